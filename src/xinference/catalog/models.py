@@ -1,0 +1,113 @@
+"""What can be launched: families, their specs, and a spec with its quantization chosen.
+
+All are frozen; registry files are decoded straight into them, and an unknown or misplaced field is an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+HubName = Literal["huggingface", "modelscope", "package_index", "local"]
+ModelFormat = Literal["ggufv2", "ggmlv3", "pytorch", "gptq", "awq"]
+
+
+class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is known of one file before it is fetched."""
+
+    size: int | None = None
+    """Bytes."""
+    sha256: str | None = None
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where one hub keeps a spec's weights."""
+
+    hub: HubName
+    model_id: str
+    """Repository id; for a package index, the distribution's name. Case-sensitive."""
+    revision: str | None = None
+    """Commit, tag or package version; None: the hub's default branch."""
+    file: str | None = None
+    """File name, with ``{quantization}`` in it; None: the whole folder."""
+    quantizations: tuple[str, ...] | None = None
+    """The quantizations that this hub has; None: all of the spec's."""
+    parts: dict[str, tuple[str, ...]] = {}
+    """Quantization -> names of the split files, in the order in which they are joined."""
+    archive_sha256: str | None = None
+    """Package index only: the wheel's own hash."""
+    facts: dict[str, FileFacts] = {}
+    """Quantization -> what is known of its file."""
+
+    def has(self, quantization: str) -> bool:
+        return self.quantizations is None or quantization in self.quantizations
+
+    def file_name(self, quantization: str) -> str | None:
+        return None if self.file is None else self.file.replace("{quantization}", quantization)
+
+
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One size in one format, in one or more quantizations."""
+
+    model_format: ModelFormat
+    model_size_in_billions: int | str
+    """Billions of parameters; a string such as ``1_8`` stands for 1.8."""
+    quantizations: tuple[str, ...]
+    sources: tuple[Source, ...]
+
+    def source(self, hub: HubName) -> Source | None:
+        return next((s for s in self.sources if s.hub == hub), None)
+
+
+class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model by name, with everything that is the same for all its sizes."""
+
+    model_name: str
+    context_length: int
+    """Tokens the model was trained to attend to."""
+    model_lang: tuple[str, ...]
+    model_ability: tuple[str, ...]
+    model_specs: tuple[ModelSpec, ...]
+    model_description: str = ""
+    model_type: Literal["LLM", "embedding", "rerank"] = "LLM"
+    chat_template: str | None = None
+    """Jinja template used instead of the weight file's own; None: the file's."""
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A spec with its quantization chosen: exactly one thing to fetch and run."""
+
+    family: ModelFamily
+    spec: ModelSpec
+    quantization: str
+
+    @property
+    def size(self) -> str:
+        return str(self.spec.model_size_in_billions)
+
+    @property
+    def version_id(self) -> str:
+        """``llama-2-chat--7B--ggufv2--Q4_K_M``, the form users see in cache listings."""
+        return f"{self.family.model_name}--{self.size}B--{self.spec.model_format}--{self.quantization}"
+
+
+class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asked to run; everything but the model's name may be left to us."""
+
+    model_name: str
+    model_uid: str | None = None
+    model_type: str = "LLM"
+    model_engine: str | None = None
+    model_size_in_billions: int | str | None = None
+    model_format: str | None = None
+    quantization: str | None = None
+    model_path: str | None = None
+    download_hub: str | None = None
+    n_gpu: int | str | None = "auto"
+    """``auto``, a count, or None for the CPU only."""
+    replica: int = 1
+    options: dict[str, Any] = {}
+    """Native engine options, by the engine's own names."""

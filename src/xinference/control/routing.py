@@ -1,0 +1,68 @@
+"""What the gateway knows of the controller: an immutable table and one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from xinference.errors import Problem
+
+
+@dataclass(frozen=True)
+class Target:
+    """One healthy replica, as the gateway reaches it."""
+
+    replica_id: str
+    base_url: str
+    """``http://127.0.0.1:port``, no trailing slash."""
+    api_key: str
+    """The engine's key, made for this launch; never shown to clients."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One deployment as the gateway sees it.
+
+    `targets` is empty unless at least one replica answers. Then `stage` says what is being waited for, and
+    `problem` is set if nothing will come of it.
+    """
+
+    uid: str
+    targets: tuple[Target, ...] = ()
+    stage: str = "pending"
+    retry_after: int = 5
+    """Seconds after which asking again is worth it."""
+    recovering: bool = False
+    """It has answered before and is being restarted: a request may wait."""
+    problem: Problem | None = None
+    paths: frozenset[str] = frozenset()
+    """Request paths that its engine serves, such as ``/v1/chat/completions``."""
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """The model's entry in ``GET /v1/models``."""
+
+
+@dataclass(frozen=True)
+class RoutingTable:
+    """All deployments at one moment, and the ready-made answer of ``GET /v1/models``."""
+
+    routes: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
+    listing: bytes = b'{"object":"list","data":[]}'
+
+
+class Router(Protocol):
+    """The controller, seen from the data path."""
+
+    @property
+    def table(self) -> RoutingTable:
+        """The current table; read once a request, without a lock."""
+        ...
+
+    async def ensure_ready(self, uid: str, deadline: float) -> Route:
+        """Wait until `uid` has a target, at most `deadline` seconds.
+
+        Raises:
+            Problem: 404 unknown, 503 with its stage when the deadline passes or it has failed.
+        """
+        ...
