@@ -1,0 +1,115 @@
+"""A forward reader over an untrusted file: no length in the file is believed before it is checked."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from xinference.errors import Problem
+
+#: No weight file is this large; a length beyond it is damage, not truncation.
+ABSURD_BYTES = 1 << 44
+#: Most strings gone over in one file, which bounds the time; the largest vocabularies with their merges have 10^6.
+MAX_STRINGS = 1 << 24
+_CHUNK = 256 * 1024
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+
+
+def bad_weight_file(path: Path, what: str, hint: str) -> Problem:
+    """The problem of a weight file that cannot be used: `what` completes "<path> …"."""
+    return Problem("bad_weight_file", 400, f"{path} {what}.", hint=hint)
+
+
+class Cursor:
+    """Reads little-endian values one after the other, holding at most one chunk (and what is asked for).
+
+    Every method raises `Problem` ``bad_weight_file`` if the file ends first, and OSError if it cannot be read.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
+        self._file = file
+        self.path = path
+        self.size = size
+        self._chunk = b""
+        self._chunk_start = 0
+        self._offset = 0
+        self._strings = 0
+
+    @property
+    def position(self) -> int:
+        """Bytes from the start of the file."""
+        return self._chunk_start + self._offset
+
+    @property
+    def remaining(self) -> int:
+        """Bytes to the end of the file."""
+        return self.size - self.position
+
+    def damaged(self, what: str) -> Problem:
+        """The problem of a value that makes no sense; `what` names it and where it stands."""
+        return bad_weight_file(self.path, f"is damaged: {what}", "Delete the file and fetch it again.")
+
+    def need(self, count: int, what: str) -> None:
+        """Check that `count` more bytes exist, before any of them is asked for."""
+        if count <= self.remaining:
+            return
+        if count > ABSURD_BYTES:
+            raise self.damaged(f"{what} at byte {self.position} claims {count} bytes")
+        raise bad_weight_file(
+            self.path,
+            f"is truncated: the header promises at least {self.position + count} bytes ({what}), "
+            f"the file has {self.size}",
+            "Delete the file and fetch it again.",
+        )
+
+    def take(self, count: int, what: str) -> bytes:
+        """The next `count` bytes."""
+        self.need(count, what)
+        if self._offset + count > len(self._chunk):
+            self._refill(count, what)
+        data = self._chunk[self._offset : self._offset + count]
+        self._offset += count
+        return data
+
+    def skip(self, count: int, what: str) -> None:
+        """Go over `count` bytes without reading them."""
+        self.need(count, what)
+        self._offset += count
+
+    def u32(self, what: str) -> int:
+        return int(_U32.unpack(self.take(4, what))[0])
+
+    def u64(self, what: str) -> int:
+        return int(_U64.unpack(self.take(8, what))[0])
+
+    def skip_strings(self, count: int, what: str) -> None:
+        """Go over `count` strings (each a 64-bit length and its bytes), hopping from length to length.
+
+        A vocabulary has 10^5 of them: the inner loop stays inside one chunk and checks nothing else,
+        since a hop past the chunk's end is checked against the file before the next read.
+        """
+        self._strings += count
+        if self._strings > MAX_STRINGS:
+            raise self.damaged(f"{what} claims {count} strings before byte {self.position}")
+        unpack = _U64.unpack_from
+        while count:
+            self.need(8 * count, what)
+            self._refill(8, what)
+            chunk, offset, last = self._chunk, 0, len(self._chunk) - 8
+            while count and offset <= last:
+                offset += 8 + unpack(chunk, offset)[0]
+                count -= 1
+            self._offset = 0
+            self.skip(offset, what)
+
+    def _refill(self, count: int, what: str) -> None:
+        """Load a chunk that starts at the present position and holds at least `count` bytes."""
+        start = self.position
+        self._file.seek(start)
+        self._chunk = self._file.read(max(count, _CHUNK))
+        self._chunk_start, self._offset = start, 0
+        if len(self._chunk) < count:
+            self.size = start + len(self._chunk)  # it became shorter while it was read
+            self.need(count, what)

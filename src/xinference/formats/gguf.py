@@ -1,0 +1,228 @@
+"""Read the header of a GGUF weight file: what the model is and what it will need.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Versions 2 and 3, little-endian, are read.
+Weights are never touched, and nothing in the file is trusted: every count, length and offset is
+checked against the file before it is used, and what is kept is bounded.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from xinference.formats.cursor import Cursor, bad_weight_file
+from xinference.formats.gguf_tables import Tensors, Value, read_metadata, read_tensors
+from xinference.formats.sniff import SNIFF_BYTES, describe
+from xinference.formats.tensor_types import FILE_TYPE_GUESSED, FILE_TYPES
+
+_MAX_LAYERS = 1 << 14
+_POOLING_RANK = 4
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What a GGUF file says of itself. A number that the file does not give is None, if not said otherwise."""
+
+    path: Path
+    file_size: int
+    """Bytes."""
+    version: int
+    architecture: str
+    """llama.cpp's name of the architecture, such as ``llama``."""
+    metadata: Mapping[str, Value]
+    """Scalars, and arrays of at most 1024 numbers; long strings and other arrays are left out."""
+    array_lengths: Mapping[str, int]
+    """Number of elements of every array, kept or not."""
+    tensor_count: int
+    weights_bytes: int
+    """Sum of the tensors' own sizes, without padding."""
+    bytes_by_type: Mapping[str, int]
+    """Tensor type (``Q4_K``) -> bytes of it."""
+    alignment: int
+    data_offset: int
+    """Bytes from the start of the file to the first tensor."""
+    context_length: int | None
+    """Tokens the model was trained with."""
+    n_layers: int
+    """Transformer blocks; 0 if the file does not say (a projector, a vocabulary)."""
+    heads_per_layer: tuple[int, ...]
+    kv_heads_per_layer: tuple[int, ...]
+    """Layers without attention have 0."""
+    head_dim: int
+    """Elements of one key; 0 if unknown."""
+    value_dim: int
+    """Elements of one value; 0 if unknown."""
+    embedding_length: int | None
+    vocab_size: int | None
+    pooling_type: int | None
+    """0 none, 1 mean, 2 first token, 3 last token, 4 rank."""
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads of the widest layer."""
+        return max(self.heads_per_layer, default=0)
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key and value heads of the widest layer."""
+        return max(self.kv_heads_per_layer, default=0)
+
+    @property
+    def file_type(self) -> int | None:
+        """llama.cpp's `general.file_type` number."""
+        number = self.metadata.get("general.file_type")
+        return number & ~FILE_TYPE_GUESSED if isinstance(number, int) else None
+
+    @property
+    def quantization(self) -> str | None:
+        """Name such as ``Q4_K_M``; if the file does not say, the type that most bytes have."""
+        if self.file_type in FILE_TYPES:
+            return FILE_TYPES[self.file_type]
+        return max(self.bytes_by_type, key=lambda name: self.bytes_by_type[name], default=None)
+
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja source of the file's own chat template (not kept above 1 MiB)."""
+        template = self.metadata.get("tokenizer.chat_template")
+        return template if isinstance(template, str) else None
+
+    @property
+    def has_pooling(self) -> bool:
+        """The model is made for embeddings or reranking."""
+        return bool(self.pooling_type)
+
+    @property
+    def is_reranker(self) -> bool:
+        return self.pooling_type == _POOLING_RANK
+
+    @property
+    def split_count(self) -> int:
+        """Files the model is split over; sizes here are those of this file alone."""
+        count = self.metadata.get("split.count")
+        return count if isinstance(count, int) and count > 0 else 1
+
+    def kv_bytes_per_token(self, type_bytes: float = 2) -> int:
+        """Bytes of KV cache for one token, `type_bytes` (2: f16) each element; 0 if there is no attention."""
+        return int(sum(self.kv_heads_per_layer) * (self.head_dim + self.value_dim) * type_bytes)
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Read and check the header of the GGUF file at `path`.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``: missing, unreadable, truncated, damaged, or not GGUF; names the file,
+            what is wrong and where.
+    """
+    try:
+        # Asked before it is opened: opening a named pipe would wait for a writer.
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise bad_weight_file(path, f"is {kind}", "Give the .gguf file itself.")
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(SNIFF_BYTES)
+            if not head.startswith(b"GGUF"):
+                found = describe(head, size)
+                raise bad_weight_file(path, found.what, found.hint)
+            return _read(Cursor(file, path, size))
+    except FileNotFoundError:
+        raise bad_weight_file(path, "does not exist", "Check the path.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise bad_weight_file(path, f"cannot be read: {reason}", "Check its permissions and its disk.") from error
+
+
+def _read(cursor: Cursor) -> GgufHeader:
+    cursor.skip(4, "the magic")
+    version = _version(cursor)
+    tensor_count = cursor.u64("the number of tensors")
+    pair_count = cursor.u64("the number of metadata entries")
+    metadata, lengths = read_metadata(cursor, pair_count)
+    tensors = read_tensors(cursor, tensor_count, metadata)
+    return _header(cursor, version, metadata, lengths, tensors)
+
+
+def _version(cursor: Cursor) -> int:
+    version = cursor.u32("the version")
+    hint = "Convert the model again with a present llama.cpp, or fetch a present file."
+    if version and not version & 0xFFFF:
+        raise bad_weight_file(cursor.path, "is big-endian GGUF, which is not read here", hint)
+    if version == 1:
+        raise bad_weight_file(cursor.path, "is GGUF version 1, which llama.cpp no longer reads", hint)
+    if version not in (2, 3):
+        raise bad_weight_file(cursor.path, f"is GGUF version {version}; versions 2 and 3 are read", hint)
+    return version
+
+
+def _header(
+    cursor: Cursor, version: int, metadata: dict[str, Value], lengths: dict[str, int], tensors: Tensors
+) -> GgufHeader:
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str) or not architecture:
+        raise cursor.damaged("it does not name its architecture (general.architecture)")
+    numbers = _Numbers(cursor, metadata, architecture)
+    n_layers = numbers.count("block_count") or 0
+    if n_layers > _MAX_LAYERS:
+        raise cursor.damaged(f"{architecture}.block_count is {n_layers}")
+    heads = numbers.per_layer("attention.head_count", n_layers)
+    kv_heads = numbers.per_layer("attention.head_count_kv", n_layers) or heads
+    embedding = numbers.count("embedding_length")
+    widest = max(heads, default=0)
+    head_dim = numbers.count("attention.key_length") or ((embedding or 0) // widest if widest else 0)
+    return GgufHeader(
+        path=cursor.path,
+        file_size=cursor.size,
+        version=version,
+        architecture=architecture,
+        metadata=metadata,
+        array_lengths=lengths,
+        tensor_count=tensors.total,
+        weights_bytes=sum(tensors.bytes_by_type.values()),
+        bytes_by_type=tensors.bytes_by_type,
+        alignment=tensors.alignment,
+        data_offset=tensors.data_offset,
+        context_length=numbers.count("context_length"),
+        n_layers=n_layers,
+        heads_per_layer=heads,
+        kv_heads_per_layer=kv_heads,
+        head_dim=head_dim,
+        value_dim=numbers.count("attention.value_length") or head_dim,
+        embedding_length=embedding,
+        vocab_size=numbers.count("vocab_size") or lengths.get("tokenizer.ggml.tokens"),
+        pooling_type=numbers.count("pooling_type"),
+    )
+
+
+class _Numbers:
+    """The architecture's own numbers, checked to be counts."""
+
+    def __init__(self, cursor: Cursor, metadata: Mapping[str, Value], architecture: str) -> None:
+        self._cursor = cursor
+        self._metadata = metadata
+        self._architecture = architecture
+
+    def count(self, name: str) -> int | None:
+        key = f"{self._architecture}.{name}"
+        value = self._metadata.get(key)
+        return None if value is None else self._checked(key, value)
+
+    def per_layer(self, name: str, n_layers: int) -> tuple[int, ...]:
+        """One number a layer, whether the file gives one for all or an array; () if it gives none."""
+        key = f"{self._architecture}.{name}"
+        value = self._metadata.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, tuple):
+            return (self._checked(key, value),) * n_layers
+        if len(value) != n_layers:
+            raise self._cursor.damaged(f"{key} has {len(value)} numbers for {n_layers} layers")
+        return tuple(self._checked(key, each) for each in value)
+
+    def _checked(self, key: str, value: Value) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
+            raise self._cursor.damaged(f"{key} is {value!r:.80}, which is no count")
+        return value
