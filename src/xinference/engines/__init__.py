@@ -1,0 +1,19 @@
+"""The engines there are, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from xinference.engines.base import Engine
+from xinference.engines.llama_cpp import LlamaCpp
+from xinference.engines.not_yet import NotYet
+from xinference.engines.sglang import TABLE as SGLANG
+from xinference.engines.transformers import TABLE as TRANSFORMERS
+from xinference.engines.vllm import TABLE as VLLM
+
+
+def all_engines() -> Mapping[str, Engine]:
+    """Every engine by its display name, the one of the base install first."""
+    engines: tuple[Engine, ...] = (LlamaCpp(), NotYet(VLLM), NotYet(SGLANG), NotYet(TRANSFORMERS))
+    return MappingProxyType({engine.table.engine: engine for engine in engines})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xinference.catalog.models import ModelSpec
+from xinference.hardware.devices import Host
+from xinference.planning.launch_plan import LaunchPlan
+from xinference.process.command import EngineCommand
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,6 @@ class Support:
 
 
 YES = Support()
-
-
-class FormatRule(Protocol):
-    def __call__(self, quantization: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -55,4 +54,39 @@ def _canonical(quantization: str) -> str:
     return f"{lowered[3:]}-bit" if lowered.startswith("int") and lowered[3:].isdigit() else lowered
 
 
-OptionTypes = Mapping[str, Any]
+class Engine(Protocol):
+    """What one engine is to the rest of the system."""
+
+    @property
+    def table(self) -> StaticTable:
+        """What it supports: static, from the spec alone."""
+        ...
+
+    @property
+    def describe_argv(self) -> tuple[str, ...]:
+        """Prints the native options it knows as JSON ``{"options": {name: type}}``."""
+        ...
+
+    def available(self, spec: ModelSpec, host: Host) -> Support:
+        """Whether this host can run it: installed, and on hardware it has kernels for."""
+        ...
+
+    def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+        """The user's options by the engine's own names.
+
+        Raises:
+            Problem: 400, naming an unknown option with near ones, or one whose value has the wrong type.
+        """
+        ...
+
+    def paths(self, options: Mapping[str, Any]) -> frozenset[str]:
+        """The request paths it serves when started with `options`."""
+        ...
+
+    def command(self, plan: LaunchPlan, api_key: str) -> EngineCommand:
+        """What to start; `plan.path` and `plan.sizing` are set."""
+        ...
+
+    def explain(self, log_tail: Sequence[str]) -> str | None:
+        """What its last words mean to a user, if they are known."""
+        ...

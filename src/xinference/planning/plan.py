@@ -1,0 +1,171 @@
+"""From a request and the facts to a `LaunchPlan`, or a `Problem`. Pure: no file, process or socket is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from xinference.catalog.match import match, near
+from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion, Source
+from xinference.engines.base import Engine
+from xinference.errors import bad_request
+from xinference.hardware.devices import Host
+from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.planning.memory import ModelShape, size_launch
+
+MAX_REPLICAS = 64
+ChooseSource = Callable[[ModelVersion, str | None], tuple[Source, str]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the planner is told of the world."""
+
+    families: Mapping[str, ModelFamily]
+    engines: Mapping[str, Engine]
+    host: Host
+    known_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Engine -> the native options it knows, with their types; needed only where options are given."""
+
+
+def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, Engine, str]:
+    """The version and the engine that will run it, with the reason for the engine.
+
+    Raises:
+        Problem: 400, naming what does not exist or can't run here, with the near choices.
+    """
+    version = match(facts.families, request)
+    if request.model_engine is not None:
+        engine = _engine(facts.engines, request.model_engine)
+        supported = engine.table.supports(version.spec, version.quantization)
+        if not supported:
+            raise bad_request(
+                f"{_named(version)} can't run on {engine.table.engine}: {supported.reason}.",
+                hint=_engines_that_can(facts, version),
+                code="engine_unsupported",
+            )
+        available = engine.available(version.spec, facts.host)
+        if not available:
+            raise bad_request(
+                f"{engine.table.engine} can't run {_named(version)} here: {available.reason}.",
+                hint=_engines_that_can(facts, version, besides=engine),
+                code="engine_unavailable",
+            )
+        return version, engine, "asked for"
+    for engine in facts.engines.values():
+        if engine.table.supports(version.spec, version.quantization) and engine.available(version.spec, facts.host):
+            return version, engine, "the first that can run it here"
+    raise bad_request(
+        f"No engine here can run {_named(version)}.", hint=_engines_that_can(facts, version), code="engine_unavailable"
+    )
+
+
+def make_plan(
+    facts: Facts,
+    request: LaunchRequest,
+    uid: str,
+    *,
+    choose_source: ChooseSource,
+    path: Path | None = None,
+    shape: ModelShape | None = None,
+) -> LaunchPlan:
+    """Decide everything that can be decided now.
+
+    `path` is where the weights already are (given by the user, or in a cache), `shape` what their header says.
+
+    Raises:
+        Problem: 400 with the reason and the way out.
+    """
+    check_request(facts, request)
+    version, engine, why = choose_version(facts, request)
+    name = engine.table.engine
+    reasons = [f"engine {name}: {why}"]
+    source: Source | None = None
+    if request.model_path is None:
+        source, hub_reason = choose_source(version, request.download_hub)
+        reasons.append(f"hub {source.hub} ({source.model_id}): {hub_reason}")
+    else:
+        reasons.append(f"weights at {path or request.model_path}: given with --model-path")
+    options = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
+    use_gpu = bool(facts.host.gpus) and request.n_gpu is not None
+    reasons.append(_device_reason(facts.host, request, use_gpu))
+    filled = msgspec.structs.replace(
+        request,
+        model_uid=uid,
+        model_name=version.family.model_name,
+        model_engine=name,
+        model_size_in_billions=version.spec.model_size_in_billions,
+        model_format=version.spec.model_format,
+        quantization=version.quantization,
+        download_hub=source.hub if source else request.download_hub,
+    )
+    plan = LaunchPlan(
+        uid, filled, version, name, source, path, facts.host.physical_cores, use_gpu, options, None, tuple(reasons)
+    )
+    if path is None or shape is None:
+        return plan
+    return plan.with_weights(path, size_weights(plan, shape, facts.host))
+
+
+def size_weights(plan: LaunchPlan, shape: ModelShape, host: Host) -> Sizing:
+    """Context and slots, now that the weights' header is known."""
+    options = plan.options
+    free = max(host.memory_available, sum(gpu.memory_free for gpu in host.gpus) if plan.use_gpu else 0)
+    return size_launch(
+        shape,
+        available_bytes=free // plan.request.replica,
+        family_context=plan.version.family.context_length,
+        wanted_context=options.get("n_ctx") or None,
+        wanted_slots=options.get("n_parallel") or None,
+    )
+
+
+def check_request(facts: Facts, request: LaunchRequest) -> None:
+    """Refuse what no plan can make good: the model's type, the replicas, the devices."""
+    if request.model_type.upper() != "LLM":
+        raise bad_request(f"Model type {request.model_type!r} is not served; this version serves LLM.")
+    if not 1 <= request.replica <= MAX_REPLICAS:
+        raise bad_request(f"replica is {request.replica}, and must be from 1 to {MAX_REPLICAS}.")
+    wanted, have = request.n_gpu, len(facts.host.gpus)
+    if isinstance(wanted, str) and wanted != "auto":
+        raise bad_request(f"n_gpu is {wanted!r}; it takes auto, none or a number.")
+    if isinstance(wanted, int) and not 1 <= wanted <= have:
+        raise bad_request(
+            f"n_gpu is {wanted}, and this host has {have} GPU{'' if have == 1 else 's'}.",
+            hint="Use --n-gpu auto, or --n-gpu none for the CPU.",
+            code="no_such_device",
+        )
+
+
+def _engine(engines: Mapping[str, Engine], wanted: str) -> Engine:
+    found = next((e for name, e in engines.items() if name.lower() == wanted.strip().lower()), None)
+    if found is not None:
+        return found
+    close = near(wanted, engines) or list(engines)
+    raise bad_request(
+        f"There is no engine named {wanted!r}.", hint=f"There are: {', '.join(close)}.", code="engine_not_found"
+    )
+
+
+def _named(version: ModelVersion) -> str:
+    return f"{version.family.model_name} {version.size} {version.spec.model_format} {version.quantization}"
+
+
+def _engines_that_can(facts: Facts, version: ModelVersion, besides: Engine | None = None) -> str:
+    lines = []
+    for name, engine in facts.engines.items():
+        if engine is besides or not engine.table.supports(version.spec, version.quantization):
+            continue
+        available = engine.available(version.spec, facts.host)
+        lines.append(f"{name} can run it" if available else f"{name} could, but {available.reason}")
+    return f"{'; '.join(lines)}." if lines else "No other engine takes this format and quantization."
+
+
+def _device_reason(host: Host, request: LaunchRequest, use_gpu: bool) -> str:
+    if use_gpu:
+        return f"device: {', '.join(gpu.name for gpu in host.gpus)} (n_gpu {request.n_gpu})"
+    why = "asked for with n_gpu none" if request.n_gpu is None else "there is no GPU"
+    return f"device: CPU, {host.physical_cores} threads ({why})"
