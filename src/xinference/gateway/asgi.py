@@ -1,0 +1,41 @@
+"""The few ASGI types and messages that the data path uses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Header = tuple[bytes, bytes]
+
+JSON_TYPE: Header = (b"content-type", b"application/json")
+
+
+class Reply:
+    """One answer: remembers whether it has started, so that it is started only once."""
+
+    __slots__ = ("anthropic", "send", "started")
+
+    def __init__(self, send: Send, *, anthropic: bool = False) -> None:
+        self.send = send
+        self.anthropic = anthropic
+        self.started = False
+
+    async def start(self, status: int, headers: Iterable[Header]) -> None:
+        """Send the status line and headers."""
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def end(self, body: bytes = b"") -> None:
+        """Send the last piece of the body."""
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def whole(self, status: int, body: bytes, headers: Iterable[Header] = (), *, head: bool = False) -> None:
+        """Send a JSON answer that is known in full; `head` keeps the body back, as HEAD wants it."""
+        await self.start(status, (JSON_TYPE, (b"content-length", b"%d" % len(body)), *headers))
+        await self.end(b"" if head else body)

@@ -1,0 +1,93 @@
+"""Reading a request: its body once, and whether its client is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from xinference.gateway.asgi import Receive
+from xinference.gateway.errors import Refusal
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection before its request was read."""
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+    """The whole body, at most `limit` bytes.
+
+    Raises:
+        Refusal: 413, before anything is read if ``Content-Length`` says so already.
+        ClientLeftError: there is nobody to answer.
+    """
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(headers, limit, f"{int(length)} bytes")
+    pieces: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise _too_large(headers, limit, "larger")
+        pieces.append(piece)
+        more = message.get("more_body", False)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def check_content_type(headers: dict[bytes, bytes]) -> None:
+    """Take JSON or nothing said. A browser must ask (preflight) before it sends JSON to another origin.
+
+    Raises:
+        Refusal: 415.
+    """
+    given = headers.get(b"content-type")
+    if given and given.partition(b";")[0].strip().lower() != b"application/json":
+        shown = given[:100].decode("latin-1")
+        raise Refusal("unsupported_media_type", 415, f"The content type must be application/json, not {shown!r}.")
+
+
+def _too_large(headers: dict[bytes, bytes], limit: int, given: str) -> Refusal:
+    # The rest of the body is read and dropped by the server, so the connection stays usable. A client that waits for
+    # "100 Continue" may not send it at all: then the next request could not be told from it.
+    close = ((b"connection", b"close"),) if b"expect" in headers else ()
+    cause = f"The request body may have at most {limit} bytes; this one is {given}."
+    return Refusal("request_too_large", 413, cause, headers=close)
+
+
+class ClientWatch:
+    """Cancels the task in its block when the client leaves; the block then ends quietly, with `left` set.
+
+    Works like `asyncio.timeout`, with the client's going in place of the time's.
+    """
+
+    __slots__ = ("_receive", "_task", "_watcher", "left")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.left = False
+
+    async def __aenter__(self) -> ClientWatch:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._watcher.cancel()
+        if not self.left:
+            return False
+        still_cancelled = self._task.uncancel() > 0
+        return kind is asyncio.CancelledError and not still_cancelled
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        self._task.cancel()

@@ -1,0 +1,86 @@
+"""What an engine says when it refuses, in the words that clients know."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from xinference.gateway.errors import Refusal
+
+#: Most bytes read of an engine's error answer.
+MAX_ERROR_BYTES = 64 * 1024
+MAX_TEXT = 500
+
+#: vLLM's and SGLang's words for a prompt that is too long; they have the numbers in them already.
+TOO_LONG = re.compile(
+    r"maximum context length is \d+|longer than the maximum model length|longer than the model's context length"
+)
+#: llama.cpp's words for an embedding or rerank input that is longer than its batch.
+OVER_BATCH = re.compile(r"input \((\d+) tokens\) is too large to process.*?batch size: (\d+)", re.DOTALL)
+
+
+def normalise(
+    status: int, body: bytes, *, prompt_field: str, context_length: int | None = None, retry_after: int = 5
+) -> Refusal:
+    """Read an engine's error answer.
+
+    Args:
+        status: the engine's HTTP status, 400 or more.
+        body: its answer, or the beginning of it.
+        prompt_field: the request's field that holds the prompt: ``messages``, ``prompt`` or ``input``.
+        context_length: the model's context in tokens; None: what the engine says.
+        retry_after: seconds to name in ``Retry-After`` if the engine is still loading.
+    """
+    error = _error(body)
+    message = _message(error, body, status)
+    if status == 401:
+        # The key that was refused is the gateway's own: nothing the client sends could change that.
+        return Refusal(
+            "engine_refused_key", 502, "The engine refused the gateway's own key.", hint="Restart the model."
+        )
+    if status == 503:
+        return Refusal("model_loading", 503, message, retry_after=retry_after)
+    too_long = _context_message(error, message, context_length)
+    if too_long is not None:
+        return Refusal("context_length_exceeded", 400, too_long, param=prompt_field)
+    code, param = error.get("code"), error.get("param")
+    return Refusal(
+        code if isinstance(code, str) else None, status, message, param=param if isinstance(param, str) else None
+    )
+
+
+def _error(body: bytes) -> dict[str, Any]:
+    """The part of the answer that describes the error, or an empty dict."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(answer, dict):
+        return {}
+    inner = answer.get("error", answer)
+    return inner if isinstance(inner, dict) else {"message": inner}
+
+
+def _message(error: dict[str, Any], body: bytes, status: int) -> str:
+    """The engine's own text; FastAPI keeps it under ``detail``."""
+    text = error.get("message") or error.get("detail")
+    if isinstance(text, str):
+        return text
+    if text is not None:
+        return msgspec.json.encode(text)[:MAX_TEXT].decode(errors="replace")
+    return body[:MAX_TEXT].decode(errors="replace").strip() or f"The engine answered with status {status}."
+
+
+def _context_message(error: dict[str, Any], message: str, context_length: int | None) -> str | None:
+    """What to say of a prompt that is too long; None if it is another error."""
+    if error.get("type") == "exceed_context_size_error":
+        limit, given = context_length or error.get("n_ctx"), error.get("n_prompt_tokens")
+        if not isinstance(limit, int) or not isinstance(given, int):
+            return message
+        return f"This model's maximum context length is {limit} tokens, but the prompt has {given} tokens. Shorten it."
+    over = OVER_BATCH.search(message)
+    if over:
+        return f"This model takes at most {over[2]} tokens an input, but the input has {over[1]} tokens. Shorten it."
+    return message if TOO_LONG.search(message) else None

@@ -1,0 +1,165 @@
+"""One request to one deployment: choose a replica, pass the bytes, and what to do when that replica is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+
+import aiohttp
+
+from xinference.config import Settings
+from xinference.control.routing import Route, Router, Target
+from xinference.errors import Problem
+from xinference.gateway.asgi import Header, Reply
+from xinference.gateway.engine_errors import MAX_ERROR_BYTES, normalise
+from xinference.gateway.errors import Refusal
+from xinference.gateway.pick import InFlight
+from xinference.gateway.route import DataPath
+from xinference.gateway.stream import relay_bytes, relay_events
+from xinference.gateway.upstream import Answer, EngineDiedError, EngineUnreachableError, Upstream
+
+#: How long the controller may take to notice that an engine no longer listens.
+NOTICE_SECONDS = 2.0
+NOTICE_POLL_SECONDS = 0.02
+#: A proxy in front of us must neither keep events back nor keep them.
+STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One checked request."""
+
+    path: DataPath
+    body: bytes
+    query: bytes
+    headers: dict[str, str]
+    """Those of the client's headers that the engine gets."""
+
+
+class Forwarder:
+    """Passes calls to engines."""
+
+    def __init__(self, router: Router, settings: Settings, upstream: Upstream) -> None:
+        self._router = router
+        self._settings = settings
+        self._upstream = upstream
+        self.in_flight = InFlight()
+
+    async def forward(self, call: Call, route: Route, reply: Reply) -> None:
+        """Answer `call` from one of the route's replicas.
+
+        A replica that cannot be reached is passed over; if there is no other, the call waits once for the controller
+        to bring one. A call that was lost with a replica may have killed it, so it is tried once more, not oftener.
+
+        Raises:
+            Refusal: nothing has been sent yet, and nothing will come.
+        """
+        route = await self._ready(route)
+        tried: set[Target] = set()
+        lost = waited = False
+        while True:
+            target = self.in_flight.choose(route.targets, tried)
+            if target is None:
+                if lost or waited:
+                    raise _died(route.uid) if lost else _unreachable(route.uid)
+                route, waited = await self._replacement(route), True
+                tried.clear()
+                continue
+            tried.add(target)
+            try:
+                return await self._pass(call, route, target, reply)
+            except EngineUnreachableError:
+                continue
+            except EngineDiedError:
+                if lost:
+                    raise _died(route.uid) from None
+                lost = True
+                if len(route.targets) == 1:
+                    # It may have been only an idle connection that the engine closed just then.
+                    tried.discard(target)
+
+    async def _pass(self, call: Call, route: Route, target: Target, reply: Reply) -> None:
+        """One attempt at one target."""
+        self.in_flight.begin(target)
+        try:
+            async with self._upstream.post(target, call.path.upstream, call.query, call.headers, call.body) as answer:
+                if answer.status >= 400:
+                    raise await _engine_refusal(answer, call, route)
+                await _relay(answer, call, route, reply)
+        finally:
+            self.in_flight.end(target)
+
+    async def _ready(self, route: Route) -> Route:
+        """`route` with targets, after a wait if it is being restarted."""
+        if route.targets:
+            return route
+        if route.problem is not None:
+            raise _failed(route.uid, route.problem)
+        if not route.recovering:
+            cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
+            raise Refusal("model_loading", 503, cause, hint="Ask again in a moment.", retry_after=route.retry_after)
+        return await self._wait(route, self._settings.recover_seconds)
+
+    async def _wait(self, route: Route, seconds: float) -> Route:
+        try:
+            return await self._router.ensure_ready(route.uid, seconds)
+        except Problem as problem:
+            now = self._router.table.routes.get(route.uid, route)
+            retry_after = now.retry_after if problem.status == 503 and now.problem is None else None
+            raise Refusal(
+                problem.code, problem.status, problem.cause, hint=problem.hint, retry_after=retry_after
+            ) from None
+
+    async def _replacement(self, route: Route) -> Route:
+        """The route after the controller has seen that none of its targets can be reached."""
+        until = time.monotonic() + min(NOTICE_SECONDS, self._settings.recover_seconds)
+        while (now := self._router.table.routes.get(route.uid)) is not None:
+            if now.targets != route.targets:
+                return await self._ready(now)
+            if time.monotonic() >= until:
+                raise _unreachable(route.uid)
+            await asyncio.sleep(NOTICE_POLL_SECONDS)
+        raise Refusal("model_not_found", 404, f"The model {route.uid!r} is gone.", param="model")
+
+
+async def _relay(answer: Answer, call: Call, route: Route, reply: Reply) -> None:
+    if answer.is_stream:
+        headers = [header for header in answer.headers if header[0] != b"content-length"]
+        await reply.start(answer.status, (*headers, *STREAM_HEADERS))
+        await relay_events(answer.content, answer.first, reply, done=call.path.done, model=route.uid)
+        return
+    await reply.start(answer.status, answer.headers)
+    if answer.content.at_eof():
+        await reply.end(answer.first)
+    else:
+        await relay_bytes(answer.content, answer.first, reply, model=route.uid)
+
+
+async def _engine_refusal(answer: Answer, call: Call, route: Route) -> Refusal:
+    """Read the engine's error, or its first 64 KB, and put it in the clients' words."""
+    body = answer.first
+    with contextlib.suppress(aiohttp.ClientError, OSError):  # then the beginning has to do
+        while len(body) < MAX_ERROR_BYTES and (chunk := await answer.content.readany()):
+            body += chunk
+    length = route.description.get("context_length")
+    return normalise(
+        answer.status,
+        body[:MAX_ERROR_BYTES],
+        prompt_field=call.path.prompt_field,
+        context_length=length if isinstance(length, int) else None,
+        retry_after=route.retry_after,
+    )
+
+
+def _failed(uid: str, problem: Problem) -> Refusal:
+    return Refusal("model_failed", 503, f"The model {uid!r} has failed: {problem.cause}", hint=problem.hint)
+
+
+def _died(uid: str) -> Refusal:
+    return Refusal("engine_died", 502, f"The engine of model {uid!r} died before it answered.", hint="Ask again.")
+
+
+def _unreachable(uid: str) -> Refusal:
+    return Refusal("engine_died", 502, f"The engine of model {uid!r} cannot be reached.", hint="Ask again in a moment.")

@@ -1,0 +1,181 @@
+"""The shape of each request body: decoded and checked in one pass, unknown fields left alone.
+
+Engines differ in what they let through (llama.cpp takes any model name and empty messages), so what OpenAI's and
+Anthropic's APIs promise to refuse is refused here. The limits are those of their API references.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from xinference.gateway.errors import Refusal
+
+Name = Annotated[str, Meta(min_length=1)]
+Positive = Annotated[int, Meta(ge=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+UpTo20 = Annotated[int, Meta(ge=0, le=20)]
+Choices = Annotated[int, Meta(ge=1, le=128)]
+
+
+class Opaque(Struct):
+    """Any JSON object."""
+
+
+class Part(Struct):
+    """One piece of a message's content: text, an image, a tool's result."""
+
+    type: Name
+
+
+class ChatMessage(Struct):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+
+
+Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
+#: Text, several texts, token ids, or several lists of token ids.
+Tokens = str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+
+
+class Request(Struct, kw_only=True):
+    """What every data path's body has."""
+
+    model: Name
+    stream: bool | None = None
+
+
+class Sampling(Request, kw_only=True):
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+
+
+class Generation(Sampling, kw_only=True):
+    """What chat and plain completions have in common."""
+
+    max_tokens: Positive | None = None
+    n: Choices | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    response_format: Opaque | None = None
+    stream_options: Opaque | None = None
+
+
+class Chat(Generation, kw_only=True):
+    messages: Messages
+    max_completion_tokens: Positive | None = None
+    logprobs: bool | None = None
+    top_logprobs: UpTo20 | None = None
+    tools: list[Opaque] | None = None
+
+
+class Completion(Generation, kw_only=True):
+    prompt: Tokens
+    logprobs: UpTo20 | None = None
+
+
+class Responses(Sampling, kw_only=True):
+    input: str | Annotated[list[Opaque], Meta(min_length=1)]
+    max_output_tokens: Positive | None = None
+    tools: list[Opaque] | None = None
+
+
+class CountTokens(Request, kw_only=True):
+    messages: Messages
+    tools: list[Opaque] | None = None
+
+
+class AnthropicMessages(Sampling, kw_only=True):
+    messages: Messages
+    max_tokens: Positive
+    tools: list[Opaque] | None = None
+
+
+class Embeddings(Request, kw_only=True):
+    input: str | Annotated[list[str | int | list[int] | Opaque], Meta(min_length=1)]
+
+
+class Rerank(Request, kw_only=True):
+    query: str | Opaque
+    documents: Annotated[list[str | Opaque], Meta(min_length=1)]
+    top_n: Positive | None = None
+
+
+class Template(Request, kw_only=True):
+    messages: Messages
+
+
+def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
+    """Decode what the gateway needs of `body` and check its shape.
+
+    Raises:
+        Refusal: 400, saying where the JSON breaks or which field is wrong.
+    """
+    try:
+        if not body.isascii():
+            # msgspec does not look inside the strings it skips, and the engine gets all of them.
+            body.decode()
+        request = decoder.decode(body)
+    except msgspec.ValidationError as e:
+        raise _wrong_field(str(e)) from None
+    except msgspec.DecodeError as e:
+        raise _not_json(body, str(e)) from None
+    except UnicodeDecodeError as e:
+        raise _bad_json(f"The body is not UTF-8: byte 0x{e.object[e.start]:02x} at byte {e.start}.") from None
+    except RecursionError:
+        raise _bad_json("The body's JSON is nested too deeply.") from None
+    if isinstance(request, Completion):
+        _check_one_kind(request.prompt)
+    return request
+
+
+def _check_one_kind(prompt: Tokens) -> None:
+    if isinstance(prompt, list) and len(set(map(type, prompt))) > 1:
+        raise _invalid("prompt mixes texts and tokens: all its items must be of one kind.", "prompt")
+
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
+_BYTE = re.compile(r"^(?P<what>.*) \(byte (?P<at>\d+)\)$")
+
+
+def _wrong_field(message: str) -> Refusal:
+    """Turn "Expected `str`, got `int` - at `$.messages[0].role`" into a refusal that names the field."""
+    match = _AT.match(message)
+    assert match is not None
+    what, path = match["what"], match["path"] or ""
+    missing = _MISSING.match(what)
+    if missing:
+        param = f"{path}.{missing['name']}" if path else missing["name"]
+        return _invalid(f"{param} is required.", param)
+    if not path:
+        return _invalid(f"The body must be a JSON object: {_lower(what)}.", None)
+    return _invalid(f"{path}: {_lower(what)}.", path)
+
+
+def _not_json(body: bytes, message: str) -> Refusal:
+    match = _BYTE.match(message)
+    if match is None:
+        return _bad_json(f"The body is not valid JSON: {_lower(message)} (byte {len(body)}).")
+    what, at = match["what"].removeprefix("JSON is malformed: "), int(match["at"])
+    line, column = body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)
+    return _bad_json(f"The body is not valid JSON: {what} at line {line}, column {column} (byte {at}).")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _invalid(cause: str, param: str | None) -> Refusal:
+    return Refusal("invalid_request", 400, cause, param=param)
+
+
+def _bad_json(cause: str) -> Refusal:
+    return Refusal("invalid_json", 400, cause)

@@ -1,0 +1,92 @@
+"""From the engine's socket to the client's: bytes as they come, but only whole server-sent events."""
+
+from __future__ import annotations
+
+import logging
+
+import aiohttp
+
+from xinference.gateway.asgi import Reply
+from xinference.gateway.errors import stream_error
+
+logger = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+#: Ends of a blank line, which ends an event; the second also ends ``\r\n\r\n``.
+EVENT_ENDS = (b"\n\n", b"\n\r\n")
+LONGEST_END = 3
+
+
+class Events:
+    """Holds back the incomplete event at the end of what has been read."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def __bool__(self) -> bool:
+        """Whether an incomplete event is held."""
+        return bool(self._held)
+
+    def take(self, chunk: bytes) -> bytes:
+        """Add `chunk`; returns all whole events that are there now, or nothing."""
+        held = self._held
+        # An end may lie across the seam, so the search begins a little before it; what lies further back was searched.
+        seam = max(0, len(held) - LONGEST_END)
+        held += chunk
+        cut = max(at + len(end) if (at := held.rfind(end, seam)) >= 0 else 0 for end in EVENT_ENDS)
+        whole = bytes(held[:cut])
+        del held[:cut]
+        return whole
+
+
+async def relay_events(content: aiohttp.StreamReader, first: bytes, reply: Reply, *, done: bool, model: str) -> None:
+    """Hand a stream of events on, from `first` to its end.
+
+    An engine that dies leaves one error event and no ``[DONE]``; a clean end gets a ``[DONE]`` if `done` wants one
+    and the engine sent none. As the format has it, an event without its blank line does not count.
+    """
+    send, events = reply.send, Events()
+    chunk, last = first, b""
+    while chunk:
+        if events or not chunk.endswith(EVENT_ENDS):
+            chunk = events.take(chunk)
+        if chunk:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            last = chunk
+        try:
+            chunk = await content.readany()
+        except (aiohttp.ClientError, OSError) as e:
+            logger.warning("the engine of %s died in mid-stream: %r", model, e)
+            message = f"The engine of model {model!r} died while it was answering. Ask again."
+            error = stream_error(message, "engine_died", anthropic=reply.anthropic)
+            await reply.end(events.take(_unread(content)) + error)
+            return
+    await reply.end(DONE if done and not _says_done(last) else b"")
+
+
+async def relay_bytes(content: aiohttp.StreamReader, first: bytes, reply: Reply, *, model: str) -> None:
+    """Hand any other answer on.
+
+    If the engine dies, the answer is left unfinished: the server then closes the connection, which is the only way to
+    tell a client that has part of it.
+    """
+    chunk = first
+    while chunk:
+        await reply.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        try:
+            chunk = await content.readany()
+        except (aiohttp.ClientError, OSError) as e:
+            logger.warning("the engine of %s died in mid-answer: %r", model, e)
+            return
+    await reply.end()
+
+
+def _unread(content: aiohttp.StreamReader) -> bytes:
+    """What had arrived before the connection broke: aiohttp raises first, and has no public way to get at it."""
+    return content._read_nowait(-1)
+
+
+def _says_done(last: bytes) -> bool:
+    return last.rstrip().endswith((b"data: [DONE]", b"data:[DONE]"))

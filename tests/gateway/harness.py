@@ -1,0 +1,192 @@
+"""A gateway for one test: served by a real uvicorn on loopback, or called as the ASGI app it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import aiohttp
+import uvicorn
+
+from tests.fakes.running import FakeEngine
+from xinference.config import Settings
+from xinference.control.routing import Route, RoutingTable, Target
+from xinference.errors import Problem
+from xinference.gateway.app import Gateway
+from xinference.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
+
+ALL_PATHS = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens"}
+)
+CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+STREAM: dict[str, Any] = CHAT | {"stream": True}
+
+
+@dataclass
+class HandMadeRouter:
+    """A router whose table a test sets; `coming` is what `ensure_ready` finds after its wait."""
+
+    table: RoutingTable = field(default_factory=RoutingTable)
+    coming: Route | Problem | None = None
+    waits: list[tuple[str, float]] = field(default_factory=list)
+
+    def publish(self, *routes: Route) -> None:
+        """Make these the routes there are."""
+        listing = json.dumps({"object": "list", "data": [{"id": route.uid} for route in routes]}).encode()
+        self.table = RoutingTable({route.uid: route for route in routes}, listing)
+
+    async def ensure_ready(self, uid: str, deadline: float) -> Route:
+        self.waits.append((uid, deadline))
+        if isinstance(self.coming, Route):
+            return self.coming
+        raise self.coming or Problem("model_loading", 503, f"{uid} is starting.", stage="start")
+
+
+def target(engine: FakeEngine, replica_id: str = "r0") -> Target:
+    return Target(replica_id, engine.base_url, engine.api_key)
+
+
+def route(*targets: Target, uid: str = "m", **changes: Any) -> Route:
+    description = {"id": uid, "model_engine": "llama.cpp", "context_length": 4096}
+    return replace(Route(uid, targets, paths=ALL_PATHS, description=description), **changes)
+
+
+def router_of(*engines: FakeEngine) -> HandMadeRouter:
+    """A router with one model ``m`` that these engines serve."""
+    router = HandMadeRouter()
+    router.publish(route(*(target(engine, f"r{n}") for n, engine in enumerate(engines))))
+    return router
+
+
+async def management(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stands for the management API: says which path it was given."""
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    body = f"management {scope['method']} {scope['path']}".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+@contextlib.asynccontextmanager
+async def gateway_of(router: HandMadeRouter, app: ASGIApp = management, **settings: Any) -> AsyncIterator[Gateway]:
+    """A gateway, closed at the end."""
+    gateway = Gateway(router, Settings(**settings), app)
+    try:
+        yield gateway
+    finally:
+        await gateway.close()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A gateway behind uvicorn, and an HTTP client for it."""
+
+    url: str
+    http: aiohttp.ClientSession
+    gateway: Gateway
+
+    async def post(self, path: str, body: Any, **options: Any) -> tuple[int, Any, dict[str, str]]:
+        """POST a JSON value or bytes; returns status, the JSON answer, and headers in lower case."""
+        given: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
+        async with self.http.post(self.url + path, **given, **options) as response:
+            answer = await response.json(content_type=None)
+            return response.status, answer, {name.lower(): value for name, value in response.headers.items()}
+
+    async def stream(self, path: str, body: Any) -> tuple[int, bytes]:
+        """POST and read the whole stream's bytes."""
+        async with self.http.post(self.url + path, json=body) as response:
+            return response.status, await response.read()
+
+
+@contextlib.asynccontextmanager
+async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Served]:
+    """The gateway on a loopback port while the block runs."""
+    async with gateway_of(router, **settings) as gateway:
+        server = uvicorn.Server(uvicorn.Config(gateway, port=0, log_level="warning", lifespan="off"))  # type: ignore[arg-type]
+        task = asyncio.create_task(server.serve())
+        await until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with aiohttp.ClientSession() as http:
+            yield Served(f"http://127.0.0.1:{port}", http, gateway)
+        server.should_exit = True
+        await task
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], deadline: float = 10.0) -> None:
+    """Poll until `condition` holds; fails after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        answer = condition()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to pass")
+
+
+@dataclass
+class Said:
+    """What an ASGI app sent."""
+
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        return int(self.messages[0]["status"])
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self.messages[0]["headers"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages[1:])
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def call(
+    app: ASGIApp,
+    path: str,
+    body: bytes = b"",
+    *,
+    method: str = "POST",
+    headers: dict[str, str] | None = None,
+    pieces: list[bytes] | None = None,
+) -> Said:
+    """Call an ASGI app once with one request; its client stays until the answer is complete."""
+    said, waiting = Said(), pieces if pieces is not None else [body]
+    incoming = [
+        {"type": "http.request", "body": piece, "more_body": n < len(waiting) - 1} for n, piece in enumerate(waiting)
+    ]
+
+    async def receive() -> Message:
+        if incoming:
+            return incoming.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        said.messages.append(message)
+
+    given = {"host": "127.0.0.1:9997", "content-type": "application/json"} | (headers or {})
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in given.items() if value],
+    }
+    await app(scope, receive, send)
+    assert [message["type"] for message in said.messages].count("http.response.start") == 1
+    assert said.messages[-1].get("more_body", False) is False
+    return said
