@@ -1,0 +1,5 @@
+"""Python client of the REST interface."""
+
+from xinference.client.client import Client
+
+__all__ = ["Client"]

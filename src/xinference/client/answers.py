@@ -1,0 +1,218 @@
+"""Reading what the server answers: bodies, streams and problems. No I/O, so that sync and async share it."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from xinference.errors import Problem
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+#: Event types after which a launch's stream of events is over.
+LAST_EVENTS = frozenset({"READY", "FAILED", "TERMINATED"})
+
+
+class UnexpectedAnswer(ValueError):
+    """The body is not what our server sends for this request: something else listens there."""
+
+
+class ModelLoading(Problem):
+    """A 503 that says when to ask again: the model is on its way.
+
+    Attributes:
+        retry_after: seconds to wait before the next try.
+    """
+
+    def __init__(self, problem: Problem, retry_after: float) -> None:
+        super().__init__(
+            problem.code,
+            problem.status,
+            problem.cause,
+            stage=problem.stage,
+            hint=problem.hint,
+            log_tail=problem.log_tail,
+        )
+        self.retry_after = retry_after
+
+
+def as_json(body: bytes) -> Any:
+    """The body as JSON of any shape."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise UnexpectedAnswer("no JSON") from None
+
+
+def as_object(body: bytes) -> Json:
+    """The body as one JSON object."""
+    answer = as_json(body)
+    if not isinstance(answer, dict):
+        raise UnexpectedAnswer("no JSON object")
+    return answer
+
+
+def as_objects(body: bytes) -> list[Json]:
+    """The body as a JSON list of objects."""
+    answer = as_json(body)
+    if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
+        raise UnexpectedAnswer("no JSON list of objects")
+    return answer
+
+
+def as_data(body: bytes) -> list[Json]:
+    """The ``data`` of an OpenAI list."""
+    data = as_object(body).get("data")
+    if not isinstance(data, list):
+        raise UnexpectedAnswer("no OpenAI list")
+    return data
+
+
+def as_model_uid(body: bytes) -> str:
+    """The ``model_uid`` of a launch's answer."""
+    uid = as_object(body).get("model_uid")
+    if not isinstance(uid, str):
+        raise UnexpectedAnswer("no model_uid")
+    return uid
+
+
+def as_text(body: bytes) -> str:
+    """The body as text."""
+    return body.decode("utf-8", "replace")
+
+
+def as_nothing(body: bytes) -> None:
+    """The body holds nothing of interest."""
+
+
+def read_problem(status: int, body: bytes, retry_after: str | None = None) -> Problem:
+    """The server's own problem from an error answer.
+
+    Args:
+        status: HTTP status, 400 or more.
+        body: management errors carry ``problem`` beside ``detail``, OpenAI routes carry ``error``.
+        retry_after: the header of that name, in seconds.
+
+    Raises:
+        UnexpectedAnswer: the body is neither.
+    """
+    answer = as_object(body)
+    if isinstance(answer.get("problem"), dict):
+        problem = Problem.from_dict(answer["problem"])
+    elif "error" in answer:
+        problem = _from_openai(answer["error"], status)
+    elif answer.get("detail", "Not Found") == "Not Found":
+        raise UnexpectedAnswer("a web framework's own 404")  # ours name what was not found
+    else:
+        problem = Problem("http_error", status, _detail(answer["detail"]))
+    if status == 503 and retry_after is not None:
+        try:
+            return ModelLoading(problem, float(retry_after))
+        except ValueError:  # an HTTP date
+            return ModelLoading(problem, 1.0)
+    return problem
+
+
+def _from_openai(error: Any, status: int) -> Problem:
+    if not isinstance(error, dict):
+        return Problem("http_error", status, str(error))
+    code = error.get("code") or error.get("type") or "http_error"
+    return Problem(str(code), status, str(error.get("message", "unknown problem")))
+
+
+def _detail(detail: Any) -> str:
+    """FastAPI lists what is wrong with each field; everyone else sends a sentence."""
+    if not isinstance(detail, list):
+        return str(detail)
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item.get('loc', ()))}: {item.get('msg')}"
+        if isinstance(item, dict)
+        else str(item)
+        for item in detail
+    )
+
+
+class ServerSentEvents:
+    """Splits a byte stream into the ``data`` of its server-sent events (WHATWG HTML, section 9.2)."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """The events that `chunk` completes. Lines end at newlines only: U+2028 and its like are data."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            text = line.rstrip(b"\r").decode("utf-8", "replace")
+            if text.startswith("data:"):
+                self._data.append(text[5:].removeprefix(" "))
+            elif not text and self._data:
+                yield "\n".join(self._data)
+                self._data.clear()
+
+
+class Decoder(Generic[T]):
+    """Turns a streamed body into items, chunk by chunk."""
+
+    def feed(self, chunk: bytes) -> Iterator[T]:
+        """The items that `chunk` completes; raises Problem if the stream tells of one."""
+        raise NotImplementedError
+
+    def complete(self) -> bool:
+        """Whether the stream came to its proper end, and was not merely cut off."""
+        raise NotImplementedError
+
+
+class LaunchEvents(Decoder[Json]):
+    """The events of one launch; complete after READY, FAILED or TERMINATED."""
+
+    def __init__(self) -> None:
+        self._events = ServerSentEvents()
+        self._last = False
+
+    def feed(self, chunk: bytes) -> Iterator[Json]:
+        for data in self._events.feed(chunk):
+            event = as_object(data.encode())
+            self._last = event.get("event_type") in LAST_EVENTS
+            yield event
+
+    def complete(self) -> bool:
+        return self._last
+
+
+class CompletionChunks(Decoder[Json]):
+    """The chunks of a streamed completion; complete after ``[DONE]``."""
+
+    def __init__(self) -> None:
+        self._events = ServerSentEvents()
+        self._done = False
+
+    def feed(self, chunk: bytes) -> Iterator[Json]:
+        for data in self._events.feed(chunk):
+            if data == "[DONE]":
+                self._done = True
+                continue
+            answer = as_object(data.encode())
+            if "error" in answer:
+                raise read_problem(500, data.encode())
+            yield answer
+
+    def complete(self) -> bool:
+        return self._done
+
+
+class Text(Decoder[str]):
+    """Plain text, cut anywhere; it has no end mark."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        if text := self._decoder.decode(chunk):
+            yield text
+
+    def complete(self) -> bool:
+        return True
