@@ -1,0 +1,126 @@
+"""Starting a server in the background, if none answers yet."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from xinference.client.client import Client
+from xinference.config import Settings
+from xinference.errors import Problem
+
+START_SECONDS = 30.0
+#: How long the winner of two simultaneous starts may need until it answers the loser.
+RIVAL_SECONDS = 10.0
+POLL_SECONDS = 0.03
+#: Exit status of a server that found its port or its home taken.
+TAKEN = 98
+TAIL_LINES = 40
+
+
+def ensure_server(
+    settings: Settings, announce: Callable[[], None], *, command: Sequence[str] = (), seconds: float = START_SECONDS
+) -> bool:
+    """Make sure that a server answers at ``settings.url``; True if it had to be started.
+
+    Args:
+        announce: called once, before a server is started.
+        command: what to start instead of our own server.
+        seconds: how long it may take to answer.
+
+    Raises:
+        Problem: something else listens there, or the server did not start (with its last lines).
+    """
+    with Client(settings.url) as client:
+        if _answers(client):
+            return False
+        announce()
+        log = _open_log(settings)
+        start = log.stat().st_size
+        child = _spawn(settings, log, command or _server_command(settings))
+        _wait(client, child, lambda: _tail(log, start), seconds)
+    return True
+
+
+def _server_command(settings: Settings) -> list[str]:
+    return [sys.executable, "-m", "xinference.server", "--host", settings.host, "--port", str(settings.port)]
+
+
+def _answers(client: Client) -> bool:
+    try:
+        client.health()
+    except Problem as problem:
+        if problem.code in ("no_server", "server_gone"):  # gone: it is just being stopped
+            return False
+        raise
+    return True
+
+
+def _open_log(settings: Settings) -> Path:
+    """The server's log file, in folders that only the user may look into; a long one is put aside first."""
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.log_dir.mkdir(mode=0o700, exist_ok=True)
+    log = settings.log_dir / "server.log"
+    log.touch(mode=0o600)
+    if log.stat().st_size > settings.log_bytes:
+        log.replace(log.with_suffix(".log.1"))
+        log.touch(mode=0o600)
+    return log
+
+
+def _spawn(settings: Settings, log: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start `command` so that it outlives us and our terminal."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=settings.home,  # ours may be a folder that is to be deleted or unmounted
+            env={**os.environ, "XINFERENCE_HOME": str(settings.home)},
+        )
+
+
+def _wait(client: Client, child: subprocess.Popen[bytes], tail: Callable[[], list[str]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    rival = False
+    while not _answers(client):
+        status = child.poll()
+        if status == TAKEN and not rival:
+            rival = True
+            deadline = min(deadline, time.monotonic() + RIVAL_SECONDS)
+        elif status is not None and status != TAKEN:
+            raise Problem(
+                "server_failed", 500, f"The server ended with exit status {status}.", stage="start", log_tail=tail()
+            )
+        if time.monotonic() > deadline:
+            child.terminate()
+            raise _too_late(client, rival, tail(), seconds)
+        time.sleep(POLL_SECONDS)
+
+
+def _too_late(client: Client, rival: bool, tail: list[str], seconds: float) -> Problem:
+    if rival:
+        return Problem(
+            "server_failed",
+            500,
+            f"The port or the home folder of {client.base_url} is in use, but no server answers there.",
+            stage="start",
+            hint="Set XINFERENCE_PORT or XINFERENCE_HOME to another one, or end the program that uses it.",
+            log_tail=tail,
+        )
+    return Problem(
+        "server_failed", 500, f"The server did not answer within {seconds:g} s.", stage="start", log_tail=tail
+    )
+
+
+def _tail(log: Path, start: int) -> list[str]:
+    """The last lines written to `log` since it was `start` bytes long."""
+    with log.open("rb") as file:
+        file.seek(start)
+        return file.read().decode("utf-8", "replace").splitlines()[-TAIL_LINES:]

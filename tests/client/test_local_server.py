@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.client.test_client import free_port
+from xinference.client import local_server
+from xinference.client.local_server import ensure_server
+from xinference.config import Settings
+from xinference.errors import Problem
+
+#: Answers /health like our server, and writes its process id for the test to end it.
+SERVER = """
+import http.server, os, pathlib, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"status": "ok"}')
+try:
+    server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+except OSError:
+    sys.exit(98)
+pathlib.Path("pid").write_text(str(os.getpid()))
+print("serving", flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", port=free_port())
+
+
+def end(settings: Settings) -> None:
+    os.kill(int((settings.home / "pid").read_text()), signal.SIGKILL)
+
+
+def server(settings: Settings) -> list[str]:
+    return [sys.executable, "-c", SERVER, str(settings.port)]
+
+
+def test_a_missing_server_is_started_once_in_a_session_of_its_own(settings: Settings) -> None:
+    said: list[str] = []
+    assert ensure_server(settings, lambda: said.append("start"), command=server(settings))
+    try:
+        assert not ensure_server(settings, lambda: said.append("again"), command=["false"])
+        assert said == ["start"]
+        pid = int((settings.home / "pid").read_text())
+        assert os.getsid(pid) == pid
+        assert "serving" in (settings.log_dir / "server.log").read_text()
+        assert stat.S_IMODE(settings.home.stat().st_mode) == 0o700
+        assert stat.S_IMODE(settings.log_dir.stat().st_mode) == 0o700
+    finally:
+        end(settings)
+
+
+def test_a_server_that_dies_leaves_its_last_words(settings: Settings) -> None:
+    script = "print(*range(100), sep='\\n'); raise SystemExit(3)"
+    settings.log_dir.mkdir(parents=True)
+    (settings.log_dir / "server.log").write_text("an older run\n")
+    with pytest.raises(Problem) as raised:
+        ensure_server(settings, lambda: None, command=[sys.executable, "-c", script])
+    assert "exit status 3" in raised.value.cause
+    assert raised.value.log_tail == tuple(str(n) for n in range(60, 100))
+
+
+def test_the_loser_of_two_starts_uses_the_winners_server(settings: Settings, tmp_path: Path) -> None:
+    # The command starts the winner, slowly, and then ends as a loser does.
+    loser = f"import subprocess, sys; subprocess.Popen({server(settings)!r}, start_new_session=True); sys.exit(98)"
+    assert ensure_server(settings, lambda: None, command=[sys.executable, "-c", loser])
+    end(settings)
+
+
+def test_a_taken_home_without_an_answer_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_server, "RIVAL_SECONDS", 0.1)
+    with pytest.raises(Problem, match="in use"):
+        ensure_server(settings, lambda: None, command=[sys.executable, "-c", "raise SystemExit(98)"])
+
+
+def test_a_server_that_never_answers_is_ended(settings: Settings) -> None:
+    script = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
+    with pytest.raises(Problem, match=r"within 0\.5 s"):
+        ensure_server(settings, lambda: None, command=[sys.executable, "-c", script], seconds=0.5)
+
+
+def test_a_long_log_is_put_aside(settings: Settings) -> None:
+    settings.log_dir.mkdir(parents=True)
+    (settings.log_dir / "server.log").write_bytes(b"x" * (settings.log_bytes + 1))
+    assert ensure_server(settings, lambda: None, command=server(settings))
+    end(settings)
+    assert (settings.log_dir / "server.log").read_text().startswith("serving")
+    assert (settings.log_dir / "server.log.1").exists()
