@@ -1,0 +1,310 @@
+"""The keeper: the small parent of exactly one engine, in a process of its own.
+
+``python -m xinference.process.keeper`` reads a `Spec` as JSON from standard input, starts the engine, and waits at a
+Unix socket for its owner, the server. The engine outlives a server that dies by `grace_seconds`; a new server that
+connects in that time takes it over. Whatever happens, the engine's whole process tree ends with the keeper.
+
+Protocol, one JSON object a line. To the owner: ``hello`` (at once), ``exited`` (engine and all below it are gone),
+``replaced`` (another owner connected). From the owner: ``{"op": "stop"}``.
+
+Standard library only, one thread, no asyncio: one keeper runs for each engine, so its memory counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xinference.process.logs import BoundedLog
+from xinference.process.owner import Owner
+from xinference.process.tree import become_subreaper, descendants, die_with_parent, kill
+
+#: How long the engine's children may take to end by themselves once it has ended, in seconds. Python's
+#: multiprocessing has helpers that free shared memory in this time; killed at once they would leak it.
+LINGER_SECONDS = 0.5
+#: How long an owner that has been told of the exit may keep us, in seconds.
+FAREWELL_SECONDS = 5.0
+_TICK = 0.02
+_NOT_STARTED = 127  # the shell's status for a program that cannot be run
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a keeper is told; times in seconds."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    """Added to the keeper's own environment."""
+    cwd: str | None
+    log_path: str
+    log_bytes: int
+    socket_path: str
+    grace_seconds: float
+    stop_seconds: float
+    context: Any
+    """Held for whoever connects, never read."""
+
+
+class Keeper:
+    """The life of one engine. `run` reads from top to bottom; everything else is one step of it."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._selector = selectors.DefaultSelector()
+        self._log = BoundedLog(Path(spec.log_path), spec.log_bytes)
+        self._owner: Owner | None = None
+        self._alone_since = time.monotonic()
+        self._started = time.monotonic()
+        self._started_at = time.time()
+        self._engine_pid = 0
+        self._status: int | None = None  # of the engine's main process, as waitpid gives it
+        self._ended_at = 0.0  # when that was seen
+        self._exit: dict[str, Any] | None = None  # the whole tree is gone
+        self._asked = False
+        self._kill_at: float | None = None
+        self._told_at: float | None = None
+        self._leaving = False
+
+    def run(self) -> None:
+        """Keep the engine until it is gone and its owner knows, or nobody cares any more."""
+        self._catch_signals()
+        listener = self._listen()
+        try:
+            self._start_engine()
+            while not self._finished():
+                for key, events in self._selector.select(self._timeout()):
+                    self._handle(key, events)
+                self._reap()
+                self._advance()
+        finally:
+            for target in self._remaining():
+                kill(target, signal.SIGKILL)
+            Path(self._spec.socket_path).unlink(missing_ok=True)
+            listener.close()
+            self._log.close()
+
+    # -- start
+
+    def _catch_signals(self) -> None:
+        # Handlers, not SIG_IGN: an ignored signal would stay ignored in the engine.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        wake, woken = socket.socketpair()
+        for end in (wake, woken):
+            end.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+        self._wakeup = (wake, woken)
+        self._selector.register(wake, selectors.EVENT_READ, wake)
+
+    def _on_sigterm(self, *_: object) -> None:
+        self._leaving = True
+
+    def _listen(self) -> socket.socket:
+        path = Path(self._spec.socket_path)
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        previous = os.umask(0o077)
+        listener.bind(os.fspath(path))
+        os.umask(previous)
+        listener.listen(4)
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ, listener)
+        return listener
+
+    def _start_engine(self) -> None:
+        become_subreaper()
+        spec, parent = self._spec, os.getpid()
+        output, engine_output = os.pipe()
+        os.set_blocking(output, False)
+        try:
+            engine = subprocess.Popen(
+                spec.argv,
+                env={**os.environ, **spec.env},
+                cwd=spec.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=engine_output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(parent),
+            )
+        except OSError as error:
+            self._log.feed(f"The engine could not be started: {error}\n".encode())
+            self._status, self._ended_at = _NOT_STARTED << 8, time.monotonic()
+        else:
+            self._engine_pid = engine.pid
+            engine.returncode = 0  # `_reap` waits for it
+        finally:
+            os.close(engine_output)
+        self._output = output
+        self._selector.register(output, selectors.EVENT_READ, output)
+
+    # -- what comes in
+
+    def _handle(self, key: selectors.SelectorKey, events: int) -> None:
+        if isinstance(key.data, Owner):
+            if key.data is self._owner:
+                self._serve(self._owner, events)
+        elif key.fileobj == self._output:
+            self._read_output()
+        elif key.fileobj is self._wakeup[0]:
+            with contextlib.suppress(BlockingIOError):
+                self._wakeup[0].recv(4096)
+        else:
+            self._accept(key.data)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        if self._owner:
+            self._owner.send({"event": "replaced"})
+            self._owner.close()
+        self._owner = Owner(connection, self._selector)
+        self._owner.send(
+            {
+                "event": "hello",
+                "keeper_pid": os.getpid(),
+                "engine_pid": self._engine_pid,
+                "started_at": self._started_at,
+                "context": self._spec.context,
+                "state": "exited" if self._exit else "running",
+                "exit": self._exit,
+            }
+        )
+        self._told_at = time.monotonic() if self._exit else None
+
+    def _serve(self, owner: Owner, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            owner.flush()
+        if events & selectors.EVENT_READ:
+            operations = owner.receive()
+            if operations is None:
+                owner.close()
+                self._owner, self._alone_since = None, time.monotonic()
+            elif "stop" in operations:
+                self._stop()
+
+    def _read_output(self) -> bool:
+        """Log what the engine printed; False when there is nothing now."""
+        if self._output < 0:
+            return False
+        try:
+            data = os.read(self._output, 65536)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._selector.unregister(self._output)
+            os.close(self._output)
+            self._output = -1
+        self._log.feed(data)
+        return bool(data)
+
+    # -- ending the engine
+    #
+    # 1. SIGTERM to the engine's process group: it may finish what it holds, free shared memory and device memory.
+    # 2. Wait up to stop_seconds, still reading its output: a full pipe would keep it from ending.
+    # 3. SIGKILL to the group: an engine that hangs in a driver call or ignores SIGTERM must not keep the device.
+    # 4. When its main process has ended, for whatever reason, its children get LINGER_SECONDS to notice.
+    # 5. SIGKILL to every descendant, again and again until none is left: those in sessions of their own were not
+    #    reached by 3, and one that forks while we look is found the next time. As the subreaper we inherit all orphans.
+    # 6. Reap all, read the last output, tell the owner. Only now is the memory really free.
+
+    def _stop(self) -> None:
+        if self._status is None and not self._asked:
+            self._asked = True
+            kill(-self._engine_pid, signal.SIGTERM)
+            self._kill_at = time.monotonic() + self._spec.stop_seconds
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if found[0] == self._engine_pid and self._status is None:
+                    self._status, self._ended_at = found[1], time.monotonic()
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        if self._exit is not None:
+            return
+        if self._owner is None and now - self._alone_since >= self._spec.grace_seconds:
+            self._leaving = True
+        if self._leaving:
+            self._stop()
+        if self._status is None:
+            if self._kill_at is not None and now >= self._kill_at:
+                kill(-self._engine_pid, signal.SIGKILL)
+                self._kill_at = now + 1.0
+        elif not (remaining := self._remaining()):
+            self._report()
+        elif now - self._ended_at >= LINGER_SECONDS:
+            for target in remaining:
+                kill(target, signal.SIGKILL)
+
+    def _remaining(self) -> list[int]:
+        return descendants(self._engine_pid) if self._engine_pid else []
+
+    def _report(self) -> None:
+        while self._read_output():
+            pass
+        assert self._status is not None
+        code = os.waitstatus_to_exitcode(self._status)
+        self._exit = {
+            "code": code if code >= 0 else None,
+            "signal": _signal_name(-code) if code < 0 else None,
+            "log_tail": self._log.tail(),
+            "ran_seconds": self._ended_at - self._started,
+            "asked_for": self._asked,
+        }
+        if self._owner:
+            self._owner.send({"event": "exited", **self._exit})
+            self._told_at = time.monotonic()
+
+    # -- the end
+
+    def _finished(self) -> bool:
+        if self._exit is None:
+            return False
+        now = time.monotonic()
+        if self._owner:
+            return self._told_at is not None and now - self._told_at >= FAREWELL_SECONDS
+        return self._leaving or self._told_at is not None or now - self._alone_since >= self._spec.grace_seconds
+
+    def _timeout(self) -> float | None:
+        """Seconds until something must be done without being woken."""
+        now = time.monotonic()
+        if self._status is not None and self._exit is None:
+            return _TICK
+        due = [self._kill_at] if self._exit is None and self._kill_at is not None else []
+        if self._owner is None:
+            due.append(self._alone_since + self._spec.grace_seconds)
+        elif self._told_at is not None:
+            due.append(self._told_at + FAREWELL_SECONDS)
+        return max(0.0, min(due) - now) if due else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def main() -> None:
+    """Read the spec and keep its engine."""
+    Keeper(Spec(**json.load(sys.stdin))).run()
+
+
+if __name__ == "__main__":
+    main()

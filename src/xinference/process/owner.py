@@ -1,0 +1,61 @@
+"""The keeper's side of its one connection. Standard library only: the keeper uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+_LINE_LIMIT = 64 * 1024
+
+
+class Owner:
+    """The one connection that counts."""
+
+    def __init__(self, connection: socket.socket, selector: selectors.BaseSelector) -> None:
+        connection.setblocking(False)
+        self.connection = connection
+        self._selector = selector
+        self._out = b""
+        self._in = b""
+        selector.register(connection, selectors.EVENT_READ, self)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Queue a message; an owner that does not read never blocks us."""
+        self._out += json.dumps(message).encode() + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the socket takes."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            self._out = self._out[self.connection.send(self._out) :]
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+        self._selector.modify(self.connection, events, self)
+
+    def receive(self) -> list[str] | None:
+        """Operations asked for, or None if the owner has left."""
+        try:
+            data = self.connection.recv(4096)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            return None
+        *lines, self._in = (self._in + data).split(b"\n")
+        if not data or len(self._in) > _LINE_LIMIT:
+            return None
+        return [op for op in map(_operation, lines) if op]
+
+    def close(self) -> None:
+        """Forget the connection."""
+        self._selector.unregister(self.connection)
+        self.connection.close()
+
+
+def _operation(line: bytes) -> str:
+    try:
+        return str(json.loads(line).get("op", ""))
+    except (ValueError, AttributeError):
+        return ""
