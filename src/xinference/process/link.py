@@ -1,0 +1,193 @@
+"""The server's side of a keeper: start one, connect to it, talk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from xinference.config import Settings
+from xinference.errors import Problem
+from xinference.process.command import EngineCommand
+from xinference.process.leftovers import MARK
+from xinference.process.probe import Endpoint
+
+_MESSAGE_LIMIT = 16 * 1024 * 1024
+
+
+class KeeperLink:
+    """A connection to a running keeper."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: Mapping[str, Any]) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.hello = hello
+        """The keeper's first message: pids, context, state and, if it has ended, the exit."""
+
+    @classmethod
+    async def open(cls, socket_path: Path, seconds: float) -> KeeperLink:
+        """Connect and wait for the hello.
+
+        Raises:
+            OSError: nobody listens there, or (TimeoutError) nobody answers within `seconds`.
+        """
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_unix_connection(socket_path, limit=_MESSAGE_LIMIT)
+            try:
+                return cls(reader, writer, json.loads(await reader.readuntil(b"\n")))
+            except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+                writer.close()
+                raise ConnectionError(f"No keeper speaks at {socket_path}.") from error
+            except BaseException:
+                writer.close()
+                raise
+
+    async def messages(self) -> AsyncIterator[Mapping[str, Any]]:
+        """What the keeper says, until it closes the connection or ends."""
+        with contextlib.suppress(ConnectionError):
+            while (line := await self._reader.readline()).endswith(b"\n"):  # else cut off by the keeper's death
+                yield json.loads(line)
+
+    def stop_engine(self) -> None:
+        """Ask the keeper to end its engine."""
+        self._writer.write(b'{"op": "stop"}\n')
+
+    def say_goodbye(self) -> None:
+        """Half-close: a keeper whose engine has ended leaves now; its own closing tells us that it did."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._writer.write_eof()
+
+    def close(self) -> None:
+        """Leave the keeper alone; it waits its grace period for another owner."""
+        self._writer.close()
+
+
+class KeeperProcess:
+    """A keeper that we started and therefore must reap."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
+        self._process = process
+        self._stderr = stderr
+
+    @classmethod
+    async def spawn(cls, spec: Mapping[str, Any], socket_path: Path) -> KeeperProcess:
+        """Start a keeper, in a session of its own, and give it its `Spec` as JSON."""
+        # An unnamed file: what a crashing keeper says can be read, and nothing is left on the disk.
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read after this returned
+        # Popen, not asyncio's subprocess: that one kills its process when the loop goes away.
+        process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
+            [sys.executable, "-P", "-m", "xinference.process.keeper"],
+            env={**os.environ, MARK: os.fspath(socket_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        keeper = cls(process, stderr)
+        try:
+            await asyncio.to_thread(_feed, process, json.dumps(spec).encode())
+        except BaseException:
+            keeper.terminate()
+            raise
+        return keeper
+
+    async def connect(self, socket_path: Path, seconds: float) -> KeeperLink:
+        """Wait for its socket.
+
+        Raises:
+            Problem: it ended, or did not answer within `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while self._process.poll() is None and (left := deadline - time.monotonic()) > 0:
+            try:
+                return await KeeperLink.open(socket_path, left)
+            except OSError:
+                await asyncio.sleep(0.01)
+        status = self._process.poll()
+        cause = f"ended with status {status}" if status is not None else f"did not answer within {seconds:g} seconds"
+        raise Problem("keeper_failed", 503, f"The engine's keeper {cause}.", stage="start", log_tail=self.last_words())
+
+    async def reap(self, seconds: float) -> bool:
+        """Wait for its end; False if it still runs after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self._process.poll() is None:
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.01)
+        self._stderr.close()
+        return True
+
+    def last_words(self) -> tuple[str, ...]:
+        """What it wrote to standard error."""
+        self._stderr.seek(0)
+        return tuple(self._stderr.read().decode("utf-8", "replace").splitlines()[-40:])
+
+    def terminate(self) -> None:
+        """SIGTERM: it ends its engine, if it has one already, and itself."""
+        self._process.terminate()
+
+
+def private_run_dir(settings: Settings) -> Path:
+    """The folder of the sockets, made if need be.
+
+    Raises:
+        Problem: 500, it belongs to another user or others may write to it: they could take our engines' keys.
+    """
+    folder = settings.run_dir
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise Problem(
+            "unsafe_run_dir",
+            500,
+            f"{folder} is not a folder that only this user can write to.",
+            hint=f"Remove it, or make it yours and `chmod 700 {folder}`.",
+        )
+    return folder
+
+
+def free_port() -> int:
+    """A loopback port that nobody had a moment ago. Who takes it first is found out by `probe.look`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin is not None
+    # A keeper that died already is found by `connect`, with its last words.
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(data)
+
+
+def keeper_spec(
+    command: EngineCommand, endpoint: Endpoint, settings: Settings, socket_path: Path, log_path: Path
+) -> dict[str, Any]:
+    """The JSON of a keeper's `Spec`; its context is what an adopting server needs."""
+    port = str(endpoint.port)
+    return {
+        "argv": [word.replace("{port}", port) for word in command.argv],
+        "env": {name: value.replace("{port}", port) for name, value in command.env.items()},
+        "cwd": os.fspath(command.cwd) if command.cwd else None,
+        "log_path": os.fspath(log_path),
+        "log_bytes": settings.log_bytes,
+        "socket_path": os.fspath(socket_path),
+        "grace_seconds": settings.grace_seconds,
+        "stop_seconds": settings.stop_seconds,
+        "context": {
+            "endpoint": dataclasses.asdict(endpoint),
+            "log_path": os.fspath(log_path),
+            "context": dict(command.context),
+        },
+    }

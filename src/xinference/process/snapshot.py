@@ -1,0 +1,61 @@
+"""What readers see of a replica: immutable values."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xinference.process.command import Exit
+from xinference.process.probe import Endpoint
+
+
+class ReplicaState(enum.Enum):
+    """NEW (no keeper yet), STARTING (engine runs, does not answer), READY, STOPPING, EXITED (nothing is left)."""
+
+    NEW = "new"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True)
+class ReplicaSnapshot:
+    """A replica at one moment."""
+
+    replica_id: str
+    state: ReplicaState
+    port: int
+    base_url: str
+    api_key: str = field(repr=False)
+    context: Mapping[str, Any] = field(repr=False)
+    """What the command carried for whoever adopts the engine."""
+    log_path: Path
+    keeper_pid: int | None = None
+    engine_pid: int | None = None
+    started_at: float | None = None
+    """When the engine was started, in seconds since the epoch."""
+    exit: Exit | None = None
+
+
+def new_snapshot(replica_id: str, endpoint: Endpoint, context: Mapping[str, Any], log_path: Path) -> ReplicaSnapshot:
+    """A replica that nothing has been done for yet."""
+    return ReplicaSnapshot(
+        replica_id=replica_id,
+        state=ReplicaState.NEW,
+        port=endpoint.port,
+        base_url=endpoint.base_url,
+        api_key=endpoint.api_key,
+        context=context,
+        log_path=log_path,
+    )
+
+
+def exit_from(message: Mapping[str, Any]) -> Exit:
+    """Read the keeper's JSON form of an exit."""
+    return Exit(
+        message["code"], message["signal"], tuple(message["log_tail"]), message["ran_seconds"], message["asked_for"]
+    )
