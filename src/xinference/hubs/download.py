@@ -1,0 +1,134 @@
+"""What every download needs: one at a time for a folder, room on the disk, and whole files or none."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from xinference.catalog.models import FileFacts
+from xinference.errors import Problem
+from xinference.hubs.base import Progress, cancelled_problem
+
+_CHUNK = 1 << 20
+_POLL_SECONDS = 0.2
+#: Left free beyond what a download needs, for the store and the logs.
+_SPARE_BYTES = 64 << 20
+
+
+@contextmanager
+def locked(folder: Path, cancelled: threading.Event, what: str) -> Iterator[None]:
+    """Hold `folder` (made if it is missing) against other threads and processes; death gives it back.
+
+    Raises:
+        Problem: ``cancelled``, if that comes while waiting.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # The file is never deleted: a second waiter could hold a lock on a name that is gone.
+    with (folder / ".lock").open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if cancelled.wait(_POLL_SECONDS):
+                    raise cancelled_problem(what) from None
+        yield
+
+
+def need_space(folder: Path, size: int, what: str) -> None:
+    """Check that `size` bytes fit beside `folder`'s other contents.
+
+    Raises:
+        Problem: 507 ``disk_full``, with what is needed, what is free, and where.
+    """
+    free = shutil.disk_usage(folder).free
+    if size + _SPARE_BYTES > free:
+        raise disk_full(folder, f"{what} needs {size} bytes and {free} are free in {folder}.")
+
+
+def disk_full(folder: Path, cause: str) -> Problem:
+    """The problem of a disk without room."""
+    return Problem(
+        "disk_full", 507, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk."
+    )
+
+
+def has_sha256(path: Path, sha256: str, cancelled: threading.Event) -> bool:
+    """Whether the file is there and has this hash."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                if cancelled.is_set():
+                    raise cancelled_problem(path.name)
+                digest.update(chunk)
+    except FileNotFoundError:
+        return False
+    return digest.hexdigest() == sha256
+
+
+def write_whole(
+    source: IO[bytes], target: Path, facts: FileFacts, progress: Progress, cancelled: threading.Event
+) -> None:
+    """Copy `source` to `target` so that `target` exists only if it is complete, verified and on the disk.
+
+    The copy is written beside the target; what an earlier run left there is overwritten.
+
+    Raises:
+        Problem: ``cancelled``, or ``hash_mismatch`` if size or hash are not those of `facts`.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            _copy(source, file, target.name, facts, progress, cancelled)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _copy(
+    source: IO[bytes], file: IO[bytes], name: str, facts: FileFacts, progress: Progress, cancelled: threading.Event
+) -> None:
+    digest, done = hashlib.sha256(), 0
+    while chunk := source.read(_CHUNK):
+        if cancelled.is_set():
+            raise cancelled_problem(name)
+        done += len(chunk)
+        if facts.size is not None and done > facts.size:
+            raise hash_mismatch(f"{name} has more than its {facts.size} bytes.")
+        file.write(chunk)
+        digest.update(chunk)
+        progress(done, facts.size, name)
+    if facts.size not in (None, done):
+        raise hash_mismatch(f"{name} has {done} bytes instead of {facts.size}.")
+    if facts.sha256 not in (None, digest.hexdigest()):
+        raise hash_mismatch(f"{name} has the sha256 {digest.hexdigest()} instead of {facts.sha256}.")
+
+
+def hash_mismatch(cause: str) -> Problem:
+    """The problem of a file that is not the one that was promised."""
+    return Problem(
+        "hash_mismatch",
+        502,
+        cause,
+        hint="It is not the file that the model's entry names: it was replaced at its source, or a mirror altered it.",
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
