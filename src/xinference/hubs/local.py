@@ -1,0 +1,134 @@
+"""Weights that the user already has: a file or a folder given with ``--model-path``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from xinference.errors import Problem, bad_request
+from xinference.formats.gguf import read_header
+from xinference.formats.sniff import SNIFF_BYTES, describe
+
+#: llama.cpp's names for the parts of one model (`llama_split_path`).
+_PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+
+
+def resolve_local(model_path: str, model_format: str, quantization: str | None) -> Path:
+    """Find and check the weights at `model_path`, a file or a folder; ``~`` is the home folder.
+
+    Returns:
+        An absolute path: the file for ``ggufv2`` (the first of its parts) and ``ggmlv3``, else the folder.
+
+    Raises:
+        Problem: 400 ``model_path_not_found``, ``model_path_ambiguous`` (lists the files) or ``bad_weight_file``.
+    """
+    path = Path(model_path).expanduser().absolute()
+    try:
+        if not path.exists():
+            raise bad_request(
+                f"`--model-path`: {path} does not exist.",
+                hint="Give a file or folder on the machine that the server runs on.",
+                code="model_path_not_found",
+            )
+        if model_format == "ggufv2":
+            return _gguf(path, quantization)
+        return _ggml(path, quantization) if model_format == "ggmlv3" else _folder(path, model_format)
+    except OSError as error:
+        raise bad_request(
+            f"`--model-path`: {path} cannot be read: {error.strerror}.",
+            hint="Check its permissions.",
+            code="bad_weight_file",
+        ) from error
+
+
+def _gguf(path: Path, quantization: str | None) -> Path:
+    file = _one_of(path, (".gguf",), quantization) if path.is_dir() else path
+    first, *others = _parts(file)
+    missing = [part.name for part in (first, *others) if not part.is_file()]
+    if missing and file.is_file():
+        raise bad_request(
+            f"`--model-path`: {file} is one part of a model, and these parts are missing: {', '.join(missing)}.",
+            hint="Put all parts into the same folder.",
+            code="model_path_not_found",
+        )
+    return read_header(first).path
+
+
+def _parts(file: Path) -> list[Path]:
+    """All parts of the model that `file` belongs to, in order; just `file` if it is whole."""
+    match = _PART.fullmatch(file.name)
+    if match is None:
+        return [file]
+    count = int(match["count"])
+    return [file.with_name(f"{match['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)] or [file]
+
+
+def _ggml(path: Path, quantization: str | None) -> Path:
+    file = _one_of(path, (".bin", ".ggml"), quantization) if path.is_dir() else path
+    with file.open("rb") as opened:
+        head = opened.read(SNIFF_BYTES)
+    if head[:4] not in (b"lmgg", b"fmgg", b"tjgg"):
+        is_gguf = head.startswith(b"GGUF")
+        raise bad_request(
+            f"`--model-path`: {file} is not in the older ggml format"
+            + (" but GGUF." if is_gguf else f": it {describe(head, file.stat().st_size).what}."),
+            hint="Use --model-format ggufv2." if is_gguf else "Give the weight file itself.",
+            code="bad_weight_file",
+        )
+    return file
+
+
+def _one_of(folder: Path, suffixes: tuple[str, ...], quantization: str | None) -> Path:
+    """The folder's only model in this format, or the only one that has the quantization in its name."""
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and _is_first_of_a_model(f))
+    named = [f for f in files if quantization and _names(f.name, quantization)]
+    if len(files) > 1 and len(named) == 1:
+        return named[0]
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        raise bad_request(
+            f"`--model-path`: {folder} holds no {' or '.join(suffixes)} file.",
+            hint="Give the weight file itself, or another --model-format.",
+            code="model_path_not_found",
+        )
+    raise bad_request(
+        f"`--model-path`: {folder} holds several models: {', '.join(f.name for f in named or files)}.",
+        hint="Give the file itself" + ("." if quantization else ", or a --quantization."),
+        code="model_path_ambiguous",
+    )
+
+
+def _is_first_of_a_model(file: Path) -> bool:
+    """Not a later part, and not the projector of a vision model, which lies beside its model."""
+    match = _PART.fullmatch(file.name)
+    return (match is None or int(match["index"]) == 1) and "mmproj" not in file.name.lower()
+
+
+def _names(file_name: str, quantization: str) -> bool:
+    """Whether the quantization stands in the name as a whole: Q4_K is not in ``m.Q4_K_M.gguf``."""
+    return bool(re.search(rf"(?<![a-z0-9]){re.escape(quantization)}(?![a-z0-9_])", file_name, re.IGNORECASE))
+
+
+def _folder(path: Path, model_format: str) -> Path:
+    if not path.is_dir():
+        raise bad_request(
+            f"`--model-path`: {path} is a file, and {model_format} needs a folder.",
+            hint=f"Give {path.parent}, or another --model-format.",
+            code="bad_weight_file",
+        )
+    if not (path / "config.json").is_file():
+        raise bad_request(
+            f"`--model-path`: {path} holds no config.json, which a {model_format} model has.",
+            hint="Give the folder that holds it, or another --model-format.",
+            code="bad_weight_file",
+        )
+    if not any(f.suffix in _WEIGHTS for f in path.iterdir()):
+        raise Problem(
+            "bad_weight_file",
+            400,
+            f"`--model-path`: {path} has a config.json but no weights ({', '.join(_WEIGHTS)}).",
+            hint="Fetch the model's weights into the same folder.",
+        )
+    return path
