@@ -1,0 +1,24 @@
+"""The management API as one application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+
+from xinference import __version__
+from xinference.api import catalog, cluster, errors, models
+from xinference.config import Settings
+from xinference.control.controller import Controller
+
+
+def make_app(controller: Controller, settings: Settings, stop: Callable[[], None]) -> FastAPI:
+    """Build it. `stop` asks the server to end itself and its engines after the answer is sent."""
+    app = FastAPI(title="Xinference", version=__version__)
+    app.state.controller = controller
+    app.state.settings = settings
+    app.state.stop = stop
+    errors.install(app)
+    for part in (models, catalog, cluster):
+        app.include_router(part.router)
+    return app

@@ -1,0 +1,73 @@
+"""What can be launched, and on which engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+
+from xinference.api.errors import ERROR_RESPONSES
+from xinference.api.models import controller_of
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest, ModelFamily
+from xinference.errors import bad_request
+from xinference.hardware.devices import read_host
+
+router = APIRouter(responses=ERROR_RESPONSES)
+
+
+@router.get("/v1/engines/{model_name}")
+async def engines(request: Request, model_name: str) -> dict[str, list[dict[str, Any]] | str]:
+    """Each engine with what it can run of this model here, or the reason why it can't."""
+    controller = controller_of(request)
+    family = match(controller.families, LaunchRequest(model_name=model_name)).family
+    host = await asyncio.to_thread(read_host)
+    answer: dict[str, list[dict[str, Any]] | str] = {}
+    for name, engine in controller.engines.items():
+        entries, reasons = [], defaultdict[str, None]()
+        for spec in family.model_specs:
+            for why in (engine.table.supports(spec), engine.available(spec, host)):
+                if not why:
+                    reasons[str(why.reason)] = None
+                    break
+            else:
+                entries.append(
+                    {
+                        "model_name": family.model_name,
+                        "model_format": spec.model_format,
+                        "model_size_in_billions": spec.model_size_in_billions,
+                        "quantizations": [q for q in spec.quantizations if engine.table.supports(spec, q)],
+                    }
+                )
+        answer[name] = entries or "; ".join(reasons)
+    return answer
+
+
+@router.get("/v1/model_registrations/{model_type}")
+async def registrations(request: Request, model_type: str, detailed: bool = False) -> list[dict[str, Any]]:
+    """The models there are, by name."""
+    _check_type(model_type)
+    families = sorted(controller_of(request).families.values(), key=lambda f: f.model_name.lower())
+    if detailed:
+        return [_detailed(family) for family in families]
+    return [{"model_name": family.model_name, "is_builtin": True} for family in families]
+
+
+@router.get("/v1/model_registrations/{model_type}/{model_name}")
+async def registration(request: Request, model_type: str, model_name: str) -> dict[str, Any]:
+    """One family, whole."""
+    _check_type(model_type)
+    return _detailed(match(controller_of(request).families, LaunchRequest(model_name=model_name)).family)
+
+
+def _detailed(family: ModelFamily) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(family)
+    return {**fields, "is_builtin": True}
+
+
+def _check_type(model_type: str) -> None:
+    if model_type.upper() != "LLM":
+        raise bad_request(f"Unsupported model type: {model_type}.", hint="This version knows LLM.")

@@ -1,0 +1,160 @@
+"""Launch, look at and terminate deployments."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from xinference.api.errors import ERROR_RESPONSES
+from xinference.catalog.models import LaunchRequest
+from xinference.control.controller import Controller
+
+router = APIRouter(responses=ERROR_RESPONSES)
+MAX_LOG_LINES = 10_000
+LOG_POLL_SECONDS = 0.5
+
+
+class LaunchBody(BaseModel):
+    """What to launch. Every further field is an option of the engine, by the engine's own name."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model_name: str = Field(min_length=1)
+    model_uid: str | None = None
+    model_type: str = "LLM"
+    model_engine: str | None = None
+    model_size_in_billions: int | float | str | None = None
+    model_format: str | None = None
+    quantization: str | None = None
+    model_path: str | None = None
+    download_hub: str | None = None
+    n_gpu: int | Literal["auto"] | None = "auto"
+    replica: int = 1
+
+    def request(self) -> LaunchRequest:
+        """The same for the controller."""
+        fields = self.model_dump(include=set(LaunchBody.model_fields))
+        size = fields["model_size_in_billions"]
+        if isinstance(size, float):
+            fields["model_size_in_billions"] = int(size) if size.is_integer() else str(size)
+        return LaunchRequest(**fields, options=dict(self.model_extra or {}))
+
+
+class Launched(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_uid: str
+
+
+def controller_of(request: Request) -> Controller:
+    controller: Controller = request.app.state.controller
+    return controller
+
+
+@router.post("/v1/models")
+async def launch(
+    request: Request, body: LaunchBody, wait_ready: bool = True, dry_run: bool = False
+) -> Launched | dict[str, Any]:
+    """Launch a model; with `dry_run` answer the plan instead, with `wait_ready` answer when it can be asked."""
+    controller = controller_of(request)
+    if dry_run:
+        return (await controller.plan(body.request())).to_dict()
+    uid = await controller.launch(body.request())
+    if wait_ready:
+        async for _ in controller.follow(uid):
+            pass
+        problem = controller.deployment(uid).problem
+        if problem is not None:
+            raise problem
+    return Launched(model_uid=uid)
+
+
+@router.get("/v1/models/instances")
+async def instances(
+    request: Request, model_name: str | None = None, model_uid: str | None = None
+) -> list[dict[str, Any]]:
+    """Every deployment with its status, also those that load or have failed."""
+    found = [deployment.instance for deployment in controller_of(request).deployments()]
+    return [i for i in found if model_name in (None, i.get("model_name")) and model_uid in (None, i["model_uid"])]
+
+
+@router.get("/v1/models/{model_uid}")
+async def describe(request: Request, model_uid: str) -> dict[str, Any]:
+    """One deployment."""
+    return controller_of(request).deployment(model_uid).description
+
+
+@router.delete("/v1/models/{model_uid}")
+async def terminate(request: Request, model_uid: str) -> None:
+    """End a deployment, also one that is still loading; it is gone when this answers."""
+    await controller_of(request).terminate(model_uid)
+
+
+@router.get("/v1/models/{model_uid}/events", response_model=None)
+async def events(request: Request, model_uid: str, follow: bool = False) -> list[dict[str, Any]] | StreamingResponse:
+    """What happened to a deployment; with `follow` as server-sent events until it is ready or has failed."""
+    controller = controller_of(request)
+    if not follow:
+        return controller.events(model_uid)
+    stream = controller.follow(model_uid)
+
+    async def lines() -> AsyncIterator[bytes]:
+        async for event in stream:
+            yield b"data: " + msgspec.json.encode(event) + b"\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/v1/models/{model_uid}/logs", response_model=None)
+async def logs(
+    request: Request,
+    model_uid: str,
+    lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES)] = 40,
+    follow: bool = False,
+) -> PlainTextResponse | StreamingResponse:
+    """The engine's own output."""
+    paths = controller_of(request).deployment(model_uid).log_paths
+    text = "".join([await asyncio.to_thread(_tail, path, lines) for path in paths])
+    if not follow:
+        return PlainTextResponse(text)
+    return StreamingResponse(_follow(text, list(paths)), media_type="text/plain; charset=utf-8")
+
+
+def _tail(path: Path, lines: int) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return "".join(deque(file, maxlen=lines))
+    except FileNotFoundError:
+        return ""
+
+
+async def _follow(text: str, paths: list[Path]) -> AsyncIterator[bytes]:
+    positions = {path: path.stat().st_size for path in paths if path.exists()}
+    yield text.encode()
+    while True:
+        await asyncio.sleep(LOG_POLL_SECONDS)
+        for path in paths:
+            new = await asyncio.to_thread(_read_from, path, positions)
+            if new:
+                yield new
+
+
+def _read_from(path: Path, positions: dict[Path, int]) -> bytes:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            start = positions.get(path, 0)
+            file.seek(start if start <= size else 0)  # a smaller file has been rotated
+            data = file.read()
+            positions[path] = file.tell()
+            return data
+    except FileNotFoundError:
+        return b""

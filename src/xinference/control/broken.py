@@ -1,0 +1,36 @@
+"""A stored deployment that can't be taken up: shown with its reason, and it can be terminated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xinference.control.routing import Route
+from xinference.errors import Problem
+
+
+@dataclass(frozen=True)
+class BrokenDeployment:
+    """What is left of a row whose request can't be read or planned any more. Its engine, if any, ends by itself."""
+
+    uid: str
+    problem: Problem
+    created: float
+    ready: bool = False
+    log_paths: tuple[Path, ...] = ()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {"model_uid": self.uid, "status": "ERROR", "stage": "failed", "instance_created_ts": int(self.created)}
+
+    @property
+    def instance(self) -> dict[str, Any]:
+        return {**self.description, "problem": self.problem.to_dict(), "replicas": []}
+
+    @property
+    def route(self) -> Route:
+        return Route(self.uid, stage="failed", problem=self.problem, description=self.description)
+
+    async def end(self, how: str) -> None:
+        """Nothing of it runs here."""

@@ -1,0 +1,308 @@
+"""The controller: rows say what should run, and it makes that so. Launch, crash and restart are one path."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import locale
+import logging
+import secrets
+import string
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from xinference.catalog.match import near
+from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion, Source
+from xinference.catalog.registry import MODEL_NAME, builtin_families
+from xinference.config import Settings
+from xinference.control import weights
+from xinference.control.broken import BrokenDeployment
+from xinference.control.deployment import Deployment, Ending, Surroundings
+from xinference.control.describe import listing_entry
+from xinference.control.events import Events
+from xinference.control.routing import Route, RoutingTable
+from xinference.engines import all_engines
+from xinference.engines.base import Engine
+from xinference.errors import Problem, bad_request, not_found
+from xinference.hardware.devices import read_host
+from xinference.hubs.base import Hub
+from xinference.hubs.choose import choose_hub
+from xinference.hubs.local import resolve_local
+from xinference.hubs.package_index import PackageIndexHub
+from xinference.planning.launch_plan import LaunchPlan
+from xinference.planning.plan import Facts, check_request, choose_version, make_plan
+from xinference.store.database import DeploymentRow, Store
+
+log = logging.getLogger(__name__)
+MAX_UID_LENGTH = 100
+
+
+class Controller:
+    """Owns the deployments. The gateway reads `table`; the management API calls the rest."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._events = Events(store)
+        package_index: Hub = PackageIndexHub(settings)
+        self._hubs: Mapping[str, Hub] = {package_index.name: package_index}
+        self.engines: Mapping[str, Engine] = all_engines()
+        self._option_tables: dict[str, Mapping[str, str]] = {}
+        self._deployments: dict[str, Deployment | BrokenDeployment] = {}
+        self._reserved: set[str] = set()
+        self._table = RoutingTable()
+        self._changes = asyncio.Event()
+        self._around = Surroundings(settings, store, self._events, self._hubs, self.engines, self._publish)
+
+    # -- the data path's view -------------------------------------------------------------------------------
+
+    @property
+    def table(self) -> RoutingTable:
+        return self._table
+
+    async def ensure_ready(self, uid: str, deadline: float) -> Route:
+        """See `Router.ensure_ready`."""
+        end = time.monotonic() + deadline
+        while True:
+            route = self._table.routes.get(uid)
+            if route is None:
+                raise self._unknown(uid)
+            if route.targets:
+                return route
+            left = end - time.monotonic()
+            if route.problem is not None or left <= 0:
+                raise route.problem or Problem(
+                    "model_loading", 503, f"The model {uid} is not ready yet (stage {route.stage}).", stage=route.stage
+                )
+            try:
+                await asyncio.wait_for(self._changes.wait(), left)
+            except TimeoutError:
+                continue
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up every row: adopt what still runs, start what should, finish what was being terminated."""
+        for row in self._store.deployments():
+            try:
+                await self._take_up(row)
+            except Problem as problem:
+                log.error("deployment %s is not taken up: %s", row.uid, problem)
+                self._deployments[row.uid] = BrokenDeployment(row.uid, problem, row.created)
+                self._publish()
+
+    async def close(self, how: Ending) -> None:
+        """End the tasks; ``stop`` ends the engines too, ``detach`` leaves them for the next server."""
+        await asyncio.gather(*(d.end(how) for d in self._deployments.values()))
+
+    async def _take_up(self, row: DeploymentRow) -> None:
+        try:
+            request = msgspec.json.decode(row.request, type=LaunchRequest)
+        except msgspec.DecodeError as error:
+            raise Problem(
+                "unreadable_row",
+                500,
+                f"The stored request of {row.uid} can't be read: {error}.",
+                hint="Launch it again.",
+            ) from None
+        plan = await self._make_plan(request, row.uid)
+        deployment = Deployment(plan, self._around, row.created, row.problem)
+        if not row.wanted:
+            await deployment.finish_termination()
+            self._store.remove_deployment(row.uid)
+            return
+        self._deployments[row.uid] = deployment
+        deployment.begin()
+        self._publish()
+
+    # -- what users ask -------------------------------------------------------------------------------------
+
+    async def plan(self, request: LaunchRequest) -> LaunchPlan:
+        """What a launch would do; nothing is changed."""
+        return await self._make_plan(request, self._uid_for(request))
+
+    async def launch(self, request: LaunchRequest) -> str:
+        """Write the row and begin; the answer is the uid.
+
+        Asking again for what runs already under the same explicit uid changes nothing and is not an error.
+
+        Raises:
+            Problem: 400 what can't be, 409 a uid that is taken by something else.
+        """
+        uid = self._uid_for(request)
+        self._reserved.add(uid)
+        try:
+            plan = await self._make_plan(request, uid)
+            existing = self._deployments.get(uid)
+            if isinstance(existing, Deployment) and existing.problem is None:
+                if existing.plan.request == plan.request:
+                    return uid
+                raise Problem(
+                    "model_uid_taken",
+                    409,
+                    f"The model UID {uid} is taken by {existing.plan.version.version_id}.",
+                    hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
+                )
+            if existing is not None:
+                await self.terminate(uid)
+            self._store.add_deployment(uid, msgspec.json.encode(plan.request).decode())
+            deployment = Deployment(plan, self._around, time.time())
+            self._deployments[uid] = deployment
+            deployment.begin()
+            self._publish()
+            return uid
+        finally:
+            self._reserved.discard(uid)
+
+    async def terminate(self, uid: str) -> None:
+        """End a deployment and forget it; it is gone when this returns.
+
+        Raises:
+            Problem: 404, with the models there are.
+        """
+        deployment = self.deployment(uid)
+        self._store.set_unwanted(uid)
+        await deployment.end("terminate")
+        self._events.add(uid, "TERMINATED", "stop", "terminated")
+        if self._deployments.get(uid) is deployment:
+            del self._deployments[uid]
+        self._store.remove_deployment(uid)
+        self._publish()
+
+    def deployment(self, uid: str) -> Deployment | BrokenDeployment:
+        """One deployment by its uid.
+
+        Raises:
+            Problem: 404, with the models there are.
+        """
+        found = self._deployments.get(uid)
+        if found is None:
+            raise self._unknown(uid)
+        return found
+
+    def deployments(self) -> list[Deployment | BrokenDeployment]:
+        """All of them, oldest first."""
+        return sorted(self._deployments.values(), key=lambda d: d.created)
+
+    @property
+    def families(self) -> Mapping[str, ModelFamily]:
+        """Every family that can be launched."""
+        return builtin_families()
+
+    def events(self, uid: str) -> list[dict[str, Any]]:
+        """The kept events of a deployment, oldest first."""
+        self.deployment(uid)
+        return self._events.kept(uid)
+
+    def follow(self, uid: str) -> AsyncIterator[dict[str, Any]]:
+        """The events of a deployment until it is ready, has failed or is gone."""
+        deployment = self.deployment(uid)
+        settled: dict[str, Any] | None = None
+        if deployment.problem is not None:
+            settled = _final("FAILED", deployment.problem.cause) | {"problem": deployment.problem.to_dict()}
+        elif deployment.ready:
+            settled = _final("READY", "ready") | {"model": deployment.description}
+        return self._events.follow(uid, settled)
+
+    # -- within ---------------------------------------------------------------------------------------------
+
+    async def _make_plan(self, request: LaunchRequest, uid: str) -> LaunchPlan:
+        facts = await self._facts(request)
+        check_request(facts, request)
+        version, _, _ = choose_version(facts, request)
+        if request.model_path is not None:
+            path: Path | None = await asyncio.to_thread(
+                resolve_local, request.model_path, version.spec.model_format, request.quantization
+            )
+        else:
+            path = weights.cached_path(self._hubs, version, self._choose(version, request.download_hub)[0])
+        shape = await asyncio.to_thread(weights.read_shape, path) if path is not None else None
+        return make_plan(facts, request, uid, choose_source=self._choose, path=path, shape=shape)
+
+    async def _facts(self, request: LaunchRequest) -> Facts:
+        host = await asyncio.to_thread(read_host)
+        known = {}
+        if request.options:
+            for name, engine in self.engines.items():
+                if engine.describe_argv and (request.model_engine or name).lower() == name.lower():
+                    known[name] = await self._option_table(name, engine)
+        return Facts(self.families, self.engines, host, known)
+
+    async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
+        """The options an engine knows, asked of the engine itself, once."""
+        if name not in self._option_tables:
+            process = await asyncio.create_subprocess_exec(
+                *engine.describe_argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            )
+            output, errors = await process.communicate()
+            if process.returncode != 0:
+                tail = errors.decode(errors="replace").splitlines()[-40:]
+                raise Problem("engine_broken", 503, f"{name} can't be asked for its options.", log_tail=tail)
+            self._option_tables[name] = json.loads(output)["options"]
+        return self._option_tables[name]
+
+    def _choose(self, version: ModelVersion, asked: str | None) -> tuple[Source, str]:
+        cached: dict[str, bool] = {
+            s.hub: weights.cached_path(self._hubs, version, s) is not None for s in version.spec.sources
+        }
+        choice = choose_hub(
+            version,
+            asked=asked,
+            setting=self._settings.model_src or None,
+            cached=cached,
+            locale=locale.getlocale()[0],
+        )
+        return choice.source, choice.reason
+
+    def _uid_for(self, request: LaunchRequest) -> str:
+        if request.model_uid is not None:
+            uid = request.model_uid.strip()
+            if not 0 < len(uid) <= MAX_UID_LENGTH or not MODEL_NAME.fullmatch(uid):
+                raise bad_request(
+                    f"The model UID {request.model_uid!r} is invalid.",
+                    hint=f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =.",
+                )
+            if uid in self._reserved:
+                raise Problem("model_uid_taken", 409, f"The model UID {uid} is being launched just now.")
+            return uid
+        name = request.model_name.strip()
+        taken = self._deployments.keys() | self._reserved
+        if name not in taken:
+            return name
+        alphabet = string.ascii_lowercase + string.digits
+        while (uid := f"{name}-{''.join(secrets.choice(alphabet) for _ in range(8))}") in taken:
+            pass
+        return uid
+
+    def _unknown(self, uid: str) -> Problem:
+        close = near(uid, self._deployments)
+        there = ", ".join(self._deployments) or "none"
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"Running models: {there}."
+        return not_found(f"There is no running model {uid!r}.", hint=hint, code="model_not_found")
+
+    def _publish(self) -> None:
+        """Make a new routing table; the gateway sees it at its next request."""
+        routes = {uid: deployment.route for uid, deployment in self._deployments.items()}
+        data = [listing_entry(dict(r.description)) for r in routes.values() if r.targets or r.recovering]
+        listing = msgspec.json.encode({"object": "list", "data": data})
+        self._table = RoutingTable(MappingProxyType(routes), listing)
+        self._changes.set()
+        self._changes = asyncio.Event()
+
+
+def _final(event_type: str, content: str) -> dict[str, Any]:
+    return {
+        "event_id": None,
+        "event_ts": time.time(),
+        "event_type": event_type,
+        "stage": event_type.lower(),
+        "event_content": content,
+        "progress": None,
+        "problem": None,
+        "model": None,
+    }

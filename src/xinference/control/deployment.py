@@ -1,0 +1,329 @@
+"""One deployment: a task that makes reality equal to its row, from the first fetch to the last exit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from xinference.config import Settings
+from xinference.control import weights
+from xinference.control.describe import describe
+from xinference.control.events import Events
+from xinference.control.routing import Route, Target
+from xinference.engines.base import Engine
+from xinference.errors import Problem
+from xinference.hardware.devices import read_host
+from xinference.hubs.base import Hub
+from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.planning.plan import size_weights
+from xinference.planning.restart import restart_delay
+from xinference.process.command import EngineCommand, Exit
+from xinference.process.replica import Replica, ReplicaState
+from xinference.store.database import Store
+
+log = logging.getLogger(__name__)
+Ending = Literal["terminate", "stop", "detach"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every deployment works with."""
+
+    settings: Settings
+    store: Store
+    events: Events
+    hubs: Mapping[str, Hub]
+    engines: Mapping[str, Engine]
+    changed: Callable[[], None]
+    """Publishes a new routing table."""
+
+
+class Deployment:
+    """Owns the replicas of one row; everything that changes, changes in its task."""
+
+    def __init__(self, plan: LaunchPlan, around: Surroundings, created: float, problem: Problem | None = None) -> None:
+        self.plan = plan
+        self.created = created
+        self.status = "CREATING" if problem is None else "ERROR"
+        self.stage = "pending" if problem is None else "failed"
+        self.problem = problem
+        self._around = around
+        self._engine = around.engines[plan.engine]
+        self._replicas: dict[int, Replica] = {}
+        self._lost: dict[int, Problem] = {}
+        self._last_log: Path | None = None
+        # Rows of replicas mean that an earlier server had it running: requests may wait for it.
+        self._was_ready = bool(around.store.replicas(plan.uid))
+        self._ending: Ending | None = None
+        self._cancelled = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # -- seen by others -------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        return any(r.snapshot.state is ReplicaState.READY for r in self._replicas.values())
+
+    @property
+    def description(self) -> dict[str, Any]:
+        addresses = [r.snapshot.base_url for r in self._replicas.values() if r.snapshot.base_url]
+        return describe(self.plan, status=self.status, stage=self.stage, addresses=addresses, created=self.created)
+
+    @property
+    def instance(self) -> dict[str, Any]:
+        """Its entry in ``GET /v1/models/instances``."""
+        return {
+            **self.description,
+            "model_version": self.plan.version.version_id,
+            "problem": self.problem.to_dict() if self.problem else None,
+            "replicas": [
+                {
+                    "replica_id": r.snapshot.replica_id,
+                    "status": r.snapshot.state.name,
+                    "engine_pid": r.snapshot.engine_pid,
+                    "keeper_pid": r.snapshot.keeper_pid,
+                    "address": r.snapshot.base_url,
+                }
+                for _, r in sorted(self._replicas.items())
+            ],
+        }
+
+    @property
+    def route(self) -> Route:
+        targets = tuple(
+            Target(r.snapshot.replica_id, r.snapshot.base_url, r.snapshot.api_key)
+            for _, r in sorted(self._replicas.items())
+            if r.snapshot.state is ReplicaState.READY and r.snapshot.base_url
+        )
+        return Route(
+            uid=self.plan.uid,
+            targets=targets,
+            stage=self.stage,
+            recovering=self._was_ready and self.problem is None and self._ending is None,
+            problem=self.problem,
+            paths=self._engine.paths(self.plan.options),
+            description=self.description,
+        )
+
+    @property
+    def log_paths(self) -> list[Path]:
+        """The output of its running replicas, or else of the last one."""
+        running = [r.snapshot.log_path for _, r in sorted(self._replicas.items())]
+        return running or ([self._last_log] if self._last_log else [])
+
+    # -- its life -------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the owner task, unless the deployment has failed already."""
+        if self.problem is None:
+            self._task = asyncio.create_task(self._run(), name=f"deployment {self.plan.uid}")
+
+    async def end(self, how: Ending) -> None:
+        """End the task: ``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor."""
+        self._ending = how
+        self._cancelled.set()
+        if how != "detach":
+            self._show("TERMINATING", "stop")
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._let_go_of_all()
+
+    async def finish_termination(self) -> None:
+        """End what an earlier server was told to terminate and did not get to."""
+        await self._adopt()
+        await self.end("terminate")
+
+    async def _run(self) -> None:
+        try:
+            adopted = await self._adopt()
+            if not adopted:
+                await self._prepare()
+            self._show("LOADING", "start")
+            await asyncio.gather(*(self._keep(i, adopted.get(i)) for i in range(self.plan.request.replica)))
+        except Problem as problem:
+            await self._fail(problem)
+        except Exception as error:
+            # The owner's last line: a defect of ours must end as a FAILED row, not as a silent dead task.
+            log.exception("deployment %s", self.plan.uid)
+            await self._fail(Problem("internal_error", 500, f"A defect in xinference: {error!r}.", stage=self.stage))
+
+    async def _adopt(self) -> dict[int, Replica]:
+        """The replicas that an earlier server left running for us."""
+        adopted: dict[int, Replica] = {}
+        for row in self._around.store.replicas(self.plan.uid):
+            replica = await Replica.adopt(row.replica_id, self._around.settings)
+            if replica is None or row.position in adopted:
+                self._around.store.remove_replica(row.replica_id)
+                continue
+            self._replicas[row.position] = adopted[row.position] = replica
+            self._take_sizing(replica.snapshot.context)
+        if adopted:
+            self._say("INFO", "start", f"took back {len(adopted)} running replica(s) of an earlier server")
+        return adopted
+
+    def _take_sizing(self, context: Mapping[str, Any]) -> None:
+        if self.plan.sizing is None or self.plan.path is None:
+            sizing = Sizing(**{**context["sizing"], "reasons": ()})
+            self.plan = self.plan.with_weights(Path(context["path"]), sizing)
+
+    async def _prepare(self) -> None:
+        """Weights here, header read, context and slots chosen."""
+        plan = self.plan
+        if plan.path is None or plan.sizing is None:
+            path = plan.path or await self._fetch()
+            shape = await asyncio.to_thread(weights.read_shape, path)
+            host = await asyncio.to_thread(read_host)
+            self.plan = plan.with_weights(path, size_weights(plan, shape, host))
+
+    async def _fetch(self) -> Path:
+        plan, loop = self.plan, asyncio.get_running_loop()
+        assert plan.source is not None
+        self._show("LOADING", "fetch")
+        self._say(
+            "INFO", "fetch", f"fetching {plan.version.version_id} from {plan.source.hub} ({plan.source.model_id})"
+        )
+
+        def progress(done: int, total: int | None, file: str) -> None:
+            loop.call_soon_threadsafe(self._around.events.progress, plan.uid, "fetch", file, done, total)
+
+        job = asyncio.ensure_future(
+            asyncio.to_thread(weights.fetch, self._around.hubs, plan, progress, self._cancelled)
+        )
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            # The thread sees the cancellation flag; wait, so that nothing of it goes on after us.
+            await asyncio.gather(job, return_exceptions=True)
+            raise
+        except Problem as problem:
+            raise problem.at("fetch") from None
+
+    async def _keep(self, position: int, replica: Replica | None) -> None:
+        """Keep one replica running, with restarts, until it is given up or the deployment ends."""
+        quick_deaths = 0
+        while True:
+            if replica is None:
+                replica = self._start(position)
+            try:
+                await replica.wait_ready()
+            except Problem as problem:
+                if not self._was_ready:
+                    raise self._explained(problem) from None
+                died, ended = self._explained(problem), replica.snapshot.exit
+            else:
+                self._became_ready()
+                ended = await replica.wait_exited()
+                died = self._death(ended)
+            self._forget(position, replica)
+            replica = None
+            quick_deaths = quick_deaths + 1 if self._was_quick(ended) else 1
+            delay = restart_delay(quick_deaths, self._around.settings)
+            if delay is None:
+                self._give_up(position, died, quick_deaths)
+                return
+            self._say("WARNING", "restart", f"{died.cause} Starting it again{f' in {delay:g} s' if delay else ''}.")
+            self._show("READY" if self.ready else "RECOVERING", "restart")
+            await asyncio.sleep(delay)
+
+    def _start(self, position: int) -> Replica:
+        settings, store = self._around.settings, self._around.store
+        replica_id = f"r{secrets.token_hex(5)}"
+        store.add_replica(replica_id, self.plan.uid, position)
+        self._say("INFO", "start", f"starting {self.plan.engine}")
+        try:
+            replica = Replica.start(replica_id, self._command(), settings, log_path=self._log_path(replica_id))
+        except BaseException:
+            store.remove_replica(replica_id)
+            raise
+        self._replicas[position] = replica
+        return replica
+
+    def _command(self) -> EngineCommand:
+        assert self.plan.sizing is not None
+        command = self._engine.command(self.plan, secrets.token_urlsafe(32))
+        context = {"uid": self.plan.uid, "path": str(self.plan.path), "sizing": asdict(self.plan.sizing)}
+        return EngineCommand(**{**vars(command), "context": context})
+
+    def _became_ready(self) -> None:
+        first, self._was_ready = not self._was_ready, True
+        self._show("READY", "ready")
+        took = time.time() - self.created
+        content = f"ready after {took:.1f} s" if first else "ready again"
+        self._around.events.add(self.plan.uid, "READY", "ready", content, model=self.description)
+
+    def _was_quick(self, ended: Exit | None) -> bool:
+        return ended is None or ended.ran_seconds < self._around.settings.quick_death_seconds
+
+    def _give_up(self, position: int, died: Problem, deaths: int) -> None:
+        problem = Problem(
+            "engine_keeps_dying",
+            503,
+            f"{died.cause} It died {deaths} times in a row, so it is not started again.",
+            stage=died.stage,
+            hint=died.hint or f"`xinference logs {self.plan.uid}` shows its output; launch it again once it is mended.",
+            log_tail=died.log_tail,
+        )
+        self._lost[position] = problem
+        self._say("ERROR", "failed", problem.cause)
+        if len(self._lost) == self.plan.request.replica:
+            raise problem
+
+    async def _fail(self, problem: Problem) -> None:
+        problem = problem.at(self.stage)
+        self.problem = problem
+        await self._let_go_of_all()
+        self._around.store.set_problem(self.plan.uid, problem)
+        self._show("ERROR", "failed")
+        self._around.events.add(self.plan.uid, "FAILED", problem.stage or "failed", problem.cause, problem=problem)
+
+    async def _let_go_of_all(self) -> None:
+        replicas = list(self._replicas.items())
+        if self._ending == "detach":
+            await asyncio.gather(*(r.detach() for _, r in replicas))
+            return
+        await asyncio.gather(*(r.stop() for _, r in replicas))
+        for position, replica in replicas:
+            self._forget(position, replica)
+
+    def _forget(self, position: int, replica: Replica) -> None:
+        self._replicas.pop(position, None)
+        self._last_log = replica.snapshot.log_path
+        self._around.store.remove_replica(replica.snapshot.replica_id)
+
+    # -- words ----------------------------------------------------------------------------------------------
+
+    def _death(self, ended: Exit) -> Problem:
+        hint = self._engine.explain(ended.log_tail)
+        return Problem(
+            "engine_died", 503, f"The engine of {self.plan.uid} {ended.reason}.", hint=hint, log_tail=ended.log_tail
+        )
+
+    def _explained(self, problem: Problem) -> Problem:
+        if problem.hint is not None:
+            return problem
+        return Problem(
+            problem.code,
+            problem.status,
+            problem.cause,
+            stage=problem.stage,
+            hint=self._engine.explain(problem.log_tail),
+            log_tail=problem.log_tail,
+        )
+
+    def _show(self, status: str, stage: str) -> None:
+        self.status, self.stage = status, stage
+        self._around.changed()
+
+    def _say(self, event_type: str, stage: str, content: str) -> None:
+        self._around.events.add(self.plan.uid, event_type, stage, content)
+
+    def _log_path(self, replica_id: str) -> Path:
+        return self._around.settings.log_dir / f"{replica_id}.log"

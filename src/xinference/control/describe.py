@@ -1,0 +1,45 @@
+"""A deployment in the words of the API. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xinference.planning.launch_plan import LaunchPlan
+
+
+def describe(plan: LaunchPlan, *, status: str, stage: str, addresses: list[str], created: float) -> dict[str, Any]:
+    """The model's entry in ``GET /v1/models`` without its ``id``."""
+    family, spec, sizing = plan.version.family, plan.version.spec, plan.sizing
+    return {
+        "model_uid": plan.uid,
+        "model_type": family.model_type,
+        "model_name": family.model_name,
+        "model_engine": plan.engine,
+        "model_format": spec.model_format,
+        "model_size_in_billions": spec.model_size_in_billions,
+        "quantization": plan.version.quantization,
+        "model_family": family.model_name,
+        "model_lang": list(family.model_lang),
+        "model_ability": list(family.model_ability),
+        "model_description": family.model_description,
+        "model_hub": plan.source.hub if plan.source else "local",
+        "revision": plan.source.revision if plan.source else None,
+        "context_length": sizing.context_length if sizing else family.context_length,
+        "replica": plan.request.replica,
+        "address": addresses[0] if addresses else None,
+        "accelerators": [],
+        "status": status,
+        "stage": stage,
+        "instance_created_ts": int(created),
+    }
+
+
+def listing_entry(description: dict[str, Any]) -> dict[str, Any]:
+    """The same as an entry of OpenAI's model list."""
+    return {
+        "id": description["model_uid"],
+        "object": "model",
+        "created": description["instance_created_ts"],
+        "owned_by": "xinference",
+        **description,
+    }

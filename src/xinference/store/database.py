@@ -1,0 +1,204 @@
+"""What must survive a crash: deployments, their replicas and events, in one SQLite file (WAL).
+
+Rows are desired state: a deployment's row is written before anything of it starts, and deleted after the last
+of it has ended. Calls are short and synchronous; one process owns the file (see the server's lock).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xinference.errors import Problem
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE deployments (
+    uid TEXT PRIMARY KEY,
+    request TEXT NOT NULL,
+    wanted INTEGER NOT NULL DEFAULT 1,
+    problem TEXT,
+    created REAL NOT NULL
+) STRICT;
+CREATE TABLE replicas (
+    replica_id TEXT PRIMARY KEY,
+    uid TEXT NOT NULL REFERENCES deployments(uid) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    started REAL NOT NULL
+) STRICT;
+CREATE INDEX replicas_of ON replicas(uid);
+CREATE TABLE events (
+    event_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid TEXT NOT NULL,
+    event_ts REAL NOT NULL,
+    event_type TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    event_content TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_of ON events(uid, event_id);
+"""
+EVENTS_KEPT = 100
+
+
+@dataclass(frozen=True)
+class DeploymentRow:
+    """One deployment as it was stored; `request` is the JSON text, checked by its reader."""
+
+    uid: str
+    request: str
+    wanted: bool
+    problem: Problem | None
+    created: float
+
+
+@dataclass(frozen=True)
+class ReplicaRow:
+    """One replica that was started and not yet known to have ended."""
+
+    replica_id: str
+    uid: str
+    position: int
+
+
+class Store:
+    """The rows of one home."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file, private to its owner.
+
+        Raises:
+            Problem: 500, if it can't be opened, is damaged, or was written by a newer version.
+        """
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA foreign_keys=ON")
+            self._migrate()
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise self._broken(error) from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add_deployment(self, uid: str, request: str) -> None:
+        with self._write() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO deployments(uid, request, created) VALUES (?, ?, ?)",
+                (uid, request, time.time()),
+            )
+
+    def set_unwanted(self, uid: str) -> None:
+        """Mark it for termination: a crash from here on still ends with it gone."""
+        with self._write() as db:
+            db.execute("UPDATE deployments SET wanted = 0 WHERE uid = ?", (uid,))
+
+    def set_problem(self, uid: str, problem: Problem | None) -> None:
+        text = None if problem is None else json.dumps(problem.to_dict())
+        with self._write() as db:
+            db.execute("UPDATE deployments SET problem = ? WHERE uid = ?", (text, uid))
+
+    def remove_deployment(self, uid: str) -> None:
+        with self._write() as db:
+            db.execute("DELETE FROM deployments WHERE uid = ?", (uid,))
+            db.execute("DELETE FROM events WHERE uid = ?", (uid,))
+
+    def deployments(self) -> list[DeploymentRow]:
+        """All of them, oldest first."""
+        rows = self._db.execute("SELECT uid, request, wanted, problem, created FROM deployments ORDER BY created")
+        return [DeploymentRow(r[0], r[1], bool(r[2]), _problem(r[3]), r[4]) for r in rows]
+
+    def add_replica(self, replica_id: str, uid: str, position: int) -> None:
+        with self._write() as db:
+            db.execute("INSERT INTO replicas VALUES (?, ?, ?, ?)", (replica_id, uid, position, time.time()))
+
+    def remove_replica(self, replica_id: str) -> None:
+        with self._write() as db:
+            db.execute("DELETE FROM replicas WHERE replica_id = ?", (replica_id,))
+
+    def replicas(self, uid: str) -> list[ReplicaRow]:
+        rows = self._db.execute(
+            "SELECT replica_id, uid, position FROM replicas WHERE uid = ? ORDER BY position", (uid,)
+        )
+        return [ReplicaRow(*r) for r in rows]
+
+    def add_event(self, uid: str, event_type: str, stage: str, content: str) -> dict[str, Any]:
+        """Keep an event (the newest 100 of a deployment) and give it its number."""
+        now = time.time()
+        with self._write() as db:
+            cursor = db.execute(
+                "INSERT INTO events(uid, event_ts, event_type, stage, event_content) VALUES (?, ?, ?, ?, ?)",
+                (uid, now, event_type, stage, content),
+            )
+            db.execute(
+                "DELETE FROM events WHERE uid = ?1 AND event_id <= "
+                "(SELECT event_id FROM events WHERE uid = ?1 ORDER BY event_id DESC LIMIT 1 OFFSET ?2)",
+                (uid, EVENTS_KEPT),
+            )
+        return _event((cursor.lastrowid, now, event_type, stage, content))
+
+    def events(self, uid: str) -> list[dict[str, Any]]:
+        """The kept events of a deployment, oldest first."""
+        rows = self._db.execute(
+            "SELECT event_id, event_ts, event_type, stage, event_content FROM events WHERE uid = ? ORDER BY event_id",
+            (uid,),
+        )
+        return [_event(r) for r in rows]
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise self._broken(error) from None
+
+    def _migrate(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise Problem(
+                "store_too_new",
+                500,
+                f"{self._path} was written by a newer Xinference (layout {version}, this one knows {SCHEMA_VERSION}).",
+                hint="Upgrade, or set XINFERENCE_HOME to another folder.",
+            )
+        if version == 0:
+            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+    def _broken(self, error: Exception) -> Problem:
+        return Problem(
+            "store_unusable",
+            500,
+            f"The store {self._path} can't be used: {error}.",
+            hint="Free disk space or repair its permissions; if it is damaged, move it away and launch again.",
+        )
+
+
+def _event(row: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(("event_id", "event_ts", "event_type", "stage", "event_content"), row, strict=True))
+
+
+def _problem(text: str | None) -> Problem | None:
+    if text is None:
+        return None
+    try:
+        return Problem.from_dict(json.loads(text))
+    except (ValueError, TypeError, AttributeError):
+        return Problem(
+            "unreadable_row", 500, "The stored reason of the failure can't be read.", hint="Launch it again."
+        )
