@@ -31,14 +31,21 @@ STREAM: dict[str, Any] = CHAT | {"stream": True}
 class HandMadeRouter:
     """A router whose table a test sets; `coming` is what `ensure_ready` finds after its wait."""
 
-    table: RoutingTable = field(default_factory=RoutingTable)
+    current: RoutingTable = field(default_factory=RoutingTable)
+    looks: int = 0
+    """How often the gateway has looked at the table."""
     coming: Route | Problem | None = None
     waits: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def table(self) -> RoutingTable:
+        self.looks += 1
+        return self.current
 
     def publish(self, *routes: Route) -> None:
         """Make these the routes there are."""
         listing = json.dumps({"object": "list", "data": [{"id": route.uid} for route in routes]}).encode()
-        self.table = RoutingTable({route.uid: route for route in routes}, listing)
+        self.current = RoutingTable({route.uid: route for route in routes}, listing)
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
         self.waits.append((uid, deadline))
@@ -58,8 +65,13 @@ def route(*targets: Target, uid: str = "m", **changes: Any) -> Route:
 
 def router_of(*engines: FakeEngine) -> HandMadeRouter:
     """A router with one model ``m`` that these engines serve."""
+    return router_to(*(target(engine, f"r{n}") for n, engine in enumerate(engines)))
+
+
+def router_to(*targets: Target) -> HandMadeRouter:
+    """A router with one model ``m`` that these targets serve."""
     router = HandMadeRouter()
-    router.publish(route(*(target(engine, f"r{n}") for n, engine in enumerate(engines))))
+    router.publish(route(*targets))
     return router
 
 
@@ -110,7 +122,7 @@ class Served:
 async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Served]:
     """The gateway on a loopback port while the block runs."""
     async with gateway_of(router, **settings) as gateway:
-        server = uvicorn.Server(uvicorn.Config(gateway, port=0, log_level="warning", lifespan="off"))  # type: ignore[arg-type]
+        server = uvicorn.Server(uvicorn.Config(gateway, port=0, log_level="warning", lifespan="off"))
         task = asyncio.create_task(server.serve())
         await until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
@@ -190,3 +202,27 @@ async def call(
     assert [message["type"] for message in said.messages].count("http.response.start") == 1
     assert said.messages[-1].get("more_body", False) is False
     return said
+
+
+@contextlib.asynccontextmanager
+async def raw_engine(*answers: bytes) -> AsyncIterator[Target]:
+    """An engine that answers each connection's request with the next of these bytes and then closes it."""
+    left = list(answers)
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        writer.write(left.pop(0) if left else b"")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(connection, "127.0.0.1", 0)
+    async with server:
+        yield Target("raw", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")
+
+
+def chunked(*pieces: bytes, content_type: str = "text/event-stream", end: bool = True) -> bytes:
+    """A chunked answer as it goes over the wire; without `end`, it breaks off."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + (b"0\r\n\r\n" if end else b"")

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, STREAM, router_of, served, until
+from tests.gateway.harness import CHAT, STREAM, chunked, gateway_of, raw_engine, router_of, router_to, served, until
+from xinference.gateway.asgi import Message
 from xinference.gateway.stream import Events
 
 COMPLETION = {"model": "m", "prompt": "hi", "stream": True}
@@ -27,7 +29,7 @@ def test_any_chunking_gives_the_same_bytes_out(events: list[bytes], end: bytes, 
     whole = b"".join(b"data: " + event + end for event in events)
     edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     holder = Events()
-    out = [holder.take(whole[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    out = [holder.take(whole[a:b]) for a, b in itertools.pairwise(edges)]
     assert b"".join(out) == whole
     assert not holder
     assert all(piece.endswith((b"\n\n", b"\n\r\n")) for piece in out if piece)
@@ -135,3 +137,48 @@ async def test_a_client_that_leaves_before_a_whole_answer_stops_the_engine() -> 
         asking.cancel()
         await until(cancelled)
         assert gateway.gateway.in_flight.total == 0
+
+
+async def test_a_clean_end_without_done_gets_one() -> None:
+    for path, body in (("/v1/chat/completions", STREAM), ("/v1/completions", COMPLETION)):
+        async with raw_engine(chunked(b"data: 1\n\n")) as there, served(router_to(there)) as gateway:
+            assert await gateway.stream(path, body) == (200, b"data: 1\n\ndata: [DONE]\n\n")
+
+
+async def test_an_anthropic_stream_gets_no_done() -> None:
+    async with raw_engine(chunked(b"event: message_stop\ndata: 1\n\n")) as there, served(router_to(there)) as gateway:
+        _, answer = await gateway.stream("/v1/messages", STREAM | {"max_tokens": 5})
+    assert answer == b"event: message_stop\ndata: 1\n\n"
+
+
+async def test_a_done_with_crlf_is_seen_as_one() -> None:
+    events = b"data: 1\r\n\r\ndata: [DONE]\r\n\r\n"
+    async with raw_engine(chunked(events[:8], events[8:])) as there, served(router_to(there)) as gateway:
+        assert await gateway.stream("/v1/chat/completions", STREAM) == (200, events)
+
+
+async def test_a_send_that_fails_closes_the_engines_connection() -> None:
+    async with (
+        start_fake_engine(chunks=1000, interval=0.02) as engine,
+        gateway_of(router_of(engine)) as gateway,
+    ):
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                raise OSError("the client is gone")
+
+        incoming: list[Message] = [{"type": "http.request", "body": json.dumps(STREAM).encode()}]
+
+        async def receive() -> Message:
+            if not incoming:
+                await asyncio.Event().wait()
+            return incoming.pop()
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": []}
+        await gateway(scope, receive, send)
+
+        async def cancelled() -> bool:
+            return (await engine.stats())["cancelled"] == 1
+
+        await until(cancelled)
+        assert gateway.in_flight.total == 0

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.fakes.running import start_fake_engine
+from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of, route, router_of, router_to, served
+from xinference.control.routing import Target
+from xinference.errors import Problem
+
+CHAT_BYTES = json.dumps(CHAT).encode()
+NOWHERE = Target("gone", "http://127.0.0.1:9", "k")
+
+
+async def refused(router: HandMadeRouter, path: str, body: bytes, **options: Any) -> tuple[int, dict[str, Any]]:
+    async with gateway_of(router) as gateway:
+        answer = await call(gateway, path, body, **options)
+    assert answer.headers[b"content-type"] == b"application/json"
+    return answer.status, answer.json
+
+
+async def test_health_answers_without_touching_anything() -> None:
+    async with gateway_of(HandMadeRouter()) as gateway:
+        answer = await call(gateway, "/health", method="GET")
+    assert (answer.status, answer.json) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/models"])
+async def test_head_gives_the_length_and_no_body(path: str) -> None:
+    async with gateway_of(HandMadeRouter()) as gateway:
+        answer = await call(gateway, path, method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers[b"content-length"]) > 0
+
+
+async def test_the_listing_is_the_tables_bytes_and_only_reading_it_is_ours() -> None:
+    router = router_to(NOWHERE)
+    async with gateway_of(router) as gateway:
+        assert (await call(gateway, "/v1/models", method="GET")).body == router.table.listing
+        assert (await call(gateway, "/v1/models")).body == b"management POST /v1/models"
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/unheard/of", "/v1/models/m", "/docs"])
+async def test_every_other_path_goes_to_management(path: str) -> None:
+    async with gateway_of(HandMadeRouter()) as gateway:
+        assert (await call(gateway, path)).body == f"management POST {path}".encode()
+
+
+async def test_get_on_a_post_path_is_405_with_allow() -> None:
+    async with gateway_of(HandMadeRouter()) as gateway:
+        answer = await call(gateway, "/v1/chat/completions", method="GET")
+    assert (answer.status, answer.headers[b"allow"]) == (405, b"POST")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"])
+async def test_another_content_type_is_415_and_named(kind: str) -> None:
+    status, answer = await refused(
+        router_to(NOWHERE), "/v1/chat/completions", CHAT_BYTES, headers={"content-type": kind}
+    )
+    assert status == 415
+    assert kind in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", ""])
+async def test_json_or_no_content_type_is_taken(kind: str) -> None:
+    headers = {"content-type": kind}
+    status, answer = await refused(HandMadeRouter(), "/v1/chat/completions", CHAT_BYTES, headers=headers)
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_a_wrong_shape_is_400_and_names_the_field() -> None:
+    body = json.dumps(CHAT | {"temperature": 9}).encode()
+    status, answer = await refused(router_to(NOWHERE), "/v1/chat/completions", body)
+    assert status == 400
+    assert answer["error"]["param"] == "temperature"
+    assert answer["error"]["type"] == "invalid_request_error"
+
+
+async def test_an_unknown_model_is_404_with_the_near_match_and_the_list() -> None:
+    router = HandMadeRouter()
+    router.publish(route(NOWHERE, uid="llama-2-chat"), route(NOWHERE, uid="qwen"))
+    body = json.dumps(CHAT | {"model": "llama-2-caht"}).encode()
+    status, answer = await refused(router, "/v1/chat/completions", body)
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    assert "Did you mean 'llama-2-chat'?" in answer["error"]["message"]
+    assert "qwen" in answer["error"]["message"]
+
+
+async def test_a_path_the_engine_does_not_serve_is_400_with_those_it_does() -> None:
+    router = HandMadeRouter()
+    router.publish(route(NOWHERE, paths=frozenset({"/v1/chat/completions"})))
+    status, answer = await refused(router, "/v1/embeddings", b'{"model":"m","input":"x"}')
+    assert (status, answer["error"]["code"]) == (400, "unsupported_path")
+    assert "/v1/chat/completions" in answer["error"]["message"]
+    assert "llama.cpp" in answer["error"]["message"]
+
+
+async def test_a_failed_model_is_503_with_its_cause() -> None:
+    router = HandMadeRouter()
+    router.publish(route(problem=Problem("out_of_memory", 503, "It needs 9 GB.", hint="Take a smaller one.")))
+    status, answer = await refused(router, "/v1/chat/completions", CHAT_BYTES)
+    assert (status, answer["error"]["code"]) == (503, "model_failed")
+    assert "It needs 9 GB. Take a smaller one." in answer["error"]["message"]
+    assert answer["error"]["type"] == "server_error"
+
+
+async def test_a_loading_model_is_503_with_its_stage_and_retry_after() -> None:
+    router = HandMadeRouter()
+    router.publish(route(stage="fetch", retry_after=17))
+    async with gateway_of(router) as gateway:
+        answer = await call(gateway, "/v1/chat/completions", CHAT_BYTES)
+    assert (answer.status, answer.headers[b"retry-after"]) == (503, b"17")
+    assert answer.json["error"]["code"] == "model_loading"
+    assert "fetch" in answer.json["error"]["message"]
+    assert router.waits == []
+
+
+async def test_anthropics_paths_refuse_in_anthropics_form() -> None:
+    body = json.dumps(CHAT | {"max_tokens": 1}).encode()
+    status, answer = await refused(HandMadeRouter(), "/v1/messages", body)
+    assert (status, answer["type"], answer["error"]["type"]) == (404, "error", "not_found_error")
+    router = HandMadeRouter()
+    router.publish(route(stage="start"))
+    status, answer = await refused(router, "/anthropic/v1/messages", body)
+    assert (status, answer["error"]["type"]) == (503, "overloaded_error")
+
+
+async def test_a_body_in_pieces_is_put_together() -> None:
+    async with start_fake_engine(echo=True) as engine, gateway_of(router_of(engine)) as gateway:
+        answer = await call(gateway, "/v1/chat/completions", pieces=[CHAT_BYTES[:9], CHAT_BYTES[9:], b""])
+    assert answer.json["body"].encode() == CHAT_BYTES
+
+
+async def test_the_engine_gets_the_same_bytes_our_key_and_not_the_clients() -> None:
+    body = b'{ "model" : "m",  "messages":[{"role":"user","content":"\xc3\xa9"}], "x_unknown": 1.50 }'
+    headers = {"Authorization": "Bearer mine", "Content-Type": "application/json", "anthropic-version": "2023-06-01"}
+    headers |= {"Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"}
+    async with start_fake_engine(echo=True, api_key="ours") as engine, served(router_of(engine)) as gateway:
+        status, seen, _ = await gateway.post("/v1/chat/completions?beta=true&x=%26", body, headers=headers)
+    assert status == 200
+    assert seen["body"].encode() == body
+    assert seen["path"] == "/v1/chat/completions?beta=true&x=%26"
+    assert seen["headers"]["authorization"] == "Bearer ours"
+    assert seen["headers"]["content-type"] == "application/json"
+    assert seen["headers"]["anthropic-version"] == "2023-06-01"
+    assert not {"cookie", "x-forwarded-for", "user-agent", "accept-encoding"} & seen["headers"].keys()
+
+
+async def test_anthropics_prefix_is_taken_off() -> None:
+    async with start_fake_engine(echo=True) as engine, served(router_of(engine)) as gateway:
+        _, seen, _ = await gateway.post("/anthropic/v1/messages", CHAT | {"max_tokens": 1})
+    assert seen["path"] == "/v1/messages"
+
+
+async def test_a_whole_answer_keeps_its_length_and_chosen_headers() -> None:
+    headers = {"X-Request-Id": "r-1", "Set-Cookie": "a=b", "Server": "engine"}
+    async with start_fake_engine(headers=headers) as engine, served(router_of(engine)) as gateway:
+        status, answer, got = await gateway.post("/v1/chat/completions", CHAT)
+    assert (status, answer["object"]) == (200, "chat.completion")
+    assert int(got["content-length"]) > 0
+    assert got["x-request-id"] == "r-1"
+    assert "set-cookie" not in got
+    assert got["server"] != "engine"
+
+
+async def test_an_engines_error_takes_openais_form() -> None:
+    error = {"code": 400, "message": "x", "type": "exceed_context_size_error", "n_prompt_tokens": 4097, "n_ctx": 8192}
+    async with start_fake_engine(status=400, body={"error": error}) as engine, served(router_of(engine)) as gateway:
+        status, answer, _ = await gateway.post("/v1/chat/completions", CHAT)
+        anthropic_status, anthropic, _ = await gateway.post("/v1/messages", CHAT | {"max_tokens": 1})
+    message = "This model's maximum context length is 4096 tokens, but the prompt has 4097 tokens. Shorten it."
+    code, kind = "context_length_exceeded", "invalid_request_error"
+    assert status == anthropic_status == 400
+    assert answer == {"error": {"message": message, "type": kind, "param": "messages", "code": code}}
+    assert anthropic == {"type": "error", "error": {"type": kind, "message": message}}
+
+
+async def test_too_large_a_body_is_413_and_the_connection_stays_good() -> None:
+    large = json.dumps(CHAT | {"x": "y" * 300_000}).encode()
+
+    async def pieces() -> Any:
+        for at in range(0, len(large), 10_000):
+            yield large[at : at + 10_000]
+            await asyncio.sleep(0)
+
+    connector = aiohttp.TCPConnector(limit=1)
+    async with (
+        start_fake_engine() as engine,
+        served(router_of(engine), max_body_bytes=1000) as gateway,
+        aiohttp.ClientSession(connector=connector) as http,
+    ):
+        for body in (large, pieces(), large):
+            headers = {"Content-Type": "application/json"}
+            async with http.post(gateway.url + "/v1/chat/completions", data=body, headers=headers) as response:
+                answer = await response.json()
+                assert response.status == 413
+                assert answer["error"]["code"] == "request_too_large"
+                assert "1000 bytes" in answer["error"]["message"]
+            async with http.post(gateway.url + "/v1/chat/completions", json=CHAT) as response:
+                assert response.status == 200
+
+
+async def test_a_large_body_by_content_length_is_refused_before_it_is_read() -> None:
+    async with gateway_of(HandMadeRouter(), max_body_bytes=10) as gateway:
+        headers = {"content-length": "11", "expect": "100-continue"}
+        answer = await call(gateway, "/v1/messages", pieces=[b"never read"], headers=headers)
+    assert answer.status == 413
+    assert answer.json["error"]["type"] == "request_too_large"
+    assert answer.headers[b"connection"] == b"close"
+
+
+async def test_a_bug_of_ours_is_a_json_500() -> None:
+    class Broken(HandMadeRouter):
+        async def ensure_ready(self, uid: str, deadline: float) -> Any:
+            raise RuntimeError("a secret")
+
+    router = Broken()
+    router.publish(route(recovering=True))
+    status, answer = await refused(router, "/v1/chat/completions", CHAT_BYTES)
+    assert (status, answer["error"]["code"], answer["error"]["type"]) == (500, "internal_error", "server_error")
+    assert "secret" not in answer["error"]["message"]
+
+
+async def test_two_replicas_share_the_requests() -> None:
+    async with start_fake_engine(delay=0.2) as one, start_fake_engine(delay=0.2) as two:
+        async with served(router_of(one, two)) as gateway:
+            await asyncio.gather(*(gateway.post("/v1/chat/completions", CHAT) for _ in range(6)))
+            assert gateway.gateway.in_flight.total == 0
+        assert (await one.stats())["requests"] == (await two.stats())["requests"] == 3
+
+
+async def test_an_answer_is_started_once_and_ended_once() -> None:
+    async with start_fake_engine(chunks=2) as engine, gateway_of(router_of(engine)) as gateway:
+        for body in (CHAT, STREAM):
+            answer = await call(gateway, "/v1/chat/completions", json.dumps(body).encode())
+            assert answer.status == 200
+            assert [message.get("more_body", False) for message in answer.messages[1:]].count(False) == 1

@@ -1,0 +1,159 @@
+"""What a client sees when an engine cannot be reached, dies, or is coming back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+
+from tests.fakes.running import free_port, start_fake_engine
+from tests.gateway.harness import (
+    CHAT,
+    STREAM,
+    HandMadeRouter,
+    chunked,
+    raw_engine,
+    route,
+    router_of,
+    router_to,
+    served,
+    target,
+    until,
+)
+from xinference.control.routing import Target
+from xinference.errors import Problem
+
+PATH = "/v1/chat/completions"
+
+
+def nowhere() -> Target:
+    return Target("gone", f"http://127.0.0.1:{free_port()}", "k")
+
+
+async def test_a_replica_that_cannot_be_reached_is_passed_over() -> None:
+    async with start_fake_engine() as engine, served(router_to(nowhere(), nowhere(), target(engine))) as gateway:
+        for _ in range(4):
+            assert (await gateway.post(PATH, CHAT))[0] == 200
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM])
+async def test_a_replica_that_dies_before_the_first_byte_is_replaced_by_another(body: dict[str, object]) -> None:
+    async with start_fake_engine(die={"on_request": True}) as dying, start_fake_engine() as engine:
+        router = router_to(target(dying, "dying"), target(engine, "well"))
+        async with served(router) as gateway:
+            for _ in range(2):
+                status, answer = await gateway.stream(PATH, body)
+                assert status == 200
+                assert b"error" not in answer
+
+
+async def test_the_only_engine_dying_before_the_first_byte_is_502() -> None:
+    async with start_fake_engine(die={"on_request": True}) as engine, served(router_of(engine)) as gateway:
+        status, answer, _ = await gateway.post(PATH, CHAT)
+        assert (status, answer["error"]["code"], answer["error"]["type"]) == (502, "engine_died", "server_error")
+        assert gateway.gateway.in_flight.total == 0
+
+
+async def test_a_request_that_kills_engines_is_not_shown_to_all_of_them() -> None:
+    async with (
+        start_fake_engine(drop_requests=9) as one,
+        start_fake_engine(drop_requests=9) as two,
+        start_fake_engine(drop_requests=9) as three,
+        served(router_of(one, two, three)) as gateway,
+    ):
+        assert (await gateway.post(PATH, CHAT))[0] == 502
+        assert sum([(await engine.stats())["requests"] for engine in (one, two, three)]) == 2
+
+
+async def test_an_idle_connection_that_the_engine_closed_is_not_the_clients_trouble() -> None:
+    async with start_fake_engine(drop_requests=1) as engine, served(router_of(engine)) as gateway:
+        assert (await gateway.post(PATH, CHAT))[0] == 200
+
+
+async def test_a_request_waits_for_an_engine_that_is_coming_back() -> None:
+    async with start_fake_engine() as engine:
+        router = HandMadeRouter(coming=route(target(engine)))
+        router.publish(route(recovering=True))
+        async with served(router, recover_seconds=7.0) as gateway:
+            assert (await gateway.post(PATH, CHAT))[0] == 200
+    assert router.waits == [("m", 7.0)]
+
+
+async def test_an_engine_that_does_not_come_back_is_503_with_retry_after() -> None:
+    router = HandMadeRouter(coming=Problem("model_loading", 503, "m is at the stage start.", stage="start"))
+    router.publish(route(recovering=True, retry_after=3))
+    async with served(router) as gateway:
+        status, answer, headers = await gateway.post(PATH, CHAT)
+    assert (status, headers["retry-after"]) == (503, "3")
+    assert "start" in answer["error"]["message"]
+
+
+async def test_a_refused_request_waits_for_the_controller_to_bring_another_replica() -> None:
+    async with start_fake_engine() as engine:
+        router = router_to(nowhere())
+        router.coming = route(target(engine))
+        async with served(router) as gateway:
+            asking = asyncio.create_task(gateway.post(PATH, CHAT))
+            await until(lambda: router.looks > 2)
+            router.publish(route(recovering=True))
+            assert (await asking)[0] == 200
+    assert len(router.waits) == 1
+
+
+async def test_a_refused_request_that_nobody_helps_is_502() -> None:
+    async with served(router_to(nowhere()), recover_seconds=0.1) as gateway:
+        status, answer, _ = await gateway.post(PATH, CHAT)
+    assert (status, answer["error"]["code"]) == (502, "engine_died")
+
+
+async def test_a_request_for_a_model_that_was_taken_away_meanwhile_is_404() -> None:
+    router = router_to(nowhere())
+    async with served(router) as gateway:
+        asking = asyncio.create_task(gateway.post(PATH, CHAT))
+        await until(lambda: router.looks > 2)
+        router.publish()
+        assert (await asking)[0] == 404
+
+
+async def test_a_client_that_leaves_while_waiting_ends_the_wait() -> None:
+    class Patient(HandMadeRouter):
+        ended = False
+
+        async def ensure_ready(self, uid: str, deadline: float) -> None:  # type: ignore[override]
+            self.waits.append((uid, deadline))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.ended = True
+
+    router = Patient()
+    router.publish(route(recovering=True))
+    async with served(router) as gateway:
+        asking = asyncio.create_task(gateway.post(PATH, CHAT))
+        await until(lambda: bool(router.waits))
+        asking.cancel()
+        await until(lambda: router.ended)
+
+
+async def test_half_a_whole_answer_is_never_passed_on() -> None:
+    half = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"id":'
+    async with raw_engine(half, half) as there, served(router_to(there)) as gateway:
+        status, answer, _ = await gateway.post(PATH, CHAT)
+    assert (status, answer["error"]["code"]) == (502, "engine_died")
+
+
+async def test_an_answer_of_unknown_length_that_breaks_off_is_seen_to_break_off() -> None:
+    half = chunked(b'{"id":', content_type="application/json", end=False)
+    async with raw_engine(half, half) as there, served(router_to(there)) as gateway:
+        with pytest.raises(aiohttp.ClientError):
+            await gateway.post(PATH, CHAT)
+
+
+async def test_an_engine_error_that_breaks_off_still_gives_an_error() -> None:
+    half = b'HTTP/1.1 500 No\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"err\r\n'
+    async with raw_engine(half, half) as there, served(router_to(there)) as gateway:
+        status, answer, _ = await gateway.post(PATH, CHAT)
+    assert status in (500, 502)
+    assert json.dumps(answer["error"]["type"]) == '"server_error"'
