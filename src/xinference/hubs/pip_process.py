@@ -21,11 +21,9 @@ from xinference.hubs.download import disk_full, hash_mismatch
 _TAIL_LINES = 20
 _POLL_SECONDS = 0.1
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-_UNREACHABLE = re.compile(
-    r"connection broken by|Failed to establish a new connection|Temporary failure in name resolution"
-    r"|Connection interrupted|timed out|ProxyError|certificate|is not a trusted or secure host",
-    re.IGNORECASE,
-)
+# pip writes these lines only into its log; to the terminal, a silent index looks like a missing package.
+_UNFETCHED = re.compile(r"(Could not fetch URL (?!.*: 404 Client Error).*) - skipping")
+_BROKEN = re.compile(r"connection broken by|Connection interrupted|timed out|is not a trusted or secure host")
 
 
 def pip_download(
@@ -48,11 +46,12 @@ def pip_download(
     """
     scratch = into / "tmp"
     scratch.mkdir()
-    requirements = into / "requirements.txt"
+    requirements, log = into / "requirements.txt", into / "pip.log"
     requirements.write_text(f"{requirement} --hash=sha256:{sha256}\n" if sha256 else f"{requirement}\n")
     arguments = [
         *("download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "raw"),
-        *("--disable-pip-version-check", "--no-input", "--no-color", "-d", str(into), "-r", str(requirements)),
+        *("--disable-pip-version-check", "--no-input", "--no-color", "--log", str(log)),
+        *("-d", str(into), "-r", str(requirements)),
         *(["--require-hashes"] if sha256 else []),
     ]
     process = subprocess.Popen(
@@ -70,7 +69,7 @@ def pip_download(
     finally:
         _end(process)
     if status:
-        raise _explain(requirement, status, tail, into)
+        raise _explain(requirement, status, [*_unfetched(log), *tail], into)
 
 
 def _watch(
@@ -115,6 +114,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.stdout.close()
 
 
+def _unfetched(log: Path) -> list[str]:
+    """pip's own words on index pages that it did not get, but for those that are not there."""
+    if not log.exists():  # pip did not get as far
+        return []
+    matches = (_UNFETCHED.search(line) for line in log.read_text(errors="replace").splitlines())
+    return [match[1] for match in matches if match][-_TAIL_LINES:]
+
+
 def _explain(requirement: str, status: int, tail: list[str], into: Path) -> Problem:
     """pip's failure as a problem. Its order matters: pip also says "not found" where no index answered."""
     output = "\n".join(tail)
@@ -123,7 +130,7 @@ def _explain(requirement: str, status: int, tail: list[str], into: Path) -> Prob
     if "DO NOT MATCH THE HASHES" in output:
         problem = hash_mismatch(f"The index's file for {requirement} does not have the expected sha256.")
         return Problem(problem.code, problem.status, problem.cause, hint=problem.hint, log_tail=tail)
-    if _UNREACHABLE.search(output):
+    if "Could not fetch URL" in output or _BROKEN.search(output):
         return Problem(
             "hub_unreachable",
             503,
