@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -114,7 +114,7 @@ class Client:
         """What `launch_model` with the same arguments would do, and why; nothing is started."""
         return self._call(requests.plan_launch(requests.launch_body(model_name=model_name, **arguments)))
 
-    def follow_events(self, model_uid: str) -> Iterator[Json]:
+    def follow_events(self, model_uid: str) -> Generator[Json, None, None]:
         """The events of a launch as they happen, up to and with READY, FAILED or TERMINATED."""
         return self._stream(requests.follow_events(model_uid))
 
@@ -134,7 +134,7 @@ class Client:
         """Stop a model, or cancel its launch."""
         self._call(requests.terminate_model(model_uid))
 
-    def logs(self, model_uid: str, *, lines: int = 40, follow: bool = False) -> Iterator[str]:
+    def logs(self, model_uid: str, *, lines: int = 40, follow: bool = False) -> Generator[str, None, None]:
         """The last `lines` lines of the engine's output, in pieces cut anywhere; with `follow` what comes, too."""
         return self._stream(requests.logs(model_uid, lines=lines, follow=follow))
 
@@ -154,7 +154,7 @@ class Client:
         """One chat completion; `config` are fields of OpenAI's request."""
         return self._call(requests.chat(model_uid, messages, config))
 
-    def chat_stream(self, model_uid: str, messages: Sequence[Json], **config: Any) -> Iterator[Json]:
+    def chat_stream(self, model_uid: str, messages: Sequence[Json], **config: Any) -> Generator[Json, None, None]:
         """The chunks of a chat completion as they come; closing the iterator stops the model."""
         return self._stream(requests.chat_stream(model_uid, messages, config))
 
@@ -162,7 +162,7 @@ class Client:
         """One completion of `prompt`; `config` are fields of OpenAI's request."""
         return self._call(requests.generate(model_uid, prompt, config))
 
-    def generate_stream(self, model_uid: str, prompt: str, **config: Any) -> Iterator[Json]:
+    def generate_stream(self, model_uid: str, prompt: str, **config: Any) -> Generator[Json, None, None]:
         """The chunks of a completion as they come; closing the iterator stops the model."""
         return self._stream(requests.generate_stream(model_uid, prompt, config))
 
@@ -179,7 +179,7 @@ class Client:
             self._check(request.path, response.status_code, response.content, response.headers)
             return request.read(response.content)
 
-    def _stream(self, request: StreamRequest[T]) -> Iterator[T]:
+    def _stream(self, request: StreamRequest[T]) -> Generator[T, None, None]:
         timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
         query = dict(request.query)
         decoder = request.decoder()
