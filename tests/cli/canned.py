@@ -37,6 +37,7 @@ class Canned:
 
     url: str
     answers: dict[tuple[str, str], Answer | list[Answer] | Callable[[Asked], Answer]]
+    close: Callable[[], None]
     asked: list[Asked] = field(default_factory=list)
 
     def asked_for(self, method: str, path: str) -> list[Asked]:
@@ -54,7 +55,7 @@ class Canned:
         return found(asked)
 
 
-def events(*items: dict[str, Any] | str, then: Callable[[], None] | None = None) -> Answer:
+def events(*items: dict[str, Any] | str, then: Callable[[], object] | None = None) -> Answer:
     """A stream of server-sent events; `then` is called (and may block) before it ends."""
 
     def pieces() -> Iterator[bytes]:
@@ -101,7 +102,8 @@ def serving() -> Iterator[Canned]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    canned = Canned(f"http://127.0.0.1:{server.server_address[1]}", {("GET", "/health"): Answer({"status": "ok"})})
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    canned = Canned(url, {("GET", "/health"): Answer({"status": "ok"})}, close=server.server_close)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

@@ -1,0 +1,47 @@
+"""Which server a command talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xinference.cli.output import note
+from xinference.config import Settings
+
+if TYPE_CHECKING:
+    from xinference.client import Client
+
+
+@dataclass(frozen=True)
+class Target:
+    """The endpoint of a command, and the key for it."""
+
+    settings: Settings
+    api_key: str | None
+
+    def connect(self, *, start: bool = False) -> Client:
+        """A client; with `start`, of a server that is started in the background if the default one is missing."""
+        from xinference.client import Client
+
+        if start and not self.settings.endpoint:  # an endpoint that was named is someone else's to start
+            from xinference.client.local_server import ensure_server
+
+            ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
+        return Client(self.settings.url, self.api_key)
+
+
+def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options --endpoint and --api-key; the command gets a `Target` as `target`."""
+
+    @click.option("-e", "--endpoint", help="URL of the server. [env: XINFERENCE_ENDPOINT; default: this machine's]")
+    @click.option("-ak", "--api-key", envvar="XINFERENCE_API_KEY", help="Key for the server. [env: XINFERENCE_API_KEY]")
+    @wraps(command)
+    def with_target(*, endpoint: str | None, api_key: str | None, **arguments: Any) -> None:
+        settings = Settings.from_env(endpoint=endpoint or None)
+        command(target=Target(settings, api_key or None), **arguments)
+
+    return with_target
