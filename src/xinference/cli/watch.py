@@ -1,0 +1,184 @@
+"""Following a launch: a line a stage, a progress bar where bytes move."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from xinference.cli.output import clean, note, size
+from xinference.errors import Problem
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+    from rich.status import Status
+
+    from xinference.client import Client
+
+Json = dict[str, Any]
+
+
+def follow_launch(client: Client, uid: str) -> Json | None:
+    """Show a launch on stderr until the model is ready; its description, if the last event had it.
+
+    Raises:
+        Problem: the launch failed or was cancelled, or the server died.
+    """
+    display = TerminalDisplay() if sys.stderr.isatty() else LineDisplay()
+    stages = Stages(display)
+    try:
+        for event in client.follow_events(uid):
+            match event.get("event_type"):
+                case "READY":
+                    stages.end()
+                    model: Json | None = event.get("model")
+                    return model
+                case "FAILED":
+                    raise _failure(uid, event)
+                case "TERMINATED":
+                    raise Problem("launch_cancelled", 409, f"{uid} was terminated while it was loading.")
+                case _:
+                    stages.show(event)
+    finally:
+        display.clear()
+    raise AssertionError("the client ends a stream of events only after the last one")
+
+
+def _failure(uid: str, event: Json) -> Problem:
+    stage = event.get("stage")
+    if event.get("problem"):
+        problem = Problem.from_dict(event["problem"])
+    else:
+        problem = Problem("launch_failed", 500, event.get("event_content") or f"{uid} could not be launched.")
+    return problem.at(stage) if stage else problem
+
+
+class LineDisplay:
+    """For logs and pipes: whole lines only, of a download one for each tenth."""
+
+    def __init__(self) -> None:
+        self._tenths: dict[str, int] = {}
+
+    def line(self, text: str) -> None:
+        note(text)
+
+    def working(self, text: str) -> None:
+        """What goes on now; nothing that a log needs."""
+
+    def progress(self, file: str, done: int, total: int | None) -> None:
+        tenth = done * 10 // total if total else done >> 28  # of unknown length: each 256 MiB
+        if tenth > self._tenths.get(file, 0):
+            self._tenths[file] = tenth
+            note(f"  {file}: {size(done)}" + (f" of {size(total)} ({done * 100 // total} %)" if total else ""))
+
+    def clear(self) -> None:
+        """Take away what is not to stay."""
+
+
+class TerminalDisplay(LineDisplay):
+    """For people: a live bar while bytes move, a spinner else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._spinner: Status | None = None
+
+    def line(self, text: str) -> None:
+        self._console.print(clean(text), markup=False, highlight=False, soft_wrap=True)
+
+    def working(self, text: str) -> None:
+        from rich.markup import escape
+
+        if self._bars is not None:
+            return
+        if self._spinner is None:
+            self._spinner = self._console.status("")
+            self._spinner.start()
+        self._spinner.update(escape(clean(text)))
+
+    def progress(self, file: str, done: int, total: int | None) -> None:
+        from rich.markup import escape
+
+        if self._bars is None:
+            self.clear()
+            self._bars = self._new_bars()
+            self._bars.start()
+        if file not in self._tasks:
+            self._tasks[file] = self._bars.add_task(escape(clean(file)), total=total)
+        self._bars.update(self._tasks[file], completed=done, total=total)
+
+    def _new_bars(self) -> Progress:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        return Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+
+    def clear(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+        if self._bars is not None:
+            self._bars.stop()
+        self._spinner, self._bars = None, None
+        self._tasks.clear()
+
+
+class Stages:
+    """Which stage a launch is in, since when, and what was said last."""
+
+    def __init__(self, display: LineDisplay) -> None:
+        self._display = display
+        self._stage: str | None = None
+        self._since = 0.0
+        self._now = 0.0
+        self._said = ""
+
+    def show(self, event: Json) -> None:
+        """Show an event that is not the last one."""
+        self._tell_time(event)
+        stage = event.get("stage")
+        if stage and stage != self._stage:
+            self.end()
+            self._stage, self._since = stage, self._now
+        content = event.get("event_content") or ""
+        if event.get("event_type") in ("WARNING", "ERROR"):
+            self._display.line(f"  {event['event_type'].capitalize()}: {content}")
+            return
+        if event.get("progress"):
+            progress = event["progress"]
+            self._display.progress(
+                str(progress.get("file") or stage), progress.get("bytes_done") or 0, progress.get("bytes_total")
+            )
+            return
+        self._said = content
+        self._display.working(f"{self._stage or ''}  {content}")
+
+    def end(self) -> None:
+        """Write the line of the stage that is over."""
+        if self._stage is not None:
+            self._display.clear()
+            elapsed = max(0.0, self._now - self._since)
+            self._display.line(f"  {self._stage:<12} {elapsed:>7.1f} s  {self._said}".rstrip())
+        self._stage, self._said = None, ""
+
+    def _tell_time(self, event: Json) -> None:
+        """The server's clock, so that what happened before we listened counts too; ours if it tells none."""
+        at = event.get("event_ts")
+        self._now = float(at) if isinstance(at, int | float) else time.time()

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.cli.canned import Answer, Canned, events, problem
+from tests.cli.conftest import Run, Terminal, wait_for
+from tests.client.test_client import free_port
+from xinference.cli.main import cli
+
+MODEL = {"model_uid": "m", "model_engine": "llama.cpp", "context_length": 4096}
+READY = {"event_type": "READY", "stage": "health", "event_ts": 9.0, "model": MODEL}
+
+
+@pytest.fixture
+def loading(canned: Canned) -> Iterator[threading.Event]:
+    """A launch whose events stop after the first one, until the event is set."""
+    go_on = threading.Event()
+    canned.answers["POST", "/v1/models"] = Answer({"model_uid": "m"})
+    canned.answers["DELETE", "/v1/models/m"] = Answer(None)
+    first = {"event_type": "WARNING", "stage": "fetch", "event_content": "slow hub"}
+    canned.answers["GET", "/v1/models/m/events"] = events(first, then=lambda: go_on.wait(30))
+    yield go_on
+    go_on.set()
+
+
+def told(canned: Canned, *items: dict[str, Any]) -> None:
+    canned.answers["POST", "/v1/models"] = Answer({"model_uid": "m"})
+    canned.answers["GET", "/v1/models/m/events"] = events(*items)
+
+
+def test_every_option_reaches_the_server(canned: Canned, run: Run) -> None:
+    told(canned, READY)
+    line = "-n llama -en vLLM -s 7 -f pytorch -q none -u m -r 2 --n-gpu none --model_path /no/such --download_hub local"
+    assert run("launch", *line.split(), "--max-model-len", "512", "--enforce_eager").exit_code == 0
+    (asked,) = canned.asked_for("POST", "/v1/models")
+    assert asked.query == "wait_ready=false"
+    assert asked.body == {
+        "model_name": "llama",
+        "model_type": "LLM",
+        "model_engine": "vLLM",
+        "model_size_in_billions": 7,
+        "model_format": "pytorch",
+        "quantization": "none",
+        "model_uid": "m",
+        "replica": 2,
+        "n_gpu": None,
+        "model_path": "/no/such",
+        "download_hub": "local",
+        "max_model_len": 512,
+        "enforce_eager": True,
+    }
+
+
+@pytest.mark.parametrize(("text", "value"), [("7", 7), ("1_8", "1_8"), ("1.5", "1.5")])
+def test_a_size_is_a_number_unless_it_has_a_fraction(canned: Canned, run: Run, text: str, value: int | str) -> None:
+    told(canned, READY)
+    run("launch", "-n", "m", "--size-in-billions", text)
+    assert canned.asked_for("POST", "/v1/models")[0].body["model_size_in_billions"] == value
+
+
+@pytest.mark.parametrize("option", [["-s", "many"], ["--n-gpu", "all"], ["-r", "0"], ["stray"], ["-ngl", "9"]])
+def test_a_launch_that_makes_no_sense_is_not_sent(canned: Canned, run: Run, option: list[str]) -> None:
+    result = run("launch", "-n", "m", *option)
+    assert result.exit_code == 2
+    assert canned.asked == []
+
+
+def test_weights_that_are_here_are_named_absolutely(
+    canned: Canned, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(canned, READY)
+    (tmp_path / "weights").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run("launch", "-n", "m", "-mp", "weights")
+    assert canned.asked_for("POST", "/v1/models")[0].body["model_path"] == str(tmp_path / "weights")
+
+
+def test_a_ready_launch_prints_its_uid_alone_on_stdout(canned: Canned, run: Run) -> None:
+    told(
+        canned,
+        {"event_type": "INFO", "stage": "fetch", "event_ts": 1.0, "event_content": "from huggingface"},
+        {"event_type": "INFO", "stage": "start", "event_ts": 3.5, "event_content": "pid 5"},
+        READY,
+    )
+    result = run("launch", "-n", "m")
+    assert (result.exit_code, result.stdout) == (0, "m\n")
+    assert result.stderr.splitlines() == [
+        "  fetch            2.5 s  from huggingface",
+        "  start            0.0 s  pid 5",
+        f"Ready at {canned.url}/v1, context length 4096, engine llama.cpp",
+    ]
+
+
+def test_with_json_the_description_is_printed(canned: Canned, run: Run) -> None:
+    told(canned, READY)
+    assert json.loads(run("launch", "-n", "m", "--json").stdout) == MODEL
+
+
+def test_a_description_that_no_event_brought_is_asked_for(canned: Canned, run: Run) -> None:
+    told(canned, {**READY, "model": None})
+    canned.answers["GET", "/v1/models/m"] = Answer(MODEL)
+    assert json.loads(run("launch", "-n", "m", "--json").stdout) == MODEL
+
+
+def test_without_waiting_the_uid_comes_at_once(canned: Canned, run: Run) -> None:
+    told(canned)
+    result = run("launch", "-n", "m", "--no-wait")
+    assert (result.exit_code, result.stdout) == (0, "m\n")
+    assert canned.asked_for("GET", "/v1/models/m/events") == []
+
+
+def test_progress_in_a_log_is_a_line_for_each_tenth(canned: Canned, run: Run) -> None:
+    moves = [
+        {
+            "event_type": "PROGRESS",
+            "stage": "fetch",
+            "progress": {"file": "w.gguf", "bytes_done": done << 20, "bytes_total": 100 << 20},
+        }
+        for done in range(0, 101, 2)
+    ]
+    told(canned, *moves, READY)
+    lines = [line for line in run("launch", "-n", "m").stderr.splitlines() if "w.gguf" in line]
+    assert len(lines) == 10
+    assert lines[-1] == "  w.gguf: 100.0 MiB of 100.0 MiB (100 %)"
+
+
+def test_a_failed_launch_shows_cause_hint_and_last_words(canned: Canned, run: Run) -> None:
+    failure = {"code": "engine_died", "status": 500, "cause": "It died.", "hint": "Add RAM.", "log_tail": ["oom"]}
+    told(canned, {"event_type": "FAILED", "stage": "start", "problem": failure})
+    result = run("launch", "-n", "m")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: It died.\nHint: Add RAM.\nLast lines of the engine:\n    oom\n"
+
+
+def test_a_launch_that_someone_else_ended_is_an_error(canned: Canned, run: Run) -> None:
+    told(canned, {"event_type": "TERMINATED"})
+    result = run("launch", "-n", "m")
+    assert result.exit_code == 1
+    assert "terminated while it was loading" in result.stderr
+
+
+def test_a_server_that_dies_during_a_launch_is_an_error(canned: Canned, run: Run) -> None:
+    told(canned, {"event_type": "INFO", "stage": "fetch"})
+    result = run("launch", "-n", "m")
+    assert result.exit_code == 1
+    assert "ended the connection" in result.stderr
+
+
+def test_a_refused_launch_exits_with_1(canned: Canned, run: Run) -> None:
+    canned.answers["POST", "/v1/models"] = problem(400, "model_not_found", "No such model.", hint="Did you mean n?")
+    result = run("launch", "-n", "m")
+    assert result.exit_code == 1
+    assert "Did you mean n?" in result.stderr
+
+
+PLAN = {
+    "model_uid": "m",
+    "version": "m--7B--ggufv2--Q4_0",
+    "engine": "llama.cpp",
+    "hub": "huggingface",
+    "hub_reason": "it is the only one",
+    "files": [{"name": "m.gguf", "size": 1 << 30}, {"name": "n.gguf", "size": None}],
+    "path": None,
+    "command": None,
+    "context_length": 4096,
+    "slots": 4,
+    "threads": 2,
+    "memory": {"weights": 1 << 30, "kv_cache": None, "overhead": 5, "total": None},
+    "devices": [],
+    "reasons": ["no GPU was found", "it fits"],
+    "options": {"n_ctx": 4096},
+}
+
+
+def test_a_dry_run_prints_the_plan_with_its_reasons(canned: Canned, run: Run) -> None:
+    canned.answers["POST", "/v1/models"] = Answer(PLAN)
+    result = run("launch", "-n", "m", "--dry-run")
+    assert result.exit_code == 0
+    assert canned.asked_for("POST", "/v1/models")[0].query == "dry_run=true"
+    for text in (
+        "Would launch m:",
+        "m--7B--ggufv2--Q4_0",
+        "huggingface – it is the only one",
+        "m.gguf (1.0 GiB)",
+        "kv cache unknown",
+        "n_ctx=4096",
+        "Why:\n  - no GPU was found\n  - it fits",
+    ):
+        assert text in result.stdout
+
+
+def test_a_dry_run_as_json_is_the_plan_itself(canned: Canned, run: Run) -> None:
+    canned.answers["POST", "/v1/models"] = Answer(PLAN)
+    assert json.loads(run("launch", "-n", "m", "--dry-run", "--json").stdout) == PLAN
+
+
+def test_a_missing_server_is_started_only_at_the_default_endpoint(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[str] = []
+
+    def fake_ensure(settings: Any, announce: Callable[[], None]) -> None:
+        announce()
+        started.append(settings.url)
+
+    monkeypatch.setattr("xinference.client.local_server.ensure_server", fake_ensure)
+    url = f"http://127.0.0.1:{free_port()}"
+    named = run("launch", "-n", "m", "-e", url)
+    assert named.exit_code == 1
+    assert started == []
+    monkeypatch.setenv("XINFERENCE_ENDPOINT", "")
+    monkeypatch.setenv("XINFERENCE_PORT", url.rpartition(":")[2])
+    result = CliRunner().invoke(cli, ["launch", "-n", "m"])
+    assert started == [url]
+    assert f"Starting a server at {url} …" in result.stderr
+
+
+def test_an_interrupted_script_cancels_its_launch(
+    canned: Canned, loading: threading.Event, piped: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = piped("launch", "-n", "m")
+    assert process.stderr is not None
+    assert "slow hub" in process.stderr.readline()
+    process.send_signal(2)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert "was cancelled" in err
+    assert len(canned.asked_for("DELETE", "/v1/models/m")) == 1
+
+
+@pytest.mark.parametrize(("answer", "status", "cancelled"), [("y", 130, 1), ("", 0, 0)])
+def test_at_a_terminal_an_interrupt_asks_first(
+    canned: Canned,
+    loading: threading.Event,
+    terminal: Callable[..., Terminal],
+    answer: str,
+    status: int,
+    cancelled: int,
+) -> None:
+    shown = terminal("launch", "-n", "m")
+    shown.until("slow hub")
+    shown.interrupt()
+    shown.until("Cancel the launch? [y/N]")
+    shown.type(answer + "\n")
+    assert shown.end() == (status, "" if cancelled else "m\n")
+    assert len(canned.asked_for("DELETE", "/v1/models/m")) == cancelled
+
+
+def test_at_a_terminal_moving_bytes_are_a_bar(canned: Canned, terminal: Callable[..., Terminal]) -> None:
+    moves = [
+        {
+            "event_type": "PROGRESS",
+            "stage": "fetch",
+            "progress": {"file": "w[1].gguf", "bytes_done": done << 20, "bytes_total": 100 << 20},
+        }
+        for done in (0, 50, 100)
+    ]
+    told(canned, {"event_type": "INFO", "stage": "plan", "event_content": "on the [cpu]"}, *moves, READY)
+    shown = terminal("launch", "-n", "m")
+    shown.until("Ready at")
+    assert shown.end() == (0, "m\n")
+    assert "w[1].gguf" in shown.seen
+    assert "100.0/100.0 MiB" in shown.seen
+    assert "on the [cpu]" in shown.seen
+    wait_for(lambda: shown.process.poll() is not None)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xinference.cli.native_options import parse_value, split
+
+OWN = {"-n": True, "--model-name": True, "--model-path": True, "--dry-run": False, "-en": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("None", None),
+        ("none", None),
+        ("True", True),
+        ("false", False),
+        ("7", 7),
+        ("-1", -1),
+        ("0.5", 0.5),
+        ("1e3", 1000.0),
+        (".5", 0.5),
+        ("1_8", "1_8"),
+        ("nan", "nan"),
+        ("inf", "inf"),
+        ("1e999", "1e999"),
+        ('{"a": [1, null]}', {"a": [1, None]}),
+        ("[1, 2]", [1, 2]),
+        ("{not json", "{not json"),
+        ("q8_0", "q8_0"),
+        ("", ""),
+        ("TRUE", "TRUE"),
+    ],
+)
+def test_a_value_is_what_it_looks_like(text: str, value: Any) -> None:
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("args", "own", "native"),
+    [
+        (["-n", "m", "--n-ctx", "512"], ["-n", "m"], {"n_ctx": 512}),
+        (["--n_ctx=512", "-n", "m"], ["-n", "m"], {"n_ctx": 512}),
+        (["--mlock", "-n", "m"], ["-n", "m"], {"mlock": True}),
+        (["--mlock", "--seed", "-1"], [], {"mlock": True, "seed": -1}),
+        (["--mlock"], [], {"mlock": True}),
+        (["--rope=-yes"], [], {"rope": "-yes"}),
+        (["--empty="], [], {"empty": ""}),
+        (["--model_path", "p", "--dry_run", "--a", "b"], ["--model-path", "p", "--dry-run"], {"a": "b"}),
+        (["--model_path=p"], ["--model-path=p"], {}),
+        (["-n", "--odd"], ["-n", "--odd"], {}),
+        (["-en", "vLLM"], ["-en", "vLLM"], {}),
+        (["-n"], ["-n"], {}),
+    ],
+)
+def test_native_options_are_parted_from_ours(args: list[str], own: list[str], native: dict[str, Any]) -> None:
+    assert split(args, OWN) == (own, native)
+
+
+@pytest.mark.parametrize("args", [["stray"], ["--a", "1", "stray"], ["-n", "m", "stray"]])
+def test_a_stray_word_is_refused(args: list[str]) -> None:
+    with pytest.raises(click.UsageError, match="You must specify extra kwargs with `--` prefix"):
+        split(args, OWN)
+
+
+@pytest.mark.parametrize("word", ["-ngl", "-x", "--", "-n=m", "---a"])
+def test_an_option_of_unclear_form_is_refused(word: str) -> None:
+    with pytest.raises(click.UsageError, match="No such option"):
+        split([word, "1"], OWN)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z][a-z_]{2,10}", fullmatch=True), st.integers() | st.booleans()))
+def test_what_is_written_with_an_equals_sign_is_read_back(options: dict[str, Any]) -> None:
+    options = {f"x{name}": value for name, value in options.items()}
+    assert split([f"--{name.replace('_', '-')}={value}" for name, value in options.items()], OWN) == ([], options)
