@@ -1,0 +1,64 @@
+"""`xinference list`, `terminate` and `logs`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import click
+
+from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.output import note, print_json, print_table, write
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@talks_to_server
+def list_models(target: Target, as_json: bool) -> None:
+    """List the models that were launched, ready or not."""
+    with target.connect() as client:
+        instances = client.list_instances()
+    if as_json:
+        print_json(instances)
+        return
+    header = ["UID", "Name", "Engine", "Format", "Size (in billions)", "Quantization", "Context", "Status"]
+    keys = [
+        "model_uid",
+        "model_name",
+        "model_engine",
+        "model_format",
+        "model_size_in_billions",
+        "quantization",
+        "context_length",
+        "status",
+    ]
+    print_table(header, [[instance.get(key) for key in keys] for instance in instances])
+    for instance in instances:
+        if problem := instance.get("problem"):
+            note(f"{instance['model_uid']}: {problem['cause']}")
+
+
+@click.command()
+@click.option("-u", "--model-uid", "option_uid", metavar="UID", help="The model's uid.")
+@click.argument("uid", required=False)
+@talks_to_server
+def terminate(target: Target, option_uid: str | None, uid: str | None) -> None:
+    """Stop the model UID, or cancel its launch."""
+    wanted = {name for name in (option_uid, uid) if name}
+    if len(wanted) != 1:
+        raise click.UsageError("Name the model to stop, once: `xinference terminate --model-uid UID`.")
+    (model_uid,) = wanted
+    with target.connect() as client:
+        client.terminate_model(model_uid)
+    note(f"Stopped {model_uid}.")
+
+
+@click.command()
+@click.argument("uid")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@click.option("--lines", type=click.IntRange(min=0), default=40, show_default=True, help="How many of the last lines.")
+@talks_to_server
+def logs(target: Target, uid: str, follow: bool, lines: int) -> None:
+    """Show what the engine of the model UID wrote."""
+    with target.connect() as client, closing(client.logs(uid, lines=lines, follow=follow)) as pieces:
+        for piece in pieces:
+            write(piece)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+
+from tests.cli.canned import Answer, Canned
+from tests.cli.conftest import Run
+
+INSTANCES = [
+    {
+        "model_uid": "m",
+        "model_name": "llama",
+        "model_engine": "llama.cpp",
+        "model_format": "ggufv2",
+        "model_size_in_billions": 7,
+        "quantization": "Q4_0",
+        "context_length": 4096,
+        "status": "READY",
+        "problem": None,
+    },
+    {"model_uid": "broken", "model_name": "x", "status": "ERROR", "problem": {"code": "c", "cause": "It died."}},
+]
+
+
+def test_the_list_is_a_table_and_says_what_went_wrong(canned: Canned, run: Run) -> None:
+    canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
+    result = run("list")
+    header, _, first, second = result.stdout.splitlines()
+    assert header.split("  ")[0] == "UID"
+    assert first.split() == ["m", "llama", "llama.cpp", "ggufv2", "7", "Q4_0", "4096", "READY"]
+    assert second.split() == ["broken", "x", "-", "-", "-", "-", "-", "ERROR"]
+    assert result.stderr == "broken: It died.\n"
+
+
+def test_the_list_as_json_is_what_the_server_said(canned: Canned, run: Run) -> None:
+    canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
+    assert json.loads(run("list", "--json").stdout) == INSTANCES
+
+
+def test_a_model_is_terminated_by_option_or_argument(canned: Canned, run: Run) -> None:
+    canned.answers["DELETE", "/v1/models/m"] = Answer(None)
+    for args in (["--model-uid", "m"], ["m"], ["-u", "m", "m"]):
+        result = run("terminate", *args)
+        assert (result.exit_code, result.stdout) == (0, "")
+    assert len(canned.asked) == 3
+
+
+def test_terminating_nothing_in_particular_is_a_usage_error(canned: Canned, run: Run) -> None:
+    assert run("terminate").exit_code == 2
+    assert run("terminate", "a", "-u", "b").exit_code == 2
+    assert canned.asked == []
+
+
+def test_logs_are_printed_as_they_are(canned: Canned, run: Run) -> None:
+    canned.answers["GET", "/v1/models/m/logs"] = Answer("one\n\x1b[1mtwo\n", content_type="text/plain")
+    assert run("logs", "m", "-f", "--lines", "7").stdout == "one\n\x1b[1mtwo\n"
+    assert canned.asked[0].query == "lines=7&follow=true"
