@@ -39,7 +39,7 @@ def told(canned: Canned, *items: dict[str, Any]) -> None:
 def test_every_option_reaches_the_server(canned: Canned, run: Run) -> None:
     told(canned, READY)
     line = "-n llama -en vLLM -s 7 -f pytorch -q none -u m -r 2 --n-gpu none --model_path /no/such --download_hub local"
-    assert run("launch", *line.split(), "--max-model-len", "512", "--enforce_eager").exit_code == 0
+    assert run("launch", *line.split(), "--max-model-len", "512", "--enforce_eager", "--self", "x").exit_code == 0
     (asked,) = canned.asked_for("POST", "/v1/models")
     assert asked.query == "wait_ready=false"
     assert asked.body == {
@@ -56,6 +56,7 @@ def test_every_option_reaches_the_server(canned: Canned, run: Run) -> None:
         "download_hub": "local",
         "max_model_len": 512,
         "enforce_eager": True,
+        "self": "x",
     }
 
 
@@ -66,7 +67,9 @@ def test_a_size_is_a_number_unless_it_has_a_fraction(canned: Canned, run: Run, t
     assert canned.asked_for("POST", "/v1/models")[0].body["model_size_in_billions"] == value
 
 
-@pytest.mark.parametrize("option", [["-s", "many"], ["--n-gpu", "all"], ["-r", "0"], ["stray"], ["-ngl", "9"]])
+@pytest.mark.parametrize(
+    "option", [["-s", "many"], ["--n-gpu", "all"], ["-r", "0"], ["stray"], ["-ngl", "9"], ["--wait-ready"]]
+)
 def test_a_launch_that_makes_no_sense_is_not_sent(canned: Canned, run: Run, option: list[str]) -> None:
     result = run("launch", "-n", "m", *option)
     assert result.exit_code == 2

@@ -62,6 +62,8 @@ def _read_n_gpu(ctx: click.Context, param: click.Parameter, text: str) -> int | 
 @click.pass_context
 def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, as_json: bool, **given: Any) -> None:
     """Run a model; prints its uid once it answers."""
+    if "wait_ready" in ctx.obj:
+        raise click.UsageError("A launch waits until the model is ready, or not: with --no-wait.")
     request = {**ctx.obj, **given, "model_path": _found_from_anywhere(given["model_path"])}
     with target.connect(start=True) as client:
         if dry_run:

@@ -73,6 +73,7 @@ class Client:
 
     def launch_model(
         self,
+        /,
         model_name: str,
         model_type: str = "LLM",
         model_engine: str | None = None,
@@ -110,7 +111,7 @@ class Client:
         )
         return self._call(requests.launch_model(body, wait_ready=wait_ready))
 
-    def plan_launch(self, model_name: str, **arguments: Any) -> Json:
+    def plan_launch(self, /, model_name: str, **arguments: Any) -> Json:
         """What `launch_model` with the same arguments would do, and why; nothing is started."""
         return self._call(requests.plan_launch(requests.launch_body(model_name=model_name, **arguments)))
 
