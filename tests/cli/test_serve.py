@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -20,17 +19,14 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def run(**options: Any) -> int:
-        calls.append({**options, "home": os.environ.get("XINFERENCE_HOME")})
+        calls.append(options)
         return 98
 
     monkeypatch.setitem(sys.modules, "xinference.server", SimpleNamespace(run=run))
     return calls
 
 
-def test_serve_hands_on_its_options_and_the_exit_status(
-    run: Run, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XINFERENCE_HOME", "to be restored")
+def test_serve_hands_on_its_options_and_the_exit_status(run: Run, told: list[dict[str, Any]]) -> None:
     result = run(
         "serve", "-H", "0.0.0.0", "-p", "1234", "--log-level", "debug", "--allow-unauthenticated", "--home", "h"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -33,9 +32,7 @@ def serve(
     host: str | None, port: int | None, log_level: str | None, allow_unauthenticated: bool, home: str | None
 ) -> None:
     """Run the server in this terminal."""
-    if home:
-        os.environ["XINFERENCE_HOME"] = home
-    _run(host, port, log_level, allow_unauthenticated)
+    _run(host, port, log_level, allow_unauthenticated, home)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,15 +41,20 @@ def serve(
 @click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port to listen on. [default: 9997]")
 def local(log_level: str | None, host: str | None, port: int | None) -> None:
     """Run the server in this terminal, as `xinference serve` does."""
-    _run(host, port, log_level, allow_unauthenticated=False)
+    _run(host, port, log_level)
 
 
-def _run(host: str | None, port: int | None, log_level: str | None, allow_unauthenticated: bool) -> None:
+def _run(
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    allow_unauthenticated: bool = False,
+    home: str | None = None,
+) -> None:
     # By name: the rest of the command line must not depend on the server, here the server is what is asked for.
     run = import_module("xinference.server").run
-    raise SystemExit(
-        run(host=host, port=port, log_level=log_level, allow_unauthenticated=allow_unauthenticated or None)
-    )
+    allow = allow_unauthenticated or None  # a flag that is not given leaves the word to the environment
+    raise SystemExit(run(host=host, port=port, log_level=log_level, allow_unauthenticated=allow, home=home))
 
 
 @click.command()
