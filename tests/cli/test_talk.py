@@ -75,7 +75,8 @@ def test_the_only_ready_model_needs_no_name(canned: Canned, run: Run) -> None:
     ("instances", "text"),
     [
         ([], "xinference launch"),
-        ([{"model_uid": "slow", "status": "LOADING"}], "slow (LOADING)"),
+        ([{"model_uid": "broken", "status": "ERROR"}], "xinference launch"),
+        ([{"model_uid": "slow", "status": "LOADING"}], "still loading: slow."),
         ([{"model_uid": "a", "status": "READY"}, {"model_uid": "b", "status": "READY"}], "a, b"),
     ],
 )

@@ -149,12 +149,12 @@ def _only_ready(client: Client) -> str:
         return str(ready[0])
     if ready:
         raise bad_request(f"Several models are ready: {', '.join(ready)}.", hint="Name one with --model-uid.")
-    loading = [f"{instance['model_uid']} ({instance.get('status')})" for instance in instances]
+    coming = [i["model_uid"] for i in instances if i.get("status") not in ("ERROR", "TERMINATING")]
     raise Problem(
         "no_model_ready",
         409,
-        "No model is ready" + (f"; there are {', '.join(loading)}." if loading else "."),
-        hint="Name one with --model-uid to wait for it." if loading else "Start one with `xinference launch`.",
+        "No model is ready" + (f"; still loading: {', '.join(coming)}." if coming else "."),
+        hint="Name one with --model-uid to wait for it." if coming else "Start one with `xinference launch`.",
     )
 
 
