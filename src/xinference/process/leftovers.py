@@ -35,6 +35,14 @@ class ProcessIdentity:
         except psutil.Error:
             return None
 
+    def alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        try:
+            process = psutil.Process(self.pid)
+            return bool(process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.Error:
+            return False
+
     def reused(self) -> bool:
         """Whether another process has the pid by now."""
         now = ProcessIdentity.of(self.pid)

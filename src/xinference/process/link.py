@@ -64,7 +64,7 @@ class KeeperLink:
         self._writer.write(b'{"op": "stop"}\n')
 
     def say_goodbye(self) -> None:
-        """Half-close: a keeper whose engine has ended leaves now; its own closing tells us that it did."""
+        """Half-close: a keeper whose engine has ended leaves now, and removes its socket."""
         with contextlib.suppress(OSError, RuntimeError):
             self._writer.write_eof()
 
@@ -82,18 +82,28 @@ class KeeperProcess:
 
     @classmethod
     async def spawn(cls, spec: Mapping[str, Any], socket_path: Path) -> KeeperProcess:
-        """Start a keeper, in a session of its own, and give it its `Spec` as JSON."""
+        """Start a keeper, in a session of its own, and give it its `Spec` as JSON.
+
+        Raises:
+            Problem: the system cannot start another process.
+        """
         # An unnamed file: what a crashing keeper says can be read, and nothing is left on the disk.
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read after this returned
-        # Popen, not asyncio's subprocess: that one kills its process when the loop goes away.
-        process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
-            [sys.executable, "-P", "-m", "xinference.process.keeper"],
-            env={**os.environ, MARK: os.fspath(socket_path)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
+        try:
+            # Popen, not asyncio's subprocess: that one kills its process when the loop goes away.
+            process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
+                [sys.executable, "-P", "-m", "xinference.process.keeper"],
+                env={**os.environ, MARK: os.fspath(socket_path)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        except OSError as error:
+            stderr.close()
+            raise Problem(
+                "keeper_failed", 503, f"The engine's keeper could not be started: {error}.", stage="start"
+            ) from error
         keeper = cls(process, stderr)
         try:
             await asyncio.to_thread(_feed, process, json.dumps(spec).encode())
@@ -118,20 +128,18 @@ class KeeperProcess:
         cause = f"ended with status {status}" if status is not None else f"did not answer within {seconds:g} seconds"
         raise Problem("keeper_failed", 503, f"The engine's keeper {cause}.", stage="start", log_tail=self.last_words())
 
-    async def reap(self, seconds: float) -> bool:
-        """Wait for its end; False if it still runs after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while self._process.poll() is None:
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(0.01)
-        self._stderr.close()
-        return True
+    def runs(self) -> bool:
+        """Whether it still runs; reaps it if not."""
+        return self._process.poll() is None
 
     def last_words(self) -> tuple[str, ...]:
         """What it wrote to standard error."""
         self._stderr.seek(0)
         return tuple(self._stderr.read().decode("utf-8", "replace").splitlines()[-40:])
+
+    def release(self) -> None:
+        """Forget what it may have said."""
+        self._stderr.close()
 
     def terminate(self) -> None:
         """SIGTERM: it ends its engine, if it has one already, and itself."""

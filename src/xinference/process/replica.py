@@ -20,7 +20,7 @@ from xinference.errors import Problem
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.leftovers import ProcessIdentity, end_leftovers
 from xinference.process.link import KeeperLink, KeeperProcess, free_port, keeper_spec, private_run_dir
-from xinference.process.logs import read_tail
+from xinference.process.logs import TAIL_LINES, read_tail
 from xinference.process.probe import Endpoint, Look, look
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
 
@@ -67,6 +67,7 @@ class Replica:
         self._keeper: KeeperProcess | None = None
         self._link: KeeperLink | None = None
         self._engine: ProcessIdentity | None = None
+        self._adopted: ProcessIdentity | None = None
         self._answered = False
         self._problem: Problem | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,6 +107,10 @@ class Replica:
             return None
         try:
             return await cls._take_over(replica_id, settings, socket_path, link)
+        except (KeyError, TypeError):  # a keeper of another version: what it holds cannot be read
+            link.close()
+            await asyncio.to_thread(end_leftovers, socket_path, None)
+            return None
         except BaseException:
             link.close()
             raise
@@ -195,6 +200,8 @@ class Replica:
                 task.cancel()
             if self._link:
                 self._link.close()
+            if self._keeper:
+                self._keeper.release()
             self._give_up_waiting()
 
     async def _open(self, spec: Mapping[str, Any]) -> None:
@@ -207,6 +214,7 @@ class Replica:
         """Take note of a keeper that has said hello."""
         self._link, hello = link, link.hello
         self._engine = ProcessIdentity.of(hello["engine_pid"])
+        self._adopted = None if self._keeper else ProcessIdentity.of(hello["keeper_pid"])
         self._snapshot = dataclasses.replace(
             self._snapshot,
             state=ReplicaState.STARTING,
@@ -261,17 +269,17 @@ class Replica:
         ran = time.time() - (self._snapshot.started_at or time.time())
         reason = "was gone" if told is _Told.LOST else "did not end it in time"
         note = f"The engine's keeper {reason}; the engine was killed."
-        tail = (*read_tail(self._snapshot.log_path), note)
+        words = self._keeper.last_words() if self._keeper else ()
+        tail = (*read_tail(self._snapshot.log_path), *words, note)[-TAIL_LINES:]
         return Exit(None, "SIGKILL", tail, ran, asked_for=self.state is ReplicaState.STOPPING)
 
     async def _finish(self, exit: Exit) -> None:
         """Let the keeper leave, then tell everybody."""
-        if self._link and self._tasks:
+        if self._link:
             self._link.say_goodbye()
-            await asyncio.wait(self._tasks[:1], timeout=_FAREWELL_SECONDS)
-        if self._keeper and not await self._keeper.reap(_FAREWELL_SECONDS):
+        if not await self._keeper_left():
             await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
-            await self._keeper.reap(_FAREWELL_SECONDS)
+            await self._keeper_left()
         problem = self._problem or self._death(exit)
         self._snapshot = dataclasses.replace(self._snapshot, state=ReplicaState.EXITED, exit=exit)
         self._exited.set_result(exit)
@@ -282,6 +290,15 @@ class Replica:
                     problem.code, problem.status, problem.cause, stage=problem.stage, hint=problem.hint, log_tail=tail
                 )
             )
+
+    async def _keeper_left(self) -> bool:
+        """Wait for the keeper's end; only then is its socket gone too. It is our child unless it was adopted."""
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        while self._keeper.runs() if self._keeper else self._adopted and self._adopted.alive():
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.01)
+        return True
 
     def _abandon(self) -> None:
         """Our loop ends. A ready engine waits for the next server; one that nobody has seen ready does not."""
