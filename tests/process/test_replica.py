@@ -22,7 +22,6 @@ pytestmark = pytest.mark.live
 
 async def test_a_started_engine_becomes_ready_and_a_stop_leaves_nothing(home: Home) -> None:
     replica = home.start()
-    assert replica.state is ReplicaState.NEW
     await replica.wait_ready()
     seen = replica.snapshot
     assert seen.state is ReplicaState.READY
@@ -32,7 +31,7 @@ async def test_a_started_engine_becomes_ready_and_a_stop_leaves_nothing(home: Ho
     ended = await replica.stop()
 
     assert ended is not None and ended.signal == "SIGTERM" and ended.asked_for
-    assert replica.snapshot.exit == ended and replica.state is ReplicaState.EXITED
+    assert replica.snapshot.exit == ended and replica.snapshot.state is ReplicaState.EXITED
     assert not home.living() and not psutil.pid_exists(seen.keeper_pid)
     assert not home.socket.exists()
 
