@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-QUESTION ?= What is the capital of France?
+QUESTION ?= What is gravity?
 
 .PHONY: chat test check conformance lock clean
 

@@ -46,8 +46,10 @@ class Server(uvicorn.Server):
     ended_by: int = signal.SIGTERM
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not uvicorn's own: that raises the signal again at the end, before engines are ended or left.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
         self.ended_by = sig
-        super().handle_exit(sig, frame)
 
     def stop(self) -> None:
         """End the server and its engines once the answers in flight are sent."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from typing import Any
 
 import msgspec
@@ -13,8 +12,9 @@ from xinference.api.errors import ERROR_RESPONSES
 from xinference.api.models import controller_of
 from xinference.catalog.match import match
 from xinference.catalog.models import LaunchRequest, ModelFamily
+from xinference.engines.base import Engine
 from xinference.errors import bad_request
-from xinference.hardware.devices import read_host
+from xinference.hardware.devices import Host, read_host
 
 router = APIRouter(responses=ERROR_RESPONSES)
 
@@ -27,23 +27,28 @@ async def engines(request: Request, model_name: str) -> dict[str, list[dict[str,
     host = await asyncio.to_thread(read_host)
     answer: dict[str, list[dict[str, Any]] | str] = {}
     for name, engine in controller.engines.items():
-        entries, reasons = [], defaultdict[str, None]()
-        for spec in family.model_specs:
-            for why in (engine.table.supports(spec), engine.available(spec, host)):
-                if not why:
-                    reasons[str(why.reason)] = None
-                    break
-            else:
-                entries.append(
-                    {
-                        "model_name": family.model_name,
-                        "model_format": spec.model_format,
-                        "model_size_in_billions": spec.model_size_in_billions,
-                        "quantizations": [q for q in spec.quantizations if engine.table.supports(spec, q)],
-                    }
-                )
-        answer[name] = entries or "; ".join(reasons)
+        entries = [
+            {
+                "model_name": family.model_name,
+                "model_format": spec.model_format,
+                "model_size_in_billions": spec.model_size_in_billions,
+                "quantizations": [q for q in spec.quantizations if engine.table.supports(spec, q)],
+            }
+            for spec in family.model_specs
+            if engine.table.supports(spec) and engine.available(spec, host)
+        ]
+        answer[name] = entries or _why_not(engine, family, host)
     return answer
+
+
+def _why_not(engine: Engine, family: ModelFamily, host: Host) -> str:
+    """What stands between an engine and the specs it supports; else why it supports none."""
+    supported = [spec for spec in family.model_specs if engine.table.supports(spec)]
+    if supported:
+        reasons = [engine.available(spec, host).reason for spec in supported]
+    else:
+        reasons = [engine.table.supports(spec).reason for spec in family.model_specs]
+    return "; ".join(dict.fromkeys(str(reason) for reason in reasons))
 
 
 @router.get("/v1/model_registrations/{model_type}")

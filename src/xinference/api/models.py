@@ -48,21 +48,13 @@ class LaunchBody(BaseModel):
         return LaunchRequest(**fields, options=dict(self.model_extra or {}))
 
 
-class Launched(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
-
-    model_uid: str
-
-
 def controller_of(request: Request) -> Controller:
     controller: Controller = request.app.state.controller
     return controller
 
 
 @router.post("/v1/models")
-async def launch(
-    request: Request, body: LaunchBody, wait_ready: bool = True, dry_run: bool = False
-) -> Launched | dict[str, Any]:
+async def launch(request: Request, body: LaunchBody, wait_ready: bool = True, dry_run: bool = False) -> dict[str, Any]:
     """Launch a model; with `dry_run` answer the plan instead, with `wait_ready` answer when it can be asked."""
     controller = controller_of(request)
     if dry_run:
@@ -74,7 +66,7 @@ async def launch(
         problem = controller.deployment(uid).problem
         if problem is not None:
             raise problem
-    return Launched(model_uid=uid)
+    return {"model_uid": uid}
 
 
 @router.get("/v1/models/instances")

@@ -129,7 +129,9 @@ class Deployment:
         """End the task: ``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor."""
         self._ending = how
         self._cancelled.set()
-        if how != "detach":
+        if how == "detach":  # before the task is cancelled: that would end an engine which is still loading
+            await self._let_go_of_all()
+        else:
             self._show("TERMINATING", "stop")
         if self._task is not None:
             self._task.cancel()
@@ -149,7 +151,8 @@ class Deployment:
             self._show("LOADING", "start")
             await asyncio.gather(*(self._keep(i, adopted.get(i)) for i in range(self.plan.request.replica)))
         except Problem as problem:
-            await self._fail(problem)
+            if self._ending is None:
+                await self._fail(problem)
         except Exception as error:
             # The owner's last line: a defect of ours must end as a FAILED row, not as a silent dead task.
             log.exception("deployment %s", self.plan.uid)
