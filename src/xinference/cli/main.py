@@ -21,6 +21,7 @@ COMMANDS = {
     "generate": ("xinference.cli.talk:generate", "Let a model go on with a text."),
     "engine": ("xinference.cli.catalog:engine", "Show which engines run a model."),
     "registrations": ("xinference.cli.catalog:registrations", "List the models that can be launched."),
+    "docs": ("xinference.cli.docs:docs", "Write the models' reference pages."),
     "serve": ("xinference.cli.serve:serve", "Run the server in this terminal."),
     "stop": ("xinference.cli.serve:stop", "Stop the server and all its models."),
 }

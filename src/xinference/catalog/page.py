@@ -1,0 +1,155 @@
+"""A family's reference page and the index of all pages, as reStructuredText. Deterministic: no clock, no host.
+
+A page's bytes follow from the registry entry and from a static table of what the engines support; the table is
+passed in, since the registry knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from xinference.catalog.models import ModelFamily, ModelSpec, Source
+from xinference.errors import Problem
+
+Supporters = Mapping[str, Callable[[ModelSpec, str], bool]]
+"""Engine name -> whether it takes a spec in a quantization; static, never asks the host."""
+
+#: Hubs in the order of their links, each with its name and a link to one model.
+HUB_LINKS = {
+    "huggingface": "`Hugging Face <https://huggingface.co/{id}>`__",
+    "modelscope": "`ModelScope <https://modelscope.cn/models/{id}>`__",
+    "package_index": "`Package Index <https://pypi.org/project/{id}/>`__",
+    "local": "local folder",
+}
+#: Model type -> title of its part of the index, in the order of the parts.
+INDEX_PARTS = {"LLM": "Language models", "embedding": "Embedding models", "rerank": "Rerank models"}
+_RULE = "=" * 40
+
+
+def render_page(family: ModelFamily, supporters: Supporters) -> str:
+    """The page of one family: its facts, then each spec with its engines, hubs and launch line."""
+    blocks = [_spec_block(family, number, spec, supporters) for number, spec in enumerate(family.model_specs, 1)]
+    head = (
+        f".. _{_label(family)}:\n\n"
+        f"{_RULE}\n{family.model_name}\n{_RULE}\n\n"
+        f"- **Context Length:** {family.context_length}\n"
+        f"- **Model Name:** {family.model_name}\n"
+        f"- **Languages:** {', '.join(family.model_lang)}\n"
+        f"- **Abilities:** {', '.join(family.model_ability)}\n"
+        f"- **Description:** {_one_line(family.model_description)}\n\n"
+        f"Specifications\n{'^' * 14}\n"
+    )
+    return f"{head}{''.join(blocks)}\n"
+
+
+def render_index(families: Iterable[ModelFamily]) -> str:
+    """The page that lists all families, a table for each model type, by name without regard to case."""
+    known = sorted(families, key=lambda family: (family.model_name.lower(), family.model_name))
+    lines = [".. _models_index:", "", _RULE, "Built-in models", _RULE, ""]
+    for model_type, title in INDEX_PARTS.items():
+        of_type = [family for family in known if family.model_type == model_type]
+        if of_type:
+            lines += [title, "^" * len(title), "", ".. list-table::", "   :widths: 25 20 15 40", "   :header-rows: 1"]
+            lines += ["", "   * - Model", "     - Abilities", "     - Context length", "     - Description"]
+            lines += [line for family in of_type for line in _index_row(family)]
+            lines.append("")
+    lines += [".. toctree::", "   :hidden:", "", *(f"   {_stem(family)}" for family in known)]
+    return "\n".join(lines) + "\n"
+
+
+def write_docs(
+    families: Iterable[ModelFamily], supporters: Callable[[ModelFamily], Supporters], out: Path
+) -> list[Path]:
+    """Write every family's page and ``index.rst`` into `out`, each file whole or not at all.
+
+    Args:
+        supporters: the engines that serve a family's model type, as `render_page` takes them.
+
+    Returns:
+        The files written, in the order of their names.
+
+    Raises:
+        Problem: 400 ``cannot_write``, if the folder or a file in it cannot be written.
+    """
+    families = list(families)
+    pages = {f"{_stem(family)}.rst": render_page(family, supporters(family)) for family in families}
+    pages["index.rst"] = render_index(families)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [_replace(out / name, text) for name, text in sorted(pages.items())]
+    except OSError as error:
+        raise Problem(
+            "cannot_write", 400, f"The pages cannot be written to {out}: {error.strerror}.", hint="Give another folder."
+        ) from error
+
+
+def _spec_block(family: ModelFamily, number: int, spec: ModelSpec, supporters: Supporters) -> str:
+    size = spec.model_size_in_billions
+    sources = sorted(spec.sources, key=lambda source: list(HUB_LINKS).index(source.hub))
+    model_type = "" if family.model_type == "LLM" else f" --model-type {family.model_type}"
+    return (
+        f"\n\nModel Spec {number} ({spec.model_format}, {size} Billion)\n{'+' * 40}\n\n"
+        f"- **Model Format:** {spec.model_format}\n"
+        f"- **Model Size (in billions):** {size}\n"
+        f"- **Quantizations:** {', '.join(spec.quantizations)}\n"
+        f"- **Engines**: {_engines(spec, supporters)}\n"
+        f"- **Model ID:** {sources[0].model_id}\n"
+        f"- **Model Hubs**:  {', '.join(_hub_link(source) for source in sources)}\n\n"
+        "Execute the following command to launch the model, remember to replace ``${quantization}`` with your\n"
+        "chosen quantization method from the options listed above::\n\n"
+        f"   xinference launch --model-engine ${{engine}} --model-name {family.model_name}{model_type}"
+        f" --size-in-billions {size} --model-format {spec.model_format} --quantization ${{quantization}}\n"
+    )
+
+
+def _engines(spec: ModelSpec, supporters: Supporters) -> str:
+    """Engines that take any of the spec's quantizations, in descending order of code points."""
+    names = [name for name, takes in supporters.items() if any(takes(spec, q) for q in spec.quantizations)]
+    listed = ", ".join(sorted(names, reverse=True))
+    if spec.model_format != "pytorch" or "4-bit" not in spec.quantizations or "vLLM" not in names:
+        return listed
+    limited = "vLLM and SGLang" if "SGLang" in names else "vLLM"
+    return f"{listed} ({limited} only available for quantization none)"
+
+
+def _hub_link(source: Source) -> str:
+    return HUB_LINKS[source.hub].format(id=source.model_id)
+
+
+def _index_row(family: ModelFamily) -> list[str]:
+    return [
+        "",
+        f"   * - :ref:`{family.model_name} <{_label(family)}>`",
+        f"     - {', '.join(family.model_ability)}",
+        f"     - {family.context_length}",
+        f"     - {_one_line(family.model_description)}".rstrip(),
+    ]
+
+
+def _label(family: ModelFamily) -> str:
+    return f"models_{family.model_type.lower()}_{_stem(family)}"
+
+
+def _stem(family: ModelFamily) -> str:
+    return family.model_name.lower()
+
+
+def _one_line(text: str) -> str:
+    """A list item ends at a line break: one space instead."""
+    return " ".join(text.splitlines())
+
+
+def _replace(path: Path, text: str) -> Path:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        file.write(text)
+    temporary = Path(file.name)
+    try:
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

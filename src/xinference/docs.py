@@ -1,0 +1,37 @@
+"""The reference pages of all built-in families: the registry joined with what each engine supports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.catalog.page import Supporters, write_docs
+from xinference.catalog.registry import builtin_families
+from xinference.engines import all_engines
+from xinference.engines.base import StaticTable
+
+#: Engines that serve embeddings and rerank as we start them; the others serve language models only.
+POOLING_ENGINES = frozenset({"llama.cpp", "vLLM"})
+
+
+def supporters(family: ModelFamily) -> Supporters:
+    """Engine name -> whether it takes a spec of the family in a quantization, from static tables alone."""
+    return {
+        name: _takes(engine.table)
+        for name, engine in all_engines().items()
+        if family.model_type == "LLM" or name in POOLING_ENGINES
+    }
+
+
+def write(out: Path) -> list[Path]:
+    """Write the page of every built-in family and the index into `out`; needs no server.
+
+    Raises:
+        Problem: 400 ``cannot_write``.
+    """
+    return write_docs(builtin_families().values(), supporters, out)
+
+
+def _takes(table: StaticTable) -> Callable[[ModelSpec, str], bool]:
+    return lambda spec, quantization: bool(table.supports(spec, quantization))
