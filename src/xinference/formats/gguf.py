@@ -7,14 +7,13 @@ checked against the file before it is used, and what is kept is bounded.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from xinference.formats.cursor import Cursor, bad_weight_file
 from xinference.formats.gguf_tables import Tensors, Value, read_metadata, read_tensors
+from xinference.formats.opening import weight_file
 from xinference.formats.sniff import SNIFF_BYTES, describe
 from xinference.formats.tensor_types import FILE_TYPE_GUESSED, FILE_TYPES
 
@@ -116,24 +115,12 @@ def read_header(path: Path) -> GgufHeader:
         Problem: 400 ``bad_weight_file``: missing, unreadable, truncated, damaged, or not GGUF; names the file,
             what is wrong and where.
     """
-    try:
-        # Asked before it is opened: opening a named pipe would wait for a writer.
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise bad_weight_file(path, f"is {kind}", "Give the .gguf file itself.")
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(SNIFF_BYTES)
-            if not head.startswith(b"GGUF"):
-                found = describe(head, size)
-                raise bad_weight_file(path, found.what, found.hint)
-            return _read(Cursor(file, path, size))
-    except FileNotFoundError:
-        raise bad_weight_file(path, "does not exist", "Check the path.") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise bad_weight_file(path, f"cannot be read: {reason}", "Check its permissions and its disk.") from error
+    with weight_file(path, "the .gguf file itself") as (file, size):
+        head = file.read(SNIFF_BYTES)
+        if not head.startswith(b"GGUF"):
+            found = describe(head, size)
+            raise bad_weight_file(path, found.what, found.hint)
+        return _read(Cursor(file, path, size))
 
 
 def _read(cursor: Cursor) -> GgufHeader:

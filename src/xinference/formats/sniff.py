@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 #: Bytes of a file's start that `describe` wants to see.
 SNIFF_BYTES = 512
@@ -17,10 +17,12 @@ class Finding(NamedTuple):
     hint: str
 
 
-def describe(head: bytes, size: int) -> Finding:
-    """Name the format of a file that starts with `head` and has `size` bytes."""
+def describe(head: bytes, size: int, wanted: Literal["GGUF", "ggml"] = "GGUF") -> Finding:
+    """Name the format of a file that starts with `head`, has `size` bytes, and is not of the `wanted` format."""
     if size == 0:
         return Finding("is empty", _FETCH_AGAIN)
+    if head.startswith(b"GGUF"):
+        return Finding("is GGUF, not the older ggml format", "Use --model-format ggufv2.")
     if head[:4] in _GGML:
         name = _GGML[head[:4]]
         return Finding(f"is not GGUF but the older ggml format ({name})", "Use --model-format ggmlv3.")
@@ -30,24 +32,26 @@ def describe(head: bytes, size: int) -> Finding:
         )
     if head.startswith(b"PK\x03\x04"):
         return Finding(
-            "is not GGUF but a zip archive (a PyTorch checkpoint or a wheel)",
+            f"is not {wanted} but a zip archive (a PyTorch checkpoint or a wheel)",
             "Use --model-format pytorch with its folder.",
         )
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return Finding(
-            "is not GGUF but a Python pickle (an old PyTorch checkpoint)", "Use --model-format pytorch with its folder."
+            f"is not {wanted} but a Python pickle (an old PyTorch checkpoint)",
+            "Use --model-format pytorch with its folder.",
         )
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
-        return Finding("is not GGUF but safetensors", "Use --model-format pytorch with its folder.")
-    return _describe_text(head)
+        return Finding(f"is not {wanted} but safetensors", "Use --model-format pytorch with its folder.")
+    return _describe_text(head, wanted)
 
 
-def _describe_text(head: bytes) -> Finding:
+def _describe_text(head: bytes, wanted: str) -> Finding:
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
-        return Finding("is not GGUF but an HTML page, probably an error page saved as a file", _FETCH_AGAIN)
+        return Finding(f"is not {wanted} but an HTML page, probably an error page saved as a file", _FETCH_AGAIN)
     if text.startswith(b"{"):
-        return Finding("is not GGUF but JSON text, probably an error message saved as a file", _FETCH_AGAIN)
+        return Finding(f"is not {wanted} but JSON text, probably an error message saved as a file", _FETCH_AGAIN)
     if not head.strip(b"\0"):
         return Finding("starts with zero bytes: an interrupted download left it", _FETCH_AGAIN)
-    return Finding(f"is not GGUF: it starts with {head[:4]!r} instead of b'GGUF'", "Give a .gguf file.")
+    magic, ending = (b"GGUF", ".gguf") if wanted == "GGUF" else (b"tjgg", "ggmlv3 .bin")
+    return Finding(f"is not {wanted}: it starts with {head[:4]!r} instead of {magic!r}", f"Give a {ending} file.")
