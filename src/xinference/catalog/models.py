@@ -47,6 +47,18 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return None if self.file is None else self.file.replace("{quantization}", quantization)
 
 
+class GgmlFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a ggmlv3 file does not say of its llama model, and llama.cpp has to know."""
+
+    rms_norm_eps: float
+    n_gqa: int = 1
+    """Query heads that share one key and value head."""
+    rope_freq_base: float = 10000.0
+    bos_token_id: int = 1
+    eos_token_id: int = 2
+    unk_token_id: int = 0
+
+
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One size in one format, in one or more quantizations."""
 
@@ -55,6 +67,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Billions of parameters; a string such as ``1_8`` stands for 1.8."""
     quantizations: tuple[str, ...]
     sources: tuple[Source, ...]
+    ggml: GgmlFacts | None = None
+    """For ``ggmlv3`` only, and needed there."""
 
     def source(self, hub: HubName) -> Source | None:
         return next((s for s in self.sources if s.hub == hub), None)
