@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from pathlib import PurePosixPath
 from types import MappingProxyType
 
 import msgspec
 
-from xinference.catalog.models import ModelFamily, Source
-from xinference.errors import Problem
+from xinference.catalog.check import MODEL_NAME, bad_entry, check_family
+from xinference.catalog.models import ModelFamily
 
-MODEL_NAME = re.compile(r"[^+/?%#&=\s]+")
+__all__ = ["MODEL_NAME", "builtin_families", "read_family"]
 
 
 def read_family(text: bytes, origin: str) -> ModelFamily:
@@ -26,57 +24,21 @@ def read_family(text: bytes, origin: str) -> ModelFamily:
     try:
         family = msgspec.json.decode(text, type=ModelFamily)
     except msgspec.DecodeError as error:
-        raise _bad(origin, str(error)) from None
-    _check(family, origin)
+        raise bad_entry(origin, str(error)) from None
+    check_family(family, origin)
     return family
 
 
 @cache
 def builtin_families() -> Mapping[str, ModelFamily]:
-    """Every built-in family by name, in the order of the names."""
-    families: dict[str, ModelFamily] = {}
+    """Every built-in family by name, in the order of the names of their files."""
     folder = resources.files("xinference.catalog") / "builtin"
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".json"):
-            family = read_family(file.read_bytes(), file.name)
-            if family.model_name in families:
-                raise _bad(file.name, f"the name {family.model_name!r} is already taken by another file")
-            families[family.model_name] = family
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".json")), key=lambda f: f.name)
+    families: dict[str, ModelFamily] = {}
+    for file in files:
+        family = read_family(file.read_bytes(), file.name)
+        # A family's file bears its name, so that two cannot have one name, whatever the case.
+        if file.name != f"{family.model_name.lower()}.json":
+            raise bad_entry(file.name, f"model_name {family.model_name!r} is not the name of the file")
+        families[family.model_name] = family
     return MappingProxyType(families)
-
-
-def _check(family: ModelFamily, origin: str) -> None:
-    if not MODEL_NAME.fullmatch(family.model_name):
-        raise _bad(origin, f"model_name {family.model_name!r} is empty or has one of + / ? % # & = or a space in it")
-    if family.context_length < 1:
-        raise _bad(origin, f"context_length {family.context_length} is not a positive number")
-    if not family.model_specs:
-        raise _bad(origin, "model_specs is empty")
-    seen: set[tuple[str, str, str]] = set()
-    for position, spec in enumerate(family.model_specs, 1):
-        where = f"model_specs[{position}]"
-        if not spec.quantizations or not spec.sources:
-            raise _bad(origin, f"{where} needs at least one quantization and one source")
-        for quantization in spec.quantizations:
-            key = (spec.model_format, str(spec.model_size_in_billions), quantization.lower())
-            if key in seen:
-                raise _bad(origin, f"{where} repeats {' '.join(key)} of an earlier spec")
-            seen.add(key)
-        for source in spec.sources:
-            _check_source(source, spec.quantizations, f"{origin}: {where}")
-
-
-def _check_source(source: Source, quantizations: tuple[str, ...], where: str) -> None:
-    names = [source.file_name(q) for q in quantizations] + [n for names in source.parts.values() for n in names]
-    for name in names:
-        if name is not None and (PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not name):
-            raise _bad(where, f"the file name {name!r} leaves the model's folder")
-    for quantization in (*(source.quantizations or ()), *source.parts, *source.facts):
-        if quantization not in quantizations:
-            raise _bad(where, f"the source names quantization {quantization!r}, which the spec does not have")
-
-
-def _bad(origin: str, reason: str) -> Problem:
-    return Problem(
-        "bad_registry_entry", 400, f"{origin}: {reason}.", hint="Correct this field of the model's JSON file."
-    )

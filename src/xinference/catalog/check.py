@@ -1,0 +1,150 @@
+"""What a registry entry must keep to beyond its schema: names, sizes and files that are safe and mean one thing.
+
+Entries come from our own files and from users; a name in them becomes part of paths and command lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from xinference.catalog.models import ModelFamily, ModelSpec, Source
+from xinference.errors import Problem
+
+MODEL_NAME = re.compile(r"[^+/?%#&=\s\\\x00-\x1f\x7f]+")
+ABILITIES = (
+    "generate", "chat", "tools", "vision", "audio", "video", "omni", "reasoning", "hybrid", "code", "embed", "rerank",
+)  # fmt: skip
+#: Formats whose weights are one file a quantization; of the others the whole folder is taken.
+FILE_FORMATS = ("ggufv2", "ggmlv3")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_SIZE = re.compile(r"\d+([._]\d+)?")
+_QUANTIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!/-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+_MODEL_ID = {
+    "huggingface": (re.compile(rf"({_PART}/)?{_PART}"), "owner/name"),
+    "modelscope": (re.compile(rf"{_PART}/{_PART}"), "owner/name"),
+    "package_index": (re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"), "a distribution's name"),
+    "local": (re.compile(r"[^\x00-\x1f\x7f]+"), "a path"),
+}
+
+
+def check_family(family: ModelFamily, origin: str) -> None:
+    """Check what the schema cannot say; `origin` is the file, for the message.
+
+    Raises:
+        Problem: 400 ``bad_registry_entry``, naming the file, the field and its value.
+    """
+    if not MODEL_NAME.fullmatch(family.model_name):
+        raise bad_entry(
+            origin, f"model_name {family.model_name!r} is empty or has a space or one of + / \\ ? % # & = in it"
+        )
+    if family.context_length < 1:
+        raise bad_entry(origin, f"context_length {family.context_length} is not a positive number")
+    for ability in family.model_ability:
+        if ability not in ABILITIES:
+            raise bad_entry(origin, f"model_ability {ability!r} is none of {', '.join(ABILITIES)}")
+    for token in family.stop_token_ids:
+        if token < 0:
+            raise bad_entry(origin, f"stop_token_ids has {token}, which is negative")
+    if not family.model_ability or not family.model_specs:
+        raise bad_entry(origin, f"{'model_ability' if not family.model_ability else 'model_specs'} is empty")
+    seen: set[tuple[str, float, str]] = set()
+    for position, spec in enumerate(family.model_specs, 1):
+        where = f"{origin}: model_specs[{position}]"
+        _check_spec(spec, where)
+        for quantization in spec.quantizations:
+            key = (spec.model_format, _size(spec), quantization.lower())
+            if key in seen:
+                name = f"{spec.model_format} {spec.model_size_in_billions} {quantization}"
+                raise bad_entry(where, f"quantizations repeats {name} of an earlier spec")
+            seen.add(key)
+
+
+def bad_entry(where: str, reason: str) -> Problem:
+    """The problem that every fault of an entry is."""
+    return Problem(
+        "bad_registry_entry", 400, f"{where}: {reason}.", hint="Correct this field of the model's JSON file."
+    )
+
+
+def _check_spec(spec: ModelSpec, where: str) -> None:
+    size = spec.model_size_in_billions
+    if not _SIZE.fullmatch(str(size)) or not _size(spec):
+        raise bad_entry(where, f"model_size_in_billions {size!r} is no positive number such as 7, '1_8' or '0.5'")
+    for field, values in (("quantizations", spec.quantizations), ("sources", spec.sources)):
+        if not values:
+            raise bad_entry(where, f"{field} is empty")
+    for quantization in spec.quantizations:
+        if not _QUANTIZATION.fullmatch(quantization) or ".." in quantization:
+            raise bad_entry(where, f"quantizations has {quantization!r}, which cannot be a part of a file name")
+    hubs = [source.hub for source in spec.sources]
+    for hub in hubs:
+        if hubs.count(hub) > 1:
+            raise bad_entry(where, f"sources has hub {hub!r} more than once")
+    for source in spec.sources:
+        _check_source(source, spec, f"{where}: source {source.hub}")
+
+
+def _check_source(source: Source, spec: ModelSpec, where: str) -> None:
+    form, meaning = _MODEL_ID[source.hub]
+    if not form.fullmatch(source.model_id) or (source.hub != "local" and ".." in source.model_id):
+        raise bad_entry(where, f"model_id {source.model_id!r} is not {meaning}")
+    if source.revision is not None and (not _REVISION.fullmatch(source.revision) or ".." in source.revision):
+        raise bad_entry(where, f"revision {source.revision!r} is no commit, tag or version")
+    for field, named in (
+        ("quantizations", source.quantizations or ()),
+        ("parts", source.parts),
+        ("facts", source.facts),
+    ):
+        for quantization in named:
+            if quantization not in spec.quantizations:
+                raise bad_entry(where, f"{field} names quantization {quantization!r}, which the spec does not have")
+    if source.quantizations == ():
+        raise bad_entry(where, "quantizations is empty; leave it out if the hub has all of the spec's")
+    _check_files(source, spec, where)
+    _check_hashes(source, where)
+
+
+def _check_files(source: Source, spec: ModelSpec, where: str) -> None:
+    has = [quantization for quantization in spec.quantizations if source.has(quantization)]
+    if spec.model_format in FILE_FORMATS:
+        whole = [quantization for quantization in has if quantization not in source.parts]
+        if whole and source.file is None:
+            raise bad_entry(where, f"file is missing, and {spec.model_format} is one file a quantization")
+        if len(whole) > 1 and source.file is not None and "{quantization}" not in source.file:
+            raise bad_entry(where, f"file {source.file!r} has no {{quantization}} in it, but stands for {len(whole)}")
+    for quantization, parts in source.parts.items():
+        if not parts:
+            raise bad_entry(where, f"parts of {quantization} is empty")
+    if source.file is not None:
+        _check_names("file", (source.file_name(quantization) or "" for quantization in has), where)
+    _check_names("parts", (name for parts in source.parts.values() for name in parts), where)
+
+
+def _check_names(field: str, names: Iterable[str], where: str) -> None:
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.name or "\\" in name or ":" in name:
+            raise bad_entry(where, f"{field}: the file name {name!r} leaves the model's folder")
+        if _CONTROLS.search(name) or "{" in name or "}" in name:
+            raise bad_entry(where, f"{field}: {name!r} is no file name; the only placeholder is {{quantization}}")
+
+
+def _check_hashes(source: Source, where: str) -> None:
+    if source.archive_sha256 is not None and source.hub != "package_index":
+        raise bad_entry(where, f"archive_sha256 is the hash of a wheel, and {source.hub} has none")
+    hashes = {f"facts of {quantization}: sha256": facts.sha256 for quantization, facts in source.facts.items()}
+    for field, value in {"archive_sha256": source.archive_sha256, **hashes}.items():
+        if value is not None and not _SHA256.fullmatch(value):
+            raise bad_entry(where, f"{field} {value!r} is not 64 lower-case hexadecimal digits")
+    for quantization, facts in source.facts.items():
+        if facts.size is not None and facts.size < 1:
+            raise bad_entry(where, f"facts of {quantization}: size {facts.size} is not a positive number")
+
+
+def _size(spec: ModelSpec) -> float:
+    return float(str(spec.model_size_in_billions).replace("_", "."))

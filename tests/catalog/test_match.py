@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from xinference.catalog.match import match, near, same_size
+from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion
+from xinference.catalog.registry import builtin_families
+from xinference.errors import Problem
+
+
+def choose(name: str, **wanted: Any) -> ModelVersion:
+    return match(builtin_families(), LaunchRequest(model_name=name, **wanted))
+
+
+def refusal(name: str, **wanted: Any) -> Problem:
+    with pytest.raises(Problem) as caught:
+        choose(name, **wanted)
+    assert (caught.value.code, caught.value.status) == ("model_not_found", 400)
+    return caught.value
+
+
+@pytest.mark.parametrize("family", builtin_families().values(), ids=lambda family: family.model_name)
+def test_every_quantization_of_every_spec_resolves_to_itself(family: ModelFamily) -> None:
+    for spec in family.model_specs:
+        for quantization in spec.quantizations:
+            found = choose(
+                family.model_name,
+                model_size_in_billions=spec.model_size_in_billions,
+                model_format=spec.model_format,
+                quantization=quantization,
+            )
+            assert (found.spec, found.quantization) == (spec, quantization)
+
+
+@pytest.mark.parametrize("name", ["LLAMA-2-CHAT", " Llama-2-Chat ", "llama-2-chat"])
+def test_a_name_is_found_whatever_its_case(name: str) -> None:
+    assert choose(name).family.model_name == "llama-2-chat"
+
+
+def test_a_family_registered_with_capitals_is_found_in_lower_case() -> None:
+    assert choose("qwen3-instruct").family.model_name == "Qwen3-Instruct"
+
+
+def test_a_quantization_is_found_whatever_its_case_and_named_as_registered() -> None:
+    found = choose("llama-2-chat", model_size_in_billions=7, model_format="ggufv2", quantization="q4_k_m")
+    assert found.quantization == "Q4_K_M"
+
+
+def test_without_anything_else_the_first_spec_is_taken_in_its_first_quantization() -> None:
+    found = choose("smollm2-instruct")
+    assert found.spec is found.family.model_specs[0]
+    assert found.quantization == found.spec.quantizations[0]
+
+
+def test_without_a_quantization_none_is_taken_where_there_is_one() -> None:
+    assert choose("llama-2-chat", model_format="pytorch").quantization == "none"
+
+
+def test_a_quantization_alone_finds_the_first_spec_that_has_it() -> None:
+    found = choose("llama-2-chat", quantization="Int4")
+    assert (found.spec.model_format, found.size) == ("gptq", "7")
+
+
+@pytest.mark.parametrize(("alias", "meant"), [("gguf", "ggufv2"), ("GGUF", "ggufv2"), ("ggml", "ggmlv3")])
+def test_a_format_is_found_by_its_short_name(alias: str, meant: str) -> None:
+    assert choose("llama-2-chat", model_format=alias).spec.model_format == meant
+
+
+@pytest.mark.parametrize("size", ["0_5", "0.5", 0.5])
+def test_a_size_is_found_however_its_fraction_is_written(size: Any) -> None:
+    assert choose("qwen2.5-instruct", model_size_in_billions=size).size == "0_5"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [(7, "7", True), ("1_8", "1.8", True), ("1_8", 18, False), ("7b", "7b", True), ("7b", 7, False)],
+)
+def test_sizes_are_compared_by_value(left: int | str, right: int | str, same: bool) -> None:
+    assert same_size(left, right) is same
+
+
+def test_a_misspelt_name_is_answered_with_near_ones() -> None:
+    problem = refusal("llama-2-chatt")
+    assert "'llama-2-chatt'" in problem.cause
+    assert "llama-2-chat" in str(problem.hint)
+
+
+def test_a_name_like_no_other_is_answered_with_all() -> None:
+    assert "smollm2-instruct" in str(refusal("zzzzzzzz").hint)
+
+
+def test_an_unknown_size_is_answered_with_those_there_are() -> None:
+    problem = refusal("llama-2-chat", model_size_in_billions=8)
+    assert problem.cause == "llama-2-chat has no size 8."
+    assert problem.hint == "It has: 7, 13, 70."
+
+
+def test_an_unknown_format_is_answered_for_the_size() -> None:
+    problem = refusal("llama-3.2-instruct", model_size_in_billions=3, model_format="ggmlv3")
+    assert problem.cause == "llama-3.2-instruct 3 has no format ggmlv3."
+
+
+def test_an_unknown_quantization_is_answered_with_near_ones() -> None:
+    problem = refusal("llama-2-chat", model_size_in_billions=7, model_format="ggmlv3", quantization="Q4_K")
+    assert problem.cause == "llama-2-chat 7 ggmlv3 has no quantization Q4_K."
+    assert "q4_K_M" in str(problem.hint) and "q4_K_S" in str(problem.hint)
+
+
+def test_near_puts_what_starts_alike_first_and_names_few() -> None:
+    assert near("q4_k", ["q8_0", "q4_K_M", "q4_K_S"])[:2] == ["q4_K_M", "q4_K_S"]
+    assert near("zzz", ["q8_0"]) == []
+    assert len(near("a", [f"a{i}" for i in range(9)])) == 5
