@@ -1,0 +1,95 @@
+"""A request and the facts make a plan, or a refusal with the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xinference.catalog.models import LaunchRequest, ModelVersion, Source
+from xinference.catalog.registry import builtin_families
+from xinference.engines import all_engines
+from xinference.errors import Problem
+from xinference.hardware.devices import Gpu, Host
+from xinference.planning.launch_plan import LaunchPlan
+from xinference.planning.memory import ModelShape
+from xinference.planning.plan import Facts, make_plan
+
+GIB = 1024**3
+LAPTOP = Host(physical_cores=4, memory_total=16 * GIB, memory_available=12 * GIB)
+SHAPE = ModelShape(weights_bytes=98_000_000, kv_bytes_per_token=23040, trained_context=8192, vocab_size=49152)
+OPTIONS = {"llama.cpp": {"n_ctx": "int", "n_batch": "int", "use_jinja": "bool", "sampling.temp": "float"}}
+GPU_HOST = Host(8, 64 * GIB, 60 * GIB, (Gpu(0, "NVIDIA L4", 24 * GIB, 23 * GIB),))
+
+
+def first_source(version: ModelVersion, asked: str | None) -> tuple[Source, str]:
+    return version.spec.sources[0], "the only one"
+
+
+def plan(request: LaunchRequest, host: Host = LAPTOP) -> LaunchPlan:
+    facts = Facts(builtin_families(), all_engines(), host, OPTIONS)
+    path = Path("/weights.gguf")
+    return make_plan(facts, request, "uid", choose_source=first_source, path=path, shape=SHAPE)
+
+
+def test_a_bare_name_takes_the_first_spec_and_an_engine_that_runs_it_here() -> None:
+    made = plan(LaunchRequest(model_name="smollm2-instruct"))
+    assert made.version.version_id == "smollm2-instruct--0_135B--ggufv2--Q4_1"
+    assert made.engine == "llama.cpp" and made.threads == 4
+    assert made.sizing is not None and made.sizing.context_length == 8191
+
+
+def test_the_planned_request_is_complete_so_that_planning_it_again_gives_the_same() -> None:
+    made = plan(LaunchRequest(model_name="SMOLLM2-instruct", options={"n_ctx": 512}))
+    again = plan(made.request)
+    assert again.request == made.request
+    assert again.sizing == made.sizing
+
+
+def test_every_choice_has_its_reason() -> None:
+    reasons = "\n".join(plan(LaunchRequest(model_name="smollm2-instruct")).reasons)
+    for word in ("engine llama.cpp", "hub package_index", "device: CPU, 4 threads", "context 8191", "4 slots"):
+        assert word in reasons
+
+
+def test_an_engine_that_does_not_take_the_format_is_refused_with_those_that_do() -> None:
+    request = LaunchRequest(model_name="smollm2-instruct", model_engine="vllm", model_format="ggufv2")
+    with pytest.raises(Problem, match="not ggufv2") as caught:
+        plan(request)
+    assert "llama.cpp can run it" in str(caught.value.hint)
+
+
+def test_an_engine_that_is_not_here_is_refused_with_its_reason() -> None:
+    request = LaunchRequest(model_name="llama-2-chat", model_engine="SGLang", model_format="gptq")
+    with pytest.raises(Problem, match="SGLang can't run llama-2-chat 7 gptq Int4 here") as caught:
+        plan(request)
+    assert "vLLM could, but" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"replica": 0}, "replica is 0"),
+        ({"n_gpu": "two"}, "n_gpu is 'two'"),
+        ({"n_gpu": 1}, "n_gpu is 1, and this host has 0 GPUs"),
+        ({"model_type": "video"}, "'video'"),
+        ({"options": {"n_ctxx": 1}}, "no option --n_ctxx"),
+        ({"options": {"n_ctx": "many"}}, "--n_ctx is 'many'"),
+        ({"options": {"n_ctx": True}}, "--n_ctx is True"),
+        ({"options": {"n_ctx": -5}}, "--n_ctx is -5"),
+    ],
+)
+def test_what_no_plan_can_make_good_is_refused_by_name_and_value(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(Problem) as caught:
+        plan(LaunchRequest(model_name="smollm2-instruct", **fields))  # type: ignore[arg-type]  # a table of fields
+    assert said in caught.value.cause and caught.value.status == 400
+
+
+def test_older_names_of_options_still_work_and_switches_without_effect_are_dropped() -> None:
+    made = plan(LaunchRequest(model_name="smollm2-instruct", options={"ctx_size": 256, "f16_kv": True, "n_gqa": 8}))
+    assert made.options == {"n_ctx": 256}
+
+
+def test_a_gpu_is_used_unless_the_cpu_was_asked_for() -> None:
+    assert plan(LaunchRequest(model_name="smollm2-instruct"), GPU_HOST).use_gpu
+    assert not plan(LaunchRequest(model_name="smollm2-instruct", n_gpu=None), GPU_HOST).use_gpu
