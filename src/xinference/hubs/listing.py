@@ -1,0 +1,96 @@
+"""What a repository holds at one revision, and the copy of that list kept on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from xinference.catalog.models import Source
+from xinference.errors import Problem
+
+#: An owner and a name, as on Hugging Face and ModelScope; what passes can neither leave a folder nor change a URL.
+_MODEL_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9_][\w.+-]*(?:/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
+
+
+class ListedFile(msgspec.Struct, frozen=True):
+    """One file of a repository."""
+
+    name: str
+    """Path inside the repository, as the hub says it: not to be trusted before `is_inside` has seen it."""
+    size: int
+    """Bytes."""
+    sha256: str | None = None
+    """Lower-case hex; None: the hub does not say."""
+    git_sha1: str | None = None
+    """Git's object id of a file that is not kept in LFS."""
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """All files of a repository at one revision."""
+
+    revision: str
+    """What the cache's folder is named after: a commit on Hugging Face, a branch or tag on ModelScope."""
+    files: tuple[ListedFile, ...]
+
+
+def is_inside(name: str) -> bool:
+    """Whether a file of this name stays inside the folder that it is put into."""
+    parts = name.split("/")
+    plain = all(part not in ("", ".", "..") for part in parts)
+    return plain and not any(c in name for c in "\\\0:") and name.isprintable()
+
+
+def check_source(source: Source) -> None:
+    """Refuse an entry that could leave the cache folder; it may come from a user's registration.
+
+    Raises:
+        Problem: 400 ``bad_source``.
+    """
+    names = [*source.parts, *(part for parts in source.parts.values() for part in parts)]
+    if source.file is not None:
+        names.append(source.file)
+    for what, value, good in (
+        ("model_id", source.model_id, _MODEL_ID.fullmatch(source.model_id) and ".." not in source.model_id),
+        ("revision", source.revision, source.revision is None or _is_revision(source.revision)),
+        *(("file", name, is_inside(name)) for name in names),
+    ):
+        if not good:
+            raise Problem(
+                "bad_source",
+                400,
+                f"The {source.hub} source {source.model_id!r} cannot be followed: its {what} {value!r} is not valid.",
+                hint="Correct the model's registration.",
+            )
+
+
+def _is_revision(revision: str) -> bool:
+    return _REVISION.fullmatch(revision) is not None and ".." not in revision
+
+
+class Listings:
+    """The lists of what was fetched, one small file each: they tell a whole folder from a part of one, offline."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, model_id: str, revision: str) -> Listing | None:
+        """The kept list, or None; a damaged one counts as none."""
+        try:
+            return msgspec.json.decode(self._path(model_id, revision).read_bytes(), type=Listing)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def save(self, model_id: str, listing: Listing) -> None:
+        """Keep a list, in place of an earlier one."""
+        path = self._path(model_id, listing.revision)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(listing)))
+        partial.replace(path)
+
+    def _path(self, model_id: str, revision: str) -> Path:
+        return self._folder / model_id.replace("/", "--") / f"{revision.replace('/', '--')}.json"

@@ -1,0 +1,110 @@
+"""Which files of a repository a version needs: pure decisions over the hub's list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import PurePosixPath
+
+from xinference.catalog.models import ModelVersion, Source
+from xinference.errors import Problem
+from xinference.hubs.listing import ListedFile, is_inside
+
+#: llama.cpp reads such parts itself (`llama_split_path`); every other kind of part is joined.
+_READ_IN_PARTS = re.compile(r".+-\d{5}-of-\d{5}\.gguf")
+#: Copies of the same weights in other programs' forms.
+_OTHER_FORMS = frozenset({"original", "onnx", "openvino", "coreml", "gguf", "ggml", "metal", "runs", "assets"})
+_SMALL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".py"})
+#: What training leaves beside the weights.
+_TRAINING = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|trainer_state")
+
+
+def wanted_names(version: ModelVersion, source: Source) -> tuple[str, ...] | None:
+    """The names of the version's files, parts in their order; None: the whole folder, see `choose_files`."""
+    if parts := source.parts.get(version.quantization):
+        return parts
+    name = source.file_name(version.quantization)
+    return None if name is None else (name,)
+
+
+def must_join(names: Sequence[str]) -> bool:
+    """Whether these files are one that was cut into pieces."""
+    return len(names) > 1 and not _READ_IN_PARTS.fullmatch(PurePosixPath(names[0]).name)
+
+
+def joined_name(version: ModelVersion, source: Source) -> str:
+    """The name of the file that the parts make."""
+    name = source.file_name(version.quantization)
+    if name is not None and name not in source.parts.get(version.quantization, ()):
+        return PurePosixPath(name).name
+    suffix = "bin" if version.spec.model_format == "ggmlv3" else "gguf"
+    return f"{source.model_id.rpartition('/')[2]}.{version.quantization}.{suffix}"
+
+
+def choose_files(version: ModelVersion, source: Source, listed: Iterable[ListedFile]) -> tuple[ListedFile, ...]:
+    """The files that the version's quantization needs, and no second copy of them.
+
+    Raises:
+        Problem: 404 ``file_not_found``, naming the file, what there is, and the hubs that have it;
+            502 ``unsafe_file_name``.
+    """
+    by_name = {file.name: file for file in listed}
+    names = wanted_names(version, source)
+    chosen = _folder(version, source, by_name) if names is None else _named(version, source, by_name, names)
+    for file in chosen:
+        if not is_inside(file.name):
+            raise Problem(
+                "unsafe_file_name",
+                502,
+                f"{source.hub} lists a file {file.name!r} in {source.model_id}, which would leave its folder.",
+                hint="Do not use this repository.",
+            )
+    return chosen
+
+
+def _named(
+    version: ModelVersion, source: Source, by_name: dict[str, ListedFile], names: Sequence[str]
+) -> tuple[ListedFile, ...]:
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise _not_there(version, source, ", ".join(missing), get_close_matches(missing[0], by_name, 4, 0.6))
+    return tuple(by_name[name] for name in names)
+
+
+def _folder(version: ModelVersion, source: Source, by_name: dict[str, ListedFile]) -> tuple[ListedFile, ...]:
+    kept = {name: file for name, file in by_name.items() if not _is_other_form(name)}
+    weights = _weights(kept)
+    if not weights:
+        raise _not_there(version, source, "a weight file (*.safetensors)", sorted(kept)[:8])
+    if "config.json" not in kept:
+        raise _not_there(version, source, "config.json", sorted(kept)[:8])
+    small = [name for name in kept if PurePosixPath(name).suffix in _SMALL_FILES]
+    # An index of files that are not fetched would send the engine to look for them.
+    suffixes = {PurePosixPath(name).suffix for name in weights}
+    small = [n for n in small if not n.endswith(".index.json") or PurePosixPath(n[:-11]).suffix in suffixes]
+    return tuple(kept[name] for name in sorted({*weights, *small}))
+
+
+def _weights(names: Iterable[str]) -> list[str]:
+    """The weights in the best form that is there: safetensors, then PyTorch's own."""
+    names = [name for name in names if not _TRAINING.search(name)]
+    for suffixes in ((".safetensors",), (".bin",), (".pt", ".pth")):
+        found = [name for name in names if PurePosixPath(name).suffix in suffixes]
+        if found:
+            return found
+    return []
+
+
+def _is_other_form(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") for part in path.parts)
+    return hidden or not _OTHER_FORMS.isdisjoint(path.parts[:-1]) or path.name.startswith(("consolidated", "params."))
+
+
+def _not_there(version: ModelVersion, source: Source, what: str, near: Sequence[str]) -> Problem:
+    others = [s.hub for s in version.spec.sources if s.hub != source.hub and s.has(version.quantization)]
+    hint = f"The repository has {', '.join(near)}. " if near else ""
+    hint += f"Use --download-hub {others[0]}, which has it." if others else "Correct the model's entry."
+    where = f"{source.model_id} on {source.hub}" + (f" (revision {source.revision})" if source.revision else "")
+    return Problem("file_not_found", 404, f"{what} is not in {where}.", hint=hint)

@@ -1,0 +1,78 @@
+"""Whether weights of unknown origin are whole, told from the files alone: nobody listed what should be there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from xinference.errors import Problem
+from xinference.formats.gguf import read_header
+
+#: Longest header that the safetensors library itself reads.
+_MAX_HEADER = 100_000_000
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+
+
+def is_whole_file(path: Path) -> bool:
+    """Whether a weight file is there and, where its header tells, as long as it should be."""
+    if not path.is_file():
+        return False
+    if path.suffix != ".gguf":
+        return path.stat().st_size > 0
+    try:
+        read_header(path)
+    except Problem:
+        return False
+    return True
+
+
+def is_whole_folder(folder: Path) -> bool:
+    """Whether a model's folder has its configuration, a tokenizer and all weights that its index names."""
+    if not (folder / "config.json").is_file() or not any((folder / name).is_file() for name in _TOKENIZERS):
+        return False
+    for suffix, stem in ((".safetensors", "model"), (".bin", "pytorch_model")):
+        index = folder / f"{stem}{suffix}.index.json"
+        if index.is_file():
+            return all(_is_whole_weight(folder / name) for name in _shards(index))
+        if (folder / f"{stem}{suffix}").exists():
+            return _is_whole_weight(folder / f"{stem}{suffix}")
+    return False
+
+
+def _shards(index: Path) -> set[str]:
+    """The files of an index; a name that is none, if the index cannot be read."""
+    weight_map = _json(index.read_bytes()).get("weight_map")
+    names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    return {name for name in names if isinstance(name, str)} or {"unreadable index"}
+
+
+def _is_whole_weight(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return path.is_file() and path.stat().st_size == _safetensors_size(path)
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _safetensors_size(path: Path) -> int:
+    """Bytes that the file should have by its own header (https://huggingface.co/docs/safetensors); -1: unreadable."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = _json(file.read(length)) if length <= _MAX_HEADER else {}
+    ends = [
+        entry["data_offsets"][1]
+        for name, entry in header.items()
+        if name != "__metadata__" and isinstance(entry, dict) and _is_range(entry.get("data_offsets"))
+    ]
+    return 8 + length + max(ends) if ends else -1
+
+
+def _is_range(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(end, int) for end in value)
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
