@@ -30,10 +30,11 @@ from xinference.engines import all_engines
 from xinference.engines.base import Engine
 from xinference.errors import Problem, bad_request, not_found
 from xinference.hardware.devices import read_host
+from xinference.hubs import all_hubs
 from xinference.hubs.base import Hub
 from xinference.hubs.choose import choose_hub
 from xinference.hubs.local import resolve_local
-from xinference.hubs.package_index import PackageIndexHub
+from xinference.hubs.reach import reachable_for
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.plan import Facts, check_request, choose_version, make_plan
 from xinference.store.database import DeploymentRow, Store
@@ -49,8 +50,7 @@ class Controller:
         self._settings = settings
         self._store = store
         self._events = Events(store)
-        package_index: Hub = PackageIndexHub(settings)
-        self._hubs: Mapping[str, Hub] = {package_index.name: package_index}
+        self._hubs: Mapping[str, Hub] = all_hubs(settings)
         self.engines: Mapping[str, Engine] = all_engines()
         self._option_tables: dict[str, Mapping[str, str]] = {}
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
@@ -215,14 +215,25 @@ class Controller:
         facts = await self._facts(request)
         check_request(facts, request)
         version, _, _ = choose_version(facts, request)
+        reach: dict[str, bool] = {}
+
+        def choose(version: ModelVersion, asked: str | None) -> tuple[Source, str]:
+            return self._choose(version, asked, reach)
+
         if request.model_path is not None:
             path: Path | None = await asyncio.to_thread(
                 resolve_local, request.model_path, version.spec.model_format, request.quantization
             )
         else:
-            path = weights.cached_path(self._hubs, version, self._choose(version, request.download_hub)[0])
-        shape = await asyncio.to_thread(weights.read_shape, path) if path is not None else None
-        return make_plan(facts, request, uid, choose_source=self._choose, path=path, shape=shape)
+            if not request.download_hub and not self._settings.model_src:
+                reach = await asyncio.to_thread(reachable_for, version, self._hubs, self._settings)
+            path = weights.cached_path(self._hubs, version, choose(version, request.download_hub)[0])
+        # Of cached weights only GGUF has a header that the planner reads.
+        has_header = request.model_path is not None or version.spec.model_format == "ggufv2"
+        if path is None:
+            return make_plan(facts, request, uid, choose_source=self._choose)
+        shape, told = await asyncio.to_thread(weights.look_at, path, version)
+        return make_plan(facts, request, uid, choose_source=self._choose, path=path, shape=shape, told=told)
 
     async def _facts(self, request: LaunchRequest) -> Facts:
         host = await asyncio.to_thread(read_host)
@@ -246,7 +257,7 @@ class Controller:
             self._option_tables[name] = json.loads(output)["options"]
         return self._option_tables[name]
 
-    def _choose(self, version: ModelVersion, asked: str | None) -> tuple[Source, str]:
+    def _choose(self, version: ModelVersion, asked: str | None, reach: Mapping[str, bool]) -> tuple[Source, str]:
         cached: dict[str, bool] = {
             s.hub: weights.cached_path(self._hubs, version, s) is not None for s in version.spec.sources
         }
@@ -255,6 +266,7 @@ class Controller:
             asked=asked,
             setting=self._settings.model_src or None,
             cached=cached,
+            reachable=reach,
             locale=locale.getlocale()[0],
         )
         return choice.source, choice.reason
