@@ -89,3 +89,11 @@ def test_the_types_follow_the_status() -> None:
     }
     for status, kind in anthropic.items():
         assert json.loads(anthropic_error(status, "x")) == {"type": "error", "error": {"type": kind, "message": "x"}}
+
+
+def test_what_a_chat_template_refuses_is_a_400_in_the_templates_own_words() -> None:
+    said = "Error: Jinja Exception: Conversation roles must alternate"
+    body = json.dumps({"error": {"code": 500, "message": f"While executing CallExpression …\n{said}"}}).encode()
+    refusal = normalise(500, body, prompt_field="messages")
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_messages", "messages")
+    assert refusal.cause.endswith("refuses this: Conversation roles must alternate")

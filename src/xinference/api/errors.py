@@ -32,6 +32,11 @@ def problem_response(problem: Problem) -> JSONResponse:
     return JSONResponse({"detail": str(problem), "problem": problem.to_dict()}, problem.status, headers)
 
 
+INTERNAL = Problem(
+    "internal_error", 500, "A defect in xinference.", hint="The server's log has the details; please report them."
+)
+
+
 def install(app: FastAPI) -> None:
     """Give every error the same form."""
 
@@ -49,3 +54,7 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
         cause = f"{request.method} {request.url.path}: {error.detail}."
         return problem_response(Problem("http_error", error.status_code, cause, hint="See /docs for what there is."))
+
+    @app.exception_handler(Exception)
+    async def on_defect(request: Request, error: Exception) -> JSONResponse:
+        return problem_response(INTERNAL)  # Starlette logs the error itself

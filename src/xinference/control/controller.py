@@ -228,12 +228,10 @@ class Controller:
             if not request.download_hub and not self._settings.model_src:
                 reach = await asyncio.to_thread(reachable_for, version, self._hubs, self._settings)
             path = weights.cached_path(self._hubs, version, choose(version, request.download_hub)[0])
-        # Of cached weights only GGUF has a header that the planner reads.
-        has_header = request.model_path is not None or version.spec.model_format == "ggufv2"
         if path is None:
-            return make_plan(facts, request, uid, choose_source=self._choose)
+            return make_plan(facts, request, uid, choose_source=choose)
         shape, told = await asyncio.to_thread(weights.look_at, path, version)
-        return make_plan(facts, request, uid, choose_source=self._choose, path=path, shape=shape, told=told)
+        return make_plan(facts, request, uid, choose_source=choose, path=path, shape=shape, told=told)
 
     async def _facts(self, request: LaunchRequest) -> Facts:
         host = await asyncio.to_thread(read_host)

@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,28 +178,35 @@ class Deployment:
             self.plan = self.plan.with_weights(Path(context["path"]), sizing)
 
     async def _prepare(self) -> None:
-        """Weights here, header read, context and slots chosen."""
+        """Weights here and in a form the engine loads, header read, context and slots chosen."""
         plan = self.plan
-        if plan.path is None or plan.sizing is None:
-            path = plan.path or await self._fetch()
-            shape = await asyncio.to_thread(weights.read_shape, path)
+        path = plan.path or await self._fetch()
+        if plan.sizing is None:
+            shape, told = await asyncio.to_thread(weights.look_at, path, plan.version)
             host = await asyncio.to_thread(read_host)
-            self.plan = plan.with_weights(path, size_weights(plan, shape, host))
+            plan = plan.with_weights(path, size_weights(plan, shape, host), told)
+        if plan.version.spec.model_format == "ggmlv3":
+            self._show("LOADING", "convert")
+            settings = self._around.settings
+            path = await self._in_thread("convert", weights.runnable, settings, path, plan.version)
+        self.plan = replace(plan, path=path)
 
     async def _fetch(self) -> Path:
-        plan, loop = self.plan, asyncio.get_running_loop()
+        plan = self.plan
         assert plan.source is not None
         self._show("LOADING", "fetch")
-        self._say(
-            "INFO", "fetch", f"fetching {plan.version.version_id} from {plan.source.hub} ({plan.source.model_id})"
-        )
+        where = f"{plan.source.hub} ({plan.source.model_id})"
+        self._say("INFO", "fetch", f"fetching {plan.version.version_id} from {where}")
+        return await self._in_thread("fetch", weights.fetch, self._around.hubs, plan)
+
+    async def _in_thread(self, stage: str, work: Callable[..., Path], *arguments: object) -> Path:
+        """Do long blocking work that reports its progress and can be cancelled."""
+        loop = asyncio.get_running_loop()
 
         def progress(done: int, total: int | None, file: str) -> None:
-            loop.call_soon_threadsafe(self._around.events.progress, plan.uid, "fetch", file, done, total)
+            loop.call_soon_threadsafe(self._around.events.progress, self.plan.uid, stage, file, done, total)
 
-        job = asyncio.ensure_future(
-            asyncio.to_thread(weights.fetch, self._around.hubs, plan, progress, self._cancelled)
-        )
+        job = asyncio.ensure_future(asyncio.to_thread(work, *arguments, progress, self._cancelled))
         try:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
@@ -207,7 +214,7 @@ class Deployment:
             await asyncio.gather(job, return_exceptions=True)
             raise
         except Problem as problem:
-            raise problem.at("fetch") from None
+            raise problem.at(stage) from None
 
     async def _keep(self, position: int, replica: Replica | None) -> None:
         """Keep one replica running, with restarts, until it is given up or the deployment ends."""

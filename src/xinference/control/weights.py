@@ -2,33 +2,86 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.config import Settings
 from xinference.errors import Problem
+from xinference.formats.convert import convert_ggml
+from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import read_header
+from xinference.formats.llama_facts import disagreements, facts_for
 from xinference.hubs.base import Hub
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import ModelShape
 
+#: Raised when the conversion itself changes, so that older results are made again.
+CONVERSION = 1
 Progress = Callable[[int, int | None, str], None]
 
 
-def read_shape(path: Path) -> ModelShape:
-    """What the planner needs of a GGUF file.
+def look_at(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
+    """What the planner needs of a weight file, and what is to be said about it.
 
     Raises:
         Problem: 400 ``bad_weight_file``, naming what is wrong with it.
     """
+    if version.spec.model_format == "ggmlv3" and not _is_gguf(path):
+        return _look_at_ggml(path, version)
     header = read_header(path)
-    return ModelShape(
+    shape = ModelShape(
         weights_bytes=header.weights_bytes,
         kv_bytes_per_token=header.kv_bytes_per_token(),
         trained_context=header.context_length or 0,
         vocab_size=header.vocab_size or 0,
     )
+    return shape, ()
+
+
+def _look_at_ggml(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
+    header, facts = read_ggml(path), facts_for(version)
+    shape = ModelShape(
+        weights_bytes=header.weights_bytes,
+        kv_bytes_per_token=header.kv_bytes_per_token(),
+        trained_context=facts.context_length,
+        vocab_size=header.n_vocab,
+    )
+    told = (
+        f"ggmlv3 is converted to GGUF once; from the registry, as the file does not say it: context "
+        f"{facts.context_length}, RMS epsilon {facts.rms_norm_eps:g}, RoPE base {facts.rope_freq_base:g}, "
+        f"BOS {facts.bos_token_id}, EOS {facts.eos_token_id}, the chat template",
+        *disagreements(header, facts),
+    )
+    return shape, told
+
+
+def runnable(
+    settings: Settings, path: Path, version: ModelVersion, progress: Progress, cancelled: threading.Event
+) -> Path:
+    """The file an engine can load: `path` itself, or its conversion, which is made once and kept.
+
+    Raises:
+        Problem: ``bad_weight_file``, ``disk_full``, ``cancelled``.
+    """
+    if version.spec.model_format != "ggmlv3" or _is_gguf(path):
+        return path
+    target = converted_path(settings, path, version)
+    return convert_ggml(path, target, facts_for(version), progress, cancelled, keep_existing=True)
+
+
+def converted_path(settings: Settings, path: Path, version: ModelVersion) -> Path:
+    """Where the conversion of a file is kept: the name changes with the file and with what is added to it."""
+    status = path.stat()
+    identity = (str(path.resolve()), status.st_size, status.st_mtime_ns, facts_for(version), CONVERSION)
+    digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
+    return settings.cache_dir / "converted" / f"{version.version_id}-{digest}.gguf"
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == ".gguf"
 
 
 def cached_path(hubs: Mapping[str, Hub], version: ModelVersion, source: Source) -> Path | None:

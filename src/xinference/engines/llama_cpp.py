@@ -72,8 +72,6 @@ class LlamaCpp:
     def available(self, spec: ModelSpec, host: Host) -> Support:
         if importlib.util.find_spec("xllamacpp") is None:
             return Support("the package xllamacpp is not installed (`pip install xllamacpp`)")
-        if spec.model_format == "ggmlv3":
-            return Support("this version does not convert ggmlv3 files yet; take model format ggufv2")
         return YES
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:

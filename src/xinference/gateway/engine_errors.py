@@ -21,6 +21,10 @@ TOO_LONG = re.compile(
 OVER_BATCH = re.compile(r"input \((\d+) tokens\) is too large to process.*?batch size: (\d+)", re.DOTALL)
 
 
+#: llama.cpp's words before what a chat template's `raise_exception` says.
+TEMPLATE_REFUSAL = "Jinja Exception: "
+
+
 def normalise(
     status: int, body: bytes, *, prompt_field: str, context_length: int | None = None, retry_after: int = 5
 ) -> Refusal:
@@ -45,6 +49,9 @@ def normalise(
     too_long = _context_message(error, message, context_length)
     if too_long is not None:
         return Refusal("context_length_exceeded", 400, too_long, param=prompt_field)
+    if TEMPLATE_REFUSAL in message:
+        said = message.rpartition(TEMPLATE_REFUSAL)[2].strip()
+        return Refusal("invalid_messages", 400, f"The model's chat template refuses this: {said}", param=prompt_field)
     code, param = error.get("code"), error.get("param")
     return Refusal(
         code if isinstance(code, str) else None, status, message, param=param if isinstance(param, str) else None

@@ -49,9 +49,9 @@ class LaunchPlan:
     """None until the weights' header has been read."""
     reasons: tuple[str, ...] = ()
 
-    def with_weights(self, path: Path, sizing: Sizing) -> LaunchPlan:
+    def with_weights(self, path: Path, sizing: Sizing, told: tuple[str, ...] = ()) -> LaunchPlan:
         """The same plan, now that the weights are here and their header is known."""
-        return replace(self, path=path, sizing=sizing, reasons=self.reasons + sizing.reasons)
+        return replace(self, path=path, sizing=sizing, reasons=self.reasons + told + sizing.reasons)
 
     def to_dict(self) -> dict[str, Any]:
         """What `launch --dry-run` prints."""

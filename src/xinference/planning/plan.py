@@ -71,10 +71,12 @@ def make_plan(
     choose_source: ChooseSource,
     path: Path | None = None,
     shape: ModelShape | None = None,
+    told: tuple[str, ...] = (),
 ) -> LaunchPlan:
     """Decide everything that can be decided now.
 
-    `path` is where the weights already are (given by the user, or in a cache), `shape` what their header says.
+    `path` is where the weights already are (given by the user, or in a cache), `shape` what their header says,
+    and `told` what reading it gave to say.
 
     Raises:
         Problem: 400 with the reason and the way out.
@@ -107,7 +109,7 @@ def make_plan(
     )
     if path is None or shape is None:
         return plan
-    return plan.with_weights(path, size_weights(plan, shape, facts.host))
+    return plan.with_weights(path, size_weights(plan, shape, facts.host), told)
 
 
 def size_weights(plan: LaunchPlan, shape: ModelShape, host: Host) -> Sizing:
