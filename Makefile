@@ -22,6 +22,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Every launch line of llama-2-chat's page, as printed, against a hub on loopback.
+conformance: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.conformance
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.conftest import SMOLLM2, UID, Home, until
+from tests.live.home import SMOLLM2, UID, Home, until
 
 
 @pytest.fixture(scope="module")

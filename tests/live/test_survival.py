@@ -10,7 +10,7 @@ from collections.abc import Callable
 import httpx2
 import psutil
 
-from tests.live.conftest import UID, Home, sse_events, until, with_pid
+from tests.live.home import UID, Home, sse_events, until, with_pid
 
 LONG = {"model": UID, "messages": [{"role": "user", "content": "Tell me a long story."}], "stream": True}
 
@@ -146,7 +146,7 @@ def test_a_client_that_leaves_stops_the_engines_work(running: Home) -> None:
     def idle() -> bool:
         before = sum(engine.cpu_times()[:2])
         engine.cpu_percent(interval=0.4)
-        return sum(engine.cpu_times()[:2]) - before < 0.1
+        return bool(sum(engine.cpu_times()[:2]) - before < 0.1)
 
     for stream in (True, False):
         body = LONG | {"max_tokens": 6000, "ignore_eos": True, "stream": stream}
