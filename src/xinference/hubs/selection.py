@@ -98,7 +98,7 @@ def _weights(names: Iterable[str]) -> list[str]:
 
 def _is_other_form(name: str) -> bool:
     path = PurePosixPath(name)
-    hidden = any(part.startswith(".") for part in path.parts)
+    hidden = any(part.startswith(".") and part != ".." for part in path.parts)
     return hidden or not _OTHER_FORMS.isdisjoint(path.parts[:-1]) or path.name.startswith(("consolidated", "params."))
 
 
