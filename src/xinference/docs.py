@@ -11,16 +11,13 @@ from xinference.catalog.registry import builtin_families
 from xinference.engines import all_engines
 from xinference.engines.base import StaticTable
 
-#: Engines that serve embeddings and rerank as we start them; the others serve language models only.
-POOLING_ENGINES = frozenset({"llama.cpp", "vLLM"})
-
 
 def supporters(family: ModelFamily) -> Supporters:
     """Engine name -> whether it takes a spec of the family in a quantization, from static tables alone."""
     return {
         name: _takes(engine.table)
         for name, engine in all_engines().items()
-        if family.model_type == "LLM" or name in POOLING_ENGINES
+        if family.model_type in engine.table.model_types
     }
 
 

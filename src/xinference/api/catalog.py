@@ -15,6 +15,7 @@ from xinference.catalog.models import LaunchRequest, ModelFamily
 from xinference.engines.base import Engine
 from xinference.errors import bad_request
 from xinference.hardware.devices import Host, read_host
+from xinference.planning.plan import MODEL_TYPES
 
 router = APIRouter(responses=ERROR_RESPONSES)
 
@@ -35,7 +36,9 @@ async def engines(request: Request, model_name: str) -> dict[str, list[dict[str,
                 "quantizations": [q for q in spec.quantizations if engine.table.supports(spec, q)],
             }
             for spec in family.model_specs
-            if engine.table.supports(spec) and engine.available(spec, host)
+            if family.model_type in engine.table.model_types
+            and engine.table.supports(spec)
+            and engine.available(spec, host)
         ]
         answer[name] = entries or _why_not(engine, family, host)
     return answer
@@ -43,6 +46,8 @@ async def engines(request: Request, model_name: str) -> dict[str, list[dict[str,
 
 def _why_not(engine: Engine, family: ModelFamily, host: Host) -> str:
     """What stands between an engine and the specs it supports; else why it supports none."""
+    if family.model_type not in engine.table.model_types:
+        return f"{engine.table.engine} does not run {family.model_type} models"
     supported = [spec for spec in family.model_specs if engine.table.supports(spec)]
     if supported:
         reasons = [engine.available(spec, host).reason for spec in supported]
@@ -55,7 +60,10 @@ def _why_not(engine: Engine, family: ModelFamily, host: Host) -> str:
 async def registrations(request: Request, model_type: str, detailed: bool = False) -> list[dict[str, Any]]:
     """The models there are, by name."""
     _check_type(model_type)
-    families = sorted(controller_of(request).families.values(), key=lambda f: f.model_name.lower())
+    every = controller_of(request).families.values()
+    families = sorted(
+        (f for f in every if f.model_type.lower() == model_type.lower()), key=lambda f: f.model_name.lower()
+    )
     if detailed:
         return [_detailed(family) for family in families]
     return [{"model_name": family.model_name, "is_builtin": True} for family in families]
@@ -74,5 +82,5 @@ def _detailed(family: ModelFamily) -> dict[str, Any]:
 
 
 def _check_type(model_type: str) -> None:
-    if model_type.upper() != "LLM":
-        raise bad_request(f"Unsupported model type: {model_type}.", hint="This version knows LLM.")
+    if model_type.lower() not in MODEL_TYPES:
+        raise bad_request(f"Unsupported model type: {model_type}.", hint="There are LLM, embedding and rerank.")

@@ -108,7 +108,7 @@ class Deployment:
             stage=self.stage,
             recovering=self._was_ready and self.problem is None and self._ending is None,
             problem=self.problem,
-            paths=self._engine.paths(self.plan.options),
+            paths=self._engine.paths(self.plan),
             description=self.description,
         )
 

@@ -33,6 +33,7 @@ class StaticTable:
     engine: str
     formats: Mapping[str, tuple[str, ...] | None]
     """Format -> quantizations it takes (lower case), or None for any."""
+    model_types: tuple[str, ...] = ("LLM",)
 
     def supports(self, spec: ModelSpec, quantization: str | None = None) -> Support:
         """Whether the engine takes this spec; without a quantization, whether it takes any of it."""
@@ -79,8 +80,8 @@ class Engine(Protocol):
         """
         ...
 
-    def paths(self, options: Mapping[str, Any]) -> frozenset[str]:
-        """The request paths it serves when started with `options`."""
+    def paths(self, plan: LaunchPlan) -> frozenset[str]:
+        """The request paths it serves when started by `plan`."""
         ...
 
     def command(self, plan: LaunchPlan, api_key: str) -> EngineCommand:

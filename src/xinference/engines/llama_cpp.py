@@ -18,19 +18,18 @@ from xinference.planning.launch_plan import LaunchPlan
 from xinference.process.command import EngineCommand
 
 PROGRAM = Path(__file__).parent / "servers" / "llama_cpp_server.py"
-PATHS = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/responses",
-        "/v1/messages",
-        "/v1/messages/count_tokens",
-        "/tokenize",
-        "/detokenize",
-        "/apply-template",
-        "/infill",
-    }
-)
+TOKENIZER_PATHS = frozenset({"/tokenize", "/detokenize"})
+EMBEDDING_PATHS = frozenset({"/v1/embeddings"})
+RERANK_PATHS = frozenset({"/v1/rerank", "/rerank"})
+PATHS = TOKENIZER_PATHS | {
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/apply-template",
+    "/infill",
+}
 #: Names that llama-server, llama-cpp-python or an older Xinference uses for the same thing.
 ALIASES = {
     "ctx_size": "n_ctx",
@@ -66,7 +65,11 @@ _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bo
 class LlamaCpp:
     """The engine of the base install: GGUF on the CPU and on what GPUs its build has kernels for."""
 
-    table = StaticTable(engine="llama.cpp", formats={"ggufv2": None, "ggmlv3": None})
+    table = StaticTable(
+        engine="llama.cpp",
+        formats={"ggufv2": None, "ggmlv3": None},
+        model_types=("LLM", "embedding", "rerank"),
+    )
     describe_argv = (sys.executable, "-I", str(PROGRAM), "--describe")
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
@@ -91,11 +94,11 @@ class LlamaCpp:
                 raise Problem("bad_option", 400, f"--{name} is {checked[name]}, and must be positive.")
         return checked
 
-    def paths(self, options: Mapping[str, Any]) -> frozenset[str]:
-        if not options.get("embedding"):
-            return PATHS
-        ranks = str(options.get("pooling_type", "")).lower().endswith("rank")
-        return PATHS | ({"/v1/rerank", "/rerank"} if ranks else {"/v1/embeddings"})
+    def paths(self, plan: LaunchPlan) -> frozenset[str]:
+        model_type = plan.version.family.model_type
+        if model_type == "LLM":
+            return PATHS | EMBEDDING_PATHS if plan.options.get("embedding") else PATHS
+        return TOKENIZER_PATHS | (EMBEDDING_PATHS if model_type == "embedding" else RERANK_PATHS)
 
     def command(self, plan: LaunchPlan, api_key: str) -> EngineCommand:
         assert plan.path is not None and plan.sizing is not None
@@ -117,6 +120,12 @@ class LlamaCpp:
             "kv_unified": True,
             "kv_unified_per_slot": sizing.context_length + 1,
         }
+        if plan.version.family.model_type != "LLM":
+            # A pooled answer needs the whole prompt in one batch.
+            batch = sizing.context_length + 1
+            params |= {"embedding": True, "n_batch": batch, "n_ubatch": batch}
+        if plan.version.family.model_type == "rerank":
+            params["pooling_type"] = "RANK"
         if not plan.use_gpu:
             params["n_gpu_layers"] = 0
         template = plan.version.family.chat_template

@@ -32,7 +32,7 @@ class NotYet:
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         return dict(options)
 
-    def paths(self, options: Mapping[str, Any]) -> frozenset[str]:
+    def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return frozenset()
 
     def command(self, plan: LaunchPlan, api_key: str) -> EngineCommand:

@@ -10,13 +10,14 @@ import msgspec
 
 from xinference.catalog.match import match, near
 from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion, Source
-from xinference.engines.base import Engine
+from xinference.engines.base import Engine, Support
 from xinference.errors import bad_request
 from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan, Sizing
 from xinference.planning.memory import ModelShape, size_launch
 
 MAX_REPLICAS = 64
+MODEL_TYPES = frozenset({"llm", "embedding", "rerank"})
 ChooseSource = Callable[[ModelVersion, str | None], tuple[Source, str]]
 
 
@@ -40,7 +41,7 @@ def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, 
     version = match(facts.families, request)
     if request.model_engine is not None:
         engine = _engine(facts.engines, request.model_engine)
-        supported = engine.table.supports(version.spec, version.quantization)
+        supported = supports(engine, version)
         if not supported:
             raise bad_request(
                 f"{_named(version)} can't run on {engine.table.engine}: {supported.reason}.",
@@ -56,7 +57,7 @@ def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, 
             )
         return version, engine, "asked for"
     for engine in facts.engines.values():
-        if engine.table.supports(version.spec, version.quantization) and engine.available(version.spec, facts.host):
+        if supports(engine, version) and engine.available(version.spec, facts.host):
             return version, engine, "the first that can run it here"
     raise bad_request(
         f"No engine here can run {_named(version)}.", hint=_engines_that_can(facts, version), code="engine_unavailable"
@@ -127,8 +128,10 @@ def size_weights(plan: LaunchPlan, shape: ModelShape, host: Host) -> Sizing:
 
 def check_request(facts: Facts, request: LaunchRequest) -> None:
     """Refuse what no plan can make good: the model's type, the replicas, the devices."""
-    if request.model_type.upper() != "LLM":
-        raise bad_request(f"Model type {request.model_type!r} is not served; this version serves LLM.")
+    if request.model_type.lower() not in MODEL_TYPES:
+        raise bad_request(
+            f"Model type {request.model_type!r} is not served.", hint="This version serves LLM, embedding and rerank."
+        )
     if not 1 <= request.replica <= MAX_REPLICAS:
         raise bad_request(f"replica is {request.replica}, and must be from 1 to {MAX_REPLICAS}.")
     wanted, have = request.n_gpu, len(facts.host.gpus)
@@ -140,6 +143,14 @@ def check_request(facts: Facts, request: LaunchRequest) -> None:
             hint="Use --n-gpu auto, or --n-gpu none for the CPU.",
             code="no_such_device",
         )
+
+
+def supports(engine: Engine, version: ModelVersion) -> Support:
+    """Whether the engine takes this version at all: its type, its format and its quantization."""
+    model_type = version.family.model_type
+    if model_type not in engine.table.model_types:
+        return Support(f"{engine.table.engine} does not run {model_type} models")
+    return engine.table.supports(version.spec, version.quantization)
 
 
 def _engine(engines: Mapping[str, Engine], wanted: str) -> Engine:
@@ -159,7 +170,7 @@ def _named(version: ModelVersion) -> str:
 def _engines_that_can(facts: Facts, version: ModelVersion, besides: Engine | None = None) -> str:
     lines = []
     for name, engine in facts.engines.items():
-        if engine is besides or not engine.table.supports(version.spec, version.quantization):
+        if engine is besides or not supports(engine, version):
             continue
         available = engine.available(version.spec, facts.host)
         lines.append(f"{name} can run it" if available else f"{name} could, but {available.reason}")
