@@ -21,6 +21,8 @@ from tests.hub.repositories import Fault
 from tests.hubs.loopback_fetch import BYTES, CHOSEN, COMMIT, FOLDER, Fetching, version_of
 from xinference.catalog.models import FileFacts, Source
 from xinference.hubs import transfer
+from xinference.hubs.huggingface import HuggingFaceHub
+from xinference.hubs.modelscope import ModelScopeHub
 
 pytestmark = pytest.mark.live
 
@@ -156,6 +158,27 @@ def test_cancelling_in_the_middle_of_a_file_does_not_wait_for_the_server(fetchin
     assert fetching(version).read_bytes() == BYTES
 
 
+def test_cancelling_while_the_hub_is_asked_for_its_list_does_not_wait(
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = threading.Event()
+    for hub in (HuggingFaceHub, ModelScopeHub):
+        monkeypatch.setattr(hub, "_list", lambda *_: slow.wait(60))
+    threading.Timer(0.2, fetching.cancelled.set).start()
+    assert fetching.problem(fetching.version("tiny.bin")).code == "cancelled"
+    slow.set()
+
+
+def test_a_damaged_beginning_of_an_earlier_run_is_thrown_away(huggingface: Fetching) -> None:
+    huggingface.serve({"tiny.bin": BYTES})
+    path = huggingface(huggingface.version("tiny.bin"))
+    blob = path.resolve()
+    blob.with_name(f"{blob.name}.incomplete").write_bytes(bytes(HALF))
+    blob.unlink()
+    assert huggingface(huggingface.version("tiny.bin")).read_bytes() == BYTES
+    assert huggingface.seen[-1][:2] == (len(BYTES), len(BYTES))
+
+
 def test_a_kill_in_the_middle_costs_nothing_that_was_whole(fetching: Fetching, tmp_path: Path) -> None:
     fetching.serve(FOLDER)
     big = "model-00002-of-00002.safetensors"
@@ -245,7 +268,7 @@ def test_offline_opens_no_socket(fetching: Fetching, monkeypatch: pytest.MonkeyP
 def test_a_hub_that_does_not_answer_is_named_by_its_address(
     fetching: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelscope_hub._legacy_api.REPO_TREE_PAGE_MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("modelscope_hub._legacy_api.REPO_TREE_PAGE_MAX_ATTEMPTS", 1)
     variable = "HF_ENDPOINT" if fetching.name == "huggingface" else "MODELSCOPE_ENDPOINT"
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     problem = fetching.problem(fetching.version("tiny.bin"))

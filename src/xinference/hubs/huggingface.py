@@ -128,8 +128,11 @@ class HuggingFaceHub(RepositoryHub):
             target.unlink()
             raise hash_mismatch(f"{file.name} has more than its {file.size} bytes.") from None
         expected = file.sha256 or file.git_sha1
-        if found != expected:
-            target.unlink()
+        begun = target.is_file() and target.stat().st_size > 0
+        if found == expected:
+            return
+        target.unlink()
+        if not begun:
             raise hash_mismatch(f"{file.name} of {model_id} has the hash {found} instead of {expected}.")
 
     @contextmanager
@@ -138,6 +141,9 @@ class HuggingFaceHub(RepositoryHub):
         import httpx2
         from huggingface_hub import errors
 
+        # What an earlier run left may have been damaged, by a power cut for one: the hub is not to blame yet.
+        report(-file.size)
+        self._download(model_id, commit, file, target, report, stop)
         from xinference.hubs.transfer import Unavailable
 
         has_token = _token() is not None

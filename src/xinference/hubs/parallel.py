@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from xinference.hubs.base import Progress, cancelled_problem
 from xinference.hubs.listing import ListedFile
+
+_Answer = TypeVar("_Answer")
 
 FILES_AT_ONCE = 4
 _POLL_SECONDS = 0.1
@@ -64,7 +67,18 @@ def fetch_all(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _watch(futures: list[Future[object]], cancelled: threading.Event, what: str) -> None:
+def ask(question: Callable[[], _Answer], cancelled: threading.Event, what: str) -> _Answer:
+    """The answer of a blocking call, unless the fetch is cancelled meanwhile: then nothing is waited for."""
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ask")
+    try:
+        future = pool.submit(question)
+        _watch([future], cancelled, what)
+        return future.result()
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _watch(futures: Sequence[Future[_Answer]], cancelled: threading.Event, what: str) -> None:
     waiting = set(futures)
     while waiting:
         if cancelled.is_set():

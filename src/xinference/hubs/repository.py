@@ -16,7 +16,7 @@ from xinference.hubs import refusals
 from xinference.hubs.base import Progress, RemoteFile
 from xinference.hubs.joined import join
 from xinference.hubs.listing import ListedFile, Listing, Listings, check_source
-from xinference.hubs.parallel import Report, fetch_all
+from xinference.hubs.parallel import Report, ask, fetch_all
 from xinference.hubs.selection import choose_files, joined_name, must_join, wanted_names
 from xinference.hubs.whole import is_whole_file, is_whole_folder
 
@@ -102,7 +102,7 @@ class RepositoryHub(ABC):
         if path := self.cached(version, source):
             return path
         self._check_online(version)
-        listing = self._list(source.model_id, source.revision)
+        listing = ask(lambda: self._list(source.model_id, source.revision), cancelled, version.version_id)
         files = choose_files(version, source, listing.files)
         try:
             return self._fetch_files(version, source, listing, files, progress, cancelled)
