@@ -15,6 +15,7 @@ from xinference.engines.base import YES, StaticTable, Support
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan
+from xinference.planning.memory import CELL_PADDING
 from xinference.process.command import EngineCommand
 
 PROGRAM = Path(__file__).parent / "servers" / "llama_cpp_server.py"
@@ -122,7 +123,7 @@ class LlamaCpp:
         }
         if plan.version.family.model_type != "LLM":
             # A pooled answer needs the whole prompt in one batch.
-            batch = sizing.context_length + 1
+            batch = -(-(sizing.context_length + 1) // CELL_PADDING) * CELL_PADDING
             params |= {"embedding": True, "n_batch": batch, "n_ubatch": batch}
         if plan.version.family.model_type == "rerank":
             params["pooling_type"] = "RANK"
@@ -138,6 +139,8 @@ class LlamaCpp:
                 "XINFERENCE_ENGINE_KEY": api_key,
                 # Huge pages for the cache: a 760 MiB one is ready in 0.3 s rather than up to 3 s.
                 "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+                # Otherwise a failed assertion is buried under a debugger's backtrace.
+                "GGML_NO_BACKTRACE": "1",
             },
             model_name=plan.uid,
             api_key=api_key,
