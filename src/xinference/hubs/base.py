@@ -10,6 +10,7 @@ from typing import Protocol
 
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.errors import Problem
+from xinference.hubs.kept import KeptFile
 
 Progress = Callable[[int, int | None, str], None]
 """Called with bytes done, bytes in all (None: unknown) and the file's name; often, and from the fetching thread."""
@@ -58,6 +59,18 @@ class Hub(Protocol):
 
     def cached(self, version: ModelVersion, source: Source) -> Path | None:
         """What `fetch` would return, if it is here, complete and verified. Opens no connection."""
+        ...
+
+    def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
+        """The version's files that are here, whole or begun, and what was made of them. Opens no connection."""
+        ...
+
+    def forget(self, version: ModelVersion, source: Source) -> int:
+        """Delete what `kept` lists, and nothing else; returns the bytes that this frees.
+
+        Raises:
+            Problem: ``outside_cache``, ``cannot_delete``.
+        """
         ...
 
 

@@ -18,6 +18,7 @@ from xinference.errors import Problem
 from xinference.hubs import refusals
 from xinference.hubs.download import hash_mismatch
 from xinference.hubs.huggingface_cache import DEFAULT_BRANCH, RepositoryCache
+from xinference.hubs.kept import KeptFile
 from xinference.hubs.listing import ListedFile, Listing
 from xinference.hubs.parallel import Report, check
 from xinference.hubs.repository import RepositoryHub
@@ -90,6 +91,12 @@ class HuggingFaceHub(RepositoryHub):
         # Only now: until all files are there, the ref keeps naming a commit that may be whole.
         RepositoryCache(model_id).set_commit(asked, listing.revision)
 
+    def _kept_of(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[KeptFile]:
+        return RepositoryCache(model_id).kept(revision, {file.name: file.sha256 or file.git_sha1 for file in files})
+
+    def _tidy(self, model_id: str) -> None:
+        RepositoryCache(model_id).tidy()
+
     def _fetch_one(
         self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
     ) -> None:
@@ -121,6 +128,7 @@ class HuggingFaceHub(RepositoryHub):
         client = get_session()
         request = partial(client.build_request, "GET", url, headers=headers, timeout=_timeout())
         digest = partial(git_sha1, file.size) if file.sha256 is None else hashlib.sha256
+        begun = target.is_file() and target.stat().st_size > 0
         try:
             with self._explained(model_id, commit, file.name):
                 found = transfer(client, request, target, file.size, digest, report, stop, hf_raise_for_status)
@@ -128,12 +136,14 @@ class HuggingFaceHub(RepositoryHub):
             target.unlink()
             raise hash_mismatch(f"{file.name} has more than its {file.size} bytes.") from None
         expected = file.sha256 or file.git_sha1
-        begun = target.is_file() and target.stat().st_size > 0
         if found == expected:
             return
         target.unlink()
         if not begun:
             raise hash_mismatch(f"{file.name} of {model_id} has the hash {found} instead of {expected}.")
+        # What an earlier run left may have been damaged, by a power cut for one: the hub is not to blame yet.
+        report(-file.size)
+        self._download(model_id, commit, file, target, report, stop)
 
     @contextmanager
     def _explained(self, model_id: str, revision: str, name: str | None = None) -> Iterator[None]:
@@ -141,9 +151,6 @@ class HuggingFaceHub(RepositoryHub):
         import httpx2
         from huggingface_hub import errors
 
-        # What an earlier run left may have been damaged, by a power cut for one: the hub is not to blame yet.
-        report(-file.size)
-        self._download(model_id, commit, file, target, report, stop)
         from xinference.hubs.transfer import Unavailable
 
         has_token = _token() is not None

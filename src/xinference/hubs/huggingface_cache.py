@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from xinference.hubs.kept import KeptFile, remove_empty
 from xinference.hubs.listing import ListedFile, Listing
 
 DEFAULT_BRANCH = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def cache_folder() -> Path:
@@ -81,6 +85,51 @@ class RepositoryCache:
                 pointer.symlink_to(os.path.relpath(blob, pointer.parent))
         except OSError:  # a disk without links: the library, too, moves the file then
             blob.replace(pointer)
+
+    def kept(self, commit: str, files: Mapping[str, str | None]) -> list[KeptFile]:
+        """What is here of a commit's `files` (name -> hash, if it is known): links with their blobs, and unfinished.
+
+        A blob that another link needs is `shared`.
+        """
+        pointers = {name: self.snapshot(commit) / name for name in files}
+        here = {name: pointer for name, pointer in pointers.items() if os.path.lexists(pointer)}
+        begun = [self._begun(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
+        if not here and not any(begun):
+            return []
+        linked = self._linked_by_others(set(here.values()))
+        found = []
+        for pointer in here.values():
+            data = pointer.resolve()
+            ours = not pointer.is_symlink() or data.parent == (self._root / "blobs").resolve()
+            found.append(KeptFile(pointer, data, cache_folder(), shared=not ours or data in linked))
+        taken = linked | {file.data for file in found}
+        return found + [
+            KeptFile(path, path, cache_folder()) for paths in begun for path in paths if path.resolve() not in taken
+        ]
+
+    def tidy(self) -> None:
+        """Take away the refs and lists of snapshots that are gone, and the folder of a repository without files.
+
+        The library calls a cache with a ref to a missing snapshot corrupted.
+        """
+        for ref in [path for path in (self._root / "refs").rglob("*") if path.is_file()]:
+            if not self.snapshot(ref.read_text(errors="replace").strip()).is_dir():
+                ref.unlink(missing_ok=True)
+                remove_empty(ref.parent, self._root)
+        for tree in (self._root / "trees").glob("*.json"):
+            if not self.snapshot(tree.stem).is_dir():
+                tree.unlink(missing_ok=True)
+        if not any((self._root / name).exists() for name in ("snapshots", "blobs")):
+            shutil.rmtree(self._root, ignore_errors=True)
+
+    def _begun(self, etag: str) -> list[Path]:
+        """A blob that has no link yet, and the one that is not whole yet."""
+        return [path for path in (self.blob(etag), self.partial(etag)) if path.is_file()]
+
+    def _linked_by_others(self, pointers: set[Path]) -> set[Path]:
+        """The blobs that links other than these need."""
+        links = (path for path in (self._root / "snapshots").rglob("*") if path.is_symlink())
+        return {path.resolve() for path in links if path not in pointers}
 
     def listing(self, commit: str) -> Listing | None:
         """The library's own list of a commit's files; `hf download` of a whole repository leaves one."""

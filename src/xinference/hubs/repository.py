@@ -15,6 +15,7 @@ from xinference.errors import Problem
 from xinference.hubs import refusals
 from xinference.hubs.base import Progress, RemoteFile
 from xinference.hubs.joined import join
+from xinference.hubs.kept import KeptFile, delete
 from xinference.hubs.listing import ListedFile, Listing, Listings, check_source
 from xinference.hubs.parallel import Report, ask, fetch_all
 from xinference.hubs.selection import choose_files, joined_name, must_join, wanted_names
@@ -68,6 +69,13 @@ class RepositoryHub(ABC):
     def _finish(self, model_id: str, listing: Listing, asked: str | None) -> None:  # noqa: B027 -- an offer
         """All files are there."""
 
+    @abstractmethod
+    def _kept_of(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[KeptFile]:
+        """Of these files, what is in the cache, whole or begun."""
+
+    def _tidy(self, model_id: str) -> None:  # noqa: B027 -- an offer
+        """Files of the repository were deleted: take away what only spoke of them."""
+
     def offline_because(self) -> str | None:
         """The name of the setting that forbids connections, or None."""
         return "XINFERENCE_OFFLINE" if self._offline else None
@@ -114,6 +122,38 @@ class RepositoryHub(ABC):
             cause = f"{error.filename or where} cannot be written: {error.strerror or error}."
             raise Problem("download_failed", 500, cause, hint="Check the folder's owner and permissions.") from error
 
+    def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
+        """See `Hub.kept`."""
+        check_source(source)
+        begun = self._listings.begun(source.model_id, source.revision)
+        found: dict[Path, KeptFile] = {}
+        for revision in dict.fromkeys((*self._here(source.model_id, source.revision), *((begun,) if begun else ()))):
+            for file in self._kept_of(source.model_id, revision, self._claimed(version, source, revision)):
+                found[file.path] = file
+            joined = self._joined_path(version, source, revision)
+            for path in (joined, joined.with_name(f".{joined.name}.partial")):
+                if path.is_file():
+                    found[path] = KeptFile(path, path, self._joined)
+        return tuple(found.values())
+
+    def forget(self, version: ModelVersion, source: Source) -> int:
+        """See `Hub.forget`."""
+        freed = delete(self.kept(version, source))
+        self._tidy(source.model_id)
+        return freed
+
+    def _claimed(self, version: ModelVersion, source: Source, revision: str) -> tuple[ListedFile, ...]:
+        """The files of a revision that are the version's, as far as this machine knows."""
+        listing = self._known(source.model_id, revision)
+        listed = listing.files if listing else _files_in(self._folder(source.model_id, revision))
+        names = wanted_names(version, source)
+        if names is not None:
+            return tuple(file for file in listed if file.name in names)
+        try:
+            return choose_files(version, source, listed)
+        except Problem:  # not the folder of a model
+            return ()
+
     def _fetch_files(
         self,
         version: ModelVersion,
@@ -123,7 +163,7 @@ class RepositoryHub(ABC):
         progress: Progress,
         cancelled: threading.Event,
     ) -> Path:
-        self._listings.save(source.model_id, listing)
+        self._listings.save(source.model_id, listing, source.revision)
         names = wanted_names(version, source)
         join_them = names is not None and must_join(names)
         self._need_space(version, source, listing, files, join_them)
@@ -199,6 +239,12 @@ def _unlisted(folder: Path, names: tuple[str, ...] | None, source: Source, quant
     if facts is not None and facts.size is not None and not _has_size(folder / names[0], facts.size):
         return None
     return folder / names[0] if all(is_whole_file(folder / name) for name in names) else None
+
+
+def _files_in(folder: Path) -> tuple[ListedFile, ...]:
+    """A list made of what is there, of a folder that another tool fetched."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return tuple(ListedFile(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths)
 
 
 def _has_size(path: Path, size: int) -> bool:

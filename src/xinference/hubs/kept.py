@@ -1,0 +1,93 @@
+"""What a version occupies in a cache, and how that is deleted without touching anything else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xinference.errors import Problem
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """One file of a version that is here, whole or begun."""
+
+    path: Path
+    """Under its own name."""
+    data: Path
+    """Where its bytes are: `path` itself, or what it links to."""
+    root: Path
+    """The cache's folder; nothing outside it is deleted."""
+    shared: bool = False
+    """Something else has the same bytes: only `path` may be deleted."""
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 if it is gone meanwhile."""
+        try:
+            return self.data.stat().st_size
+        except OSError:
+            return 0
+
+
+def total_size(files: Iterable[KeptFile]) -> int:
+    """Bytes of all, those that are there under two names counted once."""
+    return sum({file.data: file.size for file in files}.values())
+
+
+def delete(files: Iterable[KeptFile]) -> int:
+    """Delete the files and the folders that become empty; returns the bytes that this frees.
+
+    Raises:
+        Problem: 409 ``outside_cache``, before anything is deleted; 500 ``cannot_delete``.
+    """
+    files = tuple(files)
+    for file in files:
+        _check_inside(file)
+    freed = 0
+    for file in files:
+        size = file.size
+        try:
+            file.path.unlink(missing_ok=True)
+            if not file.shared:
+                file.data.unlink(missing_ok=True)
+                freed += size
+        except OSError as error:
+            raise Problem(
+                "cannot_delete",
+                500,
+                f"{file.path} cannot be deleted: {error.strerror or error}.",
+                hint="Check the folder's owner and permissions.",
+            ) from error
+        remove_empty(file.path.parent, file.root)
+        remove_empty(file.data.parent, file.root)
+    return freed
+
+
+def remove_empty(folder: Path, root: Path) -> None:
+    """Remove the folder and its parents below `root`, as far as they are empty."""
+    while folder != root and folder.is_relative_to(root):
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        folder = folder.parent
+
+
+def _check_inside(file: KeptFile) -> None:
+    """A link among the folders may lead anywhere: what counts is where the file really is."""
+    root = file.root.resolve()
+    touched = [file.path] if file.shared else [file.path, file.data]
+    for path in touched:
+        real = Path(os.path.realpath(path.parent)) / path.name
+        if not real.is_relative_to(root):
+            raise Problem(
+                "outside_cache",
+                409,
+                f"{path} is really {real}, outside the cache {root}, so it is not deleted.",
+                hint="Delete it yourself, if it is to go.",
+            )
