@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import locale
 import logging
 import secrets
 import string
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 
 from xinference.catalog.match import near
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion, Source
+from xinference.catalog.models import LaunchRequest, ModelFamily
 from xinference.catalog.registry import MODEL_NAME, builtin_families
 from xinference.config import Settings
 from xinference.control import weights
@@ -32,9 +31,7 @@ from xinference.errors import Problem, bad_request, not_found
 from xinference.hardware.devices import read_host
 from xinference.hubs import all_hubs
 from xinference.hubs.base import Hub
-from xinference.hubs.choose import choose_hub
 from xinference.hubs.local import resolve_local
-from xinference.hubs.reach import reachable_for
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.plan import Facts, check_request, choose_version, make_plan
 from xinference.store.database import DeploymentRow, Store
@@ -204,9 +201,9 @@ class Controller:
         deployment = self.deployment(uid)
         settled: dict[str, Any] | None = None
         if deployment.problem is not None:
-            settled = _final("FAILED", deployment.problem.cause) | {"problem": deployment.problem.to_dict()}
+            settled = final_event("FAILED", deployment.problem.cause) | {"problem": deployment.problem.to_dict()}
         elif deployment.ready:
-            settled = _final("READY", "ready") | {"model": deployment.description}
+            settled = final_event("READY", "ready") | {"model": deployment.description}
         return self._events.follow(uid, settled)
 
     # -- within ---------------------------------------------------------------------------------------------
@@ -215,18 +212,13 @@ class Controller:
         facts = await self._facts(request)
         check_request(facts, request)
         version, _, _ = choose_version(facts, request)
-        reach: dict[str, bool] = {}
-
-        def choose(version: ModelVersion, asked: str | None) -> tuple[Source, str]:
-            return self._choose(version, asked, reach)
-
+        choose: ChooseSource = self._sources.choose
         if request.model_path is not None:
             path: Path | None = await asyncio.to_thread(
                 resolve_local, request.model_path, version.spec.model_format, request.quantization
             )
         else:
-            if not request.download_hub and not self._settings.model_src:
-                reach = await asyncio.to_thread(reachable_for, version, self._hubs, self._settings)
+            choose = await self._sources.chooser(version, request.download_hub)
             path = weights.cached_path(self._hubs, version, choose(version, request.download_hub)[0])
         if path is None:
             return make_plan(facts, request, uid, choose_source=choose)
@@ -254,20 +246,6 @@ class Controller:
                 raise Problem("engine_broken", 503, f"{name} can't be asked for its options.", log_tail=tail)
             self._option_tables[name] = json.loads(output)["options"]
         return self._option_tables[name]
-
-    def _choose(self, version: ModelVersion, asked: str | None, reach: Mapping[str, bool]) -> tuple[Source, str]:
-        cached: dict[str, bool] = {
-            s.hub: weights.cached_path(self._hubs, version, s) is not None for s in version.spec.sources
-        }
-        choice = choose_hub(
-            version,
-            asked=asked,
-            setting=self._settings.model_src or None,
-            cached=cached,
-            reachable=reach,
-            locale=locale.getlocale()[0],
-        )
-        return choice.source, choice.reason
 
     def _uid_for(self, request: LaunchRequest) -> str:
         if request.model_uid is not None:
@@ -303,16 +281,3 @@ class Controller:
         self._table = RoutingTable(MappingProxyType(routes), listing)
         self._changes.set()
         self._changes = asyncio.Event()
-
-
-def _final(event_type: str, content: str) -> dict[str, Any]:
-    return {
-        "event_id": None,
-        "event_ts": time.time(),
-        "event_type": event_type,
-        "stage": event_type.lower(),
-        "event_content": content,
-        "progress": None,
-        "problem": None,
-        "model": None,
-    }

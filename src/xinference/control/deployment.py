@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from xinference.control import weights
 from xinference.control.describe import describe
 from xinference.control.events import Events
 from xinference.control.routing import Route, Target
-from xinference.engines.base import Engine
+from xinference.engines.base import Engine, Placement
 from xinference.errors import Problem
 from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
@@ -258,7 +259,8 @@ class Deployment:
 
     def _command(self) -> EngineCommand:
         assert self.plan.sizing is not None
-        command = self._engine.command(self.plan, secrets.token_urlsafe(32))
+        placement = Placement(Path(sys.executable))
+        command = self._engine.command(self.plan, secrets.token_urlsafe(32), placement)
         context = {"uid": self.plan.uid, "path": str(self.plan.path), "sizing": asdict(self.plan.sizing)}
         return EngineCommand(**{**vars(command), "context": context})
 

@@ -56,6 +56,10 @@ class Events:
             },
         )
 
+    def clear(self, uid: str) -> None:
+        """Forget what was stored under a uid, before it is used again."""
+        self._store.remove_events(uid)
+
     def kept(self, uid: str) -> list[dict[str, Any]]:
         """The stored events of a deployment, oldest first."""
         return self._store.events(uid)
@@ -91,3 +95,17 @@ class Events:
         for queue in self._followers.get(uid, ()):
             if event["event_type"] != "PROGRESS" or queue.qsize() < QUEUE_LIMIT:
                 queue.put_nowait(event)
+
+
+def final_event(event_type: str, content: str) -> dict[str, Any]:
+    """The last event of something that has ended before it was followed."""
+    return {
+        "event_id": None,
+        "event_ts": time.time(),
+        "event_type": event_type,
+        "stage": event_type.lower(),
+        "event_content": content,
+        "progress": None,
+        "problem": None,
+        "model": None,
+    }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from xinference.catalog.models import ModelSpec
+from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.process.command import EngineCommand
@@ -55,6 +57,16 @@ def _canonical(quantization: str) -> str:
     return f"{lowered[3:]}-bit" if lowered.startswith("int") and lowered[3:].isdigit() else lowered
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where one replica runs."""
+
+    python: Path
+    """Interpreter of its environment."""
+    devices: tuple[int, ...] = ()
+    """Indices of its GPUs; empty: the CPU."""
+
+
 class Engine(Protocol):
     """What one engine is to the rest of the system."""
 
@@ -84,8 +96,12 @@ class Engine(Protocol):
         """The request paths it serves when started by `plan`."""
         ...
 
-    def command(self, plan: LaunchPlan, api_key: str) -> EngineCommand:
-        """What to start; `plan.path` and `plan.sizing` are set."""
+    def environment(self, host: Host) -> EnvironmentSpec | None:
+        """The environment it runs in on this host; None: the server's own."""
+        ...
+
+    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+        """What to start for one replica; `plan.path` and `plan.sizing` are set."""
         ...
 
     def explain(self, log_tail: Sequence[str]) -> str | None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from xinference.catalog.match import near
 from xinference.catalog.models import ModelSpec
-from xinference.engines.base import YES, StaticTable, Support
+from xinference.engines.base import YES, Placement, StaticTable, Support
+from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan
@@ -101,7 +102,10 @@ class LlamaCpp:
             return PATHS | EMBEDDING_PATHS if plan.options.get("embedding") else PATHS
         return TOKENIZER_PATHS | (EMBEDDING_PATHS if model_type == "embedding" else RERANK_PATHS)
 
-    def command(self, plan: LaunchPlan, api_key: str) -> EngineCommand:
+    def environment(self, host: Host) -> EnvironmentSpec | None:
+        return None
+
+    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
         assert plan.path is not None and plan.sizing is not None
         sizing = plan.sizing
         params: dict[str, Any] = {
@@ -133,7 +137,7 @@ class LlamaCpp:
         if template is not None:
             params.setdefault("chat_template", template)
         return EngineCommand(
-            argv=(sys.executable, "-I", str(PROGRAM), "--port", "{port}"),
+            argv=(str(placement.python), "-I", str(PROGRAM), "--port", "{port}"),
             env={
                 "XINFERENCE_LLAMA_PARAMS": json.dumps(params).replace("{port}", "{ port}"),
                 "XINFERENCE_ENGINE_KEY": api_key,

@@ -7,7 +7,8 @@ from typing import Any
 
 from xinference import __version__
 from xinference.catalog.models import ModelSpec
-from xinference.engines.base import StaticTable, Support
+from xinference.engines.base import Placement, StaticTable, Support
+from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan
@@ -35,7 +36,10 @@ class NotYet:
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return frozenset()
 
-    def command(self, plan: LaunchPlan, api_key: str) -> EngineCommand:
+    def environment(self, host: Host) -> EnvironmentSpec | None:
+        return None
+
+    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
         raise Problem("engine_unavailable", 400, f"{self._reason}.")
 
     def explain(self, log_tail: Sequence[str]) -> str | None:

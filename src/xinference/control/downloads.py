@@ -1,0 +1,157 @@
+"""Downloads without a launch: one task for each version, which tells its progress as a launch does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xinference.catalog.match import near
+from xinference.catalog.models import ModelVersion, Source
+from xinference.control.events import Events, final_event
+from xinference.errors import Problem, not_found
+from xinference.hubs.base import Hub
+from xinference.hubs.kept import total_size
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Download:
+    """One job; `settled` is its last event, once there is one."""
+
+    version: ModelVersion
+    source: Source
+    cancelled: threading.Event
+    task: asyncio.Task[None] | None = None
+    settled: dict[str, Any] | None = None
+
+
+class Downloads:
+    """Owns the jobs of this server; how each ended is known until the server ends."""
+
+    def __init__(self, hubs: Mapping[str, Hub], events: Events) -> None:
+        self._hubs = hubs
+        self._events = events
+        self._jobs: dict[str, _Download] = {}
+
+    def begin(self, version: ModelVersion, source: Source, reason: str) -> str:
+        """Start to fetch a version, unless that goes on already; the answer is its version id.
+
+        Raises:
+            Problem: 409 ``download_running``, from another hub; 400 ``hub_unavailable``.
+        """
+        version_id = version.version_id
+        running = self._jobs.get(version_id)
+        if running is not None and running.settled is None:
+            if running.source == source:
+                return version_id
+            raise Problem(
+                "download_running",
+                409,
+                f"{version_id} is being fetched from {running.source.hub}.",
+                hint="Wait for it or cancel it first.",
+            )
+        if source.hub not in self._hubs:
+            raise Problem("hub_unavailable", 400, f"Nothing can be fetched from {source.hub}.")
+        job = _Download(version, source, threading.Event())
+        self._jobs[version_id] = job
+        self._events.clear(_key(version_id))
+        said = f"fetching {version_id} from {source.hub} ({source.model_id}): {reason}"
+        self._events.add(_key(version_id), "INFO", "fetch", said)
+        job.task = asyncio.create_task(self._run(job), name=f"download {version_id}")
+        return version_id
+
+    @property
+    def running(self) -> list[str]:
+        """The versions that are being fetched."""
+        return [version_id for version_id, job in self._jobs.items() if job.settled is None]
+
+    def kept(self, version_id: str) -> list[dict[str, Any]]:
+        """The kept events of a download, oldest first. Raises `Problem` 404."""
+        self._job(version_id)
+        return self._events.kept(_key(version_id))
+
+    def follow(self, version_id: str) -> AsyncIterator[dict[str, Any]]:
+        """The events of a download until it ends: READY, whose ``model`` says where it is, or FAILED.
+
+        Raises:
+            Problem: 404, with the downloads there were.
+        """
+        return self._events.follow(_key(version_id), self._job(version_id).settled)
+
+    async def cancel(self, version_id: str) -> None:
+        """Stop a download; what came stays, and the next one goes on from there.
+
+        Raises:
+            Problem: 404, with the downloads there were.
+        """
+        await _end(self._job(version_id))
+
+    async def close(self) -> None:
+        """Stop them all."""
+        await asyncio.gather(*(_end(job) for job in self._jobs.values()))
+
+    async def _run(self, job: _Download) -> None:
+        try:
+            await self._finish(job, await self._fetch(job))
+        except Problem as problem:
+            self._fail(job, problem.at("fetch"))
+        except Exception as error:
+            # The owner's last line: a defect of ours must end as FAILED, not as a silent dead task.
+            log.exception("download %s", job.version.version_id)
+            self._fail(job, Problem("internal_error", 500, f"A defect in xinference: {error!r}.", stage="fetch"))
+
+    async def _fetch(self, job: _Download) -> Path:
+        loop, key = asyncio.get_running_loop(), _key(job.version.version_id)
+
+        def progress(done: int, total: int | None, file: str) -> None:
+            loop.call_soon_threadsafe(self._events.progress, key, "fetch", file, done, total)
+
+        hub = self._hubs[job.source.hub]
+        return await asyncio.to_thread(hub.fetch, job.version, job.source, progress, job.cancelled)
+
+    async def _finish(self, job: _Download, path: Path) -> None:
+        kept = await asyncio.to_thread(self._hubs[job.source.hub].kept, job.version, job.source)
+        model = {
+            "model_version": job.version.version_id,
+            "path": str(path),
+            "real_path": str(path.resolve()),
+            "size_bytes": total_size(kept),
+            "hub": job.source.hub,
+            "model_id": job.source.model_id,
+        }
+        job.settled = final_event("READY", "fetched") | {"model": model}
+        self._events.add(_key(job.version.version_id), "READY", "ready", "fetched", model=model)
+
+    def _fail(self, job: _Download, problem: Problem) -> None:
+        job.settled = final_event("FAILED", problem.cause) | {"problem": problem.to_dict(), "stage": problem.stage}
+        self._events.add(_key(job.version.version_id), "FAILED", "fetch", problem.cause, problem=problem)
+
+    def _job(self, version_id: str) -> _Download:
+        job = self._jobs.get(version_id)
+        if job is None:
+            close = near(version_id, self._jobs)
+            there = ", ".join(self._jobs) or "none"
+            raise not_found(
+                f"There is no download of {version_id!r}.",
+                hint=f"Did you mean {' or '.join(close)}?" if close else f"Downloads: {there}.",
+                code="download_not_found",
+            )
+        return job
+
+
+def _key(version_id: str) -> str:
+    """Where its events are kept, beside those of deployments."""
+    return f"download:{version_id}"
+
+
+async def _end(job: _Download) -> None:
+    """The thread sees the flag and ends by itself, so the task is awaited, not cancelled."""
+    job.cancelled.set()
+    if job.task is not None:
+        await job.task

@@ -1,0 +1,49 @@
+"""Which hub a version comes from, with what this machine knows and can reach."""
+
+from __future__ import annotations
+
+import asyncio
+import locale
+from collections.abc import Mapping
+
+from xinference.catalog.models import ModelVersion, Source
+from xinference.config import Settings
+from xinference.control import weights
+from xinference.hubs.base import Hub
+from xinference.hubs.choose import choose_hub
+from xinference.hubs.reach import reachable_for
+from xinference.planning.plan import ChooseSource
+
+
+class Sources:
+    """Gathers what the pure choice of a hub needs."""
+
+    def __init__(self, settings: Settings, hubs: Mapping[str, Hub]) -> None:
+        self._settings = settings
+        self._hubs = hubs
+
+    async def chooser(self, version: ModelVersion, asked: str | None) -> ChooseSource:
+        """A choice for the version; hubs are asked whether they answer only if nothing else decides."""
+        reach: Mapping[str, bool] = {}
+        if not asked and not self._settings.model_src:
+            reach = await asyncio.to_thread(reachable_for, version, self._hubs, self._settings)
+        return lambda version, asked: self.choose(version, asked, reach)
+
+    def choose(self, version: ModelVersion, asked: str | None, reach: Mapping[str, bool]) -> tuple[Source, str]:
+        """The source and the reason for it; `reach` is whether each hub answers, as far as it is known.
+
+        Raises:
+            Problem: see `choose_hub`.
+        """
+        cached: dict[str, bool] = {
+            s.hub: weights.cached_path(self._hubs, version, s) is not None for s in version.spec.sources
+        }
+        choice = choose_hub(
+            version,
+            asked=asked,
+            setting=self._settings.model_src or None,
+            cached=cached,
+            reachable=reach,
+            locale=locale.getlocale()[0],
+        )
+        return choice.source, choice.reason
