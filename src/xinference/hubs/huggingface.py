@@ -18,6 +18,7 @@ from xinference.errors import Problem
 from xinference.hubs import refusals
 from xinference.hubs.download import hash_mismatch
 from xinference.hubs.huggingface_cache import DEFAULT_BRANCH, RepositoryCache
+from xinference.hubs.kept import KeptFile
 from xinference.hubs.listing import ListedFile, Listing
 from xinference.hubs.parallel import Report, check
 from xinference.hubs.repository import RepositoryHub
@@ -89,6 +90,12 @@ class HuggingFaceHub(RepositoryHub):
     def _finish(self, model_id: str, listing: Listing, asked: str | None) -> None:
         # Only now: until all files are there, the ref keeps naming a commit that may be whole.
         RepositoryCache(model_id).set_commit(asked, listing.revision)
+
+    def _kept_of(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[KeptFile]:
+        return RepositoryCache(model_id).kept(revision, {file.name: file.sha256 or file.git_sha1 for file in files})
+
+    def _tidy(self, model_id: str) -> None:
+        RepositoryCache(model_id).tidy()
 
     def _fetch_one(
         self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
