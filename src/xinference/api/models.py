@@ -42,10 +42,15 @@ class LaunchBody(BaseModel):
     def request(self) -> LaunchRequest:
         """The same for the controller."""
         fields = self.model_dump(include=set(LaunchBody.model_fields))
-        size = fields["model_size_in_billions"]
-        if isinstance(size, float):
-            fields["model_size_in_billions"] = int(size) if size.is_integer() else str(size)
+        fields["model_size_in_billions"] = whole_size(self.model_size_in_billions)
         return LaunchRequest(**fields, options=dict(self.model_extra or {}))
+
+
+def whole_size(size: float | str | None) -> int | str | None:
+    """Billions of parameters as the registry has them: no float."""
+    if isinstance(size, float):
+        return int(size) if size.is_integer() else str(size)
+    return size
 
 
 def controller_of(request: Request) -> Controller:
@@ -96,7 +101,11 @@ async def events(request: Request, model_uid: str, follow: bool = False) -> list
     controller = controller_of(request)
     if not follow:
         return controller.events(model_uid)
-    stream = controller.follow(model_uid)
+    return event_stream(controller.follow(model_uid))
+
+
+def event_stream(stream: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """Events as server-sent events, for as long as the client listens."""
 
     async def lines() -> AsyncIterator[bytes]:
         async for event in stream:

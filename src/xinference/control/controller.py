@@ -8,23 +8,25 @@ import logging
 import secrets
 import string
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from xinference.catalog.match import near
+from xinference.catalog.match import match, near
 from xinference.catalog.models import LaunchRequest, ModelFamily
 from xinference.catalog.registry import MODEL_NAME, builtin_families
 from xinference.config import Settings
-from xinference.control import weights
+from xinference.control import cache, weights
 from xinference.control.broken import BrokenDeployment
 from xinference.control.deployment import Deployment, Ending, Surroundings
 from xinference.control.describe import listing_entry
-from xinference.control.events import Events
+from xinference.control.downloads import Downloads
+from xinference.control.events import Events, final_event
 from xinference.control.routing import Route, RoutingTable
+from xinference.control.sources import Sources
 from xinference.engines import all_engines
 from xinference.engines.base import Engine
 from xinference.errors import Problem, bad_request, not_found
@@ -33,7 +35,7 @@ from xinference.hubs import all_hubs
 from xinference.hubs.base import Hub
 from xinference.hubs.local import resolve_local
 from xinference.planning.launch_plan import LaunchPlan
-from xinference.planning.plan import Facts, check_request, choose_version, make_plan
+from xinference.planning.plan import ChooseSource, Facts, check_request, choose_version, make_plan, supporting_engine
 from xinference.store.database import DeploymentRow, Store
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class Controller:
         self._store = store
         self._events = Events(store)
         self._hubs: Mapping[str, Hub] = all_hubs(settings)
+        self._sources = Sources(settings, self._hubs)
+        self.downloads = Downloads(self._hubs, self._events)
         self.engines: Mapping[str, Engine] = all_engines()
         self._option_tables: dict[str, Mapping[str, str]] = {}
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
@@ -95,7 +99,7 @@ class Controller:
 
     async def close(self, how: Ending) -> None:
         """End the tasks; ``stop`` ends the engines too, ``detach`` leaves them for the next server."""
-        await asyncio.gather(*(d.end(how) for d in self._deployments.values()))
+        await asyncio.gather(self.downloads.close(), *(d.end(how) for d in self._deployments.values()))
 
     async def _take_up(self, row: DeploymentRow) -> None:
         try:
@@ -198,15 +202,52 @@ class Controller:
 
     def follow(self, uid: str) -> AsyncIterator[dict[str, Any]]:
         """The events of a deployment until it is ready, has failed or is gone."""
-        deployment = self.deployment(uid)
+        return self._follow(self.deployment(uid), uid)
+
+    # -- caches ---------------------------------------------------------------------------------------------
+
+    def cached(self, families: Iterable[ModelFamily] | None = None) -> list[cache.CachedVersion]:
+        """What is in the caches of these families, or of all. Blocks; opens no connection."""
+        return cache.cached_versions(
+            self.families.values() if families is None else families, self._hubs, self._settings
+        )
+
+    async def remove_cached(self, version_id: str) -> int:
+        """Delete a version's files; returns the bytes that this frees. Raises `Problem`, see `cache.remove`."""
+        found = await asyncio.to_thread(self.cached)
+        uses = [*self._uses(), *(cache.Use(f"the download of {v}", v, None) for v in self.downloads.running)]
+        return await asyncio.to_thread(cache.remove, found, version_id, self._hubs, uses)
+
+    async def download(self, request: LaunchRequest) -> str:
+        """Begin to fetch a version without launching it; the answer is its version id, `downloads` knows the rest.
+
+        Raises:
+            Problem: 400 what can't be, 409 ``download_running`` from another hub.
+        """
+        version = match(self.families, request)
+        if request.model_engine is not None:
+            facts = Facts(self.families, self.engines, await asyncio.to_thread(read_host))
+            supporting_engine(facts, version, request.model_engine)
+        choose = await self._sources.chooser(version, request.download_hub)
+        return self.downloads.begin(version, *choose(version, request.download_hub))
+
+    def _uses(self) -> Iterator[cache.Use]:
+        for uid, deployment in self._deployments.items():
+            if isinstance(deployment, Deployment) and deployment.problem is None:
+                plan = deployment.plan
+                yield cache.Use(f"the model {uid}", plan.version.version_id if plan.source else None, plan.path)
+
+    # -- within ---------------------------------------------------------------------------------------------
+
+    async def _follow(self, deployment: Deployment | BrokenDeployment, uid: str) -> AsyncIterator[dict[str, Any]]:
+        # Looked at when the following begins: what ended since it was asked for would never be told.
         settled: dict[str, Any] | None = None
         if deployment.problem is not None:
             settled = final_event("FAILED", deployment.problem.cause) | {"problem": deployment.problem.to_dict()}
         elif deployment.ready:
             settled = final_event("READY", "ready") | {"model": deployment.description}
-        return self._events.follow(uid, settled)
-
-    # -- within ---------------------------------------------------------------------------------------------
+        async for event in self._events.follow(uid, settled):
+            yield event
 
     async def _make_plan(self, request: LaunchRequest, uid: str) -> LaunchPlan:
         facts = await self._facts(request)

@@ -82,7 +82,7 @@ class Downloads:
         Raises:
             Problem: 404, with the downloads there were.
         """
-        return self._events.follow(_key(version_id), self._job(version_id).settled)
+        return self._follow(self._job(version_id))
 
     async def cancel(self, version_id: str) -> None:
         """Stop a download; what came stays, and the next one goes on from there.
@@ -95,6 +95,11 @@ class Downloads:
     async def close(self) -> None:
         """Stop them all."""
         await asyncio.gather(*(_end(job) for job in self._jobs.values()))
+
+    async def _follow(self, job: _Download) -> AsyncIterator[dict[str, Any]]:
+        # Looked at when the following begins: what ended since it was asked for would never be told.
+        async for event in self._events.follow(_key(job.version.version_id), job.settled):
+            yield event
 
     async def _run(self, job: _Download) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import locale
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.config import Settings
@@ -29,7 +30,9 @@ class Sources:
             reach = await asyncio.to_thread(reachable_for, version, self._hubs, self._settings)
         return lambda version, asked: self.choose(version, asked, reach)
 
-    def choose(self, version: ModelVersion, asked: str | None, reach: Mapping[str, bool]) -> tuple[Source, str]:
+    def choose(
+        self, version: ModelVersion, asked: str | None, reach: Mapping[str, bool] = MappingProxyType({})
+    ) -> tuple[Source, str]:
         """The source and the reason for it; `reach` is whether each hub answers, as far as it is known.
 
         Raises:

@@ -64,6 +64,23 @@ def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, 
     )
 
 
+def supporting_engine(facts: Facts, version: ModelVersion, wanted: str) -> Engine:
+    """The engine named `wanted`, which takes such a version, here or elsewhere.
+
+    Raises:
+        Problem: 400 ``engine_not_found`` or ``engine_unsupported``.
+    """
+    engine = _engine(facts.engines, wanted)
+    supported = engine.table.supports(version.spec, version.quantization)
+    if not supported:
+        raise bad_request(
+            f"{_named(version)} can't run on {engine.table.engine}: {supported.reason}.",
+            hint=_engines_that_can(facts, version),
+            code="engine_unsupported",
+        )
+    return engine
+
+
 def make_plan(
     facts: Facts,
     request: LaunchRequest,

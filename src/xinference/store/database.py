@@ -155,6 +155,10 @@ class Store:
         )
         return [_event(r) for r in rows]
 
+    def remove_events(self, uid: str) -> None:
+        with self._write() as db:
+            db.execute("DELETE FROM events WHERE uid = ?", (uid,))
+
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         try:

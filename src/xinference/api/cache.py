@@ -1,0 +1,91 @@
+"""What is in the caches, and downloads without a launch."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from xinference.api.errors import ERROR_RESPONSES
+from xinference.api.models import controller_of, event_stream, whole_size
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest
+from xinference.control import cache
+
+router = APIRouter(prefix="/v1/cache/models", responses=ERROR_RESPONSES)
+
+
+class DownloadBody(BaseModel):
+    """What to fetch: the fields of a launch that name a version."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_name: str = Field(min_length=1)
+    model_type: str = "LLM"
+    model_engine: str | None = None
+    model_size_in_billions: int | float | str | None = None
+    model_format: str | None = None
+    quantization: str | None = None
+    download_hub: str | None = None
+
+    def request(self) -> LaunchRequest:
+        """The same for the controller."""
+        fields = self.model_dump()
+        return LaunchRequest(**fields | {"model_size_in_billions": whole_size(self.model_size_in_billions)})
+
+
+@router.get("")
+async def cached(
+    request: Request, model_name: str | None = None, worker_ip: str | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """What is here, wholly or partly: one entry for each version and hub."""
+    controller = controller_of(request)
+    families = list(controller.families.values())
+    if model_name:
+        families = [match(controller.families, LaunchRequest(model_name=model_name)).family]
+    return {"list": await asyncio.to_thread(lambda: [each.to_dict() for each in controller.cached(families)])}
+
+
+@router.get("/files")
+async def files(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
+    """What a removal would delete, and which other versions use the same files."""
+    found = await asyncio.to_thread(controller_of(request).cached)
+    entries = cache.find(found, model_version)
+    kept = [file for entry in entries for file in entry.files]
+    return {
+        "model_version": model_version,
+        "worker_ip": None,
+        "paths": [str(file.path) for file in kept],
+        "files": [{"path": str(file.path), "size_bytes": 0 if file.shared else file.size} for file in kept],
+        "shared_with": cache.sharing(found, entries),
+    }
+
+
+@router.delete("")
+async def remove(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
+    """Delete a version's files, unless something uses them."""
+    return {"result": True, "freed_bytes": await controller_of(request).remove_cached(model_version)}
+
+
+@router.post("")
+async def download(request: Request, body: DownloadBody) -> dict[str, str]:
+    """Fetch a version without launching it; answers at once, its events tell the rest."""
+    return {"model_version": await controller_of(request).download(body.request())}
+
+
+@router.get("/{model_version}/events", response_model=None)
+async def events(
+    request: Request, model_version: str, follow: bool = False
+) -> list[dict[str, Any]] | StreamingResponse:
+    """What happened in a download; with `follow` as server-sent events until it has ended."""
+    downloads = controller_of(request).downloads
+    return event_stream(downloads.follow(model_version)) if follow else downloads.kept(model_version)
+
+
+@router.delete("/{model_version}/download")
+async def cancel(request: Request, model_version: str) -> None:
+    """Stop a download; what came is kept, and the next one goes on from there."""
+    await controller_of(request).downloads.cancel(model_version)
