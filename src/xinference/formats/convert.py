@@ -67,6 +67,7 @@ def convert_ggml(
     cancelled: threading.Event | None = None,
     *,
     keep_existing: bool = False,
+    durable: bool = True,
 ) -> Path:
     """Write the ggmlv3 file `source` as GGUF to `target`, which is replaced, and only by a whole file.
 
@@ -79,6 +80,7 @@ def convert_ggml(
         progress: told of every 16 MiB.
         cancelled: set from another thread, it ends the conversion soon.
         keep_existing: a `target` that is there, perhaps since the turn before, is taken as it is.
+        durable: wait until the disk has it all, so that it outlasts a power cut too.
 
     Returns:
         `target`.
@@ -92,10 +94,9 @@ def convert_ggml(
         header = read_open_ggml(file, source, size)
         if target.exists() and target.samefile(source):
             raise bad_request(f"{target} is the file to be converted.", hint="Give another name for the result.")
-        with whole_file(target, cancelled) as out:
-            if keep_existing and target.exists():
-                return target
-            _write(file, header, out, target, facts, progress, cancelled)
+        with whole_file(target, cancelled, keep_existing=keep_existing, durable=durable) as out:
+            if out is not None:
+                _write(file, header, out, target, facts, progress, cancelled)
     return target
 
 

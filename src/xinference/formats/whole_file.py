@@ -21,11 +21,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def whole_file(target: Path, cancelled: threading.Event) -> Iterator[BinaryIO]:
+def whole_file(
+    target: Path, cancelled: threading.Event, *, keep_existing: bool = False, durable: bool = True
+) -> Iterator[BinaryIO | None]:
     """An empty file, open for writing, that becomes `target` when the block ends well.
 
     It lies beside `target` under a name of its own, locked: writers of one target take turns, and what a
-    killed one left is overwritten by the next.
+    killed one left is overwritten by the next. With `keep_existing`, it is None if `target` is there when the turn
+    comes. Not `durable`, it may be lost or full of holes after a power cut.
 
     Raises:
         Problem: ``cancelled`` while waiting, 507 ``disk_full``, or 500 ``cannot_write``; nothing is left behind.
@@ -35,16 +38,21 @@ def whole_file(target: Path, cancelled: threading.Event) -> Iterator[BinaryIO]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(partial, cancelled, target) as file:
             try:
-                file.truncate(0)
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                partial.replace(target)
+                if keep_existing and target.exists():
+                    yield None
+                    partial.unlink()
+                else:
+                    yield file
+                    file.flush()
+                    if durable:
+                        os.fsync(file.fileno())
+                    partial.replace(target)
             except BaseException:
                 # Only here: once it is renamed, the name may be the next writer's already.
                 partial.unlink(missing_ok=True)
                 raise
-        _sync_folder(target.parent)
+        if durable:
+            _sync_folder(target.parent)
     except OSError as error:
         if error.errno in _FULL:
             raise _disk_full(f"The disk of {target.parent} became full while {target.name} was written.") from error
@@ -87,6 +95,8 @@ def _locked(partial: Path, cancelled: threading.Event, target: Path) -> Iterator
             # Its last holder may have renamed or deleted it in the meantime: then it is another file's lock.
             if _is_at(file, partial):
                 with partial.open("r+b") as writable:  # copy_file_range refuses a file opened for appending
+                    if os.fstat(writable.fileno()).st_size:  # ext4 writes a file back at once that was cut to nothing
+                        writable.truncate(0)
                     yield writable
                 return
 
