@@ -1,0 +1,128 @@
+"""Speed and memory of the ggmlv3 to GGUF conversion beside `cp` of the same file, in one run.
+
+    python benchmarks/convert.py [--gigabytes 4] [--rounds 3] [--folder DIR]
+
+A synthetic file is written first. In each round `cp`, `cp` with its copy brought to the disk (`sync FILE`), and the
+conversion with and without that follow each other, in changing order; the medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+N_VOCAB, N_EMBD, N_HEAD, N_FF = 32_000, 4096, 32, 11_008
+Q4_0, BLOCK, BLOCK_BYTES = 2, 32, 18
+LAYER_SHAPES = {
+    "attention.wq": (N_EMBD, N_EMBD),
+    "attention.wk": (N_EMBD, N_EMBD),
+    "attention.wv": (N_EMBD, N_EMBD),
+    "attention.wo": (N_EMBD, N_EMBD),
+    "attention_norm": (N_EMBD,),
+    "feed_forward.w1": (N_EMBD, N_FF),
+    "feed_forward.w2": (N_FF, N_EMBD),
+    "feed_forward.w3": (N_EMBD, N_FF),
+    "ffn_norm": (N_EMBD,),
+}
+OUTER_SHAPES = {"tok_embeddings": (N_EMBD, N_VOCAB), "norm": (N_EMBD,), "output": (N_EMBD, N_VOCAB)}
+CONVERT = """
+import sys
+from pathlib import Path
+from xinference.formats.convert import convert_ggml
+from xinference.formats.llama_facts import LlamaFacts
+facts = LlamaFacts("synthetic", 4096, 1e-5)
+convert_ggml(Path(sys.argv[1]), Path(sys.argv[2]), facts, durable=sys.argv[3] == "convert")
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+"""
+
+
+def tensor_bytes(shape: tuple[int, ...]) -> int:
+    return 4 * shape[0] if len(shape) == 1 else shape[0] * shape[1] // BLOCK * BLOCK_BYTES
+
+
+def write_synthetic(path: Path, size: int) -> None:
+    """A 7B-like q4_0 file with as many layers as make about `size` bytes."""
+    outer, layer = (sum(map(tensor_bytes, shapes.values())) for shapes in (OUTER_SHAPES, LAYER_SHAPES))
+    n_layers = max(1, round((size - outer) / layer))
+    shapes = dict(OUTER_SHAPES)
+    for index in range(n_layers):
+        shapes.update({f"layers.{index}.{name}": shape for name, shape in LAYER_SHAPES.items()})
+    noise = os.urandom(1 << 20)
+    with path.open("wb") as file:
+        file.write(b"tjgg" + struct.pack("<8I", 3, N_VOCAB, N_EMBD, 256, N_HEAD, n_layers, N_EMBD // N_HEAD, Q4_0))
+        for token in range(N_VOCAB):
+            text = b" piece%d" % token
+            file.write(struct.pack("<I", len(text)) + text + struct.pack("<f", -token))
+        for name, shape in shapes.items():
+            raw = f"{name}.weight".encode()
+            kind = 0 if len(shape) == 1 else Q4_0
+            file.write(struct.pack(f"<{3 + len(shape)}I", len(shape), len(raw), kind, *shape) + raw)
+            file.write(bytes(-file.tell() % 32))
+            left = tensor_bytes(shape)
+            while left:
+                left -= file.write(noise[: min(left, len(noise))])
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def timed(kind: str, source: Path, target: Path) -> tuple[float, int]:
+    """Seconds, and for the conversion its peak resident memory in bytes. The target is removed afterwards."""
+    os.sync()
+    start = time.perf_counter()
+    if kind.startswith("convert"):
+        command = [sys.executable, "-c", CONVERT, str(source), str(target), kind]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    else:
+        output = "0"
+        subprocess.run(["cp", str(source), str(target)], check=True)
+        if kind == "cp + sync":
+            subprocess.run(["sync", str(target)], check=True)
+    seconds = time.perf_counter() - start
+    target.unlink()
+    return seconds, int(output) * 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the files are written; default: the temporary folder")
+    arguments = parser.parse_args()
+    kinds = ["cp", "convert, no sync", "cp + sync", "convert"]
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    peak = 0
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        source = Path(folder) / "synthetic.ggmlv3.q4_0.bin"
+        write_synthetic(source, int(arguments.gigabytes * 1e9))
+        size = source.stat().st_size
+        for number in range(arguments.rounds):
+            turn = number % len(kinds)
+            for kind in kinds[turn:] + kinds[:turn]:
+                taken, memory = timed(kind, source, Path(folder) / "copy")
+                seconds[kind].append(taken)
+                peak = max(peak, memory)
+    report(size, seconds, peak)
+    return 0
+
+
+def report(size: int, seconds: dict[str, list[float]], peak: int) -> None:
+    print(f"{size / 1e9:.2f} GB, {len(seconds['cp'])} rounds, medians")
+    median = {kind: statistics.median(times) for kind, times in seconds.items()}
+    for kind, value in median.items():
+        low, high = min(seconds[kind]), max(seconds[kind])
+        print(f"  {kind:18} {value:7.2f} s {size / value / 1e6:8.0f} MB/s   ({low:.2f}–{high:.2f} s)")
+    for ours, theirs in (("convert, no sync", "cp"), ("convert", "cp + sync"), ("convert", "cp")):
+        print(f"  {ours} / {theirs}: {median[theirs] / median[ours]:.2f} x the speed")
+    print(f"  peak memory of the converting process: {peak / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
