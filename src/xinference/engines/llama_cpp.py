@@ -141,8 +141,6 @@ class LlamaCpp:
             env={
                 "XINFERENCE_LLAMA_PARAMS": json.dumps(params).replace("{port}", "{ port}"),
                 "XINFERENCE_ENGINE_KEY": api_key,
-                # Huge pages for the cache: a 760 MiB one is ready in 0.3 s rather than up to 3 s.
-                "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
                 # Otherwise a failed assertion is buried under a debugger's backtrace.
                 "GGML_NO_BACKTRACE": "1",
             },

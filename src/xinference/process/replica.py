@@ -337,7 +337,7 @@ class Replica:
                 while (seen := await look(self._endpoint, session)) is not Look.HEALTHY:
                     self._answered |= seen is Look.LOADING
                     await asyncio.sleep(pause)
-                    pause = min(pause * 1.1, 0.5)
+                    pause = min(pause * 1.03, 0.5)
                 self._inbox.put_nowait(_Told.HEALTHY)
                 return
         self._inbox.put_nowait(_Told.TIMED_OUT)
