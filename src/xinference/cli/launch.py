@@ -91,7 +91,7 @@ def _wait(client: Client, uid: str, as_json: bool) -> None:
     try:
         model = follow_launch(client, uid)
     except KeyboardInterrupt:
-        if _wants_to_cancel():
+        if wants_to_cancel("Cancel the launch?"):
             client.terminate_model(uid)
             note(f"The launch of {uid} was cancelled.")
             raise SystemExit(INTERRUPTED) from None
@@ -103,12 +103,12 @@ def _wait(client: Client, uid: str, as_json: bool) -> None:
     print_json(description) if as_json else click.echo(uid)
 
 
-def _wants_to_cancel() -> bool:
+def wants_to_cancel(question: str) -> bool:
     """Whoever can be asked is asked; a script's interrupt means what it says."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
     note("")
-    return click.confirm("Cancel the launch?", default=False, err=True)
+    return click.confirm(question, default=False, err=True)
 
 
 def _leave(uid: str, as_json: bool) -> None:

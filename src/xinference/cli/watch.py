@@ -1,9 +1,10 @@
-"""Following a launch: a line a stage, a progress bar where bytes move."""
+"""Following a launch or a download: a line a stage, a progress bar where bytes move."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from xinference.cli.output import clean, note, size
@@ -24,10 +25,24 @@ def follow_launch(client: Client, uid: str) -> Json | None:
     Raises:
         Problem: the launch failed or was cancelled, or the server died.
     """
-    display = TerminalDisplay() if sys.stderr.isatty() else LineDisplay()
+    return show_events(client.follow_events(uid), uid)
+
+
+def follow_download(client: Client, model_version: str) -> Json | None:
+    """Show a download on stderr until it is complete; where it is, and how large.
+
+    Raises:
+        Problem: it failed or was cancelled, or the server died.
+    """
+    return show_events(client.follow_download(model_version), model_version)
+
+
+def show_events(events: Iterable[Json], uid: str) -> Json | None:
+    """Show events on stderr up to the last one; the ``model`` of a READY."""
+    display = new_display()
     stages = Stages(display)
     try:
-        for event in client.follow_events(uid):
+        for event in events:
             match event.get("event_type"):
                 case "READY":
                     stages.end()
@@ -51,6 +66,11 @@ def _failure(uid: str, event: Json) -> Problem:
     else:
         problem = Problem("launch_failed", 500, event.get("event_content") or f"{uid} could not be launched.")
     return problem.at(stage) if stage else problem
+
+
+def new_display() -> LineDisplay:
+    """What fits where stderr goes."""
+    return TerminalDisplay() if sys.stderr.isatty() else LineDisplay()
 
 
 class LineDisplay:

@@ -71,12 +71,29 @@ def as_data(body: bytes) -> list[Json]:
     return data
 
 
+def as_list(body: bytes) -> list[Json]:
+    """The ``list`` of an answer that wraps one."""
+    found = as_object(body).get("list")
+    if not isinstance(found, list):
+        raise UnexpectedAnswer("no list")
+    return found
+
+
 def as_model_uid(body: bytes) -> str:
     """The ``model_uid`` of a launch's answer."""
-    uid = as_object(body).get("model_uid")
-    if not isinstance(uid, str):
-        raise UnexpectedAnswer("no model_uid")
-    return uid
+    return _as_name(body, "model_uid")
+
+
+def as_model_version(body: bytes) -> str:
+    """The ``model_version`` of a download's answer."""
+    return _as_name(body, "model_version")
+
+
+def _as_name(body: bytes, key: str) -> str:
+    name = as_object(body).get(key)
+    if not isinstance(name, str):
+        raise UnexpectedAnswer(f"no {key}")
+    return name
 
 
 def as_text(body: bytes) -> str:

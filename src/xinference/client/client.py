@@ -151,6 +151,31 @@ class Client:
         """One model family."""
         return self._call(requests.registration(model_type, model_name))
 
+    def list_cached_models(self, model_name: str | None = None) -> list[Json]:
+        """What is in the caches of the server's machine: path, size in bytes, and whether it is complete."""
+        return self._call(requests.list_cached_models(model_name))
+
+    def list_deletable_models(self, model_version: str) -> Json:
+        """What `confirm_and_remove_model` would delete: ``files``, and the versions they are ``shared_with``."""
+        return self._call(requests.list_deletable_models(model_version))
+
+    def confirm_and_remove_model(self, model_version: str) -> Json:
+        """Delete what is cached of a version, such as ``llama-2-chat--7B--ggufv2--Q4_K_M``: ``freed_bytes``."""
+        return self._call(requests.remove_cached_model(model_version))
+
+    def download_model(self, /, model_name: str, **named: Any) -> str:
+        """Begin to fetch a version, named as for `launch_model`, and return its version id at once."""
+        given = {name: value for name, value in named.items() if value is not None}
+        return self._call(requests.download_model({"model_name": model_name, **given}))
+
+    def follow_download(self, model_version: str) -> Generator[Json, None, None]:
+        """The events of a download as they happen, up to and with READY (``model`` has the path) or FAILED."""
+        return self._stream(requests.follow_download(model_version))
+
+    def cancel_download(self, model_version: str) -> None:
+        """Stop a download; what came is kept for the next one."""
+        self._call(requests.cancel_download(model_version))
+
     def chat(self, model_uid: str, messages: Sequence[Json], **config: Any) -> Json:
         """One chat completion; `config` are fields of OpenAI's request."""
         return self._call(requests.chat(model_uid, messages, config))

@@ -14,6 +14,7 @@ from xinference.client import answers
 from xinference.client.answers import Decoder, Json
 
 T = TypeVar("T")
+_CACHE = "/v1/cache/models"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,34 @@ def registrations(model_type: str) -> Request[list[Json]]:
 def registration(model_type: str, model_name: str) -> Request[Json]:
     path = f"/v1/model_registrations/{quote(model_type, safe='')}/{quote(model_name, safe='')}"
     return Request(path=path, read=answers.as_object)
+
+
+def list_cached_models(model_name: str | None) -> Request[list[Json]]:
+    query = {"model_name": model_name} if model_name else {}
+    return Request(path=_CACHE, query=query, read=answers.as_list)
+
+
+def list_deletable_models(model_version: str) -> Request[Json]:
+    return Request(path=f"{_CACHE}/files", query={"model_version": model_version}, read=answers.as_object)
+
+
+def remove_cached_model(model_version: str) -> Request[Json]:
+    query = {"model_version": model_version}
+    return Request(method="DELETE", path=_CACHE, query=query, read=answers.as_object, patient=True)
+
+
+def download_model(body: Json) -> Request[str]:
+    return Request(method="POST", path=_CACHE, body=body, read=answers.as_model_version)
+
+
+def follow_download(model_version: str) -> StreamRequest[Json]:
+    path = f"{_CACHE}/{quote(model_version, safe='')}/events"
+    return StreamRequest(path=path, query={"follow": "true"}, decoder=answers.LaunchEvents)
+
+
+def cancel_download(model_version: str) -> Request[None]:
+    path = f"{_CACHE}/{quote(model_version, safe='')}/download"
+    return Request(method="DELETE", path=path, read=answers.as_nothing)
 
 
 def stop_cluster() -> Request[Json]:

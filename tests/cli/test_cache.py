@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+
+from tests.cli.canned import Answer, Canned, events, problem
+from tests.cli.conftest import Run, wait_for
+
+CACHE = "/v1/cache/models"
+VERSION = "tiny--7B--ggufv2--Q4_0"
+MODEL = {"path": "/cache/tiny.gguf", "size_bytes": 2048, "hub": "modelscope"}
+READY = {"event_type": "READY", "stage": "ready", "event_ts": 9.0, "model": MODEL}
+ENTRY = {
+    "model_name": "tiny",
+    "model_format": "ggufv2",
+    "model_size_in_billions": 7,
+    "quantization": "Q4_0",
+    "hub": "huggingface",
+    "size_bytes": 2048,
+    "complete": False,
+    "path": "/cache/tiny.gguf",
+}
+
+
+def deletable(canned: Canned, shared: list[str]) -> None:
+    path = "/cache/tiny.gguf"
+    answer = {"paths": [path], "files": [{"path": path, "size_bytes": 2048}], "shared_with": shared}
+    canned.answers["GET", f"{CACHE}/files"] = Answer(answer)
+    canned.answers["DELETE", CACHE] = Answer({"result": True, "freed_bytes": 2048})
+
+
+def test_a_download_prints_where_it_is(canned: Canned, run: Run) -> None:
+    canned.answers["POST", CACHE] = Answer({"model_version": VERSION})
+    canned.answers["GET", f"{CACHE}/{VERSION}/events"] = events(READY)
+    result = run("download", "-n", "tiny", "-s", "7", "-f", "ggufv2", "-q", "Q4_0", "--download_hub", "modelscope")
+    assert (result.exit_code, result.stdout) == (0, "/cache/tiny.gguf\n")
+    assert f"{VERSION}: 2.0 KiB from modelscope" in result.stderr
+    (asked,) = canned.asked_for("POST", CACHE)
+    assert asked.body == {
+        "model_name": "tiny",
+        "model_size_in_billions": 7,
+        "model_format": "ggufv2",
+        "quantization": "Q4_0",
+        "download_hub": "modelscope",
+    }
+    canned.answers["GET", f"{CACHE}/{VERSION}/events"] = events(READY)
+    assert json.loads(run("download", "-n", "tiny", "--json").stdout) == MODEL
+
+
+def test_a_download_that_fails_exits_with_1(canned: Canned, run: Run) -> None:
+    canned.answers["POST", CACHE] = Answer({"model_version": VERSION})
+    failed = {"code": "disk_full", "status": 507, "cause": "The disk is full.", "hint": "Free some space."}
+    canned.answers["GET", f"{CACHE}/{VERSION}/events"] = events(
+        {"event_type": "FAILED", "stage": "fetch", "problem": failed}
+    )
+    result = run("download", "-n", "tiny")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "The disk is full." in result.stderr and "Free some space." in result.stderr
+
+
+def test_an_interrupt_cancels_a_download(canned: Canned, piped: Callable[..., subprocess.Popen[str]]) -> None:
+    go_on = threading.Event()
+    canned.answers["POST", CACHE] = Answer({"model_version": VERSION})
+    canned.answers["DELETE", f"{CACHE}/{VERSION}/download"] = Answer(None)
+    first = {"event_type": "WARNING", "stage": "fetch", "event_content": "slow hub"}
+    canned.answers["GET", f"{CACHE}/{VERSION}/events"] = events(first, then=lambda: go_on.wait(30))
+    process = piped("download", "-n", "tiny")
+    wait_for(lambda: canned.asked_for("GET", f"{CACHE}/{VERSION}/events"))
+    assert process.stderr is not None
+    while "slow hub" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert canned.asked_for("DELETE", f"{CACHE}/{VERSION}/download")
+    go_on.set()
+
+
+def test_the_cache_is_a_table(canned: Canned, run: Run) -> None:
+    canned.answers["GET", CACHE] = Answer({"list": [ENTRY]})
+    header, _, row = run("cached", "--model_name", "tiny").stdout.splitlines()
+    assert header.split("  ")[0] == "Name"
+    assert row.split() == ["tiny", "ggufv2", "7", "Q4_0", "huggingface", "2.0", "KiB", "no", "/cache/tiny.gguf"]
+    assert canned.asked_for("GET", CACHE)[0].query == "model_name=tiny"
+    assert json.loads(run("cached", "--model-name", "tiny", "--json").stdout) == [ENTRY]
+
+
+def test_an_empty_cache_is_said_to_be_so(canned: Canned, run: Run) -> None:
+    canned.answers["GET", CACHE] = Answer({"list": []})
+    assert run("cached").stdout == "There are no cache files.\n"
+
+
+def test_a_removal_lists_the_files_and_asks(canned: Canned, run: Run) -> None:
+    deletable(canned, ["tiny--7B--ggufv2--Q8_0"])
+    result = run("remove-cache", "-n", VERSION, stdin="n\n")
+    assert result.exit_code == 0 and "Nothing was deleted." in result.stderr
+    assert "/cache/tiny.gguf (2.0 KiB)" in result.stderr and "tiny--7B--ggufv2--Q8_0" in result.stderr
+    assert "Do you want to proceed with the deletion?" in result.stderr
+    assert not canned.asked_for("DELETE", CACHE)
+    result = run("remove-cache", "--model_version", VERSION, stdin="y\n")
+    assert "2.0 KiB are free again" in result.stderr
+    assert canned.asked_for("DELETE", CACHE)[0].query == f"model_version={VERSION}"
+
+
+def test_a_checked_removal_does_not_ask(canned: Canned, run: Run) -> None:
+    deletable(canned, [])
+    result = run("remove-cache", "--model-version", VERSION, "--check", "--json")
+    assert json.loads(result.stdout) == {"result": True, "freed_bytes": 2048, "paths": ["/cache/tiny.gguf"]}
+
+
+def test_a_version_that_is_not_there_exits_with_1(canned: Canned, run: Run) -> None:
+    canned.answers["GET", f"{CACHE}/files"] = problem(404, "not_cached", "tiny is not in the cache.", hint="Look.")
+    result = run("remove-cache", "-n", "tiny")
+    assert result.exit_code == 1 and "tiny is not in the cache." in result.stderr
