@@ -122,6 +122,36 @@ class RepositoryHub(ABC):
             cause = f"{error.filename or where} cannot be written: {error.strerror or error}."
             raise Problem("download_failed", 500, cause, hint="Check the folder's owner and permissions.") from error
 
+    def listing(self, model_id: str, revision: str | None = None) -> Listing:
+        """Everything that a repository has, whether a family names it or not; the hub is asked.
+
+        Raises:
+            Problem: ``bad_source``, ``offline``, ``repo_not_found``, ``gated_model``, ``hub_unreachable``.
+        """
+        check_source(Source(hub=self.name, model_id=model_id, revision=revision))
+        if why := self.offline_because():
+            raise refusals.offline(self.words, model_id, why)
+        return self._list(model_id, revision)
+
+    def small_file(self, model_id: str, listing: Listing, name: str, most: int) -> bytes | None:
+        """A file of a listing, brought into the cache; None if it is not in there or has more than `most` bytes.
+
+        Raises:
+            Problem: as `Hub.fetch`.
+        """
+        file = next((each for each in listing.files if each.name == name and each.size <= most), None)
+        if file is None:
+            return None
+        stop = threading.Event()
+        fetch_all(
+            [file],
+            lambda file, report, stop: self._fetch_one(model_id, listing, file, report, stop),
+            lambda done, total, name: None,
+            stop,
+            f"{name} of {model_id}",
+        )
+        return (self._folder(model_id, listing.revision) / name).read_bytes()
+
     def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
         """See `Hub.kept`."""
         check_source(source)

@@ -1,0 +1,82 @@
+"""A ggmlv3 file to GGUF by hand: what the file does not say comes from a family or from the user."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest
+from xinference.catalog.registry import builtin_families
+from xinference.errors import Problem, bad_request
+from xinference.formats.convert import convert_ggml
+from xinference.formats.ggml import read_ggml
+from xinference.formats.llama_facts import LlamaFacts, disagreements, facts_for
+
+Progress = Callable[[int, int | None, str], None]
+
+
+def convert(
+    source: Path,
+    target: Path,
+    progress: Progress,
+    *,
+    model_name: str | None = None,
+    size: int | str | None = None,
+    rms_norm_eps: float | None = None,
+    context_length: int | None = None,
+    force: bool = False,
+) -> tuple[str, ...]:
+    """Convert `source` to `target`; the answer is what is to be said about it.
+
+    Args:
+        model_name: a family that has ggmlv3 specs; what else is given wins over what it says.
+        size: billions of parameters; needed where the family has several.
+        context_length: tokens.
+        force: replace a `target` that exists.
+
+    Raises:
+        Problem: 409 ``exists``; 400 ``ggml_facts_missing``, ``model_not_found`` or ``bad_weight_file``; and as
+            `convert_ggml`.
+    """
+    if target.exists() and not force:
+        raise Problem("exists", 409, f"{target} exists already.", hint="Name another file, or replace it with --force.")
+    header = read_ggml(source)
+    facts = _facts(source, model_name, size, rms_norm_eps, context_length)
+    convert_ggml(source, target, facts, progress, threading.Event())
+    template = "with" if facts.chat_template else "without"
+    return (
+        f"context {facts.context_length}, RMS epsilon {facts.rms_norm_eps:g}, {template} a chat template",
+        *(disagreements(header, facts) if model_name else ()),
+    )
+
+
+def _facts(
+    source: Path, model_name: str | None, size: int | str | None, rms_norm_eps: float | None, context: int | None
+) -> LlamaFacts:
+    if model_name is not None:
+        facts = _of_family(model_name, size)
+        eps = facts.rms_norm_eps if rms_norm_eps is None else rms_norm_eps
+        return replace(facts, rms_norm_eps=eps, context_length=context or facts.context_length)
+    if rms_norm_eps is None or context is None:
+        raise bad_request(
+            f"{source} does not say the model's RMS epsilon, its context length and its chat template.",
+            hint="Name the model, such as --model-name llama-2-chat --size-in-billions 7, or give both "
+            "--rms-norm-eps (1e-5 for Llama 2, 1e-6 for the first LLaMA) and --context-length.",
+            code="ggml_facts_missing",
+        )
+    return LlamaFacts(name=source.stem, context_length=context, rms_norm_eps=rms_norm_eps)
+
+
+def _of_family(model_name: str, size: int | str | None) -> LlamaFacts:
+    request = LaunchRequest(model_name=model_name, model_size_in_billions=size, model_format="ggmlv3")
+    version = match(builtin_families(), request)
+    sizes = [str(s.model_size_in_billions) for s in version.family.model_specs if s.model_format == "ggmlv3"]
+    if size is None and len(sizes) > 1:
+        raise bad_request(
+            f"{version.family.model_name} has several sizes: {', '.join(sizes)}.",
+            hint="Say which one with --size-in-billions.",
+        )
+    return facts_for(version)

@@ -1,0 +1,120 @@
+"""What a model's ``config.json`` says (the format of Hugging Face's transformers): counts and quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from xinference.formats.cursor import bad_weight_file
+
+#: Largest one that is read, in bytes.
+MAX_CONFIG = 16 << 20
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Numbers that the file does not give are None."""
+
+    architecture: str
+    """Class name, such as ``LlamaForCausalLM``."""
+    n_layers: int | None
+    n_heads: int | None
+    n_kv_heads: int | None
+    head_dim: int | None
+    context_length: int | None
+    """Tokens."""
+    embedding_length: int | None
+    vocab_size: int | None
+    model_format: Literal["pytorch", "gptq", "awq"]
+    quantization: str
+    """As in launches: ``none``, ``4-bit``, ``Int4``; or the name of a method that no launch names."""
+    dtype: str | None
+    """Type of the weights, such as ``bfloat16``."""
+    latent_dim: int | None = None
+    """Elements that a layer keeps of a token, all heads together, where attention is latent (DeepSeek's MLA)."""
+
+    def kv_bytes_per_token(self, type_bytes: int = 2) -> int | None:
+        """Bytes of KV cache for one token, `type_bytes` (2: f16) each element."""
+        if self.n_layers and self.latent_dim:
+            return self.n_layers * self.latent_dim * type_bytes
+        if not (self.n_layers and self.n_kv_heads and self.head_dim):
+            return None
+        return self.n_layers * self.n_kv_heads * 2 * self.head_dim * type_bytes
+
+
+def read_config(data: bytes, path: Path) -> ModelConfig:
+    """Read a ``config.json``; `path` is its name in problems.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``: no JSON object, or a number that is none.
+    """
+    try:
+        whole = msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_weight_file(path, f"is no JSON object ({error})", "Fetch it again.") from None
+    # A model that also sees or hears keeps the numbers of its language model one level down.
+    inner = whole.get("text_config")
+    fields = whole | inner if isinstance(inner, dict) else whole
+    counts = _Counts(fields, path)
+    heads = counts.first("num_attention_heads", "n_head", "num_heads")
+    width = counts.first("hidden_size", "n_embd", "d_model")
+    latent, rope = counts.first("kv_lora_rank"), counts.first("qk_rope_head_dim")
+    model_format, quantization = _quantization(whole, fields)
+    return ModelConfig(
+        architecture=_architecture(whole),
+        n_layers=counts.first("num_hidden_layers", "n_layer", "num_layers"),
+        n_heads=heads,
+        n_kv_heads=counts.first("num_key_value_heads", "num_kv_heads", "multi_query_group_num") or heads,
+        head_dim=counts.first("head_dim") or (width // heads if width and heads else None),
+        context_length=counts.first("max_position_embeddings", "n_positions", "n_ctx", "seq_length"),
+        embedding_length=width,
+        vocab_size=counts.first("vocab_size"),
+        model_format=model_format,
+        quantization=quantization,
+        dtype=next((str(d) for d in (fields.get("torch_dtype"), fields.get("dtype")) if d), None),
+        latent_dim=latent + (rope or 0) if latent else None,
+    )
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    names = config.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    return str(config.get("model_type") or "unknown")
+
+
+def _quantization(*configs: Mapping[str, Any]) -> tuple[Literal["pytorch", "gptq", "awq"], str]:
+    """Format and quantization, in the words of launches where they have one."""
+    found = next((c["quantization_config"] for c in configs if isinstance(c.get("quantization_config"), dict)), None)
+    if found is None:
+        return "pytorch", "none"
+    method, bits = str(found.get("quant_method") or "unknown").lower(), found.get("bits")
+    if method == "gptq":
+        return "gptq", f"Int{bits}"
+    if method == "awq":
+        return "awq", f"Int{bits}"
+    if method == "bitsandbytes" or "load_in_4bit" in found:
+        return "pytorch", "4-bit" if found.get("load_in_4bit") else "8-bit"
+    return "pytorch", method
+
+
+class _Counts:
+    """Fields that should be counts; each is known under several names."""
+
+    def __init__(self, fields: Mapping[str, Any], path: Path) -> None:
+        self._fields = fields
+        self._path = path
+
+    def first(self, *names: str) -> int | None:
+        for name in names:
+            value = self._fields.get(name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
+                raise bad_weight_file(self._path, f"has the {name} {value!r:.80}, which is no count", "Fetch it again.")
+            return value
+        return None

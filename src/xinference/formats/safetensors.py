@@ -1,0 +1,130 @@
+"""Read the header of a safetensors file: its tensors' names, types, shapes and places.
+
+Format: https://huggingface.co/docs/safetensors#format: 8 bytes of length, that much JSON, then the tensors' bytes.
+Weights are never touched, and nothing in the header is trusted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+from xinference.errors import Problem
+from xinference.formats.cursor import bad_weight_file
+from xinference.formats.opening import weight_file
+from xinference.formats.sniff import SNIFF_BYTES, describe
+
+T = TypeVar("T")
+#: Longest header that the safetensors library itself reads.
+MAX_HEADER = 100_000_000
+_MAX_RANK = 16
+#: Bits of one element.
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "C64": 64, "F64": 64, "I64": 64, "U64": 64,
+}  # fmt: skip
+_FETCH_AGAIN = "Delete the file and fetch it again."
+
+
+class _Entry(msgspec.Struct):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class SafetensorsHeader:
+    """What a safetensors file says of itself: nothing but its tensors."""
+
+    path: Path
+    file_size: int
+    """Bytes."""
+    tensor_count: int
+    bytes_by_type: Mapping[str, int]
+    """Element type (``BF16``) -> bytes of it."""
+    metadata: Mapping[str, str]
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(self.bytes_by_type.values())
+
+
+def read_safetensors(path: Path) -> SafetensorsHeader:
+    """Read and check the header of the safetensors file at `path`.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``: missing, unreadable, truncated, damaged, or another format; names the
+            file and what is wrong.
+    """
+    with weight_file(path, "the .safetensors file itself") as (file, size):
+        raw = _read_raw(file, path, size)
+        fields = _decoded(path, raw, dict[str, msgspec.Raw])
+        metadata = _decoded(path, fields.pop("__metadata__", msgspec.Raw(b"{}")), dict[str, str])
+        entries = {name: _decoded(path, field, _Entry, name) for name, field in fields.items()}
+        _check(path, entries, size - 8 - len(raw))
+    by_type: dict[str, int] = {}
+    for entry in entries.values():
+        by_type[entry.dtype] = by_type.get(entry.dtype, 0) + entry.data_offsets[1] - entry.data_offsets[0]
+    return SafetensorsHeader(path, size, len(entries), by_type, metadata)
+
+
+def _read_raw(file: BinaryIO, path: Path, size: int) -> bytes:
+    head = file.read(SNIFF_BYTES)
+    length = int.from_bytes(head[:8], "little")
+    if len(head) < 9 or head[8:9] != b"{" or length > MAX_HEADER:
+        raise _other_format(path, head, size, length)
+    if length > size - 8:
+        raise bad_weight_file(
+            path, f"is truncated: its header alone has {length} bytes, and the file {size}", _FETCH_AGAIN
+        )
+    file.seek(8)
+    raw = b""
+    while len(raw) < length and (chunk := file.read(length - len(raw))):
+        raw += chunk
+    if len(raw) < length:
+        raise bad_weight_file(path, "became shorter while it was read", _FETCH_AGAIN)
+    return raw
+
+
+def _other_format(path: Path, head: bytes, size: int, length: int) -> Problem:
+    if head[8:9] == b"{":
+        cause = f"is damaged: its header claims {length} bytes, and {MAX_HEADER} are the most there can be"
+        return bad_weight_file(path, cause, _FETCH_AGAIN)
+    if head.startswith(b"GGUF"):
+        return bad_weight_file(path, "is not safetensors but GGUF", "Give it the ending .gguf.")
+    found = describe(head, size)
+    return bad_weight_file(path, found.what.replace("is not GGUF", "is not safetensors"), found.hint)
+
+
+def _decoded(path: Path, data: bytes | msgspec.Raw, kind: type[T], name: str | None = None) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        where = f"tensor {name!r:.80}" if name is not None else "its header"
+        raise bad_weight_file(path, f"is damaged: {where} cannot be read ({error})", _FETCH_AGAIN) from None
+
+
+def _check(path: Path, entries: Mapping[str, _Entry], data_size: int) -> None:
+    """The tensors lie one after another, without gaps, up to the file's end, and each is as long as its shape."""
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        first, last = entry.data_offsets
+        bits = _BITS.get(entry.dtype, 0)
+        possible = bits and len(entry.shape) <= _MAX_RANK and all(0 <= n < 1 << 48 for n in entry.shape)
+        if not possible or 8 * (last - first) != bits * math.prod(entry.shape):
+            what = f"{last - first} bytes of {entry.dtype:.20} for the shape {list(entry.shape)!s:.80}"
+            raise bad_weight_file(path, f"is damaged: tensor {name!r:.80} has {what}", _FETCH_AGAIN)
+        if first != end:
+            raise bad_weight_file(
+                path, f"is damaged: tensor {name!r:.80} begins at {first} instead of {end}", _FETCH_AGAIN
+            )
+        end = last
+    if end != data_size:
+        kind = "truncated" if end > data_size else "damaged"
+        raise bad_weight_file(path, f"is {kind}: its tensors have {end} bytes, and {data_size} are there", _FETCH_AGAIN)

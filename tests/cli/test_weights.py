@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from xinference.cli.main import cli
+from xinference.formats.gguf import read_header
+
+GGML = Path(__file__).parents[1] / "assets" / "tiny-llama2-chat-ggmlv3" / "tiny-llama2-chat.ggmlv3.q4_0.bin"
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args], prog_name="xinference")
+
+
+def test_an_inspection_needs_no_server_and_tells_each_engine() -> None:
+    result = run("inspect", GGML)
+    assert result.exit_code == 0 and not result.stderr
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert {"Quantization: q4_0", "Layers: 2", "llama.cpp: yes"} <= set(lines)
+    assert any(line.startswith("vLLM: no: ") for line in lines)
+
+
+def test_an_inspection_as_json_has_the_whole_template(tmp_path: Path) -> None:
+    run("convert", GGML, tmp_path / "m.gguf", "-n", "llama-2-chat", "-s", "7")
+    found = json.loads(run("inspect", tmp_path / "m.gguf", "--json").stdout)
+    assert found["chat_template"].endswith("{% endfor %}") and found["context_length"] == 4096
+    text = run("inspect", tmp_path / "m.gguf").stdout
+    assert "Template:" in text and "for 4096 tokens" in text
+
+
+def test_what_cannot_be_inspected_exits_with_1(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"<html>")
+    result = run("inspect", tmp_path / "m.gguf")
+    assert result.exit_code == 1 and "HTML" in result.stderr
+
+
+def test_a_conversion_prints_its_result_and_says_what_was_added(tmp_path: Path) -> None:
+    result = run("convert", GGML, tmp_path / "m.gguf", "--model-name", "llama-2-chat", "--size-in-billions", "7")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'm.gguf'}\n")
+    assert "RMS epsilon 1e-05, with a chat template" in result.stderr
+    assert read_header(tmp_path / "m.gguf").quantization == "Q4_0"
+
+
+def test_facts_may_be_given_instead_of_a_model(tmp_path: Path) -> None:
+    result = run("convert", GGML, tmp_path / "m.gguf", "--rms-norm-eps", "1e-6", "--context-length", "2048")
+    assert result.exit_code == 0, result.stderr
+    header = read_header(tmp_path / "m.gguf")
+    assert header.context_length == 2048 and header.chat_template is None
+    assert header.metadata["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--context-length"),
+        (["--rms-norm-eps", "1e-5"], "--context-length"),
+        (["-n", "llama-2-chat"], "7, 13, 70"),
+        (["-n", "llama-2-cat"], "llama-2-chat"),
+        (["-n", "smollm2-instruct"], "ggufv2"),
+    ],
+)
+def test_a_conversion_without_its_facts_names_what_is_needed(tmp_path: Path, flags: list[str], said: str) -> None:
+    result = run("convert", GGML, tmp_path / "m.gguf", *flags)
+    assert result.exit_code == 1 and said in result.stderr
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_an_existing_file_is_replaced_only_when_told_to(tmp_path: Path) -> None:
+    (target := tmp_path / "m.gguf").write_text("mine")
+    flags = ("-n", "llama-2-chat", "-s", "7")
+    result = run("convert", GGML, target, *flags)
+    assert result.exit_code == 1 and "--force" in result.stderr
+    assert target.read_text() == "mine"
+    assert run("convert", GGML, target, *flags, "--force").exit_code == 0
+    assert read_header(target).architecture == "llama"
