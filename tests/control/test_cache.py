@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -165,3 +168,24 @@ def test_a_model_that_runs_on_the_conversion_keeps_it(hub: FolderHub, settings: 
 def test_a_model_on_other_files_does_not_hinder(hub: FolderHub, settings: Settings) -> None:
     put(hub.root, "tiny.q4_0.bin", 1)
     assert free(hub, settings, Q4_0, Use("the model mine", Q4_K, hub.root / "tiny.q4_K.bin")) == 1
+
+
+def test_the_whole_registry_is_looked_for_without_a_socket_or_a_hubs_library(tmp_path: Path) -> None:
+    script = """
+import socket, sys
+from pathlib import Path
+from xinference.catalog.registry import builtin_families
+from xinference.config import Settings
+from xinference.control.cache import cached_versions
+from xinference.hubs import all_hubs
+def refuse(*_): raise AssertionError("a socket was opened")
+socket.socket.connect = refuse
+settings = Settings(home=Path(sys.argv[1]))
+assert cached_versions(builtin_families().values(), all_hubs(settings), settings) == []
+print(sorted({"huggingface_hub", "modelscope_hub", "requests", "httpx2"} & sys.modules.keys()))
+"""
+    env = os.environ | {"HF_HOME": str(tmp_path / "hf"), "MODELSCOPE_CACHE": str(tmp_path / "ms")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True, env=env
+    )
+    assert done.stdout.strip() == "[]"
