@@ -181,6 +181,7 @@ class Deployment:
     async def _prepare(self) -> None:
         """Weights here and in a form the engine loads, header read, context and slots chosen."""
         plan = self.plan
+        self._say("INFO", "plan", "; ".join(plan.reasons))
         path = plan.path or await self._fetch()
         if plan.sizing is None:
             shape, told = await asyncio.to_thread(weights.look_at, path, plan.version)

@@ -1,0 +1,122 @@
+"""What llama.cpp is started with, and what of a user's options reaches it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest
+from xinference.catalog.registry import builtin_families
+from xinference.engines.base import Placement
+from xinference.engines.llama_cpp import LlamaCpp
+from xinference.errors import Problem
+from xinference.planning.launch_plan import LaunchPlan, Sizing
+
+KNOWN = {"n_batch": "int", "use_jinja": "bool", "sampling.temp": "float", "chat_template": "str", "load_mode": "enum"}
+SIZING = Sizing(context_length=1000, slots=3, weights_bytes=1, kv_cache_bytes=1, overhead_bytes=1)
+
+
+def plan(name: str = "llama-2-chat", **fields: Any) -> LaunchPlan:
+    request = LaunchRequest(model_name=name, model_format="ggufv2")
+    made = LaunchPlan(
+        uid="my-model",
+        request=request,
+        version=match(builtin_families(), request),
+        engine="llama.cpp",
+        source=None,
+        path=Path("/w/model.gguf"),
+        threads=4,
+        use_gpu=False,
+        sizing=SIZING,
+    )
+    return replace(made, **fields)
+
+
+def params(made: LaunchPlan) -> dict[str, Any]:
+    command = LlamaCpp().command(made, "the-key", Placement(Path("/env/bin/python")))
+    found: dict[str, Any] = json.loads(command.env["XINFERENCE_LLAMA_PARAMS"])
+    return found
+
+
+def test_the_key_is_in_the_environment_and_never_in_the_process_list() -> None:
+    command = LlamaCpp().command(plan(), "the-key", Placement(Path("/env/bin/python")))
+    assert command.argv[0] == "/env/bin/python"
+    assert "the-key" not in " ".join(command.argv)
+    assert command.env["XINFERENCE_ENGINE_KEY"] == command.api_key == "the-key"
+    assert "the-key" not in command.env["XINFERENCE_LLAMA_PARAMS"]
+
+
+def test_each_slot_gets_one_cell_more_than_the_promised_prompt() -> None:
+    given = params(plan())
+    assert (given["n_parallel"], given["kv_unified"], given["kv_unified_per_slot"]) == (3, True, 1001)
+
+
+def test_the_uid_is_the_models_name_and_the_familys_template_is_used() -> None:
+    given = params(plan())
+    assert given["model_alias"] == "my-model"
+    assert "[INST]" in given["chat_template"]
+
+
+def test_a_users_option_wins_over_our_default_but_not_over_the_promise() -> None:
+    given = params(plan(options={"cpuparams.n_threads": 1, "n_ctx": 5, "chat_template": "mine"}))
+    assert (given["cpuparams.n_threads"], given["chat_template"]) == (1, "mine")
+    assert given["kv_unified_per_slot"] == 1001
+
+
+def test_a_braced_port_in_a_template_is_not_taken_for_the_port() -> None:
+    command = LlamaCpp().command(plan(options={"chat_template": "{port}"}), "k", Placement(Path("python")))
+    assert "{port}" not in command.env["XINFERENCE_LLAMA_PARAMS"]
+
+
+def test_a_pooled_model_takes_its_whole_prompt_in_one_batch() -> None:
+    given = params(plan("bge-m3"))
+    assert given["embedding"] is True and given["n_ubatch"] == given["n_batch"] == 1024
+    assert params(plan("bge-reranker-v2-m3"))["pooling_type"] == "RANK"
+
+
+def test_routes_follow_the_type_of_the_model() -> None:
+    engine = LlamaCpp()
+    assert "/v1/chat/completions" in engine.paths(plan())
+    assert "/v1/embeddings" not in engine.paths(plan())
+    assert "/v1/embeddings" in engine.paths(plan(options={"embedding": True}))
+    assert engine.paths(plan("bge-m3")) == {"/v1/embeddings", "/tokenize", "/detokenize"}
+
+
+@pytest.mark.parametrize(
+    ("given", "checked"),
+    [
+        ({"n_batch": 5}, {"n_batch": 5}),
+        ({"batch_size": 5}, {"n_batch": 5}),
+        ({"sampling.temp": 1}, {"sampling.temp": 1.0}),
+        ({"use_jinja": False}, {"use_jinja": False}),
+        ({"n_batch": None, "n_gqa": 8, "f16_kv": True}, {}),
+        ({"use_mmap": False, "use_mlock": True}, {"load_mode": "MLOCK"}),
+    ],
+)
+def test_options_come_out_by_the_engines_own_names(given: dict[str, Any], checked: dict[str, Any]) -> None:
+    assert LlamaCpp().check_options(given, KNOWN) == checked
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"n_bach": 5}, "no option --n_bach"),
+        ({"n_batch": "5"}, "--n_batch is '5'"),
+        ({"use_jinja": 1}, "--use_jinja is 1"),
+        ({"port": 80}, "no option --port"),
+    ],
+)
+def test_an_option_that_is_not_there_or_of_another_type_is_named(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(Problem, match=said):
+        LlamaCpp().check_options(given, KNOWN)
+
+
+def test_last_words_that_are_known_become_a_hint() -> None:
+    engine = LlamaCpp()
+    assert "update xllamacpp" in str(engine.explain(["x", "error: unknown model architecture: 'foo'"]))
+    assert engine.explain(["all is well"]) is None
