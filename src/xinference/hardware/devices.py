@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+from xinference.hardware.cgroup import CgroupLimits, read_limits
+from xinference.hardware.cpu import Cpu, read_cpu
+from xinference.hardware.nvidia import Driver, Gpu, read_nvidia
 
-
-@dataclass(frozen=True)
-class Gpu:
-    """One accelerator; sizes in bytes."""
-
-    index: int
-    name: str
-    memory_total: int
-    memory_free: int
+__all__ = ["Driver", "Gpu", "Host", "disk_free", "read_host"]
 
 
 @dataclass(frozen=True)
@@ -26,60 +20,49 @@ class Host:
     """The machine as the planner sees it; sizes in bytes."""
 
     physical_cores: int
+    """Cores whose whole time this process may use."""
     memory_total: int
     memory_available: int
     gpus: tuple[Gpu, ...] = ()
+    cpu_flags: frozenset[str] = frozenset()
+    """Instruction sets by Linux's names: ``avx2``, ``avx512f``, ``amx_int8`` …"""
+    cpu_name: str = ""
+    numa_nodes: int = 1
+    driver: Driver | None = None
+    """NVIDIA's driver; None: there is none."""
+    no_gpu_reason: str | None = None
+    limits: CgroupLimits = field(default_factory=CgroupLimits)
 
 
 def read_host() -> Host:
     """Look at this machine now. A GPU that can't be asked counts as absent."""
-    memory = psutil.virtual_memory()
-    limit = _cgroup_limit()
-    total = min(memory.total, limit or memory.total)
+    memory, cpu, limits = psutil.virtual_memory(), read_cpu(), read_limits()
+    gpus, driver, no_gpu_reason = read_nvidia()
     return Host(
-        physical_cores=_physical_cores(),
-        memory_total=total,
-        memory_available=min(memory.available, total),
-        gpus=_nvidia(),
+        physical_cores=_whole_cores(cpu, limits),
+        memory_total=min(memory.total, limits.memory_limit or memory.total),
+        memory_available=_least(memory.available, limits.memory_left),
+        gpus=gpus,
+        cpu_flags=cpu.flags,
+        cpu_name=cpu.name,
+        numa_nodes=cpu.numa_nodes,
+        driver=driver,
+        no_gpu_reason=no_gpu_reason,
+        limits=limits,
     )
 
 
-def _physical_cores() -> int:
-    """Cores this process may run on: hyper-threads add nothing to llama.cpp's matrix products."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+def disk_free(path: Path) -> int:
+    """Bytes that may still be written below `path`, which need not be there yet."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
-def _cgroup_limit() -> int | None:
-    for file in CGROUP_LIMITS:
-        try:
-            text = file.read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            return int(text)
-    return None
+def _whole_cores(cpu: Cpu, limits: CgroupLimits) -> int:
+    # Rounded down: threads that wait for each other are all as slow as the one that is held back.
+    return cpu.cores if limits.cpus is None else max(1, min(cpu.cores, int(limits.cpus)))
 
 
-def _nvidia() -> tuple[Gpu, ...]:
-    try:
-        import pynvml
-    except ImportError:
-        return ()
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        return tuple(_nvidia_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
-    except pynvml.NVMLError:
-        return ()
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _nvidia_gpu(pynvml: object, index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]  # pynvml has no types
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]  # pynvml has no types
-    name = pynvml.nvmlDeviceGetName(handle)  # type: ignore[attr-defined]  # pynvml has no types
-    return Gpu(index, name if isinstance(name, str) else name.decode(), int(memory.total), int(memory.free))
+def _least(available: int, left: int | None) -> int:
+    return available if left is None else min(available, left)
