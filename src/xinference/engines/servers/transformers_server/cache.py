@@ -1,0 +1,115 @@
+"""Keys and values of many sequences: one row each, from position 0, padded at the end to the longest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+#: Positions are added in steps of this many, and at least doubled, so that growing costs little on the whole.
+POSITIONS_STEP = 256
+
+
+@dataclass
+class Step:
+    """Which rows and positions the running forward pass writes."""
+
+    first_row: int = 0
+    rows: int = 0
+    start: int = 0
+    """First position, of a prefill."""
+    positions: torch.Tensor | None = None
+    """One position a row, of a decoding step; None: a prefill of one row."""
+    length: int = 0
+    """Positions that are read."""
+
+
+class RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types here
+    """One layer's keys and values, `[row, head, position, element]`."""
+
+    is_sliding = False
+
+    def __init__(self, step: Step, most_positions: int) -> None:
+        super().__init__()
+        self._step = step
+        self._most_positions = most_positions
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.keys = key_states.new_zeros(0, key_states.shape[1], 0, key_states.shape[3])
+        self.values = value_states.new_zeros(0, value_states.shape[1], 0, value_states.shape[3])
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        step = self._step
+        first, last = step.first_row, step.first_row + step.rows
+        self._reserve(last, step.length)
+        if step.positions is None:
+            self.keys[first, :, step.start : step.length] = key_states[0]
+            self.values[first, :, step.start : step.length] = value_states[0]
+        else:
+            rows = torch.arange(first, last, device=self.keys.device)
+            self.keys[rows, :, step.positions] = key_states[:, :, 0]
+            self.values[rows, :, step.positions] = value_states[:, :, 0]
+        return self.keys[first:last, :, : step.length], self.values[first:last, :, : step.length]
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of a row."""
+        self._reserve(target + 1, length)
+        self.keys[target, :, :length] = self.keys[source, :, :length]
+        self.values[target, :, :length] = self.values[source, :, :length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._step.length, 0
+
+    def get_seq_length(self) -> int:
+        return self._step.start
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def _reserve(self, rows: int, length: int) -> None:
+        have_rows, _, have_length, _ = self.keys.shape
+        if rows <= have_rows and length <= have_length:
+            return
+        if length > have_length:
+            steps = -(-max(length, 2 * have_length) // POSITIONS_STEP)
+            have_length = max(length, min(steps * POSITIONS_STEP, self._most_positions))
+        rows = max(rows, have_rows)
+        self.keys, self.values = _grown(self.keys, rows, have_length), _grown(self.values, rows, have_length)
+
+
+def _grown(old: torch.Tensor, rows: int, length: int) -> torch.Tensor:
+    # Zeros, not whatever was in memory: a masked value that is NaN would still spoil the sum.
+    new = old.new_zeros(rows, old.shape[1], length, old.shape[3])
+    new[: old.shape[0], :, : old.shape[2]] = old
+    return new
+
+
+class RowCache(Cache):  # type: ignore[misc]  # transformers has no types here
+    """The layers of one batch; `step` says what the next forward pass does."""
+
+    def __init__(self, layers: int, most_positions: int) -> None:
+        self.step = Step()
+        super().__init__(layers=[RowLayer(self.step, most_positions) for _ in range(layers)])
+
+    def prefill(self, row: int, start: int, length: int) -> None:
+        """The next pass computes positions `start` to `length` of one row."""
+        self.step.first_row, self.step.rows, self.step.start = row, 1, start
+        self.step.positions, self.step.length = None, length
+
+    def decode(self, positions: torch.Tensor, length: int) -> None:
+        """The next pass computes one position for each of the first rows."""
+        self.step.first_row, self.step.rows, self.step.start = 0, len(positions), 0
+        self.step.positions, self.step.length = positions, length
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of a row to another."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.copy_row(source, target, length)

@@ -1,0 +1,100 @@
+"""Answers that keep to a grammar, by llguidance: JSON, a JSON schema, or a tool call."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import llguidance
+import llguidance.hf
+import torch
+
+from .errors import RefusedError
+
+#: Between the parts of JSON; unbounded space is where small models lose themselves.
+WHITESPACE = r"[ \n]{0,4}"
+
+
+class Constraint:
+    """Follows one sequence through its grammar."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int, device: torch.device) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._device = device
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def allowed(self) -> torch.Tensor:
+        """True for each token of the vocabulary that may come next."""
+        mask = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
+        if self._matcher.is_error():
+            raise RuntimeError(f"the grammar can't go on: {self._matcher.get_error()}")
+        return mask[: self._vocab_size].bool().to(self._device)
+
+    def accept(self, token: int) -> None:
+        """Take the token that was chosen."""
+        self._matcher.consume_token(token)
+
+
+class Grammars:
+    """Compiles grammars for one tokenizer."""
+
+    def __init__(self, tokenizer: Any, vocab_size: int, eos: tuple[int, ...], device: torch.device) -> None:
+        self._tokenizer, self._vocab_size, self._eos, self._device = tokenizer, vocab_size, eos, device
+        self._lock = threading.Lock()
+        self._ready: llguidance.LLTokenizer | None = None
+
+    def constraint(self, grammar: str) -> Constraint:
+        """A fresh constraint for one sequence.
+
+        Raises:
+            RefusedError: 400: the grammar or schema is wrong.
+        """
+        tokenizer = self.tokenizer()
+        error = llguidance.LLMatcher.validate_grammar(grammar, tokenizer)
+        if error:
+            raise RefusedError(f"The schema is not valid: {error}", param="response_format")
+        return Constraint(llguidance.LLMatcher(tokenizer, grammar), self._vocab_size, self._device)
+
+    def tokenizer(self) -> llguidance.LLTokenizer:
+        """Built when it is first needed: that takes about a second for a large vocabulary."""
+        with self._lock:
+            if self._ready is None:
+                try:
+                    self._ready = llguidance.hf.from_tokenizer(
+                        self._tokenizer, n_vocab=self._vocab_size, eos_token=list(self._eos) or None
+                    )
+                except ValueError as error:
+                    raise RefusedError(f"This model's tokenizer can't be constrained: {error}") from None
+            return self._ready
+
+
+def json_grammar(schema: Mapping[str, Any] | bool) -> str:
+    """JSON of a schema; ``{"type": "object"}`` is any object."""
+    if isinstance(schema, bool):
+        schema = {} if schema else {"not": {}}
+    return str(
+        llguidance.LLMatcher.grammar_from_json_schema(dict(schema), overrides={"whitespace_pattern": WHITESPACE})
+    )
+
+
+def tool_grammar(tools: Mapping[str, Mapping[str, Any]], several: bool) -> str:
+    """One call of one of these tools (name -> schema of its arguments) in Hermes' form, or several of them."""
+    rules = [f"start: call{' (NEWLINE call)*' if several else ''}", 'NEWLINE: "\\n"']
+    rules.append("call: " + " | ".join(f"tool_{i}" for i in range(len(tools))))
+    for i, (name, schema) in enumerate(tools.items()):
+        begin = f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": '
+        options = {**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}}
+        rules.append(f"tool_{i}: {_literal(begin)} arguments_{i} {_literal('}' + chr(10) + '</tool_call>')}")
+        rules.append(f"arguments_{i}: %json {json.dumps(options)}")
+    return str(llguidance.LLMatcher.grammar_from_lark("\n".join(rules) + "\n"))
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,171 @@
+"""The model and its tokenizer, from a folder on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+
+#: A mask of our own goes with these; the others make theirs from what they are told of padding.
+ATTENTION = ("sdpa", "eager")
+
+
+class LoadError(Exception):
+    """The model can't be served; the text is for the user."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What the rest of the server works with."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    vocab_size: int
+    """Scores that the model gives, which may be more than the tokenizer has tokens."""
+    layers: int
+    context_length: int
+    """Longest prompt in tokens."""
+    window: int | None
+    """Positions that a layer with a sliding window sees."""
+    mixed_layers: bool
+    """Only some layers have the window."""
+    eos: tuple[int, ...]
+    chat_template: str | None
+    adapters: tuple[str, ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What the model's authors say of sampling: ``generation_config.json``."""
+
+
+def load(params: Mapping[str, Any]) -> LoadedModel:
+    """Load what `params` say.
+
+    Raises:
+        LoadError: an option or the model is not for this server.
+    """
+    path, device = params["model_path"], torch.device(params.get("device", "cpu"))
+    remote = bool(params.get("trust_remote_code", False))
+    attention = params.get("attn_implementation", "sdpa")
+    if attention not in ATTENTION:
+        raise LoadError(f"attn_implementation is {attention!r}; this server takes {' or '.join(ATTENTION)}")
+    if not any(Path(path).glob("*.safetensors")):
+        raise LoadError(f"there are no .safetensors files in {path}, and only those are loaded")
+    dtype = _dtype(params, device, path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype,
+        quantization_config=_quantization(params, dtype),
+        attn_implementation=attention,
+        device_map={"": device},
+        use_safetensors=True,
+        trust_remote_code=remote,
+        local_files_only=True,
+    )
+    adapters = dict(params.get("lora_modules") or {})
+    model = _with_adapters(model, adapters) if adapters else model
+    model.eval()
+    return _describe(params, model, tokenizer, device, dtype, tuple(adapters))
+
+
+def _describe(
+    params: Mapping[str, Any],
+    model: Any,
+    tokenizer: Any,
+    device: torch.device,
+    dtype: torch.dtype,
+    names: tuple[str, ...],
+) -> LoadedModel:
+    config = model.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds - {"full_attention", "sliding_attention"}:
+        raise LoadError(f"{type(model).__name__} has layers of the kind {', '.join(sorted(kinds))}, not batched here")
+    window = getattr(config, "sliding_window", None)
+    windowed = getattr(config, "use_sliding_window", True) and (not kinds or "sliding_attention" in kinds)
+    trained = getattr(config, "max_position_embeddings", None)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        vocab_size=model.get_output_embeddings().weight.shape[0],
+        layers=config.num_hidden_layers,
+        context_length=params.get("context_length") or (trained - 1 if trained else 2048),
+        window=window if windowed else None,
+        mixed_layers=len(kinds) > 1,
+        eos=_eos(model.generation_config, tokenizer),
+        chat_template=params.get("chat_template") or _own_template(tokenizer, params.get("family_chat_template")),
+        adapters=names,
+        defaults=_defaults(model.generation_config),
+    )
+
+
+def _dtype(params: Mapping[str, Any], device: torch.device, path: str) -> torch.dtype:
+    """float32 on a CPU and what the weights have on a GPU, if nothing is said; bfloat16 where bitsandbytes computes."""
+    asked = str(params.get("torch_dtype") or "auto").removeprefix("torch.")
+    asked = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}.get(
+        asked, asked
+    )
+    quantized = params.get("quantization", "none") != "none"
+    if quantized and device.type == "cpu":
+        # With float32 or float16 the CPU kernels of bitsandbytes do not finish.
+        return torch.bfloat16
+    if asked == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        config = json.loads((Path(path) / "config.json").read_text())
+        asked = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+        asked = "bfloat16" if asked == "float32" else asked
+    dtype = getattr(torch, asked, None)
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        raise LoadError(f"torch_dtype is {asked!r}; it takes auto, float32, bfloat16 or float16")
+    return dtype
+
+
+def _quantization(params: Mapping[str, Any], dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    more = dict(params.get("quantization_config") or {})
+    match params.get("quantization", "none"):
+        case "8-bit":
+            return BitsAndBytesConfig(**({"load_in_8bit": True} | more))
+        case "4-bit":
+            return BitsAndBytesConfig(**({"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype} | more))
+        case _:
+            return BitsAndBytesConfig(**more) if more else None
+
+
+def _with_adapters(model: Any, adapters: Mapping[str, str]) -> Any:
+    from peft import PeftModel
+
+    wrapped: Any = None
+    for name, path in adapters.items():
+        if wrapped is None:
+            wrapped = PeftModel.from_pretrained(model, path, adapter_name=name, local_files_only=True)
+        else:
+            wrapped.load_adapter(path, adapter_name=name, local_files_only=True)
+    return wrapped
+
+
+def _eos(generation: GenerationConfig | None, tokenizer: Any) -> tuple[int, ...]:
+    """Every token that ends an answer: chat models often have one for the turn and one for the text."""
+    said = generation.eos_token_id if generation is not None else None
+    ids = said if isinstance(said, list) else [said]
+    return tuple(dict.fromkeys(i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int)))
+
+
+def _own_template(tokenizer: Any, family: str | None) -> str | None:
+    own = tokenizer.chat_template
+    if isinstance(own, dict):
+        own = own.get("default")
+    return own or family
+
+
+def _defaults(generation: GenerationConfig | None) -> dict[str, Any]:
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    values = {name: getattr(generation, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,138 @@
+"""Choosing one token from the scores of one sequence, in the order that vLLM uses:
+bias, penalties, constraint, temperature, top_k, top_p, min_p."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+#: Candidates that are looked at first: sorting a whole vocabulary costs more than the rest together.
+FIRST_CANDIDATES = 512
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to choose; the defaults change nothing."""
+
+    temperature: float = 1.0
+    """0: always the likeliest token."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: all tokens."""
+    min_p: float = 0.0
+    seed: int | None = None
+    repetition_penalty: float = 1.0
+    """Divides the scores of tokens of prompt and answer (Keskar et al. 2019)."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+    """Alternatives to report with each token; None: no log probabilities at all."""
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its natural log probability before any sampling rule, and the likeliest alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+class Sampler:
+    """Chooses the tokens of one sequence, with a random generator of its own."""
+
+    def __init__(self, params: SamplingParams, prompt: Sequence[int], vocab_size: int, device: torch.device) -> None:
+        self.params = params
+        self._generator = torch.Generator()
+        self._generator.manual_seed(secrets.randbits(63) if params.seed is None else params.seed & (2**63 - 1))
+        self._counts: torch.Tensor | None = None
+        self._seen: torch.Tensor | None = None
+        if params.presence_penalty or params.frequency_penalty:
+            self._counts = torch.zeros(vocab_size, device=device)
+        if params.repetition_penalty != 1:
+            self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+            self._seen[torch.tensor(prompt, device=device)] = True
+        self._bias_ids = torch.tensor(list(params.logit_bias), dtype=torch.long, device=device)
+        self._bias = torch.tensor(list(params.logit_bias.values()), dtype=torch.float32, device=device)
+
+    @property
+    def takes_the_likeliest(self) -> bool:
+        """It is the plain maximum of the scores, which a whole batch can be asked for at once."""
+        params = self.params
+        return params.temperature == 0 and params.logprobs is None and not self._changes_scores
+
+    @property
+    def _changes_scores(self) -> bool:
+        return self._counts is not None or self._seen is not None or bool(self.params.logit_bias)
+
+    def choose(self, logits: torch.Tensor, allowed: torch.Tensor | None = None) -> int:
+        """The next token.
+
+        Args:
+            logits: float32 scores, one for each token of the vocabulary; left as they are.
+            allowed: bool of the same shape; None: every token.
+        """
+        scores = self._changed(logits) if self._changes_scores else logits
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -torch.inf)
+        token = int(scores.argmax()) if self.params.temperature == 0 else self._draw(scores / self.params.temperature)
+        self.note(token)
+        return token
+
+    def note(self, token: int) -> None:
+        """Count a token that was chosen."""
+        if self._counts is not None:
+            self._counts[token] += 1
+        if self._seen is not None:
+            self._seen[token] = True
+
+    def _changed(self, logits: torch.Tensor) -> torch.Tensor:
+        scores, params = logits.clone(), self.params
+        scores[self._bias_ids] += self._bias
+        if self._seen is not None:
+            penalty = params.repetition_penalty
+            scores = torch.where(self._seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
+        if self._counts is not None:
+            scores -= params.frequency_penalty * self._counts + params.presence_penalty * (self._counts > 0)
+        return scores
+
+    def _draw(self, scores: torch.Tensor) -> int:
+        probabilities, ids = self._candidates(torch.softmax(scores, dim=-1))
+        cumulative = probabilities.cumsum(0, dtype=torch.float64)
+        at = torch.rand((), generator=self._generator, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
+        place = int(torch.searchsorted(cumulative, at, right=True).clamp(max=len(cumulative) - 1))
+        return place if ids is None else int(ids[place])
+
+    def _candidates(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The probabilities that are left, likeliest first, and their tokens; None: all, in the vocabulary's order."""
+        params, size = self.params, len(probabilities)
+        if not params.top_k and params.top_p >= 1 and params.min_p <= 0:
+            return probabilities, None
+        values, ids = probabilities.topk(min(size, params.top_k or FIRST_CANDIDATES))
+        if not params.top_k and len(values) < size and not self._enough(values):
+            values, ids = probabilities.sort(descending=True)
+        if params.top_k:
+            values = values / values.sum()
+        # A token stays if those before it have not reached top_p: the likeliest one always does.
+        keep = values.cumsum(0) - values < max(params.top_p, 1e-9)
+        keep &= values >= params.min_p * values[0]
+        return values[keep], ids[keep]
+
+    def _enough(self, values: torch.Tensor) -> bool:
+        """No token after these first ones could be left."""
+        params = self.params
+        return bool(values.sum() >= params.top_p) or bool(values[-1] < params.min_p * values[0])
+
+
+def token_logprob(logits: torch.Tensor, token: int, alternatives: int) -> TokenLogprob:
+    """What to report of a token that was chosen from these scores."""
+    logprobs = torch.log_softmax(logits, dim=-1)
+    top: tuple[tuple[int, float], ...] = ()
+    if alternatives:
+        values, ids = logprobs.topk(alternatives)
+        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    return TokenLogprob(token, float(logprobs[token]), top)

@@ -1,0 +1,78 @@
+"""The one thread that computes: it takes what is submitted, and steps the batches until nothing is left to do."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+
+import torch
+
+from .batching import Batch
+from .loading import LoadedModel
+from .sequence import Sequence
+
+
+@dataclass
+class Counters:
+    """For /metrics."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    running: int = 0
+    waiting: int = 0
+    compute_seconds: float = 0.0
+
+
+class Scheduler:
+    """Owns the model; everything else only submits sequences to it."""
+
+    def __init__(self, loaded: LoadedModel, most_sequences: int) -> None:
+        self.counters = Counters()
+        self._most_sequences = most_sequences
+        self._new: queue.SimpleQueue[Sequence] = queue.SimpleQueue()
+        self._batches = {name: Batch(loaded, name) for name in (None, *loaded.adapters)}
+
+    def start(self) -> None:
+        """Begin; the thread ends with the process."""
+        threading.Thread(target=self._run, name="scheduler", daemon=True).start()
+
+    def submit(self, sequence: Sequence) -> None:
+        """Compute this sequence; its `deliver` is called from the scheduler's thread."""
+        self._new.put(sequence)
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while True:
+                self._take_new()
+                began = time.monotonic()
+                for batch in self._batches.values():
+                    if batch.busy:
+                        self._step(batch)
+                self._count(time.monotonic() - began)
+
+    def _take_new(self) -> None:
+        """Sort what was submitted into its batch; with nothing to compute, wait for it."""
+        while not self._new.empty() or not any(batch.busy for batch in self._batches.values()):
+            sequence = self._new.get()
+            self.counters.requests += 1
+            self.counters.prompt_tokens += sequence.prompt_length
+            self._batches[sequence.adapter].add(sequence)
+
+    def _step(self, batch: Batch) -> None:
+        free = self._most_sequences - sum(map(len, self._batches.values()))
+        try:
+            batch.step(free)
+        except Exception:  # noqa: BLE001  # out of memory, a model's own defect: the next request may well succeed
+            traceback.print_exc()
+            batch.fail()
+
+    def _count(self, seconds: float) -> None:
+        batches = self._batches.values()
+        self.counters.compute_seconds += seconds
+        self.counters.running = sum(map(len, batches))
+        self.counters.waiting = sum(batch.waiting for batch in batches)
+        self.counters.generated_tokens = sum(batch.generated for batch in batches)

@@ -1,0 +1,88 @@
+"""One answer in the making: what was asked, what has been computed, and what it has said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .constraints import Constraint
+from .sampling import Sampler, TokenLogprob
+from .text import Detokenizer, StopStrings
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step gave: some text (or none yet), and at the end the reason."""
+
+    text: str
+    generated: int
+    """Tokens generated so far."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    """Of the prompt, if asked for, with the first piece; the first token has none."""
+    finish: FinishReason | None = None
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Owned by the scheduler's thread once it is submitted; only `cancelled` is set from elsewhere."""
+
+    tokens: list[int]
+    """The prompt, then what was generated."""
+    sampler: Sampler
+    detokenizer: Detokenizer
+    deliver: Callable[[Piece], None]
+    most_tokens: int
+    """To generate."""
+    stops: StopStrings = field(default_factory=lambda: StopStrings([]))
+    stop_tokens: frozenset[int] = frozenset()
+    constraint: Constraint | None = None
+    adapter: str | None = None
+    wants_prompt_logprobs: bool = False
+    cancelled: bool = False
+    computed: int = 0
+    """Tokens whose keys and values are in the cache."""
+    prompt_length: int = 0
+    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.prompt_length = len(self.tokens)
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    def take(self, token: int, logprob: TokenLogprob | None) -> bool:
+        """Add a token and deliver what it says; True if it was the last."""
+        self.tokens.append(token)
+        text, finish = self._read(token)
+        self.deliver(
+            Piece(text, self.generated, (logprob,) if logprob else (), tuple(self.prompt_logprobs), finish=finish)
+        )
+        self.prompt_logprobs = []
+        return finish is not None
+
+    def fail(self) -> None:
+        """End it after a defect."""
+        self.deliver(Piece("", self.generated, finish="error"))
+
+    def _read(self, token: int) -> tuple[str, FinishReason | None]:
+        if self.constraint is not None:
+            self.constraint.accept(token)
+        if token in self.stop_tokens:
+            return self._rest(), "stop"
+        text = self.stops.add(self.detokenizer.add(token))
+        if self.stops.found:
+            return text, "stop"
+        if self.constraint is not None and self.constraint.finished:
+            return text + self._rest(), "stop"
+        if self.generated >= self.most_tokens:
+            return text + self._rest(), "length"
+        return text, None
+
+    def _rest(self) -> str:
+        text = self.stops.add(self.detokenizer.finish())
+        return text if self.stops.found else text + self.stops.finish()
