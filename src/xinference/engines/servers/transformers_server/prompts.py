@@ -1,0 +1,124 @@
+"""From messages or text to the tokens that the model is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from .errors import RefusedError, too_long
+from .loading import LoadedModel
+
+#: Words that the gateway knows as a chat template's own refusal.
+TEMPLATE_REFUSAL = "Jinja Exception: "
+
+
+class Prompts:
+    """Renders and encodes with the model's own tokenizer."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self._tokenizer = loaded.tokenizer
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: list[dict[str, Any]] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The text of a conversation, ready for the next answer.
+
+        Raises:
+            RefusedError: 400: no template, or what the template itself says against it.
+        """
+        template = self._loaded.chat_template
+        if template is None:
+            raise RefusedError("This model has no chat template; use /v1/completions.", param="messages")
+        plain = [_plain(message, i) for i, message in enumerate(messages)]
+        options = {"add_generation_prompt": True, **(more or {})}
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                plain, tools=tools, chat_template=template, tokenize=False, **options
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise RefusedError(f"{TEMPLATE_REFUSAL}{error}", param="messages") from None
+        return text
+
+    def encode_chat(self, text: str) -> list[int]:
+        """Tokens of a rendered conversation: its special tokens are in the text already."""
+        return self.checked(self.encode(text, add_special=False), "messages")
+
+    def encode(self, text: str, *, add_special: bool) -> list[int]:
+        """Tokens of a text; special tokens written in it are recognised."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=add_special).input_ids
+        return ids
+
+    def encode_prompts(self, prompt: str | list[Any]) -> list[list[int]]:
+        """Tokens of each prompt of a completion: text, texts, token ids, or lists of them."""
+        items = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+        if len({type(item) for item in items}) > 1:
+            raise RefusedError("prompt mixes texts and tokens: all its items must be of one kind.", param="prompt")
+        return [self._encode_one(item) for item in items]
+
+    def checked(self, tokens: list[int], param: str) -> list[int]:
+        """The tokens, if the model can be given them.
+
+        Raises:
+            RefusedError: 400: none at all, one that is not in the vocabulary, or more than the context holds.
+        """
+        if not tokens:
+            raise RefusedError("The prompt has no tokens.", param=param)
+        size = self._loaded.vocab_size
+        outside = next((t for t in tokens if not 0 <= t < size), None)
+        if outside is not None:
+            raise RefusedError(f"Token {outside} is not in the vocabulary of {size} tokens.", param=param)
+        if len(tokens) > self._loaded.context_length:
+            raise too_long(len(tokens), self._loaded.context_length)
+        return tokens
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of these tokens, without special ones."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def decode_all(self, ids: Sequence[int]) -> str:
+        """Text of these tokens, special ones too."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def _encode_one(self, item: str | list[int]) -> list[int]:
+        if isinstance(item, list) and not all(isinstance(token, int) for token in item):
+            raise RefusedError("prompt mixes texts and tokens: all its items must be of one kind.", param="prompt")
+        return self.checked(self.encode(item, add_special=True) if isinstance(item, str) else item, "prompt")
+
+
+def _plain(message: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """A message as templates expect it: text as one string, arguments of calls as objects."""
+    if not isinstance(message.get("role"), str):
+        raise RefusedError(f"messages[{index}].role is required.", param=f"messages[{index}].role")
+    plain = dict(message)
+    content = message.get("content")
+    if isinstance(content, list):
+        plain["content"] = "".join(_text(part, index) for part in content)
+    elif content is None:
+        plain["content"] = ""
+    elif not isinstance(content, str):
+        raise RefusedError(f"messages[{index}].content: text is expected.", param=f"messages[{index}].content")
+    if isinstance(message.get("tool_calls"), list):
+        plain["tool_calls"] = [_with_object(call) for call in message["tool_calls"]]
+    return plain
+
+
+def _text(part: Any, index: int) -> str:
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    raise RefusedError(f"messages[{index}].content: this model takes text only.", param=f"messages[{index}].content")
+
+
+def _with_object(call: Any) -> Any:
+    try:
+        return {**call, "function": {**call["function"], "arguments": json.loads(call["function"]["arguments"])}}
+    except (TypeError, KeyError, ValueError):
+        return call

@@ -1,0 +1,68 @@
+"""The program: parameters as JSON in ``XINFERENCE_TRANSFORMERS_PARAMS``, the key in ``XINFERENCE_ENGINE_KEY``.
+
+Both stay out of the process list, and are taken out of the environment at the start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+# Set before transformers is imported, which reads them once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+import uvicorn
+
+from .app import build_app
+from .loading import LoadError, load
+from .scheduler import Scheduler
+
+DEFAULT_SEQUENCES = 16
+
+
+class QuickServer(uvicorn.Server):
+    """Ends at once when it is told to: open answers are lost either way, and the gateway knows what to say."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    port = parser.parse_args().port
+    params = json.loads(os.environ.pop("XINFERENCE_TRANSFORMERS_PARAMS"))
+    return serve(port, os.environ.pop("XINFERENCE_ENGINE_KEY"), params)
+
+
+def serve(port: int, key: str, params: dict[str, Any]) -> int:
+    """Load the model and answer until SIGTERM. What can't be loaded is this process's exit status 1."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if params.get("threads"):
+        torch.set_num_threads(params["threads"])
+    began = time.monotonic()
+    try:
+        loaded = load(params)
+    except (LoadError, OSError, ValueError, ImportError, RuntimeError) as error:
+        print(f"transformers could not load the model: {error}", file=sys.stderr, flush=True)
+        return 1
+    scheduler = Scheduler(loaded, params.get("max_num_seqs") or DEFAULT_SEQUENCES)
+    scheduler.start()
+    print(
+        f"loaded {type(loaded.model).__name__} as {loaded.dtype} on {loaded.device} in "
+        f"{time.monotonic() - began:.1f} s; listening on 127.0.0.1:{port}",
+        flush=True,
+    )
+    app = build_app(loaded, params["uid"], key, scheduler)
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    QuickServer(config).run()
+    return 0

@@ -1,0 +1,89 @@
+"""Tool calls in the form of Hermes and Qwen: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from .text import StopStrings
+
+BEGIN, END = "<tool_call>", "</tool_call>"
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call; `arguments` is JSON text, as OpenAI has it."""
+
+    name: str
+    arguments: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """OpenAI's form, with an id of its own."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+
+class ToolCallParser:
+    """Splits an answer, piece by piece, into text and calls; a call is given when it is complete."""
+
+    def __init__(self) -> None:
+        self._begin = StopStrings([BEGIN])
+        self._inside: str | None = None
+        self._after_call = False
+
+    def add(self, text: str) -> tuple[str, list[ToolCall]]:
+        """The text that is certain to belong to no call, and the calls that are complete now."""
+        shown, calls = "", []
+        while text or self._inside:
+            if self._inside is None:
+                shown += self._outside(text)
+                text = ""
+                continue
+            self._inside += text
+            body, found, text = self._inside.partition(END)
+            if not found:
+                break
+            self._inside = None
+            call = _parse(body)
+            if call is None:
+                shown += f"{BEGIN}{body}{END}"
+            else:
+                calls.append(call)
+                self._after_call = True
+        return shown, calls
+
+    def finish(self) -> str:
+        """What is left at the end: a call that was never completed is plain text."""
+        left = self._begin.finish() if self._inside is None else BEGIN + self._inside
+        self._inside = None
+        return self._trimmed(left)
+
+    def _outside(self, text: str) -> str:
+        """The text before a call; what follows its opening tag is inside."""
+        shown = self._begin.add(text)
+        if not self._begin.found:
+            return self._trimmed(shown)
+        self._inside, self._begin = self._begin.rest, StopStrings([BEGIN])
+        return self._trimmed(shown)
+
+    def _trimmed(self, text: str) -> str:
+        """Line breaks around calls belong to the form, not to the answer."""
+        if not self._after_call:
+            return text
+        text = text.lstrip()
+        self._after_call = not text
+        return text
+
+
+def _parse(body: str) -> ToolCall | None:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    arguments = value.get("arguments", value.get("parameters", {}))
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(value["name"], text)
