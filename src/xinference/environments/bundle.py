@@ -1,0 +1,144 @@
+"""One environment's lock and wheels in one file, to install where there is no network."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+from threading import Event
+
+from xinference.environments.build import Workshop, create
+from xinference.environments.cache_growth import folder_bytes
+from xinference.environments.child import run
+from xinference.environments.lock import Lock, parse_lock
+from xinference.errors import Problem
+from xinference.formats.whole_file import whole_file
+from xinference.hubs.base import Progress
+from xinference.hubs.download import need_space
+
+_RECIPE, _REQUIREMENTS = "environment.toml", "requirements.txt"
+# https://packaging.python.org/en/latest/specifications/binary-distribution-format/: no slash, no leading dot.
+_WHEEL = re.compile(r"wheels/([A-Za-z0-9_][A-Za-z0-9._+!-]*\.whl)")
+_MOST_TEXT_BYTES = 4 << 20
+_FETCH_SECONDS = 3 * 3600.0
+
+
+def pack(lock: Lock, out: Path, folder: Path, shop: Workshop, progress: Progress, cancelled: Event) -> Path:
+    """Fetch a lock's wheels into the empty `folder` and write the bundle `out`.
+
+    Raises:
+        Problem: ``cancelled``, ``environment_failed``, ``disk_full``, ``cannot_write``.
+    """
+    wheels = _fetch(lock, folder, shop, progress, cancelled)
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    need_space(out.absolute().parent, folder_bytes(wheels), out.name)
+    with whole_file(out, cancelled) as file:
+        assert file is not None
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            _add_text(tar, _RECIPE, lock.recipe_text)
+            _add_text(tar, _REQUIREMENTS, lock.requirements_text)
+            for wheel in sorted(wheels.iterdir()):
+                tar.add(wheel, f"wheels/{wheel.name}")
+    return out
+
+
+def read_lock(bundle: Path) -> Lock:
+    """The lock of a bundle.
+
+    Raises:
+        Problem: 400 ``bad_bundle``.
+    """
+    with _opened(bundle) as tar:
+        recipe, requirements = _text(tar, bundle, _RECIPE), _text(tar, bundle, _REQUIREMENTS)
+    return parse_lock(recipe, requirements, f"{_RECIPE} in {bundle.name}")
+
+
+def unpack_wheels(bundle: Path, into: Path, cancelled: Event) -> Path:
+    """Copy a bundle's wheels into a new folder. Their hashes are checked when they are installed.
+
+    Raises:
+        Problem: 400 ``bad_bundle`` for a member that is no wheel by name and kind; 507 ``disk_full``; ``cancelled``.
+    """
+    need_space(into.parent, bundle.stat().st_size, bundle.name)
+    into.mkdir()
+    with _opened(bundle) as tar:
+        for member in tar:
+            if member.isreg() and member.name in (_RECIPE, _REQUIREMENTS):
+                continue
+            match = _WHEEL.fullmatch(member.name)
+            source = tar.extractfile(member) if match and member.isreg() else None
+            if match is None or source is None:
+                raise _bad(bundle, f"holds {member.name!r}, which is no wheel")
+            if cancelled.is_set():
+                raise Problem("cancelled", 499, f"Unpacking {bundle.name} was cancelled.", hint="Start again.")
+            # Under a name of our own making, so that nothing in the bundle decides where a file goes.
+            with (into / match[1]).open("xb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    return into
+
+
+def _fetch(lock: Lock, folder: Path, shop: Workshop, progress: Progress, cancelled: Event) -> Path:
+    """The lock's wheels, by pip: uv cannot keep what it fetches as wheels."""
+    wheels, requirements = folder / "wheels", folder / _REQUIREMENTS
+    wheels.mkdir()
+    requirements.write_text(lock.requirements_text)
+    python = create(lock, folder / "python", shop, cancelled)
+    name, total = lock.spec.name, lock.recipe.size_bytes
+    hints = [flag for index in lock.recipe.indexes for flag in ("--extra-index-url", index)]
+    for extra in ([], hints) if hints else ([],):
+        ended = run(
+            [
+                *(sys.executable, "-P", "-m", "pip", "--python", str(python), "download", "--no-deps"),
+                *("--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--no-input", "--no-color"),
+                *("--disable-pip-version-check", "-d", str(wheels), "-r", str(requirements), *extra),
+            ],
+            variables=os.environ,
+            cancelled=cancelled,
+            what=f"Packing {name}",
+            timeout=_FETCH_SECONDS,
+            tick=lambda line: progress(min(folder_bytes(wheels), total), None, line),
+        )
+        if not ended.status:
+            return wheels
+    raise Problem(
+        "environment_failed",
+        502,
+        f"The wheels of {name} could not be fetched.",
+        hint="The last lines are pip's own.",
+        log_tail=ended.tail,
+    )
+
+
+def _opened(bundle: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(bundle, "r:")
+    except tarfile.TarError as error:
+        raise _bad(bundle, "is not a bundle of `xinference env pack`") from error
+    except OSError as error:
+        raise Problem("bad_bundle", 400, f"{bundle} cannot be read: {error.strerror}.") from error
+
+
+def _text(tar: tarfile.TarFile, bundle: Path, name: str) -> str:
+    try:
+        member = tar.getmember(name)
+        file = tar.extractfile(member) if member.isreg() and member.size <= _MOST_TEXT_BYTES else None
+        if file is not None:
+            return file.read().decode()
+    except (KeyError, UnicodeDecodeError, tarfile.TarError) as error:
+        raise _bad(bundle, f"has no readable {name}") from error
+    raise _bad(bundle, f"has no readable {name}")
+
+
+def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
+    data = text.encode()
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _bad(bundle: Path, what: str) -> Problem:
+    return Problem("bad_bundle", 400, f"{bundle} {what}.", hint="Make it again: `xinference env pack`.")

@@ -1,0 +1,109 @@
+"""Run a program to its end: line by line, cancellable, and never longer than we live."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+
+from xinference.environments import exec_child
+from xinference.errors import Problem
+
+_TAIL_LINES = 20
+_TICK_SECONDS = 0.5
+TIMED_OUT = 124
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended."""
+
+    status: int
+    """Its exit status, or `TIMED_OUT`."""
+    tail: tuple[str, ...]
+    """Its last lines, oldest first."""
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.tail)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    variables: Mapping[str, str],
+    cancelled: Event,
+    what: str,
+    timeout: float,
+    tick: Callable[[str], None] = lambda line: None,
+) -> Ended:
+    """Start `argv` in ``/`` and wait for it; it is gone when this returns or raises.
+
+    `tick` is called with the program's latest line, about twice a second and with each new line. `timeout` is in
+    seconds.
+
+    Raises:
+        Problem: 499 ``cancelled``, saying that `what` was.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-I", exec_child.__file__, str(os.getpid()), *argv],
+        cwd="/",  # no configuration or module of the folder that we happen to be in
+        env=dict(variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    try:
+        in_time = _watch(process, tail, tick, cancelled, what, time.monotonic() + timeout)
+        status = process.wait() if in_time else TIMED_OUT
+    finally:
+        _end(process)
+    return Ended(status, tuple(tail))
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    tail: deque[str],
+    tick: Callable[[str], None],
+    cancelled: Event,
+    what: str,
+    deadline: float,
+) -> bool:
+    """Read the output to its end; whether that came before the deadline."""
+    assert process.stdout is not None
+    unfinished = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while time.monotonic() < deadline:
+            if cancelled.is_set():
+                raise Problem("cancelled", 499, f"{what} was cancelled.", hint="Start again.")
+            if not selector.select(_TICK_SECONDS):
+                tick(tail[-1] if tail else "")
+                continue
+            data = os.read(process.stdout.fileno(), 65536)
+            *lines, unfinished = (unfinished + data).split(b"\n")
+            for line in lines if data else [*lines, unfinished]:
+                if text := line.decode(errors="replace").strip():
+                    tail.append(text)
+                    tick(text)
+            if not data:
+                return True
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the process group and reap the program."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
