@@ -19,6 +19,7 @@ from xinference.control.describe import describe
 from xinference.control.events import Events
 from xinference.control.routing import Route, Target
 from xinference.engines.base import Engine, Placement
+from xinference.environments.environments import Environments
 from xinference.errors import Problem
 from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
@@ -64,6 +65,7 @@ class Deployment:
         self._was_ready = bool(around.store.replicas(plan.uid))
         self._ending: Ending | None = None
         self._cancelled = threading.Event()
+        self._python = Path(sys.executable)
         self._task: asyncio.Task[None] | None = None
 
     # -- seen by others -------------------------------------------------------------------------------------
@@ -149,6 +151,7 @@ class Deployment:
             adopted = await self._adopt()
             if not adopted:
                 await self._prepare()
+            self._python = await self._environment()
             self._show("LOADING", "start")
             await asyncio.gather(*(self._keep(i, adopted.get(i)) for i in range(self.plan.request.replica)))
         except Problem as problem:
@@ -200,6 +203,19 @@ class Deployment:
         where = f"{plan.source.hub} ({plan.source.model_id})"
         self._say("INFO", "fetch", f"fetching {plan.version.version_id} from {where}")
         return await self._in_thread("fetch", weights.fetch, self._around.hubs, plan)
+
+    async def _environment(self) -> Path:
+        """The interpreter that the engine runs with; what it needs is installed first."""
+        spec = self._engine.environment(await asyncio.to_thread(read_host))
+        if spec is None:
+            return Path(sys.executable)
+        environments = Environments(self._around.settings)
+        if found := await asyncio.to_thread(environments.find, spec):
+            return found
+        self._show("LOADING", "environment")
+        size = f"{environments.size(spec) / 1e9:.1f} GB"
+        self._say("INFO", "environment", f"installing {spec.engine} {spec.version} ({size})")
+        return await self._in_thread("environment", environments.install, spec)
 
     async def _in_thread(self, stage: str, work: Callable[..., Path], *arguments: object) -> Path:
         """Do long blocking work that reports its progress and can be cancelled."""
@@ -260,8 +276,7 @@ class Deployment:
 
     def _command(self) -> EngineCommand:
         assert self.plan.sizing is not None
-        placement = Placement(Path(sys.executable))
-        command = self._engine.command(self.plan, secrets.token_urlsafe(32), placement)
+        command = self._engine.command(self.plan, secrets.token_urlsafe(32), Placement(self._python))
         context = {"uid": self.plan.uid, "path": str(self.plan.path), "sizing": asdict(self.plan.sizing)}
         return EngineCommand(**{**vars(command), "context": context})
 
