@@ -26,6 +26,7 @@ COMMANDS = {
     "remove-cache": ("xinference.cli.cache:remove_cache", "Delete a version's weights."),
     "inspect": ("xinference.cli.weights:inspect", "Show what a weight file, folder or repository holds."),
     "convert": ("xinference.cli.weights:convert", "Turn a ggmlv3 file into GGUF."),
+    "env": ("xinference.cli.environments:env", "Install, list and remove what the engines run in."),
     "docs": ("xinference.cli.docs:docs", "Write the models' reference pages."),
     "serve": ("xinference.cli.serve:serve", "Run the server in this terminal."),
     "stop": ("xinference.cli.serve:stop", "Stop the server and all its models."),

@@ -66,7 +66,8 @@ def show_problem(problem: Problem) -> None:
     if problem.hint:
         note(f"Hint: {problem.hint}")
     if problem.log_tail:
-        note("Last lines of the engine:" if problem.code != "server_failed" else "Last lines of the server:")
+        speaker = {"server_failed": "server", "environment_failed": "installer"}.get(problem.code, "engine")
+        note(f"Last lines of the {speaker}:")
         for line in problem.log_tail:
             note(f"    {line}")
 
