@@ -59,6 +59,20 @@ class GgmlFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     unk_token_id: int = 0
 
 
+class ModelShapeFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A size's architecture, as its config.json has it: enough to count its memory before anything is fetched."""
+
+    parameters: int
+    layers: int
+    heads: int
+    """Query heads."""
+    kv_heads: int
+    """Fewer than `heads` where attention is grouped."""
+    head_dim: int
+    hidden: int
+    vocab: int
+
+
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One size in one format, in one or more quantizations."""
 
@@ -69,6 +83,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     sources: tuple[Source, ...]
     ggml: GgmlFacts | None = None
     """For ``ggmlv3`` only, and needed there."""
+    shape: ModelShapeFacts | None = None
+    """None: not known before the weights are here."""
 
     def source(self, hub: HubName) -> Source | None:
         return next((s for s in self.sources if s.hub == hub), None)
@@ -121,7 +137,9 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str | None = None
     download_hub: str | None = None
     n_gpu: int | str | None = "auto"
-    """``auto``, a count, or None for the CPU only."""
+    """``auto``, a count for each replica, or None for the CPU only."""
+    gpu_idx: tuple[int, ...] | None = None
+    """The very devices, dealt out to the replicas in turn; wins over `n_gpu`."""
     replica: int = 1
     options: dict[str, Any] = {}
     """Native engine options, by the engine's own names."""
