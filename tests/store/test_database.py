@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from xinference.errors import Problem
-from xinference.store.database import EVENTS_KEPT, Store
+from xinference.store.database import EVENTS_KEPT, SCHEMA_1, SCHEMA_VERSION, Measurement, Store
 
 
 @pytest.fixture
@@ -85,3 +86,26 @@ def test_a_failed_write_leaves_nothing_half_done(path: Path) -> None:
         store.add_replica("r1", "no such deployment", 0)
     store.add_deployment("m", "{}")
     assert len(store.deployments()) == 1
+
+
+def test_a_file_of_the_first_layout_is_brought_up_and_keeps_its_rows(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as db:
+        db.executescript(f"{SCHEMA_1} PRAGMA user_version = 1;")
+        db.execute("INSERT INTO deployments(uid, request, created) VALUES ('m', '{}', 1.0)")
+    store = Store(path)
+    assert [row.uid for row in store.deployments()] == ["m"]
+    assert store.measurements("v", "llama.cpp") == []
+    store.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+
+
+def test_measurements_come_newest_first_and_one_stays_for_each_size(path: Path) -> None:
+    store = Store(path)
+    small, large = (Measurement("v", "llama.cpp", context, 1, 100, 90) for context in (512, 4096))
+    again = replace(small, measured_bytes=120)
+    for each in (small, large, again):
+        store.add_measurement(each)
+    assert store.measurements("v", "llama.cpp") == [again, large]
+    assert store.measurements("v", "vLLM") == []

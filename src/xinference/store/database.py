@@ -18,8 +18,7 @@ from typing import Any
 
 from xinference.errors import Problem
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+SCHEMA_1 = """
 CREATE TABLE deployments (
     uid TEXT PRIMARY KEY,
     request TEXT NOT NULL,
@@ -44,6 +43,22 @@ CREATE TABLE events (
 ) STRICT;
 CREATE INDEX events_of ON events(uid, event_id);
 """
+SCHEMA_2 = """
+CREATE TABLE measurements (
+    version_id TEXT NOT NULL,
+    engine TEXT NOT NULL,
+    context_length INTEGER NOT NULL,
+    slots INTEGER NOT NULL,
+    measured_bytes INTEGER NOT NULL,
+    estimated_bytes INTEGER NOT NULL,
+    gpu_bytes INTEGER,
+    measured_at REAL NOT NULL,
+    PRIMARY KEY (version_id, engine, context_length, slots)
+) STRICT;
+"""
+#: What each layout adds to the one before it; a file of layout n has had the first n.
+SCHEMAS = (SCHEMA_1, SCHEMA_2)
+SCHEMA_VERSION = len(SCHEMAS)
 EVENTS_KEPT = 100
 
 
@@ -65,6 +80,21 @@ class ReplicaRow:
     replica_id: str
     uid: str
     position: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a version really took on the CPU or its GPUs once it was ready; bytes."""
+
+    version_id: str
+    engine: str
+    context_length: int
+    slots: int
+    measured_bytes: int
+    """Of the host's memory, by one replica."""
+    estimated_bytes: int
+    """What the plan had said, before any correction."""
+    gpu_bytes: int | None = None
 
 
 class Store:
@@ -159,6 +189,27 @@ class Store:
         with self._write() as db:
             db.execute("DELETE FROM events WHERE uid = ?", (uid,))
 
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Keep what was measured; a later one with the same engine, context and slots takes its place."""
+        m = measurement
+        with self._write() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(m.version_id, m.engine, m.context_length, m.slots),
+                    *(m.measured_bytes, m.estimated_bytes, m.gpu_bytes, time.time()),
+                ),
+            )
+
+    def measurements(self, version_id: str, engine: str) -> list[Measurement]:
+        """What is known of a version on an engine, the newest first."""
+        rows = self._db.execute(
+            "SELECT version_id, engine, context_length, slots, measured_bytes, estimated_bytes, gpu_bytes "
+            "FROM measurements WHERE version_id = ? AND engine = ? ORDER BY measured_at DESC, rowid DESC",
+            (version_id, engine),
+        )
+        return [Measurement(*row) for row in rows]
+
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         try:
@@ -181,8 +232,8 @@ class Store:
                 f"{self._path} was written by a newer Xinference (layout {version}, this one knows {SCHEMA_VERSION}).",
                 hint="Upgrade, or set XINFERENCE_HOME to another folder.",
             )
-        if version == 0:
-            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        for number, added in enumerate(SCHEMAS[version:], version + 1):
+            self._db.executescript(f"BEGIN; {added} PRAGMA user_version = {number}; COMMIT;")
 
     def _broken(self, error: Exception) -> Problem:
         return Problem(
