@@ -37,11 +37,14 @@ class LaunchBody(BaseModel):
     model_path: str | None = None
     download_hub: str | None = None
     n_gpu: int | Literal["auto"] | None = "auto"
+    gpu_idx: int | list[int] | None = None
     replica: int = 1
 
     def request(self) -> LaunchRequest:
         """The same for the controller."""
         fields = self.model_dump(include=set(LaunchBody.model_fields))
+        gpu_idx = [self.gpu_idx] if isinstance(self.gpu_idx, int) else self.gpu_idx
+        fields["gpu_idx"] = None if gpu_idx is None else tuple(gpu_idx)
         fields["model_size_in_billions"] = whole_size(self.model_size_in_billions)
         return LaunchRequest(**fields, options=dict(self.model_extra or {}))
 

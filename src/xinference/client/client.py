@@ -83,6 +83,7 @@ class Client:
         quantization: str | None = None,
         replica: int = 1,
         n_gpu: int | str | None = "auto",
+        gpu_idx: int | Sequence[int] | None = None,
         model_path: str | None = None,
         download_hub: str | None = None,
         *,
@@ -92,7 +93,8 @@ class Client:
         """Launch a model and return its uid, once it is ready or (`wait_ready` False) as soon as it is accepted.
 
         Args:
-            n_gpu: ``auto``, a count, or None for the CPU only.
+            n_gpu: ``auto``, a count for each replica, or None for the CPU only.
+            gpu_idx: the very devices, dealt out to the replicas in turn; wins over `n_gpu`.
             options: the engine's own options, by its own names.
         """
         body = requests.launch_body(
@@ -105,6 +107,7 @@ class Client:
             quantization=quantization,
             replica=replica,
             n_gpu=n_gpu,
+            gpu_idx=gpu_idx,
             model_path=model_path,
             download_hub=download_hub,
             **options,

@@ -166,6 +166,7 @@ def launch_body(
     quantization: str | None = None,
     replica: int = 1,
     n_gpu: int | str | None = "auto",
+    gpu_idx: int | Sequence[int] | None = None,
     model_path: str | None = None,
     download_hub: str | None = None,
     **options: Any,
@@ -177,6 +178,7 @@ def launch_body(
         "model_size_in_billions": model_size_in_billions,
         "model_format": model_format,
         "quantization": quantization,
+        "gpu_idx": gpu_idx if gpu_idx is None or isinstance(gpu_idx, int) else list(gpu_idx),
         "model_path": model_path,
         "download_hub": download_hub,
     }

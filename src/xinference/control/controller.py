@@ -8,6 +8,7 @@ import logging
 import secrets
 import string
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from xinference.control.deployment import Deployment, Ending, Surroundings
 from xinference.control.describe import listing_entry
 from xinference.control.downloads import Downloads
 from xinference.control.events import Events, final_event
+from xinference.control.measure import correction
 from xinference.control.routing import Route, RoutingTable
 from xinference.control.sources import Sources
 from xinference.engines import all_engines
@@ -36,6 +38,7 @@ from xinference.hubs.base import Hub
 from xinference.hubs.local import resolve_local
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.plan import ChooseSource, Facts, check_request, choose_version, make_plan, supporting_engine
+from xinference.planning.settle import Around, promised_bytes
 from xinference.store.database import DeploymentRow, Store
 
 log = logging.getLogger(__name__)
@@ -58,7 +61,9 @@ class Controller:
         self._reserved: set[str] = set()
         self._table = RoutingTable()
         self._changes = asyncio.Event()
-        self._around = Surroundings(settings, store, self._events, self._hubs, self.engines, self._publish)
+        self._around = Surroundings(
+            settings, store, self._events, self._hubs, self.engines, self._publish, self._beside
+        )
 
     # -- the data path's view -------------------------------------------------------------------------------
 
@@ -273,7 +278,16 @@ class Controller:
             for name, engine in self.engines.items():
                 if engine.describe_argv and (request.model_engine or name).lower() == name.lower():
                     known[name] = await self._option_table(name, engine)
-        return Facts(self.families, self.engines, host, known)
+        return Facts(self.families, self.engines, host, known, self._beside)
+
+    def _beside(self, plan: LaunchPlan) -> Around:
+        """What the other deployments were granted, and what was measured of this version before."""
+        granted: Counter[int] = Counter()
+        for uid, other in self._deployments.items():
+            if uid != plan.uid and isinstance(other, Deployment) and other.problem is None:
+                granted.update(promised_bytes(other.plan))
+        known = self._store.measurements(plan.version.version_id, plan.engine)
+        return Around(granted, correction(plan, known))
 
     async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
         """The options an engine knows, asked of the engine itself, once."""

@@ -17,6 +17,7 @@ from xinference.config import Settings
 from xinference.control import weights
 from xinference.control.describe import describe
 from xinference.control.events import Events
+from xinference.control.measure import Used, measure, measurement
 from xinference.control.routing import Route, Target
 from xinference.engines.base import Engine, Placement
 from xinference.environments.environments import Environments
@@ -24,8 +25,8 @@ from xinference.errors import Problem
 from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
 from xinference.planning.launch_plan import LaunchPlan, Sizing
-from xinference.planning.plan import size_weights
 from xinference.planning.restart import restart_delay
+from xinference.planning.settle import Around, settle
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.replica import Replica, ReplicaState
 from xinference.store.database import Store
@@ -45,6 +46,8 @@ class Surroundings:
     engines: Mapping[str, Engine]
     changed: Callable[[], None]
     """Publishes a new routing table."""
+    beside: Callable[[LaunchPlan], Around]
+    """What else goes on where a plan is to be settled."""
 
 
 class Deployment:
@@ -61,6 +64,7 @@ class Deployment:
         self._replicas: dict[int, Replica] = {}
         self._lost: dict[int, Problem] = {}
         self._last_log: Path | None = None
+        self._used: Used | None = None
         # Rows of replicas mean that an earlier server had it running: requests may wait for it.
         self._was_ready = bool(around.store.replicas(plan.uid))
         self._ending: Ending | None = None
@@ -77,7 +81,13 @@ class Deployment:
     @property
     def description(self) -> dict[str, Any]:
         addresses = [r.snapshot.base_url for r in self._replicas.values() if r.snapshot.base_url]
-        return describe(self.plan, status=self.status, stage=self.stage, addresses=addresses, created=self.created)
+        described = describe(self.plan, status=self.status, stage=self.stage, addresses=addresses, created=self.created)
+        used = self._used
+        return {
+            **described,
+            "memory_used_bytes": used.memory if used else None,
+            "gpu_memory_used_bytes": used.gpu_memory if used else None,
+        }
 
     @property
     def instance(self) -> dict[str, Any]:
@@ -179,7 +189,8 @@ class Deployment:
     def _take_sizing(self, context: Mapping[str, Any]) -> None:
         if self.plan.sizing is None or self.plan.path is None:
             sizing = Sizing(**{**context["sizing"], "reasons": ()})
-            self.plan = self.plan.with_weights(Path(context["path"]), sizing)
+            devices = tuple(tuple(group) for group in context.get("devices", ()))
+            self.plan = self.plan.with_weights(Path(context["path"]), sizing, devices=devices)
 
     async def _prepare(self) -> None:
         """Weights here and in a form the engine loads, header read, context and slots chosen."""
@@ -189,7 +200,7 @@ class Deployment:
         if plan.sizing is None:
             shape, told = await asyncio.to_thread(weights.look_at, path, plan.version)
             host = await asyncio.to_thread(read_host)
-            plan = plan.with_weights(path, size_weights(plan, shape, host), told)
+            plan = settle(plan, path, shape, host, told, self._around.beside(plan))
         if plan.version.spec.model_format == "ggmlv3":
             self._show("LOADING", "convert")
             settings = self._around.settings
@@ -247,6 +258,7 @@ class Deployment:
                     raise self._explained(problem) from None
                 died, ended = self._explained(problem), replica.snapshot.exit
             else:
+                await self._measure(replica)
                 self._became_ready()
                 ended = await replica.wait_exited()
                 died = self._death(ended)
@@ -267,18 +279,32 @@ class Deployment:
         store.add_replica(replica_id, self.plan.uid, position)
         self._say("INFO", "start", f"starting {self.plan.engine}")
         try:
-            replica = Replica.start(replica_id, self._command(), settings, log_path=self._log_path(replica_id))
+            replica = Replica.start(replica_id, self._command(position), settings, log_path=self._log_path(replica_id))
         except BaseException:
             store.remove_replica(replica_id)
             raise
         self._replicas[position] = replica
         return replica
 
-    def _command(self) -> EngineCommand:
+    def _command(self, position: int) -> EngineCommand:
         assert self.plan.sizing is not None
-        command = self._engine.command(self.plan, secrets.token_urlsafe(32), Placement(self._python))
-        context = {"uid": self.plan.uid, "path": str(self.plan.path), "sizing": asdict(self.plan.sizing)}
+        command = self._engine.command(
+            self.plan, secrets.token_urlsafe(32), Placement(self._python, self.plan.devices_of(position))
+        )
+        sizing, devices = asdict(self.plan.sizing), self.plan.devices
+        context = {"uid": self.plan.uid, "path": str(self.plan.path), "sizing": sizing, "devices": devices}
         return EngineCommand(**{**vars(command), "context": context})
+
+    async def _measure(self, replica: Replica) -> None:
+        """Keep what a fresh engine really takes; one that was taken back has a cache full of other things."""
+        pid = replica.snapshot.engine_pid
+        used = await asyncio.to_thread(measure, pid) if pid is not None else None
+        if used is None:
+            return
+        self._used = used
+        kept = None if self._was_ready else measurement(self.plan, used)
+        if kept is not None:
+            self._around.store.add_measurement(kept)
 
     def _became_ready(self) -> None:
         first, self._was_ready = not self._was_ready, True

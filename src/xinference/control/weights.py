@@ -14,12 +14,16 @@ from xinference.formats.convert import convert_ggml
 from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import read_header
 from xinference.formats.llama_facts import disagreements, facts_for
+from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.formats.opening import weight_file
 from xinference.hubs.base import Hub
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import ModelShape
 
 #: Raised when the conversion itself changes, so that older results are made again.
 CONVERSION = 1
+#: What a folder's weights are in, safe or not.
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 Progress = Callable[[int, int | None, str], None]
 
 
@@ -31,14 +35,36 @@ def look_at(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, .
     """
     if version.spec.model_format == "ggmlv3" and not _is_gguf(path):
         return _look_at_ggml(path, version)
+    if path.is_dir():
+        return _look_at_folder(path), ()
     header = read_header(path)
     shape = ModelShape(
         weights_bytes=header.weights_bytes,
         kv_bytes_per_token=header.kv_bytes_per_token(),
         trained_context=header.context_length or 0,
         vocab_size=header.vocab_size or 0,
+        hidden=header.embedding_length or 0,
+        heads=header.n_heads,
+        kv_heads=header.n_kv_heads,
+        bytes_by_type=header.bytes_by_type,
     )
     return shape, ()
+
+
+def _look_at_folder(folder: Path) -> ModelShape:
+    file = folder / "config.json"
+    with weight_file(file, "the config.json of a model") as (opened, size):
+        config = read_config(opened.read(min(size, MAX_CONFIG)), file)
+    weights = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+    return ModelShape(
+        weights_bytes=weights,
+        kv_bytes_per_token=config.kv_bytes_per_token() or 0,
+        trained_context=config.context_length or 0,
+        vocab_size=config.vocab_size or 0,
+        hidden=config.embedding_length or 0,
+        heads=config.n_heads or 0,
+        kv_heads=config.n_kv_heads or 0,
+    )
 
 
 def _look_at_ggml(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
@@ -48,6 +74,9 @@ def _look_at_ggml(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[
         kv_bytes_per_token=header.kv_bytes_per_token(),
         trained_context=facts.context_length,
         vocab_size=header.n_vocab,
+        hidden=header.n_embd,
+        heads=header.n_head,
+        bytes_by_type=header.bytes_by_type,
     )
     told = (
         f"ggmlv3 is converted to GGUF once; from the registry, as the file does not say it: context "

@@ -67,6 +67,13 @@ class Placement:
     """Indices of its GPUs; empty: the CPU."""
 
 
+def cuda_env(placement: Placement) -> dict[str, str]:
+    """The variables that show an engine its own GPUs only: none, if it is to run on the CPU."""
+    devices = ",".join(str(index) for index in placement.devices)
+    # CUDA's own order is by speed, NVML's and ours by place: the numbers must mean the same.
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices}
+
+
 class Engine(Protocol):
     """What one engine is to the rest of the system."""
 

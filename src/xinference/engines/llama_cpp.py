@@ -11,7 +11,7 @@ from typing import Any
 
 from xinference.catalog.match import near
 from xinference.catalog.models import ModelSpec
-from xinference.engines.base import YES, Placement, StaticTable, Support
+from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
@@ -143,6 +143,7 @@ class LlamaCpp:
                 "XINFERENCE_ENGINE_KEY": api_key,
                 # Otherwise a failed assertion is buried under a debugger's backtrace.
                 "GGML_NO_BACKTRACE": "1",
+                **cuda_env(placement),
             },
             model_name=plan.uid,
             api_key=api_key,

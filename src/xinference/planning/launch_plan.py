@@ -22,10 +22,25 @@ class Sizing:
     kv_cache_bytes: int
     overhead_bytes: int
     reasons: tuple[str, ...] = ()
+    tensor_parallel: int = 1
+    """Devices over which every layer is split."""
+    memory_fraction: float | None = None
+    """Share of each device's memory, as the engine counts it; None: the engine takes no such number."""
+    file_pages_bytes: int = 0
+    """Pages of the weight file beside a repacked copy of it: they go when something else needs the room."""
+    later_bytes: int = 0
+    """Part of the overhead that is touched only as the contexts fill."""
+    correction_bytes: int = 0
+    """Part of the overhead that an earlier measurement added (or took away)."""
 
     @property
     def total_bytes(self) -> int:
         return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+
+    @property
+    def loaded_bytes(self) -> int:
+        """What the engine's processes should hold once it is ready, before the first request."""
+        return self.total_bytes - self.later_bytes + self.file_pages_bytes
 
 
 @dataclass(frozen=True)
@@ -48,10 +63,22 @@ class LaunchPlan:
     sizing: Sizing | None = None
     """None until the weights' header has been read."""
     reasons: tuple[str, ...] = ()
+    devices: tuple[tuple[int, ...], ...] = ()
+    """Indices of each replica's GPUs; empty: the CPU."""
 
-    def with_weights(self, path: Path, sizing: Sizing, told: tuple[str, ...] = ()) -> LaunchPlan:
+    def with_weights(
+        self,
+        path: Path,
+        sizing: Sizing,
+        told: tuple[str, ...] = (),
+        devices: tuple[tuple[int, ...], ...] = (),
+    ) -> LaunchPlan:
         """The same plan, now that the weights are here and their header is known."""
-        return replace(self, path=path, sizing=sizing, reasons=self.reasons + told + sizing.reasons)
+        return replace(self, path=path, sizing=sizing, reasons=self.reasons + told + sizing.reasons, devices=devices)
+
+    def devices_of(self, position: int) -> tuple[int, ...]:
+        """The GPUs of the replica at `position`; empty: the CPU."""
+        return self.devices[position] if self.devices else ()
 
     def to_dict(self) -> dict[str, Any]:
         """What `launch --dry-run` prints."""
@@ -69,6 +96,9 @@ class LaunchPlan:
             "slots": sizing.slots if sizing else None,
             "threads": self.threads,
             "replica": self.request.replica,
+            "devices": [list(group) for group in self.devices],
+            "tensor_parallel": sizing.tensor_parallel if sizing else None,
+            "memory_fraction": sizing.memory_fraction if sizing else None,
             "memory": {
                 "weights": sizing.weights_bytes if sizing else None,
                 "kv_cache": sizing.kv_cache_bytes if sizing else None,

@@ -2,37 +2,94 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from xinference.errors import Problem
 from xinference.planning.launch_plan import Sizing
+from xinference.planning.traits import MIB, TRAITS, Dimensions, Traits, llama_mask
 
-MIB = 1024 * 1024
 #: llama.cpp rounds each sequence's cache up to this many cells.
 CELL_PADDING = 256
-DEFAULT_SLOTS = 4
 #: Most of the free memory that a launch may take.
 USABLE_SHARE = 0.9
 #: Most of the free memory that slots after the first may take together: a server shares its machine.
 EXTRA_SLOTS_SHARE = 0.25
 #: Smallest context that is still offered when memory is short.
 LEAST_CONTEXT = 512
+#: Tensor types that llama.cpp copies into rows of 8 for its faster kernels, and the instruction set that it needs
+#: (`ggml_repack_get_optimal_repack_type` in ggml's repack.cpp). The file's own pages stay until room is needed.
+REPACKED = {
+    "Q4_0": ("avx2", "asimddp"),
+    "Q4_K": ("avx2", "asimddp"),
+    "IQ4_NL": ("avx2", "asimddp"),
+    "Q2_K": ("avx512f",),
+    "Q5_K": ("i8mm",),
+    "Q6_K": ("i8mm",),
+    "Q8_0": ("asimddp",),
+}
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the weight file says; bytes and tokens."""
+    """What the weights say of themselves; bytes and tokens."""
 
     weights_bytes: int
     kv_bytes_per_token: int
     trained_context: int
     vocab_size: int
+    hidden: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    bytes_by_type: Mapping[str, int] = field(default_factory=dict)
+    """GGUF's tensor type -> bytes of it."""
+
+    def splits_over(self, devices: int) -> bool:
+        """Whether every layer can be cut into so many equal slices: whole heads, and keys shared or cut evenly."""
+        if devices & (devices - 1):
+            return False
+        kv_heads = self.kv_heads or self.heads
+        return self.heads % devices == 0 and (kv_heads % devices == 0 or devices % max(1, kv_heads) == 0)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What one replica may take."""
+
+    available_bytes: int
+    """Free on all its devices together, or in the host's memory."""
+    devices: int = 0
+    """GPUs; 0: the CPU."""
+    usable: float = USABLE_SHARE
+    cpu_flags: frozenset[str] = frozenset()
+    correction_bytes: int = 0
+    """What an earlier measurement of this version showed beyond the estimate."""
 
 
 def size_launch(
     shape: ModelShape,
     *,
     available_bytes: int,
+    family_context: int,
+    wanted_context: int | None = None,
+    wanted_slots: int | None = None,
+) -> Sizing:
+    """`size_replica` for llama.cpp on the CPU."""
+    return size_replica(
+        shape,
+        TRAITS["llama.cpp"],
+        Room(available_bytes),
+        family_context=family_context,
+        wanted_context=wanted_context,
+        wanted_slots=wanted_slots,
+    )
+
+
+def size_replica(
+    shape: ModelShape,
+    traits: Traits,
+    room: Room,
+    *,
     family_context: int,
     wanted_context: int | None = None,
     wanted_slots: int | None = None,
@@ -45,32 +102,79 @@ def size_launch(
         Problem: 400 ``does_not_fit`` with what is needed and what is free.
     """
     reasons: list[str] = []
-    context = _promised(shape, family_context, wanted_context, reasons)
-    overhead = 96 * MIB + 512 * shape.vocab_size * 4
-    room = int(available_bytes * USABLE_SHARE) - shape.weights_bytes - overhead
-    per_slot = kv_bytes(shape, context)
-    if per_slot > room:
-        context = _smaller(shape, room, context, wanted_context, available_bytes, overhead)
+    need = Need(shape, traits, room)
+    context = promised(shape, family_context, wanted_context, reasons)
+    usable = int(room.available_bytes * room.usable)
+    if need.total(context, 1) > usable:
+        context = _smaller(need, usable, context, wanted_context)
         reasons.append(f"context {context}: all that the free memory holds beside the weights")
-        per_slot = kv_bytes(shape, context)
-    slots = wanted_slots or _slots(per_slot, min(room, per_slot + int(available_bytes * EXTRA_SLOTS_SHARE)))
-    if per_slot * slots > room:
-        raise _does_not_fit(
-            shape.weights_bytes + overhead + per_slot * slots, available_bytes, f"{slots} slots of {context} tokens"
-        )
+    slots = wanted_slots or _slots(need, context, usable)
+    if need.total(context, slots) > usable:
+        raise _does_not_fit(need, need.total(context, slots), f"{slots} slots of {context} tokens")
     reasons.append(f"{slots} slots, each with the whole context of {context} tokens")
-    return Sizing(context, slots, shape.weights_bytes, per_slot * slots, overhead, tuple(reasons))
+    return need.sizing(context, slots, tuple(reasons))
 
 
-def kv_bytes(shape: ModelShape, context: int) -> int:
+@dataclass(frozen=True)
+class Need:
+    """The sum for one model on one engine."""
+
+    shape: ModelShape
+    traits: Traits
+    room: Room
+
+    def cache(self, context: int) -> int:
+        """Bytes of one slot's cache."""
+        return kv_bytes(self.shape, context, self.traits.cell_padding)
+
+    def overhead(self, context: int, slots: int) -> int:
+        """Bytes beside weights and cache, on all devices together."""
+        dims = self._dimensions(context, slots)
+        if self.room.devices:
+            return self.traits.cuda_overhead(dims) * self.room.devices
+        # A measurement may show less than nothing beside the rest only if the rest was wrong.
+        return max(0, self.traits.cpu_overhead(dims) + self.room.correction_bytes)
+
+    def total(self, context: int, slots: int) -> int:
+        return self.shape.weights_bytes + self.cache(context) * slots + self.overhead(context, slots)
+
+    def sizing(self, context: int, slots: int, reasons: tuple[str, ...]) -> Sizing:
+        of_llama = self.traits.context_option == "n_ctx" and not self.room.devices
+        return Sizing(
+            context,
+            slots,
+            self.shape.weights_bytes,
+            self.cache(context) * slots,
+            self.overhead(context, slots),
+            reasons,
+            tensor_parallel=max(1, self.room.devices) if self.traits.splits == "tensors" else 1,
+            file_pages_bytes=repacked_bytes(self.shape, self.room.cpu_flags) if of_llama else 0,
+            later_bytes=llama_mask(self._dimensions(context, slots)) if of_llama else 0,
+            correction_bytes=self.room.correction_bytes,
+        )
+
+    def _dimensions(self, context: int, slots: int) -> Dimensions:
+        cells = _cells(context, self.traits.cell_padding) if self.shape.kv_bytes_per_token else 0
+        return Dimensions(self.shape.hidden, self.shape.vocab_size, cells * slots, context)
+
+
+def kv_bytes(shape: ModelShape, context: int, padding: int = CELL_PADDING) -> int:
     """Bytes of one slot's cache: the context, one more cell for the first token of the answer, rounded up."""
-    cells = -(-(context + 1) // CELL_PADDING) * CELL_PADDING
-    return cells * shape.kv_bytes_per_token
+    return _cells(context, padding) * shape.kv_bytes_per_token
 
 
-def _promised(shape: ModelShape, family_context: int, wanted: int | None, reasons: list[str]) -> int:
+def repacked_bytes(shape: ModelShape, flags: frozenset[str]) -> int:
+    """Bytes of weights that llama.cpp keeps a second time, in another order, on such a CPU."""
+    return sum(
+        count for name, count in shape.bytes_by_type.items() if any(flag in flags for flag in REPACKED.get(name, ()))
+    )
+
+
+def promised(shape: ModelShape, family_context: int, wanted: int | None, reasons: list[str]) -> int:
+    """The longest prompt: what was asked for or the family says, but no more than the model was trained on."""
     asked = wanted or family_context
-    # llama.cpp never gives a sequence more cells than the model was trained on, and an answer needs one.
+    # An answer needs one token's place beside the prompt: llama.cpp keeps no more than it was trained on, and vLLM
+    # counts both in its limit.
     most = shape.trained_context - 1 if shape.trained_context > 1 else asked
     if asked > most:
         reasons.append(
@@ -81,28 +185,38 @@ def _promised(shape: ModelShape, family_context: int, wanted: int | None, reason
     return asked
 
 
-def _smaller(
-    shape: ModelShape, room: int, context: int, wanted: int | None, available_bytes: int, overhead: int
-) -> int:
-    if wanted is None and shape.kv_bytes_per_token > 0:
-        cells = max(0, room) // shape.kv_bytes_per_token // CELL_PADDING * CELL_PADDING
-        if cells - 1 >= LEAST_CONTEXT:
-            return cells - 1
+def _cells(context: int, padding: int) -> int:
+    return -(-(context + 1) // padding) * padding
+
+
+def _smaller(need: Need, usable: int, context: int, wanted: int | None) -> int:
+    """The largest context that fits, of whole blocks of cells."""
+    if wanted is None and need.shape.kv_bytes_per_token > 0:
+        low, high = LEAST_CONTEXT // CELL_PADDING, (context + 1) // CELL_PADDING
+        fitting = [blocks for blocks in range(low, high + 1) if need.total(blocks * CELL_PADDING - 1, 1) <= usable]
+        if fitting and fitting[-1] * CELL_PADDING - 1 >= LEAST_CONTEXT:
+            return fitting[-1] * CELL_PADDING - 1
     least = context if wanted else min(LEAST_CONTEXT, context)
-    raise _does_not_fit(
-        shape.weights_bytes + overhead + kv_bytes(shape, least), available_bytes, f"a context of {least} tokens"
-    )
+    raise _does_not_fit(need, need.total(least, 1), f"a context of {least} tokens")
 
 
-def _slots(per_slot: int, room: int) -> int:
-    return max(1, min(DEFAULT_SLOTS, room // per_slot)) if per_slot > 0 else DEFAULT_SLOTS
+def _slots(need: Need, context: int, usable: int) -> int:
+    most = need.traits.default_slots
+    if not need.cache(context):
+        return most
+    # What is free on a GPU is there to be used; the host's memory belongs to others, too.
+    share = 1.0 if need.room.devices else EXTRA_SLOTS_SHARE
+    bound = min(usable, need.total(context, 1) + int(need.room.available_bytes * share))
+    return next((slots for slots in range(most, 1, -1) if need.total(context, slots) <= bound), 1)
 
 
-def _does_not_fit(needed: int, available: int, what: str) -> Problem:
+def _does_not_fit(need: Need, needed: int, what: str) -> Problem:
+    available, traits = need.room.available_bytes, need.traits
     return Problem(
         "does_not_fit",
         400,
         f"The model with {what} needs {needed / MIB:,.0f} MiB, and {available / MIB:,.0f} MiB are free.",
         stage="plan",
-        hint="Take a smaller quantization or size, a smaller --n_ctx or --n_parallel, or terminate another model.",
+        hint=f"Take a smaller quantization or size, a smaller --{traits.context_option} or --{traits.slots_option}, "
+        "or terminate another model.",
     )

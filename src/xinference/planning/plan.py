@@ -13,8 +13,10 @@ from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion, 
 from xinference.engines.base import Engine, Support
 from xinference.errors import bad_request
 from xinference.hardware.devices import Host
-from xinference.planning.launch_plan import LaunchPlan, Sizing
-from xinference.planning.memory import ModelShape, size_launch
+from xinference.planning.launch_plan import LaunchPlan
+from xinference.planning.memory import ModelShape
+from xinference.planning.place import chosen
+from xinference.planning.settle import NOTHING_ELSE, Around, settle
 
 MAX_REPLICAS = 64
 MODEL_TYPES = frozenset({"llm", "embedding", "rerank"})
@@ -30,6 +32,8 @@ class Facts:
     host: Host
     known_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Engine -> the native options it knows, with their types; needed only where options are given."""
+    around: Callable[[LaunchPlan], Around] | None = None
+    """What else goes on where a plan is to be settled; None: nothing."""
 
 
 def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, Engine, str]:
@@ -110,7 +114,7 @@ def make_plan(
     else:
         reasons.append(f"weights at {path or request.model_path}: given with --model-path")
     options = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
-    use_gpu = bool(facts.host.gpus) and request.n_gpu is not None
+    use_gpu = wants_gpu(facts.host, request)
     reasons.append(_device_reason(facts.host, request, use_gpu))
     filled = msgspec.structs.replace(
         request,
@@ -127,20 +131,13 @@ def make_plan(
     )
     if path is None or shape is None:
         return plan
-    return plan.with_weights(path, size_weights(plan, shape, facts.host), told)
+    return settle(plan, path, shape, facts.host, told, facts.around(plan) if facts.around else NOTHING_ELSE)
 
 
-def size_weights(plan: LaunchPlan, shape: ModelShape, host: Host) -> Sizing:
-    """Context and slots, now that the weights' header is known."""
-    options = plan.options
-    free = max(host.memory_available, sum(gpu.memory_free for gpu in host.gpus) if plan.use_gpu else 0)
-    return size_launch(
-        shape,
-        available_bytes=free // plan.request.replica,
-        family_context=plan.version.family.context_length,
-        wanted_context=options.get("n_ctx") or None,
-        wanted_slots=options.get("n_parallel") or None,
-    )
+def wants_gpu(host: Host, request: LaunchRequest) -> bool:
+    """Named devices win over `n_gpu`; a device in MIG mode takes nothing as a whole."""
+    usable = any(not gpu.mig for gpu in host.gpus)
+    return request.gpu_idx is not None or (usable and request.n_gpu is not None)
 
 
 def check_request(facts: Facts, request: LaunchRequest) -> None:
@@ -154,7 +151,9 @@ def check_request(facts: Facts, request: LaunchRequest) -> None:
     wanted, have = request.n_gpu, len(facts.host.gpus)
     if isinstance(wanted, str) and wanted != "auto":
         raise bad_request(f"n_gpu is {wanted!r}; it takes auto, none or a number.")
-    if isinstance(wanted, int) and not 1 <= wanted <= have:
+    if request.gpu_idx is not None:
+        chosen(facts.host.gpus, request.gpu_idx, request.replica)
+    elif isinstance(wanted, int) and not 1 <= wanted <= have:
         raise bad_request(
             f"n_gpu is {wanted}, and this host has {have} GPU{'' if have == 1 else 's'}.",
             hint="Use --n-gpu auto, or --n-gpu none for the CPU.",
@@ -196,6 +195,8 @@ def _engines_that_can(facts: Facts, version: ModelVersion, besides: Engine | Non
 
 def _device_reason(host: Host, request: LaunchRequest, use_gpu: bool) -> str:
     if use_gpu:
-        return f"device: {', '.join(gpu.name for gpu in host.gpus)} (n_gpu {request.n_gpu})"
-    why = "asked for with n_gpu none" if request.n_gpu is None else "there is no GPU"
+        asked = f"n_gpu {request.n_gpu}" if request.gpu_idx is None else f"gpu_idx {list(request.gpu_idx)}"
+        return f"device: {', '.join(gpu.name for gpu in host.gpus)} ({asked})"
+    split = "its GPUs are split into MIG instances" if host.gpus else "there is no GPU"
+    why = "asked for with n_gpu none" if request.n_gpu is None else split
     return f"device: CPU, {host.physical_cores} threads ({why})"

@@ -1,0 +1,68 @@
+"""What an engine really takes once it is ready, and what that says of the next estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from xinference.hardware import nvidia
+from xinference.planning.launch_plan import LaunchPlan
+from xinference.store.database import Measurement
+
+
+@dataclass(frozen=True)
+class Used:
+    """Bytes that an engine's processes hold."""
+
+    memory: int
+    """Resident set sizes of the whole tree: pages that its processes share count once for each of them."""
+    gpu_memory: int | None
+    """None: no GPU, or its driver does not say."""
+
+
+def measure(pid: int) -> Used | None:
+    """What process `pid` and all below it hold now; None if it has ended. Blocks for some milliseconds."""
+    try:
+        root = psutil.Process(pid)
+        tree = [root, *root.children(recursive=True)]
+        memory = root.memory_info().rss + sum(_resident(process) for process in tree[1:])
+    except psutil.Error:
+        return None
+    return Used(memory, nvidia.processes(frozenset(process.pid for process in tree)))
+
+
+def measurement(plan: LaunchPlan, used: Used) -> Measurement | None:
+    """The row to keep of it; None where no plan was made (an engine that was taken back)."""
+    sizing = plan.sizing
+    if sizing is None:
+        return None
+    return Measurement(
+        plan.version.version_id,
+        plan.engine,
+        sizing.context_length,
+        sizing.slots,
+        used.memory,
+        sizing.loaded_bytes - sizing.correction_bytes,
+        used.gpu_memory,
+    )
+
+
+def correction(plan: LaunchPlan, known: Sequence[Measurement]) -> int:
+    """Bytes to add to the next estimate of `plan`: what the newest measurement showed beyond its own estimate.
+
+    Weights and cache are known to the byte, so what is off is the overhead, and it is about the same at any context.
+    With GPUs the host's memory says nothing of the plan's, and nothing is corrected.
+    """
+    comparable = [m for m in known if m.gpu_bytes is None]
+    if plan.use_gpu or not comparable:
+        return 0
+    return comparable[0].measured_bytes - comparable[0].estimated_bytes
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:  # it ended while we looked
+        return 0

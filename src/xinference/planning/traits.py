@@ -1,0 +1,125 @@
+"""What the planner knows of each engine's use of memory: its options' names, how it splits, what it takes beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+#: Tokens of a prompt that llama.cpp computes together (n_ubatch).
+MICRO_BATCH = 512
+#: Tokens that vLLM and SGLang compute together at most by default (chunked prefill).
+CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The numbers that an overhead follows from; 0 where they are not known."""
+
+    hidden: int = 0
+    vocab: int = 0
+    cells: int = 0
+    """Tokens of all slots' contexts together."""
+    longest: int = 0
+    """Tokens of one context."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """One engine's habits."""
+
+    context_option: str
+    slots_option: str
+    default_slots: int
+    splits: Literal["layers", "tensors"]
+    """How several devices share one model: whole layers each, or a slice of every layer."""
+    cuda_overhead: Callable[[Dimensions], int]
+    """Bytes on each device beside weights and cache."""
+    cpu_overhead: Callable[[Dimensions], int]
+    cell_padding: int = 1
+    """A slot's cache is a multiple of so many tokens."""
+    parallel_option: str | None = None
+    fraction_option: str | None = None
+    fraction_of: Literal["total", "free"] = "total"
+    """What the fraction is a share of: the device's memory, or what was free when the engine started."""
+
+
+def llama_overhead(dims: Dimensions) -> int:
+    """llama.cpp: the process, its tokenizer, and the graph's buffers.
+
+    Fitted to `benchmarks/memory.py`: 26 MiB of program; 640 bytes a token of vocabulary (texts and their index);
+    14 rows of 32-bit activations as wide as the model for each token of a micro-batch.
+    """
+    return 26 * MIB + 640 * dims.vocab + MICRO_BATCH * 14 * 4 * dims.hidden + llama_mask(dims)
+
+
+def llama_mask(dims: Dimensions) -> int:
+    """Which cell each token of a micro-batch may see: 16 bits each. Touched as far as the cache is filled."""
+    return MICRO_BATCH * 2 * dims.cells
+
+
+def _vllm_cuda(dims: Dimensions) -> int:
+    # CUDA's context and libraries take about 0.5 GiB, captured graphs 0.5 to 1 GiB; a chunk's activations are about
+    # 8 rows as wide as the model (projections up and down, residual, norm) of 16 bits, its logits 32 bits for 256.
+    return int(1.5 * GIB) + CHUNK * 8 * 2 * dims.hidden + 256 * 4 * dims.vocab
+
+
+def _vllm_cpu(dims: Dimensions) -> int:
+    # Three Python processes with torch; activations in 32 bits.
+    return int(1.5 * GIB) + CHUNK * 4 * 4 * dims.hidden
+
+
+def _transformers_cuda(dims: Dimensions) -> int:
+    # CUDA's context, and the longest prompt computed at once: 8 rows of 16 bits, and its last logits.
+    return int(0.7 * GIB) + dims.longest * 8 * 2 * dims.hidden + 16 * 4 * dims.vocab
+
+
+def _transformers_cpu(dims: Dimensions) -> int:
+    return 512 * MIB + min(dims.longest, CHUNK) * 4 * 4 * dims.hidden
+
+
+TRAITS = {
+    "llama.cpp": Traits(
+        context_option="n_ctx",
+        slots_option="n_parallel",
+        default_slots=4,
+        splits="layers",
+        # On a device the program's own part is CUDA's context; the graph's buffers are the same.
+        cuda_overhead=lambda dims: 400 * MIB + llama_overhead(dims),
+        cpu_overhead=llama_overhead,
+        cell_padding=256,
+    ),
+    "vLLM": Traits(
+        context_option="max_model_len",
+        slots_option="max_num_seqs",
+        default_slots=16,
+        splits="tensors",
+        cuda_overhead=_vllm_cuda,
+        cpu_overhead=_vllm_cpu,
+        cell_padding=16,
+        parallel_option="tensor_parallel_size",
+        fraction_option="gpu_memory_utilization",
+    ),
+    "SGLang": Traits(
+        context_option="context_length",
+        slots_option="max_running_requests",
+        default_slots=16,
+        splits="tensors",
+        cuda_overhead=_vllm_cuda,
+        cpu_overhead=_vllm_cpu,
+        cell_padding=16,
+        parallel_option="tp_size",
+        fraction_option="mem_fraction_static",
+        fraction_of="free",
+    ),
+    "Transformers": Traits(
+        context_option="context_length",
+        slots_option="max_num_seqs",
+        default_slots=16,
+        splits="layers",
+        cuda_overhead=_transformers_cuda,
+        cpu_overhead=_transformers_cpu,
+    ),
+}
