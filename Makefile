@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 
-.PHONY: chat test check conformance lock clean
+.PHONY: chat test check conformance env-transformers lock lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
 chat: $(VENV)/.installed
@@ -26,6 +26,10 @@ check: $(VENV)/.installed-dev
 conformance: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.conformance
 
+# What the live tests of the Transformers engine run in (1.3 GB on the disk).
+env-transformers: $(VENV)/.installed
+	$(BIN)/xinference env install transformers --hardware cpu
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
@@ -45,6 +49,10 @@ lock:
 		pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
 		pyproject.toml --group dev -o requirements-dev.lock
+
+# The engines' packages; each version that is meant stands in src/xinference/environments/locks/*.toml.
+lock-environments: $(VENV)/.installed
+	$(BIN)/python -m xinference.environments.relock
 
 clean:
 	rm -rf $(VENV)

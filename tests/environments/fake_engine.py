@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from sysconfig import get_platform, get_python_version
 from typing import Any
 
 import msgspec
+import pytest
 
 from xinference.config import Settings
 from xinference.environments.environments import Environments
@@ -94,6 +96,18 @@ class FakeEngine:
             for file, content in files.items():
                 archive.writestr(zipfile.ZipInfo(file), content)
         return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """A fake engine without a network: pip's configuration, and so uv's, is its folder of wheels."""
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "XINFERENCE_"))]:
+        monkeypatch.delenv(name)
+    fake = FakeEngine(root)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(fake.wheels))
+    monkeypatch.setattr(os, "sync", lambda: None)  # other people's disk traffic is no part of a test
+    return fake
 
 
 def toml(value: Any) -> str:

@@ -83,11 +83,12 @@ def unpack_wheels(bundle: Path, into: Path, cancelled: Event) -> Path:
 
 def _fetch(lock: Lock, folder: Path, shop: Workshop, progress: Progress, cancelled: Event) -> Path:
     """The lock's wheels, by pip: uv cannot keep what it fetches as wheels."""
-    wheels, requirements = folder / "wheels", folder / _REQUIREMENTS
+    wheels, scratch, requirements = folder / "wheels", folder / "tmp", folder / _REQUIREMENTS
     wheels.mkdir()
+    scratch.mkdir()
     requirements.write_text(lock.requirements_text)
     python = create(lock, folder / "python", shop, cancelled)
-    name, total = lock.spec.name, lock.recipe.size_bytes
+    name = lock.spec.name
     hints = [flag for index in lock.recipe.indexes for flag in ("--extra-index-url", index)]
     for extra in ([], hints) if hints else ([],):
         ended = run(
@@ -96,11 +97,11 @@ def _fetch(lock: Lock, folder: Path, shop: Workshop, progress: Progress, cancell
                 *("--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--no-input", "--no-color"),
                 *("--disable-pip-version-check", "-d", str(wheels), "-r", str(requirements), *extra),
             ],
-            variables=os.environ,
+            variables={**os.environ, "TMPDIR": str(scratch)},  # pip's unfinished files, on the same disk
             cancelled=cancelled,
             what=f"Packing {name}",
             timeout=_FETCH_SECONDS,
-            tick=lambda line: progress(min(folder_bytes(wheels), total), None, line),
+            tick=lambda _: progress(folder_bytes(wheels) + folder_bytes(scratch), None, name),
         )
         if not ended.status:
             return wheels

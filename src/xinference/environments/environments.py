@@ -47,9 +47,9 @@ class Environments:
     not changed any more. Environments of older releases stay beside those of this one until they are removed.
     """
 
-    def __init__(self, settings: Settings, locks: Path = SHIPPED) -> None:
+    def __init__(self, settings: Settings, locks: Path | None = None) -> None:
         self._settings = settings
-        self._locks_folder = locks
+        self._locks_folder = locks or SHIPPED
         self._shelf = Shelf(settings.home / "environments")
 
     def specs(self) -> list[EnvironmentSpec]:
