@@ -23,7 +23,7 @@ UID = "smollm2-instruct"
 SMOLLM2 = ("--model-name", UID, "--size-in-billions", "0_135", "--model-format", "ggufv2", "--quantization", "Q4_1")
 
 
-def until(what: str, look: Callable[[], T], seconds: float = 60.0) -> T:
+def until(what: str, look: Callable[[], T], seconds: float = 120.0) -> T:
     """Look again and again until the answer is truthy; fail with `what` when the time is over."""
     end = time.monotonic() + seconds
     while True:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import httpx2
 import psutil
+import pytest
 
 from tests.live.home import UID, Home, sse_events, until, with_pid
 
@@ -148,14 +149,13 @@ def test_a_client_that_leaves_stops_the_engines_work(running: Home) -> None:
         engine.cpu_percent(interval=0.4)
         return bool(sum(engine.cpu_times()[:2]) - before < 0.1)
 
-    for stream in (True, False):
-        body = LONG | {"max_tokens": 6000, "ignore_eos": True, "stream": stream}
-        try:
-            with httpx2.stream("POST", f"{running.url}/v1/chat/completions", json=body, timeout=1.5) as response:
-                next(response.iter_text())
-        except httpx2.ReadTimeout:
-            assert not stream
-        until("the engine is idle", idle, 10)
+    body = LONG | {"max_tokens": 6000, "ignore_eos": True}
+    with httpx2.stream("POST", f"{running.url}/v1/chat/completions", json=body, timeout=60) as response:
+        next(response.iter_text())
+    until("the engine is idle after a stream", idle, 30)
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(f"{running.url}/v1/chat/completions", json=body | {"stream": False}, timeout=2)
+    until("the engine is idle after a whole answer", idle, 30)
 
 
 def test_a_loading_model_is_a_503_with_its_stage_and_can_be_cancelled(make_home: Callable[..., Home]) -> None:
