@@ -1,10 +1,150 @@
-"""SGLang: what it runs. Starting it comes with engine environments."""
+"""SGLang, by its own OpenAI server, on NVIDIA GPUs: its kernels are for CUDA only."""
 
 from __future__ import annotations
 
-from xinference.engines.base import StaticTable
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-TABLE = StaticTable(
-    engine="SGLang",
-    formats={"pytorch": ("none",), "gptq": ("4-bit",), "awq": ("4-bit",)},
+from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.engines.base import Placement, StaticTable, Support, cuda_env
+from xinference.engines.cuda import cuda_support
+from xinference.engines.option_table import OptionTable
+from xinference.engines.parsers import Parsers
+from xinference.environments.spec import EnvironmentSpec
+from xinference.hardware.devices import Host
+from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.process.command import EngineCommand
+
+VERSION = "0.5.23"
+PLATFORM = "linux-x86_64"
+PROGRAM = Path(__file__).parent / "servers" / "sglang_server.py"
+PATHS = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"}
 )
+OPTIONS = OptionTable(
+    engine="SGLang",
+    version=VERSION,
+    aliases={
+        "tensor_parallel_size": "tp_size",
+        "attention_reduce_in_fp32": "triton_attention_reduce_in_fp32",
+        "max_model_len": "context_length",
+        "n_ctx": "context_length",
+    },
+    reserved=frozenset(
+        {"host", "port", "api_key", "admin_api_key", "model_path", "model", "served_model_name", "config", "grpc_mode"}
+        | {"grpc_port", "smg_grpc_mode", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_keyfile_password"}
+    ),
+    without_effect=frozenset(),
+)
+#: A family's name begins so -> SGLang's parser.
+PARSERS = Parsers(
+    tools={
+        "qwen": "qwen25",
+        "qwen3-coder": "qwen3_coder",
+        "llama-3": "llama3",
+        "mistral": "mistral",
+        "mixtral": "mistral",
+        "gpt-oss": "gpt-oss",
+    },
+    reasoning={
+        "qwen3": "qwen3",
+        "qwen3-thinking": "qwen3-thinking",
+        "smollm3": "qwen3",
+        "deepseek-r1": "deepseek-r1",
+        "gpt-oss": "gpt-oss",
+    },
+    other_tools="hermes",
+)
+_MEMORY = "There is not enough device memory: take a smaller --context_length, model or --mem_fraction_static."
+LAST_WORDS = (
+    ("no kernel image is available", "This build of SGLang has no kernels for this GPU: it is too old for its CUDA."),
+    ("driver version is insufficient", "The NVIDIA driver is too old for this build of SGLang: update the driver."),
+    ("not enough memory", _MEMORY),
+    ("out of memory", _MEMORY),
+    ("outofmemoryerror", _MEMORY),
+    ("no accelerator", "SGLang found no CUDA device: see `xinference doctor`."),
+    ("could not find nvcc", "SGLang compiles kernels at its first start, and the CUDA compiler (nvcc) is missing."),
+    ("is greater than the derived context length", "The model was trained on fewer tokens: take a smaller "
+     "--context_length."),
+    ("address already in use", "Another program took the port in the same moment: launch again."),
+)  # fmt: skip
+
+
+class SGLang:
+    """The engine that keeps prefixes of prompts: on NVIDIA GPUs only."""
+
+    table = StaticTable(
+        engine="SGLang",
+        formats={"pytorch": ("none",), "gptq": ("4-bit",), "awq": ("4-bit",)},
+    )
+    #: Its options ship with us: its environment may not be there yet.
+    describe_argv: tuple[str, ...] = ()
+
+    def available(self, spec: ModelSpec, host: Host) -> Support:
+        if sysconfig.get_platform() != PLATFORM:
+            return Support(f"SGLang {VERSION} is packed for {PLATFORM}, and this is {sysconfig.get_platform()}")
+        if not host.gpus:
+            why = f" ({host.no_gpu_reason})" if host.no_gpu_reason else ""
+            return Support(f"SGLang has kernels for CUDA only, and there is no CUDA device{why}")
+        return cuda_support("SGLang", VERSION, host)
+
+    def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+        return OPTIONS.check(options)
+
+    def paths(self, plan: LaunchPlan) -> frozenset[str]:
+        return PATHS
+
+    def environment(self, host: Host) -> EnvironmentSpec | None:
+        return EnvironmentSpec("SGLang", VERSION, "cuda")
+
+    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+        assert plan.path is not None and plan.sizing is not None
+        family = plan.version.family
+        settings: dict[str, Any] = {
+            "model_path": str(plan.path),
+            "served_model_name": plan.uid,
+            "host": "127.0.0.1",
+            "log_level_http": "warning",
+            **_parser_settings(family),
+            **plan.options,
+            **_sized(plan.sizing),
+        }
+        if "lora_paths" in settings:
+            settings["enable_lora"] = True
+        env = {
+            "XINFERENCE_ENGINE_KEY": api_key,
+            "HF_HUB_OFFLINE": "1",
+            "DO_NOT_TRACK": "1",
+            "NO_COLOR": "1",
+            **cuda_env(placement),
+        }
+        if family.chat_template is not None and "chat_template" not in plan.options:
+            env["XINFERENCE_CHAT_TEMPLATE"] = family.chat_template.replace("{port}", "{ port}")
+        argv = (str(placement.python), "-I", str(PROGRAM), "--port", "{port}", *OPTIONS.argv(settings))
+        return EngineCommand(argv=argv, env=env, model_name=plan.uid, api_key=api_key)
+
+    def explain(self, log_tail: Sequence[str]) -> str | None:
+        text = "\n".join(log_tail).lower()
+        return next((hint for words, hint in LAST_WORDS if words in text), None)
+
+
+def _sized(sizing: Sizing) -> dict[str, Any]:
+    """What the planner decided; it has read the user's own numbers already."""
+    settings: dict[str, Any] = {
+        # A prompt must be shorter than SGLang's context; the promise is the longest prompt.
+        "context_length": sizing.context_length + 1,
+        "max_running_requests": sizing.slots,
+        "tp_size": sizing.tensor_parallel,
+    }
+    if sizing.memory_fraction is not None:
+        settings["mem_fraction_static"] = sizing.memory_fraction
+    return settings
+
+
+def _parser_settings(family: ModelFamily) -> dict[str, Any]:
+    settings: dict[str, Any] = {"tool_call_parser": PARSERS.tool_parser(family)}
+    if reasoning := PARSERS.reasoning_parser(family):
+        settings["reasoning_parser"] = reasoning
+    return settings

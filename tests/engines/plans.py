@@ -1,0 +1,84 @@
+"""Launch plans and hosts for the tests of the adapters: plain values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest, ModelFamily, ModelSpec, ModelVersion
+from xinference.catalog.registry import builtin_families
+from xinference.hardware.devices import Driver, Gpu, Host
+from xinference.planning.launch_plan import LaunchPlan, Sizing
+
+GIB = 1024**3
+AVX2 = frozenset({"avx2", "fma", "f16c"})
+AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+
+
+def plan_of(family: str = "llama-2-chat", *, options: dict[str, Any] | None = None, **sizing: Any) -> LaunchPlan:
+    """A plan for a built-in family, with the weights in a folder."""
+    version = match(builtin_families(), LaunchRequest(model_name=family))
+    return LaunchPlan(
+        uid="mine",
+        request=LaunchRequest(model_name=family),
+        version=version,
+        engine="vLLM",
+        source=None,
+        path=Path("/weights/here"),
+        threads=2,
+        use_gpu=False,
+        options=options or {},
+        sizing=Sizing(**{"context_length": 4095, "slots": 4, "weights_bytes": 1, "kv_cache_bytes": 4 * GIB,
+                         "overhead_bytes": 1} | sizing),
+    )  # fmt: skip
+
+
+def pooling_plan(model_type: str) -> LaunchPlan:
+    """A plan for an embedding or rerank model."""
+    plan = plan_of()
+    family = ModelFamily(
+        model_name="pooled",
+        context_length=512,
+        model_lang=("en",),
+        model_ability=("embed",),
+        model_specs=(spec_of("pytorch", "none"),),
+        model_type=model_type,  # type: ignore[arg-type]  # one of the field's literals
+    )
+    version = ModelVersion(family=family, spec=family.model_specs[0], quantization="none")
+    return LaunchPlan(
+        plan.uid, plan.request, version, "vLLM", None, plan.path, plan.threads, plan.use_gpu, sizing=plan.sizing
+    )
+
+
+def spec_of(model_format: str, *quantizations: str) -> ModelSpec:
+    return ModelSpec(
+        model_format=model_format,  # type: ignore[arg-type]  # one of the field's literals
+        model_size_in_billions=7,
+        quantizations=quantizations,
+        sources=(),
+    )
+
+
+def host_of(
+    *,
+    flags: frozenset[str] = AVX2,
+    gpus: int = 0,
+    cuda: tuple[int, int] = (13, 0),
+    capability: tuple[int, int] = (9, 0),
+    no_gpu_reason: str | None = None,
+) -> Host:
+    return Host(
+        physical_cores=2,
+        memory_total=16 * GIB,
+        memory_available=16 * GIB,
+        gpus=tuple(Gpu(i, "NVIDIA X", 24 * GIB, 24 * GIB, capability) for i in range(gpus)),
+        cpu_flags=flags,
+        driver=Driver("550.54", cuda) if gpus else None,
+        no_gpu_reason=no_gpu_reason,
+    )
+
+
+def value_of(argv: tuple[str, ...], option: str) -> str:
+    """The word after an option."""
+    return argv[argv.index(option) + 1]

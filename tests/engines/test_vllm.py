@@ -1,0 +1,207 @@
+"""vLLM's adapter: its command line, its options and where it can run, without vLLM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
+from xinference.engines.base import Placement
+from xinference.engines.vllm import VERSION, VLLM
+from xinference.environments.lock import newest_spec
+from xinference.errors import Problem
+from xinference.process.command import EngineCommand
+
+ENGINE = VLLM()
+CPU = Placement(Path("/env/bin/python"))
+
+
+def command(family: str = "llama-2-chat", *, gpus: tuple[int, ...] = (), **plan: Any) -> EngineCommand:
+    return ENGINE.command(plan_of(family, **plan), "sk-secret", Placement(CPU.python, gpus))
+
+
+def test_it_listens_on_loopback_under_the_models_uid() -> None:
+    argv = command().argv
+    assert argv[:4] == ("/env/bin/python", "-I", "-m", "vllm.entrypoints.openai.api_server")
+    assert value_of(argv, "--host") == "127.0.0.1"
+    assert value_of(argv, "--port") == "{port}"
+    assert value_of(argv, "--served-model-name") == "mine"
+    assert value_of(argv, "--model") == "/weights/here"
+
+
+def test_the_key_is_in_the_environment_and_not_on_the_command_line() -> None:
+    made = command()
+    assert made.env["VLLM_API_KEY"] == made.api_key == "sk-secret"
+    assert not any("sk-secret" in word for word in made.argv)
+
+
+def test_a_prompt_of_the_whole_promise_leaves_one_token_for_the_answer() -> None:
+    assert value_of(command(context_length=4095).argv, "--max-model-len") == "4096"
+
+
+def test_on_the_cpu_nothing_is_compiled_and_the_cache_is_what_the_plan_says_and_one_block() -> None:
+    made = command(context_length=4095, slots=4, kv_cache_bytes=4 * GIB)
+    assert "--enforce-eager" in made.argv
+    assert value_of(made.argv, "--dtype") == "bfloat16"
+    assert int(value_of(made.argv, "--kv-cache-memory-bytes")) == 4 * GIB + 4 * GIB * 128 // (4 * 4096)
+    assert made.env["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
+    assert made.env["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_on_gpus_the_plans_devices_and_share_of_their_memory_are_told() -> None:
+    made = command(gpus=(1, 3), tensor_parallel=2, memory_fraction=0.35)
+    assert made.env["CUDA_VISIBLE_DEVICES"] == "1,3"
+    assert value_of(made.argv, "--tensor-parallel-size") == "2"
+    assert value_of(made.argv, "--gpu-memory-utilization") == "0.35"
+    assert "--enforce-eager" not in made.argv
+    assert "--dtype" not in made.argv
+
+
+@pytest.mark.parametrize(
+    ("family", "tools", "reasoning"),
+    [
+        ("qwen2.5-instruct", "hermes", None),
+        ("qwen3", "hermes", "qwen3"),
+        ("Qwen3-Coder", "qwen3_coder", None),
+        ("llama-3.1-instruct", "llama3_json", None),
+        ("mistral-instruct-v0.3", "mistral", None),
+        ("deepseek-r1-distill-qwen", "hermes", "deepseek_r1"),
+        ("gpt-oss", "openai", "openai_gptoss"),
+        ("llama-2-chat", "hermes", None),
+    ],
+)
+def test_each_family_gets_its_parsers(family: str, tools: str, reasoning: str | None) -> None:
+    argv = command(family).argv
+    assert value_of(argv, "--tool-call-parser") == tools
+    assert ("--reasoning-parser" in argv) == (reasoning is not None)
+    assert reasoning is None or value_of(argv, "--reasoning-parser") == reasoning
+
+
+def test_the_registrys_chat_template_is_passed_whole_and_never_read_as_the_port() -> None:
+    template = value_of(command("smollm2-instruct").argv, "--chat-template")
+    assert "<|im_start|>" in template
+    assert "{port}" not in template
+
+
+def test_a_users_option_wins_over_ours() -> None:
+    argv = command(options={"dtype": "float32", "enforce_eager": False, "tool_call_parser": "pythonic"}).argv
+    assert value_of(argv, "--dtype") == "float32"
+    assert "--no-enforce-eager" in argv
+    assert value_of(argv, "--tool-call-parser") == "pythonic"
+
+
+@pytest.mark.parametrize("given", ["mine=/adapters/one", ["mine=/adapters/one"], {"mine": "/adapters/one"}])
+def test_lora_adapters_are_turned_on_by_naming_them(given: Any) -> None:
+    argv = command(options=ENGINE.check_options({"lora_modules": given}, {})).argv
+    assert "--enable-lora" in argv
+    assert value_of(argv, "--lora-modules") == "mine=/adapters/one"
+
+
+@pytest.mark.parametrize(
+    ("given", "checked"),
+    [
+        ({"gpu_memory_utilization": 1}, {"gpu_memory_utilization": 1}),
+        ({"model_quantization": "fp8"}, {"quantization": "fp8"}),
+        ({"speculative_config": {"num_speculative_tokens": 3}}, {"speculative_config": {"num_speculative_tokens": 3}}),
+        ({"compilation_config": '{"mode": 3}'}, {"compilation_config": '{"mode": 3}'}),
+        ({"trust_remote_code": True, "swap_space": 4, "quantization": None}, {"trust_remote_code": True}),
+    ],
+)
+def test_options_of_vllm_are_taken_by_their_names_and_older_ones(given: dict[str, Any], checked: Any) -> None:
+    assert ENGINE.check_options(given, {}) == checked
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        ({"gpu_memory_utilisation": 0.5}, "unknown_option", "--gpu_memory_utilization"),
+        ({"max_model_len": "many"}, "bad_option", "'many'"),
+        ({"max_num_seqs": True}, "bad_option", "int"),
+        ({"enforce_eager": 1}, "bad_option", "true or false"),
+        ({"port": 80}, "bad_option", "--port"),
+        ({"api_key": "x"}, "bad_option", "--api_key"),
+        ({"served_model_name": "x"}, "bad_option", "--served_model_name"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_starts(given: dict[str, Any], code: str, said: str) -> None:
+    with pytest.raises(Problem) as caught:
+        ENGINE.check_options(given, {})
+    assert caught.value.code == code
+    assert said in f"{caught.value.cause} {caught.value.hint}"
+
+
+def test_json_values_stand_on_the_command_line_as_json() -> None:
+    argv = command(options={"speculative_config": {"method": "ngram"}, "seed": -1}).argv
+    assert json.loads(value_of(argv, "--speculative-config")) == {"method": "ngram"}
+    assert "--seed=-1" in argv
+
+
+@pytest.mark.parametrize(
+    ("spec", "flags", "reason"),
+    [
+        (spec_of("pytorch", "none"), AVX2, None),
+        (spec_of("pytorch", "none"), frozenset({"sse4_2"}), "need avx2, fma, f16c"),
+        (spec_of("gptq", "Int4"), AVX512, None),
+        (spec_of("awq", "Int4"), AVX512, None),
+        (spec_of("gptq", "Int4"), AVX2, "4-bit CPU kernels need AVX-512"),
+        (spec_of("awq", "4-bit"), AVX2, "4-bit CPU kernels need AVX-512"),
+        (spec_of("gptq", "Int8"), AVX512, "take 4-bit gptq only"),
+        (spec_of("gptq", "3-bit"), AVX512, "no kernel for 3-bit"),
+    ],
+)
+def test_a_cpu_host_is_told_which_instructions_are_lacking(spec: Any, flags: Any, reason: str | None) -> None:
+    support = ENGINE.available(spec, host_of(flags=flags))
+    assert (support.reason is None) == (reason is None), support.reason
+    assert reason is None or reason in str(support.reason)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "capability", "reason"),
+    [
+        ((13, 0), (8, 0), None),
+        ((13, 2), (12, 0), None),
+        ((12, 4), (9, 0), "driver 550.54 runs CUDA 12.4 at most"),
+        ((13, 0), (6, 1), "no kernels for NVIDIA X"),
+    ],
+)
+def test_a_gpu_host_is_told_of_its_driver_and_of_gpus_too_old(cuda: Any, capability: Any, reason: str | None) -> None:
+    support = ENGINE.available(spec_of("gptq", "Int8"), host_of(gpus=1, cuda=cuda, capability=capability))
+    assert (support.reason is None) == (reason is None), support.reason
+    assert reason is None or reason in str(support.reason)
+
+
+def test_its_environment_is_one_that_we_ship_for_this_hosts_hardware() -> None:
+    for host, accelerator in ((host_of(), "cpu"), (host_of(gpus=1), "cuda")):
+        spec = ENGINE.environment(host)
+        assert spec is not None and spec.version == VERSION
+        assert spec == newest_spec("vLLM", accelerator)  # type: ignore[arg-type]  # one of two literals
+
+
+def test_a_pooling_model_is_started_as_one_and_has_its_own_paths() -> None:
+    plan = pooling_plan("embedding")
+    argv = ENGINE.command(plan, "k", CPU).argv
+    assert value_of(argv, "--runner") == "pooling"
+    assert "--tool-call-parser" not in argv
+    assert ENGINE.paths(plan) == {"/v1/embeddings", "/tokenize", "/detokenize"}
+    assert "/v1/rerank" in ENGINE.paths(pooling_plan("rerank"))
+    assert {"/v1/responses", "/v1/messages"} <= ENGINE.paths(plan_of())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "not enough memory"),
+        ("CUDA error: no kernel image is available for execution on the device", "too old"),
+        ("AttributeError: '_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'", "AVX-512"),
+        ("ValueError: To serve at least one request with the models's max seq len (8192), 4.0 GiB KV cache is needed, "
+         "which is larger than the available KV cache memory (1.0 GiB).", "not enough memory"),
+        ("RuntimeError: Engine core initialization failed.", None),
+    ],
+)  # fmt: skip
+def test_its_last_words_are_explained_where_they_are_known(line: str, said: str | None) -> None:
+    hint = ENGINE.explain(["INFO starting", line, "more"])
+    assert (hint is None) == (said is None)
+    assert said is None or said in str(hint)
