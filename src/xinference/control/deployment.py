@@ -69,7 +69,7 @@ class Deployment:
         self._was_ready = bool(around.store.replicas(plan.uid))
         self._ending: Ending | None = None
         self._cancelled = threading.Event()
-        self._python = Path(sys.executable)
+        self._python: Path | None = None
         self._task: asyncio.Task[None] | None = None
 
     # -- seen by others -------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Deployment:
             adopted = await self._adopt()
             if not adopted:
                 await self._prepare()
-            self._python = await self._environment()
+                self._python = await self._environment()
             self._show("LOADING", "start")
             await asyncio.gather(*(self._keep(i, adopted.get(i)) for i in range(self.plan.request.replica)))
         except Problem as problem:
@@ -250,6 +250,8 @@ class Deployment:
         quick_deaths = 0
         while True:
             if replica is None:
+                # An engine that was taken back runs in what an earlier release installed; it need not wait for ours.
+                self._python = self._python or await self._environment()
                 replica = self._start(position)
             try:
                 await replica.wait_ready()
@@ -287,7 +289,7 @@ class Deployment:
         return replica
 
     def _command(self, position: int) -> EngineCommand:
-        assert self.plan.sizing is not None
+        assert self.plan.sizing is not None and self._python is not None
         command = self._engine.command(
             self.plan, secrets.token_urlsafe(32), Placement(self._python, self.plan.devices_of(position))
         )

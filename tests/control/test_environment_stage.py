@@ -1,0 +1,109 @@
+"""A launch on an engine whose environment is missing; the engine itself is refused at its start."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.environments.fake_engine import SPEC, FakeEngine, alone
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest
+from xinference.catalog.registry import builtin_families
+from xinference.config import Settings
+from xinference.control.deployment import Deployment, Surroundings
+from xinference.control.events import Events
+from xinference.engines.base import Placement
+from xinference.engines.llama_cpp import LlamaCpp
+from xinference.environments.spec import EnvironmentSpec
+from xinference.errors import Problem
+from xinference.hardware.devices import Host
+from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.planning.settle import NOTHING_ELSE
+from xinference.process.command import EngineCommand
+from xinference.store.database import Store
+
+
+class Tiny(LlamaCpp):
+    """Runs in an environment and remembers where."""
+
+    def __init__(self) -> None:
+        self.pythons: list[Path] = []
+
+    def environment(self, host: Host) -> EnvironmentSpec | None:
+        return SPEC
+
+    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+        self.pythons.append(placement.python)
+        raise Problem("far_enough", 503, "Nothing is started here.")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    fake = alone(tmp_path, monkeypatch)
+    fake.make()
+    monkeypatch.setattr("xinference.environments.environments.SHIPPED", fake.locks)
+    return fake
+
+
+async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list[Deployment], list[dict[str, Any]]]:
+    """Launch at once, to the end of each; the engine, the deployments and the first one's events."""
+    engine, events = Tiny(), Events(store)
+    around = Surroundings(
+        Settings(home=fake.home), store, events, {}, {"Tiny": engine}, lambda: None, lambda plan: NOTHING_ELSE
+    )
+    request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
+    version = match(builtin_families(), request)
+    deployments = []
+    for uid in uids:
+        store.add_deployment(uid, "{}")
+        sizing = Sizing(4096, 1, 1, 1, 1)
+        plan = LaunchPlan(uid, request, version, "Tiny", None, fake.root, 1, False, sizing=sizing)
+        deployments.append(Deployment(plan, around, created=0.0))
+    for deployment in deployments:
+        deployment.begin()
+    async with asyncio.timeout(60):
+        while not all(deployment.problem for deployment in deployments):
+            await asyncio.sleep(0.02)
+    return engine, deployments, events.kept(uids[0])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store.sqlite")
+
+
+async def test_a_launch_installs_what_its_engine_runs_in(tiny: FakeEngine, store: Store) -> None:
+    engine, (deployment,), events = await launch(tiny, store, "one")
+    assert deployment.problem is not None and deployment.problem.code == "far_enough"
+    assert engine.pythons == [tiny.environments().find(SPEC)]
+    said = [event["event_content"] for event in events if event["stage"] == "environment"]
+    assert said == ["installing Tiny 1.0 (0.0 GB)"]
+
+
+async def test_two_launches_at_once_install_it_once(tiny: FakeEngine, store: Store) -> None:
+    count = tiny.root / "count"
+    tiny.verify = f"open({str(count)!r}, 'a').write('x')"
+    tiny.make()
+    engine, _, _ = await launch(tiny, store, "one", "two")
+    assert count.read_text() == "x"
+    assert engine.pythons == [tiny.environments().find(SPEC)] * 2
+
+
+async def test_what_is_installed_is_not_spoken_of(tiny: FakeEngine, store: Store) -> None:
+    await launch(tiny, store, "one")
+    engine, _, events = await launch(tiny, store, "two")
+    assert engine.pythons
+    assert "environment" not in {event["stage"] for event in events}
+
+
+async def test_a_failed_installation_fails_the_launch_in_its_stage(tiny: FakeEngine, store: Store) -> None:
+    tiny.verify = "import tiny_engine.kernels"
+    tiny.make()
+    engine, (deployment,), _ = await launch(tiny, store, "one")
+    assert deployment.problem is not None
+    assert (deployment.problem.code, deployment.problem.stage) == ("environment_failed", "environment")
+    assert deployment.problem.log_tail
+    assert engine.pythons == []
