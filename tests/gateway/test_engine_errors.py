@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from xinference.gateway.engine_errors import normalise
 from xinference.gateway.errors import Refusal, anthropic_error, openai_error
 
@@ -41,6 +43,27 @@ def test_vllms_too_long_prompt_keeps_its_words_and_gets_the_code() -> None:
     text = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens."
     refusal = read(400, {"error": {"message": text, "type": "BadRequestError", "param": None, "code": 400}})
     assert (refusal.code, refusal.cause) == ("context_length_exceeded", text)
+
+
+VLLM_SAYS = (
+    "This model's maximum context length is 4096 tokens. However, your prompt contains at least 4100 input tokens, "
+    "which exceeds this limit even without any output tokens."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        (VLLM_SAYS, "at least 4100"),
+        ("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", "4096"),
+        ("The input (4100 tokens) is longer than the model's context length (4096 tokens).", "4100"),
+    ],
+)
+def test_what_vllm_and_sglang_say_of_a_long_prompt_names_the_promised_length(text: str, given: str) -> None:
+    refusal = read(400, {"error": {"message": text, "code": 400}}, context_length=4095)
+    assert (refusal.code, refusal.param) == ("context_length_exceeded", "messages")
+    assert refusal.cause.startswith("This model's maximum context length is 4095 tokens")
+    assert f"the prompt has {given} tokens" in refusal.cause
 
 
 def test_an_embedding_input_over_the_batch_is_the_clients_fault() -> None:

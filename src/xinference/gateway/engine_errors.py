@@ -17,6 +17,12 @@ MAX_TEXT = 500
 TOO_LONG = re.compile(
     r"maximum context length is \d+|longer than the maximum model length|longer than the model's context length"
 )
+#: Where these name the prompt's tokens. Their own limit counts the first token of the answer, our promise does not.
+GIVEN = re.compile(
+    r"your prompt contains (?P<most>at least )?(?P<vllm>\d+)|The input \((?P<sglang>\d+) tokens\) is longer"
+)
+#: What vLLM says of a prompt that leaves not one token for the answer; the gateway lets no client ask for none.
+NO_ROOM = re.compile(r"max_(?:completion_|output_)?tokens must be at least 1, got 0\b")
 #: llama.cpp's words for an embedding or rerank input that is longer than its batch.
 OVER_BATCH = re.compile(r"input \((\d+) tokens\) is too large to process.*?batch size: (\d+)", re.DOTALL)
 
@@ -83,11 +89,20 @@ def _message(error: dict[str, Any], body: bytes, status: int) -> str:
 def _context_message(error: dict[str, Any], message: str, context_length: int | None) -> str | None:
     """What to say of a prompt that is too long; None if it is another error."""
     if error.get("type") == "exceed_context_size_error":
-        limit, given = context_length or error.get("n_ctx"), error.get("n_prompt_tokens")
-        if not isinstance(limit, int) or not isinstance(given, int):
+        limit, tokens = context_length or error.get("n_ctx"), error.get("n_prompt_tokens")
+        if not isinstance(limit, int) or not isinstance(tokens, int):
             return message
-        return f"This model's maximum context length is {limit} tokens, but the prompt has {given} tokens. Shorten it."
+        return _too_long(limit, str(tokens))
+    if context_length and NO_ROOM.search(message):
+        return _too_long(context_length, str(context_length + 1))
+    given = GIVEN.search(message)
+    if context_length and given:
+        return _too_long(context_length, (given["most"] or "") + (given["vllm"] or given["sglang"]))
     over = OVER_BATCH.search(message)
     if over:
         return f"This model takes at most {over[2]} tokens an input, but the input has {over[1]} tokens. Shorten it."
     return message if TOO_LONG.search(message) else None
+
+
+def _too_long(limit: int, given: str) -> str:
+    return f"This model's maximum context length is {limit} tokens, but the prompt has {given} tokens. Shorten it."
