@@ -1,0 +1,83 @@
+"""`cal-model-mem` counts grouped heads, real bits and any case, and asks no server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from xinference.config import Settings
+from xinference.errors import Problem
+from xinference.memory_estimate import Estimate, estimate
+
+GIB = 1024**3
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, offline=True)
+
+
+def one(settings: Settings, size: int | str, model_format: str, quantization: str | None, bits: int = 16) -> Estimate:
+    return estimate(
+        model_name="llama-2-chat",
+        size_in_billions=size,
+        model_format=model_format,
+        quantization=quantization,
+        context_length=4096,
+        kv_cache_bits=bits,
+        settings=settings,
+    )[0]
+
+
+def test_grouped_heads_are_kept_once(settings: Settings) -> None:
+    # 80 layers, 8 of 64 heads keep keys and values, 128 elements each, 2 bytes.
+    assert one(settings, 70, "pytorch", "none").kv_cache_bytes == 80 * 8 * 128 * 2 * 2 * 4096
+    assert one(settings, 7, "pytorch", "none").kv_cache_bytes == 32 * 32 * 128 * 2 * 2 * 4096
+
+
+@pytest.mark.parametrize(
+    ("model_format", "quantization", "gigabytes"),
+    [  # sizes of the published repositories' files
+        ("ggufv2", "Q2_K", 2.83),
+        ("ggufv2", "q4_k_m", 4.08),
+        ("ggufv2", "Q6_K", 5.53),
+        ("ggmlv3", "q5_1", 5.06),
+        ("pytorch", "none", 13.48),
+        ("pytorch", None, 13.48),
+        ("gptq", "Int4", 3.90),
+        ("awq", "int4", 3.89),
+    ],
+)
+def test_weights_are_within_a_twentieth_of_the_published_files(
+    settings: Settings, model_format: str, quantization: str | None, gigabytes: float
+) -> None:
+    assert one(settings, 7, model_format, quantization).weights_bytes == pytest.approx(gigabytes * 1e9, rel=0.05)
+
+
+def test_the_cache_follows_the_width_of_its_elements(settings: Settings) -> None:
+    eight, thirty_two = (one(settings, 7, "ggufv2", "Q4_0", bits).kv_cache_bytes for bits in (8, 32))
+    assert thirty_two == 4 * eight
+
+
+def test_a_model_whose_shape_is_not_known_is_a_problem_that_says_how_to_know_it(settings: Settings) -> None:
+    with pytest.raises(Problem) as caught:
+        estimate(
+            model_name="falcon3-instruct",
+            size_in_billions=7,
+            model_format="pytorch",
+            quantization="none",
+            context_length=512,
+            settings=settings,
+        )
+    assert caught.value.code == "shape_unknown" and "xinference download" in str(caught.value.hint)
+
+
+def test_the_command_prints_a_table_or_json_without_a_server(run: Run) -> None:
+    flags = ["cal-model-mem", "-n", "Llama-2-Chat", "-s", "7", "-f", "ggufv2", "-q", "q4_k_m", "-c", "4096"]
+    shown = run(*flags)
+    assert shown.exit_code == 0 and shown.stdout.splitlines()[2].split()[0] == "llama.cpp"
+    found = json.loads(run(*flags, "--kv-cache-dtype", "8", "--json").stdout)[0]
+    assert found["kv_cache_bytes"] == GIB and found["total_bytes"] > found["weights_bytes"] + GIB
