@@ -27,6 +27,8 @@ COMMANDS = {
     "inspect": ("xinference.cli.weights:inspect", "Show what a weight file, folder or repository holds."),
     "convert": ("xinference.cli.weights:convert", "Turn a ggmlv3 file into GGUF."),
     "env": ("xinference.cli.environments:env", "Install, list and remove what the engines run in."),
+    "cal-model-mem": ("xinference.cli.memory:cal_model_mem", "Estimate the memory that a model will take."),
+    "doctor": ("xinference.cli.doctor:doctor", "Show what this machine has, and what each lack costs."),
     "docs": ("xinference.cli.docs:docs", "Write the models' reference pages."),
     "serve": ("xinference.cli.serve:serve", "Run the server in this terminal."),
     "stop": ("xinference.cli.serve:stop", "Stop the server and all its models."),

@@ -1,0 +1,30 @@
+"""`xinference doctor`: what this machine has, and what each lack costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from xinference.cli.output import print_json, print_table
+from xinference.config import Settings
+
+
+@click.command()
+@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="[env: XINFERENCE_HOME]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def doctor(home: Path | None, as_json: bool) -> None:
+    """Show what this machine has, and what each lack costs. The exit status is 1 only if something is broken."""
+    from xinference.checkup import examine
+
+    findings = examine(Settings.from_env(home=home))
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        marks = {"ok": "ok", "lack": "-", "broken": "BROKEN"}
+        print_table(
+            ["", "What", "Found", "What it costs"],
+            [[marks[f.state], f.about, f.found, f.cost or ""] for f in findings],
+        )
+    if any(finding.state == "broken" for finding in findings):
+        raise SystemExit(1)

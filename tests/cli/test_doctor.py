@@ -1,0 +1,49 @@
+"""`doctor` says what is here and what each lack costs; a lack is no failure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from xinference.checkup import cpu_findings, gpu_findings, memory_findings
+from xinference.hardware.cgroup import CgroupLimits
+from xinference.hardware.devices import Driver, Gpu, Host
+
+GIB = 1024**3
+AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})
+
+
+def test_a_cpu_without_avx_512_is_told_what_it_can_not_run() -> None:
+    old, new = (list(cpu_findings(Host(4, 1, 1, cpu_flags=flags))) for flags in (AVX2, AVX2 | {"avx512f"}))
+    assert old[1].cost == "no AVX-512: GPTQ and AWQ can't run on this CPU's vLLM"
+    assert (old[1].state, new[1].state) == ("lack", "ok")
+
+
+def test_a_control_groups_limits_are_named() -> None:
+    host = Host(1, 2 * GIB, GIB, limits=CgroupLimits(2 * GIB, GIB, 1.5))
+    assert "the control group allows 1.5" in next(cpu_findings(host)).found
+    memory = next(memory_findings(host))
+    assert "limited to 2.0 GiB" in memory.found and memory.state == "lack"
+
+
+def test_gpus_are_shown_with_their_driver_and_their_absence_with_its_reason() -> None:
+    gpu = Gpu(0, "NVIDIA L4", 24 * GIB, 20 * GIB, (8, 9))
+    shown = list(gpu_findings(Host(4, 1, 1, (gpu,), driver=Driver("550.54", (12, 4)))))
+    assert "CUDA up to 12.4" in shown[0].found and "compute capability 8.9" in shown[1].found
+    absent = next(gpu_findings(Host(4, 1, 1, no_gpu_reason="no driver")))
+    assert (absent.state, absent.found) == ("lack", "none (no driver)")
+
+
+def test_the_command_prints_a_table_or_json_and_a_lack_is_no_failure(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XINFERENCE_OFFLINE", "1")
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path))
+    result = run("doctor", "--json")
+    found = {finding["about"]: finding for finding in json.loads(result.stdout)}
+    assert result.exit_code == 0
+    assert {"processor", "instruction sets", "memory", "disk of the home", "llama.cpp"} <= found.keys()
+    assert all(finding["cost"] for finding in found.values() if finding["state"] == "lack")
