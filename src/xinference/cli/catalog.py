@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.launch import read_size
-from xinference.cli.output import note, print_json, print_table
+from xinference.cli.output import print_json, print_table
 from xinference.errors import not_found
 
 Json = dict[str, Any]
@@ -35,55 +35,43 @@ def engine(
 ) -> None:
     """Show which engines run a model in which versions, or why they do not."""
     with target.connect() as client:
-        engines = client.engines(model_name)
+        rows = client.engine_rows(model_name)
     if model_engine:
-        name = next((name for name in engines if name.lower() == model_engine.lower()), None)
-        if name is None:
+        engines = list(dict.fromkeys(row["engine"] for row in rows))
+        if model_engine.lower() not in (name.lower() for name in engines):
             raise not_found(
                 f'Xinference does not support this inference engine "{model_engine}".',
                 hint=f"It knows: {', '.join(engines)}.",
                 code="engine_not_found",
             )
-        engines = {name: engines[name]}
-    found = {name: _matching(versions, quantization, wanted) for name, versions in engines.items()}
+    wanted |= {"engine": model_engine, "quantization": quantization}
+    found = [row for row in rows if _is_wanted(row, wanted)]
     if as_json:
         print_json(found)
         return
-    _print_engines(model_name, found)
-
-
-def _matching(versions: list[Json] | str, quantization: str | None, wanted: Mapping[str, Any]) -> list[Json] | str:
-    """The versions that are as wanted, with the wanted quantization only; a reason stays one."""
-    if isinstance(versions, str):
-        return versions
-    return [
-        {**version, "quantizations": [quantization] if quantization else version["quantizations"]}
-        for version in versions
-        if all(value is None or str(version[key]) == str(value) for key, value in wanted.items())
-        and (quantization is None or quantization in version["quantizations"])
-    ]
-
-
-def _print_engines(model_name: str, found: Mapping[str, list[Json] | str]) -> None:
-    rows = [
-        [
-            version["model_name"],
-            name,
-            version["model_format"],
-            version["model_size_in_billions"],
-            ", ".join(version["quantizations"]),
-        ]
-        for name, versions in found.items()
-        if not isinstance(versions, str)
-        for version in versions
-    ]
-    reasons = {name: versions for name, versions in found.items() if isinstance(versions, str)}
-    if rows:
-        print_table(["Name", "Engine", "Format", "Size (in billions)", "Quantization"], rows)
-    for name, reason in reasons.items():
-        note(f"{name}: {reason}")
-    if not rows:
+    _print_engines(found)
+    if not any(row["ok"] for row in found):
         raise not_found(f"No engine here runs such a version of {model_name}.", code="engine_not_found")
+
+
+def _is_wanted(row: Json, wanted: Mapping[str, Any]) -> bool:
+    return all(value is None or str(row[key]).lower() == str(value).lower() for key, value in wanted.items())
+
+
+def _print_engines(rows: Sequence[Json]) -> None:
+    """A line for each spec and engine; quantizations that share an answer share a line."""
+    lines: dict[tuple[Any, ...], list[str]] = {}
+    for row in rows:
+        key = (row["model_format"], row["model_size_in_billions"], row["engine"], row["reason"])
+        lines.setdefault(key, []).append(row["quantization"])
+    if lines:
+        print_table(
+            ["Format", "Size (in billions)", "Engine", "Runs here", "Quantization", "Reason"],
+            [
+                [model_format, size, name, "no" if reason else "yes", ", ".join(quantizations), reason or ""]
+                for (model_format, size, name, reason), quantizations in lines.items()
+            ],
+        )
 
 
 @click.command()

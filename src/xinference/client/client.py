@@ -146,6 +146,10 @@ class Client:
         """Engine -> the versions of the model that it runs, or the reason why it runs none."""
         return self._call(requests.engines(model_name))
 
+    def engine_rows(self, model_name: str) -> list[Json]:
+        """For each version of the model and each engine: ``ok``, or the ``reason`` why it can't run here."""
+        return self._call(requests.engine_rows(model_name))
+
     def registrations(self, model_type: str = "LLM") -> list[Json]:
         """The model families that can be launched, with their specs."""
         return self._call(requests.registrations(model_type))

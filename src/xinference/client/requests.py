@@ -93,6 +93,11 @@ def engines(model_name: str) -> Request[Json]:
     return Request(path=f"/v1/engines/{quote(model_name, safe='')}", read=answers.as_object)
 
 
+def engine_rows(model_name: str) -> Request[list[Json]]:
+    path = f"/v1/engines/{quote(model_name, safe='')}"
+    return Request(path=path, query={"detailed": "true"}, read=answers.as_objects)
+
+
 def registrations(model_type: str) -> Request[list[Json]]:
     path = f"/v1/model_registrations/{quote(model_type, safe='')}"
     return Request(path=path, query={"detailed": "true"}, read=answers.as_objects)
