@@ -17,6 +17,8 @@ from typing import Any
 # Set before transformers is imported, which reads them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Threads that wait by spinning take the processor from those they wait for as soon as something else runs here too.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 import uvicorn
