@@ -193,7 +193,7 @@ class Batch:
             use_cache=True,
             logits_to_keep=0 if keep_all else 1,
         )
-        logits: torch.Tensor = answer.logits
+        logits: torch.Tensor = answer.logits.to(self._loaded.device)
         return logits
 
     def _mask(self, positions: torch.Tensor, length: int) -> Any:

@@ -53,9 +53,10 @@ class RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no ty
             self.keys[first, :, step.start : step.length] = key_states[0]
             self.values[first, :, step.start : step.length] = value_states[0]
         else:
-            rows = torch.arange(first, last, device=self.keys.device)
-            self.keys[rows, :, step.positions] = key_states[:, :, 0]
-            self.values[rows, :, step.positions] = value_states[:, :, 0]
+            device = self.keys.device  # a model that is split over several devices has its layers on all of them
+            rows, positions = torch.arange(first, last, device=device), step.positions.to(device)
+            self.keys[rows, :, positions] = key_states[:, :, 0]
+            self.values[rows, :, positions] = value_states[:, :, 0]
         return self.keys[first:last, :, : step.length], self.values[first:last, :, : step.length]
 
     def copy_row(self, source: int, target: int, length: int) -> None:

@@ -50,6 +50,8 @@ def load(params: Mapping[str, Any]) -> LoadedModel:
         LoadError: an option or the model is not for this server.
     """
     path, device = params["model_path"], torch.device(params.get("device", "cpu"))
+    # All the devices that this process is shown, whole layers on each.
+    device_map = {"": device} if device.type == "cpu" or torch.cuda.device_count() == 1 else "auto"
     remote = bool(params.get("trust_remote_code", False))
     attention = params.get("attn_implementation", "sdpa")
     if attention not in ATTENTION:
@@ -63,7 +65,7 @@ def load(params: Mapping[str, Any]) -> LoadedModel:
         dtype=dtype,
         quantization_config=_quantization(params, dtype),
         attn_implementation=attention,
-        device_map={"": device},
+        device_map=device_map,
         use_safetensors=True,
         trust_remote_code=remote,
         local_files_only=True,
@@ -71,7 +73,7 @@ def load(params: Mapping[str, Any]) -> LoadedModel:
     adapters = dict(params.get("lora_modules") or {})
     model = _with_adapters(model, adapters) if adapters else model
     model.eval()
-    return _describe(params, model, tokenizer, device, dtype, tuple(adapters))
+    return _describe(params, model, tokenizer, model.device, dtype, tuple(adapters))
 
 
 def _describe(
