@@ -79,9 +79,8 @@ def json_grammar(schema: Mapping[str, Any] | bool) -> str:
     """JSON of a schema; ``{"type": "object"}`` is any object."""
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
-    return str(
-        llguidance.LLMatcher.grammar_from_json_schema(dict(schema), overrides={"whitespace_pattern": WHITESPACE})
-    )
+    # With SentencePiece an answer begins with a space, which decoding drops: without it the first token is a rare one.
+    return _lark('start: " "? value', f"value: %json {_spaced(schema)}")
 
 
 def tool_grammar(tools: Mapping[str, Mapping[str, Any]], several: bool) -> str:
@@ -90,10 +89,17 @@ def tool_grammar(tools: Mapping[str, Mapping[str, Any]], several: bool) -> str:
     rules.append("call: " + " | ".join(f"tool_{i}" for i in range(len(tools))))
     for i, (name, schema) in enumerate(tools.items()):
         begin = f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": '
-        options = {**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}}
         rules.append(f"tool_{i}: {_literal(begin)} arguments_{i} {_literal('}' + chr(10) + '</tool_call>')}")
-        rules.append(f"arguments_{i}: %json {json.dumps(options)}")
+        rules.append(f"arguments_{i}: %json {_spaced(schema)}")
+    return _lark(*rules)
+
+
+def _lark(*rules: str) -> str:
     return str(llguidance.LLMatcher.grammar_from_lark("\n".join(rules) + "\n"))
+
+
+def _spaced(schema: Mapping[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
 
 
 def _literal(text: str) -> str:
