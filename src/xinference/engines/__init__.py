@@ -7,13 +7,12 @@ from types import MappingProxyType
 
 from xinference.engines.base import Engine
 from xinference.engines.llama_cpp import LlamaCpp
-from xinference.engines.not_yet import NotYet
 from xinference.engines.sglang import SGLang
-from xinference.engines.transformers import TABLE as TRANSFORMERS
+from xinference.engines.transformers import Transformers
 from xinference.engines.vllm import VLLM
 
 
 def all_engines() -> Mapping[str, Engine]:
     """Every engine by its display name, the one of the base install first."""
-    engines: tuple[Engine, ...] = (LlamaCpp(), VLLM(), SGLang(), NotYet(TRANSFORMERS))
+    engines: tuple[Engine, ...] = (LlamaCpp(), VLLM(), SGLang(), Transformers())
     return MappingProxyType({engine.table.engine: engine for engine in engines})

@@ -1,7 +1,134 @@
-"""Transformers: what it runs. Starting it comes with engine environments."""
+"""Transformers, by our own server program, `servers/transformers_server`, inside its environment."""
 
 from __future__ import annotations
 
-from xinference.engines.base import StaticTable
+import json
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-TABLE = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
+from xinference.catalog.models import ModelSpec
+from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
+from xinference.engines.cuda import cuda_support
+from xinference.engines.option_table import OptionTable
+from xinference.environments.spec import EnvironmentSpec
+from xinference.errors import Problem
+from xinference.hardware.devices import Host
+from xinference.planning.launch_plan import LaunchPlan
+from xinference.process.command import EngineCommand
+
+VERSION = "5.23.0"
+PLATFORM = "linux-x86_64"
+PROGRAM = Path(__file__).parent / "servers" / "transformers_server"
+PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template"})
+OPTIONS = OptionTable(
+    engine="Transformers",
+    version=VERSION,
+    aliases={"max_model_len": "context_length", "n_ctx": "context_length", "dtype": "torch_dtype"},
+    reserved=frozenset({"host", "port", "api_key", "model_path", "uid"}),
+    # GPTQ's and the loader's switches of an older Xinference: what they said is read from the model's folder now.
+    without_effect=frozenset(
+        {"gptq_ckpt", "gptq_wbits", "gptq_groupsize", "gptq_act_order", "enable_tensorizer", "revision", "device_map"}
+        | {"low_cpu_mem_usage", "use_fast", "reasoning_content"}
+    ),
+)
+DEVICES = ("auto", "cpu", "cuda")
+_MEMORY = "There is not enough memory: take a smaller --context_length, --max_num_seqs or model, or 8-bit or 4-bit."
+LAST_WORDS = (
+    ("there are no .safetensors files", "Only safetensors are loaded: convert the weights, or fetch such a version."),
+    ("requires you to execute the configuration file", "The model brings code of its own: read it, and if you trust "
+     "it, launch with --trust_remote_code true."),
+    ("contains custom code which must be executed", "The model brings code of its own: read it, and if you trust it, "
+     "launch with --trust_remote_code true."),
+    ("does not recognize this architecture", "This version of transformers does not know the model's architecture."),
+    ("not batched here", "This server batches attention layers only: take another engine for this model."),
+    ("out of memory", _MEMORY),
+    ("outofmemoryerror", _MEMORY),
+    ("can't allocate memory", _MEMORY),
+    ("address already in use", "Another program took the port in the same moment: launch again."),
+)  # fmt: skip
+
+
+class Transformers:
+    """The engine for any safetensors model that transformers knows, on CPUs and NVIDIA GPUs."""
+
+    table = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
+    #: Its options ship with us: its environment may not be there yet.
+    describe_argv: tuple[str, ...] = ()
+
+    def available(self, spec: ModelSpec, host: Host) -> Support:
+        if sysconfig.get_platform() != PLATFORM:
+            return Support(f"Transformers {VERSION} is packed for {PLATFORM}, and this is {sysconfig.get_platform()}")
+        if host.gpus:
+            return cuda_support("Transformers", VERSION, host)
+        if "avx2" not in host.cpu_flags:
+            return Support("there is no CUDA device, and torch's CPU kernels need avx2, which this CPU lacks")
+        return YES
+
+    def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+        checked = OPTIONS.check(options)
+        for name in ("context_length", "max_num_seqs"):
+            if checked.get(name, 1) < 1:
+                raise Problem("bad_option", 400, f"--{name} is {checked[name]}, and must be positive.")
+        if checked.get("device", "auto") not in DEVICES:
+            raise Problem(
+                "bad_option", 400, f"--device is {checked['device']!r}; Transformers takes {', '.join(DEVICES)} there."
+            )
+        if "lora_modules" in checked:
+            checked["lora_modules"] = _lora_modules(checked["lora_modules"])
+        return checked
+
+    def paths(self, plan: LaunchPlan) -> frozenset[str]:
+        return PATHS
+
+    def environment(self, host: Host) -> EnvironmentSpec | None:
+        return EnvironmentSpec("Transformers", VERSION, "cuda" if host.gpus else "cpu")
+
+    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+        assert plan.path is not None and plan.sizing is not None
+        params: dict[str, Any] = {
+            "threads": plan.threads,
+            **plan.options,
+            "uid": plan.uid,
+            "model_path": str(plan.path),
+            "quantization": plan.version.quantization,
+            "context_length": plan.sizing.context_length,
+            "max_num_seqs": plan.sizing.slots,
+            "device": "cuda" if placement.devices and plan.options.get("device") != "cpu" else "cpu",
+            # Used where the tokenizer brings none.
+            "family_chat_template": plan.version.family.chat_template,
+        }
+        return EngineCommand(
+            argv=(str(placement.python), "-I", str(PROGRAM), "--port", "{port}"),
+            env={
+                "XINFERENCE_TRANSFORMERS_PARAMS": json.dumps(params).replace("{port}", "{ port}"),
+                "XINFERENCE_ENGINE_KEY": api_key,
+                "HF_HUB_OFFLINE": "1",
+                "HF_HUB_DISABLE_TELEMETRY": "1",
+                # Log lines are kept and shown as text: no bars.
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                "TQDM_DISABLE": "1",
+                **cuda_env(placement),
+            },
+            model_name=plan.uid,
+            api_key=api_key,
+        )
+
+    def explain(self, log_tail: Sequence[str]) -> str | None:
+        text = "\n".join(log_tail).lower()
+        return next((hint for words, hint in LAST_WORDS if words in text), None)
+
+
+def _lora_modules(given: Sequence[Any]) -> dict[str, str]:
+    """``{name: path}`` from objects of that form and from ``name=path``."""
+    modules: dict[str, str] = {}
+    for item in given:
+        if isinstance(item, Mapping):
+            modules |= {str(name): str(path) for name, path in item.items()}
+            continue
+        name, separator, path = str(item).partition("=")
+        if not separator:
+            raise Problem("bad_option", 400, f"--lora_modules is {item!r}, and takes NAME=PATH there.")
+        modules[name] = path
+    return modules
