@@ -1,0 +1,254 @@
+"""The Transformers server with the tiny model: answers word for word, and every promise of its protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.live.home import until
+from tests.live.test_prompt import CONVERSATIONS, Message, reference
+from tests.live.transformers_engine import HF, KEY, UID, RunningEngine, engine
+
+pytestmark = pytest.mark.timeout(300)
+QUESTIONS = json.loads((HF / "qa.json").read_text(encoding="utf-8"))
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"enum": ["Paris", "Rome"]},
+                "days": {"type": "integer", "maximum": 9, "minimum": 0},
+            },
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
+    with engine(tmp_path_factory.mktemp("engine") / "log") as running:
+        yield running
+
+
+def answers_all(running: RunningEngine) -> None:
+    """Ask everything, several at a time, so that sequences join and leave the batch."""
+    with ThreadPoolExecutor(6) as pool:
+        said = list(pool.map(lambda pair: running.text(pair["question"], max_tokens=120), QUESTIONS))
+    assert said == [pair["answer"] for pair in QUESTIONS]
+
+
+def test_the_whole_model_answers_word_for_word_in_a_moving_batch(tiny: RunningEngine) -> None:
+    answers_all(tiny)
+
+
+@pytest.mark.parametrize("quantization", ["8-bit", "4-bit"])
+def test_the_quantized_model_answers_word_for_word(quantization: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with engine(tmp_path_factory.mktemp("engine") / "log", quantization=quantization) as running:
+        answers_all(running)
+
+
+# -- prompts ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("messages", CONVERSATIONS.values(), ids=CONVERSATIONS)
+def test_the_prompt_is_exactly_the_reference_tokens(tiny: RunningEngine, messages: list[Message]) -> None:
+    expected = reference(messages)
+    assert tiny.post("/tokenize", model=UID, messages=messages).json()["tokens"] == expected
+    answer = tiny.post("/v1/chat/completions", model=UID, messages=messages, max_tokens=1)
+    assert answer.json()["usage"]["prompt_tokens"] == len(expected)
+
+
+def test_a_template_that_refuses_is_a_400_with_its_words(tiny: RunningEngine) -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    answer = tiny.post("/v1/chat/completions", model=UID, messages=messages)
+    assert answer.status_code == 400 and "must alternate" in answer.json()["error"]["message"]
+
+
+def test_texts_and_token_ids_are_prompts_alike(tiny: RunningEngine) -> None:
+    text = "[INST] Who are you? [/INST]"
+    tokens = tiny.post("/tokenize", model=UID, prompt=text).json()["tokens"]
+    asked = {"model": UID, "temperature": 0, "max_tokens": 8}
+    answers = [tiny.post("/v1/completions", prompt=p, **asked).json() for p in (text, tokens, [text, text], [tokens])]
+    texts = [choice["text"] for answer in answers for choice in answer["choices"]]
+    assert len(texts) == 5 and len(set(texts)) == 1 and texts[0].startswith(" I am")
+    assert answers[2]["usage"]["prompt_tokens"] == 2 * len(tokens)
+
+
+def test_echo_repeats_the_prompt_and_its_log_probabilities(tiny: RunningEngine) -> None:
+    answer = tiny.post("/v1/completions", model=UID, prompt="Hello!", echo=True, logprobs=1, max_tokens=1).json()
+    choice = answer["choices"][0]
+    assert choice["text"].startswith("Hello!")
+    assert choice["logprobs"]["token_logprobs"][0] is None
+    assert len(choice["logprobs"]["tokens"]) == answer["usage"]["total_tokens"]
+
+
+def test_tokens_become_text_again(tiny: RunningEngine) -> None:
+    tokens = tiny.post("/tokenize", model=UID, content="Hello 🙂").json()["tokens"]
+    assert tiny.post("/detokenize", model=UID, tokens=tokens).json()["content"].strip() == "Hello 🙂"
+
+
+# -- answers ----------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_gives_the_same_text_without_a_broken_character(tiny: RunningEngine) -> None:
+    messages = [{"role": "user", "content": "Show me a smiley."}]
+    options = {"include_usage": True}
+    *chunks, usage, done = tiny.stream("/v1/chat/completions", messages=messages, stream_options=options)
+    pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert "".join(pieces) == "Here it is: 🙂🦙" and not any("\ufffd" in piece for piece in pieces)
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop" and done == "[DONE]"
+    assert usage["usage"] == tiny.chat("Show me a smiley.")["usage"]
+
+
+@pytest.mark.parametrize("stop", ["llama, a", "🦙", ["never", "made only"]])
+def test_a_stop_string_ends_the_answer_and_is_not_in_it(tiny: RunningEngine, stop: Any) -> None:
+    for question in ("Who are you?", "Show me a smiley."):
+        whole, cut = tiny.text(question), tiny.chat(question, stop=stop)["choices"][0]
+        ends = [whole.find(s) for s in ([stop] if isinstance(stop, str) else stop) if s in whole]
+        assert cut["message"]["content"] == (whole[: min(ends)] if ends else whole)
+        assert cut["finish_reason"] == "stop"
+
+
+def test_a_limit_of_tokens_ends_with_length_and_counts(tiny: RunningEngine) -> None:
+    answer = tiny.chat(max_tokens=3)
+    assert answer["choices"][0]["finish_reason"] == "length" and answer["usage"]["completion_tokens"] == 3
+
+
+def test_a_stop_token_ends_and_ignore_eos_goes_on(tiny: RunningEngine) -> None:
+    first = tiny.post("/tokenize", model=UID, content="I").json()["tokens"][-1]
+    assert tiny.text(stop_token_ids=[first]) == ""
+    assert tiny.chat(ignore_eos=True, max_tokens=40)["usage"]["completion_tokens"] == 40
+
+
+def test_a_seed_gives_the_same_text_alone_and_in_a_batch(tiny: RunningEngine) -> None:
+    fields: dict[str, Any] = {"temperature": 2.0, "top_p": 1.0, "seed": 7, "max_tokens": 24, "ignore_eos": True}
+    alone = tiny.text(**fields)
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(tiny.text, **{**fields, "seed": seed}) for seed in (1, 2, 3)]
+        assert tiny.text(**fields) == alone
+    assert len({alone, *(other.result() for other in others)}) == 4
+
+
+def test_n_gives_different_choices_where_there_is_chance_and_one_prompt_is_counted(tiny: RunningEngine) -> None:
+    answer = tiny.chat(n=3, seed=1, temperature=2.0, top_p=1.0, max_tokens=16, ignore_eos=True)
+    texts = {choice["message"]["content"] for choice in answer["choices"]}
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2] and len(texts) == 3
+    assert answer["usage"]["prompt_tokens"] == tiny.chat(max_tokens=1)["usage"]["prompt_tokens"]
+
+
+def test_logprobs_come_for_every_token_with_as_many_alternatives(tiny: RunningEngine) -> None:
+    content = tiny.chat(logprobs=True, top_logprobs=3, max_tokens=4)["choices"][0]["logprobs"]["content"]
+    assert len(content) == 4 and all(len(entry["top_logprobs"]) == 3 for entry in content)
+    assert all(entry["logprob"] == max(top["logprob"] for top in entry["top_logprobs"]) for entry in content)
+    assert bytes(b for entry in content for b in entry["bytes"]).decode() == " I am a t"
+
+
+def test_logit_bias_and_penalties_change_what_is_said(tiny: RunningEngine) -> None:
+    first = tiny.post("/tokenize", model=UID, content="I").json()["tokens"][-1]
+    assert not tiny.text(logit_bias={str(first): -100}, max_tokens=8).startswith("I ")
+    text = "a a a a a a"
+    plain = tiny.post("/v1/completions", model=UID, prompt=text, temperature=0, max_tokens=12).json()
+    for penalty in ({"repetition_penalty": 5.0}, {"presence_penalty": 2.0}, {"frequency_penalty": 2.0}):
+        fields = {"model": UID, "prompt": text, "temperature": 0, "max_tokens": 12, "ignore_eos": True} | penalty
+        assert tiny.post("/v1/completions", **fields).json()["choices"] != plain["choices"], penalty
+
+
+# -- grammars ---------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_keeps_to_a_json_schema(tiny: RunningEngine) -> None:
+    schema = TOOL["function"]["parameters"]  # type: ignore[index]  # a literal of mixed values
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for fields in ({"response_format": wanted}, {"guided_json": schema}):
+        value = json.loads(tiny.text("Give me a JSON object.", **fields))
+        assert value["city"] in ("Paris", "Rome") and 0 <= value["days"] <= 9
+
+
+def test_json_object_is_an_object(tiny: RunningEngine) -> None:
+    answer = tiny.text("Give me a JSON object.", response_format={"type": "json_object"}, max_tokens=60)
+    assert json.loads(answer) == {"name": "llama", "legs": 4}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_a_forced_tool_is_called_with_arguments_of_its_schema(tiny: RunningEngine, choice: Any) -> None:
+    messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+    fields = {"messages": messages, "tools": [TOOL], "tool_choice": choice}
+    whole = tiny.chat(**fields)["choices"][0]
+    chunks = tiny.stream("/v1/chat/completions", **fields)[:-1]
+    streamed = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    for calls, finish in (
+        (whole["message"]["tool_calls"], whole["finish_reason"]),
+        (streamed, chunks[-1]["choices"][0]["finish_reason"]),
+    ):
+        assert finish == "tool_calls" and [call["function"]["name"] for call in calls] == ["get_weather"]
+        assert json.loads(calls[0]["function"]["arguments"])["city"] in ("Paris", "Rome")
+
+
+def test_a_tool_choice_of_none_and_auto_leave_the_answer_alone(tiny: RunningEngine) -> None:
+    for choice in ("none", "auto"):
+        assert tiny.text("Hello!", tools=[TOOL], tool_choice=choice) == "Hello! How can I help you today?"
+
+
+# -- limits and errors ------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_of_the_whole_context_is_answered_and_one_token_more_is_a_400(tiny: RunningEngine) -> None:
+    full = tiny.post("/v1/completions", model=UID, prompt=[5] * 300, max_tokens=9, ignore_eos=True)
+    assert full.json()["usage"]["completion_tokens"] == 1
+    assert full.json()["choices"][0]["finish_reason"] == "length"
+    error = tiny.post("/v1/completions", model=UID, prompt=[5] * 301).json()["error"]
+    assert (error["type"], error["n_prompt_tokens"], error["n_ctx"]) == ("exceed_context_size_error", 301, 300)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({"model": "other"}, 404, "other"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"logit_bias": {"99999": 1}}, 400, "99999"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "odd"}}}}, 400, "odd"),
+        ({"tool_choice": "required"}, 400, "no tools"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "text only"),
+    ],
+)
+def test_bad_input_is_refused_in_openais_envelope(
+    tiny: RunningEngine, fields: dict[str, Any], status: int, said: str
+) -> None:
+    body = {"model": UID, "messages": [{"role": "user", "content": "x"}]} | fields
+    answer = tiny.post("/v1/chat/completions", **body)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]["message"] and "Traceback" not in answer.text
+
+
+def test_every_path_but_health_asks_for_the_key(tiny: RunningEngine) -> None:
+    for path, status in (("/health", 200), ("/v1/models", 401), ("/metrics", 401)):
+        assert httpx2.get(f"{tiny.url}{path}", timeout=30).status_code == status
+    headers = {"Authorization": f"Bearer {KEY}"}
+    models = httpx2.get(f"{tiny.url}/v1/models", headers=headers, timeout=30).json()
+    assert [model["id"] for model in models["data"]] == [UID]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_rows(tiny: RunningEngine, stream: bool) -> None:
+    body = {"model": UID, "prompt": "Hello!", "max_tokens": 290, "ignore_eos": True, "n": 40, "stream": stream}
+    with httpx2.Client(timeout=120) as client:
+        request = client.build_request("POST", f"{tiny.url}/v1/completions", json=body, headers=tiny.headers)
+        if stream:
+            answer = client.send(request, stream=True)
+            next(answer.iter_raw())
+            answer.close()
+        else:
+            with pytest.raises(httpx2.TimeoutException):
+                client.post(request.url, json=body, headers=tiny.headers, timeout=0.5)
+    until("nothing is computed any more", lambda: tiny.metric("running") + tiny.metric("waiting") == 0, 10)
+    assert tiny.text("Goodbye.") == "Goodbye, and have a nice day!"
