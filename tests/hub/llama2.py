@@ -36,10 +36,10 @@ def llama2_hub(assets: Path, made: Path) -> LoopbackHub:
 
 def _files(spec: ModelSpec, source: Source, assets: Path, made: Path) -> dict[str, Content]:
     if source.file is None:
-        # Quantized folders have no weights here: their engines have no kernel for them on a CPU.
-        has_weights = spec.model_format == "pytorch"
         paths = [path for path in assets.iterdir() if path.name != "qa.json"]
-        return {p.name: p for p in paths if has_weights or p.suffix != ".safetensors"}
+        if spec.model_format == "pytorch":
+            return {path.name: path for path in paths}
+        return {path.name: partial(_make_packed, spec.model_format, path.name, assets, made) for path in paths}
     contents: dict[str, Content] = {"README.md": source.model_id.encode(), "config.json": assets / "config.json"}
     for quantization in spec.quantizations:
         if source.has(quantization):
@@ -62,3 +62,17 @@ def _make(model_format: str, quantization: str, assets: Path, made: Path) -> Pat
             (write_ggml if model_format == "ggmlv3" else write_gguf)(assets, quantization, partial_out)
             partial_out.replace(out)
     return out
+
+
+def _make_packed(model_format: str, name: str, assets: Path, made: Path) -> Path:
+    """One file of the tiny model's GPTQ or AWQ folder."""
+    from tests.formats.awq_writer import write_awq
+    from tests.formats.gptq_writer import write_gptq
+
+    out = made / f"tiny.{model_format}"
+    with _making:
+        if not out.exists():
+            partial_out = out.with_name(f".{out.name}.partial")
+            (write_gptq if model_format == "gptq" else write_awq)(assets, partial_out)
+            partial_out.replace(out)
+    return out / name
