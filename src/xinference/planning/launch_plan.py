@@ -104,6 +104,7 @@ class LaunchPlan:
                 "kv_cache": sizing.kv_cache_bytes if sizing else None,
                 "overhead": sizing.overhead_bytes if sizing else None,
                 "total": sizing.total_bytes if sizing else None,
+                "loaded": sizing.loaded_bytes if sizing else None,
             },
             "reasons": list(self.reasons),
             "options": dict(self.options),

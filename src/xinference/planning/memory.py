@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from xinference.errors import Problem
 from xinference.planning.launch_plan import Sizing
-from xinference.planning.traits import MIB, TRAITS, Dimensions, Traits, llama_mask
+from xinference.planning.traits import MIB, TRAITS, Dimensions, Traits, llama_later
 
 #: llama.cpp rounds each sequence's cache up to this many cells.
 CELL_PADDING = 256
@@ -149,13 +149,13 @@ class Need:
             reasons,
             tensor_parallel=max(1, self.room.devices) if self.traits.splits == "tensors" else 1,
             file_pages_bytes=repacked_bytes(self.shape, self.room.cpu_flags) if of_llama else 0,
-            later_bytes=llama_mask(self._dimensions(context, slots)) if of_llama else 0,
+            later_bytes=llama_later(self._dimensions(context, slots)) if of_llama else 0,
             correction_bytes=self.room.correction_bytes,
         )
 
     def _dimensions(self, context: int, slots: int) -> Dimensions:
         cells = _cells(context, self.traits.cell_padding) if self.shape.kv_bytes_per_token else 0
-        return Dimensions(self.shape.hidden, self.shape.vocab_size, cells * slots, context)
+        return Dimensions(self.shape.hidden, self.shape.vocab_size, cells * slots, context, slots)
 
 
 def kv_bytes(shape: ModelShape, context: int, padding: int = CELL_PADDING) -> int:

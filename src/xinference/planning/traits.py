@@ -24,6 +24,7 @@ class Dimensions:
     """Tokens of all slots' contexts together."""
     longest: int = 0
     """Tokens of one context."""
+    slots: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,19 @@ class Traits:
 def llama_overhead(dims: Dimensions) -> int:
     """llama.cpp: the process, its tokenizer, and the graph's buffers.
 
-    Fitted to `benchmarks/memory.py`: 26 MiB of program; 640 bytes a token of vocabulary (texts and their index);
+    Fitted to `benchmarks/memory.py`: 26 MiB of program; 384 bytes a token of vocabulary (texts and their index);
     14 rows of 32-bit activations as wide as the model for each token of a micro-batch.
     """
-    return 26 * MIB + 640 * dims.vocab + MICRO_BATCH * 14 * 4 * dims.hidden + llama_mask(dims)
+    return 26 * MIB + 384 * dims.vocab + MICRO_BATCH * 14 * 4 * dims.hidden + llama_later(dims)
 
 
-def llama_mask(dims: Dimensions) -> int:
-    """Which cell each token of a micro-batch may see: 16 bits each. Touched as far as the cache is filled."""
-    return MICRO_BATCH * 2 * dims.cells
+def llama_later(dims: Dimensions) -> int:
+    """The part of it that is touched by requests only.
+
+    Which cell each token of a micro-batch may see, 16 bits each, as far as the cache is filled; and, fitted as above,
+    8 MiB for the first request's threads and texts, and one for each slot.
+    """
+    return MICRO_BATCH * 2 * dims.cells + (8 + dims.slots) * MIB
 
 
 def _vllm_cuda(dims: Dimensions) -> int:
