@@ -1,7 +1,8 @@
 """Continuous batching: sequences join and leave one batch between two steps of the model.
 
 Each sequence has a row of the cache. The rows of those that are decoding lie one after another from row 0, so that
-a step reads them without copying; the one whose prompt is being computed has the row behind them.
+a step reads them without copying; those whose prompts are being computed have the rows behind them. Short prompts
+are computed together, padded at their ends; a long one is computed alone, some tokens at each step.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .cache import RowCache
+from .cache import RowCache, Step
 from .loading import LoadedModel
 from .sampling import token_logprob
 from .sequence import Sequence
@@ -94,48 +95,74 @@ class Batch:
     def _prefill(self, free_rows: int) -> None:
         budget = PREFILL_TOKENS
         while budget > 0:
+            group = [self._prefilling] if self._prefilling else self._next_group(free_rows, budget)
+            if not group:
+                return
             if self._prefilling is None:
-                if not self._waiting or free_rows <= 0:
-                    return
-                free_rows -= 1
-                self._prefilling = self._waiting.popleft()
-                self._share_prefix(self._prefilling)
-            budget -= self._prefill_some(self._prefilling, budget)
+                free_rows -= len(group)
+            budget -= self._compute(group, budget)
 
-    def _share_prefix(self, sequence: Sequence) -> None:
+    def _next_group(self, free_rows: int, budget: int) -> list[Sequence]:
+        """Waiting sequences whose prompts, padded to the longest, fit the budget; the first in any case."""
+        group: list[Sequence] = []
+        longest = 0
+        while self._waiting and len(group) < free_rows:
+            sequence = self._waiting[0]
+            longest = max(longest, sequence.prompt_length)
+            alone = sequence.wants_prompt_logprobs or (group and group[0].wants_prompt_logprobs)
+            if group and (alone or (len(group) + 1) * longest > budget):
+                break
+            group.append(self._waiting.popleft())
+            self._share_prefix(sequence, len(self._decoding) + len(group) - 1)
+        return group
+
+    def _share_prefix(self, sequence: Sequence, row: int) -> None:
         """Copy what a running sequence has computed of the same beginning; the last token is always computed."""
         if sequence.wants_prompt_logprobs:
             return
         best, length = -1, SHARED_TOKENS - 1
-        for row, other in enumerate(self._decoding):
+        for source, other in enumerate(self._decoding):
             common = _common(sequence.tokens[:-1], other.tokens[: other.computed])
             if common > length:
-                best, length = row, common
+                best, length = source, common
         if best >= 0:
-            self._cache.copy_row(best, len(self._decoding), length)
+            self._cache.copy_row(best, row, length)
             sequence.computed = length
 
-    def _prefill_some(self, sequence: Sequence, most: int) -> int:
-        """Compute up to `most` tokens of a prompt; with the last of them comes the first token of the answer."""
-        start = sequence.computed
-        end = min(sequence.prompt_length, start + most)
-        device = self._loaded.device
-        positions = torch.arange(start, end, device=device)[None]
-        self._cache.prefill(len(self._decoding), start, end)
-        logits = self._forward(
-            torch.tensor([sequence.tokens[start:end]], device=device),
-            positions,
-            end,
-            keep_all=sequence.wants_prompt_logprobs,
+    def _compute(self, group: list[Sequence], most: int) -> int:
+        """Compute these prompts, or up to `most` tokens of a single one; gives the tokens, with the padding.
+
+        With the last token of a prompt comes the first of its answer.
+        """
+        ends = (
+            [s.prompt_length for s in group]
+            if len(group) > 1
+            else [min(group[0].prompt_length, group[0].computed + most)]
         )
-        sequence.computed = end
-        if sequence.wants_prompt_logprobs:
-            self._note_prompt(sequence, logits[0], start)
-        if end == sequence.prompt_length:
-            self._prefilling = None
-            self._decoding.append(sequence)
-            self._choose([logits[0, -1]], first_row=len(self._decoding) - 1)
-        return end - start
+        parts = [s.tokens[s.computed : end] for s, end in zip(group, ends, strict=True)]
+        width, device = max(map(len, parts)), self._loaded.device
+        tokens = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=device)
+        starts = torch.tensor([s.computed for s in group], device=device)
+        # What is written for the padding lies behind a row's end: it is never seen, and overwritten in its turn.
+        positions = starts[:, None] + torch.arange(width, device=device)
+        whole = group[0].wants_prompt_logprobs
+        last = sorted({len(part) - 1 for part in parts})
+        logits = self._forward(
+            tokens, positions, len(self._decoding), keep=0 if whole else torch.tensor(last, device=device)
+        )
+        if whole:
+            self._note_prompt(group[0], logits[0], group[0].computed)
+        for sequence, end in zip(group, ends, strict=True):
+            sequence.computed = end
+        if ends[0] < group[0].prompt_length:
+            self._prefilling = group[0]
+            return width
+        self._prefilling = None
+        first_row = len(self._decoding)
+        self._decoding += group
+        places = [-1 if whole else last.index(len(part) - 1) for part in parts]
+        self._choose([logits[i, place] for i, place in enumerate(places)], first_row)
+        return width * len(group)
 
     def _note_prompt(self, sequence: Sequence, logits: torch.Tensor, start: int) -> None:
         """Log probabilities of the prompt: the scores at a position are of the token after it."""
@@ -152,9 +179,7 @@ class Batch:
         device = self._loaded.device
         last = torch.tensor([s.tokens[-1] for s in self._decoding], device=device)
         positions = torch.tensor([s.computed for s in self._decoding], device=device)
-        length = max(s.computed for s in self._decoding) + 1
-        self._cache.decode(positions, length)
-        logits = self._forward(last[:, None], positions[:, None], length)
+        logits = self._forward(last[:, None], positions[:, None], first_row=0)
         for sequence in self._decoding:
             sequence.computed += 1
         self._choose(list(logits[:, -1]))
@@ -182,16 +207,18 @@ class Batch:
     # -- the model ------------------------------------------------------------------------------------------
 
     def _forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, length: int, *, keep_all: bool = False
+        self, tokens: torch.Tensor, positions: torch.Tensor, first_row: int, *, keep: int | torch.Tensor = 1
     ) -> torch.Tensor:
-        """Scores `[row, position, token]`, of the last position alone if not `keep_all`."""
+        """Scores `[row, position, token]`: of the last position, of all (`keep` 0), or of these in each row."""
+        length = int(positions.max()) + 1
+        self._cache.begin(Step(first_row, positions, length))
         answer = self._loaded.model(
             input_ids=tokens,
             position_ids=positions,
             attention_mask=self._mask(positions, length),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=0 if keep_all else 1,
+            logits_to_keep=keep,
         )
         logits: torch.Tensor = answer.logits.to(self._loaded.device)
         return logits

@@ -16,13 +16,10 @@ POSITIONS_STEP = 256
 class Step:
     """Which rows and positions the running forward pass writes."""
 
-    first_row: int = 0
-    rows: int = 0
-    start: int = 0
-    """First position, of a prefill."""
-    positions: torch.Tensor | None = None
-    """One position a row, of a decoding step; None: a prefill of one row."""
-    length: int = 0
+    first_row: int
+    positions: torch.Tensor
+    """`[row, token]`"""
+    length: int
     """Positions that are read."""
 
 
@@ -31,9 +28,10 @@ class RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no ty
 
     is_sliding = False
 
-    def __init__(self, step: Step, most_positions: int) -> None:
+    def __init__(self, most_positions: int) -> None:
         super().__init__()
-        self._step = step
+        self.step: Step
+        """Set before each pass."""
         self._most_positions = most_positions
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -46,17 +44,13 @@ class RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no ty
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        step = self._step
-        first, last = step.first_row, step.first_row + step.rows
+        step = self.step
+        first, last = step.first_row, step.first_row + len(step.positions)
         self._reserve(last, step.length)
-        if step.positions is None:
-            self.keys[first, :, step.start : step.length] = key_states[0]
-            self.values[first, :, step.start : step.length] = value_states[0]
-        else:
-            device = self.keys.device  # a model that is split over several devices has its layers on all of them
-            rows, positions = torch.arange(first, last, device=device), step.positions.to(device)
-            self.keys[rows, :, positions] = key_states[:, :, 0]
-            self.values[rows, :, positions] = value_states[:, :, 0]
+        device = self.keys.device  # a model that is split over several devices has its layers on all of them
+        rows, positions = torch.arange(first, last, device=device)[:, None], step.positions.to(device)
+        self.keys[rows, :, positions] = key_states.transpose(1, 2)
+        self.values[rows, :, positions] = value_states.transpose(1, 2)
         return self.keys[first:last, :, : step.length], self.values[first:last, :, : step.length]
 
     def copy_row(self, source: int, target: int, length: int) -> None:
@@ -66,10 +60,10 @@ class RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no ty
         self.values[target, :, :length] = self.values[source, :, :length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._step.length, 0
+        return self.step.length, 0
 
     def get_seq_length(self) -> int:
-        return self._step.start
+        return self.step.length
 
     def get_max_length(self) -> int:
         return -1
@@ -93,21 +87,15 @@ def _grown(old: torch.Tensor, rows: int, length: int) -> torch.Tensor:
 
 
 class RowCache(Cache):  # type: ignore[misc]  # transformers has no types here
-    """The layers of one batch; `step` says what the next forward pass does."""
+    """The layers of one batch."""
 
     def __init__(self, layers: int, most_positions: int) -> None:
-        self.step = Step()
-        super().__init__(layers=[RowLayer(self.step, most_positions) for _ in range(layers)])
+        super().__init__(layers=[RowLayer(most_positions) for _ in range(layers)])
 
-    def prefill(self, row: int, start: int, length: int) -> None:
-        """The next pass computes positions `start` to `length` of one row."""
-        self.step.first_row, self.step.rows, self.step.start = row, 1, start
-        self.step.positions, self.step.length = None, length
-
-    def decode(self, positions: torch.Tensor, length: int) -> None:
-        """The next pass computes one position for each of the first rows."""
-        self.step.first_row, self.step.rows, self.step.start = 0, len(positions), 0
-        self.step.positions, self.step.length = positions, length
+    def begin(self, step: Step) -> None:
+        """Say what the next pass writes and reads."""
+        for layer in self.layers:
+            layer.step = step
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of a row to another."""
