@@ -13,8 +13,9 @@ from xinference.catalog.match import match
 from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.control.deployment import Deployment, Surroundings
+from xinference.control.deployment import Deployment
 from xinference.control.events import Events
+from xinference.control.stages import Surroundings
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp import LlamaCpp
 from xinference.environments.spec import EnvironmentSpec

@@ -22,13 +22,14 @@ from xinference.catalog.registry import MODEL_NAME, builtin_families
 from xinference.config import Settings
 from xinference.control import cache, weights
 from xinference.control.broken import BrokenDeployment
-from xinference.control.deployment import Deployment, Ending, Surroundings
+from xinference.control.deployment import Deployment, Ending
 from xinference.control.describe import listing_entry
 from xinference.control.downloads import Downloads
 from xinference.control.events import Events, final_event
 from xinference.control.measure import correction
 from xinference.control.routing import Route, RoutingTable
 from xinference.control.sources import Sources
+from xinference.control.stages import Surroundings
 from xinference.engines import all_engines
 from xinference.engines.base import Engine
 from xinference.errors import Problem, bad_request, not_found
@@ -116,7 +117,8 @@ class Controller:
                 f"The stored request of {row.uid} can't be read: {error}.",
                 hint="Launch it again.",
             ) from None
-        plan = await self._make_plan(request, row.uid)
+        # Not sized: what runs already takes the memory that it would be measured against.
+        plan = await self._make_plan(request, row.uid, sized=False)
         deployment = Deployment(plan, self._around, row.created, row.problem)
         if not row.wanted:
             await deployment.finish_termination()
@@ -143,10 +145,9 @@ class Controller:
         uid = self._uid_for(request)
         self._reserved.add(uid)
         try:
-            plan = await self._make_plan(request, uid)
             existing = self._deployments.get(uid)
             if isinstance(existing, Deployment) and existing.problem is None:
-                if existing.plan.request == plan.request:
+                if existing.plan.request == (await self._make_plan(request, uid, sized=False)).request:
                     return uid
                 raise Problem(
                     "model_uid_taken",
@@ -154,6 +155,7 @@ class Controller:
                     f"The model UID {uid} is taken by {existing.plan.version.version_id}.",
                     hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
                 )
+            plan = await self._make_plan(request, uid)
             if existing is not None:
                 await self.terminate(uid)
             self._store.add_deployment(uid, msgspec.json.encode(plan.request).decode())
@@ -254,7 +256,7 @@ class Controller:
         async for event in self._events.follow(uid, settled):
             yield event
 
-    async def _make_plan(self, request: LaunchRequest, uid: str) -> LaunchPlan:
+    async def _make_plan(self, request: LaunchRequest, uid: str, *, sized: bool = True) -> LaunchPlan:
         facts = await self._facts(request)
         check_request(facts, request)
         version, _, _ = choose_version(facts, request)
@@ -266,8 +268,8 @@ class Controller:
         else:
             choose = await self._sources.chooser(version, request.download_hub)
             path = weights.cached_path(self._hubs, version, choose(version, request.download_hub)[0])
-        if path is None:
-            return make_plan(facts, request, uid, choose_source=choose)
+        if path is None or not sized:
+            return make_plan(facts, request, uid, choose_source=choose, path=path)
         shape, told = await asyncio.to_thread(weights.look_at, path, version)
         return make_plan(facts, request, uid, choose_source=choose, path=path, shape=shape, told=told)
 

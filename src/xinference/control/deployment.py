@@ -5,49 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from xinference.config import Settings
-from xinference.control import weights
 from xinference.control.describe import describe
-from xinference.control.events import Events
 from xinference.control.measure import Used, measure, measurement
 from xinference.control.routing import Route, Target
-from xinference.engines.base import Engine, Placement
-from xinference.environments.environments import Environments
+from xinference.control.stages import Stages, Surroundings
+from xinference.engines.base import Placement
 from xinference.errors import Problem
-from xinference.hardware.devices import read_host
-from xinference.hubs.base import Hub
 from xinference.planning.launch_plan import LaunchPlan, Sizing
 from xinference.planning.restart import restart_delay
-from xinference.planning.settle import Around, settle
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.replica import Replica, ReplicaState
-from xinference.store.database import Store
 
 log = logging.getLogger(__name__)
 Ending = Literal["terminate", "stop", "detach"]
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What every deployment works with."""
-
-    settings: Settings
-    store: Store
-    events: Events
-    hubs: Mapping[str, Hub]
-    engines: Mapping[str, Engine]
-    changed: Callable[[], None]
-    """Publishes a new routing table."""
-    beside: Callable[[LaunchPlan], Around]
-    """What else goes on where a plan is to be settled."""
 
 
 class Deployment:
@@ -70,6 +47,7 @@ class Deployment:
         self._ending: Ending | None = None
         self._cancelled = threading.Event()
         self._python: Path | None = None
+        self._stages = Stages(around, plan.uid, self._cancelled, self._show)
         self._task: asyncio.Task[None] | None = None
 
     # -- seen by others -------------------------------------------------------------------------------------
@@ -159,9 +137,10 @@ class Deployment:
     async def _run(self) -> None:
         try:
             adopted = await self._adopt()
+            if not adopted or self.plan.sizing is None:
+                self.plan = await self._stages.weights(self.plan)
             if not adopted:
-                await self._prepare()
-                self._python = await self._environment()
+                self._python = await self._stages.environment(self._engine)
             self._show("LOADING", "start")
             await asyncio.gather(*(self._keep(i, adopted.get(i)) for i in range(self.plan.request.replica)))
         except Problem as problem:
@@ -187,63 +166,13 @@ class Deployment:
         return adopted
 
     def _take_sizing(self, context: Mapping[str, Any]) -> None:
-        if self.plan.sizing is None or self.plan.path is None:
-            sizing = Sizing(**{**context["sizing"], "reasons": ()})
-            devices = tuple(tuple(group) for group in context.get("devices", ()))
-            self.plan = self.plan.with_weights(Path(context["path"]), sizing, devices=devices)
-
-    async def _prepare(self) -> None:
-        """Weights here and in a form the engine loads, header read, context and slots chosen."""
-        plan = self.plan
-        self._say("INFO", "plan", "; ".join(plan.reasons))
-        path = plan.path or await self._fetch()
-        if plan.sizing is None:
-            shape, told = await asyncio.to_thread(weights.look_at, path, plan.version)
-            host = await asyncio.to_thread(read_host)
-            plan = settle(plan, path, shape, host, told, self._around.beside(plan))
-        if plan.version.spec.model_format == "ggmlv3":
-            self._show("LOADING", "convert")
-            settings = self._around.settings
-            path = await self._in_thread("convert", weights.runnable, settings, path, plan.version)
-        self.plan = replace(plan, path=path)
-
-    async def _fetch(self) -> Path:
-        plan = self.plan
-        assert plan.source is not None
-        self._show("LOADING", "fetch")
-        where = f"{plan.source.hub} ({plan.source.model_id})"
-        self._say("INFO", "fetch", f"fetching {plan.version.version_id} from {where}")
-        return await self._in_thread("fetch", weights.fetch, self._around.hubs, plan)
-
-    async def _environment(self) -> Path:
-        """The interpreter that the engine runs with; what it needs is installed first."""
-        spec = self._engine.environment(await asyncio.to_thread(read_host))
-        if spec is None:
-            return Path(sys.executable)
-        environments = Environments(self._around.settings)
-        if found := await asyncio.to_thread(environments.find, spec):
-            return found
-        self._show("LOADING", "environment")
-        size = f"{environments.size(spec) / 1e9:.1f} GB"
-        self._say("INFO", "environment", f"installing {spec.engine} {spec.version} ({size})")
-        return await self._in_thread("environment", environments.install, spec)
-
-    async def _in_thread(self, stage: str, work: Callable[..., Path], *arguments: object) -> Path:
-        """Do long blocking work that reports its progress and can be cancelled."""
-        loop = asyncio.get_running_loop()
-
-        def progress(done: int, total: int | None, file: str) -> None:
-            loop.call_soon_threadsafe(self._around.events.progress, self.plan.uid, stage, file, done, total)
-
-        job = asyncio.ensure_future(asyncio.to_thread(work, *arguments, progress, self._cancelled))
+        """The context and devices that a running engine was started with, not what would be chosen now."""
         try:
-            return await asyncio.shield(job)
-        except asyncio.CancelledError:
-            # The thread sees the cancellation flag; wait, so that nothing of it goes on after us.
-            await asyncio.gather(job, return_exceptions=True)
-            raise
-        except Problem as problem:
-            raise problem.at(stage) from None
+            sizing = Sizing(**{**context["sizing"], "reasons": ()})
+            path, devices = Path(context["path"]), tuple(tuple(group) for group in context["devices"])
+        except (KeyError, TypeError):
+            return  # written by another version of ours: it is sized anew, which only a restart of the engine uses
+        self.plan = self.plan.with_weights(path, sizing, devices=devices)
 
     async def _keep(self, position: int, replica: Replica | None) -> None:
         """Keep one replica running, with restarts, until it is given up or the deployment ends."""
@@ -251,7 +180,7 @@ class Deployment:
         while True:
             if replica is None:
                 # An engine that was taken back runs in what an earlier release installed; it need not wait for ours.
-                self._python = self._python or await self._environment()
+                self._python = self._python or await self._stages.environment(self._engine)
                 replica = self._start(position)
             try:
                 await replica.wait_ready()
