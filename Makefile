@@ -12,8 +12,8 @@ chat: $(VENV)/.installed
 		--size-in-billions 0_135 --model-format ggufv2 --quantization Q4_1 > /dev/null
 	@$(BIN)/xinference chat --model-uid smollm2-instruct --temperature 0 --max-tokens 64 "$(QUESTION)"
 
-# Every check and every test.
-test: check
+# Every check and every test; the engines' live tests run in the Transformers environment, which is built first.
+test: check env-transformers
 	$(BIN)/pytest
 
 check: $(VENV)/.installed-dev

@@ -50,8 +50,6 @@ class Row:
 
 def refusal(line: LaunchLine, host: Host) -> str | None:
     """Words that the reason must have if this host can't run the line; None: it must run."""
-    if line.engine == "Transformers":
-        return "does not start Transformers"
     if line.engine == "SGLang" and not host.gpus:
         return "no CUDA device"
     four_bit = line.words[line.words.index("--model-format") + 1] in ("gptq", "awq")

@@ -131,7 +131,7 @@ class LlamaCpp:
             params |= {"embedding": True, "n_batch": batch, "n_ubatch": batch}
         if plan.version.family.model_type == "rerank":
             params["pooling_type"] = "RANK"
-        if not plan.use_gpu:
+        if plan.request.n_gpu is None:  # else it uses what devices its build finds, also those we do not count
             params["n_gpu_layers"] = 0
         template = plan.version.family.chat_template
         if template is not None:
