@@ -68,7 +68,11 @@ def test_a_size_is_a_number_unless_it_has_a_fraction(canned: Canned, run: Run, t
 
 
 @pytest.mark.parametrize(
-    "option", [["-s", "many"], ["--n-gpu", "all"], ["-r", "0"], ["stray"], ["-ngl", "9"], ["--wait-ready"]]
+    "option",
+    [
+        *(["-s", "many"], ["--n-gpu", "all"], ["-r", "0"], ["stray"], ["-ngl", "9"], ["--wait-ready"]),
+        *(["-lm", "a"], ["-lm", "", "/x"], ["-lm", "a", "/x", "-lm", "a", "/y"]),
+    ],
 )
 def test_a_launch_that_makes_no_sense_is_not_sent(canned: Canned, run: Run, option: list[str]) -> None:
     result = run("launch", "-n", "m", *option)
@@ -84,6 +88,17 @@ def test_weights_that_are_here_are_named_absolutely(
     monkeypatch.chdir(tmp_path)
     run("launch", "-n", "m", "-mp", "weights")
     assert canned.asked_for("POST", "/v1/models")[0].body["model_path"] == str(tmp_path / "weights")
+
+
+def test_adapters_are_sent_by_name_with_absolute_paths(
+    canned: Canned, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(canned, READY)
+    monkeypatch.chdir(tmp_path)
+    line = "-n m -lm a /x --lora-modules b y --max-model-len 512"
+    assert run("launch", *line.split()).exit_code == 0
+    body = canned.asked_for("POST", "/v1/models")[0].body
+    assert (body["lora_modules"], body["max_model_len"]) == ({"a": "/x", "b": str(tmp_path / "y")}, 512)
 
 
 def test_a_ready_launch_prints_its_uid_alone_on_stdout(canned: Canned, run: Run) -> None:

@@ -107,7 +107,7 @@ def test_options_are_taken_by_its_names_and_older_ones_and_others_refused() -> N
 @pytest.mark.timeout(300)
 def test_sglangs_own_parser_takes_the_command_line() -> None:
     assert PYTHON is not None
-    argv = command(options={"disable_cuda_graph": True, "lora_paths": ["a=/b"]}, memory_fraction=0.5).argv
+    argv = command(options={"disable_cuda_graph": True, "lora_paths": {"a": "/b"}}, memory_fraction=0.5).argv
     words = [*argv[3:], "--api-key", "sk-secret"]
     wanted: dict[str, Any] = {
         "context_length": 4096,

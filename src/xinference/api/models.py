@@ -22,6 +22,23 @@ MAX_LOG_LINES = 10_000
 LOG_POLL_SECONDS = 0.5
 
 
+class LoraModule(BaseModel):
+    """One LoRA adapter."""
+
+    lora_name: str
+    local_path: str = Field(min_length=1)
+
+
+class PeftModelConfig(BaseModel):
+    """The adapters of a launch, as an older Xinference takes them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lora_list: list[LoraModule] | None = None
+    image_lora_load_kwargs: dict[str, Any] | None = Field(None, max_length=0, description="Images are not served.")
+    image_lora_fuse_kwargs: dict[str, Any] | None = Field(None, max_length=0, description="Images are not served.")
+
+
 class LaunchBody(BaseModel):
     """What to launch. Every further field is an option of the engine, by the engine's own name."""
 
@@ -39,14 +56,24 @@ class LaunchBody(BaseModel):
     n_gpu: int | Literal["auto"] | None = "auto"
     gpu_idx: int | list[int] | None = None
     replica: int = 1
+    peft_model_config: PeftModelConfig | None = None
 
     def request(self) -> LaunchRequest:
         """The same for the controller."""
-        fields = self.model_dump(include=set(LaunchBody.model_fields))
+        fields = self.model_dump(include=set(LaunchBody.model_fields), exclude={"peft_model_config"})
         gpu_idx = [self.gpu_idx] if isinstance(self.gpu_idx, int) else self.gpu_idx
         fields["gpu_idx"] = None if gpu_idx is None else tuple(gpu_idx)
         fields["model_size_in_billions"] = whole_size(self.model_size_in_billions)
-        return LaunchRequest(**fields, options=dict(self.model_extra or {}))
+        return LaunchRequest(**fields, options={**(self.model_extra or {}), **self._adapters()})
+
+    def _adapters(self) -> dict[str, Any]:
+        """The adapters as the engine's option, beside those that were given as that option."""
+        listed = (self.peft_model_config and self.peft_model_config.lora_list) or []
+        given = (self.model_extra or {}).get("lora_modules")
+        if not listed:
+            return {}
+        before = given if isinstance(given, list) else [] if given is None else [given]
+        return {"lora_modules": [*before, *({module.lora_name: module.local_path} for module in listed)]}
 
 
 def whole_size(size: float | str | None) -> int | str | None:

@@ -45,6 +45,17 @@ def _read_gpu_idx(ctx: click.Context, param: click.Parameter, text: str | None) 
     return [int(word) for word in words]
 
 
+def _read_lora_modules(
+    ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, str], ...]
+) -> dict[str, str] | None:
+    modules: dict[str, str] = {}
+    for name, path in pairs:
+        if not name or name in modules:
+            raise click.BadParameter(f"each adapter needs a name of its own, and {name!r} is none.")
+        modules[name] = str(Path(path).expanduser().absolute())
+    return modules or None
+
+
 @click.command(cls=LaunchCommand, epilog="Any other --key value is an option of the engine itself, by its own name.")
 @click.option("-n", "--model-name", required=True, help="The model's name; see `xinference registrations`.")
 @click.option("-en", "--model-engine", help="Engine, such as llama.cpp or vLLM. [default: the server chooses]")
@@ -60,6 +71,15 @@ def _read_gpu_idx(ctx: click.Context, param: click.Parameter, text: str | None) 
 @click.option("-q", "--quantization", help="Quantization, such as Q4_K_M.")
 @click.option("-u", "--model-uid", help="Name for this model in requests. [default: the model's name]")
 @click.option("-mp", "--model-path", help="File or folder with the weights, instead of a hub.")
+@click.option(
+    "-lm",
+    "--lora-modules",
+    nargs=2,
+    multiple=True,
+    metavar="NAME PATH",
+    callback=_read_lora_modules,
+    help="A LoRA adapter, asked for by its own name; may be given again.",
+)
 @click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (the CPU only) or a number of GPUs.")
 @click.option("--gpu-idx", callback=_read_gpu_idx, help="The very GPUs, such as 0,1, dealt out to the replicas.")
 @click.option("-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Copies to run.")
@@ -74,6 +94,8 @@ def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, 
     """Run a model; prints its uid once it answers."""
     if "wait_ready" in ctx.obj:
         raise click.UsageError("A launch waits until the model is ready, or not: with --no-wait.")
+    if (modules := given.pop("lora_modules")) is not None:
+        given["lora_modules"] = modules
     request = {**ctx.obj, **given, "model_path": _found_from_anywhere(given["model_path"])}
     with target.connect(start=True) as client:
         if dry_run:

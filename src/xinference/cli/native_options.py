@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -19,21 +19,21 @@ class LaunchCommand(click.Command):
     """A command that takes its own options, and leaves all other ``--key value`` pairs in ``ctx.obj``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        takes_value = {
-            name: not (isinstance(option, click.Option) and (option.is_flag or option.count))
+        values = {
+            name: 0 if isinstance(option, click.Option) and (option.is_flag or option.count) else option.nargs
             for option in self.get_params(ctx)
             for name in [*option.opts, *option.secondary_opts]
         }
         try:
-            own, ctx.obj = split(args, takes_value)
+            own, ctx.obj = split(args, values)
         except click.UsageError as error:
             error.ctx = ctx
             raise
         return super().parse_args(ctx, own)
 
 
-def split(args: Sequence[str], takes_value: dict[str, bool]) -> tuple[list[str], dict[str, Any]]:
-    """Part the arguments into those of the options in `takes_value` and the native options.
+def split(args: Sequence[str], values: Mapping[str, int]) -> tuple[list[str], dict[str, Any]]:
+    """Part the arguments into those of the options in `values`, each with as many values, and the native options.
 
     Raises:
         click.UsageError: a word belongs to no option.
@@ -43,12 +43,13 @@ def split(args: Sequence[str], takes_value: dict[str, bool]) -> tuple[list[str],
     words = _Words(args)
     for word in words:
         name, equals, value = word.partition("=")
-        if name.startswith("--") and name not in takes_value and name.replace("_", "-") in takes_value:
+        if name.startswith("--") and name not in values and name.replace("_", "-") in values:
             name = name.replace("_", "-")
-        if name in takes_value and (not equals or name.startswith("--")):
+        if name in values and (not equals or name.startswith("--")):
             own.append(name + equals + value)
-            if takes_value[name] and not equals and (following := words.following()) is not None:
-                own.append(following)
+            for _ in range(values[name] - bool(equals)):
+                if (following := words.following()) is not None:
+                    own.append(following)
         elif re.fullmatch(r"--\w[\w.-]*", name):
             key = name[2:].replace("-", "_")
             native[key] = parse_value(value) if equals else _value_after(words)

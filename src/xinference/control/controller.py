@@ -18,19 +18,19 @@ import msgspec
 
 from xinference.catalog.match import match, near
 from xinference.catalog.models import LaunchRequest, ModelFamily
-from xinference.catalog.registry import MODEL_NAME, builtin_families
+from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.control import cache, weights
+from xinference.control import cache, names, weights
 from xinference.control.broken import BrokenDeployment
 from xinference.control.deployment import Deployment, Ending
 from xinference.control.describe import listing_entry
 from xinference.control.downloads import Downloads
 from xinference.control.events import Events, final_event
 from xinference.control.measure import correction
-from xinference.control.routing import Route, RoutingTable
+from xinference.control.routing import Route, RoutingTable, with_adapters
 from xinference.control.sources import Sources
 from xinference.control.stages import Surroundings
-from xinference.engines import all_engines
+from xinference.engines import all_engines, lora
 from xinference.engines.base import Engine
 from xinference.errors import Problem, bad_request, not_found
 from xinference.hardware.devices import read_host
@@ -43,7 +43,6 @@ from xinference.planning.settle import Around, promised_bytes
 from xinference.store.database import DeploymentRow, Store
 
 log = logging.getLogger(__name__)
-MAX_UID_LENGTH = 100
 
 
 class Controller:
@@ -132,7 +131,7 @@ class Controller:
 
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
         """What a launch would do; nothing is changed."""
-        return await self._make_plan(request, self._uid_for(request))
+        return await self._new_plan(request, self._uid_for(request))
 
     async def launch(self, request: LaunchRequest) -> str:
         """Write the row and begin; the answer is the uid.
@@ -155,7 +154,7 @@ class Controller:
                     f"The model UID {uid} is taken by {existing.plan.version.version_id}.",
                     hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
                 )
-            plan = await self._make_plan(request, uid)
+            plan = await self._new_plan(request, uid)
             if existing is not None:
                 await self.terminate(uid)
             self._store.add_deployment(uid, msgspec.json.encode(plan.request).decode())
@@ -256,6 +255,14 @@ class Controller:
         async for event in self._events.follow(uid, settled):
             yield event
 
+    async def _new_plan(self, request: LaunchRequest, uid: str) -> LaunchPlan:
+        """A plan that can be launched beside what there is."""
+        plan = await self._make_plan(request, uid)
+        await asyncio.to_thread(names.check_adapters, plan.version.family.model_type, lora.modules_of(plan))
+        adapters = self.engines[plan.engine].lora_names(plan)
+        names.check_free(uid, adapters, self._table.routes, self._reserved)
+        return plan
+
     async def _make_plan(self, request: LaunchRequest, uid: str, *, sized: bool = True) -> LaunchPlan:
         facts = await self._facts(request)
         check_request(facts, request)
@@ -307,16 +314,13 @@ class Controller:
     def _uid_for(self, request: LaunchRequest) -> str:
         if request.model_uid is not None:
             uid = request.model_uid.strip()
-            if not 0 < len(uid) <= MAX_UID_LENGTH or not MODEL_NAME.fullmatch(uid):
-                raise bad_request(
-                    f"The model UID {request.model_uid!r} is invalid.",
-                    hint=f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =.",
-                )
+            if not names.is_valid(uid):
+                raise bad_request(f"The model UID {request.model_uid!r} is invalid.", hint=names.FORM)
             if uid in self._reserved:
                 raise Problem("model_uid_taken", 409, f"The model UID {uid} is being launched just now.")
             return uid
         name = request.model_name.strip()
-        taken = self._deployments.keys() | self._reserved
+        taken = self._deployments.keys() | self._table.routes.keys() | self._reserved
         if name not in taken:
             return name
         alphabet = string.ascii_lowercase + string.digits
@@ -332,8 +336,8 @@ class Controller:
 
     def _publish(self) -> None:
         """Make a new routing table; the gateway sees it at its next request."""
-        routes = {uid: deployment.route for uid, deployment in self._deployments.items()}
-        data = [listing_entry(dict(r.description)) for r in routes.values() if r.targets or r.recovering]
+        routes = with_adapters({uid: deployment.route for uid, deployment in self._deployments.items()})
+        data = [listing_entry(name, r.description) for name, r in routes.items() if r.targets or r.recovering]
         listing = msgspec.json.encode({"object": "list", "data": data})
         self._table = RoutingTable(MappingProxyType(routes), listing)
         self._changes.set()

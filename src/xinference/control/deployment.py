@@ -101,6 +101,7 @@ class Deployment:
             problem=self.problem,
             paths=self._engine.paths(self.plan),
             description=self.description,
+            adapters=self._engine.lora_names(self.plan),
         )
 
     @property

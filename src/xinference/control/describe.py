@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from xinference.planning.launch_plan import LaunchPlan
@@ -34,10 +35,10 @@ def describe(plan: LaunchPlan, *, status: str, stage: str, addresses: list[str],
     }
 
 
-def listing_entry(description: dict[str, Any]) -> dict[str, Any]:
-    """The same as an entry of OpenAI's model list."""
+def listing_entry(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as an entry of OpenAI's model list; `name` is what requests ask by: the uid, or an adapter's name."""
     return {
-        "id": description["model_uid"],
+        "id": name,
         "object": "model",
         "created": description["instance_created_ts"],
         "owned_by": "xinference",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -41,6 +41,10 @@ class Route:
     """Request paths that its engine serves, such as ``/v1/chat/completions``."""
     description: Mapping[str, Any] = field(default_factory=dict)
     """The model's entry in ``GET /v1/models``."""
+    adapters: tuple[str, ...] = ()
+    """Further names that its engine answers to: LoRA adapters'."""
+    parent: str | None = None
+    """The deployment whose adapter this is; None: a deployment itself."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,17 @@ class RoutingTable:
 
     routes: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
     listing: bytes = b'{"object":"list","data":[]}'
+
+
+def with_adapters(deployments: Mapping[str, Route]) -> dict[str, Route]:
+    """The routes by uid, and after them one for each adapter's name; a uid wins over an adapter of its name."""
+    routes = dict(deployments)
+    for uid, route in deployments.items():
+        for name in route.adapters:
+            described = {**route.description, "parent": uid}
+            adapter = replace(route, uid=name, parent=uid, adapters=(), description=MappingProxyType(described))
+            routes.setdefault(name, adapter)
+    return routes
 
 
 class Router(Protocol):

@@ -103,6 +103,10 @@ class Engine(Protocol):
         """The request paths it serves when started by `plan`."""
         ...
 
+    def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
+        """The names by which it serves the adapters of `plan`, beside the model's own."""
+        ...
+
     def environment(self, host: Host) -> EnvironmentSpec | None:
         """The environment it runs in on this host; None: the server's own."""
         ...

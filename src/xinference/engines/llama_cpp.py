@@ -80,6 +80,13 @@ class LlamaCpp:
         return YES
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+        if options.get("lora_modules"):
+            raise Problem(
+                "engine_unsupported",
+                400,
+                "LoRA adapters of PEFT's form go with weights of the format pytorch, gptq or awq, not with GGUF.",
+                hint="Launch such a version of the model, on Transformers or vLLM.",
+            )
         checked: dict[str, Any] = {}
         for given, value in options.items():
             if given in WITHOUT_EFFECT or value is None:
@@ -101,6 +108,9 @@ class LlamaCpp:
         if model_type == "LLM":
             return PATHS | EMBEDDING_PATHS if plan.options.get("embedding") else PATHS
         return TOKENIZER_PATHS | (EMBEDDING_PATHS if model_type == "embedding" else RERANK_PATHS)
+
+    def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
+        return ()
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.engines import lora
 from xinference.engines.base import Placement, StaticTable, Support, cuda_env
 from xinference.engines.cuda import cuda_support
 from xinference.engines.option_table import OptionTable
@@ -31,6 +32,7 @@ OPTIONS = OptionTable(
         "attention_reduce_in_fp32": "triton_attention_reduce_in_fp32",
         "max_model_len": "context_length",
         "n_ctx": "context_length",
+        "lora_modules": "lora_paths",
     },
     reserved=frozenset(
         {"host", "port", "api_key", "admin_api_key", "model_path", "model", "served_model_name", "config", "grpc_mode"}
@@ -91,10 +93,17 @@ class SGLang:
         return cuda_support("SGLang", VERSION, host)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-        return OPTIONS.check(options)
+        checked = OPTIONS.check(options)
+        if "lora_paths" in checked:
+            checked["lora_paths"] = lora.read_modules("lora_paths", checked["lora_paths"])
+        return checked
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS
+
+    def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
+        # SGLang finds an adapter after a colon; any other name is the plain model to it.
+        return tuple(f"{plan.uid}:{name}" for name in lora.modules_of(plan))
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("SGLang", VERSION, "cuda")
@@ -111,8 +120,8 @@ class SGLang:
             **plan.options,
             **_sized(plan.sizing),
         }
-        if "lora_paths" in settings:
-            settings["enable_lora"] = True
+        if modules := lora.modules_of(plan):
+            settings |= {"lora_paths": lora.words(modules), "enable_lora": True}
         env = {
             "XINFERENCE_ENGINE_KEY": api_key,
             "HF_HUB_OFFLINE": "1",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelSpec
+from xinference.engines import lora
 from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
 from xinference.engines.cuda import cuda_support
 from xinference.engines.option_table import OptionTable
@@ -76,11 +77,17 @@ class Transformers:
                 "bad_option", 400, f"--device is {checked['device']!r}; Transformers takes {', '.join(DEVICES)} there."
             )
         if "lora_modules" in checked:
-            checked["lora_modules"] = _lora_modules(checked["lora_modules"])
+            checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
+            dotted = next((name for name in checked["lora_modules"] if "." in name), None)
+            if dotted is not None:  # PEFT makes modules of these names
+                raise Problem("bad_option", 400, f"The adapter's name {dotted!r} has a dot, and PEFT takes none there.")
         return checked
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS
+
+    def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
+        return tuple(lora.modules_of(plan))
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("Transformers", VERSION, "cuda" if host.gpus else "cpu")
@@ -118,17 +125,3 @@ class Transformers:
     def explain(self, log_tail: Sequence[str]) -> str | None:
         text = "\n".join(log_tail).lower()
         return next((hint for words, hint in LAST_WORDS if words in text), None)
-
-
-def _lora_modules(given: Sequence[Any]) -> dict[str, str]:
-    """``{name: path}`` from objects of that form and from ``name=path``."""
-    modules: dict[str, str] = {}
-    for item in given:
-        if isinstance(item, Mapping):
-            modules |= {str(name): str(path) for name, path in item.items()}
-            continue
-        name, separator, path = str(item).partition("=")
-        if not separator:
-            raise Problem("bad_option", 400, f"--lora_modules is {item!r}, and takes NAME=PATH there.")
-        modules[name] = path
-    return modules

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.engines import lora
 from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
 from xinference.engines.cuda import cuda_support
 from xinference.engines.option_table import OptionTable
@@ -114,10 +115,16 @@ class VLLM:
         return _cpu_support(spec, bits, host)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-        return OPTIONS.check(options)
+        checked = OPTIONS.check(options)
+        if "lora_modules" in checked:
+            checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
+        return checked
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return POOLING_PATHS.get(plan.version.family.model_type, LLM_PATHS)
+
+    def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
+        return tuple(lora.modules_of(plan))
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("vLLM", VERSION, "cuda" if host.gpus else "cpu")
@@ -135,9 +142,9 @@ class VLLM:
             **plan.options,
             **_sized(plan.sizing),
         }
-        if "lora_modules" in settings:
-            settings["lora_modules"] = _lora_modules(settings["lora_modules"])
-            settings["enable_lora"] = True
+        if modules := lora.modules_of(plan):
+            settings |= {"lora_modules": lora.words(modules), "enable_lora": True}
+            settings.setdefault("max_loras", len(modules))
         return EngineCommand(
             argv=(
                 *(str(placement.python), "-I", "-m", "vllm.entrypoints.openai.api_server"),
@@ -224,11 +231,3 @@ def _family_settings(family: ModelFamily) -> dict[str, Any]:
     if family.chat_template is not None:
         settings["chat_template"] = family.chat_template
     return settings
-
-
-def _lora_modules(given: Sequence[Any]) -> list[str]:
-    """``name=path`` as it is; a JSON object ``{name: path}`` as one such word each."""
-    words: list[str] = []
-    for item in given:
-        words.extend([f"{name}={path}" for name, path in item.items()] if isinstance(item, Mapping) else [str(item)])
-    return words

@@ -1,0 +1,56 @@
+"""The names that requests ask by: a deployment's uid, and those of its LoRA adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from xinference.catalog.registry import MODEL_NAME
+from xinference.control.routing import Route
+from xinference.errors import Problem, bad_request
+
+MAX_UID_LENGTH = 100
+FORM = f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =."
+
+
+def is_valid(name: str) -> bool:
+    """Whether a model can be asked for by this name."""
+    return 0 < len(name) <= MAX_UID_LENGTH and MODEL_NAME.fullmatch(name) is not None
+
+
+def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:
+    """Refuse adapters that can't be loaded. Looks at the disk.
+
+    Raises:
+        Problem: 400, naming the adapter or the path.
+    """
+    if modules and model_type != "LLM":
+        raise bad_request(f"LoRA adapters go with an LLM, and this is a model of the type {model_type}.")
+    for name, path in modules.items():
+        if not is_valid(name):
+            raise bad_request(f"The adapter's name {name!r} is invalid.", hint=FORM)
+        if not Path(path).exists():
+            raise bad_request(f"The path {path} of the adapter {name} does not exist.", code="path_not_found")
+
+
+def check_free(uid: str, adapters: Collection[str], routes: Mapping[str, Route], reserved: Collection[str]) -> None:
+    """Refuse a launch whose names would hide another model, or be hidden by it.
+
+    Raises:
+        Problem: 409 ``model_uid_taken``.
+    """
+    others = {name: route for name, route in routes.items() if uid not in (name, route.parent)}
+    for name in adapters:
+        if name == uid:
+            raise _taken(f"The adapter {name} has the name of the model that it adapts.")
+        if name in others or name in reserved:
+            whose = others[name].parent if name in others else None
+            by = f"an adapter of {whose}" if whose else "a model"
+            raise _taken(f"The adapter's name {name} is taken by {by}.")
+    taken = routes.get(uid)
+    if taken is not None and taken.parent is not None:
+        raise _taken(f"The model UID {uid} is taken by an adapter of {taken.parent}.")
+
+
+def _taken(cause: str) -> Problem:
+    return Problem("model_uid_taken", 409, cause, hint="Choose another name, or terminate that model first.")

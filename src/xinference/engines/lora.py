@@ -1,0 +1,50 @@
+"""LoRA adapters of a launch: from the forms that users give them in to ``{name: path}``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from xinference.errors import Problem
+from xinference.planning.launch_plan import LaunchPlan
+
+#: The engines' own names for the option.
+OPTIONS = ("lora_modules", "lora_paths")
+
+
+def read_modules(option: str, given: Any) -> dict[str, str]:
+    """``{name: absolute path}`` from an object of that form, from ``NAME=PATH``, and from a list of these.
+
+    Raises:
+        Problem: 400 ``bad_option``: another form, or a name that is given twice.
+    """
+    modules: dict[str, str] = {}
+    for name, path in _pairs(option, given):
+        if name in modules:
+            raise Problem("bad_option", 400, f"--{option} names the adapter {name!r} twice.")
+        # An engine has another working directory than the server.
+        modules[name] = str(Path(path).expanduser().absolute())
+    return modules
+
+
+def modules_of(plan: LaunchPlan) -> Mapping[str, str]:
+    """The adapters that a plan loads: name -> absolute path of its folder."""
+    given: Mapping[str, str] = next((plan.options[name] for name in OPTIONS if name in plan.options), {})
+    return given
+
+
+def words(modules: Mapping[str, str]) -> list[str]:
+    """``NAME=PATH``, as vLLM's and SGLang's command lines take them."""
+    return [f"{name}={path}" for name, path in modules.items()]
+
+
+def _pairs(option: str, given: Any) -> Iterator[tuple[str, str]]:
+    for item in given if isinstance(given, (list, tuple)) else [given]:
+        if isinstance(item, Mapping) and all(isinstance(path, str) and path for path in item.values()):
+            yield from ((str(name), path) for name, path in item.items())
+            continue
+        name, _, path = item.partition("=") if isinstance(item, str) else ("", "", "")
+        if not path:
+            raise Problem("bad_option", 400, f"--{option} is {item!r}, and takes NAME=PATH there.")
+        yield name, path

@@ -1,0 +1,72 @@
+"""Adapters in the routing table, and the names that a launch may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xinference.control.names import check_adapters, check_free
+from xinference.control.routing import Route, Target, with_adapters
+from xinference.errors import Problem
+
+TARGETS = (Target("r1", "http://127.0.0.1:1", "key"),)
+ROUTES = with_adapters(
+    {
+        "base": Route("base", TARGETS, adapters=("mine", "other"), description={"model_uid": "base"}),
+        "other": Route("other"),
+    }
+)
+
+
+def test_an_adapters_name_leads_to_the_targets_of_its_deployment() -> None:
+    route = ROUTES["mine"]
+    assert (route.uid, route.parent, route.targets) == ("mine", "base", TARGETS)
+    assert route.description == {"model_uid": "base", "parent": "base"}
+    assert ROUTES["base"].parent is None and "parent" not in ROUTES["base"].description
+
+
+def test_a_uid_wins_over_an_adapter_of_its_name() -> None:
+    assert ROUTES["other"] == Route("other")
+
+
+@pytest.mark.parametrize(
+    ("uid", "adapters", "said"),
+    [
+        ("new", ["base"], "base is taken by a model"),
+        ("new", ["mine"], "mine is taken by an adapter of base"),
+        ("new", ["soon"], "soon is taken by a model"),
+        ("new", ["new"], "has the name of the model"),
+        ("mine", [], "The model UID mine is taken by an adapter of base"),
+    ],
+)
+def test_a_launch_with_a_taken_name_is_refused(uid: str, adapters: list[str], said: str) -> None:
+    with pytest.raises(Problem, match=said) as caught:
+        check_free(uid, adapters, ROUTES, {uid, "soon"})
+    assert caught.value.status == 409
+
+
+def test_a_launch_in_place_of_its_own_uid_may_keep_its_adapters() -> None:
+    check_free("base", ["mine", "more"], ROUTES, {"base"})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "path", "said"),
+    [
+        ("LLM", "a b", "here", "'a b' is invalid"),
+        ("LLM", "", "here", "'' is invalid"),
+        ("LLM", "mine", "gone", "gone of the adapter mine does not exist"),
+        ("embedding", "mine", "here", "of the type embedding"),
+    ],
+)
+def test_an_adapter_that_cannot_be_loaded_is_refused(
+    tmp_path: Path, model_type: str, name: str, path: str, said: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    with pytest.raises(Problem, match=said) as caught:
+        check_adapters(model_type, {name: str(tmp_path / path)})
+    assert caught.value.status == 400
+
+
+def test_an_adapter_that_is_here_may_be_loaded(tmp_path: Path) -> None:
+    check_adapters("LLM", {"mine": str(tmp_path)})
