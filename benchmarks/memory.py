@@ -1,6 +1,7 @@
-"""What llama.cpp really holds beside what the planner says, at several contexts and slots.
+"""What engines really hold beside what the planner says: llama.cpp at several contexts and slots.
 
-    python benchmarks/memory.py GGUF... [--full]
+    python -m benchmarks.memory GGUF... [--full]
+    python -m benchmarks.memory --engines ENVIRONMENTS   (Transformers and vLLM: see `engine_memory`)
 
 Each engine is started as a launch starts it. "ready" is its resident memory once it answers, against the plan's
 `loaded_bytes`; with --full every slot is then given a prompt of its whole context at the same time, and "full" stands
@@ -41,6 +42,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
+from benchmarks.engine_memory import table
 from xinference.catalog.models import LaunchRequest, ModelFamily, ModelSpec, ModelVersion
 from xinference.control import weights
 from xinference.engines.base import Placement
@@ -75,9 +77,12 @@ class Row:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--engines", type=Path, help="folder of built environments: measure Transformers and vLLM")
     parser.add_argument("--full", action="store_true", help="also fill every slot's context")
     arguments = parser.parse_args()
+    if arguments.engines:
+        return int(not table(arguments.engines))
     print("| file | context | slots | estimate at READY | measured | estimate full | measured | off by |")
     print("|---|---|---|---|---|---|---|---|")
     rows = []

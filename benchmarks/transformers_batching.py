@@ -38,7 +38,7 @@ config = LlamaConfig(
     vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
     num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
 )
-LlamaForCausalLM(config).save_pretrained(sys.argv[1])
+LlamaForCausalLM(config).to(getattr(torch, sys.argv[2])).save_pretrained(sys.argv[1])
 """
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([arguments.python, "-c", MAKE_MODEL, folder], check=True)
+        subprocess.run([arguments.python, "-c", MAKE_MODEL, folder, "float32"], check=True)
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             (Path(folder) / name).write_bytes((TOKENIZER / name).read_bytes())
         rates: dict[str, list[float]] = {}

@@ -17,6 +17,7 @@ from xinference.formats.llama_facts import disagreements, facts_for
 from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.opening import weight_file
 from xinference.hubs.base import Hub
+from xinference.planning.held import TYPE_BYTES
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import ModelShape
 
@@ -56,6 +57,9 @@ def _look_at_folder(folder: Path) -> ModelShape:
     with weight_file(file, "the config.json of a model") as (opened, size):
         config = read_config(opened.read(min(size, MAX_CONFIG)), file)
     weights = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+    element = TYPE_BYTES.get(config.dtype or "", 2)
+    vocabulary = (config.vocab_size or 0) * (config.embedding_length or 0) * (1 if config.tied else 2) * element
+    bits = 8 * element if config.quantization == "none" else _packed_bits(config.quantization)
     return ModelShape(
         weights_bytes=weights,
         kv_bytes_per_token=config.kv_bytes_per_token() or 0,
@@ -64,7 +68,17 @@ def _look_at_folder(folder: Path) -> ModelShape:
         hidden=config.embedding_length or 0,
         heads=config.n_heads or 0,
         kv_heads=config.n_kv_heads or 0,
+        layers=config.n_layers or 0,
+        element_bytes=element,
+        linear_bytes=max(0, weights - vocabulary) if bits and vocabulary else 0,
+        linear_bits=bits or 16,
     )
+
+
+def _packed_bits(quantization: str) -> int | None:
+    """``Int4`` -> 4; None for what is not packed so."""
+    digits = quantization.removeprefix("Int")
+    return int(digits) if digits.isdecimal() and digits != quantization else None
 
 
 def _look_at_ggml(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:

@@ -36,6 +36,8 @@ class ModelConfig:
     """Type of the weights, such as ``bfloat16``."""
     latent_dim: int | None = None
     """Elements that a layer keeps of a token, all heads together, where attention is latent (DeepSeek's MLA)."""
+    tied: bool = False
+    """Whether the output's matrix is the embeddings', and stored once."""
 
     def kv_bytes_per_token(self, type_bytes: int = 2) -> int | None:
         """Bytes of KV cache for one token, `type_bytes` (2: f16) each element."""
@@ -77,6 +79,7 @@ def read_config(data: bytes, path: Path) -> ModelConfig:
         quantization=quantization,
         dtype=next((str(d) for d in (fields.get("torch_dtype"), fields.get("dtype")) if d), None),
         latent_dim=latent + (rope or 0) if latent else None,
+        tied=fields.get("tie_word_embeddings") is True,
     )
 
 

@@ -29,7 +29,7 @@ class Sizing:
     file_pages_bytes: int = 0
     """Pages of the weight file beside a repacked copy of it: they go when something else needs the room."""
     later_bytes: int = 0
-    """Part of the overhead that is touched only as the contexts fill."""
+    """Part of cache and overhead that is touched only as the contexts fill."""
     correction_bytes: int = 0
     """Part of the overhead that an earlier measurement added (or took away)."""
 

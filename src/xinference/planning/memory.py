@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from xinference.errors import Problem
 from xinference.planning.launch_plan import Sizing
-from xinference.planning.traits import MIB, TRAITS, Dimensions, Traits, llama_later
+from xinference.planning.traits import KEPT_BELOW, MIB, TRAITS, Dimensions, Traits
 
 #: llama.cpp rounds each sequence's cache up to this many cells.
 CELL_PADDING = 256
@@ -43,6 +43,28 @@ class ModelShape:
     kv_heads: int = 0
     bytes_by_type: Mapping[str, int] = field(default_factory=dict)
     """GGUF's tensor type -> bytes of it."""
+    element_bytes: int = 2
+    """Of one weight, where it is not quantized."""
+    linear_bytes: int = 0
+    """Bytes of the weights that layers multiply by: all but the vocabulary's; 0: none, or not known."""
+    linear_bits: int = 16
+    """Of one such weight; 4 in GPTQ and AWQ."""
+    layers: int = 0
+    bitsandbytes: bool = False
+    """Whether they are packed while they are loaded."""
+
+    def small_linear_bytes(self, limit: int) -> int:
+        """Bytes of those matrices of `linear_bytes` that are smaller than `limit`, joined as engines join them.
+
+        Queries, keys and values are one matrix, and the two that open a gated feed-forward are another.
+        """
+        if not (self.layers and self.heads and self.linear_bytes):
+            return 0
+        output = self.hidden * self.hidden * self.linear_bits // 8
+        first = output + 2 * output * (self.kv_heads or self.heads) // self.heads
+        forward = max(0, self.linear_bytes // self.layers - first - output)
+        matrices = (first, output, forward * 2 // 3, forward // 3)
+        return self.layers * sum(size for size in matrices if size < limit)
 
     def splits_over(self, devices: int) -> bool:
         """Whether every layer can be cut into so many equal slices: whole heads, and keys shared or cut evenly."""
@@ -139,7 +161,11 @@ class Need:
         return self.shape.weights_bytes + self.cache(context) * slots + self.overhead(context, slots)
 
     def sizing(self, context: int, slots: int, reasons: tuple[str, ...]) -> Sizing:
-        of_llama = self.traits.context_option == "n_ctx" and not self.room.devices
+        on_cpu = not self.room.devices
+        later = self.traits.cpu_later(self._dimensions(context, slots)) if on_cpu else 0
+        if on_cpu and self.traits.cache_grows:
+            later += self.cache(context) * slots
+        repacks = on_cpu and self.traits.context_option == "n_ctx"
         return Sizing(
             context,
             slots,
@@ -148,14 +174,24 @@ class Need:
             self.overhead(context, slots),
             reasons,
             tensor_parallel=max(1, self.room.devices) if self.traits.splits == "tensors" else 1,
-            file_pages_bytes=repacked_bytes(self.shape, self.room.cpu_flags) if of_llama else 0,
-            later_bytes=llama_later(self._dimensions(context, slots)) if of_llama else 0,
+            file_pages_bytes=repacked_bytes(self.shape, self.room.cpu_flags) if repacks else 0,
+            later_bytes=later,
             correction_bytes=self.room.correction_bytes,
         )
 
     def _dimensions(self, context: int, slots: int) -> Dimensions:
         cells = _cells(context, self.traits.cell_padding) if self.shape.kv_bytes_per_token else 0
-        return Dimensions(self.shape.hidden, self.shape.vocab_size, cells * slots, context, slots)
+        shape = self.shape
+        return Dimensions(
+            hidden=shape.hidden,
+            vocab=shape.vocab_size,
+            cells=cells * slots,
+            longest=context,
+            slots=slots,
+            kept_bytes=shape.small_linear_bytes(KEPT_BELOW),
+            bitsandbytes=shape.bitsandbytes,
+            packed=shape.linear_bits < 16,
+        )
 
 
 def kv_bytes(shape: ModelShape, context: int, padding: int = CELL_PADDING) -> int:

@@ -54,6 +54,7 @@ def estimated_shape(
         Problem: 400 ``unknown_quantization``.
     """
     size = weights_bytes(shape, model_format, quantization)
+    whole = model_format == "pytorch" and (quantization or "none").lower() == "none"
     return ModelShape(
         weights_bytes=size,
         kv_bytes_per_token=kv_bytes_per_token(shape),
@@ -62,6 +63,8 @@ def estimated_shape(
         hidden=shape.hidden,
         heads=shape.heads,
         kv_heads=shape.kv_heads,
+        layers=shape.layers,
+        linear_bytes=size - 2 * shape.vocab * shape.hidden * 2 if whole else 0,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu, Host
+from xinference.planning.held import as_held
 from xinference.planning.launch_plan import LaunchPlan, Sizing
 from xinference.planning.memory import LEAST_CONTEXT, ModelShape, Need, Room, promised, size_replica
 from xinference.planning.place import USABLE_SHARE as USABLE_OF_GPU
@@ -52,7 +53,14 @@ class _Settling:
 
     def __init__(self, plan: LaunchPlan, shape: ModelShape, host: Host, around: Around) -> None:
         self._plan = plan
-        self._shape = shape
+        self._shape = as_held(
+            shape,
+            plan.engine,
+            plan.version.spec.model_format,
+            plan.version.quantization,
+            plan.options,
+            on_cpu=not plan.use_gpu,
+        )
         self._host = host
         self._around = around
         self._traits: Traits = TRAITS[plan.engine]

@@ -13,6 +13,9 @@ MICRO_BATCH = 512
 #: Tokens that vLLM and SGLang compute together at most by default (chunked prefill).
 CHUNK = 8192
 
+#: Smaller blocks than this may stay with the process after they are freed (glibc's largest `M_MMAP_THRESHOLD`).
+KEPT_BELOW = 32 * MIB
+
 
 @dataclass(frozen=True)
 class Dimensions:
@@ -25,6 +28,11 @@ class Dimensions:
     longest: int = 0
     """Tokens of one context."""
     slots: int = 1
+    kept_bytes: int = 0
+    """Bytes of the layers' matrices that are smaller than `KEPT_BELOW` each."""
+    bitsandbytes: bool = False
+    packed: bool = False
+    """Whether layers have GPTQ's or AWQ's few bits."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,10 @@ class Traits:
     cuda_overhead: Callable[[Dimensions], int]
     """Bytes on each device beside weights and cache."""
     cpu_overhead: Callable[[Dimensions], int]
+    cpu_later: Callable[[Dimensions], int] = lambda dims: 0
+    """The part of `cpu_overhead` that only requests touch."""
+    cache_grows: bool = False
+    """Whether the cache takes memory as the contexts fill, and not at the start."""
     cell_padding: int = 1
     """A slot's cache is a multiple of so many tokens."""
     parallel_option: str | None = None
@@ -72,8 +84,21 @@ def _vllm_cuda(dims: Dimensions) -> int:
 
 
 def _vllm_cpu(dims: Dimensions) -> int:
-    # Three Python processes with torch; activations in 32 bits.
-    return int(1.5 * GIB) + CHUNK * 4 * 4 * dims.hidden
+    """vLLM on the CPU: server, engine and worker, each a Python with torch; pages that they share count thrice.
+
+    Measured by `benchmarks/memory.py --engines`: 1700 MiB of programs with a tiny model (560 + 540 + 590, and 12 for a
+    tracker), 30 more for GPTQ's and AWQ's. oneDNN copies linear layers into an order of its own, and the memory of
+    small originals stays with the process: 215 MiB of 202 for 135M parameters; 305 of 588, of which 324 are small, for
+    6 layers of 2048. Packed weights are unpacked and packed anew, which leaves about three times their own bytes: 160
+    MiB (GPTQ) and 200 (AWQ) of 54, and 438 (GPTQ) of 158. The whole cache is touched at the start.
+    """
+    kept = dims.kept_bytes * 3 + 30 * MIB if dims.packed else dims.kept_bytes
+    return 1700 * MIB + kept + _vllm_later(dims)
+
+
+def _vllm_later(dims: Dimensions) -> int:
+    # Activations of a chunk in 32 bits.
+    return min(dims.cells, CHUNK) * 4 * 4 * dims.hidden
 
 
 def _transformers_cuda(dims: Dimensions) -> int:
@@ -82,7 +107,16 @@ def _transformers_cuda(dims: Dimensions) -> int:
 
 
 def _transformers_cpu(dims: Dimensions) -> int:
-    return 512 * MIB + min(dims.longest, CHUNK) * 4 * 4 * dims.hidden
+    """Transformers on the CPU: one Python with torch and transformers.
+
+    Measured by `benchmarks/memory.py --engines`: 376 MiB beside weights of 4 MiB to 1.7 GiB, 46 more for bitsandbytes.
+    """
+    return (376 + 46 * dims.bitsandbytes) * MIB + _transformers_later(dims)
+
+
+def _transformers_later(dims: Dimensions) -> int:
+    # The longest prompt is computed at once, in 32 bits.
+    return min(dims.longest, CHUNK) * 4 * 4 * dims.hidden
 
 
 TRAITS = {
@@ -94,6 +128,7 @@ TRAITS = {
         # On a device the program's own part is CUDA's context; the graph's buffers are the same.
         cuda_overhead=lambda dims: 400 * MIB + llama_overhead(dims),
         cpu_overhead=llama_overhead,
+        cpu_later=llama_later,
         cell_padding=256,
     ),
     "vLLM": Traits(
@@ -103,6 +138,7 @@ TRAITS = {
         splits="tensors",
         cuda_overhead=_vllm_cuda,
         cpu_overhead=_vllm_cpu,
+        cpu_later=_vllm_later,
         cell_padding=16,
         parallel_option="tensor_parallel_size",
         fraction_option="gpu_memory_utilization",
@@ -114,6 +150,7 @@ TRAITS = {
         splits="tensors",
         cuda_overhead=_vllm_cuda,
         cpu_overhead=_vllm_cpu,
+        cpu_later=_vllm_later,
         cell_padding=16,
         parallel_option="tp_size",
         fraction_option="mem_fraction_static",
@@ -126,5 +163,7 @@ TRAITS = {
         splits="layers",
         cuda_overhead=_transformers_cuda,
         cpu_overhead=_transformers_cpu,
+        cpu_later=_transformers_later,
+        cache_grows=True,
     ),
 }

@@ -1,0 +1,59 @@
+"""What engines make of stored weights: widened, narrowed or packed, and what they hold twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from xinference.planning.held import as_held
+from xinference.planning.memory import ModelShape, Need, Room
+from xinference.planning.traits import TRAITS
+
+#: 1000 weights of 16 bits that layers multiply by, 200 beside.
+STORED = ModelShape(
+    weights_bytes=2400, kv_bytes_per_token=80, trained_context=512, vocab_size=10, linear_bytes=2000, hidden=4
+)
+
+
+def held(engine: str, quantization: str = "none", *, on_cpu: bool = True, **options: Any) -> ModelShape:
+    return as_held(STORED, engine, "pytorch", quantization, options, on_cpu=on_cpu)
+
+
+def test_transformers_widens_weights_and_cache_to_32_bits_on_the_cpu() -> None:
+    assert (held("Transformers").weights_bytes, held("Transformers").kv_bytes_per_token) == (4800, 160)
+    assert held("Transformers", torch_dtype="bfloat16") == STORED
+    assert held("Transformers", on_cpu=False) == STORED
+
+
+def test_vllm_computes_in_16_bits_whatever_was_stored() -> None:
+    assert held("vLLM") == STORED
+    wide = as_held(ModelShape(4800, 80, 512, 10, element_bytes=4), "vLLM", "pytorch", "none", {}, on_cpu=True)
+    assert (wide.weights_bytes, wide.kv_bytes_per_token) == (2400, 80)
+
+
+@pytest.mark.parametrize(("quantization", "packed"), [("8-bit", 1000), ("4-bit", 562)])
+def test_bitsandbytes_packs_the_layers_and_leaves_the_vocabulary(quantization: str, packed: int) -> None:
+    for on_cpu in (True, False):
+        shape = held("Transformers", quantization, on_cpu=on_cpu)
+        assert shape.weights_bytes == 400 + packed and shape.bitsandbytes
+
+
+def test_weights_that_are_packed_already_are_counted_as_they_are() -> None:
+    known = ModelShape(weights_bytes=900, kv_bytes_per_token=80, trained_context=512, vocab_size=10)
+    assert as_held(known, "Transformers", "pytorch", "4-bit", {}, on_cpu=True).weights_bytes == 900
+    assert as_held(known, "vLLM", "gptq", "Int4", {}, on_cpu=True) == known
+
+
+def test_a_cache_that_grows_is_promised_but_not_there_at_the_start() -> None:
+    sizing = Need(STORED, TRAITS["Transformers"], Room(1 << 40)).sizing(511, 4, ())
+    assert sizing.kv_cache_bytes == 4 * 512 * 80
+    assert sizing.loaded_bytes == 2400 + (376 << 20)
+
+
+def test_matrices_are_counted_as_kept_only_where_they_are_small() -> None:
+    # Two layers of 64 with as many key heads as query heads: 3 x 64 x 64 and 64 x 64, then 2 x 64 x 128 and 64 x 128.
+    shape = ModelShape(1 << 20, 0, 512, 10, hidden=64, heads=4, layers=2, linear_bytes=2 * 2 * 10 * 4096)
+    assert shape.small_linear_bytes(1 << 20) == shape.linear_bytes
+    assert shape.small_linear_bytes(6 * 4096) == 2 * 2 * 4096 * (1 + 2)
+    assert ModelShape(1 << 20, 0, 512, 10, linear_bytes=4096).small_linear_bytes(1 << 20) == 0
