@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,7 +77,11 @@ class Home:
         """Start a server and wait until it answers."""
         with (self.path / "test-server.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "xinference.server"], env=self.environment, stdout=log, stderr=log
+                [sys.executable, "-m", "xinference.server"],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         until("the server answers", self.answers)
         return process
@@ -120,8 +125,11 @@ class Home:
         return not self.processes()
 
     def clean_up(self) -> None:
+        """End all of it by process group: vLLM's workers write over the environment they are known by."""
         for process in self.processes():
-            with_pid(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                group = os.getpgid(process.pid)
+                os.kill(process.pid, signal.SIGKILL) if group == os.getpgid(0) else os.killpg(group, signal.SIGKILL)
 
 
 def with_pid(pid: int, number: signal.Signals) -> None:
