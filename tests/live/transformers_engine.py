@@ -16,6 +16,8 @@ import pytest
 from tests.live.home import free_port, sse_events, until
 from xinference.config import Settings
 from xinference.engines.transformers import PROGRAM, VERSION
+from xinference.environments.environments import Environments
+from xinference.environments.spec import EnvironmentSpec
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 UID, KEY = "tiny", "secret"
@@ -26,10 +28,10 @@ def python_of_environment() -> Path:
     named = os.environ.get("XINFERENCE_TEST_TRANSFORMERS_PYTHON")
     if named:
         return Path(named)
-    found = sorted((Settings().home / "environments").glob(f"transformers-{VERSION}-*/bin/python"))
-    if not found:
+    found = Environments(Settings.from_env()).find(EnvironmentSpec("Transformers", VERSION, "cpu"))
+    if found is None:
         pytest.skip("there is no Transformers environment: `xinference env install transformers` makes one")
-    return found[0]
+    return found
 
 
 class RunningEngine:
