@@ -18,8 +18,8 @@ from xinference.environments.lock import DistInfo, Lock
 from xinference.environments.pip_settings import UvSettings
 from xinference.environments.uv_program import uv_program
 from xinference.errors import Problem
+from xinference.formats.whole_file import disk_full
 from xinference.hubs.base import Progress
-from xinference.hubs.download import disk_full
 
 _INSTALL_SECONDS = 3 * 3600.0
 #: A first import reads gigabytes, from a disk that may be a network away.
@@ -165,7 +165,7 @@ def _failed(lock: Lock, ended: Ended, folder: Path, hint: str) -> Problem:
     """uv's failure as a problem."""
     name = lock.spec.name
     if "No space left on device" in ended.output or "Disk quota exceeded" in ended.output:
-        return disk_full(folder, f"The disk of {folder} ran full while {name} was installed.")
+        return disk_full(f"The disk of {folder} ran full while {name} was installed.")
     if _NO_NETWORK.search(ended.output):
         return Problem(
             "offline",

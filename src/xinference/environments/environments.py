@@ -23,8 +23,8 @@ from xinference.environments.shelf import Installed, Shelf
 from xinference.environments.spec import EnvironmentSpec
 from xinference.environments.uv_program import uv_program
 from xinference.errors import Problem, not_found
+from xinference.formats.whole_file import disk_full, need_space
 from xinference.hubs.base import Progress
-from xinference.hubs.download import disk_full, need_space
 
 _CLEAN_SECONDS = 60.0
 
@@ -208,7 +208,7 @@ class Environments:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(root, f"The disk of {root} ran full.") from error
+                raise disk_full(f"The disk of {root} ran full.") from error
             cause = f"{error.filename or root} cannot be written: {error.strerror}."
             raise Problem("cannot_write", 500, cause, hint="Check the folder's owner and permissions.") from error
 

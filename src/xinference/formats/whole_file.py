@@ -52,10 +52,10 @@ def whole_file(
                 partial.unlink(missing_ok=True)
                 raise
         if durable:
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
     except OSError as error:
         if error.errno in _FULL:
-            raise _disk_full(f"The disk of {target.parent} became full while {target.name} was written.") from error
+            raise disk_full(f"The disk of {target.parent} became full while {target.name} was written.") from error
         raise Problem(
             "cannot_write",
             500,
@@ -72,7 +72,7 @@ def need_space(folder: Path, size: int, what: str) -> None:
     """
     free = shutil.disk_usage(folder).free
     if size + _SPARE_BYTES > free:
-        raise _disk_full(f"{what} needs {size} bytes and {free} are free in {folder}.")
+        raise disk_full(f"{what} needs {size} bytes and {free} are free in {folder}.")
 
 
 def cancelled_problem(what: str) -> Problem:
@@ -108,13 +108,14 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _disk_full(cause: str) -> Problem:
+def disk_full(cause: str) -> Problem:
+    """The problem of a disk without room."""
     return Problem(
         "disk_full", 507, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk."
     )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` outlast a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

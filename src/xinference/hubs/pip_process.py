@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xinference.errors import Problem
+from xinference.formats.whole_file import disk_full
 from xinference.hubs import pip_child
 from xinference.hubs.base import cancelled_problem
-from xinference.hubs.download import disk_full, hash_mismatch
+from xinference.hubs.download import hash_mismatch
 
 _TAIL_LINES = 20
 _POLL_SECONDS = 0.1
@@ -126,7 +127,7 @@ def _explain(requirement: str, status: int, tail: list[str], into: Path) -> Prob
     """pip's failure as a problem. Its order matters: pip also says "not found" where no index answered."""
     output = "\n".join(tail)
     if "No space left on device" in output:
-        return disk_full(into, f"pip found no room for {requirement} in {into}.")
+        return disk_full(f"pip found no room for {requirement} in {into}.")
     if "DO NOT MATCH THE HASHES" in output:
         problem = hash_mismatch(f"The index's file for {requirement} does not have the expected sha256.")
         return Problem(problem.code, problem.status, problem.cause, hint=problem.hint, log_tail=tail)
