@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from xinference.api.models import LaunchBody
+from xinference.api.launch_body import LaunchBody
+from xinference.errors import Problem
 
 MINE = {"lora_name": "a", "local_path": "/x"}
 
@@ -37,3 +38,43 @@ def test_adapters_given_both_ways_are_all_kept(before: Any) -> None:
 def test_a_peft_model_config_of_another_form_is_refused(wrong: Any) -> None:
     with pytest.raises(ValidationError):
         options(peft_model_config=wrong)
+
+
+def test_a_launch_for_several_machines_is_refused_with_the_way_out() -> None:
+    with pytest.raises(Problem, match="n_worker is 2, and this server is one machine"):
+        LaunchBody(model_name="m", n_worker=2).request()
+
+
+@pytest.mark.parametrize("field", ["virtual_env_packages", "virtual_env_find_links"])
+def test_packages_for_a_locked_environment_are_refused(field: str) -> None:
+    with pytest.raises(Problem, match=field):
+        LaunchBody.model_validate({"model_name": "m", field: ["x"]}).request()
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONPATH", "XINFERENCE_ENGINE_KEY", "a b", "", "A=B"])
+def test_variables_that_load_other_code_or_are_none_are_refused(name: str) -> None:
+    with pytest.raises(Problem, match="envs"):
+        LaunchBody(model_name="m", envs={name: "1"}).request()
+
+
+def test_what_changes_nothing_on_one_machine_is_said() -> None:
+    body = LaunchBody(model_name="m", worker_ip="10.0.0.7:1", enable_virtual_env=True)
+    assert [remark.split()[0] for remark in body.remarks()] == ["worker_ip", "enable_virtual_env"]
+    assert body.request() == LaunchBody(model_name="m").request()
+
+
+def test_the_places_of_replicas_become_their_devices_in_turn() -> None:
+    config = [{"devices": [{"worker_ip": "here", "gpu_idx": group}]} for group in ([0, 1], [2, 3])]
+    body = LaunchBody.model_validate({"model_name": "m", "replica_config": config})
+    request = body.request()
+    assert (request.replica, request.gpu_idx) == (2, (0, 2, 1, 3))
+    assert len(body.remarks()) == 1
+    with pytest.raises(Problem, match="both name devices"):
+        body.model_copy(update={"gpu_idx": 0}).request()
+
+
+@pytest.mark.parametrize("limits", [-1, 2**63, "many"])
+def test_request_limits_that_are_no_count_are_refused(limits: Any) -> None:
+    with pytest.raises(ValidationError):
+        LaunchBody(model_name="m", request_limits=limits)
+    assert LaunchBody(model_name="m", request_limits=0).request().request_limits == 0

@@ -10,7 +10,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from xinference.api.errors import ERROR_RESPONSES
-from xinference.api.models import controller_of, event_stream, whole_size
+from xinference.api.launch_body import whole_size
+from xinference.api.models import controller_of, event_stream
 from xinference.catalog.match import match
 from xinference.catalog.models import LaunchRequest
 from xinference.control import cache

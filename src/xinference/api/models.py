@@ -6,81 +6,19 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from xinference.api.errors import ERROR_RESPONSES
-from xinference.catalog.models import LaunchRequest
+from xinference.api.launch_body import LaunchBody
 from xinference.control.controller import Controller
 
 router = APIRouter(responses=ERROR_RESPONSES)
 MAX_LOG_LINES = 10_000
 LOG_POLL_SECONDS = 0.5
-
-
-class LoraModule(BaseModel):
-    """One LoRA adapter."""
-
-    lora_name: str
-    local_path: str = Field(min_length=1)
-
-
-class PeftModelConfig(BaseModel):
-    """The adapters of a launch, as an older Xinference takes them."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    lora_list: list[LoraModule] | None = None
-    image_lora_load_kwargs: dict[str, Any] | None = Field(None, max_length=0, description="Images are not served.")
-    image_lora_fuse_kwargs: dict[str, Any] | None = Field(None, max_length=0, description="Images are not served.")
-
-
-class LaunchBody(BaseModel):
-    """What to launch. Every further field is an option of the engine, by the engine's own name."""
-
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-
-    model_name: str = Field(min_length=1)
-    model_uid: str | None = None
-    model_type: str = "LLM"
-    model_engine: str | None = None
-    model_size_in_billions: int | float | str | None = None
-    model_format: str | None = None
-    quantization: str | None = None
-    model_path: str | None = None
-    download_hub: str | None = None
-    n_gpu: int | Literal["auto"] | None = "auto"
-    gpu_idx: int | list[int] | None = None
-    replica: int = 1
-    peft_model_config: PeftModelConfig | None = None
-
-    def request(self) -> LaunchRequest:
-        """The same for the controller."""
-        fields = self.model_dump(include=set(LaunchBody.model_fields), exclude={"peft_model_config"})
-        gpu_idx = [self.gpu_idx] if isinstance(self.gpu_idx, int) else self.gpu_idx
-        fields["gpu_idx"] = None if gpu_idx is None else tuple(gpu_idx)
-        fields["model_size_in_billions"] = whole_size(self.model_size_in_billions)
-        return LaunchRequest(**fields, options={**(self.model_extra or {}), **self._adapters()})
-
-    def _adapters(self) -> dict[str, Any]:
-        """The adapters as the engine's option, beside those that were given as that option."""
-        listed = (self.peft_model_config and self.peft_model_config.lora_list) or []
-        given = (self.model_extra or {}).get("lora_modules")
-        if not listed:
-            return {}
-        before = given if isinstance(given, list) else [] if given is None else [given]
-        return {"lora_modules": [*before, *({module.lora_name: module.local_path} for module in listed)]}
-
-
-def whole_size(size: float | str | None) -> int | str | None:
-    """Billions of parameters as the registry has them: no float."""
-    if isinstance(size, float):
-        return int(size) if size.is_integer() else str(size)
-    return size
 
 
 def controller_of(request: Request) -> Controller:
@@ -94,7 +32,7 @@ async def launch(request: Request, body: LaunchBody, wait_ready: bool = True, dr
     controller = controller_of(request)
     if dry_run:
         return (await controller.plan(body.request())).to_dict()
-    uid = await controller.launch(body.request())
+    uid = await controller.launch(body.request(), remarks=body.remarks())
     if wait_ready:
         async for _ in controller.follow(uid):
             pass

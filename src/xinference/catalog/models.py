@@ -141,5 +141,11 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     gpu_idx: tuple[int, ...] | None = None
     """The very devices, dealt out to the replicas in turn; wins over `n_gpu`."""
     replica: int = 1
+    request_limits: int | None = None
+    """Requests that the model takes at the same time, 0 or more; None: as many as come."""
+    enable_thinking: bool | None = None
+    """Whether a hybrid model thinks before it answers; None: what its chat template does."""
+    envs: dict[str, str] = {}
+    """Environment variables of the engine's processes."""
     options: dict[str, Any] = {}
     """Native engine options, by the engine's own names."""

@@ -133,8 +133,8 @@ class Controller:
         """What a launch would do; nothing is changed."""
         return await self._new_plan(request, self._uid_for(request))
 
-    async def launch(self, request: LaunchRequest) -> str:
-        """Write the row and begin; the answer is the uid.
+    async def launch(self, request: LaunchRequest, *, remarks: Iterable[str] = ()) -> str:
+        """Write the row and begin; the answer is the uid. `remarks` become warnings among its events.
 
         Asking again for what runs already under the same explicit uid changes nothing and is not an error.
 
@@ -160,6 +160,8 @@ class Controller:
             self._store.add_deployment(uid, msgspec.json.encode(plan.request).decode())
             deployment = Deployment(plan, self._around, time.time())
             self._deployments[uid] = deployment
+            for remark in remarks:
+                self._events.add(uid, "WARNING", "plan", remark)
             deployment.begin()
             self._publish()
             return uid

@@ -102,6 +102,7 @@ class Deployment:
             paths=self._engine.paths(self.plan),
             description=self.description,
             adapters=self._engine.lora_names(self.plan),
+            request_limits=self.plan.request.request_limits,
         )
 
     @property
@@ -225,7 +226,9 @@ class Deployment:
         )
         sizing, devices = asdict(self.plan.sizing), self.plan.devices
         context = {"uid": self.plan.uid, "path": str(self.plan.path), "sizing": sizing, "devices": devices}
-        return EngineCommand(**{**vars(command), "context": context})
+        # What the engine needs of us wins: its key, its devices, its offline mode.
+        env = {**self.plan.request.envs, **command.env}
+        return EngineCommand(**{**vars(command), "env": env, "context": context})
 
     async def _measure(self, replica: Replica) -> None:
         """Keep what a fresh engine really takes; one that was taken back has a cache full of other things."""

@@ -43,6 +43,8 @@ class Route:
     """The model's entry in ``GET /v1/models``."""
     adapters: tuple[str, ...] = ()
     """Further names that its engine answers to: LoRA adapters'."""
+    request_limits: int | None = None
+    """Requests that it takes at the same time; None: as many as come."""
     parent: str | None = None
     """The deployment whose adapter this is; None: a deployment itself."""
 
