@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 
-.PHONY: chat test check conformance env-transformers lock lock-environments clean
+.PHONY: chat test check conformance bench env-transformers lock lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
 chat: $(VENV)/.installed
@@ -25,6 +25,10 @@ check: $(VENV)/.installed-dev
 # Every launch line of llama-2-chat's page, as printed, against a hub on loopback.
 conformance: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.conformance
+
+# What the gateway costs, in about four minutes: docs/performance.md says how to read it.
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.gateway --json benchmarks/gateway.json --picture docs/gateway.svg
 
 # What the live tests of the Transformers engine run in (1.3 GB on the disk).
 env-transformers: $(VENV)/.installed

@@ -28,6 +28,7 @@ from xinference.control.controller import Controller
 from xinference.control.deployment import Ending
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
+from xinference.gateway.asgi import ASGIApp
 from xinference.process.link import private_run_dir
 from xinference.store.database import Store
 
@@ -81,7 +82,7 @@ def run(
     _check_exposure(settings)
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
-    with _own_home(settings), _listen(settings, port_is_given) as listener:
+    with _own_home(settings), listen(settings, port_is_given) as listener:
         uvloop.run(_serve(settings, listener))
     return 0
 
@@ -92,18 +93,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     server: Server
     management = make_app(controller, settings, lambda: server.stop())
     gateway = Gateway(controller, settings, management)
-    server = Server(
-        uvicorn.Config(
-            gateway,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
-        )
-    )
+    server = http_server(gateway)
     host, port = listener.getsockname()[:2]
     _write_endpoint(settings, host, port)
     await controller.start()
@@ -117,6 +107,22 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         store.close()
         (settings.home / "server.json").unlink(missing_ok=True)
         log.info("ended (%s)", "engines ended" if how == "stop" else "engines left for the next server")
+
+
+def http_server(app: ASGIApp) -> Server:
+    """The HTTP server in front of `app`: the same one wherever the gateway is served, benchmarks included."""
+    return Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
+        )
+    )
 
 
 def _check_exposure(settings: Settings) -> None:
@@ -154,7 +160,7 @@ def _other_server(home: Path) -> str:
 
 
 @contextlib.contextmanager
-def _listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
+def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
     """A listening socket; a busy default port is replaced by the next free one, a given one is a Problem."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     last = settings.port if port_is_given or settings.port == 0 else min(settings.port + PORTS_TRIED, 65535)

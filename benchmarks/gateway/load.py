@@ -1,0 +1,266 @@
+"""A load generator of its own process, raw protocols and prepared requests, so that it is not what is measured.
+
+``python -m benchmarks.gateway.load`` reads a `Load` as JSON from stdin and writes a `Result` as JSON to stdout. Every
+connection sends its next request as soon as its last one is answered, until the requests are used up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from array import array
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import cast
+
+import uvloop
+
+END = b"0\r\n\r\n"
+DONE = b"data: [DONE]"
+#: No answer may take longer, in seconds.
+PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to send, and whose CPU time to read meanwhile."""
+
+    port: int
+    connections: int
+    requests: int
+    stream: bool = True
+    tokens: int = 256
+    rate: float = 0.0
+    """Events a second and stream; 0: as fast as they come."""
+    model: str = "costless"
+    key: str = "none"
+    prompt: str = "Tell me a story."
+    extra: dict[str, object] = field(default_factory=dict)
+    """Further fields of the request's body."""
+    pids: dict[str, int] = field(default_factory=dict)
+    exact: bool = True
+    """An answer with another number of events than `tokens` is an error."""
+
+
+@dataclass
+class Result:
+    """One run. Times are in seconds, memory in bytes."""
+
+    seconds: float = 0.0
+    requests: int = 0
+    events: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    first_p50: float = 0.0
+    """From the last byte of the request to the first event, or to the whole answer."""
+    first_p99: float = 0.0
+    gap_p50: float = 0.0
+    """Between two reads of one stream."""
+    gap_p99: float = 0.0
+    load_cpu: float = 0.0
+    """The load generator's own."""
+    cpu: dict[str, float] = field(default_factory=dict)
+    """Of the processes that were named."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """How much more they held resident while all connections were at work than before the first was opened."""
+
+
+class Run:
+    """The state that all connections share."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.left = load.requests
+        self.active = load.connections
+        self.result = Result()
+        self.firsts = array("d")
+        self.gaps = array("d")
+        self.over = asyncio.get_running_loop().create_future()
+        body: dict[str, object] = {"model": load.model, "stream": load.stream, "max_tokens": load.tokens}
+        body |= {"messages": [{"role": "user", "content": load.prompt}], **load.extra}
+        if load.rate:
+            body["rate"] = load.rate
+        data = json.dumps(body).encode()
+        lines = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{load.port}\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {load.key}\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        self.request = lines.encode() + data
+
+    def fail(self, kind: str) -> None:
+        self.result.errors[kind] = self.result.errors.get(kind, 0) + 1
+
+    def leave(self) -> None:
+        self.active -= 1
+        if not self.active and not self.over.done():
+            self.over.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """Sends requests one after the other and counts what comes back."""
+
+    __slots__ = ("_events", "_finished", "_head", "_last", "_run", "_sent", "_size", "_tail", "_transport")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._transport: asyncio.Transport | None = None
+        self._finished = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sent = self._last = 0.0
+        self._events = 0
+        self._size = -1
+        self._head = b""
+        self._tail = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+
+    def send(self) -> None:
+        """Send the next request, or close if there is none left."""
+        assert self._transport is not None
+        run = self._run
+        self._reset()
+        if not run.left:
+            self._finished = True
+            self._transport.close()
+            run.leave()
+            return
+        run.left -= 1
+        self._transport.write(run.request)
+        self._sent = time.perf_counter()
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        if self._size < 0:
+            data = self._head + data
+            head, found, data = data.partition(b"\r\n\r\n")
+            if not found:
+                self._head = head
+                return
+            if not head.startswith(b"HTTP/1.1 200"):
+                self._run.fail(head[9:12].decode())
+                self._stop()
+                return
+            at = head.lower().find(b"content-length:")
+            self._size = int(head[at + 15 :].partition(b"\r\n")[0]) if at >= 0 else 0
+        self._stream(data, now) if self._run.load.stream else self._whole(data, now)
+
+    def _whole(self, data: bytes, now: float) -> None:
+        self._size -= len(data)
+        if not self._size:
+            self._run.firsts.append(now - self._sent)
+            self._run.result.requests += 1
+            self.send()
+
+    def _stream(self, data: bytes, now: float) -> None:
+        if not data:
+            return
+        run = self._run
+        # "data: " never lies across two reads unless a write was cut; then the tail makes up for it.
+        seam = self._tail + data
+        self._events += seam.count(b"data: ") - self._tail.count(b"data: ")
+        self._tail = seam[-16:]
+        if self._last:
+            run.gaps.append(now - self._last)
+        elif self._events:
+            run.firsts.append(now - self._sent)
+        self._last = now
+        if seam.endswith(END):
+            self._complete(seam)
+
+    def _complete(self, seam: bytes) -> None:
+        run = self._run
+        events = self._events - 2  # without the one that says why it ended, and [DONE]
+        run.result.requests += 1
+        run.result.events += events
+        if DONE not in seam[-40:]:
+            run.fail("no [DONE]")
+        elif run.load.exact and events != run.load.tokens:
+            run.fail(f"{events} events")
+        self.send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._finished:
+            self._run.fail("connection lost")
+            self._stop()
+
+    def _stop(self) -> None:
+        assert self._transport is not None
+        if not self._finished:
+            self._finished = True
+            self._transport.close()
+            self._run.leave()
+
+
+async def run(load: Load) -> Result:
+    """Connect, wait until that has settled, then send."""
+    running = Run(load)
+    loop = asyncio.get_running_loop()
+    before = {name: resident(pid) for name, pid in load.pids.items()}
+    connections = []
+    for _ in range(load.connections):
+        _, connection = await loop.create_connection(lambda: Connection(running), "127.0.0.1", load.port)
+        connections.append(connection)
+    await asyncio.sleep(0.05)
+    cpu = {name: cpu_seconds(pid) for name, pid in load.pids.items()}
+    own, started = _own_cpu(), time.perf_counter()
+    for connection in connections:
+        connection.send()
+    result = running.result
+    watcher = asyncio.create_task(_watch_memory(load, before, result))
+    try:
+        await asyncio.wait_for(running.over, PATIENCE)
+    except TimeoutError:
+        running.fail("no answer in time")
+    result.seconds = time.perf_counter() - started
+    result.load_cpu = _own_cpu() - own
+    result.cpu = {name: cpu_seconds(pid) - cpu[name] for name, pid in load.pids.items()}
+    watcher.cancel()
+    result.first_p50, result.first_p99 = _percentiles(running.firsts)
+    result.gap_p50, result.gap_p99 = _percentiles(running.gaps)
+    return result
+
+
+async def _watch_memory(load: Load, before: dict[str, int], result: Result) -> None:
+    """The most that each process holds more than before."""
+    while True:
+        for name, pid in load.pids.items():
+            result.memory[name] = max(result.memory.get(name, 0), resident(pid) - before[name])
+        await asyncio.sleep(0.5)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process, to the nanosecond where the kernel counts them."""
+    total = 0.0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((thread / "schedstat").read_text().split()[0]) / 1e9
+        except OSError:
+            fields = (thread / "stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / 100
+    return total
+
+
+def resident(pid: int) -> int:
+    """Resident bytes of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _own_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _percentiles(times: array[float]) -> tuple[float, float]:
+    ordered = sorted(times)
+    if not ordered:
+        return 0.0, 0.0
+    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(uvloop.run(run(Load(**json.load(sys.stdin)))))))

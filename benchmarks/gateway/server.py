@@ -1,0 +1,50 @@
+"""Our server with a costless engine behind it: the production gateway and HTTP server, a routing table made by hand.
+
+``python -m benchmarks.gateway.server ENGINE_URL`` prints its port. Nothing but the controller is replaced.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import uvloop
+
+from benchmarks.gateway.engine import MODEL
+from xinference.config import Settings
+from xinference.control.routing import Route, RoutingTable, Target
+from xinference.errors import Problem
+from xinference.gateway.app import Gateway
+from xinference.gateway.asgi import Receive, Scope, Send
+from xinference.server import http_server, listen
+
+
+@dataclass
+class OneModel:
+    """A router whose only model is always ready."""
+
+    table: RoutingTable
+
+    async def ensure_ready(self, uid: str, deadline: float) -> Route:
+        raise Problem("model_not_found", 404, f"{uid} is not here.")
+
+
+async def no_management(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stands for the management API, which no load here asks for."""
+    raise NotImplementedError(scope["path"])
+
+
+async def serve(engine_url: str) -> None:
+    """Serve on a free port until the process is ended."""
+    target = Target("r0", engine_url, "key")
+    route = Route(MODEL, (target,), paths=frozenset({"/v1/chat/completions"}))
+    settings = Settings(port=0)
+    gateway = Gateway(OneModel(RoutingTable({MODEL: route})), settings, no_management)
+    with listen(settings, port_is_given=True) as listener:
+        print(listener.getsockname()[1], flush=True)
+        await http_server(gateway).serve(sockets=[listener])
+    await gateway.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(sys.argv[1]))

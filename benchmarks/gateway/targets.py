@@ -1,0 +1,61 @@
+"""What the load is put on: the costless engine itself, and our server in front of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.gateway.load import Load, Result
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Target:
+    """A port, and the processes behind it."""
+
+    name: str
+    port: int
+    pids: dict[str, int] = field(default_factory=dict)
+    """``server`` is the one whose cost is asked for."""
+    key: str = "none"
+
+    def measure(self, load: Load) -> Result:
+        """Run `load` on this target from a process of its own."""
+        spec = replace(load, port=self.port, pids=self.pids, key=self.key)
+        given = json.dumps(asdict(spec))
+        command = [sys.executable, "-m", "benchmarks.gateway.load"]
+        done = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True, check=True)
+        return Result(**json.loads(done.stdout))
+
+
+@contextlib.contextmanager
+def costless(versus: dict[str, Path]) -> Iterator[list[Target]]:
+    """The costless engine, our server in front of it, and other source trees' servers, until the block ends."""
+    with contextlib.ExitStack() as running:
+        engine, port = running.enter_context(_program("benchmarks.gateway.engine"))
+        targets = [Target("engine alone", port, {"engine": engine})]
+        for name, source in {"xinference": ROOT / "src", **versus}.items():
+            started = _program("benchmarks.gateway.server", f"http://127.0.0.1:{port}", source=source)
+            pid, own_port = running.enter_context(started)
+            targets.append(Target(name, own_port, {"server": pid, "engine": engine}))
+        yield targets
+
+
+@contextlib.contextmanager
+def _program(module: str, *arguments: str, source: Path = ROOT / "src") -> Iterator[tuple[int, int]]:
+    """A program that prints its port; its pid and port, until the block ends."""
+    env = os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.pid, int(process.stdout.readline())
+        finally:
+            process.terminate()
