@@ -45,6 +45,8 @@ class Settings:
     """How long an engine may take to become healthy."""
     recover_seconds: float = 30.0
     """How long a request waits for a crashed engine to come back before it is told 503."""
+    on_demand_wait_seconds: float = 120.0
+    """How long a request waits for a model that is loaded on demand before it is told 503."""
     restart_backoff_seconds: float = 1.0
     """Wait before the second restart in a row; doubles each time."""
     restart_limit: int = 3

@@ -90,6 +90,23 @@ async def test_an_engine_that_does_not_come_back_is_503_with_retry_after() -> No
     assert "start" in answer["error"]["message"]
 
 
+async def test_a_request_for_a_model_on_demand_waits_until_it_is_loaded() -> None:
+    async with start_fake_engine() as engine:
+        router = HandMadeRouter(coming=route(target(engine)))
+        router.publish(route(on_demand=True, stage="unloaded"))
+        async with served(router, on_demand_wait_seconds=9.0) as gateway:
+            assert (await gateway.post(PATH, CHAT))[0] == 200
+    assert router.waits == [("m", 9.0)]
+
+
+async def test_one_waiter_too_many_for_a_model_on_demand_is_429_with_retry_after() -> None:
+    router = HandMadeRouter(coming=Problem("too_many_waiting", 429, "64 requests wait for m already."))
+    router.publish(route(on_demand=True, retry_after=3))
+    async with served(router) as gateway:
+        status, answer, headers = await gateway.post(PATH, CHAT)
+    assert (status, headers["retry-after"], answer["error"]["code"]) == (429, "3", "too_many_waiting")
+
+
 async def test_a_refused_request_waits_for_the_controller_to_bring_another_replica() -> None:
     async with start_fake_engine() as engine:
         router = router_to(nowhere())

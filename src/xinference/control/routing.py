@@ -36,6 +36,8 @@ class Route:
     """Seconds after which asking again is worth it."""
     recovering: bool = False
     """It has answered before and is being restarted: a request may wait."""
+    on_demand: bool = False
+    """A request loads it: `ensure_ready` waits until that is done."""
     problem: Problem | None = None
     paths: frozenset[str] = frozenset()
     """Request paths that its engine serves, such as ``/v1/chat/completions``."""
@@ -79,7 +81,11 @@ class Router(Protocol):
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
         """Wait until `uid` has a target, at most `deadline` seconds.
 
+        A model that is on demand is loaded for it. Between this call's return and the caller's `InFlight.begin` there
+        must be no other turn of the event loop: from then on the count keeps the model from being unloaded.
+
         Raises:
-            Problem: 404 unknown, 503 with its stage when the deadline passes or it has failed.
+            Problem: 404 unknown; 503 with its stage when the deadline passes, or it has failed; 429 when too many
+                wait for it already.
         """
         ...

@@ -60,7 +60,7 @@ class Forwarder:
         tried: set[Target] = set()
         lost = waited = False
         while True:
-            target = self.in_flight.choose(route.targets, tried)
+            target = self.in_flight.choose(route.targets, tried, call.body, call.path.prompt_field)
             if target is None:
                 if lost or waited:
                     raise _died(route.uid) if lost else _unreachable(route.uid)
@@ -92,11 +92,13 @@ class Forwarder:
             self.in_flight.end(target)
 
     async def _ready(self, route: Route) -> Route:
-        """`route` with targets, after a wait if it is being restarted."""
+        """`route` with targets, after a wait if it is being restarted, or is loaded because it was asked for."""
         if route.targets:
             return route
         if route.problem is not None:
             raise _failed(route.uid, route.problem)
+        if route.on_demand:
+            return await self._wait(route, self._settings.on_demand_wait_seconds)
         if not route.recovering:
             cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
             raise Refusal("model_loading", 503, cause, hint="Ask again in a moment.", retry_after=route.retry_after)
@@ -107,7 +109,7 @@ class Forwarder:
             return await self._router.ensure_ready(route.uid, seconds)
         except Problem as problem:
             now = self._router.table.routes.get(route.uid, route)
-            retry_after = now.retry_after if problem.status == 503 and now.problem is None else None
+            retry_after = now.retry_after if problem.status in (429, 503) and now.problem is None else None
             raise Refusal(
                 problem.code, problem.status, problem.cause, hint=problem.hint, retry_after=retry_after
             ) from None

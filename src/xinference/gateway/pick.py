@@ -23,8 +23,10 @@ class InFlight:
         """Requests at all targets now."""
         return sum(self._counts.values())
 
-    def choose(self, targets: Sequence[Target], tried: Container[Target] = ()) -> Target | None:
-        """The least loaded target not in `tried`; None if there is none."""
+    def choose(
+        self, targets: Sequence[Target], tried: Container[Target] = (), body: bytes = b"", prompt_field: str = ""
+    ) -> Target | None:
+        """The least loaded target not in `tried`; None if there is none. `body` is the request's, as it came."""
         free = [target for target in targets if target not in tried]
         if len(free) < 2:
             return free[0] if free else None
