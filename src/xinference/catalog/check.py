@@ -19,12 +19,12 @@ ABILITIES = (
 #: Formats whose weights are one file a quantization; of the others the whole folder is taken.
 FILE_FORMATS = ("ggufv2", "ggmlv3")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
-_SIZE = re.compile(r"\d+([._]\d+)?")
-_QUANTIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!/-]*")
+SIZE = re.compile(r"\d+([._]\d+)?")
+QUANTIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!/-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
-_MODEL_ID = {
+MODEL_ID = {
     "huggingface": (re.compile(rf"({_PART}/)?{_PART}"), "owner/name"),
     "modelscope": (re.compile(rf"{_PART}/{_PART}"), "owner/name"),
     "package_index": (re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"), "a distribution's name"),
@@ -55,7 +55,7 @@ def check_family(family: ModelFamily, origin: str) -> None:
     seen: set[tuple[str, float, str]] = set()
     for position, spec in enumerate(family.model_specs, 1):
         where = f"{origin}: model_specs[{position}]"
-        _check_spec(spec, where)
+        _check_spec(spec, where, sized=family.model_type == "LLM")
         for quantization in spec.quantizations:
             key = (spec.model_format, _size(spec), quantization.lower())
             if key in seen:
@@ -71,15 +71,16 @@ def bad_entry(where: str, reason: str) -> Problem:
     )
 
 
-def _check_spec(spec: ModelSpec, where: str) -> None:
+def _check_spec(spec: ModelSpec, where: str, *, sized: bool) -> None:
     size = spec.model_size_in_billions
-    if not _SIZE.fullmatch(str(size)) or not _size(spec):
+    # Registrations of embedding models and rerankers may leave their size out, which is 0 then.
+    if not SIZE.fullmatch(str(size)) or (sized and not _size(spec)):
         raise bad_entry(where, f"model_size_in_billions {size!r} is no positive number such as 7, '1_8' or '0.5'")
     for field, values in (("quantizations", spec.quantizations), ("sources", spec.sources)):
         if not values:
             raise bad_entry(where, f"{field} is empty")
     for quantization in spec.quantizations:
-        if not _QUANTIZATION.fullmatch(quantization) or ".." in quantization:
+        if not QUANTIZATION.fullmatch(quantization) or ".." in quantization:
             raise bad_entry(where, f"quantizations has {quantization!r}, which cannot be a part of a file name")
     hubs = [source.hub for source in spec.sources]
     for hub in hubs:
@@ -90,10 +91,10 @@ def _check_spec(spec: ModelSpec, where: str) -> None:
 
 
 def _check_source(source: Source, spec: ModelSpec, where: str) -> None:
-    form, meaning = _MODEL_ID[source.hub]
+    form, meaning = MODEL_ID[source.hub]
     if not form.fullmatch(source.model_id) or (source.hub != "local" and ".." in source.model_id):
         raise bad_entry(where, f"model_id {source.model_id!r} is not {meaning}")
-    if source.revision is not None and (not _REVISION.fullmatch(source.revision) or ".." in source.revision):
+    if source.revision is not None and (not REVISION.fullmatch(source.revision) or ".." in source.revision):
         raise bad_entry(where, f"revision {source.revision!r} is no commit, tag or version")
     for field, named in (
         ("quantizations", source.quantizations or ()),
@@ -121,11 +122,11 @@ def _check_files(source: Source, spec: ModelSpec, where: str) -> None:
         if not parts:
             raise bad_entry(where, f"parts of {quantization} is empty")
     if source.file is not None:
-        _check_names("file", (source.file_name(quantization) or "" for quantization in has), where)
-    _check_names("parts", (name for parts in source.parts.values() for name in parts), where)
+        check_names("file", (source.file_name(quantization) or "" for quantization in has), where)
+    check_names("parts", (name for parts in source.parts.values() for name in parts), where)
 
 
-def _check_names(field: str, names: Iterable[str], where: str) -> None:
+def check_names(field: str, names: Iterable[str], where: str) -> None:
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.name or "\\" in name or ":" in name:

@@ -105,6 +105,10 @@ class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Jinja template used instead of the weight file's own; None: the file's."""
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    tool_parser: str | None = None
+    """What reads tool calls in its answers, as an engine or an older Xinference calls it; None: by the name."""
+    reasoning_tags: tuple[str, str] | None = None
+    """What stands before and behind its thoughts; None: by the name."""
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,5 +151,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a hybrid model thinks before it answers; None: what its chat template does."""
     envs: dict[str, str] = {}
     """Environment variables of the engine's processes."""
+    family: ModelFamily | None = None
+    """What the name means, where it is no built-in model: kept with the launch, so that it means the same later."""
     options: dict[str, Any] = {}
     """Native engine options, by the engine's own names."""

@@ -73,7 +73,7 @@ def cached_versions(
     """Every version of the families that is here, wholly or partly, in the families' order; one entry a hub."""
     conversions = _conversions(settings.cache_dir / "converted")
     found: list[CachedVersion] = []
-    for version in _versions(families):
+    for version in versions_of(families):
         made = conversions.pop(version.version_id, ())
         for source in version.spec.sources:
             hub = hubs.get(source.hub)
@@ -136,7 +136,8 @@ def remove(found: Sequence[CachedVersion], version_id: str, hubs: Mapping[str, H
     return freed + sum(hubs[e.source.hub].forget(e.version, e.source) for e in entries if e.source)
 
 
-def _versions(families: Iterable[ModelFamily]) -> Iterator[ModelVersion]:
+def versions_of(families: Iterable[ModelFamily]) -> Iterator[ModelVersion]:
+    """Every version of the families, in their order."""
     for family in families:
         for spec in family.model_specs:
             for quantization in spec.quantizations:

@@ -27,6 +27,7 @@ from xinference.control.describe import listing_entry
 from xinference.control.downloads import Downloads
 from xinference.control.events import Events, final_event
 from xinference.control.measure import correction
+from xinference.control.registrations import Registrations
 from xinference.control.routing import Route, RoutingTable, with_adapters
 from xinference.control.sources import Sources
 from xinference.control.stages import Surroundings
@@ -54,6 +55,7 @@ class Controller:
         self._events = Events(store)
         self._hubs: Mapping[str, Hub] = all_hubs(settings)
         self._sources = Sources(settings, self._hubs)
+        self.registrations = Registrations(settings.home, builtin_families())
         self.downloads = Downloads(self._hubs, self._events)
         self.engines: Mapping[str, Engine] = all_engines()
         self._option_tables: dict[str, Mapping[str, str]] = {}
@@ -94,6 +96,7 @@ class Controller:
 
     async def start(self) -> None:
         """Take up every row: adopt what still runs, start what should, finish what was being terminated."""
+        self.registrations.load()
         for row in self._store.deployments():
             try:
                 await self._take_up(row)
@@ -194,25 +197,19 @@ class Controller:
             raise self._unknown(uid)
         return found
 
-    def running(self, uid: str) -> Deployment:
-        """One deployment that was taken up.
-
-        Raises:
-            Problem: 404, or why it could not be taken up.
-        """
-        found = self.deployment(uid)
-        if isinstance(found, BrokenDeployment):
-            raise found.problem
-        return found
-
     def deployments(self) -> list[Deployment | BrokenDeployment]:
         """All of them, oldest first."""
         return sorted(self._deployments.values(), key=lambda d: d.created)
 
     @property
     def families(self) -> Mapping[str, ModelFamily]:
-        """Every family that can be launched."""
-        return builtin_families()
+        """Every family that can be launched by its name."""
+        return self.registrations.families
+
+    def users_of(self, family: str) -> list[str]:
+        """The deployments of a family, also those that have failed."""
+        every = self._deployments.items()
+        return [uid for uid, d in every if isinstance(d, Deployment) and d.plan.version.family.model_name == family]
 
     def events(self, uid: str) -> list[dict[str, Any]]:
         """The kept events of a deployment, oldest first."""
@@ -230,6 +227,16 @@ class Controller:
         return cache.cached_versions(
             self.families.values() if families is None else families, self._hubs, self._settings
         )
+
+    def complete_versions(self, families: Iterable[ModelFamily]) -> set[str]:
+        """The ids of those versions of the families whose weights are all here. Blocks; opens no connection."""
+        return {
+            version.version_id
+            for version in cache.versions_of(families)
+            if any(
+                weights.cached_path(self._hubs, version, s) for s in version.spec.sources if s.has(version.quantization)
+            )
+        }
 
     async def remove_cached(self, version_id: str) -> int:
         """Delete a version's files; returns the bytes that this frees. Raises `Problem`, see `cache.remove`."""
@@ -276,7 +283,15 @@ class Controller:
         names.check_free(uid, adapters, self._table.routes, self._reserved)
         return plan
 
+    def _with_family(self, request: LaunchRequest) -> LaunchRequest:
+        """The request with what its name means, where that is for the user to change."""
+        registered = self.registrations.find(request.model_name)
+        if request.family is not None or registered is None:
+            return request
+        return msgspec.structs.replace(request, family=registered.family)
+
     async def _make_plan(self, request: LaunchRequest, uid: str, *, sized: bool = True) -> LaunchPlan:
+        request = self._with_family(request)
         facts = await self._facts(request)
         check_request(facts, request)
         version, _, _ = choose_version(facts, request)
@@ -300,7 +315,9 @@ class Controller:
             for name, engine in self.engines.items():
                 if engine.describe_argv and (request.model_engine or name).lower() == name.lower():
                     known[name] = await self._option_table(name, engine)
-        return Facts(self.families, self.engines, host, known, self._beside)
+        family = request.family
+        families = self.families if family is None else {family.model_name: family}
+        return Facts(families, self.engines, host, known, self._beside)
 
     def _beside(self, plan: LaunchPlan) -> Around:
         """What the other deployments were granted, and what was measured of this version before."""

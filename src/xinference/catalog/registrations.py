@@ -1,0 +1,258 @@
+"""A user's own models: the JSON of both of Xinference's generations, read into a `ModelFamily`.
+
+Version 1 (before 1.0) has lists of quantizations and a prompt style, version 2 one quantization a spec and a chat
+template. Documents mix them, so every field is read wherever it stands. Pure: no file is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from xinference.catalog.check import ABILITIES, MODEL_NAME, check_family
+from xinference.catalog.custom_specs import read_specs
+from xinference.catalog.fields import Fields, bad_field, one_of
+from xinference.catalog.match import near
+from xinference.catalog.models import ModelFamily
+from xinference.catalog.prompt_styles import STYLES, PromptStyle, style_of_family, template_of
+from xinference.errors import Problem, bad_request
+
+ModelType = Literal["LLM", "embedding", "rerank"]
+MODEL_TYPES: tuple[ModelType, ...] = ("LLM", "embedding", "rerank")
+#: Longest name; it becomes a file's name and the default uid.
+MAX_NAME = 100
+#: Tokens of a model that does not say (version 1's default).
+DEFAULT_CONTEXT = 2048
+#: What a text input may take of an embedding model or reranker that does not say.
+DEFAULT_MAX_TOKENS = 512
+_COMMON = (
+    "version", "model_name", "model_description", "model_specs", "is_builtin", "model_type", "virtualenv",
+    "cache_config", "featured", "updated_at", "model_hub", "model_id", "model_revision", "model_uri",
+)  # fmt: skip
+_LLM = (
+    *_COMMON, "context_length", "model_lang", "model_ability", "model_family", "prompt_style", "chat_template", "stop",
+    "stop_token_ids", "reasoning_start_tag", "reasoning_end_tag", "tool_parser", "architectures", "tool_config",
+    "strict_system_first", "generation_config",
+)  # fmt: skip
+_POOLING = (*_COMMON, "dimensions", "max_tokens", "language", "type", "model_format", "quantization", "quantizations")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One model that a user registered."""
+
+    family: ModelFamily
+    document: Mapping[str, Any]
+    """The JSON as it was given."""
+    notes: tuple[str, ...] = ()
+    """What of it is not used, and why."""
+
+
+def model_type_of(name: str) -> ModelType:
+    """The type that is meant, whatever its case.
+
+    Raises:
+        Problem: 400 ``Unsupported model type``.
+    """
+    for known in MODEL_TYPES:
+        if known.lower() == name.strip().lower():
+            return known
+    raise bad_request(f"Unsupported model type: {name}.", hint=f"There are {', '.join(MODEL_TYPES)}.")
+
+
+def read_registration(model_type: ModelType, text: str | bytes, builtin: Mapping[str, ModelFamily]) -> Registration:
+    """Read one document; `builtin` are the families that it may name instead of saying everything itself.
+
+    Raises:
+        Problem: 400 ``invalid_registration``, naming the field, its value and the way out.
+    """
+    fields = Fields(_decode(text))
+    notes: list[str] = []
+    version = fields.raw("version")
+    if version not in (None, 1, 2) or isinstance(version, bool):
+        raise fields.bad("version", "is not read here", "Use 1 or 2, or leave it out.")
+    family = _llm(fields, builtin, notes) if model_type == "LLM" else _pooling(fields, model_type, notes)
+    # What is left to be refused here is refused of our own entries, too.
+    check_family(family, family.model_name)
+    document: dict[str, Any] = {name: fields.raw(name) for name in fields.items()}
+    return Registration(family, document, tuple(notes))
+
+
+def _decode(text: str | bytes) -> object:
+    try:
+        value: object = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Problem(
+            "invalid_registration", 400, f"The model is no JSON: {error}.", hint="Give one JSON object as text."
+        ) from None
+    if isinstance(value, list) and len(value) == 1:  # as Xinference's own files have it
+        return value[0]
+    return value
+
+
+def _name(fields: Fields) -> str:
+    name = fields.text("model_name", "Give the name by which the model is launched.")
+    if not MODEL_NAME.fullmatch(name) or name.startswith((".", "-")) or len(name.encode()) > MAX_NAME:
+        raise Problem(
+            "invalid_registration",
+            400,
+            f"model_name: Invalid model name {name[:MAX_NAME]!r}.",
+            hint=f"Use 1 to {MAX_NAME} bytes without a space or any of + / \\ ? % # & =, not beginning with . or -.",
+        )
+    return name
+
+
+# -- language models ----------------------------------------------------------------------------------------------
+
+
+def _llm(fields: Fields, builtin: Mapping[str, ModelFamily], notes: list[str]) -> ModelFamily:
+    fields.check_names(_LLM)
+    name = _name(fields)
+    abilities = _abilities(fields)
+    if not fields.has("model_family"):
+        raise Problem(
+            "invalid_registration",
+            400,
+            "You must specify `model_family` when registering custom LLM models.",
+            hint='Give a built-in model that this one is like, or "other".',
+        )
+    like = builtin.get(fields.text("model_family"))
+    template, stop, stop_ids = _prompt(fields, like, builtin, chats="chat" in abilities)
+    tags = (fields.optional_text("reasoning_start_tag"), fields.optional_text("reasoning_end_tag"))
+    return ModelFamily(
+        model_name=name,
+        context_length=fields.optional_count("context_length") or DEFAULT_CONTEXT,
+        model_lang=fields.texts("model_lang"),
+        model_ability=abilities,
+        model_specs=read_specs(fields, like, notes),
+        model_description=fields.optional_text("model_description") or "",
+        chat_template=template,
+        stop=stop,
+        stop_token_ids=stop_ids,
+        tool_parser=fields.optional_text("tool_parser") or None,
+        reasoning_tags=(tags[0], tags[1]) if tags[0] and tags[1] else None,
+    )
+
+
+def _abilities(fields: Fields) -> tuple[str, ...]:
+    given = fields.texts("model_ability")
+    if not given:
+        raise fields.missing("model_ability", 'Give a list such as ["chat"] or ["generate"].')
+    for position, ability in enumerate(given):
+        if ability not in ABILITIES:
+            close = near(ability, ABILITIES)
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"Use some of {', '.join(ABILITIES)}."
+            raise bad_field(f"{fields.at('model_ability')}[{position}]", ability, "is no ability", hint)
+    return tuple(dict.fromkeys(given))
+
+
+def _prompt(
+    fields: Fields, like: ModelFamily | None, builtin: Mapping[str, ModelFamily], *, chats: bool
+) -> tuple[str | None, tuple[str, ...], tuple[int, ...]]:
+    """Chat template, stop texts and stop tokens; the template is None where the weights' own is taken."""
+    stop, stop_ids = fields.texts("stop"), fields.counts("stop_token_ids")
+    if fields.has("chat_template"):
+        text = fields.text("chat_template", "Give a Jinja template or a built-in model's name, or leave it out.")
+        named = builtin.get(text.strip())
+        if named is not None:
+            return named.chat_template, stop or named.stop, stop_ids or named.stop_token_ids
+        if "{{" not in text and "{%" not in text:
+            raise fields.bad(
+                "chat_template", "is neither a Jinja template nor a built-in model's name", _near_names(text, builtin)
+            )
+        return text, stop, stop_ids
+    if isinstance(fields.raw("prompt_style"), str):
+        return _named_style(fields, fields.text("prompt_style"), builtin, stop, stop_ids)
+    given = fields.object("prompt_style")
+    if given is not None:
+        style = _style(given)
+        written = template_of(style)
+        assert written is not None
+        return written, stop or given.texts("stop"), stop_ids or given.counts("stop_token_ids")
+    if like is not None:
+        mine = like.chat_template if chats else None
+        return mine, stop or like.stop, stop_ids or like.stop_token_ids
+    family = fields.text("model_family")
+    if not chats or family == "other":
+        return None, stop, stop_ids
+    known = style_of_family(family)
+    if known is None:
+        names = ", ".join(sorted(name for name, each in builtin.items() if "chat" in each.model_ability))
+        raise Problem(
+            "invalid_registration",
+            400,
+            f"model_family is {family!r}, and `model_family` for chat model must be `other` or one of the following "
+            f"values: {names}.",
+            hint='Take "other" for the template that the weights bring, or give a chat_template.',
+        )
+    # The weights' own template is the better one, where they have one: known by name only means that they chat.
+    return None if fields.raw("version") == 2 else template_of(known), stop, stop_ids
+
+
+def _named_style(
+    fields: Fields, name: str, builtin: Mapping[str, ModelFamily], stop: tuple[str, ...], stop_ids: tuple[int, ...]
+) -> tuple[str | None, tuple[str, ...], tuple[int, ...]]:
+    family = builtin.get(name)
+    if family is not None and family.chat_template is not None:
+        return family.chat_template, stop or family.stop, stop_ids or family.stop_token_ids
+    style = PromptStyle(name) if name.upper() in STYLES else style_of_family(name)
+    if style is None:
+        raise fields.bad("prompt_style", "is an unknown prompt style type", _near_names(name, builtin))
+    return template_of(style), stop, stop_ids
+
+
+def _style(given: Fields) -> PromptStyle:
+    name = one_of(given, "style_name", given.text("style_name", f"It is one of {', '.join(STYLES)}."), STYLES)
+    roles = given.texts("roles")
+    if name in ("ADD_COLON_SINGLE", "ADD_COLON_TWO", "NO_COLON_SINGLE", "NO_COLON_TWO") and len(roles) < 2:
+        raise given.bad("roles", "does not name the user's and the assistant's role", 'Give ["USER", "ASSISTANT"].')
+    system = given.optional_text("system_prompt") or ""
+    if name == "INSTRUCTION" and "{0}" not in system and "{}" not in system:
+        raise given.bad("system_prompt", "has no {0} where the question goes")
+    return PromptStyle(
+        style_name=name,
+        system_prompt=system,
+        roles=roles,
+        intra_message_sep=given.optional_text("intra_message_sep") or "",
+        inter_message_sep=given.optional_text("inter_message_sep") or "",
+    )
+
+
+def _near_names(name: str, builtin: Mapping[str, ModelFamily]) -> str:
+    close = near(name, [*STYLES, *builtin])
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Give the template as chat_template, or one of the styles {', '.join(STYLES)}."
+
+
+# -- embeddings and rerank ----------------------------------------------------------------------------------------
+
+
+def _pooling(fields: Fields, model_type: ModelType, notes: list[str]) -> ModelFamily:
+    fields.check_names(_POOLING)
+    name = _name(fields)
+    if model_type == "embedding":
+        fields.optional_count("dimensions")
+    else:
+        fields.optional_text("type")
+    return ModelFamily(
+        model_name=name,
+        model_type=model_type,
+        context_length=fields.optional_count("max_tokens") or DEFAULT_MAX_TOKENS,
+        model_lang=fields.texts("language"),
+        model_ability=("embed" if model_type == "embedding" else "rerank",),
+        model_specs=read_specs(_with_specs(fields), None, notes, sized=False),
+        model_description=fields.optional_text("model_description") or "",
+    )
+
+
+def _with_specs(fields: Fields) -> Fields:
+    """Version 1 has the one spec's fields beside the family's."""
+    if fields.has("model_specs"):
+        return fields
+    names = ("model_hub", "model_id", "model_revision", "model_uri", "model_format", "quantization", "quantizations")
+    spec = {name: fields.raw(name) for name in names if fields.has(name)}
+    return Fields({"model_specs": [{"model_format": "pytorch", **spec}]}, fields.path)

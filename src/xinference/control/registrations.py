@@ -1,0 +1,210 @@
+"""The models that can be launched: the built-in ones, and those that the user registered.
+
+Persisted ones lie in ``$XINFERENCE_HOME/model/{llm,embedding,rerank}/<name>.json`` as they were given; the others
+last as long as this server. Calls are short and block for one small file; one task at a time makes them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from xinference.catalog.match import near
+from xinference.catalog.models import ModelFamily
+from xinference.catalog.registrations import MODEL_TYPES, ModelType, Registration, read_registration
+from xinference.errors import Problem, not_found
+from xinference.formats.whole_file import sync_folder, whole_file
+
+log = logging.getLogger(__name__)
+#: Largest document that is read, in bytes.
+MAX_DOCUMENT = 16 << 20
+
+
+@dataclass(frozen=True)
+class BrokenRegistration:
+    """A persisted document that can't be read any more: it is shown, and nothing else is kept from running."""
+
+    path: Path
+    model_type: ModelType
+    problem: Problem
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
+class Registrations:
+    """Owns the user's models of one home."""
+
+    def __init__(self, home: Path, builtin: Mapping[str, ModelFamily]) -> None:
+        self._folder = home / "model"
+        self._builtin = builtin
+        self._registered: dict[str, Registration] = {}
+        self._paths: dict[str, Path] = {}
+        self._families: Mapping[str, ModelFamily] = builtin
+        self.broken: tuple[BrokenRegistration, ...] = ()
+
+    @property
+    def families(self) -> Mapping[str, ModelFamily]:
+        """Every family by its name; the mapping is never changed, but replaced."""
+        return self._families
+
+    def load(self) -> None:
+        """Read what was persisted. A file that can't be read is told of, in the log and in `broken`."""
+        broken: list[BrokenRegistration] = []
+        for model_type in MODEL_TYPES:
+            for path in self._files(model_type):
+                try:
+                    registration = read_registration(model_type, _read(path), self._builtin)
+                    self._check_free(registration.family.model_name)
+                except Problem as problem:
+                    log.error("the registration in %s is not taken up: %s", path, problem)
+                    broken.append(BrokenRegistration(path, model_type, problem))
+                    continue
+                self._registered[registration.family.model_name] = registration
+                self._paths[registration.family.model_name] = path
+        self.broken = tuple(broken)
+        self._publish()
+
+    def find(self, name: str) -> Registration | None:
+        """A registered model by its name, whatever its case."""
+        lowered = name.strip().lower()
+        return next((r for known, r in self._registered.items() if known.lower() == lowered), None)
+
+    def add(self, model_type: ModelType, text: str, *, persist: bool) -> Registration:
+        """Register a model; with `persist` it is on the disk when this returns.
+
+        Raises:
+            Problem: 400, naming the field, or the name that is taken; 507 ``disk_full``, 500 ``cannot_write``.
+        """
+        registration = read_registration(model_type, text, self._builtin)
+        name = registration.family.model_name
+        self._check_free(name)
+        for spec in registration.family.model_specs:
+            for source in spec.sources:
+                if source.hub == "local" and not _exists(source.model_id):
+                    raise Problem(
+                        "invalid_registration",
+                        400,
+                        f"Invalid model URI {source.model_id}: nothing is there on the server's machine.",
+                        hint="Give a path that exists where the server runs.",
+                    )
+        if persist:
+            path = self._folder / model_type.lower() / f"{name}.json"
+            with whole_file(path, threading.Event()) as file:
+                assert file is not None
+                file.write(text.encode())
+            self._paths[name] = path
+            # A broken file of this name is replaced, and so mended.
+            self.broken = tuple(b for b in self.broken if b.path != path)
+        self._registered[name] = registration
+        self._publish()
+        for note in registration.notes:
+            log.warning("registration of %s: %s", name, note)
+        return registration
+
+    def remove(self, model_type: ModelType, name: str, users: Iterable[str]) -> None:
+        """Forget a model; `users` are the deployments that run it.
+
+        Raises:
+            Problem: 404 with the near ones; 400 a built-in one; 409 ``in_use``, naming who uses it.
+        """
+        registration = self.find(name)
+        if registration is None or registration.family.model_type != model_type:
+            self._remove_broken(model_type, name)
+            return
+        running = sorted(users)
+        if running:
+            raise Problem(
+                "in_use",
+                409,
+                f"{name} is used by the model{'s' if len(running) > 1 else ''} {', '.join(running)}.",
+                hint="End that first: `xinference terminate --model-uid NAME`.",
+            )
+        known = registration.family.model_name
+        if (path := self._paths.get(known)) is not None:
+            self._delete(path)
+            del self._paths[known]
+        del self._registered[known]
+        self._publish()
+
+    def _remove_broken(self, model_type: ModelType, name: str) -> None:
+        for broken in self.broken:
+            if broken.model_type == model_type and broken.name.lower() == name.strip().lower():
+                self._delete(broken.path)
+                self.broken = tuple(b for b in self.broken if b is not broken)
+                return
+        if any(known.lower() == name.strip().lower() for known in self._builtin):
+            raise Problem("builtin_model", 400, f"{name} is a built-in model, which stays.")
+        close = near(name, self._registered)
+        raise not_found(
+            f"Model {name} not found among the registered {model_type} models.",
+            hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists them.",
+            code="model_not_found",
+        )
+
+    def _check_free(self, name: str) -> None:
+        taken = {known.lower() for known in self._builtin}
+        if name.lower() in taken:
+            raise Problem(
+                "name_taken",
+                400,
+                f"model_name: Model name conflicts with existing model {name}, a built-in one.",
+                hint="Choose another name.",
+            )
+        if self.find(name) is not None:
+            raise Problem(
+                "name_taken",
+                400,
+                f"model_name: Model name conflicts with existing model {name}: Model {name} already registered.",
+                hint=f"Choose another name, or `xinference unregister --model-name {name}` first.",
+            )
+
+    def _files(self, model_type: ModelType) -> list[Path]:
+        found: list[Path] = []
+        # Xinference 3 keeps its own in a folder of its own.
+        for folder in (self._folder / model_type.lower(), self._folder / "v2" / model_type.lower()):
+            try:
+                found += sorted(path for path in folder.glob("*.json") if path.is_file())
+            except OSError as error:
+                log.error("registrations in %s can't be listed: %s", folder, error.strerror)
+        return found
+
+    def _delete(self, path: Path) -> None:
+        try:
+            path.unlink()
+            sync_folder(path.parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Problem(
+                "cannot_delete", 500, f"{path} can't be deleted: {error.strerror}.", hint="Check its permissions."
+            ) from error
+
+    def _publish(self) -> None:
+        added = {name: registration.family for name, registration in self._registered.items()}
+        self._families = MappingProxyType({**self._builtin, **added})
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_DOCUMENT + 1)
+    except OSError as error:
+        raise Problem(
+            "invalid_registration", 500, f"{path} can't be read: {error.strerror}.", hint="Check its permissions."
+        ) from error
+    if len(text) > MAX_DOCUMENT:
+        raise Problem("invalid_registration", 400, f"{path} has more than {MAX_DOCUMENT} bytes.", hint="Delete it.")
+    return text
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False

@@ -1,0 +1,128 @@
+"""The registration routes over a controller with a home of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.catalog.custom import EMBEDDING_2, RERANK, VERSION_1, VERSION_2, Json, changed
+from xinference.api.app import make_app
+from xinference.config import Settings
+from xinference.control.controller import Controller
+from xinference.store.database import Store
+
+REGISTRATIONS = "/v1/model_registrations"
+
+
+@pytest.fixture
+async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx2.AsyncClient]:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+    store = Store(tmp_path / "home" / "x.db")
+    settings = Settings(home=tmp_path / "home")
+    (settings.home / "model" / "llm").mkdir(parents=True)
+    (settings.home / "model" / "llm" / "damaged.json").write_text("{")
+    controller = Controller(settings, store)
+    await controller.start()
+    app = make_app(controller, settings, lambda: None)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as c:
+        yield c
+    await controller.close("stop")
+    store.close()
+
+
+async def register(client: httpx2.AsyncClient, document: Json, model_type: str = "LLM") -> httpx2.Response:
+    return await client.post(f"{REGISTRATIONS}/{model_type}", json={"model": json.dumps(document), "persist": False})
+
+
+async def test_a_registered_model_is_listed_among_the_others_and_removed_again(client: httpx2.AsyncClient) -> None:
+    answer = await register(client, VERSION_1)
+    assert (answer.status_code, answer.json()) == (200, None)
+    listed = (await client.get(f"{REGISTRATIONS}/LLM")).json()
+    names = [entry["model_name"] for entry in listed]
+    assert names == sorted(names, key=str.lower)
+    assert {"model_name": "my-llama", "is_builtin": False} in listed
+    assert {"model_name": "llama-2-chat", "is_builtin": True} in listed
+    assert (await client.delete(f"{REGISTRATIONS}/LLM/my-llama")).json() is None
+    assert (await client.get(f"{REGISTRATIONS}/LLM/my-llama")).status_code == 400
+
+
+async def test_a_registered_model_is_read_back_in_its_own_fields(client: httpx2.AsyncClient) -> None:
+    await register(client, VERSION_1)
+    found = (await client.get(f"{REGISTRATIONS}/llm/my-llama")).json()
+    assert {name: found[name] for name in VERSION_1 if name != "model_specs"} == {
+        name: value for name, value in VERSION_1.items() if name != "model_specs"
+    }
+    gguf, pytorch = found["model_specs"]
+    assert gguf["model_file_name_template"] == "my-llama.{quantization}.gguf"
+    assert (gguf["cache_status"], pytorch["cache_status"]) == ([False, False], [False] * 3)
+    assert (found["model_version_count"], found["model_instance_count"], found["is_builtin"]) == (5, 0, False)
+
+
+async def test_version_2_says_of_each_spec_whether_it_is_here(client: httpx2.AsyncClient, tmp_path: Path) -> None:
+    here = tmp_path / "weights"
+    here.mkdir()
+    (here / "config.json").write_text("{}")
+    (here / "model.safetensors").write_bytes(b"")
+    specs = [VERSION_2["model_specs"][0] | {"model_uri": f"file://{here}"}, VERSION_2["model_specs"][1]]
+    assert (await register(client, changed(VERSION_2, {"model_specs": specs}))).status_code == 200
+    found = (await client.get(f"{REGISTRATIONS}/LLM/my-qwen")).json()
+    assert [spec["cache_status"] for spec in found["model_specs"]] == [True, False]
+
+
+async def test_embedding_models_and_rerankers_are_registered_under_their_types(client: httpx2.AsyncClient) -> None:
+    for model_type, document in (("embedding", EMBEDDING_2), ("rerank", RERANK)):
+        assert (await register(client, document, model_type)).status_code == 200
+        found = (await client.get(f"{REGISTRATIONS}/{model_type}/{document['model_name']}")).json()
+        assert (found["model_type"], found["max_tokens"]) == (model_type, 512)
+        assert (await client.get(f"{REGISTRATIONS}/LLM/{document['model_name']}")).status_code == 400
+
+
+async def test_the_detailed_list_has_every_model_with_its_specs_and_what_is_here(client: httpx2.AsyncClient) -> None:
+    await register(client, VERSION_1)
+    listed = (await client.get(f"{REGISTRATIONS}/LLM", params={"detailed": "true"})).json()
+    whole = [entry for entry in listed if "problem" not in entry]
+    assert all({"cache_status", "model_id", "model_format"} <= spec.keys() for e in whole for spec in e["model_specs"])
+    assert all(e["model_version_count"] and e["model_instance_count"] == 0 for e in whole)
+
+
+async def test_a_damaged_file_is_named_in_the_list(client: httpx2.AsyncClient) -> None:
+    listed = (await client.get(f"{REGISTRATIONS}/LLM")).json()
+    (damaged,) = [entry for entry in listed if "problem" in entry]
+    assert (damaged["model_name"], damaged["is_builtin"]) == ("damaged", False)
+    assert damaged["path"].endswith("damaged.json") and "no JSON" in damaged["problem"]["cause"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("LLM", {"model": "{"}, 400, "no JSON"),
+        ("LLM", {}, 400, "model"),
+        ("LLM", {"model": 5}, 400, "model"),
+        ("image", {"model": "{}"}, 400, "Unsupported model type: image"),
+        ("LLM", {"model": VERSION_1 | {"model_name": "qwen3"}}, 400, "conflicts with existing model qwen3"),
+        ("LLM", {"model": VERSION_1 | {"model_family": None}}, 400, "You must specify `model_family`"),
+    ],
+)
+async def test_what_cannot_be_registered_is_a_400_that_says_why(
+    client: httpx2.AsyncClient, path: str, body: Json, status: int, said: str
+) -> None:
+    answer = await client.post(f"{REGISTRATIONS}/{path}", json=body)
+    assert answer.status_code == status and said in answer.json()["detail"]
+
+
+async def test_a_plan_of_a_registered_model_is_made_as_of_any_other(client: httpx2.AsyncClient) -> None:
+    await register(client, VERSION_1)
+    body = {"model_name": "my-llama", "model_engine": "llama.cpp", "quantization": "q8_0"}
+    plan = (await client.post("/v1/models", params={"dry_run": "true"}, json=body)).json()
+    assert (plan["version"], plan["model_id"]) == ("my-llama--7B--ggufv2--q8_0", "me/My-Llama-GGUF")
+    assert [file["name"] for file in plan["files"]] == [
+        "my-llama.q8_0-00001-of-00002.gguf",
+        "my-llama.q8_0-00002-of-00002.gguf",
+    ]
+    engines = (await client.get("/v1/engines/my-llama")).json()
+    assert {"model_name", "model_format"} <= engines["llama.cpp"][0].keys()
