@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
+CLIENTS_VENV ?= .venv-clients
 
-.PHONY: chat test check conformance bench env-transformers lock lock-environments clean
+.PHONY: chat test test-clients check conformance bench env-transformers lock lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
 chat: $(VENV)/.installed
@@ -21,6 +22,18 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Our server through the newest public clients: OpenAI's, Anthropic's, Xinference's, LangChain's and LlamaIndex's.
+test-clients: $(CLIENTS_VENV)/.installed
+	$(CLIENTS_VENV)/bin/python -m pytest tests/clients
+
+$(CLIENTS_VENV)/.installed: requirements.lock requirements-dev.lock requirements-clients.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r requirements-clients.lock
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
 
 # Every launch line of llama-2-chat's page, as printed, against a hub on loopback.
 conformance: $(VENV)/.installed-dev
@@ -53,10 +66,12 @@ lock:
 		pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
 		pyproject.toml --group dev -o requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+		--override tests/clients/overrides.txt pyproject.toml --group dev --group clients -o requirements-clients.lock
 
 # The engines' packages; each version that is meant stands in src/xinference/environments/locks/*.toml.
 lock-environments: $(VENV)/.installed
 	$(BIN)/python -m xinference.environments.relock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(CLIENTS_VENV)

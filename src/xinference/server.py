@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -88,13 +89,14 @@ def run(
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    settings = replace(settings, port=port)  # the one that was free
     store = Store(settings.home / "xinference.db")
     controller = Controller(settings, store)
     server: Server
     management = make_app(controller, settings, lambda: server.stop())
     gateway = Gateway(controller, settings, management)
     server = http_server(gateway)
-    host, port = listener.getsockname()[:2]
     _write_endpoint(settings, host, port)
     await controller.start()
     log.info("xinference %s serves http://%s:%d (home %s)", __version__, host, port, settings.home)

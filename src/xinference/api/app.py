@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from xinference import __version__
-from xinference.api import cache, catalog, cluster, errors, models, registrations
+from xinference.api import cache, catalog, cluster, errors, models, registrations, replicas
 from xinference.config import Settings
 from xinference.control.controller import Controller
 
@@ -19,6 +19,6 @@ def make_app(controller: Controller, settings: Settings, stop: Callable[[], None
     app.state.settings = settings
     app.state.stop = stop
     errors.install(app)
-    for part in (models, catalog, registrations, cache, cluster):
+    for part in (models, replicas, catalog, registrations, cache, cluster):
         app.include_router(part.router)
     return app

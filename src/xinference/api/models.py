@@ -14,6 +14,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from xinference.api.errors import ERROR_RESPONSES
 from xinference.api.launch_body import LaunchBody
+from xinference.config import Settings
 from xinference.control.controller import Controller
 
 router = APIRouter(responses=ERROR_RESPONSES)
@@ -24,6 +25,12 @@ LOG_POLL_SECONDS = 0.5
 def controller_of(request: Request) -> Controller:
     controller: Controller = request.app.state.controller
     return controller
+
+
+def address_of(request: Request) -> str:
+    """Where this server listens: ``host:port``."""
+    settings: Settings = request.app.state.settings
+    return f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 
 
 @router.post("/v1/models")

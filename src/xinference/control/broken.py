@@ -19,6 +19,7 @@ class BrokenDeployment:
     created: float
     ready: bool = False
     log_paths: tuple[Path, ...] = ()
+    replicas: tuple[dict[str, Any], ...] = ()
 
     @property
     def description(self) -> dict[str, Any]:
@@ -26,7 +27,7 @@ class BrokenDeployment:
 
     @property
     def instance(self) -> dict[str, Any]:
-        return {**self.description, "problem": self.problem.to_dict(), "replicas": []}
+        return {**self.description, "problem": self.problem.to_dict(), "replicas": list(self.replicas)}
 
     @property
     def route(self) -> Route:

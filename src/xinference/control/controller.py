@@ -197,6 +197,17 @@ class Controller:
             raise self._unknown(uid)
         return found
 
+    def running(self, uid: str) -> Deployment:
+        """One deployment that was taken up.
+
+        Raises:
+            Problem: 404, or why it could not be taken up.
+        """
+        found = self.deployment(uid)
+        if isinstance(found, BrokenDeployment):
+            raise found.problem
+        return found
+
     def deployments(self) -> list[Deployment | BrokenDeployment]:
         """All of them, oldest first."""
         return sorted(self._deployments.values(), key=lambda d: d.created)

@@ -12,14 +12,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from xinference.control.describe import describe
+import msgspec
+
+from xinference.control import scaling, weights
+from xinference.control.describe import describe, replica_entry
 from xinference.control.measure import Used, measure, measurement
 from xinference.control.routing import Route, Target
 from xinference.control.stages import Stages, Surroundings
 from xinference.engines.base import Placement
-from xinference.errors import Problem
+from xinference.errors import Problem, not_found
+from xinference.hardware.devices import read_host
 from xinference.planning.launch_plan import LaunchPlan, Sizing
 from xinference.planning.restart import restart_delay
+from xinference.planning.settle import settle
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.replica import Replica, ReplicaState
 
@@ -49,6 +54,11 @@ class Deployment:
         self._python: Path | None = None
         self._stages = Stages(around, plan.uid, self._cancelled, self._show)
         self._task: asyncio.Task[None] | None = None
+        self._keeping: asyncio.TaskGroup | None = None
+        self._keepers: dict[int, asyncio.Task[None]] = {}
+        self._leaving: set[int] = set()
+        self._added: dict[int, asyncio.Future[None]] = {}
+        self._scaling = asyncio.Lock()
 
     # -- seen by others -------------------------------------------------------------------------------------
 
@@ -74,24 +84,32 @@ class Deployment:
             **self.description,
             "model_version": self.plan.version.version_id,
             "problem": self.problem.to_dict() if self.problem else None,
-            "replicas": [
-                {
-                    "replica_id": r.snapshot.replica_id,
-                    "status": r.snapshot.state.name,
-                    "engine_pid": r.snapshot.engine_pid,
-                    "keeper_pid": r.snapshot.keeper_pid,
-                    "address": r.snapshot.base_url,
-                }
-                for _, r in sorted(self._replicas.items())
-            ],
+            "replicas": self.replicas,
         }
+
+    @property
+    def replicas(self) -> list[dict[str, Any]]:
+        """Every replica that there should be, by its number."""
+        numbers = sorted(self._keepers) or scaling.positions(self._replicas, self.plan.request.replica)
+        waiting = "ERROR" if self.problem else "RECOVERING" if self._was_ready else "CREATING"
+        return [
+            replica_entry(
+                self.plan,
+                number,
+                self._replicas[number].snapshot if number in self._replicas else None,
+                waiting=waiting,
+                problem=self._lost.get(number) or self.problem,
+                created=self.created,
+            )
+            for number in numbers
+        ]
 
     @property
     def route(self) -> Route:
         targets = tuple(
             Target(r.snapshot.replica_id, r.snapshot.base_url, r.snapshot.api_key)
-            for _, r in sorted(self._replicas.items())
-            if r.snapshot.state is ReplicaState.READY and r.snapshot.base_url
+            for number, r in sorted(self._replicas.items())
+            if r.snapshot.state is ReplicaState.READY and r.snapshot.base_url and number not in self._leaving
         )
         return Route(
             uid=self.plan.uid,
@@ -144,7 +162,7 @@ class Deployment:
             if not adopted:
                 self._python = await self._stages.environment(self._engine)
             self._show("LOADING", "start")
-            await asyncio.gather(*(self._keep(i, adopted.get(i)) for i in range(self.plan.request.replica)))
+            await self._keep_all(adopted)
         except Problem as problem:
             if self._ending is None:
                 await self._fail(problem)
@@ -162,19 +180,142 @@ class Deployment:
                 self._around.store.remove_replica(row.replica_id)
                 continue
             self._replicas[row.position] = adopted[row.position] = replica
-            self._take_sizing(replica.snapshot.context)
+            self._take_sizing(row.position, replica.snapshot.context)
         if adopted:
             self._say("INFO", "start", f"took back {len(adopted)} running replica(s) of an earlier server")
         return adopted
 
-    def _take_sizing(self, context: Mapping[str, Any]) -> None:
+    def _take_sizing(self, position: int, context: Mapping[str, Any]) -> None:
         """The context and devices that a running engine was started with, not what would be chosen now."""
         try:
             sizing = Sizing(**{**context["sizing"], "reasons": ()})
             path, devices = Path(context["path"]), tuple(tuple(group) for group in context["devices"])
         except (KeyError, TypeError):
             return  # written by another version of ours: it is sized anew, which only a restart of the engine uses
+        devices = scaling.merged(self.plan.devices, devices, position)
         self.plan = self.plan.with_weights(path, sizing, devices=devices)
+
+    async def _keep_all(self, adopted: Mapping[int, Replica]) -> None:
+        """Keep every replica until the deployment ends.
+
+        Raises:
+            Problem: the first start failed, or the last replica was given up.
+        """
+        numbers = scaling.positions(adopted, self.plan.request.replica)
+        for number in adopted.keys() - set(numbers):  # an earlier server was told to remove it and did not get to
+            await adopted[number].stop()
+            self._forget(number, adopted[number])
+        try:
+            async with asyncio.TaskGroup() as self._keeping:
+                for number in numbers:
+                    self._keepers[number] = self._keeping.create_task(self._keep(number, adopted.get(number)))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        finally:
+            self._keeping = None
+        raise next(reversed(self._lost.values()))
+
+    # -- more and fewer replicas ----------------------------------------------------------------------------
+
+    async def add_replica(self, gpu_idx: tuple[int, ...] = (), *, wait_ready: bool = True) -> int:
+        """Start one replica more, of the same size as the others; the answer is its number.
+
+        With `wait_ready` once it can be asked. If its first start fails, it is taken back.
+
+        Raises:
+            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 not now, 503 its start failed.
+        """
+        async with self._scaling:
+            self._check_steady()
+            group = await self._room_for_one(gpu_idx)
+            keeping = self._check_steady()
+            number = scaling.lowest_free(self._keepers)
+            self._set_plan(scaling.with_replica(self.plan, number, group))
+            self._say("INFO", "start", f"replica {number} is added")
+            started = self._added[number] = asyncio.get_running_loop().create_future()
+            started.add_done_callback(lambda done: done.exception())  # not everybody waits
+            self._keepers[number] = keeping.create_task(self._keep(number, None))
+            self._keepers[number].add_done_callback(lambda _: self._not_started(number, started))
+        if wait_ready:
+            await asyncio.shield(started)
+        return number
+
+    async def remove_replica(self, number: int) -> int:
+        """End one replica; the answer is how many are left.
+
+        Raises:
+            Problem: 404, 409 it is the last one or it is not the time.
+        """
+        async with self._scaling:
+            self._check_steady()
+            if number not in self._keepers:
+                there = ", ".join(map(str, sorted(self._keepers)))
+                raise not_found(
+                    f"{self.plan.uid} has no replica {number}.", hint=f"There are: {there}.", code="replica_not_found"
+                )
+            if len(self._keepers) == 1:
+                hint = f"`xinference terminate --model-uid {self.plan.uid}` ends the model."
+                raise Problem("last_replica", 409, f"{number} is the only replica of {self.plan.uid}.", hint=hint)
+            self._set_plan(scaling.without_replica(self.plan, number))
+            self._say("INFO", "stop", f"replica {number} is removed")
+            await self._drop(number)
+            return self.plan.request.replica
+
+    async def _drop(self, number: int) -> None:
+        """Out of the routes first, then its keeper, then the engine."""
+        self._leaving.add(number)
+        self._around.changed()
+        keeper = self._keepers.pop(number)
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        if (replica := self._replicas.get(number)) is not None:
+            await replica.stop()
+            self._forget(number, replica)
+        self._lost.pop(number, None)
+        self._leaving.discard(number)
+        self._around.changed()
+
+    def _check_steady(self) -> asyncio.TaskGroup:
+        if self._keeping is None or self._ending is not None:
+            raise Problem(
+                "not_running",
+                409,
+                f"{self.plan.uid} is not running (stage {self.stage}).",
+                hint="Its replicas can be changed once it is ready.",
+            )
+        return self._keeping
+
+    async def _room_for_one(self, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
+        """The devices of one replica more, if it fits beside all that runs."""
+        probe = scaling.one_alone(self.plan, gpu_idx)
+        assert probe.path is not None
+        shape, _ = await asyncio.to_thread(weights.look_at, probe.path, probe.version)
+        host = await asyncio.to_thread(read_host)
+        probe = settle(probe, probe.path, shape, host, around=self._around.beside(probe))
+        scaling.check_same_size(self.plan, probe)
+        return probe.devices_of(0)
+
+    def _set_plan(self, plan: LaunchPlan) -> None:
+        """The row first: from here on a restart of the server makes the new number."""
+        self._around.store.set_request(plan.uid, msgspec.json.encode(plan.request).decode())
+        self.plan = plan
+
+    def _not_started(self, number: int, started: asyncio.Future[None]) -> None:
+        self._added.pop(number, None)
+        if not started.done():
+            started.set_exception(
+                Problem("launch_cancelled", 409, f"Replica {number} of {self.plan.uid} was ended before it was ready.")
+            )
+
+    def _take_back(self, number: int, problem: Problem) -> None:
+        """A replica that was added and could not be started is not wanted any more."""
+        self._say("ERROR", "failed", f"replica {number} could not be started: {problem.cause}")
+        self._set_plan(scaling.without_replica(self.plan, number))
+        self._keepers.pop(number, None)
+        self._added.pop(number).set_exception(problem)
+        self._around.changed()
+
+    # -- one replica ----------------------------------------------------------------------------------------
 
     async def _keep(self, position: int, replica: Replica | None) -> None:
         """Keep one replica running, with restarts, until it is given up or the deployment ends."""
@@ -187,12 +328,18 @@ class Deployment:
             try:
                 await replica.wait_ready()
             except Problem as problem:
+                if position in self._added:
+                    self._forget(position, replica)
+                    self._take_back(position, self._explained(problem).at("start"))
+                    return
                 if not self._was_ready:
                     raise self._explained(problem) from None
                 died, ended = self._explained(problem), replica.snapshot.exit
             else:
                 await self._measure(replica)
                 self._became_ready()
+                if position in self._added:
+                    self._added.pop(position).set_result(None)
                 ended = await replica.wait_exited()
                 died = self._death(ended)
             self._forget(position, replica)
@@ -262,8 +409,6 @@ class Deployment:
         )
         self._lost[position] = problem
         self._say("ERROR", "failed", problem.cause)
-        if len(self._lost) == self.plan.request.replica:
-            raise problem
 
     async def _fail(self, problem: Problem) -> None:
         problem = problem.at(self.stage)

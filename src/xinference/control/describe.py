@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xinference.errors import Problem
 from xinference.planning.launch_plan import LaunchPlan
+from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 
 
 def describe(plan: LaunchPlan, *, status: str, stage: str, addresses: list[str], created: float) -> dict[str, Any]:
@@ -43,4 +45,44 @@ def listing_entry(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
         "created": description["instance_created_ts"],
         "owned_by": "xinference",
         **description,
+    }
+
+
+#: A replica's states in the words of the API.
+STATUSES = {
+    ReplicaState.NEW: "LOADING",
+    ReplicaState.STARTING: "LOADING",
+    ReplicaState.READY: "READY",
+    ReplicaState.STOPPING: "TERMINATING",
+    ReplicaState.EXITED: "TERMINATED",
+}
+
+
+def replica_entry(
+    plan: LaunchPlan,
+    number: int,
+    snapshot: ReplicaSnapshot | None,
+    *,
+    waiting: str,
+    problem: Problem | None,
+    created: float,
+) -> dict[str, Any]:
+    """One replica in ``GET /v1/models/{uid}/replicas``; `waiting` is its status while it has no process."""
+    devices = plan.devices_of(number)
+    status = ("ERROR" if problem else waiting) if snapshot is None else STATUSES[snapshot.state]
+    started = snapshot.started_at if snapshot else None
+    return {
+        "replica_id": number,
+        "replica_model_uid": f"{plan.uid}-rep{number}",
+        "replica_uid": snapshot.replica_id if snapshot else None,
+        "worker_address": None,
+        "model_address": snapshot.base_url if snapshot else None,
+        "address": snapshot.base_url if snapshot else None,
+        "accelerators": [str(index) for index in devices],
+        "gpu_idx": list(devices),
+        "status": status,
+        "created_ts": int(started or created),
+        "error_message": str(problem) if problem and snapshot is None else None,
+        "engine_pid": snapshot.engine_pid if snapshot else None,
+        "keeper_pid": snapshot.keeper_pid if snapshot else None,
     }

@@ -78,7 +78,7 @@ class LaunchPlan:
 
     def devices_of(self, position: int) -> tuple[int, ...]:
         """The GPUs of the replica at `position`; empty: the CPU."""
-        return self.devices[position] if self.devices else ()
+        return self.devices[position] if position < len(self.devices) else ()
 
     def to_dict(self) -> dict[str, Any]:
         """What `launch --dry-run` prints."""

@@ -133,6 +133,11 @@ class Store:
         with self._write() as db:
             db.execute("UPDATE deployments SET wanted = 0 WHERE uid = ?", (uid,))
 
+    def set_request(self, uid: str, request: str) -> None:
+        """What should run has changed, such as the number of replicas."""
+        with self._write() as db:
+            db.execute("UPDATE deployments SET request = ? WHERE uid = ?", (request, uid))
+
     def set_problem(self, uid: str, problem: Problem | None) -> None:
         text = None if problem is None else json.dumps(problem.to_dict())
         with self._write() as db:

@@ -1,0 +1,154 @@
+"""Replicas that are added to a deployment whose engine is a scriptable one, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.fakes.running import ENGINE
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest
+from xinference.catalog.registry import builtin_families
+from xinference.config import Settings
+from xinference.control import deployment as deployment_module
+from xinference.control.deployment import Deployment
+from xinference.control.events import Events
+from xinference.control.stages import Surroundings
+from xinference.engines.base import Placement
+from xinference.engines.llama_cpp import LlamaCpp
+from xinference.errors import Problem
+from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.planning.settle import NOTHING_ELSE
+from xinference.process.command import EngineCommand
+from xinference.store.database import Store
+
+pytestmark = pytest.mark.live
+
+
+class Scripted(LlamaCpp):
+    """Starts the fake engine; each start takes the next script, the last one for all that follow."""
+
+    def __init__(self, *scripts: dict[str, Any]) -> None:
+        self.scripts = list(scripts)
+
+    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        argv = (sys.executable, str(ENGINE), "--port", "{port}", "--script", json.dumps(script))
+        env = {"FAKE_ENGINE_KEY": api_key}
+        return EngineCommand(argv=argv, env=env, model_name="fake", api_key=api_key)
+
+
+@pytest.fixture
+async def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
+    store = Store(tmp_path / "x.db")
+    made: list[Deployment] = []
+    monkeypatch.setattr(deployment_module.Deployment, "_room_for_one", _room)
+
+    async def launch(*scripts: dict[str, Any], **settings: Any) -> tuple[Deployment, Store]:
+        request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
+        version = match(builtin_families(), request)
+        sizing = Sizing(512, 1, 1, 1, 1)
+        plan = LaunchPlan("one", request, version, "Scripted", None, Path("x"), 1, False, sizing=sizing)
+        engine, events = Scripted(*scripts), Events(store)
+        around = Surroundings(
+            Settings(home=tmp_path, stop_seconds=2, restart_backoff_seconds=0.01, **settings),
+            *(store, events, {}, {"Scripted": engine}, lambda: None, lambda plan: NOTHING_ELSE),
+        )
+        store.add_deployment("one", msgspec.json.encode(request).decode())
+        deployment = Deployment(plan, around, created=0.0)
+        monkeypatch.setattr(deployment, "_stages", Here())
+        made.append(deployment)
+        deployment.begin()
+        async with asyncio.timeout(30):
+            while not deployment.ready and not deployment.problem:
+                await asyncio.sleep(0.01)
+        return deployment, store
+
+    yield launch
+    for deployment in made:
+        await deployment.end("terminate")
+    store.close()
+
+
+class Here:
+    """Stages with nothing to do."""
+
+    async def weights(self, plan: LaunchPlan) -> LaunchPlan:
+        return plan
+
+    async def environment(self, engine: Any) -> Path:
+        return Path(sys.executable)
+
+
+async def _room(self: Deployment, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
+    return ()
+
+
+def wanted(store: Store) -> int:
+    (row,) = store.deployments()
+    return msgspec.json.decode(row.request, type=LaunchRequest).replica
+
+
+def statuses(deployment: Deployment) -> list[str]:
+    return [replica["status"] for replica in deployment.replicas]
+
+
+async def test_a_replica_that_can_not_be_started_is_taken_back(launch: Callable[..., Any]) -> None:
+    deployment, store = await launch({}, {"die": {"at_start": True}})
+    with pytest.raises(Problem, match="exited with status 1"):
+        await deployment.add_replica()
+    assert (wanted(store), statuses(deployment)) == (1, ["READY"])
+    assert len(store.replicas("one")) == 1
+    assert any("replica 1 could not be started" in event["event_content"] for event in store.events("one"))
+
+
+async def test_a_replica_is_removed_while_it_starts_and_whoever_waits_is_told(launch: Callable[..., Any]) -> None:
+    deployment, store = await launch({}, {"health_delay": 60})
+    waiting = asyncio.create_task(deployment.add_replica())
+    async with asyncio.timeout(30):
+        while "LOADING" not in statuses(deployment):
+            await asyncio.sleep(0.01)
+    assert await deployment.remove_replica(1) == 1
+    with pytest.raises(Problem, match="ended before it was ready"):
+        await waiting
+    assert (wanted(store), statuses(deployment)) == (1, ["READY"])
+
+
+async def test_the_end_of_the_deployment_ends_a_replica_that_starts(launch: Callable[..., Any]) -> None:
+    deployment, store = await launch({}, {"health_delay": 60})
+    waiting = asyncio.create_task(deployment.add_replica())
+    async with asyncio.timeout(30):
+        while "LOADING" not in statuses(deployment):
+            await asyncio.sleep(0.01)
+    pids = [replica["engine_pid"] for replica in deployment.replicas]
+    await deployment.end("terminate")
+    with pytest.raises(Problem, match="ended before it was ready"):
+        await waiting
+    assert not any(Path(f"/proc/{pid}").exists() and os.getpgid(pid) for pid in pids)
+    assert store.replicas("one") == []
+
+
+async def test_when_the_healthy_replica_goes_the_lost_one_decides(launch: Callable[..., Any]) -> None:
+    deployment, _ = await launch({}, {}, {"die": {"at_start": True}}, restart_limit=1)
+    await deployment.add_replica()
+    os.kill(deployment.replicas[1]["engine_pid"], 9)
+    async with asyncio.timeout(30):
+        while "ERROR" not in statuses(deployment):
+            await asyncio.sleep(0.01)
+    assert statuses(deployment) == ["READY", "ERROR"]
+    assert "not started again" in deployment.replicas[1]["error_message"]
+    await deployment.remove_replica(0)
+    async with asyncio.timeout(30):
+        while deployment.problem is None:
+            await asyncio.sleep(0.01)
+    assert deployment.problem.code == "engine_keeps_dying"
+    with pytest.raises(Problem, match="is not running"):
+        await deployment.add_replica()

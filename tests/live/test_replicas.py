@@ -1,0 +1,65 @@
+"""Replicas are added and removed while a model answers, and the next server knows how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+
+from tests.live.home import UID, Home, until
+
+
+def replicas(home: Home) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx2.get(f"{home.url}/v1/models/{UID}/replicas", timeout=10).json()
+    return found
+
+
+def test_replicas_come_and_go_and_the_next_server_keeps_their_number(make_home: Callable[..., Home]) -> None:
+    home = make_home()
+    server = home.serve()
+    assert home.launch(model_name=UID, n_ctx=512, n_parallel=1).status_code == 200
+    url = f"{home.url}/v1/models/{UID}/replicas"
+
+    added = httpx2.post(url, json={"replica": 2}, timeout=60)
+    assert added.status_code == 200, added.text
+    assert added.json()["replica"] == 2
+    assert [r["replica_model_uid"] for r in added.json()["replicas"]] == [f"{UID}-rep1", f"{UID}-rep2"]
+    assert [(r["replica_id"], r["status"]) for r in replicas(home)] == [(0, "READY"), (1, "READY"), (2, "READY")]
+    assert home.instance()["replica"] == 3
+    assert all(home.chat().status_code == 200 for _ in range(4))
+
+    gone = home.engine_pid()
+    assert httpx2.delete(f"{url}/0", timeout=30).json() == {"remaining_replicas": 2}
+    until("its engine has ended", lambda: gone not in [process.pid for process in home.processes()], 10)
+    assert [r["replica_id"] for r in replicas(home)] == [1, 2]
+    kept = {r["replica_uid"] for r in replicas(home)}
+    assert home.chat().status_code == 200
+
+    server.kill()
+    server.wait()
+    home.serve()
+    assert {r["replica_uid"] for r in replicas(home)} == kept
+    assert home.cli("stop").returncode == 0
+    home.serve()
+    until("both are back", lambda: [r["status"] for r in replicas(home)] == ["READY", "READY"])
+    assert [r["replica_id"] for r in replicas(home)] == [0, 1]
+
+    assert httpx2.delete(f"{url}/7", timeout=30).json()["problem"]["code"] == "replica_not_found"
+    assert httpx2.delete(f"{url}/0", timeout=30).status_code == 200
+    last = httpx2.delete(f"{url}/1", timeout=30)
+    assert (last.status_code, last.json()["problem"]["code"]) == (409, "last_replica")
+    assert home.chat().status_code == 200
+
+
+def test_a_replica_that_would_differ_is_refused(running: Home) -> None:
+    url = f"{running.url}/v1/models/{UID}/replicas"
+    for body, code in (
+        ({"model_engine": "vLLM"}, "invalid_request"),
+        ({"replica_config": {"devices": [{"gpu_idx": [0]}]}}, "no_such_device"),
+        ({"replica": 0}, "invalid_request"),
+    ):
+        answer = httpx2.post(url, json=body, timeout=30)
+        assert (answer.status_code, answer.json()["problem"]["code"]) == (400, code), answer.text
+    assert httpx2.post(f"{running.url}/v1/models/nope/replicas", timeout=30).status_code == 404
+    assert len(replicas(running)) == 1
