@@ -8,7 +8,7 @@ from xinference.config import LOOPBACK_HOSTS, Settings
 from xinference.control.routing import Router
 from xinference.errors import Problem
 from xinference.gateway import guard
-from xinference.gateway.asgi import ASGIApp, Receive, Reply, Scope, Send
+from xinference.gateway.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.body import ClientLeftError, ClientWatch, check_content_type, read_body
 from xinference.gateway.errors import Refusal, refuse
 from xinference.gateway.forward import Call, Forwarder
@@ -22,12 +22,7 @@ logger = logging.getLogger(__name__)
 HEALTH = b'{"status":"ok"}'
 READ_METHODS = frozenset({"GET", "HEAD"})
 #: Client headers that the engine gets. The client's own Authorization is for us and never goes further.
-TO_ENGINE = (
-    (b"content-type", "Content-Type"),
-    (b"accept", "Accept"),
-    (b"anthropic-version", "anthropic-version"),
-    (b"anthropic-beta", "anthropic-beta"),
-)
+TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
 
 
 class Gateway:
@@ -45,10 +40,6 @@ class Gateway:
     def in_flight(self) -> InFlight:
         """How many requests each replica is working on."""
         return self._forwarder.in_flight
-
-    async def start(self) -> None:
-        """Open the connection pool; the first request does it otherwise."""
-        await self._upstream.start()
 
     async def close(self) -> None:
         """Close the connections to engines."""
@@ -98,7 +89,8 @@ class Gateway:
         body = await read_body(receive, headers, self._settings.max_body_bytes)
         request = check(path.decoder, body)
         route = find(self._router.table, request.model, path.upstream)
-        to_engine = {name: headers[key].decode("latin-1") for key, name in TO_ENGINE if key in headers}
-        to_engine.setdefault("Content-Type", "application/json")
+        to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
+        if b"content-type" not in headers:
+            to_engine += (JSON_TYPE,)
         async with ClientWatch(receive):
             await self._forwarder.forward(Call(path, body, scope.get("query_string", b""), to_engine), route, reply)

@@ -7,8 +7,6 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-import aiohttp
-
 from xinference.config import Settings
 from xinference.control.routing import Route, Router, Target
 from xinference.errors import Problem
@@ -34,7 +32,7 @@ class Call:
     path: DataPath
     body: bytes
     query: bytes
-    headers: dict[str, str]
+    headers: tuple[Header, ...]
     """Those of the client's headers that the engine gets."""
 
 
@@ -83,12 +81,15 @@ class Forwarder:
     async def _pass(self, call: Call, route: Route, target: Target, reply: Reply) -> None:
         """One attempt at one target."""
         self.in_flight.begin(target)
+        answer = None
         try:
-            async with self._upstream.post(target, call.path.upstream, call.query, call.headers, call.body) as answer:
-                if answer.status >= 400:
-                    raise await _engine_refusal(answer, call, route)
-                await _relay(answer, call, route, reply)
+            answer = await self._upstream.post(target, call.path.upstream, call.query, call.headers, call.body)
+            if answer.status >= 400:
+                raise await _engine_refusal(answer, call, route)
+            await _relay(answer, call, route, reply)
         finally:
+            if answer is not None:
+                answer.close()
             self.in_flight.end(target)
 
     async def _ready(self, route: Route) -> Route:
@@ -130,20 +131,20 @@ async def _relay(answer: Answer, call: Call, route: Route, reply: Reply) -> None
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
         await reply.start(answer.status, (*headers, *STREAM_HEADERS))
-        await relay_events(answer.content, answer.first, reply, done=call.path.done, model=route.uid)
+        await relay_events(answer.read, answer.first, reply, done=call.path.done, model=route.uid)
         return
     await reply.start(answer.status, answer.headers)
-    if answer.content.at_eof():
+    if answer.at_end:
         await reply.end(answer.first)
     else:
-        await relay_bytes(answer.content, answer.first, reply, model=route.uid)
+        await relay_bytes(answer.read, answer.first, reply, model=route.uid)
 
 
 async def _engine_refusal(answer: Answer, call: Call, route: Route) -> Refusal:
     """Read the engine's error, or its first 64 KB, and put it in the clients' words."""
     body = answer.first
-    with contextlib.suppress(aiohttp.ClientError, OSError):  # then the beginning has to do
-        while len(body) < MAX_ERROR_BYTES and (chunk := await answer.content.readany()):
+    with contextlib.suppress(EngineDiedError):  # then the beginning has to do
+        while len(body) < MAX_ERROR_BYTES and (chunk := await answer.read()):
             body += chunk
     length = route.description.get("context_length")
     return normalise(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-
-import aiohttp
+from collections.abc import Awaitable, Callable
 
 from xinference.gateway.asgi import Reply
+from xinference.gateway.connection import EngineDiedError
 from xinference.gateway.errors import stream_error
 
 logger = logging.getLogger(__name__)
+
+#: The engine's next bytes; b"" at the end, EngineDiedError if there is none.
+Read = Callable[[], Awaitable[bytes]]
 
 DONE = b"data: [DONE]\n\n"
 #: Ends of a blank line, which ends an event; the second also ends ``\r\n\r\n``.
@@ -41,7 +44,7 @@ class Events:
         return whole
 
 
-async def relay_events(content: aiohttp.StreamReader, first: bytes, reply: Reply, *, done: bool, model: str) -> None:
+async def relay_events(read: Read, first: bytes, reply: Reply, *, done: bool, model: str) -> None:
     """Hand a stream of events on, from `first` to its end.
 
     An engine that dies leaves one error event and no ``[DONE]``; a clean end gets a ``[DONE]`` if `done` wants one
@@ -56,17 +59,17 @@ async def relay_events(content: aiohttp.StreamReader, first: bytes, reply: Reply
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             last = chunk
         try:
-            chunk = await content.readany()
-        except (aiohttp.ClientError, OSError) as e:
+            chunk = await read()
+        except EngineDiedError as e:
             logger.warning("the engine of %s died in mid-stream: %r", model, e)
             message = f"The engine of model {model!r} died while it was answering. Ask again."
             error = stream_error(message, "engine_died", anthropic=reply.anthropic)
-            await reply.end(events.take(_unread(content)) + error)
+            await reply.end(error)
             return
     await reply.end(DONE if done and not _says_done(last) else b"")
 
 
-async def relay_bytes(content: aiohttp.StreamReader, first: bytes, reply: Reply, *, model: str) -> None:
+async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str) -> None:
     """Hand any other answer on.
 
     If the engine dies, the answer is left unfinished: the server then closes the connection, which is the only way to
@@ -76,16 +79,11 @@ async def relay_bytes(content: aiohttp.StreamReader, first: bytes, reply: Reply,
     while chunk:
         await reply.send({"type": "http.response.body", "body": chunk, "more_body": True})
         try:
-            chunk = await content.readany()
-        except (aiohttp.ClientError, OSError) as e:
+            chunk = await read()
+        except EngineDiedError as e:
             logger.warning("the engine of %s died in mid-answer: %r", model, e)
             return
     await reply.end()
-
-
-def _unread(content: aiohttp.StreamReader) -> bytes:
-    """What had arrived before the connection broke: aiohttp raises first, and has no public way to get at it."""
-    return content._read_nowait(-1)
 
 
 def _says_done(last: bytes) -> bool:

@@ -1,123 +1,160 @@
-"""The connections to engines."""
+"""The connections to engines: a pool, and one answer at a time from it."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import asyncio
+import re
+from collections import deque
 from functools import lru_cache
-
-import aiohttp
-from yarl import URL
+from urllib.parse import urlsplit
 
 from xinference.control.routing import Target
 from xinference.gateway.asgi import Header
+from xinference.gateway.connection import EngineConnection, EngineDiedError, EngineUnreachableError
 
 CONNECT_SECONDS = 5.0
 #: Engines close idle connections after 5 s (uvicorn, cpp-httplib); we must be first, or requests meet a closing one.
 KEEPALIVE_SECONDS = 3.0
 #: Answers of a known length up to this are read whole before they are passed on, so that half of one is never seen.
 WHOLE_BYTES = 1024 * 1024
-PASSED_ON = frozenset({b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"retry-after"})
+#: What may not stand in a line of a request's head.
+CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+
+Address = tuple[str, int]
 
 
-class EngineUnreachableError(Exception):
-    """No connection: the request has not reached an engine."""
-
-
-class EngineDiedError(Exception):
-    """The connection broke before the answer began: the engine may have seen the request."""
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """An engine's answer, as far as it has come."""
+    """An engine's answer, as far as it has come. `close` must be called once, whatever happens.
 
-    status: int
-    headers: list[Header]
-    """Those that clients get; names in lower case."""
-    first: bytes
-    """The beginning of the body."""
-    content: aiohttp.StreamReader
-    """The rest of it."""
+    Attributes:
+        first: the beginning of the body.
+    """
+
+    __slots__ = ("_address", "_connection", "_upstream", "first", "headers", "read", "status")
+
+    def __init__(self, upstream: Upstream, address: Address, connection: EngineConnection, first: bytes) -> None:
+        self._upstream = upstream
+        self._address = address
+        self._connection = connection
+        self.first = first
+        self.status = connection.status
+        self.headers = connection.headers
+        self.read = connection.read
+        """The rest of the body, piece by piece; b"" at its end, EngineDiedError if it breaks off."""
+
+    @property
+    def at_end(self) -> bool:
+        """Whether `first` is all there is to read."""
+        return self._connection.at_end
 
     @property
     def is_stream(self) -> bool:
         """Whether it is a stream of server-sent events."""
         return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in self.headers)
 
+    def close(self) -> None:
+        """Give the connection back, or close it if the answer has not been read to its end."""
+        self._upstream.take_back(self._address, self._connection)
+
 
 class Upstream:
-    """One pool of connections for all engines."""
+    """One pool of connections for all engines; used from one event loop."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
-
-    async def start(self) -> None:
-        """Open the pool; done by the first request if nobody has."""
-        self._session = self._session or _new_session()
+        self._idle: dict[Address, deque[EngineConnection]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
-        """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close every idle connection."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for waiting in self._idle.values():
+            for connection in waiting:
+                connection.abort()
+        self._idle.clear()
 
-    @contextlib.asynccontextmanager
-    async def post(
-        self, target: Target, path: str, query: bytes, headers: dict[str, str], body: bytes
-    ) -> AsyncIterator[Answer]:
-        """Send `body` to an engine; its connection is closed if the block is left before the answer's end.
+    async def post(self, target: Target, path: str, query: bytes, headers: tuple[Header, ...], body: bytes) -> Answer:
+        """Send `body` to an engine.
 
         Raises:
             EngineUnreachableError: there is no connection to be had.
             EngineDiedError: it broke before the first byte of the answer's body.
         """
-        session = self._session = self._session or _new_session()
-        response = await _begin(session, target, path, query, headers, body)
+        address, head = _head(target, path, query, headers)
+        connection = self._idle_connection(address) or await _connect(address)
         try:
-            yield await _answer(response)
-        finally:
-            response.close()
+            await connection.begin(head, body)
+            first = await connection.read()
+            if connection.length is not None and connection.length <= WHOLE_BYTES and not connection.at_end:
+                first = await _read_rest(first, connection)
+            return Answer(self, address, connection, first)
+        except BaseException:
+            connection.abort()
+            raise
+
+    def take_back(self, address: Address, connection: EngineConnection) -> None:
+        """Keep a connection for the next request if it is fit for one."""
+        if not connection.reusable or not connection.at_end or not connection.is_open:
+            connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(address, deque()).append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(KEEPALIVE_SECONDS, self._sweep)
+
+    def _idle_connection(self, address: Address) -> EngineConnection | None:
+        """The one that was used last: it is the least likely to be closed just now."""
+        waiting = self._idle.get(address)
+        oldest = asyncio.get_running_loop().time() - KEEPALIVE_SECONDS
+        while waiting:
+            connection = waiting.pop()
+            if connection.is_open and connection.idle_since > oldest:
+                return connection
+            connection.abort()
+        return None
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long; look again while there is anything."""
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - KEEPALIVE_SECONDS
+        for address, waiting in list(self._idle.items()):
+            while waiting and (waiting[0].idle_since <= oldest or not waiting[0].is_open):
+                waiting.popleft().abort()
+            if not waiting:
+                del self._idle[address]
+        self._sweeper = loop.call_later(1.0, self._sweep) if self._idle else None
 
 
-def _new_session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-    )
-
-
-async def _begin(
-    session: aiohttp.ClientSession, target: Target, path: str, query: bytes, headers: dict[str, str], body: bytes
-) -> aiohttp.ClientResponse:
-    url = _url(target.base_url, path, query)
-    headers = {**headers, "Authorization": f"Bearer {target.api_key}"}
+async def _connect(address: Address) -> EngineConnection:
+    loop = asyncio.get_running_loop()
     try:
-        return await session.post(url, data=body, headers=headers, allow_redirects=False)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as e:
-        raise EngineUnreachableError(str(e)) from e
-    except (aiohttp.ClientError, OSError) as e:
-        raise EngineDiedError(repr(e)) from e
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, connection = await loop.create_connection(EngineConnection, *address)
+    except OSError as e:  # TimeoutError is one
+        raise EngineUnreachableError(repr(e)) from e
+    return connection
 
 
-async def _answer(response: aiohttp.ClientResponse) -> Answer:
-    headers = [(lower, value) for name, value in response.raw_headers if (lower := name.lower()) in PASSED_ON]
-    length = response.content_length
-    try:
-        if length is not None and length <= WHOLE_BYTES:
-            first = await response.content.read()
-        else:
-            first = await response.content.readany()
-    except (aiohttp.ClientError, OSError) as e:
-        raise EngineDiedError(repr(e)) from e
-    return Answer(response.status, headers, first, response.content)
+async def _read_rest(first: bytes, connection: EngineConnection) -> bytes:
+    pieces = [first]
+    while piece := await connection.read():
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
-@lru_cache(maxsize=256)
-def _url(base_url: str, path: str, query: bytes) -> URL:
-    text = f"{base_url}{path}?{query.decode('latin-1')}" if query else base_url + path
-    return URL(text, encoded=True)
+@lru_cache(maxsize=1024)
+def _head(target: Target, path: str, query: bytes, headers: tuple[Header, ...]) -> tuple[Address, bytes]:
+    """Where to send a request, and its head without the length."""
+    url = urlsplit(target.base_url)
+    assert url.scheme == "http" and url.hostname is not None
+    given = (url.path + path).encode() + (b"?" + query if query else b"")
+    host = url.netloc.encode()
+    lines = [(b"Host", host), (b"Authorization", b"Bearer " + target.api_key.encode()), *headers]
+    request = [b"POST " + CONTROL.sub(b"", given).replace(b" ", b"%20") + b" HTTP/1.1\r\n"]
+    request += [b"%b: %b\r\n" % (name, CONTROL.sub(b" ", value)) for name, value in lines]
+    return (url.hostname, url.port or 80), b"".join(request)
+
+
+__all__ = ["Answer", "EngineDiedError", "EngineUnreachableError", "Upstream"]
