@@ -24,6 +24,8 @@ ALL_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens"}
 )
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+#: Only Anthropic's paths look at it.
+ANTHROPIC = {"anthropic-version": "2023-06-01"}
 STREAM: dict[str, Any] = CHAT | {"stream": True}
 
 
@@ -126,7 +128,7 @@ async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Serve
         task = asyncio.create_task(server.serve())
         await until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
-        async with aiohttp.ClientSession() as http:
+        async with aiohttp.ClientSession(headers=ANTHROPIC) as http:
             yield Served(f"http://127.0.0.1:{port}", http, gateway)
         server.should_exit = True
         await task
@@ -190,7 +192,7 @@ async def call(
     async def send(message: Message) -> None:
         said.messages.append(message)
 
-    given = {"host": "127.0.0.1:9997", "content-type": "application/json"} | (headers or {})
+    given = {"host": "127.0.0.1:9997", "content-type": "application/json"} | ANTHROPIC | (headers or {})
     scope = {
         "type": "http",
         "method": method,

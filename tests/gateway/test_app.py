@@ -175,7 +175,8 @@ async def test_an_engines_error_takes_openais_form() -> None:
     message = "This model's maximum context length is 4096 tokens, but the prompt has 4097 tokens. Shorten it."
     code, kind = "context_length_exceeded", "invalid_request_error"
     assert status == anthropic_status == 400
-    assert answer == {"error": {"message": message, "type": kind, "param": "messages", "code": code}}
+    assert answer["error"] == {"message": message, "type": kind, "param": "messages", "code": code}
+    assert answer["detail"] == message
     assert anthropic == {"type": "error", "error": {"type": kind, "message": message}}
 
 

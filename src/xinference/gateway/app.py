@@ -7,14 +7,17 @@ import logging
 from xinference.config import LOOPBACK_HOSTS, Settings
 from xinference.control.routing import Router
 from xinference.errors import Problem
-from xinference.gateway import guard
+from xinference.gateway import anthropic, guard
 from xinference.gateway.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.body import ClientLeftError, ClientWatch, check_content_type, read_body
 from xinference.gateway.errors import Refusal, refuse
 from xinference.gateway.forward import Call, Forwarder
 from xinference.gateway.pick import InFlight
+from xinference.gateway.reshape import reshape
 from xinference.gateway.route import DATA_PATHS, DataPath, find
-from xinference.gateway.shapes import check
+from xinference.gateway.shapes import TokenIds, check
+from xinference.gateway.tokens import convert
+from xinference.gateway.translate import translate
 from xinference.gateway.upstream import Upstream
 
 logger = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class Gateway:
             await Reply(send).whole(200, HEALTH, head=method == "HEAD")
         elif path == "/v1/models" and method in READ_METHODS:
             await Reply(send).whole(200, self._router.table.listing, head=method == "HEAD")
+        elif path.startswith(anthropic.MODELS) and method in READ_METHODS:
+            await self._anthropic_models(path, Reply(send, anthropic=True), head=method == "HEAD")
         else:
             await self._management(scope, receive, send)
 
@@ -79,6 +84,12 @@ class Gateway:
             if not reply.started:
                 await refuse(reply, Refusal("internal_error", 500, "The server made a mistake; its log says more."))
 
+    async def _anthropic_models(self, path: str, reply: Reply, *, head: bool) -> None:
+        try:
+            await reply.whole(200, anthropic.models(self._router.table, path), head=head)
+        except Refusal as refusal:
+            await refuse(reply, refusal)
+
     async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply) -> None:
         """Read, check, find the deployment, forward."""
         if scope["method"] != "POST":
@@ -86,11 +97,18 @@ class Gateway:
             raise Refusal("method_not_allowed", 405, cause, headers=((b"allow", b"POST"),))
         headers = dict(scope.get("headers", ()))
         check_content_type(headers)
+        if path.anthropic:
+            anthropic.check_version(headers)
         body = await read_body(receive, headers, self._settings.max_body_bytes)
         request = check(path.decoder, body)
         route = find(self._router.table, request.model, path.upstream)
+        route, body = translate(self._router.table, route, request, body)
         to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
+        call = Call(path, body, scope.get("query_string", b""), to_engine, reshape(route, request))
         async with ClientWatch(receive):
-            await self._forwarder.forward(Call(path, body, scope.get("query_string", b""), to_engine), route, reply)
+            if isinstance(request, TokenIds):
+                await convert(self._forwarder, call, request, route, reply)
+            else:
+                await self._forwarder.forward(call, route, reply)

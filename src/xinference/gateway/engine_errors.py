@@ -27,6 +27,8 @@ NO_ROOM = re.compile(r"max_(?:completion_|output_)?tokens must be at least 1, go
 OVER_BATCH = re.compile(r"input \((\d+) tokens\) is too large to process.*?batch size: (\d+)", re.DOTALL)
 
 
+#: llama.cpp's words for an image or a sound that is given to a model without a projector; it answers 500.
+NO_MEDIA = re.compile(r"(?:image|audio|video) input is not supported")
 #: llama.cpp's words before what a chat template's `raise_exception` says.
 TEMPLATE_REFUSAL = "Jinja Exception: "
 
@@ -58,6 +60,9 @@ def normalise(
     if TEMPLATE_REFUSAL in message:
         said = message.rpartition(TEMPLATE_REFUSAL)[2].strip()
         return Refusal("invalid_messages", 400, f"The model's chat template refuses this: {said}", param=prompt_field)
+    if NO_MEDIA.search(message):
+        cause = f"The model was launched without what it takes to see or hear: {message}."
+        return Refusal("unsupported_content", 400, cause, param=prompt_field)
     code, param = error.get("code"), error.get("param")
     return Refusal(
         code if isinstance(code, str) else None, status, message, param=param if isinstance(param, str) else None
@@ -100,7 +105,8 @@ def _context_message(error: dict[str, Any], message: str, context_length: int | 
         return _too_long(context_length, (given["most"] or "") + (given["vllm"] or given["sglang"]))
     over = OVER_BATCH.search(message)
     if over:
-        return f"This model takes at most {over[2]} tokens an input, but the input has {over[1]} tokens. Shorten it."
+        limit = min(context_length or int(over[2]), int(over[2]))
+        return f"This model takes at most {limit} tokens an input, but the input has {over[1]} tokens. Shorten it."
     return message if TOO_LONG.search(message) else None
 
 

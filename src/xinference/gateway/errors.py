@@ -43,9 +43,10 @@ class Refusal(Problem):
 
 
 def openai_error(status: int, message: str, code: str | None, param: str | None = None) -> bytes:
-    """OpenAI's envelope: ``{"error": {"message", "type", "param", "code"}}``."""
+    """OpenAI's envelope, ``{"error": {"message", "type", "param", "code"}}``; Xinference's clients read ``detail``."""
     kind = "invalid_request_error" if status < 500 else "server_error"
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code or None}})
+    error = {"message": message, "type": kind, "param": param, "code": code or None}
+    return msgspec.json.encode({"error": error, "detail": message})
 
 
 def anthropic_error(status: int, message: str) -> bytes:

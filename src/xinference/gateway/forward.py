@@ -14,8 +14,9 @@ from xinference.gateway.asgi import Header, Reply
 from xinference.gateway.engine_errors import MAX_ERROR_BYTES, normalise
 from xinference.gateway.errors import Refusal
 from xinference.gateway.pick import InFlight
+from xinference.gateway.reshape import Reshape
 from xinference.gateway.route import DataPath
-from xinference.gateway.stream import relay_bytes, relay_events
+from xinference.gateway.stream import fill_deltas, relay_bytes, relay_events
 from xinference.gateway.upstream import Answer, EngineDiedError, EngineUnreachableError, Upstream
 
 #: How long the controller may take to notice that an engine no longer listens.
@@ -34,6 +35,8 @@ class Call:
     query: bytes
     headers: tuple[Header, ...]
     """Those of the client's headers that the engine gets."""
+    reshape: Reshape | None = None
+    """What is done to a whole answer that clients want in another form."""
 
 
 class Forwarder:
@@ -131,13 +134,24 @@ async def _relay(answer: Answer, call: Call, route: Route, reply: Reply) -> None
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
         await reply.start(answer.status, (*headers, *STREAM_HEADERS))
-        await relay_events(answer.read, answer.first, reply, done=call.path.done, model=route.uid)
+        tidy = fill_deltas if call.path.deltas else None
+        await relay_events(answer.read, answer.first, reply, done=call.path.done, model=route.uid, tidy=tidy)
+        return
+    if call.reshape is not None:
+        await reply.whole(answer.status, call.reshape(answer.first + await _rest(answer)))
         return
     await reply.start(answer.status, answer.headers)
     if answer.at_end:
         await reply.end(answer.first)
     else:
         await relay_bytes(answer.read, answer.first, reply, model=route.uid)
+
+
+async def _rest(answer: Answer) -> bytes:
+    pieces = []
+    while piece := await answer.read():
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 async def _engine_refusal(answer: Answer, call: Call, route: Route) -> Refusal:

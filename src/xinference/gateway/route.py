@@ -30,6 +30,8 @@ class DataPath:
     """Errors take Anthropic's form."""
     done: bool = False
     """A stream ends with ``data: [DONE]``."""
+    deltas: bool = False
+    """A stream's chunks have a ``delta``, which clients expect a text in."""
 
 
 def _path(upstream: str, shape: type[shapes.Request], field: str, **options: bool) -> DataPath:
@@ -41,7 +43,7 @@ _COUNT = _path("/v1/messages/count_tokens", shapes.CountTokens, "messages", anth
 
 #: Every POST path of the data path, as clients write it.
 DATA_PATHS: dict[str, DataPath] = {
-    "/v1/chat/completions": _path("/v1/chat/completions", shapes.Chat, "messages", done=True),
+    "/v1/chat/completions": _path("/v1/chat/completions", shapes.Chat, "messages", done=True, deltas=True),
     "/v1/completions": _path("/v1/completions", shapes.Completion, "prompt", done=True),
     "/v1/embeddings": _path("/v1/embeddings", shapes.Embeddings, "input"),
     "/v1/responses": _path("/v1/responses", shapes.Responses, "input"),
@@ -51,6 +53,7 @@ DATA_PATHS: dict[str, DataPath] = {
     "/anthropic/v1/messages/count_tokens": _COUNT,
     "/v1/rerank": _path("/v1/rerank", shapes.Rerank, "documents"),
     "/rerank": _path("/rerank", shapes.Rerank, "documents"),
+    "/v1/convert_ids_to_tokens": _path("/detokenize", shapes.TokenIds, "input"),
     "/tokenize": _path("/tokenize", shapes.Request, "content"),
     "/detokenize": _path("/detokenize", shapes.Request, "tokens"),
     "/apply-template": _path("/apply-template", shapes.Template, "messages"),
@@ -71,11 +74,7 @@ def find(table: RoutingTable, model: str, path: str) -> Route:
         # A deployment that has not started yet may not know its engine's paths.
         if not route.paths and not route.targets:
             return route
-        raise Refusal(
-            "unsupported_path",
-            400,
-            f"The model {model!r} ({_engine(route)}) does not serve {path}; it serves {_listed(route.paths)}.",
-        )
+        raise _wrong_path(table, route, path)
     return route
 
 
@@ -88,6 +87,19 @@ def _unknown(table: RoutingTable, model: str) -> Refusal:
     else:
         hint = "No model is running: start one with `xinference launch`."
     return Refusal("model_not_found", 404, f"There is no model {_short(model)!r}.", hint=hint, param="model")
+
+
+def _wrong_path(table: RoutingTable, route: Route, path: str) -> Refusal:
+    kind = route.description.get("model_type", "LLM")
+    serves = _listed(route.paths)
+    others = [uid for uid, other in table.routes.items() if path in other.paths]
+    return Refusal(
+        "unsupported_path",
+        400,
+        f"The model {route.uid!r} ({kind} on {_engine(route)}) does not serve {path}; it serves {serves}.",
+        hint=f"{path} is served by {_listed(others)}." if others else f"No running model serves {path}.",
+        param="model",
+    )
 
 
 def _engine(route: Route) -> str:

@@ -7,7 +7,7 @@ Anthropic's APIs promise to refuse is refused here. The limits are those of thei
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,10 +27,43 @@ class Opaque(Struct):
     """Any JSON object."""
 
 
+def _check_here(url: str) -> None:
+    # An engine would fetch it, from this machine and with this machine's reach.
+    if not url.startswith("data:"):
+        raise ValueError("media is taken as a data: URI only, addresses are not fetched")
+
+
+class Link(Struct):
+    """Where a piece of media is."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        _check_here(self.url)
+
+
+class MediaSource(Struct):
+    """The same in Anthropic's form."""
+
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.url is not None:
+            _check_here(self.url)
+
+
 class Part(Struct):
     """One piece of a message's content: text, an image, a tool's result."""
 
     type: Name
+    image_url: Link | str | None = None
+    video_url: Link | None = None
+    audio_url: Link | None = None
+    source: MediaSource | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_url, str):
+            _check_here(self.image_url)
 
 
 class ChatMessage(Struct):
@@ -66,6 +99,15 @@ class Generation(Sampling, kw_only=True):
     seed: int | None = None
     response_format: Opaque | None = None
     stream_options: Opaque | None = None
+    # What older clients of Xinference send beyond OpenAI's fields: see `translate`.
+    repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
+    stop_token_ids: list[int] | None = None
+    lora_name: str | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: Annotated[list[str], Meta(min_length=1)] | None = None
+    guided_grammar: str | None = None
+    guided_json_object: bool | None = None
 
 
 class Chat(Generation, kw_only=True):
@@ -74,6 +116,9 @@ class Chat(Generation, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: UpTo20 | None = None
     tools: list[Opaque] | None = None
+    tool_choice: str | Opaque | None = None
+    enable_thinking: bool | None = None
+    chat_template_kwargs: Opaque | str | None = None
 
 
 class Completion(Generation, kw_only=True):
@@ -81,8 +126,14 @@ class Completion(Generation, kw_only=True):
     logprobs: UpTo20 | None = None
 
 
+class Item(Struct):
+    """One item of a response's input: a message, a call or its result."""
+
+    content: str | list[Part] | None = None
+
+
 class Responses(Sampling, kw_only=True):
-    input: str | Annotated[list[Opaque], Meta(min_length=1)]
+    input: str | Annotated[list[Item], Meta(min_length=1)]
     max_output_tokens: Positive | None = None
     tools: list[Opaque] | None = None
 
@@ -98,14 +149,28 @@ class AnthropicMessages(Sampling, kw_only=True):
     tools: list[Opaque] | None = None
 
 
+class Document(Struct):
+    """A text in an object; what else it has is for models that see."""
+
+    text: str | None = None
+
+
 class Embeddings(Request, kw_only=True):
-    input: str | Annotated[list[str | int | list[int] | Opaque], Meta(min_length=1)]
+    input: str | Annotated[list[str | int | list[int] | Document], Meta(min_length=1)]
+    dimensions: Positive | None = None
+    encoding_format: Literal["float", "base64"] | None = None
 
 
 class Rerank(Request, kw_only=True):
-    query: str | Opaque
-    documents: Annotated[list[str | Opaque], Meta(min_length=1)]
+    query: str | Document
+    documents: Annotated[list[str | Document], Meta(min_length=1)]
     top_n: Positive | None = None
+    return_documents: bool | None = None
+    return_len: bool | None = None
+
+
+class TokenIds(Request, kw_only=True):
+    input: Annotated[list[int | list[int]], Meta(min_length=1, max_length=4096)]
 
 
 class Template(Request, kw_only=True):

@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 Read = Callable[[], Awaitable[bytes]]
 
 DONE = b"data: [DONE]\n\n"
+FILLED_END = b'"delta":{"content":""}'
+BARE_BEGIN = b'"delta":{"role":"assistant","content":null}'
+FILLED_BEGIN = b'"delta":{"role":"assistant","content":""}'
 #: Ends of a blank line, which ends an event; the second also ends ``\r\n\r\n``.
 EVENT_ENDS = (b"\n\n", b"\n\r\n")
 LONGEST_END = 3
@@ -44,7 +47,23 @@ class Events:
         return whole
 
 
-async def relay_events(read: Read, first: bytes, reply: Reply, *, done: bool, model: str) -> None:
+def fill_deltas(chunk: bytes) -> bytes:
+    """Put an empty text where llama.cpp leaves a chat's delta without one, at its beginning and end.
+
+    Clients of Xinference add up ``delta["content"]``. No text can hold what is replaced: its quotes would be escaped.
+    """
+    return chunk.replace(b'"delta":{}', FILLED_END).replace(BARE_BEGIN, FILLED_BEGIN)
+
+
+async def relay_events(
+    read: Read,
+    first: bytes,
+    reply: Reply,
+    *,
+    done: bool,
+    model: str,
+    tidy: Callable[[bytes], bytes] | None = None,
+) -> None:
     """Hand a stream of events on, from `first` to its end.
 
     An engine that dies leaves one error event and no ``[DONE]``; a clean end gets a ``[DONE]`` if `done` wants one
@@ -56,6 +75,8 @@ async def relay_events(read: Read, first: bytes, reply: Reply, *, done: bool, mo
         if events or not chunk.endswith(EVENT_ENDS):
             chunk = events.take(chunk)
         if chunk:
+            if tidy is not None:
+                chunk = tidy(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             last = chunk
         try:

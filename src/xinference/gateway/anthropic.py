@@ -1,0 +1,55 @@
+"""What Anthropic's clients expect beside messages: the version's header, and the list of models in their form."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from xinference.control.routing import Route, RoutingTable
+from xinference.gateway.errors import Refusal
+
+MODELS = "/anthropic/v1/models"
+VERSION = b"2023-06-01"
+
+
+def check_version(headers: dict[bytes, bytes]) -> None:
+    """Anthropic's API is asked for by version.
+
+    Raises:
+        Refusal: 400, naming the header or the version that there is.
+    """
+    given = headers.get(b"anthropic-version")
+    if given is None:
+        raise Refusal("invalid_request", 400, f"The header anthropic-version is required: {VERSION.decode()}.")
+    if given != VERSION:
+        shown = given[:40].decode("latin-1")
+        raise Refusal("invalid_request", 400, f"anthropic-version {shown!r} is not known; there is {VERSION.decode()}.")
+
+
+def models(table: RoutingTable, path: str) -> bytes:
+    """``/anthropic/v1/models``, or one of them below it.
+
+    Raises:
+        Refusal: 404.
+    """
+    found = {uid: route for uid, route in table.routes.items() if "/v1/messages" in route.paths}
+    if path == MODELS:
+        data = [_model(route) for route in found.values()]
+        first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+        return msgspec.json.encode({"data": data, "has_more": False, "first_id": first, "last_id": last})
+    uid = path.removeprefix(MODELS + "/")
+    if uid not in found:
+        raise Refusal("model_not_found", 404, f"There is no model {uid[:200]!r} that answers messages.")
+    return msgspec.json.encode(_model(found[uid]))
+
+
+def _model(route: Route) -> dict[str, Any]:
+    created = route.description.get("created") or route.description.get("instance_created_ts") or 0
+    return {
+        "type": "model",
+        "id": route.uid,
+        "display_name": route.description.get("model_name", route.uid),
+        "created_at": datetime.fromtimestamp(float(created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

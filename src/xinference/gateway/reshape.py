@@ -1,0 +1,69 @@
+"""Whole answers of engines in the form that Xinference's clients read, where the two differ."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from xinference.control.routing import Route
+from xinference.gateway.errors import Refusal
+from xinference.gateway.shapes import Embeddings, Request, Rerank
+from xinference.gateway.translate import text_of
+
+Reshape = Callable[[bytes], bytes]
+FLOAT_BYTES = 4
+
+
+def reshape(route: Route, request: Request) -> Reshape | None:
+    """What is done to the answer's body; None: nothing, and it goes on as it comes."""
+    if isinstance(request, Rerank):
+        return lambda body: rerank_answer(body, route.uid, request)
+    if isinstance(request, Embeddings) and request.dimensions and route.description.get("model_engine") == "llama.cpp":
+        wanted = request.dimensions
+        return lambda body: _checked_dimensions(body, wanted, route.uid)
+    return None
+
+
+def rerank_answer(body: bytes, uid: str, request: Rerank) -> bytes:
+    """Cohere's form, which Xinference has: ``id``, ``results`` and ``meta``; the engine's ``usage`` stays beside it."""
+    answer: dict[str, Any] = msgspec.json.decode(body)
+    tokens = (answer.get("usage") or {}).get("total_tokens", 0)
+    results = sorted(answer.get("results") or [], key=lambda result: -result["relevance_score"])
+    return msgspec.json.encode(
+        {
+            "id": answer.get("id") or f"rerank-{uuid.uuid4().hex}",
+            "object": "list",
+            "model": uid,
+            "results": [_result(result, request) for result in results],
+            "meta": {
+                "api_version": None,
+                "billed_units": None,
+                "tokens": {"input_tokens": tokens, "output_tokens": 0} if request.return_len else None,
+                "warnings": None,
+            },
+            "usage": answer.get("usage"),
+        }
+    )
+
+
+def _result(result: dict[str, Any], request: Rerank) -> dict[str, Any]:
+    index: int = result["index"]
+    kept = {"index": index, "relevance_score": result["relevance_score"]}
+    if request.return_documents:
+        kept["document"] = {"text": text_of(request.documents[index], f"documents[{index}]")}
+    return kept
+
+
+def _checked_dimensions(body: bytes, wanted: int, uid: str) -> bytes:
+    """llama.cpp gives a model's own vectors, whatever length is asked for."""
+    data = msgspec.json.decode(body)["data"]
+    vector = data[0]["embedding"] if data else []
+    has = len(base64.b64decode(vector)) // FLOAT_BYTES if isinstance(vector, str) else len(vector)
+    if has == wanted:
+        return body
+    cause = f"The model {uid!r} gives vectors of {has} numbers on llama.cpp, not {wanted}."
+    raise Refusal("unsupported_dimensions", 400, cause, hint="Leave dimensions out.", param="dimensions")
