@@ -7,7 +7,8 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from xinference import __version__
-from xinference.api import cache, catalog, cluster, errors, models, registrations, replicas
+from xinference.api import cache, catalog, cluster, errors, launching, models, registrations, replicas
+from xinference.api.strict import Clean
 from xinference.config import Settings
 from xinference.control.controller import Controller
 
@@ -19,6 +20,7 @@ def make_app(controller: Controller, settings: Settings, stop: Callable[[], None
     app.state.settings = settings
     app.state.stop = stop
     errors.install(app)
-    for part in (models, replicas, catalog, registrations, cache, cluster):
+    app.add_middleware(Clean)
+    for part in (launching, catalog, models, replicas, registrations, cache, cluster):
         app.include_router(part.router)
     return app

@@ -7,16 +7,17 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from xinference.api.errors import ERROR_RESPONSES
-from xinference.api.launch_body import whole_size
-from xinference.api.models import controller_of, event_stream
-from xinference.catalog.match import match
+from xinference.api import answers
+from xinference.api.errors import ERROR_RESPONSES, problems
+from xinference.api.launch_body import Name, Text, whole_size
+from xinference.api.models import EVENT_STREAM, address_of, controller_of, event_stream, family_of
+from xinference.api.strict import StrictRoute
 from xinference.catalog.models import LaunchRequest
 from xinference.control import cache
 
-router = APIRouter(prefix="/v1/cache/models", responses=ERROR_RESPONSES)
+router = APIRouter(prefix="/v1/cache/models", tags=["cache"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
 
 class DownloadBody(BaseModel):
@@ -24,13 +25,13 @@ class DownloadBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    model_name: str = Field(min_length=1)
-    model_type: str = "LLM"
-    model_engine: str | None = None
-    model_size_in_billions: int | float | str | None = None
-    model_format: str | None = None
-    quantization: str | None = None
-    download_hub: str | None = None
+    model_name: Name
+    model_type: Text = "LLM"
+    model_engine: Text | None = None
+    model_size_in_billions: int | float | Text | None = None
+    model_format: Text | None = None
+    quantization: Text | None = None
+    download_hub: Text | None = None
 
     def request(self) -> LaunchRequest:
         """The same for the controller."""
@@ -38,7 +39,7 @@ class DownloadBody(BaseModel):
         return LaunchRequest(**fields | {"model_size_in_billions": whole_size(self.model_size_in_billions)})
 
 
-@router.get("")
+@router.get("", response_model=answers.CachedList, responses=problems(404))
 async def cached(
     request: Request, model_name: str | None = None, worker_ip: str | None = None
 ) -> dict[str, list[dict[str, Any]]]:
@@ -46,11 +47,12 @@ async def cached(
     controller = controller_of(request)
     families = list(controller.families.values())
     if model_name:
-        families = [match(controller.families, LaunchRequest(model_name=model_name)).family]
-    return {"list": await asyncio.to_thread(lambda: [each.to_dict() for each in controller.cached(families)])}
+        families = [family_of(request, model_name)]
+    found = await asyncio.to_thread(controller.cached, families)
+    return {"list": [each.to_dict() | {"actor_ip_address": address_of(request)} for each in found]}
 
 
-@router.get("/files")
+@router.get("/files", response_model=answers.CachedFiles, responses=problems(404))
 async def files(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """What a removal would delete, and which other versions use the same files."""
     found = await asyncio.to_thread(controller_of(request).cached)
@@ -65,19 +67,23 @@ async def files(request: Request, model_version: str, worker_ip: str | None = No
     }
 
 
-@router.delete("")
+@router.delete("", response_model=answers.Removed, responses=problems(404, 409))
 async def remove(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """Delete a version's files, unless something uses them."""
     return {"result": True, "freed_bytes": await controller_of(request).remove_cached(model_version)}
 
 
-@router.post("")
+@router.post("", response_model=answers.ModelVersionAnswer, responses=problems(404, 409, 413, 502, 503, 504))
 async def download(request: Request, body: DownloadBody) -> dict[str, str]:
     """Fetch a version without launching it; answers at once, its events tell the rest."""
     return {"model_version": await controller_of(request).download(body.request())}
 
 
-@router.get("/{model_version}/events", response_model=None)
+@router.get(
+    "/{model_version}/events",
+    response_model=list[answers.Event],
+    responses={200: EVENT_STREAM, **problems(404)},
+)
 async def events(
     request: Request, model_version: str, follow: bool = False
 ) -> list[dict[str, Any]] | StreamingResponse:
@@ -86,7 +92,7 @@ async def events(
     return event_stream(downloads.follow(model_version)) if follow else downloads.kept(model_version)
 
 
-@router.delete("/{model_version}/download")
+@router.delete("/{model_version}/download", response_model=None, responses=problems(404))
 async def cancel(request: Request, model_version: str) -> None:
     """Stop a download; what came is kept, and the next one goes on from there."""
     await controller_of(request).downloads.cancel(model_version)

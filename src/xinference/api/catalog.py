@@ -1,53 +1,140 @@
-"""Which engine runs what, and why not."""
+"""What can be launched: which engine runs what and why not, versions, families, prompts."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from xinference.api.errors import ERROR_RESPONSES
-from xinference.api.models import controller_of
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelSpec, ModelVersion
+from xinference.api import answers
+from xinference.api.errors import ERROR_RESPONSES, problems
+from xinference.api.models import controller_of, family_of
+from xinference.api.strict import StrictRoute
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
+from xinference.control.cache import versions_of
 from xinference.engines.base import Engine
 from xinference.hardware.devices import Host, read_host
 from xinference.planning.plan import supports
 
-router = APIRouter(responses=ERROR_RESPONSES)
+Json = dict[str, Any]
+router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
 
-@router.get("/v1/engines/{model_name}")
+@router.get(
+    "/v1/engines/{model_name}",
+    response_model=answers.Engines | list[answers.EngineRow],
+    responses=problems(404),
+)
 async def engines(
-    request: Request, model_name: str, detailed: bool = False
-) -> dict[str, list[dict[str, Any]] | str] | list[dict[str, Any]]:
-    """Each engine with what it can run of this model here, or why it can't; `detailed`: a row a version and engine."""
-    controller = controller_of(request)
-    family = match(controller.families, LaunchRequest(model_name=model_name)).family
+    request: Request, model_name: str, detailed: bool = False, enable_virtual_env: bool | None = None
+) -> Json | list[Json]:
+    """Each engine with what it can run of this model here, or why it can't; `detailed`: a row a version and engine.
+
+    `enable_virtual_env` changes nothing: every engine runs in an environment of its own.
+    """
+    return await _engines(request, family_of(request, model_name), detailed=detailed)
+
+
+@router.get(
+    "/v1/engines/{model_type}/{model_name}",
+    response_model=answers.Engines | list[answers.EngineRow],
+    responses=problems(404),
+)
+async def engines_of_type(
+    request: Request,
+    model_type: str,
+    model_name: str,
+    detailed: bool = False,
+    enable_virtual_env: bool | None = None,
+) -> Json | list[Json]:
+    """The same for a model of one type."""
+    return await _engines(request, family_of(request, model_name, model_type), detailed=detailed)
+
+
+async def _engines(request: Request, family: ModelFamily, *, detailed: bool) -> Json | list[Json]:
+    every = controller_of(request).engines
     host = await asyncio.to_thread(read_host)
     if detailed:
-        every = controller.engines.values()
-        return [row for spec in family.model_specs for engine in every for row in _rows(engine, family, spec, host)]
-    answer: dict[str, list[dict[str, Any]] | str] = {}
-    for name, engine in controller.engines.items():
-        entries = [
-            {
-                "model_name": family.model_name,
-                "model_format": spec.model_format,
-                "model_size_in_billions": spec.model_size_in_billions,
-                "quantizations": [q for q in spec.quantizations if engine.table.supports(spec, q)],
-            }
-            for spec in family.model_specs
-            if family.model_type in engine.table.model_types
-            and engine.table.supports(spec)
-            and engine.available(spec, host)
-        ]
-        answer[name] = entries or _why_not(engine, family, host)
-    return answer
+        specs = family.model_specs
+        return [row for spec in specs for engine in every.values() for row in _rows(engine, family, spec, host)]
+    return {name: _entries(engine, family, host) or _why_not(engine, family, host) for name, engine in every.items()}
 
 
-def _rows(engine: Engine, family: ModelFamily, spec: ModelSpec, host: Host) -> list[dict[str, Any]]:
+def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
+    """What an engine runs here of a family, spec by spec."""
+    return [
+        {
+            "model_name": family.model_name,
+            "model_format": spec.model_format,
+            "model_size_in_billions": spec.model_size_in_billions,
+            "quantizations": [q for q in spec.quantizations if engine.table.supports(spec, q)],
+        }
+        for spec in family.model_specs
+        if family.model_type in engine.table.model_types
+        and engine.table.supports(spec)
+        and engine.available(spec, host)
+    ]
+
+
+@router.get(
+    "/v1/models/{model_type}/{model_name}/versions", response_model=list[answers.Version], responses=problems(404)
+)
+async def versions(request: Request, model_type: str, model_name: str) -> list[Json]:
+    """Every version of a model, and where its weights are if they are here."""
+    family = family_of(request, model_name, model_type)
+    found = await asyncio.to_thread(controller_of(request).cached, [family])
+    whole = {entry.version.version_id: str(entry.path) for entry in found if entry.complete}
+    return [
+        {
+            "model_version": version.version_id,
+            "model_file_location": whole.get(version.version_id),
+            "cache_status": version.version_id in whole,
+            "quantization": version.quantization,
+            "model_format": version.spec.model_format,
+            "model_size_in_billions": version.spec.model_size_in_billions,
+        }
+        for version in versions_of([family])
+    ]
+
+
+@router.get("/v1/models/prompts", response_model=dict[str, answers.PromptStyle])
+async def prompts(request: Request) -> dict[str, Json]:
+    """How the prompts of each family are made whose template is not its weight file's own."""
+    return {
+        family.model_name: {
+            "chat_template": family.chat_template,
+            "stop": list(family.stop),
+            "stop_token_ids": list(family.stop_token_ids),
+        }
+        for family in controller_of(request).families.values()
+        if family.chat_template is not None
+    }
+
+
+@router.get("/v1/models/families", response_model=answers.Abilities)
+async def families(request: Request) -> dict[str, list[str]]:
+    """The names of the language models by what they can do."""
+    return {
+        ability: _with(controller_of(request).families.values(), ability) for ability in ("chat", "generate", "tools")
+    }
+
+
+@router.get("/v1/models/vllm-supported", response_model=answers.VllmModels)
+async def vllm_models(request: Request) -> dict[str, list[str]]:
+    """The names of the language models of which vLLM takes a version, here or elsewhere."""
+    controller = controller_of(request)
+    table = controller.engines["vLLM"].table
+    taken = [f for f in controller.families.values() if any(table.supports(spec) for spec in f.model_specs)]
+    return {ability: _with(taken, ability) for ability in ("chat", "generate")}
+
+
+def _with(families: Iterable[ModelFamily], ability: str) -> list[str]:
+    return [f.model_name for f in families if f.model_type == "LLM" and ability in f.model_ability]
+
+
+def _rows(engine: Engine, family: ModelFamily, spec: ModelSpec, host: Host) -> list[Json]:
     """Yes, or the reason, for each quantization of a spec."""
     return [
         {

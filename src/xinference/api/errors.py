@@ -20,11 +20,32 @@ class ProblemBody(BaseModel):
     problem: dict[str, Any]
 
 
-#: The error answers that every route may give, for the OpenAPI document.
-ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ProblemBody, "description": "What was asked can't be done, and why"},
-    "5XX": {"model": ProblemBody, "description": "What failed, and why"},
+Responses = dict[int | str, dict[str, Any]]
+_MEANINGS = {
+    400: "What was asked can't be done as it is, and why",
+    401: "A key is needed, or this one is not known",
+    403: "The key may not do this, or the request comes from another site",
+    404: "There is no such thing; the near ones are named",
+    405: "The path takes another method",
+    409: "It can't be done now, and what stands in the way",
+    413: "The body is too large",
+    415: "The body is not JSON by its content type",
+    429: "The key's or the model's limit is reached",
+    499: "It was cancelled meanwhile",
+    500: "A defect, or something that this machine refused; the server's log says more",
+    502: "A hub or an engine gave an answer that is of no use",
+    503: "An engine or a hub is not there, or not yet",
+    504: "A hub did not answer in time",
 }
+
+
+def problems(*statuses: int) -> Responses:
+    """The error answers that a route may give, for the OpenAPI document."""
+    return {status: {"model": ProblemBody, "description": _MEANINGS[status]} for status in sorted(statuses)}
+
+
+#: What every route may answer: its input is wrong, its key is, or we are.
+ERROR_RESPONSES: Responses = problems(400, 401, 403, 500)
 
 
 def problem_response(problem: Problem) -> JSONResponse:

@@ -12,14 +12,25 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from xinference.api.errors import ERROR_RESPONSES
+from xinference.api import answers
+from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import LaunchBody
+from xinference.api.strict import StrictRoute
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest, ModelFamily
+from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.errors import Problem
 
-router = APIRouter(responses=ERROR_RESPONSES)
+router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 MAX_LOG_LINES = 10_000
 LOG_POLL_SECONDS = 0.5
+#: What a route answers that follows events if it is asked to.
+EVENT_STREAM: dict[str, Any] = {
+    "description": "A list; with `follow` server-sent events until the last one",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 
 
 def controller_of(request: Request) -> Controller:
@@ -33,23 +44,54 @@ def address_of(request: Request) -> str:
     return f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 
 
-@router.post("/v1/models")
+def family_of(request: Request, model_name: str, model_type: str | None = None) -> ModelFamily:
+    """A family by its name, whatever the case; with `model_type` only one of that type.
+
+    Raises:
+        Problem: 404, with the near ones; 400, there is no such type.
+    """
+    known = controller_of(request).families
+    if model_type is not None:
+        wanted = model_type_of(model_type)
+        known = {name: family for name, family in known.items() if family.model_type == wanted}
+    try:
+        return match(known, LaunchRequest(model_name=model_name)).family
+    except Problem as problem:
+        raise Problem(problem.code, 404, problem.cause, hint=problem.hint) from None
+
+
+@router.post(
+    "/v1/models",
+    response_model=answers.ModelUid | answers.LaunchPlanAnswer,
+    responses=problems(404, 409, 413, 499, 502, 503, 504),
+)
 async def launch(request: Request, body: LaunchBody, wait_ready: bool = True, dry_run: bool = False) -> dict[str, Any]:
     """Launch a model; with `dry_run` answer the plan instead, with `wait_ready` answer when it can be asked."""
-    controller = controller_of(request)
     if dry_run:
-        return (await controller.plan(body.request())).to_dict()
+        return (await controller_of(request).plan(body.request())).to_dict()
+    return await launch_and_wait(controller_of(request), body, wait_ready=wait_ready)
+
+
+async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_ready: bool) -> dict[str, Any]:
+    """Begin a launch, with `wait_ready` see it through.
+
+    Raises:
+        Problem: what can't be launched; with `wait_ready` also what failed later, and 499 if it was cancelled.
+    """
     uid = await controller.launch(body.request(), remarks=body.remarks())
-    if wait_ready:
-        async for _ in controller.follow(uid):
-            pass
-        problem = controller.deployment(uid).problem
-        if problem is not None:
-            raise problem
+    if not wait_ready:
+        return {"model_uid": uid}
+    deployment, last = controller.deployment(uid), ""
+    async for event in controller.follow(uid):
+        last = event["event_type"]
+    if deployment.problem is not None:
+        raise deployment.problem
+    if last == "TERMINATED":
+        raise Problem("launch_cancelled", 499, f"The launch of {uid} was cancelled.", hint="Launch it again.")
     return {"model_uid": uid}
 
 
-@router.get("/v1/models/instances")
+@router.get("/v1/models/instances", response_model=list[answers.Instance], response_model_exclude_unset=True)
 async def instances(
     request: Request, model_name: str | None = None, model_uid: str | None = None
 ) -> list[dict[str, Any]]:
@@ -58,19 +100,32 @@ async def instances(
     return [i for i in found if model_name in (None, i.get("model_name")) and model_uid in (None, i["model_uid"])]
 
 
-@router.get("/v1/models/{model_uid}")
+@router.get(
+    "/v1/models/{model_uid}",
+    response_model=answers.Description,
+    response_model_exclude_unset=True,
+    responses=problems(404, 503),
+)
 async def describe(request: Request, model_uid: str) -> dict[str, Any]:
-    """One deployment."""
-    return controller_of(request).deployment(model_uid).description
+    """One deployment; 503 while it is launched, `/progress` says how far it is."""
+    deployment = controller_of(request).deployment(model_uid)
+    if deployment.launching:
+        stage = deployment.progress["stage"]
+        raise Problem("model_loading", 503, f"Model is loading, please retry later: {model_uid} is {stage}.")
+    return deployment.description
 
 
-@router.delete("/v1/models/{model_uid}")
+@router.delete("/v1/models/{model_uid}", response_model=None, responses=problems(404))
 async def terminate(request: Request, model_uid: str) -> None:
     """End a deployment, also one that is still loading; it is gone when this answers."""
     await controller_of(request).terminate(model_uid)
 
 
-@router.get("/v1/models/{model_uid}/events", response_model=None)
+@router.get(
+    "/v1/models/{model_uid}/events",
+    response_model=list[answers.Event],
+    responses={200: EVENT_STREAM, **problems(404)},
+)
 async def events(request: Request, model_uid: str, follow: bool = False) -> list[dict[str, Any]] | StreamingResponse:
     """What happened to a deployment; with `follow` as server-sent events until it is ready or has failed."""
     controller = controller_of(request)
@@ -89,7 +144,12 @@ def event_stream(stream: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
-@router.get("/v1/models/{model_uid}/logs", response_model=None)
+@router.get(
+    "/v1/models/{model_uid}/logs",
+    response_class=PlainTextResponse,
+    response_model=None,
+    responses=problems(404),
+)
 async def logs(
     request: Request,
     model_uid: str,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from xinference.api.errors import ERROR_RESPONSES
 from xinference.api.models import controller_of
+from xinference.api.strict import StrictRoute
 from xinference.catalog.match import near, same_size
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
@@ -20,7 +21,9 @@ from xinference.control.controller import Controller
 from xinference.control.registrations import BrokenRegistration
 from xinference.errors import bad_request
 
-router = APIRouter(prefix="/v1/model_registrations", responses=ERROR_RESPONSES)
+router = APIRouter(
+    prefix="/v1/model_registrations", tags=["registrations"], route_class=StrictRoute, responses=ERROR_RESPONSES
+)
 Json = dict[str, Any]
 
 

@@ -7,14 +7,18 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from xinference.api.errors import ERROR_RESPONSES
+from xinference.api import answers
+from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Count, ReplicaConfig, Text
 from xinference.api.models import address_of, controller_of
+from xinference.api.strict import StrictRoute
 from xinference.control.deployment import Deployment
 from xinference.errors import bad_request
 from xinference.planning.plan import MAX_REPLICAS
 
-router = APIRouter(prefix="/v1/models/{model_uid}/replicas", tags=["replicas"], responses=ERROR_RESPONSES)
+router = APIRouter(
+    prefix="/v1/models/{model_uid}/replicas", tags=["replicas"], route_class=StrictRoute, responses=ERROR_RESPONSES
+)
 
 
 class ReplicaBody(BaseModel):
@@ -35,50 +39,18 @@ class ReplicaBody(BaseModel):
         return given if isinstance(given, list) else [given] * self.replica
 
 
-class Replica(BaseModel):
-    """One replica."""
-
-    replica_id: int
-    replica_model_uid: str
-    replica_uid: str | None = Field(description="The name of its process, another after each restart")
-    worker_address: str
-    model_address: str | None
-    accelerators: list[str]
-    gpu_idx: list[int]
-    status: str = Field(description="CREATING, LOADING, READY, RECOVERING, TERMINATING, TERMINATED or ERROR")
-    created_ts: int
-    error_message: str | None
-
-
-class AddedReplica(BaseModel):
-    """One replica that was added."""
-
-    replica_id: int
-    replica_model_uid: str
-    worker_address: str
-
-
-class AddedReplicas(BaseModel):
-    """Several replicas that were added."""
-
-    replica: int
-    replicas: list[AddedReplica]
-
-
-class Remaining(BaseModel):
-    """How many are left."""
-
-    remaining_replicas: int
-
-
-@router.get("", response_model=list[Replica])
+@router.get("", response_model=list[answers.ReplicaAnswer], responses=problems(404))
 async def replicas(request: Request, model_uid: str) -> list[dict[str, Any]]:
     """Every replica that there should be, also those that load or have failed."""
     found = controller_of(request).deployment(model_uid).replicas
     return [replica | {"worker_address": address_of(request)} for replica in found]
 
 
-@router.post("", response_model=AddedReplica | AddedReplicas)
+@router.post(
+    "",
+    response_model=answers.AddedReplica | answers.AddedReplicas,
+    responses=problems(404, 409, 413, 503),
+)
 async def add(
     request: Request, model_uid: str, body: ReplicaBody | None = None, wait_ready: bool = True
 ) -> dict[str, Any]:
@@ -98,7 +70,7 @@ async def add(
     return added[0] if len(added) == 1 else {"replica": len(added), "replicas": added}
 
 
-@router.delete("/{replica_id}", response_model=Remaining)
+@router.delete("/{replica_id}", response_model=answers.Remaining, responses=problems(404, 409))
 async def remove(request: Request, model_uid: str, replica_id: int) -> dict[str, int]:
     """End one replica; the model keeps at least one."""
     return {"remaining_replicas": await controller_of(request).running(model_uid).remove_replica(replica_id)}

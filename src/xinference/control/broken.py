@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xinference.control.progress import progress
 from xinference.control.routing import Route
 from xinference.errors import Problem
 
@@ -18,6 +19,7 @@ class BrokenDeployment:
     problem: Problem
     created: float
     ready: bool = False
+    launching: bool = False
     log_paths: tuple[Path, ...] = ()
     replicas: tuple[dict[str, Any], ...] = ()
 
@@ -27,7 +29,11 @@ class BrokenDeployment:
 
     @property
     def instance(self) -> dict[str, Any]:
-        return {**self.description, "problem": self.problem.to_dict(), "replicas": list(self.replicas)}
+        return {**self.description, "problem": self.problem.to_dict(), "replicas": [], "replica_statuses": []}
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        return progress("failed", self.problem.stage or "pending", None, (), self.created)
 
     @property
     def route(self) -> Route:

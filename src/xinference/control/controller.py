@@ -20,7 +20,7 @@ from xinference.catalog.match import match, near
 from xinference.catalog.models import LaunchRequest, ModelFamily
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.control import cache, names, weights
+from xinference.control import cache, names, progress, weights
 from xinference.control.broken import BrokenDeployment
 from xinference.control.deployment import Deployment, Ending
 from xinference.control.describe import listing_entry
@@ -185,6 +185,24 @@ class Controller:
             del self._deployments[uid]
         self._store.remove_deployment(uid)
         self._publish()
+
+    async def cancel(self, uid: str) -> None:
+        """End a launch that is on its way; whoever waits for it is told.
+
+        Raises:
+            Problem: 404, or 409 ``not_launching``: it answers already, or has failed.
+        """
+        deployment = self.deployment(uid)
+        if not deployment.launching:
+            state = "failed" if deployment.problem else "ready"
+            hint = f"`xinference terminate --model-uid {uid}` ends it."
+            raise Problem("not_launching", 409, f"{uid} is not being launched: it is {state}.", hint=hint)
+        await self.terminate(uid)
+
+    def progress(self, uid: str) -> dict[str, Any]:
+        """How far a launch is; of an unknown uid, nothing."""
+        found = self._deployments.get(uid)
+        return progress.unknown() if found is None else found.progress
 
     def deployment(self, uid: str) -> Deployment | BrokenDeployment:
         """One deployment by its uid.

@@ -17,6 +17,7 @@ import msgspec
 from xinference.control import scaling, weights
 from xinference.control.describe import describe, replica_entry
 from xinference.control.measure import Used, measure, measurement
+from xinference.control.progress import progress
 from xinference.control.routing import Route, Target
 from xinference.control.stages import Stages, Surroundings
 from xinference.engines.base import Placement
@@ -63,6 +64,10 @@ class Deployment:
     # -- seen by others -------------------------------------------------------------------------------------
 
     @property
+    def uid(self) -> str:
+        return self.plan.uid
+
+    @property
     def ready(self) -> bool:
         return any(r.snapshot.state is ReplicaState.READY for r in self._replicas.values())
 
@@ -83,9 +88,23 @@ class Deployment:
         return {
             **self.description,
             "model_version": self.plan.version.version_id,
+            "n_worker": 1,
             "problem": self.problem.to_dict() if self.problem else None,
             "replicas": self.replicas,
+            "replica_statuses": self.replicas,
         }
+
+    @property
+    def launching(self) -> bool:
+        """Whether it is on its way to its first answer."""
+        return self.problem is None and not self._was_ready and self._ending is None
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """How far its launch is: see `progress.progress`."""
+        stage = "ready" if self.ready else self.stage
+        failed = (self.problem.stage or "start") if self.problem else None
+        return progress(stage, failed, self._around.events.moving(self.plan.uid), self.replicas, time.time())
 
     @property
     def replicas(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
+from xinference.control.progress import Moving
 from xinference.errors import Problem
 from xinference.store.database import Store
 
@@ -22,6 +23,7 @@ class Events:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._followers: dict[str, set[asyncio.Queue[dict[str, Any]]]] = defaultdict(set)
+        self._moving: dict[str, Moving] = {}
 
     def add(
         self,
@@ -34,12 +36,15 @@ class Events:
         model: dict[str, Any] | None = None,
     ) -> None:
         """Store an event and hand it to the followers."""
+        if event_type in ("READY", "TERMINATED"):
+            self._moving.pop(uid, None)
         event = self._store.add_event(uid, event_type, stage, content)
         event |= {"progress": None, "problem": problem.to_dict() if problem else None, "model": model}
         self._hand_out(uid, event)
 
     def progress(self, uid: str, stage: str, file: str, done: int, total: int | None) -> None:
-        """Tell the followers how far a stage is, in bytes; not stored."""
+        """Tell the followers how far a stage is, in bytes; only the newest is kept, and not stored."""
+        self._moving[uid] = Moving(stage, file, done, total, time.time())
         if not self._followers.get(uid):
             return
         self._hand_out(
@@ -56,8 +61,13 @@ class Events:
             },
         )
 
+    def moving(self, uid: str) -> Moving | None:
+        """The newest progress of what has not ended well yet."""
+        return self._moving.get(uid)
+
     def clear(self, uid: str) -> None:
         """Forget what was stored under a uid, before it is used again."""
+        self._moving.pop(uid, None)
         self._store.remove_events(uid)
 
     def kept(self, uid: str) -> list[dict[str, Any]]:

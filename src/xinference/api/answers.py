@@ -1,0 +1,317 @@
+"""What the management routes answer, for the OpenAPI document. Further fields may come with later versions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+Status = Literal["CREATING", "LOADING", "READY", "RECOVERING", "UPDATING", "TERMINATING", "TERMINATED", "ERROR"]
+
+
+class Answer(BaseModel):
+    """One JSON object."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+
+class ModelUid(Answer):
+    """What a launch answers."""
+
+    model_uid: str
+
+
+class LaunchPlanAnswer(Answer):
+    """What `dry_run` answers: everything decided about a launch, with the reasons."""
+
+    model_uid: str
+    version: str
+    engine: str
+    reasons: list[str]
+
+
+class Description(Answer):
+    """One deployment. Of one that can't be taken up, only the uid, the status and the stage are known."""
+
+    model_uid: str
+    status: Status
+    stage: str
+    instance_created_ts: int
+    model_type: str | None = None
+    model_name: str | None = None
+    model_engine: str | None = None
+    model_format: str | None = None
+    model_size_in_billions: int | str | None = None
+    quantization: str | None = None
+    model_family: str | None = None
+    model_lang: list[str] | None = None
+    model_ability: list[str] | None = None
+    model_description: str | None = None
+    model_hub: str | None = None
+    revision: str | None = None
+    context_length: int | None = None
+    replica: int | None = None
+    address: str | None = None
+    accelerators: list[str] | None = None
+
+
+class ReplicaAnswer(Answer):
+    """One replica."""
+
+    replica_id: int
+    replica_model_uid: str
+    replica_uid: str | None = Field(description="The name of its process, another after each restart")
+    worker_address: str
+    model_address: str | None
+    accelerators: list[str]
+    gpu_idx: list[int]
+    status: Status
+    created_ts: int
+    error_message: str | None
+
+
+class Instance(Description):
+    """One deployment with its version, problem and replicas."""
+
+    model_version: str | None = None
+    n_worker: int | None = None
+    problem: dict[str, Any] | None
+    replica_statuses: list[dict[str, Any]]
+
+
+class AddedReplica(Answer):
+    """One replica that was added."""
+
+    replica_id: int
+    replica_model_uid: str
+    worker_address: str
+
+
+class AddedReplicas(Answer):
+    """Several replicas that were added."""
+
+    replica: int
+    replicas: list[AddedReplica]
+
+
+class Remaining(Answer):
+    """How many replicas are left."""
+
+    remaining_replicas: int
+
+
+class DownloadFile(Answer):
+    """Bytes that moved; the total is that of all files of the version."""
+
+    file_name: str
+    bytes_done: int
+    bytes_total: int | None
+    progress: float
+
+
+class ReplicaProgress(Answer):
+    """One replica's part of a launch."""
+
+    replica_id: int
+    replica_model_uid: str
+    progress: float
+    stage: str
+    info: str | None
+    updated_at: float
+    download_files: list[DownloadFile]
+
+
+class Progress(Answer):
+    """How far a launch is."""
+
+    progress: Annotated[float, Field(ge=0, le=1)]
+    stage: Literal["pending", "launching", "downloading", "loading", "ready", "failed"]
+    download_files: list[DownloadFile]
+    replicas: list[ReplicaProgress]
+
+
+class Event(Answer):
+    """Something that happened to a deployment or a download."""
+
+    event_id: int
+    event_ts: float
+    event_type: str
+    stage: str
+    event_content: str
+
+
+class Message(Answer):
+    """What an abort came to."""
+
+    msg: Literal["DONE", "NOT_FOUND", "NO_OP"]
+
+
+class EngineEntry(Answer):
+    """What an engine runs of one spec."""
+
+    model_name: str
+    model_format: str
+    model_size_in_billions: int | str
+    quantizations: list[str]
+
+
+class EngineRow(Answer):
+    """Whether an engine runs one version here."""
+
+    model_format: str
+    model_size_in_billions: int | str
+    quantization: str
+    engine: str
+    ok: bool
+    reason: str | None
+
+
+class Engines(RootModel[dict[str, list[EngineEntry] | str]]):
+    """Engine -> what it runs of the model here, or why it runs none."""
+
+
+class Version(Answer):
+    """One version of a model, and whether its weights are here."""
+
+    model_version: str
+    model_file_location: str | None
+    cache_status: bool
+    quantization: str
+    model_format: str
+    model_size_in_billions: int | str
+
+
+class Abilities(Answer):
+    """The names of families by what they can do."""
+
+    chat: list[str]
+    generate: list[str]
+    tools: list[str]
+
+
+class VllmModels(Answer):
+    """The names of the families that vLLM takes."""
+
+    chat: list[str]
+    generate: list[str]
+
+
+class PromptStyle(Answer):
+    """How a family's prompts are made."""
+
+    chat_template: str
+    stop: list[str]
+    stop_token_ids: list[int]
+
+
+class CachedEntry(Answer):
+    """One version as one hub brought it."""
+
+    model_name: str
+    model_size_in_billions: int | str
+    model_format: str
+    quantization: str
+    model_version: str
+    path: str
+    real_path: str
+    actor_ip_address: str
+    hub: str | None
+    model_id: str | None
+    size_bytes: int
+    complete: bool
+
+
+class CachedList(Answer):
+    """What is in the caches."""
+
+    list: list[CachedEntry]
+
+
+class CachedFile(Answer):
+    """One file of a version; 0 bytes if another version keeps its data."""
+
+    path: str
+    size_bytes: int
+
+
+class CachedFiles(Answer):
+    """What a removal would delete."""
+
+    model_version: str
+    worker_ip: str | None
+    paths: list[str]
+    files: list[CachedFile]
+    shared_with: list[str]
+
+
+class Removed(Answer):
+    """What a removal came to."""
+
+    result: bool
+    freed_bytes: int
+
+
+class ModelVersionAnswer(Answer):
+    """Which version is being fetched."""
+
+    model_version: str
+
+
+class WorkerStatus(Answer):
+    """What one machine uses; bytes. ``cpu.usage`` is a share of all cores, ``cpu.total`` their number."""
+
+    update_time: float
+    failure_remaining_count: int
+    status: dict[str, dict[str, float | int | str]]
+
+
+class ServerStatus(Answer):
+    """The server and its machine."""
+
+    version: str
+    pid: int
+    uptime: int
+    home: str
+    models: int
+    workers: dict[str, WorkerStatus]
+
+
+class Auth(Answer):
+    """Whether a key is needed."""
+
+    auth: bool
+
+
+class ServerVersion(Answer):
+    """The server's version."""
+
+    version: str
+    full_revisionid: str | None = Field(alias="full-revisionid")
+
+
+class Node(Answer):
+    """One part of the cluster; there is one machine, which is both."""
+
+    node_type: Literal["Supervisor", "Worker"]
+    ip_address: str
+    gpu_count: int
+    gpu_vram_total: str
+
+
+class Worker(Answer):
+    """One machine and its models, by uid."""
+
+    work_ip: str = Field(alias="work-ip")
+    models: dict[str, Description]
+
+
+class Supervisor(Answer):
+    """Where the server is."""
+
+    supervisor_ip: str
+
+
+class Result(Answer):
+    """Whether it was done."""
+
+    result: bool

@@ -1,0 +1,68 @@
+"""A launch on its way: how far it is, cancelling it, and launching by a version's name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+
+from xinference.api import answers
+from xinference.api.errors import ERROR_RESPONSES, problems
+from xinference.api.launch_body import LaunchBody, Text
+from xinference.api.models import controller_of, launch_and_wait
+from xinference.api.strict import StrictRoute
+from xinference.errors import bad_request
+
+router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
+
+
+class InstanceBody(BaseModel):
+    """What to launch, its version in one word."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_version: Text
+    """``llama-2-chat--7B--ggufv2--Q4_K_M``"""
+    model_uid: Text | None = None
+    model_engine: Text | None = None
+    model_type: Text = "LLM"
+    replica: int = 1
+    n_gpu: int | Literal["auto"] | None = "auto"
+
+    def launch(self) -> LaunchBody:
+        """The same as the body of a launch.
+
+        Raises:
+            Problem: 400, the version has not four parts.
+        """
+        parts = self.model_version.rsplit("--", 3)
+        if len(parts) != 4 or not all(parts):
+            raise bad_request(
+                f"model_version {self.model_version!r} has not the form NAME--SIZEB--FORMAT--QUANTIZATION.",
+                hint="`GET /v1/models/{model_type}/{model_name}/versions` lists the versions of a model.",
+            )
+        name, size, model_format, quantization = parts
+        fields = self.model_dump(exclude={"model_version"})
+        named = {"model_name": name, "model_size_in_billions": size.removesuffix("B"), "model_format": model_format}
+        return LaunchBody.model_validate({**fields, **named, "quantization": quantization})
+
+
+@router.post(
+    "/v1/models/instance", response_model=answers.ModelUid, responses=problems(404, 409, 413, 499, 502, 503, 504)
+)
+async def launch_version(request: Request, body: InstanceBody, wait_ready: bool = True) -> dict[str, Any]:
+    """Launch a version by its name; with `wait_ready` answer when it can be asked."""
+    return await launch_and_wait(controller_of(request), body.launch(), wait_ready=wait_ready)
+
+
+@router.get("/v1/models/{model_uid}/progress", response_model=answers.Progress)
+async def progress(request: Request, model_uid: str) -> dict[str, Any]:
+    """How far a launch is, by bytes where bytes move; 0 for a uid that is not known (yet)."""
+    return controller_of(request).progress(model_uid)
+
+
+@router.post("/v1/models/{model_uid}/cancel", response_model=None, responses=problems(404, 409))
+async def cancel(request: Request, model_uid: str) -> None:
+    """End a launch that is on its way; what was fetched is kept."""
+    await controller_of(request).cancel(model_uid)

@@ -1,0 +1,127 @@
+"""What comes in, before any route sees it: JSON as its standard has it, text that can be stored, bodies with an end."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from xinference.api.errors import problem_response
+from xinference.errors import Problem, bad_request
+
+#: The largest body that a management route takes; the longest is a model's own JSON.
+MAX_BODY = 8 * 1024 * 1024
+
+
+class StrictRequest(Request):
+    """A request whose body is bounded, and whose JSON has neither NaN nor text that no file or row can hold."""
+
+    async def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            Problem: 413.
+        """
+        if not hasattr(self, "_body"):
+            pieces, size = [], 0
+            async for piece in self.stream():
+                size += len(piece)
+                if size > MAX_BODY:
+                    raise Problem("request_too_large", 413, f"The body may have at most {MAX_BODY} bytes.")
+                pieces.append(piece)
+            self._body = b"".join(pieces)
+        return self._body
+
+    async def json(self) -> Any:
+        """The body's value.
+
+        Raises:
+            Problem: 400, saying what is wrong with it.
+        """
+        if not hasattr(self, "_json"):
+            try:
+                value = json.loads(await self.body(), parse_constant=_no_number, parse_float=_finite)
+            except (ValueError, RecursionError) as error:
+                raise bad_request(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+            _check_text(value)
+            self._json = value
+        return self._json
+
+
+class StrictRoute(APIRoute):
+    """A route that reads its requests so."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            request = StrictRequest(request.scope, request.receive)
+            if self.body_field is not None and await request.body():
+                _check_type(request.headers.get("content-type", ""))
+                await request.json()  # read here: FastAPI has one answer for whatever goes wrong in it
+            return await handler(request)
+
+        return strict
+
+
+class Clean:
+    """Refuses a path or a query that no name here can have, before it is routed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            query = unquote(scope["query_string"].decode("latin-1"))
+            if "\0" in scope["path"] or "\0" in query:
+                refusal = problem_response(bad_request("The path or the query has a NUL character in it."))
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _check_type(given: str) -> None:
+    # A browser asks (preflight) before it sends JSON to another origin; other types it sends at once.
+    kind = given.partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem("unsupported_media_type", 415, f"The content type must be application/json, not {given[:100]!r}.")
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
+def _check_text(value: Any) -> None:
+    """Refuse text that is half a character or has a NUL in it, however deep it lies."""
+    waiting = [value]
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, dict):
+            waiting += [*current.keys(), *current.values()]
+        elif isinstance(current, list):
+            waiting += current
+        elif isinstance(current, str) and (bad := _bad_character(current)):
+            raise bad_request(f"The body has a text with {bad} in it: {current[:100]!r}.", code="invalid_json")
+
+
+def _bad_character(text: str) -> str | None:
+    if "\0" in text:
+        return "a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "half of a surrogate pair"
+    return None

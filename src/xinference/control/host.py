@@ -1,0 +1,54 @@
+"""What the machine has and uses, in the words of the API; bytes. Blocking, for some milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+
+from xinference.hardware.devices import read_host
+
+MIB = 1024**2
+
+
+def usage() -> dict[str, dict[str, float | int | str]]:
+    """``cpu`` and ``gpu-0`` …: what is used and what is there. ``cpu.usage`` is a share of all cores, 0 to 1."""
+    host, memory = read_host(), psutil.virtual_memory()
+    found: dict[str, dict[str, float | int | str]] = {
+        "cpu": {
+            "usage": psutil.cpu_percent() / 100,  # since it was asked the last time
+            "total": psutil.cpu_count() or 1,
+            "memory_used": memory.used,
+            "memory_available": host.memory_available,
+            "memory_total": host.memory_total,
+        }
+    }
+    for gpu in host.gpus:
+        used = gpu.memory_total - gpu.memory_free
+        found[f"gpu-{gpu.index}"] = {
+            "name": gpu.name,
+            "mem_total": gpu.memory_total,
+            "mem_free": gpu.memory_free,
+            "mem_used": used,
+        }
+    return found
+
+
+def node(*, detailed: bool) -> dict[str, Any]:
+    """GPUs, and with `detailed` cores and memory."""
+    host = read_host()
+    facts: dict[str, Any] = {
+        "gpu_count": len(host.gpus),
+        "gpu_vram_total": f"{sum(gpu.memory_total for gpu in host.gpus) // MIB}MiB",
+    }
+    if not detailed:
+        return facts
+    count, memory = psutil.cpu_count() or 1, psutil.virtual_memory()
+    return facts | {
+        "cpu_available": round(count * (1 - psutil.cpu_percent() / 100), 2),
+        "cpu_count": count,
+        "mem_used": memory.used,
+        "mem_available": host.memory_available,
+        "mem_total": host.memory_total,
+        "gpu_vram_available": f"{sum(gpu.memory_free for gpu in host.gpus) // MIB}MiB",
+    }

@@ -1,0 +1,27 @@
+"""The management API in process, over a controller with an empty home."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from xinference.api.app import make_app
+from xinference.config import Settings
+from xinference.control.controller import Controller
+from xinference.store.database import Store
+
+
+@pytest.fixture
+async def empty(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a server that runs nothing."""
+    settings = Settings(home=tmp_path / "empty home", offline=True)
+    store = Store(settings.home / "x.db")
+    controller = Controller(settings, store)
+    transport = httpx2.ASGITransport(make_app(controller, settings, lambda: None), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+    await controller.close("stop")
+    store.close()
