@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 
-class Problem(Exception):
+class Problem(RuntimeError):
     """A failure that names its cause and the way out.
 
-    The same object is printed by the CLI, sent by REST and stored with a failed deployment.
+    The same object is printed by the CLI, sent by REST and stored with a failed deployment. It is a
+    RuntimeError because that is what scripts written for older clients catch.
 
     Attributes:
         code: stable machine-readable name, such as ``model_not_found``.
@@ -37,6 +38,8 @@ class Problem(Exception):
         self.stage = stage
         self.hint = hint
         self.log_tail = tuple(log_tail)
+        if self.log_tail:  # a traceback shows notes
+            self.add_note("\n".join(["Last lines:", *(f"    {line}" for line in self.log_tail)]))
 
     def __str__(self) -> str:
         return f"{self.cause} {self.hint}" if self.hint else self.cause

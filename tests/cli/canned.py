@@ -39,6 +39,8 @@ class Canned:
     answers: dict[tuple[str, str], Answer | list[Answer] | Callable[[Asked], Answer]]
     close: Callable[[], None]
     asked: list[Asked] = field(default_factory=list)
+    left: threading.Event = field(default_factory=threading.Event)
+    """Set when a client went away before its answer was complete."""
 
     def asked_for(self, method: str, path: str) -> list[Asked]:
         return [a for a in self.asked if (a.method, a.path) == (method, path)]
@@ -93,7 +95,7 @@ def serving() -> Iterator[Canned]:
                     self.wfile.write(piece)
                     self.wfile.flush()
             except (BrokenPipeError, ConnectionResetError):
-                pass  # the client left, as some tests want
+                canned.left.set()
 
         do_GET = do_POST = do_DELETE = handle_any
 

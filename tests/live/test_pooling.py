@@ -12,6 +12,7 @@ import pytest
 
 from tests.formats.gguf_model import write_gguf
 from tests.live.home import Home
+from xinference.client import Client
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 
@@ -58,3 +59,11 @@ def test_a_chat_with_either_is_a_400_that_names_the_routes_there_are(home: Home,
     answer = post(home, "/v1/chat/completions", model=model, messages=[{"role": "user", "content": "Hello!"}])
     assert answer.status_code == 400
     assert "/v1/" in answer.json()["error"]["message"]
+
+
+def test_the_clients_handles_embed_and_rank(home: Home) -> None:
+    with Client(home.url) as client:
+        embedded = client.get_model("bge-m3").create_embedding(["Hello!", "Goodbye."])
+        assert [len(item["embedding"]) for item in embedded["data"]] == [256, 256]
+        ranked = client.get_model("bge-reranker-v2-m3").rerank(["Goodbye.", "Hello!"], "Hello!")
+        assert sorted(result["index"] for result in ranked["results"]) == [0, 1]

@@ -121,7 +121,7 @@ def remove_cache(target: Target, model_version: str, check: bool, as_json: bool)
         if not check and not click.confirm("Do you want to proceed with the deletion?", err=True):
             note("Nothing was deleted.")
             return
-        answer = client.confirm_and_remove_model(model_version)
+        answer = client.remove_cached_model(model_version)
     if as_json:
         print_json(answer | {"paths": deletable.get("paths")})
     else:

@@ -81,7 +81,7 @@ def _print_engines(rows: Sequence[Json]) -> None:
 def registrations(target: Target, model_type: str, as_json: bool) -> None:
     """List the models that can be launched."""
     with target.connect() as client:
-        families = client.registrations(model_type)
+        families = client.list_model_registrations(model_type, detailed=True)
     if as_json:
         print_json(families)
         return

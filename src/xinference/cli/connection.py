@@ -31,7 +31,9 @@ class Target:
             from xinference.client.local_server import ensure_server
 
             ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
-        return Client(self.settings.url, self.api_key)
+        return Client(
+            self.settings.url, self.api_key, check=False, retries=0
+        )  # whoever waits at a terminal tries again
 
 
 def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:

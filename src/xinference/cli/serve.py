@@ -69,7 +69,7 @@ def stop(target: Target) -> None:
                 raise
             note(f"No server runs at {client.base_url}.")
             return
-        client.stop_cluster()
+        client.abort_cluster()
         _wait_until_gone(client)
     note(f"Stopped the server at {target.settings.url}" + (f" and {', '.join(running)}." if running else "."))
 

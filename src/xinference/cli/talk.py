@@ -16,7 +16,7 @@ from xinference.cli.output import note, show_problem, write
 from xinference.errors import Problem, bad_request
 
 if TYPE_CHECKING:
-    from xinference.client import Client
+    from xinference.client import Client, RESTfulChatModelHandle, RESTfulGenerateModelHandle
 
 Json = dict[str, Any]
 #: How long to wait for a model that is still loading.
@@ -38,10 +38,8 @@ class Talk(Protocol):
 class Chat:
     """A conversation that remembers its turns."""
 
-    client: Client
-    uid: str
+    model: RESTfulChatModelHandle
     config: Json
-    stream: bool
     history: list[Json] = field(default_factory=list)
     asks = "User: "
     answers = "Assistant: "
@@ -59,11 +57,11 @@ class Chat:
                 self.history = [*messages, {"role": "assistant", "content": answer}]
 
     def _pieces(self, messages: list[Json]) -> Iterator[str]:
-        if not self.stream:
-            whole = self.client.chat(self.uid, messages, **self.config)
-            yield whole["choices"][0]["message"].get("content") or ""
+        answer = self.model.chat(messages, generate_config=self.config)
+        if not self.config["stream"]:
+            yield answer["choices"][0]["message"].get("content") or ""
             return
-        with closing(self.client.chat_stream(self.uid, messages, **self.config)) as chunks:
+        with closing(answer) as chunks:
             for chunk in chunks:
                 for choice in chunk.get("choices", ()):
                     yield choice["delta"].get("content") or ""
@@ -73,18 +71,17 @@ class Chat:
 class Generate:
     """Completions, each for itself."""
 
-    client: Client
-    uid: str
+    model: RESTfulGenerateModelHandle
     config: Json
-    stream: bool
     asks = "Prompt: "
     answers = "Completion: "
 
     def turn(self, said: str) -> Iterator[str]:
-        if not self.stream:
-            yield self.client.generate(self.uid, said, **self.config)["choices"][0]["text"]
+        answer = self.model.generate(said, self.config)
+        if not self.config["stream"]:
+            yield answer["choices"][0]["text"]
             return
-        with closing(self.client.generate_stream(self.uid, said, **self.config)) as chunks:
+        with closing(answer) as chunks:
             for chunk in chunks:
                 for choice in chunk.get("choices", ()):
                     yield choice.get("text") or ""
@@ -109,11 +106,13 @@ def talking_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.option("--system", help="What the model is told before the conversation.")
 @talking_options
-def chat(target: Target, model_uid: str | None, prompt: str | None, stream: bool, system: str | None, **c: Any) -> None:
+def chat(target: Target, model_uid: str | None, prompt: str | None, system: str | None, **config: Any) -> None:
     """Talk with a model: PROMPT (or what is piped in) for one answer, else a conversation."""
+    from xinference.client import RESTfulChatModelHandle
+
     said = _prompt(prompt)
-    with target.connect() as client:
-        talk = Chat(client, model_uid or _only_ready(client), _given(c), stream)
+    with RESTfulChatModelHandle(*_model(target, model_uid)) as model:
+        talk = Chat(model, _given(config))
         if system:
             talk.history.append({"role": "system", "content": system})
         _run(talk, said)
@@ -121,11 +120,19 @@ def chat(target: Target, model_uid: str | None, prompt: str | None, stream: bool
 
 @click.command()
 @talking_options
-def generate(target: Target, model_uid: str | None, prompt: str | None, stream: bool, **c: Any) -> None:
+def generate(target: Target, model_uid: str | None, prompt: str | None, **config: Any) -> None:
     """Let a model go on with PROMPT (or what is piped in), else with one text after the other."""
+    from xinference.client import RESTfulGenerateModelHandle
+
     said = _prompt(prompt)
+    with RESTfulGenerateModelHandle(*_model(target, model_uid)) as model:
+        _run(Generate(model, _given(config)), said)
+
+
+def _model(target: Target, model_uid: str | None) -> tuple[str, str, dict[str, str]]:
+    """The arguments of a handle; it is not asked whether the model is there, since it may be loading."""
     with target.connect() as client:
-        _run(Generate(client, model_uid or _only_ready(client), _given(c), stream), said)
+        return model_uid or _only_ready(client), client.base_url, client.auth_headers
 
 
 def _given(config: Json) -> Json:

@@ -79,6 +79,40 @@ def as_list(body: bytes) -> list[Json]:
     return found
 
 
+def as_models(body: bytes) -> dict[str, Json]:
+    """OpenAI's list of models, by id."""
+    models = as_data(body)
+    if not all(isinstance(model, dict) and "id" in model for model in models):
+        raise UnexpectedAnswer("no OpenAI list of models")
+    return {str(model["id"]): model for model in models}
+
+
+def as_health(body: bytes) -> Json:
+    """An object that says how the server is."""
+    answer = as_object(body)
+    if "status" not in answer:
+        raise UnexpectedAnswer("no status")
+    return answer
+
+
+def as_result(body: bytes) -> bool:
+    """The ``result`` of an answer."""
+    return bool(as_object(body).get("result"))
+
+
+def as_remaining_replicas(body: bytes) -> int:
+    """The ``remaining_replicas`` of an answer."""
+    remaining = as_object(body).get("remaining_replicas")
+    if not isinstance(remaining, int):
+        raise UnexpectedAnswer("no remaining_replicas")
+    return remaining
+
+
+def as_token(body: bytes) -> str:
+    """The ``access_token`` of a login's answer."""
+    return _as_name(body, "access_token")
+
+
 def as_model_uid(body: bytes) -> str:
     """The ``model_uid`` of a launch's answer."""
     return _as_name(body, "model_uid")

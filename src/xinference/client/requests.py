@@ -1,197 +1,246 @@
 """The table of requests: for each, its method, path, query, body and how its answer is read.
 
-`Client` runs them; whatever runs them otherwise (an async client, a model handle) uses the same table.
+Each function is a method of `Client` and of `AsyncClient`, by `calls`. What is asked about models that can be launched
+is in `catalog_requests`, what is sent to a running one in `model_requests`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
-from urllib.parse import quote
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from xinference.client import answers
-from xinference.client.answers import Decoder, Json
+from xinference.client.answers import Json
+from xinference.client.request import Request, StreamRequest, given, path
 
-T = TypeVar("T")
-_CACHE = "/v1/cache/models"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request(Generic[T]):
-    """One request whose answer is read as a whole."""
-
-    method: str = "GET"
-    path: str
-    read: Callable[[bytes], T]
-    query: Mapping[str, str] = field(default_factory=dict)
-    body: Json | None = None
-    patient: bool = False
-    """The answer may take as long as it takes: a model loads or generates first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamRequest(Generic[T]):
-    """One request whose answer is read as it comes, without a limit on its time."""
-
-    method: str = "GET"
-    path: str
-    decoder: Callable[[], Decoder[T]]
-    query: Mapping[str, str] = field(default_factory=dict)
-    body: Json | None = None
-
-
-def _model(uid: str, rest: str = "") -> str:
-    return f"/v1/models/{quote(uid, safe='')}{rest}"
+_AUTOSTART = "/v1/autostart/models"
 
 
 def health() -> Request[Json]:
-    return Request(path="/health", read=answers.as_object)
+    """``{"status": "ok"}`` if a server of ours answers."""
+    return Request(path="/health", read=answers.as_health)
+
+
+def auth() -> Request[Json]:
+    """``{"auth": true}`` if the server wants a key."""
+    return Request(path="/v1/cluster/auth", read=answers.as_object)
+
+
+def request_token(username: str, password: str) -> Request[str]:
+    """A token for this user."""
+    body = {"username": username, "password": password}
+    return Request(method="POST", path="/token", body=body, read=answers.as_token)
 
 
 def status() -> Request[Json]:
+    """Version, uptime (seconds) and workers of the server."""
     return Request(path="/status", read=answers.as_object)
 
 
-def launch_model(body: Json, *, wait_ready: bool) -> Request[str]:
-    query = {"wait_ready": str(wait_ready).lower()}
+def launch_model(
+    model_name: str,
+    model_type: str = "LLM",
+    model_engine: str | None = None,
+    model_uid: str | None = None,
+    model_size_in_billions: int | float | str | None = None,
+    model_format: str | None = None,
+    quantization: str | None = None,
+    replica: int = 1,
+    n_worker: int = 1,
+    n_gpu: int | str | None = "auto",
+    peft_model_config: Json | None = None,
+    request_limits: int | None = None,
+    worker_ip: str | None = None,
+    gpu_idx: int | Sequence[int] | None = None,
+    replica_config: Sequence[Json] | None = None,
+    model_path: str | None = None,
+    enable_thinking: bool | None = None,
+    enable_virtual_env: bool | None = None,
+    virtual_env_packages: Sequence[str] | None = None,
+    envs: Mapping[str, str] | None = None,
+    virtual_env_find_links: Sequence[str] | None = None,
+    *,
+    wait_ready: bool = True,
+    **kwargs: Any,
+) -> Request[str]:
+    """Launch a model and answer its uid, once it is ready or (`wait_ready` False) as soon as it is accepted.
+
+    Args:
+        n_gpu: ``auto``, a count for each replica, or None for the CPU only.
+        gpu_idx: the very devices, dealt out to the replicas in turn; wins over `n_gpu`.
+        request_limits: most requests at the same time.
+        envs: environment variables of the engine's processes.
+        kwargs: ``download_hub``, and the engine's own options by its own names.
+    """
+    named = {
+        "model_engine": model_engine,
+        "model_uid": model_uid,
+        "model_size_in_billions": _whole_size(model_size_in_billions),
+        "model_format": model_format,
+        "quantization": quantization,
+        "n_worker": n_worker if n_worker != 1 else None,
+        "peft_model_config": peft_model_config,
+        "request_limits": request_limits,
+        "worker_ip": worker_ip,
+        "gpu_idx": gpu_idx if gpu_idx is None or isinstance(gpu_idx, int) else list(gpu_idx),
+        "replica_config": replica_config and list(replica_config),
+        "model_path": model_path,
+        "enable_thinking": enable_thinking,
+        "enable_virtual_env": enable_virtual_env,
+        "virtual_env_packages": virtual_env_packages and list(virtual_env_packages),
+        "envs": envs and dict(envs),
+        "virtual_env_find_links": virtual_env_find_links and list(virtual_env_find_links),
+    }
+    body = {
+        **kwargs,
+        "model_name": model_name,
+        "model_type": model_type,
+        "replica": replica,
+        "n_gpu": n_gpu,
+        **{name: value for name, value in named.items() if value is not None},
+    }
+    query = {"wait_ready": str(bool(wait_ready)).lower()}
     return Request(
         method="POST", path="/v1/models", query=query, body=body, read=answers.as_model_uid, patient=wait_ready
     )
 
 
-def plan_launch(body: Json) -> Request[Json]:
-    return Request(method="POST", path="/v1/models", query={"dry_run": "true"}, body=body, read=answers.as_object)
+def plan_launch(model_name: str, **arguments: Any) -> Request[Json]:
+    """What `launch_model` with the same arguments would do, and why; nothing is started."""
+    launch = launch_model(model_name, **arguments)
+    return Request(
+        method=launch.method, path=launch.path, query={"dry_run": "true"}, body=launch.body, read=answers.as_object
+    )
 
 
-def follow_events(uid: str) -> StreamRequest[Json]:
-    return StreamRequest(path=_model(uid, "/events"), query={"follow": "true"}, decoder=answers.LaunchEvents)
+def follow_events(model_uid: str) -> StreamRequest[Json]:
+    """The events of a launch as they happen, up to and with READY, FAILED or TERMINATED."""
+    return StreamRequest(
+        path=path("v1", "models", model_uid, "events"), query={"follow": "true"}, decoder=answers.LaunchEvents
+    )
 
 
-def list_models() -> Request[list[Json]]:
-    return Request(path="/v1/models", read=answers.as_data)
+def get_launch_model_progress(model_uid: str) -> Request[Json]:
+    """How far a launch is: ``progress`` (0 to 1), ``stage``, ``download_files`` and ``replicas``."""
+    return Request(path=path("v1", "models", model_uid, "progress"), read=answers.as_object)
+
+
+def cancel_launch_model(model_uid: str) -> Request[None]:
+    """Stop a launch that is still going on."""
+    return Request(method="POST", path=path("v1", "models", model_uid, "cancel"), read=answers.as_nothing)
+
+
+def list_models() -> Request[dict[str, Json]]:
+    """The models that are ready, by uid."""
+    return Request(path="/v1/models", read=answers.as_models)
 
 
 def list_instances() -> Request[list[Json]]:
+    """Everything that was launched, with its status, replicas and problem."""
     return Request(path="/v1/models/instances", read=answers.as_objects)
 
 
-def describe_model(uid: str) -> Request[Json]:
-    return Request(path=_model(uid), read=answers.as_object)
+def get_instance_info(model_name: str | None = None, model_uid: str | None = None) -> Request[list[Json]]:
+    """What was launched from this family or under this uid, with its status, replicas and problem."""
+    query = given(model_name=model_name, model_uid=model_uid)
+    return Request(path="/v1/models/instances", query=query, read=answers.as_objects)
 
 
-def terminate_model(uid: str) -> Request[None]:
-    return Request(method="DELETE", path=_model(uid), read=answers.as_nothing)
+def describe_model(model_uid: str) -> Request[Json]:
+    """What is known of one launched model."""
+    return Request(path=path("v1", "models", model_uid), read=answers.as_object)
 
 
-def logs(uid: str, *, lines: int, follow: bool) -> StreamRequest[str]:
+def terminate_model(model_uid: str) -> Request[None]:
+    """Stop a model, or cancel its launch."""
+    return Request(method="DELETE", path=path("v1", "models", model_uid), read=answers.as_nothing)
+
+
+def list_model_replicas(model_uid: str) -> Request[list[Json]]:
+    """The replicas of a model: id, address, devices and status of each."""
+    return Request(path=path("v1", "models", model_uid, "replicas"), read=answers.as_objects)
+
+
+def add_model_replica(
+    model_uid: str,
+    replica_config: Json | Sequence[Json] | None = None,
+    replica: int = 1,
+    model_engine: str | None = None,
+    n_gpu: int | str | None = None,
+) -> Request[Json]:
+    """Run one replica more (or `replica` more) of a model."""
+    body: Json = {"replica": replica} if replica != 1 else {}
+    named = {"replica_config": replica_config, "model_engine": model_engine, "n_gpu": n_gpu}
+    body |= {name: value for name, value in named.items() if value is not None}
+    return Request(
+        method="POST", path=path("v1", "models", model_uid, "replicas"), body=body, read=answers.as_object, patient=True
+    )
+
+
+def terminate_model_replica(model_uid: str, replica_id: int) -> Request[int]:
+    """Stop one replica; how many remain."""
+    replica = path("v1", "models", model_uid, "replicas", str(replica_id))
+    return Request(method="DELETE", path=replica, read=answers.as_remaining_replicas)
+
+
+def logs(model_uid: str, *, lines: int = 40, follow: bool = False) -> StreamRequest[str]:
+    """The last `lines` lines of the engine's output, in pieces cut anywhere; with `follow` what comes, too."""
     query = {"lines": str(lines), "follow": str(follow).lower()}
-    return StreamRequest(path=_model(uid, "/logs"), query=query, decoder=answers.Text)
+    return StreamRequest(path=path("v1", "models", model_uid, "logs"), query=query, decoder=answers.Text)
 
 
-def engines(model_name: str) -> Request[Json]:
-    return Request(path=f"/v1/engines/{quote(model_name, safe='')}", read=answers.as_object)
+def abort_request(model_uid: str, request_id: str, block_duration: int = 30) -> Request[Json]:
+    """Stop the request that was sent with this ``request_id``: ``msg`` is DONE, NOT_FOUND or NO_OP.
+
+    Args:
+        block_duration: seconds during which a request of that id that comes late is refused.
+    """
+    abort = path("v1", "models", model_uid, "requests", request_id, "abort")
+    return Request(method="POST", path=abort, body={"block_duration": block_duration}, read=answers.as_object)
 
 
-def engine_rows(model_name: str) -> Request[list[Json]]:
-    path = f"/v1/engines/{quote(model_name, safe='')}"
-    return Request(path=path, query={"detailed": "true"}, read=answers.as_objects)
+def get_progress(request_id: str) -> Request[Json]:
+    """How far one request is: ``progress`` (0 to 1)."""
+    return Request(path=path("v1", "requests", request_id, "progress"), read=answers.as_object)
 
 
-def registrations(model_type: str) -> Request[list[Json]]:
-    path = f"/v1/model_registrations/{quote(model_type, safe='')}"
-    return Request(path=path, query={"detailed": "true"}, read=answers.as_objects)
+def get_workers_info() -> Request[list[Json]]:
+    """The machines that run models, with the models of each."""
+    return Request(path="/v1/workers", read=answers.as_objects)
 
 
-def registration(model_type: str, model_name: str) -> Request[Json]:
-    path = f"/v1/model_registrations/{quote(model_type, safe='')}/{quote(model_name, safe='')}"
-    return Request(path=path, read=answers.as_object)
+def get_supervisor_info() -> Request[Json]:
+    """The address of the machine that this server runs on."""
+    return Request(path="/v1/supervisor", read=answers.as_object)
 
 
-def list_cached_models(model_name: str | None) -> Request[list[Json]]:
-    query = {"model_name": model_name} if model_name else {}
-    return Request(path=_CACHE, query=query, read=answers.as_list)
-
-
-def list_deletable_models(model_version: str) -> Request[Json]:
-    return Request(path=f"{_CACHE}/files", query={"model_version": model_version}, read=answers.as_object)
-
-
-def remove_cached_model(model_version: str) -> Request[Json]:
-    query = {"model_version": model_version}
-    return Request(method="DELETE", path=_CACHE, query=query, read=answers.as_object, patient=True)
-
-
-def download_model(body: Json) -> Request[str]:
-    return Request(method="POST", path=_CACHE, body=body, read=answers.as_model_version)
-
-
-def follow_download(model_version: str) -> StreamRequest[Json]:
-    path = f"{_CACHE}/{quote(model_version, safe='')}/events"
-    return StreamRequest(path=path, query={"follow": "true"}, decoder=answers.LaunchEvents)
-
-
-def cancel_download(model_version: str) -> Request[None]:
-    path = f"{_CACHE}/{quote(model_version, safe='')}/download"
-    return Request(method="DELETE", path=path, read=answers.as_nothing)
-
-
-def stop_cluster() -> Request[Json]:
+def abort_cluster() -> Request[Json]:
+    """Stop every model and the server itself."""
     return Request(method="DELETE", path="/v1/clusters", read=answers.as_object)
 
 
-def chat(uid: str, messages: Sequence[Json], config: Json) -> Request[Json]:
-    body = {**config, "model": uid, "messages": list(messages), "stream": False}
-    return Request(method="POST", path="/v1/chat/completions", body=body, read=answers.as_object, patient=True)
+def get_autostart_config() -> Request[Json]:
+    """The models that are launched when the server starts."""
+    return Request(path=_AUTOSTART, read=answers.as_object)
 
 
-def chat_stream(uid: str, messages: Sequence[Json], config: Json) -> StreamRequest[Json]:
-    body = {**config, "model": uid, "messages": list(messages), "stream": True}
-    return StreamRequest(method="POST", path="/v1/chat/completions", body=body, decoder=answers.CompletionChunks)
+def get_autostart_model_summary() -> Request[Json]:
+    """How the launches at the last start of the server went."""
+    return Request(path=f"{_AUTOSTART}/summary", read=answers.as_object)
 
 
-def generate(uid: str, prompt: str, config: Json) -> Request[Json]:
-    body = {**config, "model": uid, "prompt": prompt, "stream": False}
-    return Request(method="POST", path="/v1/completions", body=body, read=answers.as_object, patient=True)
+def upsert_autostart_model(entry: Json) -> Request[Json]:
+    """Launch this model when the server starts."""
+    return Request(method="POST", path=_AUTOSTART, body=entry, read=answers.as_object)
 
 
-def generate_stream(uid: str, prompt: str, config: Json) -> StreamRequest[Json]:
-    body = {**config, "model": uid, "prompt": prompt, "stream": True}
-    return StreamRequest(method="POST", path="/v1/completions", body=body, decoder=answers.CompletionChunks)
+def remove_autostart_model(model_uid: str) -> Request[Json]:
+    """Do not launch this model when the server starts."""
+    return Request(method="DELETE", path=f"{_AUTOSTART}{path(model_uid)}", read=answers.as_object)
 
 
-def launch_body(
-    *,
-    model_name: str,
-    model_type: str = "LLM",
-    model_engine: str | None = None,
-    model_uid: str | None = None,
-    model_size_in_billions: int | str | None = None,
-    model_format: str | None = None,
-    quantization: str | None = None,
-    replica: int = 1,
-    n_gpu: int | str | None = "auto",
-    gpu_idx: int | Sequence[int] | None = None,
-    model_path: str | None = None,
-    download_hub: str | None = None,
-    **options: Any,
-) -> Json:
-    """The body of a launch: what is not given is left out, `options` are the engine's own and go as they are."""
-    given = {
-        "model_engine": model_engine,
-        "model_uid": model_uid,
-        "model_size_in_billions": model_size_in_billions,
-        "model_format": model_format,
-        "quantization": quantization,
-        "gpu_idx": gpu_idx if gpu_idx is None or isinstance(gpu_idx, int) else list(gpu_idx),
-        "model_path": model_path,
-        "download_hub": download_hub,
-    }
-    return {
-        **options,
-        "model_name": model_name,
-        "model_type": model_type,
-        "replica": replica,
-        "n_gpu": n_gpu,
-        **{name: value for name, value in given.items() if value is not None},
-    }
+def _whole_size(size: float | str | None) -> int | str | None:
+    """Billions of parameters as the registry has them: 7.0 is 7, and 1.8 a text."""
+    if isinstance(size, float):
+        return int(size) if size.is_integer() else str(size)
+    return size

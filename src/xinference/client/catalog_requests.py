@@ -1,0 +1,100 @@
+"""The table of requests about what can be launched: engines, registrations, and the weights that are cached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xinference.client import answers
+from xinference.client.answers import Json
+from xinference.client.request import Request, StreamRequest, given, path
+
+_CACHE = "/v1/cache/models"
+
+
+def query_engine_by_model_name(
+    model_name: str, model_type: str | None = "LLM", enable_virtual_env: bool | None = None
+) -> Request[Json]:
+    """Engine -> the versions of the model that it runs, or the reason why it runs none."""
+    query = {} if enable_virtual_env is None else {"enable_virtual_env": str(enable_virtual_env).lower()}
+    return Request(path=path("v1", "engines", model_type or "LLM", model_name), query=query, read=answers.as_object)
+
+
+def engine_rows(model_name: str) -> Request[list[Json]]:
+    """For each version of the model and each engine: ``ok``, or the ``reason`` why it can't run here."""
+    return Request(path=path("v1", "engines", model_name), query={"detailed": "true"}, read=answers.as_objects)
+
+
+def vllm_models() -> Request[Json]:
+    """What vLLM can run: the model families for ``chat`` and for ``generate``."""
+    return Request(path="/v1/models/vllm-supported", read=answers.as_object)
+
+
+def register_model(model_type: str, model: str, persist: bool, worker_ip: str | None = None) -> Request[None]:
+    """Add a model of your own to those that can be launched.
+
+    Args:
+        model: its description, as the text of a JSON document.
+        persist: keep it when the server is started again.
+    """
+    body = {"model": model, "persist": persist, "worker_ip": worker_ip}
+    return Request(
+        method="POST", path=path("v1", "model_registrations", model_type), body=body, read=answers.as_nothing
+    )
+
+
+def unregister_model(model_type: str, model_name: str) -> Request[None]:
+    """Take a model of your own away from those that can be launched."""
+    model = path("v1", "model_registrations", model_type, model_name)
+    return Request(method="DELETE", path=model, read=answers.as_nothing)
+
+
+def list_model_registrations(model_type: str = "LLM", detailed: bool = False) -> Request[list[Json]]:
+    """The model families that can be launched; `detailed` with all that is known of each."""
+    query = {"detailed": str(detailed).lower()}
+    return Request(path=path("v1", "model_registrations", model_type), query=query, read=answers.as_objects)
+
+
+def get_model_registration(model_type: str, model_name: str) -> Request[Json]:
+    """One model family."""
+    return Request(path=path("v1", "model_registrations", model_type, model_name), read=answers.as_object)
+
+
+def list_cached_models(model_name: str | None = None, worker_ip: str | None = None) -> Request[list[Json]]:
+    """What is in the caches of the server's machine: path, size in bytes, and whether it is complete."""
+    return Request(path=_CACHE, query=given(model_name=model_name, worker_ip=worker_ip), read=answers.as_list)
+
+
+def list_deletable_models(model_version: str, worker_ip: str | None = None) -> Request[Json]:
+    """What `confirm_and_remove_model` would delete: ``paths``, and the versions they are ``shared_with``."""
+    query = given(model_version=model_version, worker_ip=worker_ip)
+    return Request(path=f"{_CACHE}/files", query=query, read=answers.as_object)
+
+
+def remove_cached_model(model_version: str, worker_ip: str | None = None) -> Request[Json]:
+    """Delete what is cached of a version, such as ``llama-2-chat--7B--ggufv2--Q4_K_M``: ``freed_bytes``."""
+    query = given(model_version=model_version, worker_ip=worker_ip)
+    return Request(method="DELETE", path=_CACHE, query=query, read=answers.as_object, patient=True)
+
+
+def confirm_and_remove_model(model_version: str, worker_ip: str | None = None) -> Request[bool]:
+    """Delete what is cached of a version; True if it is gone."""
+    removal = remove_cached_model(model_version, worker_ip)
+    return Request(method=removal.method, path=removal.path, query=removal.query, read=answers.as_result, patient=True)
+
+
+def download_model(model_name: str, **named: Any) -> Request[str]:
+    """Begin to fetch a version, named as for `launch_model`; its version id at once."""
+    body = {"model_name": model_name, **{name: value for name, value in named.items() if value is not None}}
+    return Request(method="POST", path=_CACHE, body=body, read=answers.as_model_version)
+
+
+def follow_download(model_version: str) -> StreamRequest[Json]:
+    """The events of a download as they happen, up to and with READY (``model`` has the path) or FAILED."""
+    events = path("v1", "cache", "models", model_version, "events")
+    return StreamRequest(path=events, query={"follow": "true"}, decoder=answers.LaunchEvents)
+
+
+def cancel_download(model_version: str) -> Request[None]:
+    """Stop a download; what came is kept for the next one."""
+    job = path("v1", "cache", "models", model_version, "download")
+    return Request(method="DELETE", path=job, read=answers.as_nothing)

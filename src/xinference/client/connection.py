@@ -1,0 +1,279 @@
+"""The two runners of requests, one that waits and one that is awaited, and what they have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from contextlib import aclosing, closing, contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast, overload
+
+import httpx2
+
+from xinference.client.answers import UnexpectedAnswer, read_problem
+from xinference.client.request import Request, StreamRequest
+from xinference.errors import Problem, bad_request
+
+T = TypeVar("T")
+Asked = Request[Any] | StreamRequest[Any]
+
+CONNECT_SECONDS = 5.0
+#: A dry run may ask a hub for file sizes, a stop may wait for engines to end.
+ANSWER_SECONDS = 120.0
+#: Waits before each further try of a request that may be repeated.
+RETRY_SECONDS = (0.1, 0.4)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` names this very machine."""
+    host = httpx2.URL(url).host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
+def may_repeat(method: str, error: httpx2.TransportError) -> bool:
+    """Whether a request that failed so can be sent again without being done twice.
+
+    Nothing was sent where no connection came to be; a GET changes nothing. A time-out is an answer to the caller.
+    """
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+        return True
+    return method == "GET" and not isinstance(error, httpx2.TimeoutException)
+
+
+class Runner:
+    """Where the server is, what every request carries, and what an error means.
+
+    Args:
+        base_url: the server's URL, with or without a slash at its end.
+        auth_headers: sent with every request.
+        timeout: most seconds between two pieces of an answer; launches that are waited for, completions and
+            streams have none.
+        retries: how often a request is sent again if that is safe: at most twice.
+
+    Every request raises `Problem`: the server's own, or one that says why there is no answer.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        auth_headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float = ANSWER_SECONDS,
+        retries: int = len(RETRY_SECONDS),
+    ) -> None:
+        self.base_url = _checked(base_url)
+        self.auth_headers = dict(auth_headers or {})
+        self._timeout = timeout
+        self._waits = (*RETRY_SECONDS[:retries], None)
+        self._http_options: dict[str, Any] = {
+            "base_url": self.base_url,
+            "trust_env": not is_loopback(self.base_url),  # a proxy cannot reach our loopback
+            "verify": self.base_url.startswith("https:"),  # plain HTTP: spare the loading of certificates
+        }
+
+    @property
+    def model_uid(self) -> str:
+        """The model that a handle stands for."""
+        raise TypeError(f"{type(self).__name__} stands for no model")
+
+    def _message(self, asked: Asked) -> dict[str, Any]:
+        """The arguments of httpx2's ``build_request``."""
+        patient = isinstance(asked, StreamRequest) or asked.patient
+        return {
+            "method": asked.method,
+            "url": asked.path,
+            "params": dict(asked.query),
+            "json": asked.body,
+            "headers": self.auth_headers,
+            "timeout": httpx2.Timeout(None if patient else self._timeout, connect=CONNECT_SECONDS),
+        }
+
+    def _check(self, path: str, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        if status < 400:
+            return
+        if status >= 500 and not headers.get("content-type", "").startswith("application/json"):
+            text = body.decode("utf-8", "replace").strip()[:200]
+            raise Problem("server_error", status, f"The server at {self.base_url} answered {status}: {text}")
+        if path == "/health" and status == 404:
+            raise self._not_ours()
+        raise read_problem(status, body, headers.get("retry-after"))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what httpx2 raises into problems."""
+        try:
+            yield
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise self._no_server(error) from error
+        except httpx2.TimeoutException as error:
+            raise Problem("server_timeout", 504, f"The server at {self.base_url} did not answer in time.") from error
+        except httpx2.TransportError as error:
+            raise self._gone() from error
+        except UnexpectedAnswer as error:
+            raise self._not_ours() from error
+
+    def _no_server(self, error: Exception) -> Problem:
+        reason = "" if "refused" in str(error).lower() else f" ({error})"
+        return Problem(
+            "no_server",
+            503,
+            f"No server answers at {self.base_url}{reason}.",
+            hint="Start one with `xinference serve`, or name another with --endpoint.",
+        )
+
+    def _gone(self) -> Problem:
+        return Problem(
+            "server_gone",
+            503,
+            f"The server at {self.base_url} ended the connection before the answer was complete.",
+            hint="It died or was stopped; logs/server.log in its home folder may say why.",
+        )
+
+    def _not_ours(self) -> Problem:
+        return Problem(
+            "not_our_server",
+            502,
+            f"What answers at {self.base_url} is not an Xinference server.",
+            hint="Name the right one with --endpoint, or use another port.",
+        )
+
+
+class SyncRunner(Runner):
+    """Runs requests one after the other; streams are generators, and closing one stops what is streamed."""
+
+    def __init__(self, base_url: str, auth_headers: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(base_url, auth_headers, **options)
+        self._http = httpx2.Client(**self._http_options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @overload
+    def run(self, request: Request[T]) -> T: ...
+
+    @overload
+    def run(self, request: StreamRequest[T]) -> Generator[T, None, None]: ...
+
+    def run(self, request: Request[T] | StreamRequest[T]) -> T | Generator[T, None, None]:
+        """Send it and read its answer; a stream is open when this returns, so that a refusal is raised here."""
+        if isinstance(request, StreamRequest):
+            items = self._items(request)
+            next(items)
+            return cast("Generator[T, None, None]", items)
+        with self._explained():
+            response = self._send(request)
+            self._check(request.path, response.status_code, response.content, response.headers)
+            return request.read(response.content)
+
+    def _items(self, request: StreamRequest[T]) -> Generator[T | None, None, None]:
+        decoder = request.decoder()
+        with self._explained(), closing(self._send(request)) as response:
+            if response.status_code >= 400:
+                self._check(request.path, response.status_code, response.read(), response.headers)
+            yield None  # it is open
+            for chunk in response.iter_bytes():
+                yield from decoder.feed(chunk)
+        if not decoder.complete():
+            raise self._gone()
+
+    def _send(self, asked: Asked) -> httpx2.Response:
+        message = self._message(asked)
+        for wait in self._waits:
+            try:
+                return self._http.send(self._http.build_request(**message), stream=isinstance(asked, StreamRequest))
+            except httpx2.TransportError as error:
+                if wait is None or not may_repeat(asked.method, error):
+                    raise
+            time.sleep(wait)
+        raise AssertionError("the last wait is None")
+
+
+class AsyncRunner(Runner):
+    """Runs requests side by side; streams are async generators, and closing one stops what is streamed."""
+
+    def __init__(self, base_url: str, auth_headers: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(base_url, auth_headers, **options)
+        self._http = httpx2.AsyncClient(**self._http_options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    @overload
+    async def run(self, request: Request[T]) -> T: ...
+
+    @overload
+    async def run(self, request: StreamRequest[T]) -> AsyncGenerator[T, None]: ...
+
+    async def run(self, request: Request[T] | StreamRequest[T]) -> T | AsyncGenerator[T, None]:
+        """As `SyncRunner.run`."""
+        if isinstance(request, StreamRequest):
+            items = self._items(request)
+            await anext(items)
+            return cast("AsyncGenerator[T, None]", items)
+        with self._explained():
+            response = await self._send(request)
+            self._check(request.path, response.status_code, response.content, response.headers)
+            return request.read(response.content)
+
+    async def _items(self, request: StreamRequest[T]) -> AsyncGenerator[T | None, None]:
+        decoder = request.decoder()
+        with self._explained():
+            response = await self._send(request)
+            async with aclosing(response):
+                if response.status_code >= 400:
+                    self._check(request.path, response.status_code, await response.aread(), response.headers)
+                yield None  # it is open
+                async for chunk in response.aiter_bytes():
+                    for item in decoder.feed(chunk):
+                        yield item
+        if not decoder.complete():
+            raise self._gone()
+
+    async def _send(self, asked: Asked) -> httpx2.Response:
+        message = self._message(asked)
+        for wait in self._waits:
+            try:
+                return await self._http.send(
+                    self._http.build_request(**message), stream=isinstance(asked, StreamRequest)
+                )
+            except httpx2.TransportError as error:
+                if wait is None or not may_repeat(asked.method, error):
+                    raise
+            await asyncio.sleep(wait)
+        raise AssertionError("the last wait is None")
+
+
+def _checked(base_url: str) -> str:
+    try:
+        url = httpx2.URL(base_url)
+    except httpx2.InvalidURL:
+        url = None
+    if url is None or url.scheme not in ("http", "https") or not url.host:
+        raise bad_request(
+            f"The endpoint {base_url!r} is not a URL.", hint="Write it like http://127.0.0.1:9997", code="bad_endpoint"
+        )
+    return base_url.rstrip("/")

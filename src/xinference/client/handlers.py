@@ -1,0 +1,20 @@
+"""Public names of the model handles. Models of the last types are not served: their handle says so."""
+
+from xinference.client import handles
+
+ChatModelHandle = handles.RESTfulChatModelHandle
+EmbeddingModelHandle = handles.RESTfulEmbeddingModelHandle
+GenerateModelHandle = handles.RESTfulGenerateModelHandle
+RerankModelHandle = handles.RESTfulRerankModelHandle
+AudioModelHandle = handles.RESTfulUnservedModelHandle
+FlexibleModelHandle = handles.RESTfulUnservedModelHandle
+ImageModelHandle = handles.RESTfulUnservedModelHandle
+VideoModelHandle = handles.RESTfulUnservedModelHandle
+AsyncChatModelHandle = handles.AsyncRESTfulChatModelHandle
+AsyncEmbeddingModelHandle = handles.AsyncRESTfulEmbeddingModelHandle
+AsyncGenerateModelHandle = handles.AsyncRESTfulGenerateModelHandle
+AsyncRerankModelHandle = handles.AsyncRESTfulRerankModelHandle
+AsyncAudioModelHandle = handles.AsyncRESTfulUnservedModelHandle
+AsyncFlexibleModelHandle = handles.AsyncRESTfulUnservedModelHandle
+AsyncImageModelHandle = handles.AsyncRESTfulUnservedModelHandle
+AsyncVideoModelHandle = handles.AsyncRESTfulUnservedModelHandle

@@ -1,0 +1,167 @@
+"""Handles: what one can do with a launched model, by its type and abilities.
+
+Those of `Client` answer at once, those of `AsyncClient` (``Async…``) are to be awaited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from xinference.client import model_requests
+from xinference.client.answers import Json
+from xinference.client.calls import of_model, whole_or_streamed
+from xinference.client.connection import AsyncRunner, Runner, SyncRunner
+from xinference.errors import Problem
+
+SERVED = "LLM, embedding and rerank models"
+
+
+class UnrecognizedModelError(Problem, ValueError):
+    """No handle fits a model's type or abilities."""
+
+
+class _Handle(Runner):
+    """One launched model at one server, with connections of its own.
+
+    Args:
+        model_uid: the model's uid.
+        base_url: the server's URL.
+        auth_headers: sent with every request.
+        options: ``timeout`` (seconds) and ``retries``, as of `Runner`.
+    """
+
+    def __init__(
+        self, model_uid: str, base_url: str, auth_headers: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
+        super().__init__(base_url, auth_headers, **options)
+        self._model_uid = model_uid
+        self._base_url = self.base_url
+
+    @property
+    def model_uid(self) -> str:
+        return self._model_uid
+
+
+class _Generates(_Handle):
+    generate = whole_or_streamed(model_requests.generate)
+
+
+class _Chats(_Generates):
+    chat = whole_or_streamed(model_requests.chat)
+
+
+class _Embeds(_Handle):
+    create_embedding = of_model(model_requests.create_embedding)
+    convert_ids_to_tokens = of_model(model_requests.convert_ids_to_tokens)
+
+
+class _Reranks(_Handle):
+    rerank = of_model(model_requests.rerank)
+
+
+class _Unserved(_Handle):
+    """A model of a type that only other versions serve: whatever is asked of it is refused."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise Problem(
+            "unserved_model_type",
+            400,
+            f"{name}() of {self._model_uid!r}: this version serves {SERVED}, no images, audio or video.",
+            hint="Run such models with another server.",
+        )
+
+
+class RESTfulModelHandle(_Handle, SyncRunner):
+    """A model of any type."""
+
+
+class RESTfulGenerateModelHandle(_Generates, RESTfulModelHandle):
+    """A language model that goes on with a text."""
+
+
+class RESTfulChatModelHandle(_Chats, RESTfulGenerateModelHandle):
+    """A language model that one talks with."""
+
+
+class RESTfulEmbeddingModelHandle(_Embeds, RESTfulModelHandle):
+    """A model that turns texts into vectors."""
+
+
+class RESTfulRerankModelHandle(_Reranks, RESTfulModelHandle):
+    """A model that orders documents by how well they answer a query."""
+
+
+class RESTfulUnservedModelHandle(_Unserved, RESTfulModelHandle):
+    """A model of a type that this version does not serve."""
+
+
+class AsyncRESTfulModelHandle(_Handle, AsyncRunner):
+    """A model of any type."""
+
+
+class AsyncRESTfulGenerateModelHandle(_Generates, AsyncRESTfulModelHandle):
+    """A language model that goes on with a text."""
+
+
+class AsyncRESTfulChatModelHandle(_Chats, AsyncRESTfulGenerateModelHandle):
+    """A language model that one talks with."""
+
+
+class AsyncRESTfulEmbeddingModelHandle(_Embeds, AsyncRESTfulModelHandle):
+    """A model that turns texts into vectors."""
+
+
+class AsyncRESTfulRerankModelHandle(_Reranks, AsyncRESTfulModelHandle):
+    """A model that orders documents by how well they answer a query."""
+
+
+class AsyncRESTfulUnservedModelHandle(_Unserved, AsyncRESTfulModelHandle):
+    """A model of a type that this version does not serve."""
+
+
+SYNC: dict[str, type[RESTfulModelHandle]] = {
+    "chat": RESTfulChatModelHandle,
+    "generate": RESTfulGenerateModelHandle,
+    "embedding": RESTfulEmbeddingModelHandle,
+    "rerank": RESTfulRerankModelHandle,
+    "unserved": RESTfulUnservedModelHandle,
+}
+ASYNC: dict[str, type[AsyncRESTfulModelHandle]] = {
+    "chat": AsyncRESTfulChatModelHandle,
+    "generate": AsyncRESTfulGenerateModelHandle,
+    "embedding": AsyncRESTfulEmbeddingModelHandle,
+    "rerank": AsyncRESTfulRerankModelHandle,
+    "unserved": AsyncRESTfulUnservedModelHandle,
+}
+_UNSERVED = ("image", "audio", "video", "flexible", "world")
+
+
+def kind(model_uid: str, described: Json) -> str:
+    """Which handle fits a model, as named in `SYNC` and `ASYNC`.
+
+    Raises:
+        UnrecognizedModelError: none does.
+    """
+    model_type = str(described.get("model_type"))
+    abilities = described.get("model_ability") or []
+    match model_type:
+        case "LLM":
+            for ability in ("chat", "generate"):
+                if ability in abilities:
+                    return ability
+            raise UnrecognizedModelError(
+                "unrecognized_ability", 400, f"Unrecognized model ability of {model_uid!r}: {abilities}."
+            )
+        case "embedding" | "rerank":
+            return model_type
+        case _ if model_type in _UNSERVED:
+            return "unserved"
+    raise UnrecognizedModelError(
+        "unrecognized_type",
+        400,
+        f"Unrecognized model type of {model_uid!r}: {model_type}.",
+        hint=f"This version serves {SERVED}.",
+    )
