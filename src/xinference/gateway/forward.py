@@ -72,6 +72,7 @@ class Forwarder:
             try:
                 return await self._pass(call, route, target, reply)
             except EngineUnreachableError:
+                self.in_flight.failed(route.targets, target)
                 continue
             except EngineDiedError:
                 if lost:
@@ -87,6 +88,7 @@ class Forwarder:
         answer = None
         try:
             answer = await self._upstream.post(target, call.path.upstream, call.query, call.headers, call.body)
+            self.in_flight.reached(target)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
             await _relay(answer, call, route, reply)

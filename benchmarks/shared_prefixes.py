@@ -1,0 +1,165 @@
+"""Traffic whose prompts begin alike, and what a choice of replica makes of it: simulated, without an engine.
+
+Each replica keeps the blocks of the prompts that it computed, as vLLM does: 64 bytes of the prompt each, known by all
+that is before them, the least recently used one given up first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+from collections import OrderedDict, deque
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from xinference.control.routing import Target
+from xinference.gateway.pick import InFlight
+
+BLOCK = 64
+WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Conversations that are held at the same time; sizes in bytes of text."""
+
+    conversations: int = 40
+    systems: int = 10
+    """Different system prompts, dealt out to the conversations in turn."""
+    turns: int = 8
+    system_bytes: int = 3000
+    user_bytes: int = 300
+    answer_bytes: int = 500
+    rounds: int = 3
+    """How often each client begins a new conversation."""
+
+
+def text(random_: random.Random, size: int) -> str:
+    """Words without a meaning."""
+    return " ".join(random_.choice(WORDS) for _ in range(size // 6))
+
+
+def client(traffic: Traffic, number: int, seed: int) -> Iterator[list[dict[str, str]]]:
+    """The messages of each of a client's requests, one after the other."""
+    random_ = random.Random(f"{seed}-{number}")
+    for _ in range(traffic.rounds):
+        system = text(random.Random(f"system-{seed}-{number % traffic.systems}"), traffic.system_bytes)
+        messages = [{"role": "system", "content": system}]
+        for _ in range(random_.randint(traffic.turns // 2, traffic.turns)):
+            messages.append({"role": "user", "content": text(random_, traffic.user_bytes)})
+            yield list(messages)
+            messages.append({"role": "assistant", "content": text(random_, traffic.answer_bytes)})
+
+
+def body_of(messages: Sequence[dict[str, str]]) -> bytes:
+    """The request as OpenAI's client sends it."""
+    return json.dumps({"messages": messages, "model": "m", "stream": True}, separators=(",", ":")).encode()
+
+
+@dataclass
+class Replica:
+    """One engine's prefix cache and its work."""
+
+    capacity: int
+    """Blocks kept."""
+    blocks: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    hits: int = 0
+    computed: int = 0
+    requests: int = 0
+    free_at: float = 0.0
+
+    def take(self, messages: Sequence[dict[str, str]]) -> int:
+        """Compute a prompt; the number of blocks that were not known."""
+        prompt = "".join(f"<{m['role']}>{m['content']}" for m in messages)
+        chain, known, new = 0, 0, 0
+        for start in range(0, len(prompt) - BLOCK + 1, BLOCK):
+            chain = hash((chain, prompt[start : start + BLOCK]))
+            if not new and chain in self.blocks:
+                known += 1
+                self.blocks.move_to_end(chain)
+            else:
+                new += 1
+                self.blocks[chain] = None
+        while len(self.blocks) > self.capacity:
+            self.blocks.popitem(last=False)
+        self.hits += known
+        self.computed += new
+        self.requests += 1
+        return new
+
+
+class RoundRobin(InFlight):
+    """Each target in turn, whatever it does."""
+
+    _next = 0
+
+    def choose(
+        self, targets: Sequence[Target], tried: Container[Target] = (), body: bytes = b"", prompt_field: str = ""
+    ) -> Target | None:
+        """The next one."""
+        self._next += 1
+        return targets[self._next % len(targets)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it."""
+
+    hits: int
+    """Blocks that were found in a cache."""
+    computed: int
+    requests: tuple[int, ...]
+    """At each replica."""
+
+    @property
+    def hit_share(self) -> float:
+        return self.hits / (self.hits + self.computed)
+
+    @property
+    def most_over_mean(self) -> float:
+        """The busiest replica's requests over the mean."""
+        return max(self.requests) * len(self.requests) / sum(self.requests)
+
+
+def simulate(
+    picker: InFlight, traffic: Traffic, *, replicas: int = 4, capacity: int, at_once: int | None = None, seed: int = 1
+) -> Outcome:
+    """Run the traffic, at most `at_once` clients at a time, until every conversation has ended.
+
+    A request takes one unit of time for each block to compute and 20 for its answer; a replica computes one prompt
+    after the other, and answers at the same time.
+    """
+    targets = tuple(Target(f"r{n}", f"http://127.0.0.1:{n}", "k") for n in range(replicas))
+    engines = {target: Replica(capacity) for target in targets}
+    waiting = deque(client(traffic, number, seed) for number in range(traffic.conversations))
+    running: list[tuple[float, int, Target | None, Iterator[list[dict[str, str]]]]] = []
+    for number in range(min(at_once or traffic.conversations, traffic.conversations)):
+        heapq.heappush(running, (number / 100, number, None, waiting.popleft()))
+    order = len(running)
+    while running:
+        now, _, ended, source = heapq.heappop(running)
+        if ended is not None:
+            picker.end(ended)
+        messages = next(source, None)
+        if messages is None:
+            if waiting:
+                heapq.heappush(running, (now, order := order + 1, None, waiting.popleft()))
+            continue
+        target = picker.choose(targets, (), body_of(messages), "messages")
+        assert target is not None
+        picker.begin(target)
+        engine = engines[target]
+        engine.free_at = max(engine.free_at, now) + engine.take(messages)
+        heapq.heappush(running, (engine.free_at + 20, order := order + 1, target, source))
+    return Outcome(
+        sum(e.hits for e in engines.values()),
+        sum(e.computed for e in engines.values()),
+        tuple(e.requests for e in engines.values()),
+    )
+
+
+def working_set(traffic: Traffic) -> int:
+    """Blocks of all conversations that are held at once, at their longest."""
+    each = traffic.system_bytes + traffic.turns * (traffic.user_bytes + traffic.answer_bytes)
+    return traffic.conversations * each // BLOCK
