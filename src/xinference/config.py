@@ -99,6 +99,16 @@ class Settings:
         return self.home / "logs"
 
     @property
+    def server_file(self) -> Path:
+        """Where this home's server says where it listens, while it runs."""
+        return self.home / "server.json"
+
+    @property
+    def owner_key_file(self) -> Path:
+        """The key of whoever may read this home, while its server runs."""
+        return self.home / "owner.key"
+
+    @property
     def run_dir(self) -> Path:
         """Folder for sockets and the server's lock, short enough for a Unix socket's path.
 

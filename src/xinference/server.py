@@ -6,9 +6,8 @@ python -m xinference.server --host 127.0.0.1 --port 9997
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
-import fcntl
-import json
 import logging
 import os
 import signal
@@ -16,7 +15,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -30,12 +28,11 @@ from xinference.control.deployment import Ending
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import ASGIApp
-from xinference.process.link import private_run_dir
+from xinference.keys.keyring import Keyring
+from xinference.process.home import EXIT_TAKEN, announce, own_home, withdraw
 from xinference.store.database import Store
 
 log = logging.getLogger("xinference")
-#: Exit status when the port or the home is taken by another server.
-EXIT_TAKEN = 98
 #: Ports tried after a busy default one.
 PORTS_TRIED = 100
 #: How long a stopping server waits for answers in flight, in seconds.
@@ -80,24 +77,26 @@ def run(
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    _check_exposure(settings)
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
-    with _own_home(settings), listen(settings, port_is_given) as listener:
-        uvloop.run(_serve(settings, listener))
+    with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
+        keys = Keyring(store, always_required=is_exposed(settings) and not settings.allow_unauthenticated)
+        _check_exposure(settings, keys)
+        with listen(settings, port_is_given) as listener:
+            uvloop.run(_serve(settings, store, keys, listener))
     return 0
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+async def _serve(settings: Settings, store: Store, keys: Keyring, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     settings = replace(settings, port=port)  # the one that was free
-    store = Store(settings.home / "xinference.db")
     controller = Controller(settings, store)
     server: Server
-    management = make_app(controller, settings, lambda: server.stop())
-    gateway = Gateway(controller, settings, management)
+    management = make_app(controller, settings, keys, lambda: server.stop())
+    gateway = Gateway(controller, settings, management, keys)
     server = http_server(gateway)
-    _write_endpoint(settings, host, port)
+    announce(settings, host, port, keys.open_for_owner())
+    flushing = asyncio.create_task(keys.flush_now_and_then())
     await controller.start()
     log.info("xinference %s serves http://%s:%d (home %s)", __version__, host, port, settings.home)
     try:
@@ -106,8 +105,9 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         how: Ending = "stop" if server.ended_by == signal.SIGINT else "detach"
         await controller.close(how)
         await gateway.close()
-        store.close()
-        (settings.home / "server.json").unlink(missing_ok=True)
+        flushing.cancel()
+        keys.try_flush()
+        withdraw(settings)
         log.info("ended (%s)", "engines ended" if how == "stop" else "engines left for the next server")
 
 
@@ -127,38 +127,20 @@ def http_server(app: ASGIApp) -> Server:
     )
 
 
-def _check_exposure(settings: Settings) -> None:
-    if settings.host not in LOOPBACK_HOSTS and not settings.allow_unauthenticated:
+def _check_exposure(settings: Settings, keys: Keyring) -> None:
+    if is_exposed(settings) and not settings.allow_unauthenticated and not keys.all():
         raise Problem(
             "unprotected",
             400,
             f"Listening on {settings.host} would let anybody who reaches it launch models, and there are no keys.",
-            hint="Keep --host 127.0.0.1, or pass --allow-unauthenticated if the network is yours alone.",
+            hint="Make one with `xinference keys create`, keep --host 127.0.0.1, or pass --allow-unauthenticated if "
+            "the network is yours alone.",
         )
 
 
-@contextlib.contextmanager
-def _own_home(settings: Settings) -> Iterator[None]:
-    """Hold the home's lock: two servers over the same rows would both start every engine."""
-    with (private_run_dir(settings) / "server.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Problem(
-                "home_taken",
-                EXIT_TAKEN,
-                f"Another server uses {settings.home}{_other_server(settings.home)}.",
-                hint="Use that one, or set XINFERENCE_HOME to another folder.",
-            ) from None
-        yield
-
-
-def _other_server(home: Path) -> str:
-    try:
-        other = json.loads((home / "server.json").read_text())
-        return f" (pid {other['pid']}, {other['endpoint']})"
-    except (OSError, ValueError, KeyError):
-        return ""
+def is_exposed(settings: Settings) -> bool:
+    """Whether others than this machine's users can reach the server."""
+    return settings.host not in LOOPBACK_HOSTS
 
 
 @contextlib.contextmanager
@@ -185,15 +167,6 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
         with listener:
             yield listener
         return
-
-
-def _write_endpoint(settings: Settings, host: str, port: int) -> None:
-    named = f"[{host}]" if ":" in host else host
-    text = json.dumps({"pid": os.getpid(), "endpoint": f"http://{named}:{port}"})
-    file = settings.home / "server.json"
-    draft = file.with_suffix(".tmp")
-    draft.write_text(text)
-    draft.replace(file)
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import pytest
 from xinference.api.app import make_app
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
 
 
@@ -20,7 +21,9 @@ async def empty(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
     settings = Settings(home=tmp_path / "empty home", offline=True)
     store = Store(settings.home / "x.db")
     controller = Controller(settings, store)
-    transport = httpx2.ASGITransport(make_app(controller, settings, lambda: None), raise_app_exceptions=False)
+    transport = httpx2.ASGITransport(
+        make_app(controller, settings, Keyring(store), lambda: None), raise_app_exceptions=False
+    )
     async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
     await controller.close("stop")

@@ -18,6 +18,7 @@ from xinference.catalog.models import LaunchRequest, ModelFamily, ModelSpec, Sou
 from xinference.config import Settings
 from xinference.control import controller as controller_module
 from xinference.control.controller import Controller
+from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
 
 pytestmark = pytest.mark.live
@@ -58,8 +59,8 @@ async def controller(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-async def client(controller: Controller) -> AsyncIterator[httpx2.AsyncClient]:
-    app = make_app(controller, Settings(), lambda: None)
+async def client(controller: Controller, tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
+    app = make_app(controller, Settings(), Keyring(Store(tmp_path / "keys.db")), lambda: None)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as c:
         yield c
 

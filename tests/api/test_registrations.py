@@ -13,6 +13,7 @@ from tests.catalog.custom import EMBEDDING_2, RERANK, VERSION_1, VERSION_2, Json
 from xinference.api.app import make_app
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
 
 REGISTRATIONS = "/v1/model_registrations"
@@ -28,7 +29,7 @@ async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     (settings.home / "model" / "llm" / "damaged.json").write_text("{")
     controller = Controller(settings, store)
     await controller.start()
-    app = make_app(controller, settings, lambda: None)
+    app = make_app(controller, settings, Keyring(store), lambda: None)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as c:
         yield c
     await controller.close("stop")

@@ -19,6 +19,7 @@ from xinference.control.routing import Route, RoutingTable, Target
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
+from xinference.keys.table import Keys
 
 ALL_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens"}
@@ -90,9 +91,11 @@ async def management(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def gateway_of(router: HandMadeRouter, app: ASGIApp = management, **settings: Any) -> AsyncIterator[Gateway]:
+async def gateway_of(
+    router: HandMadeRouter, app: ASGIApp = management, keys: Keys | None = None, **settings: Any
+) -> AsyncIterator[Gateway]:
     """A gateway, closed at the end."""
-    gateway = Gateway(router, Settings(**settings), app)
+    gateway = Gateway(router, Settings(**settings), app, keys)
     try:
         yield gateway
     finally:

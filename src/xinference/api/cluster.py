@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from xinference import __version__
 from xinference.api import answers
 from xinference.api.errors import ERROR_RESPONSES
+from xinference.api.keys import keyring_of
 from xinference.api.models import address_of, controller_of
 from xinference.api.strict import StrictRoute
 from xinference.control import host
@@ -44,9 +45,9 @@ async def address(request: Request) -> str:
 
 
 @router.get("/v1/cluster/auth", response_model=answers.Auth)
-async def auth() -> dict[str, bool]:
+async def auth(request: Request) -> dict[str, bool]:
     """Whether a key is needed."""
-    return {"auth": False}
+    return {"auth": keyring_of(request).table.required}
 
 
 @router.get("/v1/cluster/version", response_model=answers.ServerVersion)

@@ -22,6 +22,7 @@ from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.errors import Problem
+from xinference.keys.reach import key_of, sees
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 MAX_LOG_LINES = 10_000
@@ -96,7 +97,9 @@ async def instances(
     request: Request, model_name: str | None = None, model_uid: str | None = None
 ) -> list[dict[str, Any]]:
     """Every deployment with its status, also those that load or have failed."""
-    found = [deployment.instance for deployment in controller_of(request).deployments()]
+    key = key_of(request.scope)
+    every = [deployment.instance for deployment in controller_of(request).deployments()]
+    found = [instance for instance in every if sees(key, instance["model_uid"])]
     return [i for i in found if model_name in (None, i.get("model_name")) and model_uid in (None, i["model_uid"])]
 
 

@@ -26,14 +26,15 @@ class Target:
     def connect(self, *, start: bool = False) -> Client:
         """A client; with `start`, of a server that is started in the background if the default one is missing."""
         from xinference.client import Client
+        from xinference.client.local_key import owner_key
 
         if start and not self.settings.endpoint:  # an endpoint that was named is someone else's to start
             from xinference.client.local_server import ensure_server
 
             ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
-        return Client(
-            self.settings.url, self.api_key, check=False, retries=0
-        )  # whoever waits at a terminal tries again
+        api_key = self.api_key or owner_key(self.settings)
+        # Whoever waits at a terminal tries again.
+        return Client(self.settings.url, api_key, check=False, retries=0)
 
 
 def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
+from collections.abc import Iterator
 
 from xinference.config import LOOPBACK_HOSTS, Settings
-from xinference.control.routing import Router
+from xinference.control.routing import Route, Router, RoutingTable
 from xinference.errors import Problem
 from xinference.gateway import anthropic, guard
+from xinference.gateway.access import Access, Need, needed
 from xinference.gateway.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
-from xinference.gateway.body import ClientLeftError, ClientWatch, check_content_type, read_body
-from xinference.gateway.errors import Refusal, refuse
+from xinference.gateway.auth import Views, admit, check_model, check_seen
+from xinference.gateway.body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
+from xinference.gateway.errors import Refusal, refuse, refuse_management
 from xinference.gateway.forward import Call, Forwarder
+from xinference.gateway.limits import Limits, Permits
 from xinference.gateway.pick import InFlight
 from xinference.gateway.reshape import reshape
 from xinference.gateway.route import DATA_PATHS, DataPath, find
-from xinference.gateway.shapes import TokenIds, check
+from xinference.gateway.shapes import Request, TokenIds, check
 from xinference.gateway.tokens import convert
 from xinference.gateway.translate import translate
 from xinference.gateway.upstream import Upstream
+from xinference.gateway.usage import Metered
+from xinference.keys.reach import SCOPE_KEY
+from xinference.keys.table import Keys, NoKeys
+from xinference.store.keys import Key
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +41,12 @@ TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta"
 class Gateway:
     """The server's ASGI app: serves the data path and hands every other request to `management`."""
 
-    def __init__(self, router: Router, settings: Settings, management: ASGIApp) -> None:
+    def __init__(self, router: Router, settings: Settings, management: ASGIApp, keys: Keys | None = None) -> None:
         self._router = router
+        self._keys = keys or NoKeys()
+        self._limits = Limits()
+        self._permits = Permits()
+        self._views = Views()
         self._settings = settings
         self._management = management
         self._guarded = settings.host in LOOPBACK_HOSTS or guard.is_loopback_name(settings.host)
@@ -50,31 +64,72 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        refusal = guard.refusal(scope.get("headers", ())) if self._guarded and kind != "lifespan" else None
         if kind != "http":
-            if refusal is not None:
-                await send({"type": "websocket.close", "code": 1008, "reason": refusal.cause[:100]})
-                return
-            await self._management(scope, receive, send)
+            await self._pass_on(scope, receive, send)
             return
         path, method = scope["path"], scope["method"]
         data_path = DATA_PATHS.get(path)
+        headers = scope.get("headers", ())
+        refusal = guard.refusal(headers) if self._guarded else None
         if refusal is not None:
             await refuse(Reply(send, anthropic=data_path is not None and data_path.anthropic), refusal)
-        elif data_path is not None:
-            await self._serve(data_path, scope, receive, Reply(send, anthropic=data_path.anthropic))
+            return
+        try:
+            key = self._admit(needed(method, path), scope)
+        except Refusal as why:
+            why.headers += closing(headers)
+            if data_path is not None or path.startswith("/anthropic/"):
+                await refuse(Reply(send, anthropic=data_path is None or data_path.anthropic), why)
+            else:
+                await refuse_management(Reply(send), why, openai=path.startswith("/v1/models"))
+            return
+        if data_path is not None:
+            await self._serve(data_path, scope, receive, Reply(send, anthropic=data_path.anthropic), key)
         elif path == "/health" and method in READ_METHODS:
             await Reply(send).whole(200, HEALTH, head=method == "HEAD")
         elif path == "/v1/models" and method in READ_METHODS:
-            await Reply(send).whole(200, self._router.table.listing, head=method == "HEAD")
+            listing = self._views.for_reading(key, self._router.table).listing
+            await Reply(send).whole(200, listing, head=method == "HEAD")
         elif path.startswith(anthropic.MODELS) and method in READ_METHODS:
-            await self._anthropic_models(path, Reply(send, anthropic=True), head=method == "HEAD")
+            table = self._views.for_reading(key, self._router.table)
+            await _anthropic_models(table, path, Reply(send, anthropic=True), head=method == "HEAD")
         else:
+            scope[SCOPE_KEY] = key
             await self._management(scope, receive, send)
 
-    async def _serve(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand what is no HTTP request to `management`: the application's start and end, and a web socket."""
+        if scope["type"] != "lifespan":
+            try:
+                if self._guarded and (refusal := guard.refusal(scope.get("headers", ()))) is not None:
+                    raise refusal
+                self._admit(Access(Need.MANAGE), scope)
+            except Refusal as why:
+                await send({"type": "websocket.close", "code": 1008, "reason": why.cause[:100]})
+                return
+        await self._management(scope, receive, send)
+
+    def _admit(self, access: Access, scope: Scope) -> Key | None:
+        """Whose request this is. One look-up; the rest of what a key may do is asked of the key.
+
+        Raises:
+            Refusal: 401, 403.
+        """
+        table = self._keys.table
+        if not table.required:
+            return None
+        now = time.time()
+        key = admit(table, access, scope.get("headers", ()), now)
+        if key is None:
+            return None
+        self._keys.used(key, now)
+        if access.model is not None:
+            check_seen(key, access.model, self._router.table.routes)
+        return key
+
+    async def _serve(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
         try:
-            await self._answer(path, scope, receive, reply)
+            await self._answer(path, scope, receive, reply, key)
         except ClientLeftError:
             return
         except Problem as problem:
@@ -84,13 +139,7 @@ class Gateway:
             if not reply.started:
                 await refuse(reply, Refusal("internal_error", 500, "The server made a mistake; its log says more."))
 
-    async def _anthropic_models(self, path: str, reply: Reply, *, head: bool) -> None:
-        try:
-            await reply.whole(200, anthropic.models(self._router.table, path), head=head)
-        except Refusal as refusal:
-            await refuse(reply, refusal)
-
-    async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
         """Read, check, find the deployment, forward."""
         if scope["method"] != "POST":
             cause = f"{scope['path']} takes POST, not {scope['method']}."
@@ -99,16 +148,48 @@ class Gateway:
         check_content_type(headers)
         if path.anthropic:
             anthropic.check_version(headers)
+        if key is not None:
+            self._limits.take_request(key, time.time())
         body = await read_body(receive, headers, self._settings.max_body_bytes)
         request = check(path.decoder, body)
-        route = find(self._router.table, request.model, path.upstream)
-        route, body = translate(self._router.table, route, request, body)
+        table = self._views.for_asking(key, self._router.table)
+        if key is not None:
+            check_model(key, request.model, table)
+        route = find(table, request.model, path.upstream)
+        route, body = translate(table, route, request, body)
         to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
         call = Call(path, body, scope.get("query_string", b""), to_engine, reshape(route, request))
         async with ClientWatch(receive):
-            if isinstance(request, TokenIds):
-                await convert(self._forwarder, call, request, route, reply)
-            else:
-                await self._forwarder.forward(call, route, reply)
+            if route.request_limits is None and (key is None or key.tokens_per_minute is None):
+                await self._pass(call, request, route, reply)
+                return
+            with self._permits.one(route), self._metered(key, call, reply):
+                await self._pass(call, request, route, reply)
+
+    async def _pass(self, call: Call, request: Request, route: Route, reply: Reply) -> None:
+        if isinstance(request, TokenIds):
+            await convert(self._forwarder, call, request, route, reply)
+        else:
+            await self._forwarder.forward(call, route, reply)
+
+    @contextlib.contextmanager
+    def _metered(self, key: Key | None, call: Call, reply: Reply) -> Iterator[None]:
+        """Count the tokens of the answer, also of one that breaks off, if the key has a limit of them."""
+        if key is None or key.tokens_per_minute is None:
+            yield
+            return
+        meter = Metered(reply.send)
+        reply.send = meter.send
+        try:
+            yield
+        finally:
+            self._limits.spend_tokens(key, meter.tokens(len(call.body)), time.time())
+
+
+async def _anthropic_models(table: RoutingTable, path: str, reply: Reply, *, head: bool) -> None:
+    try:
+        await reply.whole(200, anthropic.models(table, path), head=head)
+    except Refusal as refusal:
+        await refuse(reply, refusal)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from types import TracebackType
 
-from xinference.gateway.asgi import Receive
+from xinference.gateway.asgi import Header, Receive
 from xinference.gateway.errors import Refusal
 
 
@@ -51,11 +52,17 @@ def check_content_type(headers: dict[bytes, bytes]) -> None:
 
 
 def _too_large(headers: dict[bytes, bytes], limit: int, given: str) -> Refusal:
-    # The rest of the body is read and dropped by the server, so the connection stays usable. A client that waits for
-    # "100 Continue" may not send it at all: then the next request could not be told from it.
-    close = ((b"connection", b"close"),) if b"expect" in headers else ()
     cause = f"The request body may have at most {limit} bytes; this one is {given}."
-    return Refusal("request_too_large", 413, cause, headers=close)
+    return Refusal("request_too_large", 413, cause, headers=closing(headers.items()))
+
+
+def closing(headers: Iterable[Header]) -> tuple[Header, ...]:
+    """What an answer has to add when it comes before the request's body was read.
+
+    The rest of the body is read and dropped by the server, so the connection stays usable. A client that waits for
+    "100 Continue" may not send it at all: then the next request could not be told from it.
+    """
+    return ((b"connection", b"close"),) if any(name == b"expect" for name, _ in headers) else ()
 
 
 class ClientWatch:

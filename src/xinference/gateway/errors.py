@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from xinference.errors import Problem
@@ -64,6 +66,14 @@ async def refuse(reply: Reply, problem: Problem) -> None:
     else:
         body = openai_error(problem.status, message, problem.code, param)
     await reply.whole(problem.status, body, headers)
+
+
+async def refuse_management(reply: Reply, problem: Refusal, *, openai: bool) -> None:
+    """Answer for the management API, in its own form; with `openai` in OpenAI's as well, for a path of both."""
+    document: dict[str, Any] = {"detail": str(problem), "problem": problem.to_dict()}
+    if openai:
+        document |= msgspec.json.decode(openai_error(problem.status, str(problem), problem.code, problem.param))
+    await reply.whole(problem.status, msgspec.json.encode(document), problem.headers)
 
 
 def stream_error(message: str, code: str, *, anthropic: bool) -> bytes:

@@ -56,8 +56,23 @@ CREATE TABLE measurements (
     PRIMARY KEY (version_id, engine, context_length, slots)
 ) STRICT;
 """
+SCHEMA_3 = """
+CREATE TABLE keys (
+    key_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    digest BLOB NOT NULL UNIQUE,
+    scopes TEXT NOT NULL,
+    models TEXT,
+    expires REAL,
+    requests_per_minute INTEGER,
+    tokens_per_minute INTEGER,
+    created REAL NOT NULL,
+    last_used REAL,
+    revoked REAL
+) STRICT;
+"""
 #: What each layout adds to the one before it; a file of layout n has had the first n.
-SCHEMAS = (SCHEMA_1, SCHEMA_2)
+SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3)
 SCHEMA_VERSION = len(SCHEMAS)
 EVENTS_KEPT = 100
 
@@ -122,7 +137,7 @@ class Store:
         self._db.close()
 
     def add_deployment(self, uid: str, request: str) -> None:
-        with self._write() as db:
+        with self.write() as db:
             db.execute(
                 "INSERT OR REPLACE INTO deployments(uid, request, created) VALUES (?, ?, ?)",
                 (uid, request, time.time()),
@@ -130,21 +145,21 @@ class Store:
 
     def set_unwanted(self, uid: str) -> None:
         """Mark it for termination: a crash from here on still ends with it gone."""
-        with self._write() as db:
+        with self.write() as db:
             db.execute("UPDATE deployments SET wanted = 0 WHERE uid = ?", (uid,))
 
     def set_request(self, uid: str, request: str) -> None:
         """What should run has changed, such as the number of replicas."""
-        with self._write() as db:
+        with self.write() as db:
             db.execute("UPDATE deployments SET request = ? WHERE uid = ?", (request, uid))
 
     def set_problem(self, uid: str, problem: Problem | None) -> None:
         text = None if problem is None else json.dumps(problem.to_dict())
-        with self._write() as db:
+        with self.write() as db:
             db.execute("UPDATE deployments SET problem = ? WHERE uid = ?", (text, uid))
 
     def remove_deployment(self, uid: str) -> None:
-        with self._write() as db:
+        with self.write() as db:
             db.execute("DELETE FROM deployments WHERE uid = ?", (uid,))
             db.execute("DELETE FROM events WHERE uid = ?", (uid,))
 
@@ -154,11 +169,11 @@ class Store:
         return [DeploymentRow(r[0], r[1], bool(r[2]), _problem(r[3]), r[4]) for r in rows]
 
     def add_replica(self, replica_id: str, uid: str, position: int) -> None:
-        with self._write() as db:
+        with self.write() as db:
             db.execute("INSERT INTO replicas VALUES (?, ?, ?, ?)", (replica_id, uid, position, time.time()))
 
     def remove_replica(self, replica_id: str) -> None:
-        with self._write() as db:
+        with self.write() as db:
             db.execute("DELETE FROM replicas WHERE replica_id = ?", (replica_id,))
 
     def replicas(self, uid: str) -> list[ReplicaRow]:
@@ -170,7 +185,7 @@ class Store:
     def add_event(self, uid: str, event_type: str, stage: str, content: str) -> dict[str, Any]:
         """Keep an event (the newest 100 of a deployment) and give it its number."""
         now = time.time()
-        with self._write() as db:
+        with self.write() as db:
             cursor = db.execute(
                 "INSERT INTO events(uid, event_ts, event_type, stage, event_content) VALUES (?, ?, ?, ?, ?)",
                 (uid, now, event_type, stage, content),
@@ -191,13 +206,13 @@ class Store:
         return [_event(r) for r in rows]
 
     def remove_events(self, uid: str) -> None:
-        with self._write() as db:
+        with self.write() as db:
             db.execute("DELETE FROM events WHERE uid = ?", (uid,))
 
     def add_measurement(self, measurement: Measurement) -> None:
         """Keep what was measured; a later one with the same engine, context and slots takes its place."""
         m = measurement
-        with self._write() as db:
+        with self.write() as db:
             db.execute(
                 "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -215,8 +230,17 @@ class Store:
         )
         return [Measurement(*row) for row in rows]
 
+    def read(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows that `query` finds."""
+        return self._db.execute(query).fetchall()
+
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of what the block does is kept, or nothing if it raises.
+
+        Raises:
+            Problem: 500, the file can't be written.
+        """
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:

@@ -1,0 +1,199 @@
+"""Making, listing and revoking keys: the rows, and the table that follows from them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from xinference.errors import Problem, bad_request, not_found
+from xinference.keys.secret import digest, new_secret
+from xinference.keys.table import KeyTable, table_of
+from xinference.store.database import Store
+from xinference.store.keys import Key, KeyRows
+
+log = logging.getLogger(__name__)
+
+SCOPES = ("use", "manage")
+#: How often the times of last use are written, in seconds.
+FLUSH_SECONDS = 60.0
+MAX_MODEL_NAME = 100
+_NAME = re.compile(r"[\w.@-]{1,100}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """What a key is to be."""
+
+    name: str | None = None
+    """What its owner calls it; None: its id."""
+    scopes: tuple[str, ...] = ("use",)
+    models: tuple[str, ...] | None = None
+    expires_in: float | None = None
+    """Seconds from now; None: never."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+class Keyring:
+    """All keys of one home. The gateway reads `table`, which is replaced before a change is answered."""
+
+    def __init__(self, store: Store, *, always_required: bool = False) -> None:
+        """`always_required`: requests need a key even while there is none."""
+        self._rows = KeyRows(store)
+        self._always = always_required
+        self._owner: Key | None = None
+        self._last_used: dict[str, float] = {}
+        self._keys: dict[str, Key] = {key.key_id: key for key in self._rows.all()}
+        self._publish()
+
+    @property
+    def table(self) -> KeyTable:
+        """See `Keys.table`."""
+        return self._table
+
+    def used(self, key: Key, now: float) -> None:
+        """See `Keys.used`; `flush` writes it."""
+        self._last_used[key.key_id] = now
+
+    def all(self) -> list[Key]:
+        """Every key, also the revoked ones, oldest first."""
+        return [replace(k, last_used=self._last_used.get(k.key_id, k.last_used)) for k in self._keys.values()]
+
+    def create(self, wanted: NewKey) -> tuple[Key, str]:
+        """Make a key; the second part of the answer is the key itself, which nobody can ask for again.
+
+        Raises:
+            Problem: 400 what can't be, 409 a name that another key has.
+        """
+        check(wanted)
+        key_id = "key-" + secrets.token_hex(4)
+        name = wanted.name or key_id
+        if any(name in (key.name, key.key_id) and key.revoked is None for key in self._keys.values()):
+            raise Problem(
+                "key_name_taken",
+                409,
+                f"There is a key of the name {name} already.",
+                hint="Choose another name, or revoke that key first.",
+            )
+        secret, now = new_secret(), time.time()
+        key = Key(
+            key_id,
+            name,
+            digest(secret.encode()),
+            frozenset(wanted.scopes),
+            None if wanted.models is None else frozenset(wanted.models),
+            None if wanted.expires_in is None else now + wanted.expires_in,
+            wanted.requests_per_minute,
+            wanted.tokens_per_minute,
+            now,
+        )
+        self._rows.add(key)
+        self._keys[key_id] = key
+        self._publish()
+        return key, secret
+
+    def revoke(self, named: str) -> Key:
+        """End a key, by its id or name: from now on it is like any wrong one.
+
+        Its row stays, so that requests go on needing a key when the last one is revoked.
+
+        Raises:
+            Problem: 404.
+        """
+        key = self._find(named)
+        if key.revoked is None:
+            key = replace(key, revoked=time.time())
+            self._rows.revoke(key.key_id, key.revoked or 0.0)
+            self._keys[key.key_id] = key
+            self._publish()
+        return key
+
+    def forget_all(self) -> int:
+        """Remove every key: the server is as open as before the first one. The answer is how many there were."""
+        count = len(self._keys)
+        self._rows.remove(list(self._keys))
+        self._keys.clear()
+        self._last_used.clear()
+        self._publish()
+        return count
+
+    def open_for_owner(self) -> str:
+        """A key for whoever may read this server's home: it may do everything, is never written to the store, and
+        ends with this process."""
+        secret = new_secret()
+        self._owner = Key("owner", "owner", digest(secret.encode()), frozenset(SCOPES), created=time.time())
+        self._publish()
+        return secret
+
+    def flush(self) -> None:
+        """Write when keys were last used.
+
+        Raises:
+            Problem: the store can't be written.
+        """
+        times, self._last_used = self._last_used, {}
+        known = {key_id: at for key_id, at in times.items() if key_id in self._keys}
+        for key_id, at in known.items():
+            self._keys[key_id] = replace(self._keys[key_id], last_used=at)
+        if known:
+            self._rows.set_last_used(known)
+
+    async def flush_now_and_then(self) -> None:
+        """Until cancelled; a request never waits for the disk because of it."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self.try_flush()
+
+    def try_flush(self) -> None:
+        """`flush`, where a failure stops nothing."""
+        try:
+            self.flush()
+        except Problem as problem:
+            log.error("when keys were last used is not kept: %s", problem)
+
+    def _find(self, named: str) -> Key:
+        """By id, or by name; of several with one name the living one, else the newest."""
+        if named in self._keys:
+            return self._keys[named]
+        found = [key for key in self._keys.values() if key.name == named]
+        for key in found:
+            if key.revoked is None:
+                return key
+        if found:
+            return found[-1]
+        raise not_found(f"There is no key {named!r}.", hint="See `xinference keys list`.", code="key_not_found")
+
+    def _publish(self) -> None:
+        owner: Iterable[Key] = () if self._owner is None else (self._owner,)
+        self._table = table_of([*self._keys.values(), *owner], required=self._always or bool(self._keys))
+
+
+def check(wanted: NewKey) -> None:
+    """Refuse what can't be a key.
+
+    Raises:
+        Problem: 400, naming the field and its value.
+    """
+    if wanted.name is not None and not _NAME.fullmatch(wanted.name):
+        hint = "Use 1 to 100 letters, digits and any of . _ @ -"
+        raise bad_request(f"The name {wanted.name[:100]!r} can't be a key's.", hint=hint)
+    unknown = [scope for scope in wanted.scopes if scope not in SCOPES]
+    if unknown or not wanted.scopes:
+        shown = f"There is no scope {unknown[0][:100]!r}." if unknown else "A key needs a scope."
+        raise bad_request(shown, hint=f"There are {' and '.join(SCOPES)}.")
+    if wanted.models is not None and not all(
+        0 < len(m) <= MAX_MODEL_NAME and m.isprintable() for m in wanted.models or ("",)
+    ):
+        raise bad_request("A key for certain models needs their names.", hint="Leave `models` out to allow all.")
+    if wanted.expires_in is not None and not (math.isfinite(wanted.expires_in) and wanted.expires_in > 0):
+        raise bad_request(f"A key can't expire in {wanted.expires_in} seconds.", hint="Give a positive number.")
+    for field in ("requests_per_minute", "tokens_per_minute"):
+        limit: int | None = getattr(wanted, field)
+        if limit is not None and not 1 <= limit < 2**53:
+            raise bad_request(f"{field} is {limit}.", hint="Give a positive number, or leave it out for no limit.")

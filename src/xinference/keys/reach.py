@@ -1,0 +1,22 @@
+"""What the holder of a key may know of, for the gateway and for the management API behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xinference.store.keys import Key
+
+#: The key of a request in its ASGI scope, for the management API; None: it needed none.
+SCOPE_KEY = "xinference.key"
+
+
+def sees(key: Key | None, model: str, parent: str | None = None) -> bool:
+    """Whether the holder of `key` may know of `model`."""
+    return key is None or "manage" in key.scopes or key.may_ask(model, parent)
+
+
+def key_of(scope: Mapping[str, Any]) -> Key | None:
+    """The key that a request to the management API came with."""
+    key: Key | None = scope.get(SCOPE_KEY)
+    return key

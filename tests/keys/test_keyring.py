@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from xinference.errors import Problem
+from xinference.keys.keyring import Keyring, NewKey
+from xinference.keys.secret import PREFIX, new_secret
+from xinference.store.database import Store
+
+
+def test_a_key_has_192_random_bits_and_fits_into_a_header() -> None:
+    secrets = {new_secret() for _ in range(100)}
+    assert len(secrets) == 100
+    assert all(secret.startswith("sk-xinf-") and len(secret) == len(PREFIX) + 32 for secret in secrets)
+    assert all(secret.isascii() and secret.isprintable() and " " not in secret for secret in secrets)
+
+
+def test_no_key_is_needed_until_one_is_made_and_then_it_is_found_at_once(keys: Keyring) -> None:
+    assert not keys.table.required
+    key, secret = keys.create(NewKey())
+    assert keys.table.required
+    assert keys.table.find(secret.encode()) == key
+    assert keys.table.find(secret.encode() + b"x") is None
+
+
+def test_neither_the_store_nor_a_listing_has_the_key_itself(keys: Keyring, tmp_path: Path) -> None:
+    _, secret = keys.create(NewKey(name="a"))
+    files = [file for file in tmp_path.iterdir() if file.name.startswith("x.db")]
+    assert files and not any(secret.encode() in file.read_bytes() for file in files)
+    assert secret not in str(keys.all()[0].to_dict())
+
+
+def test_keys_are_the_same_after_a_restart(keys: Keyring, store: Store) -> None:
+    wanted = NewKey("a", ("use", "manage"), ("m", "n"), 60.0, 5, 1000)
+    key, secret = keys.create(wanted)
+    again = Keyring(store)
+    assert again.table.find(secret.encode()) == key
+    assert sorted(key.scopes) == ["manage", "use"] and sorted(key.models or ()) == ["m", "n"]
+    assert (key.requests_per_minute, key.tokens_per_minute) == (5, 1000)
+    assert key.expires is not None and key.expires - key.created == pytest.approx(60)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_revoked_key_is_unknown_at_once_and_the_server_stays_closed(
+    keys: Keyring, store: Store, by_name: bool
+) -> None:
+    key, secret = keys.create(NewKey(name="a"))
+    keys.revoke("a" if by_name else key.key_id)
+    for ring in (keys, Keyring(store)):
+        assert ring.table.required
+        assert ring.table.find(secret.encode()) is None
+        assert ring.all()[0].revoked is not None
+
+
+def test_the_name_of_a_revoked_key_can_be_taken_again_and_means_the_new_one(keys: Keyring) -> None:
+    old, _ = keys.create(NewKey(name="a"))
+    keys.revoke("a")
+    new, _ = keys.create(NewKey(name="a"))
+    assert keys.revoke("a").key_id == new.key_id != old.key_id
+
+
+def test_a_name_that_is_in_use_is_409(keys: Keyring) -> None:
+    key, _ = keys.create(NewKey(name="a"))
+    for name in ("a", key.key_id):
+        with pytest.raises(Problem) as caught:
+            keys.create(NewKey(name=name))
+        assert caught.value.status == 409
+
+
+def test_an_unknown_key_to_revoke_is_404(keys: Keyring) -> None:
+    with pytest.raises(Problem) as caught:
+        keys.revoke("nobody")
+    assert (caught.value.status, caught.value.code) == (404, "key_not_found")
+
+
+def test_forgetting_all_keys_opens_the_server_again_unless_it_is_exposed(keys: Keyring, store: Store) -> None:
+    keys.create(NewKey())
+    keys.create(NewKey())
+    assert keys.forget_all() == 2
+    assert not keys.table.required and keys.all() == []
+    assert Keyring(store, always_required=True).table.required
+
+
+def test_the_owners_key_does_everything_and_is_in_no_listing_and_no_file(keys: Keyring, store: Store) -> None:
+    secret = keys.open_for_owner()
+    owner = keys.table.find(secret.encode())
+    assert owner is not None and owner.scopes == {"use", "manage"} and owner.models is None
+    assert not keys.table.required and keys.all() == []
+    assert Keyring(store).table.find(secret.encode()) is None
+
+
+def test_the_time_of_last_use_is_listed_at_once_and_written_by_flush(
+    keys: Keyring, store: Store, tmp_path: Path
+) -> None:
+    key, _ = keys.create(NewKey())
+    keys.used(key, 1234.5)
+    assert keys.all() == [replace(key, last_used=1234.5)]
+    with sqlite3.connect(tmp_path / "x.db") as db:
+        assert db.execute("SELECT last_used FROM keys").fetchone() == (None,)
+    keys.flush()
+    assert Keyring(store).all() == keys.all() == [replace(key, last_used=1234.5)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (NewKey(name="a b"), "'a b'"),
+        (NewKey(name="x" * 101), "name"),
+        (NewKey(scopes=()), "scope"),
+        (NewKey(scopes=("use", "admin")), "admin"),
+        (NewKey(models=()), "models"),
+        (NewKey(models=("",)), "models"),
+        (NewKey(expires_in=0), "0"),
+        (NewKey(expires_in=float("nan")), "nan"),
+        (NewKey(requests_per_minute=0), "requests_per_minute is 0"),
+        (NewKey(tokens_per_minute=-1), "tokens_per_minute is -1"),
+    ],
+)
+def test_what_cant_be_a_key_is_400_and_named(keys: Keyring, wanted: NewKey, said: str) -> None:
+    with pytest.raises(Problem) as caught:
+        keys.create(wanted)
+    assert caught.value.status == 400
+    assert said in str(caught.value)
+    assert keys.all() == []
