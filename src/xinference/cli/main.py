@@ -30,6 +30,7 @@ COMMANDS = {
     "cal-model-mem": ("xinference.cli.memory:cal_model_mem", "Estimate the memory that a model will take."),
     "doctor": ("xinference.cli.doctor:doctor", "Show what this machine has, and what each lack costs."),
     "docs": ("xinference.cli.docs:docs", "Write the models' reference pages."),
+    "keys": ("xinference.cli.keys:keys", "Say who may use the server."),
     "serve": ("xinference.cli.serve:serve", "Run the server in this terminal."),
     "stop": ("xinference.cli.serve:stop", "Stop the server and all its models."),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xinference.client import catalog_requests, handles, requests
+from xinference.client import catalog_requests, handles, key_requests, requests
 from xinference.client.calls import streamed, whole
 from xinference.client.connection import AsyncRunner, Runner, SyncRunner
 from xinference.errors import Problem
@@ -51,6 +51,11 @@ class Methods(Runner):
     download_model = whole(catalog_requests.download_model)
     follow_download = streamed(catalog_requests.follow_download)
     cancel_download = whole(catalog_requests.cancel_download)
+
+    list_keys = whole(key_requests.list_keys)
+    create_key = whole(key_requests.create_key)
+    revoke_key = whole(key_requests.revoke_key)
+    forget_keys = whole(key_requests.forget_keys)
 
     get_workers_info = whole(requests.get_workers_info)
     get_supervisor_info = whole(requests.get_supervisor_info)

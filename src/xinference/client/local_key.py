@@ -11,12 +11,13 @@ from xinference.config import Settings
 
 
 def owner_key(settings: Settings) -> str | None:
-    """The key of this home's running server, if ``settings.url`` is that server and is reached over loopback.
+    """The key of this home's running server, if ``settings.url`` is the very address that it listens at.
 
-    It is sent to no other address: what listens there might keep it.
+    It is sent to no other address: what listens there might keep it. The key is worth nothing once its server ended.
     """
+    place = _place(settings.url)
     endpoint = local_endpoint(settings)
-    if endpoint is None or _place(settings.url) != _place(endpoint):
+    if place is None or endpoint is None or place != _place(endpoint):
         return None
     try:
         return settings.owner_key_file.read_text().strip() or None
@@ -38,10 +39,10 @@ def local_endpoint(settings: Settings) -> str | None:
 
 
 def _place(url: str) -> tuple[str, int | None] | None:
-    """Loopback address and port of `url`; None for any other address."""
+    """Address and port of `url`; None if it names a host by another name than localhost, or is no plain HTTP."""
     try:
         parsed = httpx2.URL(url)
         address = ipaddress.ip_address("127.0.0.1" if parsed.host == "localhost" else parsed.host)
     except (ValueError, httpx2.InvalidURL):
         return None
-    return (str(address), parsed.port) if address.is_loopback and parsed.scheme == "http" else None
+    return (str(address), parsed.port) if parsed.scheme == "http" else None

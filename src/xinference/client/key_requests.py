@@ -1,0 +1,48 @@
+"""The requests about the API's keys; see `requests`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xinference.client import answers
+from xinference.client.answers import Json
+from xinference.client.request import Request, path
+
+_KEYS = "/v1/keys"
+
+
+def list_keys() -> Request[list[Json]]:
+    """Every key with what it may do, also the revoked and expired ones; times in seconds since the epoch."""
+    return Request(path=_KEYS, read=answers.as_objects)
+
+
+def create_key(
+    name: str | None = None,
+    scopes: Sequence[str] = ("use",),
+    models: Sequence[str] | None = None,
+    expires_in: float | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+) -> Request[Json]:
+    """Make a key: the answer's ``key`` is shown this once. From the first one on every request needs a key.
+
+    `expires_in`: seconds. `models`: those that it may ask, all if None.
+    """
+    limits = {
+        "expires_in": expires_in,
+        "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
+    }
+    body = {"name": name, "scopes": list(scopes), "models": None if models is None else list(models), **limits}
+    body = {field: value for field, value in body.items() if value is not None}
+    return Request(method="POST", path=_KEYS, body=body, read=answers.as_object)
+
+
+def revoke_key(key: str) -> Request[Json]:
+    """End a key, by its id or name."""
+    return Request(method="DELETE", path=path("v1", "keys", key), read=answers.as_object)
+
+
+def forget_keys() -> Request[Json]:
+    """Remove every key, also from the list: ``removed`` is how many. A server on loopback is open again."""
+    return Request(method="DELETE", path=_KEYS, read=answers.as_object)

@@ -1,0 +1,51 @@
+"""What `xinference keys` does where this home's server does not run: the same answers, from the store itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+from xinference.config import Settings
+from xinference.keys.keyring import Keyring, NewKey
+from xinference.process.home import own_home
+from xinference.store.database import Store
+
+Json = dict[str, Any]
+
+
+class KeyCommands:
+    """One method a subcommand, by the names of the client's."""
+
+    def __init__(self, keys: Keyring) -> None:
+        self._keys = keys
+
+    def list_keys(self) -> list[Json]:
+        """Every key, also the revoked and expired ones."""
+        return [key.to_dict() for key in self._keys.all()]
+
+    def create_key(self, *, scopes: Sequence[str], models: Sequence[str] | None, **fields: Any) -> Json:
+        """Make a key. Raises `Problem` as `Keyring.create`."""
+        allowed = None if models is None else tuple(models)
+        key, secret = self._keys.create(NewKey(scopes=tuple(scopes), models=allowed, **fields))
+        return {**key.to_dict(), "key": secret}
+
+    def revoke_key(self, key: str) -> Json:
+        """End a key. Raises `Problem` as `Keyring.revoke`."""
+        return self._keys.revoke(key).to_dict()
+
+    def forget_keys(self) -> Json:
+        """Remove every key."""
+        return {"removed": self._keys.forget_all()}
+
+
+@contextmanager
+def keys_of_home(settings: Settings) -> Iterator[KeyCommands]:
+    """The keys of a home, held for the block as a server holds them.
+
+    Raises:
+        Problem: ``home_taken``, if a server does.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with own_home(settings), closing(Store(settings.home / "xinference.db")) as store:
+        yield KeyCommands(Keyring(store))
