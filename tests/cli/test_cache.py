@@ -41,6 +41,7 @@ def test_a_download_prints_where_it_is(canned: Canned, run: Run) -> None:
     (asked,) = canned.asked_for("POST", CACHE)
     assert asked.body == {
         "model_name": "tiny",
+        "model_type": "LLM",
         "model_size_in_billions": 7,
         "model_format": "ggufv2",
         "quantization": "Q4_0",
@@ -80,10 +81,10 @@ def test_an_interrupt_cancels_a_download(canned: Canned, piped: Callable[..., su
 
 def test_the_cache_is_a_table(canned: Canned, run: Run) -> None:
     canned.answers["GET", CACHE] = Answer({"list": [ENTRY]})
-    header, _, row = run("cached", "--model_name", "tiny").stdout.splitlines()
+    header, _, row = run("cached", "--model_name", "tiny", "--worker-ip", "w").stdout.splitlines()
     assert header.split("  ")[0] == "Name"
     assert row.split() == ["tiny", "ggufv2", "7", "Q4_0", "huggingface", "2.0", "KiB", "no", "/cache/tiny.gguf"]
-    assert canned.asked_for("GET", CACHE)[0].query == "model_name=tiny"
+    assert canned.asked_for("GET", CACHE)[0].query == "model_name=tiny&worker_ip=w"
     assert json.loads(run("cached", "--model-name", "tiny", "--json").stdout) == [ENTRY]
 
 

@@ -9,15 +9,6 @@ from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
 
 
-def version(model_format: str, size: int | str, *quantizations: str) -> dict[str, Any]:
-    return {
-        "model_name": "llama",
-        "model_format": model_format,
-        "model_size_in_billions": size,
-        "quantizations": list(quantizations),
-    }
-
-
 def row(size: int | str, quantization: str, engine: str, reason: str | None = None) -> dict[str, Any]:
     return {
         "model_format": "ggufv2",
@@ -48,10 +39,10 @@ def test_engines_are_a_table_with_a_line_for_each_spec_and_engine(canned: Canned
     result = run("engine", "-n", "llama")
     assert result.exit_code == 0
     assert [line.split() for line in result.stdout.splitlines()[2:]] == [
-        ["ggufv2", "7", "llama.cpp", "yes", "Q4_0,", "Q8_0"],
-        ["ggufv2", "7", "vLLM", "no", "Q4_0,", "Q8_0", "no", "GPU"],
-        ["ggufv2", "1_8", "llama.cpp", "yes", "Q4_0"],
-        ["ggufv2", "1_8", "vLLM", "no", "Q4_0", "no", "GPU"],
+        ["llama", "llama.cpp", "ggufv2", "7", "yes", "Q4_0,", "Q8_0"],
+        ["llama", "vLLM", "ggufv2", "7", "no", "Q4_0,", "Q8_0", "no", "GPU"],
+        ["llama", "llama.cpp", "ggufv2", "1_8", "yes", "Q4_0"],
+        ["llama", "vLLM", "ggufv2", "1_8", "no", "Q4_0", "no", "GPU"],
     ]
     assert canned.asked_for("GET", "/v1/engines/llama")[0].query == "detailed=true"
 
@@ -88,18 +79,9 @@ def test_an_unknown_model_is_the_servers_problem(canned: Canned, run: Run) -> No
     assert "Did you mean llama?" in run("engine", "-n", "lama").stderr
 
 
-def test_registrations_are_a_table_or_json(canned: Canned, run: Run) -> None:
-    families = [
-        {
-            "model_name": "llama",
-            "is_builtin": True,
-            "model_lang": ["en"],
-            "model_ability": ["chat", "tools"],
-            "context_length": 4096,
-            "model_specs": [version("ggufv2", 7), version("pytorch", 7), version("pytorch", 13)],
-        }
-    ]
-    canned.answers["GET", "/v1/model_registrations/LLM"] = Answer(families)
-    row = run("registrations").stdout.splitlines()[2]
-    assert row.split() == ["LLM", "llama", "en", "chat,", "tools", "4096", "7,", "13", "True"]
-    assert json.loads(run("registrations", "--json").stdout) == families
+def test_what_vllm_runs_is_a_table_or_json(canned: Canned, run: Run) -> None:
+    models = {"chat": ["llama", "qwen"], "generate": ["opt"]}
+    canned.answers["GET", "/v1/models/vllm-supported"] = Answer(models)
+    rows = [line.split() for line in run("vllm-models").stdout.splitlines()[2:]]
+    assert rows == [["chat", "llama"], ["chat", "qwen"], ["generate", "opt"]]
+    assert json.loads(run("vllm-models", "--json").stdout) == models

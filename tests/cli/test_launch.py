@@ -60,6 +60,41 @@ def test_every_option_reaches_the_server(canned: Canned, run: Run) -> None:
     }
 
 
+def test_every_option_of_newer_versions_reaches_the_server(canned: Canned, run: Run) -> None:
+    told(canned, READY)
+    line = (
+        "--model-name llama --n-worker 2 --worker-ip 10.0.0.1 --enable-thinking --disable-virtual-env -vp a==1 -vp b "
+        "-ev A 1 --env B x=y -qc load_in_4bit true -qc bnb_4bit_quant_type nf4 --virtual-env-find-link /wheels "
+        "--gpu-idx 0,1 --trust-remote-code True --request-limits 3"
+    )
+    assert run("launch", *line.split()).exit_code == 0
+    assert canned.asked_for("POST", "/v1/models")[0].body == {
+        "model_name": "llama",
+        "model_type": "LLM",
+        "replica": 1,
+        "n_gpu": "auto",
+        "n_worker": 2,
+        "worker_ip": "10.0.0.1",
+        "gpu_idx": [0, 1],
+        "enable_thinking": True,
+        "enable_virtual_env": False,
+        "virtual_env_packages": ["a==1", "b"],
+        "virtual_env_find_links": ["/wheels"],
+        "envs": {"A": "1", "B": "x=y"},
+        "quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        "trust_remote_code": True,
+        "request_limits": 3,
+    }
+
+
+@pytest.mark.parametrize("option", ["-ld", "-fd", "--image-lora-load-kwargs", "--image-lora-fuse-kwargs"])
+def test_options_of_image_models_are_refused_with_the_reason(canned: Canned, run: Run, option: str) -> None:
+    result = run("launch", "-n", "m", option, "a", "b")
+    assert result.exit_code == 2
+    assert "no image models are served" in " ".join(result.stderr.split())
+    assert canned.asked == []
+
+
 @pytest.mark.parametrize(("text", "value"), [("7", 7), ("1_8", "1_8"), ("1.5", "1.5")])
 def test_a_size_is_a_number_unless_it_has_a_fraction(canned: Canned, run: Run, text: str, value: int | str) -> None:
     told(canned, READY)

@@ -8,6 +8,7 @@ from tests.cli.conftest import Run
 INSTANCES = [
     {
         "model_uid": "m",
+        "model_type": "LLM",
         "model_name": "llama",
         "model_engine": "llama.cpp",
         "model_format": "ggufv2",
@@ -26,8 +27,8 @@ def test_the_list_is_a_table_and_says_what_went_wrong(canned: Canned, run: Run) 
     result = run("list")
     header, _, first, second = result.stdout.splitlines()
     assert header.split("  ")[0] == "UID"
-    assert first.split() == ["m", "llama", "llama.cpp", "ggufv2", "7", "Q4_0", "4096", "READY"]
-    assert second.split() == ["broken", "x", "-", "-", "-", "-", "-", "ERROR"]
+    assert first.split() == ["m", "LLM", "llama", "llama.cpp", "ggufv2", "7", "Q4_0", "4096", "READY"]
+    assert second.split() == ["broken", "-", "x", "-", "-", "-", "-", "-", "ERROR"]
     assert result.stderr == "broken: It died.\n"
 
 

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.cli.canned import Answer, Asked, Canned
 from tests.cli.conftest import Run
-from tests.client.test_client import free_port
-from xinference.cli.main import load
+from xinference.cli.main import load, worker
 
 
 @pytest.fixture
@@ -45,19 +43,44 @@ def test_xinference_local_is_serve(told: list[dict[str, Any]]) -> None:
     assert (told[0]["port"], told[0]["log_level"]) == (7, "INFO")
 
 
-def test_stop_says_what_it_stopped_once_the_server_is_gone(canned: Canned, run: Run) -> None:
-    def stopped(asked: Asked) -> Answer:
-        canned.close()
-        return Answer({"result": True})
-
-    canned.answers["GET", "/v1/models/instances"] = Answer([{"model_uid": "a"}, {"model_uid": "b"}])
-    canned.answers["DELETE", "/v1/clusters"] = stopped
-    result = run("stop")
-    assert result.exit_code == 0
-    assert result.stderr.endswith(f"Stopped the server at {canned.url} and a, b.\n")
+def test_xinference_local_takes_what_older_versions_had(told: list[dict[str, Any]]) -> None:
+    local = load("xinference.cli.serve:local")
+    result = CliRunner().invoke(local, ["-MH", "127.0.0.1", "-mp", "1"])
+    assert (result.exit_code, len(told)) == (98, 1)
+    assert "no effect" in result.stderr
+    refused = CliRunner().invoke(local, ["--auth-config", "auth.json"])
+    assert (refused.exit_code, len(told)) == (2, 1)
+    assert "xinference keys" in refused.stderr
 
 
-def test_stop_without_a_server_is_no_failure(run: Run) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    result = run("stop", "-e", url)
-    assert (result.exit_code, result.stderr) == (0, f"No server runs at {url}.\n")
+def test_a_supervisor_serves_everybody_and_says_where_models_run(told: list[dict[str, Any]]) -> None:
+    result = CliRunner().invoke(load("xinference.cli.serve:supervisor"), ["-p", "7", "--supervisor-port", "8"])
+    assert result.exit_code == 98
+    assert (told[0]["host"], told[0]["port"], told[0]["allow_unauthenticated"]) == ("0.0.0.0", 7, None)
+    assert "can't join yet" in result.stderr
+
+
+def test_a_worker_says_what_to_do_instead(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["xinference-worker", "-e", "http://10.0.0.1:9997", "-H", "10.0.0.2"])
+    with pytest.raises(SystemExit) as ended:
+        worker()
+    assert ended.value.code == 1
+    assert "xinference serve` on each machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "host", "port"), [([], None, None), (["-H", "127.0.0.2", "-p", "7"], "127.0.0.2", 7)]
+)
+def test_without_a_command_a_server_is_started(
+    run: Run, told: list[dict[str, Any]], words: list[str], host: str | None, port: int | None
+) -> None:
+    result = run(*words)
+    assert result.exit_code == 98
+    assert (told[0]["host"], told[0]["port"]) == (host, port)
+    assert "xinference serve" in result.stderr
+
+
+def test_a_servers_options_before_another_command_are_an_error(run: Run, told: list[dict[str, Any]]) -> None:
+    result = run("-p", "7", "list")
+    assert (result.exit_code, told) == (1, [])
+    assert "--endpoint" in result.stderr

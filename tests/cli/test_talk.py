@@ -54,6 +54,15 @@ def test_an_answer_can_be_taken_whole(canned: Canned, run: Run) -> None:
     assert canned.asked[0].body["stream"] is False
 
 
+@pytest.mark.parametrize(("words", "streamed"), [(["--stream", "True"], True), (["--stream", "false"], False)])
+def test_streaming_can_be_said_as_older_versions_have_it(
+    canned: Canned, run: Run, words: list[str], streamed: bool
+) -> None:
+    canned.answers[CHAT] = said("Hello") if streamed else Answer({"choices": [{"message": {"content": "Hello"}}]})
+    assert run("chat", "--model-uid", "m", *words, "Hi").stdout == "Hello\n"
+    assert canned.asked[0].body["stream"] is streamed
+
+
 def test_a_text_is_gone_on_with(canned: Canned, run: Run) -> None:
     canned.answers["POST", "/v1/completions"] = written(" upon", " a time")
     assert run("generate", "-u", "m", "Once").stdout == " upon a time\n"

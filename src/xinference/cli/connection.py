@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.output import note
+from xinference.cli.saved_login import saved_token
 from xinference.config import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Target:
 
     settings: Settings
     api_key: str | None
+    """As given; None: this home's own, or that of the last login."""
 
     def connect(self, *, start: bool = False) -> Client:
         """A client; with `start`, of a server that is started in the background if the default one is missing."""
@@ -32,16 +34,28 @@ class Target:
             from xinference.client.local_server import ensure_server
 
             ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
-        api_key = self.api_key or owner_key(self.settings)
-        # Whoever waits at a terminal tries again.
-        return Client(self.settings.url, api_key, check=False, retries=0)
+        key = self.api_key or owner_key(self.settings) or saved_token(self.settings)
+        # Whoever waits at a terminal tries again; the first request shows whether a server is there.
+        return Client(self.settings.url, key, check=False, retries=0)
+
+
+on_worker = click.option("-w", "--worker-ip", help="Which machine, where there are several.")
+_ENDPOINT = "URL of the server. [env: XINFERENCE_ENDPOINT; default: this machine's]"
+_API_KEY = "Key for the server. [env: XINFERENCE_API_KEY; default: that of the last `xinference login`]"
 
 
 def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options --endpoint and --api-key; the command gets a `Target` as `target`."""
+    return click.option("-e", "--endpoint", help=_ENDPOINT)(_with_target(command))
 
-    @click.option("-e", "--endpoint", help="URL of the server. [env: XINFERENCE_ENDPOINT; default: this machine's]")
-    @click.option("-ak", "--api-key", envvar="XINFERENCE_API_KEY", help="Key for the server. [env: XINFERENCE_API_KEY]")
+
+def talks_to_named_server(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command that must not hit the wrong server: --endpoint is required."""
+    return click.option("-e", "--endpoint", required=True, help="URL of the server.")(_with_target(command))
+
+
+def _with_target(command: Callable[..., None]) -> Callable[..., None]:
+    @click.option("-ak", "--api-key", envvar="XINFERENCE_API_KEY", help=_API_KEY)
     @wraps(command)
     def with_target(*, endpoint: str | None, api_key: str | None, **arguments: Any) -> None:
         settings = Settings.from_env(endpoint=endpoint or None)

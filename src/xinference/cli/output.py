@@ -14,6 +14,7 @@ import click
 from xinference.errors import Problem
 
 INTERRUPTED = 130
+LOGIN_HINT = "Log in with `xinference login`, or pass a key with --api-key or XINFERENCE_API_KEY."
 #: Control characters but newline and tab: a model's or an engine's text must not drive the terminal.
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 del _CONTROLS[ord("\n")], _CONTROLS[ord("\t")]
@@ -63,8 +64,9 @@ def size(count: int | None) -> str:
 def show_problem(problem: Problem) -> None:
     """A problem on stderr: its cause, the way out, the engine's last words."""
     note(f"Error: {problem.cause}")
-    if problem.hint:
-        note(f"Hint: {problem.hint}")
+    hint = problem.hint or (LOGIN_HINT if problem.status == 401 else None)
+    if hint:
+        note(f"Hint: {hint}")
     if problem.log_tail:
         speaker = {"server_failed": "server", "environment_failed": "installer"}.get(problem.code, "engine")
         note(f"Last lines of the {speaker}:")

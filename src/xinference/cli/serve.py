@@ -1,87 +1,124 @@
-"""`xinference serve`, `stop`, and `xinference-local`."""
+"""`xinference serve`, and the programs that older versions start a server with."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.output import note
-from xinference.errors import Problem
-
-if TYPE_CHECKING:
-    from xinference.client import Client
-
-#: How long a server may take to stop its engines and itself.
-STOP_SECONDS = 60.0
-POLL_SECONDS = 0.05
+from xinference.errors import Problem, bad_request
 
 _LEVELS = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False)
+_PROGRAM = {"help_option_names": ["-h", "--help"]}
+
+
+def listens(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what every program that serves can be told."""
+    for option in (
+        click.option("--allow-unauthenticated", is_flag=True, help="Listen beyond this machine without any key."),
+        click.option("--log-level", type=_LEVELS, help="The server's own log level. [default: INFO]"),
+        click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port to listen on. [default: 9997]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _refuse_auth_config(ctx: click.Context, param: click.Parameter, file: str | None) -> None:
+    if file is not None:
+        raise click.BadParameter("users are no longer read from a file. Make keys: `xinference keys --help`.")
+
+
+_on_loopback = click.option("-H", "--host", help="Address to listen on. [default: 127.0.0.1]")
+_auth_config = click.option(
+    "--auth-config", metavar="FILE", callback=_refuse_auth_config, expose_value=False, hidden=True
+)
+_metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 
 
 @click.command()
-@click.option("-H", "--host", help="Address to listen on. [default: 127.0.0.1]")
-@click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port to listen on. [default: 9997]")
-@click.option("--log-level", type=_LEVELS, help="The server's own log level. [default: INFO]")
-@click.option("--allow-unauthenticated", is_flag=True, help="Listen beyond this machine without any key.")
+@_on_loopback
+@listens
 @click.option("--home", type=click.Path(file_okay=False), help="Folder for everything that is kept.")
 def serve(
     host: str | None, port: int | None, log_level: str | None, allow_unauthenticated: bool, home: str | None
 ) -> None:
     """Run the server in this terminal."""
-    _run(host, port, log_level, allow_unauthenticated, home)
+    run(host, port, log_level, allow_unauthenticated, home)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--log-level", type=_LEVELS, help="The server's own log level. [default: INFO]")
-@click.option("-H", "--host", help="Address to listen on. [default: 127.0.0.1]")
-@click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port to listen on. [default: 9997]")
-def local(log_level: str | None, host: str | None, port: int | None) -> None:
+@click.command(context_settings=_PROGRAM)
+@_on_loopback
+@listens
+@_metrics_host
+@click.option("-mp", "--metrics-exporter-port", type=int, hidden=True)
+@_auth_config
+def local(
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    allow_unauthenticated: bool,
+    metrics_exporter_host: str | None,
+    metrics_exporter_port: int | None,
+) -> None:
     """Run the server in this terminal, as `xinference serve` does."""
-    _run(host, port, log_level)
+    if metrics_exporter_host or metrics_exporter_port:
+        note("--metrics-exporter-host and -port have no effect: no exporter is started beside the server.")
+    run(host, port, log_level, allow_unauthenticated)
 
 
-def _run(
+@click.command(context_settings=_PROGRAM)
+@click.option("-H", "--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
+@listens
+@click.option("--supervisor-port", type=int, hidden=True)
+@_auth_config
+def supervisor(
+    host: str, port: int | None, log_level: str | None, allow_unauthenticated: bool, supervisor_port: int | None
+) -> None:
+    """Run the server in this terminal. Models run on this machine; no others can join it yet."""
+    note("Models will run on this machine: workers on other machines can't join yet.")
+    run(host, port, log_level, allow_unauthenticated)
+
+
+@click.command(context_settings=_PROGRAM)
+@click.option("-e", "--endpoint", help="URL of the supervisor.")
+@click.option("-H", "--host", hidden=True)
+@click.option("--worker-port", type=int, hidden=True)
+@click.option("--log-level", hidden=True)
+@_metrics_host
+@click.option("--metrics-exporter-port", type=int, hidden=True)
+def worker(endpoint: str | None, **given: object) -> None:
+    """Not there yet: a server runs models on its own machine only."""
+    raise Problem(
+        "no_workers",
+        501,
+        "A worker can't join a server on another machine yet.",
+        hint="Run `xinference serve` on each machine, and ask each for the models that run there.",
+    )
+
+
+def bare(host: str | None, port: int | None, log_level: str | None, subcommand: str | None) -> None:
+    """`xinference` without a command, as older versions start a server."""
+    if subcommand is None:
+        note("Starting a server; `xinference serve` is the command for it.")
+        run(host, port, log_level)
+    elif (host, port, log_level) != (None, None, None):
+        raise bad_request(
+            "-H, -p and --log-level before a command are those of a server.",
+            hint=f"For `{subcommand}`, name the server with --endpoint.",
+        )
+
+
+def run(
     host: str | None,
     port: int | None,
     log_level: str | None,
     allow_unauthenticated: bool = False,
     home: str | None = None,
 ) -> None:
+    """Serve until stopped."""
     # By name: the rest of the command line must not depend on the server, here the server is what is asked for.
-    run = import_module("xinference.server").run
+    server = import_module("xinference.server").run
     allow = allow_unauthenticated or None  # a flag that is not given leaves the word to the environment
-    raise SystemExit(run(host=host, port=port, log_level=log_level, allow_unauthenticated=allow, home=home))
-
-
-@click.command()
-@talks_to_server
-def stop(target: Target) -> None:
-    """Stop the server and all its models."""
-    with target.connect() as client:
-        try:
-            running = [instance["model_uid"] for instance in client.list_instances()]
-        except Problem as problem:
-            if problem.code != "no_server":
-                raise
-            note(f"No server runs at {client.base_url}.")
-            return
-        client.abort_cluster()
-        _wait_until_gone(client)
-    note(f"Stopped the server at {target.settings.url}" + (f" and {', '.join(running)}." if running else "."))
-
-
-def _wait_until_gone(client: Client) -> None:
-    """Whoever starts a server right after us must find the port free."""
-    deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            client.health()
-        except Problem as problem:
-            if problem.code == "no_server":
-                return
-        time.sleep(POLL_SECONDS)
-    raise Problem("server_lives", 504, f"The server at {client.base_url} still answers {STOP_SECONDS:g} s after.")
+    raise SystemExit(server(host=host, port=port, log_level=log_level, allow_unauthenticated=allow, home=home))

@@ -103,7 +103,19 @@ def talking_options(command: Callable[..., None]) -> Callable[..., None]:
     return talks_to_server(command)
 
 
-@click.command()
+class TalkCommand(click.Command):
+    """A command that also takes ``--stream True`` and ``--stream False``, as older versions have it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = list(args)
+        for at, word in enumerate(words[:-1]):
+            if word == "--stream" and words[at + 1].lower() in ("true", "false"):
+                words[at : at + 2] = ["--stream" if words[at + 1].lower() == "true" else "--no-stream"]
+                break
+        return super().parse_args(ctx, words)
+
+
+@click.command(cls=TalkCommand)
 @click.option("--system", help="What the model is told before the conversation.")
 @talking_options
 def chat(target: Target, model_uid: str | None, prompt: str | None, system: str | None, **config: Any) -> None:
@@ -118,7 +130,7 @@ def chat(target: Target, model_uid: str | None, prompt: str | None, system: str 
         _run(talk, said)
 
 
-@click.command()
+@click.command(cls=TalkCommand)
 @talking_options
 def generate(target: Target, model_uid: str | None, prompt: str | None, **config: Any) -> None:
     """Let a model go on with PROMPT (or what is piped in), else with one text after the other."""

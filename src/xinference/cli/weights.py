@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from xinference.cli.launch import read_size
 from xinference.cli.output import clean, note, print_json, size
+from xinference.cli.version_options import read_size
 
 Json = dict[str, Any]
 _TEMPLATE_LINES = 5

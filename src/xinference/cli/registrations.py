@@ -1,0 +1,77 @@
+"""`xinference register`, `unregister` and `registrations`: the models that can be launched."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+import click
+
+from xinference.cli.connection import Target, on_worker, talks_to_server
+from xinference.cli.output import note, print_json, print_table
+
+Json = dict[str, Any]
+_of_type = click.option("-t", "--model-type", default="LLM", show_default=True, help="LLM, embedding or rerank.")
+
+
+@click.command()
+@_of_type
+@click.option(
+    "-f",
+    "--file",
+    required=True,
+    type=click.File(encoding="utf-8"),
+    help="The model's description, a JSON document; - reads it from standard input.",
+)
+@on_worker
+@click.option("-p", "--persist", is_flag=True, help="Keep it when the server is started again.")
+@talks_to_server
+def register(target: Target, model_type: str, file: TextIO, worker_ip: str | None, persist: bool) -> None:
+    """Add a model of your own to those that can be launched."""
+    text = file.read()
+    with target.connect() as client:
+        client.register_model(model_type, text, persist, worker_ip)
+    note(f"Registered {file.name}" + ("." if persist else " until the server ends; --persist keeps it."))
+
+
+@click.command()
+@_of_type
+@click.option("-n", "--model-name", required=True, help="The model's name.")
+@talks_to_server
+def unregister(target: Target, model_type: str, model_name: str) -> None:
+    """Take a model of your own away from those that can be launched."""
+    with target.connect() as client:
+        client.unregister_model(model_type, model_name)
+    note(f"Unregistered {model_name}.")
+
+
+@click.command()
+@_of_type
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@talks_to_server
+def registrations(target: Target, model_type: str, as_json: bool) -> None:
+    """List the models that can be launched."""
+    with target.connect() as client:
+        families = client.list_model_registrations(model_type, detailed=True)
+    if as_json:
+        print_json(families)
+        return
+    print_table(
+        ["Type", "Name", "Language", "Ability", "Context", "Sizes (in billions)", "Is-built-in"],
+        [
+            [
+                model_type,
+                family["model_name"],
+                ", ".join(family.get("model_lang") or family.get("language") or []),
+                ", ".join(family.get("model_ability") or []),
+                family.get("context_length"),
+                ", ".join(_sizes(family)),
+                family.get("is_builtin"),
+            ]
+            for family in families
+        ],
+    )
+
+
+def _sizes(family: Json) -> list[str]:
+    """Each size once, in the order of the specs."""
+    return list(dict.fromkeys(str(spec.get("model_size_in_billions")) for spec in family.get("model_specs") or []))

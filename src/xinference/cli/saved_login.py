@@ -1,0 +1,34 @@
+"""The token that `xinference login` keeps for an endpoint: a file that only the user may read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from xinference.config import Settings
+
+
+def token_file(settings: Settings) -> Path:
+    """Where the token for this endpoint is."""
+    return settings.home / "auth" / hashlib.sha256(settings.url.encode()).hexdigest()
+
+
+def saved_token(settings: Settings) -> str | None:
+    """The token of the last login at this endpoint, if there was one."""
+    try:
+        return token_file(settings).read_text().strip() or None
+    except OSError:
+        return None
+
+
+def save_token(settings: Settings, token: str) -> None:
+    """Keep it, in place of an older one."""
+    file = token_file(settings)
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(dir=file.parent)  # made with mode 0600
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(token)
+    Path(draft).replace(file)

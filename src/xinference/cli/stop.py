@@ -1,0 +1,71 @@
+"""`xinference stop`, and `stop-cluster` as older versions have it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from xinference.cli.connection import Target, talks_to_named_server, talks_to_server
+from xinference.cli.output import note
+from xinference.errors import Problem
+
+if TYPE_CHECKING:
+    from xinference.client import Client
+
+#: How long a server may take to stop its engines and itself.
+STOP_SECONDS = 60.0
+POLL_SECONDS = 0.05
+
+
+@click.command()
+@talks_to_server
+def stop(target: Target) -> None:
+    """Stop the server and all its models."""
+    with target.connect() as client:
+        try:
+            running = _running(client)
+        except Problem as problem:
+            if problem.code != "no_server":
+                raise
+            note(f"No server runs at {client.base_url}.")
+            return
+        _stop(client, running)
+
+
+@click.command("stop-cluster")
+@click.option("--check", is_flag=True, help="Stop without asking.")
+@talks_to_named_server
+def stop_cluster(target: Target, check: bool) -> None:
+    """Stop the server that --endpoint names, and all its models."""
+    with target.connect() as client:
+        running = _running(client)
+        note(f"The server at {client.base_url} runs " + (f"{', '.join(running)}." if running else "no model."))
+        if check or click.confirm("Do you want to stop it?", err=True):
+            _stop(client, running)
+        else:
+            note("Nothing was stopped.")
+
+
+def _running(client: Client) -> list[str]:
+    return [str(instance["model_uid"]) for instance in client.list_instances()]
+
+
+def _stop(client: Client, running: list[str]) -> None:
+    client.abort_cluster()
+    _wait_until_gone(client)
+    note(f"Stopped the server at {client.base_url}" + (f" and {', '.join(running)}." if running else "."))
+
+
+def _wait_until_gone(client: Client) -> None:
+    """Whoever starts a server right after us must find the port free."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            client.health()
+        except Problem as problem:
+            if problem.code == "no_server":
+                return
+        time.sleep(POLL_SECONDS)
+    raise Problem("server_lives", 504, f"The server at {client.base_url} still answers {STOP_SECONDS:g} s after.")

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.canned import Answer, Canned, problem
+from tests.cli.conftest import Run
+
+TEXT = '{"version": 1, "model_name": "mine"}'
+ALL = "/v1/model_registrations/LLM"
+SPECS = [
+    {"model_format": "ggufv2", "model_size_in_billions": 7},
+    {"model_format": "pytorch", "model_size_in_billions": 7},
+    {"model_format": "pytorch", "model_size_in_billions": 13},
+]
+
+
+def test_a_file_is_registered_as_it_is(canned: Canned, run: Run, tmp_path: Path) -> None:
+    canned.answers["POST", ALL] = Answer(None)
+    (tmp_path / "mine.json").write_text(TEXT)
+    assert run("register", "-f", str(tmp_path / "mine.json"), "-w", "10.0.0.1", "-p").exit_code == 0
+    assert canned.asked[0].body == {"model": TEXT, "persist": True, "worker_ip": "10.0.0.1"}
+
+
+def test_a_description_can_be_piped_in(canned: Canned, run: Run) -> None:
+    canned.answers["POST", "/v1/model_registrations/embedding"] = Answer(None)
+    result = run("register", "--model-type", "embedding", "--file", "-", stdin=TEXT)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "--persist keeps it" in result.stderr
+    assert canned.asked[0].body == {"model": TEXT, "persist": False, "worker_ip": None}
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(canned: Canned, run: Run) -> None:
+    assert run("register", "-f", "/no/such.json").exit_code == 2
+    assert run("register").exit_code == 2
+    assert canned.asked == []
+
+
+def test_a_description_that_the_server_refuses_is_an_error(canned: Canned, run: Run) -> None:
+    canned.answers["POST", ALL] = problem(400, "invalid_model", "model_specs: missing.")
+    result = run("register", "-f", "-", stdin="{}")
+    assert result.exit_code == 1 and "model_specs: missing." in result.stderr
+
+
+def test_a_model_is_unregistered_by_name(canned: Canned, run: Run) -> None:
+    canned.answers["DELETE", f"{ALL}/mine"] = Answer(None)
+    assert run("unregister", "-n", "mine").exit_code == 0
+    assert len(canned.asked) == 1
+
+
+def test_registrations_are_a_table_or_json(canned: Canned, run: Run) -> None:
+    families = [
+        {
+            "model_name": "llama",
+            "is_builtin": True,
+            "model_lang": ["en"],
+            "model_ability": ["chat", "tools"],
+            "context_length": 4096,
+            "model_specs": SPECS,
+        }
+    ]
+    canned.answers["GET", ALL] = Answer(families)
+    row = run("registrations").stdout.splitlines()[2]
+    assert row.split() == ["LLM", "llama", "en", "chat,", "tools", "4096", "7,", "13", "True"]
+    assert json.loads(run("registrations", "--json").stdout) == families
