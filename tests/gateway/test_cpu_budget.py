@@ -1,0 +1,122 @@
+"""What a request and a chunk may cost, so that the data path does not get dearer a little at a time.
+
+Two measures. Calls of functions, Python's and C's, are counted: exact, but blind to what goes on inside a C function.
+CPU time is divided by that of a bare server that does the same work beside it, round by round; the median is the same
+within a tenth on a busy machine and an idle one, whatever its speed. A change that is worth more than its share of the
+budget writes its figures down here, and what it was worth in the commit.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from types import FrameType
+
+import uvloop
+
+from tests.gateway.bare import BareServer
+from tests.gateway.wire import DataPath, data_path
+
+#: Multiples of what the bare server spends, as measured (medians of twenty runs on a machine with all cores busy).
+REQUEST, CHUNK = 2.80, 1.62
+#: Function calls, as counted.
+REQUEST_CALLS, CHUNK_CALLS = 276, 39
+#: A rise above this fails.
+RISE = 1.25
+
+ROUNDS = 40
+REQUESTS, EVENTS = 50, 500
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiples of the bare server's cost, or calls."""
+
+    request: float
+    chunk: float
+
+
+def test_the_path_costs_no_more_than_its_budget() -> None:
+    cost = uvloop.run(measure())
+    assert cost.request < REQUEST * RISE, f"a request costs {cost.request:.2f} of a bare one, the budget is {REQUEST}"
+    assert cost.chunk < CHUNK * RISE, f"a chunk costs {cost.chunk:.2f} of a bare one, the budget is {CHUNK}"
+
+
+def test_the_path_makes_no_more_calls_than_its_budget() -> None:
+    calls = uvloop.run(count())
+    assert calls.request < REQUEST_CALLS * RISE, f"a request makes {calls.request} calls, the budget is {REQUEST_CALLS}"
+    assert calls.chunk < CHUNK_CALLS * RISE, f"a chunk makes {calls.chunk} calls, the budget is {CHUNK_CALLS}"
+
+
+def test_a_path_that_does_two_fifths_more_is_over_its_budget() -> None:
+    cost = uvloop.run(measure(more=0.4))
+    assert cost.request > REQUEST * RISE
+    assert cost.chunk > CHUNK * RISE
+
+
+async def measure(more: float = 0.0) -> Cost:
+    """Both costs, as medians of rounds in which the path and the bare server take turns.
+
+    Args:
+        more: share of its work that the path does again, uncounted.
+    """
+    requests, chunks = [], []
+    again, events_again = round(REQUESTS * more), round(EVENTS * more)
+    async with data_path() as path:
+        bare = BareServer()
+        for server in (path, bare):
+            await _chats(server, REQUESTS)
+            await server.stream(EVENTS)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(ROUNDS):
+                one = await _timed(_chats(bare, REQUESTS))
+                requests.append(await _timed(_chats(path, REQUESTS + again)) / one)
+                one = await _timed(bare.stream(EVENTS))
+                chunks.append(await _timed(path.stream(EVENTS + events_again)) / one)
+        finally:
+            gc.enable()
+    return Cost(statistics.median(requests), statistics.median(chunks))
+
+
+async def count() -> Cost:
+    """Calls of functions for a request and for a chunk."""
+    calls = 0
+
+    def note(_frame: FrameType, event: str, _of: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    async def counted(work: Awaitable[None]) -> int:
+        nonlocal calls
+        calls = 0
+        sys.setprofile(note)
+        try:
+            await work
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    async with data_path() as path:
+        await path.chat()
+        await path.stream(1)
+        chats = await counted(_chats(path, REQUESTS))
+        chunks = await counted(path.stream(EVENTS + 1)) - await counted(path.stream(1))
+    return Cost(chats / REQUESTS, chunks / EVENTS)
+
+
+async def _chats(server: DataPath | BareServer, requests: int) -> None:
+    for _ in range(requests):
+        await server.chat()
+
+
+async def _timed(work: Awaitable[None]) -> float:
+    """Seconds of CPU time that `work` takes."""
+    started = time.thread_time()
+    await work
+    return time.thread_time() - started
