@@ -1,0 +1,225 @@
+"""Keys over REST: the gateway in front of the whole management API, as the server has them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from xinference.api.app import make_app
+from xinference.config import Settings
+from xinference.control.controller import Controller
+from xinference.gateway.access import OPEN
+from xinference.gateway.app import Gateway
+from xinference.gateway.route import DATA_PATHS
+from xinference.keys.keyring import Keyring
+from xinference.store.database import Store
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+@pytest.fixture
+def stopped() -> list[bool]:
+    """Grows when somebody stops the server."""
+    return []
+
+
+@pytest.fixture
+async def app(tmp_path: Path, stopped: list[bool]) -> AsyncIterator[FastAPI]:
+    settings = Settings(home=tmp_path / "home", offline=True)
+    store = Store(settings.home / "x.db")
+    controller = Controller(settings, store)
+    yield make_app(controller, settings, Keyring(store), lambda: stopped.append(True))
+    await controller.close("stop")
+    store.close()
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    gateway = Gateway(app.state.controller, app.state.settings, app, app.state.keys)
+    transport = httpx2.ASGITransport(gateway, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        yield client
+    await gateway.close()
+
+
+def bearer(key: dict[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key['key']}"}
+
+
+async def made(client: httpx2.AsyncClient, headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+    answer = await client.post("/v1/keys", json=fields, headers=headers)
+    assert answer.status_code == 200, answer.text
+    key: dict[str, Any] = answer.json()
+    return key
+
+
+def every_route(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Each method on each path that the server has a route for, and the methods beside it."""
+    routers = [app, *(found for route in app.routes if (found := getattr(route, "original_router", None)))]
+    written = {getattr(route, "path", "") for router in routers for route in router.routes}
+    paths = {re.sub(r"\{[^}]*\}", "x", path) for path in written | set(app.openapi()["paths"])} | set(DATA_PATHS)
+    assert {"/v1/models/x/events", "/v1/clusters", "/v1/keys/x", "/openapi.json"} <= paths
+    for path in sorted(paths | {"/health", "/anthropic/v1/models", "/", "/nowhere", "/metrics"}):
+        for method in METHODS:
+            yield method, path
+
+
+async def test_without_a_key_nothing_but_the_three_open_routes_answers(
+    app: FastAPI, client: httpx2.AsyncClient, stopped: list[bool]
+) -> None:
+    await made(client, name="first")
+    for method, path in every_route(app):
+        is_open = ("GET" if method == "HEAD" else method, path) in OPEN
+        for headers in ({}, {"Authorization": "Bearer sk-xinf-wrong"}, {"x-api-key": "wrong"}):
+            answer = await client.request(method, path, headers=headers)
+            assert (answer.status_code != 401 or path == "/token") if is_open else (answer.status_code == 401), (
+                method,
+                path,
+            )
+    assert stopped == [] and len(app.state.keys.all()) == 1
+
+
+async def test_a_key_for_use_changes_nothing(app: FastAPI, client: httpx2.AsyncClient, stopped: list[bool]) -> None:
+    key = await made(client, name="first")
+    for method, path in every_route(app):
+        if method not in ("GET", "HEAD", "OPTIONS") and path not in DATA_PATHS and (method, path) not in OPEN:
+            answer = await client.request(method, path, headers=bearer(key), json={})
+            abort = method == "POST" and path.endswith("/abort")
+            assert answer.status_code == 403 or abort, (method, path)
+            assert abort or "Not enough permissions" in answer.text
+    assert (await client.get("/v1/keys", headers=bearer(key))).status_code == 403
+    assert stopped == [] and len(app.state.keys.all()) == 1
+
+
+async def test_auth_is_off_until_the_first_key_and_on_from_then_even_when_it_is_revoked(
+    client: httpx2.AsyncClient,
+) -> None:
+    assert (await client.get("/v1/cluster/auth")).json() == {"auth": False}
+    assert (await client.get("/v1/models")).status_code == 200
+    manager = await made(client, name="boss", scopes=["manage"])
+    assert (await client.get("/v1/cluster/auth")).json() == {"auth": True}
+    assert (await client.get("/v1/models")).status_code == 401
+    assert (await client.delete("/v1/keys/boss", headers=bearer(manager))).json()["revoked"] is not None
+    assert (await client.get("/v1/models", headers=bearer(manager))).status_code == 401
+    assert (await client.get("/v1/cluster/auth")).json() == {"auth": True}
+
+
+async def test_a_manager_lists_makes_and_removes_keys_and_the_secret_is_told_once(client: httpx2.AsyncClient) -> None:
+    manager = await made(client, name="boss", scopes=["manage"])
+    key = await made(client, bearer(manager), name="a", models=["m"], expires_in=60, tokens_per_minute=7)
+    listed = await client.get("/v1/keys", headers=bearer(manager))
+    assert [entry["name"] for entry in listed.json()] == ["boss", "a"]
+    assert key["key"] not in listed.text and manager["key"] not in listed.text
+    assert {**listed.json()[1], "key": key["key"]} == key
+    assert (await client.delete("/v1/keys", headers=bearer(manager))).json() == {"removed": 2}
+    assert (await client.get("/v1/keys")).json() == []
+
+
+async def test_the_owners_key_works_and_is_not_listed(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    await made(client)
+    owner = {"Authorization": f"Bearer {app.state.keys.open_for_owner()}"}
+    assert len((await client.get("/v1/keys", headers=owner)).json()) == 1
+    assert (await client.delete("/v1/keys/owner", headers=owner)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"scopes": ["admin"]},
+        {"scopes": []},
+        {"name": "a b"},
+        {"name": ""},
+        {"models": []},
+        {"models": ["x\ny"]},
+        {"expires_in": -1},
+        {"requests_per_minute": 0},
+        {"tokens_per_minute": 10**30},
+        {"unknown": 1},
+        [],
+    ],
+)
+async def test_what_cant_be_a_key_is_400(client: httpx2.AsyncClient, body: Any) -> None:
+    answer = await client.post("/v1/keys", json=body)
+    assert answer.status_code == 400 and answer.json()["detail"]
+    assert (await client.get("/v1/cluster/auth")).json() == {"auth": False}
+
+
+@pytest.mark.parametrize("as_form", [True, False])
+async def test_a_login_with_a_keys_name_or_id_gives_the_key_as_token(client: httpx2.AsyncClient, as_form: bool) -> None:
+    key = await made(client, name="a")
+    for username in ("a", key["id"]):
+        fields = {"username": username, "password": key["key"]}
+        extra = {"grant_type": "password"}
+        answer = await (client.post("/token", data=fields | extra) if as_form else client.post("/token", json=fields))
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "access_token": key["key"],
+            "token_type": "bearer",
+            "refresh_token": key["key"],
+        }
+        assert answer.headers["cache-control"] == "no-store"
+        token = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        assert (await client.get("/v1/models", headers=token)).status_code == 200
+
+
+async def test_every_wrong_login_is_the_same_401(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    key = await made(client, name="a")
+    manager = {"Authorization": f"Bearer {app.state.keys.open_for_owner()}"}
+    other = await made(client, manager, name="gone")
+    await client.delete("/v1/keys/gone", headers=manager)
+    wrong = [("a", "x"), ("b", key["key"]), ("", ""), ("gone", other["key"]), ("a\ud800", key["key"]), ("a", "\ud800")]
+    answers = [
+        await client.post(
+            "/token",
+            content=json.dumps({"username": username, "password": password}).encode(),
+            headers={"content-type": "application/json"},
+        )
+        for username, password in wrong
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+    assert {answer.json()["detail"] for answer in answers} == {"Incorrect username or password"}
+    assert {answer.headers["www-authenticate"] for answer in answers} == {"Bearer"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "JSON"),
+        (b"[]", "username"),
+        (b'{"username":"a"}', "password"),
+        (b'{"username":1,"password":2}', "username"),
+    ],
+)
+async def test_a_login_without_its_fields_is_400_and_named(client: httpx2.AsyncClient, body: bytes, said: str) -> None:
+    answer = await client.post("/token", content=body)
+    assert answer.status_code == 400 and said in answer.json()["detail"]
+
+
+async def test_an_endless_login_is_413(client: httpx2.AsyncClient) -> None:
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield b" " * 1000
+
+    assert (await client.post("/token", content=pieces())).status_code == 413
+    assert sent < 50
+
+
+async def test_a_wrong_key_asks_the_store_nothing(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    await made(client)
+    app.state.keys._rows._store.close()  # a read or a write would raise from here on
+    for method, path in (("GET", "/v1/models"), ("POST", "/v1/models"), ("POST", "/v1/chat/completions")):
+        answer = await client.request(method, path, headers={"Authorization": "Bearer wrong"})
+        assert answer.status_code == 401
+    login = await client.post("/token", json={"username": "a", "password": "b"})
+    assert login.status_code == 401
