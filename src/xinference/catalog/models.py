@@ -153,5 +153,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Environment variables of the engine's processes."""
     family: ModelFamily | None = None
     """What the name means, where it is no built-in model: kept with the launch, so that it means the same later."""
+    asked_name: str | None = None
+    """The path or id that was given as the name of a model which its own files describe."""
     options: dict[str, Any] = {}
     """Native engine options, by the engine's own names."""

@@ -76,6 +76,7 @@ def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, 
         raise click.UsageError("A launch waits until the model is ready, or not: with --no-wait.")
     own = {name: value for name, value in given.items() if value is not None or name == "n_gpu"}
     request = {**ctx.obj, **own, "model_path": _found_from_anywhere(given["model_path"])}
+    request["model_name"] = name_from_anywhere(given["model_name"])
     with target.connect(start=True) as client:
         if dry_run:
             plan = client.plan_launch(**request)
@@ -94,6 +95,12 @@ def _found_from_anywhere(path: str | None) -> str | None:
         return None
     here = Path(path).expanduser()
     return str(here.absolute()) if here.exists() else path
+
+
+def name_from_anywhere(name: str) -> str:
+    """A model's name as it is; one that is a path here, as `_found_from_anywhere`."""
+    is_path = name.startswith((".", "/", "~")) or "/" in name or name.lower().endswith(".gguf")
+    return (_found_from_anywhere(name) or name) if is_path else name
 
 
 def _wait(client: Client, uid: str, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import string
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,7 @@ from xinference.control.deployment import Deployment, Ending
 from xinference.control.describe import listing_entry
 from xinference.control.downloads import Downloads
 from xinference.control.events import Events, final_event
+from xinference.control.meaning import Meaning
 from xinference.control.measure import correction
 from xinference.control.registrations import Registrations
 from xinference.control.routing import Route, RoutingTable, with_adapters
@@ -54,8 +56,9 @@ class Controller:
         self._store = store
         self._events = Events(store)
         self._hubs: Mapping[str, Hub] = all_hubs(settings)
-        self._sources = Sources(settings, self._hubs)
         self.registrations = Registrations(settings.home, builtin_families())
+        self._meaning = Meaning(settings, self.registrations, self._hubs)
+        self._sources = Sources(settings, self._hubs)
         self.downloads = Downloads(self._hubs, self._events)
         self.engines: Mapping[str, Engine] = all_engines()
         self._option_tables: dict[str, Mapping[str, str]] = {}
@@ -134,7 +137,9 @@ class Controller:
 
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
         """What a launch would do; nothing is changed."""
-        return await self._new_plan(request, self._uid_for(request))
+        found = await self._meaning.of(request)
+        plan = await self._new_plan(found.request, self._uid_for(found.request))
+        return replace(plan, reasons=(*found.reasons, *plan.reasons))
 
     async def launch(self, request: LaunchRequest, *, remarks: Iterable[str] = ()) -> str:
         """Write the row and begin; the answer is the uid. `remarks` become warnings among its events.
@@ -144,7 +149,9 @@ class Controller:
         Raises:
             Problem: 400 what can't be, 409 a uid that is taken by something else.
         """
-        uid = self._uid_for(request)
+        running = self._deployments.get((request.model_uid or "").strip())
+        found = await self._meaning.of(request, running.plan.request if isinstance(running, Deployment) else None)
+        request, uid = found.request, self._uid_for(found.request)
         self._reserved.add(uid)
         try:
             existing = self._deployments.get(uid)
@@ -158,6 +165,7 @@ class Controller:
                     hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
                 )
             plan = await self._new_plan(request, uid)
+            plan = replace(plan, reasons=(*found.reasons, *plan.reasons))
             if existing is not None:
                 await self.terminate(uid)
             self._store.add_deployment(uid, msgspec.json.encode(plan.request).decode())
@@ -253,9 +261,8 @@ class Controller:
 
     def cached(self, families: Iterable[ModelFamily] | None = None) -> list[cache.CachedVersion]:
         """What is in the caches of these families, or of all. Blocks; opens no connection."""
-        return cache.cached_versions(
-            self.families.values() if families is None else families, self._hubs, self._settings
-        )
+        every = (*self.families.values(), *self._meaning.kept_families()) if families is None else families
+        return cache.cached_versions(every, self._hubs, self._settings)
 
     def complete_versions(self, families: Iterable[ModelFamily]) -> set[str]:
         """The ids of those versions of the families whose weights are all here. Blocks; opens no connection."""
@@ -273,15 +280,25 @@ class Controller:
         uses = [*self._uses(), *(cache.Use(f"the download of {v}", v, None) for v in self.downloads.running)]
         return await asyncio.to_thread(cache.remove, found, version_id, self._hubs, uses)
 
+    async def family(self, name: str) -> ModelFamily:
+        """What a name means: a known model, or a path or hub's id that is looked at.
+
+        Raises:
+            Problem: 400 ``model_not_found`` with the near ones; see `Meaning.of`.
+        """
+        request = (await self._meaning.of(LaunchRequest(model_name=name), any_file=True)).request
+        return request.family or match(self.families, request).family
+
     async def download(self, request: LaunchRequest) -> str:
         """Begin to fetch a version without launching it; the answer is its version id, `downloads` knows the rest.
 
         Raises:
             Problem: 400 what can't be, 409 ``download_running`` from another hub.
         """
-        version = match(self.families, request)
+        request = (await self._meaning.of(request)).request
+        facts = await self._facts(request)
+        version = match(facts.families, request)
         if request.model_engine is not None:
-            facts = Facts(self.families, self.engines, await asyncio.to_thread(read_host))
             supporting_engine(facts, version, request.model_engine)
         choose = await self._sources.chooser(version, request.download_hub)
         return self.downloads.begin(version, *choose(version, request.download_hub))
@@ -312,15 +329,7 @@ class Controller:
         names.check_free(uid, adapters, self._table.routes, self._reserved)
         return plan
 
-    def _with_family(self, request: LaunchRequest) -> LaunchRequest:
-        """The request with what its name means, where that is for the user to change."""
-        registered = self.registrations.find(request.model_name)
-        if request.family is not None or registered is None:
-            return request
-        return msgspec.structs.replace(request, family=registered.family)
-
     async def _make_plan(self, request: LaunchRequest, uid: str, *, sized: bool = True) -> LaunchPlan:
-        request = self._with_family(request)
         facts = await self._facts(request)
         check_request(facts, request)
         version, _, _ = choose_version(facts, request)

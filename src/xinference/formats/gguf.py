@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from xinference.formats.cursor import Cursor, bad_weight_file
 from xinference.formats.gguf_tables import Tensors, Value, read_metadata, read_tensors
 from xinference.formats.opening import weight_file
 from xinference.formats.sniff import SNIFF_BYTES, describe
-from xinference.formats.tensor_types import FILE_TYPE_GUESSED, FILE_TYPES
+from xinference.formats.tensor_types import FILE_TYPE_GUESSED, FILE_TYPES, TENSOR_TYPES
 
 _MAX_LAYERS = 1 << 14
 _POOLING_RANK = 4
+_ELEMENTS = {kind.name: kind.block for kind in TENSOR_TYPES.values()}
+_BYTES = {kind.name: kind.block_bytes for kind in TENSOR_TYPES.values()}
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,11 @@ class GgufHeader:
         return self.pooling_type == _POOLING_RANK
 
     @property
+    def parameters(self) -> int:
+        """Elements of all tensors in this file."""
+        return sum(size * _ELEMENTS[name] // _BYTES[name] for name, size in self.bytes_by_type.items())
+
+    @property
     def split_count(self) -> int:
         """Files the model is split over; sizes here are those of this file alone."""
         count = self.metadata.get("split.count")
@@ -116,11 +124,16 @@ def read_header(path: Path) -> GgufHeader:
             what is wrong and where.
     """
     with weight_file(path, "the .gguf file itself") as (file, size):
-        head = file.read(SNIFF_BYTES)
-        if not head.startswith(b"GGUF"):
-            found = describe(head, size)
-            raise bad_weight_file(path, found.what, found.hint)
-        return _read(Cursor(file, path, size))
+        return read_header_of(file, size, path)
+
+
+def read_header_of(file: BinaryIO, size: int, path: Path) -> GgufHeader:
+    """The same of an open file of `size` bytes, which may lie elsewhere; `path` is its name in problems."""
+    head = file.read(SNIFF_BYTES)
+    if not head.startswith(b"GGUF"):
+        found = describe(head, size)
+        raise bad_weight_file(path, found.what, found.hint)
+    return _read(Cursor(file, path, size))
 
 
 def _read(cursor: Cursor) -> GgufHeader:

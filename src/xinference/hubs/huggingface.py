@@ -145,6 +145,21 @@ class HuggingFaceHub(RepositoryHub):
         report(-file.size)
         self._download(model_id, commit, file, target, report, stop)
 
+    def _fetch_range(self, model_id: str, listing: Listing, file: ListedFile, start: int, count: int) -> bytes:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            build_hf_headers,
+            get_session,
+            hf_raise_for_status,
+        )
+
+        from xinference.hubs.ranged import fetch_range
+
+        url = hf_hub_url(model_id, file.name, revision=listing.revision, endpoint=self.words.endpoint)
+        headers = build_hf_headers(token=_token() or False)
+        with self._explained(model_id, listing.revision, file.name):
+            return fetch_range(get_session(), url, headers, start, count, hf_raise_for_status)
+
     @contextmanager
     def _explained(self, model_id: str, revision: str, name: str | None = None) -> Iterator[None]:
         """Turn the library's and the network's errors into problems."""

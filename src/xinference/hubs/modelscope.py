@@ -137,6 +137,25 @@ class ModelScopeHub(RepositoryHub):
                 raise hash_mismatch(f"{file.name} of {model_id} on modelscope is not what it lists: {error}.") from None
         report(file.size - seen)
 
+    def _fetch_range(self, model_id: str, listing: Listing, file: ListedFile, start: int, count: int) -> bytes:
+        import httpx2
+
+        from xinference.hubs.ranged import fetch_range
+
+        api = _api(cache_folder())
+        url = api.downloader._client.get_download_url(model_id, "model", file.name, listing.revision)
+        token = api._config.token
+        try:
+            with httpx2.Client(cookies={"m_session_id": token} if token else None, timeout=30) as client:
+                return fetch_range(client, url, {}, start, count, lambda response: response.raise_for_status())
+        except httpx2.HTTPStatusError as error:
+            status = error.response.status_code
+            if status in (401, 403):
+                raise refusals.gated(self.words, model_id, has_token=_has_token()) from None
+            raise refusals.unreachable(self.words, f"it answered {status} for {file.name}") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise refusals.unreachable(self.words, str(error) or type(error).__name__) from error
+
     @contextmanager
     def _explained(self, model_id: str) -> Iterator[None]:
         """Turn the client's and the network's errors into problems."""

@@ -7,7 +7,9 @@ import shutil
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.config import Settings
@@ -18,6 +20,7 @@ from xinference.hubs.joined import join
 from xinference.hubs.kept import KeptFile, delete
 from xinference.hubs.listing import ListedFile, Listing, Listings, check_source
 from xinference.hubs.parallel import Report, ask, fetch_all
+from xinference.hubs.ranged import CHUNK, RangedFile
 from xinference.hubs.selection import choose_files, joined_name, must_join, wanted_names
 from xinference.hubs.whole import is_whole_file, is_whole_folder
 
@@ -61,6 +64,10 @@ class RepositoryHub(ABC):
         self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
     ) -> None:
         """Bring one file to its place in the cache, verified. Raises `Problem`, `Stopped` or `OSError`."""
+
+    @abstractmethod
+    def _fetch_range(self, model_id: str, listing: Listing, file: ListedFile, start: int, count: int) -> bytes:
+        """These bytes of a file, without bringing it to the cache. Raises `Problem`."""
 
     @abstractmethod
     def _present(self, model_id: str, listing: Listing, file: ListedFile) -> int:
@@ -151,6 +158,18 @@ class RepositoryHub(ABC):
             f"{name} of {model_id}",
         )
         return (self._folder(model_id, listing.revision) / name).read_bytes()
+
+    def open_file(self, model_id: str, listing: Listing, file: ListedFile) -> BinaryIO:
+        """A file of a listing, open for reading; only what is read of it is fetched, if it is not in the cache.
+
+        Reading it raises `Problem`, as `Hub.fetch`.
+        """
+        path = self._folder(model_id, listing.revision) / file.name
+        if _has_size(path, file.size):
+            return path.open("rb")
+        return BufferedReader(
+            RangedFile(file.size, lambda start, count: self._fetch_range(model_id, listing, file, start, count)), CHUNK
+        )
 
     def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
         """See `Hub.kept`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,9 @@ from xinference.errors import bad_request
 from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.opening import weight_file
 from xinference.formats.safetensors import read_safetensors
+from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
 from xinference.inspection.files import inspect_file, is_later_part
 from xinference.inspection.found import PICKLES, Inspection, from_config
-
-#: Largest tokenizer configuration that is read for its chat template, in bytes.
-MAX_TOKENIZER_CONFIG = 8 << 20
 
 
 def inspect_folder(folder: Path) -> Inspection:
@@ -76,15 +73,6 @@ def _chat_template(folder: Path) -> str | None:
     if own.is_file() and own.stat().st_size <= MAX_TOKENIZER_CONFIG:
         return own.read_text(errors="replace")
     return template_in(_json(folder / "tokenizer_config.json"))
-
-
-def template_in(config: Mapping[str, Any]) -> str | None:
-    """The chat template of a tokenizer's configuration; the one named ``default`` if it has several."""
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default") or next(iter(named.values()), None)
-    return template if isinstance(template, str) else None
 
 
 def _json(path: Path) -> dict[str, Any]:

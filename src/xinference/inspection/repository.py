@@ -10,8 +10,8 @@ import msgspec
 
 from xinference.config import Settings
 from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
 from xinference.hubs.huggingface import HuggingFaceHub
-from xinference.inspection.folder import MAX_TOKENIZER_CONFIG, template_in
 from xinference.inspection.found import PICKLES, Inspection, from_config
 
 

@@ -1,0 +1,18 @@
+"""What a model's ``tokenizer_config.json`` says (the format of Hugging Face's transformers): its chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Largest one that is read, in bytes.
+MAX_TOKENIZER_CONFIG = 8 << 20
+
+
+def template_in(config: Mapping[str, Any]) -> str | None:
+    """The chat template of a tokenizer's configuration; the one named ``default`` if it has several."""
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default") or next(iter(named.values()), None)
+    return template if isinstance(template, str) else None
