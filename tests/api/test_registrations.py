@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -49,7 +50,7 @@ async def test_a_registered_model_is_listed_among_the_others_and_removed_again(c
     assert {"model_name": "my-llama", "is_builtin": False} in listed
     assert {"model_name": "llama-2-chat", "is_builtin": True} in listed
     assert (await client.delete(f"{REGISTRATIONS}/LLM/my-llama")).json() is None
-    assert (await client.get(f"{REGISTRATIONS}/LLM/my-llama")).status_code == 400
+    assert (await client.get(f"{REGISTRATIONS}/LLM/my-llama")).status_code == 404
 
 
 async def test_a_registered_model_is_read_back_in_its_own_fields(client: httpx2.AsyncClient) -> None:
@@ -80,7 +81,7 @@ async def test_embedding_models_and_rerankers_are_registered_under_their_types(c
         assert (await register(client, document, model_type)).status_code == 200
         found = (await client.get(f"{REGISTRATIONS}/{model_type}/{document['model_name']}")).json()
         assert (found["model_type"], found["max_tokens"]) == (model_type, 512)
-        assert (await client.get(f"{REGISTRATIONS}/LLM/{document['model_name']}")).status_code == 400
+        assert (await client.get(f"{REGISTRATIONS}/LLM/{document['model_name']}")).status_code == 404
 
 
 async def test_the_detailed_list_has_every_model_with_its_specs_and_what_is_here(client: httpx2.AsyncClient) -> None:
@@ -127,3 +128,16 @@ async def test_a_plan_of_a_registered_model_is_made_as_of_any_other(client: http
     ]
     engines = (await client.get("/v1/engines/my-llama")).json()
     assert {"model_name", "model_format"} <= engines["llama.cpp"][0].keys()
+
+
+async def test_engines_are_told_of_what_a_path_holds_too(client: httpx2.AsyncClient) -> None:
+    folder = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
+    answer = await client.get(f"/v1/engines/{quote(str(folder), safe='')}", params={"detailed": "true"})
+    assert answer.status_code == 200, answer.text
+    assert {(row["model_format"], row["quantization"]) for row in answer.json()} == {
+        ("pytorch", "none"),
+        ("pytorch", "8-bit"),
+        ("pytorch", "4-bit"),
+    }
+    gone = await client.get(f"/v1/engines/{quote('/nowhere/at all', safe='')}")
+    assert gone.status_code == 400 and "does not exist" in gone.json()["detail"]

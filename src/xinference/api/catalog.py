@@ -13,12 +13,18 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.models import controller_of, family_of
 from xinference.api.strict import StrictRoute
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
+from xinference.catalog.registrations import MODEL_TYPES
 from xinference.control.cache import versions_of
+from xinference.discovery.reference import reference
 from xinference.engines.base import Engine
+from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
+from xinference.keys.reach import key_of
 from xinference.planning.plan import supports
 
 Json = dict[str, Any]
+#: What stands before a model's name as its type, also those that are not served; anything else owns a repository.
+_TYPES = (*(known.lower() for known in MODEL_TYPES), "image", "audio", "video", "flexible")
 router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
 
@@ -34,7 +40,7 @@ async def engines(
 
     `enable_virtual_env` changes nothing: every engine runs in an environment of its own.
     """
-    return await _engines(request, family_of(request, model_name), detailed=detailed)
+    return await _engines(request, await _meant(request, model_name), detailed=detailed)
 
 
 @router.get(
@@ -49,8 +55,31 @@ async def engines_of_type(
     detailed: bool = False,
     enable_virtual_env: bool | None = None,
 ) -> Json | list[Json]:
-    """The same for a model of one type."""
+    """The same for a model of one type; or for a hub's id, an owner and a name."""
+    if model_type.lower() not in _TYPES:
+        return await _engines(request, await _meant(request, f"{model_type}/{model_name}"), detailed=detailed)
     return await _engines(request, family_of(request, model_name, model_type), detailed=detailed)
+
+
+@router.get("/v1/engines/{path:path}", include_in_schema=False)
+async def engines_of_files(request: Request, path: str, detailed: bool = False) -> Json | list[Json]:
+    """The same for a path, or for one file of a repository."""
+    return await _engines(request, await _meant(request, path), detailed=detailed)
+
+
+async def _meant(request: Request, name: str) -> ModelFamily:
+    """A model by its name, or what a path or a hub's id holds."""
+    if reference(name) is None:
+        return family_of(request, name)
+    key = key_of(request.scope)
+    if key is not None and "manage" not in key.scopes:
+        raise Problem(
+            "permission_denied",
+            403,
+            "Not enough permissions: to look into files and repositories is managing.",
+            hint="Ask for a model by its name.",
+        )
+    return await controller_of(request).family(name)
 
 
 async def _engines(request: Request, family: ModelFamily, *, detailed: bool) -> Json | list[Json]:

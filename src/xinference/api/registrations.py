@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from xinference.api.errors import ERROR_RESPONSES
+from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.models import controller_of
 from xinference.api.strict import StrictRoute
 from xinference.catalog.match import near, same_size
@@ -19,7 +19,7 @@ from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
 from xinference.control.controller import Controller
 from xinference.control.registrations import BrokenRegistration
-from xinference.errors import bad_request
+from xinference.errors import not_found
 
 router = APIRouter(
     prefix="/v1/model_registrations", tags=["registrations"], route_class=StrictRoute, responses=ERROR_RESPONSES
@@ -54,7 +54,7 @@ async def registrations(request: Request, model_type: str, detailed: bool = Fals
     return sorted(entries, key=lambda entry: str(entry["model_name"]).lower())
 
 
-@router.get("/{model_type}/{model_name}")
+@router.get("/{model_type}/{model_name}", responses=problems(404))
 async def registration(request: Request, model_type: str, model_name: str) -> Json:
     """One model, whole: one that was registered in the fields that it was given in."""
     known, controller = model_type_of(model_type), controller_of(request)
@@ -62,7 +62,7 @@ async def registration(request: Request, model_type: str, model_name: str) -> Js
     family = next((f for name, f in families.items() if name.lower() == model_name.strip().lower()), None)
     if family is None:
         close = near(model_name, families)
-        raise bad_request(
+        raise not_found(
             f"Model {model_name} not found.",
             hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
             code="model_not_found",
@@ -70,14 +70,14 @@ async def registration(request: Request, model_type: str, model_name: str) -> Js
     return _detailed(controller, family, await asyncio.to_thread(controller.complete_versions, [family]))
 
 
-@router.post("/{model_type}")
+@router.post("/{model_type}", responses=problems(413, 415))
 async def register(request: Request, model_type: str, body: RegistrationBody) -> None:
     """Register a model; it can be launched by its name at once."""
     text = body.model if isinstance(body.model, str) else msgspec.json.encode(body.model).decode()
     controller_of(request).registrations.add(model_type_of(model_type), text, persist=body.persist)
 
 
-@router.delete("/{model_type}/{model_name}")
+@router.delete("/{model_type}/{model_name}", responses=problems(404, 409))
 async def unregister(request: Request, model_type: str, model_name: str) -> None:
     """Forget a registered model that no deployment uses."""
     controller = controller_of(request)
