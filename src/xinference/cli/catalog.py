@@ -9,14 +9,14 @@ import click
 
 from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.output import print_json, print_table
-from xinference.cli.version_options import read_size
+from xinference.cli.version_options import read_name, read_size
 from xinference.errors import not_found
 
 Json = dict[str, Any]
 
 
 @click.command()
-@click.option("-n", "--model-name", required=True, help="The model's name.")
+@click.option("-n", "--model-name", required=True, callback=read_name, help="A name, a hub's id or a path.")
 @click.option("-en", "--model-engine", help="Only this engine.")
 @click.option("-f", "--model-format", help="Only this format.")
 @click.option(

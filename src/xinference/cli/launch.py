@@ -12,7 +12,7 @@ from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.launch_options import further_options
 from xinference.cli.native_options import LaunchCommand
 from xinference.cli.output import INTERRUPTED, note, print_json, size
-from xinference.cli.version_options import names_a_version
+from xinference.cli.version_options import found_from_anywhere, names_a_version
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -75,8 +75,7 @@ def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, 
     if "wait_ready" in ctx.obj:
         raise click.UsageError("A launch waits until the model is ready, or not: with --no-wait.")
     own = {name: value for name, value in given.items() if value is not None or name == "n_gpu"}
-    request = {**ctx.obj, **own, "model_path": _found_from_anywhere(given["model_path"])}
-    request["model_name"] = name_from_anywhere(given["model_name"])
+    request = {**ctx.obj, **own, "model_path": found_from_anywhere(given["model_path"])}
     with target.connect(start=True) as client:
         if dry_run:
             plan = client.plan_launch(**request)
@@ -87,20 +86,6 @@ def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, 
             _leave(uid, as_json)
             return
         _wait(client, uid, as_json)
-
-
-def _found_from_anywhere(path: str | None) -> str | None:
-    """The server has another working directory: name what is here absolutely."""
-    if path is None:
-        return None
-    here = Path(path).expanduser()
-    return str(here.absolute()) if here.exists() else path
-
-
-def name_from_anywhere(name: str) -> str:
-    """A model's name as it is; one that is a path here, as `_found_from_anywhere`."""
-    is_path = name.startswith((".", "/", "~")) or "/" in name or name.lower().endswith(".gguf")
-    return (_found_from_anywhere(name) or name) if is_path else name
 
 
 def _wait(client: Client, uid: str, as_json: bool) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from xinference.cli.output import note, print_json, print_table, size
-from xinference.cli.version_options import read_size
+from xinference.cli.version_options import read_name, read_size
 
 
 @click.command("cal-model-mem")
-@click.option("-n", "--model-name", required=True, help="The model's name.")
+@click.option("-n", "--model-name", required=True, callback=read_name, help="A name, a hub's id or a path.")
 @click.option(
     "-s",
     "--size-in-billions",
