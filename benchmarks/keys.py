@@ -1,0 +1,110 @@
+"""What wrong keys cost: refused requests, beside the look-ups in them, in one run.
+
+``python -m benchmarks.keys`` asks the gateway in process with 100,000 wrong keys, each another one, and looks 100,000
+up in the same table. What a refusal costs beyond its look-up is what any answer costs; the shortest one, that of
+``GET /health``, is measured beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import time
+import tracemalloc
+
+from xinference.config import Settings
+from xinference.control.routing import Route, RoutingTable
+from xinference.errors import Problem
+from xinference.gateway.app import Gateway
+from xinference.gateway.asgi import Message, Receive, Scope, Send
+from xinference.keys.secret import digest
+from xinference.keys.table import table_of
+from xinference.store.keys import Key
+
+WRONG = 100_000
+KEYS = 1000
+
+
+class SomeKeys:
+    """A table of many keys."""
+
+    def __init__(self) -> None:
+        keys = (Key(f"k{n}", f"k{n}", digest(b"%d" % n), frozenset({"use"})) for n in range(KEYS))
+        self.table = table_of(keys, required=True)
+
+    def used(self, key: Key, now: float) -> None:
+        raise AssertionError("a wrong key was right")
+
+
+class NoModels:
+    """A router without a model."""
+
+    table = RoutingTable()
+
+    async def ensure_ready(self, uid: str, deadline: float) -> Route:
+        raise Problem("model_not_found", 404, f"{uid} is not here.")
+
+
+async def management(scope: Scope, receive: Receive, send: Send) -> None:
+    """Is never reached."""
+    raise AssertionError(scope["path"])
+
+
+async def receive() -> Message:
+    """Is never asked: a wrong key is refused before its body is read."""
+    raise AssertionError("the body was read")
+
+
+def scope_with(secret: bytes, method: str, path: str) -> Scope:
+    """A request of a client with this key."""
+    headers = [(b"host", b"127.0.0.1:9997"), (b"authorization", b"Bearer " + secret)]
+    return {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+
+
+async def answers(gateway: Gateway, secrets: list[bytes], method: str, path: str, expected: int) -> float:
+    """CPU seconds of answering a request with each of them."""
+    statuses: set[int] = set()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.add(message["status"])
+
+    start = time.process_time()
+    for secret in secrets:
+        await gateway(scope_with(secret, method, path), receive, send)
+    spent = time.process_time() - start
+    assert statuses == {expected}
+    return spent
+
+
+async def measure() -> dict[str, float]:
+    """CPU time of each, and the bytes that are still held after the refusals."""
+    keys = SomeKeys()
+    gateway = Gateway(NoModels(), Settings(), management, keys)
+    secrets = [b"sk-xinf-%032d" % number for number in range(WRONG)]
+    chat = ("POST", "/v1/chat/completions", 401)
+    await answers(gateway, secrets[:1000], *chat)
+    start = time.process_time()
+    assert not any(keys.table.find(secret) for secret in secrets)
+    looked_up = time.process_time() - start
+    refused = await answers(gateway, secrets, *chat)
+    healthy = await answers(gateway, secrets, "GET", "/health", 200)
+    tracemalloc.start()
+    await answers(gateway, secrets[:10_000], *chat)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    await gateway.close()
+    return {
+        "look_ups_s": looked_up,
+        "refusals_s": refused,
+        "look_up_us": looked_up / WRONG * 1e6,
+        "refusal_us": refused / WRONG * 1e6,
+        "health_us": healthy / WRONG * 1e6,
+        "bytes_held_after_10000": held,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(measure()), indent=2))
