@@ -213,3 +213,14 @@ async def test_the_tokens_of_an_answer_count_against_its_key(stream: bool) -> No
             spent = gateway._limits._meter.read("tokens k1", int(time.time() // 60))
             assert spent.now + spent.before >= 3
             assert (await call(gateway, "/v1/chat/completions", body, headers=BEARER)).status == 429
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/messages/count_tokens"])
+async def test_counting_tokens_spends_none(path: str) -> None:
+    async with start_fake_engine(echo=True) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine), paths=frozenset({path})))
+        async with gateway_of(router, keys=OneKey(tokens_per_minute=1)) as gateway:
+            headers = BEARER | {"anthropic-version": "2023-06-01"}
+            for _ in range(2):
+                assert (await call(gateway, path, BODY, headers=headers)).status == 200

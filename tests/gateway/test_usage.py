@@ -82,3 +82,9 @@ async def test_a_refusal_costs_nothing_and_an_answer_passes_unchanged() -> None:
 
 def test_usage_without_numbers_tells_nothing() -> None:
     assert total(b'{"usage":{"prompt_tokens":-1}}', b"") is None
+
+
+async def test_llama_cpps_own_counts_are_read_where_there_is_no_usage() -> None:
+    document = {"content": LONG, "tokens_predicted": 30, "tokens_evaluated": 12, "timings": {"predicted_n": 30}}
+    meter, _ = await metered(json.dumps(document).encode())
+    assert meter.tokens(4000) == 42

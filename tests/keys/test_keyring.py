@@ -105,6 +105,16 @@ def test_the_time_of_last_use_is_listed_at_once_and_written_by_flush(
     assert Keyring(store).all() == keys.all() == [replace(key, last_used=1234.5)]
 
 
+def test_a_change_is_on_the_disk_before_it_is_answered(keys: Keyring, store: Store) -> None:
+    said: list[str] = []
+    store._db.set_trace_callback(said.append)
+    keys.create(NewKey(name="a"))
+    keys.revoke("a")
+    store._db.set_trace_callback(None)
+    plain = [line for line in said if "synchronous" in line or line in ("BEGIN IMMEDIATE", "COMMIT")]
+    assert plain == ["PRAGMA synchronous=FULL", "BEGIN IMMEDIATE", "COMMIT", "PRAGMA synchronous=NORMAL"] * 2
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [

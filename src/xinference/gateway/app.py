@@ -25,7 +25,7 @@ from xinference.gateway.shapes import Request, TokenIds, check
 from xinference.gateway.tokens import convert
 from xinference.gateway.translate import translate
 from xinference.gateway.upstream import Upstream
-from xinference.gateway.usage import Metered
+from xinference.gateway.usage import FREE, Metered
 from xinference.keys.reach import SCOPE_KEY
 from xinference.keys.table import Keys, NoKeys
 from xinference.store.keys import Key
@@ -177,7 +177,7 @@ class Gateway:
     @contextlib.contextmanager
     def _metered(self, key: Key | None, call: Call, reply: Reply) -> Iterator[None]:
         """Count the tokens of the answer, also of one that breaks off, if the key has a limit of them."""
-        if key is None or key.tokens_per_minute is None:
+        if key is None or key.tokens_per_minute is None or call.path.upstream in FREE:
             yield
             return
         meter = Metered(reply.send)

@@ -14,12 +14,17 @@ USAGE_BYTES = 1024
 #: Where an engine says nothing, this many bytes of the request are taken for one token.
 BYTES_PER_TOKEN = 4
 
+#: Paths at the engine that compute no tokens, they only count or write them.
+FREE = frozenset({"/tokenize", "/detokenize", "/apply-template", "/v1/messages/count_tokens"})
+
 #: An unescaped quote before `usage`: text that a model writes has its quotes escaped, and is never found.
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _COUNT = re.compile(
     rb'"(total_tokens|prompt_tokens|completion_tokens|input_tokens|output_tokens'
     rb'|cache_creation_input_tokens|cache_read_input_tokens)"\s*:\s*(\d{1,12})'
 )
+#: llama.cpp's own answers, such as those of /infill, have no `usage`.
+_NATIVE = re.compile(rb'"(tokens_evaluated|tokens_predicted)"\s*:\s*(\d{1,12})')
 
 
 class Metered:
@@ -68,6 +73,9 @@ def total(head: bytes, tail: bytes) -> int | None:
         for found in _USAGE.finditer(piece):
             for name, count in _COUNT.findall(piece[found.end() : found.end() + USAGE_BYTES]):
                 counts[name] = max(counts.get(name, 0), int(count))
+    if not counts:
+        for name, count in _NATIVE.findall(head + tail):
+            counts[name] = max(counts.get(name, 0), int(count))
     if not counts:
         return None
     parts = counts.pop(b"total_tokens", 0)

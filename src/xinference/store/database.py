@@ -231,17 +231,28 @@ class Store:
         return [Measurement(*row) for row in rows]
 
     def read(self, query: str) -> list[tuple[Any, ...]]:
-        """The rows that `query` finds."""
-        return self._db.execute(query).fetchall()
+        """The rows that `query` finds.
+
+        Raises:
+            Problem: 500, the file can't be read.
+        """
+        try:
+            return self._db.execute(query).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._broken(error) from None
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """A transaction: all of what the block does is kept, or nothing if it raises.
+
+        `durable`: also when the power fails right after it; else such a loss takes the last transactions with it.
 
         Raises:
             Problem: 500, the file can't be written.
         """
         try:
+            if durable:
+                self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -251,6 +262,9 @@ class Store:
             self._db.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             raise self._broken(error) from None
+        finally:
+            if durable:
+                self._db.execute("PRAGMA synchronous=NORMAL")
 
     def _migrate(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]

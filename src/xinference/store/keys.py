@@ -55,7 +55,7 @@ _COLUMNS = (
 
 
 class KeyRows:
-    """The table of keys in a store."""
+    """The table of keys in a store. A key that was revoked must not come back with the power."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -71,16 +71,16 @@ class KeyRows:
             *(key.key_id, key.name, key.digest, json.dumps(sorted(key.scopes)), models, key.expires),
             *(key.requests_per_minute, key.tokens_per_minute, key.created, key.last_used, key.revoked),
         )
-        with self._store.write() as db:
+        with self._store.write(durable=True) as db:
             db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
 
     def revoke(self, key_id: str, at: float) -> None:
-        with self._store.write() as db:
+        with self._store.write(durable=True) as db:
             db.execute("UPDATE keys SET revoked = ? WHERE key_id = ? AND revoked IS NULL", (at, key_id))
 
     def remove(self, key_ids: Iterable[str]) -> None:
         """Delete the rows, all or none of them."""
-        with self._store.write() as db:
+        with self._store.write(durable=True) as db:
             db.executemany("DELETE FROM keys WHERE key_id = ?", [(key_id,) for key_id in key_ids])
 
     def set_last_used(self, times: Mapping[str, float]) -> None:
