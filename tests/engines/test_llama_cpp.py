@@ -94,7 +94,7 @@ def test_routes_follow_the_type_of_the_model() -> None:
         ({"batch_size": 5}, {"n_batch": 5}),
         ({"sampling.temp": 1}, {"sampling.temp": 1.0}),
         ({"use_jinja": False}, {"use_jinja": False}),
-        ({"n_batch": None, "n_gqa": 8, "f16_kv": True}, {}),
+        ({"n_batch": None, "n_gqa": 8, "f16_kv": True, "trust_remote_code": True}, {}),
         ({"use_mmap": False, "use_mlock": True}, {"load_mode": "MLOCK"}),
     ],
 )

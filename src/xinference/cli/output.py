@@ -14,7 +14,10 @@ import click
 from xinference.errors import Problem
 
 INTERRUPTED = 130
-LOGIN_HINT = "Log in with `xinference login`, or pass a key with --api-key or XINFERENCE_API_KEY."
+#: The server's own hint tells of HTTP headers.
+KEY_HINT = (
+    "Give a key by --api-key or XINFERENCE_API_KEY, or keep one by `xinference login --username NAME --password KEY`."
+)
 #: Control characters but newline and tab: a model's or an engine's text must not drive the terminal.
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 del _CONTROLS[ord("\n")], _CONTROLS[ord("\t")]
@@ -64,7 +67,7 @@ def size(count: int | None) -> str:
 def show_problem(problem: Problem) -> None:
     """A problem on stderr: its cause, the way out, the engine's last words."""
     note(f"Error: {problem.cause}")
-    hint = problem.hint or (LOGIN_HINT if problem.status == 401 else None)
+    hint = KEY_HINT if problem.status == 401 else problem.hint
     if hint:
         note(f"Hint: {hint}")
     if problem.log_tail:

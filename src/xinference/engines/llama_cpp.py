@@ -47,9 +47,10 @@ ALIASES = {
     "n_threads": "cpuparams.n_threads",
     "n_threads_batch": "cpuparams_batch.n_threads",
 }
-#: llama-cpp-python's switches for what is now read from the file or done always.
+#: llama-cpp-python's switches for what is now read from the file or done always; and GGUF holds no code to trust.
 WITHOUT_EFFECT = frozenset(
     {"n_parts", "n_gqa", "rms_norm_eps", "f16_kv", "logits_all", "vocab_only", "low_vram", "verbose"}
+    | {"trust_remote_code"}
 )
 #: Most RAM for prompts swapped out of a slot, in MiB; llama.cpp's own default is 8192.
 PROMPT_CACHE_MIB = 512
