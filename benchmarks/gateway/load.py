@@ -101,10 +101,11 @@ class Run:
 class Connection(asyncio.Protocol):
     """Sends requests one after the other and counts what comes back."""
 
-    __slots__ = ("_events", "_finished", "_head", "_last", "_run", "_sent", "_size", "_tail", "_transport")
+    __slots__ = ("_again", "_events", "_finished", "_head", "_last", "_run", "_sent", "_size", "_tail", "_transport")
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._again: asyncio.Task[object] | None = None
         self._transport: asyncio.Transport | None = None
         self._finished = False
         self._reset()
@@ -130,7 +131,12 @@ class Connection(asyncio.Protocol):
             run.leave()
             return
         run.left -= 1
-        self._transport.write(run.request)
+        if not self._transport.is_closing():
+            self._write()
+
+    def _write(self) -> None:
+        assert self._transport is not None
+        self._transport.write(self._run.request)
         self._sent = time.perf_counter()
 
     def data_received(self, data: bytes) -> None:
@@ -184,9 +190,18 @@ class Connection(asyncio.Protocol):
         self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._finished:
-            self._run.fail("connection lost")
-            self._stop()
+        if self._finished:
+            return
+        if exc is None and self._size < 0 and not self._head and self._run.result.requests:
+            # Some engines close after a stream, as they may. Nothing of the answer has come: ask on a new connection.
+            self._again = asyncio.get_running_loop().create_task(self._ask_again())
+            return
+        self._run.fail("connection lost")
+        self._stop()
+
+    async def _ask_again(self) -> None:
+        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._run.load.port)
+        self._write()
 
     def _stop(self) -> None:
         assert self._transport is not None

@@ -122,6 +122,52 @@ async def test_an_idle_connection_is_closed_before_the_engine_would(monkeypatch:
         await upstream.close()
 
 
+async def test_an_engine_may_close_every_idle_connection_as_it_is_used() -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(WHOLE)
+        await read_request(reader)
+
+    upstream = Upstream()
+    async with engine_that(once) as engine:
+        for answer in [await ask(upstream, engine.target) for _ in range(3)]:
+            answer.close()
+        for _ in range(3):
+            answer = await ask(upstream, engine.target)
+            assert answer.first == b"{}"
+            answer.close()
+        await upstream.close()
+
+
+async def test_an_engine_that_breaks_off_a_used_connections_answer_is_not_asked_again() -> None:
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(WHOLE)
+        await read_request(reader)
+        writer.write(WHOLE[:9])
+
+    upstream = Upstream()
+    async with engine_that(half) as engine:
+        (await ask(upstream, engine.target)).close()
+        with pytest.raises(EngineDiedError):
+            await ask(upstream, engine.target)
+        assert engine.connections == 1
+
+
+async def test_an_engine_that_dies_of_a_used_connections_request_has_died_not_gone() -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(WHOLE)
+        await read_request(reader)
+
+    upstream = Upstream()
+    async with engine_that(once) as engine:
+        (await ask(upstream, engine.target)).close()
+    # Its listener is gone now, its connection is not.
+    with pytest.raises(EngineDiedError):
+        await ask(upstream, engine.target)
+
+
 async def test_an_engine_that_speaks_unasked_loses_its_connection() -> None:
     async def chatty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

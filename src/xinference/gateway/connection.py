@@ -70,6 +70,7 @@ class EngineConnection(asyncio.Protocol):
         self.complete = True
         self.reusable = False
         self.idle_since = 0.0
+        self._head_size = self._size = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -77,7 +78,6 @@ class EngineConnection(asyncio.Protocol):
         self.headers: list[Header] = []
         self.length: int | None = None
         self._chunked = self._headers_done = False
-        self._head_size = self._size = 0
 
     # What the gateway calls.
 
@@ -91,6 +91,7 @@ class EngineConnection(asyncio.Protocol):
             EngineDiedError: the connection broke before.
         """
         self._clear()
+        self._head_size = self._size = 0
         self.complete = self.reusable = False
         transport = self._transport
         assert transport is not None
@@ -125,6 +126,11 @@ class EngineConnection(asyncio.Protocol):
             self._paused = False
             cast(asyncio.Transport, self._transport).resume_reading()
         return data
+
+    @property
+    def untouched(self) -> bool:
+        """Whether not one byte of the answer has arrived."""
+        return not self._head_size
 
     @property
     def at_end(self) -> bool:
@@ -168,6 +174,8 @@ class EngineConnection(asyncio.Protocol):
             self._break("the engine sent more than its answer")
             self.abort()
             return
+        if not self._headers_done:
+            self._head_size += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as e:
@@ -175,7 +183,6 @@ class EngineConnection(asyncio.Protocol):
             self.abort()
             return
         if not self._headers_done:
-            self._head_size += len(data)
             if self._head_size > MAX_HEAD:
                 self._break(f"the engine's headers have more than {MAX_HEAD} bytes")
                 self.abort()

@@ -82,9 +82,8 @@ class Upstream:
             EngineDiedError: it broke before the first byte of the answer's body.
         """
         address, head = _head(target, path, query, headers)
-        connection = self._idle_connection(address) or await _connect(address)
+        connection = await self._ask(address, head, body)
         try:
-            await connection.begin(head, body)
             first = await connection.read()
             if connection.length is not None and connection.length <= WHOLE_BYTES and not connection.at_end:
                 first = await _read_rest(first, connection)
@@ -92,6 +91,27 @@ class Upstream:
         except BaseException:
             connection.abort()
             raise
+
+    async def _ask(self, address: Address, head: bytes, body: bytes) -> EngineConnection:
+        """A connection on which the answer has begun.
+
+        The engine may close an idle one just when it is used (llama.cpp's server closes after each stream), so a
+        request that got not one byte is sent again on a new one. If there is none to be had, the engine may have died
+        of the request.
+        """
+        used = self._idle_connection(address)
+        if used is None:
+            return await _begin(await _connect(address), head, body)
+        try:
+            return await _begin(used, head, body)
+        except EngineDiedError:
+            if not used.untouched:
+                raise
+        try:
+            fresh = await _connect(address)
+        except EngineUnreachableError as e:
+            raise EngineDiedError(str(e)) from e
+        return await _begin(fresh, head, body)
 
     def take_back(self, address: Address, connection: EngineConnection) -> None:
         """Keep a connection for the next request if it is fit for one."""
@@ -125,6 +145,15 @@ class Upstream:
             if not waiting:
                 del self._idle[address]
         self._sweeper = loop.call_later(1.0, self._sweep) if self._idle else None
+
+
+async def _begin(connection: EngineConnection, head: bytes, body: bytes) -> EngineConnection:
+    try:
+        await connection.begin(head, body)
+    except BaseException:
+        connection.abort()
+        raise
+    return connection
 
 
 async def _connect(address: Address) -> EngineConnection:

@@ -1,0 +1,116 @@
+"""A small real model: its own llama.cpp server asked directly, and the same process asked through us, in turn.
+
+python -m benchmarks.gateway.real --model SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 5] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from benchmarks.gateway.__main__ import measure
+from benchmarks.gateway.cells import Cell, Figures
+from benchmarks.gateway.load import Load
+from benchmarks.gateway.report import table, write_json
+from benchmarks.gateway.targets import Target
+
+UID = "smollm2-instruct"
+ENGINE, OURS = "llama.cpp alone", "xinference"
+#: Streams, and how many tokens each is long: about as much work for the engine in each cell.
+TOKENS = {1: 160, 4: 64, 8: 48, 16: 32}
+FIRST_TOKENS = 20
+#: Every token of these is a step of the engine, as no stream ends before its time.
+FIELDS: dict[str, object] = {"temperature": 0, "ignore_eos": True}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway.real", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    first = Cell("first", 1, _load(1, FIRST_TOKENS, 4))
+    rates = [Cell("stream", n, _load(n, n, tokens)) for n, tokens in TOKENS.items()]
+    with served(arguments.model.absolute()) as targets:
+        for target in targets:
+            target.measure(_load(1, 2, 16))
+        figures = measure(targets, [first, *rates], arguments.rounds)
+    print(table(figures))
+    alone, ours = (next(f for f in figures if f.target == name) for name in (ENGINE, OURS))
+    added = [o.first_p50 - a.first_p50 for a, o in zip(alone.rounds, ours.rounds, strict=True)]
+    print(f"time to first token, added at 1 stream: {statistics.median(added) * 1000:.2f} ms")
+    for a, o in _pairs(figures):
+        print(f"tokens a second at {a.cell.connections} streams, of the engine alone: {o.ratio(a):.3f}")
+    if arguments.json:
+        write_json(arguments.json, figures, {})
+    return 1 if any(f.errors for f in figures) else 0
+
+
+def _load(streams: int, requests: int, tokens: int) -> Load:
+    return Load(0, streams, requests, tokens=tokens, model=UID, exact=False, extra=FIELDS)
+
+
+def _pairs(figures: list[Figures]) -> Iterator[tuple[Figures, Figures]]:
+    for a in figures:
+        if a.target == ENGINE and a.cell.kind == "stream":
+            yield a, next(f for f in figures if f.target == OURS and f.cell == a.cell)
+
+
+@contextlib.contextmanager
+def served(model: Path) -> Iterator[list[Target]]:
+    """The engine of a launch and the server that launched it, until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as home:
+        env = os.environ | {"XINFERENCE_HOME": home}
+        command = [sys.executable, "-m", "xinference.server", "--port", "0"]
+        server = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+        try:
+            url = _endpoint(Path(home))
+            _call(f"{url}/v1/models", {"model_name": UID, "model_uid": UID, "model_path": str(model)})
+            engine = psutil.Process(_call(f"{url}/v1/models/instances")[0]["replicas"][0]["engine_pid"])
+            port = next(c.laddr.port for c in engine.net_connections("inet") if c.status == psutil.CONN_LISTEN)
+            key = engine.environ()["XINFERENCE_ENGINE_KEY"]
+            own_port = int(url.rpartition(":")[2])
+            yield [
+                Target(ENGINE, port, {"engine": engine.pid}, key),
+                Target(OURS, own_port, {"server": server.pid, "engine": engine.pid}),
+            ]
+            _call(f"{url}/v1/models/{UID}", method="DELETE")
+        finally:
+            server.send_signal(2)  # ends the engines too
+            server.wait()
+
+
+def _endpoint(home: Path) -> str:
+    """Where the server listens, once it answers."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            url: str = json.loads((home / "server.json").read_text())["endpoint"]
+            _call(f"{url}/health")
+            return url
+        time.sleep(0.05)
+    raise SystemExit("the server did not answer within 60 s")
+
+
+def _call(url: str, body: object = None, method: str | None = None) -> list[dict[str, list[dict[str, int]]]]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        found: list[dict[str, list[dict[str, int]]]] = json.load(answer)
+        return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
