@@ -14,7 +14,9 @@ from fastapi import FastAPI
 
 from xinference.api.app import make_app
 from xinference.config import Settings
+from xinference.control.broken import BrokenDeployment
 from xinference.control.controller import Controller
+from xinference.errors import Problem
 from xinference.gateway.access import OPEN
 from xinference.gateway.app import Gateway
 from xinference.gateway.route import DATA_PATHS
@@ -120,6 +122,20 @@ async def test_a_manager_lists_makes_and_removes_keys_and_the_secret_is_told_onc
     assert {**listed.json()[1], "key": key["key"]} == key
     assert (await client.delete("/v1/keys", headers=bearer(manager))).json() == {"removed": 2}
     assert (await client.get("/v1/keys")).json() == []
+
+
+async def test_a_key_of_certain_models_is_told_nothing_of_others(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    app.state.controller._deployments["secret-model"] = BrokenDeployment("secret-model", Problem("x", 500, "y"), 0.0)
+    app.state.controller._publish()
+    all_models = await made(client, name="all")
+    owner = {"Authorization": f"Bearer {app.state.keys.open_for_owner()}"}
+    one = await made(client, owner, name="one", models=["absent"])
+    for path in ("/v1/models/absent", "/v1/models/absent/events", "/v1/models/absent/replicas", "/v1/models/instances"):
+        told = await client.get(path, headers=bearer(one))
+        assert "secret-model" not in told.text, (path, told.text)
+        told_all = await client.get(path, headers=bearer(all_models))
+        assert "secret-model" in told_all.text or told_all.status_code == 200, (path, told_all.text)
+    assert (await client.get("/v1/models/secret-model", headers=bearer(one))).status_code == 403
 
 
 async def test_the_owners_key_works_and_is_not_listed(app: FastAPI, client: httpx2.AsyncClient) -> None:

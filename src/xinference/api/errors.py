@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from xinference.errors import Problem
+from xinference.keys.reach import for_holder, key_of
 
 
 class ProblemBody(BaseModel):
@@ -63,6 +64,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def on_problem(request: Request, problem: Problem) -> JSONResponse:
+        # Its hint names the models that run, and not every key may know of all.
+        if problem.code == "model_not_found" and request.url.path.startswith("/v1/models/"):
+            problem = for_holder(key_of(request.scope), problem)
         return problem_response(problem)
 
     @app.exception_handler(RequestValidationError)

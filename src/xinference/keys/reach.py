@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xinference.errors import Problem
 from xinference.store.keys import Key
 
 #: The key of a request in its ASGI scope, for the management API; None: it needed none.
@@ -20,3 +21,10 @@ def key_of(scope: Mapping[str, Any]) -> Key | None:
     """The key that a request to the management API came with."""
     key: Key | None = scope.get(SCOPE_KEY)
     return key
+
+
+def for_holder(key: Key | None, problem: Problem) -> Problem:
+    """`problem` without its hint, if the holder of `key` may not know of every model that it may name."""
+    if key is None or key.models is None or "manage" in key.scopes:
+        return problem
+    return Problem(problem.code, problem.status, problem.cause)
