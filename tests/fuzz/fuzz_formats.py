@@ -88,7 +88,7 @@ def read_and_convert(path: Path) -> None:
     read_ggml(path)
     target = path.with_suffix(".gguf")
     try:
-        read_header(convert_ggml(path, target, FACTS, durable=False))
+        read_header(convert_ggml(path, target, FACTS, sync="never"))
     except Problem as problem:
         raise ValueError(f"accepted, but then: {problem}") from problem
 

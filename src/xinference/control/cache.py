@@ -15,7 +15,7 @@ from xinference.errors import Problem, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.kept import KeptFile, delete, total_size
 
-_CONVERSION = re.compile(r"\.?(?P<version>.+)-[0-9a-f]{12}\.gguf(?:\.partial)?")
+_CONVERSION = re.compile(r"\.?(?P<version>.+)-[0-9a-f]{12}\.gguf(?:\.partial|\.unsynced)?")
 
 
 @dataclass(frozen=True)

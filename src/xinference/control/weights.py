@@ -112,7 +112,8 @@ def runnable(
     if version.spec.model_format != "ggmlv3" or _is_gguf(path):
         return path
     target = converted_path(settings, path, version)
-    return convert_ggml(path, target, facts_for(version), progress, cancelled, keep_existing=True)
+    # An engine can read it from the page cache while the disk takes it in.
+    return convert_ggml(path, target, facts_for(version), progress, cancelled, keep_existing=True, sync="after")
 
 
 def converted_path(settings: Settings, path: Path, version: ModelVersion) -> Path:

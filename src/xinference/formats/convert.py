@@ -29,7 +29,7 @@ from xinference.formats.gguf_writer import (
 )
 from xinference.formats.llama_facts import LlamaFacts
 from xinference.formats.opening import weight_file
-from xinference.formats.whole_file import cancelled_problem, need_space, whole_file
+from xinference.formats.whole_file import Sync, cancelled_problem, need_space, whole_file
 
 Progress = Callable[[int, int | None, str], None]
 """Called with bytes done, bytes in all and the target's name; from the converting thread."""
@@ -67,7 +67,7 @@ def convert_ggml(
     cancelled: threading.Event | None = None,
     *,
     keep_existing: bool = False,
-    durable: bool = True,
+    sync: Sync = "before",
 ) -> Path:
     """Write the ggmlv3 file `source` as GGUF to `target`, which is replaced, and only by a whole file.
 
@@ -80,7 +80,7 @@ def convert_ggml(
         progress: told of every 16 MiB.
         cancelled: set from another thread, it ends the conversion soon.
         keep_existing: a `target` that is there, perhaps since the turn before, is taken as it is.
-        durable: wait until the disk has it all, so that it outlasts a power cut too.
+        sync: when the disk has it all, so that it outlasts a power cut too.
 
     Returns:
         `target`.
@@ -94,7 +94,7 @@ def convert_ggml(
         header = read_open_ggml(file, source, size)
         if target.exists() and target.samefile(source):
             raise bad_request(f"{target} is the file to be converted.", hint="Give another name for the result.")
-        with whole_file(target, cancelled, keep_existing=keep_existing, durable=durable) as out:
+        with whole_file(target, cancelled, keep_existing=keep_existing, sync=sync) as out:
             if out is not None:
                 _write(file, header, out, target, facts, progress, cancelled)
     return target

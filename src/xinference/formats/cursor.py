@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,6 +84,29 @@ class Cursor:
 
     def u64(self, what: str) -> int:
         return int(_U64.unpack(self.take(8, what))[0])
+
+    def entries(self, count: int, tail: int, most: int, what: str) -> Iterator[bytes]:
+        """`count` entries, each a 32-bit length of at most `most`, so many bytes, and `tail` more; yields both.
+
+        A vocabulary has 10^5 of them: whole entries inside the loaded chunk are taken without further calls.
+        """
+        unpack = _U32.unpack_from
+        while count:
+            chunk, offset, last = self._chunk, self._offset, len(self._chunk) - 4
+            while count and offset <= last:
+                (length,) = unpack(chunk, offset)
+                stop = offset + 4 + length + tail
+                if length > most or stop > last + 4:
+                    break
+                self._offset = stop
+                yield chunk[offset + 4 : stop]
+                offset, count = stop, count - 1
+            if count:  # one that lies across the chunk's end, or is damaged
+                length = self.u32(what)
+                if length > most:
+                    raise self.damaged(f"{what} has an entry of {length} bytes before byte {self.position}")
+                yield self.take(length + tail, what)
+                count -= 1
 
     def skip_strings(self, count: int, what: str) -> None:
         """Go over `count` strings (each a 64-bit length and its bytes), hopping from length to length.

@@ -30,6 +30,7 @@ _F32 = 0
 _MAGIC = b"tjgg"
 _ALIGNMENT = 32
 _HPARAMS = struct.Struct("<7I")
+_SCORE = struct.Struct("<f")
 
 # Bounds on what a header may say, above any llama model of that time: they bound time and memory.
 _MAX_VOCAB = 1 << 17
@@ -159,15 +160,13 @@ def read_pieces(cursor: Cursor, n_vocab: int) -> Iterator[tuple[bytes, float]]:
     A space stands for SentencePiece's ``▁``, a single byte for a byte token; control tokens are empty.
     """
     end = cursor.position + _MAX_VOCAB_BYTES
-    for index in range(n_vocab):
-        length = cursor.u32("the vocabulary")
-        if length > _MAX_PIECE or cursor.position > end:
-            raise cursor.damaged(f"token {index} before byte {cursor.position} claims {length} bytes")
-        entry = cursor.take(length + 4, "the vocabulary")
-        score: float = struct.unpack_from("<f", entry, length)[0]
+    for index, entry in enumerate(cursor.entries(n_vocab, _SCORE.size, _MAX_PIECE, "the vocabulary")):
+        if cursor.position > end:
+            raise cursor.damaged(f"the vocabulary up to token {index} has more than {_MAX_VOCAB_BYTES} bytes")
+        (score,) = _SCORE.unpack(entry[-4:])
         if not math.isfinite(score):
             raise cursor.damaged(f"the score of token {index} before byte {cursor.position} is {score}")
-        yield entry[:length], score
+        yield entry[:-4], score
 
 
 def _older(path: Path, head: bytes) -> Problem | None:

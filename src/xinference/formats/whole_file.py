@@ -10,9 +10,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from xinference.errors import Problem
+from xinference.formats import unsynced
+from xinference.formats.unsynced import sync_folder
+
+Sync = Literal["before", "after", "never"]
+"""When a file's bytes are on the disk: before it has its name; after that, with a mark beside it until then (see
+`unsynced`); or whenever the system likes."""
 
 _POLL_SECONDS = 0.1
 #: Left free beyond what the file needs, for the store and the logs.
@@ -22,13 +28,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def whole_file(
-    target: Path, cancelled: threading.Event, *, keep_existing: bool = False, durable: bool = True
+    target: Path, cancelled: threading.Event, *, keep_existing: bool = False, sync: Sync = "before"
 ) -> Iterator[BinaryIO | None]:
     """An empty file, open for writing, that becomes `target` when the block ends well.
 
     It lies beside `target` under a name of its own, locked: writers of one target take turns, and what a
-    killed one left is overwritten by the next. With `keep_existing`, it is None if `target` is there when the turn
-    comes. Not `durable`, it may be lost or full of holes after a power cut.
+    killed one left is overwritten by the next. With `keep_existing`, it is None if a `target` that can be believed is
+    there when the turn comes. With `sync` "never", it may be lost or full of holes after a power cut.
 
     Raises:
         Problem: ``cancelled`` while waiting, 507 ``disk_full``, or 500 ``cannot_write``; nothing is left behind.
@@ -38,21 +44,29 @@ def whole_file(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(partial, cancelled, target) as file:
             try:
-                if keep_existing and target.exists():
+                if keep_existing and unsynced.can_be_believed(target):
                     yield None
                     partial.unlink()
                 else:
+                    if sync == "after":
+                        if not unsynced.can_be_believed(target):
+                            target.unlink(missing_ok=True)  # before the new mark would vouch for it
+                        unsynced.mark(target)
                     yield file
                     file.flush()
-                    if durable:
+                    if sync == "before":
                         os.fsync(file.fileno())
                     partial.replace(target)
             except BaseException:
                 # Only here: once it is renamed, the name may be the next writer's already.
                 partial.unlink(missing_ok=True)
+                if sync == "after" and not target.exists():
+                    unsynced.mark_of(target).unlink(missing_ok=True)
                 raise
-        if durable:
+        if sync == "before":
             sync_folder(target.parent)
+        elif sync == "after":
+            unsynced.sync_later(target)
     except OSError as error:
         if error.errno in _FULL:
             raise disk_full(f"The disk of {target.parent} became full while {target.name} was written.") from error
@@ -113,12 +127,3 @@ def disk_full(cause: str) -> Problem:
     return Problem(
         "disk_full", 507, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk."
     )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,7 @@ from typing import IO
 
 from xinference.catalog.models import FileFacts
 from xinference.errors import Problem
-from xinference.formats.whole_file import sync_folder
+from xinference.formats.unsynced import sync_folder
 from xinference.hubs.base import Progress, cancelled_problem
 
 _CHUNK = 1 << 20
