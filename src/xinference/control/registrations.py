@@ -17,7 +17,8 @@ from xinference.catalog.match import near
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import MODEL_TYPES, ModelType, Registration, read_registration
 from xinference.errors import Problem, not_found
-from xinference.formats.whole_file import sync_folder, whole_file
+from xinference.formats.unsynced import sync_folder
+from xinference.formats.whole_file import whole_file
 
 log = logging.getLogger(__name__)
 #: Largest document that is read, in bytes.
