@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from xinference.catalog.match import match
@@ -120,3 +121,13 @@ def test_last_words_that_are_known_become_a_hint() -> None:
     engine = LlamaCpp()
     assert "update xllamacpp" in str(engine.explain(["x", "error: unknown model architecture: 'foo'"]))
     assert engine.explain(["all is well"]) is None
+
+
+def test_stop_texts_of_a_family_end_answers_and_special_tokens_need_not_be_named() -> None:
+    plain = plan()
+    family = msgspec.structs.replace(plain.version.family, stop=("</s>", "<|im_end|>", "USER:", "### Human"))
+    version = msgspec.structs.replace(plain.version, family=family)
+    assert params(replace(plain, version=version))["antiprompt"] == ["USER:", "### Human"]
+    assert "antiprompt" not in params(plain)
+    given = replace(plain, version=version, options={"antiprompt": ["mine"]})
+    assert params(given)["antiprompt"] == ["mine"]

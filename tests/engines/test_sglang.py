@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.engines.plans import host_of, plan_of, spec_of, value_of
 from xinference.engines.base import Placement
 from xinference.engines.servers.sglang_server import complete
-from xinference.engines.sglang import OPTIONS, PROGRAM, VERSION, SGLang
+from xinference.engines.sglang import OPTIONS, PARSERS, PROGRAM, VERSION, SGLang
 from xinference.environments.lock import newest_spec
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand
@@ -137,3 +138,28 @@ def test_the_shipped_options_are_those_that_sglangs_parser_has() -> None:
 def test_its_program_imports_nothing_of_ours() -> None:
     ended = subprocess.run([sys.executable, "-I", PROGRAM], capture_output=True, text=True, env={"PATH": ""})
     assert "XINFERENCE_ENGINE_KEY" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "tools", "reasoning"),
+    [
+        ({"tool_parser": "mistral"}, "mistral", None),
+        ({"tool_parser": "qwen"}, "qwen25", None),
+        ({"tool_parser": "llama3"}, "llama3", None),
+        ({"tool_parser": "unheard-of"}, "hermes", None),
+        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, "hermes", "deepseek-r1"),
+        (
+            {"model_ability": ("chat", "hybrid", "reasoning"), "reasoning_tags": ("<think>", "</think>")},
+            "hermes",
+            "qwen3",
+        ),
+        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("[", "]")}, "hermes", None),
+        ({"model_ability": ("chat",), "reasoning_tags": ("<think>", "</think>")}, "hermes", None),
+    ],
+)
+def test_a_registered_model_names_its_parsers_itself(
+    changes: dict[str, Any], tools: str, reasoning: str | None
+) -> None:
+    family = msgspec.structs.replace(plan_of().version.family, **changes)
+    assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)
+    assert set(PARSERS.aliases.values()) | set(PARSERS.tools.values()) <= PARSERS.known_tools

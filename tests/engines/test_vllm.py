@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
 from xinference.engines.base import Placement
-from xinference.engines.vllm import VERSION, VLLM
+from xinference.engines.vllm import PARSERS, VERSION, VLLM
 from xinference.environments.lock import newest_spec
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand
@@ -205,3 +206,28 @@ def test_its_last_words_are_explained_where_they_are_known(line: str, said: str 
     hint = ENGINE.explain(["INFO starting", line, "more"])
     assert (hint is None) == (said is None)
     assert said is None or said in str(hint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tools", "reasoning"),
+    [
+        ({"tool_parser": "mistral"}, "mistral", None),
+        ({"tool_parser": "qwen"}, "hermes", None),
+        ({"tool_parser": "llama3"}, "llama3_json", None),
+        ({"tool_parser": "unheard-of"}, "hermes", None),
+        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, "hermes", "deepseek_r1"),
+        (
+            {"model_ability": ("chat", "hybrid", "reasoning"), "reasoning_tags": ("<think>", "</think>")},
+            "hermes",
+            "qwen3",
+        ),
+        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("[", "]")}, "hermes", None),
+        ({"model_ability": ("chat",), "reasoning_tags": ("<think>", "</think>")}, "hermes", None),
+    ],
+)
+def test_a_registered_model_names_its_parsers_itself(
+    changes: dict[str, Any], tools: str, reasoning: str | None
+) -> None:
+    family = msgspec.structs.replace(plan_of().version.family, **changes)
+    assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)
+    assert set(PARSERS.aliases.values()) | set(PARSERS.tools.values()) <= PARSERS.known_tools

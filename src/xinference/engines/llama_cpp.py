@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ LAST_WORDS = (
     ("unknown pre-tokenizer", "This llama.cpp does not know the model's tokenizer: update xllamacpp."),
     ("address already in use", "Another program took the port in the same moment: launch again."),
 )
+_SPECIAL_TOKEN = re.compile(r"</?[^<>\s]+>")
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,)}
 
 
@@ -147,6 +149,9 @@ class LlamaCpp:
         template = plan.version.family.chat_template
         if template is not None:
             params.setdefault("chat_template", template)
+        # Special tokens end an answer by themselves; a request's own `stop` takes the place of these.
+        if stops := [text for text in plan.version.family.stop if not _SPECIAL_TOKEN.fullmatch(text)]:
+            params.setdefault("antiprompt", stops)
         return EngineCommand(
             argv=(str(placement.python), "-I", str(PROGRAM), "--port", "{port}"),
             env={

