@@ -150,6 +150,21 @@ def test_a_repository_is_told_by_its_list_and_small_files(
         assert not hub.counters.of("safetensors") and not hub.counters.of("gguf")
 
 
+def test_one_file_of_a_repository_is_told_by_its_header_at_the_revision_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    whole = Gguf(data_bytes=8 << 20).to_bytes()
+    hub = LoopbackHub([repository("me/tiny", {"tiny-Q4_0.gguf": whole, "tiny-Q8_0.gguf": whole}, ("main", "v1"))])
+    with serve(hub) as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        found = inspect("me/tiny/tiny-Q8_0.gguf@v1")
+        assert (found["what"], found["architecture"], found["layers"]) == ("me/tiny/tiny-Q8_0.gguf", "llama", 2)
+        assert found["size_bytes"] == len(whole) and found["engines"]["llama.cpp"] is None
+        assert served.counters.sent["tiny-Q8_0.gguf"] < len(whole)
+        assert "tiny-Q4_0.gguf" not in served.counters.sent
+
+
 def test_a_repository_is_not_asked_for_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XINFERENCE_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)

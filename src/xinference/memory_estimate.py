@@ -9,6 +9,8 @@ from xinference.catalog.models import LaunchRequest, ModelVersion
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control import weights
+from xinference.control.registrations import Registrations
+from xinference.discovery.derive import derive, meant
 from xinference.engines import all_engines
 from xinference.errors import bad_request
 from xinference.hubs import all_hubs
@@ -65,8 +67,9 @@ def estimate(
         model_format=model_format.lower(),
         quantization=quantization,
     )
-    version = match(builtin_families(), request)
-    shape, source = _shape(version, settings or Settings.from_env())
+    settings = settings or Settings.from_env()
+    version = _version(request, settings)
+    shape, source = _shape(version, settings)
     shape = replace(shape, kv_bytes_per_token=shape.kv_bytes_per_token * kv_cache_bits // 16)
     engines = [
         name
@@ -75,6 +78,18 @@ def estimate(
         and engine.table.supports(version.spec, version.quantization)
     ]
     return [_on(engine, version, shape, context_length, kv_cache_bits, source) for engine in engines]
+
+
+def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
+    """What the request names: a built-in model, one that was registered for good, or a path or hub's id."""
+    registrations = Registrations(settings.home, builtin_families())
+    registrations.load()
+    what = meant(request, registrations.families)
+    if what is None:
+        return match(registrations.families, request)
+    found = derive(request, what, list(registrations.families), all_hubs(settings), settings.model_src or None).request
+    assert found.family is not None
+    return match({found.family.model_name: found.family}, found)
 
 
 def _on(
@@ -112,4 +127,5 @@ def _shape(version: ModelVersion, settings: Settings) -> tuple[ModelShape, str]:
             code="shape_unknown",
         )
     shape = estimated_shape(facts, version.spec.model_format, version.quantization, version.family.context_length)
-    return shape, "the registry"
+    described = version.spec.sources[0].hub if version.family.model_name not in builtin_families() else None
+    return shape, f"its files on {described}" if described else "the registry"

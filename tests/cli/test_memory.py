@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.catalog.custom import EMBEDDING_2
 from tests.cli.conftest import Run
 from xinference.config import Settings
 from xinference.errors import Problem
@@ -81,3 +82,33 @@ def test_the_command_prints_a_table_or_json_without_a_server(run: Run) -> None:
     assert shown.exit_code == 0 and shown.stdout.splitlines()[2].split()[0] == "llama.cpp"
     found = json.loads(run(*flags, "--kv-cache-dtype", "8", "--json").stdout)[0]
     assert found["kv_cache_bytes"] == GIB and found["total_bytes"] > found["weights_bytes"] + GIB
+
+
+def test_what_no_registry_names_is_counted_by_its_own_files(settings: Settings) -> None:
+    tiny = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
+    found = estimate(
+        model_name=str(tiny),
+        size_in_billions="0_002",
+        model_format="pytorch",
+        quantization=None,
+        context_length=128,
+        settings=settings,
+    )
+    assert {each.engine for each in found} == {"vLLM", "SGLang", "Transformers"}
+    assert found[0].weights_bytes == (tiny / "model.safetensors").stat().st_size
+    assert found[0].source == str(tiny)
+
+
+def test_a_model_that_was_registered_for_good_is_known(settings: Settings) -> None:
+    folder = settings.home / "model" / "embedding"
+    folder.mkdir(parents=True)
+    (folder / "my-bge-2.json").write_text(json.dumps(EMBEDDING_2))
+    with pytest.raises(Problem, match="does not know the layers and heads of my-bge-2"):
+        estimate(
+            model_name="my-bge-2",
+            size_in_billions=0,
+            model_format="pytorch",
+            quantization=None,
+            context_length=128,
+            settings=settings,
+        )

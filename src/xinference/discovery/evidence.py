@@ -13,6 +13,7 @@ from xinference.catalog.models import ModelFormat, ModelShapeFacts
 from xinference.discovery.gguf_models import GgufModel
 from xinference.discovery.places import Place
 from xinference.errors import bad_request
+from xinference.formats.gguf import GgufHeader
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
 
@@ -74,6 +75,23 @@ def of_gguf(place: Place, model: GgufModel) -> Evidence:
         reranks=header.is_reranker,
         generates=header.pooling_type is None and header.architecture not in _GGUF_EMBEDDERS,
         stop_token_ids=tuple(dict.fromkeys(s for s in stops if isinstance(s, int) and not isinstance(s, bool))),
+        shape=_shape_of_gguf(header, header.parameters * model.size_bytes // first),
+    )
+
+
+def _shape_of_gguf(header: GgufHeader, parameters: int) -> ModelShapeFacts | None:
+    counts = (header.n_heads, header.n_kv_heads, header.head_dim, header.embedding_length, header.vocab_size)
+    if not all(counts):
+        return None
+    heads, kv_heads, head_dim, hidden, vocab = (int(count or 0) for count in counts)
+    return ModelShapeFacts(
+        parameters=parameters,
+        layers=header.n_layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        hidden=hidden,
+        vocab=vocab,
     )
 
 

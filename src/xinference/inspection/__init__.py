@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelSpec
+from xinference.discovery.reference import reference
 from xinference.engines import all_engines
 from xinference.hardware.devices import read_host
 from xinference.inspection.files import inspect_file
 from xinference.inspection.folder import inspect_folder
 from xinference.inspection.found import Inspection
 from xinference.inspection.repository import inspect_repository
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def inspect(what: str) -> dict[str, Any]:
@@ -26,10 +24,12 @@ def inspect(what: str) -> dict[str, Any]:
     path = Path(what).expanduser()
     if path.is_dir():
         found = inspect_folder(path)
-    elif path.exists() or not _HUB_ID.fullmatch(what):
-        found = inspect_file(path)
     else:
-        found = inspect_repository(what)
+        named = None if path.exists() else reference(what)
+        if named is None or named.model_id is None:
+            found = inspect_file(path)
+        else:
+            found = inspect_repository(named.model_id, revision=named.revision, file=named.file)
     return found.to_dict() | {"engines": engines(found)}
 
 

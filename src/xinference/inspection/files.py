@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from xinference.formats.ggml import read_ggml
@@ -45,13 +46,18 @@ def inspect_file(path: Path) -> Inspection:
 def _of_gguf(path: Path) -> Inspection:
     header = read_header(path)
     parts = [read_header(part) for part in parts_of(path)] if header.split_count > 1 else [header]
+    return of_headers(str(path), header, parts)
+
+
+def of_headers(what: str, header: GgufHeader, parts: Sequence[GgufHeader]) -> Inspection:
+    """A GGUF model by the headers of its parts, of which `header` is the one that was named."""
     by_type: dict[str, int] = {}
     for part in parts:
         for name, size in part.bytes_by_type.items():
             by_type[name] = by_type.get(name, 0) + size
     missing = header.split_count - len(parts)
     return Inspection(
-        what=str(path),
+        what=what,
         model_format="ggufv2",
         size_bytes=sum(part.file_size for part in parts),
         files=tuple((part.path.name, part.file_size) for part in parts),

@@ -9,20 +9,27 @@ from typing import Any
 import msgspec
 
 from xinference.config import Settings
+from xinference.discovery.gguf_models import choose_model, gguf_models
+from xinference.discovery.places import HubPlace
 from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
 from xinference.hubs.huggingface import HuggingFaceHub
+from xinference.inspection.files import of_headers
 from xinference.inspection.found import PICKLES, Inspection, from_config
 
 
-def inspect_repository(model_id: str, settings: Settings | None = None) -> Inspection:
-    """A repository on Hugging Face: its weight files and sizes, and what its small files say.
+def inspect_repository(
+    model_id: str, settings: Settings | None = None, *, revision: str | None = None, file: str | None = None
+) -> Inspection:
+    """A repository on Hugging Face: its weight files and sizes, and what its small files say; or one GGUF `file` of it.
 
     Raises:
         Problem: ``offline``, ``repo_not_found``, ``gated_model``, ``hub_unreachable``.
     """
     hub = HuggingFaceHub(settings or Settings.from_env())
-    listing = hub.listing(model_id)
+    listing = hub.listing(model_id, revision)
+    if file is not None:
+        return _one_file(HubPlace(hub, model_id, listing), file)
     sizes = {file.name: file.size for file in listing.files}
     ggufs = tuple((name, size) for name, size in sizes.items() if name.endswith(".gguf"))
     ggmls = tuple((name, size) for name, size in sizes.items() if name.endswith(".bin") and "ggml" in name.lower())
@@ -55,3 +62,9 @@ def inspect_repository(model_id: str, settings: Settings | None = None) -> Inspe
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         config = {}
     return replace(found, chat_template=template_in(config))
+
+
+def _one_file(place: HubPlace, file: str) -> Inspection:
+    model = choose_model(gguf_models(place.files), place.title, None, file)
+    headers = [place.gguf(name) for name in model.files]
+    return of_headers(f"{place.model_id}/{file}", headers[0], headers)
