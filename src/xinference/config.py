@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,21 @@ ENV_PREFIX = "XINFERENCE_"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 #: Longest path a Unix socket may have (108 bytes on Linux, 104 on macOS, with the final NUL).
 MAX_SOCKET_PATH = 100
+
+
+Bytes = int
+_UNITS = {
+    "": 1,
+    "k": 1000,
+    "m": 1000**2,
+    "g": 1000**3,
+    "t": 1000**4,
+    "ki": 1 << 10,
+    "mi": 1 << 20,
+    "gi": 1 << 30,
+    "ti": 1 << 40,
+}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,14 @@ class Settings:
     """How long a request waits for a crashed engine to come back before it is told 503."""
     on_demand_wait_seconds: float = 120.0
     """How long a request waits for a model that is loaded on demand before it is told 503."""
+    on_demand_ttl_seconds: float = 300.0
+    """How long a model on demand stays without a request, unless its launch says it; 0: until its room is needed."""
+    on_demand_turn_seconds: float = 5.0
+    """How long a model in use keeps its room at least, when another one waits for it and nobody is idle."""
+    on_demand_queue: int = 256
+    """Most requests that wait for one model to be loaded; those beyond are told 429."""
+    model_memory: Bytes = 0
+    """Most of the host's memory for all models together, such as 24GiB; 0: what is free."""
     restart_backoff_seconds: float = 1.0
     """Wait before the second restart in a row; doubles each time."""
     restart_limit: int = 3
@@ -121,11 +145,23 @@ class Settings:
         return Path(tempfile.gettempdir()) / f"xinference-{os.getuid()}-{digest}"
 
 
+_KINDS = {"bool": "a boolean", "Bytes": "a number of bytes, such as 24GiB"}
+
+
+def _parse_bytes(raw: str) -> int:
+    found = _SIZE.fullmatch(raw.strip())
+    if found is None:
+        raise ValueError(raw)
+    return int(float(found[1]) * _UNITS[(found[2] or "").lower()])
+
+
 def _parse(name: str, kind: str, raw: str) -> Any:
     try:
         match kind:
             case "int":
                 return int(raw)
+            case "Bytes":
+                return _parse_bytes(raw)
             case "float":
                 return float(raw)
             case "bool":
@@ -136,6 +172,6 @@ def _parse(name: str, kind: str, raw: str) -> Any:
         raise Problem(
             "bad_setting",
             400,
-            f"{ENV_PREFIX}{name.upper()} is {raw!r}, which is not {'a boolean' if kind == 'bool' else f'a {kind}'}.",
+            f"{ENV_PREFIX}{name.upper()} is {raw!r}, which is not {_KINDS.get(kind, f'a {kind}')}.",
             hint=f"Correct it or unset {ENV_PREFIX}{name.upper()}.",
         ) from None

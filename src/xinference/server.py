@@ -94,6 +94,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     server: Server
     management = make_app(controller, settings, keys, lambda: server.stop())
     gateway = Gateway(controller, settings, management, keys)
+    controller.admission.use = gateway.in_flight
     server = http_server(gateway)
     announce(settings, host, port, keys.open_for_owner())
     flushing = asyncio.create_task(keys.flush_now_and_then())

@@ -13,6 +13,7 @@ from xinference.catalog.match import match
 from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
+from xinference.control.admission import Admission
 from xinference.control.deployment import Deployment
 from xinference.control.events import Events
 from xinference.control.stages import Surroundings
@@ -22,7 +23,6 @@ from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan, Sizing
-from xinference.planning.settle import NOTHING_ELSE
 from xinference.process.command import EngineCommand
 from xinference.store.database import Store
 
@@ -52,9 +52,8 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list[Deployment], list[dict[str, Any]]]:
     """Launch at once, to the end of each; the engine, the deployments and the first one's events."""
     engine, events = Tiny(), Events(store)
-    around = Surroundings(
-        Settings(home=fake.home), store, events, {}, {"Tiny": engine}, lambda: None, lambda plan: NOTHING_ELSE
-    )
+    admission = Admission(Settings(), store, list)
+    around = Surroundings(Settings(home=fake.home), store, events, {}, {"Tiny": engine}, lambda: None, admission)
     request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
     version = match(builtin_families(), request)
     deployments = []

@@ -19,6 +19,7 @@ from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control import deployment as deployment_module
+from xinference.control.admission import Admission
 from xinference.control.deployment import Deployment
 from xinference.control.events import Events
 from xinference.control.stages import Surroundings
@@ -26,7 +27,6 @@ from xinference.engines.base import Placement
 from xinference.engines.llama_cpp import LlamaCpp
 from xinference.errors import Problem
 from xinference.planning.launch_plan import LaunchPlan, Sizing
-from xinference.planning.settle import NOTHING_ELSE
 from xinference.process.command import EngineCommand
 from xinference.store.database import Store
 
@@ -58,9 +58,10 @@ async def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         sizing = Sizing(512, 1, 1, 1, 1)
         plan = LaunchPlan("one", request, version, "Scripted", None, Path("x"), 1, False, sizing=sizing)
         engine, events = Scripted(*scripts), Events(store)
+        admission = Admission(Settings(), store, list)
         around = Surroundings(
             Settings(home=tmp_path, stop_seconds=2, restart_backoff_seconds=0.01, **settings),
-            *(store, events, {}, {"Scripted": engine}, lambda: None, lambda plan: NOTHING_ELSE),
+            *(store, events, {}, {"Scripted": engine}, lambda: None, admission),
         )
         store.add_deployment("one", msgspec.json.encode(request).decode())
         deployment = Deployment(plan, around, created=0.0)

@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-Status = Literal["CREATING", "LOADING", "READY", "RECOVERING", "UPDATING", "TERMINATING", "TERMINATED", "ERROR"]
+Status = Literal[
+    "CREATING",
+    "LOADING",
+    "READY",
+    "RECOVERING",
+    "UNLOADED",
+    "UNLOADING",
+    "UPDATING",
+    "TERMINATING",
+    "TERMINATED",
+    "ERROR",
+]
 
 
 class Answer(BaseModel):

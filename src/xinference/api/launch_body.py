@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,10 @@ Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 #: Counts and indices beyond this are slips of the finger, and SQLite's integers end at 2^63.
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+#: A ttl that is over as soon as the answer is sent.
+AT_ONCE = 0.001
 #: Variables that make a program load other code than its own, and those that are ours.
 _REFUSED_VARIABLES = ("LD_", "DYLD_", "PYTHON", "XINFERENCE_")
 
@@ -106,6 +111,17 @@ class LaunchBody(BaseModel):
     virtual_env_find_links: list[Text] | None = Field(default=None, description="Refused: environments are locked")
     envs: dict[str, Text] | None = Field(default=None, description="Environment variables of the engine's processes")
     peft_model_config: PeftModelConfig | None = None
+    on_demand: bool = Field(default=False, description="Loaded by its first request, unloaded when it is idle")
+    ttl: float | None = Field(
+        default=None, description="Seconds without a request until it is unloaded; 0: only when its room is needed"
+    )
+    keep_alive: float | Text | None = Field(
+        default=None, description="ttl in Ollama's form, such as 5m; negative: only when its room is needed"
+    )
+    pin: bool = Field(default=False, description="It is not unloaded for another model")
+    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = Field(
+        default=0, description="Of those that may leave for another model, the least leaves first"
+    )
 
     def request(self) -> LaunchRequest:
         """The same for the controller.
@@ -131,6 +147,10 @@ class LaunchBody(BaseModel):
             request_limits=self.request_limits,
             enable_thinking=self.enable_thinking,
             envs=self.envs or {},
+            on_demand=self.on_demand,
+            ttl=self._ttl(),
+            pin=self.pin,
+            priority=self.priority,
             options={**(self.model_extra or {}), **self._adapters()},
         )
 
@@ -168,6 +188,13 @@ class LaunchBody(BaseModel):
                     hint="Set it for the server itself if it must be.",
                 )
 
+    def _ttl(self) -> float | None:
+        if self.keep_alive is None:
+            return self.ttl
+        if self.ttl is not None:
+            raise bad_request("ttl and keep_alive say the same.", hint="Give one of them.")
+        return ttl_of(self.keep_alive)
+
     def _places(self) -> tuple[int, tuple[int, ...] | None]:
         """How many replicas, and the devices of all of them, dealt out in turn."""
         gpu_idx = as_indices(self.gpu_idx)
@@ -190,6 +217,28 @@ class LaunchBody(BaseModel):
             return {}
         before = given if isinstance(given, list) else [] if given is None else [given]
         return {"lora_modules": [*before, *({module.lora_name: module.local_path} for module in listed)]}
+
+
+def ttl_of(keep_alive: float | str) -> float:
+    """Ollama's `keep_alive`, seconds or a duration such as ``1h30m``, as a `ttl`.
+
+    Raises:
+        Problem: 400, it is no duration.
+    """
+    if isinstance(keep_alive, str):
+        text = keep_alive.strip()
+        parts = _DURATION.findall(text)
+        try:
+            seconds = float(text) if not parts else sum(float(n) * _SECONDS[unit] for n, unit in parts)
+        except ValueError:
+            seconds = math.nan
+        if math.isnan(seconds) or (parts and "".join(n + unit for n, unit in parts) != text.lstrip("-")):
+            raise bad_request(
+                f"keep_alive {keep_alive!r} is not a duration.", hint="Use seconds, or a text such as 30s, 5m or 1h."
+            )
+        keep_alive = -seconds if parts and text.startswith("-") else seconds
+    # Theirs keeps a model for ever if it is negative, and not a moment longer if it is 0; ours has 0 for ever.
+    return 0.0 if keep_alive < 0 else max(keep_alive, AT_ONCE)
 
 
 def as_indices(given: int | list[int] | None) -> tuple[int, ...] | None:

@@ -155,5 +155,13 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the name means, where it is no built-in model: kept with the launch, so that it means the same later."""
     asked_name: str | None = None
     """The path or id that was given as the name of a model which its own files describe."""
+    on_demand: bool = False
+    """Loaded by its first request, and unloaded when it is idle or its room is needed."""
+    ttl: float | None = None
+    """Seconds without a request after which it is unloaded; 0: only when its room is needed; None: the setting's."""
+    pin: bool = False
+    """It does not leave for another model."""
+    priority: int = 0
+    """Of the models that may leave for another, the least leaves first."""
     options: dict[str, Any] = {}
     """Native engine options, by the engine's own names."""

@@ -65,6 +65,10 @@ def _read_lora_modules(
 @click.option("--gpu-idx", callback=_read_gpu_idx, help="The very GPUs, such as 0,1, dealt out to the replicas.")
 @click.option("-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Copies to run.")
 @further_options
+@click.option("--on-demand", is_flag=True, help="Load it by its first request, unload it when it is idle.")
+@click.option("--ttl", type=click.FloatRange(min=0), help="Seconds without a request until it is unloaded; 0: never.")
+@click.option("--pin", is_flag=True, help="Do not unload it for another model.")
+@click.option("--priority", type=int, help="Of those that may leave for another model, the least leaves first.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and why; start nothing.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the model is ready.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -75,6 +79,9 @@ def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, 
     if "wait_ready" in ctx.obj:
         raise click.UsageError("A launch waits until the model is ready, or not: with --no-wait.")
     own = {name: value for name, value in given.items() if value is not None or name == "n_gpu"}
+    for flag in ("on_demand", "pin"):  # left out where they are not given: an older server knows no such field
+        if not own[flag]:
+            del own[flag]
     request = {**ctx.obj, **own, "model_path": found_from_anywhere(given["model_path"])}
     with target.connect(start=True) as client:
         if dry_run:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
 import string
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,14 @@ from xinference.catalog.models import LaunchRequest, ModelFamily
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control import cache, names, progress, weights
+from xinference.control.admission import Admission
 from xinference.control.broken import BrokenDeployment
 from xinference.control.deployment import Deployment, Ending
 from xinference.control.describe import listing_entry
 from xinference.control.downloads import Downloads
 from xinference.control.events import Events, final_event
 from xinference.control.meaning import Meaning
-from xinference.control.measure import correction
+from xinference.control.on_demand import OnDemand
 from xinference.control.registrations import Registrations
 from xinference.control.routing import Route, RoutingTable, with_adapters
 from xinference.control.sources import Sources
@@ -42,7 +43,6 @@ from xinference.hubs.base import Hub
 from xinference.hubs.local import resolve_local
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.plan import ChooseSource, Facts, check_request, choose_version, make_plan, supporting_engine
-from xinference.planning.settle import Around, promised_bytes
 from xinference.store.database import DeploymentRow, Store
 
 log = logging.getLogger(__name__)
@@ -62,13 +62,16 @@ class Controller:
         self.downloads = Downloads(self._hubs, self._events)
         self.engines: Mapping[str, Engine] = all_engines()
         self._option_tables: dict[str, Mapping[str, str]] = {}
+        self._asking = asyncio.Lock()
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
         self._reserved: set[str] = set()
         self._table = RoutingTable()
         self._changes = asyncio.Event()
+        self.admission = Admission(settings, store, self._taken_up)
         self._around = Surroundings(
-            settings, store, self._events, self._hubs, self.engines, self._publish, self._beside
+            settings, store, self._events, self._hubs, self.engines, self._publish, self.admission
         )
+        self._watching: asyncio.Task[None] | None = None
 
     # -- the data path's view -------------------------------------------------------------------------------
 
@@ -78,13 +81,24 @@ class Controller:
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
         """See `Router.ensure_ready`."""
-        end = time.monotonic() + deadline
+        route = self._table.routes.get(uid)
+        deployment = self._deployments.get((route.parent or uid) if route else uid)
+        demand = deployment.on_demand if isinstance(deployment, Deployment) else None
+        with demand.wait(uid) if demand else contextlib.nullcontext():
+            return await self._until_ready(uid, time.monotonic() + deadline, demand)
+
+    async def _until_ready(self, uid: str, end: float, demand: OnDemand | None) -> Route:
+        refusals = demand.refusals if demand else 0
         while True:
             route = self._table.routes.get(uid)
             if route is None:
                 raise self._unknown(uid)
             if route.targets:
                 return route
+            if demand is not None:
+                if demand.refusals != refusals and demand.refused is not None:
+                    raise demand.refused
+                demand.ask()
             left = end - time.monotonic()
             if route.problem is not None or left <= 0:
                 raise route.problem or Problem(
@@ -100,17 +114,22 @@ class Controller:
     async def start(self) -> None:
         """Take up every row: adopt what still runs, start what should, finish what was being terminated."""
         self.registrations.load()
-        for row in self._store.deployments():
-            try:
-                await self._take_up(row)
-            except Problem as problem:
-                log.error("deployment %s is not taken up: %s", row.uid, problem)
-                self._deployments[row.uid] = BrokenDeployment(row.uid, problem, row.created)
-                self._publish()
+        await asyncio.gather(*(self._take_up_or_show(row) for row in self._store.deployments()))
+        self._watching = asyncio.create_task(self.admission.watch(), name="admission")
 
     async def close(self, how: Ending) -> None:
         """End the tasks; ``stop`` ends the engines too, ``detach`` leaves them for the next server."""
+        if self._watching is not None:
+            self._watching.cancel()
         await asyncio.gather(self.downloads.close(), *(d.end(how) for d in self._deployments.values()))
+
+    async def _take_up_or_show(self, row: DeploymentRow) -> None:
+        try:
+            await self._take_up(row)
+        except Problem as problem:
+            log.error("deployment %s is not taken up: %s", row.uid, problem)
+            self._deployments[row.uid] = BrokenDeployment(row.uid, problem, row.created)
+            self._publish()
 
     async def _take_up(self, row: DeploymentRow) -> None:
         try:
@@ -316,7 +335,7 @@ class Controller:
         settled: dict[str, Any] | None = None
         if deployment.problem is not None:
             settled = final_event("FAILED", deployment.problem.cause) | {"problem": deployment.problem.to_dict()}
-        elif deployment.ready:
+        elif deployment.ready or deployment.status == "UNLOADED":
             settled = final_event("READY", "ready") | {"model": deployment.description}
         async for event in self._events.follow(uid, settled):
             yield event
@@ -355,19 +374,17 @@ class Controller:
                     known[name] = await self._option_table(name, engine)
         family = request.family
         families = self.families if family is None else {family.model_name: family}
-        return Facts(families, self.engines, host, known, self._beside)
+        return Facts(families, self.engines, host, known, self.admission.beside_those_that_stay)
 
-    def _beside(self, plan: LaunchPlan) -> Around:
-        """What the other deployments were granted, and what was measured of this version before."""
-        granted: Counter[int] = Counter()
-        for uid, other in self._deployments.items():
-            if uid != plan.uid and isinstance(other, Deployment) and other.problem is None:
-                granted.update(promised_bytes(other.plan))
-        known = self._store.measurements(plan.version.version_id, plan.engine)
-        return Around(granted, correction(plan, known))
+    def _taken_up(self) -> list[Deployment]:
+        return [deployment for deployment in self._deployments.values() if isinstance(deployment, Deployment)]
 
     async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
         """The options an engine knows, asked of the engine itself, once."""
+        async with self._asking:
+            return await self._ask_for_options(name, engine)
+
+    async def _ask_for_options(self, name: str, engine: Engine) -> Mapping[str, str]:
         if name not in self._option_tables:
             process = await asyncio.create_subprocess_exec(
                 *engine.describe_argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -405,7 +422,9 @@ class Controller:
     def _publish(self) -> None:
         """Make a new routing table; the gateway sees it at its next request."""
         routes = with_adapters({uid: deployment.route for uid, deployment in self._deployments.items()})
-        data = [listing_entry(name, r.description) for name, r in routes.items() if r.targets or r.recovering]
+        data = [
+            listing_entry(name, r.description) for name, r in routes.items() if r.targets or r.recovering or r.on_demand
+        ]
         listing = msgspec.json.encode({"object": "list", "data": data})
         self._table = RoutingTable(MappingProxyType(routes), listing)
         self._changes.set()

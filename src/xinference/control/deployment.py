@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,15 +17,16 @@ import msgspec
 from xinference.control import scaling, weights
 from xinference.control.describe import describe, replica_entry
 from xinference.control.measure import Used, measure, measurement
+from xinference.control.on_demand import OnDemand
 from xinference.control.progress import progress
 from xinference.control.routing import Route, Target
 from xinference.control.stages import Stages, Surroundings
 from xinference.engines.base import Placement
 from xinference.errors import Problem, not_found
-from xinference.hardware.devices import read_host
+from xinference.hardware.devices import Host, read_host
 from xinference.planning.launch_plan import LaunchPlan, Sizing
 from xinference.planning.restart import restart_delay
-from xinference.planning.settle import settle
+from xinference.planning.settle import Around, settle
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.replica import Replica, ReplicaState
 
@@ -60,6 +61,9 @@ class Deployment:
         self._leaving: set[int] = set()
         self._added: dict[int, asyncio.Future[None]] = {}
         self._scaling = asyncio.Lock()
+        self.on_demand = OnDemand(plan.request, around.settings) if plan.request.on_demand else None
+        self._open_plan: LaunchPlan | None = None
+        self._load_began = created
 
     # -- seen by others -------------------------------------------------------------------------------------
 
@@ -80,6 +84,7 @@ class Deployment:
             **described,
             "memory_used_bytes": used.memory if used else None,
             "gpu_memory_used_bytes": used.gpu_memory if used else None,
+            **(self.on_demand.description if self.on_demand else {"on_demand": False}),
         }
 
     @property
@@ -97,7 +102,8 @@ class Deployment:
     @property
     def launching(self) -> bool:
         """Whether it is on its way to its first answer."""
-        return self.problem is None and not self._was_ready and self._ending is None
+        at_first = not self._was_ready if self.on_demand is None else self._open_plan is None
+        return self.problem is None and at_first and self._ending is None
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -111,6 +117,8 @@ class Deployment:
         """Every replica that there should be, by its number."""
         numbers = sorted(self._keepers) or scaling.positions(self._replicas, self.plan.request.replica)
         waiting = "ERROR" if self.problem else "RECOVERING" if self._was_ready else "CREATING"
+        if self.on_demand is not None and not self.on_demand.granted and self.problem is None:
+            waiting = "UNLOADED"
         return [
             replica_entry(
                 self.plan,
@@ -125,16 +133,22 @@ class Deployment:
 
     @property
     def route(self) -> Route:
+        demand = self.on_demand
+        closed = demand is not None and demand.leaving is not None
         targets = tuple(
             Target(r.snapshot.replica_id, r.snapshot.base_url, r.snapshot.api_key)
             for number, r in sorted(self._replicas.items())
-            if r.snapshot.state is ReplicaState.READY and r.snapshot.base_url and number not in self._leaving
+            if r.snapshot.state is ReplicaState.READY
+            and r.snapshot.base_url
+            and number not in self._leaving
+            and not closed
         )
         return Route(
             uid=self.plan.uid,
             targets=targets,
             stage=self.stage,
-            recovering=self._was_ready and self.problem is None and self._ending is None,
+            recovering=demand is None and self._was_ready and self.problem is None and self._ending is None,
+            on_demand=demand is not None and self.problem is None and self._ending is None,
             problem=self.problem,
             paths=self._engine.paths(self.plan),
             description=self.description,
@@ -176,10 +190,14 @@ class Deployment:
     async def _run(self) -> None:
         try:
             adopted = await self._adopt()
+            if self.on_demand is not None:
+                await self.on_demand.run(self, adopted)
+                return
             if not adopted or self.plan.sizing is None:
                 self.plan = await self._stages.weights(self.plan)
             if not adopted:
                 self._python = await self._stages.environment(self._engine)
+                await self._around.admission.admit(self)
             self._show("LOADING", "start")
             await self._keep_all(adopted)
         except Problem as problem:
@@ -233,6 +251,85 @@ class Deployment:
         finally:
             self._keeping = None
         raise next(reversed(self._lost.values()))
+
+    # -- on demand: steps that `OnDemand` takes in this task, and what `Admission` asks and says ------------------
+
+    @property
+    def replica_ids(self) -> list[str]:
+        """Its engines' names, as the data path counts them."""
+        return [replica.snapshot.replica_id for replica in self._replicas.values()]
+
+    async def prepare(self) -> None:
+        """Weights and environment here, in a form that can be loaded, and the size known: no memory is taken."""
+        plan = replace(self.plan, sizing=None, devices=())
+        self.plan = await self._stages.weights(plan)
+        self._python = await self._stages.environment(self._engine)
+        self._open_plan = replace(plan, path=self.plan.path)
+
+    def rest(self, content: str, *, first: bool = False) -> None:
+        """Nothing of it runs; `first`: its launch is over."""
+        self._show("UNLOADED", "unloaded")
+        kind = "READY" if first else "INFO"
+        self._around.events.add(self.plan.uid, kind, "unloaded", content, model=self.description if first else None)
+
+    async def load(self) -> None:
+        """Wait until there is room, and take it."""
+        self._was_ready, self._load_began = False, time.time()
+        self._show("LOADING", "room")
+        if self._open_plan is None:
+            await self.prepare()
+        await self._around.admission.admit(self)
+        self._show("LOADING", "start")
+
+    async def keep(self, adopted: Mapping[int, Replica]) -> None:
+        """See `_keep_all`."""
+        await self._keep_all(adopted)
+
+    def leave(self, why: str) -> None:
+        """From now on no request goes to it; it is unloaded once the last answer is sent."""
+        assert self.on_demand is not None
+        self.on_demand.leave(why)
+        self._say("INFO", "unload", why)
+        self._show("UNLOADING", "unload")
+
+    async def is_unused(self) -> bool:
+        """Whether no answer is on its way from it; asked after the doors are closed."""
+        use = self._around.admission.use
+        await use.settled()
+        return not any(use.at(replica_id) for replica_id in self.replica_ids)
+
+    async def unload(self) -> None:
+        """End its engines."""
+        await self._let_go_of_all()
+        self._keepers.clear()
+        self._lost.clear()
+        self._used = None
+
+    def sized(self, host: Host, around: Around) -> LaunchPlan:
+        """Its plan for such a room; what was planned and told to the user stays as it was told.
+
+        Raises:
+            Problem: ``does_not_fit``.
+        """
+        if self.on_demand is None or self._open_plan is None or self._open_plan.path is None:
+            return self.plan
+        assert self._stages.shape is not None
+        return settle(self._open_plan, self._open_plan.path, self._stages.shape, host, self._stages.told, around)
+
+    def grant(self, plan: LaunchPlan) -> None:
+        """The memory of this plan is its own from now on."""
+        self.plan = plan
+        if self.on_demand is not None:
+            self.on_demand.granted = True
+
+    def check_wanted(self) -> None:
+        """Refuse to go on waiting for room that nobody wants any more.
+
+        Raises:
+            Problem: ``nobody_waits``.
+        """
+        if self.on_demand is not None and not self.on_demand.waiting:
+            raise Problem("nobody_waits", 503, f"Nobody waits for {self.plan.uid} any more.")
 
     # -- more and fewer replicas ----------------------------------------------------------------------------
 
@@ -310,7 +407,7 @@ class Deployment:
         assert probe.path is not None
         shape, _ = await asyncio.to_thread(weights.look_at, probe.path, probe.version)
         host = await asyncio.to_thread(read_host)
-        probe = settle(probe, probe.path, shape, host, around=self._around.beside(probe))
+        probe = settle(probe, probe.path, shape, host, around=self._around.admission.beside(probe))
         scaling.check_same_size(self.plan, probe)
         return probe.devices_of(0)
 
@@ -410,7 +507,9 @@ class Deployment:
     def _became_ready(self) -> None:
         first, self._was_ready = not self._was_ready, True
         self._show("READY", "ready")
-        took = time.time() - self.created
+        if first and self.on_demand is not None:
+            self.on_demand.ready_since = time.monotonic()
+        took = time.time() - self._load_began
         content = f"ready after {took:.1f} s" if first else "ready again"
         self._around.events.add(self.plan.uid, "READY", "ready", content, model=self.description)
 
@@ -450,6 +549,7 @@ class Deployment:
         self._replicas.pop(position, None)
         self._last_log = replica.snapshot.log_path
         self._around.store.remove_replica(replica.snapshot.replica_id)
+        self._around.admission.use.forget(replica.snapshot.replica_id)
 
     # -- words ----------------------------------------------------------------------------------------------
 

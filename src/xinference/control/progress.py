@@ -17,9 +17,16 @@ SHARES: Mapping[str, tuple[float, float]] = {
     "health": (0.9, 0.9),
     "restart": (0.9, 0.9),
     "ready": (1.0, 1.0),
+    "unloaded": (1.0, 1.0),
 }
 #: The same stages by the names that clients know.
-NAMES: Mapping[str, str] = {"pending": "pending", "plan": "launching", "fetch": "downloading", "ready": "ready"}
+NAMES: Mapping[str, str] = {
+    "pending": "pending",
+    "plan": "launching",
+    "fetch": "downloading",
+    "ready": "ready",
+    "unloaded": "ready",
+}
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,42 @@ def with_adapters(deployments: Mapping[str, Route]) -> dict[str, Route]:
     return routes
 
 
+class Use(Protocol):
+    """What the data path is doing, seen from the controller: counts that are read, and no call."""
+
+    def at(self, replica_id: str) -> int:
+        """Requests at a replica now."""
+        ...
+
+    def last_end(self, replica_id: str) -> float | None:
+        """When the last request at a replica ended, by `time.monotonic`; None: none has."""
+        ...
+
+    def forget(self, replica_id: str) -> None:
+        """A replica is gone for good."""
+        ...
+
+    async def settled(self) -> None:
+        """Wait until every gateway uses the newest table: no request goes to a replica that is not in it."""
+        ...
+
+
+class Unused:
+    """A `Use` without a gateway."""
+
+    def at(self, replica_id: str) -> int:
+        return 0
+
+    def last_end(self, replica_id: str) -> float | None:
+        return None
+
+    def forget(self, replica_id: str) -> None:
+        """Nothing is known."""
+
+    async def settled(self) -> None:
+        """Nobody uses a table."""
+
+
 class Router(Protocol):
     """The controller, seen from the data path."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from xinference.config import Settings
 from xinference.control import weights
+from xinference.control.admission import Admission
 from xinference.control.events import Events
 from xinference.engines.base import Engine
 from xinference.environments.environments import Environments
@@ -18,7 +19,8 @@ from xinference.errors import Problem
 from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
 from xinference.planning.launch_plan import LaunchPlan
-from xinference.planning.settle import Around, settle
+from xinference.planning.memory import ModelShape
+from xinference.planning.settle import settle
 from xinference.store.database import Store
 
 
@@ -33,8 +35,8 @@ class Surroundings:
     engines: Mapping[str, Engine]
     changed: Callable[[], None]
     """Publishes a new routing table."""
-    beside: Callable[[LaunchPlan], Around]
-    """What else goes on where a plan is to be settled."""
+    admission: Admission
+    """Who else takes memory."""
 
 
 class Stages:
@@ -47,6 +49,9 @@ class Stages:
         self._uid = uid
         self._cancelled = cancelled
         self._show = show
+        self.shape: ModelShape | None = None
+        """What the weights' header says, once it has been looked at."""
+        self.told: tuple[str, ...] = ()
 
     async def weights(self, plan: LaunchPlan) -> LaunchPlan:
         """The plan with its weights here, their header read, and context, slots and devices chosen.
@@ -57,9 +62,11 @@ class Stages:
         self._say("plan", "; ".join(plan.reasons))
         path = plan.path or await self._fetch(plan)
         if plan.sizing is None:
-            shape, told = await asyncio.to_thread(weights.look_at, path, plan.version)
+            shape, self.told = await asyncio.to_thread(weights.look_at, path, plan.version)
+            self.shape = shape
             host = await asyncio.to_thread(read_host)
-            plan = settle(plan, path, shape, host, told, self._around.beside(plan))
+            around = self._around.admission.beside_those_that_stay(plan)
+            plan = settle(plan, path, shape, host, self.told, around)
         if plan.version.spec.model_format == "ggmlv3":
             self._show("LOADING", "convert")
             path = await self._in_thread("convert", weights.runnable, self._around.settings, path, plan.version)

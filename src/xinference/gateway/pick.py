@@ -86,6 +86,9 @@ class InFlight:
         for known in (self._ended, self._late, self._failures, self._aside):
             known.pop(replica_id, None)
 
+    async def settled(self) -> None:
+        """See `Use.settled`: one gateway reads the table at each request, so it has the newest."""
+
     # -- health ---------------------------------------------------------------------------------------------
 
     def failed(self, targets: Sequence[Target], target: Target) -> None:

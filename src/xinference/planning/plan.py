@@ -148,6 +148,13 @@ def check_request(facts: Facts, request: LaunchRequest) -> None:
         )
     if not 1 <= request.replica <= MAX_REPLICAS:
         raise bad_request(f"replica is {request.replica}, and must be from 1 to {MAX_REPLICAS}.")
+    if request.ttl is not None and not 0 <= request.ttl < float("inf"):
+        raise bad_request(f"ttl is {request.ttl:g}, and must be 0 or a number of seconds.")
+    if not request.on_demand and (request.ttl is not None or request.pin or request.priority):
+        raise bad_request(
+            "ttl, pin, priority and keep_alive are for models on demand.",
+            hint="Launch it with --on-demand (on_demand).",
+        )
     wanted, have = request.n_gpu, len(facts.host.gpus)
     if isinstance(wanted, str) and wanted != "auto":
         raise bad_request(f"n_gpu is {wanted!r}; it takes auto, none or a number.")

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu, Host
+from xinference.planning.evict import HOST, Bytes
 from xinference.planning.held import as_held
 from xinference.planning.launch_plan import LaunchPlan, Sizing
 from xinference.planning.memory import LEAST_CONTEXT, ModelShape, Need, Room, promised, size_replica
+from xinference.planning.memory import USABLE_SHARE as USABLE_OF_HOST
 from xinference.planning.place import USABLE_SHARE as USABLE_OF_GPU
 from xinference.planning.place import Groups, check_chosen, chosen, free_for_each, place, usable_gpus
 from xinference.planning.traits import TRAITS, Traits
@@ -25,6 +27,12 @@ class Around:
     """GPU index -> what running deployments were promised there."""
     correction_bytes: int = 0
     """What an earlier measurement of this version on this engine showed beyond the estimate."""
+    host_outstanding: int = 0
+    """What the others were promised of the host's memory and have not taken yet."""
+    host_left: int | None = None
+    """What the others leave of the memory that models may take together; None: there is no such limit."""
+    returned: Bytes = field(default_factory=dict)
+    """What is not free now, and will be: that of models on demand which leave for this one."""
 
 
 NOTHING_ELSE = Around()
@@ -64,14 +72,16 @@ class _Settling:
         self._host = host
         self._around = around
         self._traits: Traits = TRAITS[plan.engine]
-        self._gpus = usable_gpus(host.gpus, around.promised)
+        self._gpus = usable_gpus(gpus_with(host.gpus, around.returned), around.promised)
         self._slots: int | None = plan.options.get(self._traits.slots_option) or None
         self._context = _wanted_context(plan, self._traits)
         self._family = plan.version.family.context_length
 
     def on_cpu(self) -> Sizing:
+        free, usable = host_memory(self._host, self._around)
         room = Room(
-            self._host.memory_available // self._plan.request.replica,
+            free // self._plan.request.replica,
+            usable=usable,
             cpu_flags=self._host.cpu_flags,
             correction_bytes=self._around.correction_bytes,
         )
@@ -101,7 +111,7 @@ class _Settling:
         request = self._plan.request
         every = tuple(gpu.index for gpu in self._gpus)
         groups = chosen(self._gpus, request.gpu_idx, request.replica) if request.gpu_idx else (every,) * request.replica
-        free = sum(gpu.memory_free for gpu in self._gpus) + self._host.memory_available
+        free = sum(gpu.memory_free for gpu in self._gpus) + host_memory(self._host, self._around)[0]
         sizing = self._size(Room(free // request.replica, 1))
         reason = "layers that the GPUs can't hold stay on the CPU"
         return replace(sizing, reasons=(*sizing.reasons, reason)), groups
@@ -211,6 +221,35 @@ class _Settling:
             "the rest is left for other models"
         )
         return replace(sizing, memory_fraction=fraction, reasons=(*sizing.reasons, reason))
+
+
+def host_memory(host: Host, around: Around) -> tuple[int, float]:
+    """Bytes of the host's memory that are there for a launch, and the share of them that it may take."""
+    free = max(0, host.memory_available + around.returned.get(HOST, 0) - around.host_outstanding)
+    if around.host_left is not None and around.host_left < free * USABLE_OF_HOST:
+        return max(0, around.host_left), 1.0
+    return free, USABLE_OF_HOST
+
+
+def gpus_with(gpus: Sequence[Gpu], returned: Bytes) -> tuple[Gpu, ...]:
+    """The devices as they are when these bytes have been given back."""
+    return tuple(
+        replace(gpu, memory_free=min(gpu.memory_total, gpu.memory_free + returned.get(gpu.index, 0))) for gpu in gpus
+    )
+
+
+def free_bytes(host: Host, around: Around) -> Bytes:
+    """What a launch may take of each device."""
+    free, usable = host_memory(host, around)
+    gpus = usable_gpus(gpus_with(host.gpus, around.returned), around.promised)
+    return {HOST: int(free * usable), **{gpu.index: int(gpu.memory_free * USABLE_OF_GPU) for gpu in gpus}}
+
+
+def held_bytes(plan: LaunchPlan) -> Bytes:
+    """What a plan was granted of each device, all its replicas together; nothing before it is sized."""
+    if plan.sizing is None:
+        return {}
+    return promised_bytes(plan) or {HOST: plan.sizing.total_bytes * plan.request.replica}
 
 
 def promised_bytes(plan: LaunchPlan) -> dict[int, int]:
