@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.formats.gguf_model import write_gguf
 from tests.formats.gguf_writer import STRING, UINT32, Gguf, llama_pairs, scalar
@@ -205,6 +208,40 @@ def test_damaged_files_are_problems(tmp_path: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(Problem):
         look(tmp_path, str(folder))
+
+
+FOLDER_FILES = {
+    "config.json": CONFIG | {"id2label": {"0": "a"}, "auto_map": {}, "vision_config": {}, "quantization_config": {}},
+    "generation_config.json": {"eos_token_id": [2, 3]},
+    "tokenizer_config.json": {"chat_template": [{"name": "default", "template": "{{ messages }}"}]},
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(list(FOLDER_FILES)), changes=st.dictionaries(st.integers(0, 30), JSON, min_size=1, max_size=3)
+)
+def test_whatever_a_models_small_files_say_it_is_described_or_refused_with_a_problem(
+    tmp_path: Path, name: str, changes: dict[int, Any]
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * 4096)
+    for each, content in FOLDER_FILES.items():
+        (tmp_path / each).write_text(json.dumps(content))
+    fields = dict(FOLDER_FILES[name])
+    for position, value in changes.items():
+        fields[list(fields)[position % len(fields)]] = value
+    (tmp_path / name).write_text(json.dumps(fields))
+    try:
+        found = look(tmp_path, str(tmp_path))
+    except Problem as problem:
+        assert problem.status == 400 and problem.hint
+    else:
+        assert msgspec.json.decode(msgspec.json.encode(found.request), type=LaunchRequest) == found.request
 
 
 async def test_what_a_repository_was_found_to_be_is_known_when_the_hub_is_not_there(

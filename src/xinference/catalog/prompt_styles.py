@@ -50,13 +50,15 @@ def style_of_family(name: str) -> PromptStyle | None:
 
 
 def _rows(style: PromptStyle, *, between: str, alternate: bool, after_system: str, last: str | None = None) -> str:
-    """Role, `between`, content and separator, one message after the other."""
+    """Role, `between`, content and separator, one message after the other.
+
+    `after_system` goes behind the style's own system prompt; behind a request's goes the separator of messages.
+    """
     seps = (style.intra_message_sep, style.inter_message_sep if alternate else style.intra_message_sep)
-    default = _text(style.system_prompt)
-    opening = f"{{{{ system + {_text(after_system)} }}}}" if after_system else "{{ system }}"
+    default = _text(style.system_prompt + after_system)
     closing = _text(style.assistant + (between.rstrip(" ") if last is None else last))
     return (
-        f"{_with_system(default)}{opening}"
+        f"{_with_system(default, style.intra_message_sep)}{{{{ system }}}}"
         "{% for message in turns %}"
         f"{{% if message['role'] == 'assistant' %}}"
         f"{{{{ {_text(style.assistant + between)} + message['content'] + {_text(seps[1])} }}}}"
@@ -191,9 +193,10 @@ def _tagged(style: PromptStyle, *, system: str, user: str, assistant: str, gap: 
     )
 
 
-def _with_system(default: str) -> str:
+def _with_system(default: str, after_given: str = "") -> str:
+    given = f"messages[0]['content'] + {_text(after_given)}" if after_given else "messages[0]['content']"
     return (
-        "{% if messages and messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"
+        f"{{% if messages and messages[0]['role'] == 'system' %}}{{% set system = {given} %}}"
         "{% set turns = messages[1:] %}"
         f"{{% else %}}{{% set system = {default} %}}{{% set turns = messages %}}{{% endif %}}"
     )

@@ -119,7 +119,8 @@ def of_folder(place: Place) -> Evidence:
         )
     config = read_config(data, Path(f"{place.title}: config.json"))
     fields: dict[str, Any] = msgspec.json.decode(data)
-    labels = fields.get("num_labels") or len(fields.get("id2label") or {})
+    names = fields.get("id2label")
+    labels = fields.get("num_labels") or (len(names) if isinstance(names, dict) else None)
     ranks = config.architecture.endswith("ForSequenceClassification")
     parameters = _parameters(config, sum(weights.values()))
     return Evidence(

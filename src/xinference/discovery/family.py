@@ -14,6 +14,8 @@ from xinference.errors import Problem, bad_request
 _SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s*([BbMm])(?![A-Za-z0-9])")
 _NOT_IN_NAMES = re.compile(r"[+/?%#&=\s\\\x00-\x1f\x7f]+")
 _MAX_NAME = 100
+#: A larger number in a name is no size.
+_MOST_IN_NAME = 10_000
 #: Options by which the engines are told a context length.
 _CONTEXT_OPTIONS = ("n_ctx", "ctx_size", "max_model_len", "context_length")
 #: What a template writes around a tool call -> who reads that, by vLLM's names. Only forms that are one parser's.
@@ -185,7 +187,7 @@ def _size(evidence: Evidence, name: str, title: str, request: LaunchRequest, rea
         return request.model_size_in_billions
     for text, why in ((name, "by its name"), (evidence.size_label or "", "by the file's own label")):
         match = _SIZE_IN_NAME.search(text)
-        if match is not None and float(match[1]):
+        if match is not None and 0 < float(match[1]) < _MOST_IN_NAME:
             size = billions(float(match[1]) * (1e9 if match[2] in "bB" else 1e6))
             reasons.append(f"size {size} billion: {why}")
             return size

@@ -75,6 +75,12 @@ def choose_model(models: Iterable[GgufModel], title: str, quantization: str | No
         found = [model for model in every if file in model.files]
         if found:
             return found[0]
+        if _PARTED.fullmatch(file):
+            raise bad_request(
+                f"{file} of {title} is one part of a model, and other parts are missing.",
+                hint="Put all parts into the same folder.",
+                code="model_path_not_found",
+            )
         raise bad_request(f"{title} has no model {file}.", hint=_files_hint(every), code="model_not_found")
     wanted = every
     if quantization is not None:
