@@ -28,6 +28,7 @@ from xinference.control.deployment import Ending
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import ASGIApp
+from xinference.gateway.protocol import Protocol
 from xinference.keys.keyring import Keyring
 from xinference.process.home import EXIT_TAKEN, announce, own_home, withdraw
 from xinference.store.database import Store
@@ -117,7 +118,7 @@ def http_server(app: ASGIApp) -> Server:
     return Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="off",
             log_config=None,

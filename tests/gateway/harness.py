@@ -1,4 +1,4 @@
-"""A gateway for one test: served by a real uvicorn on loopback, or called as the ASGI app it is."""
+"""A gateway for one test: served by the production server on loopback, or called as the ASGI app it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
-import uvicorn
 
 from tests.fakes.running import FakeEngine
 from xinference.config import Settings
@@ -20,6 +19,7 @@ from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from xinference.keys.table import Keys
+from xinference.server import http_server, listen
 
 ALL_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens"}
@@ -104,7 +104,7 @@ async def gateway_of(
 
 @dataclass(frozen=True)
 class Served:
-    """A gateway behind uvicorn, and an HTTP client for it."""
+    """A gateway behind the HTTP server, and an HTTP client for it."""
 
     url: str
     http: aiohttp.ClientSession
@@ -127,14 +127,14 @@ class Served:
 async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Served]:
     """The gateway on a loopback port while the block runs."""
     async with gateway_of(router, **settings) as gateway:
-        server = uvicorn.Server(uvicorn.Config(gateway, port=0, log_level="warning", lifespan="off"))
-        task = asyncio.create_task(server.serve())
-        await until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        async with aiohttp.ClientSession(headers=ANTHROPIC) as http:
-            yield Served(f"http://127.0.0.1:{port}", http, gateway)
-        server.should_exit = True
-        await task
+        server = http_server(gateway)
+        with listen(Settings(port=0), port_is_given=True) as listener:
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            await until(lambda: server.started)
+            async with aiohttp.ClientSession(headers=ANTHROPIC) as http:
+                yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", http, gateway)
+            server.should_exit = True
+            await task
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], deadline: float = 10.0) -> None:

@@ -161,7 +161,7 @@ class Gateway:
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
         call = Call(path, body, scope.get("query_string", b""), to_engine, reshape(route, request))
-        async with ClientWatch(receive):
+        with ClientWatch(scope, receive):
             if route.request_limits is None and (key is None or key.tokens_per_minute is None):
                 await self._pass(call, request, route, reply)
                 return

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from types import TracebackType
 
-from xinference.gateway.asgi import Header, Receive
+from xinference.gateway.asgi import Header, Receive, Scope
 from xinference.gateway.errors import Refusal
+from xinference.gateway.protocol import WATCH, Watch
 
 
 class ClientLeftError(Exception):
@@ -68,33 +69,45 @@ def closing(headers: Iterable[Header]) -> tuple[Header, ...]:
 class ClientWatch:
     """Cancels the task in its block when the client leaves; the block then ends quietly, with `left` set.
 
-    Works like `asyncio.timeout`, with the client's going in place of the time's.
+    Works like `asyncio.timeout`, with the client's going in place of the time's. Behind another server than ours, which
+    says so at once, a task waits for the client's going.
     """
 
-    __slots__ = ("_receive", "_task", "_watcher", "left")
+    __slots__ = ("_receive", "_task", "_watch", "_watcher", "left")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._watch: Watch | None = scope.get(WATCH)
         self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
         self.left = False
 
-    async def __aenter__(self) -> ClientWatch:
+    def __enter__(self) -> ClientWatch:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._watcher = asyncio.create_task(self._watch())
+        if self._watch is not None:
+            self._watch(self._leave)
+        else:
+            self._watcher = asyncio.create_task(self._wait())
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._watcher.cancel()
+        if self._watch is not None:
+            self._watch(None)
+        if self._watcher is not None:
+            self._watcher.cancel()
         if not self.left:
             return False
         still_cancelled = self._task.uncancel() > 0
         return kind is asyncio.CancelledError and not still_cancelled
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _leave(self) -> None:
         self.left = True
         self._task.cancel()
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
