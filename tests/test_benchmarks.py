@@ -1,0 +1,54 @@
+"""The benchmark's own parts: a figure that is wrong is worse than none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from benchmarks.gateway.cells import Cell, Figures
+from benchmarks.gateway.load import Load, Result
+from benchmarks.gateway.report import table, write_picture
+from benchmarks.gateway.targets import costless
+
+
+def figures(target: str, *events_a_second: int, cpu: float = 0.0) -> Figures:
+    cell = Cell("stream", 8, Load(0, 8, 8))
+    rounds = [Result(seconds=2.0, events=2 * n, cpu={"server": cpu}) for n in events_a_second]
+    return Figures(cell, target, rounds)
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
+    assert figures("ours", 50, 60, 10).ratio(figures("alone", 100, 80, 100)) == 0.5
+
+
+def test_cpu_is_told_for_each_event() -> None:
+    assert figures("ours", 100, cpu=0.01).median("server_cpu") == pytest.approx(50e-6)
+
+
+def test_the_table_has_a_line_a_target_and_the_picture_a_bar() -> None:
+    both = [figures("alone", 100), figures("ours", 50)]
+    lines = table(both).splitlines()
+    assert [line.split("|")[4].strip() for line in lines[2:]] == ["", "0.500"]
+
+
+def test_the_picture_is_svg_with_a_bar_for_each_figure(tmp_path: Path) -> None:
+    write_picture(tmp_path / "p.svg", [figures("alone", 100), figures("ours", 50)])
+    drawn = (tmp_path / "p.svg").read_text()
+    assert drawn.startswith("<svg") and drawn.count('height="200.0"') == 1 and drawn.count('height="100.0"') == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_every_event_and_answer_arrives_from_the_engine_and_through_us(stream: bool) -> None:
+    load = Load(0, 4, 12, stream=stream, tokens=30)
+    with costless({}) as targets:
+        results = [target.measure(load) for target in targets]
+    assert [r.errors for r in results] == [{}, {}]
+    assert [r.requests for r in results] == [12, 12]
+    assert [r.events for r in results] == [360 if stream else 0] * 2
+    assert results[1].cpu["server"] > 0
+
+
+def test_an_answer_with_too_few_events_is_an_error() -> None:
+    load = Load(0, 1, 1, tokens=5, extra={"max_tokens": 4})
+    with costless({}) as targets:
+        assert targets[0].measure(load).errors == {"4 events": 1}
