@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ async def serve(engine_url: str) -> None:
     settings = Settings(port=0)
     gateway = Gateway(OneModel(RoutingTable({MODEL: route})), settings, no_management)
     with listen(settings, port_is_given=True) as listener:
+        gc.freeze()
         print(listener.getsockname()[1], flush=True)
         await http_server(gateway).serve(sockets=[listener])
     await gateway.close()
