@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
         # "data: " never lies across two reads unless a write was cut; then the tail makes up for it.
         seam = self._tail + data
         self._events += seam.count(b"data: ") - self._tail.count(b"data: ")
-        self._tail = seam[-16:]
+        self._tail = seam[-32:]
         if self._last:
             run.gaps.append(now - self._last)
         elif self._events:
