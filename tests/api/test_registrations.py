@@ -11,6 +11,9 @@ import httpx2
 import pytest
 
 from tests.catalog.custom import EMBEDDING_2, RERANK, VERSION_1, VERSION_2, Json, changed
+from tests.formats.gguf_model import write_gguf
+from tests.hub.loopback import LoopbackHub, serve
+from tests.hub.repositories import repository
 from xinference.api.app import make_app
 from xinference.config import Settings
 from xinference.control.controller import Controller
@@ -141,3 +144,25 @@ async def test_engines_are_told_of_what_a_path_holds_too(client: httpx2.AsyncCli
     }
     gone = await client.get(f"/v1/engines/{quote('/nowhere/at all', safe='')}")
     assert gone.status_code == 400 and "does not exist" in gone.json()["detail"]
+
+
+async def test_what_was_fetched_of_a_repository_that_no_registry_names_is_listed_and_removed(
+    client: httpx2.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = write_gguf(Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf", "Q4_0", tmp_path / "m.gguf")
+    files = {"tiny-Q4_0.gguf": weights, "tiny-Q8_0.gguf": weights}
+    with serve(LoopbackHub([repository("me/Tiny-GGUF", files, ("main",))])) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("XINFERENCE_OFFLINE", raising=False)
+        body = {"model_name": "me/Tiny-GGUF", "quantization": "Q4_0"}
+        begun = (await client.post("/v1/cache/models", json=body)).json()
+        version = "Tiny-GGUF--0_002B--ggufv2--Q4_0"
+        assert begun == {"model_version": version}
+        events = await client.get(f"/v1/cache/models/{version}/events", params={"follow": "true"})
+        assert "READY" in events.text
+    for query in ({}, {"model_name": "Tiny-GGUF"}):
+        listed = (await client.get("/v1/cache/models", params=query)).json()["list"]
+        assert [(each["model_version"], each["complete"]) for each in listed] == [(version, True)]
+    removed = await client.delete("/v1/cache/models", params={"model_version": version})
+    assert removed.json()["result"] is True
+    assert (await client.get("/v1/cache/models")).json() == {"list": []}

@@ -257,7 +257,10 @@ async def test_what_a_repository_was_found_to_be_is_known_when_the_hub_is_not_th
     offline = await meaning().of(request)
     assert offline.request == online.request
     assert "when it was last looked at" in offline.reasons[0]
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    await meaning().of(LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q4_0"))
     assert [family.model_name for family in meaning().kept_families()] == ["Tiny-GGUF"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(Problem, match="HF_HUB_OFFLINE is set"):
         await meaning().of(LaunchRequest(model_name="me/Tiny"))
 

@@ -45,10 +45,12 @@ async def cached(
 ) -> dict[str, list[dict[str, Any]]]:
     """What is here, wholly or partly: one entry for each version and hub."""
     controller = controller_of(request)
-    families = list(controller.families.values())
+    found = await asyncio.to_thread(controller.cached)
     if model_name:
-        families = [family_of(request, model_name)]
-    found = await asyncio.to_thread(controller.cached, families)
+        wanted = model_name.strip().lower()
+        found = [each for each in found if each.version.family.model_name.lower() == wanted]
+        if not found:
+            family_of(request, model_name)  # a name that nothing has is refused
     return {"list": [each.to_dict() | {"actor_ip_address": address_of(request)} for each in found]}
 
 

@@ -72,8 +72,14 @@ class Meaning:
 
     def kept_families(self) -> list[ModelFamily]:
         """What repositories were found to be, for whoever looks into the caches. Blocks."""
-        found = [_read(path) for path in sorted(self._folder.glob("*.json"))]
-        return [each.family for each in found if each is not None and each.family is not None]
+        found: dict[tuple[object, ...], ModelFamily] = {}
+        for path in sorted(self._folder.glob("*.json")):
+            kept = _read(path)
+            if kept is not None and kept.family is not None:
+                # A repository that was asked for in several ways is one.
+                sources = (source for spec in kept.family.model_specs for source in spec.sources)
+                found[kept.model_name, *((s.hub, s.model_id, s.revision) for s in sources)] = kept.family
+        return list(found.values())
 
     def _keep(self, asked: LaunchRequest, found: LaunchRequest) -> None:
         path = self._path(asked)
