@@ -70,8 +70,11 @@ def registrations(target: Target, model_type: str, as_json: bool) -> None:
             for family in families
         ],
     )
+    for broken in (family for family in families if "problem" in family):
+        note(f"{broken['model_name']} can't be launched: {broken.get('path')}: {broken['problem']['cause']}")
 
 
 def _sizes(family: Json) -> list[str]:
     """Each size once, in the order of the specs."""
-    return list(dict.fromkeys(str(spec.get("model_size_in_billions")) for spec in family.get("model_specs") or []))
+    sizes = (spec.get("model_size_in_billions") for spec in family.get("model_specs") or [])
+    return list(dict.fromkeys(str(size) for size in sizes if size))
