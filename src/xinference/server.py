@@ -26,9 +26,11 @@ from xinference.api.app import make_app
 from xinference.config import LOOPBACK_HOSTS, Settings
 from xinference.control.controller import Controller
 from xinference.control.deployment import Ending
+from xinference.control.running import Running
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import ASGIApp
+from xinference.gateway.document import document
 from xinference.gateway.protocol import Protocol
 from xinference.keys.keyring import Keyring
 from xinference.process.home import EXIT_TAKEN, announce, own_home, withdraw
@@ -94,8 +96,8 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     settings = replace(settings, port=port)  # the one that was free
     controller = Controller(settings, store)
     server: Server
-    management = make_app(controller, settings, keys, lambda: server.stop())
-    gateway = Gateway(controller, settings, management, keys)
+    management = make_app(controller, settings, keys, lambda: server.stop(), document(), running := Running())
+    gateway = Gateway(controller, settings, management, keys, running)
     controller.admission.use = gateway.in_flight
     server = http_server(gateway)
     announce(settings, host, port, keys.open_for_owner())

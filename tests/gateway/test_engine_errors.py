@@ -120,3 +120,10 @@ def test_what_a_chat_template_refuses_is_a_400_in_the_templates_own_words() -> N
     refusal = normalise(500, body, prompt_field="messages")
     assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_messages", "messages")
     assert refusal.cause.endswith("refuses this: Conversation roles must alternate")
+
+
+def test_a_token_id_that_the_vocabulary_has_not_is_the_clients_mistake() -> None:
+    said = "vector::_M_range_check: __n (which is 18446744073709551615) >= this->size() (which is 49152)"
+    refusal = read(500, {"error": {"code": 500, "message": said, "type": "server_error"}}, prompt_field="tokens")
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_token", "tokens")
+    assert "49152 tokens" in refusal.cause

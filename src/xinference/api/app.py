@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -14,6 +16,7 @@ from xinference.api import (
     errors,
     launching,
     models,
+    openapi,
     registrations,
     replicas,
     token,
@@ -22,18 +25,33 @@ from xinference.api import keys as key_routes
 from xinference.api.strict import Clean
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.running import Running
 from xinference.keys.keyring import Keyring
 
 
-def make_app(controller: Controller, settings: Settings, keys: Keyring, stop: Callable[[], None]) -> FastAPI:
-    """Build it. `stop` asks the server to end itself and its engines after the answer is sent."""
-    app = FastAPI(title="Xinference", version=__version__)
+def make_app(
+    controller: Controller,
+    settings: Settings,
+    keys: Keyring,
+    stop: Callable[[], None],
+    data_path: Mapping[str, Any] = MappingProxyType({}),
+    running: Running | None = None,
+) -> FastAPI:
+    """Build it. `stop` asks the server to end itself and its engines after the answer is sent.
+
+    `data_path` is what the OpenAPI document says of the routes that are answered elsewhere, `running`
+    has the requests there.
+    """
+    # FastAPI's own pages load their scripts from another server.
+    app = FastAPI(title="Xinference", version=__version__, docs_url=None, redoc_url=None)
     app.state.controller = controller
     app.state.settings = settings
     app.state.keys = keys
     app.state.stop = stop
+    app.state.running = running or Running()
     errors.install(app)
     app.add_middleware(Clean)
     for part in (launching, catalog, models, replicas, registrations, cache, cluster, key_routes, token):
         app.include_router(part.router)
+    openapi.install(app, data_path)
     return app

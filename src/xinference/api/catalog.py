@@ -31,7 +31,7 @@ router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RE
 @router.get(
     "/v1/engines/{model_name}",
     response_model=answers.Engines | list[answers.EngineRow],
-    responses=problems(404),
+    responses=problems(404, 409, 502, 503, 504),
 )
 async def engines(
     request: Request, model_name: str, detailed: bool = False, enable_virtual_env: bool | None = None
@@ -46,7 +46,7 @@ async def engines(
 @router.get(
     "/v1/engines/{model_type}/{model_name}",
     response_model=answers.Engines | list[answers.EngineRow],
-    responses=problems(404),
+    responses=problems(404, 409, 502, 503, 504),
 )
 async def engines_of_type(
     request: Request,

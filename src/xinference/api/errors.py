@@ -14,11 +14,26 @@ from xinference.errors import Problem
 from xinference.keys.reach import for_holder, key_of
 
 
+class ProblemParts(BaseModel):
+    """A failure with its cause and the way out."""
+
+    code: str
+    status: int
+    stage: str | None
+    cause: str
+    hint: str | None
+    log_tail: list[str]
+
+
 class ProblemBody(BaseModel):
     """`detail` is what clients of older versions read; `problem` has the parts."""
 
     detail: str
-    problem: dict[str, Any]
+    problem: ProblemParts
+
+
+#: Where the OpenAPI document has it.
+_BODY = {"application/json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
 
 
 Responses = dict[int | str, dict[str, Any]]
@@ -42,7 +57,7 @@ _MEANINGS = {
 
 def problems(*statuses: int) -> Responses:
     """The error answers that a route may give, for the OpenAPI document."""
-    return {status: {"model": ProblemBody, "description": _MEANINGS[status]} for status in sorted(statuses)}
+    return {status: {"description": _MEANINGS[status], "content": _BODY} for status in sorted(statuses)}
 
 
 #: What every route may answer: its input is wrong, its key is, or we are.

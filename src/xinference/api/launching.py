@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from xinference.api import answers
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import LaunchBody, Text
 from xinference.api.models import controller_of, launch_and_wait
 from xinference.api.strict import StrictRoute
+from xinference.control.running import Running
 from xinference.errors import bad_request
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -54,6 +55,22 @@ class InstanceBody(BaseModel):
 async def launch_version(request: Request, body: InstanceBody, wait_ready: bool = True) -> dict[str, Any]:
     """Launch a version by its name; with `wait_ready` answer when it can be asked."""
     return await launch_and_wait(controller_of(request), body.launch(), wait_ready=wait_ready)
+
+
+class AbortBody(BaseModel):
+    """What clients of newer versions send."""
+
+    block_duration: float = Field(default=30, ge=0, description="Without effect: an id is not blocked for later")
+
+
+@router.post(
+    "/v1/models/{model_uid}/requests/{request_id}/abort", response_model=answers.Message, responses=problems(404)
+)
+async def abort(request: Request, model_uid: str, request_id: str, body: AbortBody | None = None) -> dict[str, str]:
+    """End a request that was sent with `request_id` in its body or `X-Request-Id` in its head; its engine stops."""
+    controller_of(request).deployment(model_uid)
+    running: Running = request.app.state.running
+    return {"msg": "DONE" if running.abort(model_uid, request_id) else "NOT_FOUND"}
 
 
 @router.get("/v1/models/{model_uid}/progress", response_model=answers.Progress)

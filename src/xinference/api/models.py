@@ -30,7 +30,7 @@ LOG_POLL_SECONDS = 0.5
 #: What a route answers that follows events if it is asked to.
 EVENT_STREAM: dict[str, Any] = {
     "description": "A list; with `follow` server-sent events until the last one",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {}},
 }
 
 

@@ -9,15 +9,17 @@ from collections.abc import Iterator
 
 from xinference.config import LOOPBACK_HOSTS, Settings
 from xinference.control.routing import Route, Router, RoutingTable
+from xinference.control.running import Running
 from xinference.errors import Problem
 from xinference.gateway import anthropic, guard
 from xinference.gateway.access import Access, Need, needed
 from xinference.gateway.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.auth import Views, admit, check_model, check_seen
 from xinference.gateway.body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
-from xinference.gateway.errors import Refusal, refuse, refuse_management
+from xinference.gateway.errors import Refusal, refuse, refuse_management, stream_error
 from xinference.gateway.forward import Call, Forwarder
 from xinference.gateway.limits import Limits, Permits
+from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.pick import InFlight
 from xinference.gateway.reshape import reshape
 from xinference.gateway.route import DATA_PATHS, DataPath, find
@@ -41,7 +43,14 @@ TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta"
 class Gateway:
     """The server's ASGI app: serves the data path and hands every other request to `management`."""
 
-    def __init__(self, router: Router, settings: Settings, management: ASGIApp, keys: Keys | None = None) -> None:
+    def __init__(
+        self,
+        router: Router,
+        settings: Settings,
+        management: ASGIApp,
+        keys: Keys | None = None,
+        running: Running | None = None,
+    ) -> None:
         self._router = router
         self._keys = keys or NoKeys()
         self._limits = Limits()
@@ -52,6 +61,8 @@ class Gateway:
         self._guarded = settings.host in LOOPBACK_HOSTS or guard.is_loopback_name(settings.host)
         self._upstream = Upstream()
         self._forwarder = Forwarder(router, settings, self._upstream)
+        self._running = running or Running()
+        self._metrics = Metrics(lambda: router.table, lambda: self.in_flight)
 
     @property
     def in_flight(self) -> InFlight:
@@ -72,7 +83,10 @@ class Gateway:
         headers = scope.get("headers", ())
         refusal = guard.refusal(headers) if self._guarded else None
         if refusal is not None:
-            await refuse(Reply(send, anthropic=data_path is not None and data_path.anthropic), refusal)
+            if data_path is None:
+                await refuse_management(Reply(send), refusal, openai=True)
+            else:
+                await refuse(Reply(send, anthropic=data_path.anthropic), refusal)
             return
         try:
             key = self._admit(needed(method, path), scope)
@@ -85,8 +99,11 @@ class Gateway:
             return
         if data_path is not None:
             await self._serve(data_path, scope, receive, Reply(send, anthropic=data_path.anthropic), key)
-        elif path == "/health" and method in READ_METHODS:
-            await Reply(send).whole(200, HEALTH, head=method == "HEAD")
+        elif path == "/health":
+            await _health(Reply(send), method)
+        elif path == "/metrics" and method in READ_METHODS:
+            text = self._metrics.text()
+            await Reply(send).whole(200, text, kind=(b"content-type", CONTENT_TYPE), head=method == "HEAD")
         elif path == "/v1/models" and method in READ_METHODS:
             listing = self._views.for_reading(key, self._router.table).listing
             await Reply(send).whole(200, listing, head=method == "HEAD")
@@ -128,6 +145,7 @@ class Gateway:
         return key
 
     async def _serve(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
+        began = time.perf_counter()
         try:
             await self._answer(path, scope, receive, reply, key)
         except ClientLeftError:
@@ -138,6 +156,8 @@ class Gateway:
             logger.exception("unexpected error on %s", scope["path"])
             if not reply.started:
                 await refuse(reply, Refusal("internal_error", 500, "The server made a mistake; its log says more."))
+        finally:
+            self._metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
 
     async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
         """Read, check, find the deployment, forward."""
@@ -156,17 +176,39 @@ class Gateway:
         if key is not None:
             check_model(key, request.model, table)
         route = find(table, request.model, path.upstream)
+        reply.model = route.uid
         route, body = translate(table, route, request, body)
         to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
         call = Call(path, body, scope.get("query_string", b""), to_engine, reshape(route, request))
+        request_id = request.request_id or headers.get(b"x-request-id", b"").decode("latin-1")
         with ClientWatch(scope, receive):
-            if route.request_limits is None and (key is None or key.tokens_per_minute is None):
-                await self._pass(call, request, route, reply)
+            if request_id:
+                await self._pass_abortably(request_id, call, request, route, reply, key)
                 return
-            with self._permits.one(route), self._metered(key, call, reply):
-                await self._pass(call, request, route, reply)
+            await self._pass_within(call, request, route, reply, key)
+
+    async def _pass_within(self, call: Call, request: Request, route: Route, reply: Reply, key: Key | None) -> None:
+        """Pass it on within the limits of its model and its key."""
+        if route.request_limits is None and (key is None or key.tokens_per_minute is None):
+            await self._pass(call, request, route, reply)
+            return
+        with self._permits.one(route), self._metered(key, call, reply):
+            await self._pass(call, request, route, reply)
+
+    async def _pass_abortably(
+        self, request_id: str, call: Call, request: Request, route: Route, reply: Reply, key: Key | None
+    ) -> None:
+        async with self._running.one(route.uid, request_id) as abortable:
+            await self._pass_within(call, request, route, reply, key)
+        if not abortable.aborted:
+            return
+        message = f"The request {request_id} was aborted."
+        if not reply.started:
+            raise Refusal("request_aborted", 499, message)
+        if request.stream:
+            await reply.end(stream_error(message, "request_aborted", anthropic=reply.anthropic))
 
     async def _pass(self, call: Call, request: Request, route: Route, reply: Reply) -> None:
         if isinstance(request, TokenIds):
@@ -185,7 +227,17 @@ class Gateway:
         try:
             yield
         finally:
-            self._limits.spend_tokens(key, meter.tokens(len(call.body)), time.time())
+            tokens = meter.tokens(len(call.body))
+            self._limits.spend_tokens(key, tokens, time.time())
+            self._metrics.spent(reply.model, tokens)
+
+
+async def _health(reply: Reply, method: str) -> None:
+    if method in READ_METHODS:
+        await reply.whole(200, HEALTH, head=method == "HEAD")
+    else:
+        allow = ((b"allow", b"GET, HEAD"),)
+        await refuse(reply, Refusal("method_not_allowed", 405, f"/health takes GET, not {method}.", headers=allow))
 
 
 async def _anthropic_models(table: RoutingTable, path: str, reply: Reply, *, head: bool) -> None:

@@ -19,23 +19,30 @@ JSON_TYPE: Header = (b"content-type", b"application/json")
 class Reply:
     """One answer: remembers whether it has started, so that it is started only once."""
 
-    __slots__ = ("anthropic", "send", "started")
+    __slots__ = ("anthropic", "model", "send", "started", "status")
 
     def __init__(self, send: Send, *, anthropic: bool = False) -> None:
         self.send = send
         self.anthropic = anthropic
         self.started = False
+        self.status = 0
+        """What was answered; 0: nothing yet."""
+        self.model = ""
+        """The deployment that was asked, once it is found."""
 
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Send the status line and headers."""
         self.started = True
+        self.status = status
         await self.send({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     async def end(self, body: bytes = b"") -> None:
         """Send the last piece of the body."""
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def whole(self, status: int, body: bytes, headers: Iterable[Header] = (), *, head: bool = False) -> None:
-        """Send a JSON answer that is known in full; `head` keeps the body back, as HEAD wants it."""
-        await self.start(status, (JSON_TYPE, (b"content-length", b"%d" % len(body)), *headers))
+    async def whole(
+        self, status: int, body: bytes, headers: Iterable[Header] = (), *, head: bool = False, kind: Header = JSON_TYPE
+    ) -> None:
+        """Send an answer that is known in full, JSON by default; `head` keeps the body back, as HEAD wants it."""
+        await self.start(status, (kind, (b"content-length", b"%d" % len(body)), *headers))
         await self.end(b"" if head else body)

@@ -29,6 +29,8 @@ OVER_BATCH = re.compile(r"input \((\d+) tokens\) is too large to process.*?batch
 
 #: llama.cpp's words for an image or a sound that is given to a model without a projector; it answers 500.
 NO_MEDIA = re.compile(r"(?:image|audio|video) input is not supported")
+#: llama.cpp's words, by way of its C++ library, for a token id that its vocabulary has not.
+NO_SUCH_TOKEN = re.compile(r"vector::_M_range_check: .* >= this->size\(\) \(which is (\d+)\)")
 #: llama.cpp's words before what a chat template's `raise_exception` says.
 TEMPLATE_REFUSAL = "Jinja Exception: "
 
@@ -57,6 +59,10 @@ def normalise(
     too_long = _context_message(error, message, context_length)
     if too_long is not None:
         return Refusal("context_length_exceeded", 400, too_long, param=prompt_field)
+    no_token = NO_SUCH_TOKEN.search(message)
+    if no_token is not None:
+        cause = f"A token id is not in the model's vocabulary, which has {no_token[1]} tokens."
+        return Refusal("invalid_token", 400, cause, param=prompt_field)
     if TEMPLATE_REFUSAL in message:
         said = message.rpartition(TEMPLATE_REFUSAL)[2].strip()
         return Refusal("invalid_messages", 400, f"The model's chat template refuses this: {said}", param=prompt_field)

@@ -81,6 +81,8 @@ class Request(Struct, kw_only=True):
 
     model: Name
     stream: bool | None = None
+    request_id: Annotated[str, Meta(max_length=200)] | None = None
+    """By which it can be aborted."""
 
 
 class Sampling(Request, kw_only=True):

@@ -1,0 +1,88 @@
+"""The OpenAPI document: what the management routes say of themselves, and the data path beside them."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from pydantic.json_schema import models_json_schema
+
+from xinference.api.errors import ProblemBody, problems
+
+Json = dict[str, Any]
+REF = "#/components/schemas/{model}"
+METHODS = ("get", "post", "put", "patch", "delete")
+DESCRIPTION = """One command turns the name of an open language model into an OpenAI-compatible endpoint.
+
+Management routes answer errors as `{"detail", "problem"}`, inference routes as OpenAI and Anthropic do. A key, once one
+is made, goes into `Authorization: Bearer`."""
+
+
+def install(app: FastAPI, data_path: Mapping[str, Any]) -> None:
+    """Make `app` answer /openapi.json and /docs; `data_path` has the paths and components of the gateway's routes."""
+    made: Json = {}
+
+    def openapi() -> Json:
+        if not made:
+            made.update(_document(app, data_path))
+        return made
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+    @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
+    async def page() -> str:
+        """Every route on one page, without a script or anything from another server."""
+        return _page(openapi())
+
+
+def _document(app: FastAPI, data_path: Mapping[str, Any]) -> Json:
+    document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            # FastAPI promises its own form of a 422; a wrong value is a 400 here.
+            operation["responses"].pop("422", None)
+            if "requestBody" in operation:
+                _add_body_errors(operation)
+    schemas.update(models_json_schema([(ProblemBody, "serialization")], ref_template=REF)[1]["$defs"])
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for path, operations in data_path.get("paths", {}).items():
+        document["paths"].setdefault(path, {}).update(operations)
+    schemas.update(data_path.get("components", {}).get("schemas", {}))
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{}, {"key": []}]
+    return document
+
+
+def _add_body_errors(operation: Json) -> None:
+    for status, answer in problems(413, 415).items():
+        operation["responses"].setdefault(str(status), answer)
+
+
+def _first_line(operation: Json) -> str:
+    text: str = operation.get("description") or operation.get("summary") or ""
+    return text.partition("\n")[0]
+
+
+def _page(document: Json) -> str:
+    rows = [
+        f"<tr><td><code>{method.upper()}</code></td><td><code>{html.escape(path)}</code></td>"
+        f"<td>{html.escape(_first_line(operation))}</td></tr>"
+        for path, operations in sorted(document["paths"].items())
+        for method, operation in operations.items()
+        if method in METHODS
+    ]
+    title = html.escape(f"{document['info']['title']} {document['info']['version']}")
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        "<style>body{font:15px/1.5 system-ui;margin:2rem auto;max-width:70rem;padding:0 1rem}"
+        "td{padding:.2rem .8rem .2rem 0;vertical-align:top}</style>"
+        f"<h1>{title}</h1><p>The whole document: <a href=/openapi.json>openapi.json</a></p>"
+        f"<table>{''.join(rows)}</table></html>"
+    )

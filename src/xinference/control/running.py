@@ -1,0 +1,61 @@
+"""Requests that can be aborted: those that came with an id of their client's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from types import TracebackType
+
+
+class Running:
+    """The requests at engines by model and id; used from one event loop, so it needs no lock."""
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[str, str], set[Abortable]] = defaultdict(set)
+
+    def one(self, model: str, request_id: str) -> Abortable:
+        """A block that can be aborted by this id; the same id may be used more than once."""
+        return Abortable(self._requests, (model, request_id))
+
+    def abort(self, model: str, request_id: str) -> bool:
+        """End the requests of this id; whether there was one."""
+        found = self._requests.get((model, request_id), set())
+        for request in tuple(found):
+            request.abort()
+        return bool(found)
+
+
+class Abortable:
+    """Cancels the task in its block when it is told to; the block then ends quietly, with `aborted` set."""
+
+    __slots__ = ("_key", "_requests", "_task", "aborted")
+
+    def __init__(self, requests: dict[tuple[str, str], set[Abortable]], key: tuple[str, str]) -> None:
+        self._requests = requests
+        self._key = key
+        self.aborted = False
+
+    def abort(self) -> None:
+        """End what goes on in the block."""
+        if not self.aborted:
+            self.aborted = True
+            self._task.cancel()
+
+    async def __aenter__(self) -> Abortable:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._requests[self._key].add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        found = self._requests[self._key]
+        found.discard(self)
+        if not found:
+            del self._requests[self._key]
+        if not self.aborted:
+            return False
+        still_cancelled = self._task.uncancel() > 0
+        return kind is asyncio.CancelledError and not still_cancelled

@@ -1,0 +1,103 @@
+"""Counts for Prometheus: a few additions at a request's end; everything else is made up when it is asked for."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CONTENT_TYPE_PLAIN_1_0_0, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from xinference import __version__
+from xinference.control.routing import Route, RoutingTable
+from xinference.gateway.pick import InFlight
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0.encode()
+#: Whole answers and streams alike, in seconds.
+BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+#: The status of a request whose client left before its answer began.
+CLIENT_LEFT = 499
+
+
+class Metrics(Collector):
+    """What has happened since the server's start, by model and path. A name that is no model's counts as none.
+
+    The library's own counters cost some microseconds a request, so the counting is done here and the writing there.
+    """
+
+    def __init__(self, table: Callable[[], RoutingTable], in_flight: Callable[[], InFlight]) -> None:
+        self._table = table
+        self._in_flight = in_flight
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._buckets: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * (len(BUCKETS) + 1))
+        self._seconds: dict[tuple[str, str], float] = defaultdict(float)
+        self._tokens: Counter[str] = Counter()
+        # One of its own: the library's is one for the whole process.
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def ended(self, model: str, path: str, status: int, seconds: float) -> None:
+        """A request has ended; `model` is empty where none was found."""
+        self._requests[model, path, status or CLIENT_LEFT] += 1
+        self._buckets[model, path][bisect_left(BUCKETS, seconds)] += 1
+        self._seconds[model, path] += seconds
+
+    def spent(self, model: str, tokens: int) -> None:
+        """Tokens that an answer took."""
+        self._tokens[model] += tokens
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What has happened, and what is so now by the routing table."""
+        yield from self._happened()
+        yield from self._now()
+
+    def _happened(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "xinference_requests", "Inference requests that have ended", labels=("model", "path", "status")
+        )
+        for (model, path, status), count in self._requests.items():
+            requests.add_metric((model, path, str(status)), count)
+        seconds = HistogramMetricFamily(
+            "xinference_request_seconds", "From a request's head to the end of its answer", labels=("model", "path")
+        )
+        for key, counts in self._buckets.items():
+            below = [sum(counts[: n + 1]) for n in range(len(counts))]
+            named = zip((*map(str, BUCKETS), "+Inf"), below, strict=True)
+            seconds.add_metric(key, [(name, float(count)) for name, count in named], self._seconds[key])
+        tokens = CounterMetricFamily(
+            "xinference_tokens",
+            "Tokens of prompts and answers, where a key's limit has them counted",
+            labels=("model",),
+        )
+        for model, count in self._tokens.items():
+            tokens.add_metric((model,), count)
+        return iter((requests, seconds, tokens))
+
+    def _now(self) -> Iterator[Metric]:
+        counts = self._in_flight()
+        info = GaugeMetricFamily("xinference_info", "The server", labels=("version",))
+        info.add_metric((__version__,), 1)
+        flying = GaugeMetricFamily("xinference_requests_in_flight", "Requests at engines now", labels=("model",))
+        replicas = GaugeMetricFamily("xinference_replicas_ready", "Replicas that answer", labels=("model",))
+        state = GaugeMetricFamily(
+            "xinference_model_state", "1 for the state that a model is in", labels=("model", "state")
+        )
+        for uid, route in self._table().routes.items():
+            if route.parent is not None:  # an adapter has its deployment's engine
+                continue
+            flying.add_metric((uid,), sum(map(counts.count, route.targets)))
+            replicas.add_metric((uid,), len(route.targets))
+            state.add_metric((uid, _state(route)), 1)
+        return iter((info, flying, replicas, state))
+
+
+def _state(route: Route) -> str:
+    if route.targets:
+        return "ready"
+    return "failed" if route.problem is not None else "recovering" if route.recovering else "loading"

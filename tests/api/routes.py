@@ -1,0 +1,39 @@
+"""The whole OpenAPI document, as a server has it, and what each route needs of a key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from xinference.api.app import make_app
+from xinference.config import Settings
+from xinference.control.controller import Controller
+from xinference.gateway.access import Need, needed
+from xinference.gateway.document import document as data_path
+from xinference.keys.keyring import Keyring
+from xinference.store.database import Store
+
+SCOPES = {
+    Need.NOTHING: "open",
+    Need.ASK: "use",
+    Need.READ: "use, manage",
+    Need.OVERSEE: "use of all models, manage",
+    Need.MANAGE: "manage",
+}
+
+
+def document(home: Path) -> dict[str, Any]:
+    """What /openapi.json answers."""
+    store, settings = Store(home / "x.db"), Settings(home=home)
+    try:
+        app = make_app(Controller(settings, store), settings, Keyring(store), lambda: None, data_path())
+        made: dict[str, Any] = app.openapi()
+        return made
+    finally:
+        store.close()
+
+
+def scope_of(method: str, path: str) -> str:
+    """What a request to a path, with names in place of its parameters, needs."""
+    return SCOPES[needed(method, re.sub(r"\{[^}]*\}", "x", path)).need]

@@ -1,0 +1,68 @@
+"""The OpenAPI document, the page made of it, and the table in the docs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.api.routes import document, scope_of
+from xinference.gateway.route import DATA_PATHS
+
+DOCS = Path(__file__).parents[2] / "docs" / "rest.md"
+
+
+@pytest.fixture
+async def made(tmp_path: Path) -> dict[str, Any]:
+    return document(tmp_path)
+
+
+def operations(made: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(m.upper(), path, op) for path, each in sorted(made["paths"].items()) for m, op in each.items()]
+
+
+async def test_the_docs_have_every_route_with_what_it_needs(made: dict[str, Any]) -> None:
+    rows = []
+    for method, path, operation in operations(made):
+        what = (operation.get("description") or operation["summary"]).partition("\n")[0].rstrip(".")
+        rows.append(f"| {method} | `{path}` | {what} | {scope_of(method, path)} |")
+    told = [line for line in DOCS.read_text().splitlines() if line.startswith(("| GET", "| POST", "| DELETE", "| PUT"))]
+    assert told == rows
+
+
+async def test_every_route_says_which_errors_it_answers_and_none_says_422_for_us(made: dict[str, Any]) -> None:
+    for method, path, operation in operations(made):
+        statuses = set(operation["responses"])
+        assert "200" in statuses and not statuses & {"4XX", "5XX", "default"}, (method, path)
+        assert path in ("/health", "/metrics") or "403" in statuses, (method, path)
+        assert path in DATA_PATHS or "422" not in statuses, (method, path)
+        if operation.get("requestBody") and path != "/token":
+            assert {"400", "413", "415"} <= statuses, (method, path)
+
+
+async def test_every_path_of_the_gateway_is_in_it_with_the_shape_that_is_checked(made: dict[str, Any]) -> None:
+    assert set(DATA_PATHS) | {"/health", "/metrics", "/v1/models"} <= set(made["paths"])
+    assert set(made["paths"]["/v1/models"]) == {"get", "post"}
+    chat = made["components"]["schemas"]["Chat"]
+    assert {"model", "messages"} == set(chat["required"]) and "max_tokens" in chat["properties"]
+
+
+async def test_every_reference_leads_somewhere(made: dict[str, Any]) -> None:
+    waiting: list[Any] = [made]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, dict):
+            reference = here.get("$ref")
+            if isinstance(reference, str):
+                assert reference.removeprefix("#/components/schemas/") in made["components"]["schemas"], reference
+            waiting += here.values()
+        elif isinstance(here, list):
+            waiting += here
+
+
+async def test_the_page_needs_nothing_from_another_server(empty: httpx2.AsyncClient) -> None:
+    page = (await empty.get("/docs")).text
+    assert "/v1/models/{model_uid}/progress" in page
+    assert "http://" not in page and "https://" not in page and "<script" not in page

@@ -1,0 +1,48 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes.running import start_fake_engine
+from tests.gateway.harness import CHAT, Served, route, router_of, served, target
+from xinference.errors import Problem
+
+PATH = "/v1/chat/completions"
+
+
+async def scrape(gateway: Served) -> dict[tuple[str, ...], float]:
+    async with gateway.http.get(f"{gateway.url}/metrics") as response:
+        assert response.status == 200 and response.headers["content-type"].startswith("text/plain")
+        text = await response.text()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+
+async def test_requests_are_counted_by_model_path_and_status() -> None:
+    async with start_fake_engine() as engine, served(router_of(engine)) as gateway:
+        for body in (CHAT, CHAT, CHAT | {"model": "n"}, {}):
+            await gateway.post(PATH, body)
+        found = await scrape(gateway)
+    assert found["xinference_requests_total", "m", PATH, "200"] == 2
+    assert found["xinference_requests_total", "", PATH, "404"] == 1
+    assert found["xinference_requests_total", "", PATH, "400"] == 1
+    assert found["xinference_request_seconds_count", "m", PATH] == 2
+    assert found["xinference_request_seconds_sum", "m", PATH] > 0
+    assert found["xinference_requests_in_flight", "m"] == 0
+
+
+async def test_each_model_has_one_state() -> None:
+    async with start_fake_engine() as engine:
+        router = router_of(engine)
+        router.publish(
+            route(target(engine)),
+            route(uid="coming"),
+            route(uid="gone", problem=Problem("x", 503, "It failed.")),
+            route(uid="back", recovering=True),
+        )
+        async with served(router) as gateway:
+            found = await scrape(gateway)
+    states = {name[1]: name[2] for name in found if name[0] == "xinference_model_state"}
+    assert states == {"m": "ready", "coming": "loading", "gone": "failed", "back": "recovering"}
+    assert (found["xinference_replicas_ready", "m"], found["xinference_replicas_ready", "coming"]) == (1, 0)
