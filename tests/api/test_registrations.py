@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import httpx2
+import msgspec
 import pytest
 
 from tests.catalog.custom import EMBEDDING_2, RERANK, VERSION_1, VERSION_2, Json, changed
@@ -15,8 +16,12 @@ from tests.formats.gguf_model import write_gguf
 from tests.hub.loopback import LoopbackHub, serve
 from tests.hub.repositories import repository
 from xinference.api.app import make_app
+from xinference.catalog.models import Source
+from xinference.catalog.registrations import read_registration
+from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.discovery.document import document
 from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
 
@@ -80,11 +85,11 @@ async def test_version_2_says_of_each_spec_whether_it_is_here(client: httpx2.Asy
 
 
 async def test_embedding_models_and_rerankers_are_registered_under_their_types(client: httpx2.AsyncClient) -> None:
-    for model_type, document in (("embedding", EMBEDDING_2), ("rerank", RERANK)):
-        assert (await register(client, document, model_type)).status_code == 200
-        found = (await client.get(f"{REGISTRATIONS}/{model_type}/{document['model_name']}")).json()
+    for model_type, given in (("embedding", EMBEDDING_2), ("rerank", RERANK)):
+        assert (await register(client, given, model_type)).status_code == 200
+        found = (await client.get(f"{REGISTRATIONS}/{model_type}/{given['model_name']}")).json()
         assert (found["model_type"], found["max_tokens"]) == (model_type, 512)
-        assert (await client.get(f"{REGISTRATIONS}/LLM/{document['model_name']}")).status_code == 404
+        assert (await client.get(f"{REGISTRATIONS}/LLM/{given['model_name']}")).status_code == 404
 
 
 async def test_the_detailed_list_has_every_model_with_its_specs_and_what_is_here(client: httpx2.AsyncClient) -> None:
@@ -166,3 +171,29 @@ async def test_what_was_fetched_of_a_repository_that_no_registry_names_is_listed
     removed = await client.delete("/v1/cache/models", params={"model_version": version})
     assert removed.json()["result"] is True
     assert (await client.get("/v1/cache/models")).json() == {"list": []}
+
+
+async def test_a_models_own_files_fill_in_a_registration_that_can_be_registered(
+    client: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    tiny = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
+    weights = write_gguf(tiny, "Q4_0", tmp_path / "mine-Q4_0.gguf")
+    for path, model_format in ((tiny, "pytorch"), (weights, "ggufv2")):
+        answer = await client.post("/v1/models/llm/auto-register", json={"model_path": str(path)})
+        assert answer.status_code == 200, answer.text
+        document = answer.json()
+        assert (document["model_specs"][0]["model_format"], document["context_length"]) == (model_format, 4096)
+        assert (await register(client, document)).status_code == 200
+        plan = await client.post("/v1/models", params={"dry_run": "true"}, json={"model_name": document["model_name"]})
+        assert plan.json()["path"] == str(path), plan.text
+    assert (await client.post("/v1/models/llm/auto-register", json={"model_path": "qwen3"})).status_code == 400
+
+
+def test_a_split_model_is_written_with_its_parts() -> None:
+    names = ("Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf")
+    family = read_registration("LLM", json.dumps(VERSION_1), builtin_families()).family
+    source = Source(hub="huggingface", model_id="o/r", parts={"Q8_0": names})
+    spec = msgspec.structs.replace(family.model_specs[0], quantizations=("Q8_0",), sources=(source,))
+    text = json.dumps(document(msgspec.structs.replace(family, model_specs=(spec,)), "other"))
+    again = read_registration("LLM", text, builtin_families()).family
+    assert again.model_specs[0].sources[0].parts == {"Q8_0": names}

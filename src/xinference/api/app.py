@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from xinference import __version__
 from xinference.api import (
+    auto_register,
     cache,
     catalog,
     cluster,
@@ -51,7 +52,7 @@ def make_app(
     app.state.running = running or Running()
     errors.install(app)
     app.add_middleware(Clean)
-    for part in (launching, catalog, models, replicas, registrations, cache, cluster, key_routes, token):
+    for part in (launching, catalog, models, replicas, registrations, auto_register, cache, cluster, key_routes, token):
         app.include_router(part.router)
     openapi.install(app, data_path)
     return app
