@@ -17,6 +17,7 @@ from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import ModelShape
 from xinference.planning.place import chosen
 from xinference.planning.settle import NOTHING_ELSE, Around, settle
+from xinference.planning.thinking import with_thinking
 
 MAX_REPLICAS = 64
 MODEL_TYPES = frozenset({"llm", "embedding", "rerank"})
@@ -113,7 +114,9 @@ def make_plan(
         reasons.append(f"hub {source.hub} ({source.model_id}): {hub_reason}")
     else:
         reasons.append(f"weights at {path or request.model_path}: given with --model-path")
-    options = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
+    checked = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
+    options, said = with_thinking(name, version, request.enable_thinking, checked)
+    reasons += said
     use_gpu = wants_gpu(facts.host, request)
     reasons.append(_device_reason(facts.host, request, use_gpu))
     filled = msgspec.structs.replace(
