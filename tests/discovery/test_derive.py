@@ -182,7 +182,18 @@ def test_the_architecture_says_what_a_model_is_for(
     assert request.model_type == model_type
 
 
-@pytest.mark.parametrize(("pooling", "model_type"), [(1, "embedding"), (4, "rerank")])
+@pytest.mark.parametrize(
+    ("architecture", "extra"),
+    [("WhisperForConditionalGeneration", {"num_mel_bins": 80}), ("CLIPModel", {"vision_config": {}})],
+)
+def test_what_hears_or_draws_is_not_taken_for_a_language_model(
+    tmp_path: Path, architecture: str, extra: dict[str, Any]
+) -> None:
+    with pytest.raises(Problem, match=f"Nothing in .* says what {architecture} is for"):
+        look(tmp_path, folder_with(tmp_path, architectures=[architecture], **extra))
+
+
+@pytest.mark.parametrize(("pooling", "model_type"), [(0, "LLM"), (1, "embedding"), (4, "rerank")])
 def test_a_gguf_files_pooling_says_what_it_is_for(tmp_path: Path, pooling: int, model_type: str) -> None:
     pairs = {**llama_pairs(), "llama.pooling_type": scalar(UINT32, pooling)}
     file = Gguf(pairs=pairs).write(tmp_path / "m.gguf")

@@ -19,6 +19,8 @@ from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_i
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _GGUF_EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "t5encoder", "modern-bert")
+#: Parts of the names of architectures that write text; those that hear have mel bins.
+_WRITERS = ("CausalLM", "ForConditionalGeneration", "LMHeadModel")
 _ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -73,7 +75,7 @@ def of_gguf(place: Place, model: GgufModel) -> Evidence:
         size_label=label if isinstance(label, str) else None,
         embeds=bool(header.pooling_type) or header.architecture in _GGUF_EMBEDDERS,
         reranks=header.is_reranker,
-        generates=header.pooling_type is None and header.architecture not in _GGUF_EMBEDDERS,
+        generates=not header.pooling_type and header.architecture not in _GGUF_EMBEDDERS,
         stop_token_ids=tuple(dict.fromkeys(s for s in stops if isinstance(s, int) and not isinstance(s, bool))),
         shape=_shape_of_gguf(header, header.parameters * model.size_bytes // first),
     )
@@ -119,7 +121,7 @@ def of_folder(place: Place) -> Evidence:
         )
     config = read_config(data, Path(f"{place.title}: config.json"))
     fields: dict[str, Any] = msgspec.json.decode(data)
-    names = fields.get("id2label")
+    names, sees = fields.get("id2label"), isinstance(fields.get("vision_config"), dict)
     labels = fields.get("num_labels") or (len(names) if isinstance(names, dict) else None)
     ranks = config.architecture.endswith("ForSequenceClassification")
     parameters = _parameters(config, sum(weights.values()))
@@ -130,10 +132,10 @@ def of_folder(place: Place) -> Evidence:
         context_length=config.context_length,
         chat_template=_template(place),
         parameters=parameters,
-        embeds="modules.json" in place.files or _is_encoder(config.architecture),
+        embeds="modules.json" in place.files or (_is_encoder(config.architecture) and not sees),
         reranks=ranks and labels == 1,
-        generates=any(word in config.architecture for word in ("CausalLM", "ForConditionalGeneration", "LMHeadModel")),
-        sees=isinstance(fields.get("vision_config"), dict),
+        generates=any(word in config.architecture for word in _WRITERS) and "num_mel_bins" not in fields,
+        sees=sees,
         remote_code=bool(fields.get("auto_map")),
         stop_token_ids=_stop_tokens(_object(place, "generation_config.json"), fields),
         shape=_shape(config, parameters),
