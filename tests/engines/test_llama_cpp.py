@@ -131,3 +131,9 @@ def test_stop_texts_of_a_family_end_answers_and_special_tokens_need_not_be_named
     assert "antiprompt" not in params(plain)
     given = replace(plain, version=version, options={"antiprompt": ["mine"]})
     assert params(given)["antiprompt"] == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["multimodal_projector", "mmproj", "mmproj.path"])
+def test_a_projector_is_named_by_its_path(name: str) -> None:
+    known = KNOWN | {"mmproj.path": "str"}
+    assert LlamaCpp().check_options({name: "/w/mmproj.gguf"}, known) == {"mmproj.path": "/w/mmproj.gguf"}

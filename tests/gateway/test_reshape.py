@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import ALL_PATHS, HandMadeRouter, call, gateway_of, route, served, target
-from xinference.gateway.stream import fill_deltas
+from xinference.gateway.reshape import fill_deltas
 
 PATHS = ALL_PATHS | {"/v1/rerank", "/detokenize"}
 RANKED = {
@@ -86,7 +86,7 @@ async def test_one_of_anthropics_models_is_found_or_not_in_anthropics_form() -> 
     assert status == 404 and answer["error"]["type"] == "not_found_error"
 
 
-@pytest.mark.parametrize(("given", "named"), [("", "required"), ("2020-01-01", "2020-01-01")])
+@pytest.mark.parametrize(("given", "named"), [("", "required"), ("newest", "newest")])
 async def test_messages_without_a_known_version_are_a_400_that_names_it(given: str, named: str) -> None:
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}).encode()
     async with gateway_of(HandMadeRouter()) as gateway:

@@ -36,7 +36,7 @@ def said(engine: str, path: str = "/v1/chat/completions", **fields: Any) -> dict
     "fields",
     [
         {},
-        {"tools": TOOLS, "tool_choice": "auto", "temperature": 0.10, "n": 2, "logit_bias": {"1": -100}, "user": "x"},
+        {"tools": TOOLS, "tool_choice": "auto", "temperature": 0.10, "n": 1, "logit_bias": {"1": -100}, "user": "x"},
         {"max_tokens": None, "repetition_penalty": None, "guided_json": None, "lora_name": None},
     ],
 )

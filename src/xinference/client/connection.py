@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
@@ -262,9 +263,7 @@ class AsyncRunner(Runner):
             except httpx2.TransportError as error:
                 if wait is None or not may_repeat(asked.method, error):
                     raise
-            from asyncio import sleep  # a command line has no use for it, and it takes 30 ms to import
-
-            await sleep(wait)
+            await asyncio.sleep(wait)
         raise AssertionError("the last wait is None")
 
 

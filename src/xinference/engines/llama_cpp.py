@@ -47,6 +47,8 @@ ALIASES = {
     "seed": "sampling.seed",
     "n_threads": "cpuparams.n_threads",
     "n_threads_batch": "cpuparams_batch.n_threads",
+    "mmproj": "mmproj.path",
+    "multimodal_projector": "mmproj.path",
 }
 #: llama-cpp-python's switches for what is now read from the file or done always; and GGUF holds no code to trust.
 WITHOUT_EFFECT = frozenset(

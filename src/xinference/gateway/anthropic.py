@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,21 +12,23 @@ from xinference.control.routing import Route, RoutingTable
 from xinference.gateway.errors import Refusal
 
 MODELS = "/anthropic/v1/models"
-VERSION = b"2023-06-01"
+VERSION = "2023-06-01"
+#: Newer clients name newer versions; what is asked and answered here is the same in all of them.
+A_VERSION = re.compile(rb"\d{4}-\d{2}-\d{2}")
 
 
 def check_version(headers: dict[bytes, bytes]) -> None:
     """Anthropic's API is asked for by version.
 
     Raises:
-        Refusal: 400, naming the header or the version that there is.
+        Refusal: 400, naming the header.
     """
     given = headers.get(b"anthropic-version")
     if given is None:
-        raise Refusal("invalid_request", 400, f"The header anthropic-version is required: {VERSION.decode()}.")
-    if given != VERSION:
+        raise Refusal("invalid_request", 400, f"The header anthropic-version is required, such as {VERSION}.")
+    if not A_VERSION.fullmatch(given):
         shown = given[:40].decode("latin-1")
-        raise Refusal("invalid_request", 400, f"anthropic-version {shown!r} is not known; there is {VERSION.decode()}.")
+        raise Refusal("invalid_request", 400, f"anthropic-version {shown!r} is not a version, such as {VERSION}.")
 
 
 def models(table: RoutingTable, path: str) -> bytes:

@@ -21,7 +21,7 @@ from xinference.gateway.forward import Call, Forwarder
 from xinference.gateway.limits import Limits, Permits
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.pick import InFlight
-from xinference.gateway.reshape import reshape
+from xinference.gateway.reshape import reshape, tidy
 from xinference.gateway.route import DATA_PATHS, DataPath, find
 from xinference.gateway.shapes import Request, TokenIds, check
 from xinference.gateway.tokens import convert
@@ -181,7 +181,9 @@ class Gateway:
         to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
-        call = Call(path, body, scope.get("query_string", b""), to_engine, reshape(route, request))
+        call = Call(
+            path, body, scope.get("query_string", b""), to_engine, reshape(route, request), tidy(route, request)
+        )
         request_id = request.request_id or headers.get(b"x-request-id", b"").decode("latin-1")
         with ClientWatch(scope, receive):
             if request_id:

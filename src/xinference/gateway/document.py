@@ -129,7 +129,7 @@ def _operation(name: str, path: DataPath, body: Json) -> Json:
         },
     }
     if path.anthropic:
-        schema = {"type": "string", "const": VERSION.decode()}
+        schema = {"type": "string", "const": VERSION}
         operation["parameters"] = [{"name": "anthropic-version", "in": "header", "required": True, "schema": schema}]
     return operation
 

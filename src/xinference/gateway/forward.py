@@ -16,7 +16,7 @@ from xinference.gateway.errors import Refusal
 from xinference.gateway.pick import InFlight
 from xinference.gateway.reshape import Reshape
 from xinference.gateway.route import DataPath
-from xinference.gateway.stream import fill_deltas, relay_bytes, relay_events
+from xinference.gateway.stream import relay_bytes, relay_events
 from xinference.gateway.upstream import Answer, EngineDiedError, EngineUnreachableError, Upstream
 
 #: How long the controller may take to notice that an engine no longer listens.
@@ -37,6 +37,8 @@ class Call:
     """Those of the client's headers that the engine gets."""
     reshape: Reshape | None = None
     """What is done to a whole answer that clients want in another form."""
+    tidy: Reshape | None = None
+    """What is done to a stream's events as they go by."""
 
 
 class Forwarder:
@@ -133,14 +135,13 @@ class Forwarder:
 
 
 async def _relay(answer: Answer, call: Call, route: Route, reply: Reply) -> None:
+    if call.reshape is not None:
+        await reply.whole(answer.status, call.reshape(answer.first + await _rest(answer)))
+        return
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
         await reply.start(answer.status, (*headers, *STREAM_HEADERS))
-        tidy = fill_deltas if call.path.deltas else None
-        await relay_events(answer.read, answer.first, reply, done=call.path.done, model=route.uid, tidy=tidy)
-        return
-    if call.reshape is not None:
-        await reply.whole(answer.status, call.reshape(answer.first + await _rest(answer)))
+        await relay_events(answer.read, answer.first, reply, done=call.path.done, model=route.uid, tidy=call.tidy)
         return
     await reply.start(answer.status, answer.headers)
     if answer.at_end:

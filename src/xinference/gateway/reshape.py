@@ -10,22 +10,64 @@ from typing import Any
 import msgspec
 
 from xinference.control.routing import Route
+from xinference.gateway import several
 from xinference.gateway.errors import Refusal
-from xinference.gateway.shapes import Embeddings, Request, Rerank
+from xinference.gateway.shapes import AnthropicMessages, Chat, Embeddings, Generation, Request, Rerank, Responses
 from xinference.gateway.translate import text_of
 
 Reshape = Callable[[bytes], bytes]
 FLOAT_BYTES = 4
+FILLED_END = b'"delta":{"content":""}'
+BARE_BEGIN = b'"delta":{"role":"assistant","content":null}'
+FILLED_BEGIN = b'"delta":{"role":"assistant","content":""}'
 
 
 def reshape(route: Route, request: Request) -> Reshape | None:
-    """What is done to the answer's body; None: nothing, and it goes on as it comes."""
+    """What is done to the answer's whole body; None: nothing, and it goes on as it comes."""
     if isinstance(request, Rerank):
         return lambda body: rerank_answer(body, route.uid, request)
-    if isinstance(request, Embeddings) and request.dimensions and route.description.get("model_engine") == "llama.cpp":
+    if route.description.get("model_engine") != "llama.cpp" or request.stream:
+        return None
+    if isinstance(request, Embeddings) and request.dimensions:
         wanted = request.dimensions
         return lambda body: _checked_dimensions(body, wanted, route.uid)
+    if isinstance(request, AnthropicMessages) and request.stop_sequences:
+        return name_stop
+    if isinstance(request, Generation) and several.concerns(route, request):
+        return lambda body: several.gather(body, request)
     return None
+
+
+def tidy(route: Route, request: Request) -> Reshape | None:
+    """What is done to a stream's events as they go by; None: nothing."""
+    if not request.stream:
+        return None
+    if isinstance(request, Generation) and several.concerns(route, request):
+        events = several.Events(request)
+        return lambda chunk: events(fill_deltas(chunk))
+    if isinstance(request, Chat):
+        return fill_deltas
+    if isinstance(request, AnthropicMessages) and request.stop_sequences:
+        return name_stop
+    if isinstance(request, Responses):
+        begun = b'"object":"response",'
+        named = begun + b'"model":%b,' % msgspec.json.encode(route.uid)
+        return lambda chunk: chunk.replace(begun + b'"status"', named + b'"status"')
+    return None
+
+
+def fill_deltas(chunk: bytes) -> bytes:
+    """Put an empty text where llama.cpp leaves a chat's delta without one, at its beginning and end.
+
+    Clients of Xinference add up ``delta["content"]``. No text can hold what is replaced: its quotes would be escaped.
+    """
+    return chunk.replace(b'"delta":{}', FILLED_END).replace(BARE_BEGIN, FILLED_BEGIN)
+
+
+def name_stop(chunk: bytes) -> bytes:
+    """llama.cpp names the stop sequence, and still says that the turn has ended by itself."""
+    ended, stopped = (b'"stop_reason":"%b","stop_sequence":"' % reason for reason in (b"end_turn", b"stop_sequence"))
+    return chunk.replace(ended, stopped)
 
 
 def rerank_answer(body: bytes, uid: str, request: Rerank) -> bytes:

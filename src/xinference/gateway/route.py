@@ -30,8 +30,6 @@ class DataPath:
     """Errors take Anthropic's form."""
     done: bool = False
     """A stream ends with ``data: [DONE]``."""
-    deltas: bool = False
-    """A stream's chunks have a ``delta``, which clients expect a text in."""
 
 
 def _path(upstream: str, shape: type[shapes.Request], field: str, **options: bool) -> DataPath:
@@ -43,7 +41,7 @@ _COUNT = _path("/v1/messages/count_tokens", shapes.CountTokens, "messages", anth
 
 #: Every POST path of the data path, as clients write it.
 DATA_PATHS: dict[str, DataPath] = {
-    "/v1/chat/completions": _path("/v1/chat/completions", shapes.Chat, "messages", done=True, deltas=True),
+    "/v1/chat/completions": _path("/v1/chat/completions", shapes.Chat, "messages", done=True),
     "/v1/completions": _path("/v1/completions", shapes.Completion, "prompt", done=True),
     "/v1/embeddings": _path("/v1/embeddings", shapes.Embeddings, "input"),
     "/v1/responses": _path("/v1/responses", shapes.Responses, "input"),

@@ -90,6 +90,10 @@ class Sampling(Request, kw_only=True):
     top_p: Share | None = None
 
 
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
 class Generation(Sampling, kw_only=True):
     """What chat and plain completions have in common."""
 
@@ -100,7 +104,7 @@ class Generation(Sampling, kw_only=True):
     stop: str | list[str] | None = None
     seed: int | None = None
     response_format: Opaque | None = None
-    stream_options: Opaque | None = None
+    stream_options: StreamOptions | None = None
     # What older clients of Xinference send beyond OpenAI's fields: see `translate`.
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     stop_token_ids: list[int] | None = None
@@ -126,6 +130,7 @@ class Chat(Generation, kw_only=True):
 class Completion(Generation, kw_only=True):
     prompt: Tokens
     logprobs: UpTo20 | None = None
+    echo: bool | None = None
 
 
 class Item(Struct):
@@ -149,6 +154,7 @@ class AnthropicMessages(Sampling, kw_only=True):
     messages: Messages
     max_tokens: Positive
     tools: list[Opaque] | None = None
+    stop_sequences: list[str] | None = None
 
 
 class Document(Struct):

@@ -15,9 +15,6 @@ logger = logging.getLogger(__name__)
 Read = Callable[[], Awaitable[bytes]]
 
 DONE = b"data: [DONE]\n\n"
-FILLED_END = b'"delta":{"content":""}'
-BARE_BEGIN = b'"delta":{"role":"assistant","content":null}'
-FILLED_BEGIN = b'"delta":{"role":"assistant","content":""}'
 #: Ends of a blank line, which ends an event; the second also ends ``\r\n\r\n``.
 EVENT_ENDS = (b"\n\n", b"\n\r\n")
 LONGEST_END = 3
@@ -45,14 +42,6 @@ class Events:
         whole = bytes(held[:cut])
         del held[:cut]
         return whole
-
-
-def fill_deltas(chunk: bytes) -> bytes:
-    """Put an empty text where llama.cpp leaves a chat's delta without one, at its beginning and end.
-
-    Clients of Xinference add up ``delta["content"]``. No text can hold what is replaced: its quotes would be escaped.
-    """
-    return chunk.replace(b'"delta":{}', FILLED_END).replace(BARE_BEGIN, FILLED_BEGIN)
 
 
 async def relay_events(

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from xinference.control.routing import Route, RoutingTable
+from xinference.gateway import several
 from xinference.gateway.errors import Refusal
 from xinference.gateway.shapes import Chat, Document, Embeddings, Generation, Request, Rerank
 
@@ -32,7 +33,8 @@ def translate(table: RoutingTable, route: Route, request: Request, body: bytes) 
         Refusal: 400, naming a field that the engine has no word for.
     """
     given = _given(request)
-    if not given:
+    together = several.concerns(route, request) and not request.stream
+    if not given and not together:
         return route, body
     changed: Body = msgspec.json.decode(body)
     before = dict(changed)
@@ -45,6 +47,8 @@ def translate(table: RoutingTable, route: Route, request: Request, body: bytes) 
         say = words.get(name) or COMMON.get(name)
         if say is not None:
             say(changed, value if name in SHAPED else changed[name])
+    if together:
+        changed = several.as_stream(changed)
     return route, body if changed == before else msgspec.json.encode(changed)
 
 
