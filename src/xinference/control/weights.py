@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from xinference.formats.llama_facts import disagreements, facts_for
 from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.opening import weight_file
 from xinference.hubs.base import Hub
+from xinference.hubs.local import parts_of
 from xinference.planning.held import TYPE_BYTES
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import ModelShape
@@ -39,15 +41,20 @@ def look_at(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, .
     if path.is_dir():
         return _look_at_folder(path), ()
     header = read_header(path)
+    # Of a split model the first file has the numbers, and each its own tensors.
+    parts = [read_header(part) for part in parts_of(path)] if header.split_count > 1 else [header]
+    by_type: Counter[str] = Counter()
+    for part in parts:
+        by_type.update(part.bytes_by_type)
     shape = ModelShape(
-        weights_bytes=header.weights_bytes,
+        weights_bytes=sum(part.weights_bytes for part in parts),
         kv_bytes_per_token=header.kv_bytes_per_token(),
         trained_context=header.context_length or 0,
         vocab_size=header.vocab_size or 0,
         hidden=header.embedding_length or 0,
         heads=header.n_heads,
         kv_heads=header.n_kv_heads,
-        bytes_by_type=header.bytes_by_type,
+        bytes_by_type=by_type,
     )
     return shape, ()
 

@@ -33,7 +33,7 @@ class GgufHeader:
     """Bytes."""
     version: int
     architecture: str
-    """llama.cpp's name of the architecture, such as ``llama``."""
+    """llama.cpp's name of the architecture, such as ``llama``; empty in the later parts of a split model."""
     metadata: Mapping[str, Value]
     """Scalars, and arrays of at most 1024 numbers; long strings and other arrays are left out."""
     array_lengths: Mapping[str, int]
@@ -161,8 +161,10 @@ def _version(cursor: Cursor) -> int:
 def _header(
     cursor: Cursor, version: int, metadata: dict[str, Value], lengths: dict[str, int], tensors: Tensors
 ) -> GgufHeader:
-    architecture = metadata.get("general.architecture")
-    if not isinstance(architecture, str) or not architecture:
+    # The later parts of a split model have their tensors only (llama.cpp's `gguf-split`).
+    is_later_part = metadata.get("split.no") not in (None, 0)
+    architecture = metadata.get("general.architecture", "" if is_later_part else None)
+    if not isinstance(architecture, str) or not (architecture or is_later_part):
         raise cursor.damaged("it does not name its architecture (general.architecture)")
     numbers = _Numbers(cursor, metadata, architecture)
     n_layers = numbers.count("block_count") or 0

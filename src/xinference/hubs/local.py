@@ -44,7 +44,7 @@ def resolve_local(model_path: str, model_format: str, quantization: str | None) 
 
 def _gguf(path: Path, quantization: str | None) -> Path:
     file = _one_of(path, (".gguf",), quantization) if path.is_dir() else path
-    first, *others = _parts(file)
+    first, *others = parts_of(file)
     missing = [part.name for part in (first, *others) if not part.is_file()]
     if missing and file.is_file():
         raise bad_request(
@@ -55,7 +55,7 @@ def _gguf(path: Path, quantization: str | None) -> Path:
     return read_header(first).path
 
 
-def _parts(file: Path) -> list[Path]:
+def parts_of(file: Path) -> list[Path]:
     """All parts of the model that `file` belongs to, in order; just `file` if it is whole."""
     match = _PART.fullmatch(file.name)
     if match is None:
