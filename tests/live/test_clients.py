@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
+from tests.client.either import FLAVOURS, make_either
 from tests.live.home import UID, Home
 from xinference.client import AsyncClient, AsyncRESTfulChatModelHandle, Client, RESTfulChatModelHandle
 
 QUESTION = [{"role": "user", "content": "How many days are in a week?"}]
 CONFIG = {"max_tokens": 24, "temperature": 0}
 STREAMED = {**CONFIG, "stream": True}
+
+
+#: What can be asked without changing anything; reading an answer checks its shape.
+QUESTIONS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in ("health", "auth", "status", "list_models", "list_instances", "vllm_models")),
+    *((name, {"model_uid": UID}) for name in ("describe_model", "get_launch_model_progress", "list_model_replicas")),
+    *((name, {}) for name in ("list_cached_models", "get_workers_info", "get_supervisor_info")),
+    ("get_instance_info", {"model_name": UID, "model_uid": UID}),
+    ("logs", {"model_uid": UID, "lines": 3}),
+    ("follow_events", {"model_uid": UID}),
+    ("query_engine_by_model_name", {"model_name": UID}),
+    ("query_engine_by_model_name", {"model_name": "bge-m3", "model_type": "embedding", "enable_virtual_env": True}),
+    ("engine_rows", {"model_name": UID}),
+    ("list_model_registrations", {"model_type": "LLM"}),
+    ("list_model_registrations", {"model_type": "rerank", "detailed": True}),
+    ("get_model_registration", {"model_type": "LLM", "model_name": UID}),
+    ("list_deletable_models", {"model_version": "smollm2-instruct--0_135B--ggufv2--Q4_1"}),
+    ("plan_launch", {"model_name": UID, "model_engine": "llama.cpp"}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +54,23 @@ def test_a_launch_through_the_client_is_listed_described_and_terminated(running:
         assert client.get_model(uid).generate("The capital of France is", {"max_tokens": 4})["model"] == uid
         client.terminate_model(uid)
         assert uid not in client.list_models()
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_question_is_answered_in_the_shape_that_is_read(running: Home, flavour: str) -> None:
+    with asyncio.Runner() as loop:
+        client = make_either(flavour, loop)(running.url)
+        for method, arguments in QUESTIONS:
+            assert client(method, **arguments), method
+        client.close()
+
+
+async def test_a_replica_is_added_and_ended(running: Home) -> None:
+    async with AsyncClient(running.url) as client:
+        added = await client.add_model_replica(UID)
+        assert added["replica_model_uid"] == f"{UID}-rep{added['replica_id']}"
+        assert len(await client.list_model_replicas(UID)) == 2
+        assert await client.terminate_model_replica(UID, added["replica_id"]) == 1
 
 
 def test_a_streamed_chat_says_what_the_whole_one_says(running: Home, answer: str) -> None:
