@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from xinference.gateway.anthropic import VERSION
+from xinference.gateway.anthropic import A_VERSION, VERSION
 from xinference.gateway.metrics import CONTENT_TYPE
 from xinference.gateway.route import DATA_PATHS, DataPath
 
@@ -129,7 +129,7 @@ def _operation(name: str, path: DataPath, body: Json) -> Json:
         },
     }
     if path.anthropic:
-        schema = {"type": "string", "const": VERSION}
+        schema = {"type": "string", "pattern": f"^{A_VERSION.pattern.decode()}$", "example": VERSION}
         operation["parameters"] = [{"name": "anthropic-version", "in": "header", "required": True, "schema": schema}]
     return operation
 
