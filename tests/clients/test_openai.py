@@ -28,6 +28,7 @@ from tests.clients.asking import (
 )
 
 openai: Any = pytest.importorskip("openai")
+pytest.importorskip("xinference_client", reason="this suite runs whole, by `make test-clients`")
 
 STORY = [{"role": "user", "content": "Tell me a very long story about a fox."}]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from tests.clients.blocking import Blocking, handle_type
 
 xinference_client: Any = pytest.importorskip("xinference_client")
 
+KINDS = ("sync", "async")
 SHORT = {"max_tokens": 6, "temperature": 0}
 
 
-@pytest.fixture(params=["sync", "async"])
-def client(request: pytest.FixtureRequest, url: str) -> Iterator[Any]:
-    if request.param == "sync":
+@contextmanager
+def connected(kind: str, url: str) -> Iterator[Any]:
+    """A client of one kind, closed at the end."""
+    if kind == "sync":
         client = xinference_client.RESTfulClient(url)
         yield client
         client.close()
@@ -33,6 +36,12 @@ def client(request: pytest.FixtureRequest, url: str) -> Iterator[Any]:
     yield client
     client.close()
     loop.close()
+
+
+@pytest.fixture(params=KINDS)
+def client(request: pytest.FixtureRequest, url: str) -> Iterator[Any]:
+    with connected(request.param, url) as client:
+        yield client
 
 
 @pytest.fixture

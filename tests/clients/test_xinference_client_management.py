@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clients.asking import CHAT, EMBED, RERANK
-from tests.clients.test_xinference_client import client
+from tests.clients.test_xinference_client import KINDS, client, connected
 from tests.live.home import UID, Home, free_port, until
 
 xinference_client: Any = pytest.importorskip("xinference_client")
@@ -264,13 +264,13 @@ def test_a_login_without_keys_is_nothing(client: Any) -> None:
     assert client.list_models()
 
 
-def test_the_cluster_is_stopped(client: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cluster_is_stopped(kind: str, tmp_path: Path) -> None:
     home = Home(tmp_path, free_port())
     process = home.serve()
     try:
-        client_of = type(client.target) if hasattr(client, "target") else type(client)
-        (client.target if hasattr(client, "target") else client).base_url = home.url
-        assert client_of and client.abort_cluster()["result"] is True
+        with connected(kind, home.url) as client:
+            assert client.abort_cluster()["result"] is True
         assert process.wait(30) == 0
     finally:
         home.clean_up()
