@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 CLIENTS_VENV ?= .venv-clients
 
-.PHONY: chat test test-clients check conformance bench env-transformers lock lock-environments clean
+.PHONY: chat test test-clients check conformance fuzz bench env-transformers lock lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
 chat: $(VENV)/.installed
@@ -38,6 +38,10 @@ $(CLIENTS_VENV)/.installed: requirements.lock requirements-dev.lock requirements
 # Every launch line of llama-2-chat's page, as printed, against a hub on loopback.
 conformance: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.conformance
+
+# Every route with many requests made from the OpenAPI document, with and without models and keys.
+fuzz: $(VENV)/.installed-dev
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(BIN)/pytest -s tests/api/test_openapi_fuzz.py
 
 # What the gateway costs, in about four minutes: docs/performance.md says how to read it.
 bench: $(VENV)/.installed
