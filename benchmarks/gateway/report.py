@@ -65,7 +65,7 @@ def _chart(figures: list[Figures], title: str, left: int) -> str:
         parts.append(
             f'<rect x="{x:.1f}" y="{250 - height:.1f}" width="{bar - 2:.1f}" height="{height:.1f}" fill="{colour}"/>\n'
             f'<text x="{x + bar / 2 - 1:.1f}" y="{246 - height:.1f}" text-anchor="middle" font-size="8">'
-            f"{f.median('rate') / 1000:.1f}k</text>\n"
+            f"{_thousands(f.median('rate'))}</text>\n"
         )
     for n, connections in enumerate(groups):
         middle = left + 30 + n * width + (width - 14) / 2
@@ -75,6 +75,10 @@ def _chart(figures: list[Figures], title: str, left: int) -> str:
         parts.append(f'<rect x="{x}" y="278" width="10" height="10" fill="{COLOURS[n % len(COLOURS)]}"/>\n')
         parts.append(f'<text x="{x + 15}" y="287">{name}</text>\n')
     return "".join(parts)
+
+
+def _thousands(rate: float) -> str:
+    return f"{rate / 1000:.0f}k" if rate >= 10_000 else f"{rate / 1000:.1f}k"
 
 
 def _alone(figures: Figures, all_figures: list[Figures]) -> Figures:
