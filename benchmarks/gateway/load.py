@@ -35,6 +35,8 @@ class Load:
     tokens: int = 256
     rate: float = 0.0
     """Events a second and stream; 0: as fast as they come."""
+    pause: float = 0.0
+    """Seconds that each connection rests between two requests."""
     model: str = "costless"
     key: str = "none"
     prompt: str = "Tell me a story."
@@ -101,13 +103,26 @@ class Run:
 class Connection(asyncio.Protocol):
     """Sends requests one after the other and counts what comes back."""
 
-    __slots__ = ("_again", "_events", "_finished", "_head", "_last", "_run", "_sent", "_size", "_tail", "_transport")
+    __slots__ = (
+        "_again",
+        "_events",
+        "_finished",
+        "_head",
+        "_last",
+        "_lost",
+        "_resting",
+        "_run",
+        "_sent",
+        "_size",
+        "_tail",
+        "_transport",
+    )
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._again: asyncio.Task[object] | None = None
         self._transport: asyncio.Transport | None = None
-        self._finished = False
+        self._finished = self._resting = self._lost = False
         self._reset()
 
     def _reset(self) -> None:
@@ -118,6 +133,7 @@ class Connection(asyncio.Protocol):
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._lost = False
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def send(self) -> None:
@@ -131,7 +147,18 @@ class Connection(asyncio.Protocol):
             run.leave()
             return
         run.left -= 1
-        if not self._transport.is_closing():
+        if run.load.pause:
+            self._resting = True
+            asyncio.get_running_loop().call_later(run.load.pause, self._go)
+        else:
+            self._go()
+
+    def _go(self) -> None:
+        assert self._transport is not None
+        self._resting = False
+        if self._lost:
+            self._again = asyncio.get_running_loop().create_task(self._ask_again())
+        elif not self._transport.is_closing():
             self._write()
 
     def _write(self) -> None:
@@ -190,7 +217,8 @@ class Connection(asyncio.Protocol):
         self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._finished:
+        self._lost = True
+        if self._finished or self._resting:
             return
         if exc is None and self._size < 0 and not self._head and self._run.result.requests:
             # Some engines close after a stream, as they may. Nothing of the answer has come: ask on a new connection.
