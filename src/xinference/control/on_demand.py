@@ -131,7 +131,10 @@ class OnDemand:
         """Tell those who wait that this load came to nothing; the next request tries again, within limits."""
         await deployment.unload()
         self.granted, self.leaving = False, None
-        if problem.code not in ("no_room", "does_not_fit", "nobody_waits"):
+        if problem.code == "nobody_waits":  # whoever has come since then is not refused, but asks for the next load
+            deployment.rest("nobody waits for it any more")
+            return
+        if problem.code not in ("no_room", "does_not_fit"):
             self._failures += 1
             if self._failures > self._failures_allowed:
                 raise problem
@@ -144,4 +147,6 @@ class OnDemand:
             log_tail=problem.log_tail,
         )
         self.refusals += 1
+        # Those who have asked are told by this; only who comes later asks for another load.
+        self._asked.clear()
         deployment.rest(f"not loaded: {problem.cause}")
