@@ -62,6 +62,7 @@ LAST_WORDS = (
     ("failed to allocate", "There is not enough memory: take a smaller --n_ctx, --n_parallel or quantization."),
     ("unable to allocate", "There is not enough memory: take a smaller --n_ctx, --n_parallel or quantization."),
     ("not within the file bounds", "The weight file is incomplete: fetch it again."),
+    ("failed to load multimodal model", "The projector is not there or not this model's: look at --mmproj."),
     ("unknown pre-tokenizer", "This llama.cpp does not know the model's tokenizer: update xllamacpp."),
     ("address already in use", "Another program took the port in the same moment: launch again."),
 )
