@@ -66,6 +66,15 @@ class Description(Answer):
     accelerators: list[str] | None = None
 
 
+class Model(Description):
+    """One deployment as OpenAI's clients retrieve it."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
 class ReplicaAnswer(Answer):
     """One replica."""
 

@@ -21,6 +21,7 @@ from xinference.catalog.models import LaunchRequest, ModelFamily
 from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.describe import listing_entry
 from xinference.errors import Problem
 from xinference.keys.reach import key_of, sees
 
@@ -105,17 +106,17 @@ async def instances(
 
 @router.get(
     "/v1/models/{model_uid}",
-    response_model=answers.Description,
+    response_model=answers.Model,
     response_model_exclude_unset=True,
     responses=problems(404, 503),
 )
 async def describe(request: Request, model_uid: str) -> dict[str, Any]:
-    """One deployment; 503 while it is launched, `/progress` says how far it is."""
+    """One deployment, with OpenAI's fields of a model; 503 while it is launched, `/progress` says how far it is."""
     deployment = controller_of(request).deployment(model_uid)
     if deployment.launching:
         stage = deployment.progress["stage"]
         raise Problem("model_loading", 503, f"Model is loading, please retry later: {model_uid} is {stage}.")
-    return deployment.description
+    return listing_entry(model_uid, deployment.description)
 
 
 @router.delete("/v1/models/{model_uid}", response_model=None, responses=problems(404))
