@@ -152,7 +152,10 @@ def test_registrations_are_listed_by_type(client: Any, kind: str, name: str) -> 
     assert names == sorted(names)
 
 
-def test_detailed_registrations_have_their_specs(client: Any) -> None:
+def test_detailed_registrations_have_their_specs(request: pytest.FixtureRequest, client: Any) -> None:
+    if "async" in request.node.name:
+        why = "AsyncClient.list_model_registrations of 4.1.0 takes no `detailed`, which its Client does"
+        request.applymarker(pytest.mark.xfail(strict=True, raises=TypeError, reason=why))
     listed = client.list_model_registrations("LLM", detailed=True)
     assert all(registration["model_specs"] for registration in listed)
 
