@@ -54,6 +54,7 @@ def test_a_chat_model_is_described_by_its_files_with_a_reason_for_each_fact() ->
         (CHAT + "{% if tools %}<|python_tag|>{% endif %}", ("chat", "tools"), "llama3_json"),
         (CHAT + "{% if tools %}[TOOL_CALLS]{% endif %}", ("chat", "tools"), "mistral"),
         (CHAT + "<think>", ("chat", "reasoning"), None),
+        (CHAT + "{% if enable_thinking %}<think>{% endif %}", ("chat", "reasoning", "hybrid"), None),
         ("<tool_call>" + CHAT, ("chat",), None),
     ],
 )
@@ -62,6 +63,7 @@ def test_abilities_and_the_parser_are_what_the_template_shows(
 ) -> None:
     found = family(replace(LLM, chat_template=template))
     assert (found.model_ability, found.tool_parser) == (abilities, parser)
+    assert (found.reasoning_tags is not None) == ("hybrid" in abilities)
 
 
 def test_a_model_with_a_vision_config_sees() -> None:

@@ -39,6 +39,8 @@ def document(family: ModelFamily, model_family: str) -> dict[str, Any]:
         "stop": list(family.stop),
         "stop_token_ids": list(family.stop_token_ids),
         "tool_parser": family.tool_parser,
+        "reasoning_start_tag": family.reasoning_tags[0] if family.reasoning_tags else None,
+        "reasoning_end_tag": family.reasoning_tags[1] if family.reasoning_tags else None,
     }
 
 

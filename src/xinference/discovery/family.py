@@ -74,6 +74,8 @@ def derive_family(
         model_type=model_type,
         stop_token_ids=evidence.stop_token_ids if model_type == "LLM" else (),
         tool_parser=parser,
+        # A model that need not think says where it does; of others, templates open the thought themselves or not.
+        reasoning_tags=("<think>", "</think>") if "hybrid" in abilities and "<think>" in (template or "") else None,
     )
     return Derived(family, tuple(reasons))
 
@@ -172,6 +174,8 @@ def _abilities(evidence: Evidence, model_type: str, template: str | None, reason
         found["tools"] = "the template takes tools"
     if "<think>" in template or "enable_thinking" in template:
         found["reasoning"] = "the template knows thoughts"
+    if "enable_thinking" in template:
+        found["hybrid"] = "it can be told whether to think (enable_thinking)"
     if evidence.sees:
         found["vision"] = "its config.json has a vision_config"
     reasons.append(f"abilities {', '.join(found)}: {', '.join(found.values())}")
