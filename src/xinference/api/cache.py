@@ -75,7 +75,7 @@ async def remove(request: Request, model_version: str, worker_ip: str | None = N
     return {"result": True, "freed_bytes": await controller_of(request).remove_cached(model_version)}
 
 
-@router.post("", response_model=answers.ModelVersionAnswer, responses=problems(404, 409, 413, 502, 503, 504))
+@router.post("", response_model=answers.ModelVersionAnswer, responses=problems(404, 409, 413, 502, 503, 504, 507))
 async def download(request: Request, body: DownloadBody) -> dict[str, str]:
     """Fetch a version without launching it; answers at once, its events tell the rest."""
     return {"model_version": await controller_of(request).download(body.request())}

@@ -52,6 +52,7 @@ _MEANINGS = {
     502: "A hub or an engine gave an answer that is of no use",
     503: "An engine or a hub is not there, or not yet",
     504: "A hub did not answer in time",
+    507: "The disk is full",
 }
 
 

@@ -50,7 +50,7 @@ class InstanceBody(BaseModel):
 
 
 @router.post(
-    "/v1/models/instance", response_model=answers.ModelUid, responses=problems(404, 409, 413, 499, 502, 503, 504)
+    "/v1/models/instance", response_model=answers.ModelUid, responses=problems(404, 409, 413, 499, 502, 503, 504, 507)
 )
 async def launch_version(request: Request, body: InstanceBody, wait_ready: bool = True) -> dict[str, Any]:
     """Launch a version by its name; with `wait_ready` answer when it can be asked."""
@@ -73,7 +73,7 @@ async def abort(request: Request, model_uid: str, request_id: str, body: AbortBo
     return {"msg": "DONE" if running.abort(model_uid, request_id) else "NOT_FOUND"}
 
 
-@router.get("/v1/models/{model_uid}/progress", response_model=answers.Progress)
+@router.get("/v1/models/{model_uid}/progress", response_model=answers.Progress, responses=problems(404))
 async def progress(request: Request, model_uid: str) -> dict[str, Any]:
     """How far a launch is, by bytes where bytes move; 0 for a uid that is not known (yet)."""
     return controller_of(request).progress(model_uid)

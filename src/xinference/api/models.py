@@ -65,7 +65,7 @@ def family_of(request: Request, model_name: str, model_type: str | None = None) 
 @router.post(
     "/v1/models",
     response_model=answers.ModelUid | answers.LaunchPlanAnswer,
-    responses=problems(404, 409, 413, 499, 502, 503, 504),
+    responses=problems(404, 409, 413, 499, 502, 503, 504, 507),
 )
 async def launch(request: Request, body: LaunchBody, wait_ready: bool = True, dry_run: bool = False) -> dict[str, Any]:
     """Launch a model; with `dry_run` answer the plan instead, with `wait_ready` answer when it can be asked."""

@@ -49,7 +49,7 @@ async def replicas(request: Request, model_uid: str) -> list[dict[str, Any]]:
 @router.post(
     "",
     response_model=answers.AddedReplica | answers.AddedReplicas,
-    responses=problems(404, 409, 413, 503),
+    responses=problems(404, 409, 413, 502, 503, 507),
 )
 async def add(
     request: Request, model_uid: str, body: ReplicaBody | None = None, wait_ready: bool = True
