@@ -80,6 +80,11 @@ def test_without_a_command_a_server_is_started(
     assert "xinference serve" in result.stderr
 
 
+@pytest.mark.parametrize("words", [["--log-level", "loud"], ["serve", "--log-level", "loud"]])
+def test_a_log_level_that_is_none_is_a_usage_error(run: Run, told: list[dict[str, Any]], words: list[str]) -> None:
+    assert (run(*words).exit_code, told) == (2, [])
+
+
 def test_a_servers_options_before_another_command_are_an_error(run: Run, told: list[dict[str, Any]]) -> None:
     result = run("-p", "7", "list")
     assert (result.exit_code, told) == (1, [])

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from xinference.cli.log_level import LOG_LEVEL
 from xinference.cli.output import shown_problems
 
 #: Command -> where it is, and its line in the help.
@@ -79,7 +80,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.option("-H", "--host", hidden=True)
 @click.option("-p", "--port", type=click.IntRange(0, 65535), hidden=True)
-@click.option("--log-level", hidden=True)
+@click.option("--log-level", type=LOG_LEVEL, hidden=True)
 @click.option(
     "-v",
     "--version",

@@ -7,10 +7,10 @@ from importlib import import_module
 
 import click
 
+from xinference.cli.log_level import LOG_LEVEL
 from xinference.cli.output import note
 from xinference.errors import Problem, bad_request
 
-_LEVELS = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False)
 _PROGRAM = {"help_option_names": ["-h", "--help"]}
 
 
@@ -18,7 +18,7 @@ def listens(command: Callable[..., None]) -> Callable[..., None]:
     """Add what every program that serves can be told."""
     for option in (
         click.option("--allow-unauthenticated", is_flag=True, help="Listen beyond this machine without any key."),
-        click.option("--log-level", type=_LEVELS, help="The server's own log level. [default: INFO]"),
+        click.option("--log-level", type=LOG_LEVEL, help="The server's own log level. [default: INFO]"),
         click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port to listen on. [default: 9997]"),
     ):
         command = option(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from functools import partial, wraps
+from inspect import signature
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from xinference.client.connection import AsyncRunner, Runner, SyncRunner
@@ -26,6 +27,9 @@ class Call(Generic[P, Now, Later]):
         self.request = request
         self.__doc__ = request.__doc__
         self.__wrapped__ = request  # where `inspect` finds the signature
+
+    def __repr__(self) -> str:
+        return f"<call {self.request.__name__}{signature(self.request)}>"
 
     @overload
     def __get__(self, runner: None, owner: type) -> Self: ...
