@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -137,6 +138,37 @@ def test_a_seed_gives_the_same_text_alone_and_in_a_batch(tiny: RunningEngine) ->
         others = [pool.submit(tiny.text, **{**fields, "seed": seed}) for seed in (1, 2, 3)]
         assert tiny.text(**fields) == alone
     assert len({alone, *(other.result() for other in others)}) == 4
+
+
+@pytest.mark.parametrize("only", [{"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-6}], ids=str)
+def test_a_choice_of_one_is_the_likeliest_however_hot(tiny: RunningEngine, only: dict[str, float]) -> None:
+    hot: dict[str, Any] = {"temperature": 2.0, "top_p": 1.0, "seed": 7, "max_tokens": 24, "ignore_eos": True}
+    likeliest = tiny.text(max_tokens=24, ignore_eos=True)
+    assert tiny.text(**hot) != likeliest
+    assert tiny.text(**(hot | only)) == likeliest
+
+
+def test_top_k_and_min_p_leave_out_what_is_less_likely(tiny: RunningEngine) -> None:
+    temperature = 2.0
+    hot = {"temperature": temperature, "top_p": 1.0, "seed": 7, "max_tokens": 48, "ignore_eos": True}
+    asked: dict[str, Any] = {**hot, "logprobs": True, "top_logprobs": 5}
+
+    def chosen(**fields: Any) -> list[Any]:
+        entries: list[Any] = tiny.chat(**asked, **fields)["choices"][0]["logprobs"]["content"]
+        return entries
+
+    def rank(entry: Any) -> int:
+        return sum(top["logprob"] > entry["logprob"] for top in entry["top_logprobs"])
+
+    def distance(entry: Any) -> float:
+        return float(entry["top_logprobs"][0]["logprob"] - entry["logprob"])
+
+    assert max(map(rank, chosen())) == 5  # without a limit some are not even among the five
+    assert 1 <= max(map(rank, chosen(top_k=3))) <= 2
+    # The limit is on the probabilities at this temperature, what is reported is those of the model.
+    most = -math.log(0.3) * temperature
+    assert max(map(distance, chosen())) > most
+    assert 0 < max(map(distance, chosen(min_p=0.3))) <= most + 1e-3
 
 
 def test_n_gives_different_choices_where_there_is_chance_and_one_prompt_is_counted(tiny: RunningEngine) -> None:
