@@ -119,7 +119,7 @@ def test_several_prompts_are_each_counted() -> None:
 def test_events_that_come_as_one_list_are_each_read() -> None:
     whole = reshape(LLAMA, request_of(**TEXT))
     assert whole is not None
-    answer = json.loads(whole(events([text(0, "x", "stop"), None], [None, text(1, "y", "stop")])))
+    answer = json.loads(whole(events(None, [text(0, "x", "stop"), None], [None, text(1, "y", "stop")])))
     assert [choice["text"] for choice in answer["choices"]] == ["x", "y"]
 
 

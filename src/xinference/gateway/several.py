@@ -179,9 +179,9 @@ def _text_logprobs(content: list[dict[str, Any]], offset: int) -> dict[str, list
 
 
 def _found(data: bytes) -> list[Event]:
-    """The events in one line; llama.cpp puts the first ones of several prompts into a list, with nulls in it."""
+    """The events in one line; llama.cpp begins the stream of several prompts with a list, or with ``null``."""
     found = msgspec.json.decode(data[len(DATA) :])
-    return [event for event in found if event is not None] if isinstance(found, list) else [found]
+    return [event for event in (found if isinstance(found, list) else [found]) if event is not None]
 
 
 def _line(event: Event) -> bytes:
