@@ -25,8 +25,8 @@ from xinference import __version__
 from xinference.api.app import make_app
 from xinference.config import LOOPBACK_HOSTS, Settings
 from xinference.control.controller import Controller
-from xinference.control.deployment import Ending
 from xinference.control.running import Running
+from xinference.control.state import Ending
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import ASGIApp

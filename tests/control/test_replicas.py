@@ -18,7 +18,7 @@ from xinference.catalog.match import match
 from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.control import deployment as deployment_module
+from xinference.control import scaler
 from xinference.control.admission import Admission
 from xinference.control.deployment import Deployment
 from xinference.control.events import Events
@@ -50,7 +50,7 @@ class Scripted(LlamaCpp):
 async def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
     store = Store(tmp_path / "x.db")
     made: list[Deployment] = []
-    monkeypatch.setattr(deployment_module.Deployment, "_room_for_one", _room)
+    monkeypatch.setattr(scaler.Scaler, "_room_for_one", _room)
 
     async def launch(*scripts: dict[str, Any], **settings: Any) -> tuple[Deployment, Store]:
         request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
@@ -65,7 +65,7 @@ async def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         )
         store.add_deployment("one", msgspec.json.encode(request).decode())
         deployment = Deployment(plan, around, created=0.0)
-        monkeypatch.setattr(deployment, "_stages", Here())
+        monkeypatch.setattr(deployment._loading, "stages", Here())
         made.append(deployment)
         deployment.begin()
         async with asyncio.timeout(30):
@@ -89,7 +89,7 @@ class Here:
         return Path(sys.executable)
 
 
-async def _room(self: Deployment, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
+async def _room(self: scaler.Scaler, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
     return ()
 
 
@@ -105,7 +105,7 @@ def statuses(deployment: Deployment) -> list[str]:
 async def test_a_replica_that_can_not_be_started_is_taken_back(launch: Callable[..., Any]) -> None:
     deployment, store = await launch({}, {"die": {"at_start": True}})
     with pytest.raises(Problem, match="exited with status 1"):
-        await deployment.add_replica()
+        await deployment.scaler.add()
     assert (wanted(store), statuses(deployment)) == (1, ["READY"])
     assert len(store.replicas("one")) == 1
     assert any("replica 1 could not be started" in event["event_content"] for event in store.events("one"))
@@ -113,11 +113,11 @@ async def test_a_replica_that_can_not_be_started_is_taken_back(launch: Callable[
 
 async def test_a_replica_is_removed_while_it_starts_and_whoever_waits_is_told(launch: Callable[..., Any]) -> None:
     deployment, store = await launch({}, {"health_delay": 60})
-    waiting = asyncio.create_task(deployment.add_replica())
+    waiting = asyncio.create_task(deployment.scaler.add())
     async with asyncio.timeout(30):
         while "LOADING" not in statuses(deployment):
             await asyncio.sleep(0.01)
-    assert await deployment.remove_replica(1) == 1
+    assert await deployment.scaler.remove(1) == 1
     with pytest.raises(Problem, match="ended before it was ready"):
         await waiting
     assert (wanted(store), statuses(deployment)) == (1, ["READY"])
@@ -125,7 +125,7 @@ async def test_a_replica_is_removed_while_it_starts_and_whoever_waits_is_told(la
 
 async def test_the_end_of_the_deployment_ends_a_replica_that_starts(launch: Callable[..., Any]) -> None:
     deployment, store = await launch({}, {"health_delay": 60})
-    waiting = asyncio.create_task(deployment.add_replica())
+    waiting = asyncio.create_task(deployment.scaler.add())
     async with asyncio.timeout(30):
         while "LOADING" not in statuses(deployment):
             await asyncio.sleep(0.01)
@@ -139,17 +139,17 @@ async def test_the_end_of_the_deployment_ends_a_replica_that_starts(launch: Call
 
 async def test_when_the_healthy_replica_goes_the_lost_one_decides(launch: Callable[..., Any]) -> None:
     deployment, _ = await launch({}, {}, {"die": {"at_start": True}}, restart_limit=1)
-    await deployment.add_replica()
+    await deployment.scaler.add()
     os.kill(deployment.replicas[1]["engine_pid"], 9)
     async with asyncio.timeout(30):
         while "ERROR" not in statuses(deployment):
             await asyncio.sleep(0.01)
     assert statuses(deployment) == ["READY", "ERROR"]
     assert "not started again" in deployment.replicas[1]["error_message"]
-    await deployment.remove_replica(0)
+    await deployment.scaler.remove(0)
     async with asyncio.timeout(30):
         while deployment.problem is None:
             await asyncio.sleep(0.01)
     assert deployment.problem.code == "engine_keeps_dying"
     with pytest.raises(Problem, match="is not running"):
-        await deployment.add_replica()
+        await deployment.scaler.add()

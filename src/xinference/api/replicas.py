@@ -65,7 +65,7 @@ async def add(
             "worker_address": address_of(request),
         }
         for config in body.configs()
-        for number in [await deployment.add_replica(config.indices, wait_ready=wait_ready)]
+        for number in [await deployment.scaler.add(config.indices, wait_ready=wait_ready)]
     ]
     return added[0] if len(added) == 1 else {"replica": len(added), "replicas": added}
 
@@ -73,7 +73,7 @@ async def add(
 @router.delete("/{replica_id}", response_model=answers.Remaining, responses=problems(404, 409))
 async def remove(request: Request, model_uid: str, replica_id: int) -> dict[str, int]:
     """End one replica; the model keeps at least one."""
-    return {"remaining_replicas": await controller_of(request).running(model_uid).remove_replica(replica_id)}
+    return {"remaining_replicas": await controller_of(request).running(model_uid).scaler.remove(replica_id)}
 
 
 def _check(body: ReplicaBody, deployment: Deployment) -> None:

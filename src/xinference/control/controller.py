@@ -24,7 +24,7 @@ from xinference.config import Settings
 from xinference.control import cache, names, progress, weights
 from xinference.control.admission import Admission
 from xinference.control.broken import BrokenDeployment
-from xinference.control.deployment import Deployment, Ending
+from xinference.control.deployment import Deployment
 from xinference.control.describe import listing_entry
 from xinference.control.downloads import Downloads
 from xinference.control.events import Events, final_event
@@ -34,6 +34,7 @@ from xinference.control.registrations import Registrations
 from xinference.control.routing import Route, RoutingTable, with_adapters
 from xinference.control.sources import Sources
 from xinference.control.stages import Surroundings
+from xinference.control.state import Ending
 from xinference.engines import all_engines, lora
 from xinference.engines.base import Engine
 from xinference.errors import Problem, bad_request, not_found
