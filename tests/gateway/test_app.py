@@ -11,6 +11,7 @@ from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of, route, router_of, router_to, served
 from xinference.control.routing import Target
 from xinference.errors import Problem
+from xinference.planning.evict import HOST, Resident, no_room
 
 CHAT_BYTES = json.dumps(CHAT).encode()
 NOWHERE = Target("gone", "http://127.0.0.1:9", "k")
@@ -224,6 +225,18 @@ async def test_a_bug_of_ours_is_a_json_500() -> None:
     status, answer = await refused(router, "/v1/chat/completions", CHAT_BYTES)
     assert (status, answer["error"]["code"], answer["error"]["type"]) == (500, "internal_error", "server_error")
     assert "secret" not in answer["error"]["message"]
+
+
+async def test_who_holds_the_room_that_a_model_lacks_is_not_told_to_clients() -> None:
+    class Full(HandMadeRouter):
+        async def ensure_ready(self, uid: str, deadline: float) -> Any:
+            raise no_room(uid, {HOST: 2 << 30}, {}, [Resident("a secret", "in_use", {HOST: 1 << 30})])
+
+    router = Full()
+    router.publish(route(on_demand=True))
+    status, answer = await refused(router, "/v1/chat/completions", CHAT_BYTES)
+    assert (status, answer["error"]["code"]) == (503, "no_room")
+    assert "needs 2.0 GiB" in answer["error"]["message"] and "secret" not in json.dumps(answer)
 
 
 async def test_two_replicas_share_the_requests() -> None:

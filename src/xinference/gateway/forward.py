@@ -118,8 +118,8 @@ class Forwarder:
         except Problem as problem:
             now = self._router.table.routes.get(route.uid, route)
             retry_after = now.retry_after if problem.status in (429, 503) and now.problem is None else None
-            # Of a model that went meanwhile: the hint would name the others, which are not for every key.
-            hint = None if problem.status == 404 else problem.hint
+            # These hints name other models, which are not for every key.
+            hint = None if problem.status == 404 or problem.code == "no_room" else problem.hint
             raise Refusal(problem.code, problem.status, problem.cause, hint=hint, retry_after=retry_after) from None
 
     async def _replacement(self, route: Route) -> Route:

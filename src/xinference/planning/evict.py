@@ -87,13 +87,14 @@ def no_room(needing: str, need: Bytes, free: Bytes, residents: Sequence[Resident
     lacking = [device for device, count in need.items() if count > free.get(device, 0)]
     parts = [f"{needing} needs {size(need[d])} of {_place(d)}, and {size(free.get(d, 0))} are free" for d in lacking]
     held = [_held(resident, lacking) for resident in residents if any(resident.holds.get(d) for d in lacking)]
-    by = f"; {', '.join(held)}" if held else ""
+    by = f"{', '.join(held)}. " if held else ""
     return Problem(
         "no_room",
         503,
-        f"{'; '.join(parts)}{by}.",
+        f"{'; '.join(parts)}.",
         stage="room",
-        hint="Ask again when one of them is idle, or raise XINFERENCE_MODEL_MEMORY if the machine has more.",
+        # Not in the cause, which clients of one model are told: it names other models.
+        hint=f"{by}Ask again when one of them is idle, or raise XINFERENCE_MODEL_MEMORY if the machine has more.",
     )
 
 
