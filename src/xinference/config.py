@@ -57,6 +57,8 @@ class Settings:
     """How long an engine outlives a dead server, waiting to be taken back."""
     stop_seconds: float = 10.0
     """How long an engine may take to end before it is killed."""
+    drain_seconds: float = 30.0
+    """How long a replica that is removed may go on with the answers it has begun before it is ended."""
     start_seconds: float = 600.0
     """How long an engine may take to become healthy."""
     recover_seconds: float = 30.0

@@ -22,6 +22,7 @@ from xinference.control import scaler
 from xinference.control.admission import Admission
 from xinference.control.deployment import Deployment
 from xinference.control.events import Events
+from xinference.control.routing import Unused
 from xinference.control.stages import Surroundings
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp import LlamaCpp
@@ -153,3 +154,75 @@ async def test_when_the_healthy_replica_goes_the_lost_one_decides(launch: Callab
     assert deployment.problem.code == "engine_keeps_dying"
     with pytest.raises(Problem, match="is not running"):
         await deployment.scaler.add()
+
+
+class Busy(Unused):
+    """A data path with an answer on its way from every replica, until it is told otherwise."""
+
+    busy = True
+
+    def at(self, replica_id: str) -> int:
+        return int(self.busy)
+
+
+async def closed(deployment: Deployment, number: int) -> None:
+    async with asyncio.timeout(30):
+        while statuses(deployment)[number] != "TERMINATING":
+            await asyncio.sleep(0.01)
+
+
+async def test_a_removed_replica_leaves_the_routes_at_once_and_ends_after_its_last_answer(
+    launch: Callable[..., Any],
+) -> None:
+    deployment, store = await launch({})
+    await deployment.scaler.add()
+    use = deployment._around.admission.use = Busy()
+    ids, pid = deployment.replica_ids, deployment.replicas[0]["engine_pid"]
+    removing = asyncio.create_task(deployment.scaler.remove(0))
+    await closed(deployment, 0)
+    assert [target.replica_id for target in deployment.route.targets] == ids[1:]
+    assert (wanted(store), Path(f"/proc/{pid}").exists(), removing.done()) == (1, True, False)
+    with pytest.raises(Problem, match="1 is the only replica"):
+        await deployment.scaler.remove(1)
+    with pytest.raises(Problem, match="has no replica 0"):
+        await deployment.scaler.remove(0)
+    assert await deployment.scaler.add() == 2  # its number is free once it has ended
+    use.busy = False
+    assert await removing == 1
+    assert [replica["replica_id"] for replica in deployment.replicas] == [1, 2]
+
+
+async def test_an_answer_that_takes_too_long_does_not_keep_a_removed_replica(launch: Callable[..., Any]) -> None:
+    deployment, store = await launch({}, drain_seconds=0.05)
+    await deployment.scaler.add()
+    deployment._around.admission.use = Busy()
+    assert await deployment.scaler.remove(0) == 1
+    assert statuses(deployment) == ["READY"]
+    assert any("with answers on their way" in event["event_content"] for event in store.events("one"))
+
+
+async def test_a_removed_replica_that_dies_meanwhile_is_not_started_again(launch: Callable[..., Any]) -> None:
+    deployment, store = await launch({})
+    await deployment.scaler.add()
+    use = deployment._around.admission.use = Busy()
+    removing = asyncio.create_task(deployment.scaler.remove(1))
+    await closed(deployment, 1)
+    os.kill(deployment.replicas[1]["engine_pid"], 9)
+    async with asyncio.timeout(30):
+        while len(store.replicas("one")) > 1:
+            await asyncio.sleep(0.01)
+    use.busy = False
+    assert await removing == 1
+    assert statuses(deployment) == ["READY"]
+
+
+async def test_the_end_of_the_deployment_does_not_wait_for_a_removed_replica(launch: Callable[..., Any]) -> None:
+    deployment, store = await launch({})
+    await deployment.scaler.add()
+    use = deployment._around.admission.use = Busy()
+    removing = asyncio.create_task(deployment.scaler.remove(1))
+    await closed(deployment, 1)
+    await deployment.end("terminate")
+    assert store.replicas("one") == []
+    use.busy = False
+    assert await removing == 1

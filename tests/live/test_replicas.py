@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx2
+import psutil
 
 from tests.live.home import UID, Home, until
 
@@ -63,3 +66,30 @@ def test_a_replica_that_would_differ_is_refused(running: Home) -> None:
         assert (answer.status_code, answer.json()["problem"]["code"]) == (400, code), answer.text
     assert httpx2.post(f"{running.url}/v1/models/nope/replicas", timeout=30).status_code == 404
     assert len(replicas(running)) == 1
+
+
+def test_streams_of_a_replica_that_is_removed_end_whole(make_home: Callable[..., Home]) -> None:
+    home = make_home(XINFERENCE_DRAIN_SECONDS="300")
+    home.serve()
+    assert home.launch(model_name=UID, n_ctx=512, n_parallel=1, replica=2).status_code == 200
+    gone = home.engine_pid()
+    with ThreadPoolExecutor(3) as pool, ExitStack() as streams:
+        # The one with the least in flight gets a request: one of these two is at the replica that goes.
+        lines = [streams.enter_context(stream(home)) for _ in range(2)]
+        begun = [next(each) for each in lines]
+        removing = pool.submit(httpx2.delete, f"{home.url}/v1/models/{UID}/replicas/0", timeout=300)
+        texts = [first + "".join(rest) for first, rest in zip(begun, pool.map("".join, lines), strict=True)]
+        assert removing.result().json() == {"remaining_replicas": 1}
+    assert [text.count('"finish_reason":"length"') for text in texts] == [1, 1]
+    assert all(text.endswith("data: [DONE]") for text in texts)
+    assert not psutil.pid_exists(gone)
+    assert home.chat().status_code == 200
+
+
+@contextmanager
+def stream(home: Home) -> Iterator[Iterator[str]]:
+    """The lines of a stream of 100 tokens."""
+    body = {"model": UID, "messages": [{"role": "user", "content": "Tell a long story."}], "max_tokens": 100}
+    url = f"{home.url}/v1/chat/completions"
+    with httpx2.stream("POST", url, json=body | {"stream": True, "ignore_eos": True}, timeout=120) as answer:
+        yield (line for line in answer.iter_lines() if line)

@@ -72,7 +72,7 @@ async def add(
 
 @router.delete("/{replica_id}", response_model=answers.Remaining, responses=problems(404, 409))
 async def remove(request: Request, model_uid: str, replica_id: int) -> dict[str, int]:
-    """End one replica; the model keeps at least one."""
+    """End one replica, after the answers it has begun; the model keeps at least one."""
     return {"remaining_replicas": await controller_of(request).running(model_uid).scaler.remove(replica_id)}
 
 

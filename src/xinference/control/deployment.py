@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.control import view
+from xinference.control.drain import drain
 from xinference.control.loading import Loading
 from xinference.control.on_demand import OnDemand
 from xinference.control.progress import progress
@@ -186,11 +187,9 @@ class Deployment:
         """See `ReplicaSet.keep`."""
         await self._replicas.keep(adopted)
 
-    async def is_unused(self) -> bool:
-        """Whether no answer is on its way from it; asked after the doors are closed."""
-        use = self._around.admission.use
-        await use.settled()
-        return not any(use.at(replica_id) for replica_id in self.replica_ids)
+    async def drain(self) -> None:
+        """Wait for its last answer, however long that takes: nothing in use is evicted."""
+        await drain(self._around.admission.use, lambda: self.replica_ids)
 
     async def unload(self) -> None:
         """End its engines."""

@@ -66,10 +66,17 @@ def replica_entry(
     waiting: str,
     problem: Problem | None,
     created: float,
+    leaving: bool = False,
 ) -> dict[str, Any]:
     """One replica in ``GET /v1/models/{uid}/replicas``; `waiting` is its status while it has no process."""
     devices = plan.devices_of(number)
-    status = ("ERROR" if problem else waiting) if snapshot is None else STATUSES[snapshot.state]
+    status = (
+        "TERMINATING"
+        if leaving
+        else ("ERROR" if problem else waiting)
+        if snapshot is None
+        else STATUSES[snapshot.state]
+    )
     started = snapshot.started_at if snapshot else None
     return {
         "replica_id": number,

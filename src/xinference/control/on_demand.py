@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from xinference.control.deployment import Deployment
     from xinference.process.replica import Replica
 
-#: How often it is looked whether the last answer has been sent.
-POLL_SECONDS = 0.02
-
 
 class OnDemand:
     """Loads and unloads one deployment, in its task; everybody else asks and tells."""
@@ -116,8 +113,7 @@ class OnDemand:
             await asyncio.wait({keeping, told}, return_when=asyncio.FIRST_COMPLETED)
             if not told.done():
                 keeping.result()  # it ends only by a Problem
-            while not await deployment.is_unused():  # noqa: ASYNC110 -- the data path counts, and tells nobody
-                await asyncio.sleep(POLL_SECONDS)
+            await deployment.drain()
         finally:
             for task in (keeping, told):
                 task.cancel()

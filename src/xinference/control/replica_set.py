@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from xinference.control import scaling, view
+from xinference.control.drain import drain
 from xinference.control.starter import Starter
 from xinference.control.state import DeploymentState
 from xinference.errors import Problem
@@ -112,8 +113,8 @@ class ReplicaSet:
     async def clear(self) -> None:
         """End all of them; none is there as before the first start."""
         await self.let_go()
-        self.keepers.clear()
-        self.lost.clear()
+        for kept in (self.keepers, self.lost, self.leaving):
+            kept.clear()
 
     # -- one of them ----------------------------------------------------------------------------------------
 
@@ -129,11 +130,11 @@ class ReplicaSet:
                 await replica.wait_ready()
             except Problem as problem:
                 died, ended = self._starter.explained(problem), replica.snapshot.exit
-                if position in self.added:
+                if position in self.added and position not in self.leaving:
                     self.forget(position, replica)
                     self._take_back(position, died.at("start"))
                     return
-                if not self._state.was_ready:
+                if not self._state.was_ready and position not in self.leaving:
                     raise died from None
             else:
                 await self._starter.measure(replica)
@@ -144,6 +145,8 @@ class ReplicaSet:
                 died = self._starter.death(ended)
             self.forget(position, replica)
             replica = None
+            if position in self.leaving:
+                return
             quick_deaths = quick_deaths + 1 if self._starter.was_quick(ended) else 1
             delay = restart_delay(quick_deaths, self._around.settings)
             if delay is None:
@@ -154,11 +157,21 @@ class ReplicaSet:
             self._state.show("READY" if self.ready else "RECOVERING", "restart")
             await asyncio.sleep(delay)
 
-    async def drop(self, number: int) -> None:
-        """Out of the routes first, then its keeper, then the engine."""
+    def close(self, number: int) -> None:
+        """From now on no request goes to it."""
         self.leaving.add(number)
         self._around.changed()
-        keeper = self.keepers.pop(number)
+
+    async def drop(self, number: int) -> None:
+        """End one that was closed, after its last answer if that is sent in time: first its keeper, then the engine."""
+        keeper = self.keepers[number]
+        if (replica := self.running.get(number)) is not None:
+            one = (replica.snapshot.replica_id,)
+            if not await drain(self._around.admission.use, lambda: one, self._around.settings.drain_seconds):
+                self._state.say("WARNING", "stop", f"replica {number} is ended with answers on their way")
+        if self._state.ending is not None or self.keepers.get(number) is not keeper:  # all of them end, or have
+            return
+        del self.keepers[number]
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
         if (replica := self.running.get(number)) is not None:

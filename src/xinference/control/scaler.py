@@ -45,7 +45,7 @@ class Scaler:
         return number
 
     async def remove(self, number: int) -> int:
-        """End one replica; the answer is how many are left.
+        """End one replica after its last answer, for which it has `drain_seconds`; the answer is how many are left.
 
         Raises:
             Problem: 404, 409 it is the last one or it is not the time.
@@ -53,18 +53,22 @@ class Scaler:
         state, keepers = self._state, self._replicas.keepers
         async with self._turn:
             self._check_steady()
-            if number not in keepers:
-                there = ", ".join(map(str, sorted(keepers)))
+            staying = sorted(keepers.keys() - self._replicas.leaving)
+            if number not in staying:
+                there = ", ".join(map(str, staying))
                 raise not_found(
                     f"{state.uid} has no replica {number}.", hint=f"There are: {there}.", code="replica_not_found"
                 )
-            if len(keepers) == 1:
+            if len(staying) == 1:
                 hint = f"`xinference terminate --model-uid {state.uid}` ends the model."
                 raise Problem("last_replica", 409, f"{number} is the only replica of {state.uid}.", hint=hint)
             state.set_plan(scaling.without_replica(state.plan, number))
             state.say("INFO", "stop", f"replica {number} is removed")
-            await self._replicas.drop(number)
-            return state.plan.request.replica
+            left = state.plan.request.replica
+            self._replicas.close(number)
+        # Not in turn: others come and go while it answers its last requests.
+        await self._replicas.drop(number)
+        return left
 
     def _check_steady(self) -> asyncio.TaskGroup:
         if self._replicas.keeping is None or self._state.ending is not None:

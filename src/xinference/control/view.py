@@ -53,6 +53,7 @@ def replica_entries(state: DeploymentState, replicas: ReplicaSet) -> list[dict[s
             waiting=waiting,
             problem=replicas.lost.get(number) or state.problem,
             created=state.created,
+            leaving=number in replicas.leaving,
         )
         for number in replicas.numbers
     ]
