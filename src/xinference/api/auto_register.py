@@ -36,4 +36,4 @@ async def auto_register(request: Request, body: AutoRegisterBody) -> dict[str, A
             f"model_path {body.model_path!r} is neither a path nor a hub's id.",
             hint="Give an absolute path on the server's machine, or an id such as org/repo.",
         )
-    return document(await controller_of(request).family(body.model_path), body.model_family)
+    return document(await controller_of(request).planner.family(body.model_path), body.model_family)

@@ -45,7 +45,7 @@ async def cached(
 ) -> dict[str, list[dict[str, Any]]]:
     """What is here, wholly or partly: one entry for each version and hub."""
     controller = controller_of(request)
-    found = await asyncio.to_thread(controller.cached)
+    found = await asyncio.to_thread(controller.library.cached)
     if model_name:
         wanted = model_name.strip().lower()
         found = [each for each in found if each.version.family.model_name.lower() == wanted]
@@ -57,7 +57,7 @@ async def cached(
 @router.get("/files", response_model=answers.CachedFiles, responses=problems(404))
 async def files(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """What a removal would delete, and which other versions use the same files."""
-    found = await asyncio.to_thread(controller_of(request).cached)
+    found = await asyncio.to_thread(controller_of(request).library.cached)
     entries = cache.find(found, model_version)
     kept = [file for entry in entries for file in entry.files]
     return {
@@ -72,13 +72,13 @@ async def files(request: Request, model_version: str, worker_ip: str | None = No
 @router.delete("", response_model=answers.Removed, responses=problems(404, 409))
 async def remove(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """Delete a version's files, unless something uses them."""
-    return {"result": True, "freed_bytes": await controller_of(request).remove_cached(model_version)}
+    return {"result": True, "freed_bytes": await controller_of(request).library.remove(model_version)}
 
 
 @router.post("", response_model=answers.ModelVersionAnswer, responses=problems(404, 409, 413, 502, 503, 504, 507))
 async def download(request: Request, body: DownloadBody) -> dict[str, str]:
     """Fetch a version without launching it; answers at once, its events tell the rest."""
-    return {"model_version": await controller_of(request).download(body.request())}
+    return {"model_version": await controller_of(request).library.download(body.request())}
 
 
 @router.get(

@@ -79,7 +79,7 @@ async def _meant(request: Request, name: str) -> ModelFamily:
             "Not enough permissions: to look into files and repositories is managing.",
             hint="Ask for a model by its name.",
         )
-    return await controller_of(request).family(name)
+    return await controller_of(request).planner.family(name)
 
 
 async def _engines(request: Request, family: ModelFamily, *, detailed: bool) -> Json | list[Json]:
@@ -113,7 +113,7 @@ def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
 async def versions(request: Request, model_type: str, model_name: str) -> list[Json]:
     """Every version of a model, and where its weights are if they are here."""
     family = family_of(request, model_name, model_type)
-    found = await asyncio.to_thread(controller_of(request).cached, [family])
+    found = await asyncio.to_thread(controller_of(request).library.cached, [family])
     whole = {entry.version.version_id: str(entry.path) for entry in found if entry.complete}
     return [
         {

@@ -43,7 +43,7 @@ async def registrations(request: Request, model_type: str, detailed: bool = Fals
     known, controller = model_type_of(model_type), controller_of(request)
     families = [family for family in controller.families.values() if family.model_type == known]
     if detailed:
-        here = await asyncio.to_thread(controller.complete_versions, families)
+        here = await asyncio.to_thread(controller.library.complete_versions, families)
         entries = [_detailed(controller, family, here) for family in families]
     else:
         entries = [
@@ -67,7 +67,7 @@ async def registration(request: Request, model_type: str, model_name: str) -> Js
             hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
             code="model_not_found",
         )
-    return _detailed(controller, family, await asyncio.to_thread(controller.complete_versions, [family]))
+    return _detailed(controller, family, await asyncio.to_thread(controller.library.complete_versions, [family]))
 
 
 @router.post("/{model_type}", responses=problems(413, 415))

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import secrets
+import string
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import MODEL_NAME
 from xinference.control.routing import Route
 from xinference.errors import Problem, bad_request
 
 MAX_UID_LENGTH = 100
 FORM = f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =."
+_RANDOM = string.ascii_lowercase + string.digits
 
 
 def is_valid(name: str) -> bool:
     """Whether a model can be asked for by this name."""
     return 0 < len(name) <= MAX_UID_LENGTH and MODEL_NAME.fullmatch(name) is not None
+
+
+def uid_for(request: LaunchRequest, taken: Collection[str], reserved: Collection[str]) -> str:
+    """The uid of a launch: the one that it asks for, or else the model's name, with something random if it is taken.
+
+    Raises:
+        Problem: 400 an invalid one, 409 ``model_uid_taken`` by a launch of just now.
+    """
+    if request.model_uid is not None:
+        uid = request.model_uid.strip()
+        if not is_valid(uid):
+            raise bad_request(f"The model UID {request.model_uid!r} is invalid.", hint=FORM)
+        if uid in reserved:
+            raise Problem("model_uid_taken", 409, f"The model UID {uid} is being launched just now.")
+        return uid
+    uid = name = request.model_name.strip()
+    while uid in taken or uid in reserved:
+        uid = f"{name}-{''.join(secrets.choice(_RANDOM) for _ in range(8))}"
+    return uid
 
 
 def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:

@@ -1,0 +1,72 @@
+"""The weights on this machine: what the caches hold, what is fetched into them, and what is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest, ModelFamily
+from xinference.config import Settings
+from xinference.control import cache, weights
+from xinference.control.downloads import Downloads
+from xinference.control.planner import Planner
+from xinference.control.registrations import Registrations
+from xinference.hubs.base import Hub
+from xinference.planning.plan import supporting_engine
+
+
+class Library:
+    """Looks after them; a version that somebody uses is kept."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        hubs: Mapping[str, Hub],
+        registrations: Registrations,
+        planner: Planner,
+        downloads: Downloads,
+        uses: Callable[[], Iterable[cache.Use]],
+    ) -> None:
+        self._settings = settings
+        self._hubs = hubs
+        self._registrations = registrations
+        self._planner = planner
+        self._downloads = downloads
+        self._uses = uses
+
+    def cached(self, families: Iterable[ModelFamily] | None = None) -> list[cache.CachedVersion]:
+        """What is in the caches of these families, or of all. Blocks; opens no connection."""
+        if families is None:
+            families = (*self._registrations.families.values(), *self._planner.meaning.kept_families())
+        return cache.cached_versions(families, self._hubs, self._settings)
+
+    def complete_versions(self, families: Iterable[ModelFamily]) -> set[str]:
+        """The ids of those versions of the families whose weights are all here. Blocks; opens no connection."""
+        return {
+            version.version_id
+            for version in cache.versions_of(families)
+            if any(
+                weights.cached_path(self._hubs, version, s) for s in version.spec.sources if s.has(version.quantization)
+            )
+        }
+
+    async def remove(self, version_id: str) -> int:
+        """Delete a version's files; returns the bytes that this frees. Raises `Problem`, see `cache.remove`."""
+        found = await asyncio.to_thread(self.cached)
+        fetching = (cache.Use(f"the download of {v}", v, None) for v in self._downloads.running)
+        return await asyncio.to_thread(cache.remove, found, version_id, self._hubs, [*self._uses(), *fetching])
+
+    async def download(self, request: LaunchRequest) -> str:
+        """Begin to fetch a version without launching it; the answer is its version id, `Downloads` knows the rest.
+
+        Raises:
+            Problem: 400 what can't be, 409 ``download_running`` from another hub.
+        """
+        request = (await self._planner.meaning.of(request)).request
+        facts = await self._planner.facts(request)
+        version = match(facts.families, request)
+        if request.model_engine is not None:
+            supporting_engine(facts, version, request.model_engine)
+        choose = await self._planner.sources.chooser(version, request.download_hub)
+        return self._downloads.begin(version, *choose(version, request.download_hub))

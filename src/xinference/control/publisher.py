@@ -1,0 +1,59 @@
+"""The routing table that the gateway reads, and waiting for a change in it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from xinference.control.describe import listing_entry
+from xinference.control.on_demand import OnDemand
+from xinference.control.routing import Route, RoutingTable, with_adapters
+from xinference.errors import Problem
+
+
+class Publisher:
+    """Holds the newest table."""
+
+    def __init__(self) -> None:
+        self.table = RoutingTable()
+        self._changes = asyncio.Event()
+
+    def publish(self, deployments: Mapping[str, Route]) -> None:
+        """Make a new table; the gateway sees it at its next request."""
+        routes = with_adapters(deployments)
+        data = [
+            listing_entry(name, r.description) for name, r in routes.items() if r.targets or r.recovering or r.on_demand
+        ]
+        listing = msgspec.json.encode({"object": "list", "data": data})
+        self.table = RoutingTable(MappingProxyType(routes), listing)
+        self._changes.set()
+        self._changes = asyncio.Event()
+
+    async def until_ready(
+        self, uid: str, end: float, demand: OnDemand | None, unknown: Callable[[str], Problem]
+    ) -> Route:
+        """Wait until `uid` has a target, at most until `end` by `time.monotonic`; see `Router.ensure_ready`."""
+        refusals = demand.refusals if demand else 0
+        while True:
+            route = self.table.routes.get(uid)
+            if route is None:
+                raise unknown(uid)
+            if route.targets:
+                return route
+            if demand is not None:
+                if demand.refusals != refusals and demand.refused is not None:
+                    raise demand.refused
+                demand.ask()
+            left = end - time.monotonic()
+            if route.problem is not None or left <= 0:
+                raise route.problem or Problem(
+                    "model_loading", 503, f"The model {uid} is not ready yet (stage {route.stage}).", stage=route.stage
+                )
+            try:
+                await asyncio.wait_for(self._changes.wait(), left)
+            except TimeoutError:
+                continue
