@@ -74,8 +74,8 @@ def test_streams_of_a_replica_that_is_removed_end_whole(make_home: Callable[...,
     assert home.launch(model_name=UID, n_ctx=512, n_parallel=1, replica=2).status_code == 200
     gone = home.engine_pid()
     with ThreadPoolExecutor(3) as pool, ExitStack() as streams:
-        # The one with the least in flight gets a request: one of these two is at the replica that goes.
-        lines = [streams.enter_context(stream(home)) for _ in range(2)]
+        # The one with the least in flight gets a prompt that nobody knows: one of these is at the replica that goes.
+        lines = [streams.enter_context(stream(home, about)) for about in ("the sea", "a forest")]
         begun = [next(each) for each in lines]
         removing = pool.submit(httpx2.delete, f"{home.url}/v1/models/{UID}/replicas/0", timeout=300)
         texts = [first + "".join(rest) for first, rest in zip(begun, pool.map("".join, lines), strict=True)]
@@ -87,9 +87,9 @@ def test_streams_of_a_replica_that_is_removed_end_whole(make_home: Callable[...,
 
 
 @contextmanager
-def stream(home: Home) -> Iterator[Iterator[str]]:
+def stream(home: Home, about: str) -> Iterator[Iterator[str]]:
     """The lines of a stream of 100 tokens."""
-    body = {"model": UID, "messages": [{"role": "user", "content": "Tell a long story."}], "max_tokens": 100}
+    body = {"model": UID, "messages": [{"role": "user", "content": f"{about}: a story"}], "max_tokens": 100}
     url = f"{home.url}/v1/chat/completions"
     with httpx2.stream("POST", url, json=body | {"stream": True, "ignore_eos": True}, timeout=120) as answer:
         yield (line for line in answer.iter_lines() if line)
