@@ -66,7 +66,7 @@ def _read_lora_modules(
 @click.option("-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Copies to run.")
 @further_options
 @click.option("--on-demand", is_flag=True, help="Load it by its first request, unload it when it is idle.")
-@click.option("--ttl", type=click.FloatRange(min=0), help="Seconds without a request until it is unloaded; 0: never.")
+@click.option("--ttl", type=click.FloatRange(min=0), help="Idle seconds until it is unloaded; 0: only for another.")
 @click.option("--pin", is_flag=True, help="Do not unload it for another model.")
 @click.option("--priority", type=int, help="Of those that may leave for another model, the least leaves first.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and why; start nothing.")
