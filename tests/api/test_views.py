@@ -108,3 +108,22 @@ async def test_a_version_that_is_launched_by_name_must_have_four_parts(empty: ht
     assert (answer.status_code, "NAME--SIZEB" in answer.json()["detail"]) == (400, True)
     answer = await empty.post("/v1/models/instance", json={"model_version": "llama-2-chat--7B--ggufv2--Q9_Z"})
     assert "has no quantization Q9_Z" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "way_out"),
+    [
+        ("GET", "/v1/autostart/models", "xinference launch"),
+        ("GET", "/v1/autostart/models/summary", "xinference launch"),
+        ("POST", "/v1/autostart/models", "xinference launch"),
+        ("DELETE", "/v1/autostart/models/some-model", "xinference terminate"),
+        ("GET", "/v1/launch_history", "/events"),
+        ("GET", "/v1/virtualenvs", "xinference env list"),
+    ],
+)
+async def test_what_is_done_in_another_way_here_says_which(
+    empty: httpx2.AsyncClient, method: str, path: str, way_out: str
+) -> None:
+    answer = await empty.request(method, path)
+    assert answer.status_code == 501, answer.text
+    assert way_out in answer.json()["problem"]["hint"]

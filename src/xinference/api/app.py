@@ -14,6 +14,7 @@ from xinference.api import (
     cache,
     catalog,
     cluster,
+    elsewhere,
     errors,
     launching,
     models,
@@ -54,5 +55,6 @@ def make_app(
     app.add_middleware(Clean)
     for part in (launching, catalog, models, replicas, registrations, auto_register, cache, cluster, key_routes, token):
         app.include_router(part.router)
+    app.include_router(elsewhere.router)
     openapi.install(app, data_path)
     return app
