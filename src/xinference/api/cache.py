@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
-from xinference.api import answers
+from xinference.api import answers, catalog_answers
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Name, Text, whole_size
 from xinference.api.models import EVENT_STREAM, address_of, controller_of, event_stream, family_of
@@ -39,7 +39,7 @@ class DownloadBody(BaseModel):
         return LaunchRequest(**fields | {"model_size_in_billions": whole_size(self.model_size_in_billions)})
 
 
-@router.get("", response_model=answers.CachedList, responses=problems(404))
+@router.get("", response_model=catalog_answers.CachedList, responses=problems(404))
 async def cached(
     request: Request, model_name: str | None = None, worker_ip: str | None = None
 ) -> dict[str, list[dict[str, Any]]]:
@@ -54,7 +54,7 @@ async def cached(
     return {"list": [each.to_dict() | {"actor_ip_address": address_of(request)} for each in found]}
 
 
-@router.get("/files", response_model=answers.CachedFiles, responses=problems(404))
+@router.get("/files", response_model=catalog_answers.CachedFiles, responses=problems(404))
 async def files(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """What a removal would delete, and which other versions use the same files."""
     found = await asyncio.to_thread(controller_of(request).library.cached)
@@ -69,13 +69,15 @@ async def files(request: Request, model_version: str, worker_ip: str | None = No
     }
 
 
-@router.delete("", response_model=answers.Removed, responses=problems(404, 409))
+@router.delete("", response_model=catalog_answers.Removed, responses=problems(404, 409))
 async def remove(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """Delete a version's files, unless something uses them."""
     return {"result": True, "freed_bytes": await controller_of(request).library.remove(model_version)}
 
 
-@router.post("", response_model=answers.ModelVersionAnswer, responses=problems(404, 409, 413, 502, 503, 504, 507))
+@router.post(
+    "", response_model=catalog_answers.ModelVersionAnswer, responses=problems(404, 409, 413, 502, 503, 504, 507)
+)
 async def download(request: Request, body: DownloadBody) -> dict[str, str]:
     """Fetch a version without launching it; answers at once, its events tell the rest."""
     return {"model_version": await controller_of(request).library.download(body.request())}

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from xinference.api import answers
+from xinference.api import catalog_answers
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.models import controller_of, family_of
 from xinference.api.strict import StrictRoute
@@ -30,7 +30,7 @@ router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RE
 
 @router.get(
     "/v1/engines/{model_name}",
-    response_model=answers.Engines | list[answers.EngineRow],
+    response_model=catalog_answers.Engines | list[catalog_answers.EngineRow],
     responses=problems(404, 409, 502, 503, 504),
 )
 async def engines(
@@ -45,7 +45,7 @@ async def engines(
 
 @router.get(
     "/v1/engines/{model_type}/{model_name}",
-    response_model=answers.Engines | list[answers.EngineRow],
+    response_model=catalog_answers.Engines | list[catalog_answers.EngineRow],
     responses=problems(404, 409, 502, 503, 504),
 )
 async def engines_of_type(
@@ -108,7 +108,9 @@ def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
 
 
 @router.get(
-    "/v1/models/{model_type}/{model_name}/versions", response_model=list[answers.Version], responses=problems(404)
+    "/v1/models/{model_type}/{model_name}/versions",
+    response_model=list[catalog_answers.Version],
+    responses=problems(404),
 )
 async def versions(request: Request, model_type: str, model_name: str) -> list[Json]:
     """Every version of a model, and where its weights are if they are here."""
@@ -128,7 +130,7 @@ async def versions(request: Request, model_type: str, model_name: str) -> list[J
     ]
 
 
-@router.get("/v1/models/prompts", response_model=dict[str, answers.PromptStyle])
+@router.get("/v1/models/prompts", response_model=dict[str, catalog_answers.PromptStyle])
 async def prompts(request: Request) -> dict[str, Json]:
     """How the prompts of each family are made whose template is not its weight file's own."""
     return {
@@ -142,7 +144,7 @@ async def prompts(request: Request) -> dict[str, Json]:
     }
 
 
-@router.get("/v1/models/families", response_model=answers.Abilities)
+@router.get("/v1/models/families", response_model=catalog_answers.Abilities)
 async def families(request: Request) -> dict[str, list[str]]:
     """The names of the language models by what they can do."""
     return {
@@ -150,7 +152,7 @@ async def families(request: Request) -> dict[str, list[str]]:
     }
 
 
-@router.get("/v1/models/vllm-supported", response_model=answers.VllmModels)
+@router.get("/v1/models/vllm-supported", response_model=catalog_answers.VllmModels)
 async def vllm_models(request: Request) -> dict[str, list[str]]:
     """The names of the language models of which vLLM takes a version, here or elsewhere."""
     controller = controller_of(request)
