@@ -200,11 +200,12 @@ def test_a_gguf_files_pooling_says_what_it_is_for(tmp_path: Path, pooling: int, 
     assert look(tmp_path, str(file), model_size_in_billions=1).request.model_type == model_type
 
 
-def test_a_projector_is_no_model_and_is_told_of_beside_one(tmp_path: Path, gguf: Path) -> None:
+def test_a_projector_is_no_model_and_is_known_beside_one(tmp_path: Path, gguf: Path) -> None:
     (tmp_path / "m-Q8_0.gguf").symlink_to(gguf)
     clip = Gguf(pairs={**llama_pairs(), "general.architecture": scalar(STRING, "clip")})
     clip.write(tmp_path / "mmproj-f16.gguf")
-    assert "mmproj-f16.gguf is a projector for images and is not used" in look(tmp_path, str(tmp_path)).reasons
+    family = look(tmp_path, str(tmp_path)).request.family
+    assert family is not None and family.model_specs[0].sources[0].projectors == ("mmproj-f16.gguf",)
     lone = clip.write(tmp_path / "other.gguf")
     with pytest.raises(Problem, match="a part of a model"):
         look(tmp_path, str(lone))

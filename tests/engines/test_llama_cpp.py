@@ -137,3 +137,13 @@ def test_stop_texts_of_a_family_end_answers_and_special_tokens_need_not_be_named
 def test_a_projector_is_named_by_its_path(name: str) -> None:
     known = KNOWN | {"mmproj.path": "str"}
     assert LlamaCpp().check_options({name: "/w/mmproj.gguf"}, known) == {"mmproj.path": "/w/mmproj.gguf"}
+
+
+def test_a_projector_of_another_models_width_is_named_with_both_widths() -> None:
+    log = [
+        "E mtmd_init_from_file: error: mismatch between text model (n_embd = 256) and mmproj (n_embd = 128)",
+        "E srv load_model: failed to load multimodal model, '/w/my mmproj.gguf'",
+    ]
+    said = LlamaCpp().explain(log)
+    assert said is not None and said.startswith("The projector /w/my mmproj.gguf is for models whose tokens are 128")
+    assert "damaged" in str(LlamaCpp().explain(log[1:]))

@@ -124,6 +124,9 @@ def _check_files(source: Source, spec: ModelSpec, where: str) -> None:
     if source.file is not None:
         check_names("file", (source.file_name(quantization) or "" for quantization in has), where)
     check_names("parts", (name for parts in source.parts.values() for name in parts), where)
+    check_names("projectors", source.projectors, where)
+    if source.projectors and spec.model_format != "ggufv2":
+        raise bad_entry(where, f"projectors go with ggufv2, and this is {spec.model_format}")
 
 
 def check_names(field: str, names: Iterable[str], where: str) -> None:

@@ -30,6 +30,7 @@ class Place:
     file: str | None
     quantizations: tuple[str, ...]
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    projectors: tuple[str, ...] = ()
 
     def source(self, quantizations: Sequence[str], every: Sequence[str]) -> Source:
         mine = tuple(q for q in every if q in quantizations)
@@ -41,6 +42,7 @@ class Place:
             file=self.file,
             quantizations=None if mine == tuple(every) else mine,
             parts={q: names for q, names in self.parts.items() if q in mine},
+            projectors=self.projectors,
         )
 
 
@@ -76,7 +78,8 @@ def _place(inner: Fields, spec: Fields, hub: str, hub_field: str, model_format: 
     else:
         known, model_id, revision = _remote(inner, hub, hub_field)
     file, parts = _files(inner, spec, model_format, model_id if known == "local" else None, quantizations)
-    return Place(known, model_id, revision, file, quantizations, parts)
+    projectors = _projectors(inner if inner.has("multimodal_projectors") else spec, model_format)
+    return Place(known, model_id, revision, file, quantizations, parts, projectors)
 
 
 def _quantizations(fields: Fields, model_format: ModelFormat) -> tuple[str, ...]:
@@ -159,6 +162,16 @@ def _files(
             "model_file_name_template", f"has no {PLACEHOLDER} in it, but stands for {len(quantizations)} files"
         )
     return template, _parts(inner if inner.has("quantization_parts") else spec, quantizations)
+
+
+def _projectors(fields: Fields, model_format: ModelFormat) -> tuple[str, ...]:
+    name = "multimodal_projectors"
+    names = fields.texts(name)
+    if names and model_format != "ggufv2":
+        raise fields.bad(name, f"goes with format ggufv2, not {model_format}")
+    if any(not _is_inside(each) or "{" in each for each in names):
+        raise fields.bad(name, "is no list of file names such as ['mmproj-f16.gguf']")
+    return names
 
 
 def _parts(fields: Fields, quantizations: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

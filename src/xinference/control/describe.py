@@ -7,6 +7,7 @@ from typing import Any
 
 from xinference.errors import Problem
 from xinference.planning.launch_plan import LaunchPlan
+from xinference.planning.projector import ENGINE, OPTION
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 
 
@@ -23,7 +24,7 @@ def describe(plan: LaunchPlan, *, status: str, stage: str, addresses: list[str],
         "quantization": plan.version.quantization,
         "model_family": family.model_name,
         "model_lang": list(family.model_lang),
-        "model_ability": list(family.model_ability),
+        "model_ability": list(_abilities(plan)),
         "model_description": family.model_description,
         "model_hub": plan.source.hub if plan.source else "local",
         "revision": plan.source.revision if plan.source else None,
@@ -35,6 +36,15 @@ def describe(plan: LaunchPlan, *, status: str, stage: str, addresses: list[str],
         "stage": stage,
         "instance_created_ts": int(created),
     }
+
+
+def _abilities(plan: LaunchPlan) -> tuple[str, ...]:
+    """The family's, but that llama.cpp sees with a projector only."""
+    abilities = plan.version.family.model_ability
+    if plan.engine != ENGINE:
+        return abilities
+    others = tuple(ability for ability in abilities if ability != "vision")
+    return (*others, "vision") if plan.options.get(OPTION) else others
 
 
 def listing_entry(name: str, description: Mapping[str, Any]) -> dict[str, Any]:

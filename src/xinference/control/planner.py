@@ -69,10 +69,12 @@ class Planner:
             )
         else:
             choose = await self.sources.chooser(version, request.download_hub)
-            path = weights.cached_path(self._hubs, version, choose(version, request.download_hub)[0])
+            source = make_plan(facts, request, uid, choose_source=choose).source
+            path = weights.cached_path(self._hubs, version, source) if source else None
+        plan = make_plan(facts, request, uid, choose_source=choose, path=path)
         if path is None or not sized:
-            return make_plan(facts, request, uid, choose_source=choose, path=path)
-        shape, told = await asyncio.to_thread(weights.look_at, path, version)
+            return plan
+        shape, told = await asyncio.to_thread(weights.look_at_all, plan)
         return make_plan(facts, request, uid, choose_source=choose, path=path, shape=shape, told=told)
 
     async def facts(self, request: LaunchRequest) -> Facts:

@@ -85,7 +85,7 @@ class Scaler:
         plan = self._state.plan
         probe = scaling.one_alone(plan, gpu_idx)
         assert probe.path is not None
-        shape, _ = await asyncio.to_thread(weights.look_at, probe.path, probe.version)
+        shape, _ = await asyncio.to_thread(weights.look_at_all, probe)
         host = await asyncio.to_thread(read_host)
         probe = settle(probe, probe.path, shape, host, around=self._state.around.admission.beside(probe))
         scaling.check_same_size(self._state.plan, probe)

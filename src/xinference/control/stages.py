@@ -62,7 +62,7 @@ class Stages:
         self._say("plan", "; ".join(plan.reasons))
         path = plan.path or await self._fetch(plan)
         if plan.sizing is None:
-            shape, self.told = await asyncio.to_thread(weights.look_at, path, plan.version)
+            shape, self.told = await asyncio.to_thread(weights.look_at_all, replace(plan, path=path))
             self.shape = shape
             host = await asyncio.to_thread(read_host)
             around = self._around.admission.beside_those_that_stay(plan)

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from xinference.catalog.models import ModelVersion, Source
@@ -22,9 +23,12 @@ from xinference.hubs.local import parts_of
 from xinference.planning.held import TYPE_BYTES
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import ModelShape
+from xinference.planning.projector import projector_path
 
 #: Raised when the conversion itself changes, so that older results are made again.
 CONVERSION = 1
+#: What a projector's file says it is.
+PROJECTOR_ARCHITECTURE = "clip"
 #: What a folder's weights are in, safe or not.
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 Progress = Callable[[int, int | None, str], None]
@@ -57,6 +61,28 @@ def look_at(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, .
         bytes_by_type=by_type,
     )
     return shape, ()
+
+
+def look_at_all(plan: LaunchPlan) -> tuple[ModelShape, tuple[str, ...]]:
+    """The same of a plan's weights and of the projector beside them, whose bytes count as weights.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``, naming the file and what is wrong with it.
+    """
+    assert plan.path is not None
+    shape, told = look_at(plan.path, plan.version)
+    projector = projector_path(plan)
+    if projector is None:
+        return shape, told
+    header = read_header(projector)
+    if header.architecture != PROJECTOR_ARCHITECTURE:
+        raise Problem(
+            "bad_weight_file",
+            400,
+            f"{projector} is no projector but a model of its own ({header.architecture}).",
+            hint="Give the mmproj file of the model with --mmproj, or --no_mmproj true to launch it without one.",
+        )
+    return replace(shape, weights_bytes=shape.weights_bytes + header.file_size), told
 
 
 def _look_at_folder(folder: Path) -> ModelShape:

@@ -67,6 +67,7 @@ def derive(
         evidence = of_gguf(look.place, model)
         quantization: str | None = evidence.quantization
         source, quantizations = _gguf_source(look.source, every, model, evidence.quantization)
+        source = msgspec.structs.replace(source, projectors=_projectors(look.place))
         path = Path(source.model_id) / model.files[0]
     else:
         evidence, quantization = of_folder(look.place), request.quantization
@@ -84,7 +85,7 @@ def derive(
         quantization=quantization,
         model_path=str(path) if source.hub == "local" else None,
     )
-    return Found(full, (*derived.reasons, *_projector_note(look.place)))
+    return Found(full, derived.reasons)
 
 
 @dataclass(frozen=True)
@@ -229,9 +230,8 @@ def _gguf_source(
     return msgspec.structs.replace(source, parts=parts, facts=sizes), tuple(parts)
 
 
-def _projector_note(place: Place) -> tuple[str, ...]:
-    names = [name for name in place.files if name.lower().endswith(".gguf") and is_projector(name)]
-    return (f"{names[0]} is a projector for images and is not used",) if names else ()
+def _projectors(place: Place) -> tuple[str, ...]:
+    return tuple(sorted(name for name in place.files if name.lower().endswith(".gguf") and is_projector(name)))
 
 
 def _stem(name: str) -> str:

@@ -18,6 +18,7 @@ from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import CELL_PADDING
+from xinference.planning.projector import projector_path
 from xinference.process.command import EngineCommand
 
 PROGRAM = Path(__file__).parent / "servers" / "llama_cpp_server.py"
@@ -62,10 +63,11 @@ LAST_WORDS = (
     ("failed to allocate", "There is not enough memory: take a smaller --n_ctx, --n_parallel or quantization."),
     ("unable to allocate", "There is not enough memory: take a smaller --n_ctx, --n_parallel or quantization."),
     ("not within the file bounds", "The weight file is incomplete: fetch it again."),
-    ("failed to load multimodal model", "The projector is not there or not this model's: look at --mmproj."),
     ("unknown pre-tokenizer", "This llama.cpp does not know the model's tokenizer: update xllamacpp."),
     ("address already in use", "Another program took the port in the same moment: launch again."),
 )
+_PROJECTOR_FAILED = re.compile(r"failed to load multimodal model, '(.+)'")
+_WIDTHS = re.compile(r"text model \(n_embd = (\d+)\) and mmproj \(n_embd = (\d+)\)")
 _SPECIAL_TOKEN = re.compile(r"</?[^<>\s]+>")
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,)}
 
@@ -149,6 +151,9 @@ class LlamaCpp:
             params["pooling_type"] = "RANK"
         if plan.request.n_gpu is None:  # else it uses what devices its build finds, also those we do not count
             params["n_gpu_layers"] = 0
+            params["mmproj_use_gpu"] = False
+        if projector := projector_path(plan):
+            params["mmproj.path"] = str(projector)
         template = plan.version.family.chat_template
         if template is not None:
             params.setdefault("chat_template", template)
@@ -169,8 +174,22 @@ class LlamaCpp:
         )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
-        text = "\n".join(log_tail).lower()
+        whole = "\n".join(log_tail)
+        if projector := _PROJECTOR_FAILED.search(whole):
+            return _why_blind(projector[1], whole)
+        text = whole.lower()
         return next((hint for words, hint in LAST_WORDS if words in text), None)
+
+
+def _why_blind(projector: str, log: str) -> str:
+    """Why llama.cpp did not take a projector, and what to do."""
+    widths = _WIDTHS.search(log)
+    why = (
+        f"The projector {projector} is for models whose tokens are {widths[2]} wide, and this one's are {widths[1]}"
+        if widths
+        else f"llama.cpp can't use the projector {projector}: it is damaged, or of a kind it does not know"
+    )
+    return f"{why}. Give this model's own with --mmproj, or --no_mmproj true to launch it without one."
 
 
 def _load_mode(options: Mapping[str, Any]) -> str:

@@ -197,7 +197,8 @@ class RepositoryHub(ABC):
         listed = listing.files if listing else _files_in(self._folder(source.model_id, revision))
         names = wanted_names(version, source)
         if names is not None:
-            return tuple(file for file in listed if file.name in names)
+            by_name = {file.name: file for file in listed}
+            return tuple(by_name[name] for name in (*names, *source.projectors) if name in by_name)
         try:
             return choose_files(version, source, listed)
         except Problem:  # not the folder of a model
@@ -287,7 +288,8 @@ def _unlisted(folder: Path, names: tuple[str, ...] | None, source: Source, quant
     facts = source.facts.get(quantization)
     if facts is not None and facts.size is not None and not _has_size(folder / names[0], facts.size):
         return None
-    return folder / names[0] if all(is_whole_file(folder / name) for name in names) else None
+    beside = source.projectors if len(source.projectors) == 1 else ()
+    return folder / names[0] if all(is_whole_file(folder / name) for name in (*names, *beside)) else None
 
 
 def _files_in(folder: Path) -> tuple[ListedFile, ...]:

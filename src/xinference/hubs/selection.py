@@ -51,6 +51,8 @@ def choose_files(version: ModelVersion, source: Source, listed: Iterable[ListedF
     """
     by_name = {file.name: file for file in listed}
     names = wanted_names(version, source)
+    if names is not None and len(source.projectors) == 1 and not must_join(names):
+        names = (*names, *source.projectors)
     chosen = _folder(version, source, by_name) if names is None else _named(version, source, by_name, names)
     for file in chosen:
         if not is_inside(file.name):

@@ -16,6 +16,7 @@ from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import ModelShape
 from xinference.planning.place import chosen
+from xinference.planning.projector import choose_projector
 from xinference.planning.settle import NOTHING_ELSE, Around, settle
 from xinference.planning.thinking import with_thinking
 
@@ -117,6 +118,8 @@ def make_plan(
     checked = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
     options, said = with_thinking(name, version, request.enable_thinking, checked)
     reasons += said
+    sight = choose_projector(name, source, version, options, by_path=request.model_path is not None)
+    reasons += sight.reasons
     use_gpu = wants_gpu(facts.host, request)
     reasons.append(_device_reason(facts.host, request, use_gpu))
     filled = msgspec.structs.replace(
@@ -130,7 +133,17 @@ def make_plan(
         download_hub=source.hub if source else request.download_hub,
     )
     plan = LaunchPlan(
-        uid, filled, version, name, source, path, facts.host.physical_cores, use_gpu, options, None, tuple(reasons)
+        uid,
+        filled,
+        version,
+        name,
+        sight.source,
+        path,
+        facts.host.physical_cores,
+        use_gpu,
+        sight.options,
+        None,
+        tuple(reasons),
     )
     if path is None or shape is None:
         return plan
