@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from xinference.errors import Problem
-from xinference.store.database import EVENTS_KEPT, SCHEMA_1, SCHEMA_VERSION, Measurement, Store
+from xinference.store.database import EVENTS_KEPT, Measurement, Store
+from xinference.store.schema import SCHEMA_1, SCHEMA_VERSION
 
 
 @pytest.fixture

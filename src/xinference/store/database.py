@@ -17,63 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from xinference.errors import Problem
+from xinference.store.schema import SCHEMA_VERSION, SCHEMAS
 
-SCHEMA_1 = """
-CREATE TABLE deployments (
-    uid TEXT PRIMARY KEY,
-    request TEXT NOT NULL,
-    wanted INTEGER NOT NULL DEFAULT 1,
-    problem TEXT,
-    created REAL NOT NULL
-) STRICT;
-CREATE TABLE replicas (
-    replica_id TEXT PRIMARY KEY,
-    uid TEXT NOT NULL REFERENCES deployments(uid) ON DELETE CASCADE,
-    position INTEGER NOT NULL,
-    started REAL NOT NULL
-) STRICT;
-CREATE INDEX replicas_of ON replicas(uid);
-CREATE TABLE events (
-    event_id INTEGER PRIMARY KEY AUTOINCREMENT,
-    uid TEXT NOT NULL,
-    event_ts REAL NOT NULL,
-    event_type TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    event_content TEXT NOT NULL
-) STRICT;
-CREATE INDEX events_of ON events(uid, event_id);
-"""
-SCHEMA_2 = """
-CREATE TABLE measurements (
-    version_id TEXT NOT NULL,
-    engine TEXT NOT NULL,
-    context_length INTEGER NOT NULL,
-    slots INTEGER NOT NULL,
-    measured_bytes INTEGER NOT NULL,
-    estimated_bytes INTEGER NOT NULL,
-    gpu_bytes INTEGER,
-    measured_at REAL NOT NULL,
-    PRIMARY KEY (version_id, engine, context_length, slots)
-) STRICT;
-"""
-SCHEMA_3 = """
-CREATE TABLE keys (
-    key_id TEXT PRIMARY KEY,
-    name TEXT NOT NULL,
-    digest BLOB NOT NULL UNIQUE,
-    scopes TEXT NOT NULL,
-    models TEXT,
-    expires REAL,
-    requests_per_minute INTEGER,
-    tokens_per_minute INTEGER,
-    created REAL NOT NULL,
-    last_used REAL,
-    revoked REAL
-) STRICT;
-"""
-#: What each layout adds to the one before it; a file of layout n has had the first n.
-SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3)
-SCHEMA_VERSION = len(SCHEMAS)
 EVENTS_KEPT = 100
 
 
