@@ -8,6 +8,7 @@ import pytest
 from benchmarks.gateway.cells import Cell, Figures
 from benchmarks.gateway.load import Load, Result
 from benchmarks.gateway.report import table, write_picture
+from benchmarks.gateway.stand_in import xllamacpp
 from benchmarks.gateway.targets import costless
 
 
@@ -23,6 +24,23 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
 
 def test_cpu_is_told_for_each_event() -> None:
     assert figures("ours", 100, cpu=0.01).median("server_cpu") == pytest.approx(50e-6)
+
+
+def test_cpu_is_that_of_all_processes_but_the_engine() -> None:
+    spent = {"server": 0.01, "server's 0": 0.03, "engine": 5.0}
+    both = Figures(Cell("stream", 8, Load(0, 8, 8)), "theirs", [Result(seconds=1.0, events=100, cpu=spent)])
+    assert both.median("server_cpu") == pytest.approx(400e-6)
+
+
+def test_the_library_that_stands_in_answers_with_a_chunk_a_token_and_an_end() -> None:
+    engine = xllamacpp.Server(xllamacpp.CommonParams())
+    streamed: list[dict[str, object]] = []
+    engine.handle_chat_completions({"stream": True, "max_tokens": 3}, streamed.append)
+    assert streamed == [xllamacpp.TOKEN] * 3 + [xllamacpp.END]
+    assert streamed[0] is not xllamacpp.TOKEN, "the server writes into the first"
+    whole: list[dict[str, object]] = []
+    engine.handle_chat_completions({"stream": False, "max_tokens": 3}, whole.append)
+    assert whole == [xllamacpp.ANSWER]
 
 
 def test_the_table_has_a_line_a_target_and_the_picture_a_bar() -> None:

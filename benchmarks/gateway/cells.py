@@ -70,8 +70,9 @@ class Figures:
 
     @property
     def server_cpu(self) -> list[float]:
-        """Seconds of the server's CPU time for each event or whole answer."""
-        return [r.cpu.get("server", 0.0) / max(1, self._units(r)) for r in self.rounds]
+        """Seconds of the server's CPU time, of all its processes, for each event or whole answer."""
+        spent = [sum(seconds for name, seconds in r.cpu.items() if name != "engine") for r in self.rounds]
+        return [seconds / max(1, self._units(r)) for seconds, r in zip(spent, self.rounds, strict=True)]
 
     @property
     def load_cpu(self) -> list[float]:

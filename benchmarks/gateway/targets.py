@@ -23,7 +23,7 @@ class Target:
     name: str
     port: int
     pids: dict[str, int] = field(default_factory=dict)
-    """``server`` is the one whose cost is asked for."""
+    """``engine``, and those whose cost is asked for: ``server``, and others of its own if it has any."""
     key: str = "none"
 
     def measure(self, load: Load) -> Result:
