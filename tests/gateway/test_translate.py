@@ -136,3 +136,13 @@ def test_documents_in_objects_become_texts() -> None:
 
 def test_inputs_in_objects_become_texts() -> None:
     assert said("llama.cpp", "/v1/embeddings", input=[{"text": "a"}, "b"])["input"] == ["a", "b"]
+
+
+def test_llama_cpp_can_t_cut_an_input_and_says_so() -> None:
+    with pytest.raises(Refusal, match="truncate_prompt_tokens") as caught:
+        said("llama.cpp", "/v1/embeddings", input="a", truncate_prompt_tokens=4)
+    assert (caught.value.status, caught.value.param) == (400, "truncate_prompt_tokens")
+
+
+def test_v_llm_cuts_an_input_itself() -> None:
+    assert said("vLLM", "/v1/embeddings", input="a", truncate_prompt_tokens=-1)["truncate_prompt_tokens"] == -1

@@ -167,6 +167,7 @@ class Embeddings(Request, kw_only=True):
     input: str | Annotated[list[str | int | list[int] | Document], Meta(min_length=1)]
     dimensions: Positive | None = None
     encoding_format: Literal["float", "base64"] | None = None
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1)] | None = None
 
 
 class Rerank(Request, kw_only=True):

@@ -62,8 +62,11 @@ def _given(request: Request) -> dict[str, Any]:
         return given
     if isinstance(request, Rerank) and any(isinstance(text, Document) for text in (request.query, *request.documents)):
         return {"documents": request}
-    if isinstance(request, Embeddings) and isinstance(request.input, list):
-        return {"input": request.input} if any(isinstance(text, Document) for text in request.input) else {}
+    if isinstance(request, Embeddings):
+        cut = request.truncate_prompt_tokens
+        given = {} if cut is None else {"truncate_prompt_tokens": cut}
+        texts = request.input if isinstance(request.input, list) else []
+        return given | ({"input": texts} if any(isinstance(text, Document) for text in texts) else {})
     return {}
 
 
@@ -210,6 +213,9 @@ DIALECTS: dict[str, dict[str, Say]] = {
     "llama.cpp": {
         "repetition_penalty": _renamed("repetition_penalty", "repeat_penalty"),
         "stop_token_ids": _refused("stop_token_ids", "llama.cpp", "Give the texts to stop at in stop."),
+        "truncate_prompt_tokens": _refused(
+            "truncate_prompt_tokens", "llama.cpp", "Send shorter texts, or lists of token ids that are cut already."
+        ),
         "guided_json": _schema_as("json_schema"),
         "guided_choice": _choice_as_grammar,
         "guided_grammar": _renamed("guided_grammar", "grammar"),
