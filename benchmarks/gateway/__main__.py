@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, help="only loads of this many connections")
     parser.add_argument("--no-minute", action="store_true", help="leave out the minute of 1,000 open streams")
     parser.add_argument("--versus", action="append", default=[], metavar="NAME=SRC", help="a second server's source")
+    parser.add_argument("--processes", type=int, default=1, help="also our gateway as so many processes")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
@@ -35,7 +36,7 @@ def main() -> int:
         if cell.kind.startswith(arguments.only or "")
         and (arguments.connections is None or cell.connections == arguments.connections)
     ]
-    with costless(versus) as targets:
+    with costless(versus, arguments.processes) as targets:
         figures = measure(targets, wanted, arguments.rounds)
     if not arguments.no_minute:
         # On a fresh server: one that has held as many before would not grow.

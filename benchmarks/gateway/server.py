@@ -17,7 +17,8 @@ from xinference.control.routing import Route, RoutingTable, Target
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import Receive, Scope, Send
-from xinference.server import http_server, listen
+from xinference.gateway.serving import http_server
+from xinference.server import listen
 
 
 @dataclass

@@ -36,8 +36,11 @@ class Target:
 
 
 @contextlib.contextmanager
-def costless(versus: dict[str, Path]) -> Iterator[list[Target]]:
-    """The costless engine, our server in front of it, and other source trees' servers, until the block ends."""
+def costless(versus: dict[str, Path], processes: int = 1) -> Iterator[list[Target]]:
+    """The costless engine, our server in front of it, and other source trees' servers, until the block ends.
+
+    With more `processes` than one also our gateway as so many; what these cost is not measured, only what they do.
+    """
     with contextlib.ExitStack() as running:
         engine, port = running.enter_context(_program("benchmarks.gateway.engine"))
         targets = [Target("engine alone", port, {"engine": engine})]
@@ -45,6 +48,9 @@ def costless(versus: dict[str, Path]) -> Iterator[list[Target]]:
             started = _program("benchmarks.gateway.server", f"http://127.0.0.1:{port}", source=source)
             pid, own_port = running.enter_context(started)
             targets.append(Target(name, own_port, {"server": pid, "engine": engine}))
+        if processes > 1:
+            started = _program("benchmarks.gateway.several", f"http://127.0.0.1:{port}", str(processes))
+            targets.append(Target(f"{processes} processes", running.enter_context(started)[1], {"engine": engine}))
         yield targets
 
 

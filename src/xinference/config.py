@@ -17,6 +17,8 @@ ENV_PREFIX = "XINFERENCE_"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 #: Longest path a Unix socket may have (108 bytes on Linux, 104 on macOS, with the final NUL).
 MAX_SOCKET_PATH = 100
+#: Gateway processes; more than a machine has cores are of no use.
+MOST_WORKERS = 64
 
 
 Bytes = int
@@ -85,6 +87,8 @@ class Settings:
     """Most bytes kept of one engine's output."""
     allow_unauthenticated: bool = False
     """Allow listening beyond loopback without any key."""
+    gateway_workers: int = 1
+    """Processes that serve requests on the port; 1: the server itself does."""
     log_level: str = "INFO"
     """Server's own log level."""
 
@@ -106,6 +110,10 @@ class Settings:
         settings = cls(**values)
         if not 0 <= settings.port <= 65535:
             raise bad_request(f"port {settings.port} is not a port.", hint="Use a number from 1 to 65535.")
+        if not 1 <= settings.gateway_workers <= MOST_WORKERS:
+            raise bad_request(
+                f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MOST_WORKERS}."
+            )
         return settings
 
     @property

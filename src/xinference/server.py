@@ -1,4 +1,4 @@
-"""The server: gateway, management API and controller in one process.
+"""The server: gateway, management API and controller in one process, or the gateway in several beside it.
 
 python -m xinference.server --host 127.0.0.1 --port 9997
 """
@@ -16,9 +16,8 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from types import FrameType
+from typing import TYPE_CHECKING
 
-import uvicorn
 import uvloop
 
 from xinference import __version__
@@ -29,35 +28,19 @@ from xinference.control.running import Running
 from xinference.control.state import Ending
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
-from xinference.gateway.asgi import ASGIApp
 from xinference.gateway.document import document
-from xinference.gateway.protocol import Protocol
+from xinference.gateway.serving import Server, http_server
 from xinference.keys.keyring import Keyring
 from xinference.process.home import EXIT_TAKEN, announce, own_home, withdraw
+from xinference.process.link import private_run_dir
 from xinference.store.database import Store
+
+if TYPE_CHECKING:
+    from xinference.gateway.workers import Workers
 
 log = logging.getLogger("xinference")
 #: Ports tried after a busy default one.
 PORTS_TRIED = 100
-#: How long a stopping server waits for answers in flight, in seconds.
-LAST_ANSWERS_SECONDS = 5
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server, which remembers what ended it."""
-
-    ended_by: int = signal.SIGTERM
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Not uvicorn's own: that raises the signal again at the end, before engines are ended or left.
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
-        self.ended_by = sig
-
-    def stop(self) -> None:
-        """End the server and its engines once the answers in flight are sent."""
-        self.ended_by = signal.SIGINT
-        self.should_exit = True
 
 
 def run(
@@ -67,6 +50,7 @@ def run(
     log_level: str | None = None,
     allow_unauthenticated: bool | None = None,
     home: str | None = None,
+    gateway_workers: int | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or a stop by the API; the answer is the exit status.
 
@@ -76,7 +60,12 @@ def run(
         Problem: the settings are wrong, or the port or the home is taken.
     """
     settings = Settings.from_env(
-        host=host, port=port, log_level=log_level, allow_unauthenticated=allow_unauthenticated or None, home=home
+        host=host,
+        port=port,
+        log_level=log_level,
+        allow_unauthenticated=allow_unauthenticated or None,
+        home=home,
+        gateway_workers=gateway_workers,
     )
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
@@ -95,11 +84,8 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     host, port = listener.getsockname()[:2]
     settings = replace(settings, port=port)  # the one that was free
     controller = Controller(settings, store)
-    server: Server
-    management = make_app(controller, settings, keys, lambda: server.stop(), document(), running := Running())
-    gateway = Gateway(controller, settings, management, keys, running)
-    controller.admission.use = gateway.in_flight
-    server = http_server(gateway)
+    put_together = _several if settings.gateway_workers > 1 else _alone
+    server, gateway, workers = put_together(settings, controller, keys)
     announce(settings, host, port, keys.open_for_owner())
     flushing = asyncio.create_task(keys.flush_now_and_then())
     await controller.start()
@@ -107,7 +93,10 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     gc.freeze()
     log.info("xinference %s serves http://%s:%d (home %s)", __version__, host, port, settings.home)
     try:
-        await server.serve(sockets=[listener])
+        if workers is None:
+            await server.serve(sockets=[listener])
+        else:
+            await _serve_behind(workers, server, listener)
     finally:
         how: Ending = "stop" if server.ended_by == signal.SIGINT else "detach"
         await controller.close(how)
@@ -118,20 +107,43 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         log.info("ended (%s)", "engines ended" if how == "stop" else "engines left for the next server")
 
 
-def http_server(app: ASGIApp) -> Server:
-    """The HTTP server in front of `app`: the same one wherever the gateway is served, benchmarks included."""
-    return Server(
-        uvicorn.Config(
-            app,
-            http=Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
-        )
-    )
+Parts = tuple[Server, Gateway, "Workers | None"]
+
+
+def _alone(settings: Settings, controller: Controller, keys: Keyring) -> Parts:
+    """All of it in this process."""
+    server: Server
+    management = make_app(controller, settings, keys, lambda: server.stop(), document(), running := Running())
+    gateway = Gateway(controller, settings, management, keys, running)
+    controller.admission.use = gateway.in_flight
+    server = http_server(gateway)
+    return server, gateway, None
+
+
+def _several(settings: Settings, controller: Controller, keys: Keyring) -> Parts:
+    """Gateways in processes of their own, and behind them this one, which controls and manages."""
+    from xinference.gateway.workers import Manager, Workers  # the start of a single process does not wait for it
+
+    server: Server
+    path = private_run_dir(settings) / "management.sock"
+    path.unlink(missing_ok=True)  # of a server that was killed: this one has the home's lock
+    workers = Workers(settings, controller, keys, path)
+    management = make_app(controller, settings, keys, lambda: server.stop(), document(), workers)
+    gateway = Gateway(controller, settings, management, keys, metrics=workers.metrics)
+    controller.admission.use = workers
+    controller.publisher.published = keys.published = workers.publish
+    server = http_server(Manager(gateway, workers), uds=str(path))
+    server.before_end = workers.close
+    return server, gateway, workers
+
+
+async def _serve_behind(workers: Workers, server: Server, listener: socket.socket) -> None:
+    """Serve what gateways ask for, and have them serve the world."""
+    starting = asyncio.create_task(workers.start(listener))
+    try:
+        await server.serve()
+    finally:
+        starting.cancel()
 
 
 def _check_exposure(settings: Settings, keys: Keyring) -> None:
@@ -182,6 +194,7 @@ def main() -> int:
     parser.add_argument("-H", "--host")
     parser.add_argument("-p", "--port", type=int)
     parser.add_argument("--log-level")
+    parser.add_argument("--gateway-workers", type=int)
     parser.add_argument("--allow-unauthenticated", action="store_true")
     arguments = parser.parse_args()
     try:

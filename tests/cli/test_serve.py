@@ -26,15 +26,28 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_serve_hands_on_its_options_and_the_exit_status(run: Run, told: list[dict[str, Any]]) -> None:
     result = run(
-        "serve", "-H", "0.0.0.0", "-p", "1234", "--log-level", "debug", "--allow-unauthenticated", "--home", "h"
+        "serve",
+        "-H",
+        "0.0.0.0",
+        "-p",
+        "1234",
+        "--log-level",
+        "debug",
+        "--allow-unauthenticated",
+        "--home",
+        "h",
+        "--gateway-workers",
+        "2",
     )
     assert result.exit_code == 98
-    assert told == [{"host": "0.0.0.0", "port": 1234, "log_level": "DEBUG", "allow_unauthenticated": True, "home": "h"}]
+    given = {"host": "0.0.0.0", "port": 1234, "log_level": "DEBUG", "allow_unauthenticated": True, "home": "h"}
+    assert told == [given | {"gateway_workers": 2}]
 
 
 def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, told: list[dict[str, Any]]) -> None:
     run("serve")
-    assert told == [{"host": None, "port": None, "log_level": None, "allow_unauthenticated": None, "home": None}]
+    names = ("host", "port", "log_level", "allow_unauthenticated", "home", "gateway_workers")
+    assert told == [dict.fromkeys(names)]
 
 
 def test_xinference_local_is_serve(told: list[dict[str, Any]]) -> None:

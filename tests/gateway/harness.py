@@ -18,8 +18,9 @@ from xinference.control.routing import Route, RoutingTable, Target
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
+from xinference.gateway.serving import http_server
 from xinference.keys.table import Keys
-from xinference.server import http_server, listen
+from xinference.server import listen
 
 ALL_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens"}

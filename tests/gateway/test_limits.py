@@ -11,9 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of, route, served, target, until
+from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Served, call, gateway_of, route, served, target, until
+from xinference.gateway.app import Gateway
 from xinference.gateway.errors import Refusal
-from xinference.gateway.limits import MIN_SWEEP, Limits, LocalMeter, Permits, Spent, spent_in_window, wait_seconds
+from xinference.gateway.limits import (
+    MIN_SWEEP,
+    Limits,
+    LocalMeter,
+    LocalQuota,
+    Permits,
+    Spent,
+    spent_in_window,
+    wait_seconds,
+)
 from xinference.keys.secret import digest
 from xinference.keys.table import KeyTable, table_of
 from xinference.store.keys import Key
@@ -154,6 +164,12 @@ def test_a_limit_of_none_takes_no_request_at_all() -> None:
         pass
 
 
+def _quota(of: Served | Gateway) -> LocalQuota:
+    quota = (of.gateway if isinstance(of, Served) else of).quota
+    assert isinstance(quota, LocalQuota)
+    return quota
+
+
 async def test_the_model_takes_no_more_at_once_than_its_limit_and_more_afterwards() -> None:
     async with start_fake_engine(delay=0.5) as engine:
         router = HandMadeRouter()
@@ -165,7 +181,7 @@ async def test_the_model_takes_no_more_at_once_than_its_limit_and_more_afterward
             assert refused[0]["detail"] == "Rate limit reached for the model. Request limit 2 for the model: m"
             assert refused[1]["retry-after"] == "1"
             assert (await gateway.post("/v1/chat/completions", CHAT))[0] == 200
-            assert gateway.gateway._permits.held("m") == 0
+            assert _quota(gateway).permits.held("m") == 0
 
 
 async def test_a_client_that_leaves_gives_its_permit_back() -> None:
@@ -175,8 +191,8 @@ async def test_a_client_that_leaves_gives_its_permit_back() -> None:
         async with served(router) as gateway:
             async with gateway.http.post(gateway.url + "/v1/chat/completions", json=STREAM) as response:
                 await response.content.readany()
-                assert gateway.gateway._permits.held("m") == 1
-            await until(lambda: gateway.gateway._permits.held("m") == 0)
+                assert _quota(gateway).permits.held("m") == 1
+            await until(lambda: _quota(gateway).permits.held("m") == 0)
 
 
 async def test_a_request_that_is_refused_by_the_engine_or_has_none_gives_its_permit_back() -> None:
@@ -187,7 +203,7 @@ async def test_a_request_that_is_refused_by_the_engine_or_has_none_gives_its_per
             assert (await call(gateway, "/v1/chat/completions", BODY)).status == 400
             router.publish(route(request_limits=1, stage="fetch"))
             assert (await call(gateway, "/v1/chat/completions", BODY)).status == 503
-            assert gateway._permits.held("m") == 0
+            assert _quota(gateway).permits.held("m") == 0
 
 
 async def test_a_key_over_its_requests_is_429_before_its_body_is_read() -> None:
@@ -210,7 +226,7 @@ async def test_the_tokens_of_an_answer_count_against_its_key(stream: bool) -> No
         async with gateway_of(router, keys=OneKey(tokens_per_minute=3)) as gateway:
             body = json.dumps(STREAM if stream else CHAT).encode()
             assert (await call(gateway, "/v1/chat/completions", body, headers=BEARER)).status == 200
-            spent = gateway._limits._meter.read("tokens k1", int(time.time() // 60))
+            spent = _quota(gateway).limits._meter.read("tokens k1", int(time.time() // 60))
             assert spent.now + spent.before >= 3
             assert (await call(gateway, "/v1/chat/completions", body, headers=BEARER)).status == 429
 

@@ -17,7 +17,7 @@ from tests.gateway.harness import CHAT, STREAM, gateway_of, router_to
 from xinference.control.routing import Target
 from xinference.gateway import upstream
 from xinference.gateway.connection import EngineConnection
-from xinference.server import http_server
+from xinference.gateway.serving import http_server
 
 TARGET = Target("r0", "http://127.0.0.1:9", "key")
 ANSWER_BODY = json.dumps({"choices": [{"message": {"content": "Hello there."}}], "usage": {"total_tokens": 9}}).encode()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.formats.gguf_model import write_gguf
 from tests.live.home import UID, Home, free_port
 from xinference.catalog.match import match
 from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.hubs.package_index import PackageIndexHub
+
+HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,3 +67,19 @@ def running(make_home: Callable[..., Home]) -> Home:
     answer = home.launch(model_name=UID, quantization="Q4_1")
     assert answer.status_code == 200, answer.text
     return home
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A launch of the tiny model, small enough to load in a moment."""
+    path = write_gguf(HF, "Q8_0", tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+    return {
+        "model_name": "llama-2-chat",
+        "model_format": "ggufv2",
+        "model_size_in_billions": 7,
+        "quantization": "Q8_0",
+        "model_engine": "llama.cpp",
+        "model_path": str(path),
+        "n_ctx": 256,
+        "n_parallel": 1,
+    }

@@ -9,32 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 
-from tests.formats.gguf_model import write_gguf
 from tests.live.home import Home, sse_events, until
 
-HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 MIB = 1024 * 1024
 #: The tiny model with one slot of 256 tokens is planned with 46 MiB, and measured a little off that.
 EACH, THREE = 46 * MIB, 165 * MIB
 TEN = [f"m{n}" for n in range(10)]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A launch of the tiny model, small enough to load in a moment."""
-    path = write_gguf(HF, "Q8_0", tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-    return {
-        "model_name": "llama-2-chat",
-        "model_format": "ggufv2",
-        "model_size_in_billions": 7,
-        "quantization": "Q8_0",
-        "model_engine": "llama.cpp",
-        "model_path": str(path),
-        "n_ctx": 256,
-        "n_parallel": 1,
-    }
 
 
 def launched(home: Home, tiny: dict[str, Any], *uids: str, **fields: Any) -> Home:

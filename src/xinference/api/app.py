@@ -27,7 +27,7 @@ from xinference.api import keys as key_routes
 from xinference.api.strict import Clean
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.control.running import Running
+from xinference.control.running import Abortables, Running
 from xinference.keys.keyring import Keyring
 
 
@@ -37,7 +37,7 @@ def make_app(
     keys: Keyring,
     stop: Callable[[], None],
     data_path: Mapping[str, Any] = MappingProxyType({}),
-    running: Running | None = None,
+    running: Abortables | None = None,
 ) -> FastAPI:
     """Build it. `stop` asks the server to end itself and its engines after the answer is sent.
 

@@ -12,7 +12,7 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import LaunchBody, Text
 from xinference.api.models import controller_of, launch_and_wait
 from xinference.api.strict import StrictRoute
-from xinference.control.running import Running
+from xinference.control.running import Abortables
 from xinference.errors import bad_request
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -69,8 +69,8 @@ class AbortBody(BaseModel):
 async def abort(request: Request, model_uid: str, request_id: str, body: AbortBody | None = None) -> dict[str, str]:
     """End a request that was sent with `request_id` in its body or `X-Request-Id` in its head; its engine stops."""
     controller_of(request).deployment(model_uid)
-    running: Running = request.app.state.running
-    return {"msg": "DONE" if running.abort(model_uid, request_id) else "NOT_FOUND"}
+    running: Abortables = request.app.state.running
+    return {"msg": "DONE" if await running.end(model_uid, request_id) else "NOT_FOUND"}
 
 
 @router.get("/v1/models/{model_uid}/progress", response_model=answers.Progress, responses=problems(404))

@@ -9,6 +9,7 @@ import click
 
 from xinference.cli.log_level import LOG_LEVEL
 from xinference.cli.output import note
+from xinference.config import MOST_WORKERS
 from xinference.errors import Problem, bad_request
 
 _PROGRAM = {"help_option_names": ["-h", "--help"]}
@@ -41,11 +42,19 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 @_on_loopback
 @listens
 @click.option("--home", type=click.Path(file_okay=False), help="Folder for everything that is kept.")
+@click.option(
+    "--gateway-workers", type=click.IntRange(1, MOST_WORKERS), help="Processes that serve requests. [default: 1]"
+)
 def serve(
-    host: str | None, port: int | None, log_level: str | None, allow_unauthenticated: bool, home: str | None
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    allow_unauthenticated: bool,
+    home: str | None,
+    gateway_workers: int | None,
 ) -> None:
     """Run the server in this terminal."""
-    run(host, port, log_level, allow_unauthenticated, home)
+    run(host, port, log_level, allow_unauthenticated, home, gateway_workers)
 
 
 @click.command(context_settings=_PROGRAM)
@@ -116,9 +125,19 @@ def run(
     log_level: str | None,
     allow_unauthenticated: bool = False,
     home: str | None = None,
+    gateway_workers: int | None = None,
 ) -> None:
     """Serve until stopped."""
     # By name: the rest of the command line must not depend on the server, here the server is what is asked for.
     server = import_module("xinference.server").run
     allow = allow_unauthenticated or None  # a flag that is not given leaves the word to the environment
-    raise SystemExit(server(host=host, port=port, log_level=log_level, allow_unauthenticated=allow, home=home))
+    raise SystemExit(
+        server(
+            host=host,
+            port=port,
+            log_level=log_level,
+            allow_unauthenticated=allow,
+            home=home,
+            gateway_workers=gateway_workers,
+        )
+    )

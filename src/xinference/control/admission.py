@@ -136,6 +136,7 @@ class Admission:
 
     async def _try(self, deployment: Deployment) -> tuple[LaunchPlan | None, Problem | None]:
         host = await asyncio.to_thread(read_host)
+        await self.use.settled()
         # From here on there is no other turn of the event loop: nobody who is idle now is asked before the doors close.
         now = self.beside(deployment.plan)
         best = deployment.sized(host, self.beside_those_that_stay(deployment.plan))
@@ -184,6 +185,7 @@ class Admission:
         while before == {resident.uid: resident.state for resident in self.residents()}:
             deployment.check_wanted()
             await asyncio.sleep(WAIT_SECONDS)
+            await self.use.settled()
             if time.monotonic() >= until:
                 return
 
@@ -192,6 +194,8 @@ class Admission:
     async def watch(self) -> None:
         """Send those away that have been idle for as long as they may; for ever."""
         while True:
+            if self.residents():
+                await self.use.settled()
             residents, now = self.residents(), time.monotonic()
             expired = evict.who_expired(residents, now)
             for deployment in self._deployments():

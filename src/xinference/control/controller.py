@@ -52,7 +52,7 @@ class Controller:
         self.engines: Mapping[str, Engine] = all_engines()
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
         self._reserved: set[str] = set()
-        self._publisher = Publisher()
+        self.publisher = Publisher()
         self.admission = Admission(settings, store, self._taken_up)
         self._around = Surroundings(
             settings, store, self._events, self._hubs, self.engines, self._publish, self.admission
@@ -67,7 +67,7 @@ class Controller:
 
     @property
     def table(self) -> RoutingTable:
-        return self._publisher.table
+        return self.publisher.table
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
         """See `Router.ensure_ready`."""
@@ -75,7 +75,7 @@ class Controller:
         deployment = self._deployments.get((route.parent or uid) if route else uid)
         demand = deployment.on_demand if isinstance(deployment, Deployment) else None
         with demand.wait(uid) if demand else contextlib.nullcontext():
-            return await self._publisher.until_ready(uid, time.monotonic() + deadline, demand, self._unknown)
+            return await self.publisher.until_ready(uid, time.monotonic() + deadline, demand, self._unknown)
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -286,4 +286,4 @@ class Controller:
         return not_found(f"There is no running model {uid!r}.", hint=hint, code="model_not_found")
 
     def _publish(self) -> None:
-        self._publisher.publish({uid: deployment.route for uid, deployment in self._deployments.items()})
+        self.publisher.publish({uid: deployment.route for uid, deployment in self._deployments.items()})

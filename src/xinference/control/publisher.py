@@ -21,6 +21,8 @@ class Publisher:
     def __init__(self) -> None:
         self.table = RoutingTable()
         self._changes = asyncio.Event()
+        self.published: Callable[[], None] | None = None
+        """Called after each new table, before anybody is told what it tells."""
 
     def publish(self, deployments: Mapping[str, Route]) -> None:
         """Make a new table; the gateway sees it at its next request."""
@@ -30,6 +32,8 @@ class Publisher:
         ]
         listing = msgspec.json.encode({"object": "list", "data": data})
         self.table = RoutingTable(MappingProxyType(routes), listing)
+        if self.published is not None:
+            self.published()
         self._changes.set()
         self._changes = asyncio.Event()
 

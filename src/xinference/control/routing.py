@@ -86,7 +86,10 @@ class Use(Protocol):
         ...
 
     async def settled(self) -> None:
-        """Wait until every gateway uses the newest table: no request goes to a replica that is not in it."""
+        """Wait until every gateway uses the newest table, and the counts are as new.
+
+        From then on no request goes to a replica that is not in that table.
+        """
         ...
 
 

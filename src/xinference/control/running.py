@@ -5,6 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from types import TracebackType
+from typing import Protocol
+
+
+class Abortables(Protocol):
+    """Requests that can be aborted, wherever they are."""
+
+    async def end(self, model: str, request_id: str) -> bool:
+        """End the requests of this id; whether there was one."""
+        ...
 
 
 class Running:
@@ -23,6 +32,10 @@ class Running:
         for request in tuple(found):
             request.abort()
         return bool(found)
+
+    async def end(self, model: str, request_id: str) -> bool:
+        """See `Abortables.end`."""
+        return self.abort(model, request_id)
 
 
 class Abortable:

@@ -18,7 +18,7 @@ from xinference.gateway.auth import Views, admit, check_model, check_seen
 from xinference.gateway.body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
 from xinference.gateway.errors import Refusal, refuse, refuse_management, stream_error
 from xinference.gateway.forward import Call, Forwarder
-from xinference.gateway.limits import Limits, Permits
+from xinference.gateway.limits import LocalQuota, Quota
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.pick import InFlight
 from xinference.gateway.reshape import reshape, tidy
@@ -50,11 +50,13 @@ class Gateway:
         management: ASGIApp,
         keys: Keys | None = None,
         running: Running | None = None,
+        *,
+        quota: Quota | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._router = router
         self._keys = keys or NoKeys()
-        self._limits = Limits()
-        self._permits = Permits()
+        self.quota: Quota = quota or LocalQuota()
         self._views = Views()
         self._settings = settings
         self._management = management
@@ -62,7 +64,7 @@ class Gateway:
         self._upstream = Upstream()
         self._forwarder = Forwarder(router, settings, self._upstream)
         self._running = running or Running()
-        self._metrics = Metrics(lambda: router.table, lambda: self.in_flight)
+        self.metrics = metrics or Metrics(lambda: router.table, lambda: self.in_flight)
 
     @property
     def in_flight(self) -> InFlight:
@@ -102,7 +104,7 @@ class Gateway:
         elif path == "/health":
             await _health(Reply(send), method)
         elif path == "/metrics" and method in READ_METHODS:
-            text = self._metrics.text()
+            text = self.metrics.text()
             await Reply(send).whole(200, text, kind=(b"content-type", CONTENT_TYPE), head=method == "HEAD")
         elif path == "/v1/models" and method in READ_METHODS:
             listing = self._views.for_reading(key, self._router.table).listing
@@ -157,7 +159,7 @@ class Gateway:
             if not reply.started:
                 await refuse(reply, Refusal("internal_error", 500, "The server made a mistake; its log says more."))
         finally:
-            self._metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
+            self.metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
 
     async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
         """Read, check, find the deployment, forward."""
@@ -168,8 +170,8 @@ class Gateway:
         check_content_type(headers)
         if path.anthropic:
             anthropic.check_version(headers)
-        if key is not None:
-            self._limits.take_request(key, time.time())
+        if key is not None and (key.requests_per_minute or key.tokens_per_minute):
+            await self.quota.take_request(key, time.time())
         body = await read_body(receive, headers, self._settings.max_body_bytes)
         request = check(path.decoder, body)
         table = self._views.for_asking(key, self._router.table)
@@ -196,8 +198,11 @@ class Gateway:
         if route.request_limits is None and (key is None or key.tokens_per_minute is None):
             await self._pass(call, request, route, reply)
             return
-        with self._permits.one(route), self._metered(key, call, reply):
-            await self._pass(call, request, route, reply)
+        async with self.quota.permit(route):
+            with self._metered(key, call, reply):
+                # The permit may have been waited for, and the table is another one since then.
+                route = self._router.table.routes.get(route.uid, route)
+                await self._pass(call, request, route, reply)
 
     async def _pass_abortably(
         self, request_id: str, call: Call, request: Request, route: Route, reply: Reply, key: Key | None
@@ -230,8 +235,8 @@ class Gateway:
             yield
         finally:
             tokens = meter.tokens(len(call.body))
-            self._limits.spend_tokens(key, tokens, time.time())
-            self._metrics.spent(reply.model, tokens)
+            self.quota.spend_tokens(key, tokens, time.time())
+            self.metrics.spent(reply.model, tokens)
 
 
 async def _health(reply: Reply, method: str) -> None:

@@ -1,14 +1,14 @@
 """How much a key may ask a minute, and how many requests a model takes at once.
 
-What is counted lives behind `Meter`: two calls over plain numbers, so that several processes can share the counts.
+Several gateway processes share the counts of the one that runs them: they ask it for each request that has a limit.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -129,7 +129,18 @@ class Permits:
             yield
             return
         uid = route.parent or route.uid
-        most = route.request_limits
+        self.take(uid, route.request_limits)
+        try:
+            yield
+        finally:
+            self.give_back(uid)
+
+    def take(self, uid: str, most: int) -> None:
+        """Take one of a deployment's `most` permits.
+
+        Raises:
+            Refusal: 429, there is none left.
+        """
         if self._held[uid] >= most:
             raise Refusal(
                 "rate_limit_exceeded",
@@ -138,16 +149,54 @@ class Permits:
                 retry_after=1,
             )
         self._held[uid] += 1
-        try:
-            yield
-        finally:
-            self._held[uid] -= 1
-            if not self._held[uid]:
-                del self._held[uid]
+
+    def give_back(self, uid: str) -> None:
+        """Give one back."""
+        self._held[uid] -= 1
+        if not self._held[uid]:
+            del self._held[uid]
 
     def held(self, uid: str) -> int:
         """Permits of a deployment that are held now."""
         return self._held.get(uid, 0)
+
+
+class Quota(Protocol):
+    """The limits of keys and models, seen from the data path; asked only for those that have any."""
+
+    async def take_request(self, key: Key, now: float) -> None:
+        """See `Limits.take_request`."""
+        ...
+
+    def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
+        """See `Limits.spend_tokens`."""
+        ...
+
+    def permit(self, route: Route) -> AbstractAsyncContextManager[None]:
+        """See `Permits.one`."""
+        ...
+
+
+class LocalQuota:
+    """The limits of one process that is the whole gateway."""
+
+    def __init__(self) -> None:
+        self.limits = Limits()
+        self.permits = Permits()
+
+    async def take_request(self, key: Key, now: float) -> None:
+        """See `Quota.take_request`."""
+        self.limits.take_request(key, now)
+
+    def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
+        """See `Quota.spend_tokens`."""
+        self.limits.spend_tokens(key, tokens, now)
+
+    @asynccontextmanager
+    async def permit(self, route: Route) -> AsyncIterator[None]:
+        """See `Quota.permit`."""
+        with self.permits.one(route):
+            yield
 
 
 def _minute(now: float) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_PLAIN_1_0_0, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from xinference import __version__
-from xinference.control.routing import Route, RoutingTable
-from xinference.gateway.pick import InFlight
+from xinference.control.routing import Route, RoutingTable, Use
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0.encode()
 #: Whole answers and streams alike, in seconds.
@@ -21,15 +21,26 @@ BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 CLIENT_LEFT = 499
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What was counted in a time."""
+
+    requests: list[tuple[str, str, int, int]]
+    """Model, path, status, count."""
+    seconds: list[tuple[str, str, list[int], float]]
+    """Model, path, counts by `BUCKETS`, sum."""
+    tokens: dict[str, int]
+
+
 class Metrics(Collector):
     """What has happened since the server's start, by model and path. A name that is no model's counts as none.
 
     The library's own counters cost some microseconds a request, so the counting is done here and the writing there.
     """
 
-    def __init__(self, table: Callable[[], RoutingTable], in_flight: Callable[[], InFlight]) -> None:
+    def __init__(self, table: Callable[[], RoutingTable], use: Callable[[], Use]) -> None:
         self._table = table
-        self._in_flight = in_flight
+        self._use = use
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._buckets: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * (len(BUCKETS) + 1))
         self._seconds: dict[tuple[str, str], float] = defaultdict(float)
@@ -47,6 +58,29 @@ class Metrics(Collector):
     def spent(self, model: str, tokens: int) -> None:
         """Tokens that an answer took."""
         self._tokens[model] += tokens
+
+    def take(self) -> Counted:
+        """What has been counted since the last call; it is not counted here any more."""
+        counted = Counted(
+            [(*key, count) for key, count in self._requests.items()],
+            [(*key, counts, self._seconds[key]) for key, counts in self._buckets.items()],
+            dict(self._tokens),
+        )
+        self._requests.clear()
+        self._buckets.clear()
+        self._seconds.clear()
+        self._tokens.clear()
+        return counted
+
+    def add(self, counted: Counted) -> None:
+        """Count what another process has counted."""
+        for model, path, status, count in counted.requests:
+            self._requests[model, path, status] += count
+        for model, path, counts, seconds in counted.seconds:
+            ours = self._buckets[model, path]
+            ours[:] = [a + b for a, b in zip(ours, counts, strict=True)]
+            self._seconds[model, path] += seconds
+        self._tokens.update(counted.tokens)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -80,7 +114,7 @@ class Metrics(Collector):
         return iter((requests, seconds, tokens))
 
     def _now(self) -> Iterator[Metric]:
-        counts = self._in_flight()
+        use = self._use()
         info = GaugeMetricFamily("xinference_info", "The server", labels=("version",))
         info.add_metric((__version__,), 1)
         flying = GaugeMetricFamily("xinference_requests_in_flight", "Requests at engines now", labels=("model",))
@@ -91,7 +125,7 @@ class Metrics(Collector):
         for uid, route in self._table().routes.items():
             if route.parent is not None:  # an adapter has its deployment's engine
                 continue
-            flying.add_metric((uid,), sum(map(counts.count, route.targets)))
+            flying.add_metric((uid,), sum(use.at(target.replica_id) for target in route.targets))
             replicas.add_metric((uid,), len(route.targets))
             state.add_metric((uid, _state(route)), 1)
         return iter((info, flying, replicas, state))

@@ -61,6 +61,14 @@ class InFlight:
         """When the last request at a replica ended, by `time.monotonic`; None: none has."""
         return self._ended.get(replica_id)
 
+    def counts(self) -> dict[str, int]:
+        """Requests at each replica that has any now."""
+        return dict(self._counts)
+
+    def ends(self) -> dict[str, float]:
+        """`last_end` of each replica that has one."""
+        return dict(self._ended)
+
     @property
     def total(self) -> int:
         """Requests at all targets now."""

@@ -8,7 +8,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from xinference.errors import Problem, bad_request, not_found
@@ -49,6 +49,8 @@ class Keyring:
         self._always = always_required
         self._owner: Key | None = None
         self._last_used: dict[str, float] = {}
+        self.published: Callable[[], None] | None = None
+        """Called after each new table."""
         self._keys: dict[str, Key] = {key.key_id: key for key in self._rows.all()}
         self._publish()
 
@@ -59,7 +61,12 @@ class Keyring:
 
     def used(self, key: Key, now: float) -> None:
         """See `Keys.used`; `flush` writes it."""
-        self._last_used[key.key_id] = now
+        self.note_use(key.key_id, now)
+
+    def note_use(self, key_id: str, at: float) -> None:
+        """The same, by the key's id; the latest time counts."""
+        if at > self._last_used.get(key_id, 0.0):
+            self._last_used[key_id] = at
 
     def all(self) -> list[Key]:
         """Every key, also the revoked ones, oldest first."""
@@ -172,6 +179,8 @@ class Keyring:
     def _publish(self) -> None:
         owner: Iterable[Key] = () if self._owner is None else (self._owner,)
         self._table = table_of([*self._keys.values(), *owner], required=self._always or bool(self._keys))
+        if self.published is not None:
+            self.published()
 
 
 def check(wanted: NewKey) -> None:

@@ -1,0 +1,51 @@
+"""Our server's gateway as several processes with a costless engine behind it; all but the controller is the real one.
+
+``python -m benchmarks.gateway.several ENGINE_URL PROCESSES`` prints its port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.gateway.engine import MODEL
+from benchmarks.gateway.server import OneModel
+from xinference.config import Settings
+from xinference.control.routing import Route, RoutingTable, Target
+from xinference.gateway.workers import Workers
+from xinference.keys.table import KeyTable
+from xinference.server import listen
+from xinference.store.keys import Key
+
+
+class OpenKeys:
+    """Nobody needs a key."""
+
+    table = KeyTable()
+
+    def used(self, key: Key, now: float) -> None:
+        """There is none to be used."""
+
+    def note_use(self, key_id: str, at: float) -> None:
+        """There is none to be used."""
+
+
+async def serve(engine_url: str, processes: int) -> None:
+    """Serve on a free port until the process is ended."""
+    route = Route(MODEL, (Target("r0", engine_url, "key"),), paths=frozenset({"/v1/chat/completions"}))
+    settings = Settings(port=0, gateway_workers=processes)
+    workers = Workers(
+        settings, OneModel(RoutingTable({MODEL: route})), OpenKeys(), Path(tempfile.gettempdir()) / "no management"
+    )
+    with listen(settings, port_is_given=True) as listener:
+        await workers.start(listener)
+        print(listener.getsockname()[1], flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,219 @@
+"""A server whose gateway is two processes on one port: what holds for one holds for both together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from tests.live.home import Home, sse_events, until, with_pid
+
+WORKER = "xinference.gateway.worker"
+
+
+def workers(server: int) -> list[int]:
+    """The gateway processes of a server."""
+    return sorted(child.pid for child in psutil.Process(server).children() if WORKER in child.cmdline())
+
+
+@dataclass
+class Two:
+    """A home whose server has two gateway processes, and for each a client that talks to that one."""
+
+    home: Home
+    server: subprocess.Popen[bytes]
+    clients: ExitStack
+
+    def each(self, **options: Any) -> list[httpx2.Client]:
+        """A client for each process; the others are stopped while it connects."""
+        until("two gateway processes", lambda: len(self.pids) == 2)
+        pids = self.pids
+        return [self.one(pid, [other for other in pids if other != pid], **options) for pid in pids]
+
+    def one(self, pid: int, others: list[int], **options: Any) -> httpx2.Client:
+        client = self.clients.enter_context(httpx2.Client(base_url=self.home.url, timeout=60, **options))
+        for other in others:
+            os.kill(other, signal.SIGSTOP)
+        try:
+            assert client.get("/health").status_code == 200
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
+        return client
+
+    @property
+    def pids(self) -> list[int]:
+        return workers(self.server.pid)
+
+
+@pytest.fixture
+def two(make_home: Callable[..., Home]) -> Iterator[Two]:
+    home = make_home(XINFERENCE_GATEWAY_WORKERS="2")
+    with ExitStack() as clients:
+        running = Two(home, home.serve(), clients)
+        yield running
+    with_pid(running.server.pid, signal.SIGINT)
+    running.server.wait(30)
+    until("nothing is left", home.nothing_left)
+
+
+def ask(client: httpx2.Client, **fields: Any) -> httpx2.Response:
+    body = {"model": "m", "prompt": "Once upon", "max_tokens": 4, "ignore_eos": True} | fields
+    return client.post("/v1/completions", json=body)
+
+
+def launched(two: Two, tiny: dict[str, Any], **fields: Any) -> list[httpx2.Client]:
+    """Clients of each process, once the model runs."""
+    answer = two.home.launch(**tiny, model_uid="m", **fields)
+    assert answer.status_code == 200, answer.text
+    return two.each()
+
+
+#: More than the engine computes before it is stopped.
+LONG = {"n_ctx": 2048}
+
+
+def begun(client: httpx2.Client, stack: ExitStack, **fields: Any) -> Iterator[str]:
+    """A stream that has begun; what follows its first line."""
+    body = {"model": "m", "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True} | fields
+    answer = stack.enter_context(client.stream("POST", "/v1/completions", json=body))
+    assert answer.status_code == 200
+    lines = answer.iter_lines()
+    next(lines)
+    return lines
+
+
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """An engine that computes nothing meanwhile: what has begun goes on afterwards."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_each_process_answers_manages_and_counts_for_both(two: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(two, tiny)
+    for client in clients:
+        assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["m"]
+        assert client.get("/v1/models/m").json()["id"] == "m"
+        said = sse_events(ask(client, stream=True).text)
+        assert said[-1] == "[DONE]" and len(said) > 2
+    assert client.get("/nowhere?a=b").status_code == 404
+    for client in clients:
+        counted = [
+            line for line in client.get("/metrics").text.splitlines() if line.startswith("xinference_requests_t")
+        ]
+        assert counted == ['xinference_requests_total{model="m",path="/v1/completions",status="200"} 2.0']
+    assert clients[1].delete("/v1/models/m").status_code == 200
+    assert [ask(client).status_code for client in clients] == [404, 404]
+
+
+def test_a_key_that_is_made_or_revoked_counts_for_both_at_once(two: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(two, tiny)
+    for n in range(5):
+        made = clients[n % 2].post("/v1/keys", json={"name": "k", "scopes": ["use", "manage"]}).json()
+        headers = {"authorization": f"Bearer {made['key']}"}
+        assert [client.get("/v1/models").status_code for client in clients] == [401, 401]
+        assert [client.get("/v1/models", headers=headers).status_code for client in clients] == [200, 200]
+        listed = clients[0].get("/v1/keys", headers=headers).json()
+        assert [key["last_used"] is not None for key in listed] == [True]
+        assert clients[n % 2].delete("/v1/keys", headers=headers).status_code == 200
+        assert [client.get("/v1/models").status_code for client in clients] == [200, 200]
+
+
+def test_limits_hold_for_both_together(two: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(two, tiny | LONG, request_limits=1)
+    engine = two.home.engine_pid("m")
+    with ExitStack() as streams:
+        lines = begun(clients[0], streams)  # kept: httpx2 closes an answer that nobody holds
+        with paused(engine):
+            assert [ask(client).status_code for client in two.each()] == [429, 429]
+        assert next(lines) == ""
+    until("the permit is given back", lambda: ask(clients[1]).status_code == 200)
+    made = clients[0].post("/v1/keys", json={"scopes": ["use"], "requests_per_minute": 3}).json()
+    both = two.each(headers={"authorization": f"Bearer {made['key']}"})
+    statuses = [ask(both[n % 2]).status_code for n in range(5)]
+    assert statuses == [200, 200, 200, 429, 429]
+
+
+def test_a_request_is_aborted_wherever_it_is(two: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(two, tiny | LONG)
+    engine = two.home.engine_pid("m")
+    for n in (0, 1):
+        with ExitStack() as streams:
+            lines = begun(clients[n], streams, request_id="mine")
+            with paused(engine):
+                done = clients[1 - n].post("/v1/models/m/requests/mine/abort")
+                assert done.json() == {"msg": "DONE"}
+                assert any("request_aborted" in line for line in lines)
+    assert clients[0].post("/v1/models/m/requests/mine/abort").json() == {"msg": "NOT_FOUND"}
+
+
+def test_a_killed_process_is_replaced_and_the_other_goes_on(two: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(two, tiny | LONG | {"n_parallel": 2}, request_limits=2)
+    before, engine = two.pids, two.home.engine_pid("m")
+    with ExitStack() as streams:
+        lost, kept = (begun(client, streams) for client in clients)
+        with paused(engine):
+            os.kill(before[0], signal.SIGKILL)
+            with pytest.raises(httpx2.TransportError):
+                list(lost)
+            until("another process", lambda: len(two.pids) == 2 and before[0] not in two.pids)
+            # The permit of the request that went with it is there again, and the other one is not.
+            again = two.each()
+            with ThreadPoolExecutor(1) as pool:
+                one = pool.submit(ask, again[0])
+                flying = 'xinference_requests_in_flight{model="m"} 2.0'
+                until("two requests at once", lambda: flying in again[1].get("/metrics").text)
+                assert ask(again[1]).status_code == 429
+                os.kill(engine, signal.SIGCONT)
+                assert one.result().status_code == 200
+        assert list(kept)[-2:] == ["data: [DONE]", ""]
+
+
+def test_nothing_of_a_killed_server_is_left_on_its_port(two: Two) -> None:
+    pids = two.pids
+    two.server.kill()
+    two.server.wait(10)
+    until("no gateway process is left", lambda: not any(map(psutil.pid_exists, pids)), 10)
+    two.server = two.home.serve()
+    assert two.each()[0].get("/v1/models").status_code == 200
+
+
+def test_a_server_that_is_told_to_end_sends_what_it_has_begun(two: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(two, tiny | LONG | {"n_parallel": 2})
+    with ExitStack() as streams:
+        lines = [begun(client, streams, max_tokens=40) for client in clients]
+        with paused(two.home.engine_pid("m")):
+            two.server.send_signal(signal.SIGINT)
+            until("nobody is let in", lambda: not two.home.answers())
+        assert [list(rest)[-2:] for rest in lines] == [["data: [DONE]", ""]] * 2
+    assert two.server.wait(30) == 0
+
+
+def test_both_wait_for_one_load_and_an_answer_of_either_keeps_the_model(two: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(two, tiny, on_demand=True, ttl=0.2)
+
+    def stages() -> list[str]:
+        events = clients[0].get("/v1/models/m/events").json()
+        return [event["stage"] for event in events if event["stage"] in ("start", "unload")]
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda n: ask(clients[n % 2]).status_code, range(8)))
+    assert statuses == [200] * 8 and stages().count("start") == 1
+    for n, client in enumerate(clients, 2):
+        until("it has left", lambda: stages()[-1] == "unload")
+        said = sse_events(ask(client, max_tokens=240, stream=True).text)
+        assert said[-1] == "[DONE]" and not any("error" in event for event in said[:-1])
+        assert stages().count("start") == n
