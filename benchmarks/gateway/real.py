@@ -30,7 +30,7 @@ from benchmarks.gateway.targets import Target
 UID = "smollm2-instruct"
 ENGINE, OURS = "llama.cpp alone", "xinference"
 #: Streams, and how many tokens each is long: about as much work for the engine in each cell.
-TOKENS = {1: 160, 4: 64, 8: 48, 16: 32}
+TOKENS = {1: 256, 4: 128, 8: 96, 16: 64}
 FIRST_REQUESTS = 20
 #: Between requests whose first token is waited for: llama.cpp closes after each stream, and is not met while it does.
 REST_SECONDS = 0.05
