@@ -78,6 +78,17 @@ def whole_file(
         ) from error
 
 
+def lock(file: BinaryIO, cancelled: threading.Event) -> bool:
+    """Hold an open file against other threads and processes, after waiting for it; False: cancelled before that."""
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if cancelled.wait(_POLL_SECONDS):
+                return False
+
+
 def need_space(folder: Path, size: int, what: str) -> None:
     """Check that `size` bytes fit beside `folder`'s other contents.
 
@@ -99,13 +110,8 @@ def _locked(partial: Path, cancelled: threading.Event, target: Path) -> Iterator
     """`partial`, open and held against other threads and processes; death gives it back."""
     while True:
         with partial.open("ab") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if cancelled.wait(_POLL_SECONDS):
-                        raise cancelled_problem(target.name) from None
+            if not lock(file, cancelled):
+                raise cancelled_problem(target.name)
             # Its last holder may have renamed or deleted it in the meantime: then it is another file's lock.
             if _is_at(file, partial):
                 with partial.open("r+b") as writable:  # copy_file_range refuses a file opened for appending

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -14,10 +13,10 @@ from typing import IO
 from xinference.catalog.models import FileFacts
 from xinference.errors import Problem
 from xinference.formats.unsynced import sync_folder
+from xinference.formats.whole_file import lock
 from xinference.hubs.base import Progress, cancelled_problem
 
 _CHUNK = 1 << 20
-_POLL_SECONDS = 0.2
 
 
 @contextmanager
@@ -30,13 +29,8 @@ def locked(folder: Path, cancelled: threading.Event, what: str) -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     # The file is never deleted: a second waiter could hold a lock on a name that is gone.
     with (folder / ".lock").open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if cancelled.wait(_POLL_SECONDS):
-                    raise cancelled_problem(what) from None
+        if not lock(file, cancelled):
+            raise cancelled_problem(what)
         yield
 
 
