@@ -21,8 +21,15 @@ WORKER = "xinference.gateway.worker"
 
 
 def workers(server: int) -> list[int]:
-    """The gateway processes of a server."""
-    return sorted(child.pid for child in psutil.Process(server).children() if WORKER in child.cmdline())
+    """The gateway processes of a server that live."""
+    return sorted(child.pid for child in psutil.Process(server).children() if _is_worker(child))
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return WORKER in process.cmdline()
+    except psutil.Error:  # it has ended, and may not have been reaped yet
+        return False
 
 
 @dataclass
