@@ -134,7 +134,7 @@ async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Serve
             await until(lambda: server.started)
             async with aiohttp.ClientSession(headers=ANTHROPIC) as http:
                 yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", http, gateway)
-            server.should_exit = True
+            server.stop()
             await task
 
 
@@ -231,4 +231,9 @@ async def raw_engine(*answers: bytes) -> AsyncIterator[Target]:
 def chunked(*pieces: bytes, content_type: str = "text/event-stream", end: bool = True) -> bytes:
     """A chunked answer as it goes over the wire; without `end`, it breaks off."""
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + (b"0\r\n\r\n" if end else b"")
+    return head + chunks(*pieces) + (b"0\r\n\r\n" if end else b"")
+
+
+def chunks(*pieces: bytes) -> bytes:
+    """Pieces of a body, each as a chunk."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)

@@ -15,6 +15,16 @@ from xinference.gateway.stream import Events
 COMPLETION = {"model": "m", "prompt": "hi", "stream": True}
 
 
+async def dechunked(reader: asyncio.StreamReader) -> bytes:
+    """The body of a chunked answer."""
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        assert await reader.readline() == b"\r\n"
+    assert await reader.readline() == b"\r\n"
+    return body
+
+
 def events_of(answer: bytes) -> list[bytes]:
     assert answer.endswith(b"\n\n")
     return answer[:-2].split(b"\n\n")
@@ -31,16 +41,16 @@ def test_any_chunking_gives_the_same_bytes_out(events: list[bytes], end: bytes, 
     holder = Events()
     out = [holder.take(whole[a:b]) for a, b in itertools.pairwise(edges)]
     assert b"".join(out) == whole
-    assert not holder
+    assert not holder.held
     assert all(piece.endswith((b"\n\n", b"\n\r\n")) for piece in out if piece)
 
 
 def test_an_incomplete_event_is_held_until_its_blank_line() -> None:
     holder = Events()
     assert holder.take(b"data: 1\n\ndata: 2\n") == b"data: 1\n\n"
-    assert holder
+    assert holder.held
     assert holder.take(b"\n") == b"data: 2\n\n"
-    assert not holder
+    assert not holder.held
 
 
 def test_an_end_split_over_three_reads_is_found() -> None:
@@ -155,6 +165,20 @@ async def test_a_done_with_crlf_is_seen_as_one() -> None:
     events = b"data: 1\r\n\r\ndata: [DONE]\r\n\r\n"
     async with raw_engine(chunked(events[:8], events[8:])) as there, served(router_to(there)) as gateway:
         assert await gateway.stream("/v1/chat/completions", STREAM) == (200, events)
+
+
+async def test_events_of_two_requests_on_one_connection_come_in_order() -> None:
+    async with start_fake_engine(chunks=400) as engine, served(router_of(engine)) as gateway:
+        _, said = await gateway.stream("/v1/chat/completions", STREAM)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        body = json.dumps(STREAM).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body + head + body)
+        for _ in range(2):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            answer = await dechunked(reader)
+            assert [len(event) for event in events_of(answer)] == [len(event) for event in events_of(said)]
+        writer.close()
 
 
 async def test_a_send_that_fails_closes_the_engines_connection() -> None:

@@ -2,20 +2,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
 
-from tests.gateway.harness import STREAM, chunked, raw_engine, router_to, served, until
+from tests.gateway.harness import STREAM, chunked, chunks, raw_engine, router_to, served, until
+from tests.gateway.wire import STREAM_HEAD, Wire
 from xinference.control.routing import Target
 from xinference.gateway import upstream as pool
-from xinference.gateway.connection import HIGH_WATER, MAX_HEAD, EngineDiedError, EngineUnreachableError
+from xinference.gateway.connection import (
+    HIGH_WATER,
+    MAX_HEAD,
+    EngineConnection,
+    EngineDiedError,
+    EngineUnreachableError,
+)
 from xinference.gateway.upstream import Answer, Upstream
 
 HEADERS = ((b"content-type", b"application/json"),)
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+#: What stands between the data of two chunks, in a body that has no line of such a form itself.
+CHUNK_SEAM = re.compile(rb"(?:\r\n)?\b[0-9a-f]+\r\n")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -269,7 +279,54 @@ async def test_a_body_arrives_whole_whatever_its_size(size: int) -> None:
         answer.close()
 
 
-async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing() -> None:
+async def reading_through(taken: list[bytes], *, takes: bool = True) -> tuple[EngineConnection, asyncio.Task[bytes]]:
+    """A connection in mid-answer whose reader sleeps, and the reader."""
+    connection = EngineConnection()
+    connection.connection_made(Wire(lambda _: None))
+    asyncio.get_running_loop().call_soon(connection.data_received, STREAM_HEAD)
+    await connection.begin(b"POST / HTTP/1.1\r\n", b"")
+
+    def through(chunk: bytes) -> bool:
+        taken.append(chunk)
+        return takes
+
+    reader = asyncio.create_task(connection.read(through))
+    await asyncio.sleep(0)
+    return connection, reader
+
+
+async def test_what_is_taken_on_the_way_is_not_read() -> None:
+    taken: list[bytes] = []
+    connection, reader = await reading_through(taken)
+    connection.data_received(chunks(b"1"))
+    connection.data_received(chunks(b"2", b"3"))
+    await asyncio.sleep(0)
+    assert (taken, reader.done()) == ([b"1", b"23"], False)
+    connection.data_received(b"0\r\n\r\n")
+    assert await reader == b""
+
+
+async def test_what_is_not_taken_on_the_way_is_read_and_nothing_overtakes_it() -> None:
+    taken: list[bytes] = []
+    connection, reader = await reading_through(taken, takes=False)
+    connection.data_received(chunks(b"1"))
+    connection.data_received(chunks(b"2"))
+    assert await reader == b"12"
+    connection.data_received(chunks(b"3"))
+    assert (await connection.read(), taken) == (b"3", [b"1"])
+
+
+async def test_nothing_goes_past_a_reader_that_has_left() -> None:
+    taken: list[bytes] = []
+    connection, reader = await reading_through(taken)
+    reader.cancel()
+    await asyncio.sleep(0)
+    connection.data_received(chunks(b"1"))
+    assert (await connection.read(), taken) == (b"1", [])
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing(version: bytes) -> None:
     event = b"data: " + b"x" * 8186 + b"\n\n"
     count, written = 8192, 0
 
@@ -291,8 +348,8 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing() 
         await loop.sock_connect(client, ("127.0.0.1", int(gateway.url.rpartition(":")[2])))
         reader, writer = await asyncio.open_connection(sock=client, limit=HIGH_WATER)
         body = str(STREAM).replace("'", '"').replace("True", "true").encode()
-        request = b"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
-        writer.write(request % (len(body), body))
+        request = b"POST /v1/chat/completions HTTP/%b\r\nHost: localhost\r\nConnection: close\r\n"
+        writer.write(request % version + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         seen, still = -1, 0
 
         def stands_still() -> bool:
@@ -305,5 +362,7 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing() 
         # What fits in the kernel's buffers on the way, which grow to a few MiB each, and next to nothing of ours.
         assert written < count * len(event) // 2
         answer = await reader.read(-1)
+    if version == b"1.1":
+        answer = CHUNK_SEAM.sub(b"", answer.partition(b"\r\n\r\n")[2])
     assert answer.count(event) == count
     assert b"data: [DONE]\n\n" in answer[-40:]

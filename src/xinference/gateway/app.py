@@ -21,6 +21,7 @@ from xinference.gateway.forward import Call, Forwarder
 from xinference.gateway.limits import LocalQuota, Quota
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.pick import InFlight
+from xinference.gateway.protocol import WRITE
 from xinference.gateway.reshape import reshape, tidy
 from xinference.gateway.route import DATA_PATHS, DataPath, find
 from xinference.gateway.shapes import Request, TokenIds, check
@@ -100,7 +101,8 @@ class Gateway:
                 await refuse_management(Reply(send), why, openai=path.startswith("/v1/models"))
             return
         if data_path is not None:
-            await self._serve(data_path, scope, receive, Reply(send, anthropic=data_path.anthropic), key)
+            reply = Reply(send, anthropic=data_path.anthropic, write=scope.get(WRITE))
+            await self._serve(data_path, scope, receive, reply, key)
         elif path == "/health":
             await _health(Reply(send), method)
         elif path == "/metrics" and method in READ_METHODS:
@@ -229,8 +231,9 @@ class Gateway:
         if key is None or key.tokens_per_minute is None or call.path.upstream in FREE:
             yield
             return
-        meter = Metered(reply.send)
+        meter = Metered(reply.send, reply.write)
         reply.send = meter.send
+        reply.write = reply.write and meter.write
         try:
             yield
         finally:

@@ -9,6 +9,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+#: Sends a chunk of a body at once, or says that it could not. An empty one only asks.
+Write = Callable[[bytes], bool]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Header = tuple[bytes, bytes]
@@ -19,10 +21,12 @@ JSON_TYPE: Header = (b"content-type", b"application/json")
 class Reply:
     """One answer: remembers whether it has started, so that it is started only once."""
 
-    __slots__ = ("anthropic", "model", "send", "started", "status")
+    __slots__ = ("anthropic", "model", "send", "started", "status", "write")
 
-    def __init__(self, send: Send, *, anthropic: bool = False) -> None:
+    def __init__(self, send: Send, *, anthropic: bool = False, write: Write | None = None) -> None:
         self.send = send
+        self.write = write
+        """A way past `send` for chunks of a body that has begun, where the server has one."""
         self.anthropic = anthropic
         self.started = False
         self.status = 0

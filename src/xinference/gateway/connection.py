@@ -7,6 +7,7 @@ httptools parses; what is left is a request at a time, the body's pieces as they
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -21,6 +22,9 @@ MAX_HEAD = 64 * 1024
 ONE_PIECE = 64 * 1024
 #: The engine's headers that clients get, in lower case.
 PASSED_ON = frozenset({b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"retry-after"})
+
+#: Takes what has arrived there and then; False: it has to be read.
+Through = Callable[[bytes], bool]
 
 
 class EngineUnreachableError(Exception):
@@ -50,6 +54,7 @@ class EngineConnection(asyncio.Protocol):
         "_paused",
         "_pieces",
         "_size",
+        "_through",
         "_transport",
         "_waiter",
         "complete",
@@ -64,6 +69,7 @@ class EngineConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._through: Through | None = None
         self._pieces: list[bytes] = []
         self._broken: str | None = None
         self._paused = False
@@ -106,18 +112,25 @@ class EngineConnection(asyncio.Protocol):
                 raise EngineDiedError(self._broken)
             await self._wait()
 
-    async def read(self) -> bytes:
+    async def read(self, through: Through | None = None) -> bytes:
         """What has arrived since the last read, after a wait if that is nothing; b"" at the end.
+
+        Args:
+            through: is given what arrives meanwhile, while the reader sleeps on; what it does not take is returned.
 
         Raises:
             EngineDiedError: the connection broke, and everything that arrived before has been read.
         """
-        while not self._pieces:
-            if self.complete:
-                return b""
-            if self._broken is not None:
-                raise EngineDiedError(self._broken)
-            await self._wait()
+        self._through = through
+        try:
+            while not self._pieces:
+                if self.complete:
+                    return b""
+                if self._broken is not None:
+                    raise EngineDiedError(self._broken)
+                await self._wait()
+        finally:
+            self._through = None
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -187,10 +200,24 @@ class EngineConnection(asyncio.Protocol):
                 self._break(f"the engine's headers have more than {MAX_HEAD} bytes")
                 self.abort()
             return
+        if self._through is not None and self._pieces and not self.complete and self._pass_through(self._through):
+            return
         self._wake()
         if self._size > HIGH_WATER and not self._paused and not self.complete:
             self._paused = True
             cast(asyncio.Transport, self._transport).pause_reading()
+
+    def _pass_through(self, through: Through) -> bool:
+        """Whether `through` took what has arrived. Only while the reader sleeps: else what it was given comes first."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return False
+        pieces = self._pieces
+        if not through(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+            return False
+        pieces.clear()
+        self._size = 0
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         until_closed = self._headers_done and self.length is None and not self._chunked

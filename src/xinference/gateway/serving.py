@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -15,25 +17,40 @@ from xinference.gateway.protocol import Protocol
 
 #: How long a stopping server waits for answers in flight, in seconds.
 LAST_ANSWERS_SECONDS = 5
+#: How often the date in the answers' headers is written anew.
+DATE_SECONDS = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which remembers what ended it."""
+    """uvicorn's server, which remembers what ended it, and sleeps until then."""
 
     ended_by: int = signal.SIGTERM
     before_end: Callable[[], Awaitable[None]] | None = None
     """What has to end before this server takes no more requests."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._over = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        # uvicorn's own looks ten times a second whether it is to end: each look is taken from an engine's core.
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), DATE_SECONDS)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not uvicorn's own: that raises the signal again at the end, before engines are ended or left.
         self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
-        self.ended_by = sig
+        self.stop(sig)
 
-    def stop(self) -> None:
-        """End the server and its engines once the answers in flight are sent."""
-        self.ended_by = signal.SIGINT
+    def stop(self, by: int = signal.SIGINT) -> None:
+        """End the server once the answers in flight are sent; as if by a signal, and SIGINT ends its engines too."""
+        self.ended_by = by
         self.should_exit = True
+        if self._loop is not None:  # a signal's handler does not wake the loop by itself
+            self._loop.call_soon_threadsafe(self._over.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.before_end is not None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from xinference.gateway.asgi import Reply
-from xinference.gateway.connection import EngineDiedError
+from xinference.gateway.connection import EngineDiedError, Through
 from xinference.gateway.errors import stream_error
 
 logger = logging.getLogger(__name__)
 
-#: The engine's next bytes; b"" at the end, EngineDiedError if there is none.
-Read = Callable[[], Awaitable[bytes]]
+
+class Read(Protocol):
+    """See `EngineConnection.read`."""
+
+    def __call__(self, through: Through | None = None, /) -> Awaitable[bytes]: ...
+
 
 DONE = b"data: [DONE]\n\n"
 #: Ends of a blank line, which ends an event; the second also ends ``\r\n\r\n``.
@@ -23,18 +28,15 @@ LONGEST_END = 3
 class Events:
     """Holds back the incomplete event at the end of what has been read."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self._held = bytearray()
-
-    def __bool__(self) -> bool:
-        """Whether an incomplete event is held."""
-        return bool(self._held)
+        self.held = bytearray()
+        """The incomplete event."""
 
     def take(self, chunk: bytes) -> bytes:
         """Add `chunk`; returns all whole events that are there now, or nothing."""
-        held = self._held
+        held = self.held
         # An end may lie across the seam, so the search begins a little before it; what lies further back was searched.
         seam = max(0, len(held) - LONGEST_END)
         held += chunk
@@ -58,10 +60,21 @@ async def relay_events(
     An engine that dies leaves one error event and no ``[DONE]``; a clean end gets a ``[DONE]`` if `done` wants one
     and the engine sent none. As the format has it, an event without its blank line does not count.
     """
-    send, events = reply.send, Events()
+    send, write, events = reply.send, reply.write, Events()
     chunk, last = first, b""
+
+    def through(chunk: bytes) -> bool:
+        nonlocal last
+        if write is None or events.held or not chunk.endswith(EVENT_ENDS) or not write(b""):
+            return False
+        if tidy is not None:  # not before it is known that the chunk can go: it may count what it sees
+            chunk = tidy(chunk)
+        write(chunk)
+        last = chunk
+        return True
+
     while chunk:
-        if events or not chunk.endswith(EVENT_ENDS):
+        if events.held or not chunk.endswith(EVENT_ENDS):
             chunk = events.take(chunk)
         if chunk:
             if tidy is not None:
@@ -69,7 +82,7 @@ async def relay_events(
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             last = chunk
         try:
-            chunk = await read()
+            chunk = await read(through)
         except EngineDiedError as e:
             logger.warning("the engine of %s died in mid-stream: %r", model, e)
             message = f"The engine of model {model!r} died while it was answering. Ask again."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from xinference.gateway.asgi import Message, Send
+from xinference.gateway.asgi import Message, Send, Write
 
 #: Bytes kept of an answer's beginning and of its end. Usage stands in one of them: in the last events of a stream,
 #: and before or after the `data` or `choices` of a whole answer.
@@ -30,10 +30,11 @@ _NATIVE = re.compile(rb'"(tokens_evaluated|tokens_predicted)"\s*:\s*(\d{1,12})')
 class Metered:
     """Stands between an answer and its client, keeps the answer's ends and counts its events."""
 
-    __slots__ = ("_events", "_head", "_send", "_status", "_tail")
+    __slots__ = ("_events", "_head", "_send", "_status", "_tail", "_write")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, write: Write | None = None) -> None:
         self._send = send
+        self._write = write
         self._status = 0
         self._head = b""
         self._tail = b""
@@ -45,7 +46,16 @@ class Metered:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             return
-        body: bytes = message.get("body", b"")
+        self._count(message.get("body", b""))
+
+    def write(self, body: bytes) -> bool:
+        """Pass a chunk on at once, where there is a way."""
+        if self._write is None or not self._write(body):
+            return False
+        self._count(body)
+        return True
+
+    def _count(self, body: bytes) -> None:
         self._events += body.count(b"data:")
         if len(self._head) < KEPT_BYTES:
             self._head += body[: KEPT_BYTES - len(self._head)]

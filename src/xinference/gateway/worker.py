@@ -95,7 +95,7 @@ class Worker:
             case Serve():
                 self.may_serve.set()
             case Stop():
-                self.server.should_exit = True
+                self.server.stop()
                 self.may_serve.set()
             case Begin():
                 raise ValueError("A process begins once.")

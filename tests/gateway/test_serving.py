@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.gateway.harness import gateway_of, router_of, until
+from xinference.config import Settings
+from xinference.gateway import serving
+from xinference.gateway.serving import Server, http_server
+from xinference.server import listen
+
+
+def by_a_call(server: Server) -> None:
+    server.stop()
+
+
+def by_a_signal(_server: Server) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [by_a_call, by_a_signal])
+async def test_a_server_that_sleeps_ends_as_soon_as_it_is_told(
+    end: Callable[[Server], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "DATE_SECONDS", 3600.0)
+    async with gateway_of(router_of()) as gateway:
+        server = http_server(gateway)
+        with listen(Settings(port=0), port_is_given=True) as listener:
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            await until(lambda: server.started)
+            end(server)
+            await asyncio.wait_for(task, 10)
+
+
+async def test_the_date_of_answers_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "DATE_SECONDS", 0.01)
+    async with gateway_of(router_of()) as gateway:
+        server = http_server(gateway)
+        with listen(Settings(port=0), port_is_given=True) as listener:
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            await until(lambda: server.started)
+            before = server.server_state.default_headers
+            await until(lambda: server.server_state.default_headers != before)
+            server.stop()
+            await task
