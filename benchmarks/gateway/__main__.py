@@ -54,12 +54,12 @@ def main() -> int:
 
 
 def measure(targets: list[Target], wanted: list[Cell], rounds: int) -> list[Figures]:
-    """Each load on each target, in turn (A B A B)."""
+    """Each load on each target, in turn, and the other way round in the next round (A B B A)."""
     found = {(cell.label, t.name): Figures(cell, t.name) for cell in wanted for t in targets}
     for n in range(rounds):
         for cell in wanted:
             print(f"round {n + 1}: {cell.label}", file=sys.stderr)
-            for target in targets:
+            for target in targets[:: -1 if n % 2 else 1]:
                 found[cell.label, target.name].rounds.append(target.measure(cell.load))
     return list(found.values())
 

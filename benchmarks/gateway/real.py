@@ -1,6 +1,6 @@
 """A small real model: its own llama.cpp server asked directly, and the same process asked through us, in turn.
 
-python -m benchmarks.gateway.real --model SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 5] [--json FILE]
+python -m benchmarks.gateway.real --model SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 25] [--json FILE]
 """
 
 from __future__ import annotations
@@ -29,19 +29,23 @@ from benchmarks.gateway.targets import Target
 
 UID = "smollm2-instruct"
 ENGINE, OURS = "llama.cpp alone", "xinference"
-#: Streams, and how many tokens each is long: about as much work for the engine in each cell.
-TOKENS = {1: 256, 4: 128, 8: 96, 16: 64}
+#: Streams, and how many tokens each is long. A second or two of work: what else the machine does changes slowly, so two
+#: short runs that follow each other are more alike than two long ones, and many pairs say more than a few.
+TOKENS = {1: 64, 4: 48, 8: 32, 16: 24}
+#: Slots of the engine: no stream waits for another one's end.
+SLOTS = 16
 FIRST_REQUESTS = 20
 #: Between requests whose first token is waited for: llama.cpp closes after each stream, and is not met while it does.
 REST_SECONDS = 0.05
 #: Every token of these is a step of the engine, as no stream ends before its time.
+SIZE = {"n_parallel": SLOTS, "n_ctx": 2048}
 FIELDS: dict[str, object] = {"temperature": 0, "ignore_eos": True}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway.real", description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     first = Cell("first", 1, replace(_load(1, FIRST_REQUESTS, 4), pause=REST_SECONDS))
@@ -80,7 +84,7 @@ def served(model: Path) -> Iterator[list[Target]]:
         server = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
         try:
             url = _endpoint(Path(home))
-            _call(f"{url}/v1/models", {"model_name": UID, "model_uid": UID, "model_path": str(model)})
+            _call(f"{url}/v1/models", {"model_name": UID, "model_uid": UID, "model_path": str(model), **SIZE})
             engine = psutil.Process(_call(f"{url}/v1/models/instances")[0]["replicas"][0]["engine_pid"])
             port = next(c.laddr.port for c in engine.net_connections("inet") if c.status == psutil.CONN_LISTEN)
             key = engine.environ()["XINFERENCE_ENGINE_KEY"]
