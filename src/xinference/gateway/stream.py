@@ -65,11 +65,14 @@ async def relay_events(
 
     def through(chunk: bytes) -> bool:
         nonlocal last
-        if write is None or events.held or not chunk.endswith(EVENT_ENDS) or not write(b""):
+        if write is None or events.held or not chunk.endswith(EVENT_ENDS):
             return False
-        if tidy is not None:  # not before it is known that the chunk can go: it may count what it sees
+        if tidy is not None:
+            if not write(b""):  # not before it is known that the chunk can go: it may count what it sees
+                return False
             chunk = tidy(chunk)
-        write(chunk)
+        if not write(chunk):
+            return False
         last = chunk
         return True
 
