@@ -7,6 +7,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from msgspec import structs
 
 from tests.hub.repositories import Fault
 from tests.hubs.loopback_fetch import BYTES, FOLDER, Fetching
@@ -43,6 +44,18 @@ def test_a_file_is_kept_with_its_bytes_and_gone_when_forgotten(fetching: Fetchin
     assert forget(fetching, first) == len(BYTES)
     assert kept(fetching, first) == () and fetching.cached(first) is None
     assert other.read_bytes() == BYTES[::-1] and fetching.cached(second) == other
+
+
+def test_a_projector_stays_as_long_as_another_quantization_sees_through_it(fetching: Fetching) -> None:
+    fetching.serve({"tiny.q4_0.bin": BYTES, "tiny.q8_0.bin": BYTES[::-1], "mmproj.bin": BYTES[:1000]})
+    version = fetching.version("tiny.{quantization}.bin", projectors=("mmproj.bin",))
+    spec = structs.replace(version.spec, quantizations=("q4_0", "q8_0"))
+    first, second = (structs.replace(version, spec=spec, quantization=each) for each in spec.quantizations)
+    fetching(first), fetching(second)
+    assert forget(fetching, first) == len(BYTES)
+    assert fetching.cached(second) is not None
+    assert forget(fetching, second) == len(BYTES) + 1000
+    assert kept(fetching, first) == kept(fetching, second) == ()
 
 
 def test_a_folder_is_kept_with_all_its_files(fetching: Fetching) -> None:

@@ -11,6 +11,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+from msgspec import structs
+
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.config import Settings
 from xinference.errors import Problem
@@ -187,9 +189,18 @@ class RepositoryHub(ABC):
 
     def forget(self, version: ModelVersion, source: Source) -> int:
         """See `Hub.forget`."""
-        freed = delete(self.kept(version, source))
+        freed = delete(self._only_its_own(version, source))
         self._tidy(source.model_id)
         return freed
+
+    def _only_its_own(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
+        """What is here of a version, without the projectors that another quantization sees through."""
+        kept = self.kept(version, source)
+        others = (q for q in version.spec.quantizations if q != version.quantization)
+        if source.projectors and any(self.cached(structs.replace(version, quantization=q), source) for q in others):
+            shared = tuple(f"/{name}" for name in source.projectors)
+            return tuple(file for file in kept if not file.path.as_posix().endswith(shared))
+        return kept
 
     def _claimed(self, version: ModelVersion, source: Source, revision: str) -> tuple[ListedFile, ...]:
         """The files of a revision that are the version's, as far as this machine knows."""
