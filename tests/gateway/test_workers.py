@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import pytest
 from tests.gateway.harness import HandMadeRouter, route
 from xinference.control.routing import Target
 from xinference.errors import Problem
+from xinference.gateway import workers
 from xinference.gateway.errors import Refusal
 from xinference.gateway.limits import LocalQuota
 from xinference.gateway.messages import (
@@ -20,6 +22,7 @@ from xinference.gateway.messages import (
     Granted,
     Ready,
     Refused,
+    Reported,
     Seen,
     Table,
     Taken,
@@ -27,6 +30,7 @@ from xinference.gateway.messages import (
     TakeRequest,
     packed,
 )
+from xinference.gateway.metrics import Counted
 from xinference.gateway.remote import Remote
 from xinference.gateway.worker_process import Shared, WorkerProcess
 from xinference.keys.secret import digest
@@ -169,3 +173,17 @@ async def test_two_processes_spend_one_keys_requests() -> None:
     second._hear(TakeRequest(1, KEY, 600_001.0))
     assert told_first == [Granted(1)]
     assert isinstance(link.sent[0], Refused) and link.sent[0].status == 429
+
+
+async def test_a_process_that_hangs_is_killed_and_one_that_answers_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "HUNG_SECONDS", 0.2)
+    worker, sent = process(HandMadeRouter())
+    with subprocess.Popen(["sleep", "60"]) as worker.process:
+        worker._hear(Seen(1))
+        asking = asyncio.create_task(workers._report_or_die(worker))
+        await turns()
+        worker._hear(Reported(sent[-1].number, {}, {}, {}, Counted([], [], {})))
+        await asking
+        assert worker.process.poll() is None
+        await workers._report_or_die(worker)
+        assert worker.process.wait(10) == -signal.SIGKILL

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 SHORT_LIFE_SECONDS, PAUSE_SECONDS = 5.0, 1.0
 #: How often what they have counted is taken from them, if nobody asks.
 COLLECT_SECONDS = 20.0
+#: A process that says nothing for so long when it is asked hangs: it is killed and replaced, as if it had died.
+HUNG_SECONDS = 10.0
 #: How long an answer of the management API waits for a gateway that is stuck.
 STUCK_SECONDS = 2.0
 #: Paths whose answers tell what the gateways have counted.
@@ -114,7 +116,7 @@ class Workers:
     async def _collect_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(COLLECT_SECONDS)
-            await self.collect()
+            await asyncio.gather(*(_report_or_die(worker) for worker in self._workers))
 
     # -- what they know -------------------------------------------------------------------------------------
 
@@ -158,7 +160,7 @@ class Workers:
             worker.link.send(Forget(replica_id))
 
     async def settled(self) -> None:
-        """See `Use.settled`. A process that is stuck is waited for: nobody knows what it does."""
+        """See `Use.settled`. One that is stuck is waited for until it is killed: nobody knows what it does."""
         await asyncio.gather(*(worker.report() for worker in self._workers))
 
     def _reported(self, said: Reported) -> None:
@@ -188,6 +190,14 @@ class Manager:
         if scope.get("path") in COLLECTED:
             await self._workers.collect()
         await self._app(scope, receive, send_known)
+
+
+async def _report_or_die(worker: WorkerProcess) -> None:
+    try:
+        await asyncio.wait_for(worker.report(), HUNG_SECONDS)
+    except TimeoutError:
+        log.error("gateway process %d has hung for %g s and is killed", worker.process.pid, HUNG_SECONDS)
+        worker.process.kill()
 
 
 async def _soon(awaited: Awaitable[Any]) -> None:
