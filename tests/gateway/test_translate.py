@@ -16,19 +16,23 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("one", "two")]
 
 
-def through(engine: str, path: str = "/v1/chat/completions", **fields: Any) -> tuple[Route, bytes, bytes]:
+def through(
+    engine: str, path: str = "/v1/chat/completions", of: dict[str, Any] | None = None, **fields: Any
+) -> tuple[Route, bytes, bytes]:
     """The route, the body that was sent and the one that the engine gets."""
     base: dict[str, Any] = CHAT if path == "/v1/chat/completions" else {"model": "m"}
     body = json.dumps(base | fields).encode()
     request = check(DATA_PATHS[path].decoder, body)
-    uid_route = route(uid="m", description={"model_engine": engine}, adapters=("lora-a",))
+    uid_route = route(uid="m", description={"model_engine": engine}, adapters=("lora-a",), **of or {})
     table = RoutingTable(with_adapters({"m": uid_route, "other": route(uid="other")}))
     found, translated = translate(table, table.routes["m"], request, body)
     return found, body, translated
 
 
-def said(engine: str, path: str = "/v1/chat/completions", **fields: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(through(engine, path, **fields)[2])
+def said(
+    engine: str, path: str = "/v1/chat/completions", of: dict[str, Any] | None = None, **fields: Any
+) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(through(engine, path, of, **fields)[2])
     return answer
 
 
@@ -146,3 +150,41 @@ def test_llama_cpp_can_t_cut_an_input_and_says_so() -> None:
 
 def test_v_llm_cuts_an_input_itself() -> None:
     assert said("vLLM", "/v1/embeddings", input="a", truncate_prompt_tokens=-1)["truncate_prompt_tokens"] == -1
+
+
+ENDS: dict[str, Any] = {"stop": ("USER:",), "stop_token_ids": (7, 9)}
+
+
+@pytest.mark.parametrize("engine", ["vLLM", "SGLang", "Transformers"])
+def test_a_chat_ends_where_its_model_says(engine: str) -> None:
+    assert said(engine, of=ENDS) == CHAT | {"stop": ["USER:"], "stop_token_ids": [7, 9]}
+    assert said(engine, of={"stop_token_ids": (7,)}) == CHAT | {"stop_token_ids": [7]}
+
+
+def test_a_requests_own_ends_take_the_place_of_the_models() -> None:
+    assert said("vLLM", of=ENDS, stop=["x"]) == CHAT | {"stop": ["x"], "stop_token_ids": [7, 9]}
+    assert said("vLLM", of=ENDS, stop_token_ids=[1]) == CHAT | {"stop": ["USER:"], "stop_token_ids": [1]}
+    assert said("vLLM", of=ENDS, stop=[], stop_token_ids=[]) == CHAT | {"stop": [], "stop_token_ids": []}
+    assert said("vLLM", of=ENDS, stop=None, stop_token_ids=None) == CHAT | {"stop": ["USER:"], "stop_token_ids": [7, 9]}
+    assert said("vLLM", of=ENDS, ignore_eos=True) == CHAT | {"stop": ["USER:"], "ignore_eos": True}
+
+
+def test_an_anthropic_message_ends_there_too() -> None:
+    messages = {"messages": CHAT["messages"], "max_tokens": 5}
+    body = {"model": "m", **messages}
+    assert said("vLLM", "/v1/messages", ENDS, **messages) == body | {"stop_sequences": ["USER:"]}
+    given = messages | {"stop_sequences": ["x"]}
+    assert said("vLLM", "/v1/messages", ENDS, **given) == {"model": "m", **given}
+
+
+def test_a_plain_completion_and_an_engine_that_was_told_at_its_start_get_none() -> None:
+    for _, body, translated in (
+        through("vLLM", "/v1/completions", ENDS, prompt="hi"),
+        through("llama.cpp", of=ENDS),
+    ):
+        assert translated is body
+
+
+def test_ends_are_added_to_a_body_that_is_written_anew_for_another_field() -> None:
+    wanted = CHAT | {"chat_template_kwargs": {"enable_thinking": True, "thinking": True}, "stop": ["USER:"]}
+    assert said("vLLM", of={"stop": ("USER:",)}, enable_thinking=True) == wanted

@@ -18,6 +18,7 @@ import httpx2
 import openai
 import psutil
 import pytest
+import sentencepiece
 
 from tests.formats.gguf_model import write_gguf
 from tests.live.home import Home, sse_events, until
@@ -50,6 +51,8 @@ class Running:
 
     engine: str
     home: Home
+    path: Path
+    """Of the weights."""
 
     @property
     def client(self) -> openai.OpenAI:
@@ -107,7 +110,7 @@ def running(
         seconds=START_SECONDS,
     )
     assert launched.returncode == 0, launched.stderr
-    yield Running(engine, home)
+    yield Running(engine, home, path)
     home.cli("stop")
 
 
@@ -145,6 +148,39 @@ def test_a_stop_string_ends_the_text_before_it(running: Running) -> None:
     answer = running.chat("What is the largest planet?", stop=["Jupiter"])
     assert answer.choices[0].finish_reason == "stop"
     assert (answer.choices[0].message.content or "").strip() == "The largest planet is"
+
+
+def test_a_registered_model_ends_its_chats_where_it_says(running: Running) -> None:
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(HF / "tokenizer.model"))
+    model_format, quantization = FORMATS[running.engine]
+    spec = {"model_format": model_format, "model_size_in_billions": 1, "quantization": quantization}
+    spec["model_file_name_template"] = running.path.name
+    model = {
+        "version": 2,
+        "model_name": "short",
+        "model_lang": ["en"],
+        "model_ability": ["chat"],
+        "model_family": "other",
+        "chat_template": "llama-2-chat",
+        "context_length": 2048,
+        "stop": ["Rome"],
+        "stop_token_ids": [pieces.encode("is Jupiter")[1]],
+        "model_specs": [spec | {"model_uri": str(running.path)}],
+    }
+    registered = {"model": json.dumps(model), "persist": False}
+    assert running.post("/v1/model_registrations/LLM", **registered).status_code == 200
+    launched = running.home.cli(
+        *("launch", "-n", "short", "-en", running.engine, CONTEXT_OPTION[running.engine], str(ASKED)),
+        seconds=START_SECONDS,
+    )
+    assert launched.returncode == 0, launched.stderr
+    try:
+        assert running.text("What is the capital of Italy?", model="short").strip() == "The capital of Italy is"
+        assert running.text("What is the capital of Italy?", model="short", stop=["."]).endswith("is Rome")
+        if running.engine != "llama.cpp":  # it takes no tokens to stop at: docs/custom-models.md
+            assert running.text("What is the largest planet?", model="short").strip() == "The largest planet is"
+    finally:
+        assert httpx2.delete(f"{running.home.url}/v1/models/short", timeout=60).status_code == 200
 
 
 def test_a_limit_of_tokens_ends_with_length(running: Running) -> None:

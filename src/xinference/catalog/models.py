@@ -5,12 +5,15 @@ All are frozen; registry files are decoded straight into them, and an unknown or
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
 
 HubName = Literal["huggingface", "modelscope", "package_index", "local"]
 ModelFormat = Literal["ggufv2", "ggmlv3", "pytorch", "gptq", "awq"]
+
+_SPECIAL_TOKEN = re.compile(r"</?[^<>\s]+>")
 
 
 class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,6 +114,11 @@ class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """What reads tool calls in its answers, as an engine or an older Xinference calls it; None: by the name."""
     reasoning_tags: tuple[str, str] | None = None
     """What stands before and behind its thoughts; None: by the name."""
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """Those of `stop` that an answer may hold: special tokens are not written out, and end it by themselves."""
+        return tuple(text for text in self.stop if not _SPECIAL_TOKEN.fullmatch(text))
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,6 +47,10 @@ class Route:
     """Further names that its engine answers to: LoRA adapters'."""
     request_limits: int | None = None
     """Requests that it takes at the same time; None: as many as come."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a chat's answer, unless the request names its own."""
+    stop_token_ids: tuple[int, ...] = ()
+    """The same for tokens, beside those that end every text."""
     parent: str | None = None
     """The deployment whose adapter this is; None: a deployment itself."""
 

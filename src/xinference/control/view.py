@@ -74,6 +74,8 @@ def route(state: DeploymentState, replicas: ReplicaSet) -> Route:
         description=description(state, replicas),
         adapters=state.engine.lora_names(state.plan),
         request_limits=state.plan.request.request_limits,
+        stop=state.plan.version.family.stop_texts,
+        stop_token_ids=state.plan.version.family.stop_token_ids,
     )
 
 

@@ -68,7 +68,6 @@ LAST_WORDS = (
 )
 _PROJECTOR_FAILED = re.compile(r"failed to load multimodal model, '(.+)'")
 _WIDTHS = re.compile(r"text model \(n_embd = (\d+)\) and mmproj \(n_embd = (\d+)\)")
-_SPECIAL_TOKEN = re.compile(r"</?[^<>\s]+>")
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,)}
 
 
@@ -157,9 +156,8 @@ class LlamaCpp:
         template = plan.version.family.chat_template
         if template is not None:
             params.setdefault("chat_template", template)
-        # Special tokens end an answer by themselves; a request's own `stop` takes the place of these.
-        if stops := [text for text in plan.version.family.stop if not _SPECIAL_TOKEN.fullmatch(text)]:
-            params.setdefault("antiprompt", stops)
+        if stops := plan.version.family.stop_texts:  # a request's own `stop` takes the place of these
+            params.setdefault("antiprompt", list(stops))
         return EngineCommand(
             argv=(str(placement.python), "-I", str(PROGRAM), "--port", "{port}"),
             env={

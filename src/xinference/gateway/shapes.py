@@ -108,6 +108,7 @@ class Generation(Sampling, kw_only=True):
     # What older clients of Xinference send beyond OpenAI's fields: see `translate`.
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
     lora_name: str | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None

@@ -15,7 +15,7 @@ import msgspec
 from xinference.control.routing import Route, RoutingTable
 from xinference.gateway import several
 from xinference.gateway.errors import Refusal
-from xinference.gateway.shapes import Chat, Document, Embeddings, Generation, Request, Rerank
+from xinference.gateway.shapes import AnthropicMessages, Chat, Document, Embeddings, Generation, Request, Rerank
 
 Body = dict[str, Any]
 Say = Callable[[Body, Any], None]
@@ -32,6 +32,7 @@ def translate(table: RoutingTable, route: Route, request: Request, body: bytes) 
     Raises:
         Refusal: 400, naming a field that the engine has no word for.
     """
+    body = _with_ends(route, request, body)
     given = _given(request)
     together = several.concerns(route, request) and not request.stream
     if not given and not together:
@@ -50,6 +51,24 @@ def translate(table: RoutingTable, route: Route, request: Request, body: bytes) 
     if together:
         changed = several.as_stream(changed)
     return route, body if changed == before else msgspec.json.encode(changed)
+
+
+def _with_ends(route: Route, request: Request, body: bytes) -> bytes:
+    """Add to a chat what ends an answer of this model, where neither the request nor its engine's start says it."""
+    if not (route.stop or route.stop_token_ids) or route.description.get("model_engine") in TOLD_AT_START:
+        return body
+    ends: dict[str, Any] = {}
+    if isinstance(request, Chat):
+        if route.stop and request.stop is None:
+            ends["stop"] = route.stop
+        if route.stop_token_ids and request.stop_token_ids is None and not request.ignore_eos:
+            ends["stop_token_ids"] = route.stop_token_ids
+    elif isinstance(request, AnthropicMessages) and route.stop and request.stop_sequences is None:
+        ends["stop_sequences"] = route.stop
+    if not ends:
+        return body
+    # At the end: what stands last counts, should the client have sent null.
+    return body[: body.rindex(b"}")] + b"," + msgspec.json.encode(ends)[1:]
 
 
 def _given(request: Request) -> dict[str, Any]:
@@ -199,6 +218,9 @@ def text_of(document: str | Document, param: str) -> str:
 #: Told from the request's shape, not from the field of that name.
 SHAPED = frozenset({"documents", "input"})
 _ONLY_JSON = "Use response_format with a json_schema."
+
+#: These know their model's stop texts without being told in a request.
+TOLD_AT_START = frozenset({"llama.cpp"})
 
 #: What every engine is told the same way.
 COMMON: dict[str, Say] = {
