@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import sys
 import time
@@ -63,6 +64,8 @@ class Result:
     gap_p99: float = 0.0
     load_cpu: float = 0.0
     """The load generator's own."""
+    stolen: float = 0.0
+    """Of the time of all cores, what the host gave to other machines than this one."""
     cpu: dict[str, float] = field(default_factory=dict)
     """Of the processes that were named."""
     memory: dict[str, int] = field(default_factory=dict)
@@ -250,7 +253,7 @@ async def run(load: Load) -> Result:
         connections.append(connection)
     await asyncio.sleep(0.05)
     cpu = {name: cpu_seconds(pid) for name, pid in load.pids.items()}
-    own, started = _own_cpu(), time.perf_counter()
+    own, stolen, started = _own_cpu(), _stolen(), time.perf_counter()
     for connection in connections:
         connection.send()
     result = running.result
@@ -261,6 +264,7 @@ async def run(load: Load) -> Result:
         running.fail("no answer in time")
     result.seconds = time.perf_counter() - started
     result.load_cpu = _own_cpu() - own
+    result.stolen = _stolen() - stolen
     result.cpu = {name: cpu_seconds(pid) - cpu[name] for name, pid in load.pids.items()}
     watcher.cancel()
     result.first_p50, result.first_p99 = _percentiles(running.firsts)
@@ -286,6 +290,12 @@ def cpu_seconds(pid: int) -> float:
             fields = (thread / "stat").read_text().rpartition(")")[2].split()
             total += (int(fields[11]) + int(fields[12])) / 100
     return total
+
+
+def _stolen() -> float:
+    """Seconds of all cores that the host has taken from this machine since its start; 0 where it does not tell."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
 
 
 def resident(pid: int) -> int:
