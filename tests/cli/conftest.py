@@ -48,11 +48,14 @@ class Terminal:
     process: subprocess.Popen[bytes]
     fd: int
     seen: str = ""
+    _found: int = 0
+    """Where the last `until` ended in `seen`."""
 
     def until(self, text: str) -> None:
-        """Read until `text` was shown."""
-        while text not in self.seen:
+        """Read until `text` was shown, behind what was waited for before."""
+        while (at := self.seen.find(text, self._found)) < 0:
             self.seen += os.read(self.fd, 4096).decode("utf-8", "replace")
+        self._found = at + len(text)
 
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
