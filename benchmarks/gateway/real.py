@@ -31,7 +31,7 @@ UID = "smollm2-instruct"
 ENGINE, OURS = "llama.cpp alone", "xinference"
 #: Streams, and how many tokens each is long. A second or two of work: what else the machine does changes slowly, so two
 #: short runs that follow each other are more alike than two long ones, and many pairs say more than a few.
-TOKENS = {1: 64, 4: 48, 8: 32, 16: 24}
+TOKENS = {1: 128, 4: 48, 8: 32, 16: 24}
 #: The share of a core that the host may take before a run says more of other machines than of this one.
 STOLEN = 0.02
 #: Slots of the engine: no stream waits for another one's end.
