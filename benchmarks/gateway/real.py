@@ -48,10 +48,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway.real", description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--streams", type=int, choices=TOKENS, help="only so many at once")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     first = Cell("first", 1, replace(_load(1, FIRST_REQUESTS, 4), pause=REST_SECONDS))
-    rates = [Cell("stream", n, _load(n, n, tokens)) for n, tokens in TOKENS.items()]
+    rates = [Cell("stream", n, _load(n, n, tokens)) for n, tokens in TOKENS.items() if arguments.streams in (None, n)]
     with served(arguments.model.absolute()) as targets:
         for target in targets:
             target.measure(_load(1, 2, 16))
