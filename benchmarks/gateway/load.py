@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import resource
 import sys
 import time
 from array import array
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import cast
 
 import uvloop
+
+from benchmarks.gateway import meters
 
 END = b"0\r\n\r\n"
 DONE = b"data: [DONE]"
@@ -246,14 +245,14 @@ async def run(load: Load) -> Result:
     """Connect, wait until that has settled, then send."""
     running = Run(load)
     loop = asyncio.get_running_loop()
-    before = {name: resident(pid) for name, pid in load.pids.items()}
+    before = {name: meters.resident(pid) for name, pid in load.pids.items()}
     connections = []
     for _ in range(load.connections):
         _, connection = await loop.create_connection(lambda: Connection(running), "127.0.0.1", load.port)
         connections.append(connection)
     await asyncio.sleep(0.05)
-    cpu = {name: cpu_seconds(pid) for name, pid in load.pids.items()}
-    own, stolen, started = _own_cpu(), _stolen(), time.perf_counter()
+    cpu = {name: meters.cpu_seconds(pid) for name, pid in load.pids.items()}
+    own, stolen, started = meters.own_cpu(), meters.stolen(), time.perf_counter()
     for connection in connections:
         connection.send()
     result = running.result
@@ -263,9 +262,9 @@ async def run(load: Load) -> Result:
     except TimeoutError:
         running.fail("no answer in time")
     result.seconds = time.perf_counter() - started
-    result.load_cpu = _own_cpu() - own
-    result.stolen = _stolen() - stolen
-    result.cpu = {name: cpu_seconds(pid) - cpu[name] for name, pid in load.pids.items()}
+    result.load_cpu = meters.own_cpu() - own
+    result.stolen = meters.stolen() - stolen
+    result.cpu = {name: meters.cpu_seconds(pid) - cpu[name] for name, pid in load.pids.items()}
     watcher.cancel()
     result.first_p50, result.first_p99 = _percentiles(running.firsts)
     result.gap_p50, result.gap_p99 = _percentiles(running.gaps)
@@ -276,36 +275,8 @@ async def _watch_memory(load: Load, before: dict[str, int], result: Result) -> N
     """The most that each process holds more than before."""
     while True:
         for name, pid in load.pids.items():
-            result.memory[name] = max(result.memory.get(name, 0), resident(pid) - before[name])
+            result.memory[name] = max(result.memory.get(name, 0), meters.resident(pid) - before[name])
         await asyncio.sleep(0.5)
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process, to the nanosecond where the kernel counts them."""
-    total = 0.0
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            total += int((thread / "schedstat").read_text().split()[0]) / 1e9
-        except OSError:
-            fields = (thread / "stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[11]) + int(fields[12])) / 100
-    return total
-
-
-def _stolen() -> float:
-    """Seconds of all cores that the host has taken from this machine since its start; 0 where it does not tell."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-    return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
-
-
-def resident(pid: int) -> int:
-    """Resident bytes of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def _own_cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def _percentiles(times: array[float]) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from xinference.control.routing import Route, RoutingTable, Target
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
-from xinference.gateway.serving import http_server
+from xinference.gateway.serving import Server, http_server
 from xinference.keys.table import Keys
 from xinference.server import listen
 
@@ -127,15 +127,24 @@ class Served:
 @contextlib.asynccontextmanager
 async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Served]:
     """The gateway on a loopback port while the block runs."""
-    async with gateway_of(router, **settings) as gateway:
-        server = http_server(gateway)
-        with listen(Settings(port=0), port_is_given=True) as listener:
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            await until(lambda: server.started)
-            async with aiohttp.ClientSession(headers=ANTHROPIC) as http:
-                yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", http, gateway)
-            server.stop()
-            await task
+    async with (
+        gateway_of(router, **settings) as gateway,
+        listening(gateway) as (_, _, url),
+        aiohttp.ClientSession(headers=ANTHROPIC) as http,
+    ):
+        yield Served(url, http, gateway)
+
+
+@contextlib.asynccontextmanager
+async def listening(gateway: ASGIApp) -> AsyncIterator[tuple[Server, asyncio.Task[None], str]]:
+    """The production server in front of `gateway`, its task and its address; it has ended when the block is left."""
+    server = http_server(gateway)
+    with listen(Settings(port=0), port_is_given=True) as listener:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        yield server, task, f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.stop()
+        await task
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], deadline: float = 10.0) -> None:

@@ -7,11 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.gateway.harness import gateway_of, router_of, until
-from xinference.config import Settings
+from tests.gateway.harness import gateway_of, listening, router_of, until
 from xinference.gateway import serving
-from xinference.gateway.serving import Server, http_server
-from xinference.server import listen
+from xinference.gateway.serving import Server
 
 
 def by_a_call(server: Server) -> None:
@@ -27,23 +25,13 @@ async def test_a_server_that_sleeps_ends_as_soon_as_it_is_told(
     end: Callable[[Server], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "DATE_SECONDS", 3600.0)
-    async with gateway_of(router_of()) as gateway:
-        server = http_server(gateway)
-        with listen(Settings(port=0), port_is_given=True) as listener:
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            await until(lambda: server.started)
-            end(server)
-            await asyncio.wait_for(task, 10)
+    async with gateway_of(router_of()) as gateway, listening(gateway) as (server, task, _):
+        end(server)
+        await asyncio.wait_for(task, 10)
 
 
 async def test_the_date_of_answers_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "DATE_SECONDS", 0.01)
-    async with gateway_of(router_of()) as gateway:
-        server = http_server(gateway)
-        with listen(Settings(port=0), port_is_given=True) as listener:
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            await until(lambda: server.started)
-            before = server.server_state.default_headers
-            await until(lambda: server.server_state.default_headers != before)
-            server.stop()
-            await task
+    async with gateway_of(router_of()) as gateway, listening(gateway) as (server, _, _):
+        before = server.server_state.default_headers
+        await until(lambda: server.server_state.default_headers != before)

@@ -68,7 +68,7 @@ class Workers:
         self._listener = listener
         self._keeping = [asyncio.create_task(self._keep()) for _ in range(self._settings.gateway_workers)]
         self._keeping.append(asyncio.create_task(self._collect_now_and_then()))
-        while sum(worker.serving for worker in self._workers) < self._settings.gateway_workers:  # noqa: ASYNC110
+        while sum(worker.serving for worker in self._workers) < self._settings.gateway_workers:  # noqa: ASYNC110 -- a start
             await asyncio.sleep(POLL_SECONDS)
 
     async def close(self) -> None:
@@ -79,7 +79,7 @@ class Workers:
         for worker in self._workers:
             worker.link.send(Stop())
         until = time.monotonic() + LAST_ANSWERS_SECONDS + 1
-        while any(w.process.poll() is None for w in self._workers) and time.monotonic() < until:  # noqa: ASYNC110
+        while any(w.process.poll() is None for w in self._workers) and time.monotonic() < until:  # noqa: ASYNC110 -- an end
             await asyncio.sleep(POLL_SECONDS)
         for worker in self._workers:
             if worker.process.poll() is None:
