@@ -15,9 +15,9 @@ from xinference.errors import Problem
 from xinference.hardware.devices import Host, disk_free, read_host
 from xinference.hubs import all_hubs
 from xinference.hubs.reach import reachable
+from xinference.units import GIB
 
 State = Literal["ok", "lack", "broken"]
-GIB = 1024**3
 #: A 7B model in 4 bits with its download's second copy.
 LITTLE_DISK = 10 * GIB
 LITTLE_MEMORY = 4 * GIB

@@ -10,8 +10,8 @@ from xinference.config import Settings
 from xinference.environments.environments import Entry, Environments
 from xinference.environments.spec import Accelerator, EnvironmentSpec
 from xinference.errors import Problem, bad_request
+from xinference.files.progress import Progress
 from xinference.hardware.devices import read_host
-from xinference.hubs.base import Progress
 
 Json = dict[str, Any]
 

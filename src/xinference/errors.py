@@ -82,3 +82,14 @@ def bad_request(cause: str, *, hint: str | None = None, code: str = "invalid_req
 def not_found(cause: str, *, hint: str | None = None, code: str = "not_found") -> Problem:
     """A 404: the named thing does not exist."""
     return Problem(code, 404, cause, hint=hint)
+
+
+def near(wanted: str, choices: Iterable[str]) -> list[str]:
+    """The choices closest to `wanted`, best first; empty if nothing is close."""
+    import difflib  # every client command loads this module, and few need it
+
+    by_lower = {c.lower(): c for c in choices}
+    lowered = wanted.lower()
+    prefixed = [c for low, c in by_lower.items() if low.startswith(lowered)]
+    close = [by_lower[m] for m in difflib.get_close_matches(lowered, by_lower, n=4, cutoff=0.6)]
+    return list(dict.fromkeys(prefixed + close))[:5]

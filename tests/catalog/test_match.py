@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from xinference.catalog.match import match, near, same_size
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion
+from xinference.catalog.match import match
+from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion, same_size
 from xinference.catalog.registry import builtin_families
-from xinference.errors import Problem
+from xinference.errors import Problem, near
 
 
 def choose(name: str, **wanted: Any) -> ModelVersion:

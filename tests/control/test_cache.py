@@ -12,7 +12,8 @@ from xinference.catalog.models import HubName, ModelFamily, ModelSpec, ModelVers
 from xinference.config import Settings
 from xinference.control.cache import Use, cached_versions, find, remove, sharing
 from xinference.errors import Problem
-from xinference.hubs.base import Progress, RemoteFile
+from xinference.files.progress import Progress
+from xinference.hubs.base import RemoteFile
 from xinference.hubs.kept import KeptFile, delete
 
 SOURCE = Source(hub="huggingface", model_id="o/tiny", file="tiny.{quantization}.bin")

@@ -14,12 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.models import controller_of
 from xinference.api.strict import StrictRoute
-from xinference.catalog.match import near, same_size
-from xinference.catalog.models import ModelFamily
+from xinference.catalog.models import ModelFamily, same_size
 from xinference.catalog.registrations import model_type_of
 from xinference.control.controller import Controller
 from xinference.control.registrations import BrokenRegistration
-from xinference.errors import not_found
+from xinference.errors import near, not_found
 
 router = APIRouter(
     prefix="/v1/model_registrations", tags=["registrations"], route_class=StrictRoute, responses=ERROR_RESPONSES

@@ -10,8 +10,7 @@ import msgspec
 from xinference.catalog.check import SIZE
 from xinference.catalog.custom_places import PLACEHOLDER, read_places
 from xinference.catalog.fields import Fields, one_of
-from xinference.catalog.match import FORMAT_ALIASES
-from xinference.catalog.models import GgmlFacts, ModelFamily, ModelFormat, ModelSpec, Source
+from xinference.catalog.models import FORMAT_ALIASES, GgmlFacts, ModelFamily, ModelFormat, ModelSpec, Source
 from xinference.errors import Problem
 
 FORMATS: tuple[ModelFormat, ...] = get_args(ModelFormat)

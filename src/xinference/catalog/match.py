@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelSpec, ModelVersion
-from xinference.errors import Problem
-
-FORMAT_ALIASES = {"gguf": "ggufv2", "ggml": "ggmlv3"}
+from xinference.catalog.models import FORMAT_ALIASES, LaunchRequest, ModelFamily, ModelSpec, ModelVersion, same_size
+from xinference.errors import Problem, near
 
 
 def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelVersion:
@@ -46,20 +43,6 @@ def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelV
         quantization = "none" if "none" in spec.quantizations else spec.quantizations[0]
         return ModelVersion(family=family, spec=spec, quantization=quantization)
     return _with_quantization(family, specs, request)
-
-
-def same_size(left: int | str, right: int | str) -> bool:
-    """Whether two sizes in billions mean the same: ``7`` and ``"7"``, ``"1_8"`` and ``"1.8"``."""
-    return _size(left) == _size(right)
-
-
-def near(wanted: str, choices: Iterable[str]) -> list[str]:
-    """The choices closest to `wanted`, best first; empty if nothing is close."""
-    by_lower = {c.lower(): c for c in choices}
-    lowered = wanted.lower()
-    prefixed = [c for low, c in by_lower.items() if low.startswith(lowered)]
-    close = [by_lower[m] for m in difflib.get_close_matches(lowered, by_lower, n=4, cutoff=0.6)]
-    return list(dict.fromkeys(prefixed + close))[:5]
 
 
 def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
@@ -114,11 +97,3 @@ def _named(family: ModelFamily, size: int | str | None, model_format: str | None
 
 def _either(names: Sequence[str]) -> str:
     return " or ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _size(value: int | str) -> float | str:
-    text = str(value).strip().replace("_", ".")
-    try:
-        return float(text)
-    except ValueError:
-        return text

@@ -175,3 +175,19 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Of the models that may leave for another, the least leaves first."""
     options: dict[str, Any] = {}
     """Native engine options, by the engine's own names."""
+
+
+FORMAT_ALIASES = {"gguf": "ggufv2", "ggml": "ggmlv3"}
+
+
+def same_size(left: int | str, right: int | str) -> bool:
+    """Whether two sizes in billions mean the same: ``7`` and ``"7"``, ``"1_8"`` and ``"1.8"``."""
+    return _size(left) == _size(right)
+
+
+def _size(value: int | str) -> float | str:
+    text = str(value).strip().replace("_", ".")
+    try:
+        return float(text)
+    except ValueError:
+        return text

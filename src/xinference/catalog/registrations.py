@@ -15,10 +15,9 @@ import msgspec
 from xinference.catalog.check import ABILITIES, MODEL_NAME, check_family
 from xinference.catalog.custom_specs import read_specs
 from xinference.catalog.fields import Fields, bad_field, one_of
-from xinference.catalog.match import near
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.prompt_styles import STYLES, PromptStyle, style_of_family, template_of
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem, bad_request, near
 
 ModelType = Literal["LLM", "embedding", "rerank"]
 MODEL_TYPES: tuple[ModelType, ...] = ("LLM", "embedding", "rerank")

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.match import near
 from xinference.catalog.models import ModelFamily, ModelVersion, Source
 from xinference.config import Settings
-from xinference.errors import Problem, not_found
+from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.kept import KeptFile, delete, total_size
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from xinference.catalog.match import near
 from xinference.catalog.models import LaunchRequest, ModelFamily
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
@@ -31,7 +30,7 @@ from xinference.control.stages import Surroundings
 from xinference.control.state import Ending
 from xinference.engines import all_engines, lora
 from xinference.engines.base import Engine
-from xinference.errors import Problem, not_found
+from xinference.errors import Problem, near, not_found
 from xinference.hubs import all_hubs
 from xinference.hubs.base import Hub
 from xinference.planning.launch_plan import LaunchPlan

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.match import near
 from xinference.catalog.models import ModelVersion, Source
 from xinference.control.events import Events, final_event
-from xinference.errors import Problem, not_found
+from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.kept import total_size
 

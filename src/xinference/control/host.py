@@ -7,8 +7,7 @@ from typing import Any
 import psutil
 
 from xinference.hardware.devices import read_host
-
-MIB = 1024**2
+from xinference.units import MIB
 
 
 def usage() -> dict[str, dict[str, float | int | str]]:

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from xinference.catalog.match import near
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import MODEL_TYPES, ModelType, Registration, read_registration
-from xinference.errors import Problem, not_found
-from xinference.formats.unsynced import sync_folder
-from xinference.formats.whole_file import whole_file
+from xinference.errors import Problem, near, not_found
+from xinference.files.atomic_file import whole_file
+from xinference.files.durability import sync_folder
 
 log = logging.getLogger(__name__)
 #: Largest document that is read, in bytes.

@@ -17,7 +17,7 @@ from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import read_header
 from xinference.formats.llama_facts import disagreements, facts_for
 from xinference.formats.model_config import MAX_CONFIG, read_config
-from xinference.formats.opening import weight_file
+from xinference.formats.weight_file import weight_file
 from xinference.hubs.base import Hub
 from xinference.hubs.local import parts_of
 from xinference.planning.held import TYPE_BYTES

@@ -8,8 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from xinference.catalog.match import FORMAT_ALIASES
-from xinference.catalog.models import FileFacts, LaunchRequest, ModelFamily, Source
+from xinference.catalog.models import FORMAT_ALIASES, FileFacts, LaunchRequest, ModelFamily, Source
 from xinference.discovery.evidence import Evidence, of_folder, of_gguf
 from xinference.discovery.family import derive_family, valid_name
 from xinference.discovery.gguf_models import GgufModel, choose_model, gguf_models, is_projector

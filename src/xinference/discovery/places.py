@@ -8,7 +8,7 @@ from typing import Protocol
 
 from xinference.errors import bad_request
 from xinference.formats.gguf import GgufHeader, read_header, read_header_of
-from xinference.formats.opening import weight_file
+from xinference.formats.weight_file import weight_file
 from xinference.hubs.listing import Listing, is_inside
 from xinference.hubs.repository import RepositoryHub
 

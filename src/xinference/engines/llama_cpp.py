@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.match import near
 from xinference.catalog.models import ModelSpec
 from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
 from xinference.environments.spec import EnvironmentSpec
-from xinference.errors import Problem
+from xinference.errors import Problem, near
 from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import CELL_PADDING

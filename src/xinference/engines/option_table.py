@@ -9,8 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.match import near
-from xinference.errors import Problem
+from xinference.errors import Problem, near
 
 #: One file for each locked version, printed by `servers/describe_options.py` inside that engine's environment.
 SHIPPED = Path(__file__).parent / "options"

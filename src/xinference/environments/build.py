@@ -18,8 +18,8 @@ from xinference.environments.lock import DistInfo, Lock
 from xinference.environments.pip_settings import UvSettings
 from xinference.environments.uv_program import uv_program
 from xinference.errors import Problem
-from xinference.formats.whole_file import disk_full
-from xinference.hubs.base import Progress
+from xinference.files.atomic_file import disk_full
+from xinference.files.progress import Progress
 
 _INSTALL_SECONDS = 3 * 3600.0
 #: A first import reads gigabytes, from a disk that may be a network away.

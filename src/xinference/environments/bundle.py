@@ -16,8 +16,8 @@ from xinference.environments.cache_growth import folder_bytes
 from xinference.environments.child import run
 from xinference.environments.lock import Lock, parse_lock
 from xinference.errors import Problem
-from xinference.formats.whole_file import need_space, whole_file
-from xinference.hubs.base import Progress
+from xinference.files.atomic_file import need_space, whole_file
+from xinference.files.progress import Progress
 
 _RECIPE, _REQUIREMENTS = "environment.toml", "requirements.txt"
 # https://packaging.python.org/en/latest/specifications/binary-distribution-format/: no slash, no leading dot.

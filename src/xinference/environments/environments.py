@@ -23,8 +23,8 @@ from xinference.environments.shelf import Installed, Shelf
 from xinference.environments.spec import EnvironmentSpec
 from xinference.environments.uv_program import uv_program
 from xinference.errors import Problem, not_found
-from xinference.formats.whole_file import disk_full, need_space
-from xinference.hubs.base import Progress
+from xinference.files.atomic_file import disk_full, need_space
+from xinference.files.progress import Progress
 
 _CLEAN_SECONDS = 60.0
 

@@ -16,7 +16,7 @@ import psutil
 from xinference.environments.cache_growth import folder_bytes
 from xinference.environments.lock import Lock, parse_lock
 from xinference.errors import Problem
-from xinference.hubs.download import locked
+from xinference.files.locks import locked
 
 #: Written last, so that a folder with it is whole.
 MARKER = "environment.json"

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from xinference.errors import bad_request
+from xinference.files.atomic_file import Sync, need_space, whole_file
+from xinference.files.progress import cancelled_problem
 from xinference.formats.cursor import Cursor, bad_weight_file
 from xinference.formats.ggml import GgmlHeader, GgmlTensor, read_open_ggml, read_pieces
 from xinference.formats.gguf_writer import (
@@ -28,8 +30,7 @@ from xinference.formats.gguf_writer import (
     write_header,
 )
 from xinference.formats.llama_facts import LlamaFacts
-from xinference.formats.opening import weight_file
-from xinference.formats.whole_file import Sync, cancelled_problem, need_space, whole_file
+from xinference.formats.weight_file import weight_file
 
 Progress = Callable[[int, int | None, str], None]
 """Called with bytes done, bytes in all and the target's name; from the converting thread."""
@@ -119,7 +120,7 @@ def _write(
     for tensor in header.tensors:
         for count in _copy(file, out, tensor, header.path):
             if cancelled.is_set():
-                raise cancelled_problem(target.name)
+                raise cancelled_problem(target.name, action="Writing", hint="Start again.")
             done += count
             if progress:
                 progress(done, total, target.name)

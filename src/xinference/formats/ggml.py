@@ -18,9 +18,9 @@ from typing import BinaryIO
 
 from xinference.errors import Problem
 from xinference.formats.cursor import Cursor, bad_weight_file
-from xinference.formats.opening import weight_file
 from xinference.formats.sniff import SNIFF_BYTES, describe
 from xinference.formats.tensor_types import FILE_TYPES, TENSOR_TYPES
+from xinference.formats.weight_file import weight_file
 
 #: Numbers of `enum ggml_type` that could be in such a file; their blocks are those of GGUF, bit for bit.
 GGML_TYPES = {number: TENSOR_TYPES[number] for number in (0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14)}

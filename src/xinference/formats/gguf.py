@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 from xinference.formats.cursor import Cursor, bad_weight_file
 from xinference.formats.gguf_tables import Tensors, Value, read_metadata, read_tensors
-from xinference.formats.opening import weight_file
 from xinference.formats.sniff import SNIFF_BYTES, describe
 from xinference.formats.tensor_types import FILE_TYPE_GUESSED, FILE_TYPES, TENSOR_TYPES
+from xinference.formats.weight_file import weight_file
 
 _MAX_LAYERS = 1 << 14
 _POOLING_RANK = 4

@@ -16,8 +16,8 @@ import msgspec
 
 from xinference.errors import Problem
 from xinference.formats.cursor import bad_weight_file
-from xinference.formats.opening import weight_file
 from xinference.formats.sniff import SNIFF_BYTES, describe
+from xinference.formats.weight_file import weight_file
 
 T = TypeVar("T")
 #: Longest header that the safetensors library itself reads.

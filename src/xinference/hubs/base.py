@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from xinference.catalog.models import HubName, ModelVersion, Source
-from xinference.errors import Problem
+from xinference.files.progress import Progress
 from xinference.hubs.kept import KeptFile
-
-Progress = Callable[[int, int | None, str], None]
-"""Called with bytes done, bytes in all (None: unknown) and the file's name; often, and from the fetching thread."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,3 @@ class Hub(Protocol):
             Problem: ``outside_cache``, ``cannot_delete``.
         """
         ...
-
-
-def cancelled_problem(what: str) -> Problem:
-    """The problem of a fetch that was told to stop."""
-    return Problem("cancelled", 499, f"Fetching {what} was cancelled.", hint="Launch again to go on.")

@@ -5,33 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from xinference.catalog.models import FileFacts
 from xinference.errors import Problem
-from xinference.formats.unsynced import sync_folder
-from xinference.formats.whole_file import lock
-from xinference.hubs.base import Progress, cancelled_problem
+from xinference.files.durability import sync_folder
+from xinference.files.progress import Progress, cancelled_problem
 
 _CHUNK = 1 << 20
-
-
-@contextmanager
-def locked(folder: Path, cancelled: threading.Event, what: str) -> Iterator[None]:
-    """Hold `folder` (made if it is missing) against other threads and processes; death gives it back.
-
-    Raises:
-        Problem: ``cancelled``, if that comes while waiting.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    # The file is never deleted: a second waiter could hold a lock on a name that is gone.
-    with (folder / ".lock").open("ab") as file:
-        if not lock(file, cancelled):
-            raise cancelled_problem(what)
-        yield
 
 
 def has_sha256(path: Path, sha256: str, cancelled: threading.Event) -> bool:

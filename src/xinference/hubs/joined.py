@@ -7,8 +7,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from xinference.hubs.base import Progress, cancelled_problem
-from xinference.hubs.download import hash_mismatch, locked
+from xinference.files.locks import locked
+from xinference.files.progress import Progress, cancelled_problem
+from xinference.hubs.download import hash_mismatch
 
 _CHUNK = 1 << 20
 

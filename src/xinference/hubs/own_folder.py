@@ -7,7 +7,8 @@ from pathlib import Path
 
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.errors import Problem
-from xinference.hubs.base import Progress, RemoteFile
+from xinference.files.progress import Progress
+from xinference.hubs.base import RemoteFile
 from xinference.hubs.kept import KeptFile
 from xinference.hubs.local import resolve_local
 from xinference.hubs.selection import must_join, wanted_names

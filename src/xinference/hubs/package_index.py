@@ -14,9 +14,11 @@ from pathlib import Path, PurePosixPath
 from xinference.catalog.models import FileFacts, HubName, ModelVersion, Source
 from xinference.config import Settings
 from xinference.errors import Problem
-from xinference.formats.whole_file import disk_full, need_space
-from xinference.hubs.base import Progress, RemoteFile
-from xinference.hubs.download import has_sha256, hash_mismatch, locked, write_whole
+from xinference.files.atomic_file import disk_full, need_space
+from xinference.files.locks import locked
+from xinference.files.progress import Progress
+from xinference.hubs.base import RemoteFile
+from xinference.hubs.download import has_sha256, hash_mismatch, write_whole
 from xinference.hubs.kept import KeptFile, delete
 from xinference.hubs.pip_process import pip_download
 

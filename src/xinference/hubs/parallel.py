@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from xinference.hubs.base import Progress, cancelled_problem
+from xinference.files.progress import Progress, cancelled_problem
 from xinference.hubs.listing import ListedFile
 
 _Answer = TypeVar("_Answer")

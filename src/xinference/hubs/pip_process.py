@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xinference.errors import Problem
-from xinference.formats.whole_file import disk_full
+from xinference.files.atomic_file import disk_full
+from xinference.files.progress import cancelled_problem
 from xinference.hubs import pip_child
-from xinference.hubs.base import cancelled_problem
 from xinference.hubs.download import hash_mismatch
 
 _TAIL_LINES = 20

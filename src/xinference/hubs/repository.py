@@ -16,8 +16,9 @@ from msgspec import structs
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.config import Settings
 from xinference.errors import Problem
+from xinference.files.progress import Progress
 from xinference.hubs import refusals
-from xinference.hubs.base import Progress, RemoteFile
+from xinference.hubs.base import RemoteFile
 from xinference.hubs.joined import join
 from xinference.hubs.kept import KeptFile, delete
 from xinference.hubs.listing import ListedFile, Listing, Listings, check_source

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import GgufHeader, read_header
-from xinference.formats.opening import weight_file
 from xinference.formats.safetensors import read_safetensors
+from xinference.formats.weight_file import weight_file
 from xinference.inspection.found import PICKLES, Inspection
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")

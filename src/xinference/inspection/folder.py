@@ -10,9 +10,9 @@ import msgspec
 
 from xinference.errors import bad_request
 from xinference.formats.model_config import MAX_CONFIG, read_config
-from xinference.formats.opening import weight_file
 from xinference.formats.safetensors import read_safetensors
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
+from xinference.formats.weight_file import weight_file
 from xinference.inspection.files import inspect_file, is_later_part
 from xinference.inspection.found import PICKLES, Inspection, from_config
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xinference.errors import Problem
-from xinference.planning.traits import GIB, MIB
+from xinference.units import GIB, MIB
 
 #: The host's memory among devices, which are else the indices of GPUs.
 HOST = -1

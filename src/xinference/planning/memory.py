@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from xinference.errors import Problem
 from xinference.planning.launch_plan import Sizing
-from xinference.planning.traits import KEPT_BELOW, MIB, TRAITS, Dimensions, Traits
+from xinference.planning.traits import KEPT_BELOW, TRAITS, Dimensions, Traits
+from xinference.units import MIB
 
 #: llama.cpp rounds each sequence's cache up to this many cells.
 CELL_PADDING = 256

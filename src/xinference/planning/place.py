@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from xinference.errors import Problem, bad_request
 from xinference.hardware.devices import Gpu
-from xinference.planning.traits import MIB
+from xinference.units import MIB
 
 #: Most of a device's free memory that a launch may take: CUDA itself and other programs' small needs vary.
 USABLE_SHARE = 0.92

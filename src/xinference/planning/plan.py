@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from xinference.catalog.match import match, near
+from xinference.catalog.match import match
 from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion, Source
 from xinference.engines.base import Engine, Support
-from xinference.errors import bad_request
+from xinference.errors import bad_request, near
 from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.memory import ModelShape

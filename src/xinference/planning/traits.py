@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-MIB = 1024 * 1024
-GIB = 1024 * MIB
+from xinference.units import GIB, MIB
+
 #: Tokens of a prompt that llama.cpp computes together (n_ubatch).
 MICRO_BATCH = 512
 #: Tokens that vLLM and SGLang compute together at most by default (chunked prefill).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import threading
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from xinference.errors import Problem
-from xinference.formats import unsynced
-from xinference.formats.unsynced import sync_folder
+from xinference.files import durability
+from xinference.files.durability import sync_folder
+from xinference.files.locks import lock
+from xinference.files.progress import cancelled_problem
 
 Sync = Literal["before", "after", "never"]
 """When a file's bytes are on the disk: before it has its name; after that, with a mark beside it until then (see
-`unsynced`); or whenever the system likes."""
+`durability`); or whenever the system likes."""
 
-_POLL_SECONDS = 0.1
 #: Left free beyond what the file needs, for the store and the logs.
 _SPARE_BYTES = 64 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -44,14 +44,14 @@ def whole_file(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(partial, cancelled, target) as file:
             try:
-                if keep_existing and unsynced.can_be_believed(target):
+                if keep_existing and durability.can_be_believed(target):
                     yield None
                     partial.unlink()
                 else:
                     if sync == "after":
-                        if not unsynced.can_be_believed(target):
+                        if not durability.can_be_believed(target):
                             target.unlink(missing_ok=True)  # before the new mark would vouch for it
-                        unsynced.mark(target)
+                        durability.mark(target)
                     yield file
                     file.flush()
                     if sync == "before":
@@ -61,12 +61,12 @@ def whole_file(
                 # Only here: once it is renamed, the name may be the next writer's already.
                 partial.unlink(missing_ok=True)
                 if sync == "after" and not target.exists():
-                    unsynced.mark_of(target).unlink(missing_ok=True)
+                    durability.mark_of(target).unlink(missing_ok=True)
                 raise
         if sync == "before":
             sync_folder(target.parent)
         elif sync == "after":
-            unsynced.sync_later(target)
+            durability.sync_later(target)
     except OSError as error:
         if error.errno in _FULL:
             raise disk_full(f"The disk of {target.parent} became full while {target.name} was written.") from error
@@ -76,17 +76,6 @@ def whole_file(
             f"{target} cannot be written: {error.strerror}.",
             hint="Check the folder's permissions and its disk.",
         ) from error
-
-
-def lock(file: BinaryIO, cancelled: threading.Event) -> bool:
-    """Hold an open file against other threads and processes, after waiting for it; False: cancelled before that."""
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if cancelled.wait(_POLL_SECONDS):
-                return False
 
 
 def need_space(folder: Path, size: int, what: str) -> None:
@@ -100,18 +89,13 @@ def need_space(folder: Path, size: int, what: str) -> None:
         raise disk_full(f"{what} needs {size} bytes and {free} are free in {folder}.")
 
 
-def cancelled_problem(what: str) -> Problem:
-    """The problem of a file that was not finished because its writer was told to stop."""
-    return Problem("cancelled", 499, f"Writing {what} was cancelled.", hint="Start again.")
-
-
 @contextmanager
 def _locked(partial: Path, cancelled: threading.Event, target: Path) -> Iterator[BinaryIO]:
     """`partial`, open and held against other threads and processes; death gives it back."""
     while True:
         with partial.open("ab") as file:
             if not lock(file, cancelled):
-                raise cancelled_problem(target.name)
+                raise cancelled_problem(target.name, action="Writing", hint="Start again.")
             # Its last holder may have renamed or deleted it in the meantime: then it is another file's lock.
             if _is_at(file, partial):
                 with partial.open("r+b") as writable:  # copy_file_range refuses a file opened for appending

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xinference.formats import whole_file
-from xinference.formats.unsynced import can_be_believed, mark, mark_of, sync_later
+from xinference.files import atomic_file
+from xinference.files.durability import can_be_believed, mark, mark_of, sync_later
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
 
 def write(path: Path, content: bytes, *, keep_existing: bool = True) -> bool:
     """Whether the file was written, and not taken as it is."""
-    with whole_file.whole_file(path, threading.Event(), keep_existing=keep_existing, sync="after") as out:
+    with atomic_file.whole_file(path, threading.Event(), keep_existing=keep_existing, sync="after") as out:
         if out is not None:
             out.write(content)
         return out is not None
@@ -85,6 +85,6 @@ def test_what_a_power_cut_may_have_harmed_is_written_anew(path: Path) -> None:
 
 def test_a_writer_that_fails_does_not_vouch_for_what_was_there(path: Path) -> None:
     mark_of(path).write_text("another boot")
-    with pytest.raises(RuntimeError), whole_file.whole_file(path, threading.Event(), keep_existing=True, sync="after"):
+    with pytest.raises(RuntimeError), atomic_file.whole_file(path, threading.Event(), keep_existing=True, sync="after"):
         raise RuntimeError
     assert not can_be_believed(path) and os.listdir(path.parent) == []
