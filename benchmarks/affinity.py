@@ -25,9 +25,9 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.shared_prefixes import RoundRobin, Traffic, body_of, client, simulate, working_set
-from xinference.control.routing import Target
 from xinference.engines.llama_cpp import PROGRAM
 from xinference.gateway.pick import InFlight
+from xinference.routing.table import Target
 
 KEY = "bench"
 SIMULATED = {

@@ -14,13 +14,13 @@ import time
 import tracemalloc
 
 from xinference.config import Settings
-from xinference.control.routing import Route, RoutingTable
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import Message, Receive, Scope, Send
+from xinference.keys.key import Key
 from xinference.keys.secret import digest
 from xinference.keys.table import table_of
-from xinference.store.keys import Key
+from xinference.routing.table import Route, RoutingTable
 
 WRONG = 100_000
 KEYS = 1000

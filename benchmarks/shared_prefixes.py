@@ -13,8 +13,8 @@ from collections import OrderedDict, deque
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from xinference.control.routing import Target
 from xinference.gateway.pick import InFlight
+from xinference.routing.table import Target
 
 BLOCK = 64
 WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")

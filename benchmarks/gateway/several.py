@@ -15,11 +15,11 @@ import uvloop
 from benchmarks.gateway.engine import MODEL
 from benchmarks.gateway.server import OneModel
 from xinference.config import Settings
-from xinference.control.routing import Route, RoutingTable, Target
 from xinference.gateway.workers import Workers
+from xinference.keys.key import Key
 from xinference.keys.table import KeyTable
+from xinference.routing.table import Route, RoutingTable, Target
 from xinference.server import listen
-from xinference.store.keys import Key
 
 
 class OpenKeys:

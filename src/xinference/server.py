@@ -24,7 +24,6 @@ from xinference import __version__
 from xinference.api.app import make_app
 from xinference.config import LOOPBACK_HOSTS, Settings
 from xinference.control.controller import Controller
-from xinference.control.running import Running
 from xinference.control.state import Ending
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
@@ -33,6 +32,7 @@ from xinference.gateway.serving import Server, http_server
 from xinference.keys.keyring import Keyring
 from xinference.process.home import EXIT_TAKEN, announce, own_home, withdraw
 from xinference.process.link import private_run_dir
+from xinference.routing.abortable_requests import AbortableRequests
 from xinference.store.database import Store
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ Parts = tuple[Server, Gateway, "Workers | None"]
 def _alone(settings: Settings, controller: Controller, keys: Keyring) -> Parts:
     """All of it in this process."""
     server: Server
-    management = make_app(controller, settings, keys, lambda: server.stop(), document(), running := Running())
+    management = make_app(controller, settings, keys, lambda: server.stop(), document(), running := AbortableRequests())
     gateway = Gateway(controller, settings, management, keys, running)
     controller.admission.use = gateway.in_flight
     server = http_server(gateway)

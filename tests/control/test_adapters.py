@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from xinference.control.names import check_adapters, check_free
-from xinference.control.routing import Route, Target, with_adapters
 from xinference.errors import Problem
+from xinference.routing.table import Route, Target, with_adapters
 
 TARGETS = (Target("r1", "http://127.0.0.1:1", "key"),)
 ROUTES = with_adapters(

@@ -22,13 +22,13 @@ from xinference.control import scaler
 from xinference.control.admission import Admission
 from xinference.control.deployment import Deployment
 from xinference.control.events import Events
-from xinference.control.routing import Unused
 from xinference.control.stages import Surroundings
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp import LlamaCpp
 from xinference.errors import Problem
 from xinference.planning.launch_plan import LaunchPlan, Sizing
 from xinference.process.command import EngineCommand
+from xinference.routing.interfaces import NoLoad
 from xinference.store.database import Store
 
 pytestmark = pytest.mark.live
@@ -156,7 +156,7 @@ async def test_when_the_healthy_replica_goes_the_lost_one_decides(launch: Callab
         await deployment.scaler.add()
 
 
-class Busy(Unused):
+class Busy(NoLoad):
     """A data path with an answer on its way from every replica, until it is told otherwise."""
 
     busy = True

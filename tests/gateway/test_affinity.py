@@ -7,9 +7,9 @@ import itertools
 import pytest
 from benchmarks.shared_prefixes import RoundRobin, Traffic, body_of, client, simulate, working_set
 
-from xinference.control.routing import Target
 from xinference.gateway.affinity import COMMON_ENDS, EVEN_UP_TO, PLACES, Prefixes, prefix_hashes
 from xinference.gateway.pick import ASIDE_SECONDS, FAILURES, InFlight
+from xinference.routing.table import Target
 
 TARGETS = tuple(Target(name, f"http://127.0.0.1:{n}", "k") for n, name in enumerate("abcd"))
 OWN_SYSTEM_PROMPTS = Traffic(conversations=40, systems=40)

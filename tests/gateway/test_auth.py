@@ -11,12 +11,12 @@ import pytest
 
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, HandMadeRouter, Said, call, gateway_of, route, target
-from xinference.control.routing import RoutingTable, with_adapters
 from xinference.gateway.app import Gateway
 from xinference.gateway.route import DATA_PATHS
+from xinference.keys.key import Key
 from xinference.keys.secret import digest
 from xinference.keys.table import KeyTable, table_of
-from xinference.store.keys import Key
+from xinference.routing.table import RoutingTable, with_adapters
 
 ALL = "all models"
 ONE = "one model"

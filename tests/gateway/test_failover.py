@@ -22,8 +22,8 @@ from tests.gateway.harness import (
     target,
     until,
 )
-from xinference.control.routing import Target
 from xinference.errors import Problem
+from xinference.routing.table import Target
 
 PATH = "/v1/chat/completions"
 

@@ -24,9 +24,9 @@ from xinference.gateway.limits import (
     spent_in_window,
     wait_seconds,
 )
+from xinference.keys.key import Key
 from xinference.keys.secret import digest
 from xinference.keys.table import KeyTable, table_of
-from xinference.store.keys import Key
 
 #: A whole minute of the clock.
 START = 600_000.0

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from xinference.control.routing import Target
 from xinference.gateway.pick import InFlight
+from xinference.routing.table import Target
 
 A, B, C = (Target(name, f"http://127.0.0.1:{n}", "k") for n, name in enumerate("abc"))
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, route
-from xinference.control.routing import RoutingTable
 from xinference.gateway.errors import Refusal
 from xinference.gateway.reshape import reshape, tidy
 from xinference.gateway.route import DATA_PATHS
 from xinference.gateway.shapes import Request, check
 from xinference.gateway.translate import translate
+from xinference.routing.table import RoutingTable
 
 LLAMA = route(description={"model_engine": "llama.cpp"})
 TEXT = {"model": "m", "prompt": ["a", "b"], "max_tokens": 2}

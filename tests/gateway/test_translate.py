@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, route
-from xinference.control.routing import Route, RoutingTable, with_adapters
 from xinference.gateway.errors import Refusal
 from xinference.gateway.route import DATA_PATHS
 from xinference.gateway.shapes import check
 from xinference.gateway.translate import translate
+from xinference.routing.table import Route, RoutingTable, with_adapters
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("one", "two")]

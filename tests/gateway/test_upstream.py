@@ -11,7 +11,6 @@ import pytest
 
 from tests.gateway.harness import STREAM, chunked, chunks, raw_engine, router_to, served, until
 from tests.gateway.wire import STREAM_HEAD, Wire
-from xinference.control.routing import Target
 from xinference.gateway import upstream as pool
 from xinference.gateway.connection import (
     HIGH_WATER,
@@ -21,6 +20,7 @@ from xinference.gateway.connection import (
     EngineUnreachableError,
 )
 from xinference.gateway.upstream import Answer, Upstream
+from xinference.routing.table import Target
 
 HEADERS = ((b"content-type", b"application/json"),)
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 
 from tests.gateway.harness import HandMadeRouter, route
-from xinference.control.routing import Target
 from xinference.errors import Problem
 from xinference.gateway import workers
 from xinference.gateway.errors import Refusal
@@ -33,8 +32,9 @@ from xinference.gateway.messages import (
 from xinference.gateway.metrics import Counted
 from xinference.gateway.remote import Remote
 from xinference.gateway.worker_process import Shared, WorkerProcess
+from xinference.keys.key import Key
 from xinference.keys.secret import digest
-from xinference.store.keys import Key
+from xinference.routing.table import Target
 
 HERE = Target("r0", "http://127.0.0.1:1", "engine's key")
 KEY = Key("k1", "k", digest(b"secret"), frozenset({"use"}), models=frozenset({"m"}), requests_per_minute=1)

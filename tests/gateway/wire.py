@@ -14,10 +14,10 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from tests.gateway.harness import CHAT, STREAM, gateway_of, router_to
-from xinference.control.routing import Target
 from xinference.gateway import upstream
 from xinference.gateway.connection import EngineConnection
 from xinference.gateway.serving import http_server
+from xinference.routing.table import Target
 
 TARGET = Target("r0", "http://127.0.0.1:9", "key")
 ANSWER_BODY = json.dumps({"choices": [{"message": {"content": "Hello there."}}], "usage": {"total_tokens": 9}}).encode()

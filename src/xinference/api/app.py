@@ -27,8 +27,8 @@ from xinference.api import keys as key_routes
 from xinference.api.strict import Clean
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.control.running import Abortables, Running
 from xinference.keys.keyring import Keyring
+from xinference.routing.abortable_requests import AbortableRequests, Abortables
 
 
 def make_app(
@@ -50,7 +50,7 @@ def make_app(
     app.state.settings = settings
     app.state.keys = keys
     app.state.stop = stop
-    app.state.running = running or Running()
+    app.state.running = running or AbortableRequests()
     errors.install(app)
     app.add_middleware(Clean)
     for part in (launching, catalog, models, replicas, registrations, auto_register, cache, cluster, key_routes, token):

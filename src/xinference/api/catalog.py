@@ -19,7 +19,7 @@ from xinference.discovery.reference import reference
 from xinference.engines.base import Engine
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
-from xinference.keys.reach import key_of
+from xinference.keys.visibility import key_of
 from xinference.planning.plan import supports
 
 Json = dict[str, Any]

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from xinference.errors import Problem
-from xinference.keys.reach import for_holder, key_of
+from xinference.keys.visibility import for_holder, key_of
 
 
 class ProblemParts(BaseModel):

@@ -12,8 +12,8 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import LaunchBody, Text
 from xinference.api.models import controller_of, launch_and_wait
 from xinference.api.strict import StrictRoute
-from xinference.control.running import Abortables
 from xinference.errors import bad_request
+from xinference.routing.abortable_requests import Abortables
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 

@@ -23,7 +23,7 @@ from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.describe import listing_entry
 from xinference.errors import Problem
-from xinference.keys.reach import key_of, sees
+from xinference.keys.visibility import key_of, sees
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 MAX_LOG_LINES = 10_000

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from xinference.config import Settings
 from xinference.control.measure import correction
-from xinference.control.routing import Unused, Use
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.planning import evict
 from xinference.planning.evict import HOST, Resident, State
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.settle import Around, free_bytes, held_bytes, promised_bytes
+from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.store.database import Store
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Admission:
         self._store = store
         self._deployments = deployments
         self._turn = asyncio.Lock()
-        self.use: Use = Unused()
+        self.use: ReplicaLoad = NoLoad()
         """What the data path is doing; the server sets it."""
 
     # -- what is there --------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from xinference.control.progress import progress
-from xinference.control.routing import Route
 from xinference.errors import Problem
+from xinference.routing.table import Route
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from xinference.control.library import Library
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
 from xinference.control.registrations import Registrations
-from xinference.control.routing import Route, RoutingTable
 from xinference.control.stages import Surroundings
 from xinference.control.state import Ending
 from xinference.engines import all_engines, lora
@@ -34,6 +33,7 @@ from xinference.errors import Problem, near, not_found
 from xinference.hubs import all_hubs
 from xinference.hubs.base import Hub
 from xinference.planning.launch_plan import LaunchPlan
+from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import DeploymentRow, Store
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ from xinference.control.loading import Loading
 from xinference.control.on_demand import OnDemand
 from xinference.control.progress import progress
 from xinference.control.replica_set import ReplicaSet
-from xinference.control.routing import Route
 from xinference.control.scaler import Scaler
 from xinference.control.stages import Surroundings
 from xinference.control.state import DeploymentState, Ending
@@ -24,6 +23,7 @@ from xinference.hardware.devices import Host
 from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.settle import Around
 from xinference.process.replica import Replica
+from xinference.routing.table import Route
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ import math
 import time
 from collections.abc import Callable, Iterable
 
-from xinference.control.routing import Use
+from xinference.routing.interfaces import ReplicaLoad
 
 #: How often it is looked whether the last answer has been sent.
 POLL_SECONDS = 0.02
 
 
-async def drain(use: Use, replica_ids: Callable[[], Iterable[str]], seconds: float = math.inf) -> bool:
+async def drain(use: ReplicaLoad, replica_ids: Callable[[], Iterable[str]], seconds: float = math.inf) -> bool:
     """Wait until no answer is on its way from these replicas, at most `seconds`; whether that was reached.
 
     The routing table without them has been published before this is called.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import MODEL_NAME
-from xinference.control.routing import Route
 from xinference.errors import Problem, bad_request
+from xinference.routing.table import Route
 
 MAX_UID_LENGTH = 100
 FORM = f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =."

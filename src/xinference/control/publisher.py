@@ -11,8 +11,8 @@ import msgspec
 
 from xinference.control.describe import listing_entry
 from xinference.control.on_demand import OnDemand
-from xinference.control.routing import Route, RoutingTable, with_adapters
 from xinference.errors import Problem
+from xinference.routing.table import Route, RoutingTable, with_adapters
 
 
 class Publisher:

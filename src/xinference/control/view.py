@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xinference.control.describe import describe, replica_entry
-from xinference.control.routing import Route, Target
 from xinference.control.state import DeploymentState
 from xinference.process.snapshot import ReplicaState
+from xinference.routing.table import Route, Target
 
 if TYPE_CHECKING:
     from xinference.control.replica_set import ReplicaSet

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from xinference.control.routing import Route, RoutingTable
 from xinference.gateway.errors import Refusal
+from xinference.routing.table import Route, RoutingTable
 
 MODELS = "/anthropic/v1/models"
 VERSION = "2023-06-01"

@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator
 
 from xinference.config import LOOPBACK_HOSTS, Settings
-from xinference.control.routing import Route, Router, RoutingTable
-from xinference.control.running import Running
 from xinference.errors import Problem
 from xinference.gateway import anthropic, guard
 from xinference.gateway.access import Access, Need, needed
@@ -29,9 +27,12 @@ from xinference.gateway.tokens import convert
 from xinference.gateway.translate import translate
 from xinference.gateway.upstream import Upstream
 from xinference.gateway.usage import FREE, Metered
-from xinference.keys.reach import SCOPE_KEY
+from xinference.keys.key import Key
 from xinference.keys.table import Keys, NoKeys
-from xinference.store.keys import Key
+from xinference.keys.visibility import SCOPE_KEY
+from xinference.routing.abortable_requests import AbortableRequests
+from xinference.routing.interfaces import Router
+from xinference.routing.table import Route, RoutingTable
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Gateway:
         settings: Settings,
         management: ASGIApp,
         keys: Keys | None = None,
-        running: Running | None = None,
+        running: AbortableRequests | None = None,
         *,
         quota: Quota | None = None,
         metrics: Metrics | None = None,
@@ -64,7 +65,7 @@ class Gateway:
         self._guarded = settings.host in LOOPBACK_HOSTS or guard.is_loopback_name(settings.host)
         self._upstream = Upstream()
         self._forwarder = Forwarder(router, settings, self._upstream)
-        self._running = running or Running()
+        self._running = running or AbortableRequests()
         self.metrics = metrics or Metrics(lambda: router.table, lambda: self.in_flight)
 
     @property

@@ -11,13 +11,13 @@ from types import MappingProxyType
 
 import msgspec
 
-from xinference.control.routing import Route, RoutingTable
 from xinference.gateway.access import Access, Need
 from xinference.gateway.asgi import Header
 from xinference.gateway.errors import Refusal
-from xinference.keys.reach import sees
+from xinference.keys.key import Key
 from xinference.keys.table import KeyTable
-from xinference.store.keys import Key
+from xinference.keys.visibility import sees
+from xinference.routing.table import Route, RoutingTable
 
 #: Where a key may be: OpenAI's header, Anthropic's, and those of older clients.
 KEY_HEADERS = (b"x-api-key", b"api_key", b"api-key")

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 
 from xinference.config import Settings
-from xinference.control.routing import Route, Router, Target
 from xinference.errors import Problem
 from xinference.gateway.asgi import Header, Reply
 from xinference.gateway.engine_errors import MAX_ERROR_BYTES, normalise
@@ -18,6 +17,8 @@ from xinference.gateway.reshape import Reshape
 from xinference.gateway.route import DataPath
 from xinference.gateway.stream import relay_bytes, relay_events
 from xinference.gateway.upstream import Answer, EngineDiedError, EngineUnreachableError, Upstream
+from xinference.routing.interfaces import Router
+from xinference.routing.table import Route, Target
 
 #: How long the controller may take to notice that an engine no longer listens.
 NOTICE_SECONDS = 2.0

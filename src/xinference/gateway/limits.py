@@ -12,9 +12,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass
 from typing import Protocol
 
-from xinference.control.routing import Route
 from xinference.gateway.errors import Refusal
-from xinference.store.keys import Key
+from xinference.keys.key import Key
+from xinference.routing.table import Route
 
 WINDOW_SECONDS = 60.0
 #: Counts kept at least, before those that no longer matter are looked for.

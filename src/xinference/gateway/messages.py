@@ -14,11 +14,11 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from xinference.control.routing import Route
 from xinference.errors import Problem
 from xinference.gateway.errors import Refusal
 from xinference.gateway.metrics import Counted
-from xinference.store.keys import Key
+from xinference.keys.key import Key
+from xinference.routing.table import Route
 
 # -- from the server --------------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from xinference import __version__
-from xinference.control.routing import Route, RoutingTable, Use
+from xinference.routing.interfaces import ReplicaLoad
+from xinference.routing.table import Route, RoutingTable
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0.encode()
 #: Whole answers and streams alike, in seconds.
@@ -38,7 +39,7 @@ class Metrics(Collector):
     The library's own counters cost some microseconds a request, so the counting is done here and the writing there.
     """
 
-    def __init__(self, table: Callable[[], RoutingTable], use: Callable[[], Use]) -> None:
+    def __init__(self, table: Callable[[], RoutingTable], use: Callable[[], ReplicaLoad]) -> None:
         self._table = table
         self._use = use
         self._requests: Counter[tuple[str, str, int]] = Counter()

@@ -9,8 +9,8 @@ import time
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from xinference.control.routing import Target
 from xinference.gateway.affinity import Prefixes, Seen, prefix_hashes
+from xinference.routing.table import Target
 
 #: A replica gets a request for the sake of its prefix while it has at most so many times the mean, and one.
 BOUND = 1.25

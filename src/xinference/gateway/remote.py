@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 
-from xinference.control.routing import Route, RoutingTable
 from xinference.gateway.messages import (
     Cancel,
     EnsureReady,
@@ -25,8 +24,9 @@ from xinference.gateway.messages import (
     ToWorker,
 )
 from xinference.gateway.pick import InFlight
+from xinference.keys.key import Key
 from xinference.keys.table import KeyTable, table_of
-from xinference.store.keys import Key
+from xinference.routing.table import Route, RoutingTable
 
 
 class RemoteKeys:

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from xinference.control.routing import Route
 from xinference.gateway import several
 from xinference.gateway.errors import Refusal
 from xinference.gateway.shapes import AnthropicMessages, Chat, Embeddings, Generation, Request, Rerank, Responses
 from xinference.gateway.translate import text_of
+from xinference.routing.table import Route
 
 Reshape = Callable[[bytes], bytes]
 FLOAT_BYTES = 4

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from xinference.control.routing import Route, RoutingTable
 from xinference.gateway import shapes
 from xinference.gateway.errors import Refusal
+from xinference.routing.table import Route, RoutingTable
 
 #: Characters of a model's name that are compared and shown.
 MAX_NAME = 200

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from xinference.control.routing import Route
 from xinference.gateway.errors import Refusal
 from xinference.gateway.shapes import Completion, Generation, Request
+from xinference.routing.table import Route
 
 Event = dict[str, Any]
 DATA, DONE = b"data: ", b"[DONE]"

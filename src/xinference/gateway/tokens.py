@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from xinference.control.routing import Route
 from xinference.gateway.asgi import Message, Reply
 from xinference.gateway.forward import Call, Forwarder
 from xinference.gateway.shapes import TokenIds
+from xinference.routing.table import Route
 
 
 class _Kept:

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from xinference.control.routing import Route, RoutingTable
 from xinference.gateway import several
 from xinference.gateway.errors import Refusal
 from xinference.gateway.shapes import AnthropicMessages, Chat, Document, Embeddings, Generation, Request, Rerank
+from xinference.routing.table import Route, RoutingTable
 
 Body = dict[str, Any]
 Say = Callable[[Body, Any], None]

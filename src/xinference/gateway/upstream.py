@@ -8,9 +8,9 @@ from collections import deque
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from xinference.control.routing import Target
 from xinference.gateway.asgi import Header
 from xinference.gateway.connection import EngineConnection, EngineDiedError, EngineUnreachableError
+from xinference.routing.table import Target
 
 CONNECT_SECONDS = 5.0
 #: Engines close idle connections after 5 s (uvicorn, cpp-httplib); we must be first, or requests meet a closing one.

@@ -18,7 +18,6 @@ from typing import assert_never
 import uvloop
 
 from xinference.config import Settings
-from xinference.control.running import Running
 from xinference.gateway.app import Gateway
 from xinference.gateway.asgi import Receive, Scope, Send
 from xinference.gateway.messages import (
@@ -42,6 +41,7 @@ from xinference.gateway.messages import (
 from xinference.gateway.proxy import Management
 from xinference.gateway.remote import Remote
 from xinference.gateway.serving import Server, http_server
+from xinference.routing.abortable_requests import AbortableRequests
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Worker:
         )
         self._link = link
         self._remote = Remote(link)
-        self._running = Running()
+        self._running = AbortableRequests()
         self._management = Management(begin.management, settings.max_body_bytes)
         self._gateway = Gateway(
             self._remote, settings, self._management, self._remote.keys, self._running, quota=self._remote

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from xinference.control.routing import Router
 from xinference.errors import Problem
 from xinference.gateway.limits import LocalQuota
 from xinference.gateway.messages import (
@@ -36,6 +35,7 @@ from xinference.gateway.messages import (
     TakeRequest,
     ToServer,
 )
+from xinference.routing.interfaces import Router
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from xinference.config import Settings
-from xinference.control.routing import Router
 from xinference.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from xinference.gateway.limits import LocalQuota
 from xinference.gateway.messages import Begin, Forget, Reported, Stop, Table, packed
@@ -22,6 +21,7 @@ from xinference.gateway.metrics import Metrics
 from xinference.gateway.serving import LAST_ANSWERS_SECONDS
 from xinference.gateway.worker_process import Shared, WorkerProcess
 from xinference.keys.table import Keys
+from xinference.routing.interfaces import Router
 
 log = logging.getLogger(__name__)
 #: A process that lived shorter than this is replaced only after `PAUSE_SECONDS`.

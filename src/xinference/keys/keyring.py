@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from xinference.errors import Problem, bad_request, not_found
+from xinference.keys.key import Key
+from xinference.keys.rows import KeyRows
 from xinference.keys.secret import digest, new_secret
 from xinference.keys.table import KeyTable, table_of
 from xinference.store.database import Store
-from xinference.store.keys import Key, KeyRows
 
 log = logging.getLogger(__name__)
 

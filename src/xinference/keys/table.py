@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from xinference.keys.key import Key
 from xinference.keys.secret import MAX_LENGTH, digest
-from xinference.store.keys import Key
 
 
 @dataclass(frozen=True)

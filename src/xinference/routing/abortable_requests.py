@@ -16,7 +16,7 @@ class Abortables(Protocol):
         ...
 
 
-class Running:
+class AbortableRequests:
     """The requests at engines by model and id; used from one event loop, so it needs no lock."""
 
     def __init__(self) -> None:

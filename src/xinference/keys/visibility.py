@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xinference.errors import Problem
-from xinference.store.keys import Key
+from xinference.keys.key import Key
 
 #: The key of a request in its ASGI scope, for the management API; None: it needed none.
 SCOPE_KEY = "xinference.key"

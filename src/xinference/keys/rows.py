@@ -4,50 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from xinference.keys.key import Key
 from xinference.store.database import Store
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key of the API. Times are seconds since the epoch."""
-
-    key_id: str
-    name: str
-    digest: bytes
-    """SHA-256 of the key; the key itself is kept nowhere."""
-    scopes: frozenset[str]
-    """``use``: ask models, and read what runs. ``manage``: everything but asking models."""
-    models: frozenset[str] | None = None
-    """Names of the models it may ask; None: all."""
-    expires: float | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    created: float = 0.0
-    last_used: float | None = None
-    revoked: float | None = None
-
-    def may_ask(self, model: str, parent: str | None = None) -> bool:
-        """Whether it reaches `model`; `parent` is the deployment whose adapter that is."""
-        return self.models is None or model in self.models or (parent is not None and parent in self.models)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What its owner may see."""
-        return {
-            "id": self.key_id,
-            "name": self.name,
-            "scopes": sorted(self.scopes),
-            "models": None if self.models is None else sorted(self.models),
-            "expires": self.expires,
-            "requests_per_minute": self.requests_per_minute,
-            "tokens_per_minute": self.tokens_per_minute,
-            "created": self.created,
-            "last_used": self.last_used,
-            "revoked": self.revoked,
-        }
-
 
 _COLUMNS = (
     "key_id, name, digest, scopes, models, expires, requests_per_minute, tokens_per_minute, created, last_used, revoked"
