@@ -26,7 +26,7 @@ import aiohttp
 
 from benchmarks.shared_prefixes import RoundRobin, Traffic, body_of, client, simulate, working_set
 from xinference.engines.llama_cpp import PROGRAM
-from xinference.gateway.pick import InFlight
+from xinference.gateway.balancer import InFlight
 from xinference.routing.table import Target
 
 KEY = "bench"

@@ -16,7 +16,7 @@ import tracemalloc
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
-from xinference.gateway.asgi import Message, Receive, Scope, Send
+from xinference.gateway.http.asgi import Message, Receive, Scope, Send
 from xinference.keys.key import Key
 from xinference.keys.secret import digest
 from xinference.keys.table import table_of

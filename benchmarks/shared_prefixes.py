@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from xinference.gateway.pick import InFlight
+from xinference.gateway.balancer import InFlight
 from xinference.routing.table import Target
 
 BLOCK = 64

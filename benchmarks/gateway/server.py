@@ -15,8 +15,8 @@ from benchmarks.gateway.engine import MODEL
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
-from xinference.gateway.asgi import Receive, Scope, Send
-from xinference.gateway.serving import http_server
+from xinference.gateway.http.asgi import Receive, Scope, Send
+from xinference.gateway.http.server import http_server
 from xinference.routing.table import Route, RoutingTable, Target
 from xinference.server import listen
 

@@ -15,7 +15,7 @@ import uvloop
 from benchmarks.gateway.engine import MODEL
 from benchmarks.gateway.server import OneModel
 from xinference.config import Settings
-from xinference.gateway.workers import Workers
+from xinference.gateway.workers.pool import Workers
 from xinference.keys.key import Key
 from xinference.keys.table import KeyTable
 from xinference.routing.table import Route, RoutingTable, Target

@@ -27,8 +27,8 @@ from xinference.control.controller import Controller
 from xinference.control.state import Ending
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
-from xinference.gateway.document import document
-from xinference.gateway.serving import Server, http_server
+from xinference.gateway.http.server import Server, http_server
+from xinference.gateway.openapi import document
 from xinference.keys.keyring import Keyring
 from xinference.process.home import EXIT_TAKEN, announce, own_home, withdraw
 from xinference.process.link import private_run_dir
@@ -36,7 +36,7 @@ from xinference.routing.abortable_requests import AbortableRequests
 from xinference.store.database import Store
 
 if TYPE_CHECKING:
-    from xinference.gateway.workers import Workers
+    from xinference.gateway.workers.pool import Workers
 
 log = logging.getLogger("xinference")
 #: Ports tried after a busy default one.
@@ -122,7 +122,7 @@ def _alone(settings: Settings, controller: Controller, keys: Keyring) -> Parts:
 
 def _several(settings: Settings, controller: Controller, keys: Keyring) -> Parts:
     """Gateways in processes of their own, and behind them this one, which controls and manages."""
-    from xinference.gateway.workers import Manager, Workers  # the start of a single process does not wait for it
+    from xinference.gateway.workers.pool import Manager, Workers  # the start of a single process does not wait for it
 
     server: Server
     path = private_run_dir(settings) / "management.sock"

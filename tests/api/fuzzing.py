@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from xinference.gateway.route import DATA_PATHS
+from xinference.gateway.routes import DATA_PATHS
 
 #: Requests of each operation; the environment says how many in a long run.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "3"))

@@ -9,8 +9,8 @@ from typing import Any
 from xinference.api.app import make_app
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.gateway.access import Need, needed
-from xinference.gateway.document import document as data_path
+from xinference.gateway.auth.permissions import Need, needed
+from xinference.gateway.openapi import document as data_path
 from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
 

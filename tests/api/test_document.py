@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from tests.api.routes import document, scope_of
-from xinference.gateway.route import DATA_PATHS
+from xinference.gateway.routes import DATA_PATHS
 
 DOCS = Path(__file__).parents[2] / "docs" / "rest.md"
 

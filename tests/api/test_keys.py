@@ -17,9 +17,9 @@ from xinference.config import Settings
 from xinference.control.broken import BrokenDeployment
 from xinference.control.controller import Controller
 from xinference.errors import Problem
-from xinference.gateway.access import OPEN
 from xinference.gateway.app import Gateway
-from xinference.gateway.route import DATA_PATHS
+from xinference.gateway.auth.permissions import OPEN
+from xinference.gateway.routes import DATA_PATHS
 from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
 

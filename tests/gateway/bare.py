@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from tests.gateway.wire import ANSWER, ANSWER_BODY, CHAT_REQUEST, EVENT, STREAM_END, STREAM_HEAD, STREAM_REQUEST, Wire
-from xinference.gateway.asgi import Message, Receive, Scope, Send
+from xinference.gateway.http.asgi import Message, Receive, Scope, Send
 
 
 class BareServer:

@@ -16,8 +16,8 @@ from tests.fakes.running import FakeEngine
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
-from xinference.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
-from xinference.gateway.serving import Server, http_server
+from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
+from xinference.gateway.http.server import Server, http_server
 from xinference.keys.table import Keys
 from xinference.routing.table import Route, RoutingTable, Target
 from xinference.server import listen

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from xinference.gateway.engine_errors import normalise
-from xinference.gateway.errors import Refusal, anthropic_error, openai_error
+from xinference.protocol.errors import Refusal, anthropic_error, openai_error
 
 
 def read(status: int, answer: Any, **options: Any) -> Refusal:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, route
-from xinference.gateway.errors import Refusal
 from xinference.gateway.reshape import reshape, tidy
-from xinference.gateway.route import DATA_PATHS
-from xinference.gateway.shapes import Request, check
+from xinference.gateway.routes import DATA_PATHS
 from xinference.gateway.translate import translate
+from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import Request, check
 from xinference.routing.table import RoutingTable
 
 LLAMA = route(description={"model_engine": "llama.cpp"})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, chunked, gateway_of, raw_engine, router_of, router_to, served, until
-from xinference.gateway.asgi import Message
+from xinference.gateway.http.asgi import Message
 from xinference.gateway.stream import Events
 
 COMPLETION = {"model": "m", "prompt": "hi", "stream": True}

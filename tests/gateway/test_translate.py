@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, route
-from xinference.gateway.errors import Refusal
-from xinference.gateway.route import DATA_PATHS
-from xinference.gateway.shapes import check
+from xinference.gateway.routes import DATA_PATHS
 from xinference.gateway.translate import translate
+from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import check
 from xinference.routing.table import Route, RoutingTable, with_adapters
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}

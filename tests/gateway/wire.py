@@ -14,9 +14,9 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from tests.gateway.harness import CHAT, STREAM, gateway_of, router_to
-from xinference.gateway import upstream
-from xinference.gateway.connection import EngineConnection
-from xinference.gateway.serving import http_server
+from xinference.gateway.http import engine_pool
+from xinference.gateway.http.engine_connection import EngineConnection
+from xinference.gateway.http.server import http_server
 from xinference.routing.table import Target
 
 TARGET = Target("r0", "http://127.0.0.1:9", "key")
@@ -128,11 +128,11 @@ async def data_path() -> AsyncIterator[DataPath]:
         config.load()
         protocol_class: Any = config.http_protocol_class
         path = DataPath(protocol_class(config, ServerState(), {}))
-        connect, upstream._connect = upstream._connect, path.connect
+        connect, engine_pool._connect = engine_pool._connect, path.connect
         try:
             yield path
         finally:
-            upstream._connect = connect
+            engine_pool._connect = connect
 
 
 def _request(body: dict[str, Any]) -> bytes:

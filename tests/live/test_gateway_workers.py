@@ -17,7 +17,7 @@ import pytest
 
 from tests.live.home import Home, sse_events, until, with_pid
 
-WORKER = "xinference.gateway.worker"
+WORKER = "xinference.gateway.workers.worker"
 
 
 def workers(server: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from xinference.gateway.errors import Refusal
+from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route, RoutingTable
 
 MODELS = "/anthropic/v1/models"

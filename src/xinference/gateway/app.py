@@ -9,27 +9,29 @@ from collections.abc import Iterator
 
 from xinference.config import LOOPBACK_HOSTS, Settings
 from xinference.errors import Problem
-from xinference.gateway import anthropic, guard
-from xinference.gateway.access import Access, Need, needed
-from xinference.gateway.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
-from xinference.gateway.auth import Views, admit, check_model, check_seen
-from xinference.gateway.body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
-from xinference.gateway.errors import Refusal, refuse, refuse_management, stream_error
+from xinference.gateway import anthropic
+from xinference.gateway.auth import origin_check
+from xinference.gateway.auth.authentication import Views, admit, check_model, check_seen
+from xinference.gateway.auth.permissions import Access, Need, needed
+from xinference.gateway.balancer import InFlight
 from xinference.gateway.forward import Call, Forwarder
-from xinference.gateway.limits import LocalQuota, Quota
+from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
+from xinference.gateway.http.engine_pool import Upstream
+from xinference.gateway.http.error_replies import refuse, refuse_management
+from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
+from xinference.gateway.http.uvicorn_protocol import WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
-from xinference.gateway.pick import InFlight
-from xinference.gateway.protocol import WRITE
+from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.reshape import reshape, tidy
-from xinference.gateway.route import DATA_PATHS, DataPath, find
-from xinference.gateway.shapes import Request, TokenIds, check
-from xinference.gateway.tokens import convert
+from xinference.gateway.routes import DATA_PATHS, DataPath, find
+from xinference.gateway.token_texts import convert
+from xinference.gateway.token_usage import FREE, Metered
 from xinference.gateway.translate import translate
-from xinference.gateway.upstream import Upstream
-from xinference.gateway.usage import FREE, Metered
 from xinference.keys.key import Key
 from xinference.keys.table import Keys, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
+from xinference.protocol.errors import Refusal, stream_error
+from xinference.protocol.requests import Request, TokenIds, check
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, RoutingTable
@@ -62,7 +64,7 @@ class Gateway:
         self._views = Views()
         self._settings = settings
         self._management = management
-        self._guarded = settings.host in LOOPBACK_HOSTS or guard.is_loopback_name(settings.host)
+        self._guarded = settings.host in LOOPBACK_HOSTS or origin_check.is_loopback_name(settings.host)
         self._upstream = Upstream()
         self._forwarder = Forwarder(router, settings, self._upstream)
         self._running = running or AbortableRequests()
@@ -85,7 +87,7 @@ class Gateway:
         path, method = scope["path"], scope["method"]
         data_path = DATA_PATHS.get(path)
         headers = scope.get("headers", ())
-        refusal = guard.refusal(headers) if self._guarded else None
+        refusal = origin_check.refusal(headers) if self._guarded else None
         if refusal is not None:
             if data_path is None:
                 await refuse_management(Reply(send), refusal, openai=True)
@@ -123,7 +125,7 @@ class Gateway:
         """Hand what is no HTTP request to `management`: the application's start and end, and a web socket."""
         if scope["type"] != "lifespan":
             try:
-                if self._guarded and (refusal := guard.refusal(scope.get("headers", ()))) is not None:
+                if self._guarded and (refusal := origin_check.refusal(scope.get("headers", ()))) is not None:
                     raise refusal
                 self._admit(Access(Need.MANAGE), scope)
             except Refusal as why:

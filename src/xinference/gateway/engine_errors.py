@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from xinference.gateway.errors import Refusal
+from xinference.protocol.errors import Refusal
 
 #: Most bytes read of an engine's error answer.
 MAX_ERROR_BYTES = 64 * 1024

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from xinference.config import Settings
 from xinference.errors import Problem
-from xinference.gateway.asgi import Header, Reply
+from xinference.gateway.balancer import InFlight
 from xinference.gateway.engine_errors import MAX_ERROR_BYTES, normalise
-from xinference.gateway.errors import Refusal
-from xinference.gateway.pick import InFlight
+from xinference.gateway.http.asgi import Reply
+from xinference.gateway.http.engine_pool import Answer, EngineDiedError, EngineUnreachableError, Upstream
 from xinference.gateway.reshape import Reshape
-from xinference.gateway.route import DataPath
+from xinference.gateway.routes import DataPath
 from xinference.gateway.stream import relay_bytes, relay_events
-from xinference.gateway.upstream import Answer, EngineDiedError, EngineUnreachableError, Upstream
+from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
 

@@ -10,9 +10,17 @@ from typing import Any
 import msgspec
 
 from xinference.gateway import several
-from xinference.gateway.errors import Refusal
-from xinference.gateway.shapes import AnthropicMessages, Chat, Embeddings, Generation, Request, Rerank, Responses
-from xinference.gateway.translate import text_of
+from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import (
+    AnthropicMessages,
+    Chat,
+    Embeddings,
+    Generation,
+    Request,
+    Rerank,
+    Responses,
+    text_of,
+)
 from xinference.routing.table import Route
 
 Reshape = Callable[[bytes], bytes]

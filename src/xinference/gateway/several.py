@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from xinference.gateway.errors import Refusal
-from xinference.gateway.shapes import Completion, Generation, Request
+from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import Completion, Generation, Request
 from xinference.routing.table import Route
 
 Event = dict[str, Any]

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from xinference.gateway.asgi import Reply
-from xinference.gateway.connection import EngineDiedError, Through
-from xinference.gateway.errors import stream_error
+from xinference.gateway.http.asgi import Reply
+from xinference.gateway.http.engine_connection import EngineDiedError, Through
+from xinference.protocol.errors import stream_error
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,17 @@ from typing import Any
 import msgspec
 
 from xinference.gateway import several
-from xinference.gateway.errors import Refusal
-from xinference.gateway.shapes import AnthropicMessages, Chat, Document, Embeddings, Generation, Request, Rerank
+from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import (
+    AnthropicMessages,
+    Chat,
+    Document,
+    Embeddings,
+    Generation,
+    Request,
+    Rerank,
+    text_of,
+)
 from xinference.routing.table import Route, RoutingTable
 
 Body = dict[str, Any]
@@ -204,15 +213,6 @@ def _texts(body: Body, request: Rerank) -> None:
 
 def _inputs(body: Body, value: list[Any]) -> None:
     body["input"] = [text_of(one, f"input[{n}]") if isinstance(one, Document) else one for n, one in enumerate(value)]
-
-
-def text_of(document: str | Document, param: str) -> str:
-    """The text of a document in either form."""
-    if isinstance(document, str):
-        return document
-    if document.text is None:
-        raise Refusal("unsupported_content", 400, f"{param} has no text; this model takes nothing else.", param=param)
-    return document.text
 
 
 #: Told from the request's shape, not from the field of that name.

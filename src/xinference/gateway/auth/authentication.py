@@ -1,0 +1,145 @@
+"""Whose request this is, and what its key lets it do.
+
+A wrong key costs one hash and one look-up, then its answer: nothing is written, logged or remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+import msgspec
+
+from xinference.gateway.auth.permissions import Access, Need
+from xinference.keys.key import Key
+from xinference.keys.table import KeyTable
+from xinference.keys.visibility import sees
+from xinference.protocol.errors import Header, Refusal
+from xinference.routing.table import Route, RoutingTable
+
+#: Where a key may be: OpenAI's header, Anthropic's, and those of older clients.
+KEY_HEADERS = (b"x-api-key", b"api_key", b"api-key")
+CHALLENGE: tuple[Header, ...] = ((b"www-authenticate", b"Bearer"),)
+#: Views kept before all are made anew.
+MAX_VIEWS = 1000
+HINT = "Pass one as `Authorization: Bearer KEY`; `xinference keys create` makes one."
+
+
+def admit(table: KeyTable, access: Access, headers: Iterable[Header], now: float) -> Key | None:
+    """The key of a request that may come in; None if it needs none.
+
+    Raises:
+        Refusal: 401 without a key that counts, 403 if the key does not reach so far.
+    """
+    if not table.required or access.need is Need.NOTHING:
+        return None
+    secret = _secret(headers)
+    if not secret:
+        raise _unknown("no key was given")
+    key = table.find(secret)
+    if key is None:
+        raise _unknown("this server does not know the key")
+    if key.expires is not None and key.expires <= now:
+        raise _unknown(f"the key expired on {datetime.fromtimestamp(key.expires, UTC):%Y-%m-%d %H:%M} UTC")
+    _check_reach(key, access)
+    return key
+
+
+class Views:
+    """What keys of certain models see of the routing table; made once for each key and table."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, tuple[RoutingTable, RoutingTable]] = {}
+
+    def for_asking(self, key: Key | None, table: RoutingTable) -> RoutingTable:
+        """The part of `table` whose models `key` may ask: no error can name another, no field lead to one."""
+        if key is None or key.models is None:
+            return table
+        known = self._views.get(key.key_id)
+        if known is None or known[0] is not table:
+            if len(self._views) >= MAX_VIEWS:
+                self._views.clear()
+            known = self._views[key.key_id] = (table, _view(key, table))
+        return known[1]
+
+    def for_reading(self, key: Key | None, table: RoutingTable) -> RoutingTable:
+        """The part of `table` that `key` may know of."""
+        return table if key is None or "manage" in key.scopes else self.for_asking(key, table)
+
+
+def _view(key: Key, table: RoutingTable) -> RoutingTable:
+    routes = {uid: route for uid, route in table.routes.items() if key.may_ask(uid, route.parent)}
+    document = msgspec.json.decode(table.listing)
+    document["data"] = [entry for entry in document["data"] if entry["id"] in routes]
+    return RoutingTable(MappingProxyType(routes), msgspec.json.encode(document))
+
+
+def check_model(key: Key, model: str, table: RoutingTable) -> None:
+    """Let `key` ask for `model`; `table` is what it sees.
+
+    Raises:
+        Refusal: 403; whether there is such a model is not told.
+    """
+    if model not in table.routes and not key.may_ask(model):
+        raise _no_model(key, model)
+
+
+def check_seen(key: Key | None, model: str, routes: Mapping[str, Route]) -> None:
+    """Let `key` read the state of `model`.
+
+    Raises:
+        Refusal: 403.
+    """
+    route = routes.get(model)
+    if key is not None and not sees(key, model, route.parent if route else None):
+        raise _no_model(key, model)
+
+
+def _secret(headers: Iterable[Header]) -> bytes:
+    """What the headers give as a key; a bearer's wins over the others."""
+    found = b""
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, credentials = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                return credentials.strip()
+        elif name in KEY_HEADERS:
+            found = value.strip()
+    return found
+
+
+def _check_reach(key: Key, access: Access) -> None:
+    may_use, may_manage = "use" in key.scopes, "manage" in key.scopes
+    match access.need:
+        case Need.ASK:
+            if not may_use:
+                raise _forbidden("this key is for managing, not for asking models")
+        case Need.OVERSEE:
+            if not may_manage and key.models is not None:
+                raise _forbidden("this key is for certain models, not for the whole server")
+        case Need.MANAGE:
+            if not may_manage:
+                raise _forbidden("this key is for asking models, not for managing")
+        case _:
+            return
+
+
+def _unknown(why: str) -> Refusal:
+    return Refusal("invalid_api_key", 401, f"Could not validate credentials: {why}.", hint=HINT, headers=CHALLENGE)
+
+
+def _forbidden(why: str) -> Refusal:
+    return Refusal("permission_denied", 403, f"Not enough permissions: {why}.")
+
+
+def _no_model(key: Key, model: str) -> Refusal:
+    allowed = ", ".join(sorted(key.models or ()))
+    shown = model if len(model) <= 100 else model[:100] + "…"
+    return Refusal(
+        "permission_denied",
+        403,
+        f"Not enough permissions: this key is not for the model {shown!r}.",
+        hint=f"It is for {allowed}.",
+        param="model",
+    )

@@ -1,0 +1,58 @@
+"""Who may talk to a server on loopback: a web page of another origin may not.
+
+A page can make the user's browser send requests to 127.0.0.1, directly or by pointing its own name there (DNS
+rebinding). The browser tells the truth in `Host` and `Origin`, so those two decide.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from xinference.protocol.errors import Header, Refusal
+
+HINT = "This server listens on loopback only: use http://127.0.0.1 or http://localhost, or start it with --host."
+
+
+def refusal(headers: Iterable[Header]) -> Refusal | None:
+    """Why a request with these headers may not come in; None if it may. A missing `Host` (HTTP/1.0) is fine."""
+    for name, value in headers:
+        if name == b"host":
+            if not is_loopback_host(value):
+                return Refusal("forbidden_host", 403, f"The Host {_shown(value)} is not this machine.", hint=HINT)
+        elif name == b"origin" and not is_loopback_origin(value):
+            return Refusal("forbidden_host", 403, f"The Origin {_shown(value)} is not this machine.", hint=HINT)
+    return None
+
+
+@lru_cache(maxsize=256)
+def is_loopback_host(value: bytes) -> bool:
+    """Whether a `Host` header's value, with or without a port, names this machine."""
+    return is_loopback_origin(b"//" + value)
+
+
+@lru_cache(maxsize=256)
+def is_loopback_origin(value: bytes) -> bool:
+    """Whether an `Origin` header's value (``scheme://host:port``) names this machine; ``null`` does not."""
+    try:
+        name = urlsplit(value.decode("ascii")).hostname
+    except ValueError:
+        return False
+    return name is not None and is_loopback_name(name)
+
+
+def is_loopback_name(name: str) -> bool:
+    """Whether a bare host name or address is localhost, below it, or a loopback address."""
+    name = name.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:200].decode("latin-1"))

@@ -1,0 +1,113 @@
+"""Reading a request: its body once, and whether its client is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+
+from xinference.gateway.http.asgi import Receive, Scope
+from xinference.gateway.http.uvicorn_protocol import WATCH, Watch
+from xinference.protocol.errors import Header, Refusal
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection before its request was read."""
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+    """The whole body, at most `limit` bytes.
+
+    Raises:
+        Refusal: 413, before anything is read if ``Content-Length`` says so already.
+        ClientLeftError: there is nobody to answer.
+    """
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(headers, limit, f"{int(length)} bytes")
+    pieces: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise _too_large(headers, limit, "larger")
+        pieces.append(piece)
+        more = message.get("more_body", False)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def check_content_type(headers: dict[bytes, bytes]) -> None:
+    """Take JSON or nothing said. A browser must ask (preflight) before it sends JSON to another origin.
+
+    Raises:
+        Refusal: 415.
+    """
+    given = headers.get(b"content-type")
+    if given and given.partition(b";")[0].strip().lower() != b"application/json":
+        shown = given[:100].decode("latin-1")
+        raise Refusal("unsupported_media_type", 415, f"The content type must be application/json, not {shown!r}.")
+
+
+def _too_large(headers: dict[bytes, bytes], limit: int, given: str) -> Refusal:
+    cause = f"The request body may have at most {limit} bytes; this one is {given}."
+    return Refusal("request_too_large", 413, cause, headers=closing(headers.items()))
+
+
+def closing(headers: Iterable[Header]) -> tuple[Header, ...]:
+    """What an answer has to add when it comes before the request's body was read.
+
+    The rest of the body is read and dropped by the server, so the connection stays usable. A client that waits for
+    "100 Continue" may not send it at all: then the next request could not be told from it.
+    """
+    return ((b"connection", b"close"),) if any(name == b"expect" for name, _ in headers) else ()
+
+
+class ClientWatch:
+    """Cancels the task in its block when the client leaves; the block then ends quietly, with `left` set.
+
+    Works like `asyncio.timeout`, with the client's going in place of the time's. Behind another server than ours, which
+    says so at once, a task waits for the client's going.
+    """
+
+    __slots__ = ("_receive", "_task", "_watch", "_watcher", "left")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._watch: Watch | None = scope.get(WATCH)
+        self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
+        self.left = False
+
+    def __enter__(self) -> ClientWatch:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        if self._watch is not None:
+            self._watch(self._leave)
+        else:
+            self._watcher = asyncio.create_task(self._wait())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if self._watch is not None:
+            self._watch(None)
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if not self.left:
+            return False
+        still_cancelled = self._task.uncancel() > 0
+        return kind is asyncio.CancelledError and not still_cancelled
+
+    def _leave(self) -> None:
+        self.left = True
+        self._task.cancel()
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._leave()

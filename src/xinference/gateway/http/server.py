@@ -1,0 +1,78 @@
+"""The HTTP server in front of a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from xinference.gateway.http.asgi import ASGIApp
+from xinference.gateway.http.uvicorn_protocol import Protocol
+
+#: How long a stopping server waits for answers in flight, in seconds.
+LAST_ANSWERS_SECONDS = 5
+#: How often the date in the answers' headers is written anew.
+DATE_SECONDS = 1.0
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which remembers what ended it, and sleeps until then."""
+
+    ended_by: int = signal.SIGTERM
+    before_end: Callable[[], Awaitable[None]] | None = None
+    """What has to end before this server takes no more requests."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._over = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        # uvicorn's own looks ten times a second whether it is to end: each look is taken from an engine's core.
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), DATE_SECONDS)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not uvicorn's own: that raises the signal again at the end, before engines are ended or left.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.stop(sig)
+
+    def stop(self, by: int = signal.SIGINT) -> None:
+        """End the server once the answers in flight are sent; as if by a signal, and SIGINT ends its engines too."""
+        self.ended_by = by
+        self.should_exit = True
+        if self._loop is not None:  # a signal's handler does not wake the loop by itself
+            self._loop.call_soon_threadsafe(self._over.set)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.before_end is not None:
+            await self.before_end()
+        await super().shutdown(sockets)
+
+
+def http_server(app: ASGIApp, **more: Any) -> Server:
+    """The HTTP server in front of `app`: the same one wherever the gateway is served, benchmarks included.
+
+    `more` are settings of uvicorn.
+    """
+    return Server(
+        uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
+            **more,
+        )
+    )

@@ -1,0 +1,114 @@
+"""Which paths the gateway serves, and which deployment a request is for."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from xinference.protocol import requests
+from xinference.protocol.errors import Refusal
+from xinference.routing.table import Route, RoutingTable
+
+#: Characters of a model's name that are compared and shown.
+MAX_NAME = 200
+
+
+@dataclass(frozen=True)
+class DataPath:
+    """One request path of the data path."""
+
+    upstream: str
+    """Path at the engine."""
+    decoder: msgspec.json.Decoder[Any]
+    """Decodes and checks the body; yields a `shapes.Request`."""
+    prompt_field: str
+    """The body's field that holds the prompt, for errors about its length."""
+    anthropic: bool = False
+    """Errors take Anthropic's form."""
+    done: bool = False
+    """A stream ends with ``data: [DONE]``."""
+
+
+def _path(upstream: str, shape: type[requests.Request], field: str, **options: bool) -> DataPath:
+    return DataPath(upstream, msgspec.json.Decoder(shape), field, **options)
+
+
+_MESSAGES = _path("/v1/messages", requests.AnthropicMessages, "messages", anthropic=True)
+_COUNT = _path("/v1/messages/count_tokens", requests.CountTokens, "messages", anthropic=True)
+
+#: Every POST path of the data path, as clients write it.
+DATA_PATHS: dict[str, DataPath] = {
+    "/v1/chat/completions": _path("/v1/chat/completions", requests.Chat, "messages", done=True),
+    "/v1/completions": _path("/v1/completions", requests.Completion, "prompt", done=True),
+    "/v1/embeddings": _path("/v1/embeddings", requests.Embeddings, "input"),
+    "/v1/responses": _path("/v1/responses", requests.Responses, "input"),
+    "/v1/messages": _MESSAGES,
+    "/v1/messages/count_tokens": _COUNT,
+    "/anthropic/v1/messages": _MESSAGES,
+    "/anthropic/v1/messages/count_tokens": _COUNT,
+    "/v1/rerank": _path("/v1/rerank", requests.Rerank, "documents"),
+    "/rerank": _path("/rerank", requests.Rerank, "documents"),
+    "/v1/convert_ids_to_tokens": _path("/detokenize", requests.TokenIds, "input"),
+    "/tokenize": _path("/tokenize", requests.Request, "content"),
+    "/detokenize": _path("/detokenize", requests.Request, "tokens"),
+    "/apply-template": _path("/apply-template", requests.Template, "messages"),
+    "/infill": _path("/infill", requests.Request, "prompt"),
+}
+
+
+def find(table: RoutingTable, model: str, path: str) -> Route:
+    """The deployment that `model` names.
+
+    Raises:
+        Refusal: 404 with the models there are; 400 if its engine does not serve `path`.
+    """
+    route = table.routes.get(model)
+    if route is None:
+        raise _unknown(table, model)
+    if path not in route.paths:
+        # A deployment that has not started yet may not know its engine's paths.
+        if not route.paths and not route.targets:
+            return route
+        raise _wrong_path(table, route, path)
+    return route
+
+
+def _unknown(table: RoutingTable, model: str) -> Refusal:
+    near = difflib.get_close_matches(model[:MAX_NAME], table.routes, n=1)
+    if near:
+        hint = f"Did you mean {near[0]!r}? There are: {_listed(table.routes)}."
+    elif table.routes:
+        hint = f"There are: {_listed(table.routes)}."
+    else:
+        hint = "No model is running: start one with `xinference launch`."
+    return Refusal("model_not_found", 404, f"There is no model {_short(model)!r}.", hint=hint, param="model")
+
+
+def _wrong_path(table: RoutingTable, route: Route, path: str) -> Refusal:
+    kind = route.description.get("model_type", "LLM")
+    serves = _listed(route.paths)
+    others = [uid for uid, other in table.routes.items() if path in other.paths]
+    return Refusal(
+        "unsupported_path",
+        400,
+        f"The model {route.uid!r} ({kind} on {_engine(route)}) does not serve {path}; it serves {serves}.",
+        hint=f"{path} is served by {_listed(others)}." if others else f"No running model serves {path}.",
+        param="model",
+    )
+
+
+def _engine(route: Route) -> str:
+    return str(route.description.get("model_engine", "its engine"))
+
+
+def _listed(names: Any, most: int = 20) -> str:
+    shown = sorted(names)
+    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + rest
+
+
+def _short(model: str) -> str:
+    return model if len(model) <= MAX_NAME else model[:MAX_NAME] + "…"

@@ -1,0 +1,37 @@
+"""Token ids as the texts they stand for, one by one, as Xinference's embedding handle asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from xinference.gateway.forward import Call, Forwarder
+from xinference.gateway.http.asgi import Message, Reply
+from xinference.protocol.requests import TokenIds
+from xinference.routing.table import Route
+
+
+class _Kept:
+    """Takes an answer in place of a client."""
+
+    def __init__(self) -> None:
+        self.body = b""
+
+    async def send(self, message: Message) -> None:
+        self.body += message.get("body", b"")
+
+
+async def convert(forwarder: Forwarder, call: Call, request: TokenIds, route: Route, reply: Reply) -> None:
+    """Ask the engine for each different id's text, and answer in the form of the question: a list, or lists."""
+    lists = [ids if isinstance(ids, list) else [ids] for ids in request.input]
+    texts: dict[int, Any] = {}
+    for number in sorted({number for ids in lists for number in ids}):
+        kept = _Kept()
+        body = msgspec.json.encode({"model": route.uid, "tokens": [number]})
+        await forwarder.forward(replace(call, body=body), route, Reply(kept.send))
+        answer = msgspec.json.decode(kept.body)
+        texts[number] = answer.get("content", answer.get("prompt"))
+    rows = [[texts[number] for number in ids] if isinstance(ids, list) else texts[ids] for ids in request.input]
+    await reply.whole(200, msgspec.json.encode(rows))

@@ -1,0 +1,73 @@
+"""The management API as a gateway process has it: the server answers, and its answer goes through as it comes."""
+
+from __future__ import annotations
+
+import httpx2
+
+from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
+from xinference.gateway.http.error_replies import refuse_management
+from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
+from xinference.protocol.errors import Header, Refusal
+
+#: Those of one connection only, and what the HTTP server in front adds itself.
+NOT_PASSED = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"expect", b"date"}
+)
+
+
+class Management:
+    """An ASGI app that asks the server over its private socket, with the client's own key: that looks at it again."""
+
+    def __init__(self, socket_path: str, limit: int) -> None:
+        """`limit`: most bytes of a request's body."""
+        self._limit = limit
+        # A connection each: one that is kept may be closed by the server just when it is used again.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+        self._transport = httpx2.AsyncHTTPTransport(uds=socket_path, limits=limits)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        reply = Reply(send)
+        headers: list[Header] = [*scope.get("headers", ())]
+        try:
+            body = await read_body(receive, dict(headers), self._limit)
+            with ClientWatch(scope, receive):
+                await self._pass(scope, headers, body, reply)
+        except ClientLeftError:
+            return
+        except Refusal as refusal:
+            await refuse_management(reply, refusal, openai=False)
+        except httpx2.TransportError as error:
+            if not reply.started:  # else the unfinished answer says it
+                why = Refusal("server_unreachable", 503, f"The server does not answer: {error!r}.", retry_after=1)
+                await refuse_management(reply, why, openai=False)
+
+    async def _pass(self, scope: Scope, headers: list[Header], body: bytes, reply: Reply) -> None:
+        target = scope.get("raw_path") or scope["path"].encode()
+        if scope.get("query_string"):
+            target += b"?" + scope["query_string"]
+        passed = [header for header in headers if header[0] not in NOT_PASSED and header[0] != b"content-length"]
+        if body or any(name in (b"content-length", b"transfer-encoding") for name, _ in headers):
+            passed.append((b"content-length", b"%d" % len(body)))
+        request = httpx2.Request(
+            scope["method"],
+            httpx2.URL(scheme="http", host="server", raw_path=target),
+            headers=passed,
+            stream=httpx2.ByteStream(body),
+            extensions={"timeout": {"connect": 5.0}},
+        )
+        answer = await self._transport.handle_async_request(request)
+        try:
+            kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in NOT_PASSED]
+            await reply.start(answer.status_code, kept)
+            assert isinstance(answer.stream, httpx2.AsyncByteStream)
+            async for piece in answer.stream:
+                await reply.send({"type": "http.response.body", "body": piece, "more_body": True})
+            await reply.end()
+        finally:
+            await answer.aclose()
+
+    async def close(self) -> None:
+        """Close what is open."""
+        await self._transport.aclose()

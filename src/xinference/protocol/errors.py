@@ -1,0 +1,64 @@
+"""Errors as clients of the data path see them: OpenAI's envelope, or Anthropic's on its paths."""
+
+from __future__ import annotations
+
+import msgspec
+
+from xinference.errors import Problem
+
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+
+
+class Refusal(Problem):
+    """A Problem with what an HTTP answer adds to it.
+
+    Attributes:
+        param: the request's field at fault, such as ``messages[0].role``, or None.
+        headers: answer headers beyond the content type, such as ``Retry-After``.
+    """
+
+    def __init__(
+        self,
+        code: str | None,
+        status: int,
+        cause: str,
+        *,
+        param: str | None = None,
+        hint: str | None = None,
+        retry_after: int | None = None,
+        headers: tuple[Header, ...] = (),
+    ) -> None:
+        super().__init__(code or "", status, cause, hint=hint)
+        self.param = param
+        self.headers = headers if retry_after is None else (*headers, (b"retry-after", b"%d" % retry_after))
+
+
+def openai_error(status: int, message: str, code: str | None, param: str | None = None) -> bytes:
+    """OpenAI's envelope, ``{"error": {"message", "type", "param", "code"}}``; Xinference's clients read ``detail``."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": param, "code": code or None}
+    return msgspec.json.encode({"error": error, "detail": message})
+
+
+def anthropic_error(status: int, message: str) -> bytes:
+    """Anthropic's envelope: ``{"type": "error", "error": {"type", "message"}}``."""
+    kind = ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+
+
+def stream_error(message: str, code: str, *, anthropic: bool) -> bytes:
+    """An error as one server-sent event, for an answer that has begun."""
+    if anthropic:
+        return b"event: error\ndata: " + anthropic_error(500, message) + b"\n\n"
+    return b"data: " + openai_error(500, message, code) + b"\n\n"
+
+
+Header = tuple[bytes, bytes]

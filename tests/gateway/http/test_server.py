@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.gateway.harness import gateway_of, listening, router_of, until
+from xinference.gateway.http import server as http_server
+from xinference.gateway.http.server import Server
+
+
+def by_a_call(server: Server) -> None:
+    server.stop()
+
+
+def by_a_signal(_server: Server) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [by_a_call, by_a_signal])
+async def test_a_server_that_sleeps_ends_as_soon_as_it_is_told(
+    end: Callable[[Server], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "DATE_SECONDS", 3600.0)
+    async with gateway_of(router_of()) as gateway, listening(gateway) as (server, task, _):
+        end(server)
+        await asyncio.wait_for(task, 10)
+
+
+async def test_the_date_of_answers_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "DATE_SECONDS", 0.01)
+    async with gateway_of(router_of()) as gateway, listening(gateway) as (server, _, _):
+        before = server.server_state.default_headers
+        await until(lambda: server.server_state.default_headers != before)

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes.running import start_fake_engine
+from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Served, call, gateway_of, route, served, target, until
+from xinference.gateway.app import Gateway
+from xinference.gateway.rate_limits import (
+    MIN_SWEEP,
+    Limits,
+    LocalMeter,
+    LocalQuota,
+    Permits,
+    Spent,
+    spent_in_window,
+    wait_seconds,
+)
+from xinference.keys.key import Key
+from xinference.keys.secret import digest
+from xinference.keys.table import KeyTable, table_of
+from xinference.protocol.errors import Refusal
+
+#: A whole minute of the clock.
+START = 600_000.0
+KEY = Key("k1", "k", digest(b"secret"), frozenset({"use"}))
+BEARER = {"authorization": "Bearer secret"}
+BODY = json.dumps(CHAT).encode()
+
+
+class OneKey:
+    """A table with one key, and no memory of its use."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.table: KeyTable = table_of([replace(KEY, **changes)], required=True)
+
+    def used(self, key: Key, now: float) -> None:
+        pass
+
+
+def taken(limits: Limits, key: Key, now: float) -> int | None:
+    """None if a request was let through, else the seconds to wait."""
+    try:
+        limits.take_request(key, now)
+    except Refusal as refusal:
+        assert refusal.status == 429
+        return int(dict(refusal.headers)[b"retry-after"])
+    return None
+
+
+def test_as_many_requests_a_minute_as_allowed_and_then_a_wait_that_is_enough() -> None:
+    limits, key = Limits(), replace(KEY, requests_per_minute=3)
+    assert [taken(limits, key, START + n) for n in range(3)] == [None] * 3
+    wait = taken(limits, key, START + 3)
+    assert wait is not None and wait > 1
+    assert taken(limits, key, START + 3 + wait - 1) is not None
+    assert taken(limits, key, START + 3 + wait) is None
+
+
+def test_refused_requests_are_not_counted() -> None:
+    limits, key = Limits(), replace(KEY, requests_per_minute=1)
+    assert taken(limits, key, START) is None
+    first = taken(limits, key, START)
+    assert [taken(limits, key, START) for _ in range(50)] == [first] * 50
+
+
+def test_keys_have_limits_of_their_own() -> None:
+    limits, one = Limits(), replace(KEY, requests_per_minute=1)
+    other = replace(one, key_id="k2")
+    assert taken(limits, one, START) is None and taken(limits, one, START) is not None
+    assert taken(limits, other, START) is None
+
+
+def test_a_key_without_limits_is_not_even_counted() -> None:
+    meter = LocalMeter()
+    limits = Limits(meter)
+    assert [taken(limits, KEY, START) for _ in range(1000)] == [None] * 1000
+    assert meter.read("requests k1", int(START // 60)).now == 0
+
+
+def test_the_request_that_overruns_the_tokens_is_let_through_and_the_next_one_waits() -> None:
+    limits, key = Limits(), replace(KEY, tokens_per_minute=100)
+    limits.spend_tokens(key, 99, START)
+    assert taken(limits, key, START) is None
+    limits.spend_tokens(key, 500, START + 1)
+    wait = taken(limits, key, START + 1)
+    assert wait is not None and 60 < wait < 120
+    assert taken(limits, key, START + 1 + wait) is None
+
+
+@given(
+    limit=st.integers(1, 50), steps=st.lists(st.floats(0, 30, allow_nan=False), max_size=200), begin=st.floats(0, 1e6)
+)
+def test_no_minute_of_the_clock_has_more_requests_than_allowed(limit: int, steps: list[float], begin: float) -> None:
+    limits, key, now = Limits(), replace(KEY, requests_per_minute=limit), begin
+    let_through: dict[int, int] = {}
+    for step in steps:
+        now += step
+        if taken(limits, key, now) is None:
+            let_through[int(now // 60)] = let_through.get(int(now // 60), 0) + 1
+    assert all(count <= limit for count in let_through.values())
+
+
+@given(
+    before=st.integers(0, 10**6),
+    now_spent=st.integers(0, 10**6),
+    at=st.floats(0, 59.9),
+    limit=st.integers(0, 10**6),
+)
+def test_after_the_wait_there_is_room(before: int, now_spent: int, at: float, limit: int) -> None:
+    spent, now = Spent(10_000, before, now_spent), START + at
+    wait = wait_seconds(spent, now, limit)
+    assert 0 <= wait <= 120
+    later = now + wait + 0.001
+    minutes = int(later // 60) - 10_000
+    moved = (spent, Spent(10_001, now_spent, 0), Spent(10_002, 0, 0))[minutes]
+    assert spent_in_window(moved, later) <= limit + 1e-6 * (1 + limit)
+
+
+def test_counts_of_minutes_long_gone_are_thrown_away() -> None:
+    meter = LocalMeter()
+    for number in range(MIN_SWEEP):
+        meter.add(str(number), 1, 1)
+    meter.add("last", 100, 1)
+    assert list(meter._spent) == ["last"]
+
+
+def test_a_clock_that_is_set_back_forgets_nothing() -> None:
+    meter = LocalMeter()
+    meter.add("a", 100, 5)
+    meter.add("a", 99, 1)
+    assert meter.read("a", 99) == meter.read("a", 100) == Spent(100, 0, 6)
+
+
+def test_a_permit_is_given_back_however_the_block_ends() -> None:
+    permits, limited = Permits(), route(request_limits=1)
+    with pytest.raises(ZeroDivisionError), permits.one(limited):
+        assert permits.held("m") == 1
+        raise ZeroDivisionError
+    assert permits.held("m") == 0
+    with permits.one(limited), pytest.raises(Refusal) as caught, permits.one(limited):
+        pass
+    assert caught.value.cause == "Rate limit reached for the model. Request limit 1 for the model: m"
+    assert permits.held("m") == 0
+
+
+def test_an_adapter_takes_its_models_permits() -> None:
+    permits = Permits()
+    adapter = route(uid="lora", parent="m", request_limits=1)
+    with permits.one(route(request_limits=1)), pytest.raises(Refusal) as caught, permits.one(adapter):
+        pass
+    assert str(caught.value).endswith("for the model: m")
+
+
+def test_a_limit_of_none_takes_no_request_at_all() -> None:
+    with pytest.raises(Refusal), Permits().one(route(request_limits=0)):
+        pass
+
+
+def _quota(of: Served | Gateway) -> LocalQuota:
+    quota = (of.gateway if isinstance(of, Served) else of).quota
+    assert isinstance(quota, LocalQuota)
+    return quota
+
+
+async def test_the_model_takes_no_more_at_once_than_its_limit_and_more_afterwards() -> None:
+    async with start_fake_engine(delay=0.5) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine), request_limits=2))
+        async with served(router) as gateway:
+            answers = await asyncio.gather(*(gateway.post("/v1/chat/completions", CHAT) for _ in range(5)))
+            assert sorted(status for status, _, _ in answers) == [200, 200, 429, 429, 429]
+            refused = next((body, headers) for status, body, headers in answers if status == 429)
+            assert refused[0]["detail"] == "Rate limit reached for the model. Request limit 2 for the model: m"
+            assert refused[1]["retry-after"] == "1"
+            assert (await gateway.post("/v1/chat/completions", CHAT))[0] == 200
+            assert _quota(gateway).permits.held("m") == 0
+
+
+async def test_a_client_that_leaves_gives_its_permit_back() -> None:
+    async with start_fake_engine(chunks=1000, interval=0.05) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine), request_limits=1))
+        async with served(router) as gateway:
+            async with gateway.http.post(gateway.url + "/v1/chat/completions", json=STREAM) as response:
+                await response.content.readany()
+                assert _quota(gateway).permits.held("m") == 1
+            await until(lambda: _quota(gateway).permits.held("m") == 0)
+
+
+async def test_a_request_that_is_refused_by_the_engine_or_has_none_gives_its_permit_back() -> None:
+    async with start_fake_engine(status=400, body={"error": {"message": "x"}}) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine), request_limits=1))
+        async with gateway_of(router) as gateway:
+            assert (await call(gateway, "/v1/chat/completions", BODY)).status == 400
+            router.publish(route(request_limits=1, stage="fetch"))
+            assert (await call(gateway, "/v1/chat/completions", BODY)).status == 503
+            assert _quota(gateway).permits.held("m") == 0
+
+
+async def test_a_key_over_its_requests_is_429_before_its_body_is_read() -> None:
+    router = HandMadeRouter()
+    router.publish(route(stage="fetch"))
+    async with gateway_of(router, keys=OneKey(requests_per_minute=1)) as gateway:
+        assert (await call(gateway, "/v1/chat/completions", BODY, headers=BEARER)).status == 503
+        said = await call(gateway, "/v1/chat/completions", b"not JSON", headers=BEARER)
+        listed = await call(gateway, "/v1/models", method="GET", headers=BEARER)
+    assert (said.status, said.json["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert 1 <= int(said.headers[b"retry-after"]) <= 120
+    assert listed.status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_tokens_of_an_answer_count_against_its_key(stream: bool) -> None:
+    async with start_fake_engine() as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine)))
+        async with gateway_of(router, keys=OneKey(tokens_per_minute=3)) as gateway:
+            body = json.dumps(STREAM if stream else CHAT).encode()
+            assert (await call(gateway, "/v1/chat/completions", body, headers=BEARER)).status == 200
+            spent = _quota(gateway).limits._meter.read("tokens k1", int(time.time() // 60))
+            assert spent.now + spent.before >= 3
+            assert (await call(gateway, "/v1/chat/completions", body, headers=BEARER)).status == 429
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/messages/count_tokens"])
+async def test_counting_tokens_spends_none(path: str) -> None:
+    async with start_fake_engine(echo=True) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine), paths=frozenset({path})))
+        async with gateway_of(router, keys=OneKey(tokens_per_minute=1)) as gateway:
+            headers = BEARER | {"anthropic-version": "2023-06-01"}
+            for _ in range(2):
+                assert (await call(gateway, path, BODY, headers=headers)).status == 200
