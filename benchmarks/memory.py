@@ -43,12 +43,13 @@ import httpx2
 import psutil
 
 from benchmarks.engine_memory import table
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelSpec, ModelVersion
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.control import weights
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp import LlamaCpp
 from xinference.hardware.devices import read_host
-from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.request import LaunchRequest
 from xinference.planning.settle import settle
 
 CASES = ((511, 1), (2047, 1), (2047, 4), (4095, 4), (4095, 16))

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem, bad_request
 from xinference.formats.convert import convert_ggml
 from xinference.formats.ggml import read_ggml
 from xinference.formats.llama_facts import LlamaFacts, disagreements, facts_for
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
 
 Progress = Callable[[int, int | None, str], None]
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelVersion
+from xinference.catalog.models import ModelVersion
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control import weights
@@ -14,7 +13,10 @@ from xinference.discovery.derive import derive, meant
 from xinference.engines import all_engines
 from xinference.errors import bad_request
 from xinference.hubs import all_hubs
-from xinference.planning.memory import ModelShape, Need, Room
+from xinference.launch.match import match
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.request import LaunchRequest
+from xinference.planning.memory import Need, Room
 from xinference.planning.quantization import estimated_shape
 from xinference.planning.traits import TRAITS
 

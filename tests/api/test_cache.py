@@ -14,11 +14,12 @@ import pytest
 from tests.hub.loopback import LoopbackHub, serve
 from tests.hub.repositories import Fault, repository
 from xinference.api.app import make_app
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelSpec, Source
+from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.config import Settings
 from xinference.control import controller as controller_module
 from xinference.control.controller import Controller
 from xinference.keys.keyring import Keyring
+from xinference.launch.request import LaunchRequest
 from xinference.store.database import Store
 
 pytestmark = pytest.mark.live

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from tests.environments.fake_engine import SPEC, FakeEngine, alone
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control.admission import Admission
@@ -22,7 +20,9 @@ from xinference.engines.llama_cpp import LlamaCpp
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
-from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.launch.match import match
+from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 from xinference.store.database import Store
 

@@ -6,11 +6,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.control.measure import Used, correction, measure, measurement
-from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.launch.match import match
+from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.request import LaunchRequest
 
 REQUEST = LaunchRequest(model_name="smollm2-instruct")
 VERSION = match(builtin_families(), REQUEST)

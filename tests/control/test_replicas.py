@@ -14,8 +14,6 @@ import msgspec
 import pytest
 
 from tests.fakes.running import ENGINE
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control import scaler
@@ -26,7 +24,9 @@ from xinference.control.stages import Surroundings
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp import LlamaCpp
 from xinference.errors import Problem
-from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.launch.match import match
+from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 from xinference.routing.interfaces import NoLoad
 from xinference.store.database import Store

@@ -10,7 +10,7 @@ import pytest
 from tests.engines.plans import plan_of
 from xinference.control import scaling
 from xinference.errors import Problem
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 from xinference.planning.plan import MAX_REPLICAS
 
 

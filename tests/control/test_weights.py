@@ -6,12 +6,13 @@ from pathlib import Path
 
 from tests.engines.plans import spec_of
 from tests.formats.gguf_writer import UINT32, Gguf, llama_pairs, scalar, tensor
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelVersion
+from xinference.catalog.models import ModelVersion
 from xinference.catalog.registry import builtin_families
 from xinference.control.weights import look_at
 from xinference.discovery.derive import derive, meant
 from xinference.inspection import inspect
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
 
 
 def split(folder: Path, parts: int = 3) -> Path:

@@ -16,13 +16,13 @@ from tests.formats.gguf_model import write_gguf
 from tests.formats.gguf_writer import STRING, UINT32, Gguf, llama_pairs, scalar
 from tests.hub.loopback import LoopbackHub, serve
 from tests.hub.repositories import repository
-from xinference.catalog.models import LaunchRequest
 from xinference.config import Settings
 from xinference.control.meaning import Meaning
 from xinference.control.registrations import Registrations
 from xinference.discovery.derive import Found, derive, meant
 from xinference.errors import Problem
 from xinference.hubs import all_hubs
+from xinference.launch.request import LaunchRequest
 
 pytestmark = pytest.mark.live
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from xinference.catalog.models import LaunchRequest, ModelFamily, Source
+from xinference.catalog.models import ModelFamily, Source
 from xinference.discovery.evidence import Evidence
 from xinference.discovery.family import Derived, billions, derive_family, valid_name
 from xinference.errors import Problem
+from xinference.launch.request import LaunchRequest
 
 SOURCE = Source(hub="huggingface", model_id="o/r")
 CHAT = "{% for m in messages %}{{ m.content }}{% endfor %}"

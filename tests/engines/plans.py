@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelSpec, ModelVersion
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.catalog.registry import builtin_families
 from xinference.hardware.devices import Driver, Gpu, Host
-from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.launch.match import match
+from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.request import LaunchRequest
 
 GIB = 1024**3
 AVX2 = frozenset({"avx2", "fma", "f16c"})

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp import LlamaCpp
 from xinference.errors import Problem
-from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.launch.match import match
+from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.request import LaunchRequest
 
 KNOWN = {"n_batch": "int", "use_jinja": "bool", "sampling.temp": "float", "chat_template": "str", "load_mode": "enum"}
 SIZING = Sizing(context_length=1000, slots=3, weights_bytes=1, kv_cache_bytes=1, overhead_bytes=1)

@@ -11,11 +11,11 @@ import pytest
 
 from tests.formats.gguf_model import write_gguf
 from tests.live.home import UID, Home, free_port
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.hubs.package_index import PackageIndexHub
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 

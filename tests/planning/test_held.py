@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from xinference.launch.model_shape import ModelShape
 from xinference.planning.held import as_held
-from xinference.planning.memory import ModelShape, Need, Room
+from xinference.planning.memory import Need, Room
 from xinference.planning.traits import TRAITS
 
 #: 1000 weights of 16 bits that layers multiply by, 200 beside.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from xinference.errors import Problem
-from xinference.planning.memory import ModelShape, kv_bytes, size_launch
+from xinference.launch.model_shape import ModelShape
+from xinference.planning.memory import kv_bytes, size_launch
 
 GIB = 1024**3
 #: Llama-2 7B Q4_0: 32 layers, 32 heads of 128, 16-bit cache.

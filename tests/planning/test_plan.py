@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from xinference.catalog.models import LaunchRequest, ModelVersion, Source
+from xinference.catalog.models import ModelVersion, Source
 from xinference.catalog.registry import builtin_families
 from xinference.engines import all_engines
 from xinference.errors import Problem
 from xinference.hardware.devices import Gpu, Host
-from xinference.planning.launch_plan import LaunchPlan
-from xinference.planning.memory import ModelShape
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import LaunchPlan
+from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import Facts, make_plan
 
 GIB = 1024**3

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem
 from xinference.hardware.devices import Gpu, Host
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.match import match
+from xinference.launch.plan import LaunchPlan
+from xinference.launch.request import LaunchRequest
 from xinference.planning.quantization import estimated_shape
 from xinference.planning.settle import Around, promised_bytes, settle
 

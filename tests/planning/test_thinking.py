@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelVersion
+from xinference.catalog.models import ModelVersion
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
 from xinference.planning.thinking import with_thinking
 
 

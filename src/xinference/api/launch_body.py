@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from xinference.catalog.models import LaunchRequest
 from xinference.errors import bad_request
+from xinference.launch.request import LaunchRequest
 
 #: Longest text of one field; a path has at most 4096 bytes on Linux.
 MAX_TEXT = 4096

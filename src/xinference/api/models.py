@@ -16,14 +16,15 @@ from xinference.api import answers
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import LaunchBody
 from xinference.api.strict import StrictRoute
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelFamily
+from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.describe import listing_entry
 from xinference.errors import Problem
 from xinference.keys.visibility import key_of, sees
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 MAX_LOG_LINES = 10_000

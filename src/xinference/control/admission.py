@@ -12,9 +12,9 @@ from xinference.config import Settings
 from xinference.control.measure import correction
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
+from xinference.launch.plan import LaunchPlan
 from xinference.planning import evict
 from xinference.planning.evict import HOST, Resident, State
-from xinference.planning.launch_plan import LaunchPlan
 from xinference.planning.settle import Around, free_bytes, held_bytes, promised_bytes
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.store.database import Store

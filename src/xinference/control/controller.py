@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from xinference.catalog.models import LaunchRequest, ModelFamily
+from xinference.catalog.models import ModelFamily
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control import cache, names, progress
@@ -32,7 +32,8 @@ from xinference.engines.base import Engine
 from xinference.errors import Problem, near, not_found
 from xinference.hubs import all_hubs
 from xinference.hubs.base import Hub
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
+from xinference.launch.request import LaunchRequest
 from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import DeploymentRow, Store
 

@@ -20,7 +20,7 @@ from xinference.control.stages import Surroundings
 from xinference.control.state import DeploymentState, Ending
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 from xinference.planning.settle import Around
 from xinference.process.replica import Replica
 from xinference.routing.table import Route

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xinference.errors import Problem
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 from xinference.planning.projector import ENGINE, OPTION
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 

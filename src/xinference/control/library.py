@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelFamily
+from xinference.catalog.models import ModelFamily
 from xinference.config import Settings
 from xinference.control import cache, weights
 from xinference.control.downloads import Downloads
 from xinference.control.planner import Planner
 from xinference.control.registrations import Registrations
 from xinference.hubs.base import Hub
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import supporting_engine
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from xinference.control.stages import Stages
 from xinference.control.state import DeploymentState
 from xinference.hardware.devices import Host
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 from xinference.planning.settle import Around, settle
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from xinference.catalog.models import LaunchRequest, ModelFamily
+from xinference.catalog.models import ModelFamily
 from xinference.config import Settings
 from xinference.control.registrations import Registrations
 from xinference.discovery.derive import Found, derive, meant
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
+from xinference.launch.request import LaunchRequest
 
 log = logging.getLogger(__name__)
 #: A hub that can't be asked now: what it said before is taken.

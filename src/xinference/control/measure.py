@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 
 from xinference.hardware import nvidia
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 from xinference.store.database import Measurement
 
 

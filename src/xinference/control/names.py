@@ -7,9 +7,9 @@ import string
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from xinference.catalog.models import LaunchRequest
 from xinference.catalog.registry import MODEL_NAME
 from xinference.errors import Problem, bad_request
+from xinference.launch.request import LaunchRequest
 from xinference.routing.table import Route
 
 MAX_UID_LENGTH = 100

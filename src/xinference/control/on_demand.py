@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from xinference.catalog.models import LaunchRequest
 from xinference.config import Settings
 from xinference.errors import Problem
+from xinference.launch.request import LaunchRequest
 
 if TYPE_CHECKING:
     from xinference.control.deployment import Deployment

@@ -7,8 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelFamily
+from xinference.catalog.models import ModelFamily
 from xinference.config import Settings
 from xinference.control import weights
 from xinference.control.meaning import Meaning
@@ -19,7 +18,9 @@ from xinference.errors import Problem
 from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
 from xinference.hubs.local import resolve_local
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.match import match
+from xinference.launch.plan import LaunchPlan
+from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import ChooseSource, Facts, check_request, choose_version, make_plan
 from xinference.planning.settle import Around
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from xinference.errors import Problem, bad_request
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 from xinference.planning.plan import MAX_REPLICAS
 
 Groups = tuple[tuple[int, ...], ...]

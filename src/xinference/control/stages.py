@@ -18,8 +18,8 @@ from xinference.environments.environments import Environments
 from xinference.errors import Problem
 from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
-from xinference.planning.launch_plan import LaunchPlan
-from xinference.planning.memory import ModelShape
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import LaunchPlan
 from xinference.planning.settle import settle
 from xinference.store.database import Store
 

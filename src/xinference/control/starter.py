@@ -14,7 +14,7 @@ from xinference.control.measure import measure, measurement
 from xinference.control.state import DeploymentState
 from xinference.engines.base import Placement
 from xinference.errors import Problem
-from xinference.planning.launch_plan import Sizing
+from xinference.launch.plan import Sizing
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.replica import Replica
 

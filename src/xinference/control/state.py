@@ -10,7 +10,7 @@ from xinference.control.measure import Used
 from xinference.control.on_demand import OnDemand
 from xinference.control.stages import Surroundings
 from xinference.errors import Problem
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 
 Ending = Literal["terminate", "stop", "detach"]
 """``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor."""

@@ -20,9 +20,8 @@ from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.weight_file import weight_file
 from xinference.hubs.base import Hub
 from xinference.hubs.local import parts_of
-from xinference.planning.held import TYPE_BYTES
-from xinference.planning.launch_plan import LaunchPlan
-from xinference.planning.memory import ModelShape
+from xinference.launch.model_shape import TYPE_BYTES, ModelShape
+from xinference.launch.plan import LaunchPlan
 from xinference.planning.projector import projector_path
 
 #: Raised when the conversion itself changes, so that older results are made again.

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from xinference.catalog.models import FORMAT_ALIASES, FileFacts, LaunchRequest, ModelFamily, Source
+from xinference.catalog.models import FORMAT_ALIASES, FileFacts, ModelFamily, Source
 from xinference.discovery.evidence import Evidence, of_folder, of_gguf
 from xinference.discovery.family import derive_family, valid_name
 from xinference.discovery.gguf_models import GgufModel, choose_model, gguf_models, is_projector
@@ -17,6 +17,7 @@ from xinference.discovery.reference import Reference, reference
 from xinference.errors import Problem, bad_request
 from xinference.hubs.base import Hub
 from xinference.hubs.repository import RepositoryHub
+from xinference.launch.request import LaunchRequest
 
 #: Hubs that are asked for an id, in this order, if none is named.
 _HUBS = ("huggingface", "modelscope")

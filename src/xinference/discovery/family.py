@@ -7,9 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelSpec, Source
+from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.discovery.evidence import Evidence
 from xinference.errors import Problem, bad_request
+from xinference.launch.request import LaunchRequest
 
 _SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s*([BbMm])(?![A-Za-z0-9])")
 _NOT_IN_NAMES = re.compile(r"[+/?%#&=\s\\\x00-\x1f\x7f]+")

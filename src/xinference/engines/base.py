@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from xinference.catalog.models import ModelSpec
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 from xinference.process.command import EngineCommand
 
 

@@ -15,7 +15,7 @@ from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_e
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem, near
 from xinference.hardware.devices import Host
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 from xinference.planning.memory import CELL_PADDING
 from xinference.planning.projector import projector_path
 from xinference.process.command import EngineCommand

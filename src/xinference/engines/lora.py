@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.errors import Problem
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 
 #: The engines' own names for the option.
 OPTIONS = ("lora_modules", "lora_paths")

@@ -16,7 +16,7 @@ from xinference.engines.option_table import OptionTable
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 from xinference.process.command import EngineCommand
 
 VERSION = "5.23.0"

@@ -14,7 +14,7 @@ from xinference.engines.option_table import OptionTable
 from xinference.engines.parsers import Parsers
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
-from xinference.planning.launch_plan import LaunchPlan, Sizing
+from xinference.launch.plan import LaunchPlan, Sizing
 from xinference.process.command import EngineCommand
 
 VERSION = "0.32.0"

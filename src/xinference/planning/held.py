@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from xinference.planning.memory import ModelShape
-from xinference.planning.quantization import BITSANDBYTES_BITS
+from xinference.launch.model_shape import BITSANDBYTES_BITS, TYPE_BYTES, ModelShape
 
-#: Bytes of one element; the names are torch's and those that users gave it.
-TYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "bfloat16": 2, "bf16": 2, "float16": 2, "half": 2, "fp16": 2}
 #: What weights that are not quantized are widened or narrowed to on the CPU, where nothing else is asked for: kernels
 #: for 16 bits are slow or missing on most CPUs in torch, and vLLM brings its own.
 CPU_TYPES = {"Transformers": "float32", "vLLM": "bfloat16", "SGLang": "bfloat16"}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from xinference.errors import Problem
-from xinference.planning.launch_plan import Sizing
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import Sizing
 from xinference.planning.traits import KEPT_BELOW, TRAITS, Dimensions, Traits
 from xinference.units import MIB
 
@@ -29,50 +29,6 @@ REPACKED = {
     "Q6_K": ("i8mm",),
     "Q8_0": ("asimddp",),
 }
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What the weights say of themselves; bytes and tokens."""
-
-    weights_bytes: int
-    kv_bytes_per_token: int
-    trained_context: int
-    vocab_size: int
-    hidden: int = 0
-    heads: int = 0
-    kv_heads: int = 0
-    bytes_by_type: Mapping[str, int] = field(default_factory=dict)
-    """GGUF's tensor type -> bytes of it."""
-    element_bytes: int = 2
-    """Of one weight, where it is not quantized."""
-    linear_bytes: int = 0
-    """Bytes of the weights that layers multiply by: all but the vocabulary's; 0: none, or not known."""
-    linear_bits: int = 16
-    """Of one such weight; 4 in GPTQ and AWQ."""
-    layers: int = 0
-    bitsandbytes: bool = False
-    """Whether they are packed while they are loaded."""
-
-    def small_linear_bytes(self, limit: int) -> int:
-        """Bytes of those matrices of `linear_bytes` that are smaller than `limit`, joined as engines join them.
-
-        Queries, keys and values are one matrix, and the two that open a gated feed-forward are another.
-        """
-        if not (self.layers and self.heads and self.linear_bytes):
-            return 0
-        output = self.hidden * self.hidden * self.linear_bits // 8
-        first = output + 2 * output * (self.kv_heads or self.heads) // self.heads
-        forward = max(0, self.linear_bytes // self.layers - first - output)
-        matrices = (first, output, forward * 2 // 3, forward // 3)
-        return self.layers * sum(size for size in matrices if size < limit)
-
-    def splits_over(self, devices: int) -> bool:
-        """Whether every layer can be cut into so many equal slices: whole heads, and keys shared or cut evenly."""
-        if devices & (devices - 1):
-            return False
-        kv_heads = self.kv_heads or self.heads
-        return self.heads % devices == 0 and (kv_heads % devices == 0 or devices % max(1, kv_heads) == 0)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion, Source
+from xinference.catalog.models import ModelFamily, ModelVersion, Source
 from xinference.engines.base import Engine, Support
 from xinference.errors import bad_request, near
 from xinference.hardware.devices import Host
-from xinference.planning.launch_plan import LaunchPlan
-from xinference.planning.memory import ModelShape
+from xinference.launch.match import match
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import LaunchPlan
+from xinference.launch.request import LaunchRequest
 from xinference.planning.place import chosen
 from xinference.planning.projector import choose_projector
 from xinference.planning.settle import NOTHING_ELSE, Around, settle

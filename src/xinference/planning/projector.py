@@ -11,7 +11,7 @@ import msgspec
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.errors import bad_request
-from xinference.planning.launch_plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan
 
 ENGINE = "llama.cpp"
 #: llama.cpp's own name of the option, and of the one by which there shall be none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xinference.catalog.models import ModelShapeFacts
 from xinference.errors import bad_request
-from xinference.planning.memory import ModelShape
+from xinference.launch.model_shape import BITSANDBYTES_BITS, ModelShape
 
 #: Bits per weight of whole GGUF and ggmlv3 files, by Llama-2 7B's published file sizes over its 6.738e9 parameters:
 #: a K-quant stores some tensors in a wider type than its name says, and scales beside the weights.
@@ -15,8 +15,6 @@ GGML_BITS = {
 }  # fmt: skip
 #: GPTQ and AWQ keep one 16-bit scale and one zero point of the weights' own width for each group of this many.
 GROUP = 128
-#: bitsandbytes: 4-bit blocks of 64 share a 32-bit maximum; 8-bit rows share one, which is next to nothing.
-BITSANDBYTES_BITS = {"4-bit": 4 + 32 / 64, "8-bit": 8.0}
 
 
 def weights_bytes(shape: ModelShapeFacts, model_format: str, quantization: str | None) -> int:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu, Host
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import LaunchPlan, Sizing
 from xinference.planning.evict import HOST, Bytes
 from xinference.planning.held import as_held
-from xinference.planning.launch_plan import LaunchPlan, Sizing
-from xinference.planning.memory import LEAST_CONTEXT, ModelShape, Need, Room, promised, size_replica
+from xinference.planning.memory import LEAST_CONTEXT, Need, Room, promised, size_replica
 from xinference.planning.memory import USABLE_SHARE as USABLE_OF_HOST
 from xinference.planning.place import USABLE_SHARE as USABLE_OF_GPU
 from xinference.planning.place import Groups, check_chosen, chosen, free_for_each, place, usable_gpus

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from xinference.catalog.match import match
-from xinference.catalog.models import LaunchRequest, ModelFamily, ModelVersion, same_size
+from xinference.catalog.models import ModelFamily, ModelVersion, same_size
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem, near
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
 
 
 def choose(name: str, **wanted: Any) -> ModelVersion:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import LaunchRequest, ModelVersion, Source
+from xinference.catalog.models import ModelVersion, Source
+from xinference.launch.request import LaunchRequest
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from xinference.catalog.models import FORMAT_ALIASES, LaunchRequest, ModelFamily, ModelSpec, ModelVersion, same_size
+from xinference.catalog.models import FORMAT_ALIASES, ModelFamily, ModelSpec, ModelVersion, same_size
 from xinference.errors import Problem, near
+from xinference.launch.request import LaunchRequest
 
 
 def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelVersion:
