@@ -25,7 +25,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.shared_prefixes import RoundRobin, Traffic, body_of, client, simulate, working_set
-from xinference.engines.llama_cpp import PROGRAM
+from xinference.engines.llama_cpp.engine import PROGRAM
 from xinference.gateway.balancer import InFlight
 from xinference.routing.table import Target
 

@@ -32,7 +32,7 @@ from tests.live.home import Home, free_port
 
 from benchmarks.transformers_batching import MAKE_MODEL, TOKENIZER
 from xinference.config import Settings
-from xinference.engines import all_engines
+from xinference.engines.registry import all_engines
 from xinference.environments.environments import Environments
 from xinference.hardware.devices import read_host
 

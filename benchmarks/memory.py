@@ -46,7 +46,7 @@ from benchmarks.engine_memory import table
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.control import weights
 from xinference.engines.base import Placement
-from xinference.engines.llama_cpp import LlamaCpp
+from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.hardware.devices import read_host
 from xinference.launch.plan import LaunchPlan, Sizing
 from xinference.launch.request import LaunchRequest

@@ -25,7 +25,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from xinference.engines.llama_cpp import PROGRAM
+from xinference.engines.llama_cpp.engine import PROGRAM
 
 ROOT = Path(__file__).parent.parent
 UID = "smollm2-instruct"

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xinference.engines.transformers import PROGRAM
+from xinference.engines.transformers.engine import PROGRAM
 
 TOKENIZER = Path(__file__).parent.parent / "tests" / "assets" / "tiny-llama2-chat-hf"
 PROMPT = "Once there was a small llama who lived on a high green hill. Every morning"

@@ -8,8 +8,8 @@ from pathlib import Path
 from xinference.catalog.models import ModelFamily, ModelSpec
 from xinference.catalog.page import Supporters, write_docs
 from xinference.catalog.registry import builtin_families
-from xinference.engines import all_engines
 from xinference.engines.base import StaticTable
+from xinference.engines.registry import all_engines
 
 
 def supporters(family: ModelFamily) -> Supporters:

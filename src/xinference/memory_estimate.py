@@ -10,7 +10,7 @@ from xinference.config import Settings
 from xinference.control import weights
 from xinference.control.registrations import Registrations
 from xinference.discovery.derive import derive, meant
-from xinference.engines import all_engines
+from xinference.engines.registry import all_engines
 from xinference.errors import bad_request
 from xinference.hubs import all_hubs
 from xinference.launch.match import match

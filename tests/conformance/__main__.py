@@ -27,7 +27,7 @@ from tests.hub.llama2 import llama2_hub
 from tests.hub.loopback import serve
 from tests.live.home import Home, free_port
 from xinference import docs
-from xinference.engines.vllm import FOUR_BIT_NEEDS
+from xinference.engines.vllm.engine import FOUR_BIT_NEEDS
 from xinference.hardware.devices import Host, read_host
 
 ASSETS = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"

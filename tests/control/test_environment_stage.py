@@ -16,7 +16,7 @@ from xinference.control.deployment import Deployment
 from xinference.control.events import Events
 from xinference.control.stages import Surroundings
 from xinference.engines.base import Placement
-from xinference.engines.llama_cpp import LlamaCpp
+from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host

@@ -22,7 +22,7 @@ from xinference.control.deployment import Deployment
 from xinference.control.events import Events
 from xinference.control.stages import Surroundings
 from xinference.engines.base import Placement
-from xinference.engines.llama_cpp import LlamaCpp
+from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
 from xinference.launch.match import match
 from xinference.launch.plan import LaunchPlan, Sizing

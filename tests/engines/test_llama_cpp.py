@@ -12,7 +12,7 @@ import pytest
 
 from xinference.catalog.registry import builtin_families
 from xinference.engines.base import Placement
-from xinference.engines.llama_cpp import LlamaCpp
+from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
 from xinference.launch.match import match
 from xinference.launch.plan import LaunchPlan, Sizing

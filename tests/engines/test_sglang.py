@@ -14,8 +14,8 @@ import pytest
 
 from tests.engines.plans import host_of, plan_of, spec_of, value_of
 from xinference.engines.base import Placement
-from xinference.engines.servers.sglang_server import complete
-from xinference.engines.sglang import OPTIONS, PARSERS, PROGRAM, VERSION, SGLang
+from xinference.engines.sglang.engine import OPTIONS, PARSERS, PROGRAM, VERSION, SGLang
+from xinference.engines.sglang.server import complete
 from xinference.environments.lock import newest_spec
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engines.plans import host_of, plan_of, spec_of
 from xinference.engines.base import Placement
-from xinference.engines.transformers import VERSION, Transformers
+from xinference.engines.transformers.engine import VERSION, Transformers
 from xinference.errors import Problem
 
 ENGINE = Transformers()

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinference.engines.servers.transformers_server.errors import RefusedError
-from xinference.engines.servers.transformers_server.requests import Chat, Completion, read
-from xinference.engines.servers.transformers_server.text import Detokenizer, StopStrings
-from xinference.engines.servers.transformers_server.tools import ToolCall, ToolCallParser
+from xinference.engines.transformers.server.errors import RefusedError
+from xinference.engines.transformers.server.requests import Chat, Completion, read
+from xinference.engines.transformers.server.text import Detokenizer, StopStrings
+from xinference.engines.transformers.server.tools import ToolCall, ToolCallParser
 
 
 def by_bytes(ids: Sequence[int]) -> str:

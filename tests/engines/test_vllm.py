@@ -11,7 +11,7 @@ import pytest
 
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
 from xinference.engines.base import Placement
-from xinference.engines.vllm import PARSERS, VERSION, VLLM
+from xinference.engines.vllm.engine import PARSERS, VERSION, VLLM
 from xinference.environments.lock import newest_spec
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand

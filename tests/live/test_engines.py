@@ -23,7 +23,7 @@ import sentencepiece
 from tests.formats.gguf_model import write_gguf
 from tests.live.home import Home, sse_events, until
 from xinference.config import Settings
-from xinference.engines import all_engines
+from xinference.engines.registry import all_engines
 from xinference.environments.environments import Environments
 from xinference.hardware.devices import read_host
 

@@ -13,7 +13,7 @@ from tests.formats.lora_writer import write_lora
 from tests.live.home import Home, sse_events
 from tests.live.test_engines import CONTEXT_OPTION, HF, START_SECONDS, environments
 from xinference.config import Settings
-from xinference.engines import all_engines
+from xinference.engines.registry import all_engines
 from xinference.environments.environments import Environments
 from xinference.hardware.devices import read_host
 

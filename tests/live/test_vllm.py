@@ -22,8 +22,8 @@ from tests.formats.awq_writer import write_awq
 from tests.formats.gptq_writer import write_gptq
 from tests.live.home import Home, until
 from xinference.config import Settings
-from xinference.engines.servers import describe_options
-from xinference.engines.vllm import FOUR_BIT_NEEDS, OPTIONS, VERSION
+from xinference.engines.options import describe_options
+from xinference.engines.vllm.engine import FOUR_BIT_NEEDS, OPTIONS, VERSION
 from xinference.environments.environments import Environments
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import read_host

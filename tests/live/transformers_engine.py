@@ -15,7 +15,7 @@ import pytest
 
 from tests.live.home import free_port, sse_events, until
 from xinference.config import Settings
-from xinference.engines.transformers import PROGRAM, VERSION
+from xinference.engines.transformers.engine import PROGRAM, VERSION
 from xinference.environments.environments import Environments
 from xinference.environments.spec import EnvironmentSpec
 

@@ -8,7 +8,7 @@ import pytest
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.catalog.registry import builtin_families
-from xinference.engines import all_engines
+from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.model_shape import ModelShape

@@ -27,8 +27,9 @@ from xinference.control.publisher import Publisher
 from xinference.control.registrations import Registrations
 from xinference.control.stages import Surroundings
 from xinference.control.state import Ending
-from xinference.engines import all_engines, lora
 from xinference.engines.base import Engine
+from xinference.engines.options import lora
+from xinference.engines.registry import all_engines
 from xinference.errors import Problem, near, not_found
 from xinference.hubs import all_hubs
 from xinference.hubs.base import Hub

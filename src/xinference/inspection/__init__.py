@@ -7,7 +7,7 @@ from typing import Any
 
 from xinference.catalog.models import ModelSpec
 from xinference.discovery.reference import reference
-from xinference.engines import all_engines
+from xinference.engines.registry import all_engines
 from xinference.hardware.devices import read_host
 from xinference.inspection.files import inspect_file
 from xinference.inspection.folder import inspect_folder

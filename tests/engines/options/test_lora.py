@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.engines.plans import plan_of
-from xinference.engines import all_engines
-from xinference.engines.lora import read_modules
+from xinference.engines.options.lora import read_modules
+from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 
 ENGINES = all_engines()

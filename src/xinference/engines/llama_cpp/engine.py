@@ -20,7 +20,7 @@ from xinference.planning.memory import CELL_PADDING
 from xinference.planning.projector import projector_path
 from xinference.process.command import EngineCommand
 
-PROGRAM = Path(__file__).parent / "servers" / "llama_cpp_server.py"
+PROGRAM = Path(__file__).with_name("server.py")
 TOKENIZER_PATHS = frozenset({"/tokenize", "/detokenize"})
 EMBEDDING_PATHS = frozenset({"/v1/embeddings"})
 RERANK_PATHS = frozenset({"/v1/rerank", "/rerank"})

@@ -11,8 +11,8 @@ from typing import Any
 
 from xinference.errors import Problem, near
 
-#: One file for each locked version, printed by `servers/describe_options.py` inside that engine's environment.
-SHIPPED = Path(__file__).parent / "options"
+#: One file for each locked version, printed by `describe_options.py` inside that engine's environment.
+SHIPPED = Path(__file__).parent
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec
-from xinference.engines import lora
 from xinference.engines.base import Placement, StaticTable, Support, cuda_env
 from xinference.engines.cuda import cuda_support
-from xinference.engines.option_table import OptionTable
-from xinference.engines.parsers import Parsers
+from xinference.engines.options import lora
+from xinference.engines.options.option_table import OptionTable
+from xinference.engines.options.parsers import Parsers
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, Sizing
@@ -20,7 +20,7 @@ from xinference.process.command import EngineCommand
 
 VERSION = "0.5.23"
 PLATFORM = "linux-x86_64"
-PROGRAM = Path(__file__).parent / "servers" / "sglang_server.py"
+PROGRAM = Path(__file__).with_name("server.py")
 PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"}
 )

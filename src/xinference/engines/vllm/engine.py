@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec
-from xinference.engines import lora
 from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
 from xinference.engines.cuda import cuda_support
-from xinference.engines.option_table import OptionTable
-from xinference.engines.parsers import Parsers
+from xinference.engines.options import lora
+from xinference.engines.options.option_table import OptionTable
+from xinference.engines.options.parsers import Parsers
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, Sizing

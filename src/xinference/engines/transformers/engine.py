@@ -1,4 +1,4 @@
-"""Transformers, by our own server program, `servers/transformers_server`, inside its environment."""
+"""Transformers, by our own server program, `server/`, inside its environment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelSpec
-from xinference.engines import lora
 from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
 from xinference.engines.cuda import cuda_support
-from xinference.engines.option_table import OptionTable
+from xinference.engines.options import lora
+from xinference.engines.options.option_table import OptionTable
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
@@ -21,7 +21,7 @@ from xinference.process.command import EngineCommand
 
 VERSION = "5.23.0"
 PLATFORM = "linux-x86_64"
-PROGRAM = Path(__file__).parent / "servers" / "transformers_server"
+PROGRAM = Path(__file__).with_name("server")
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template"})
 OPTIONS = OptionTable(
     engine="Transformers",

@@ -3,8 +3,8 @@
 Started by path with the environment's Python; the parameters come as JSON in ``XINFERENCE_LLAMA_PARAMS``,
 the key in ``XINFERENCE_ENGINE_KEY``: both stay out of the process list.
 
-    python llama_cpp_server.py --port 8080         serve until SIGTERM
-    python llama_cpp_server.py --describe          print the parameters this llama.cpp knows, as JSON
+    python server.py --port 8080         serve until SIGTERM
+    python server.py --describe          print the parameters this llama.cpp knows, as JSON
 """
 
 from __future__ import annotations

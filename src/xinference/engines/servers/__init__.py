@@ -1,1 +1,0 @@
-"""Programs that run inside an engine's environment; they import nothing of ours."""
