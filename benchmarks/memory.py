@@ -44,13 +44,13 @@ import psutil
 
 from benchmarks.engine_memory import table
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
-from xinference.control import weights
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.hardware.devices import read_host
 from xinference.launch.plan import LaunchPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.planning.settle import settle
+from xinference.weights import shape_reader
 
 CASES = ((511, 1), (2047, 1), (2047, 4), (4095, 4), (4095, 16))
 MIB = 1024 * 1024
@@ -128,7 +128,7 @@ def planned(file: Path, context: int, slots: int) -> LaunchPlan:
     host, request = read_host(), LaunchRequest(model_name="measured", n_gpu=None)
     bare = LaunchPlan("measured", request, version, "llama.cpp", None, None, host.physical_cores, False)
     options = {"n_ctx": context, "n_parallel": slots}
-    shape, _ = weights.look_at(file, version)
+    shape, _ = shape_reader.look_at(file, version)
     # The engine takes both from the sizing.
     return replace(settle(replace(bare, options=options), file, shape, host), options={})
 

@@ -21,9 +21,9 @@ from xinference.catalog.registrations import read_registration
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.discovery.document import document
 from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
+from xinference.weights.registration_draft import document
 
 REGISTRATIONS = "/v1/model_registrations"
 

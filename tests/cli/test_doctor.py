@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from xinference.checkup import cpu_findings, gpu_findings, memory_findings
 from xinference.hardware.cgroup import CgroupLimits
 from xinference.hardware.devices import Driver, Gpu, Host
+from xinference.local_commands.doctor import cpu_findings, gpu_findings, memory_findings
 
 GIB = 1024**3
 AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})

@@ -11,7 +11,7 @@ from tests.catalog.custom import EMBEDDING_2
 from tests.cli.conftest import Run
 from xinference.config import Settings
 from xinference.errors import Problem
-from xinference.memory_estimate import Estimate, estimate
+from xinference.local_commands.memory import Estimate, estimate
 
 GIB = 1024**3
 

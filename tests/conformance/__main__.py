@@ -26,9 +26,9 @@ from tests.conformance.page import LaunchLine, launch_lines
 from tests.hub.llama2 import llama2_hub
 from tests.hub.loopback import serve
 from tests.live.home import Home, free_port
-from xinference import docs
 from xinference.engines.vllm.engine import FOUR_BIT_NEEDS
 from xinference.hardware.devices import Host, read_host
+from xinference.local_commands import docs
 
 ASSETS = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 UID = "llama-2-chat"

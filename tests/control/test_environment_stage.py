@@ -13,7 +13,6 @@ from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control.admission import Admission
 from xinference.control.deployment import Deployment
-from xinference.control.events import Events
 from xinference.control.stages import Surroundings
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
@@ -25,6 +24,7 @@ from xinference.launch.plan import LaunchPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 from xinference.store.database import Store
+from xinference.store.event_log import EventLog
 
 
 class Tiny(LlamaCpp):
@@ -51,7 +51,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list[Deployment], list[dict[str, Any]]]:
     """Launch at once, to the end of each; the engine, the deployments and the first one's events."""
-    engine, events = Tiny(), Events(store)
+    engine, events = Tiny(), EventLog(store)
     admission = Admission(Settings(), store, list)
     around = Surroundings(Settings(home=fake.home), store, events, {}, {"Tiny": engine}, lambda: None, admission)
     request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")

@@ -19,7 +19,6 @@ from xinference.config import Settings
 from xinference.control import scaler
 from xinference.control.admission import Admission
 from xinference.control.deployment import Deployment
-from xinference.control.events import Events
 from xinference.control.stages import Surroundings
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
@@ -30,6 +29,7 @@ from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 from xinference.routing.interfaces import NoLoad
 from xinference.store.database import Store
+from xinference.store.event_log import EventLog
 
 pytestmark = pytest.mark.live
 
@@ -58,7 +58,7 @@ async def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         version = match(builtin_families(), request)
         sizing = Sizing(512, 1, 1, 1, 1)
         plan = LaunchPlan("one", request, version, "Scripted", None, Path("x"), 1, False, sizing=sizing)
-        engine, events = Scripted(*scripts), Events(store)
+        engine, events = Scripted(*scripts), EventLog(store)
         admission = Admission(Settings(), store, list)
         around = Surroundings(
             Settings(home=tmp_path, stop_seconds=2, restart_backoff_seconds=0.01, **settings),

@@ -25,8 +25,8 @@ from tests.conformance.page import LaunchLine, launch_lines
 from tests.hub.llama2 import llama2_hub
 from tests.hub.loopback import serve
 from tests.live.home import Home, free_port
-from xinference import docs
 from xinference.hardware.devices import Host, read_host
+from xinference.local_commands import docs
 
 PAIRS: list[dict[str, str]] = json.loads((ASSETS / "qa.json").read_text(encoding="utf-8"))
 ASKED = [(pair["question"], pair["answer"]) for pair in PAIRS[::4]]

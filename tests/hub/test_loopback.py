@@ -13,7 +13,7 @@ from tests.hub.loopback import serve
 from xinference.catalog.models import ModelVersion
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.hubs import all_hubs
+from xinference.hubs.registry import all_hubs
 
 pytestmark = pytest.mark.live
 

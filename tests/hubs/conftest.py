@@ -8,7 +8,7 @@ import pytest
 
 from tests.hub.loopback import LoopbackHub, serve
 from tests.hubs.loopback_fetch import Fetching
-from xinference.hubs import reach
+from xinference.hubs import reachability
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback
     for name in list(os.environ):
         if name.startswith(("HF_", "HUGGING", "MODELSCOPE_", "TRANSFORMERS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(reach, "_answers", {})
+    monkeypatch.setattr(reachability, "_answers", {})
     with serve(LoopbackHub()) as hub:
         monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
         monkeypatch.setenv("HF_ENDPOINT", hub.url)

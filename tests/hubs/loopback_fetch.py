@@ -12,7 +12,7 @@ from tests.hub.repositories import Content, repository
 from xinference.catalog.models import HubName, ModelFamily, ModelFormat, ModelSpec, ModelVersion, Source
 from xinference.config import Settings
 from xinference.errors import Problem
-from xinference.hubs import all_hubs
+from xinference.hubs.registry import all_hubs
 
 COMMIT = "08751db2aca9bf2f7f80d2e516117a53d7450235"
 BYTES = random.Random(1).randbytes(1_000_000)

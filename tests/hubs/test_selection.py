@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.hubs.loopback_fetch import version_of
 from xinference.catalog.models import Source
 from xinference.errors import Problem
+from xinference.hubs.completeness import is_whole_folder
 from xinference.hubs.listing import ListedFile, is_inside
 from xinference.hubs.selection import choose_files
-from xinference.hubs.whole import is_whole_folder
 
 SOURCE = Source(hub="huggingface", model_id="tiny/llama")
 NEEDED = {"config.json", "tokenizer.json", "model.safetensors"}

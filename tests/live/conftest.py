@@ -13,7 +13,7 @@ from tests.formats.gguf_model import write_gguf
 from tests.live.home import UID, Home, free_port
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.hubs.package_index import PackageIndexHub
+from xinference.hubs.package_index.hub import PackageIndexHub
 from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.models import controller_of
 from xinference.api.strict import StrictRoute
-from xinference.discovery.document import document
-from xinference.discovery.reference import reference
 from xinference.errors import bad_request
+from xinference.weights.reference import reference
+from xinference.weights.registration_draft import document
 
 router = APIRouter(tags=["registrations"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 

@@ -14,8 +14,8 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Name, Text, whole_size
 from xinference.api.models import EVENT_STREAM, address_of, controller_of, event_stream, family_of
 from xinference.api.strict import StrictRoute
-from xinference.control import cache
 from xinference.launch.request import LaunchRequest
+from xinference.weights import cache
 
 router = APIRouter(prefix="/v1/cache/models", tags=["cache"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 

@@ -14,13 +14,13 @@ from xinference.api.models import controller_of, family_of
 from xinference.api.strict import StrictRoute
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.catalog.registrations import MODEL_TYPES
-from xinference.control.cache import versions_of
-from xinference.discovery.reference import reference
 from xinference.engines.base import Engine
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.keys.visibility import key_of
 from xinference.planning.plan import supports
+from xinference.weights.cache import versions_of
+from xinference.weights.reference import reference
 
 Json = dict[str, Any]
 #: What stands before a model's name as its type, also those that are not served; anything else owns a repository.

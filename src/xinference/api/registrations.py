@@ -15,9 +15,9 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.models import controller_of
 from xinference.api.strict import StrictRoute
 from xinference.catalog.models import ModelFamily, same_size
+from xinference.catalog.registration_store import BrokenRegistration
 from xinference.catalog.registrations import model_type_of
 from xinference.control.controller import Controller
-from xinference.control.registrations import BrokenRegistration
 from xinference.errors import near, not_found
 
 router = APIRouter(

@@ -18,7 +18,7 @@ from xinference.cli.output import note
 )
 def docs(out: Path) -> None:
     """Write the page of every built-in model, and an index of them, as reStructuredText."""
-    from xinference.docs import write
+    from xinference.local_commands.docs import write
 
     written = write(out)
     note(f"Wrote {len(written)} pages to {out}.")

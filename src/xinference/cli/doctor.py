@@ -15,7 +15,7 @@ from xinference.config import Settings
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor(home: Path | None, as_json: bool) -> None:
     """Show what this machine has, and what each lack costs. The exit status is 1 only if something is broken."""
-    from xinference.checkup import examine
+    from xinference.local_commands.doctor import examine
 
     findings = examine(Settings.from_env(home=home))
     if as_json:

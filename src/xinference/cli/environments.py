@@ -12,7 +12,7 @@ import click
 from xinference.cli.output import note, print_json, print_table, size
 
 if TYPE_CHECKING:
-    from xinference.environment_commands import EnvironmentCommands
+    from xinference.local_commands.environments import EnvironmentCommands
 
 Json = dict[str, Any]
 _engine = click.argument("name", metavar="ENGINE[==VERSION]")
@@ -95,7 +95,7 @@ def pack(name: str, hardware: str | None, out: Path | None) -> None:
 
 
 def _commands() -> EnvironmentCommands:
-    from xinference.environment_commands import EnvironmentCommands
+    from xinference.local_commands.environments import EnvironmentCommands
 
     return EnvironmentCommands()
 

@@ -113,7 +113,7 @@ def _keys(target: Target) -> Iterator[Any]:
         if target.settings.endpoint:
             yield stack.enter_context(target.connect())
             return
-        from xinference.key_commands import keys_of_home
+        from xinference.local_commands.keys import keys_of_home
 
         try:
             found: Any = stack.enter_context(keys_of_home(target.settings))

@@ -35,7 +35,7 @@ from xinference.cli.version_options import read_name, read_size
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def cal_model_mem(as_json: bool, kv_cache_bits: str, **asked: Any) -> None:
     """Estimate the memory of a model with one request of the whole context, on each engine that runs it."""
-    from xinference.memory_estimate import estimate
+    from xinference.local_commands.memory import estimate
 
     found = estimate(**asked, kv_cache_bits=int(kv_cache_bits))
     if as_json:

@@ -21,7 +21,7 @@ _FILES_SHOWN = 20
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def inspect(what: str, as_json: bool) -> None:
     """Show what a weight file, a model's folder or a repository (org/repo on Hugging Face) holds."""
-    from xinference.inspection import inspect as look
+    from xinference.local_commands.inspect import inspect as look
 
     found = look(what)
     if as_json:
@@ -92,7 +92,7 @@ def _indented(lines: list[str], most: int) -> str:
 def convert(source: Path, target: Path, billions: int | str | None, **given: Any) -> None:
     """Turn the ggmlv3 file IN into the GGUF file OUT."""
     from xinference.cli.watch import new_display
-    from xinference.conversion import convert as run
+    from xinference.local_commands.convert import convert as run
 
     display = new_display()
 

@@ -13,30 +13,31 @@ from typing import Any
 import msgspec
 
 from xinference.catalog.models import ModelFamily
+from xinference.catalog.registration_store import Registrations
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.control import cache, names, progress
+from xinference.control import names, progress
 from xinference.control.admission import Admission
 from xinference.control.broken import BrokenDeployment
 from xinference.control.deployment import Deployment
 from xinference.control.downloads import Downloads
-from xinference.control.events import Events, final_event
 from xinference.control.library import Library
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
-from xinference.control.registrations import Registrations
 from xinference.control.stages import Surroundings
 from xinference.control.state import Ending
 from xinference.engines.base import Engine
 from xinference.engines.options import lora
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem, near, not_found
-from xinference.hubs import all_hubs
 from xinference.hubs.base import Hub
+from xinference.hubs.registry import all_hubs
 from xinference.launch.plan import LaunchPlan
 from xinference.launch.request import LaunchRequest
 from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import DeploymentRow, Store
+from xinference.store.event_log import EventLog, final_event
+from xinference.weights import cache
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Controller:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._store = store
-        self._events = Events(store)
+        self._events = EventLog(store)
         self._hubs: Mapping[str, Hub] = all_hubs(settings)
         self.registrations = Registrations(settings.home, builtin_families())
         self.downloads = Downloads(self._hubs, self._events)
@@ -267,11 +268,11 @@ class Controller:
         names.check_free(uid, adapters, self.table.routes, self._reserved)
         return plan
 
-    def _uses(self) -> Iterator[cache.Use]:
+    def _uses(self) -> Iterator[cache.CacheUse]:
         for uid, deployment in self._deployments.items():
             if isinstance(deployment, Deployment) and deployment.problem is None:
                 plan = deployment.plan
-                yield cache.Use(f"the model {uid}", plan.version.version_id if plan.source else None, plan.path)
+                yield cache.CacheUse(f"the model {uid}", plan.version.version_id if plan.source else None, plan.path)
 
     def _taken_up(self) -> list[Deployment]:
         return [deployment for deployment in self._deployments.values() if isinstance(deployment, Deployment)]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelVersion, Source
-from xinference.control.events import Events, final_event
 from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
-from xinference.hubs.kept import total_size
+from xinference.hubs.cached_files import total_size
+from xinference.store.event_log import EventLog, final_event
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class _Download:
 class Downloads:
     """Owns the jobs of this server; how each ended is known until the server ends."""
 
-    def __init__(self, hubs: Mapping[str, Hub], events: Events) -> None:
+    def __init__(self, hubs: Mapping[str, Hub], events: EventLog) -> None:
         self._hubs = hubs
         self._events = events
         self._jobs: dict[str, _Download] = {}

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from xinference.catalog.models import ModelFamily
+from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
-from xinference.control import cache, weights
 from xinference.control.downloads import Downloads
 from xinference.control.planner import Planner
-from xinference.control.registrations import Registrations
 from xinference.hubs.base import Hub
 from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import supporting_engine
+from xinference.weights import cache
+from xinference.weights.fetch import cached_path
 
 
 class Library:
@@ -27,7 +28,7 @@ class Library:
         registrations: Registrations,
         planner: Planner,
         downloads: Downloads,
-        uses: Callable[[], Iterable[cache.Use]],
+        uses: Callable[[], Iterable[cache.CacheUse]],
     ) -> None:
         self._settings = settings
         self._hubs = hubs
@@ -47,15 +48,13 @@ class Library:
         return {
             version.version_id
             for version in cache.versions_of(families)
-            if any(
-                weights.cached_path(self._hubs, version, s) for s in version.spec.sources if s.has(version.quantization)
-            )
+            if any(cached_path(self._hubs, version, s) for s in version.spec.sources if s.has(version.quantization))
         }
 
     async def remove(self, version_id: str) -> int:
         """Delete a version's files; returns the bytes that this frees. Raises `Problem`, see `cache.remove`."""
         found = await asyncio.to_thread(self.cached)
-        fetching = (cache.Use(f"the download of {v}", v, None) for v in self._downloads.running)
+        fetching = (cache.CacheUse(f"the download of {v}", v, None) for v in self._downloads.running)
         return await asyncio.to_thread(cache.remove, found, version_id, self._hubs, [*self._uses(), *fetching])
 
     async def download(self, request: LaunchRequest) -> str:

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 
 from xinference.catalog.models import ModelFamily
+from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
-from xinference.control.registrations import Registrations
-from xinference.discovery.derive import Found, derive, meant
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.launch.request import LaunchRequest
+from xinference.weights.derivation import Found, derive, meant
 
 log = logging.getLogger(__name__)
 #: A hub that can't be asked now: what it said before is taken.

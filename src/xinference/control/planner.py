@@ -8,21 +8,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from xinference.catalog.models import ModelFamily
+from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
-from xinference.control import weights
 from xinference.control.meaning import Meaning
-from xinference.control.registrations import Registrations
 from xinference.control.sources import Sources
 from xinference.engines.base import Engine
 from xinference.errors import Problem
 from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
-from xinference.hubs.local import resolve_local
+from xinference.hubs.local_files import resolve_local
 from xinference.launch.match import match
 from xinference.launch.plan import LaunchPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import ChooseSource, Facts, check_request, choose_version, make_plan
 from xinference.planning.settle import Around
+from xinference.weights import shape_reader
+from xinference.weights.fetch import cached_path
 
 
 class Planner:
@@ -71,11 +72,11 @@ class Planner:
         else:
             choose = await self.sources.chooser(version, request.download_hub)
             source = make_plan(facts, request, uid, choose_source=choose).source
-            path = weights.cached_path(self._hubs, version, source) if source else None
+            path = cached_path(self._hubs, version, source) if source else None
         plan = make_plan(facts, request, uid, choose_source=choose, path=path)
         if path is None or not sized:
             return plan
-        shape, told = await asyncio.to_thread(weights.look_at_all, plan)
+        shape, told = await asyncio.to_thread(shape_reader.look_at_all, plan)
         return make_plan(facts, request, uid, choose_source=choose, path=path, shape=shape, told=told)
 
     async def facts(self, request: LaunchRequest) -> Facts:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from xinference.store.event_log import Moving
 
 #: Where each stage begins and ends on the way from 0 to 1: bytes move in three of them, the rest is waited for.
 SHARES: Mapping[str, tuple[float, float]] = {
@@ -27,22 +28,6 @@ NAMES: Mapping[str, str] = {
     "ready": "ready",
     "unloaded": "ready",
 }
-
-
-@dataclass(frozen=True)
-class Moving:
-    """The newest report of bytes that move; `total` None: not known."""
-
-    stage: str
-    file: str
-    done: int
-    total: int | None
-    at: float
-    """Seconds since the epoch."""
-
-    @property
-    def share(self) -> float:
-        return min(1.0, self.done / self.total) if self.total else 0.0
 
 
 def progress(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from xinference.control import scaling, weights
+from xinference.control import scaling
 from xinference.control.replica_set import ReplicaSet
 from xinference.control.state import DeploymentState
 from xinference.errors import Problem, not_found
 from xinference.hardware.devices import read_host
 from xinference.planning.settle import settle
+from xinference.weights import shape_reader
 
 
 class Scaler:
@@ -85,7 +86,7 @@ class Scaler:
         plan = self._state.plan
         probe = scaling.one_alone(plan, gpu_idx)
         assert probe.path is not None
-        shape, _ = await asyncio.to_thread(weights.look_at_all, probe)
+        shape, _ = await asyncio.to_thread(shape_reader.look_at_all, probe)
         host = await asyncio.to_thread(read_host)
         probe = settle(probe, probe.path, shape, host, around=self._state.around.admission.beside(probe))
         scaling.check_same_size(self._state.plan, probe)

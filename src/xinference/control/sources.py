@@ -9,11 +9,11 @@ from types import MappingProxyType
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.config import Settings
-from xinference.control import weights
 from xinference.hubs.base import Hub
-from xinference.hubs.choose import choose_hub
-from xinference.hubs.reach import reachable_for
+from xinference.hubs.choice import choose_hub
+from xinference.hubs.reachability import reachable_for
 from xinference.planning.plan import ChooseSource
+from xinference.weights.fetch import cached_path
 
 
 class Sources:
@@ -38,9 +38,7 @@ class Sources:
         Raises:
             Problem: see `choose_hub`.
         """
-        cached: dict[str, bool] = {
-            s.hub: weights.cached_path(self._hubs, version, s) is not None for s in version.spec.sources
-        }
+        cached: dict[str, bool] = {s.hub: cached_path(self._hubs, version, s) is not None for s in version.spec.sources}
         choice = choose_hub(
             version,
             asked=asked,

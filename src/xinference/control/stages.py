@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xinference.config import Settings
-from xinference.control import weights
 from xinference.control.admission import Admission
-from xinference.control.events import Events
 from xinference.engines.base import Engine
 from xinference.environments.environments import Environments
 from xinference.errors import Problem
@@ -22,6 +20,9 @@ from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan
 from xinference.planning.settle import settle
 from xinference.store.database import Store
+from xinference.store.event_log import EventLog
+from xinference.weights import conversion, shape_reader
+from xinference.weights.fetch import fetch
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Surroundings:
 
     settings: Settings
     store: Store
-    events: Events
+    events: EventLog
     hubs: Mapping[str, Hub]
     engines: Mapping[str, Engine]
     changed: Callable[[], None]
@@ -62,14 +63,14 @@ class Stages:
         self._say("plan", "; ".join(plan.reasons))
         path = plan.path or await self._fetch(plan)
         if plan.sizing is None:
-            shape, self.told = await asyncio.to_thread(weights.look_at_all, replace(plan, path=path))
+            shape, self.told = await asyncio.to_thread(shape_reader.look_at_all, replace(plan, path=path))
             self.shape = shape
             host = await asyncio.to_thread(read_host)
             around = self._around.admission.beside_those_that_stay(plan)
             plan = settle(plan, path, shape, host, self.told, around)
         if plan.version.spec.model_format == "ggmlv3":
             self._show("LOADING", "convert")
-            path = await self._in_thread("convert", weights.runnable, self._around.settings, path, plan.version)
+            path = await self._in_thread("convert", conversion.runnable, self._around.settings, path, plan.version)
         return replace(plan, path=path)
 
     async def environment(self, engine: Engine) -> Path:
@@ -93,7 +94,7 @@ class Stages:
         assert plan.source is not None
         self._show("LOADING", "fetch")
         self._say("fetch", f"fetching {plan.version.version_id} from {plan.source.hub} ({plan.source.model_id})")
-        return await self._in_thread("fetch", weights.fetch, self._around.hubs, plan)
+        return await self._in_thread("fetch", fetch, self._around.hubs, plan)
 
     async def _in_thread(self, stage: str, work: Callable[..., Path], *arguments: object) -> Path:
         """Do long blocking work that reports its progress and can be cancelled."""

@@ -17,9 +17,9 @@ from xinference.config import Settings
 from xinference.environments import bundle as bundles
 from xinference.environments.build import Workshop, build, check
 from xinference.environments.child import run
+from xinference.environments.installed import Installed, Shelf
 from xinference.environments.lock import SHIPPED, Lock, read_locks
 from xinference.environments.pip_settings import uv_settings
-from xinference.environments.shelf import Installed, Shelf
 from xinference.environments.spec import EnvironmentSpec
 from xinference.environments.uv_program import uv_program
 from xinference.errors import Problem, not_found

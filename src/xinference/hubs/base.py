@@ -9,7 +9,7 @@ from typing import Protocol
 
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.files.progress import Progress
-from xinference.hubs.kept import KeptFile
+from xinference.hubs.cached_files import KeptFile
 
 
 @dataclass(frozen=True)

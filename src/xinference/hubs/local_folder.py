@@ -1,0 +1,66 @@
+"""Weights that a registration names by their place on this machine: nothing to fetch, and never ours to delete."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from xinference.catalog.models import HubName, ModelVersion, Source
+from xinference.errors import Problem
+from xinference.files.progress import Progress
+from xinference.hubs.base import RemoteFile
+from xinference.hubs.cached_files import KeptFile
+from xinference.hubs.local_files import resolve_local
+from xinference.hubs.selection import must_join, wanted_names
+
+
+class OwnFolderHub:
+    """A `Hub` whose model ids are paths: the file, or the folder with the files."""
+
+    @property
+    def name(self) -> HubName:
+        return "local"
+
+    def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
+        """See `Hub.files`."""
+        path = _find(version, source)
+        return [RemoteFile(path.name, path.stat().st_size if path.is_file() else None)]
+
+    def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
+        """See `Hub.fetch`: the path, if it is there."""
+        return _find(version, source)
+
+    def cached(self, version: ModelVersion, source: Source) -> Path | None:
+        """See `Hub.cached`."""
+        try:
+            return _find(version, source)
+        except Problem:
+            return None
+
+    def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
+        """None: the files are the user's."""
+        return ()
+
+    def forget(self, version: ModelVersion, source: Source) -> int:
+        """Nothing, see `kept`."""
+        return 0
+
+
+def _find(version: ModelVersion, source: Source) -> Path:
+    """The weights. Raises `Problem` 400, naming the path."""
+    path, names = Path(source.model_id), wanted_names(version, source)
+    if names and not path.is_file():
+        if must_join(names):
+            raise Problem(
+                "model_path_not_found",
+                400,
+                f"{version.version_id} is in parts in {path} ({', '.join(names)}), which no engine reads one by one.",
+                hint="Join them into one file, such as with `cat`, and register that.",
+            )
+        path = path / names[0]
+    try:
+        return resolve_local(str(path), version.spec.model_format, version.quantization)
+    except Problem as problem:
+        cause = problem.cause.replace("`--model-path`", f"model_uri of {version.family.model_name}")
+        hint = "Put the weights there, or register the model anew with the right model_uri."
+        raise Problem(problem.code, problem.status, cause, hint=hint) from None

@@ -1,0 +1,156 @@
+"""One run of ``pip download``: started, watched, cancelled, and its failure put into words."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from xinference.errors import Problem
+from xinference.files.atomic_file import disk_full
+from xinference.files.progress import cancelled_problem
+from xinference.hubs.package_index import pip_child
+from xinference.hubs.transfer.verified_copy import hash_mismatch
+
+_TAIL_LINES = 20
+_POLL_SECONDS = 0.1
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+# pip writes these lines only into its log; to the terminal, a silent index looks like a missing package.
+_UNFETCHED = re.compile(r"(Could not fetch URL (?!.*: 404 Client Error).*) - skipping")
+_BROKEN = re.compile(r"connection broken by|Connection interrupted|timed out|is not a trusted or secure host")
+
+
+def pip_download(
+    requirement: str,
+    sha256: str | None,
+    into: Path,
+    *,
+    on_progress: Callable[[int, int | None], None],
+    cancelled: threading.Event,
+) -> None:
+    """Download one wheel without its dependencies into the folder `into`, as the user's pip is configured.
+
+    `requirement` is ``name==version``. Index, mirrors, proxies and certificates come from pip's own files and
+    from PIP_* variables. pip keeps its unfinished file inside `into` too, so that it lies on the same disk and is
+    removed with it. The process is gone when this returns, whatever happened.
+
+    Raises:
+        Problem: ``cancelled``, ``package_not_found``, ``hub_unreachable``, ``hash_mismatch``, ``disk_full`` or
+            ``download_failed``, the last four with pip's last lines.
+    """
+    scratch = into / "tmp"
+    scratch.mkdir()
+    requirements, log = into / "requirements.txt", into / "pip.log"
+    requirements.write_text(f"{requirement} --hash=sha256:{sha256}\n" if sha256 else f"{requirement}\n")
+    arguments = [
+        *("download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "raw"),
+        *("--disable-pip-version-check", "--no-input", "--no-color", "--log", str(log)),
+        *("-d", str(into), "-r", str(requirements)),
+        *(["--require-hashes"] if sha256 else []),
+    ]
+    process = subprocess.Popen(
+        # -P: a file named pip.py in the working folder is not pip.
+        [sys.executable, "-P", pip_child.__file__, str(os.getpid()), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    try:
+        tail = _watch(process, requirement, on_progress, cancelled)
+        status = process.wait()
+    finally:
+        _end(process)
+    if status:
+        raise _explain(requirement, status, [*_unfetched(log), *tail], into)
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    requirement: str,
+    on_progress: Callable[[int, int | None], None],
+    cancelled: threading.Event,
+) -> list[str]:
+    """Read pip's output to its end, pass progress on, and return the last other lines."""
+    assert process.stdout is not None
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    unfinished = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if cancelled.is_set():
+                raise cancelled_problem(requirement)
+            if not selector.select(_POLL_SECONDS):
+                continue
+            data = os.read(process.stdout.fileno(), 65536)
+            *lines, unfinished = (unfinished + data).split(b"\n")
+            for line in lines if data else [*lines, unfinished]:
+                _take_line(line.decode(errors="replace").strip(), tail, on_progress)
+            if not data:
+                return list(tail)
+
+
+def _take_line(line: str, tail: deque[str], on_progress: Callable[[int, int | None], None]) -> None:
+    if match := _PROGRESS.fullmatch(line):
+        done, total = int(match[1]), int(match[2])
+        on_progress(done, total or None)  # pip writes 0 where the server did not say
+    elif line:
+        tail.append(line)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of pip's process group and reap it."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def _unfetched(log: Path) -> list[str]:
+    """pip's own words on index pages that it did not get, but for those that are not there."""
+    if not log.exists():  # pip did not get as far
+        return []
+    matches = (_UNFETCHED.search(line) for line in log.read_text(errors="replace").splitlines())
+    return [match[1] for match in matches if match][-_TAIL_LINES:]
+
+
+def _explain(requirement: str, status: int, tail: list[str], into: Path) -> Problem:
+    """pip's failure as a problem. Its order matters: pip also says "not found" where no index answered."""
+    output = "\n".join(tail)
+    if "No space left on device" in output:
+        return disk_full(f"pip found no room for {requirement} in {into}.")
+    if "DO NOT MATCH THE HASHES" in output:
+        problem = hash_mismatch(f"The index's file for {requirement} does not have the expected sha256.")
+        return Problem(problem.code, problem.status, problem.cause, hint=problem.hint, log_tail=tail)
+    if "Could not fetch URL" in output or _BROKEN.search(output):
+        return Problem(
+            "hub_unreachable",
+            503,
+            f"pip could not reach a package index to fetch {requirement}.",
+            hint="Check the network, and `pip config list` for index, proxy and certificate.",
+            log_tail=tail,
+        )
+    if "No matching distribution found" in output:
+        return Problem(
+            "package_not_found",
+            404,
+            f"No package index that pip is configured for has {requirement}.",
+            hint="See `pip config list` for the indexes that were asked; a mirror may lag behind.",
+            log_tail=tail,
+        )
+    return Problem(
+        "download_failed",
+        502,
+        f"pip ended with status {status} while fetching {requirement}.",
+        hint="pip's last lines say why; `pip download` with the same requirement repeats it.",
+        log_tail=tail,
+    )

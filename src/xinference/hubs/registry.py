@@ -1,0 +1,23 @@
+"""Where weights come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xinference.config import Settings
+from xinference.hubs.base import Hub
+from xinference.hubs.local_folder import OwnFolderHub
+from xinference.hubs.package_index.hub import PackageIndexHub
+from xinference.hubs.repositories.huggingface import HuggingFaceHub
+from xinference.hubs.repositories.modelscope import ModelScopeHub
+
+
+def all_hubs(settings: Settings) -> Mapping[str, Hub]:
+    """Every hub by its name. Their client libraries are imported only when something is fetched."""
+    hubs: tuple[Hub, ...] = (
+        OwnFolderHub(),
+        HuggingFaceHub(settings),
+        ModelScopeHub(settings),
+        PackageIndexHub(settings),
+    )
+    return {hub.name: hub for hub in hubs}

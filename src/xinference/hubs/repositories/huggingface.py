@@ -1,0 +1,250 @@
+"""Hugging Face: its library lists repositories and holds the token; bytes are moved into its cache by `transfer`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xinference.catalog.models import HubName
+from xinference.errors import Problem
+from xinference.hubs import problems
+from xinference.hubs.cached_files import KeptFile
+from xinference.hubs.listing import ListedFile, Listing
+from xinference.hubs.repositories.huggingface_cache import DEFAULT_BRANCH, RepositoryCache
+from xinference.hubs.repositories.repository import RepositoryHub
+from xinference.hubs.transfer.parallel import Report, check
+from xinference.hubs.transfer.verified_copy import hash_mismatch
+
+if TYPE_CHECKING:
+    import httpx2
+    from huggingface_hub import HfApi, ModelInfo
+
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_LIST_SECONDS = 30.0
+_LIST_TRIES = 3
+_LOCK_POLL_SECONDS = 0.2
+
+
+class HuggingFaceHub(RepositoryHub):
+    """Fetches into the cache of Hugging Face's own tools, which find what is fetched here, and the other way round."""
+
+    @property
+    def name(self) -> HubName:
+        return "huggingface"
+
+    @property
+    def words(self) -> problems.Words:
+        endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+        return problems.Words("huggingface", endpoint, "HF_TOKEN", "HF_ENDPOINT", "HF_HOME")
+
+    def offline_because(self) -> str | None:
+        for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
+                return variable
+        return super().offline_because()
+
+    def _folder(self, model_id: str, revision: str) -> Path:
+        return RepositoryCache(model_id).snapshot(revision)
+
+    def _here(self, model_id: str, revision: str | None) -> Sequence[str]:
+        commit = RepositoryCache(model_id).commit(revision)
+        return (commit,) if commit else ()
+
+    def _known(self, model_id: str, revision: str) -> Listing | None:
+        return super()._known(model_id, revision) or RepositoryCache(model_id).listing(revision)
+
+    def _present(self, model_id: str, listing: Listing, file: ListedFile) -> int:
+        cache, etag = RepositoryCache(model_id), _etag(model_id, file)
+        if cache.blob(etag).is_file():
+            return file.size
+        unfinished = cache.partial(etag)
+        return min(file.size, unfinished.stat().st_size) if unfinished.is_file() else 0
+
+    def _list(self, model_id: str, revision: str | None) -> Listing:
+        from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=self.words.endpoint, token=_token() or False)
+        asked = revision or DEFAULT_BRANCH
+        with self._explained(model_id, asked):
+            info = _ask(api, model_id, asked)
+        if not info.sha or not _HASH.fullmatch(info.sha):
+            raise problems.unreachable(self.words, f"its answer for {model_id} names no commit")
+        files = []
+        for each in info.siblings or ():
+            lfs = each.lfs
+            size = lfs.size if lfs else each.size
+            if size is not None:
+                files.append(
+                    ListedFile(each.rfilename, size, lfs.sha256 if lfs else None, None if lfs else each.blob_id)
+                )
+        return Listing(info.sha, tuple(files))
+
+    def _finish(self, model_id: str, listing: Listing, asked: str | None) -> None:
+        # Only now: until all files are there, the ref keeps naming a commit that may be whole.
+        RepositoryCache(model_id).set_commit(asked, listing.revision)
+
+    def _kept_of(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[KeptFile]:
+        return RepositoryCache(model_id).kept(revision, {file.name: file.sha256 or file.git_sha1 for file in files})
+
+    def _tidy(self, model_id: str) -> None:
+        RepositoryCache(model_id).tidy()
+
+    def _fetch_one(
+        self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
+    ) -> None:
+        cache, etag = RepositoryCache(model_id), _etag(model_id, file)
+        blob = cache.blob(etag)
+        with _lock(cache.lock(etag), stop):
+            if blob.is_file() and blob.stat().st_size == file.size:
+                report(file.size)
+            else:
+                blob.parent.mkdir(parents=True, exist_ok=True)
+                self._download(model_id, listing.revision, file, cache.partial(etag), report, stop)
+                cache.partial(etag).replace(blob)
+            cache.link(listing.revision, file.name, etag)
+
+    def _download(
+        self, model_id: str, commit: str, file: ListedFile, target: Path, report: Report, stop: threading.Event
+    ) -> None:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            build_hf_headers,
+            get_session,
+            hf_raise_for_status,
+        )
+
+        from xinference.hubs.transfer.resumable import TooLong, git_sha1, transfer
+
+        url = hf_hub_url(model_id, file.name, revision=commit, endpoint=self.words.endpoint)
+        headers = build_hf_headers(token=_token() or False)
+        client = get_session()
+        request = partial(client.build_request, "GET", url, headers=headers, timeout=_timeout())
+        digest = partial(git_sha1, file.size) if file.sha256 is None else hashlib.sha256
+        begun = target.is_file() and target.stat().st_size > 0
+        try:
+            with self._explained(model_id, commit, file.name):
+                found = transfer(client, request, target, file.size, digest, report, stop, hf_raise_for_status)
+        except TooLong:
+            target.unlink()
+            raise hash_mismatch(f"{file.name} has more than its {file.size} bytes.") from None
+        expected = file.sha256 or file.git_sha1
+        if found == expected:
+            return
+        target.unlink()
+        if not begun:
+            raise hash_mismatch(f"{file.name} of {model_id} has the hash {found} instead of {expected}.")
+        # What an earlier run left may have been damaged, by a power cut for one: the hub is not to blame yet.
+        report(-file.size)
+        self._download(model_id, commit, file, target, report, stop)
+
+    def _fetch_range(self, model_id: str, listing: Listing, file: ListedFile, start: int, count: int) -> bytes:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            build_hf_headers,
+            get_session,
+            hf_raise_for_status,
+        )
+
+        from xinference.hubs.transfer.range_reader import fetch_range
+
+        url = hf_hub_url(model_id, file.name, revision=listing.revision, endpoint=self.words.endpoint)
+        headers = build_hf_headers(token=_token() or False)
+        with self._explained(model_id, listing.revision, file.name):
+            return fetch_range(get_session(), url, headers, start, count, hf_raise_for_status)
+
+    @contextmanager
+    def _explained(self, model_id: str, revision: str, name: str | None = None) -> Iterator[None]:
+        """Turn the library's and the network's errors into problems."""
+        import httpx2
+        from huggingface_hub import errors
+
+        from xinference.hubs.transfer.resumable import Unavailable
+
+        has_token = _token() is not None
+        try:
+            yield
+        except errors.GatedRepoError:
+            raise problems.gated(self.words, model_id, has_token=has_token) from None
+        except errors.RepositoryNotFoundError:
+            raise problems.repo_not_found(self.words, model_id, has_token=has_token) from None
+        except errors.RevisionNotFoundError:
+            raise problems.revision_not_found(self.words, model_id, revision) from None
+        except errors.EntryNotFoundError:
+            raise problems.file_gone(self.words, model_id, name or "a file") from None
+        except errors.HfHubHTTPError as error:
+            if error.response.status_code in (401, 403):
+                raise problems.gated(self.words, model_id, has_token=has_token) from None
+            raise problems.unreachable(self.words, f"it answered {error.response.status_code}") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, Unavailable) as error:
+            raise problems.unreachable(self.words, str(error) or type(error).__name__) from error
+        except ValueError as error:  # JSON: a captive portal's page, for one
+            raise problems.unreachable(self.words, f"its answer cannot be read ({error})") from error
+
+
+def _etag(model_id: str, file: ListedFile) -> str:
+    """The name of the file's blob; both hashes are checked, as they become a path."""
+    etag = file.sha256 or file.git_sha1 or ""
+    if not _HASH.fullmatch(etag):
+        cause = f"huggingface gives {file.name} of {model_id} no usable hash ({etag!r})."
+        raise Problem("download_failed", 502, cause, hint="Choose another hub, or another endpoint (HF_ENDPOINT).")
+    return etag
+
+
+def _token() -> str | None:
+    from huggingface_hub import get_token
+
+    return get_token()
+
+
+def _timeout() -> httpx2.Timeout:
+    import httpx2
+    from huggingface_hub import constants
+
+    return httpx2.Timeout(float(constants.HF_HUB_DOWNLOAD_TIMEOUT))
+
+
+def _ask(api: HfApi, model_id: str, revision: str) -> ModelInfo:
+    """The repository's files; asked again when the hub is busy or the connection broke: the library does not."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for failures in range(1, _LIST_TRIES + 1):
+        try:
+            return api.model_info(model_id, revision=revision, files_metadata=True, timeout=_LIST_SECONDS)
+        except HfHubHTTPError as error:
+            passing = error.response.status_code == 429 or error.response.status_code >= 500
+            if not passing or failures == _LIST_TRIES:
+                raise
+        except httpx2.TransportError:
+            if failures == _LIST_TRIES:
+                raise
+        time.sleep(0.5 * 2 ** (failures - 1))
+    raise AssertionError  # the last try returns or raises
+
+
+@contextmanager
+def _lock(path: Path, stop: threading.Event) -> Iterator[None]:
+    """Hold the library's lock of a blob; a process that dies gives it back."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, mode=0o664)
+    while True:
+        check(stop)
+        try:
+            lock.acquire(timeout=_LOCK_POLL_SECONDS)
+            break
+        except Timeout:
+            continue
+    try:
+        yield
+    finally:
+        lock.release()

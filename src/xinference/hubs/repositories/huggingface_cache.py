@@ -1,0 +1,160 @@
+"""The layout of Hugging Face's cache, read without its library: looking must not cost an import.
+
+Layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache. Blobs are named by their hash, a snapshot's
+files are links to them, and a ref names the commit that a branch or tag stood for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from xinference.hubs.cached_files import KeptFile, remove_empty
+from xinference.hubs.listing import ListedFile, Listing
+
+DEFAULT_BRANCH = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def cache_folder() -> Path:
+    """The cache by the variables that the library itself reads: HF_HUB_CACHE, else HF_HOME, else XDG_CACHE_HOME."""
+    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    folder = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(Path(home) / "hub")
+    return Path(os.path.expandvars(folder)).expanduser().absolute()
+
+
+class RepositoryCache:
+    """One repository's folder in the cache."""
+
+    def __init__(self, model_id: str) -> None:
+        name = f"models--{model_id.replace('/', '--')}"
+        self._root = cache_folder() / name
+        self._locks = cache_folder() / ".locks" / name
+
+    def snapshot(self, commit: str) -> Path:
+        return self._root / "snapshots" / commit
+
+    def blob(self, etag: str) -> Path:
+        return self._root / "blobs" / etag
+
+    def partial(self, etag: str) -> Path:
+        """Where we gather a blob. The library's own unfinished files have random names and are never resumed."""
+        return self._root / "blobs" / f"{etag}.incomplete"
+
+    def lock(self, etag: str) -> Path:
+        """The file that the library locks while it writes a blob."""
+        return self._locks / f"{etag}.lock"
+
+    def commit(self, revision: str | None) -> str | None:
+        """The commit that a revision (None: the default branch) stood for when it was last asked for."""
+        if revision is not None and _COMMIT.fullmatch(revision):
+            return revision
+        try:
+            commit = (self._root / "refs" / (revision or DEFAULT_BRANCH)).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        return commit if _COMMIT.fullmatch(commit) else None
+
+    def set_commit(self, revision: str | None, commit: str) -> None:
+        """Remember what a revision stands for."""
+        revision = revision or DEFAULT_BRANCH
+        if revision == commit:
+            return
+        ref = self._root / "refs" / revision
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        partial = ref.with_name(f".{ref.name}.{os.getpid()}")
+        partial.write_text(commit)
+        partial.replace(ref)
+
+    def link(self, commit: str, name: str, etag: str) -> None:
+        """Make a blob appear in a snapshot under its own name."""
+        pointer, blob = self.snapshot(commit) / name, self.blob(etag)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        if pointer.exists() and pointer.samefile(blob):
+            return
+        pointer.unlink(missing_ok=True)
+        try:
+            with contextlib.suppress(FileExistsError):  # another process linked it
+                pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+        except OSError:  # a disk without links: the library, too, moves the file then
+            blob.replace(pointer)
+
+    def kept(self, commit: str, files: Mapping[str, str | None]) -> list[KeptFile]:
+        """What is here of a commit's `files` (name -> hash, if it is known): links with their blobs, and unfinished.
+
+        A blob that another link needs is `shared`.
+        """
+        pointers = {name: self.snapshot(commit) / name for name in files}
+        here = {name: pointer for name, pointer in pointers.items() if os.path.lexists(pointer)}
+        begun = [self._begun(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
+        if not here and not any(begun):
+            return []
+        linked = self._linked_by_others(set(here.values()))
+        found = []
+        for pointer in here.values():
+            data = pointer.resolve()
+            ours = not pointer.is_symlink() or data.parent == (self._root / "blobs").resolve()
+            found.append(KeptFile(pointer, data, cache_folder(), shared=not ours or data in linked))
+        taken = linked | {file.data for file in found}
+        return found + [
+            KeptFile(path, path, cache_folder()) for paths in begun for path in paths if path.resolve() not in taken
+        ]
+
+    def tidy(self) -> None:
+        """Take away the refs and lists of snapshots that are gone, and the folder of a repository without files.
+
+        The library calls a cache with a ref to a missing snapshot corrupted.
+        """
+        for ref in [path for path in (self._root / "refs").rglob("*") if path.is_file()]:
+            if not self.snapshot(ref.read_text(errors="replace").strip()).is_dir():
+                ref.unlink(missing_ok=True)
+                remove_empty(ref.parent, self._root)
+        for tree in (self._root / "trees").glob("*.json"):
+            if not self.snapshot(tree.stem).is_dir():
+                tree.unlink(missing_ok=True)
+        if not any((self._root / name).exists() for name in ("snapshots", "blobs")):
+            shutil.rmtree(self._root, ignore_errors=True)
+
+    def _begun(self, etag: str) -> list[Path]:
+        """A blob that has no link yet, and the one that is not whole yet."""
+        return [path for path in (self.blob(etag), self.partial(etag)) if path.is_file()]
+
+    def _linked_by_others(self, pointers: set[Path]) -> set[Path]:
+        """The blobs that links other than these need."""
+        links = (path for path in (self._root / "snapshots").rglob("*") if path.is_symlink())
+        return {path.resolve() for path in links if path not in pointers}
+
+    def listing(self, commit: str) -> Listing | None:
+        """The library's own list of a commit's files; `hf download` of a whole repository leaves one."""
+        try:
+            tree = msgspec.json.decode((self._root / "trees" / f"{commit}.json").read_bytes(), type=_Tree)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        if tree.format_version != 1:
+            return None
+        files = (
+            ListedFile(
+                name, entry.lfs_size or entry.size, entry.lfs_sha256, None if entry.lfs_sha256 else entry.blob_id
+            )
+            for name, entry in tree.files.items()
+        )
+        return Listing(commit, tuple(files))
+
+
+class _TreeEntry(msgspec.Struct):
+    size: int
+    blob_id: str
+    lfs_sha256: str | None = None
+    lfs_size: int | None = None
+
+
+class _Tree(msgspec.Struct):
+    format_version: int
+    files: dict[str, _TreeEntry]

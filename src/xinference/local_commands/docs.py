@@ -1,0 +1,34 @@
+"""The reference pages of all built-in families: the registry joined with what each engine supports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.catalog.registry import builtin_families
+from xinference.engines.base import StaticTable
+from xinference.engines.registry import all_engines
+from xinference.local_commands.model_pages import Supporters, write_docs
+
+
+def supporters(family: ModelFamily) -> Supporters:
+    """Engine name -> whether it takes a spec of the family in a quantization, from static tables alone."""
+    return {
+        name: _takes(engine.table)
+        for name, engine in all_engines().items()
+        if family.model_type in engine.table.model_types
+    }
+
+
+def write(out: Path) -> list[Path]:
+    """Write the page of every built-in family and the index into `out`; needs no server.
+
+    Raises:
+        Problem: 400 ``cannot_write``.
+    """
+    return write_docs(builtin_families().values(), supporters, out)
+
+
+def _takes(table: StaticTable) -> Callable[[ModelSpec, str], bool]:
+    return lambda spec, quantization: bool(table.supports(spec, quantization))

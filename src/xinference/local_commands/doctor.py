@@ -1,0 +1,160 @@
+"""What this machine has and what each lack costs, for `xinference doctor`. Looks, and changes nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from xinference import __version__
+from xinference.config import Settings
+from xinference.environments.environments import Environments
+from xinference.errors import Problem
+from xinference.hardware.devices import Host, disk_free, read_host
+from xinference.hubs.reachability import reachable
+from xinference.hubs.registry import all_hubs
+from xinference.units import GIB
+
+State = Literal["ok", "lack", "broken"]
+#: A 7B model in 4 bits with its download's second copy.
+LITTLE_DISK = 10 * GIB
+LITTLE_MEMORY = 4 * GIB
+#: Instruction sets that engines' kernels ask for, in the order of their age.
+TOLD_FLAGS = (
+    "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+    "asimddp", "i8mm", "sve", "bf16",
+)  # fmt: skip
+PROBE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, what is there, and what a lack costs."""
+
+    about: str
+    state: State
+    found: str
+    cost: str | None = None
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything a launch depends on. Blocks for some seconds while hubs are asked whether they answer."""
+    host = read_host()
+    return [
+        Finding("xinference", "ok", f"{__version__}, home {settings.home}"),
+        *cpu_findings(host),
+        *memory_findings(host),
+        *gpu_findings(host),
+        *_disk(settings),
+        *_hubs(settings),
+        _port(settings),
+        _llama_cpp(),
+        *_environments(settings),
+    ]
+
+
+def cpu_findings(host: Host) -> Iterator[Finding]:
+    """Cores and instruction sets."""
+    limit = host.limits.cpus
+    cores = f"{host.physical_cores} cores" + (f" (the control group allows {limit:g})" if limit else "")
+    numa = f", {host.numa_nodes} NUMA nodes" if host.numa_nodes > 1 else ""
+    yield Finding("processor", "ok", f"{host.cpu_name or 'unnamed'}, {cores}{numa}")
+    told = [flag for flag in TOLD_FLAGS if flag in host.cpu_flags]
+    cost = None
+    if "avx2" not in host.cpu_flags and not {"asimd", "asimddp", "neon"} & host.cpu_flags:
+        cost = "no AVX2: llama.cpp runs several times slower, and vLLM not at all on this CPU"
+    elif "avx2" in host.cpu_flags and "avx512f" not in host.cpu_flags:
+        cost = "no AVX-512: GPTQ and AWQ can't run on this CPU's vLLM"
+    yield Finding("instruction sets", "lack" if cost else "ok", ", ".join(told) or "none that engines ask for", cost)
+
+
+def memory_findings(host: Host) -> Iterator[Finding]:
+    """Memory, and what the control group leaves of it."""
+    limit = host.limits.memory_limit
+    bound = f", limited to {_gib(limit)} by the control group" if limit else ""
+    found = f"{_gib(host.memory_available)} free of {_gib(host.memory_total)}{bound}"
+    little = host.memory_available < LITTLE_MEMORY
+    yield Finding(
+        "memory", "lack" if little else "ok", found, "a 7B model needs 4 to 5 GiB in 4 bits" if little else None
+    )
+
+
+def gpu_findings(host: Host) -> Iterator[Finding]:
+    """NVIDIA devices and their driver."""
+    if host.driver is not None:
+        major, minor = host.driver.cuda
+        yield Finding("NVIDIA driver", "ok", f"{host.driver.version}, runs CUDA up to {major}.{minor}")
+    if not host.gpus:
+        reason = host.no_gpu_reason or "none found"
+        yield Finding("GPUs", "lack", f"none ({reason})", "SGLang can't run, and every model runs on the CPU, slower")
+    for gpu in host.gpus:
+        capability = ".".join(map(str, gpu.compute_capability or ())) or "unknown"
+        found = f"{gpu.name}, {_gib(gpu.memory_free)} free of {_gib(gpu.memory_total)}, compute capability {capability}"
+        split = "it is split into MIG instances, and nothing is placed on the whole" if gpu.mig else None
+        yield Finding(f"GPU {gpu.index}", "lack" if split else "ok", found, split)
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    for about, path in {"home": settings.home, "cache": settings.cache_dir}.items():
+        free = disk_free(path)
+        little = free < LITTLE_DISK
+        cost = "a 7B model in 4 bits takes 4 GB, in 16 bits 13.5 GB" if little else None
+        yield Finding(f"disk of the {about}", "lack" if little else "ok", f"{_gib(free)} free at {path}", cost)
+
+
+def _hubs(settings: Settings) -> Iterator[Finding]:
+    if settings.offline:
+        cost = "only weights that are here, or given with --model-path, can run"
+        yield Finding("hubs", "lack", "not asked: XINFERENCE_OFFLINE is set", cost)
+        return
+    hubs = all_hubs(settings)
+    answers = reachable(hubs.values(), settings)
+    for name, answers_now in answers.items():
+        lost = None if answers_now else "models that only this hub has can't be fetched"
+        yield Finding(f"hub {name}", "lack" if lost else "ok", "does not answer" if lost else "answers", lost)
+
+
+def _port(settings: Settings) -> Finding:
+    about = f"port {settings.port}"
+    try:
+        with socket.create_connection((settings.host, settings.port), PROBE_SECONDS):
+            pass
+    except OSError:
+        return Finding(about, "ok", "free: no server runs here")
+    import httpx2
+
+    try:
+        answer = httpx2.get(f"{settings.url}/status", timeout=PROBE_SECONDS, trust_env=False)
+        running = answer.json()["version"] if answer.status_code == 200 else None
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+        running = None
+    if running is None:
+        return Finding(about, "lack", "another program listens there", "`xinference serve` needs another --port")
+    return Finding(about, "ok", f"a server runs, version {running}")
+
+
+def _llama_cpp() -> Finding:
+    try:
+        return Finding("llama.cpp", "ok", f"xllamacpp {version('xllamacpp')}")
+    except PackageNotFoundError:
+        # A dependency of ours: without it the install is not whole.
+        return Finding("llama.cpp", "broken", "xllamacpp is not installed", "GGUF and ggmlv3 models can't run")
+
+
+def _environments(settings: Settings) -> Iterator[Finding]:
+    try:
+        entries = Environments(settings).entries()
+    except Problem as problem:
+        yield Finding("environments", "broken", str(problem), "the engines in them can't run")
+        return
+    installed = [entry for entry in entries if entry.python is not None]
+    for entry in installed:
+        yield Finding(f"environment {entry.spec.name}", "ok", f"installed, {_gib(entry.size_bytes)}")
+    if not installed:
+        yield Finding("environments", "ok", "none yet: an engine's first launch installs its own")
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"

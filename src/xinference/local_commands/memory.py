@@ -1,0 +1,134 @@
+"""How much memory a model will take, from the registry or from weights that are here: no server is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from xinference.catalog.models import ModelVersion
+from xinference.catalog.registration_store import Registrations
+from xinference.catalog.registry import builtin_families
+from xinference.config import Settings
+from xinference.engines.registry import all_engines
+from xinference.errors import bad_request
+from xinference.hubs.registry import all_hubs
+from xinference.launch.match import match
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.request import LaunchRequest
+from xinference.planning.memory import Need, Room
+from xinference.planning.quantization import estimated_shape
+from xinference.planning.traits import TRAITS
+from xinference.weights import shape_reader
+from xinference.weights.derivation import derive, meant
+from xinference.weights.fetch import cached_path
+
+#: Bits of one element of the KV cache that may be asked for.
+KV_BITS = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one request of the whole context takes on one engine; bytes."""
+
+    version_id: str
+    engine: str
+    context_length: int
+    kv_cache_bits: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    overhead_bytes: int
+    """Beside both: the program, its compute buffers, CUDA's context."""
+    source: str
+    """Where the model's numbers are from."""
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+
+
+def estimate(
+    *,
+    model_name: str,
+    size_in_billions: int | str,
+    model_format: str,
+    quantization: str | None,
+    context_length: int,
+    kv_cache_bits: int = 16,
+    settings: Settings | None = None,
+) -> list[Estimate]:
+    """One estimate for each engine that runs the version; llama.cpp on the CPU, the others on one GPU.
+
+    Raises:
+        Problem: 400, naming what does not exist with the near choices, or ``shape_unknown``.
+    """
+    if context_length < 1:
+        raise bad_request(f"context_length is {context_length}, and must be positive.")
+    if kv_cache_bits not in KV_BITS:
+        raise bad_request(f"kv_cache_dtype is {kv_cache_bits}; it takes {', '.join(map(str, KV_BITS))} bits.")
+    request = LaunchRequest(
+        model_name=model_name,
+        model_size_in_billions=size_in_billions,
+        model_format=model_format.lower(),
+        quantization=quantization,
+    )
+    settings = settings or Settings.from_env()
+    version = _version(request, settings)
+    shape, source = _shape(version, settings)
+    shape = replace(shape, kv_bytes_per_token=shape.kv_bytes_per_token * kv_cache_bits // 16)
+    engines = [
+        name
+        for name, engine in all_engines().items()
+        if version.family.model_type in engine.table.model_types
+        and engine.table.supports(version.spec, version.quantization)
+    ]
+    return [_on(engine, version, shape, context_length, kv_cache_bits, source) for engine in engines]
+
+
+def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
+    """What the request names: a built-in model, one that was registered for good, or a path or hub's id."""
+    registrations = Registrations(settings.home, builtin_families())
+    registrations.load()
+    what = meant(request, registrations.families)
+    if what is None:
+        return match(registrations.families, request)
+    found = derive(request, what, list(registrations.families), all_hubs(settings), settings.model_src or None).request
+    assert found.family is not None
+    return match({found.family.model_name: found.family}, found)
+
+
+def _on(
+    engine: str, version: ModelVersion, shape: ModelShape, context_length: int, kv_cache_bits: int, source: str
+) -> Estimate:
+    need = Need(shape, TRAITS[engine], Room(0, devices=0 if engine == "llama.cpp" else 1))
+    # A context here is prompt and answer together, as people count it; the planner's is the longest prompt.
+    prompt = context_length - 1
+    return Estimate(
+        version.version_id,
+        engine,
+        context_length,
+        kv_cache_bits,
+        shape.weights_bytes,
+        need.cache(prompt),
+        need.overhead(prompt, 1),
+        source,
+    )
+
+
+def _shape(version: ModelVersion, settings: Settings) -> tuple[ModelShape, str]:
+    """The model's numbers: the weights' own if they are here, else the registry's."""
+    hubs = all_hubs(settings)
+    for source in version.spec.sources:
+        path = cached_path(hubs, version, source) if source.has(version.quantization) else None
+        if path is not None:
+            return shape_reader.look_at(path, version)[0], str(path)
+    facts = version.spec.shape
+    if facts is None:
+        raise bad_request(
+            f"The registry does not know the layers and heads of {version.family.model_name} {version.size}, and its "
+            "weights are not here.",
+            hint=f"`xinference download -n {version.family.model_name} -s {version.size} -f "
+            f"{version.spec.model_format} -q {version.quantization}` fetches them; then their own numbers are used.",
+            code="shape_unknown",
+        )
+    shape = estimated_shape(facts, version.spec.model_format, version.quantization, version.family.context_length)
+    described = version.spec.sources[0].hub if version.family.model_name not in builtin_families() else None
+    return shape, f"its files on {described}" if described else "the registry"

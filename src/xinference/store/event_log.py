@@ -1,0 +1,137 @@
+"""What happens to deployments, stored for later and told to whoever follows now."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from xinference.errors import Problem
+from xinference.store.database import Store
+
+FINAL = frozenset({"READY", "FAILED", "TERMINATED"})
+#: A follower that reads slower than this many events loses progress, never anything else.
+QUEUE_LIMIT = 1000
+
+
+class EventLog:
+    """One writer (the deployment's owner), any number of followers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._followers: dict[str, set[asyncio.Queue[dict[str, Any]]]] = defaultdict(set)
+        self._moving: dict[str, Moving] = {}
+
+    def add(
+        self,
+        uid: str,
+        event_type: str,
+        stage: str,
+        content: str,
+        *,
+        problem: Problem | None = None,
+        model: dict[str, Any] | None = None,
+    ) -> None:
+        """Store an event and hand it to the followers."""
+        if event_type in ("READY", "TERMINATED"):
+            self._moving.pop(uid, None)
+        event = self._store.add_event(uid, event_type, stage, content)
+        event |= {"progress": None, "problem": problem.to_dict() if problem else None, "model": model}
+        self._hand_out(uid, event)
+
+    def progress(self, uid: str, stage: str, file: str, done: int, total: int | None) -> None:
+        """Tell the followers how far a stage is, in bytes; only the newest is kept, and not stored."""
+        self._moving[uid] = Moving(stage, file, done, total, time.time())
+        if not self._followers.get(uid):
+            return
+        self._hand_out(
+            uid,
+            {
+                "event_id": None,
+                "event_ts": time.time(),
+                "event_type": "PROGRESS",
+                "stage": stage,
+                "event_content": file,
+                "progress": {"file": file, "bytes_done": done, "bytes_total": total},
+                "problem": None,
+                "model": None,
+            },
+        )
+
+    def moving(self, uid: str) -> Moving | None:
+        """The newest progress of what has not ended well yet."""
+        return self._moving.get(uid)
+
+    def clear(self, uid: str) -> None:
+        """Forget what was stored under a uid, before it is used again."""
+        self._moving.pop(uid, None)
+        self._store.remove_events(uid)
+
+    def kept(self, uid: str) -> list[dict[str, Any]]:
+        """The stored events of a deployment, oldest first."""
+        return self._store.events(uid)
+
+    async def follow(self, uid: str, settled: dict[str, Any] | None) -> AsyncIterator[dict[str, Any]]:
+        """Everything kept, then everything new, up to READY, FAILED or TERMINATED.
+
+        `settled` is the final event of a deployment that has nothing more to tell.
+        """
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._followers[uid].add(queue)
+        try:
+            newest = 0
+            for event in self.kept(uid):
+                newest = event["event_id"]
+                if event["event_type"] not in FINAL:
+                    yield event | {"progress": None, "problem": None, "model": None}
+            if settled is not None:
+                yield settled
+                return
+            while True:
+                event = await queue.get()
+                if event["event_id"] is None or event["event_id"] > newest:
+                    yield event
+                if event["event_type"] in FINAL:
+                    return
+        finally:
+            self._followers[uid].discard(queue)
+            if not self._followers[uid]:
+                del self._followers[uid]
+
+    def _hand_out(self, uid: str, event: dict[str, Any]) -> None:
+        for queue in self._followers.get(uid, ()):
+            if event["event_type"] != "PROGRESS" or queue.qsize() < QUEUE_LIMIT:
+                queue.put_nowait(event)
+
+
+def final_event(event_type: str, content: str) -> dict[str, Any]:
+    """The last event of something that has ended before it was followed."""
+    return {
+        "event_id": None,
+        "event_ts": time.time(),
+        "event_type": event_type,
+        "stage": event_type.lower(),
+        "event_content": content,
+        "progress": None,
+        "problem": None,
+        "model": None,
+    }
+
+
+@dataclass(frozen=True)
+class Moving:
+    """The newest report of bytes that move; `total` None: not known."""
+
+    stage: str
+    file: str
+    done: int
+    total: int | None
+    at: float
+    """Seconds since the epoch."""
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.done / self.total) if self.total else 0.0

@@ -1,0 +1,199 @@
+"""What the files of a model say of it, read from wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xinference.catalog.models import ModelFormat, ModelShapeFacts
+from xinference.errors import bad_request
+from xinference.formats.gguf import GgufHeader
+from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
+from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
+from xinference.weights.file_source import Place
+from xinference.weights.gguf_models import GgufModel
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_GGUF_EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "t5encoder", "modern-bert")
+#: Parts of the names of architectures that write text; those that hear have mel bins.
+_WRITERS = ("CausalLM", "ForConditionalGeneration", "LMHeadModel")
+_ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known; None and () where nothing says it."""
+
+    model_format: ModelFormat
+    architecture: str
+    quantization: str
+    """As in launches; of a GGUF file that names none, the type that most of it has."""
+    context_length: int | None = None
+    chat_template: str | None = None
+    parameters: int | None = None
+    size_label: str | None = None
+    """Such as ``135M``, by the file itself."""
+    embeds: bool = False
+    """Made for embeddings, by its architecture or its pooling."""
+    reranks: bool = False
+    generates: bool = False
+    """Made to write text, by its architecture."""
+    sees: bool = False
+    remote_code: bool = False
+    """Its configuration names Python files of the repository to be run."""
+    stop_token_ids: tuple[int, ...] = ()
+    shape: ModelShapeFacts | None = None
+
+
+def of_gguf(place: Place, model: GgufModel) -> Evidence:
+    """What the header of a model's first file says.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``: it can't be read, or is no model.
+    """
+    header = place.gguf(model.files[0])
+    if header.n_layers == 0 or header.architecture == "clip":
+        raise bad_request(
+            f"{model.files[0]} of {place.title} is a part of a model (a projector, a vocabulary), not a model.",
+            hint="Name the model's own file.",
+            code="bad_weight_file",
+        )
+    first = max(1, place.files[model.files[0]])
+    label = header.metadata.get("general.size_label")
+    stops = [header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    return Evidence(
+        model_format="ggufv2",
+        architecture=header.architecture,
+        quantization=model.quantization or header.quantization or "unknown",
+        context_length=header.context_length,
+        chat_template=header.chat_template,
+        parameters=header.parameters * model.size_bytes // first,
+        size_label=label if isinstance(label, str) else None,
+        embeds=bool(header.pooling_type) or header.architecture in _GGUF_EMBEDDERS,
+        reranks=header.is_reranker,
+        generates=not header.pooling_type and header.architecture not in _GGUF_EMBEDDERS,
+        stop_token_ids=tuple(dict.fromkeys(s for s in stops if isinstance(s, int) and not isinstance(s, bool))),
+        shape=_shape_of_gguf(header, header.parameters * model.size_bytes // first),
+    )
+
+
+def _shape_of_gguf(header: GgufHeader, parameters: int) -> ModelShapeFacts | None:
+    counts = (header.n_heads, header.n_kv_heads, header.head_dim, header.embedding_length, header.vocab_size)
+    if not all(counts):
+        return None
+    heads, kv_heads, head_dim, hidden, vocab = (int(count or 0) for count in counts)
+    return ModelShapeFacts(
+        parameters=parameters,
+        layers=header.n_layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        hidden=hidden,
+        vocab=vocab,
+    )
+
+
+def of_folder(place: Place) -> Evidence:
+    """What config.json and the small files beside it say.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``: there is none, no weights, or weights that are programs (pickle).
+    """
+    data = place.small("config.json", MAX_CONFIG)
+    weights = {n: size for n, size in place.files.items() if n.endswith(".safetensors") and "/" not in n}
+    if data is None:
+        raise bad_request(
+            f"{place.title} holds neither a config.json nor a GGUF file.",
+            hint="Name a folder or repository with a model in GGUF or safetensors.",
+            code="bad_weight_file",
+        )
+    if not weights:
+        pickles = [name for name in place.files if name.endswith(_PICKLES) and "/" not in name]
+        raise bad_request(
+            f"{place.title} has no safetensors"
+            + (f", and {pickles[0]} is a program to be run (pickle), which is not opened." if pickles else " at all."),
+            hint="Convert the weights to safetensors or GGUF, or name a repository that has them so.",
+            code="bad_weight_file",
+        )
+    config = read_config(data, Path(f"{place.title}: config.json"))
+    fields: dict[str, Any] = msgspec.json.decode(data)
+    names, sees = fields.get("id2label"), isinstance(fields.get("vision_config"), dict)
+    labels = fields.get("num_labels") or (len(names) if isinstance(names, dict) else None)
+    ranks = config.architecture.endswith("ForSequenceClassification")
+    parameters = _parameters(config, sum(weights.values()))
+    return Evidence(
+        model_format=config.model_format,
+        architecture=config.architecture,
+        quantization=config.quantization,
+        context_length=config.context_length,
+        chat_template=_template(place),
+        parameters=parameters,
+        embeds="modules.json" in place.files or (_is_encoder(config.architecture) and not sees),
+        reranks=ranks and labels == 1,
+        generates=any(word in config.architecture for word in _WRITERS) and "num_mel_bins" not in fields,
+        sees=sees,
+        remote_code=bool(fields.get("auto_map")),
+        stop_token_ids=_stop_tokens(_object(place, "generation_config.json"), fields),
+        shape=_shape(config, parameters),
+    )
+
+
+def _is_encoder(architecture: str) -> bool:
+    """A body without a head, which transformers calls ``BertModel``."""
+    return architecture.endswith("Model") and "LMHead" not in architecture
+
+
+def _parameters(config: ModelConfig, weights_bytes: int) -> int | None:
+    if config.quantization != "none":
+        return None  # packed: bytes do not tell
+    return weights_bytes // _ELEMENT_BYTES.get(config.dtype or "", 2)
+
+
+def _shape(config: ModelConfig, parameters: int | None) -> ModelShapeFacts | None:
+    counts = (config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim, config.embedding_length)
+    if parameters is None or config.vocab_size is None or config.latent_dim or not all(counts):
+        return None
+    layers, heads, kv_heads, head_dim, hidden = (int(count or 0) for count in counts)
+    return ModelShapeFacts(
+        parameters=parameters,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        hidden=hidden,
+        vocab=config.vocab_size,
+    )
+
+
+def _template(place: Place) -> str | None:
+    own = place.small("chat_template.jinja", MAX_TOKENIZER_CONFIG)
+    if own is not None:
+        return own.decode("utf-8", "replace")
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        if (found := template_in(_object(place, name))) is not None:
+            return found
+    return None
+
+
+def _stop_tokens(*configs: Mapping[str, Any]) -> tuple[int, ...]:
+    """``eos_token_id`` of the first configuration that has it: one number or several."""
+    for config in configs:
+        value = config.get("eos_token_id")
+        values = value if isinstance(value, list) else [value]
+        found = tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0)
+        if found:
+            return found
+    return ()
+
+
+def _object(place: Place, name: str) -> dict[str, Any]:
+    """A small JSON object; {} if it is not there or is none."""
+    data = place.small(name, MAX_TOKENIZER_CONFIG)
+    try:
+        return msgspec.json.decode(data or b"{}", type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}

@@ -1,0 +1,203 @@
+"""One weight file, by its header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xinference.errors import bad_request
+from xinference.formats.ggml import read_ggml
+from xinference.formats.gguf import GgufHeader, read_header
+from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.formats.safetensors import read_safetensors
+from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
+from xinference.formats.weight_file import weight_file
+from xinference.weights.report import PICKLES, Inspection, from_config
+
+_PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+def is_later_part(name: str) -> bool:
+    """Whether a GGUF file of this name is a part of a model, but not the first."""
+    match = _PART.fullmatch(name)
+    return match is not None and int(match["index"]) != 1
+
+
+def inspect_file(path: Path) -> Inspection:
+    """One file, judged by its first bytes. Raises `Problem` 400 ``bad_weight_file``."""
+    with weight_file(path, "a weight file, or the folder that holds it") as (file, size):
+        head = file.read(9)
+    if head.startswith(b"GGUF"):
+        return _of_gguf(path)
+    if head[:4] == b"tjgg":
+        return _of_ggml(path)
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return _of_safetensors(path)
+    if head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and path.suffix in PICKLES):
+        return Inspection(
+            what=str(path),
+            model_format="pytorch",
+            size_bytes=size,
+            files=((path.name, size),),
+            notes=("a PyTorch checkpoint: it is a program to be run (pickle), so it is not opened",),
+            no_engine="an engine needs the folder with its config.json, not one file",
+        )
+    return _of_ggml(path) if path.suffix == ".bin" else _of_gguf(path)
+
+
+def _of_gguf(path: Path) -> Inspection:
+    header = read_header(path)
+    parts = [read_header(part) for part in parts_of(path)] if header.split_count > 1 else [header]
+    return of_headers(str(path), header, parts)
+
+
+def of_headers(what: str, header: GgufHeader, parts: Sequence[GgufHeader]) -> Inspection:
+    """A GGUF model by the headers of its parts, of which `header` is the one that was named."""
+    by_type: dict[str, int] = {}
+    for part in parts:
+        for name, size in part.bytes_by_type.items():
+            by_type[name] = by_type.get(name, 0) + size
+    missing = header.split_count - len(parts)
+    return Inspection(
+        what=what,
+        model_format="ggufv2",
+        size_bytes=sum(part.file_size for part in parts),
+        files=tuple((part.path.name, part.file_size) for part in parts),
+        architecture=header.architecture,
+        quantization=header.quantization,
+        layers=header.n_layers or None,
+        heads=header.n_heads or None,
+        kv_heads=header.n_kv_heads or None,
+        head_dim=header.head_dim or None,
+        context_length=header.context_length,
+        embedding_length=header.embedding_length,
+        vocab_size=header.vocab_size,
+        bytes_by_type=by_type,
+        kv_bytes_per_token=header.kv_bytes_per_token() or None,
+        chat_template=header.chat_template,
+        notes=(f"{missing} of its {header.split_count} parts are missing here",) if missing else (),
+        no_engine=_no_gguf_engine(header, missing),
+    )
+
+
+def _no_gguf_engine(header: GgufHeader, missing: int) -> str | None:
+    if header.n_layers == 0 or header.architecture == "clip":
+        return "it is a part of a model (a projector, a vocabulary), not a model"
+    return "parts of it are missing" if missing else None
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The parts that lie beside a part, in their order."""
+    match = _PART.fullmatch(path.name)
+    if match is None:
+        return [path]
+    count = int(match["count"])
+    names = [path.with_name(f"{match['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, min(count, 9999) + 1)]
+    return [name for name in names if name.is_file()]
+
+
+def _of_ggml(path: Path) -> Inspection:
+    header = read_ggml(path)
+    return Inspection(
+        what=str(path),
+        model_format="ggmlv3",
+        size_bytes=header.file_size,
+        files=((path.name, header.file_size),),
+        architecture="llama",
+        quantization=header.quantization,
+        layers=header.n_layers,
+        heads=header.n_head,
+        kv_heads=header.n_kv_heads,
+        head_dim=header.head_dim,
+        embedding_length=header.n_embd,
+        vocab_size=header.n_vocab,
+        bytes_by_type=header.bytes_by_type,
+        kv_bytes_per_token=header.kv_bytes_per_token(),
+        notes=("context length and chat template are not in a ggmlv3 file; `xinference convert` adds them",),
+    )
+
+
+def _of_safetensors(path: Path) -> Inspection:
+    header = read_safetensors(path)
+    return Inspection(
+        what=str(path),
+        model_format="pytorch",
+        size_bytes=header.file_size,
+        files=((path.name, header.file_size),),
+        bytes_by_type=header.bytes_by_type,
+        notes=(f"{header.tensor_count} tensors; what they make is told by config.json, so inspect its folder",),
+        no_engine="an engine needs the folder with its config.json, not one file",
+    )
+
+
+def inspect_folder(folder: Path) -> Inspection:
+    """A model's folder with its config.json, or a folder with one model in one file.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``; ``model_path_ambiguous``, listing the files.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    if not (folder / "config.json").is_file():
+        return _only_file(folder, files)
+    with weight_file(folder / "config.json", "the config.json of a model") as (file, size):
+        config = read_config(file.read(min(size, MAX_CONFIG)), folder / "config.json")
+    weights = [path for path in files if path.suffix == ".safetensors"]
+    headers = [read_safetensors(path) for path in weights]
+    by_type: dict[str, int] = {}
+    for header in headers:
+        for name, count in header.bytes_by_type.items():
+            by_type[name] = by_type.get(name, 0) + count
+    pickles = [] if weights else [path for path in files if path.suffix in PICKLES and "training_args" not in path.name]
+    notes = [f"{', '.join(p.name for p in pickles)}: programs to be run (pickle), so not opened"] if pickles else []
+    missing = _missing_shards(folder)
+    here = weights or pickles
+    why = f"{', '.join(missing)} is missing" if missing else None if here else "it has no weights"
+    sizes = tuple((path.name, path.stat().st_size) for path in here)
+    found = from_config(str(folder), config, sizes)
+    template = _chat_template(folder)
+    return replace(found, bytes_by_type=by_type or None, chat_template=template, notes=tuple(notes), no_engine=why)
+
+
+def _only_file(folder: Path, files: list[Path]) -> Inspection:
+    candidates = [p for p in files if p.suffix in (".gguf", ".bin", ".ggml") and "mmproj" not in p.name.lower()]
+    firsts = [path for path in candidates if not is_later_part(path.name)]
+    if len(firsts) == 1:
+        return inspect_file(firsts[0])
+    names = ", ".join(path.name for path in firsts[:20])
+    raise bad_request(
+        f"{folder} holds several models: {names}." if firsts else f"{folder} holds no config.json and no weight file.",
+        hint="Name one file." if firsts else "Name a weight file, a model's folder, or an id such as org/repo.",
+        code="model_path_ambiguous" if firsts else "bad_weight_file",
+    )
+
+
+def _missing_shards(folder: Path) -> list[str]:
+    """What the index of a split model names and the folder does not have; an unreadable index names itself."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    names = {str(name) for name in (_json(index).get("weight_map") or {index.name: "its index"}).values()}
+    return sorted(name for name in names if not (folder / Path(name).name).is_file())
+
+
+def _chat_template(folder: Path) -> str | None:
+    """Jinja source: a file of its own in present models, a field of the tokenizer's configuration in older ones."""
+    own = folder / "chat_template.jinja"
+    if own.is_file() and own.stat().st_size <= MAX_TOKENIZER_CONFIG:
+        return own.read_text(errors="replace")
+    return template_in(_json(folder / "tokenizer_config.json"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A small JSON object; {} if it is not there or is none."""
+    try:
+        if path.stat().st_size > MAX_TOKENIZER_CONFIG:
+            return {}
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}

@@ -1,0 +1,127 @@
+"""What the planner needs of weights: their header or configuration as a `ModelShape`. Blocking; run in a thread."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from xinference.catalog.models import ModelVersion
+from xinference.errors import Problem
+from xinference.formats.ggml import read_ggml
+from xinference.formats.gguf import read_header
+from xinference.formats.llama_facts import disagreements, facts_for
+from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.formats.weight_file import weight_file
+from xinference.hubs.local_files import parts_of
+from xinference.launch.model_shape import TYPE_BYTES, ModelShape
+from xinference.launch.plan import LaunchPlan
+from xinference.planning.projector import projector_path
+from xinference.weights.conversion import _is_gguf
+
+#: What a projector's file says it is.
+PROJECTOR_ARCHITECTURE = "clip"
+
+
+#: What a folder's weights are in, safe or not.
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
+
+
+def look_at(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
+    """What the planner needs of a weight file, and what is to be said about it.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``, naming what is wrong with it.
+    """
+    if version.spec.model_format == "ggmlv3" and not _is_gguf(path):
+        return _look_at_ggml(path, version)
+    if path.is_dir():
+        return _look_at_folder(path), ()
+    header = read_header(path)
+    # Of a split model the first file has the numbers, and each its own tensors.
+    parts = [read_header(part) for part in parts_of(path)] if header.split_count > 1 else [header]
+    by_type: Counter[str] = Counter()
+    for part in parts:
+        by_type.update(part.bytes_by_type)
+    shape = ModelShape(
+        weights_bytes=sum(part.weights_bytes for part in parts),
+        kv_bytes_per_token=header.kv_bytes_per_token(),
+        trained_context=header.context_length or 0,
+        vocab_size=header.vocab_size or 0,
+        hidden=header.embedding_length or 0,
+        heads=header.n_heads,
+        kv_heads=header.n_kv_heads,
+        bytes_by_type=by_type,
+    )
+    return shape, ()
+
+
+def look_at_all(plan: LaunchPlan) -> tuple[ModelShape, tuple[str, ...]]:
+    """The same of a plan's weights and of the projector beside them, whose bytes count as weights.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``, naming the file and what is wrong with it.
+    """
+    assert plan.path is not None
+    shape, told = look_at(plan.path, plan.version)
+    projector = projector_path(plan)
+    if projector is None:
+        return shape, told
+    header = read_header(projector)
+    if header.architecture != PROJECTOR_ARCHITECTURE:
+        raise Problem(
+            "bad_weight_file",
+            400,
+            f"{projector} is no projector but a model of its own ({header.architecture}).",
+            hint="Give the mmproj file of the model with --mmproj, or --no_mmproj true to launch it without one.",
+        )
+    return replace(shape, weights_bytes=shape.weights_bytes + header.file_size), told
+
+
+def _look_at_folder(folder: Path) -> ModelShape:
+    file = folder / "config.json"
+    with weight_file(file, "the config.json of a model") as (opened, size):
+        config = read_config(opened.read(min(size, MAX_CONFIG)), file)
+    weights = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+    element = TYPE_BYTES.get(config.dtype or "", 2)
+    vocabulary = (config.vocab_size or 0) * (config.embedding_length or 0) * (1 if config.tied else 2) * element
+    bits = 8 * element if config.quantization == "none" else _packed_bits(config.quantization)
+    return ModelShape(
+        weights_bytes=weights,
+        kv_bytes_per_token=config.kv_bytes_per_token() or 0,
+        trained_context=config.context_length or 0,
+        vocab_size=config.vocab_size or 0,
+        hidden=config.embedding_length or 0,
+        heads=config.n_heads or 0,
+        kv_heads=config.n_kv_heads or 0,
+        layers=config.n_layers or 0,
+        element_bytes=element,
+        linear_bytes=max(0, weights - vocabulary) if bits and vocabulary else 0,
+        linear_bits=bits or 16,
+    )
+
+
+def _packed_bits(quantization: str) -> int | None:
+    """``Int4`` -> 4; None for what is not packed so."""
+    digits = quantization.removeprefix("Int")
+    return int(digits) if digits.isdecimal() and digits != quantization else None
+
+
+def _look_at_ggml(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
+    header, facts = read_ggml(path), facts_for(version)
+    shape = ModelShape(
+        weights_bytes=header.weights_bytes,
+        kv_bytes_per_token=header.kv_bytes_per_token(),
+        trained_context=facts.context_length,
+        vocab_size=header.n_vocab,
+        hidden=header.n_embd,
+        heads=header.n_head,
+        bytes_by_type=header.bytes_by_type,
+    )
+    told = (
+        f"ggmlv3 is converted to GGUF once; from the registry, as the file does not say it: context "
+        f"{facts.context_length}, RMS epsilon {facts.rms_norm_eps:g}, RoPE base {facts.rope_freq_base:g}, "
+        f"BOS {facts.bos_token_id}, EOS {facts.eos_token_id}, the chat template",
+        *disagreements(header, facts),
+    )
+    return shape, told

@@ -1,0 +1,289 @@
+"""Launches of files here and of repositories on a loopback hub, looked at without fetching the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.formats.gguf_model import write_gguf
+from tests.formats.gguf_writer import STRING, UINT32, Gguf, llama_pairs, scalar
+from tests.hub.loopback import LoopbackHub, serve
+from tests.hub.repositories import repository
+from xinference.catalog.registration_store import Registrations
+from xinference.config import Settings
+from xinference.control.meaning import Meaning
+from xinference.errors import Problem
+from xinference.hubs.registry import all_hubs
+from xinference.launch.request import LaunchRequest
+from xinference.weights.derivation import Found, derive, meant
+
+pytestmark = pytest.mark.live
+
+HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
+CONFIG = json.loads((HF / "config.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf(HF, "Q8_0", tmp_path_factory.mktemp("gguf") / "tiny-Q8_0.gguf")
+
+
+@pytest.fixture(scope="module")
+def hub(gguf: Path) -> Iterator[LoopbackHub]:
+    folder = {path.name: path for path in HF.iterdir() if path.name != "qa.json"}
+    made = [
+        repository("me/Tiny-GGUF", {"tiny-Q8_0.gguf": gguf, "tiny-Q4_0.gguf": gguf}, ("main",)),
+        repository("me/Tiny", folder, ("main", "v1")),
+        repository("me/Both", {**folder, "tiny-Q8_0.gguf": gguf}, ("main",)),
+        repository("me/Pickle", {"config.json": HF / "config.json", "pytorch_model.bin": b"x"}, ("main",)),
+        repository("me/Evil", {"../../x.gguf": gguf, "config.json": b"{}"}, ("main",)),
+        repository("me/Gated", {"tiny-Q8_0.gguf": gguf}, ("main",), admitted=("t",)),
+    ]
+    with serve(LoopbackHub(made, [repository("us/Tiny-GGUF", {"tiny-Q8_0.gguf": gguf}, ("master",))])) as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def hub_settings(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+    for variable in ("HF_ENDPOINT", "MODELSCOPE_ENDPOINT"):
+        monkeypatch.setenv(variable, hub.url)
+
+
+def look(tmp_path: Path, name: str, **asked: Any) -> Found:
+    request = LaunchRequest(model_name=name, **asked)
+    what = meant(request, {})
+    assert what is not None
+    return derive(request, what, (), all_hubs(Settings(home=tmp_path / "home")))
+
+
+def test_a_gguf_file_here_is_launched_by_its_path(tmp_path: Path, gguf: Path) -> None:
+    request = look(tmp_path, str(gguf)).request
+    assert request.family is not None
+    assert (request.model_name, request.model_format, request.quantization) == ("tiny-Q8_0", "ggufv2", "Q8_0")
+    assert (request.model_path, request.asked_name) == (str(gguf), str(gguf))
+    assert (request.family.context_length, request.family.model_ability) == (4096, ("chat",))
+
+
+def test_a_folder_of_safetensors_is_launched_by_its_path_or_under_a_name_of_ones_own(tmp_path: Path) -> None:
+    request = look(tmp_path, str(HF)).request
+    assert (request.model_name, request.model_format, request.model_path) == (HF.name, "pytorch", str(HF))
+    assert look(tmp_path, "mine", model_path=str(HF)).request.model_name == "mine"
+
+
+def test_a_repository_is_described_by_the_first_bytes_of_the_file_that_is_meant(
+    tmp_path: Path, hub: LoopbackHub
+) -> None:
+    found = look(tmp_path, "me/Tiny-GGUF", quantization="q8_0").request
+    assert found.family is not None and found.model_path is None
+    (spec,) = found.family.model_specs
+    assert (spec.quantizations, spec.sources[0].hub) == (("Q4_0", "Q8_0"), "huggingface")
+    assert spec.sources[0].revision == hub.huggingface["me/Tiny-GGUF"].commit
+    assert spec.sources[0].parts["Q8_0"] == ("tiny-Q8_0.gguf",)
+    assert not list((tmp_path / "huggingface").rglob("*.gguf"))
+
+
+def test_one_file_of_a_repository_can_be_named(tmp_path: Path) -> None:
+    found = look(tmp_path, "me/Tiny-GGUF/tiny-Q4_0.gguf").request
+    assert (found.model_name, found.quantization) == ("tiny-Q4_0", "Q4_0")
+
+
+def test_a_revision_is_the_one_that_was_asked_for(tmp_path: Path, hub: LoopbackHub) -> None:
+    look(tmp_path, "me/Tiny@v1")
+    assert any("/api/models/me/Tiny/revision/v1" in path for _, path, _ in hub.counters.requests)
+
+
+def test_modelscope_is_asked_for_what_hugging_face_does_not_have_or_where_it_is_named(tmp_path: Path) -> None:
+    for asked in ({}, {"download_hub": "modelscope"}):
+        found = look(tmp_path, "us/Tiny-GGUF", **asked).request
+        assert found.family is not None and found.family.model_specs[0].sources[0].hub == "modelscope"
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "code", "said"),
+    [
+        ("me/Tiny-GGUF", {}, "quantization_needed", "--quantization: Q4_0, Q8_0"),
+        ("me/Both", {}, "format_needed", "--model-format ggufv2 or --model-format pytorch"),
+        ("me/Both", {"model_format": "awq"}, "model_not_found", "pytorch, not awq"),
+        ("me/Tiny", {"model_format": "ggufv2"}, "model_not_found", "has no GGUF file"),
+        ("me/Tiny", {"model_format": "mlx"}, "invalid_request", "Format mlx"),
+        ("me/Pickle", {}, "bad_weight_file", "pickle"),
+        ("me/Evil", {}, "bad_weight_file", "no safetensors"),
+        ("me/Gated", {}, "gated_model", "HF_TOKEN"),
+        ("me/nothing", {}, "repo_not_found", "Check the id"),
+        ("me/Tiny@nothing", {}, "revision_not_found", "no revision nothing"),
+        ("me/Tiny@-x", {}, "invalid_request", "no repository's id"),
+        ("me/Tiny", {"download_hub": "package_index"}, "unknown_hub", "huggingface, modelscope"),
+        ("./models", {}, "model_path_not_found", "relative"),
+        ("/nowhere/m.gguf", {}, "model_path_not_found", "/nowhere/m.gguf does not exist"),
+        (str(HF / "config.json"), {}, "bad_weight_file", "no GGUF file"),
+        (str(HF.parent), {}, "bad_weight_file", "neither a config.json nor a GGUF"),
+    ],
+)
+def test_what_cannot_be_launched_says_why_and_what_to_do(
+    tmp_path: Path, name: str, asked: dict[str, Any], code: str, said: str
+) -> None:
+    with pytest.raises(Problem) as caught:
+        look(tmp_path, name, **asked)
+    assert caught.value.code == code and said in str(caught.value)
+
+
+def test_both_forms_in_one_place_are_told_apart_by_the_quantization(tmp_path: Path) -> None:
+    assert look(tmp_path, "me/Both", quantization="Q8_0").request.model_format == "ggufv2"
+    assert look(tmp_path, "me/Both", quantization="none").request.model_format == "pytorch"
+
+
+def folder_with(tmp_path: Path, **changes: Any) -> str:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG | changes))
+    (folder / "model.safetensors").write_bytes(b"\0" * 4_000_000)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "model_format", "quantization"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq", "Int4"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "awq", "Int4"),
+    ],
+)
+def test_packed_weights_are_known_by_their_quantization_config(
+    tmp_path: Path, changes: dict[str, Any], model_format: str, quantization: str
+) -> None:
+    request = look(tmp_path, folder_with(tmp_path, **changes), model_size_in_billions=1).request
+    assert request.family is not None
+    spec = request.family.model_specs[0]
+    assert (spec.model_format, spec.quantizations) == (model_format, (quantization,))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "extra", "model_type"),
+    [
+        ("XLMRobertaForSequenceClassification", {"id2label": {"0": "LABEL_0"}}, "rerank"),
+        ("BertModel", {}, "embedding"),
+        ("LlamaForCausalLM", {}, "LLM"),
+        ("Qwen2_5_VLForConditionalGeneration", {"vision_config": {}}, "LLM"),
+    ],
+)
+def test_the_architecture_says_what_a_model_is_for(
+    tmp_path: Path, architecture: str, extra: dict[str, Any], model_type: str
+) -> None:
+    request = look(tmp_path, folder_with(tmp_path, architectures=[architecture], **extra)).request
+    assert request.model_type == model_type
+
+
+@pytest.mark.parametrize(
+    ("architecture", "extra"),
+    [("WhisperForConditionalGeneration", {"num_mel_bins": 80}), ("CLIPModel", {"vision_config": {}})],
+)
+def test_what_hears_or_draws_is_not_taken_for_a_language_model(
+    tmp_path: Path, architecture: str, extra: dict[str, Any]
+) -> None:
+    with pytest.raises(Problem, match=f"Nothing in .* says what {architecture} is for"):
+        look(tmp_path, folder_with(tmp_path, architectures=[architecture], **extra))
+
+
+@pytest.mark.parametrize(("pooling", "model_type"), [(0, "LLM"), (1, "embedding"), (4, "rerank")])
+def test_a_gguf_files_pooling_says_what_it_is_for(tmp_path: Path, pooling: int, model_type: str) -> None:
+    pairs = {**llama_pairs(), "llama.pooling_type": scalar(UINT32, pooling)}
+    file = Gguf(pairs=pairs).write(tmp_path / "m.gguf")
+    assert look(tmp_path, str(file), model_size_in_billions=1).request.model_type == model_type
+
+
+def test_a_projector_is_no_model_and_is_known_beside_one(tmp_path: Path, gguf: Path) -> None:
+    (tmp_path / "m-Q8_0.gguf").symlink_to(gguf)
+    clip = Gguf(pairs={**llama_pairs(), "general.architecture": scalar(STRING, "clip")})
+    clip.write(tmp_path / "mmproj-f16.gguf")
+    family = look(tmp_path, str(tmp_path)).request.family
+    assert family is not None and family.model_specs[0].sources[0].projectors == ("mmproj-f16.gguf",)
+    lone = clip.write(tmp_path / "other.gguf")
+    with pytest.raises(Problem, match="a part of a model"):
+        look(tmp_path, str(lone))
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"{" * 100, b"[]", b"\xff\xfe"])
+def test_damaged_files_are_problems(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.gguf").write_bytes(content)
+    with pytest.raises(Problem):
+        look(tmp_path, str(tmp_path / "m.gguf"))
+    folder = Path(folder_with(tmp_path))
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(Problem):
+        look(tmp_path, str(folder))
+
+
+FOLDER_FILES = {
+    "config.json": CONFIG | {"id2label": {"0": "a"}, "auto_map": {}, "vision_config": {}, "quantization_config": {}},
+    "generation_config.json": {"eos_token_id": [2, 3]},
+    "tokenizer_config.json": {"chat_template": [{"name": "default", "template": "{{ messages }}"}]},
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(list(FOLDER_FILES)), changes=st.dictionaries(st.integers(0, 30), JSON, min_size=1, max_size=3)
+)
+def test_whatever_a_models_small_files_say_it_is_described_or_refused_with_a_problem(
+    tmp_path: Path, name: str, changes: dict[int, Any]
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * 4096)
+    for each, content in FOLDER_FILES.items():
+        (tmp_path / each).write_text(json.dumps(content))
+    fields = dict(FOLDER_FILES[name])
+    for position, value in changes.items():
+        fields[list(fields)[position % len(fields)]] = value
+    (tmp_path / name).write_text(json.dumps(fields))
+    try:
+        found = look(tmp_path, str(tmp_path))
+    except Problem as problem:
+        assert problem.status == 400 and problem.hint
+    else:
+        assert msgspec.json.decode(msgspec.json.encode(found.request), type=LaunchRequest) == found.request
+
+
+async def test_what_a_repository_was_found_to_be_is_known_when_the_hub_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meaning() -> Meaning:
+        settings = Settings(home=tmp_path / "home")
+        return Meaning(settings, Registrations(settings.home, {}), all_hubs(settings))
+
+    request = LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q8_0", model_uid="mine")
+    online = await meaning().of(request)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    offline = await meaning().of(request)
+    assert offline.request == online.request
+    assert "when it was last looked at" in offline.reasons[0]
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    await meaning().of(LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q4_0"))
+    assert [family.model_name for family in meaning().kept_families()] == ["Tiny-GGUF"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Problem, match="HF_HUB_OFFLINE is set"):
+        await meaning().of(LaunchRequest(model_name="me/Tiny"))
+
+
+async def test_the_name_of_what_runs_under_the_same_uid_is_not_looked_at_again(
+    tmp_path: Path, hub: LoopbackHub
+) -> None:
+    settings = Settings(home=tmp_path / "home")
+    meaning = Meaning(settings, Registrations(settings.home, {}), all_hubs(settings))
+    request = LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q8_0", model_uid="mine")
+    first = (await meaning.of(request)).request
+    before = len(hub.counters.requests)
+    assert (await meaning.of(request, first)).request == first
+    assert len(hub.counters.requests) == before

@@ -1,0 +1,45 @@
+"""What the planner is told of weights that are here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.engines.plans import spec_of
+from tests.formats.gguf_writer import UINT32, Gguf, llama_pairs, scalar, tensor
+from xinference.catalog.models import ModelVersion
+from xinference.catalog.registry import builtin_families
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
+from xinference.local_commands.inspect import inspect
+from xinference.weights.derivation import derive, meant
+from xinference.weights.shape_reader import look_at
+
+
+def split(folder: Path, parts: int = 3) -> Path:
+    """A model in parts, as llama.cpp's `gguf-split` leaves them: only the first has more than its tensors."""
+    for index in range(parts):
+        pairs = {"split.no": scalar(UINT32, index), "split.count": scalar(UINT32, parts)}
+        file = Gguf(
+            pairs={**llama_pairs(), **pairs} if index == 0 else pairs, tensors=[tensor(f"w{index}", (64, 2), 0, 0)]
+        )
+        file.write(folder / f"m-Q4_0-{index + 1:05}-of-{parts:05}.gguf")
+    return folder / f"m-Q4_0-00001-of-{parts:05}.gguf"
+
+
+def test_the_weights_of_a_split_model_are_those_of_all_its_parts(tmp_path: Path) -> None:
+    first = split(tmp_path)
+    family = match(builtin_families(), LaunchRequest(model_name="llama-2-chat")).family
+    shape, _ = look_at(first, ModelVersion(family=family, spec=spec_of("ggufv2", "Q4_0"), quantization="Q4_0"))
+    assert (shape.weights_bytes, shape.bytes_by_type) == (3 * 64 * 2 * 4, {"F32": 3 * 64 * 2 * 4})
+    assert (shape.heads, shape.kv_heads, shape.trained_context) == (4, 2, 128)
+
+
+def test_a_split_model_is_inspected_and_launched_by_any_of_its_parts(tmp_path: Path) -> None:
+    first = split(tmp_path)
+    assert inspect(str(first))["bytes_by_type"] == {"F32": 3 * 64 * 2 * 4}
+    for name in (first, first.with_name("m-Q4_0-00002-of-00003.gguf"), tmp_path):
+        request = LaunchRequest(model_name=str(name), model_size_in_billions=1)
+        what = meant(request, {})
+        assert what is not None
+        found = derive(request, what, (), {}).request
+        assert (found.model_path, found.quantization) == (str(first), "Q4_0")
