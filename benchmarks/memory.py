@@ -49,7 +49,7 @@ from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.hardware.devices import read_host
 from xinference.launch.plan import LaunchPlan, Sizing
 from xinference.launch.request import LaunchRequest
-from xinference.planning.settle import settle
+from xinference.planning.sizing import settle
 from xinference.weights import shape_reader
 
 CASES = ((511, 1), (2047, 1), (2047, 4), (4095, 4), (4095, 16))

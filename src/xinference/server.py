@@ -24,7 +24,7 @@ from xinference import __version__
 from xinference.api.app import make_app
 from xinference.config import LOOPBACK_HOSTS, Settings
 from xinference.control.controller import Controller
-from xinference.control.state import Ending
+from xinference.deployments.context import Ending
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.server import Server, http_server

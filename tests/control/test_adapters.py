@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xinference.control.names import check_adapters, check_free
+from xinference.control.model_names import check_adapters, check_free
 from xinference.errors import Problem
 from xinference.routing.table import Route, Target, with_adapters
 

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of, route, router_of, router_to, served
 from xinference.errors import Problem
-from xinference.planning.evict import HOST, Resident, no_room
+from xinference.planning.eviction import HOST, Resident, no_room
 from xinference.routing.table import Target
 
 CHAT_BYTES = json.dumps(CHAT).encode()

@@ -14,7 +14,8 @@ from xinference.hardware.devices import Gpu, Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan
 from xinference.launch.request import LaunchRequest
-from xinference.planning.plan import Facts, make_plan
+from xinference.planning.facts import Facts
+from xinference.planning.plan import make_plan
 
 GIB = 1024**3
 LAPTOP = Host(physical_cores=4, memory_total=16 * GIB, memory_available=12 * GIB)

@@ -18,7 +18,7 @@ from tests.hub.loopback import LoopbackHub, serve
 from tests.hub.repositories import repository
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
-from xinference.control.meaning import Meaning
+from xinference.control.resolver import ModelResolver
 from xinference.errors import Problem
 from xinference.hubs.registry import all_hubs
 from xinference.launch.request import LaunchRequest
@@ -259,9 +259,9 @@ def test_whatever_a_models_small_files_say_it_is_described_or_refused_with_a_pro
 async def test_what_a_repository_was_found_to_be_is_known_when_the_hub_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def meaning() -> Meaning:
+    def meaning() -> ModelResolver:
         settings = Settings(home=tmp_path / "home")
-        return Meaning(settings, Registrations(settings.home, {}), all_hubs(settings))
+        return ModelResolver(settings, Registrations(settings.home, {}), all_hubs(settings))
 
     request = LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q8_0", model_uid="mine")
     online = await meaning().of(request)
@@ -281,7 +281,7 @@ async def test_the_name_of_what_runs_under_the_same_uid_is_not_looked_at_again(
     tmp_path: Path, hub: LoopbackHub
 ) -> None:
     settings = Settings(home=tmp_path / "home")
-    meaning = Meaning(settings, Registrations(settings.home, {}), all_hubs(settings))
+    meaning = ModelResolver(settings, Registrations(settings.home, {}), all_hubs(settings))
     request = LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q8_0", model_uid="mine")
     first = (await meaning.of(request)).request
     before = len(hub.counters.requests)

@@ -18,7 +18,7 @@ from xinference.engines.base import Engine
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.keys.visibility import key_of
-from xinference.planning.plan import supports
+from xinference.planning.engine_choice import supports
 from xinference.weights.cache import versions_of
 from xinference.weights.reference import reference
 

@@ -20,7 +20,7 @@ from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.control.describe import listing_entry
+from xinference.deployments.views import listing_entry
 from xinference.errors import Problem
 from xinference.keys.visibility import key_of, sees
 from xinference.launch.match import match

@@ -12,7 +12,7 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Count, ReplicaConfig, Text
 from xinference.api.models import address_of, controller_of
 from xinference.api.strict import StrictRoute
-from xinference.control.deployment import Deployment
+from xinference.deployments.deployment import Deployment
 from xinference.errors import bad_request
 from xinference.planning.plan import MAX_REPLICAS
 

@@ -16,16 +16,16 @@ from xinference.catalog.models import ModelFamily
 from xinference.catalog.registration_store import Registrations
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.control import names, progress
-from xinference.control.admission import Admission
-from xinference.control.broken import BrokenDeployment
-from xinference.control.deployment import Deployment
+from xinference.control import model_names
 from xinference.control.downloads import Downloads
-from xinference.control.library import Library
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
-from xinference.control.stages import Surroundings
-from xinference.control.state import Ending
+from xinference.control.weights_store import WeightsStore
+from xinference.deployments import progress
+from xinference.deployments.admission import Admission
+from xinference.deployments.broken import BrokenDeployment
+from xinference.deployments.context import DeploymentContext, Ending
+from xinference.deployments.deployment import Deployment
 from xinference.engines.base import Engine
 from xinference.engines.options import lora
 from xinference.engines.registry import all_engines
@@ -56,13 +56,13 @@ class Controller:
         self._reserved: set[str] = set()
         self.publisher = Publisher()
         self.admission = Admission(settings, store, self._taken_up)
-        self._around = Surroundings(
+        self._around = DeploymentContext(
             settings, store, self._events, self._hubs, self.engines, self._publish, self.admission
         )
         self.planner = Planner(
             settings, self._hubs, self.engines, self.registrations, self.admission.beside_those_that_stay
         )
-        self.library = Library(settings, self._hubs, self.registrations, self.planner, self.downloads, self._uses)
+        self.library = WeightsStore(settings, self._hubs, self.registrations, self.planner, self.downloads, self._uses)
         self._watching: asyncio.Task[None] | None = None
 
     # -- the data path's view -------------------------------------------------------------------------------
@@ -263,9 +263,9 @@ class Controller:
     async def _new_plan(self, request: LaunchRequest, uid: str) -> LaunchPlan:
         """A plan that can be launched beside what there is."""
         plan = await self.planner.make(request, uid)
-        await asyncio.to_thread(names.check_adapters, plan.version.family.model_type, lora.modules_of(plan))
+        await asyncio.to_thread(model_names.check_adapters, plan.version.family.model_type, lora.modules_of(plan))
         adapters = self.engines[plan.engine].lora_names(plan)
-        names.check_free(uid, adapters, self.table.routes, self._reserved)
+        model_names.check_free(uid, adapters, self.table.routes, self._reserved)
         return plan
 
     def _uses(self) -> Iterator[cache.CacheUse]:
@@ -279,7 +279,7 @@ class Controller:
 
     def _uid_for(self, request: LaunchRequest) -> str:
         taken = self._deployments.keys() | self.table.routes.keys()
-        return names.uid_for(request, taken, self._reserved)
+        return model_names.uid_for(request, taken, self._reserved)
 
     def _unknown(self, uid: str) -> Problem:
         close = near(uid, self._deployments)

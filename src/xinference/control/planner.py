@@ -10,8 +10,8 @@ from pathlib import Path
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
-from xinference.control.meaning import Meaning
-from xinference.control.sources import Sources
+from xinference.control.hub_choice import HubChooser
+from xinference.control.resolver import ModelResolver
 from xinference.engines.base import Engine
 from xinference.errors import Problem
 from xinference.hardware.devices import read_host
@@ -20,8 +20,10 @@ from xinference.hubs.local_files import resolve_local
 from xinference.launch.match import match
 from xinference.launch.plan import LaunchPlan
 from xinference.launch.request import LaunchRequest
-from xinference.planning.plan import ChooseSource, Facts, check_request, choose_version, make_plan
-from xinference.planning.settle import Around
+from xinference.planning.engine_choice import choose_version
+from xinference.planning.facts import Facts
+from xinference.planning.occupancy import Occupancy
+from xinference.planning.plan import ChooseSource, check_request, make_plan
 from xinference.weights import shape_reader
 from xinference.weights.fetch import cached_path
 
@@ -35,14 +37,14 @@ class Planner:
         hubs: Mapping[str, Hub],
         engines: Mapping[str, Engine],
         registrations: Registrations,
-        beside: Callable[[LaunchPlan], Around],
+        beside: Callable[[LaunchPlan], Occupancy],
     ) -> None:
         self._hubs = hubs
         self._engines = engines
         self._registrations = registrations
         self._beside = beside
-        self.meaning = Meaning(settings, registrations, hubs)
-        self.sources = Sources(settings, hubs)
+        self.meaning = ModelResolver(settings, registrations, hubs)
+        self.sources = HubChooser(settings, hubs)
         self._option_tables: dict[str, Mapping[str, str]] = {}
         self._asking = asyncio.Lock()
 

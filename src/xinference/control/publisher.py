@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from xinference.control.describe import listing_entry
-from xinference.control.on_demand import OnDemand
+from xinference.deployments.on_demand import OnDemand
+from xinference.deployments.views import listing_entry
 from xinference.errors import Problem
 from xinference.routing.table import Route, RoutingTable, with_adapters
 

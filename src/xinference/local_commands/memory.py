@@ -15,8 +15,8 @@ from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.request import LaunchRequest
 from xinference.planning.memory import Need, Room
-from xinference.planning.quantization import estimated_shape
 from xinference.planning.traits import TRAITS
+from xinference.planning.weights_estimate import estimated_shape
 from xinference.weights import shape_reader
 from xinference.weights.derivation import derive, meant
 from xinference.weights.fetch import cached_path

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xinference.catalog.registry import builtin_families
-from xinference.control.measure import Used, correction, measure, measurement
+from xinference.deployments.measurement import Used, correction, measure, measurement
 from xinference.launch.match import match
 from xinference.launch.plan import LaunchPlan, Sizing
 from xinference.launch.request import LaunchRequest

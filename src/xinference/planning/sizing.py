@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, Sizing
-from xinference.planning.evict import HOST, Bytes
 from xinference.planning.held import as_held
 from xinference.planning.memory import LEAST_CONTEXT, Need, Room, promised, size_replica
-from xinference.planning.memory import USABLE_SHARE as USABLE_OF_HOST
-from xinference.planning.place import USABLE_SHARE as USABLE_OF_GPU
-from xinference.planning.place import Groups, check_chosen, chosen, free_for_each, place, usable_gpus
+from xinference.planning.occupancy import NOTHING_ELSE, Occupancy, gpus_with, host_memory
+from xinference.planning.placement import USABLE_SHARE as USABLE_OF_GPU
+from xinference.planning.placement import Groups, check_chosen, chosen, free_for_each, place, usable_gpus
 from xinference.planning.traits import TRAITS, Traits
-
-
-@dataclass(frozen=True)
-class Around:
-    """What else goes on where a launch is to be settled; bytes."""
-
-    promised: Mapping[int, int] = field(default_factory=dict)
-    """GPU index -> what running deployments were promised there."""
-    correction_bytes: int = 0
-    """What an earlier measurement of this version on this engine showed beyond the estimate."""
-    host_outstanding: int = 0
-    """What the others were promised of the host's memory and have not taken yet."""
-    host_left: int | None = None
-    """What the others leave of the memory that models may take together; None: there is no such limit."""
-    returned: Bytes = field(default_factory=dict)
-    """What is not free now, and will be: that of models on demand which leave for this one."""
-
-
-NOTHING_ELSE = Around()
 
 
 def settle(
@@ -45,7 +25,7 @@ def settle(
     shape: ModelShape,
     host: Host,
     told: tuple[str, ...] = (),
-    around: Around = NOTHING_ELSE,
+    around: Occupancy = NOTHING_ELSE,
 ) -> LaunchPlan:
     """The plan with its devices and its sizing.
 
@@ -60,7 +40,7 @@ def settle(
 class _Settling:
     """One plan's numbers."""
 
-    def __init__(self, plan: LaunchPlan, shape: ModelShape, host: Host, around: Around) -> None:
+    def __init__(self, plan: LaunchPlan, shape: ModelShape, host: Host, around: Occupancy) -> None:
         self._plan = plan
         self._shape = as_held(
             shape,
@@ -222,45 +202,6 @@ class _Settling:
             "the rest is left for other models"
         )
         return replace(sizing, memory_fraction=fraction, reasons=(*sizing.reasons, reason))
-
-
-def host_memory(host: Host, around: Around) -> tuple[int, float]:
-    """Bytes of the host's memory that are there for a launch, and the share of them that it may take."""
-    free = max(0, host.memory_available + around.returned.get(HOST, 0) - around.host_outstanding)
-    if around.host_left is not None and around.host_left < free * USABLE_OF_HOST:
-        return max(0, around.host_left), 1.0
-    return free, USABLE_OF_HOST
-
-
-def gpus_with(gpus: Sequence[Gpu], returned: Bytes) -> tuple[Gpu, ...]:
-    """The devices as they are when these bytes have been given back."""
-    return tuple(
-        replace(gpu, memory_free=min(gpu.memory_total, gpu.memory_free + returned.get(gpu.index, 0))) for gpu in gpus
-    )
-
-
-def free_bytes(host: Host, around: Around) -> Bytes:
-    """What a launch may take of each device."""
-    free, usable = host_memory(host, around)
-    gpus = usable_gpus(gpus_with(host.gpus, around.returned), around.promised)
-    return {HOST: int(free * usable), **{gpu.index: int(gpu.memory_free * USABLE_OF_GPU) for gpu in gpus}}
-
-
-def held_bytes(plan: LaunchPlan) -> Bytes:
-    """What a plan was granted of each device, all its replicas together; nothing before it is sized."""
-    if plan.sizing is None:
-        return {}
-    return promised_bytes(plan) or {HOST: plan.sizing.total_bytes * plan.request.replica}
-
-
-def promised_bytes(plan: LaunchPlan) -> dict[int, int]:
-    """GPU index -> bytes that a plan was granted there, all its replicas together."""
-    granted: dict[int, int] = {}
-    for group in plan.devices if plan.sizing else ():
-        assert plan.sizing is not None
-        for index in group:
-            granted[index] = granted.get(index, 0) + plan.sizing.total_bytes // len(group)
-    return granted
 
 
 def _wanted_context(plan: LaunchPlan, traits: Traits) -> int | None:

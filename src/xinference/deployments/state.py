@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
-from xinference.control.measure import Used
-from xinference.control.on_demand import OnDemand
-from xinference.control.stages import Surroundings
+from xinference.deployments.context import DeploymentContext, Ending
+from xinference.deployments.measurement import Used
+from xinference.deployments.on_demand import OnDemand
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan
-
-Ending = Literal["terminate", "stop", "detach"]
-"""``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor."""
 
 
 class DeploymentState:
     """What the parts of a deployment share."""
 
-    def __init__(self, plan: LaunchPlan, around: Surroundings, created: float, problem: Problem | None) -> None:
+    def __init__(self, plan: LaunchPlan, around: DeploymentContext, created: float, problem: Problem | None) -> None:
         self.plan = plan
         self.around = around
         self.engine = around.engines[plan.engine]

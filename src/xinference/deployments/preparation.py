@@ -5,46 +5,29 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from xinference.config import Settings
-from xinference.control.admission import Admission
+from xinference.deployments.context import DeploymentContext
+from xinference.deployments.state import DeploymentState
 from xinference.engines.base import Engine
 from xinference.environments.environments import Environments
 from xinference.errors import Problem
-from xinference.hardware.devices import read_host
-from xinference.hubs.base import Hub
+from xinference.hardware.devices import Host, read_host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan
-from xinference.planning.settle import settle
-from xinference.store.database import Store
-from xinference.store.event_log import EventLog
+from xinference.planning.occupancy import Occupancy
+from xinference.planning.sizing import settle
 from xinference.weights import conversion, shape_reader
 from xinference.weights.fetch import fetch
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What every deployment works with."""
-
-    settings: Settings
-    store: Store
-    events: EventLog
-    hubs: Mapping[str, Hub]
-    engines: Mapping[str, Engine]
-    changed: Callable[[], None]
-    """Publishes a new routing table."""
-    admission: Admission
-    """Who else takes memory."""
 
 
 class Stages:
     """The stages of one deployment; each says that it begins, shows its progress, and can be cancelled."""
 
     def __init__(
-        self, around: Surroundings, uid: str, cancelled: threading.Event, show: Callable[[str, str], None]
+        self, around: DeploymentContext, uid: str, cancelled: threading.Event, show: Callable[[str, str], None]
     ) -> None:
         self._around = around
         self._uid = uid
@@ -115,3 +98,55 @@ class Stages:
 
     def _say(self, stage: str, content: str) -> None:
         self._around.events.add(self._uid, "INFO", stage, content)
+
+
+class Loading:
+    """Gets it for one deployment; can be cancelled."""
+
+    def __init__(self, state: DeploymentState) -> None:
+        self._state = state
+        self._cancelled = threading.Event()
+        self.stages = Stages(state.around, state.uid, self._cancelled, state.show)
+        self._python: Path | None = None
+        self._open_plan: LaunchPlan | None = None
+
+    @property
+    def prepared(self) -> bool:
+        """Whether `prepare` has been through."""
+        return self._open_plan is not None
+
+    def cancel(self) -> None:
+        """Nothing more is fetched, converted or installed."""
+        self._cancelled.set()
+
+    async def weights(self) -> None:
+        """The weights here and their header read; the plan has its size."""
+        self._state.plan = await self.stages.weights(self._state.plan)
+
+    async def environment(self) -> Path:
+        """The interpreter of its engine, whose environment is built if it is missing."""
+        self._python = await self.stages.environment(self._state.engine)
+        return self._python
+
+    async def interpreter(self) -> Path:
+        """The one that the deployment began with."""
+        return self._python or await self.environment()
+
+    async def prepare(self) -> None:
+        """Weights and environment here, in a form that can be loaded, and the size known: no memory is taken."""
+        plan = replace(self._state.plan, sizing=None, devices=())
+        self._state.plan = await self.stages.weights(plan)
+        await self.environment()
+        self._open_plan = replace(plan, path=self._state.plan.path)
+
+    def sized(self, host: Host, around: Occupancy) -> LaunchPlan:
+        """Its plan for such a room; what was planned and told to the user stays as it was told.
+
+        Raises:
+            Problem: ``does_not_fit``.
+        """
+        plan = self._open_plan
+        if self._state.on_demand is None or plan is None or plan.path is None:
+            return self._state.plan
+        assert self.stages.shape is not None
+        return settle(plan, plan.path, self.stages.shape, host, self.stages.told, around)

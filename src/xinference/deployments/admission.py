@@ -9,18 +9,18 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from xinference.config import Settings
-from xinference.control.measure import correction
+from xinference.deployments.measurement import correction
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.launch.plan import LaunchPlan
-from xinference.planning import evict
-from xinference.planning.evict import HOST, Resident, State
-from xinference.planning.settle import Around, free_bytes, held_bytes, promised_bytes
+from xinference.planning import eviction
+from xinference.planning.eviction import HOST, Resident, State
+from xinference.planning.occupancy import Occupancy, free_bytes, held_bytes, promised_bytes
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.store.database import Store
 
 if TYPE_CHECKING:
-    from xinference.control.deployment import Deployment
+    from xinference.deployments.deployment import Deployment
 
 #: How often the models on demand are looked at: while somebody waits for room, and else.
 WAIT_SECONDS, WATCH_SECONDS = 0.02, 1.0
@@ -39,11 +39,11 @@ class Admission:
 
     # -- what is there --------------------------------------------------------------------------------------
 
-    def beside(self, plan: LaunchPlan) -> Around:
+    def beside(self, plan: LaunchPlan) -> Occupancy:
         """What is taken by the other deployments, as they are now."""
         return self._around(plan, frozenset())
 
-    def beside_those_that_stay(self, plan: LaunchPlan) -> Around:
+    def beside_those_that_stay(self, plan: LaunchPlan) -> Occupancy:
         """The same, as if those had left that would leave for `plan`.
 
         A model on demand is sized as if it had the room of all others on demand, whatever they do just now: it gets
@@ -63,7 +63,7 @@ class Admission:
         """The models on demand that hold memory."""
         return [self._resident(d) for d in self._deployments() if d.on_demand is not None and d.on_demand.granted]
 
-    def _around(self, plan: LaunchPlan, without: Collection[str]) -> Around:
+    def _around(self, plan: LaunchPlan, without: Collection[str]) -> Occupancy:
         granted: Counter[int] = Counter()
         returned: Counter[int] = Counter()
         outstanding = promised = 0
@@ -82,7 +82,7 @@ class Admission:
             outstanding += min(later, held.get(HOST, 0)) if other.ready else held.get(HOST, 0)
         limit = self._settings.model_memory
         known = self._store.measurements(plan.version.version_id, plan.engine)
-        return Around(
+        return Occupancy(
             granted,
             correction(plan, known),
             host_outstanding=outstanding,
@@ -145,24 +145,26 @@ class Admission:
             return self._grant(deployment, here), None
         need, free = held_bytes(best), free_bytes(host, now)
         residents = [resident for resident in self.residents() if resident.uid != deployment.uid]
-        if evict.fits(need, free):
+        if eviction.fits(need, free):
             return self._grant(deployment, best), None
         if not any(not resident.pinned for resident in residents):
             # Nobody can leave: what fits now is all that there will be.
             return self._grant(deployment, deployment.sized(host, now)), None
         try:
-            leaving, refusal = evict.who_leaves(deployment.uid, need, free, residents), None
+            leaving, refusal = eviction.who_leaves(deployment.uid, need, free, residents), None
         except Problem as problem:
             turn = self._settings.on_demand_turn_seconds
-            leaving = evict.whose_turn_ends(need, free, residents, now=time.monotonic(), turn_seconds=turn)
+            leaving = eviction.whose_turn_ends(need, free, residents, now=time.monotonic(), turn_seconds=turn)
             refusal = problem
-        lacking = "; ".join(evict.size(count) for count in need.values())
+        lacking = "; ".join(eviction.size(count) for count in need.values())
         for other in self._deployments():
             if other.uid in leaving:
                 self._close(other, f"evicted for {deployment.uid}, which needs {lacking}")
         return None, refusal
 
-    def _without_leaving(self, deployment: Deployment, best: LaunchPlan, host: Host, now: Around) -> LaunchPlan | None:
+    def _without_leaving(
+        self, deployment: Deployment, best: LaunchPlan, host: Host, now: Occupancy
+    ) -> LaunchPlan | None:
         """A plan as good as the best, perhaps on other devices, for which nobody has to leave."""
         if deployment.on_demand is None:
             return None
@@ -197,7 +199,7 @@ class Admission:
             if self.residents():
                 await self.use.settled()
             residents, now = self.residents(), time.monotonic()
-            expired = evict.who_expired(residents, now)
+            expired = eviction.who_expired(residents, now)
             for deployment in self._deployments():
                 if deployment.uid in expired and deployment.on_demand is not None:
                     self._close(deployment, f"idle for {deployment.on_demand.ttl:g} s")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinference.errors import Problem
-from xinference.planning.evict import HOST, Resident, State, fits, who_expired, who_leaves, whose_turn_ends
+from xinference.planning.eviction import HOST, Resident, State, fits, who_expired, who_leaves, whose_turn_ends
 
 MIB = 1024 * 1024
 

@@ -9,19 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xinference.control import view
-from xinference.control.drain import drain
-from xinference.control.loading import Loading
-from xinference.control.on_demand import OnDemand
-from xinference.control.progress import progress
-from xinference.control.replica_set import ReplicaSet
-from xinference.control.scaler import Scaler
-from xinference.control.stages import Surroundings
-from xinference.control.state import DeploymentState, Ending
+from xinference.deployments import views
+from xinference.deployments.context import DeploymentContext, Ending
+from xinference.deployments.drain import drain
+from xinference.deployments.on_demand import OnDemand
+from xinference.deployments.preparation import Loading
+from xinference.deployments.progress import progress
+from xinference.deployments.replica_set import ReplicaSet, Scaler
+from xinference.deployments.state import DeploymentState
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan
-from xinference.planning.settle import Around
+from xinference.planning.occupancy import Occupancy
 from xinference.process.replica import Replica
 from xinference.routing.table import Route
 
@@ -31,7 +30,9 @@ log = logging.getLogger(__name__)
 class Deployment:
     """Owns what runs of one row; everything that changes, changes in its task."""
 
-    def __init__(self, plan: LaunchPlan, around: Surroundings, created: float, problem: Problem | None = None) -> None:
+    def __init__(
+        self, plan: LaunchPlan, around: DeploymentContext, created: float, problem: Problem | None = None
+    ) -> None:
         self._around = around
         self._state = DeploymentState(plan, around, created, problem)
         self._loading = Loading(self._state)
@@ -77,19 +78,19 @@ class Deployment:
 
     @property
     def description(self) -> dict[str, Any]:
-        return view.description(self._state, self._replicas)
+        return views.description(self._state, self._replicas)
 
     @property
     def instance(self) -> dict[str, Any]:
-        return view.instance(self._state, self._replicas)
+        return views.instance(self._state, self._replicas)
 
     @property
     def replicas(self) -> list[dict[str, Any]]:
-        return view.replica_entries(self._state, self._replicas)
+        return views.replica_entries(self._state, self._replicas)
 
     @property
     def route(self) -> Route:
-        return view.route(self._state, self._replicas)
+        return views.route(self._state, self._replicas)
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -198,7 +199,7 @@ class Deployment:
 
     # -- on demand: what `Admission` asks and says ---------------------------------------------------------------
 
-    def sized(self, host: Host, around: Around) -> LaunchPlan:
+    def sized(self, host: Host, around: Occupancy) -> LaunchPlan:
         """See `Loading.sized`."""
         return self._loading.sized(host, around)
 

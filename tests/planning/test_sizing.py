@@ -14,8 +14,9 @@ from xinference.hardware.devices import Gpu, Host
 from xinference.launch.match import match
 from xinference.launch.plan import LaunchPlan
 from xinference.launch.request import LaunchRequest
-from xinference.planning.quantization import estimated_shape
-from xinference.planning.settle import Around, promised_bytes, settle
+from xinference.planning.occupancy import Occupancy, promised_bytes
+from xinference.planning.sizing import settle
+from xinference.planning.weights_estimate import estimated_shape
 
 GIB = 1024**3
 WEIGHTS = Path("/weights")
@@ -33,7 +34,7 @@ def plan(
     quantization: str,
     engine: str,
     machine: Host,
-    around: Around | None = None,
+    around: Occupancy | None = None,
     **more: Any,
 ) -> LaunchPlan:
     request = LaunchRequest(
@@ -47,7 +48,7 @@ def plan(
     assert version.spec.shape is not None
     shape = estimated_shape(version.spec.shape, model_format, quantization, 4096)
     open_plan = LaunchPlan("m", request, version, engine, None, None, 16, True, request.options)
-    return settle(open_plan, WEIGHTS, shape, machine, around=around or Around())
+    return settle(open_plan, WEIGHTS, shape, machine, around=around or Occupancy())
 
 
 VLLM_TABLE = [
@@ -146,12 +147,12 @@ def test_two_models_share_a_card_by_fractions_of_what_each_needs() -> None:
     machine = host(1, 80)
     first = plan(7, "gptq", "Int4", "vLLM", machine)
     # The first was granted its bytes and has not taken them yet: the driver still shows them as free.
-    second = plan(7, "gptq", "Int4", "vLLM", machine, Around(promised_bytes(first)))
+    second = plan(7, "gptq", "Int4", "vLLM", machine, Occupancy(promised_bytes(first)))
     fractions = [made.sizing.memory_fraction for made in (first, second) if made.sizing]
     assert None not in fractions and sum(f for f in fractions if f) <= 1
     full = {0: int(75 * GIB)}
     with pytest.raises(Problem, match="MiB too few"):
-        plan(7, "pytorch", "none", "vLLM", machine, Around(full))
+        plan(7, "pytorch", "none", "vLLM", machine, Occupancy(full))
 
 
 def test_a_fraction_that_was_given_is_kept_and_bounds_the_cache() -> None:
@@ -173,6 +174,6 @@ def test_a_measurement_corrects_the_overhead_on_the_cpu() -> None:
     assert version.spec.shape is not None
     shape = estimated_shape(version.spec.shape, "ggufv2", "Q4_K_M", 4096)
     bare = LaunchPlan("m", request, version, "llama.cpp", None, None, 16, False)
-    before, after = (settle(bare, WEIGHTS, shape, machine, around=Around({}, c)).sizing for c in (0, 50 << 20))
+    before, after = (settle(bare, WEIGHTS, shape, machine, around=Occupancy({}, c)).sizing for c in (0, 50 << 20))
     assert before is not None and after is not None
     assert after.loaded_bytes - before.loaded_bytes == 50 << 20 == after.correction_bytes

@@ -13,12 +13,12 @@ from xinference.control.planner import Planner
 from xinference.hubs.base import Hub
 from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
-from xinference.planning.plan import supporting_engine
+from xinference.planning.engine_choice import supporting_engine
 from xinference.weights import cache
 from xinference.weights.fetch import cached_path
 
 
-class Library:
+class WeightsStore:
     """Looks after them; a version that somebody uses is kept."""
 
     def __init__(

@@ -13,7 +13,7 @@ from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
 
 if TYPE_CHECKING:
-    from xinference.control.deployment import Deployment
+    from xinference.deployments.deployment import Deployment
     from xinference.process.replica import Replica
 
 

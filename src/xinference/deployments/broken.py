@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xinference.control.progress import progress
+from xinference.deployments.progress import progress
 from xinference.errors import Problem
 from xinference.routing.table import Route
 

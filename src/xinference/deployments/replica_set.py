@@ -7,13 +7,24 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from xinference.control import scaling, view
-from xinference.control.drain import drain
-from xinference.control.starter import Starter
-from xinference.control.state import DeploymentState
-from xinference.errors import Problem
+from xinference.deployments import views
+from xinference.deployments.drain import drain
+from xinference.deployments.engine_starter import EngineStarter
+from xinference.deployments.state import DeploymentState
+from xinference.errors import Problem, not_found
+from xinference.hardware.devices import read_host
+from xinference.planning.replicas import (
+    check_same_size,
+    lowest_free,
+    one_alone,
+    positions,
+    with_replica,
+    without_replica,
+)
 from xinference.planning.restart import restart_delay
+from xinference.planning.sizing import settle
 from xinference.process.replica import Replica, ReplicaState
+from xinference.weights import shape_reader
 
 
 class ReplicaSet:
@@ -23,7 +34,7 @@ class ReplicaSet:
         self._state = state
         self._around = state.around
         self._interpreter = interpreter
-        self._starter = Starter(state)
+        self._starter = EngineStarter(state)
         self.running: dict[int, Replica] = {}
         self.lost: dict[int, Problem] = {}
         """Those that are not started again, and why."""
@@ -56,7 +67,7 @@ class ReplicaSet:
     @property
     def numbers(self) -> list[int]:
         """Those that there should be."""
-        return sorted(self.keepers) or scaling.positions(self.running, self._state.plan.request.replica)
+        return sorted(self.keepers) or positions(self.running, self._state.plan.request.replica)
 
     @property
     def log_paths(self) -> list[Path]:
@@ -86,7 +97,7 @@ class ReplicaSet:
         Raises:
             Problem: the first start failed, or the last replica was given up.
         """
-        numbers = scaling.positions(adopted, self._state.plan.request.replica)
+        numbers = positions(adopted, self._state.plan.request.replica)
         for number in adopted.keys() - set(numbers):  # an earlier server was told to remove it and did not get to
             await adopted[number].stop()
             self.forget(number, adopted[number])
@@ -195,7 +206,7 @@ class ReplicaSet:
         if first and state.on_demand is not None:
             state.on_demand.ready_since = time.monotonic()
         content = f"ready after {time.time() - state.load_began:.1f} s" if first else "ready again"
-        self._around.events.add(state.uid, "READY", "ready", content, model=view.description(state, self))
+        self._around.events.add(state.uid, "READY", "ready", content, model=views.description(state, self))
 
     def _give_up(self, position: int, problem: Problem) -> None:
         self.lost[position] = problem
@@ -204,7 +215,93 @@ class ReplicaSet:
     def _take_back(self, number: int, problem: Problem) -> None:
         """A replica that was added and could not be started is not wanted any more."""
         self._state.say("ERROR", "failed", f"replica {number} could not be started: {problem.cause}")
-        self._state.set_plan(scaling.without_replica(self._state.plan, number))
+        self._state.set_plan(without_replica(self._state.plan, number))
         self.keepers.pop(number, None)
         self.added.pop(number).set_exception(problem)
         self._around.changed()
+
+
+class Scaler:
+    """Adds and removes replicas of one deployment, one after the other."""
+
+    def __init__(self, state: DeploymentState, replicas: ReplicaSet) -> None:
+        self._state = state
+        self._replicas = replicas
+        self._turn = asyncio.Lock()
+
+    async def add(self, gpu_idx: tuple[int, ...] = (), *, wait_ready: bool = True) -> int:
+        """Start one replica more, of the same size as the others; the answer is its number.
+
+        With `wait_ready` once it can be asked. If its first start fails, it is taken back.
+
+        Raises:
+            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 not now, 503 its start failed.
+        """
+        state, replicas = self._state, self._replicas
+        async with self._turn:
+            self._check_steady()
+            group = await self._room_for_one(gpu_idx)
+            keeping = self._check_steady()
+            number = lowest_free(replicas.keepers)
+            state.set_plan(with_replica(state.plan, number, group))
+            state.say("INFO", "start", f"replica {number} is added")
+            started = replicas.added[number] = asyncio.get_running_loop().create_future()
+            started.add_done_callback(lambda done: done.exception())  # not everybody waits
+            replicas.keepers[number] = keeping.create_task(replicas.keep_one(number, None))
+            replicas.keepers[number].add_done_callback(lambda _: self._not_started(number, started))
+        if wait_ready:
+            await asyncio.shield(started)
+        return number
+
+    async def remove(self, number: int) -> int:
+        """End one replica after its last answer, for which it has `drain_seconds`; the answer is how many are left.
+
+        Raises:
+            Problem: 404, 409 it is the last one or it is not the time.
+        """
+        state, keepers = self._state, self._replicas.keepers
+        async with self._turn:
+            self._check_steady()
+            staying = sorted(keepers.keys() - self._replicas.leaving)
+            if number not in staying:
+                there = ", ".join(map(str, staying))
+                raise not_found(
+                    f"{state.uid} has no replica {number}.", hint=f"There are: {there}.", code="replica_not_found"
+                )
+            if len(staying) == 1:
+                hint = f"`xinference terminate --model-uid {state.uid}` ends the model."
+                raise Problem("last_replica", 409, f"{number} is the only replica of {state.uid}.", hint=hint)
+            state.set_plan(without_replica(state.plan, number))
+            state.say("INFO", "stop", f"replica {number} is removed")
+            left = state.plan.request.replica
+            self._replicas.close(number)
+        # Not in turn: others come and go while it answers its last requests.
+        await self._replicas.drop(number)
+        return left
+
+    def _check_steady(self) -> asyncio.TaskGroup:
+        if self._replicas.keeping is None or self._state.ending is not None:
+            raise Problem(
+                "not_running",
+                409,
+                f"{self._state.uid} is not running (stage {self._state.stage}).",
+                hint="Its replicas can be changed once it is ready.",
+            )
+        return self._replicas.keeping
+
+    async def _room_for_one(self, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
+        """The devices of one replica more, if it fits beside all that runs."""
+        plan = self._state.plan
+        probe = one_alone(plan, gpu_idx)
+        assert probe.path is not None
+        shape, _ = await asyncio.to_thread(shape_reader.look_at_all, probe)
+        host = await asyncio.to_thread(read_host)
+        probe = settle(probe, probe.path, shape, host, around=self._state.around.admission.beside(probe))
+        check_same_size(self._state.plan, probe)
+        return probe.devices_of(0)
+
+    def _not_started(self, number: int, started: asyncio.Future[None]) -> None:
+        self._replicas.added.pop(number, None)
+        if not started.done():
+            cause = f"Replica {number} of {self._state.uid} was ended before it was ready."
+            started.set_exception(Problem("launch_cancelled", 409, cause))

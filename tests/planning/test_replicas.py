@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from tests.engines.plans import plan_of
-from xinference.control import scaling
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan
+from xinference.planning import replicas
 from xinference.planning.plan import MAX_REPLICAS
 
 
@@ -27,40 +27,40 @@ def plan_on(*devices: tuple[int, ...], gpu_idx: tuple[int, ...] | None = None) -
 def test_what_runs_keeps_its_number_and_the_lowest_free_ones_are_filled(
     running: tuple[int, ...], wanted: int, numbers: list[int]
 ) -> None:
-    assert scaling.positions(running, wanted) == numbers
+    assert replicas.positions(running, wanted) == numbers
 
 
 def test_a_replica_more_and_one_less_leave_the_others_devices_alone() -> None:
-    plan = scaling.with_replica(plan_on((0,), (1,)), 2, (3,))
+    plan = replicas.with_replica(plan_on((0,), (1,)), 2, (3,))
     assert (plan.request.replica, plan.devices) == (3, ((0,), (1,), (3,)))
-    plan = scaling.without_replica(plan, 1)
+    plan = replicas.without_replica(plan, 1)
     assert (plan.request.replica, plan.devices_of(0), plan.devices_of(1), plan.devices_of(2)) == (2, (0,), (), (3,))
 
 
 def test_the_devices_of_the_request_follow_so_that_the_next_start_deals_the_same() -> None:
-    plan = scaling.with_replica(plan_on((0, 2), (1, 3), gpu_idx=(0, 1, 2, 3)), 2, (4, 5))
+    plan = replicas.with_replica(plan_on((0, 2), (1, 3), gpu_idx=(0, 1, 2, 3)), 2, (4, 5))
     assert plan.request.gpu_idx == (0, 1, 4, 2, 3, 5)
     assert [plan.request.gpu_idx[n::3] for n in range(3)] == [(0, 2), (1, 3), (4, 5)]
 
 
 def test_on_the_cpu_there_are_no_devices_to_remember() -> None:
-    plan = scaling.with_replica(plan_on(()), 1, ())
+    plan = replicas.with_replica(plan_on(()), 1, ())
     assert (plan.request.replica, plan.devices, plan.devices_of(1)) == (2, (), ())
 
 
 def test_each_replica_that_is_taken_back_says_its_own_devices() -> None:
-    known = scaling.merged((), ((0,),), 0)  # started when it was alone
-    known = scaling.merged(known, ((9,), (1,), (2,)), 1)  # started when another had its place
+    known = replicas.merged((), ((0,),), 0)  # started when it was alone
+    known = replicas.merged(known, ((9,), (1,), (2,)), 1)  # started when another had its place
     assert known == ((0,), (1,), (2,))
 
 
 def test_too_many_replicas_and_foreign_devices_are_refused() -> None:
     with pytest.raises(Problem, match="the most that one model may have"):
-        scaling.with_replica(plan_on(*[()] * MAX_REPLICAS), MAX_REPLICAS, ())
+        replicas.with_replica(plan_on(*[()] * MAX_REPLICAS), MAX_REPLICAS, ())
     with pytest.raises(Problem, match="runs on the CPU"):
-        scaling.one_alone(plan_on(()), (0,))
+        replicas.one_alone(plan_on(()), (0,))
 
 
 def test_a_replica_with_a_shorter_context_is_refused_with_both_numbers() -> None:
     with pytest.raises(Problem, match=r"4 slots of 2047 tokens.* 4 of 4095"):
-        scaling.check_same_size(plan_of(), plan_of(context_length=2047))
+        replicas.check_same_size(plan_of(), plan_of(context_length=2047))

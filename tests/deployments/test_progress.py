@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from xinference.control.progress import progress, unknown
+from xinference.deployments.progress import progress, unknown
 from xinference.store.event_log import Moving
 
 REPLICA = {"replica_id": 0, "replica_model_uid": "m-rep0", "status": "LOADING", "error_message": None}

@@ -9,17 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from xinference.control import scaling
-from xinference.control.measure import measure, measurement
-from xinference.control.state import DeploymentState
+from xinference.deployments.measurement import measure, measurement
+from xinference.deployments.state import DeploymentState
 from xinference.engines.base import Placement
 from xinference.errors import Problem
 from xinference.launch.plan import Sizing
+from xinference.planning import replicas
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.replica import Replica
 
 
-class Starter:
+class EngineStarter:
     """Starts the engines of one deployment."""
 
     def __init__(self, state: DeploymentState) -> None:
@@ -57,7 +57,7 @@ class Starter:
         except (KeyError, TypeError):
             return  # written by another version of ours: it is sized anew, which only a restart of the engine uses
         plan = self._state.plan
-        devices = scaling.merged(plan.devices, devices, position)
+        devices = replicas.merged(plan.devices, devices, position)
         self._state.plan = plan.with_weights(path, sizing, devices=devices)
 
     async def measure(self, replica: Replica) -> None:

@@ -11,9 +11,9 @@ import pytest
 from tests.environments.fake_engine import SPEC, FakeEngine, alone
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.control.admission import Admission
-from xinference.control.deployment import Deployment
-from xinference.control.stages import Surroundings
+from xinference.deployments.admission import Admission
+from xinference.deployments.context import DeploymentContext
+from xinference.deployments.deployment import Deployment
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.environments.spec import EnvironmentSpec
@@ -53,7 +53,7 @@ async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list
     """Launch at once, to the end of each; the engine, the deployments and the first one's events."""
     engine, events = Tiny(), EventLog(store)
     admission = Admission(Settings(), store, list)
-    around = Surroundings(Settings(home=fake.home), store, events, {}, {"Tiny": engine}, lambda: None, admission)
+    around = DeploymentContext(Settings(home=fake.home), store, events, {}, {"Tiny": engine}, lambda: None, admission)
     request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
     version = match(builtin_families(), request)
     deployments = []

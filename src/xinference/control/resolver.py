@@ -24,7 +24,7 @@ _NOT_NOW = ("offline", "hub_unreachable")
 _FROM_DERIVED = ("family", "asked_name", "model_name", "model_type", "model_format", "quantization", "model_path")
 
 
-class Meaning:
+class ModelResolver:
     """Finds out, and remembers what hubs' repositories were found to be: they can be launched offline then."""
 
     def __init__(self, settings: Settings, registrations: Registrations, hubs: Mapping[str, Hub]) -> None:

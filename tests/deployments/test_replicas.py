@@ -16,10 +16,10 @@ import pytest
 from tests.fakes.running import ENGINE
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.control import scaler
-from xinference.control.admission import Admission
-from xinference.control.deployment import Deployment
-from xinference.control.stages import Surroundings
+from xinference.deployments.admission import Admission
+from xinference.deployments.context import DeploymentContext
+from xinference.deployments.deployment import Deployment
+from xinference.deployments.replica_set import Scaler
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
@@ -51,7 +51,7 @@ class Scripted(LlamaCpp):
 async def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
     store = Store(tmp_path / "x.db")
     made: list[Deployment] = []
-    monkeypatch.setattr(scaler.Scaler, "_room_for_one", _room)
+    monkeypatch.setattr(Scaler, "_room_for_one", _room)
 
     async def launch(*scripts: dict[str, Any], **settings: Any) -> tuple[Deployment, Store]:
         request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
@@ -60,7 +60,7 @@ async def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         plan = LaunchPlan("one", request, version, "Scripted", None, Path("x"), 1, False, sizing=sizing)
         engine, events = Scripted(*scripts), EventLog(store)
         admission = Admission(Settings(), store, list)
-        around = Surroundings(
+        around = DeploymentContext(
             Settings(home=tmp_path, stop_seconds=2, restart_backoff_seconds=0.01, **settings),
             *(store, events, {}, {"Scripted": engine}, lambda: None, admission),
         )
@@ -90,7 +90,7 @@ class Here:
         return Path(sys.executable)
 
 
-async def _room(self: scaler.Scaler, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
+async def _room(self: Scaler, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
     return ()
 
 

@@ -16,7 +16,7 @@ from xinference.planning.plan import ChooseSource
 from xinference.weights.fetch import cached_path
 
 
-class Sources:
+class HubChooser:
     """Gathers what the pure choice of a hub needs."""
 
     def __init__(self, settings: Settings, hubs: Mapping[str, Hub]) -> None:
