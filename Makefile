@@ -25,7 +25,7 @@ check: $(VENV)/.installed-dev
 
 # Our server through the newest public clients: OpenAI's, Anthropic's, Xinference's, LangChain's and LlamaIndex's.
 test-clients: $(CLIENTS_VENV)/.installed
-	$(CLIENTS_VENV)/bin/python -m pytest tests/clients
+	$(CLIENTS_VENV)/bin/python -m pytest tests/third_party_clients
 
 $(CLIENTS_VENV)/.installed: requirements.lock requirements-dev.lock requirements-clients.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(CLIENTS_VENV)
@@ -71,7 +71,7 @@ lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
 		pyproject.toml --group dev -o requirements-dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
-		--override tests/clients/overrides.txt pyproject.toml --group dev --group clients -o requirements-clients.lock
+		--override tests/third_party_clients/overrides.txt pyproject.toml --group dev --group clients -o requirements-clients.lock
 
 # The engines' packages; each version that is meant stands in src/xinference/environments/locks/*.toml.
 lock-environments: $(VENV)/.installed

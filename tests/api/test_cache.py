@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.hub.loopback import LoopbackHub, serve
-from tests.hub.repositories import Fault, repository
+from tests.fakes.hub.loopback import LoopbackHub, serve
+from tests.fakes.hub.repositories import Fault, repository
 from xinference.api.app import make_app
 from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.config import Settings

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from tests.catalog.custom import EMBEDDING_2, RERANK, VERSION_1, VERSION_2, Json, changed
+from tests.fakes.hub.loopback import LoopbackHub, serve
+from tests.fakes.hub.repositories import repository
 from tests.formats.gguf_model import write_gguf
-from tests.hub.loopback import LoopbackHub, serve
-from tests.hub.repositories import repository
 from xinference.api.app import make_app
 from xinference.catalog.models import Source
 from xinference.catalog.registrations import read_registration

@@ -27,6 +27,6 @@ def test_a_folder_that_cannot_be_made_exits_with_1(run: Run, tmp_path: Path) -> 
 
 
 def test_the_command_itself_loads_no_registry() -> None:
-    script = "import sys, xinference.cli.docs; print('xinference.local_commands.docs' in sys.modules)"
+    script = "import sys, xinference.cli.commands.docs; print('xinference.local_commands.docs' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -74,6 +74,7 @@ def test_neither_an_engine_nor_a_bundle_is_a_usage_error(run: Run) -> None:
 
 
 def test_the_help_loads_no_environment_code() -> None:
-    script = "import sys, xinference.cli.environments; print('xinference.local_commands.environments' in sys.modules)"
+    module = "xinference.local_commands.environments"
+    script = f"import sys, xinference.cli.commands.environments; print({module!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

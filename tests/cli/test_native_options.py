@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinference.cli.native_options import parse_value, split
+from xinference.cli.options.native_options import parse_value, split
 
 OWN = {"-n": True, "--model-name": True, "--model-path": True, "--dry-run": False, "-en": True}
 

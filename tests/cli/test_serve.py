@@ -51,13 +51,13 @@ def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, told: list[dic
 
 
 def test_xinference_local_is_serve(told: list[dict[str, Any]]) -> None:
-    result = CliRunner().invoke(load("xinference.cli.serve:local"), ["-p", "7", "--log-level", "INFO"])
+    result = CliRunner().invoke(load("xinference.cli.commands.serve:local"), ["-p", "7", "--log-level", "INFO"])
     assert result.exit_code == 98
     assert (told[0]["port"], told[0]["log_level"]) == (7, "INFO")
 
 
 def test_xinference_local_takes_what_older_versions_had(told: list[dict[str, Any]]) -> None:
-    local = load("xinference.cli.serve:local")
+    local = load("xinference.cli.commands.serve:local")
     result = CliRunner().invoke(local, ["-MH", "127.0.0.1", "-mp", "1"])
     assert (result.exit_code, len(told)) == (98, 1)
     assert "no effect" in result.stderr
@@ -67,7 +67,7 @@ def test_xinference_local_takes_what_older_versions_had(told: list[dict[str, Any
 
 
 def test_a_supervisor_serves_everybody_and_says_where_models_run(told: list[dict[str, Any]]) -> None:
-    result = CliRunner().invoke(load("xinference.cli.serve:supervisor"), ["-p", "7", "--supervisor-port", "8"])
+    result = CliRunner().invoke(load("xinference.cli.commands.serve:supervisor"), ["-p", "7", "--supervisor-port", "8"])
     assert result.exit_code == 98
     assert (told[0]["host"], told[0]["port"], told[0]["allow_unauthenticated"]) == ("0.0.0.0", 7, None)
     assert "can't join yet" in result.stderr

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.canned import Answer, Canned, events, problem
 from tests.cli.conftest import Run, Terminal
-from xinference.cli import talk
+from xinference.cli.commands import talk
 
 CHAT = ("POST", "/v1/chat/completions")
 LOADING = Answer({"error": {"message": "m is loading (fetch)."}}, 503, headers={"retry-after": "0"})

@@ -23,8 +23,8 @@ from pathlib import Path
 import httpx2
 
 from tests.conformance.page import LaunchLine, launch_lines
-from tests.hub.llama2 import llama2_hub
-from tests.hub.loopback import serve
+from tests.fakes.hub.llama2 import llama2_hub
+from tests.fakes.hub.loopback import serve
 from tests.live.home import Home, free_port
 from xinference.engines.vllm.engine import FOUR_BIT_NEEDS
 from xinference.hardware.devices import Host, read_host

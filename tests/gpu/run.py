@@ -22,8 +22,8 @@ from pathlib import Path
 
 from tests.conformance.__main__ import ASSETS, LINE_SECONDS, UID, Row, answer, hub_environment, show, try_line
 from tests.conformance.page import LaunchLine, launch_lines
-from tests.hub.llama2 import llama2_hub
-from tests.hub.loopback import serve
+from tests.fakes.hub.llama2 import llama2_hub
+from tests.fakes.hub.loopback import serve
 from tests.live.home import Home, free_port
 from xinference.hardware.devices import Host, read_host
 from xinference.local_commands import docs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.loopback import LoopbackHub, serve
+from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.hubs.loopback_fetch import Fetching
 from xinference.hubs import reachability
 

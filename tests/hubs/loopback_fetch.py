@@ -7,8 +7,8 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.hub.loopback import LoopbackHub
-from tests.hub.repositories import Content, repository
+from tests.fakes.hub.loopback import LoopbackHub
+from tests.fakes.hub.repositories import Content, repository
 from xinference.catalog.models import HubName, ModelFamily, ModelFormat, ModelSpec, ModelVersion, Source
 from xinference.config import Settings
 from xinference.errors import Problem

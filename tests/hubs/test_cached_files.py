@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 from msgspec import structs
 
-from tests.hub.repositories import Fault
+from tests.fakes.hub.repositories import Fault
 from tests.hubs.loopback_fetch import BYTES, FOLDER, Fetching
 from xinference.catalog.models import ModelVersion
 from xinference.config import Settings

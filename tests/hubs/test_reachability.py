@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.loopback import LoopbackHub
+from tests.fakes.hub.loopback import LoopbackHub
 from tests.hubs.loopback_fetch import version_of
 from xinference.catalog.models import Source
 from xinference.config import Settings

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from tests.hub.repositories import Fault
+from tests.fakes.hub.repositories import Fault
 from tests.hubs.loopback_fetch import BYTES, CHOSEN, COMMIT, FOLDER, Fetching, version_of
 from xinference.catalog.models import FileFacts, Source
 from xinference.hubs.repositories.huggingface import HuggingFaceHub

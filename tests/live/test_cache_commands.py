@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.llama2 import llama2_hub
-from tests.hub.loopback import LoopbackHub, serve
+from tests.fakes.hub.llama2 import llama2_hub
+from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.live.home import Home
 
 ASSETS = Path(__file__).parents[1] / "assets" / "tiny-llama2-chat-hf"

@@ -11,9 +11,9 @@ import httpx2
 import pytest
 
 from tests.conformance.__main__ import ASSETS, answer, hub_environment
+from tests.fakes.hub.loopback import LoopbackHub, serve
+from tests.fakes.hub.repositories import repository
 from tests.formats.gguf_model import write_gguf
-from tests.hub.loopback import LoopbackHub, serve
-from tests.hub.repositories import repository
 from tests.live.home import Home, until
 
 PAIRS = json.loads((ASSETS / "qa.json").read_text(encoding="utf-8"))[:4]

@@ -11,10 +11,10 @@ import httpx2
 import pytest
 
 from tests.conformance.__main__ import ASSETS, hub_environment
+from tests.fakes.hub.loopback import LoopbackHub, serve
+from tests.fakes.hub.repositories import repository
 from tests.formats.gguf_model import write_gguf
 from tests.formats.mmproj_writer import TOKENS, write_mmproj
-from tests.hub.loopback import LoopbackHub, serve
-from tests.hub.repositories import repository
 from tests.live.home import Home
 from tests.live.pictures import data_uri, png
 

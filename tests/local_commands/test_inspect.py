@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.hub.loopback import LoopbackHub, serve
+from tests.fakes.hub.repositories import Content, repository
 from tests.formats.gguf_writer import UINT32, Gguf, llama_pairs, scalar
-from tests.hub.loopback import LoopbackHub, serve
-from tests.hub.repositories import Content, repository
 from xinference.errors import Problem
 from xinference.local_commands.inspect import inspect
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.hub.loopback import LoopbackHub, serve
+from tests.fakes.hub.repositories import repository
 from tests.formats.gguf_model import write_gguf
 from tests.formats.gguf_writer import STRING, UINT32, Gguf, llama_pairs, scalar
-from tests.hub.loopback import LoopbackHub, serve
-from tests.hub.repositories import repository
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
 from xinference.control.resolver import ModelResolver

@@ -9,21 +9,20 @@ from typing import Any
 from fastapi import FastAPI
 
 from xinference import __version__
-from xinference.api import (
+from xinference.api import errors, openapi
+from xinference.api.routes import (
     auto_register,
     cache,
     catalog,
     cluster,
-    elsewhere,
-    errors,
-    launching,
+    launches,
+    login,
     models,
-    openapi,
     registrations,
     replicas,
-    token,
+    unsupported,
 )
-from xinference.api import keys as key_routes
+from xinference.api.routes import keys as key_routes
 from xinference.api.strict import Clean
 from xinference.config import Settings
 from xinference.control.controller import Controller
@@ -53,8 +52,8 @@ def make_app(
     app.state.running = running or AbortableRequests()
     errors.install(app)
     app.add_middleware(Clean)
-    for part in (launching, catalog, models, replicas, registrations, auto_register, cache, cluster, key_routes, token):
+    for part in (launches, catalog, models, replicas, registrations, auto_register, cache, cluster, key_routes, login):
         app.include_router(part.router)
-    app.include_router(elsewhere.router)
+    app.include_router(unsupported.router)
     openapi.install(app, data_path)
     return app

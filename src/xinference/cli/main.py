@@ -9,37 +9,37 @@ from typing import Any
 
 import click
 
-from xinference.cli.log_level import LOG_LEVEL
+from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.output import shown_problems
 
 #: Command -> where it is, and its line in the help.
 COMMANDS = {
-    "launch": ("xinference.cli.launch:launch", "Run a model."),
-    "list": ("xinference.cli.models:list_models", "List the models that were launched."),
-    "terminate": ("xinference.cli.models:terminate", "Stop a model, or cancel its launch."),
-    "logs": ("xinference.cli.models:logs", "Show what a model's engine wrote."),
-    "chat": ("xinference.cli.talk:chat", "Talk with a model."),
-    "generate": ("xinference.cli.talk:generate", "Let a model go on with a text."),
-    "engine": ("xinference.cli.catalog:engine", "Show which engines run a model."),
-    "vllm-models": ("xinference.cli.catalog:vllm_models", "List the models that vLLM can run."),
-    "registrations": ("xinference.cli.registrations:registrations", "List the models that can be launched."),
-    "register": ("xinference.cli.registrations:register", "Add a model of your own to them."),
-    "unregister": ("xinference.cli.registrations:unregister", "Take a model of your own away from them."),
-    "download": ("xinference.cli.cache:download", "Fetch a model's weights without running it."),
-    "cached": ("xinference.cli.cache:cached", "List the weights on the server's machine."),
-    "remove-cache": ("xinference.cli.cache:remove_cache", "Delete a version's weights."),
-    "inspect": ("xinference.cli.weights:inspect", "Show what a weight file, folder or repository holds."),
-    "convert": ("xinference.cli.weights:convert", "Turn a ggmlv3 file into GGUF."),
-    "env": ("xinference.cli.environments:env", "Install, list and remove what the engines run in."),
-    "cal-model-mem": ("xinference.cli.memory:cal_model_mem", "Estimate the memory that a model will take."),
-    "doctor": ("xinference.cli.doctor:doctor", "Show what this machine has, and what each lack costs."),
-    "docs": ("xinference.cli.docs:docs", "Write the models' reference pages."),
-    "keys": ("xinference.cli.keys:keys", "Say who may use the server."),
-    "login": ("xinference.cli.login:login", "Log in at a server."),
-    "serve": ("xinference.cli.serve:serve", "Run the server in this terminal."),
-    "stop": ("xinference.cli.stop:stop", "Stop the server and all its models."),
-    "stop-cluster": ("xinference.cli.stop:stop_cluster", "The same, for a server that is named."),
-    "completion": ("xinference.cli.completion:completion", "Make a shell complete commands and options."),
+    "launch": ("xinference.cli.commands.launch:launch", "Run a model."),
+    "list": ("xinference.cli.commands.models:list_models", "List the models that were launched."),
+    "terminate": ("xinference.cli.commands.models:terminate", "Stop a model, or cancel its launch."),
+    "logs": ("xinference.cli.commands.models:logs", "Show what a model's engine wrote."),
+    "chat": ("xinference.cli.commands.talk:chat", "Talk with a model."),
+    "generate": ("xinference.cli.commands.talk:generate", "Let a model go on with a text."),
+    "engine": ("xinference.cli.commands.catalog:engine", "Show which engines run a model."),
+    "vllm-models": ("xinference.cli.commands.catalog:vllm_models", "List the models that vLLM can run."),
+    "registrations": ("xinference.cli.commands.registrations:registrations", "List the models that can be launched."),
+    "register": ("xinference.cli.commands.registrations:register", "Add a model of your own to them."),
+    "unregister": ("xinference.cli.commands.registrations:unregister", "Take a model of your own away from them."),
+    "download": ("xinference.cli.commands.cache:download", "Fetch a model's weights without running it."),
+    "cached": ("xinference.cli.commands.cache:cached", "List the weights on the server's machine."),
+    "remove-cache": ("xinference.cli.commands.cache:remove_cache", "Delete a version's weights."),
+    "inspect": ("xinference.cli.commands.weights:inspect", "Show what a weight file, folder or repository holds."),
+    "convert": ("xinference.cli.commands.weights:convert", "Turn a ggmlv3 file into GGUF."),
+    "env": ("xinference.cli.commands.environments:env", "Install, list and remove what the engines run in."),
+    "cal-model-mem": ("xinference.cli.commands.memory:cal_model_mem", "Estimate the memory that a model will take."),
+    "doctor": ("xinference.cli.commands.doctor:doctor", "Show what this machine has, and what each lack costs."),
+    "docs": ("xinference.cli.commands.docs:docs", "Write the models' reference pages."),
+    "keys": ("xinference.cli.commands.keys:keys", "Say who may use the server."),
+    "login": ("xinference.cli.commands.login:login", "Log in at a server."),
+    "serve": ("xinference.cli.commands.serve:serve", "Run the server in this terminal."),
+    "stop": ("xinference.cli.commands.stop:stop", "Stop the server and all its models."),
+    "stop-cluster": ("xinference.cli.commands.stop:stop_cluster", "The same, for a server that is named."),
+    "completion": ("xinference.cli.commands.completion:completion", "Make a shell complete commands and options."),
 }
 
 
@@ -94,7 +94,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
 def cli(ctx: click.Context, host: str | None, port: int | None, log_level: str | None) -> None:
     """Turn the name of an open language model into an OpenAI-compatible endpoint."""
     if ctx.invoked_subcommand is None or (host, port, log_level) != (None, None, None):
-        from xinference.cli.serve import bare
+        from xinference.cli.commands.serve import bare
 
         bare(host, port, log_level, ctx.invoked_subcommand)
 
@@ -124,7 +124,7 @@ def worker() -> None:
 
 def _run(program: str) -> None:
     with shown_problems():
-        load(f"xinference.cli.serve:{program}")(prog_name=f"xinference-{program}")
+        load(f"xinference.cli.commands.serve:{program}")(prog_name=f"xinference-{program}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,25 @@
+"""Responses that are event streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from fastapi.responses import StreamingResponse
+
+#: What a route answers that follows events if it is asked to.
+EVENT_STREAM: dict[str, Any] = {
+    "description": "A list; with `follow` server-sent events until the last one",
+    "content": {"text/event-stream": {}},
+}
+
+
+def event_stream(stream: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """Events as server-sent events, for as long as the client listens."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        async for event in stream:
+            yield b"data: " + msgspec.json.encode(event) + b"\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

@@ -1,0 +1,198 @@
+"""What can be launched: which engine runs what and why not, versions, families, prompts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from xinference.api import catalog_schemas
+from xinference.api.dependencies import controller_of, family_of
+from xinference.api.errors import ERROR_RESPONSES, problems
+from xinference.api.strict import StrictRoute
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
+from xinference.catalog.registrations import MODEL_TYPES
+from xinference.engines.base import Engine
+from xinference.errors import Problem
+from xinference.hardware.devices import Host, read_host
+from xinference.keys.visibility import key_of
+from xinference.planning.engine_choice import supports
+from xinference.weights.cache import versions_of
+from xinference.weights.reference import reference
+
+Json = dict[str, Any]
+#: What stands before a model's name as its type, also those that are not served; anything else owns a repository.
+_TYPES = (*(known.lower() for known in MODEL_TYPES), "image", "audio", "video", "flexible")
+router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RESPONSES)
+
+
+@router.get(
+    "/v1/engines/{model_name}",
+    response_model=catalog_schemas.Engines | list[catalog_schemas.EngineRow],
+    responses=problems(404, 409, 502, 503, 504),
+)
+async def engines(
+    request: Request, model_name: str, detailed: bool = False, enable_virtual_env: bool | None = None
+) -> Json | list[Json]:
+    """Each engine with what it can run of this model here, or why it can't; `detailed`: a row a version and engine.
+
+    `enable_virtual_env` changes nothing: every engine runs in an environment of its own.
+    """
+    return await _engines(request, await _meant(request, model_name), detailed=detailed)
+
+
+@router.get(
+    "/v1/engines/{model_type}/{model_name}",
+    response_model=catalog_schemas.Engines | list[catalog_schemas.EngineRow],
+    responses=problems(404, 409, 502, 503, 504),
+)
+async def engines_of_type(
+    request: Request,
+    model_type: str,
+    model_name: str,
+    detailed: bool = False,
+    enable_virtual_env: bool | None = None,
+) -> Json | list[Json]:
+    """The same for a model of one type; or for a hub's id, an owner and a name."""
+    if model_type.lower() not in _TYPES:
+        return await _engines(request, await _meant(request, f"{model_type}/{model_name}"), detailed=detailed)
+    return await _engines(request, family_of(request, model_name, model_type), detailed=detailed)
+
+
+@router.get("/v1/engines/{path:path}", include_in_schema=False)
+async def engines_of_files(request: Request, path: str, detailed: bool = False) -> Json | list[Json]:
+    """The same for a path, or for one file of a repository."""
+    return await _engines(request, await _meant(request, path), detailed=detailed)
+
+
+async def _meant(request: Request, name: str) -> ModelFamily:
+    """A model by its name, or what a path or a hub's id holds."""
+    if reference(name) is None:
+        return family_of(request, name)
+    key = key_of(request.scope)
+    if key is not None and "manage" not in key.scopes:
+        raise Problem(
+            "permission_denied",
+            403,
+            "Not enough permissions: to look into files and repositories is managing.",
+            hint="Ask for a model by its name.",
+        )
+    return await controller_of(request).planner.family(name)
+
+
+async def _engines(request: Request, family: ModelFamily, *, detailed: bool) -> Json | list[Json]:
+    every = controller_of(request).engines
+    host = await asyncio.to_thread(read_host)
+    if detailed:
+        specs = family.model_specs
+        return [row for spec in specs for engine in every.values() for row in _rows(engine, family, spec, host)]
+    return {name: _entries(engine, family, host) or _why_not(engine, family, host) for name, engine in every.items()}
+
+
+def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
+    """What an engine runs here of a family, spec by spec."""
+    return [
+        {
+            "model_name": family.model_name,
+            "model_format": spec.model_format,
+            "model_size_in_billions": spec.model_size_in_billions,
+            "quantizations": [q for q in spec.quantizations if engine.table.supports(spec, q)],
+        }
+        for spec in family.model_specs
+        if family.model_type in engine.table.model_types
+        and engine.table.supports(spec)
+        and engine.available(spec, host)
+    ]
+
+
+@router.get(
+    "/v1/models/{model_type}/{model_name}/versions",
+    response_model=list[catalog_schemas.Version],
+    responses=problems(404),
+)
+async def versions(request: Request, model_type: str, model_name: str) -> list[Json]:
+    """Every version of a model, and where its weights are if they are here."""
+    family = family_of(request, model_name, model_type)
+    found = await asyncio.to_thread(controller_of(request).library.cached, [family])
+    whole = {entry.version.version_id: str(entry.path) for entry in found if entry.complete}
+    return [
+        {
+            "model_version": version.version_id,
+            "model_file_location": whole.get(version.version_id),
+            "cache_status": version.version_id in whole,
+            "quantization": version.quantization,
+            "model_format": version.spec.model_format,
+            "model_size_in_billions": version.spec.model_size_in_billions,
+        }
+        for version in versions_of([family])
+    ]
+
+
+@router.get("/v1/models/prompts", response_model=dict[str, catalog_schemas.PromptStyle])
+async def prompts(request: Request) -> dict[str, Json]:
+    """How the prompts of each family are made whose template is not its weight file's own."""
+    return {
+        family.model_name: {
+            "chat_template": family.chat_template,
+            "stop": list(family.stop),
+            "stop_token_ids": list(family.stop_token_ids),
+        }
+        for family in controller_of(request).families.values()
+        if family.chat_template is not None
+    }
+
+
+@router.get("/v1/models/families", response_model=catalog_schemas.Abilities)
+async def families(request: Request) -> dict[str, list[str]]:
+    """The names of the language models by what they can do."""
+    return {
+        ability: _with(controller_of(request).families.values(), ability) for ability in ("chat", "generate", "tools")
+    }
+
+
+@router.get("/v1/models/vllm-supported", response_model=catalog_schemas.VllmModels)
+async def vllm_models(request: Request) -> dict[str, list[str]]:
+    """The names of the language models of which vLLM takes a version, here or elsewhere."""
+    controller = controller_of(request)
+    table = controller.engines["vLLM"].table
+    taken = [f for f in controller.families.values() if any(table.supports(spec) for spec in f.model_specs)]
+    return {ability: _with(taken, ability) for ability in ("chat", "generate")}
+
+
+def _with(families: Iterable[ModelFamily], ability: str) -> list[str]:
+    return [f.model_name for f in families if f.model_type == "LLM" and ability in f.model_ability]
+
+
+def _rows(engine: Engine, family: ModelFamily, spec: ModelSpec, host: Host) -> list[Json]:
+    """Yes, or the reason, for each quantization of a spec."""
+    return [
+        {
+            "model_format": spec.model_format,
+            "model_size_in_billions": spec.model_size_in_billions,
+            "quantization": quantization,
+            "engine": engine.table.engine,
+            "ok": reason is None,
+            "reason": reason,
+        }
+        for quantization in spec.quantizations
+        for reason in [_reason(engine, family, spec, quantization, host)]
+    ]
+
+
+def _reason(engine: Engine, family: ModelFamily, spec: ModelSpec, quantization: str, host: Host) -> str | None:
+    version = ModelVersion(family=family, spec=spec, quantization=quantization)
+    return supports(engine, version).reason or engine.available(spec, host).reason
+
+
+def _why_not(engine: Engine, family: ModelFamily, host: Host) -> str:
+    """What stands between an engine and the specs it supports; else why it supports none."""
+    if family.model_type not in engine.table.model_types:
+        return f"{engine.table.engine} does not run {family.model_type} models"
+    supported = [spec for spec in family.model_specs if engine.table.supports(spec)]
+    if supported:
+        reasons = [engine.available(spec, host).reason for spec in supported]
+    else:
+        reasons = [engine.table.supports(spec).reason for spec in family.model_specs]
+    return "; ".join(dict.fromkeys(str(reason) for reason in reasons))

@@ -1,0 +1,97 @@
+"""``POST /token``: logging in, as clients of an older Xinference do, with a key's name and the key itself."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from xinference.api.dependencies import keyring_of
+from xinference.api.errors import problem_response, problems
+from xinference.errors import Problem, bad_request
+
+router = APIRouter(tags=["keys"])
+#: Anybody may ask, so little is read.
+MAX_BYTES = 16 * 1024
+
+
+class Login(BaseModel):
+    """Who logs in."""
+
+    username: str = Field(description="The key's name or id.")
+    password: str = Field(description="The key.")
+
+
+class TokenAnswer(BaseModel):
+    """The token is the key itself: it ends with the key, at once, and needs no refreshing."""
+
+    access_token: str
+    token_type: str
+    refresh_token: str
+
+
+_FORMS = {
+    form: {"schema": Login.model_json_schema()} for form in ("application/json", "application/x-www-form-urlencoded")
+}
+
+
+@router.post(
+    "/token",
+    response_model=TokenAnswer,
+    responses=problems(400, 401, 403, 413, 500),
+    openapi_extra={"requestBody": {"required": True, "content": _FORMS}},
+)
+async def token(request: Request) -> JSONResponse:
+    """Log in with a key's name and the key; the answer's token goes into ``Authorization: Bearer``."""
+    login = read_login(await _read(request), request.headers.get("content-type", ""))
+    key = keyring_of(request).table.find(_bytes(login.password))
+    names = () if key is None else (key.name, key.key_id)
+    right = any(hmac.compare_digest(_bytes(login.username), name.encode()) for name in names)
+    if key is None or not right or (key.expires is not None and key.expires <= time.time()):
+        answer = problem_response(Problem("wrong_login", 401, "Incorrect username or password"))
+        answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
+    return JSONResponse(
+        {"access_token": login.password, "token_type": "bearer", "refresh_token": login.password},
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def read_login(body: bytes, content_type: str) -> Login:
+    """A login from JSON, or from a form as OAuth2's password flow sends it.
+
+    Raises:
+        Problem: 400, naming what is missing.
+    """
+    try:
+        if content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded":
+            given: Any = {name: values[-1] for name, values in parse_qs(body.decode(), max_num_fields=20).items()}
+        else:
+            given = json.loads(body)
+    except (ValueError, RecursionError):
+        raise bad_request("The body is neither JSON nor a form.") from None
+    fields = given if isinstance(given, dict) else {}
+    username, password = fields.get("username"), fields.get("password")
+    if not isinstance(username, str) or not isinstance(password, str):
+        missing = "username" if not isinstance(username, str) else "password"
+        raise bad_request(f"{missing}: a text is needed.", hint="Log in with the name of a key and the key.")
+    return Login(username=username, password=password)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # JSON can escape half a character
+
+
+async def _read(request: Request) -> bytes:
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BYTES:
+            raise Problem("request_too_large", 413, f"A login has at most {MAX_BYTES} bytes.")
+    return body

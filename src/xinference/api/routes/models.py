@@ -1,0 +1,122 @@
+"""Launch, look at and terminate deployments."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import PlainTextResponse, StreamingResponse
+
+from xinference.api import schemas
+from xinference.api.dependencies import controller_of
+from xinference.api.errors import ERROR_RESPONSES, problems
+from xinference.api.responses import EVENT_STREAM, event_stream
+from xinference.api.strict import StrictRoute
+from xinference.deployments.views import listing_entry
+from xinference.errors import Problem
+from xinference.keys.visibility import key_of, sees
+
+router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
+MAX_LOG_LINES = 10_000
+LOG_POLL_SECONDS = 0.5
+
+
+@router.get("/v1/models/instances", response_model=list[schemas.Instance], response_model_exclude_unset=True)
+async def instances(
+    request: Request, model_name: str | None = None, model_uid: str | None = None
+) -> list[dict[str, Any]]:
+    """Every deployment with its status, also those that load or have failed."""
+    key = key_of(request.scope)
+    every = [deployment.instance for deployment in controller_of(request).deployments()]
+    found = [instance for instance in every if sees(key, instance["model_uid"])]
+    return [i for i in found if model_name in (None, i.get("model_name")) and model_uid in (None, i["model_uid"])]
+
+
+@router.get(
+    "/v1/models/{model_uid}",
+    response_model=schemas.Model,
+    response_model_exclude_unset=True,
+    responses=problems(404, 503),
+)
+async def describe(request: Request, model_uid: str) -> dict[str, Any]:
+    """One deployment, with OpenAI's fields of a model; 503 while it is launched, `/progress` says how far it is."""
+    deployment = controller_of(request).deployment(model_uid)
+    if deployment.launching:
+        stage = deployment.progress["stage"]
+        raise Problem("model_loading", 503, f"Model is loading, please retry later: {model_uid} is {stage}.")
+    return listing_entry(model_uid, deployment.description)
+
+
+@router.delete("/v1/models/{model_uid}", response_model=None, responses=problems(404))
+async def terminate(request: Request, model_uid: str) -> None:
+    """End a deployment, also one that is still loading; it is gone when this answers."""
+    await controller_of(request).terminate(model_uid)
+
+
+@router.get(
+    "/v1/models/{model_uid}/events",
+    response_model=list[schemas.Event],
+    responses={200: EVENT_STREAM, **problems(404)},
+)
+async def events(request: Request, model_uid: str, follow: bool = False) -> list[dict[str, Any]] | StreamingResponse:
+    """What happened to a deployment; with `follow` as server-sent events until it is ready or has failed."""
+    controller = controller_of(request)
+    if not follow:
+        return controller.events(model_uid)
+    return event_stream(controller.follow(model_uid))
+
+
+@router.get(
+    "/v1/models/{model_uid}/logs",
+    response_class=PlainTextResponse,
+    response_model=None,
+    responses=problems(404),
+)
+async def logs(
+    request: Request,
+    model_uid: str,
+    lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES)] = 40,
+    follow: bool = False,
+) -> PlainTextResponse | StreamingResponse:
+    """The engine's own output."""
+    paths = controller_of(request).deployment(model_uid).log_paths
+    text = "".join([await asyncio.to_thread(_tail, path, lines) for path in paths])
+    if not follow:
+        return PlainTextResponse(text)
+    return StreamingResponse(_follow(text, list(paths)), media_type="text/plain; charset=utf-8")
+
+
+def _tail(path: Path, lines: int) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return "".join(deque(file, maxlen=lines))
+    except FileNotFoundError:
+        return ""
+
+
+async def _follow(text: str, paths: list[Path]) -> AsyncIterator[bytes]:
+    positions = {path: path.stat().st_size for path in paths if path.exists()}
+    yield text.encode()
+    while True:
+        await asyncio.sleep(LOG_POLL_SECONDS)
+        for path in paths:
+            new = await asyncio.to_thread(_read_from, path, positions)
+            if new:
+                yield new
+
+
+def _read_from(path: Path, positions: dict[Path, int]) -> bytes:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            start = positions.get(path, 0)
+            file.seek(start if start <= size else 0)  # a smaller file has been rotated
+            data = file.read()
+            positions[path] = file.tell()
+            return data
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,127 @@
+"""The models that can be launched, by type; a user's own are registered and removed here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from xinference.api.dependencies import controller_of
+from xinference.api.errors import ERROR_RESPONSES, problems
+from xinference.api.strict import StrictRoute
+from xinference.catalog.models import ModelFamily, same_size
+from xinference.catalog.registration_store import BrokenRegistration
+from xinference.catalog.registrations import model_type_of
+from xinference.control.controller import Controller
+from xinference.errors import near, not_found
+
+router = APIRouter(
+    prefix="/v1/model_registrations", tags=["registrations"], route_class=StrictRoute, responses=ERROR_RESPONSES
+)
+Json = dict[str, Any]
+
+
+class RegistrationBody(BaseModel):
+    """A model of the user's own."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: str | dict[str, Any] = Field(description="The model's JSON, as a text or as it is.")
+    persist: bool = Field(False, description="Keep it for the servers after this one, too.")
+    worker_ip: str | None = Field(None, description="Taken as it is: there is one machine.")
+
+
+@router.get("/{model_type}")
+async def registrations(request: Request, model_type: str, detailed: bool = False) -> list[Json]:
+    """The models there are, by name; those whose stored file can't be read say so in `problem`."""
+    known, controller = model_type_of(model_type), controller_of(request)
+    families = [family for family in controller.families.values() if family.model_type == known]
+    if detailed:
+        here = await asyncio.to_thread(controller.library.complete_versions, families)
+        entries = [_detailed(controller, family, here) for family in families]
+    else:
+        entries = [
+            {"model_name": f.model_name, "is_builtin": controller.registrations.find(f.model_name) is None}
+            for f in families
+        ]
+    entries += [_broken(each) for each in controller.registrations.broken if each.model_type == known]
+    return sorted(entries, key=lambda entry: str(entry["model_name"]).lower())
+
+
+@router.get("/{model_type}/{model_name}", responses=problems(404))
+async def registration(request: Request, model_type: str, model_name: str) -> Json:
+    """One model, whole: one that was registered in the fields that it was given in."""
+    known, controller = model_type_of(model_type), controller_of(request)
+    families = {name: f for name, f in controller.families.items() if f.model_type == known}
+    family = next((f for name, f in families.items() if name.lower() == model_name.strip().lower()), None)
+    if family is None:
+        close = near(model_name, families)
+        raise not_found(
+            f"Model {model_name} not found.",
+            hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
+            code="model_not_found",
+        )
+    return _detailed(controller, family, await asyncio.to_thread(controller.library.complete_versions, [family]))
+
+
+@router.post("/{model_type}", responses=problems(413, 415))
+async def register(request: Request, model_type: str, body: RegistrationBody) -> None:
+    """Register a model; it can be launched by its name at once."""
+    text = body.model if isinstance(body.model, str) else msgspec.json.encode(body.model).decode()
+    controller_of(request).registrations.add(model_type_of(model_type), text, persist=body.persist)
+
+
+@router.delete("/{model_type}/{model_name}", responses=problems(404, 409))
+async def unregister(request: Request, model_type: str, model_name: str) -> None:
+    """Forget a registered model that no deployment uses."""
+    controller = controller_of(request)
+    found = controller.registrations.find(model_name)
+    users = controller.users_of(found.family.model_name) if found else []
+    controller.registrations.remove(model_type_of(model_type), model_name, users)
+
+
+def _detailed(controller: Controller, family: ModelFamily, here: Collection[str]) -> Json:
+    """A family's fields, those of the user's own document over ours, and what there is of it."""
+    registered = controller.registrations.find(family.model_name)
+    fields: Json = msgspec.to_builtins(family)
+    for spec, ours in zip(family.model_specs, fields["model_specs"], strict=True):
+        first = spec.sources[0]
+        ours |= {"model_id": first.model_id, "model_hub": first.hub, "model_revision": first.revision}
+    if registered is not None:
+        fields |= registered.document
+        fields["notes"] = list(registered.notes)
+    fields["model_specs"] = [
+        {**spec, "cache_status": _cache_status(spec, family, here)} for spec in fields["model_specs"]
+    ]
+    running = Counter(controller.users_of(family.model_name))
+    return {
+        **fields,
+        "model_type": family.model_type,
+        "is_builtin": registered is None,
+        "model_version_count": sum(len(spec.quantizations) for spec in family.model_specs),
+        "model_instance_count": running.total(),
+    }
+
+
+def _cache_status(spec: Mapping[str, Any], family: ModelFamily, here: Collection[str]) -> bool | list[bool]:
+    """Whether the weights are here: one answer for a single quantization, else one for each."""
+    wanted = spec.get("quantizations") or [spec.get("quantization") or "none"]
+    size = spec.get("model_size_in_billions") or 0
+    sizes = [s.model_size_in_billions for s in family.model_specs if same_size(s.model_size_in_billions, str(size))]
+    name = f"{family.model_name}--{sizes[0] if sizes else size}B--{spec.get('model_format', 'pytorch')}"
+    each = [f"{name}--{quantization}" in here for quantization in wanted]
+    return each if spec.get("quantizations") else each[0]
+
+
+def _broken(each: BrokenRegistration) -> Json:
+    return {
+        "model_name": each.name,
+        "is_builtin": False,
+        "path": str(each.path),
+        "problem": each.problem.to_dict(),
+    }

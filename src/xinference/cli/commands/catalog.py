@@ -1,0 +1,95 @@
+"""`xinference engine` and `vllm-models`: which engines run which models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.options.version_options import read_name, read_size
+from xinference.cli.output import print_json, print_table
+from xinference.errors import not_found
+
+Json = dict[str, Any]
+
+
+@click.command()
+@click.option("-n", "--model-name", required=True, callback=read_name, help="A name, a hub's id or a path.")
+@click.option("-en", "--model-engine", help="Only this engine.")
+@click.option("-f", "--model-format", help="Only this format.")
+@click.option(
+    "-s",
+    "--model-size-in-billions",
+    "--size-in-billions",
+    "model_size_in_billions",
+    callback=read_size,
+    help="Only this size.",
+)
+@click.option("-q", "--quantization", help="Only this quantization.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@talks_to_server
+def engine(
+    target: Target, model_name: str, model_engine: str | None, quantization: str | None, as_json: bool, **wanted: Any
+) -> None:
+    """Show which engines run a model in which versions, or why they do not."""
+    with target.connect() as client:
+        rows = client.engine_rows(model_name)
+    if model_engine:
+        engines = list(dict.fromkeys(row["engine"] for row in rows))
+        if model_engine.lower() not in (name.lower() for name in engines):
+            raise not_found(
+                f'Xinference does not support this inference engine "{model_engine}".',
+                hint=f"It knows: {', '.join(engines)}.",
+                code="engine_not_found",
+            )
+    wanted |= {"engine": model_engine, "quantization": quantization}
+    found = [row for row in rows if _is_wanted(row, wanted)]
+    if as_json:
+        print_json(found)
+        return
+    _print_engines(model_name, found)
+    if not any(row["ok"] for row in found):
+        raise not_found(f"No engine here runs such a version of {model_name}.", code="engine_not_found")
+
+
+def _is_wanted(row: Json, wanted: Mapping[str, Any]) -> bool:
+    return all(value is None or str(row[key]).lower() == str(value).lower() for key, value in wanted.items())
+
+
+def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
+    """A line for each spec and engine; quantizations that share an answer share a line."""
+    lines: dict[tuple[Any, ...], list[str]] = {}
+    for row in rows:
+        key = (row["model_format"], row["model_size_in_billions"], row["engine"], row["reason"])
+        lines.setdefault(key, []).append(row["quantization"])
+    if lines:
+        print_table(
+            ["Name", "Engine", "Format", "Size (in billions)", "Runs here", "Quantization", "Reason"],
+            [
+                [
+                    model_name,
+                    name,
+                    model_format,
+                    size,
+                    "no" if reason else "yes",
+                    ", ".join(quantizations),
+                    reason or "",
+                ]
+                for (model_format, size, name, reason), quantizations in lines.items()
+            ],
+        )
+
+
+@click.command("vllm-models")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@talks_to_server
+def vllm_models(target: Target, as_json: bool) -> None:
+    """List the models that vLLM can run, by what they are for."""
+    with target.connect() as client:
+        models = client.vllm_models()
+    if as_json:
+        print_json(models)
+        return
+    print_table(["Ability", "Name"], [[ability, name] for ability, names in models.items() for name in names])

@@ -1,0 +1,123 @@
+"""`xinference env`: the environments that the engines run in, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xinference.cli.output import note, print_json, print_table, size
+
+if TYPE_CHECKING:
+    from xinference.local_commands.environments import EnvironmentCommands
+
+Json = dict[str, Any]
+_engine = click.argument("name", metavar="ENGINE[==VERSION]")
+_hardware = click.option("--hardware", type=click.Choice(["cpu", "cuda"]), help="[default: what this host has]")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.group()
+def env() -> None:
+    """Install, list and remove what the engines run in."""
+
+
+@env.command("list")
+@_as_json
+def list_environments(as_json: bool) -> None:
+    """List the environments that can be installed and those that are."""
+    entries = _commands().entries()
+    if as_json:
+        print_json(entries)
+    else:
+        print_table(("Engine", "Version", "Hardware", "Installed", "Size", "Path"), map(_row, entries))
+
+
+@env.command()
+@click.argument("name", metavar="[ENGINE[==VERSION]]", required=False)
+@_hardware
+@click.option(
+    "--from", "bundle", type=click.Path(path_type=Path), help="Install this file of `env pack`, without a network."
+)
+@_as_json
+def install(name: str | None, hardware: str | None, bundle: Path | None, as_json: bool) -> None:
+    """Install an engine's environment, or what a bundle holds; prints where it is."""
+    if (name is None) == (bundle is None):
+        raise click.UsageError("Name an engine, or a bundle with --from.")
+    commands = _commands()
+    with _shown_progress() as progress:
+        if bundle is not None:
+            entry = commands.install_from(bundle, progress)
+        else:
+            assert name is not None
+            full_name, count = commands.size(name, hardware)
+            note(f"{full_name} takes {size(count)} on the disk.")
+            entry = commands.install(name, hardware, progress)
+    _show(entry, as_json)
+
+
+@env.command()
+@_engine
+@_hardware
+@_as_json
+def remove(name: str, hardware: str | None, as_json: bool) -> None:
+    """Delete an environment."""
+    was = _commands().remove(name, hardware)
+    if as_json:
+        print_json(was)
+    else:
+        note(f"Removed {was['name']} ({size(was['size_bytes'])}).")
+
+
+@env.command()
+@_engine
+@_hardware
+@_as_json
+def verify(name: str, hardware: str | None, as_json: bool) -> None:
+    """See whether an engine can be imported in its environment."""
+    entry = _commands().verify(name, hardware)
+    note(f"{entry['name']} works.")
+    _show(entry, as_json)
+
+
+@env.command()
+@_engine
+@_hardware
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="[default: NAME.tar in this folder]")
+def pack(name: str, hardware: str | None, out: Path | None) -> None:
+    """Write an environment's packages into one file, for `env install --from` on a machine without a network."""
+    with _shown_progress() as progress:
+        bundle = _commands().pack(name, hardware, out, progress)
+    click.echo(str(bundle))
+
+
+def _commands() -> EnvironmentCommands:
+    from xinference.local_commands.environments import EnvironmentCommands
+
+    return EnvironmentCommands()
+
+
+@contextmanager
+def _shown_progress() -> Iterator[Callable[[int, int | None, str], None]]:
+    from xinference.cli.progress import new_display
+
+    display = new_display()
+    try:
+        yield lambda done, total, name: display.progress(name, done, total)
+    finally:
+        display.clear()
+
+
+def _show(entry: Json, as_json: bool) -> None:
+    if as_json:
+        print_json(entry)
+    else:
+        click.echo(entry["path"])
+
+
+def _row(entry: Json) -> tuple[Any, ...]:
+    installed = "yes" if entry["installed"] else "no"
+    return entry["engine"], entry["version"], entry["hardware"], installed, size(entry["size_bytes"]), entry["path"]

@@ -1,0 +1,157 @@
+"""`xinference launch`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.options.launch_options import further_options
+from xinference.cli.options.native_options import LaunchCommand
+from xinference.cli.options.version_options import found_from_anywhere, names_a_version
+from xinference.cli.output import INTERRUPTED, note, print_json, size
+
+if TYPE_CHECKING:
+    from xinference.client import Client
+
+Json = dict[str, Any]
+
+
+def _read_n_gpu(ctx: click.Context, param: click.Parameter, text: str) -> int | str | None:
+    if text.lower() in ("auto", "none"):
+        return "auto" if text.lower() == "auto" else None
+    if text.isdecimal():
+        return int(text)
+    raise click.BadParameter(f"{text!r} is not `auto`, `none` (the CPU only) or a number of GPUs.")
+
+
+def _read_gpu_idx(ctx: click.Context, param: click.Parameter, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise click.BadParameter(f"{text!r} is not a list of GPU numbers, such as 0,1.")
+    return [int(word) for word in words]
+
+
+def _read_lora_modules(
+    ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, str], ...]
+) -> dict[str, str] | None:
+    modules: dict[str, str] = {}
+    for name, path in pairs:
+        if not name or name in modules:
+            raise click.BadParameter(f"each adapter needs a name of its own, and {name!r} is none.")
+        modules[name] = str(Path(path).expanduser().absolute())
+    return modules or None
+
+
+@click.command(cls=LaunchCommand, epilog="Any other --key value is an option of the engine itself, by its own name.")
+@names_a_version
+@click.option("-u", "--model-uid", help="Name for this model in requests. [default: the model's name]")
+@click.option("-mp", "--model-path", help="File or folder with the weights, instead of a hub.")
+@click.option(
+    "-lm",
+    "--lora-modules",
+    nargs=2,
+    multiple=True,
+    metavar="NAME PATH",
+    callback=_read_lora_modules,
+    help="A LoRA adapter, asked for by its own name; may be given again.",
+)
+@click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (the CPU only) or a number of GPUs.")
+@click.option("--gpu-idx", callback=_read_gpu_idx, help="The very GPUs, such as 0,1, dealt out to the replicas.")
+@click.option("-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Copies to run.")
+@further_options
+@click.option("--on-demand", is_flag=True, help="Load it by its first request, unload it when it is idle.")
+@click.option("--ttl", type=click.FloatRange(min=0), help="Idle seconds until it is unloaded; 0: only for another.")
+@click.option("--pin", is_flag=True, help="Do not unload it for another model.")
+@click.option("--priority", type=int, help="Of those that may leave for another model, the least leaves first.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and why; start nothing.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the model is ready.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@talks_to_server
+@click.pass_context
+def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, as_json: bool, **given: Any) -> None:
+    """Run a model; prints its uid once it answers."""
+    if "wait_ready" in ctx.obj:
+        raise click.UsageError("A launch waits until the model is ready, or not: with --no-wait.")
+    own = {name: value for name, value in given.items() if value is not None or name == "n_gpu"}
+    for flag in ("on_demand", "pin"):  # left out where they are not given: an older server knows no such field
+        if not own[flag]:
+            del own[flag]
+    request = {**ctx.obj, **own, "model_path": found_from_anywhere(given["model_path"])}
+    with target.connect(start=True) as client:
+        if dry_run:
+            plan = client.plan_launch(**request)
+            print_json(plan) if as_json else click.echo(plan_text(plan))
+            return
+        uid = client.launch_model(**request, wait_ready=False)
+        if no_wait:
+            _leave(uid, as_json)
+            return
+        _wait(client, uid, as_json)
+
+
+def _wait(client: Client, uid: str, as_json: bool) -> None:
+    from xinference.cli.progress import follow_launch
+
+    try:
+        model = follow_launch(client, uid)
+    except KeyboardInterrupt:
+        if wants_to_cancel("Cancel the launch?"):
+            client.terminate_model(uid)
+            note(f"The launch of {uid} was cancelled.")
+            raise SystemExit(INTERRUPTED) from None
+        _leave(uid, as_json)
+        return
+    description = model or client.describe_model(uid)
+    counts = [description.get(name) for name in ("memory_used_bytes", "gpu_memory_used_bytes")]
+    facts = {
+        "context length": description.get("context_length"),
+        "engine": description.get("model_engine"),
+        "memory": " and on GPUs ".join(size(count) for count in counts if count),
+    }
+    note(f"Ready at {client.base_url}/v1" + "".join(f", {name} {fact}" for name, fact in facts.items() if fact))
+    print_json(description) if as_json else click.echo(uid)
+
+
+def wants_to_cancel(question: str) -> bool:
+    """Whoever can be asked is asked; a script's interrupt means what it says."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    note("")
+    return click.confirm(question, default=False, err=True)
+
+
+def _leave(uid: str, as_json: bool) -> None:
+    """Let the launch go on without us."""
+    note(f"{uid} is loading in the background: watch it with `xinference list` or `xinference logs -f {uid}`.")
+    print_json({"model_uid": uid}) if as_json else click.echo(uid)
+
+
+def plan_text(plan: Json) -> str:
+    """A launch plan for people: what would be done, then why."""
+    memory = plan.get("memory") or {}
+    files = [f"{file['name']} ({size(file.get('size'))})" for file in plan.get("files") or []]
+    facts = {
+        "Model": plan.get("version"),
+        "Engine": plan.get("engine"),
+        "Hub": " – ".join(str(plan[key]) for key in ("hub", "hub_reason") if plan.get(key)),
+        "Files": ("\n" + " " * 14).join(files),
+        "Path": plan.get("path"),
+        "Devices": ", ".join(str(device) for device in plan.get("devices") or []),
+        "Context": f"{plan['context_length']} tokens" if plan.get("context_length") else None,
+        "Slots": plan.get("slots"),
+        "Threads": plan.get("threads"),
+        "Memory": ", ".join(f"{name.replace('_', ' ')} {size(count)}" for name, count in memory.items()),
+        "Options": ", ".join(f"{name}={value}" for name, value in (plan.get("options") or {}).items()),
+        "Command": " ".join(str(word) for word in plan.get("command") or []),
+    }
+    lines = [f"Would launch {plan.get('model_uid')}:"]
+    lines += [f"  {name + ':':<10}  {value}" for name, value in facts.items() if value]
+    if reasons := plan.get("reasons"):
+        lines += ["Why:", *(f"  - {reason}" for reason in reasons)]
+    return "\n".join(lines)

@@ -1,0 +1,143 @@
+"""`xinference serve`, and the programs that older versions start a server with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import click
+
+from xinference.cli.options.log_level import LOG_LEVEL
+from xinference.cli.output import note
+from xinference.config import MOST_WORKERS
+from xinference.errors import Problem, bad_request
+
+_PROGRAM = {"help_option_names": ["-h", "--help"]}
+
+
+def listens(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what every program that serves can be told."""
+    for option in (
+        click.option("--allow-unauthenticated", is_flag=True, help="Listen beyond this machine without any key."),
+        click.option("--log-level", type=LOG_LEVEL, help="The server's own log level. [default: INFO]"),
+        click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port to listen on. [default: 9997]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _refuse_auth_config(ctx: click.Context, param: click.Parameter, file: str | None) -> None:
+    if file is not None:
+        raise click.BadParameter("users are no longer read from a file. Make keys: `xinference keys --help`.")
+
+
+_on_loopback = click.option("-H", "--host", help="Address to listen on. [default: 127.0.0.1]")
+_auth_config = click.option(
+    "--auth-config", metavar="FILE", callback=_refuse_auth_config, expose_value=False, hidden=True
+)
+_metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
+
+
+@click.command()
+@_on_loopback
+@listens
+@click.option("--home", type=click.Path(file_okay=False), help="Folder for everything that is kept.")
+@click.option(
+    "--gateway-workers", type=click.IntRange(1, MOST_WORKERS), help="Processes that serve requests. [default: 1]"
+)
+def serve(
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    allow_unauthenticated: bool,
+    home: str | None,
+    gateway_workers: int | None,
+) -> None:
+    """Run the server in this terminal."""
+    run(host, port, log_level, allow_unauthenticated, home, gateway_workers)
+
+
+@click.command(context_settings=_PROGRAM)
+@_on_loopback
+@listens
+@_metrics_host
+@click.option("-mp", "--metrics-exporter-port", type=int, hidden=True)
+@_auth_config
+def local(
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    allow_unauthenticated: bool,
+    metrics_exporter_host: str | None,
+    metrics_exporter_port: int | None,
+) -> None:
+    """Run the server in this terminal, as `xinference serve` does."""
+    if metrics_exporter_host or metrics_exporter_port:
+        note("--metrics-exporter-host and -port have no effect: no exporter is started beside the server.")
+    run(host, port, log_level, allow_unauthenticated)
+
+
+@click.command(context_settings=_PROGRAM)
+@click.option("-H", "--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
+@listens
+@click.option("--supervisor-port", type=int, hidden=True)
+@_auth_config
+def supervisor(
+    host: str, port: int | None, log_level: str | None, allow_unauthenticated: bool, supervisor_port: int | None
+) -> None:
+    """Run the server in this terminal. Models run on this machine; no others can join it yet."""
+    note("Models will run on this machine: workers on other machines can't join yet.")
+    run(host, port, log_level, allow_unauthenticated)
+
+
+@click.command(context_settings=_PROGRAM)
+@click.option("-e", "--endpoint", help="URL of the supervisor.")
+@click.option("-H", "--host", hidden=True)
+@click.option("--worker-port", type=int, hidden=True)
+@click.option("--log-level", hidden=True)
+@_metrics_host
+@click.option("--metrics-exporter-port", type=int, hidden=True)
+def worker(endpoint: str | None, **given: object) -> None:
+    """Not there yet: a server runs models on its own machine only."""
+    raise Problem(
+        "no_workers",
+        501,
+        "A worker can't join a server on another machine yet.",
+        hint="Run `xinference serve` on each machine, and ask each for the models that run there.",
+    )
+
+
+def bare(host: str | None, port: int | None, log_level: str | None, subcommand: str | None) -> None:
+    """`xinference` without a command, as older versions start a server."""
+    if subcommand is None:
+        note("Starting a server; `xinference serve` is the command for it.")
+        run(host, port, log_level)
+    elif (host, port, log_level) != (None, None, None):
+        raise bad_request(
+            "-H, -p and --log-level before a command are those of a server.",
+            hint=f"For `{subcommand}`, name the server with --endpoint.",
+        )
+
+
+def run(
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    allow_unauthenticated: bool = False,
+    home: str | None = None,
+    gateway_workers: int | None = None,
+) -> None:
+    """Serve until stopped."""
+    # By name: the rest of the command line must not depend on the server, here the server is what is asked for.
+    server = import_module("xinference.server").run
+    allow = allow_unauthenticated or None  # a flag that is not given leaves the word to the environment
+    raise SystemExit(
+        server(
+            host=host,
+            port=port,
+            log_level=log_level,
+            allow_unauthenticated=allow,
+            home=home,
+            gateway_workers=gateway_workers,
+        )
+    )
