@@ -13,7 +13,7 @@ from tests.formats.gguf_writer import UINT32, Gguf, llama_pairs, scalar
 from xinference.errors import Problem
 from xinference.local_commands.inspect import inspect
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent.parent / "assets"
 HF = ASSETS / "tiny-llama2-chat-hf"
 GGML = ASSETS / "tiny-llama2-chat-ggmlv3" / "tiny-llama2-chat.ggmlv3.q4_0.bin"
 
