@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 CLIENTS_VENV ?= .venv-clients
 
-.PHONY: chat test test-clients check conformance fuzz bench env-transformers lock lock-environments clean
+.PHONY: chat test test-clients check coverage conformance fuzz bench env-transformers lock lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
 chat: $(VENV)/.installed
@@ -22,6 +22,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Lines and branches that the fast tests reach, in the terminal and in htmlcov/. Under the tracer no CPU budget holds.
+coverage: $(VENV)/.installed-dev
+	$(BIN)/pytest -m "not live" -n auto --cov --cov-report=term --cov-report=html --ignore=tests/gateway/test_cpu_budget.py
 
 # Our server through the newest public clients: OpenAI's, Anthropic's, Xinference's, LangChain's and LlamaIndex's.
 test-clients: $(CLIENTS_VENV)/.installed
@@ -78,4 +82,4 @@ lock-environments: $(VENV)/.installed
 	$(BIN)/python -m xinference.environments.relock
 
 clean:
-	rm -rf $(VENV) $(CLIENTS_VENV)
+	rm -rf $(VENV) $(CLIENTS_VENV) htmlcov .coverage
