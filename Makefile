@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 CLIENTS_VENV ?= .venv-clients
 
-.PHONY: chat test test-clients check coverage conformance fuzz bench env-transformers lock lock-environments clean
+.PHONY: chat test test-clients check coverage build check-build conformance fuzz bench env-transformers lock \
+	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
 chat: $(VENV)/.installed
@@ -26,6 +27,15 @@ check: $(VENV)/.installed-dev
 # Lines and branches that the fast tests reach, in the terminal and in htmlcov/. Under the tracer no CPU budget holds.
 coverage: $(VENV)/.installed-dev
 	$(BIN)/pytest -m "not live" -n auto --cov --cov-report=term --cov-report=html --ignore=tests/gateway/test_cpu_budget.py
+
+# The sdist and the wheel, in dist/.
+build: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+# What both files contain, and that they install and run without a network.
+check-build: build
+	$(BIN)/python -m tests.packaging.check_build
 
 # Our server through the newest public clients: OpenAI's, Anthropic's, Xinference's, LangChain's and LlamaIndex's.
 test-clients: $(CLIENTS_VENV)/.installed
@@ -82,4 +92,4 @@ lock-environments: $(VENV)/.installed
 	$(BIN)/python -m xinference.environments.relock
 
 clean:
-	rm -rf $(VENV) $(CLIENTS_VENV) htmlcov .coverage
+	rm -rf $(VENV) $(CLIENTS_VENV) dist htmlcov .coverage
