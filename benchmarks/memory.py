@@ -7,7 +7,7 @@ Each engine is started as a launch starts it. "ready" is its resident memory onc
 `loaded_bytes`; with --full every slot is then given a prompt of its whole context at the same time, and "full" stands
 against the plan's whole estimate. Exit status 1 if an estimate is off by more than a tenth.
 
-What the overhead in `xinference.planning.traits` was fitted to (MiB; xllamacpp 2026.10, 2 cores, AVX-512):
+What the overhead in `xinference.engines.memory_model` was fitted to (MiB; xllamacpp 2026.10, 2 cores, AVX-512):
 
 | file | context | slots | estimate at READY | measured | estimate full | measured |
 |---|---|---|---|---|---|---|

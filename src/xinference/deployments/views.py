@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from xinference.deployments.state import DeploymentState
+from xinference.engines.llama_cpp.projector import ENGINE, OPTION
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan
-from xinference.planning.projector import ENGINE, OPTION
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.routing.table import Route, Target
 

@@ -8,6 +8,7 @@ from xinference.catalog.models import ModelVersion
 from xinference.catalog.registration_store import Registrations
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
+from xinference.engines.memory_model import TRAITS
 from xinference.engines.registry import all_engines
 from xinference.errors import bad_request
 from xinference.hubs.registry import all_hubs
@@ -15,7 +16,6 @@ from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.request import LaunchRequest
 from xinference.planning.memory import Need, Room
-from xinference.planning.traits import TRAITS
 from xinference.planning.weights_estimate import estimated_shape
 from xinference.weights import shape_reader
 from xinference.weights.derivation import derive, meant

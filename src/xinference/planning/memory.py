@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xinference.engines.memory_model import KEPT_BELOW, TRAITS, Dimensions, MemoryModel
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Sizing
-from xinference.planning.traits import KEPT_BELOW, TRAITS, Dimensions, Traits
 from xinference.units import MIB
 
 #: llama.cpp rounds each sequence's cache up to this many cells.
@@ -66,7 +66,7 @@ def size_launch(
 
 def size_replica(
     shape: ModelShape,
-    traits: Traits,
+    traits: MemoryModel,
     room: Room,
     *,
     family_context: int,
@@ -99,7 +99,7 @@ class Need:
     """The sum for one model on one engine."""
 
     shape: ModelShape
-    traits: Traits
+    traits: MemoryModel
     room: Room
 
     def cache(self, context: int) -> int:

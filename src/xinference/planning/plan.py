@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.engines.llama_cpp.projector import choose_projector
+from xinference.engines.options.thinking import with_thinking
 from xinference.errors import bad_request
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
@@ -17,9 +19,7 @@ from xinference.planning.engine_choice import choose_version
 from xinference.planning.facts import Facts
 from xinference.planning.occupancy import NOTHING_ELSE
 from xinference.planning.placement import chosen
-from xinference.planning.projector import choose_projector
 from xinference.planning.sizing import settle
-from xinference.planning.thinking import with_thinking
 
 MAX_REPLICAS = 64
 MODEL_TYPES = frozenset({"llm", "embedding", "rerank"})

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from xinference.engines.memory_model import TRAITS, MemoryModel
+from xinference.engines.torch_memory import as_held
 from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, Sizing
-from xinference.planning.held import as_held
 from xinference.planning.memory import LEAST_CONTEXT, Need, Room, promised, size_replica
 from xinference.planning.occupancy import NOTHING_ELSE, Occupancy, gpus_with, host_memory
 from xinference.planning.placement import USABLE_SHARE as USABLE_OF_GPU
 from xinference.planning.placement import Groups, check_chosen, chosen, free_for_each, place, usable_gpus
-from xinference.planning.traits import TRAITS, Traits
 
 
 def settle(
@@ -52,7 +52,7 @@ class _Settling:
         )
         self._host = host
         self._around = around
-        self._traits: Traits = TRAITS[plan.engine]
+        self._traits: MemoryModel = TRAITS[plan.engine]
         self._gpus = usable_gpus(gpus_with(host.gpus, around.returned), around.promised)
         self._slots: int | None = plan.options.get(self._traits.slots_option) or None
         self._context = _wanted_context(plan, self._traits)
@@ -204,7 +204,7 @@ class _Settling:
         return replace(sizing, memory_fraction=fraction, reasons=(*sizing.reasons, reason))
 
 
-def _wanted_context(plan: LaunchPlan, traits: Traits) -> int | None:
+def _wanted_context(plan: LaunchPlan, traits: MemoryModel) -> int | None:
     """The longest prompt that was asked for: llama.cpp's option counts the prompt, the others' the answer, too."""
     given = plan.options.get(traits.context_option)
     if not given:

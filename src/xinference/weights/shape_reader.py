@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xinference.catalog.models import ModelVersion
+from xinference.engines.llama_cpp.projector import projector_path
 from xinference.errors import Problem
 from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import read_header
@@ -16,7 +17,6 @@ from xinference.formats.weight_file import weight_file
 from xinference.hubs.local_files import parts_of
 from xinference.launch.model_shape import TYPE_BYTES, ModelShape
 from xinference.launch.plan import LaunchPlan
-from xinference.planning.projector import projector_path
 from xinference.weights.conversion import _is_gguf
 
 #: What a projector's file says it is.

@@ -12,12 +12,12 @@ from typing import Any
 
 from xinference.catalog.models import ModelSpec
 from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
+from xinference.engines.llama_cpp.projector import projector_path
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem, near
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan
 from xinference.planning.memory import CELL_PADDING
-from xinference.planning.projector import projector_path
 from xinference.process.command import EngineCommand
 
 PROGRAM = Path(__file__).with_name("server.py")

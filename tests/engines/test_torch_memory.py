@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from xinference.engines.memory_model import TRAITS
+from xinference.engines.torch_memory import as_held
 from xinference.launch.model_shape import ModelShape
-from xinference.planning.held import as_held
 from xinference.planning.memory import Need, Room
-from xinference.planning.traits import TRAITS
 
 #: 1000 weights of 16 bits that layers multiply by, 200 beside.
 STORED = ModelShape(

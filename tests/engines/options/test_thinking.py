@@ -6,10 +6,10 @@ import pytest
 
 from xinference.catalog.models import ModelVersion
 from xinference.catalog.registry import builtin_families
+from xinference.engines.options.thinking import with_thinking
 from xinference.errors import Problem
 from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
-from xinference.planning.thinking import with_thinking
 
 
 def version_of(name: str) -> ModelVersion:

@@ -36,7 +36,7 @@ class Dimensions:
 
 
 @dataclass(frozen=True)
-class Traits:
+class MemoryModel:
     """One engine's habits."""
 
     context_option: str
@@ -120,7 +120,7 @@ def _transformers_later(dims: Dimensions) -> int:
 
 
 TRAITS = {
-    "llama.cpp": Traits(
+    "llama.cpp": MemoryModel(
         context_option="n_ctx",
         slots_option="n_parallel",
         default_slots=4,
@@ -131,7 +131,7 @@ TRAITS = {
         cpu_later=llama_later,
         cell_padding=256,
     ),
-    "vLLM": Traits(
+    "vLLM": MemoryModel(
         context_option="max_model_len",
         slots_option="max_num_seqs",
         default_slots=16,
@@ -143,7 +143,7 @@ TRAITS = {
         parallel_option="tensor_parallel_size",
         fraction_option="gpu_memory_utilization",
     ),
-    "SGLang": Traits(
+    "SGLang": MemoryModel(
         context_option="context_length",
         slots_option="max_running_requests",
         default_slots=16,
@@ -156,7 +156,7 @@ TRAITS = {
         fraction_option="mem_fraction_static",
         fraction_of="free",
     ),
-    "Transformers": Traits(
+    "Transformers": MemoryModel(
         context_option="context_length",
         slots_option="max_num_seqs",
         default_slots=16,

@@ -9,8 +9,8 @@ import pytest
 
 from tests.engines.plans import plan_of
 from xinference.catalog.models import ModelVersion, Source
+from xinference.engines.llama_cpp.projector import NONE_OPTION, OPTION, Choice, choose_projector, projector_path
 from xinference.errors import Problem
-from xinference.planning.projector import NONE_OPTION, OPTION, Choice, choose_projector, projector_path
 
 VERSION: ModelVersion = plan_of().version
 
