@@ -7,7 +7,8 @@ Each engine is started as a launch starts it. "ready" is its resident memory onc
 `loaded_bytes`; with --full every slot is then given a prompt of its whole context at the same time, and "full" stands
 against the plan's whole estimate. Exit status 1 if an estimate is off by more than a tenth.
 
-What the overhead in `xinference.engines.memory_model` was fitted to (MiB; xllamacpp 2026.10, 2 cores, AVX-512):
+What the overhead in `xinference.engines.llama_cpp.memory_model` was fitted to (MiB; xllamacpp 2026.10, 2 cores,
+AVX-512):
 
 | file | context | slots | estimate at READY | measured | estimate full | measured |
 |---|---|---|---|---|---|---|
@@ -46,6 +47,7 @@ from benchmarks.engine_memory import table
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.engines.llama_cpp.memory_model import MEMORY
 from xinference.hardware.devices import read_host
 from xinference.launch.plan import LaunchPlan, Sizing
 from xinference.launch.request import LaunchRequest
@@ -130,7 +132,7 @@ def planned(file: Path, context: int, slots: int) -> LaunchPlan:
     options = {"n_ctx": context, "n_parallel": slots}
     shape, _ = shape_reader.look_at(file, version)
     # The engine takes both from the sizing.
-    return replace(settle(replace(bare, options=options), file, shape, host), options={})
+    return replace(settle(replace(bare, options=options), file, shape, host, MEMORY), options={})
 
 
 def unescaped(env: Mapping[str, str]) -> dict[str, str]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from xinference.engines.llama_cpp.memory_model import MEMORY
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
-from xinference.planning.memory import kv_bytes, size_launch
+from xinference.launch.plan import Sizing
+from xinference.planning.memory import Room, kv_bytes, size_replica
 
 GIB = 1024**3
 #: Llama-2 7B Q4_0: 32 layers, 32 heads of 128, 16-bit cache.
 LLAMA_7B = ModelShape(
     weights_bytes=3_825_000_000, kv_bytes_per_token=32 * 32 * 128 * 2 * 2, trained_context=4096, vocab_size=32000
 )
+
+
+def size_launch(shape: ModelShape, *, available_bytes: int, family_context: int, **wanted: int) -> Sizing:
+    """One replica of llama.cpp on the CPU."""
+    return size_replica(shape, MEMORY, Room(available_bytes), family_context=family_context, **wanted)
 
 
 def test_a_large_host_gives_every_slot_the_trained_context_less_the_first_answer_token() -> None:
@@ -56,8 +63,8 @@ def test_weights_alone_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_cache_is_rounded_up_to_whole_blocks_with_a_cell_for_the_answer() -> None:
-    assert kv_bytes(LLAMA_7B, 255) == 256 * LLAMA_7B.kv_bytes_per_token
-    assert kv_bytes(LLAMA_7B, 256) == 512 * LLAMA_7B.kv_bytes_per_token
+    assert kv_bytes(LLAMA_7B, 255, MEMORY.cell_padding) == 256 * LLAMA_7B.kv_bytes_per_token
+    assert kv_bytes(LLAMA_7B, 256, MEMORY.cell_padding) == 512 * LLAMA_7B.kv_bytes_per_token
 
 
 def test_a_model_without_attention_has_slots_without_a_cache() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from xinference.catalog.registry import builtin_families
+from xinference.engines.llama_cpp.memory_model import MEMORY
+from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.match import match
@@ -48,7 +50,10 @@ def plan(
     assert version.spec.shape is not None
     shape = estimated_shape(version.spec.shape, model_format, quantization, 4096)
     open_plan = LaunchPlan("m", request, version, engine, None, None, 16, True, request.options)
-    return settle(open_plan, WEIGHTS, shape, machine, around=around or Occupancy())
+    return settle(
+        *(open_plan, WEIGHTS, shape, machine, all_engines()[engine].memory),
+        around=around or Occupancy(),
+    )
 
 
 VLLM_TABLE = [
@@ -174,6 +179,8 @@ def test_a_measurement_corrects_the_overhead_on_the_cpu() -> None:
     assert version.spec.shape is not None
     shape = estimated_shape(version.spec.shape, "ggufv2", "Q4_K_M", 4096)
     bare = LaunchPlan("m", request, version, "llama.cpp", None, None, 16, False)
-    before, after = (settle(bare, WEIGHTS, shape, machine, around=Occupancy({}, c)).sizing for c in (0, 50 << 20))
+    before, after = (
+        settle(bare, WEIGHTS, shape, machine, MEMORY, around=Occupancy({}, c)).sizing for c in (0, 50 << 20)
+    )
     assert before is not None and after is not None
     assert after.loaded_bytes - before.loaded_bytes == 50 << 20 == after.correction_bytes

@@ -50,7 +50,8 @@ class Stages:
             self.shape = shape
             host = await asyncio.to_thread(read_host)
             around = self._around.admission.beside_those_that_stay(plan)
-            plan = settle(plan, path, shape, host, self.told, around)
+            memory = self._around.engines[plan.engine].memory
+            plan = settle(plan, path, shape, host, memory, self.told, around)
         if plan.version.spec.model_format == "ggmlv3":
             self._show("LOADING", "convert")
             path = await self._in_thread("convert", conversion.runnable, self._around.settings, path, plan.version)
@@ -149,4 +150,4 @@ class Loading:
         if self._state.on_demand is None or plan is None or plan.path is None:
             return self._state.plan
         assert self.stages.shape is not None
-        return settle(plan, plan.path, self.stages.shape, host, self.stages.told, around)
+        return settle(plan, plan.path, self.stages.shape, host, self._state.engine.memory, self.stages.told, around)

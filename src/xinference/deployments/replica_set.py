@@ -296,7 +296,8 @@ class Scaler:
         assert probe.path is not None
         shape, _ = await asyncio.to_thread(shape_reader.look_at_all, probe)
         host = await asyncio.to_thread(read_host)
-        probe = settle(probe, probe.path, shape, host, around=self._state.around.admission.beside(probe))
+        around = self._state.around.admission.beside(probe)
+        probe = settle(probe, probe.path, shape, host, self._state.engine.memory, around=around)
         check_same_size(self._state.plan, probe)
         return probe.devices_of(0)
 

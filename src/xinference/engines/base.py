@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from xinference.catalog.models import ModelSpec
+from xinference.engines.memory_model import MemoryModel
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan
@@ -80,6 +81,11 @@ class Engine(Protocol):
     @property
     def table(self) -> StaticTable:
         """What it supports: static, from the spec alone."""
+        ...
+
+    @property
+    def memory(self) -> MemoryModel:
+        """What planning must know of its memory."""
         ...
 
     @property

@@ -8,7 +8,7 @@ from xinference.catalog.models import ModelVersion
 from xinference.catalog.registration_store import Registrations
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.engines.memory_model import TRAITS
+from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
 from xinference.errors import bad_request
 from xinference.hubs.registry import all_hubs
@@ -55,7 +55,7 @@ def estimate(
     kv_cache_bits: int = 16,
     settings: Settings | None = None,
 ) -> list[Estimate]:
-    """One estimate for each engine that runs the version; llama.cpp on the CPU, the others on one GPU.
+    """One estimate for each engine that runs the version, on the devices that are usual for it.
 
     Raises:
         Problem: 400, naming what does not exist with the near choices, or ``shape_unknown``.
@@ -75,8 +75,8 @@ def estimate(
     shape, source = _shape(version, settings)
     shape = replace(shape, kv_bytes_per_token=shape.kv_bytes_per_token * kv_cache_bits // 16)
     engines = [
-        name
-        for name, engine in all_engines().items()
+        engine
+        for engine in all_engines().values()
         if version.family.model_type in engine.table.model_types
         and engine.table.supports(version.spec, version.quantization)
     ]
@@ -96,14 +96,14 @@ def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
 
 
 def _on(
-    engine: str, version: ModelVersion, shape: ModelShape, context_length: int, kv_cache_bits: int, source: str
+    engine: Engine, version: ModelVersion, shape: ModelShape, context_length: int, kv_cache_bits: int, source: str
 ) -> Estimate:
-    need = Need(shape, TRAITS[engine], Room(0, devices=0 if engine == "llama.cpp" else 1))
+    need = Need(shape, engine.memory, Room(0, devices=engine.memory.usual_devices))
     # A context here is prompt and answer together, as people count it; the planner's is the longest prompt.
     prompt = context_length - 1
     return Estimate(
         version.version_id,
-        engine,
+        engine.table.engine,
         context_length,
         kv_cache_bits,
         shape.weights_bytes,

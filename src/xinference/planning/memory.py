@@ -4,31 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xinference.engines.memory_model import KEPT_BELOW, TRAITS, Dimensions, MemoryModel
+from xinference.engines.memory_model import KEPT_BELOW, Dimensions, MemoryModel
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Sizing
 from xinference.units import MIB
 
-#: llama.cpp rounds each sequence's cache up to this many cells.
-CELL_PADDING = 256
 #: Most of the free memory that a launch may take.
 USABLE_SHARE = 0.9
 #: Most of the free memory that slots after the first may take together: a server shares its machine.
 EXTRA_SLOTS_SHARE = 0.25
 #: Smallest context that is still offered when memory is short.
 LEAST_CONTEXT = 512
-#: Tensor types that llama.cpp copies into rows of 8 for its faster kernels, and the instruction set that it needs
-#: (`ggml_repack_get_optimal_repack_type` in ggml's repack.cpp). The file's own pages stay until room is needed.
-REPACKED = {
-    "Q4_0": ("avx2", "asimddp"),
-    "Q4_K": ("avx2", "asimddp"),
-    "IQ4_NL": ("avx2", "asimddp"),
-    "Q2_K": ("avx512f",),
-    "Q5_K": ("i8mm",),
-    "Q6_K": ("i8mm",),
-    "Q8_0": ("asimddp",),
-}
+#: A context that was made to fit has one cell less than a multiple of this many tokens.
+CONTEXT_STEP = 256
 
 
 @dataclass(frozen=True)
@@ -45,28 +34,9 @@ class Room:
     """What an earlier measurement of this version showed beyond the estimate."""
 
 
-def size_launch(
-    shape: ModelShape,
-    *,
-    available_bytes: int,
-    family_context: int,
-    wanted_context: int | None = None,
-    wanted_slots: int | None = None,
-) -> Sizing:
-    """`size_replica` for llama.cpp on the CPU."""
-    return size_replica(
-        shape,
-        TRAITS["llama.cpp"],
-        Room(available_bytes),
-        family_context=family_context,
-        wanted_context=wanted_context,
-        wanted_slots=wanted_slots,
-    )
-
-
 def size_replica(
     shape: ModelShape,
-    traits: MemoryModel,
+    model: MemoryModel,
     room: Room,
     *,
     family_context: int,
@@ -81,7 +51,7 @@ def size_replica(
         Problem: 400 ``does_not_fit`` with what is needed and what is free.
     """
     reasons: list[str] = []
-    need = Need(shape, traits, room)
+    need = Need(shape, model, room)
     context = promised(shape, family_context, wanted_context, reasons)
     usable = int(room.available_bytes * room.usable)
     if need.total(context, 1) > usable:
@@ -99,30 +69,29 @@ class Need:
     """The sum for one model on one engine."""
 
     shape: ModelShape
-    traits: MemoryModel
+    model: MemoryModel
     room: Room
 
     def cache(self, context: int) -> int:
         """Bytes of one slot's cache."""
-        return kv_bytes(self.shape, context, self.traits.cell_padding)
+        return kv_bytes(self.shape, context, self.model.cell_padding)
 
     def overhead(self, context: int, slots: int) -> int:
         """Bytes beside weights and cache, on all devices together."""
         dims = self._dimensions(context, slots)
         if self.room.devices:
-            return self.traits.cuda_overhead(dims) * self.room.devices
+            return self.model.cuda_overhead(dims) * self.room.devices
         # A measurement may show less than nothing beside the rest only if the rest was wrong.
-        return max(0, self.traits.cpu_overhead(dims) + self.room.correction_bytes)
+        return max(0, self.model.cpu_overhead(dims) + self.room.correction_bytes)
 
     def total(self, context: int, slots: int) -> int:
         return self.shape.weights_bytes + self.cache(context) * slots + self.overhead(context, slots)
 
     def sizing(self, context: int, slots: int, reasons: tuple[str, ...]) -> Sizing:
         on_cpu = not self.room.devices
-        later = self.traits.cpu_later(self._dimensions(context, slots)) if on_cpu else 0
-        if on_cpu and self.traits.cache_grows:
+        later = self.model.cpu_later(self._dimensions(context, slots)) if on_cpu else 0
+        if on_cpu and self.model.cache_grows:
             later += self.cache(context) * slots
-        repacks = on_cpu and self.traits.context_option == "n_ctx"
         return Sizing(
             context,
             slots,
@@ -130,14 +99,14 @@ class Need:
             self.cache(context) * slots,
             self.overhead(context, slots),
             reasons,
-            tensor_parallel=max(1, self.room.devices) if self.traits.splits == "tensors" else 1,
-            file_pages_bytes=repacked_bytes(self.shape, self.room.cpu_flags) if repacks else 0,
+            tensor_parallel=max(1, self.room.devices) if self.model.splits == "tensors" else 1,
+            file_pages_bytes=self.model.file_pages_bytes(self.shape, self.room.cpu_flags) if on_cpu else 0,
             later_bytes=later,
             correction_bytes=self.room.correction_bytes,
         )
 
     def _dimensions(self, context: int, slots: int) -> Dimensions:
-        cells = _cells(context, self.traits.cell_padding) if self.shape.kv_bytes_per_token else 0
+        cells = _cells(context, self.model.cell_padding) if self.shape.kv_bytes_per_token else 0
         shape = self.shape
         return Dimensions(
             hidden=shape.hidden,
@@ -151,22 +120,15 @@ class Need:
         )
 
 
-def kv_bytes(shape: ModelShape, context: int, padding: int = CELL_PADDING) -> int:
+def kv_bytes(shape: ModelShape, context: int, padding: int) -> int:
     """Bytes of one slot's cache: the context, one more cell for the first token of the answer, rounded up."""
     return _cells(context, padding) * shape.kv_bytes_per_token
-
-
-def repacked_bytes(shape: ModelShape, flags: frozenset[str]) -> int:
-    """Bytes of weights that llama.cpp keeps a second time, in another order, on such a CPU."""
-    return sum(
-        count for name, count in shape.bytes_by_type.items() if any(flag in flags for flag in REPACKED.get(name, ()))
-    )
 
 
 def promised(shape: ModelShape, family_context: int, wanted: int | None, reasons: list[str]) -> int:
     """The longest prompt: what was asked for or the family says, but no more than the model was trained on."""
     asked = wanted or family_context
-    # An answer needs one token's place beside the prompt: llama.cpp keeps no more than it was trained on, and vLLM
+    # An answer needs one token's place beside the prompt: an engine keeps no more than the model was trained on, or
     # counts both in its limit.
     most = shape.trained_context - 1 if shape.trained_context > 1 else asked
     if asked > most:
@@ -183,18 +145,18 @@ def _cells(context: int, padding: int) -> int:
 
 
 def _smaller(need: Need, usable: int, context: int, wanted: int | None) -> int:
-    """The largest context that fits, of whole blocks of cells."""
+    """The largest context that fits, of whole steps."""
     if wanted is None and need.shape.kv_bytes_per_token > 0:
-        low, high = LEAST_CONTEXT // CELL_PADDING, (context + 1) // CELL_PADDING
-        fitting = [blocks for blocks in range(low, high + 1) if need.total(blocks * CELL_PADDING - 1, 1) <= usable]
-        if fitting and fitting[-1] * CELL_PADDING - 1 >= LEAST_CONTEXT:
-            return fitting[-1] * CELL_PADDING - 1
+        low, high = LEAST_CONTEXT // CONTEXT_STEP, (context + 1) // CONTEXT_STEP
+        fitting = [steps for steps in range(low, high + 1) if need.total(steps * CONTEXT_STEP - 1, 1) <= usable]
+        if fitting and fitting[-1] * CONTEXT_STEP - 1 >= LEAST_CONTEXT:
+            return fitting[-1] * CONTEXT_STEP - 1
     least = context if wanted else min(LEAST_CONTEXT, context)
     raise _does_not_fit(need, need.total(least, 1), f"a context of {least} tokens")
 
 
 def _slots(need: Need, context: int, usable: int) -> int:
-    most = need.traits.default_slots
+    most = need.model.default_slots
     if not need.cache(context):
         return most
     # What is free on a GPU is there to be used; the host's memory belongs to others, too.
@@ -204,12 +166,12 @@ def _slots(need: Need, context: int, usable: int) -> int:
 
 
 def _does_not_fit(need: Need, needed: int, what: str) -> Problem:
-    available, traits = need.room.available_bytes, need.traits
+    available, model = need.room.available_bytes, need.model
     return Problem(
         "does_not_fit",
         400,
         f"The model with {what} needs {needed / MIB:,.0f} MiB, and {available / MIB:,.0f} MiB are free.",
         stage="plan",
-        hint=f"Take a smaller quantization or size, a smaller --{traits.context_option} or --{traits.slots_option}, "
+        hint=f"Take a smaller quantization or size, a smaller --{model.context_option} or --{model.slots_option}, "
         "or terminate another model.",
     )

@@ -86,7 +86,9 @@ def make_plan(
     )
     if path is None or shape is None:
         return plan
-    return settle(plan, path, shape, facts.host, told, facts.around(plan) if facts.around else NOTHING_ELSE)
+    return settle(
+        plan, path, shape, facts.host, engine.memory, told, facts.around(plan) if facts.around else NOTHING_ELSE
+    )
 
 
 def wants_gpu(host: Host, request: LaunchRequest) -> bool:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from xinference.engines.memory_model import TRAITS, MemoryModel
-from xinference.engines.torch_memory import as_held
+from xinference.engines.memory_model import MemoryModel
 from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.model_shape import ModelShape
@@ -24,6 +23,7 @@ def settle(
     path: Path,
     shape: ModelShape,
     host: Host,
+    model: MemoryModel,
     told: tuple[str, ...] = (),
     around: Occupancy = NOTHING_ELSE,
 ) -> LaunchPlan:
@@ -32,7 +32,7 @@ def settle(
     Raises:
         Problem: 400 ``does_not_fit``, with each device and what it lacks.
     """
-    settling = _Settling(plan, shape, host, around)
+    settling = _Settling(plan, shape, host, model, around)
     sizing, groups = settling.on_gpus() if plan.use_gpu else (settling.on_cpu(), ())
     return plan.with_weights(path, sizing, told, groups)
 
@@ -40,22 +40,17 @@ def settle(
 class _Settling:
     """One plan's numbers."""
 
-    def __init__(self, plan: LaunchPlan, shape: ModelShape, host: Host, around: Occupancy) -> None:
+    def __init__(self, plan: LaunchPlan, shape: ModelShape, host: Host, model: MemoryModel, around: Occupancy) -> None:
         self._plan = plan
-        self._shape = as_held(
-            shape,
-            plan.engine,
-            plan.version.spec.model_format,
-            plan.version.quantization,
-            plan.options,
-            on_cpu=not plan.use_gpu,
+        self._shape = model.loaded(
+            shape, plan.version.spec.model_format, plan.version.quantization, plan.options, on_cpu=not plan.use_gpu
         )
         self._host = host
         self._around = around
-        self._traits: MemoryModel = TRAITS[plan.engine]
+        self._model = model
         self._gpus = usable_gpus(gpus_with(host.gpus, around.returned), around.promised)
-        self._slots: int | None = plan.options.get(self._traits.slots_option) or None
-        self._context = _wanted_context(plan, self._traits)
+        self._slots: int | None = plan.options.get(model.slots_option) or None
+        self._context = _wanted_context(plan, model)
         self._family = plan.version.family.context_length
 
     def on_cpu(self) -> Sizing:
@@ -82,8 +77,8 @@ class _Settling:
         return self._with_fraction(sizing, groups, fraction), groups
 
     def _spills(self) -> bool:
-        """Whether not all layers find room on devices: llama.cpp leaves the rest of them on the CPU."""
-        if self._plan.engine != "llama.cpp":
+        """Whether some layers find no room on devices and the engine leaves them on the CPU."""
+        if not self._model.spills_to_host:
             return False
         together = int(sum(gpu.memory_free for gpu in self._gpus) * USABLE_OF_GPU)
         return self._least(1) * self._plan.request.replica > together
@@ -100,7 +95,7 @@ class _Settling:
     def _size(self, room: Room) -> Sizing:
         return size_replica(
             self._shape,
-            self._traits,
+            self._model,
             room,
             family_context=self._family,
             wanted_context=self._context,
@@ -135,7 +130,7 @@ class _Settling:
     def _counts(self) -> Sequence[int]:
         """Numbers of devices that one replica may be split over."""
         wanted, most = self._plan.request.n_gpu, len(self._gpus)
-        given = self._plan.options.get(self._traits.parallel_option or "")
+        given = self._plan.options.get(self._model.parallel_option or "")
         count = given or (wanted if isinstance(wanted, int) else None)
         if count is not None:
             self._check_split(int(count))
@@ -143,7 +138,7 @@ class _Settling:
         return [n for n in range(1, most + 1) if self._splits(n)] or [1]
 
     def _splits(self, count: int) -> bool:
-        return self._traits.splits == "layers" or self._shape.splits_over(count)
+        return self._model.splits == "layers" or self._shape.splits_over(count)
 
     def _check_split(self, count: int) -> None:
         if not self._splits(count):
@@ -164,16 +159,16 @@ class _Settling:
         return self._on_each(count, most if self._context else min(most, LEAST_CONTEXT))
 
     def _on_each(self, count: int, context: int) -> int:
-        return -(-Need(self._shape, self._traits, Room(0, count)).total(context, self._slots or 1) // count)
+        return -(-Need(self._shape, self._model, Room(0, count)).total(context, self._slots or 1) // count)
 
     # -- fractions ------------------------------------------------------------------------------------------
 
     def _given_fraction(self) -> float | None:
-        name = self._traits.fraction_option
+        name = self._model.fraction_option
         return float(self._plan.options[name]) if name and name in self._plan.options else None
 
     def _basis(self, gpu: Gpu) -> int:
-        return gpu.memory_total if self._traits.fraction_of == "total" else gpu.memory_free
+        return gpu.memory_total if self._model.fraction_of == "total" else gpu.memory_free
 
     def _kept(self, fraction: float, groups: Groups, each: int) -> int:
         """Bytes on each device under a fraction that the user gave; refused if they are not free."""
@@ -181,7 +176,7 @@ class _Settling:
         share = int(min(self._basis(gpu) for gpu in named) * fraction)
         if not 0 < fraction <= 1 or share > each:
             raise bad_request(
-                f"--{self._traits.fraction_option} {fraction:g} is {share >> 20:,} MiB of each GPU, "
+                f"--{self._model.fraction_option} {fraction:g} is {share >> 20:,} MiB of each GPU, "
                 f"and {each >> 20:,} MiB are free.",
                 hint="Take a smaller fraction, or leave it out: the plan then chooses it.",
                 code="does_not_fit",
@@ -189,24 +184,24 @@ class _Settling:
         return share
 
     def _with_fraction(self, sizing: Sizing, groups: Groups, given: float | None) -> Sizing:
-        if self._traits.fraction_option is None or given is not None:
+        if self._model.fraction_option is None or given is not None:
             return replace(sizing, memory_fraction=given)
         count = len(groups[0])
         own = sizing.total_bytes
-        if self._traits.fraction_of == "free":  # SGLang's share is that of weights and cache alone
+        if not self._model.fraction_covers_overhead:
             own -= sizing.overhead_bytes
         named = [gpu for gpu in self._gpus if any(gpu.index in group for group in groups)]
         fraction = math.ceil(own / count / min(self._basis(gpu) for gpu in named) * 100) / 100
         reason = (
-            f"{self._traits.fraction_option} {fraction:g}: what the plan needs of each device; "
+            f"{self._model.fraction_option} {fraction:g}: what the plan needs of each device; "
             "the rest is left for other models"
         )
         return replace(sizing, memory_fraction=fraction, reasons=(*sizing.reasons, reason))
 
 
-def _wanted_context(plan: LaunchPlan, traits: MemoryModel) -> int | None:
-    """The longest prompt that was asked for: llama.cpp's option counts the prompt, the others' the answer, too."""
-    given = plan.options.get(traits.context_option)
+def _wanted_context(plan: LaunchPlan, model: MemoryModel) -> int | None:
+    """The longest prompt that was asked for; one token of the option's is the answer's where it counts that, too."""
+    given = plan.options.get(model.context_option)
     if not given:
         return None
-    return int(given) if traits.context_option == "n_ctx" else max(1, int(given) - 1)
+    return max(1, int(given) - 1) if model.answer_counts_in_context else int(given)

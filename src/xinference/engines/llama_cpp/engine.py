@@ -12,12 +12,12 @@ from typing import Any
 
 from xinference.catalog.models import ModelSpec
 from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
+from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
 from xinference.engines.llama_cpp.projector import projector_path
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem, near
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan
-from xinference.planning.memory import CELL_PADDING
 from xinference.process.command import EngineCommand
 
 PROGRAM = Path(__file__).with_name("server.py")
@@ -78,6 +78,7 @@ class LlamaCpp:
         formats={"ggufv2": None, "ggmlv3": None},
         model_types=("LLM", "embedding", "rerank"),
     )
+    memory = MEMORY
     describe_argv = (sys.executable, "-I", str(PROGRAM), "--describe")
 
     def available(self, spec: ModelSpec, host: Host) -> Support:

@@ -13,6 +13,7 @@ from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
+from xinference.engines.sglang.memory_model import MEMORY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, Sizing
@@ -107,6 +108,7 @@ class SGLang:
         engine="SGLang",
         formats={"pytorch": ("none",), "gptq": ("4-bit",), "awq": ("4-bit",)},
     )
+    memory = MEMORY
     #: Its options ship with us: its environment may not be there yet.
     describe_argv: tuple[str, ...] = ()
 

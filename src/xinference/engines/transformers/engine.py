@@ -13,6 +13,7 @@ from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_e
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
+from xinference.engines.transformers.memory_model import MEMORY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
@@ -55,6 +56,7 @@ class Transformers:
     """The engine for any safetensors model that transformers knows, on CPUs and NVIDIA GPUs."""
 
     table = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
+    memory = MEMORY
     #: Its options ship with us: its environment may not be there yet.
     describe_argv: tuple[str, ...] = ()
 

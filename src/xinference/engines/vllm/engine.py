@@ -12,6 +12,7 @@ from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
+from xinference.engines.vllm.memory_model import MEMORY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, Sizing
@@ -128,6 +129,7 @@ class VLLM:
         formats={"pytorch": ("none",), "gptq": ("3-bit", "4-bit", "8-bit"), "awq": ("4-bit",)},
         model_types=("LLM", "embedding", "rerank"),
     )
+    memory = MEMORY
     #: Its options ship with us: its environment may not be there yet.
     describe_argv: tuple[str, ...] = ()
 

@@ -1,0 +1,71 @@
+"""llama.cpp's memory: overheads, padding of the cache, and weights that it keeps a second time."""
+
+from __future__ import annotations
+
+from xinference.engines.memory_model import Dimensions, MemoryModel
+from xinference.launch.model_shape import ModelShape
+from xinference.units import MIB
+
+#: Tokens of a prompt that are computed together (n_ubatch).
+MICRO_BATCH = 512
+#: Each sequence's cache is rounded up to this many cells.
+CELL_PADDING = 256
+#: Tensor types that llama.cpp copies into rows of 8 for its faster kernels, and the instruction set that it needs
+#: (`ggml_repack_get_optimal_repack_type` in ggml's repack.cpp). The file's own pages stay until room is needed.
+REPACKED = {
+    "Q4_0": ("avx2", "asimddp"),
+    "Q4_K": ("avx2", "asimddp"),
+    "IQ4_NL": ("avx2", "asimddp"),
+    "Q2_K": ("avx512f",),
+    "Q5_K": ("i8mm",),
+    "Q6_K": ("i8mm",),
+    "Q8_0": ("asimddp",),
+}
+
+
+def repacked_bytes(shape: ModelShape, cpu_flags: frozenset[str]) -> int:
+    """Bytes of weights that are kept a second time, in another order, on such a CPU."""
+    return sum(
+        count
+        for name, count in shape.bytes_by_type.items()
+        if any(flag in cpu_flags for flag in REPACKED.get(name, ()))
+    )
+
+
+def cpu_overhead(dims: Dimensions) -> int:
+    """The process, its tokenizer, and the graph's buffers.
+
+    Fitted to `benchmarks/memory.py`: 26 MiB of program; 384 bytes a token of vocabulary (texts and their index);
+    14 rows of 32-bit activations as wide as the model for each token of a micro-batch.
+    """
+    return 26 * MIB + 384 * dims.vocab + MICRO_BATCH * 14 * 4 * dims.hidden + cpu_later(dims)
+
+
+def cpu_later(dims: Dimensions) -> int:
+    """The part of it that is touched by requests only.
+
+    Which cell each token of a micro-batch may see, 16 bits each, as far as the cache is filled; and, fitted as above,
+    8 MiB for the first request's threads and texts, and one for each slot.
+    """
+    return MICRO_BATCH * 2 * dims.cells + (8 + dims.slots) * MIB
+
+
+def cuda_overhead(dims: Dimensions) -> int:
+    """The program's own part is CUDA's context on a device; the graph's buffers are the same."""
+    return 400 * MIB + cpu_overhead(dims)
+
+
+MEMORY = MemoryModel(
+    context_option="n_ctx",
+    slots_option="n_parallel",
+    default_slots=4,
+    splits="layers",
+    cuda_overhead=cuda_overhead,
+    cpu_overhead=cpu_overhead,
+    cpu_later=cpu_later,
+    file_pages_bytes=repacked_bytes,
+    cell_padding=CELL_PADDING,
+    answer_counts_in_context=False,
+    spills_to_host=True,
+    usual_devices=0,
+)
