@@ -5,7 +5,8 @@ Every case has a home and a server of its own, so that no earlier measurement co
 what grows with the weights can be told apart: the tests' tiny one, and SmolLM2-135M's shape with random weights.
 
 What the overheads in `xinference.engines.torch_memory` and `xinference.engines.transformers.memory_model` were fitted
-to, as MiB estimated / measured (2 cores, AVX-512, Transformers 5.23.0, vLLM 0.32.0); 440M is 6 layers of 2048 with a vocabulary of 32000, at 1024 tokens and 4 slots:
+to, as MiB estimated / measured (2 cores, AVX-512, Transformers 5.23.0, vLLM 0.32.0); 440M is 6 layers of 2048 with a
+vocabulary of 32000, at 1024 tokens and 4 slots:
 
 | engine | quantization | tiny | 135M | 440M |
 |---|---|---|---|---|

@@ -130,7 +130,7 @@ def planned(file: Path, context: int, slots: int) -> LaunchPlan:
     host, request = read_host(), LaunchRequest(model_name="measured", n_gpu=None)
     bare = LaunchPlan("measured", request, version, "llama.cpp", None, None, host.physical_cores, False)
     options = {"n_ctx": context, "n_parallel": slots}
-    shape, _ = shape_reader.look_at(file, version)
+    shape, _ = shape_reader.read_shape(file, version)
     # The engine takes both from the sizing.
     return replace(settle(replace(bare, options=options), file, shape, host, MEMORY), options={})
 

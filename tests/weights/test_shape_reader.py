@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.engines.plans import spec_of
 from tests.formats.gguf_writer import UINT32, Gguf, llama_pairs, scalar, tensor
+from tests.formats.mmproj_writer import write_mmproj
 from xinference.catalog.models import ModelVersion
 from xinference.catalog.registry import builtin_families
+from xinference.engines.base import ExtraWeightFile
+from xinference.errors import Problem
 from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands.inspect import inspect
 from xinference.weights.derivation import derive, meant
-from xinference.weights.shape_reader import look_at
+from xinference.weights.shape_reader import read_shape
 
 
 def split(folder: Path, parts: int = 3) -> Path:
@@ -29,9 +34,22 @@ def split(folder: Path, parts: int = 3) -> Path:
 def test_the_weights_of_a_split_model_are_those_of_all_its_parts(tmp_path: Path) -> None:
     first = split(tmp_path)
     family = match(builtin_families(), LaunchRequest(model_name="llama-2-chat")).family
-    shape, _ = look_at(first, ModelVersion(family=family, spec=spec_of("ggufv2", "Q4_0"), quantization="Q4_0"))
+    shape, _ = read_shape(first, ModelVersion(family=family, spec=spec_of("ggufv2", "Q4_0"), quantization="Q4_0"))
     assert (shape.weights_bytes, shape.bytes_by_type) == (3 * 64 * 2 * 4, {"F32": 3 * 64 * 2 * 4})
     assert (shape.heads, shape.kv_heads, shape.trained_context) == (4, 2, 128)
+
+
+def test_bytes_of_an_extra_file_count_as_weights_and_its_header_must_be_of_its_kind(tmp_path: Path) -> None:
+    weights, projector = tmp_path / "m.gguf", write_mmproj(tmp_path / "mmproj.gguf", 64)
+    Gguf(pairs=llama_pairs(), tensors=[tensor("w", (64, 2), 0, 0)]).write(weights)
+    family = match(builtin_families(), LaunchRequest(model_name="llama-2-chat")).family
+    version = ModelVersion(family=family, spec=spec_of("ggufv2", "Q4_0"), quantization="Q4_0")
+    alone, _ = read_shape(weights, version)
+    both, _ = read_shape(weights, version, [ExtraWeightFile(projector, "projector", "clip", "Give another.")])
+    assert both.weights_bytes == alone.weights_bytes + projector.stat().st_size
+    with pytest.raises(Problem, match=r"m\.gguf is no projector but a model of its own \(llama\)") as caught:
+        read_shape(weights, version, [ExtraWeightFile(weights, "projector", "clip", "Give another.")])
+    assert caught.value.hint == "Give another."
 
 
 def test_a_split_model_is_inspected_and_launched_by_any_of_its_parts(tmp_path: Path) -> None:

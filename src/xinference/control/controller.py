@@ -27,7 +27,6 @@ from xinference.deployments.broken import BrokenDeployment
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.deployment import Deployment
 from xinference.engines.base import Engine
-from xinference.engines.options import lora
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
@@ -263,9 +262,9 @@ class Controller:
     async def _new_plan(self, request: LaunchRequest, uid: str) -> LaunchPlan:
         """A plan that can be launched beside what there is."""
         plan = await self.planner.make(request, uid)
-        await asyncio.to_thread(model_names.check_adapters, plan.version.family.model_type, lora.modules_of(plan))
-        adapters = self.engines[plan.engine].lora_names(plan)
-        model_names.check_free(uid, adapters, self.table.routes, self._reserved)
+        engine, model_type = self.engines[plan.engine], plan.version.family.model_type
+        await asyncio.to_thread(model_names.check_adapters, model_type, engine.adapters(plan))
+        model_names.check_free(uid, engine.lora_names(plan), self.table.routes, self._reserved)
         return plan
 
     def _uses(self) -> Iterator[cache.CacheUse]:

@@ -78,7 +78,8 @@ class Planner:
         plan = make_plan(facts, request, uid, choose_source=choose, path=path)
         if path is None or not sized:
             return plan
-        shape, told = await asyncio.to_thread(shape_reader.look_at_all, plan)
+        extra = self._engines[plan.engine].extra_weight_files(plan, path)
+        shape, told = await asyncio.to_thread(shape_reader.read_shape, path, version, extra)
         return make_plan(facts, request, uid, choose_source=choose, path=path, shape=shape, told=told)
 
     async def facts(self, request: LaunchRequest) -> Facts:

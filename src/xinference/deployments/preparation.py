@@ -46,12 +46,13 @@ class Stages:
         self._say("plan", "; ".join(plan.reasons))
         path = plan.path or await self._fetch(plan)
         if plan.sizing is None:
-            shape, self.told = await asyncio.to_thread(shape_reader.look_at_all, replace(plan, path=path))
+            engine = self._around.engines[plan.engine]
+            extra = engine.extra_weight_files(plan, path)
+            shape, self.told = await asyncio.to_thread(shape_reader.read_shape, path, plan.version, extra)
             self.shape = shape
             host = await asyncio.to_thread(read_host)
             around = self._around.admission.beside_those_that_stay(plan)
-            memory = self._around.engines[plan.engine].memory
-            plan = settle(plan, path, shape, host, memory, self.told, around)
+            plan = settle(plan, path, shape, host, engine.memory, self.told, around)
         if plan.version.spec.model_format == "ggmlv3":
             self._show("LOADING", "convert")
             path = await self._in_thread("convert", conversion.runnable, self._around.settings, path, plan.version)

@@ -294,7 +294,8 @@ class Scaler:
         plan = self._state.plan
         probe = one_alone(plan, gpu_idx)
         assert probe.path is not None
-        shape, _ = await asyncio.to_thread(shape_reader.look_at_all, probe)
+        extra = self._state.engine.extra_weight_files(probe, probe.path)
+        shape, _ = await asyncio.to_thread(shape_reader.read_shape, probe.path, probe.version, extra)
         host = await asyncio.to_thread(read_host)
         around = self._state.around.admission.beside(probe)
         probe = settle(probe, probe.path, shape, host, self._state.engine.memory, around=around)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from xinference.deployments.state import DeploymentState
-from xinference.engines.llama_cpp.projector import ENGINE, OPTION
+from xinference.engines.base import Engine
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from xinference.deployments.replica_set import ReplicaSet
 
 
-def describe(plan: LaunchPlan, *, status: str, stage: str, addresses: list[str], created: float) -> dict[str, Any]:
+def describe(
+    plan: LaunchPlan, engine: Engine, *, status: str, stage: str, addresses: list[str], created: float
+) -> dict[str, Any]:
     """The model's entry in ``GET /v1/models`` without its ``id``."""
     family, spec, sizing = plan.version.family, plan.version.spec, plan.sizing
     return {
@@ -29,7 +31,7 @@ def describe(plan: LaunchPlan, *, status: str, stage: str, addresses: list[str],
         "quantization": plan.version.quantization,
         "model_family": family.model_name,
         "model_lang": list(family.model_lang),
-        "model_ability": list(_abilities(plan)),
+        "model_ability": list(engine.abilities(plan)),
         "model_description": family.model_description,
         "model_hub": plan.source.hub if plan.source else "local",
         "revision": plan.source.revision if plan.source else None,
@@ -41,15 +43,6 @@ def describe(plan: LaunchPlan, *, status: str, stage: str, addresses: list[str],
         "stage": stage,
         "instance_created_ts": int(created),
     }
-
-
-def _abilities(plan: LaunchPlan) -> tuple[str, ...]:
-    """The family's, but that llama.cpp sees with a projector only."""
-    abilities = plan.version.family.model_ability
-    if plan.engine != ENGINE:
-        return abilities
-    others = tuple(ability for ability in abilities if ability != "vision")
-    return (*others, "vision") if plan.options.get(OPTION) else others
 
 
 def listing_entry(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +106,11 @@ def replica_entry(
 def description(state: DeploymentState, replicas: ReplicaSet) -> dict[str, Any]:
     """Its entry in ``GET /v1/models``."""
     described = describe(
-        state.plan, status=state.status, stage=state.stage, addresses=replicas.addresses, created=state.created
+        *(state.plan, state.engine),
+        status=state.status,
+        stage=state.stage,
+        addresses=replicas.addresses,
+        created=state.created,
     )
     used = state.used
     return {

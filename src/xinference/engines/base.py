@@ -1,4 +1,4 @@
-"""What an engine is to us: four functions. One file an engine."""
+"""What every engine provides to the rest of the system. One folder an engine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from xinference.catalog.models import ModelSpec
+from xinference.catalog.models import ModelSpec, ModelVersion, Source
 from xinference.engines.memory_model import MemoryModel
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
 
@@ -75,6 +76,42 @@ def cuda_env(placement: Placement) -> dict[str, str]:
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices}
 
 
+@dataclass(frozen=True)
+class FileChoice:
+    """What a launch fetches, and the options that name its files."""
+
+    source: Source | None
+    """None: the weights were given by their path."""
+    options: Mapping[str, Any]
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExtraWeightFile:
+    """A GGUF file that is loaded in addition to the weights, and counts as weights."""
+
+    path: Path
+    kind: str
+    """Such as ``projector``."""
+    architecture: str
+    """What its header must name."""
+    hint: str
+    """The way out where the header names something else."""
+
+
+class WeightsOnly:
+    """The part of `Engine` that is the same for all engines which load a version's weights and no other file."""
+
+    def choose_files(self, source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
+        return FileChoice(source, options)
+
+    def extra_weight_files(self, plan: LaunchPlan, path: Path) -> tuple[ExtraWeightFile, ...]:
+        return ()
+
+    def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
+        return plan.version.family.model_ability
+
+
 class Engine(Protocol):
     """What one engine is to the rest of the system."""
 
@@ -105,12 +142,42 @@ class Engine(Protocol):
         """
         ...
 
-    def paths(self, plan: LaunchPlan) -> frozenset[str]:
-        """The request paths it serves when started by `plan`."""
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        """Checked options, with what the request says in our own words, and the reasons for the plan.
+
+        Raises:
+            Problem: 400 ``unsupported_option``.
+        """
+        ...
+
+    def choose_files(self, source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
+        """The files that it needs in addition to the weights; without a source the weights were given by their path.
+
+        Raises:
+            Problem: 400, naming a file that is not there.
+        """
+        ...
+
+    def extra_weight_files(self, plan: LaunchPlan, path: Path) -> tuple[ExtraWeightFile, ...]:
+        """The files of `choose_files` that count as weights, the weights being at `path`."""
+        ...
+
+    def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
+        """What the model can do when it is started by `plan`."""
+        ...
+
+    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
+        """The LoRA adapters that `plan` loads: name -> absolute path of the folder."""
         ...
 
     def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
-        """The names by which it serves the adapters of `plan`, beside the model's own."""
+        """The names by which it serves the adapters of `plan`, in addition to the model's own."""
+        ...
+
+    def paths(self, plan: LaunchPlan) -> frozenset[str]:
+        """The request paths it serves when started by `plan`."""
         ...
 
     def environment(self, host: Host) -> EnvironmentSpec | None:

@@ -119,7 +119,7 @@ def _shape(version: ModelVersion, settings: Settings) -> tuple[ModelShape, str]:
     for source in version.spec.sources:
         path = cached_path(hubs, version, source) if source.has(version.quantization) else None
         if path is not None:
-            return shape_reader.look_at(path, version)[0], str(path)
+            return shape_reader.read_shape(path, version)[0], str(path)
     facts = version.spec.shape
     if facts is None:
         raise bad_request(

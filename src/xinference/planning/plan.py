@@ -8,8 +8,6 @@ from pathlib import Path
 import msgspec
 
 from xinference.catalog.models import ModelVersion, Source
-from xinference.engines.llama_cpp.projector import choose_projector
-from xinference.engines.options.thinking import with_thinking
 from xinference.errors import bad_request
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
@@ -55,10 +53,9 @@ def make_plan(
     else:
         reasons.append(f"weights at {path or request.model_path}: given with --model-path")
     checked = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
-    options, said = with_thinking(name, version, request.enable_thinking, checked)
-    reasons += said
-    sight = choose_projector(name, source, version, options, by_path=request.model_path is not None)
-    reasons += sight.reasons
+    options, option_reasons = engine.complete_options(version, request, checked)
+    files = engine.choose_files(source, version, options)
+    reasons += (*option_reasons, *files.reasons)
     use_gpu = wants_gpu(facts.host, request)
     reasons.append(_device_reason(facts.host, request, use_gpu))
     filled = msgspec.structs.replace(
@@ -76,11 +73,11 @@ def make_plan(
         filled,
         version,
         name,
-        sight.source,
+        files.source,
         path,
         facts.host.physical_cores,
         use_gpu,
-        sight.options,
+        files.options,
         None,
         tuple(reasons),
     )

@@ -1,13 +1,14 @@
-"""What the planner needs of weights: their header or configuration as a `ModelShape`. Blocking; run in a thread."""
+"""Reads the header or configuration of weights into a `ModelShape`. Blocking; run in a thread."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from xinference.catalog.models import ModelVersion
-from xinference.engines.llama_cpp.projector import projector_path
+from xinference.engines.base import ExtraWeightFile
 from xinference.errors import Problem
 from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import read_header
@@ -16,34 +17,39 @@ from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.weight_file import weight_file
 from xinference.hubs.local_files import parts_of
 from xinference.launch.model_shape import TYPE_BYTES, ModelShape
-from xinference.launch.plan import LaunchPlan
 from xinference.weights.conversion import _is_gguf
-
-#: What a projector's file says it is.
-PROJECTOR_ARCHITECTURE = "clip"
-
 
 #: What a folder's weights are in, safe or not.
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 
 
-def look_at(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
-    """What the planner needs of a weight file, and what is to be said about it.
+def read_shape(
+    path: Path, version: ModelVersion, extra_files: Sequence[ExtraWeightFile] = ()
+) -> tuple[ModelShape, tuple[str, ...]]:
+    """The shape of the weights at `path` and notes about them; bytes of `extra_files` count as weights.
 
     Raises:
-        Problem: 400 ``bad_weight_file``, naming what is wrong with it.
+        Problem: 400 ``bad_weight_file``, naming the file and what is wrong with it.
     """
+    shape, notes = _weights_shape(path, version)
+    extra_bytes = sum(_extra_bytes(file) for file in extra_files)
+    return replace(shape, weights_bytes=shape.weights_bytes + extra_bytes), notes
+
+
+def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
     if version.spec.model_format == "ggmlv3" and not _is_gguf(path):
-        return _look_at_ggml(path, version)
-    if path.is_dir():
-        return _look_at_folder(path), ()
+        return _ggml_shape(path, version)
+    return (_folder_shape if path.is_dir() else _gguf_shape)(path), ()
+
+
+def _gguf_shape(path: Path) -> ModelShape:
     header = read_header(path)
     # Of a split model the first file has the numbers, and each its own tensors.
     parts = [read_header(part) for part in parts_of(path)] if header.split_count > 1 else [header]
     by_type: Counter[str] = Counter()
     for part in parts:
         by_type.update(part.bytes_by_type)
-    shape = ModelShape(
+    return ModelShape(
         weights_bytes=sum(part.weights_bytes for part in parts),
         kv_bytes_per_token=header.kv_bytes_per_token(),
         trained_context=header.context_length or 0,
@@ -53,32 +59,21 @@ def look_at(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, .
         kv_heads=header.n_kv_heads,
         bytes_by_type=by_type,
     )
-    return shape, ()
 
 
-def look_at_all(plan: LaunchPlan) -> tuple[ModelShape, tuple[str, ...]]:
-    """The same of a plan's weights and of the projector beside them, whose bytes count as weights.
-
-    Raises:
-        Problem: 400 ``bad_weight_file``, naming the file and what is wrong with it.
-    """
-    assert plan.path is not None
-    shape, told = look_at(plan.path, plan.version)
-    projector = projector_path(plan)
-    if projector is None:
-        return shape, told
-    header = read_header(projector)
-    if header.architecture != PROJECTOR_ARCHITECTURE:
+def _extra_bytes(file: ExtraWeightFile) -> int:
+    header = read_header(file.path)
+    if header.architecture != file.architecture:
         raise Problem(
             "bad_weight_file",
             400,
-            f"{projector} is no projector but a model of its own ({header.architecture}).",
-            hint="Give the mmproj file of the model with --mmproj, or --no_mmproj true to launch it without one.",
+            f"{file.path} is no {file.kind} but a model of its own ({header.architecture}).",
+            hint=file.hint,
         )
-    return replace(shape, weights_bytes=shape.weights_bytes + header.file_size), told
+    return header.file_size
 
 
-def _look_at_folder(folder: Path) -> ModelShape:
+def _folder_shape(folder: Path) -> ModelShape:
     file = folder / "config.json"
     with weight_file(file, "the config.json of a model") as (opened, size):
         config = read_config(opened.read(min(size, MAX_CONFIG)), file)
@@ -107,7 +102,7 @@ def _packed_bits(quantization: str) -> int | None:
     return int(digits) if digits.isdecimal() and digits != quantization else None
 
 
-def _look_at_ggml(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
+def _ggml_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
     header, facts = read_ggml(path), facts_for(version)
     shape = ModelShape(
         weights_bytes=header.weights_bytes,
@@ -118,10 +113,10 @@ def _look_at_ggml(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[
         heads=header.n_head,
         bytes_by_type=header.bytes_by_type,
     )
-    told = (
+    notes = (
         f"ggmlv3 is converted to GGUF once; from the registry, as the file does not say it: context "
         f"{facts.context_length}, RMS epsilon {facts.rms_norm_eps:g}, RoPE base {facts.rope_freq_base:g}, "
         f"BOS {facts.bos_token_id}, EOS {facts.eos_token_id}, the chat template",
         *disagreements(header, facts),
     )
-    return shape, told
+    return shape, notes

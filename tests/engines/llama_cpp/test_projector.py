@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.engines.plans import plan_of
 from xinference.catalog.models import ModelVersion, Source
-from xinference.engines.llama_cpp.projector import NONE_OPTION, OPTION, Choice, choose_projector, projector_path
+from xinference.engines.base import FileChoice
+from xinference.engines.llama_cpp.projector import NONE_OPTION, OPTION
+from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 
+ENGINES = all_engines()
 VERSION: ModelVersion = plan_of().version
 
 
@@ -19,9 +23,9 @@ def hub(*projectors: str, file: str = "m.gguf") -> Source:
     return Source(hub="huggingface", model_id="a/b", file=file, projectors=projectors)
 
 
-def choose(source: Source | None, *, by_path: bool = False, engine: str = "llama.cpp", **options: object) -> Choice:
+def choose(source: Source | None, *, engine: str = "llama.cpp", **options: object) -> FileChoice:
     native = {OPTION if name == "mmproj" else name: value for name, value in options.items()}
-    return choose_projector(engine, source, VERSION, native, by_path=by_path)
+    return ENGINES[engine].choose_files(source, VERSION, native)
 
 
 def test_the_only_projector_beside_the_weights_is_used() -> None:
@@ -56,11 +60,14 @@ def test_a_name_that_the_repository_has_not_is_refused_with_those_it_has() -> No
 
 
 def test_beside_weights_that_are_given_by_path_any_file_can_be_named() -> None:
-    assert choose(None, by_path=True, mmproj="x.gguf").options == {OPTION: "x.gguf"}
+    assert choose(None, mmproj="x.gguf").options == {OPTION: "x.gguf"}
 
 
 def test_other_engines_have_no_projector_of_ours() -> None:
-    assert choose(hub("mmproj.gguf"), engine="vLLM") == Choice(hub("mmproj.gguf"), {})
+    assert choose(hub("mmproj.gguf"), engine="vLLM") == FileChoice(hub("mmproj.gguf"), {})
+    plan = plan_of(options={OPTION: "/mine.gguf"})
+    assert ENGINES["vLLM"].extra_weight_files(plan, Path("/r/m")) == ()
+    assert ENGINES["vLLM"].abilities(plan) == plan.version.family.model_ability
 
 
 @pytest.mark.parametrize(
@@ -73,5 +80,16 @@ def test_other_engines_have_no_projector_of_ours() -> None:
     ],
 )
 def test_a_projectors_name_is_read_from_the_repositorys_own_folder(file: str, named: str, expected: str | None) -> None:
-    plan = replace(plan_of(options={OPTION: named}), engine="llama.cpp", source=hub(file=file), path=Path("/r") / file)
-    assert projector_path(plan) == (Path(expected) if expected else None)
+    plan = replace(plan_of(options={OPTION: named}), engine="llama.cpp", source=hub(file=file))
+    files = ENGINES["llama.cpp"].extra_weight_files(plan, Path("/r") / file)
+    assert [str(extra.path) for extra in files] == ([expected] if expected else [])
+    assert all((extra.kind, extra.architecture) == ("projector", "clip") for extra in files)
+
+
+def test_a_model_sees_only_with_a_projector() -> None:
+    seeing = plan_of(options={OPTION: "mmproj.gguf"})
+    assert "vision" in ENGINES["llama.cpp"].abilities(seeing)
+    version = msgspec.structs.replace(
+        VERSION, family=msgspec.structs.replace(VERSION.family, model_ability=("vision",))
+    )
+    assert ENGINES["llama.cpp"].abilities(replace(plan_of(), version=version)) == ()

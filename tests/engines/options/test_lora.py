@@ -34,11 +34,13 @@ def test_what_is_no_table_of_adapters_is_refused(given: Any) -> None:
 def test_an_engine_says_by_what_name_it_serves_an_adapter(name: str, served: str) -> None:
     plan = replace(plan_of(), options=ENGINES[name].check_options({"lora_modules": {"a": "/x"}}, {}))
     assert ENGINES[name].lora_names(plan) == (served,)
+    assert ENGINES[name].adapters(plan) == {"a": "/x"}
 
 
 @pytest.mark.parametrize("name", ["Transformers", "vLLM", "SGLang", "llama.cpp"])
 def test_without_adapters_there_are_no_further_names(name: str) -> None:
     assert ENGINES[name].lora_names(plan_of()) == ()
+    assert ENGINES[name].adapters(plan_of()) == {}
 
 
 def test_llama_cpp_takes_no_adapters_and_says_what_does() -> None:

@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelSpec
-from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
+from xinference.catalog.models import ModelSpec, ModelVersion, Source
+from xinference.engines.base import YES, ExtraWeightFile, FileChoice, Placement, StaticTable, Support, cuda_env
+from xinference.engines.llama_cpp import projector
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
-from xinference.engines.llama_cpp.projector import projector_path
+from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem, near
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
 PROGRAM = Path(__file__).with_name("server.py")
@@ -55,6 +57,7 @@ WITHOUT_EFFECT = frozenset(
     {"n_parts", "n_gqa", "rms_norm_eps", "f16_kv", "logits_all", "vocab_only", "low_vram", "verbose"}
     | {"trust_remote_code"}
 )
+THINKING = ThinkingOption("default_template_kwargs", json.dumps)
 #: Most RAM for prompts swapped out of a slot, in MiB; llama.cpp's own default is 8192.
 PROMPT_CACHE_MIB = 512
 LAST_WORDS = (
@@ -110,11 +113,28 @@ class LlamaCpp:
                 raise Problem("bad_option", 400, f"--{name} is {checked[name]}, and must be positive.")
         return checked
 
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        return with_thinking(self.table.engine, THINKING, version, request.enable_thinking, options)
+
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         model_type = plan.version.family.model_type
         if model_type == "LLM":
             return PATHS | EMBEDDING_PATHS if plan.options.get("embedding") else PATHS
         return TOKENIZER_PATHS | (EMBEDDING_PATHS if model_type == "embedding" else RERANK_PATHS)
+
+    def choose_files(self, source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
+        return projector.choose_projector(source, version, options)
+
+    def extra_weight_files(self, plan: LaunchPlan, path: Path) -> tuple[ExtraWeightFile, ...]:
+        return projector.extra_projector(plan, path)
+
+    def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
+        return projector.abilities(plan)
+
+    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
+        return {}
 
     def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
         return ()
@@ -151,8 +171,8 @@ class LlamaCpp:
         if plan.request.n_gpu is None:  # else it uses what devices its build finds, also those we do not count
             params["n_gpu_layers"] = 0
             params["mmproj_use_gpu"] = False
-        if projector := projector_path(plan):
-            params["mmproj.path"] = str(projector)
+        if projector_file := projector.projector_path(plan, plan.path):
+            params[projector.OPTION] = str(projector_file)
         template = plan.version.family.chat_template
         if template is not None:
             params.setdefault("chat_template", template)
@@ -173,19 +193,19 @@ class LlamaCpp:
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         whole = "\n".join(log_tail)
-        if projector := _PROJECTOR_FAILED.search(whole):
-            return _why_blind(projector[1], whole)
+        if failed := _PROJECTOR_FAILED.search(whole):
+            return _why_no_projector(failed[1], whole)
         text = whole.lower()
         return next((hint for words, hint in LAST_WORDS if words in text), None)
 
 
-def _why_blind(projector: str, log: str) -> str:
+def _why_no_projector(file: str, log: str) -> str:
     """Why llama.cpp did not take a projector, and what to do."""
     widths = _WIDTHS.search(log)
     why = (
-        f"The projector {projector} is for models whose tokens are {widths[2]} wide, and this one's are {widths[1]}"
+        f"The projector {file} is for models whose tokens are {widths[2]} wide, and this one's are {widths[1]}"
         if widths
-        else f"llama.cpp can't use the projector {projector}: it is damaged, or of a kind it does not know"
+        else f"llama.cpp can't use the projector {file}: it is damaged, or of a kind it does not know"
     )
     return f"{why}. Give this model's own with --mmproj, or --no_mmproj true to launch it without one."
 

@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from xinference.errors import Problem
-from xinference.launch.plan import LaunchPlan
-
-#: The engines' own names for the option.
-OPTIONS = ("lora_modules", "lora_paths")
 
 
 def read_modules(option: str, given: Any) -> dict[str, str]:
@@ -26,12 +22,6 @@ def read_modules(option: str, given: Any) -> dict[str, str]:
         # An engine has another working directory than the server.
         modules[name] = str(Path(path).expanduser().absolute())
     return modules
-
-
-def modules_of(plan: LaunchPlan) -> Mapping[str, str]:
-    """The adapters that a plan loads: name -> absolute path of its folder."""
-    given: Mapping[str, str] = next((plan.options[name] for name in OPTIONS if name in plan.options), {})
-    return given
 
 
 def words(modules: Mapping[str, str]) -> list[str]:

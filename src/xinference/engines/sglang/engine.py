@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec
-from xinference.engines.base import Placement, StaticTable, Support, cuda_env
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
+from xinference.engines.base import Placement, StaticTable, Support, WeightsOnly, cuda_env
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
+from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
 VERSION = "0.5.23"
@@ -86,6 +88,7 @@ PARSERS = Parsers(
     tagged="deepseek-r1",
     tagged_hybrid="qwen3",
 )
+THINKING = ThinkingOption("default_chat_template_kwargs")
 _MEMORY = "There is not enough device memory: take a smaller --context_length, model or --mem_fraction_static."
 LAST_WORDS = (
     ("no kernel image is available", "This build of SGLang has no kernels for this GPU: it is too old for its CUDA."),
@@ -101,7 +104,7 @@ LAST_WORDS = (
 )  # fmt: skip
 
 
-class SGLang:
+class SGLang(WeightsOnly):
     """The engine that keeps prefixes of prompts: on NVIDIA GPUs only."""
 
     table = StaticTable(
@@ -126,12 +129,21 @@ class SGLang:
             checked["lora_paths"] = lora.read_modules("lora_paths", checked["lora_paths"])
         return checked
 
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        return with_thinking(self.table.engine, THINKING, version, request.enable_thinking, options)
+
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS
 
+    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
+        adapters: Mapping[str, str] = plan.options.get("lora_paths", {})
+        return adapters
+
     def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
         # SGLang finds an adapter after a colon; any other name is the plain model to it.
-        return tuple(f"{plan.uid}:{name}" for name in lora.modules_of(plan))
+        return tuple(f"{plan.uid}:{name}" for name in self.adapters(plan))
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("SGLang", VERSION, "cuda")
@@ -148,7 +160,7 @@ class SGLang:
             **plan.options,
             **_sized(plan.sizing),
         }
-        if modules := lora.modules_of(plan):
+        if modules := self.adapters(plan):
             settings |= {"lora_paths": lora.words(modules), "enable_lora": True}
         env = {
             "XINFERENCE_ENGINE_KEY": api_key,

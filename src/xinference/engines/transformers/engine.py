@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelSpec
-from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
+from xinference.catalog.models import ModelSpec, ModelVersion
+from xinference.engines.base import YES, Placement, StaticTable, Support, WeightsOnly, cuda_env
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
+from xinference.engines.options.thinking import with_thinking
 from xinference.engines.transformers.memory_model import MEMORY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
 VERSION = "5.23.0"
@@ -52,7 +54,7 @@ LAST_WORDS = (
 )  # fmt: skip
 
 
-class Transformers:
+class Transformers(WeightsOnly):
     """The engine for any safetensors model that transformers knows, on CPUs and NVIDIA GPUs."""
 
     table = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
@@ -85,11 +87,20 @@ class Transformers:
                 raise Problem("bad_option", 400, f"The adapter's name {dotted!r} has a dot, and PEFT takes none there.")
         return checked
 
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        return with_thinking(self.table.engine, None, version, request.enable_thinking, options)
+
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS
 
+    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
+        adapters: Mapping[str, str] = plan.options.get("lora_modules", {})
+        return adapters
+
     def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
-        return tuple(lora.modules_of(plan))
+        return tuple(self.adapters(plan))
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("Transformers", VERSION, "cuda" if host.gpus else "cpu")

@@ -6,16 +6,18 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec
-from xinference.engines.base import YES, Placement, StaticTable, Support, cuda_env
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
+from xinference.engines.base import YES, Placement, StaticTable, Support, WeightsOnly, cuda_env
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
+from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
 VERSION = "0.32.0"
@@ -100,6 +102,7 @@ CPU_NEEDS = ("avx2", "fma", "f16c")
 FOUR_BIT_NEEDS = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 #: Tokens of one block of its cache on the CPU.
 CPU_BLOCK = 128
+THINKING = ThinkingOption("default_chat_template_kwargs")
 _MEMORY = "There is not enough memory: take a smaller --max_model_len, --max_num_seqs or model, or more devices."
 LAST_WORDS = (
     ("no kernel image is available", "This build of vLLM has no kernels for this GPU: it is too old for its CUDA."),
@@ -121,7 +124,7 @@ LAST_WORDS = (
 )  # fmt: skip
 
 
-class VLLM:
+class VLLM(WeightsOnly):
     """The engine for many requests at a time: on NVIDIA GPUs, and on CPUs that have its kernels."""
 
     table = StaticTable(
@@ -149,11 +152,20 @@ class VLLM:
             checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
         return checked
 
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        return with_thinking(self.table.engine, THINKING, version, request.enable_thinking, options)
+
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return POOLING_PATHS.get(plan.version.family.model_type, LLM_PATHS)
 
+    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
+        adapters: Mapping[str, str] = plan.options.get("lora_modules", {})
+        return adapters
+
     def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
-        return tuple(lora.modules_of(plan))
+        return tuple(self.adapters(plan))
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("vLLM", VERSION, "cuda" if host.gpus else "cpu")
@@ -171,7 +183,7 @@ class VLLM:
             **plan.options,
             **_sized(plan.sizing),
         }
-        if modules := lora.modules_of(plan):
+        if modules := self.adapters(plan):
             settings |= {"lora_modules": lora.words(modules), "enable_lora": True}
             settings.setdefault("max_loras", len(modules))
         return EngineCommand(
