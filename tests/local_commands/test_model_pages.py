@@ -105,13 +105,14 @@ def test_an_engine_is_listed_if_it_takes_any_of_the_quantizations() -> None:
     ],
 )
 def test_the_note_on_quantization_none_names_the_engines_that_are_there(engines: tuple[str, ...], note: str) -> None:
-    page = render_page(family(spec("pytorch", ("4-bit", "none"))), dict.fromkeys(engines, lambda *_: True))
+    takes = {name: takes for name, takes in docs.supporters(family()).items() if name in engines}
+    page = render_page(family(spec("pytorch", ("4-bit", "none"))), takes)
     assert line(page, "- **Engines**") == f"- **Engines**: {note}"
 
 
 @pytest.mark.parametrize("pair", [("pytorch", ("8-bit", "none")), ("gptq", ("4-bit",))])
 def test_the_note_is_only_for_pytorch_with_4_bit(pair: tuple[str, tuple[str, ...]]) -> None:
-    assert "only available" not in render_page(family(spec(*pair)), {"vLLM": lambda *_: True})
+    assert "only available" not in render_page(family(spec(*pair)), {"vLLM": lambda _, q: q in ("none", "4-bit")})
 
 
 def test_hugging_face_is_the_first_link_and_gives_the_id_wherever_it_stands() -> None:

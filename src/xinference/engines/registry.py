@@ -1,4 +1,4 @@
-"""The engines there are, by name."""
+"""All engines by display name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from xinference.engines.sglang.engine import SGLang
 from xinference.engines.transformers.engine import Transformers
 from xinference.engines.vllm.engine import VLLM
 
+#: Every engine, the one of the base install first: a further engine is one more entry here.
+ENGINES: tuple[Engine, ...] = (LlamaCpp(), VLLM(), SGLang(), Transformers())
+
 
 def all_engines() -> Mapping[str, Engine]:
-    """Every engine by its display name, the one of the base install first."""
-    engines: tuple[Engine, ...] = (LlamaCpp(), VLLM(), SGLang(), Transformers())
-    return MappingProxyType({engine.table.engine: engine for engine in engines})
+    """Every engine by its display name, in the order of `ENGINES`."""
+    return MappingProxyType({engine.table.engine: engine for engine in ENGINES})

@@ -106,12 +106,13 @@ def _spec_block(family: ModelFamily, number: int, spec: ModelSpec, supporters: S
 
 def _engines(spec: ModelSpec, supporters: Supporters) -> str:
     """Engines that take any of the spec's quantizations, in descending order of code points."""
-    names = [name for name, takes in supporters.items() if any(takes(spec, q) for q in spec.quantizations)]
-    listed = ", ".join(sorted(names, reverse=True))
-    if spec.model_format != "pytorch" or "4-bit" not in spec.quantizations or "vLLM" not in names:
+    taken = {name: [q for q in spec.quantizations if takes(spec, q)] for name, takes in supporters.items()}
+    names = sorted((name for name, quantizations in taken.items() if quantizations), reverse=True)
+    listed = ", ".join(names)
+    if spec.model_format != "pytorch" or "4-bit" not in spec.quantizations:
         return listed
-    limited = "vLLM and SGLang" if "SGLang" in names else "vLLM"
-    return f"{listed} ({limited} only available for quantization none)"
+    limited = " and ".join(name for name in names if taken[name] == ["none"])
+    return f"{listed} ({limited} only available for quantization none)" if limited else listed
 
 
 def _hub_link(source: Source) -> str:

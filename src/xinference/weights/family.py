@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from xinference.catalog.models import ModelFamily, ModelSpec, Source
+from xinference.engines.registry import all_engines
 from xinference.errors import Problem, bad_request
 from xinference.launch.request import LaunchRequest
 from xinference.weights.model_facts import Evidence
@@ -17,8 +18,8 @@ _NOT_IN_NAMES = re.compile(r"[+/?%#&=\s\\\x00-\x1f\x7f]+")
 _MAX_NAME = 100
 #: A larger number in a name is no size.
 _MOST_IN_NAME = 10_000
-#: Options by which the engines are told a context length.
-_CONTEXT_OPTIONS = ("n_ctx", "ctx_size", "max_model_len", "context_length")
+#: llama-server's name for the context option, in addition to each engine's own.
+_CONTEXT_ALIAS = "ctx_size"
 #: What a template writes around a tool call -> who reads that, by vLLM's names. Only forms that are one parser's.
 _TOOL_FORMS = (
     ("<tool_call>\n<function=", "qwen3_coder"),
@@ -151,7 +152,8 @@ def _context(evidence: Evidence, title: str, request: LaunchRequest, reasons: li
     if evidence.context_length:
         reasons.append(f"context {evidence.context_length} tokens: what its files say it was trained with")
         return evidence.context_length
-    for name in _CONTEXT_OPTIONS:
+    engines = _engines_by_context_option()
+    for name in (*engines, _CONTEXT_ALIAS):
         given = request.options.get(name)
         if isinstance(given, int) and not isinstance(given, bool) and given > 0:
             reasons.append(f"context {given} tokens: given with --{name}")
@@ -160,8 +162,15 @@ def _context(evidence: Evidence, title: str, request: LaunchRequest, reasons: li
         "context_length_needed",
         400,
         f"The files of {title} do not say how many tokens it attends to.",
-        hint="Say it with --n_ctx (llama.cpp), --max_model_len (vLLM) or --context_length (SGLang, Transformers).",
+        hint=f"Give it with {' or '.join(f'--{option} ({names})' for option, names in engines.items())}.",
     )
+
+
+def _engines_by_context_option() -> dict[str, str]:
+    engines: dict[str, list[str]] = {}
+    for name, engine in all_engines().items():
+        engines.setdefault(engine.memory.context_option, []).append(name)
+    return {option: ", ".join(names) for option, names in engines.items()}
 
 
 def _abilities(evidence: Evidence, model_type: str, template: str | None, reasons: list[str]) -> tuple[str, ...]:

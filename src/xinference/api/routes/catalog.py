@@ -25,6 +25,8 @@ from xinference.weights.reference import reference
 Json = dict[str, Any]
 #: What stands before a model's name as its type, also those that are not served; anything else owns a repository.
 _TYPES = (*(known.lower() for known in MODEL_TYPES), "image", "audio", "video", "flexible")
+#: Clients of an older Xinference ask one engine by a path of its own; it is named here and nowhere else.
+_VLLM_PATH, _VLLM = "/v1/models/vllm-supported", "vLLM"
 router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
 
@@ -152,11 +154,11 @@ async def families(request: Request) -> dict[str, list[str]]:
     }
 
 
-@router.get("/v1/models/vllm-supported", response_model=catalog_schemas.VllmModels)
+@router.get(_VLLM_PATH, response_model=catalog_schemas.VllmModels)
 async def vllm_models(request: Request) -> dict[str, list[str]]:
     """The names of the language models of which vLLM takes a version, here or elsewhere."""
     controller = controller_of(request)
-    table = controller.engines["vLLM"].table
+    table = controller.engines[_VLLM].table
     taken = [f for f in controller.families.values() if any(table.supports(spec) for spec in f.model_specs)]
     return {ability: _with(taken, ability) for ability in ("chat", "generate")}
 
