@@ -1,0 +1,63 @@
+"""An engine that no module of ours knows: one folder has all of it, and it is registered by one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.fakes.fifth_engine.memory_model import MEMORY
+from tests.fakes.running import ENGINE as PROGRAM
+from xinference.catalog.models import ModelSpec, ModelVersion
+from xinference.engines.base import YES, Placement, StaticTable, Support, WeightsOnly, cuda_env
+from xinference.environments.spec import EnvironmentSpec
+from xinference.hardware.devices import Host
+from xinference.launch.plan import LaunchPlan
+from xinference.launch.request import LaunchRequest
+from xinference.process.command import EngineCommand
+
+NAME = "Fifth"
+
+
+class FifthEngine(WeightsOnly):
+    """Runs GGUF on the scriptable fake engine; its option ``script`` is the fake's script."""
+
+    table = StaticTable(engine=NAME, formats={"ggufv2": None})
+    memory = MEMORY
+    describe_argv: tuple[str, ...] = ()
+
+    def available(self, spec: ModelSpec, host: Host) -> Support:
+        return YES
+
+    def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+        return dict(options)
+
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        return options, ("the fifth engine takes all options as they are",)
+
+    def paths(self, plan: LaunchPlan) -> frozenset[str]:
+        return frozenset({"/v1/chat/completions"})
+
+    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
+        return {}
+
+    def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
+        return ()
+
+    def environment(self, host: Host) -> EnvironmentSpec | None:
+        return None
+
+    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+        script = {"model_name": plan.uid, **plan.options.get("script", {})}
+        return EngineCommand(
+            argv=(sys.executable, str(PROGRAM), "--port", "{port}", "--script", json.dumps(script)),
+            env={"FAKE_ENGINE_KEY": api_key, **cuda_env(placement)},
+            model_name=plan.uid,
+            api_key=api_key,
+        )
+
+    def explain(self, log_tail: Sequence[str]) -> str | None:
+        return None
