@@ -49,9 +49,10 @@ from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.engines.llama_cpp.memory_model import MEMORY
 from xinference.hardware.devices import read_host
-from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
-from xinference.planning.sizing import settle
+from xinference.planning.occupancy import NOTHING_ELSE, available
+from xinference.planning.sizing import size_launch
 from xinference.weights import shape_reader
 
 CASES = ((511, 1), (2047, 1), (2047, 4), (4095, 4), (4095, 16))
@@ -120,7 +121,7 @@ def measure(file: Path, context: int, slots: int, full: bool) -> Row:
     return Row(file.name, sizing.context_length, slots, sizing.loaded_bytes, ready, estimated_full, filled)
 
 
-def planned(file: Path, context: int, slots: int) -> LaunchPlan:
+def planned(file: Path, context: int, slots: int) -> SizedPlan:
     """A launch of the file under a family of its own."""
     spec = ModelSpec(model_format="ggufv2", model_size_in_billions=1, quantizations=("any",), sources=())
     family = ModelFamily(
@@ -128,11 +129,12 @@ def planned(file: Path, context: int, slots: int) -> LaunchPlan:
     )
     version = ModelVersion(family=family, spec=spec, quantization="any")
     host, request = read_host(), LaunchRequest(model_name="measured", n_gpu=None)
-    bare = LaunchPlan("measured", request, version, "llama.cpp", None, None, host.physical_cores, False)
-    options = {"n_ctx": context, "n_parallel": slots}
+    draft = LaunchDraft("measured", request, version, "llama.cpp", use_gpu=False, threads=host.physical_cores)
+    bare = ResolvedLaunch(draft, file)
+    asked = replace(bare, options={"n_ctx": context, "n_parallel": slots})
     shape, _ = shape_reader.read_shape(file, version)
     # The engine takes both from the sizing.
-    return replace(settle(replace(bare, options=options), file, shape, host, MEMORY), options={})
+    return replace(size_launch(asked, file, shape, available(host, NOTHING_ELSE), MEMORY), launch=bare)
 
 
 def unescaped(env: Mapping[str, str]) -> dict[str, str]:

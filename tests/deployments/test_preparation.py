@@ -20,7 +20,7 @@ from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.match import match
-from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 from xinference.store.database import Store
@@ -36,7 +36,7 @@ class Tiny(LlamaCpp):
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return SPEC
 
-    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+    def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         self.pythons.append(placement.python)
         raise Problem("far_enough", 503, "Nothing is started here.")
 
@@ -60,7 +60,8 @@ async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list
     for uid in uids:
         store.add_deployment(uid, "{}")
         sizing = Sizing(4096, 1, 1, 1, 1)
-        plan = LaunchPlan(uid, request, version, "Tiny", None, fake.root, 1, False, sizing=sizing)
+        draft = LaunchDraft(uid, request, version, "Tiny", use_gpu=False, threads=1)
+        plan = SizedPlan(ResolvedLaunch(draft, fake.root), fake.root, sizing)
         deployments.append(Deployment(plan, around, created=0.0))
     for deployment in deployments:
         deployment.begin()

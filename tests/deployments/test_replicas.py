@@ -24,7 +24,7 @@ from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
 from xinference.launch.match import match
-from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 from xinference.routing.interfaces import NoLoad
@@ -40,7 +40,7 @@ class Scripted(LlamaCpp):
     def __init__(self, *scripts: dict[str, Any]) -> None:
         self.scripts = list(scripts)
 
-    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+    def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
         argv = (sys.executable, str(ENGINE), "--port", "{port}", "--script", json.dumps(script))
         env = {"FAKE_ENGINE_KEY": api_key}
@@ -57,7 +57,8 @@ async def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
         version = match(builtin_families(), request)
         sizing = Sizing(512, 1, 1, 1, 1)
-        plan = LaunchPlan("one", request, version, "Scripted", None, Path("x"), 1, False, sizing=sizing)
+        draft = LaunchDraft("one", request, version, "Scripted", use_gpu=False, threads=1)
+        plan = SizedPlan(ResolvedLaunch(draft, Path("x")), Path("x"), sizing)
         engine, events = Scripted(*scripts), EventLog(store)
         admission = Admission(Settings(), store, list)
         around = DeploymentContext(
@@ -83,7 +84,7 @@ async def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 class Here:
     """Stages with nothing to do."""
 
-    async def weights(self, plan: LaunchPlan) -> LaunchPlan:
+    async def weights(self, plan: SizedPlan) -> SizedPlan:
         return plan
 
     async def environment(self, engine: Any) -> Path:

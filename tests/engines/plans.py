@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
 from xinference.catalog.registry import builtin_families
 from xinference.hardware.devices import Driver, Gpu, Host
 from xinference.launch.match import match
-from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.plan import Devices, LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 
 GIB = 1024**3
@@ -17,27 +18,38 @@ AVX2 = frozenset({"avx2", "fma", "f16c"})
 AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 
-def plan_of(family: str = "llama-2-chat", *, options: dict[str, Any] | None = None, **sizing: Any) -> LaunchPlan:
+def launch_of(
+    family: str = "llama-2-chat",
+    *,
+    uid: str = "mine",
+    engine: str = "vLLM",
+    version: ModelVersion | None = None,
+    request: LaunchRequest | None = None,
+    origin: Source | Path = Path("/weights/here"),
+    options: Mapping[str, Any] | None = None,
+    threads: int = 2,
+    use_gpu: bool = False,
+) -> ResolvedLaunch:
+    """A launch of a built-in family that is not sized."""
+    request = request or LaunchRequest(model_name=family)
+    version = version or match(builtin_families(), request)
+    return ResolvedLaunch(LaunchDraft(uid, request, version, engine, use_gpu, threads), origin, options or {})
+
+
+def sized(launch: ResolvedLaunch, *, path: Path | None = None, devices: Devices = (), **sizing: Any) -> SizedPlan:
+    """The plan of a launch, with these numbers in its sizing."""
+    numbers = {"context_length": 4095, "slots": 4, "weights_bytes": 1, "kv_cache_bytes": 4 * GIB, "overhead_bytes": 1}
+    path = path or (launch.origin if isinstance(launch.origin, Path) else Path("/weights/here"))
+    return SizedPlan(launch, path, Sizing(**numbers | sizing), devices)
+
+
+def plan_of(family: str = "llama-2-chat", *, options: dict[str, Any] | None = None, **sizing: Any) -> SizedPlan:
     """A plan for a built-in family, with the weights in a folder."""
-    version = match(builtin_families(), LaunchRequest(model_name=family))
-    return LaunchPlan(
-        uid="mine",
-        request=LaunchRequest(model_name=family),
-        version=version,
-        engine="vLLM",
-        source=None,
-        path=Path("/weights/here"),
-        threads=2,
-        use_gpu=False,
-        options=options or {},
-        sizing=Sizing(**{"context_length": 4095, "slots": 4, "weights_bytes": 1, "kv_cache_bytes": 4 * GIB,
-                         "overhead_bytes": 1} | sizing),
-    )  # fmt: skip
+    return sized(launch_of(family, options=options), **sizing)
 
 
-def pooling_plan(model_type: str) -> LaunchPlan:
+def pooling_plan(model_type: str) -> SizedPlan:
     """A plan for an embedding or rerank model."""
-    plan = plan_of()
     family = ModelFamily(
         model_name="pooled",
         context_length=512,
@@ -47,9 +59,7 @@ def pooling_plan(model_type: str) -> LaunchPlan:
         model_type=model_type,  # type: ignore[arg-type]  # one of the field's literals
     )
     version = ModelVersion(family=family, spec=family.model_specs[0], quantization="none")
-    return LaunchPlan(
-        plan.uid, plan.request, version, "vLLM", None, plan.path, plan.threads, plan.use_gpu, sizing=plan.sizing
-    )
+    return sized(launch_of(version=version))
 
 
 def spec_of(model_format: str, *quantizations: str) -> ModelSpec:

@@ -14,18 +14,19 @@ from tests.engines.plans import host_of
 from tests.fakes.fifth_engine.engine import NAME, FifthEngine
 from tests.formats.gguf_model import write_gguf
 from tests.live.home import Home, free_port, until
-from xinference.catalog.models import ModelVersion, Source
 from xinference.catalog.registry import builtin_families
 from xinference.engines import registry
 from xinference.engines.base import Placement
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands import docs
 from xinference.planning.facts import Facts
-from xinference.planning.plan import make_plan
+from xinference.planning.occupancy import NOTHING_ELSE, available
+from xinference.planning.plan import draft_launch, resolve_launch
+from xinference.planning.sizing import size_launch
 from xinference.units import GIB, MIB
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +42,12 @@ def fifth(monkeypatch: pytest.MonkeyPatch) -> FifthEngine:
     return engine
 
 
-def first_source(version: ModelVersion, asked: str | None) -> tuple[Source, str]:
-    return version.spec.sources[0], "the first"
-
-
-def plan(request: LaunchRequest = REQUEST, host: Host | None = None) -> LaunchPlan:
-    facts = Facts(builtin_families(), registry.all_engines(), host or host_of())
-    return make_plan(facts, request, "mine", choose_source=first_source, path=Path("/w.gguf"), shape=SHAPE)
+def plan(request: LaunchRequest = REQUEST, host: Host | None = None) -> SizedPlan:
+    host = host or host_of()
+    draft = draft_launch(Facts(builtin_families(), registry.all_engines(), host), request, "mine")
+    engine = registry.all_engines()[draft.engine]
+    launch = resolve_launch(draft, Path("/w.gguf"), "given", engine)
+    return size_launch(launch, Path("/w.gguf"), SHAPE, available(host, NOTHING_ELSE), engine.memory)
 
 
 def test_it_is_chosen_by_its_name_and_its_options_are_completed_by_itself() -> None:
@@ -63,18 +63,17 @@ def test_a_format_that_it_does_not_take_is_refused_with_its_table() -> None:
 
 def test_its_memory_model_decides_context_slots_and_bytes() -> None:
     sizing = plan().sizing
-    assert sizing is not None
     assert (sizing.context_length, sizing.slots, sizing.overhead_bytes) == (4095, 2, 20 * MIB)
     request = LaunchRequest(
         model_name="llama-2-chat", model_format="ggufv2", model_engine=NAME, options={"window": 1001, "lanes": 1}
     )
     asked = plan(request).sizing
-    assert asked is not None and (asked.context_length, asked.slots) == (1000, 1)
+    assert (asked.context_length, asked.slots) == (1000, 1)
 
 
 def test_it_is_placed_on_devices_and_its_command_is_built_for_them(fifth: FifthEngine) -> None:
     made = plan(host=host_of(gpus=2))
-    assert made.devices == ((0,),) and made.sizing is not None and made.sizing.overhead_bytes == 300 * MIB
+    assert made.devices == ((0,),) and made.sizing.overhead_bytes == 300 * MIB
     command = fifth.command(made, "secret", Placement(Path(sys.executable), made.devices_of(0)))
     assert command.env["CUDA_VISIBLE_DEVICES"] == "0" and "secret" not in " ".join(command.argv)
 

@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from xinference.catalog.registry import builtin_families
+from tests.engines.plans import launch_of
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
-from xinference.launch.match import match
-from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.plan import SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 
 KNOWN = {"n_batch": "int", "use_jinja": "bool", "sampling.temp": "float", "chat_template": "str", "load_mode": "enum"}
 SIZING = Sizing(context_length=1000, slots=3, weights_bytes=1, kv_cache_bytes=1, overhead_bytes=1)
 
 
-def plan(name: str = "llama-2-chat", **fields: Any) -> LaunchPlan:
-    request = LaunchRequest(model_name=name, model_format="ggufv2")
-    made = LaunchPlan(
-        uid="my-model",
-        request=request,
-        version=match(builtin_families(), request),
-        engine="llama.cpp",
-        source=None,
-        path=Path("/w/model.gguf"),
-        threads=4,
-        use_gpu=False,
-        sizing=SIZING,
-    )
-    return replace(made, **fields)
+def plan(name: str = "llama-2-chat", **fields: Any) -> SizedPlan:
+    request, path = LaunchRequest(model_name=name, model_format="ggufv2"), Path("/w/model.gguf")
+    launch = launch_of(uid="my-model", engine="llama.cpp", request=request, origin=path, threads=4, **fields)
+    return SizedPlan(launch, path, SIZING)
 
 
-def params(made: LaunchPlan) -> dict[str, Any]:
+def params(made: SizedPlan) -> dict[str, Any]:
     command = LlamaCpp().command(made, "the-key", Placement(Path("/env/bin/python")))
     found: dict[str, Any] = json.loads(command.env["XINFERENCE_LLAMA_PARAMS"])
     return found
@@ -127,9 +115,9 @@ def test_stop_texts_of_a_family_end_answers_and_special_tokens_need_not_be_named
     plain = plan()
     family = msgspec.structs.replace(plain.version.family, stop=("</s>", "<|im_end|>", "USER:", "### Human"))
     version = msgspec.structs.replace(plain.version, family=family)
-    assert params(replace(plain, version=version))["antiprompt"] == ["USER:", "### Human"]
+    assert params(plan(version=version))["antiprompt"] == ["USER:", "### Human"]
     assert "antiprompt" not in params(plain)
-    given = replace(plain, version=version, options={"antiprompt": ["mine"]})
+    given = plan(version=version, options={"antiprompt": ["mine"]})
     assert params(given)["antiprompt"] == ["mine"]
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from xinference.catalog.models import ModelVersion, Source
+from xinference.catalog.models import Source
 from xinference.catalog.registry import builtin_families
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.facts import Facts
-from xinference.planning.plan import make_plan
+from xinference.planning.occupancy import NOTHING_ELSE, available
+from xinference.planning.plan import draft_launch, is_same_launch, resolve_launch
+from xinference.planning.sizing import size_launch
 
 GIB = 1024**3
 LAPTOP = Host(physical_cores=4, memory_total=16 * GIB, memory_available=12 * GIB)
@@ -24,21 +27,26 @@ OPTIONS = {"llama.cpp": {"n_ctx": "int", "n_batch": "int", "use_jinja": "bool", 
 GPU_HOST = Host(8, 64 * GIB, 60 * GIB, (Gpu(0, "NVIDIA L4", 24 * GIB, 23 * GIB),))
 
 
-def first_source(version: ModelVersion, asked: str | None) -> tuple[Source, str]:
-    return version.spec.sources[0], "the only one"
+def facts(host: Host = LAPTOP) -> Facts:
+    return Facts(builtin_families(), all_engines(), host, OPTIONS)
 
 
-def plan(request: LaunchRequest, host: Host = LAPTOP) -> LaunchPlan:
-    facts = Facts(builtin_families(), all_engines(), host, OPTIONS)
-    path = Path("/weights.gguf")
-    return make_plan(facts, request, "uid", choose_source=first_source, path=path, shape=SHAPE)
+def draft(request: LaunchRequest, host: Host = LAPTOP) -> LaunchDraft:
+    return draft_launch(facts(host), request, "uid")
+
+
+def plan(request: LaunchRequest, host: Host = LAPTOP) -> SizedPlan:
+    drafted = draft(request, host)
+    engine = all_engines()[drafted.engine]
+    launch = resolve_launch(drafted, drafted.version.spec.sources[0], "the only one", engine)
+    return size_launch(launch, Path("/weights.gguf"), SHAPE, available(host, NOTHING_ELSE), engine.memory)
 
 
 def test_a_bare_name_takes_the_first_spec_and_an_engine_that_runs_it_here() -> None:
     made = plan(LaunchRequest(model_name="smollm2-instruct"))
     assert made.version.version_id == "smollm2-instruct--0_135B--ggufv2--Q4_1"
     assert made.engine == "llama.cpp" and made.threads == 4
-    assert made.sizing is not None and made.sizing.context_length == 8191
+    assert made.sizing.context_length == 8191
 
 
 def test_the_planned_request_is_complete_so_that_planning_it_again_gives_the_same() -> None:
@@ -46,6 +54,44 @@ def test_the_planned_request_is_complete_so_that_planning_it_again_gives_the_sam
     again = plan(made.request)
     assert again.request == made.request
     assert again.sizing == made.sizing
+
+
+def test_a_draft_of_its_own_request_is_the_same_draft() -> None:
+    for request in (
+        LaunchRequest(model_name="SMOLLM2-instruct"),
+        LaunchRequest(model_name="qwen3", options={"n_ctx": 9}),
+    ):
+        drafted = draft(request)
+        assert draft(drafted.request).request == drafted.request
+
+
+def resolved(**fields: Any) -> ResolvedLaunch:
+    drafted = draft(LaunchRequest(model_name="smollm2-instruct", **fields))
+    source = drafted.version.spec.sources[0]
+    return resolve_launch(drafted, source, "the only one", all_engines()[drafted.engine])
+
+
+def test_the_hub_is_written_into_the_request_so_that_a_restart_takes_the_same() -> None:
+    launch = resolved()
+    assert launch.request.download_hub == "package_index"
+    assert isinstance(launch.origin, Source) and launch.source == launch.origin
+
+
+def test_weights_that_are_given_by_their_path_have_no_hub() -> None:
+    drafted = draft(LaunchRequest(model_name="smollm2-instruct", model_path="/w.gguf", download_hub="modelscope"))
+    launch = resolve_launch(drafted, Path("/w.gguf"), "given with --model-path", all_engines()[drafted.engine])
+    assert (launch.source, launch.origin) == (None, Path("/w.gguf"))
+    assert launch.request.download_hub == "modelscope"
+    assert "weights at /w.gguf: given with --model-path" in launch.reasons
+
+
+def test_a_launch_is_the_same_as_a_running_one_whose_hub_it_leaves_open() -> None:
+    running = resolved().request
+    assert is_same_launch(draft(LaunchRequest(model_name="smollm2-instruct")), running)
+    assert is_same_launch(draft(running), running)
+    for other in ({"download_hub": "modelscope"}, {"replica": 2}, {"options": {"n_ctx": 9}}, {"model_path": "/w"}):
+        request = LaunchRequest(model_name="smollm2-instruct", **other)
+        assert not is_same_launch(draft(request), running)
 
 
 def test_every_choice_has_its_reason() -> None:
@@ -83,7 +129,7 @@ def test_an_engine_that_is_not_here_is_refused_with_its_reason() -> None:
 )
 def test_what_no_plan_can_make_good_is_refused_by_name_and_value(fields: dict[str, object], said: str) -> None:
     with pytest.raises(Problem) as caught:
-        plan(LaunchRequest(model_name="smollm2-instruct", **fields))  # type: ignore[arg-type]  # a table of fields
+        draft(LaunchRequest(model_name="smollm2-instruct", **fields))  # type: ignore[arg-type]  # a table of fields
     assert said in caught.value.cause and caught.value.status == 400
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import msgspec
 import pytest
 
-from tests.engines.plans import plan_of
+from tests.engines.plans import launch_of, plan_of, sized
 from xinference.errors import Problem
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import SizedPlan
+from xinference.launch.request import LaunchRequest
 from xinference.planning import replicas
 from xinference.planning.plan import MAX_REPLICAS
 
 
-def plan_on(*devices: tuple[int, ...], gpu_idx: tuple[int, ...] | None = None) -> LaunchPlan:
-    plan = plan_of()
-    request = msgspec.structs.replace(plan.request, replica=len(devices), gpu_idx=gpu_idx)
-    return replace(plan, request=request, devices=devices if any(devices) else (), use_gpu=any(devices))
+def plan_on(*devices: tuple[int, ...], gpu_idx: tuple[int, ...] | None = None) -> SizedPlan:
+    request = LaunchRequest(model_name="llama-2-chat", replica=len(devices), gpu_idx=gpu_idx)
+    return sized(launch_of(request=request, use_gpu=any(devices)), devices=devices if any(devices) else ())
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.engines.plans import launch_of
 from xinference.catalog.registry import builtin_families
 from xinference.engines.llama_cpp.memory_model import MEMORY
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.match import match
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import SizedPlan
 from xinference.launch.request import LaunchRequest
-from xinference.planning.occupancy import Occupancy, promised_bytes
-from xinference.planning.sizing import settle
+from xinference.planning.eviction import HOST
+from xinference.planning.occupancy import Occupancy, available, promised_bytes
+from xinference.planning.sizing import size_launch
 from xinference.planning.weights_estimate import estimated_shape
 
 GIB = 1024**3
@@ -38,7 +43,7 @@ def plan(
     machine: Host,
     around: Occupancy | None = None,
     **more: Any,
-) -> LaunchPlan:
+) -> SizedPlan:
     request = LaunchRequest(
         model_name="llama-2-chat",
         model_size_in_billions=size,
@@ -49,11 +54,11 @@ def plan(
     version = match(builtin_families(), request)
     assert version.spec.shape is not None
     shape = estimated_shape(version.spec.shape, model_format, quantization, 4096)
-    open_plan = LaunchPlan("m", request, version, engine, None, None, 16, True, request.options)
-    return settle(
-        *(open_plan, WEIGHTS, shape, machine, all_engines()[engine].memory),
-        around=around or Occupancy(),
+    launch = launch_of(
+        uid="m", request=request, version=version, engine=engine, options=request.options, threads=16, use_gpu=True
     )
+    there = available(machine, around or Occupancy())
+    return size_launch(launch, WEIGHTS, shape, there, all_engines()[engine].memory)
 
 
 VLLM_TABLE = [
@@ -84,7 +89,7 @@ def test_as_few_gpus_as_hold_the_weights_and_one_whole_context(
         assert "MiB too few" in caught.value.cause
         return
     made = plan(size, model_format, quantization, engine, host(count, gib))
-    assert made.sizing is not None and made.sizing.memory_fraction is not None
+    assert made.sizing.memory_fraction is not None
     assert made.devices == (tuple(range(devices)),) and made.sizing.tensor_parallel == devices
     assert made.sizing.context_length == 4095 and made.sizing.slots >= 1
     assert made.sizing.memory_fraction <= 0.95
@@ -109,7 +114,7 @@ def test_llama_cpp_takes_whole_layers_and_leaves_on_the_cpu_what_finds_no_room(
 ) -> None:
     made = plan(size, "ggufv2", quantization, "llama.cpp", host(count, gib))
     assert made.devices == (tuple(range(devices)),)
-    assert made.sizing is not None and made.sizing.tensor_parallel == 1 and made.sizing.memory_fraction is None
+    assert made.sizing.tensor_parallel == 1 and made.sizing.memory_fraction is None
     spills = any("stay on the CPU" in reason for reason in made.reasons)
     assert spills == ((quantization, count, gib) in {("Q4_K_M", 1, 24), ("Q5_K_M", 2, 24)} and size == 70)
 
@@ -118,7 +123,7 @@ def test_replicas_spread_and_share_a_device_only_when_all_have_one() -> None:
     assert plan(7, "gptq", "Int4", "vLLM", host(4, 24), replica=3).devices == ((0,), (1,), (2,))
     shared = plan(7, "gptq", "Int4", "vLLM", host(2, 80), replica=4)
     assert sorted(shared.devices) == [(0,), (0,), (1,), (1,)]
-    assert shared.sizing is not None and shared.sizing.memory_fraction is not None
+    assert shared.sizing.memory_fraction is not None
     assert shared.sizing.memory_fraction <= 0.5
 
 
@@ -153,7 +158,7 @@ def test_two_models_share_a_card_by_fractions_of_what_each_needs() -> None:
     first = plan(7, "gptq", "Int4", "vLLM", machine)
     # The first was granted its bytes and has not taken them yet: the driver still shows them as free.
     second = plan(7, "gptq", "Int4", "vLLM", machine, Occupancy(promised_bytes(first)))
-    fractions = [made.sizing.memory_fraction for made in (first, second) if made.sizing]
+    fractions = [made.sizing.memory_fraction for made in (first, second)]
     assert None not in fractions and sum(f for f in fractions if f) <= 1
     full = {0: int(75 * GIB)}
     with pytest.raises(Problem, match="MiB too few"):
@@ -162,7 +167,7 @@ def test_two_models_share_a_card_by_fractions_of_what_each_needs() -> None:
 
 def test_a_fraction_that_was_given_is_kept_and_bounds_the_cache() -> None:
     made = plan(7, "pytorch", "none", "vLLM", host(1, 80), options={"gpu_memory_utilization": 0.3})
-    assert made.sizing is not None and made.sizing.memory_fraction == 0.3
+    assert made.sizing.memory_fraction == 0.3
     assert made.sizing.total_bytes <= 24 * GIB
 
 
@@ -178,9 +183,58 @@ def test_a_measurement_corrects_the_overhead_on_the_cpu() -> None:
     version = match(builtin_families(), request)
     assert version.spec.shape is not None
     shape = estimated_shape(version.spec.shape, "ggufv2", "Q4_K_M", 4096)
-    bare = LaunchPlan("m", request, version, "llama.cpp", None, None, 16, False)
-    before, after = (
-        settle(bare, WEIGHTS, shape, machine, MEMORY, around=Occupancy({}, c)).sizing for c in (0, 50 << 20)
-    )
-    assert before is not None and after is not None
+    launch = launch_of(request=request, engine="llama.cpp")
+    theres = (available(machine, Occupancy({}, correction)) for correction in (0, 50 << 20))
+    before, after = (size_launch(launch, WEIGHTS, shape, there, MEMORY).sizing for there in theres)
     assert after.loaded_bytes - before.loaded_bytes == 50 << 20 == after.correction_bytes
+
+
+SHAPES = st.builds(
+    ModelShape,
+    weights_bytes=st.integers(1, 200 * GIB),
+    kv_bytes_per_token=st.sampled_from([0, 1 << 10, 1 << 16, 1 << 19]),
+    trained_context=st.sampled_from([0, 512, 4096, 131072]),
+    vocab_size=st.integers(1, 200_000),
+    hidden=st.sampled_from([0, 256, 4096, 8192]),
+    heads=st.sampled_from([0, 3, 32, 64]),
+    kv_heads=st.sampled_from([0, 8]),
+)
+GPUS = st.lists(st.tuples(st.integers(1, 80), st.floats(0, 1)), max_size=4)
+
+
+@given(
+    engine=st.sampled_from(["llama.cpp", "vLLM", "SGLang", "Transformers"]),
+    shape=SHAPES,
+    cards=GPUS,
+    free=st.integers(0, 200 * GIB),
+    taken=st.integers(0, 20 * GIB),
+    left=st.none() | st.integers(0, 100 * GIB),
+    replica=st.integers(1, 3),
+)
+def test_a_size_never_exceeds_what_is_available(
+    engine: str,
+    shape: ModelShape,
+    cards: list[tuple[int, float]],
+    free: int,
+    taken: int,
+    left: int | None,
+    replica: int,
+) -> None:
+    gpus = tuple(Gpu(i, "GPU", gib * GIB, int(gib * GIB * share)) for i, (gib, share) in enumerate(cards))
+    machine = Host(16, max(1, free), free, gpus)
+    there = available(machine, Occupancy({0: taken}, host_outstanding=taken, host_left=left))
+    request = LaunchRequest(model_name="llama-2-chat", replica=replica)
+    launch = launch_of(request=request, engine=engine, use_gpu=bool(gpus))
+    try:
+        made = size_launch(launch, WEIGHTS, shape, there, all_engines()[engine].memory)
+    except Problem as problem:
+        assert problem.code == "does_not_fit"
+        return
+    promised = promised_bytes(made)
+    if not gpus:
+        assert made.sizing.total_bytes * replica <= there.usable[HOST]
+    elif any("stay on the CPU" in reason for reason in made.reasons):
+        together = there.host_bytes + sum(gpu.memory_free for gpu in there.gpus)
+        assert made.sizing.total_bytes * replica <= together
+    else:
+        assert all(count <= there.usable[index] for index, count in promised.items())

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -31,12 +32,14 @@ from xinference.engines.registry import all_engines
 from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.registry import all_hubs
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchDraft, LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
+from xinference.planning.plan import is_same_launch
 from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import DeploymentRow, Store
 from xinference.store.event_log import EventLog, final_event
 from xinference.weights import cache
+from xinference.weights.derivation import Found
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +114,8 @@ class Controller:
                 hint="Launch it again.",
             ) from None
         # Not sized: what runs already takes the memory that it would be measured against.
-        plan = await self.planner.make(request, row.uid, sized=False)
-        deployment = Deployment(plan, self._around, row.created, row.problem)
+        launch = await self.planner.resolve(await self.planner.draft(request, row.uid), request)
+        deployment = Deployment(launch, self._around, row.created, row.problem)
         if not row.wanted:
             await deployment.finish_termination()
             self._store.remove_deployment(row.uid)
@@ -123,11 +126,11 @@ class Controller:
 
     # -- what users ask -------------------------------------------------------------------------------------
 
-    async def plan(self, request: LaunchRequest) -> LaunchPlan:
-        """What a launch would do; nothing is changed."""
+    async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
+        """What a launch would do, with its size if the weights are here; nothing is changed."""
         found = await self.planner.meaning.of(request)
-        plan = await self._new_plan(found.request, self._uid_for(found.request))
-        return replace(plan, reasons=(*found.reasons, *plan.reasons))
+        draft = await self._draft(found, self._uid_for(found.request))
+        return await self._resolve(draft, found.request)
 
     async def launch(self, request: LaunchRequest, *, remarks: Iterable[str] = ()) -> str:
         """Write the row and begin; the answer is the uid. `remarks` become warnings among its events.
@@ -144,9 +147,10 @@ class Controller:
         request, uid = found.request, self._uid_for(found.request)
         self._reserved.add(uid)
         try:
+            draft = await self._draft(found, uid)
             existing = self._deployments.get(uid)
             if isinstance(existing, Deployment) and existing.problem is None:
-                if existing.plan.request == (await self.planner.make(request, uid, sized=False)).request:
+                if is_same_launch(draft, existing.plan.request):
                     return uid
                 raise Problem(
                     "model_uid_taken",
@@ -154,12 +158,11 @@ class Controller:
                     f"The model UID {uid} is taken by {existing.plan.version.version_id}.",
                     hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
                 )
-            plan = await self._new_plan(request, uid)
-            plan = replace(plan, reasons=(*found.reasons, *plan.reasons))
+            launch, sized = await self._resolve(draft, request)
             if existing is not None:
                 await self.terminate(uid)
-            self._store.add_deployment(uid, msgspec.json.encode(plan.request).decode())
-            deployment = Deployment(plan, self._around, time.time())
+            self._store.add_deployment(uid, msgspec.json.encode(launch.request).decode())
+            deployment = Deployment(sized or launch, self._around, time.time())
             self._deployments[uid] = deployment
             for remark in remarks:
                 self._events.add(uid, "WARNING", "plan", remark)
@@ -259,19 +262,25 @@ class Controller:
         async for event in self._events.follow(uid, settled):
             yield event
 
-    async def _new_plan(self, request: LaunchRequest, uid: str) -> LaunchPlan:
-        """A plan that can be launched beside what there is."""
-        plan = await self.planner.make(request, uid)
-        engine, model_type = self.engines[plan.engine], plan.version.family.model_type
-        await asyncio.to_thread(model_names.check_adapters, model_type, engine.adapters(plan))
-        model_names.check_free(uid, engine.lora_names(plan), self.table.routes, self._reserved)
-        return plan
+    async def _draft(self, found: Found, uid: str) -> LaunchDraft:
+        """The draft of a request whose name was found, with the reasons of what was found."""
+        draft = await self.planner.draft(found.request, uid)
+        return replace(draft, reasons=(*found.reasons, *draft.reasons))
+
+    async def _resolve(self, draft: LaunchDraft, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
+        """A launch that can go on beside what there is, with its size if its weights are here."""
+        launch = await self.planner.resolve(draft, request)
+        engine, model_type = self.engines[launch.engine], launch.version.family.model_type
+        await asyncio.to_thread(model_names.check_adapters, model_type, engine.adapters(launch))
+        model_names.check_free(launch.uid, engine.lora_names(launch), self.table.routes, self._reserved)
+        return launch, await self.planner.size(launch)
 
     def _uses(self) -> Iterator[cache.CacheUse]:
         for uid, deployment in self._deployments.items():
             if isinstance(deployment, Deployment) and deployment.problem is None:
                 plan = deployment.plan
-                yield cache.CacheUse(f"the model {uid}", plan.version.version_id if plan.source else None, plan.path)
+                version_id = plan.version.version_id if plan.source else None
+                yield cache.CacheUse(f"the model {uid}", version_id, _known_path(plan))
 
     def _taken_up(self) -> list[Deployment]:
         return [deployment for deployment in self._deployments.values() if isinstance(deployment, Deployment)]
@@ -288,3 +297,10 @@ class Controller:
 
     def _publish(self) -> None:
         self.publisher.publish({uid: deployment.route for uid, deployment in self._deployments.items()})
+
+
+def _known_path(plan: LaunchPlan) -> Path | None:
+    """Where the weights of a launch are; None: they are on their way."""
+    if isinstance(plan, SizedPlan):
+        return plan.path
+    return plan.origin if isinstance(plan.origin, Path) else None

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import locale
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.config import Settings
 from xinference.hubs.base import Hub
 from xinference.hubs.choice import choose_hub
 from xinference.hubs.reachability import reachable_for
-from xinference.planning.plan import ChooseSource
 from xinference.weights.fetch import cached_path
 
 
@@ -23,21 +21,18 @@ class HubChooser:
         self._settings = settings
         self._hubs = hubs
 
-    async def chooser(self, version: ModelVersion, asked: str | None) -> ChooseSource:
-        """A choice for the version; hubs are asked whether they answer only if nothing else decides."""
-        reach: Mapping[str, bool] = {}
-        if not asked and not self._settings.model_src:
-            reach = await asyncio.to_thread(reachable_for, version, self._hubs, self._settings)
-        return lambda version, asked: self.choose(version, asked, reach)
-
-    def choose(
-        self, version: ModelVersion, asked: str | None, reach: Mapping[str, bool] = MappingProxyType({})
-    ) -> tuple[Source, str]:
-        """The source and the reason for it; `reach` is whether each hub answers, as far as it is known.
+    async def choose(self, version: ModelVersion, asked: str | None) -> tuple[Source, str]:
+        """The source of a version and the reason for it; `asked` is the hub that the user named.
 
         Raises:
             Problem: see `choose_hub`.
         """
+        return await asyncio.to_thread(self._choose, version, asked)
+
+    def _choose(self, version: ModelVersion, asked: str | None) -> tuple[Source, str]:
+        reach: Mapping[str, bool] = {}
+        if not asked and not self._settings.model_src:  # hubs are asked only if nothing else decides
+            reach = reachable_for(version, self._hubs, self._settings)
         cached: dict[str, bool] = {s.hub: cached_path(self._hubs, version, s) is not None for s in version.spec.sources}
         choice = choose_hub(
             version,

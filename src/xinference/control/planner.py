@@ -1,11 +1,10 @@
-"""What a request for a launch comes to: what its name means, what is known of this host, and the plan that follows."""
+"""Gathers the facts for planning and takes a launch from phase to phase: draft, resolve, size."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registration_store import Registrations
@@ -18,18 +17,18 @@ from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
 from xinference.hubs.local_files import resolve_local
 from xinference.launch.match import match
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
-from xinference.planning.engine_choice import choose_version
 from xinference.planning.facts import Facts
-from xinference.planning.occupancy import Occupancy
-from xinference.planning.plan import ChooseSource, check_request, make_plan
+from xinference.planning.occupancy import Occupancy, available
+from xinference.planning.plan import draft_launch, resolve_launch
+from xinference.planning.sizing import size_launch
 from xinference.weights import shape_reader
-from xinference.weights.fetch import cached_path
+from xinference.weights.fetch import local_path
 
 
 class Planner:
-    """Gathers what the pure plan needs; changes nothing."""
+    """Gathers what the pure functions of planning need; changes nothing."""
 
     def __init__(
         self,
@@ -37,7 +36,7 @@ class Planner:
         hubs: Mapping[str, Hub],
         engines: Mapping[str, Engine],
         registrations: Registrations,
-        beside: Callable[[LaunchPlan], Occupancy],
+        beside: Callable[[ResolvedLaunch], Occupancy],
     ) -> None:
         self._hubs = hubs
         self._engines = engines
@@ -57,30 +56,43 @@ class Planner:
         request = (await self.meaning.of(LaunchRequest(model_name=name), any_file=True)).request
         return request.family or match(self._registrations.families, request).family
 
-    async def make(self, request: LaunchRequest, uid: str, *, sized: bool = True) -> LaunchPlan:
-        """The plan of a request whose name's meaning is known; without a size if its weights are not here.
+    async def draft(self, request: LaunchRequest, uid: str) -> LaunchDraft:
+        """What follows from a request whose name is resolved; no hub is asked.
 
         Raises:
             Problem: 400 what can't be.
         """
-        facts = await self.facts(request)
-        check_request(facts, request)
-        version, _, _ = choose_version(facts, request)
-        choose: ChooseSource = self.sources.choose
-        if request.model_path is not None:
-            path: Path | None = await asyncio.to_thread(
-                resolve_local, request.model_path, version.spec.model_format, request.quantization
-            )
-        else:
-            choose = await self.sources.chooser(version, request.download_hub)
-            source = make_plan(facts, request, uid, choose_source=choose).source
-            path = cached_path(self._hubs, version, source) if source else None
-        plan = make_plan(facts, request, uid, choose_source=choose, path=path)
-        if path is None or not sized:
-            return plan
-        extra = self._engines[plan.engine].extra_weight_files(plan, path)
-        shape, told = await asyncio.to_thread(shape_reader.read_shape, path, version, extra)
-        return make_plan(facts, request, uid, choose_source=choose, path=path, shape=shape, told=told)
+        return draft_launch(await self.facts(request), request, uid)
+
+    async def resolve(self, draft: LaunchDraft, request: LaunchRequest) -> ResolvedLaunch:
+        """The draft of `request` with its hub, or with the file or folder that the user gave; no header is read.
+
+        Raises:
+            Problem: 400 what can't be.
+        """
+        engine, version = self._engines[draft.engine], draft.version
+        if request.model_path is None:
+            source, why = await self.sources.choose(version, request.download_hub)
+            return resolve_launch(draft, source, why, engine)
+        path = await asyncio.to_thread(
+            resolve_local, request.model_path, version.spec.model_format, request.quantization
+        )
+        return resolve_launch(draft, path, "given with --model-path", engine)
+
+    async def size(self, launch: ResolvedLaunch) -> SizedPlan | None:
+        """The plan of a launch beside what there is; None: its weights are not here yet.
+
+        Raises:
+            Problem: 400 ``does_not_fit``, ``bad_weight_file``.
+        """
+        path = await asyncio.to_thread(local_path, self._hubs, launch)
+        if path is None:
+            return None
+        engine = self._engines[launch.engine]
+        extra = engine.extra_weight_files(launch, path)
+        shape, notes = await asyncio.to_thread(shape_reader.read_shape, path, launch.version, extra)
+        there = available(await asyncio.to_thread(read_host), self._beside(launch))
+        return size_launch(launch, path, shape, there, engine.memory, notes)
 
     async def facts(self, request: LaunchRequest) -> Facts:
         """What is known, as far as it concerns the request."""
@@ -92,7 +104,7 @@ class Planner:
                     known[name] = await self._option_table(name, engine)
         family = request.family
         families = self._registrations.families if family is None else {family.model_name: family}
-        return Facts(families, self._engines, host, known, self._beside)
+        return Facts(families, self._engines, host, known)
 
     async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
         """The options an engine knows, asked of the engine itself, once."""

@@ -68,5 +68,4 @@ class WeightsStore:
         version = match(facts.families, request)
         if request.model_engine is not None:
             supporting_engine(facts, version, request.model_engine)
-        choose = await self._planner.sources.chooser(version, request.download_hub)
-        return self._downloads.begin(version, *choose(version, request.download_hub))
+        return self._downloads.begin(version, *await self._planner.sources.choose(version, request.download_hub))

@@ -12,7 +12,7 @@ from xinference.config import Settings
 from xinference.deployments.measurement import correction
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning import eviction
 from xinference.planning.eviction import HOST, Resident, State
 from xinference.planning.occupancy import Occupancy, free_bytes, held_bytes, promised_bytes
@@ -68,15 +68,15 @@ class Admission:
         returned: Counter[int] = Counter()
         outstanding = promised = 0
         for other in self._deployments():
-            if other.uid == plan.uid or not _holds(other):
+            held_plan = _held_plan(other)
+            if other.uid == plan.uid or held_plan is None:
                 continue
-            sizing, held = other.plan.sizing, held_bytes(other.plan)
-            assert sizing is not None
-            later = sizing.later_bytes * other.plan.request.replica
+            held = held_bytes(held_plan)
+            later = held_plan.sizing.later_bytes * held_plan.request.replica
             if other.uid in without:
                 returned.update({d: max(0, count - later * (d == HOST)) for d, count in held.items()})
                 continue
-            granted.update(promised_bytes(other.plan))
+            granted.update(promised_bytes(held_plan))
             promised += held.get(HOST, 0)
             # What a ready engine holds is not free any more; what it was promised beyond that, it may take at any time.
             outstanding += min(later, held.get(HOST, 0)) if other.ready else held.get(HOST, 0)
@@ -91,7 +91,7 @@ class Admission:
         )
 
     def _resident(self, deployment: Deployment) -> Resident:
-        demand = deployment.on_demand
+        demand, plan = deployment.on_demand, deployment.plan
         assert demand is not None
         replicas = deployment.replica_ids
         state: State = "idle"
@@ -105,7 +105,7 @@ class Admission:
         return Resident(
             deployment.uid,
             state,
-            held_bytes(deployment.plan),
+            held_bytes(plan) if isinstance(plan, SizedPlan) else {},
             demand.priority,
             demand.pinned,
             max([demand.ready_since, *ends]),
@@ -115,7 +115,7 @@ class Admission:
 
     # -- coming ---------------------------------------------------------------------------------------------
 
-    async def admit(self, deployment: Deployment) -> LaunchPlan:
+    async def admit(self, deployment: Deployment) -> SizedPlan:
         """The deployment's plan, sized, with its memory promised to it; others leave first if they have to.
 
         The first that asks is the first to be served. A model on demand may wait for its turn, as long as somebody
@@ -134,7 +134,7 @@ class Admission:
                     raise refusal or Problem("no_room", 503, f"There was no room for {deployment.uid} in time.")
                 await self._until_something_changes(deployment)
 
-    async def _try(self, deployment: Deployment) -> tuple[LaunchPlan | None, Problem | None]:
+    async def _try(self, deployment: Deployment) -> tuple[SizedPlan | None, Problem | None]:
         host = await asyncio.to_thread(read_host)
         await self.use.settled()
         # From here on there is no other turn of the event loop: nobody who is idle now is asked before the doors close.
@@ -162,9 +162,7 @@ class Admission:
                 self._close(other, f"evicted for {deployment.uid}, which needs {lacking}")
         return None, refusal
 
-    def _without_leaving(
-        self, deployment: Deployment, best: LaunchPlan, host: Host, now: Occupancy
-    ) -> LaunchPlan | None:
+    def _without_leaving(self, deployment: Deployment, best: SizedPlan, host: Host, now: Occupancy) -> SizedPlan | None:
         """A plan as good as the best, perhaps on other devices, for which nobody has to leave."""
         if deployment.on_demand is None:
             return None
@@ -172,11 +170,10 @@ class Admission:
             here = deployment.sized(host, now)
         except Problem:
             return None
-        assert here.sizing is not None and best.sizing is not None
         same = (here.sizing.context_length, here.sizing.slots) == (best.sizing.context_length, best.sizing.slots)
         return here if same else None
 
-    def _grant(self, deployment: Deployment, plan: LaunchPlan) -> LaunchPlan:
+    def _grant(self, deployment: Deployment, plan: SizedPlan) -> SizedPlan:
         deployment.grant(plan)
         return plan
 
@@ -213,8 +210,9 @@ class Admission:
             deployment.leave(why)
 
 
-def _holds(deployment: Deployment) -> bool:
-    """Whether memory is promised to it."""
-    if deployment.problem is not None or deployment.plan.sizing is None:
-        return False
-    return deployment.on_demand is None or deployment.on_demand.granted
+def _held_plan(deployment: Deployment) -> SizedPlan | None:
+    """The plan that memory is promised to."""
+    plan = deployment.plan
+    if deployment.problem is not None or not isinstance(plan, SizedPlan):
+        return None
+    return plan if deployment.on_demand is None or deployment.on_demand.granted else None

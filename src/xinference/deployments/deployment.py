@@ -19,7 +19,7 @@ from xinference.deployments.replica_set import ReplicaSet, Scaler
 from xinference.deployments.state import DeploymentState
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.occupancy import Occupancy
 from xinference.process.replica import Replica
 from xinference.routing.table import Route
@@ -136,10 +136,13 @@ class Deployment:
     async def _run(self) -> None:
         try:
             adopted = await self._replicas.adopt()
+            sized = isinstance(self.plan, SizedPlan)
             if self.on_demand is not None:
+                if adopted and not sized:
+                    await self.prepare()
                 await self.on_demand.run(self, adopted)
                 return
-            if not adopted or self.plan.sizing is None:
+            if not adopted or not sized:
                 await self._loading.weights()
             if not adopted:
                 await self._loading.environment()
@@ -199,11 +202,11 @@ class Deployment:
 
     # -- on demand: what `Admission` asks and says ---------------------------------------------------------------
 
-    def sized(self, host: Host, around: Occupancy) -> LaunchPlan:
+    def sized(self, host: Host, around: Occupancy) -> SizedPlan:
         """See `Loading.sized`."""
         return self._loading.sized(host, around)
 
-    def grant(self, plan: LaunchPlan) -> None:
+    def grant(self, plan: SizedPlan) -> None:
         """The memory of this plan is its own from now on."""
         self._state.plan = plan
         if self.on_demand is not None:

@@ -13,7 +13,7 @@ from xinference.deployments.measurement import measure, measurement
 from xinference.deployments.state import DeploymentState
 from xinference.engines.base import Placement
 from xinference.errors import Problem
-from xinference.launch.plan import Sizing
+from xinference.launch.plan import SizedPlan, Sizing
 from xinference.planning import replicas
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.replica import Replica
@@ -39,8 +39,7 @@ class EngineStarter:
             raise
 
     def _command(self, position: int, python: Path) -> EngineCommand:
-        plan = self._state.plan
-        assert plan.sizing is not None
+        plan = self._state.sized
         placement = Placement(python, plan.devices_of(position))
         command = self._state.engine.command(plan, secrets.token_urlsafe(32), placement)
         sizing, devices = asdict(plan.sizing), plan.devices
@@ -57,8 +56,8 @@ class EngineStarter:
         except (KeyError, TypeError):
             return  # written by another version of ours: it is sized anew, which only a restart of the engine uses
         plan = self._state.plan
-        devices = replicas.merged(plan.devices, devices, position)
-        self._state.plan = plan.with_weights(path, sizing, devices=devices)
+        launch, known = (plan.launch, plan.devices) if isinstance(plan, SizedPlan) else (plan, ())
+        self._state.plan = SizedPlan(launch, path, sizing, replicas.merged(known, devices, position))
 
     async def measure(self, replica: Replica) -> None:
         """Keep what a fresh engine really takes; one that was taken back has a cache full of other things."""
@@ -67,9 +66,8 @@ class EngineStarter:
         if used is None:
             return
         self._state.used = used
-        kept = None if self._state.was_ready else measurement(self._state.plan, used)
-        if kept is not None:
-            self._state.around.store.add_measurement(kept)
+        if not self._state.was_ready:
+            self._state.around.store.add_measurement(measurement(self._state.sized, used))
 
     # -- its death ------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 
 from xinference.hardware import nvidia
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.store.database import Measurement
 
 
@@ -33,11 +33,9 @@ def measure(pid: int) -> Used | None:
     return Used(memory, nvidia.processes(frozenset(process.pid for process in tree)))
 
 
-def measurement(plan: LaunchPlan, used: Used) -> Measurement | None:
-    """The row to keep of it; None where no plan was made (an engine that was taken back)."""
+def measurement(plan: SizedPlan, used: Used) -> Measurement:
+    """The row to keep of it."""
     sizing = plan.sizing
-    if sizing is None:
-        return None
     return Measurement(
         plan.version.version_id,
         plan.engine,

@@ -16,11 +16,11 @@ from xinference.environments.environments import Environments
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchPlan
-from xinference.planning.occupancy import Occupancy
-from xinference.planning.sizing import settle
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
+from xinference.planning.occupancy import Occupancy, available
+from xinference.planning.sizing import size_launch
 from xinference.weights import conversion, shape_reader
-from xinference.weights.fetch import fetch
+from xinference.weights.fetch import cached_path, fetch
 
 
 class Stages:
@@ -37,26 +37,29 @@ class Stages:
         """What the weights' header says, once it has been looked at."""
         self.told: tuple[str, ...] = ()
 
-    async def weights(self, plan: LaunchPlan) -> LaunchPlan:
+    async def weights(self, plan: LaunchPlan) -> SizedPlan:
         """The plan with its weights here, their header read, and context, slots and devices chosen.
 
         Raises:
             Problem: what could not be fetched, read, converted or fitted.
         """
         self._say("plan", "; ".join(plan.reasons))
-        path = plan.path or await self._fetch(plan)
-        if plan.sizing is None:
-            engine = self._around.engines[plan.engine]
-            extra = engine.extra_weight_files(plan, path)
-            shape, self.told = await asyncio.to_thread(shape_reader.read_shape, path, plan.version, extra)
-            self.shape = shape
-            host = await asyncio.to_thread(read_host)
-            around = self._around.admission.beside_those_that_stay(plan)
-            plan = settle(plan, path, shape, host, engine.memory, self.told, around)
-        if plan.version.spec.model_format == "ggmlv3":
-            self._show("LOADING", "convert")
-            path = await self._in_thread("convert", conversion.runnable, self._around.settings, path, plan.version)
-        return replace(plan, path=path)
+        sized = plan if isinstance(plan, SizedPlan) else await self._size(plan)
+        if plan.version.spec.model_format != "ggmlv3":
+            return sized
+        self._show("LOADING", "convert")
+        path = await self._in_thread("convert", conversion.runnable, self._around.settings, sized.path, plan.version)
+        return replace(sized, path=path)
+
+    async def _size(self, launch: ResolvedLaunch) -> SizedPlan:
+        path = await self._here(launch)
+        engine = self._around.engines[launch.engine]
+        extra = engine.extra_weight_files(launch, path)
+        shape, self.told = await asyncio.to_thread(shape_reader.read_shape, path, launch.version, extra)
+        self.shape = shape
+        host = await asyncio.to_thread(read_host)
+        there = available(host, self._around.admission.beside_those_that_stay(launch))
+        return size_launch(launch, path, shape, there, engine.memory, self.told)
 
     async def environment(self, engine: Engine) -> Path:
         """The interpreter that the engine runs with; what it needs is installed first.
@@ -75,11 +78,16 @@ class Stages:
         self._say("environment", f"installing {spec.engine} {spec.version} ({size})")
         return await self._in_thread("environment", environments.install, spec)
 
-    async def _fetch(self, plan: LaunchPlan) -> Path:
-        assert plan.source is not None
+    async def _here(self, launch: ResolvedLaunch) -> Path:
+        """The weights, fetched if they are not here."""
+        version, source = launch.version, launch.origin
+        if isinstance(source, Path):
+            return source
+        if found := await asyncio.to_thread(cached_path, self._around.hubs, version, source):
+            return found
         self._show("LOADING", "fetch")
-        self._say("fetch", f"fetching {plan.version.version_id} from {plan.source.hub} ({plan.source.model_id})")
-        return await self._in_thread("fetch", fetch, self._around.hubs, plan)
+        self._say("fetch", f"fetching {version.version_id} from {source.hub} ({source.model_id})")
+        return await self._in_thread("fetch", fetch, self._around.hubs, version, source)
 
     async def _in_thread(self, stage: str, work: Callable[..., Path], *arguments: object) -> Path:
         """Do long blocking work that reports its progress and can be cancelled."""
@@ -110,12 +118,13 @@ class Loading:
         self._cancelled = threading.Event()
         self.stages = Stages(state.around, state.uid, self._cancelled, state.show)
         self._python: Path | None = None
-        self._open_plan: LaunchPlan | None = None
+        self._path: Path | None = None
+        """The weights in a form that the engine loads, once `prepare` has been through."""
 
     @property
     def prepared(self) -> bool:
         """Whether `prepare` has been through."""
-        return self._open_plan is not None
+        return self._path is not None
 
     def cancel(self) -> None:
         """Nothing more is fetched, converted or installed."""
@@ -136,19 +145,18 @@ class Loading:
 
     async def prepare(self) -> None:
         """Weights and environment here, in a form that can be loaded, and the size known: no memory is taken."""
-        plan = replace(self._state.plan, sizing=None, devices=())
-        self._state.plan = await self.stages.weights(plan)
+        plan = self._state.plan = await self.stages.weights(self._state.launch)
         await self.environment()
-        self._open_plan = replace(plan, path=self._state.plan.path)
+        self._path = plan.path
 
-    def sized(self, host: Host, around: Occupancy) -> LaunchPlan:
+    def sized(self, host: Host, around: Occupancy) -> SizedPlan:
         """Its plan for such a room; what was planned and told to the user stays as it was told.
 
         Raises:
             Problem: ``does_not_fit``.
         """
-        plan = self._open_plan
-        if self._state.on_demand is None or plan is None or plan.path is None:
-            return self._state.plan
-        assert self.stages.shape is not None
-        return settle(plan, plan.path, self.stages.shape, host, self._state.engine.memory, self.stages.told, around)
+        stages = self.stages
+        if self._state.on_demand is None or self._path is None or stages.shape is None:
+            return self._state.sized
+        launch, memory, there = self._state.launch, self._state.engine.memory, available(host, around)
+        return size_launch(launch, self._path, stages.shape, there, memory, stages.told)

@@ -13,6 +13,7 @@ from xinference.deployments.engine_starter import EngineStarter
 from xinference.deployments.state import DeploymentState
 from xinference.errors import Problem, not_found
 from xinference.hardware.devices import read_host
+from xinference.planning.occupancy import available
 from xinference.planning.replicas import (
     check_same_size,
     lowest_free,
@@ -22,7 +23,7 @@ from xinference.planning.replicas import (
     without_replica,
 )
 from xinference.planning.restart import restart_delay
-from xinference.planning.sizing import settle
+from xinference.planning.sizing import size_launch
 from xinference.process.replica import Replica, ReplicaState
 from xinference.weights import shape_reader
 
@@ -215,7 +216,7 @@ class ReplicaSet:
     def _take_back(self, number: int, problem: Problem) -> None:
         """A replica that was added and could not be started is not wanted any more."""
         self._state.say("ERROR", "failed", f"replica {number} could not be started: {problem.cause}")
-        self._state.set_plan(without_replica(self._state.plan, number))
+        self._state.set_plan(without_replica(self._state.sized, number))
         self.keepers.pop(number, None)
         self.added.pop(number).set_exception(problem)
         self._around.changed()
@@ -243,7 +244,7 @@ class Scaler:
             group = await self._room_for_one(gpu_idx)
             keeping = self._check_steady()
             number = lowest_free(replicas.keepers)
-            state.set_plan(with_replica(state.plan, number, group))
+            state.set_plan(with_replica(state.sized, number, group))
             state.say("INFO", "start", f"replica {number} is added")
             started = replicas.added[number] = asyncio.get_running_loop().create_future()
             started.add_done_callback(lambda done: done.exception())  # not everybody waits
@@ -271,7 +272,7 @@ class Scaler:
             if len(staying) == 1:
                 hint = f"`xinference terminate --model-uid {state.uid}` ends the model."
                 raise Problem("last_replica", 409, f"{number} is the only replica of {state.uid}.", hint=hint)
-            state.set_plan(without_replica(state.plan, number))
+            state.set_plan(without_replica(state.sized, number))
             state.say("INFO", "stop", f"replica {number} is removed")
             left = state.plan.request.replica
             self._replicas.close(number)
@@ -291,15 +292,14 @@ class Scaler:
 
     async def _room_for_one(self, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
         """The devices of one replica more, if it fits beside all that runs."""
-        plan = self._state.plan
-        probe = one_alone(plan, gpu_idx)
-        assert probe.path is not None
-        extra = self._state.engine.extra_weight_files(probe, probe.path)
-        shape, _ = await asyncio.to_thread(shape_reader.read_shape, probe.path, probe.version, extra)
+        plan, engine = self._state.sized, self._state.engine
+        launch = one_alone(plan, gpu_idx)
+        extra = engine.extra_weight_files(launch, plan.path)
+        shape, _ = await asyncio.to_thread(shape_reader.read_shape, plan.path, plan.version, extra)
         host = await asyncio.to_thread(read_host)
-        around = self._state.around.admission.beside(probe)
-        probe = settle(probe, probe.path, shape, host, self._state.engine.memory, around=around)
-        check_same_size(self._state.plan, probe)
+        there = available(host, self._state.around.admission.beside(launch))
+        probe = size_launch(launch, plan.path, shape, there, engine.memory)
+        check_same_size(plan, probe)
         return probe.devices_of(0)
 
     def _not_started(self, number: int, started: asyncio.Future[None]) -> None:

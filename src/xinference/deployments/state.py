@@ -8,7 +8,7 @@ from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.measurement import Used
 from xinference.deployments.on_demand import OnDemand
 from xinference.errors import Problem
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 
 
 class DeploymentState:
@@ -33,6 +33,17 @@ class DeploymentState:
     def uid(self) -> str:
         return self.plan.uid
 
+    @property
+    def launch(self) -> ResolvedLaunch:
+        return self.plan.launch if isinstance(self.plan, SizedPlan) else self.plan
+
+    @property
+    def sized(self) -> SizedPlan:
+        """The plan of what is kept running: an engine is started, and replicas are changed, once it is sized."""
+        if not isinstance(self.plan, SizedPlan):
+            raise RuntimeError(f"{self.uid} is not sized yet")
+        return self.plan
+
     def show(self, status: str, stage: str) -> None:
         """Publish where it is."""
         self.status, self.stage = status, stage
@@ -42,7 +53,7 @@ class DeploymentState:
         """Add to its events."""
         self.around.events.add(self.uid, event_type, stage, content)
 
-    def set_plan(self, plan: LaunchPlan) -> None:
+    def set_plan(self, plan: SizedPlan) -> None:
         """The row first: from here on a restart of the server makes the new number of replicas."""
         self.around.store.set_request(plan.uid, msgspec.json.encode(plan.request).decode())
         self.plan = plan

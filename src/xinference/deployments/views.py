@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xinference.deployments.state import DeploymentState
 from xinference.engines.base import Engine
 from xinference.errors import Problem
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.routing.table import Route, Target
 
@@ -20,7 +20,8 @@ def describe(
     plan: LaunchPlan, engine: Engine, *, status: str, stage: str, addresses: list[str], created: float
 ) -> dict[str, Any]:
     """The model's entry in ``GET /v1/models`` without its ``id``."""
-    family, spec, sizing = plan.version.family, plan.version.spec, plan.sizing
+    family, spec = plan.version.family, plan.version.spec
+    sized = plan if isinstance(plan, SizedPlan) else None
     return {
         "model_uid": plan.uid,
         "model_type": family.model_type,
@@ -35,10 +36,10 @@ def describe(
         "model_description": family.model_description,
         "model_hub": plan.source.hub if plan.source else "local",
         "revision": plan.source.revision if plan.source else None,
-        "context_length": sizing.context_length if sizing else family.context_length,
+        "context_length": sized.sizing.context_length if sized else family.context_length,
         "replica": plan.request.replica,
         "address": addresses[0] if addresses else None,
-        "accelerators": sorted({str(index) for group in plan.devices for index in group}),
+        "accelerators": sorted({str(index) for group in (sized.devices if sized else ()) for index in group}),
         "status": status,
         "stage": stage,
         "instance_created_ts": int(created),
@@ -77,7 +78,7 @@ def replica_entry(
     leaving: bool = False,
 ) -> dict[str, Any]:
     """One replica in ``GET /v1/models/{uid}/replicas``; `waiting` is its status while it has no process."""
-    devices = plan.devices_of(number)
+    devices = plan.devices_of(number) if isinstance(plan, SizedPlan) else ()
     status = (
         "TERMINATING"
         if leaving

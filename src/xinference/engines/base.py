@@ -11,7 +11,7 @@ from xinference.catalog.models import ModelSpec, ModelVersion, Source
 from xinference.engines.memory_model import MemoryModel
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
@@ -105,7 +105,7 @@ class WeightsOnly:
     def choose_files(self, source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
         return FileChoice(source, options)
 
-    def extra_weight_files(self, plan: LaunchPlan, path: Path) -> tuple[ExtraWeightFile, ...]:
+    def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         return ()
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ class Engine(Protocol):
         """
         ...
 
-    def extra_weight_files(self, plan: LaunchPlan, path: Path) -> tuple[ExtraWeightFile, ...]:
+    def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         """The files of `choose_files` that count as weights, the weights being at `path`."""
         ...
 
@@ -184,8 +184,8 @@ class Engine(Protocol):
         """The environment it runs in on this host; None: the server's own."""
         ...
 
-    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
-        """What to start for one replica; `plan.path` and `plan.sizing` are set."""
+    def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
+        """What to start for one replica."""
         ...
 
     def explain(self, log_tail: Sequence[str]) -> str | None:

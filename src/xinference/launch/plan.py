@@ -1,4 +1,7 @@
-"""`LaunchPlan`: everything decided about a launch, with the reason of each choice. A plain value."""
+"""The phases of a launch, each with the reason of every choice: draft, resolved, sized. Plain values.
+
+Each phase holds the former one, and nothing in it is optional that it knows.
+"""
 
 from __future__ import annotations
 
@@ -44,78 +47,170 @@ class Sizing:
         return self.total_bytes - self.later_bytes + self.file_pages_bytes
 
 
+Devices = tuple[tuple[int, ...], ...]
+"""Indices of each replica's GPUs; empty: the CPU."""
+
+
 @dataclass(frozen=True)
-class LaunchPlan:
-    """What will be fetched and started."""
+class LaunchDraft:
+    """What follows from a request and the host: no hub is asked and no file is read."""
 
     uid: str
     request: LaunchRequest
-    """The request with every open choice filled in, so that planning it again gives the same."""
+    """The request with every open choice filled in but the hub, so that a draft of it is the same draft."""
     version: ModelVersion
     engine: str
-    source: Source | None
-    """None: the weights are at `path` already."""
-    path: Path | None
-    """Weight file or folder, once it is known."""
-    threads: int
     use_gpu: bool
+    threads: int
     options: Mapping[str, Any] = field(default_factory=dict)
     """Native engine options, checked, by the engine's own names."""
-    sizing: Sizing | None = None
-    """None until the weights' header has been read."""
     reasons: tuple[str, ...] = ()
-    devices: tuple[tuple[int, ...], ...] = ()
-    """Indices of each replica's GPUs; empty: the CPU."""
 
-    def with_weights(
-        self,
-        path: Path,
-        sizing: Sizing,
-        told: tuple[str, ...] = (),
-        devices: tuple[tuple[int, ...], ...] = (),
-    ) -> LaunchPlan:
-        """The same plan, now that the weights are here and their header is known."""
-        return replace(self, path=path, sizing=sizing, reasons=self.reasons + told + sizing.reasons, devices=devices)
+
+@dataclass(frozen=True)
+class ResolvedLaunch:
+    """A draft whose weights have an origin: a hub, or a file or folder of the user."""
+
+    draft: LaunchDraft
+    """Its request names the hub, too."""
+    origin: Source | Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The draft's, with those that name further files."""
+    reasons: tuple[str, ...] = ()
+    """All so far, the draft's first."""
+
+    @property
+    def uid(self) -> str:
+        return self.draft.uid
+
+    @property
+    def request(self) -> LaunchRequest:
+        return self.draft.request
+
+    @property
+    def version(self) -> ModelVersion:
+        return self.draft.version
+
+    @property
+    def engine(self) -> str:
+        return self.draft.engine
+
+    @property
+    def use_gpu(self) -> bool:
+        return self.draft.use_gpu
+
+    @property
+    def threads(self) -> int:
+        return self.draft.threads
+
+    @property
+    def source(self) -> Source | None:
+        """None: the weights were given by their path."""
+        return None if isinstance(self.origin, Path) else self.origin
+
+    def with_request(self, request: LaunchRequest) -> ResolvedLaunch:
+        """The same launch with another number of replicas or other devices."""
+        return replace(self, draft=replace(self.draft, request=request))
+
+
+@dataclass(frozen=True)
+class SizedPlan:
+    """A launch whose weights are here, with the context, slots and devices of its replicas: it can be started."""
+
+    launch: ResolvedLaunch
+    path: Path
+    """Weight file or folder."""
+    sizing: Sizing
+    devices: Devices = ()
+    notes: tuple[str, ...] = ()
+    """What reading the weights showed."""
+
+    @property
+    def uid(self) -> str:
+        return self.launch.uid
+
+    @property
+    def request(self) -> LaunchRequest:
+        return self.launch.request
+
+    @property
+    def version(self) -> ModelVersion:
+        return self.launch.version
+
+    @property
+    def engine(self) -> str:
+        return self.launch.engine
+
+    @property
+    def use_gpu(self) -> bool:
+        return self.launch.use_gpu
+
+    @property
+    def threads(self) -> int:
+        return self.launch.threads
+
+    @property
+    def source(self) -> Source | None:
+        return self.launch.source
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.launch.options
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return (*self.launch.reasons, *self.notes, *self.sizing.reasons)
 
     def devices_of(self, position: int) -> tuple[int, ...]:
         """The GPUs of the replica at `position`; empty: the CPU."""
         return self.devices[position] if position < len(self.devices) else ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """What `launch --dry-run` prints."""
-        version, sizing = self.version, self.sizing
-        return {
-            "model_uid": self.uid,
-            "version": version.version_id,
-            "engine": self.engine,
-            "hub": self.source.hub if self.source else "local",
-            "model_id": self.source.model_id if self.source else None,
-            "revision": self.source.revision if self.source else None,
-            "files": self._files(),
-            "path": str(self.path) if self.path else None,
-            "context_length": sizing.context_length if sizing else None,
-            "slots": sizing.slots if sizing else None,
-            "threads": self.threads,
-            "replica": self.request.replica,
-            "devices": [list(group) for group in self.devices],
-            "tensor_parallel": sizing.tensor_parallel if sizing else None,
-            "memory_fraction": sizing.memory_fraction if sizing else None,
-            "memory": {
-                "weights": sizing.weights_bytes if sizing else None,
-                "kv_cache": sizing.kv_cache_bytes if sizing else None,
-                "overhead": sizing.overhead_bytes if sizing else None,
-                "total": sizing.total_bytes if sizing else None,
-                "loaded": sizing.loaded_bytes if sizing else None,
-            },
-            "reasons": list(self.reasons),
-            "options": dict(self.options),
-        }
+    def with_replicas(self, request: LaunchRequest, devices: Devices) -> SizedPlan:
+        """The same plan with another number of replicas, on these devices."""
+        return replace(self, launch=self.launch.with_request(request), devices=devices)
 
-    def _files(self) -> list[dict[str, Any]]:
-        if self.source is None:
-            return []
-        quantization = self.version.quantization
-        facts = self.source.facts.get(quantization)
-        name = self.source.file_name(quantization)
-        names = self.source.parts.get(quantization) or ((name,) if name else ())
-        return [{"name": n, "size": facts.size if facts and len(names) == 1 else None} for n in names]
+
+LaunchPlan = ResolvedLaunch | SizedPlan
+"""A launch whose size is perhaps not known yet."""
+
+
+def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None) -> dict[str, Any]:
+    """What `launch --dry-run` answers."""
+    source, sizing = launch.source, sized.sizing if sized else None
+    path = sized.path if sized else launch.origin if source is None else None
+    return {
+        "model_uid": launch.uid,
+        "version": launch.version.version_id,
+        "engine": launch.engine,
+        "hub": source.hub if source else "local",
+        "model_id": source.model_id if source else None,
+        "revision": source.revision if source else None,
+        "files": _files(launch),
+        "path": str(path) if path else None,
+        "context_length": sizing.context_length if sizing else None,
+        "slots": sizing.slots if sizing else None,
+        "threads": launch.threads,
+        "replica": launch.request.replica,
+        "devices": [list(group) for group in sized.devices] if sized else [],
+        "tensor_parallel": sizing.tensor_parallel if sizing else None,
+        "memory_fraction": sizing.memory_fraction if sizing else None,
+        "memory": {
+            "weights": sizing.weights_bytes if sizing else None,
+            "kv_cache": sizing.kv_cache_bytes if sizing else None,
+            "overhead": sizing.overhead_bytes if sizing else None,
+            "total": sizing.total_bytes if sizing else None,
+            "loaded": sizing.loaded_bytes if sizing else None,
+        },
+        "reasons": list((sized or launch).reasons),
+        "options": dict(launch.options),
+    }
+
+
+def _files(launch: ResolvedLaunch) -> list[dict[str, Any]]:
+    source, quantization = launch.source, launch.version.quantization
+    if source is None:
+        return []
+    facts = source.facts.get(quantization)
+    name = source.file_name(quantization)
+    names = source.parts.get(quantization) or ((name,) if name else ())
+    return [{"name": n, "size": facts.size if facts and len(names) == 1 else None} for n in names]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from xinference.catalog.models import ModelFamily
 from xinference.engines.base import Engine
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan
-from xinference.planning.occupancy import Occupancy
 
 
 @dataclass(frozen=True)
@@ -21,5 +19,3 @@ class Facts:
     host: Host
     known_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Engine -> the native options it knows, with their types; needed only where options are given."""
-    around: Callable[[LaunchPlan], Occupancy] | None = None
-    """What else goes on where a plan is to be settled; None: nothing."""

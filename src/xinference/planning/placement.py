@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from xinference.errors import Problem, bad_request
 from xinference.hardware.devices import Gpu
+from xinference.launch.plan import Devices
 from xinference.units import MIB
 
 #: Most of a device's free memory that a launch may take: CUDA itself and other programs' small needs vary.
 USABLE_SHARE = 0.92
 NeedOn = Callable[[int], int]
 """Number of devices that share one replica -> bytes on each of them."""
-Groups = tuple[tuple[int, ...], ...]
-"""The devices of each replica."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the replicas of a launch need of GPUs."""
+
+    replicas: int
+    counts: Sequence[int]
+    """Numbers of devices that one replica may be split over, smallest first."""
+    need: NeedOn
+    what: str
+    """The model, in the words of a refusal."""
+    named: Sequence[int] | None = None
+    """The devices that the user named; None: any."""
+    check_split: Callable[[int], None] = lambda count: None
+    """Refuses a number of devices that one replica can't be split over."""
 
 
 def usable_gpus(gpus: Sequence[Gpu], promised: Mapping[int, int]) -> tuple[Gpu, ...]:
@@ -29,24 +44,25 @@ def usable_gpus(gpus: Sequence[Gpu], promised: Mapping[int, int]) -> tuple[Gpu, 
     )
 
 
-def place(gpus: Sequence[Gpu], *, replicas: int, counts: Sequence[int], need: NeedOn, what: str) -> Groups:
-    """Give each replica the devices with the most free memory, as few for each as will hold it.
-
-    Args:
-        counts: numbers of devices that one replica may be split over, smallest first.
-        what: the model, in the words of a refusal.
+def place_replicas(gpus: Sequence[Gpu], demand: Demand) -> Devices:
+    """Give each replica the devices that were named, or those with the most free memory, as few as will hold it.
 
     Raises:
-        Problem: 400 ``does_not_fit``, with each device and what it lacks.
+        Problem: 400 ``does_not_fit``, with each device and what it lacks; ``no_such_device``.
     """
-    for count in counts:
-        groups = _spread(gpus, replicas, count, need(count))
-        if groups is not None:
-            return groups
-    raise _nowhere(gpus, replicas, max(counts, default=1), need, what)
+    if demand.named is not None:
+        groups = chosen(gpus, demand.named, demand.replicas)
+        demand.check_split(len(groups[0]))
+        _check_chosen(gpus, groups, demand.need, demand.what)
+        return groups
+    for count in demand.counts:
+        spread = _spread(gpus, demand.replicas, count, demand.need(count))
+        if spread is not None:
+            return spread
+    raise _nowhere(gpus, demand.replicas, max(demand.counts, default=1), demand.need, demand.what)
 
 
-def chosen(gpus: Sequence[Gpu], indices: Sequence[int], replicas: int) -> Groups:
+def chosen(gpus: Sequence[Gpu], indices: Sequence[int], replicas: int) -> Devices:
     """The devices that the user named, dealt out in turn: 0,1,2,3 for two replicas is 0,2 and 1,3.
 
     Raises:
@@ -68,7 +84,7 @@ def chosen(gpus: Sequence[Gpu], indices: Sequence[int], replicas: int) -> Groups
     return groups
 
 
-def check_chosen(gpus: Sequence[Gpu], groups: Groups, need: NeedOn, what: str) -> None:
+def _check_chosen(gpus: Sequence[Gpu], groups: Devices, need: NeedOn, what: str) -> None:
     """Refuse named devices that can't hold what they are to hold, with the numbers."""
     free = {gpu.index: gpu.memory_free * USABLE_SHARE for gpu in gpus}
     for group in groups:
@@ -79,13 +95,13 @@ def check_chosen(gpus: Sequence[Gpu], groups: Groups, need: NeedOn, what: str) -
         raise _nowhere(named, len(groups), len(groups[0]), need, what)
 
 
-def free_for_each(gpus: Sequence[Gpu], groups: Groups) -> int:
+def free_for_each(gpus: Sequence[Gpu], groups: Devices) -> int:
     """Bytes that each replica may count on, on each of its devices: what is free, shared evenly."""
     holders = {gpu.index: sum(gpu.index in group for group in groups) for gpu in gpus}
     return min(gpu.memory_free // holders[gpu.index] for gpu in gpus if holders[gpu.index])
 
 
-def _spread(gpus: Sequence[Gpu], replicas: int, count: int, needed: int) -> Groups | None:
+def _spread(gpus: Sequence[Gpu], replicas: int, count: int, needed: int) -> Devices | None:
     free = {gpu.index: int(gpu.memory_free * USABLE_SHARE) for gpu in gpus}
     if count > len(free):
         return None

@@ -1,43 +1,28 @@
-"""From a request and the facts to a `LaunchPlan`, or a `Problem`. Pure: no file, process or socket is touched."""
+"""From a request and the facts to a `LaunchDraft`, and on to a `ResolvedLaunch`. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from xinference.catalog.models import ModelVersion, Source
+from xinference.catalog.models import Source
+from xinference.engines.base import Engine
 from xinference.errors import bad_request
 from xinference.hardware.devices import Host
-from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch
 from xinference.launch.request import LaunchRequest
 from xinference.planning.engine_choice import choose_version
 from xinference.planning.facts import Facts
-from xinference.planning.occupancy import NOTHING_ELSE
 from xinference.planning.placement import chosen
-from xinference.planning.sizing import settle
 
 MAX_REPLICAS = 64
 MODEL_TYPES = frozenset({"llm", "embedding", "rerank"})
-ChooseSource = Callable[[ModelVersion, str | None], tuple[Source, str]]
 
 
-def make_plan(
-    facts: Facts,
-    request: LaunchRequest,
-    uid: str,
-    *,
-    choose_source: ChooseSource,
-    path: Path | None = None,
-    shape: ModelShape | None = None,
-    told: tuple[str, ...] = (),
-) -> LaunchPlan:
-    """Decide everything that can be decided now.
-
-    `path` is where the weights already are (given by the user, or in a cache), `shape` what their header says,
-    and `told` what reading it gave to say.
+def draft_launch(facts: Facts, request: LaunchRequest, uid: str) -> LaunchDraft:
+    """Decide all that follows from the request and the host.
 
     Raises:
         Problem: 400 with the reason and the way out.
@@ -45,19 +30,9 @@ def make_plan(
     check_request(facts, request)
     version, engine, why = choose_version(facts, request)
     name = engine.table.engine
-    reasons = [f"engine {name}: {why}"]
-    source: Source | None = None
-    if request.model_path is None:
-        source, hub_reason = choose_source(version, request.download_hub)
-        reasons.append(f"hub {source.hub} ({source.model_id}): {hub_reason}")
-    else:
-        reasons.append(f"weights at {path or request.model_path}: given with --model-path")
     checked = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
     options, option_reasons = engine.complete_options(version, request, checked)
-    files = engine.choose_files(source, version, options)
-    reasons += (*option_reasons, *files.reasons)
     use_gpu = wants_gpu(facts.host, request)
-    reasons.append(_device_reason(facts.host, request, use_gpu))
     filled = msgspec.structs.replace(
         request,
         model_uid=uid,
@@ -66,26 +41,35 @@ def make_plan(
         model_size_in_billions=version.spec.model_size_in_billions,
         model_format=version.spec.model_format,
         quantization=version.quantization,
-        download_hub=source.hub if source else request.download_hub,
     )
-    plan = LaunchPlan(
-        uid,
-        filled,
-        version,
-        name,
-        files.source,
-        path,
-        facts.host.physical_cores,
-        use_gpu,
-        files.options,
-        None,
-        tuple(reasons),
-    )
-    if path is None or shape is None:
-        return plan
-    return settle(
-        plan, path, shape, facts.host, engine.memory, told, facts.around(plan) if facts.around else NOTHING_ELSE
-    )
+    reasons = (f"engine {name}: {why}", *option_reasons, _device_reason(facts.host, request, use_gpu))
+    return LaunchDraft(uid, filled, version, name, use_gpu, facts.host.physical_cores, options, reasons)
+
+
+def resolve_launch(draft: LaunchDraft, origin: Source | Path, why: str, engine: Engine) -> ResolvedLaunch:
+    """Give a draft the origin of its weights, chosen for the reason `why`, and the files that its engine adds.
+
+    Raises:
+        Problem: 400, a file that the options name is not there.
+    """
+    if isinstance(origin, Path):
+        files = engine.choose_files(None, draft.version, draft.options)
+        reason = f"weights at {origin}: {why}"
+    else:
+        files = engine.choose_files(origin, draft.version, draft.options)
+        request = msgspec.structs.replace(draft.request, download_hub=origin.hub)
+        draft = replace(draft, request=request)
+        reason = f"hub {origin.hub} ({origin.model_id}): {why}"
+    reasons = (*draft.reasons, reason, *files.reasons)
+    return ResolvedLaunch(draft, files.source or origin, files.options, reasons)
+
+
+def is_same_launch(draft: LaunchDraft, running: LaunchRequest) -> bool:
+    """Whether a draft asks for what runs already; a hub that the draft leaves open is the running one's."""
+    request = draft.request
+    if request.model_path is None and request.download_hub is None:
+        request = msgspec.structs.replace(request, download_hub=running.download_hub)
+    return request == running
 
 
 def wants_gpu(host: Host, request: LaunchRequest) -> bool:

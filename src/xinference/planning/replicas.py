@@ -8,11 +8,8 @@ from dataclasses import replace
 import msgspec
 
 from xinference.errors import Problem, bad_request
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan
 from xinference.planning.plan import MAX_REPLICAS
-
-Groups = tuple[tuple[int, ...], ...]
-"""The devices of each replica by its number; a number without a replica has none."""
 
 
 def positions(running: Collection[int], wanted: int) -> list[int]:
@@ -28,7 +25,7 @@ def lowest_free(taken: Collection[int]) -> int:
     return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
-def merged(known: Groups, told: Groups, position: int) -> Groups:
+def merged(known: Devices, told: Devices, position: int) -> Devices:
     """The devices of all replicas, when the one at `position` says what it was started with."""
     size = max(len(known), len(told))
     groups = [_group(known, n) or _group(told, n) for n in range(size)]
@@ -37,7 +34,7 @@ def merged(known: Groups, told: Groups, position: int) -> Groups:
     return tuple(groups)
 
 
-def with_replica(plan: LaunchPlan, position: int, group: Sequence[int]) -> LaunchPlan:
+def with_replica(plan: SizedPlan, position: int, group: Sequence[int]) -> SizedPlan:
     """The plan with one replica more, on these devices (none: the CPU).
 
     Raises:
@@ -53,14 +50,14 @@ def with_replica(plan: LaunchPlan, position: int, group: Sequence[int]) -> Launc
     return _with_groups(plan, count, tuple(groups))
 
 
-def without_replica(plan: LaunchPlan, position: int) -> LaunchPlan:
+def without_replica(plan: SizedPlan, position: int) -> SizedPlan:
     """The plan with one replica less."""
     groups = tuple(() if n == position else group for n, group in enumerate(plan.devices))
     return _with_groups(plan, plan.request.replica - 1, groups)
 
 
-def one_alone(plan: LaunchPlan, gpu_idx: tuple[int, ...]) -> LaunchPlan:
-    """A plan for one further replica, to be settled beside all that runs, this deployment's own replicas too.
+def one_alone(plan: SizedPlan, gpu_idx: tuple[int, ...]) -> ResolvedLaunch:
+    """A launch of one further replica, to be sized beside all that runs, this deployment's own replicas too.
 
     Raises:
         Problem: 400, GPUs are named and the others run on the CPU.
@@ -72,16 +69,15 @@ def one_alone(plan: LaunchPlan, gpu_idx: tuple[int, ...]) -> LaunchPlan:
             code="no_such_device",
         )
     request = msgspec.structs.replace(plan.request, replica=1, gpu_idx=gpu_idx or None)
-    return replace(plan, uid="", request=request, sizing=None, devices=(), reasons=())
+    return replace(plan.launch, draft=replace(plan.launch.draft, uid="", request=request), reasons=())
 
 
-def check_same_size(plan: LaunchPlan, probe: LaunchPlan) -> None:
+def check_same_size(plan: SizedPlan, probe: SizedPlan) -> None:
     """Refuse a replica that would answer less than the others.
 
     Raises:
         Problem: 400 ``does_not_fit``, with both contexts.
     """
-    assert plan.sizing is not None and probe.sizing is not None
     have, fits = plan.sizing, probe.sizing
     if fits.context_length < have.context_length or fits.slots < have.slots:
         raise Problem(
@@ -93,14 +89,14 @@ def check_same_size(plan: LaunchPlan, probe: LaunchPlan) -> None:
         )
 
 
-def _with_groups(plan: LaunchPlan, count: int, groups: Groups) -> LaunchPlan:
+def _with_groups(plan: SizedPlan, count: int, groups: Devices) -> SizedPlan:
     used = [group for group in groups if group]
     gpu_idx = plan.request.gpu_idx
     if gpu_idx is not None and used and len({len(group) for group in used}) == 1:
         gpu_idx = tuple(group[n] for n in range(len(used[0])) for group in used)  # dealt out again, it gives the same
     request = msgspec.structs.replace(plan.request, replica=count, gpu_idx=gpu_idx)
-    return replace(plan, request=request, devices=groups if used else ())
+    return plan.with_replicas(request, groups if used else ())
 
 
-def _group(groups: Groups, number: int) -> tuple[int, ...]:
+def _group(groups: Devices, number: int) -> tuple[int, ...]:
     return groups[number] if number < len(groups) else ()

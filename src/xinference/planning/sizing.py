@@ -9,64 +9,70 @@ from pathlib import Path
 
 from xinference.engines.memory_model import MemoryModel
 from xinference.errors import bad_request
-from xinference.hardware.devices import Gpu, Host
+from xinference.hardware.devices import Gpu
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan, Sizing
 from xinference.planning.memory import LEAST_CONTEXT, Need, Room, promised, size_replica
-from xinference.planning.occupancy import NOTHING_ELSE, Occupancy, gpus_with, host_memory
+from xinference.planning.occupancy import Available
 from xinference.planning.placement import USABLE_SHARE as USABLE_OF_GPU
-from xinference.planning.placement import Groups, check_chosen, chosen, free_for_each, place, usable_gpus
+from xinference.planning.placement import Demand, chosen, free_for_each, place_replicas
 
 
-def settle(
-    plan: LaunchPlan,
+def size_launch(
+    launch: ResolvedLaunch,
     path: Path,
     shape: ModelShape,
-    host: Host,
+    there: Available,
     model: MemoryModel,
-    told: tuple[str, ...] = (),
-    around: Occupancy = NOTHING_ELSE,
-) -> LaunchPlan:
-    """The plan with its devices and its sizing.
+    notes: tuple[str, ...] = (),
+) -> SizedPlan:
+    """Choose devices, context and slots for what is available.
+
+    Args:
+        path: where the weights are.
+        shape: what their header says, and `notes` what reading it showed.
+        model: the engine's.
 
     Raises:
         Problem: 400 ``does_not_fit``, with each device and what it lacks.
     """
-    settling = _Settling(plan, shape, host, model, around)
-    sizing, groups = settling.on_gpus() if plan.use_gpu else (settling.on_cpu(), ())
-    return plan.with_weights(path, sizing, told, groups)
+    sizer = _Sizer(launch, shape, there, model)
+    sizing, devices = sizer.on_gpus() if launch.use_gpu else (sizer.on_cpu(), ())
+    return SizedPlan(launch, path, sizing, devices, notes)
 
 
-class _Settling:
-    """One plan's numbers."""
+class _Sizer:
+    """The numbers of one launch."""
 
-    def __init__(self, plan: LaunchPlan, shape: ModelShape, host: Host, model: MemoryModel, around: Occupancy) -> None:
-        self._plan = plan
+    def __init__(self, launch: ResolvedLaunch, shape: ModelShape, there: Available, model: MemoryModel) -> None:
+        self._launch = launch
         self._shape = model.loaded(
-            shape, plan.version.spec.model_format, plan.version.quantization, plan.options, on_cpu=not plan.use_gpu
+            shape,
+            launch.version.spec.model_format,
+            launch.version.quantization,
+            launch.options,
+            on_cpu=not launch.use_gpu,
         )
-        self._host = host
-        self._around = around
+        self._there = there
         self._model = model
-        self._gpus = usable_gpus(gpus_with(host.gpus, around.returned), around.promised)
-        self._slots: int | None = plan.options.get(model.slots_option) or None
-        self._context = _wanted_context(plan, model)
-        self._family = plan.version.family.context_length
+        self._gpus = there.gpus
+        self._slots: int | None = launch.options.get(model.slots_option) or None
+        self._context = _wanted_context(launch, model)
+        self._family = launch.version.family.context_length
 
     def on_cpu(self) -> Sizing:
-        free, usable = host_memory(self._host, self._around)
         room = Room(
-            free // self._plan.request.replica,
-            usable=usable,
-            cpu_flags=self._host.cpu_flags,
-            correction_bytes=self._around.correction_bytes,
+            self._there.host_bytes // self._launch.request.replica,
+            usable=self._there.host_share,
+            cpu_flags=self._there.cpu_flags,
+            correction_bytes=self._there.correction_bytes,
         )
         return self._size(room)
 
-    def on_gpus(self) -> tuple[Sizing, Groups]:
+    def on_gpus(self) -> tuple[Sizing, Devices]:
         if self._spills():
             return self._spilled()
-        groups = self._groups()
+        groups = place_replicas(self._gpus, self._demand())
         count = len(groups[0])
         each = free_for_each(self._gpus, groups)
         fraction = self._given_fraction()
@@ -81,13 +87,13 @@ class _Settling:
         if not self._model.spills_to_host:
             return False
         together = int(sum(gpu.memory_free for gpu in self._gpus) * USABLE_OF_GPU)
-        return self._least(1) * self._plan.request.replica > together
+        return self._least(1) * self._launch.request.replica > together
 
-    def _spilled(self) -> tuple[Sizing, Groups]:
-        request = self._plan.request
+    def _spilled(self) -> tuple[Sizing, Devices]:
+        request = self._launch.request
         every = tuple(gpu.index for gpu in self._gpus)
         groups = chosen(self._gpus, request.gpu_idx, request.replica) if request.gpu_idx else (every,) * request.replica
-        free = sum(gpu.memory_free for gpu in self._gpus) + host_memory(self._host, self._around)[0]
+        free = sum(gpu.memory_free for gpu in self._gpus) + self._there.host_bytes
         sizing = self._size(Room(free // request.replica, 1))
         reason = "layers that the GPUs can't hold stay on the CPU"
         return replace(sizing, reasons=(*sizing.reasons, reason)), groups
@@ -104,24 +110,18 @@ class _Settling:
 
     # -- devices --------------------------------------------------------------------------------------------
 
-    def _groups(self) -> Groups:
-        request, what = self._plan.request, self._what()
-        if request.gpu_idx is not None:
-            groups = chosen(self._gpus, request.gpu_idx, request.replica)
-            self._check_split(len(groups[0]))
-            check_chosen(self._gpus, groups, self._least, what)
-            return groups
-        counts = self._counts()
+    def _demand(self) -> Demand:
+        request = self._launch.request
+        counts = self._counts() if request.gpu_idx is None else ()
         if self._context is None:
             # As few devices as hold one whole context; if none do, as many as may be had, with a shorter one.
-            whole = [count for count in counts if self._fits(count)]
-            counts = whole or counts[-1:]
-        return place(self._gpus, replicas=request.replica, counts=counts, need=self._least, what=what)
+            counts = [count for count in counts if self._fits(count)] or counts[-1:]
+        return Demand(request.replica, counts, self._least, self._what(), request.gpu_idx, self._check_split)
 
     def _what(self) -> str:
         asked = [f"{self._slots} slots"] if self._slots else []
         asked += [f"a context of {self._context} tokens"] if self._context else []
-        return self._plan.version.version_id + (f" with {' and '.join(asked)}" if asked else "")
+        return self._launch.version.version_id + (f" with {' and '.join(asked)}" if asked else "")
 
     def _fits(self, count: int) -> bool:
         free = sorted((gpu.memory_free for gpu in self._gpus), reverse=True)[:count]
@@ -129,8 +129,8 @@ class _Settling:
 
     def _counts(self) -> Sequence[int]:
         """Numbers of devices that one replica may be split over."""
-        wanted, most = self._plan.request.n_gpu, len(self._gpus)
-        given = self._plan.options.get(self._model.parallel_option or "")
+        wanted, most = self._launch.request.n_gpu, len(self._gpus)
+        given = self._launch.options.get(self._model.parallel_option or "")
         count = given or (wanted if isinstance(wanted, int) else None)
         if count is not None:
             self._check_split(int(count))
@@ -143,7 +143,7 @@ class _Settling:
     def _check_split(self, count: int) -> None:
         if not self._splits(count):
             raise bad_request(
-                f"{self._plan.engine} can't split {self._plan.version.version_id} over {count} GPUs: it cuts its "
+                f"{self._launch.engine} can't split {self._launch.version.version_id} over {count} GPUs: it cuts its "
                 f"{self._shape.heads} heads into equal parts, of a power of two.",
                 hint="Use --n-gpu with 1, 2, 4 or 8.",
                 code="no_such_device",
@@ -165,12 +165,12 @@ class _Settling:
 
     def _given_fraction(self) -> float | None:
         name = self._model.fraction_option
-        return float(self._plan.options[name]) if name and name in self._plan.options else None
+        return float(self._launch.options[name]) if name and name in self._launch.options else None
 
     def _basis(self, gpu: Gpu) -> int:
         return gpu.memory_total if self._model.fraction_of == "total" else gpu.memory_free
 
-    def _kept(self, fraction: float, groups: Groups, each: int) -> int:
+    def _kept(self, fraction: float, groups: Devices, each: int) -> int:
         """Bytes on each device under a fraction that the user gave; refused if they are not free."""
         named = [gpu for gpu in self._gpus if gpu.index in groups[0]]
         share = int(min(self._basis(gpu) for gpu in named) * fraction)
@@ -183,7 +183,7 @@ class _Settling:
             )
         return share
 
-    def _with_fraction(self, sizing: Sizing, groups: Groups, given: float | None) -> Sizing:
+    def _with_fraction(self, sizing: Sizing, groups: Devices, given: float | None) -> Sizing:
         if self._model.fraction_option is None or given is not None:
             return replace(sizing, memory_fraction=given)
         count = len(groups[0])
@@ -199,9 +199,9 @@ class _Settling:
         return replace(sizing, memory_fraction=fraction, reasons=(*sizing.reasons, reason))
 
 
-def _wanted_context(plan: LaunchPlan, model: MemoryModel) -> int | None:
+def _wanted_context(launch: ResolvedLaunch, model: MemoryModel) -> int | None:
     """The longest prompt that was asked for; one token of the option's is the answer's where it counts that, too."""
-    given = plan.options.get(model.context_option)
+    given = launch.options.get(model.context_option)
     if not given:
         return None
     return max(1, int(given) - 1) if model.answer_counts_in_context else int(given)

@@ -1,4 +1,4 @@
-"""Weights of a plan: where they are cached, and their fetch. Blocking; run in a thread."""
+"""Weights of a version: where they are cached, and their fetch. Blocking; run in a thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from xinference.catalog.models import ModelVersion, Source
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import ResolvedLaunch
 from xinference.weights.conversion import Progress
 
 
@@ -19,21 +19,29 @@ def cached_path(hubs: Mapping[str, Hub], version: ModelVersion, source: Source) 
     return hub.cached(version, source) if hub else None
 
 
-def fetch(hubs: Mapping[str, Hub], plan: LaunchPlan, progress: Progress, cancelled: threading.Event) -> Path:
-    """The weights of a plan, fetched if they are not here.
+def local_path(hubs: Mapping[str, Hub], launch: ResolvedLaunch) -> Path | None:
+    """Where the weights of a launch already are: where the user says, or in a cache. Opens no socket."""
+    if isinstance(launch.origin, Path):
+        return launch.origin
+    return cached_path(hubs, launch.version, launch.origin)
+
+
+def fetch(
+    hubs: Mapping[str, Hub], version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event
+) -> Path:
+    """The weights of a version, fetched if they are not here.
 
     Raises:
         Problem: what the hub could not do, and the way out.
     """
-    assert plan.source is not None
-    hub = hubs.get(plan.source.hub)
+    hub = hubs.get(source.hub)
     if hub is None:
         raise Problem(
             "hub_unavailable",
             400,
-            f"The weights of {plan.version.version_id} are on {plan.source.hub} ({plan.source.model_id}), "
+            f"The weights of {version.version_id} are on {source.hub} ({source.model_id}), "
             "which this version can't fetch from yet.",
             stage="fetch",
             hint="Fetch the file yourself and give it with --model-path.",
         )
-    return hub.fetch(plan.version, plan.source, progress, cancelled)
+    return hub.fetch(version, source, progress, cancelled)

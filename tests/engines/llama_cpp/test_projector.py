@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.engines.plans import plan_of
+from tests.engines.plans import launch_of, plan_of
 from xinference.catalog.models import ModelVersion, Source
 from xinference.engines.base import FileChoice
 from xinference.engines.llama_cpp.projector import NONE_OPTION, OPTION
@@ -66,7 +65,7 @@ def test_beside_weights_that_are_given_by_path_any_file_can_be_named() -> None:
 def test_other_engines_have_no_projector_of_ours() -> None:
     assert choose(hub("mmproj.gguf"), engine="vLLM") == FileChoice(hub("mmproj.gguf"), {})
     plan = plan_of(options={OPTION: "/mine.gguf"})
-    assert ENGINES["vLLM"].extra_weight_files(plan, Path("/r/m")) == ()
+    assert ENGINES["vLLM"].extra_weight_files(plan.launch, Path("/r/m")) == ()
     assert ENGINES["vLLM"].abilities(plan) == plan.version.family.model_ability
 
 
@@ -80,8 +79,8 @@ def test_other_engines_have_no_projector_of_ours() -> None:
     ],
 )
 def test_a_projectors_name_is_read_from_the_repositorys_own_folder(file: str, named: str, expected: str | None) -> None:
-    plan = replace(plan_of(options={OPTION: named}), engine="llama.cpp", source=hub(file=file))
-    files = ENGINES["llama.cpp"].extra_weight_files(plan, Path("/r") / file)
+    launch = launch_of(options={OPTION: named}, engine="llama.cpp", origin=hub(file=file))
+    files = ENGINES["llama.cpp"].extra_weight_files(launch, Path("/r") / file)
     assert [str(extra.path) for extra in files] == ([expected] if expected else [])
     assert all((extra.kind, extra.architecture) == ("projector", "clip") for extra in files)
 
@@ -92,4 +91,4 @@ def test_a_model_sees_only_with_a_projector() -> None:
     version = msgspec.structs.replace(
         VERSION, family=msgspec.structs.replace(VERSION.family, model_ability=("vision",))
     )
-    assert ENGINES["llama.cpp"].abilities(replace(plan_of(), version=version)) == ()
+    assert ENGINES["llama.cpp"].abilities(launch_of(version=version)) == ()

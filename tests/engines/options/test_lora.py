@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ def test_what_is_no_table_of_adapters_is_refused(given: Any) -> None:
 
 @pytest.mark.parametrize(("name", "served"), [("Transformers", "a"), ("vLLM", "a"), ("SGLang", "mine:a")])
 def test_an_engine_says_by_what_name_it_serves_an_adapter(name: str, served: str) -> None:
-    plan = replace(plan_of(), options=ENGINES[name].check_options({"lora_modules": {"a": "/x"}}, {}))
+    plan = plan_of(options=ENGINES[name].check_options({"lora_modules": {"a": "/x"}}, {}))
     assert ENGINES[name].lora_names(plan) == (served,)
     assert ENGINES[name].adapters(plan) == {"a": "/x"}
 

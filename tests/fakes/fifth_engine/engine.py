@@ -13,7 +13,7 @@ from xinference.catalog.models import ModelSpec, ModelVersion
 from xinference.engines.base import YES, Placement, StaticTable, Support, WeightsOnly, cuda_env
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
@@ -50,7 +50,7 @@ class FifthEngine(WeightsOnly):
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return None
 
-    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
+    def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         script = {"model_name": plan.uid, **plan.options.get("script", {})}
         return EngineCommand(
             argv=(sys.executable, str(PROGRAM), "--port", "{port}", "--script", json.dumps(script)),

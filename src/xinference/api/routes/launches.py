@@ -14,6 +14,7 @@ from xinference.api.launch_body import LaunchBody, Text
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
 from xinference.errors import Problem, bad_request
+from xinference.launch.plan import plan_entry
 from xinference.routing.abortable_requests import Abortables
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -94,7 +95,7 @@ async def cancel(request: Request, model_uid: str) -> None:
 async def launch(request: Request, body: LaunchBody, wait_ready: bool = True, dry_run: bool = False) -> dict[str, Any]:
     """Launch a model; with `dry_run` answer the plan instead, with `wait_ready` answer when it can be asked."""
     if dry_run:
-        return (await controller_of(request).plan(body.request())).to_dict()
+        return plan_entry(*await controller_of(request).plan(body.request()))
     return await launch_and_wait(controller_of(request), body, wait_ready=wait_ready)
 
 

@@ -18,7 +18,7 @@ from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem, near
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
@@ -127,8 +127,8 @@ class LlamaCpp:
     def choose_files(self, source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
         return projector.choose_projector(source, version, options)
 
-    def extra_weight_files(self, plan: LaunchPlan, path: Path) -> tuple[ExtraWeightFile, ...]:
-        return projector.extra_projector(plan, path)
+    def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
+        return projector.extra_projector(launch, path)
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
         return projector.abilities(plan)
@@ -142,8 +142,7 @@ class LlamaCpp:
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return None
 
-    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
-        assert plan.path is not None and plan.sizing is not None
+    def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         sizing = plan.sizing
         params: dict[str, Any] = {
             "cpuparams.n_threads": plan.threads,
@@ -171,7 +170,7 @@ class LlamaCpp:
         if plan.request.n_gpu is None:  # else it uses what devices its build finds, also those we do not count
             params["n_gpu_layers"] = 0
             params["mmproj_use_gpu"] = False
-        if projector_file := projector.projector_path(plan, plan.path):
+        if projector_file := projector.projector_path(plan.launch, plan.path):
             params[projector.OPTION] = str(projector_file)
         template = plan.version.family.chat_template
         if template is not None:

@@ -11,7 +11,7 @@ import msgspec
 from xinference.catalog.models import ModelVersion, Source
 from xinference.engines.base import ExtraWeightFile, FileChoice
 from xinference.errors import bad_request
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 
 #: llama.cpp's own name of the option, and of the one by which there shall be none.
 OPTION = "mmproj.path"
@@ -50,19 +50,19 @@ def choose_projector(source: Source | None, version: ModelVersion, options: Mapp
     )
 
 
-def extra_projector(plan: LaunchPlan, path: Path) -> tuple[ExtraWeightFile, ...]:
+def extra_projector(launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
     """The projector's file as `Engine.extra_weight_files` names it."""
-    projector = projector_path(plan, path)
+    projector = projector_path(launch, path)
     if projector is None:
         return ()
     hint = "Give the mmproj file of the model with --mmproj, or --no_mmproj true to launch it without one."
     return (ExtraWeightFile(projector, "projector", ARCHITECTURE, hint),)
 
 
-def projector_path(plan: LaunchPlan, path: Path) -> Path | None:
+def projector_path(launch: ResolvedLaunch, path: Path) -> Path | None:
     """The file of a launch's projector, the weights being at `path`; None: it has none."""
-    named = plan.options.get(OPTION)
-    return _folder(plan, path) / str(named) if named else None
+    named = launch.options.get(OPTION)
+    return _folder(launch, path) / str(named) if named else None
 
 
 def abilities(plan: LaunchPlan) -> tuple[str, ...]:
@@ -79,10 +79,10 @@ def _unnamed(source: Source | None, available: tuple[str, ...], options: Mapping
     return FileChoice(_only(source, None), options, (reason,) if available else ())
 
 
-def _folder(plan: LaunchPlan, path: Path) -> Path:
+def _folder(launch: ResolvedLaunch, path: Path) -> Path:
     """The folder that names in the source mean: the weights' own, or as far above it as their name says."""
-    source = _source(plan.source, plan.version)
-    quantization = plan.version.quantization
+    source = _source(launch.source, launch.version)
+    quantization = launch.version.quantization
     names = (source.parts.get(quantization) or (source.file_name(quantization) or "",)) if source else ("",)
     depth = max(1, len(PurePosixPath(names[0]).parts))
     return path.parents[min(depth, len(path.parents)) - 1]

@@ -17,7 +17,7 @@ from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
@@ -148,8 +148,7 @@ class SGLang(WeightsOnly):
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("SGLang", VERSION, "cuda")
 
-    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
-        assert plan.path is not None and plan.sizing is not None
+    def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         family = plan.version.family
         settings: dict[str, Any] = {
             "model_path": str(plan.path),

@@ -18,7 +18,7 @@ from xinference.engines.transformers.memory_model import MEMORY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan
+from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
@@ -105,8 +105,7 @@ class Transformers(WeightsOnly):
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("Transformers", VERSION, "cuda" if host.gpus else "cpu")
 
-    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
-        assert plan.path is not None and plan.sizing is not None
+    def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         params: dict[str, Any] = {
             "threads": plan.threads,
             **plan.options,

@@ -16,7 +16,7 @@ from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan, Sizing
+from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
@@ -170,8 +170,7 @@ class VLLM(WeightsOnly):
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("vLLM", VERSION, "cuda" if host.gpus else "cpu")
 
-    def command(self, plan: LaunchPlan, api_key: str, placement: Placement) -> EngineCommand:
-        assert plan.path is not None and plan.sizing is not None
+    def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         on_cpu = not placement.devices
         settings: dict[str, Any] = {
             "model": str(plan.path),
