@@ -4,6 +4,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from click.testing import CliRunner
 from tests.cli.canned import Answer, Canned, events, problem
 from tests.cli.conftest import Run, Terminal, wait_for
 from tests.client.test_client import free_port
+from tests.engines.plans import launch_of, sized
+from xinference.catalog.models import Source
 from xinference.cli.main import cli
+from xinference.launch.plan import plan_entry
+from xinference.launch.request import LaunchRequest
 
 MODEL = {"model_uid": "m", "model_engine": "llama.cpp", "context_length": 4096}
 READY = {"event_type": "READY", "stage": "health", "event_ts": 9.0, "model": MODEL}
@@ -214,23 +219,13 @@ def test_a_refused_launch_exits_with_1(canned: Canned, run: Run) -> None:
     assert "Did you mean n?" in result.stderr
 
 
-PLAN = {
-    "model_uid": "m",
-    "version": "m--7B--ggufv2--Q4_0",
-    "engine": "llama.cpp",
-    "hub": "huggingface",
-    "hub_reason": "it is the only one",
-    "files": [{"name": "m.gguf", "size": 1 << 30}, {"name": "n.gguf", "size": None}],
-    "path": None,
-    "command": None,
-    "context_length": 4096,
-    "slots": 4,
-    "threads": 2,
-    "memory": {"weights": 1 << 30, "kv_cache": None, "overhead": 5, "total": None},
-    "devices": [],
-    "reasons": ["no GPU was found", "it fits"],
-    "options": {"n_ctx": 4096},
-}
+SOURCE = Source(hub="huggingface", model_id="a/b", parts={"Q4_0": ("m.gguf", "n.gguf")})
+REQUEST = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2", quantization="Q4_0")
+LAUNCH = replace(
+    launch_of(uid="m", engine="llama.cpp", request=REQUEST, origin=SOURCE, options={"n_ctx": 4096}),
+    reasons=("no GPU was found", "it fits"),
+)
+PLAN = plan_entry(LAUNCH, None)
 
 
 def test_a_dry_run_prints_the_plan_with_its_reasons(canned: Canned, run: Run) -> None:
@@ -240,14 +235,22 @@ def test_a_dry_run_prints_the_plan_with_its_reasons(canned: Canned, run: Run) ->
     assert canned.asked_for("POST", "/v1/models")[0].query == "dry_run=true"
     for text in (
         "Would launch m:",
-        "m--7B--ggufv2--Q4_0",
-        "huggingface – it is the only one",
-        "m.gguf (1.0 GiB)",
+        "llama-2-chat--7B--ggufv2--Q4_0",
+        "huggingface – a/b",
+        "m.gguf (unknown)",
         "kv cache unknown",
         "n_ctx=4096",
         "Why:\n  - no GPU was found\n  - it fits",
     ):
         assert text in result.stdout
+
+
+def test_a_dry_run_of_weights_that_are_here_prints_their_path_and_all_numbers(canned: Canned, run: Run) -> None:
+    plan = sized(LAUNCH, path=Path("/w/m.gguf"), devices=((0,), (1,)), weights_bytes=1 << 30, reasons=("4 slots",))
+    canned.answers["POST", "/v1/models"] = Answer(plan_entry(LAUNCH, plan))
+    printed = run("launch", "-n", "m", "--dry-run").stdout
+    for text in ("/w/m.gguf", "4095 tokens", "weights 1.0 GiB", "kv cache 4.0 GiB", "[0], [1]", "  - 4 slots"):
+        assert text in printed
 
 
 def test_a_dry_run_as_json_is_the_plan_itself(canned: Canned, run: Run) -> None:

@@ -139,7 +139,7 @@ def plan_text(plan: Json) -> str:
     facts = {
         "Model": plan.get("version"),
         "Engine": plan.get("engine"),
-        "Hub": " – ".join(str(plan[key]) for key in ("hub", "hub_reason") if plan.get(key)),
+        "Hub": " – ".join(str(plan[key]) for key in ("hub", "model_id") if plan.get(key)),
         "Files": ("\n" + " " * 14).join(files),
         "Path": plan.get("path"),
         "Devices": ", ".join(str(device) for device in plan.get("devices") or []),
@@ -148,7 +148,6 @@ def plan_text(plan: Json) -> str:
         "Threads": plan.get("threads"),
         "Memory": ", ".join(f"{name.replace('_', ' ')} {size(count)}" for name, count in memory.items()),
         "Options": ", ".join(f"{name}={value}" for name, value in (plan.get("options") or {}).items()),
-        "Command": " ".join(str(word) for word in plan.get("command") or []),
     }
     lines = [f"Would launch {plan.get('model_uid')}:"]
     lines += [f"  {name + ':':<10}  {value}" for name, value in facts.items() if value]
