@@ -1,0 +1,80 @@
+"""What a running engine tells the next server about its plan: its form is a contract between releases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from tests.engines.plans import launch_of, sized
+from tests.fakes.fifth_engine.engine import NAME, FifthEngine
+from xinference.deployments.engine_starter import EngineStarter
+from xinference.deployments.state import DeploymentState
+from xinference.launch.plan import LaunchPlan, SizedPlan
+
+PLAN = sized(launch_of(engine=NAME), devices=((0,), (1,)), memory_fraction=0.5, reasons=("2 slots",))
+#: As a release that had one type of plan wrote it.
+CONTEXT = {
+    "uid": "mine",
+    "path": "/weights/here",
+    "sizing": {
+        "context_length": 4095,
+        "slots": 4,
+        "weights_bytes": 1,
+        "kv_cache_bytes": 4 << 30,
+        "overhead_bytes": 1,
+        "reasons": ["2 slots"],
+        "tensor_parallel": 1,
+        "memory_fraction": 0.5,
+        "file_pages_bytes": 0,
+        "later_bytes": 0,
+        "correction_bytes": 0,
+    },
+    "devices": [[0], [1]],
+}
+
+
+@dataclass
+class State:
+    """The part of a deployment's state that the starter reads."""
+
+    plan: LaunchPlan
+    engine = FifthEngine()
+
+    @property
+    def sized(self) -> SizedPlan:
+        assert isinstance(self.plan, SizedPlan)
+        return self.plan
+
+
+def starter(state: State) -> EngineStarter:
+    return EngineStarter(cast(DeploymentState, state))
+
+
+def test_an_engine_is_started_with_its_plan_in_the_form_of_earlier_releases() -> None:
+    command = starter(State(PLAN))._command(1, Path("python"))
+    assert json.loads(json.dumps(command.context)) == CONTEXT
+    assert command.env["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_an_adopted_engine_gives_its_plan_back() -> None:
+    state = State(PLAN.launch)
+    starter(state).take_sizing(0, CONTEXT)
+    assert state.plan == replace(PLAN, sizing=replace(PLAN.sizing, reasons=()))
+
+
+def test_each_adopted_replica_keeps_the_devices_that_it_was_started_with() -> None:
+    state = State(PLAN.launch)
+    starter(state).take_sizing(0, CONTEXT)
+    starter(state).take_sizing(1, {**CONTEXT, "devices": [[0], [3]]})
+    assert state.sized.devices == ((0,), (3,))
+
+
+def test_a_context_that_can_not_be_read_leaves_the_launch_to_be_sized_anew() -> None:
+    unreadable: list[dict[str, Any]] = [{}, CONTEXT | {"sizing": {"slots": 1}}, CONTEXT | {"devices": 1}]
+    for context in unreadable:
+        state = State(PLAN.launch)
+        starter(state).take_sizing(0, context)
+        assert state.plan == PLAN.launch
+    assert asdict(PLAN.sizing).keys() == cast(dict[str, Any], CONTEXT["sizing"]).keys()
