@@ -31,6 +31,20 @@ class OneModel:
         raise Problem("model_not_found", 404, f"{uid} is not here.")
 
 
+def chat_route(engine_url: str) -> Route:
+    """The route of a model with one replica at `engine_url`; no dialect rewrites what the load asks for."""
+    return Route(
+        MODEL,
+        engine="",
+        model_type="LLM",
+        model_name=MODEL,
+        context_length=None,
+        created=0.0,
+        targets=(Target("r0", engine_url, "key"),),
+        paths=frozenset({"/v1/chat/completions"}),
+    )
+
+
 async def no_management(scope: Scope, receive: Receive, send: Send) -> None:
     """Stands for the management API, which no load here asks for."""
     raise NotImplementedError(scope["path"])
@@ -38,10 +52,8 @@ async def no_management(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def serve(engine_url: str) -> None:
     """Serve on a free port until the process is ended."""
-    target = Target("r0", engine_url, "key")
-    route = Route(MODEL, (target,), paths=frozenset({"/v1/chat/completions"}))
     settings = Settings(port=0)
-    gateway = Gateway(OneModel(RoutingTable({MODEL: route})), settings, no_management)
+    gateway = Gateway(OneModel(RoutingTable({MODEL: chat_route(engine_url)})), settings, no_management)
     with listen(settings, port_is_given=True) as listener:
         gc.freeze()
         print(listener.getsockname()[1], flush=True)

@@ -13,12 +13,12 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.gateway.engine import MODEL
-from benchmarks.gateway.server import OneModel
+from benchmarks.gateway.server import OneModel, chat_route
 from xinference.config import Settings
 from xinference.gateway.workers.pool import Workers
 from xinference.keys.key import Key
 from xinference.keys.table import KeyTable
-from xinference.routing.table import Route, RoutingTable, Target
+from xinference.routing.table import RoutingTable
 from xinference.server import listen
 
 
@@ -36,11 +36,9 @@ class OpenKeys:
 
 async def serve(engine_url: str, processes: int) -> None:
     """Serve on a free port until the process is ended."""
-    route = Route(MODEL, (Target("r0", engine_url, "key"),), paths=frozenset({"/v1/chat/completions"}))
     settings = Settings(port=0, gateway_workers=processes)
-    workers = Workers(
-        settings, OneModel(RoutingTable({MODEL: route})), OpenKeys(), Path(tempfile.gettempdir()) / "no management"
-    )
+    router = OneModel(RoutingTable({MODEL: chat_route(engine_url)}))
+    workers = Workers(settings, router, OpenKeys(), Path(tempfile.gettempdir()) / "no management")
     with listen(settings, port_is_given=True) as listener:
         await workers.start(listener)
         print(listener.getsockname()[1], flush=True)

@@ -7,12 +7,13 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
 from tests.fakes.running import FakeEngine
+from tests.routing import routes
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
@@ -63,8 +64,7 @@ def target(engine: FakeEngine, replica_id: str = "r0") -> Target:
 
 
 def route(*targets: Target, uid: str = "m", **changes: Any) -> Route:
-    description = {"id": uid, "model_engine": "llama.cpp", "context_length": 4096}
-    return replace(Route(uid, targets, paths=ALL_PATHS, description=description), **changes)
+    return routes.route(*targets, uid=uid, **{"paths": ALL_PATHS, **changes})
 
 
 def router_of(*engines: FakeEngine) -> HandMadeRouter:

@@ -13,7 +13,7 @@ from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Request, check
 from xinference.routing.table import RoutingTable
 
-LLAMA = route(description={"model_engine": "llama.cpp"})
+LLAMA = route(engine="llama.cpp")
 TEXT = {"model": "m", "prompt": ["a", "b"], "max_tokens": 2}
 
 
@@ -63,7 +63,7 @@ def test_such_an_answer_is_asked_for_as_a_stream_with_usage(fields: dict[str, An
 
 def test_on_other_engines_it_is_asked_for_as_it_came() -> None:
     body = json.dumps(CHAT | {"n": 2}).encode()
-    vllm = route(description={"model_engine": "vLLM"})
+    vllm = route(engine="vLLM")
     assert translate(RoutingTable(), vllm, request_of(n=2), body)[1] is body
     assert reshape(vllm, request_of(n=2)) is None
 

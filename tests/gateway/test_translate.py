@@ -23,7 +23,7 @@ def through(
     base: dict[str, Any] = CHAT if path == "/v1/chat/completions" else {"model": "m"}
     body = json.dumps(base | fields).encode()
     request = check(DATA_PATHS[path].decoder, body)
-    uid_route = route(uid="m", description={"model_engine": engine}, adapters=("lora-a",), **of or {})
+    uid_route = route(uid="m", engine=engine, adapters=("lora-a",), **of or {})
     table = RoutingTable(with_adapters({"m": uid_route, "other": route(uid="other")}))
     found, translated = translate(table, table.routes["m"], request, body)
     return found, body, translated

@@ -27,6 +27,7 @@ from xinference.deployments.admission import Admission
 from xinference.deployments.broken import BrokenDeployment
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.deployment import Deployment
+from xinference.deployments.views import listing_entry
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem, near, not_found
@@ -296,7 +297,8 @@ class Controller:
         return not_found(f"There is no running model {uid!r}.", hint=hint, code="model_not_found")
 
     def _publish(self) -> None:
-        self.publisher.publish({uid: deployment.route for uid, deployment in self._deployments.items()})
+        deployments = self._deployments.values()
+        self.publisher.publish((each.route, listing_entry(each.uid, each.description)) for each in deployments)
 
 
 def _known_path(plan: LaunchPlan) -> Path | None:

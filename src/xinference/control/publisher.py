@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
 from xinference.deployments.on_demand import OnDemand
-from xinference.deployments.views import listing_entry
 from xinference.errors import Problem
 from xinference.routing.table import Route, RoutingTable, with_adapters
 
@@ -24,11 +24,16 @@ class Publisher:
         self.published: Callable[[], None] | None = None
         """Called after each new table, before anybody is told what it tells."""
 
-    def publish(self, deployments: Mapping[str, Route]) -> None:
-        """Make a new table; the gateway sees it at its next request."""
+    def publish(self, entries: Iterable[tuple[Route, Mapping[str, Any]]]) -> None:
+        """Make a new table of each deployment's route and ``/v1/models`` entry; the next request uses it."""
+        deployments, listed = {}, {}
+        for route, entry in entries:
+            deployments[route.uid], listed[route.uid] = route, entry
         routes = with_adapters(deployments)
         data = [
-            listing_entry(name, r.description) for name, r in routes.items() if r.targets or r.recovering or r.on_demand
+            listed[name] if route.parent is None else {**listed[route.parent], "id": name, "parent": route.parent}
+            for name, route in routes.items()
+            if route.targets or route.recovering or route.on_demand
         ]
         listing = msgspec.json.encode({"object": "list", "data": data})
         self.table = RoutingTable(MappingProxyType(routes), listing)

@@ -37,7 +37,17 @@ class BrokenDeployment:
 
     @property
     def route(self) -> Route:
-        return Route(self.uid, stage="failed", problem=self.problem, description=self.description)
+        """Nothing is known of its model: the type is what errors call a model by default."""
+        return Route(
+            self.uid,
+            engine="",
+            model_type="LLM",
+            model_name=self.uid,
+            context_length=None,
+            created=self.created,
+            stage="failed",
+            problem=self.problem,
+        )
 
     async def end(self, how: str) -> None:
         """Nothing of it runs here."""

@@ -46,10 +46,10 @@ def describe(
     }
 
 
-def listing_entry(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as an entry of OpenAI's model list; `name` is what requests ask by: the uid, or an adapter's name."""
+def listing_entry(uid: str, description: Mapping[str, Any]) -> dict[str, Any]:
+    """A deployment's description as an entry of OpenAI's model list."""
     return {
-        "id": name,
+        "id": uid,
         "object": "model",
         "created": description["instance_created_ts"],
         "owned_by": "xinference",
@@ -155,22 +155,26 @@ def replica_entries(state: DeploymentState, replicas: ReplicaSet) -> list[dict[s
 
 
 def route(state: DeploymentState, replicas: ReplicaSet) -> Route:
-    """What the gateway is told of it."""
-    demand = state.on_demand
+    """The deployment's row of the routing table."""
+    demand, plan, family = state.on_demand, state.plan, state.plan.version.family
     wanted = state.problem is None and state.ending is None
     return Route(
         uid=state.uid,
+        engine=plan.engine,
+        model_type=family.model_type,
+        model_name=family.model_name,
+        context_length=plan.sizing.context_length if plan.sizing else family.context_length,
+        created=state.created,
         targets=() if demand is not None and demand.leaving is not None else _targets(replicas),
         stage=state.stage,
         recovering=demand is None and state.was_ready and wanted,
         on_demand=demand is not None and wanted,
         problem=state.problem,
-        paths=state.engine.paths(state.plan),
-        description=description(state, replicas),
-        adapters=state.engine.lora_names(state.plan),
-        request_limits=state.plan.request.request_limits,
-        stop=state.plan.version.family.stop_texts,
-        stop_token_ids=state.plan.version.family.stop_token_ids,
+        paths=state.engine.paths(plan),
+        adapters=state.engine.lora_names(plan),
+        request_limits=plan.request.request_limits,
+        stop=family.stop_texts,
+        stop_token_ids=family.stop_token_ids,
     )
 
 

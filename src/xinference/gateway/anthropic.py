@@ -49,10 +49,9 @@ def models(table: RoutingTable, path: str) -> bytes:
 
 
 def _model(route: Route) -> dict[str, Any]:
-    created = route.description.get("created") or route.description.get("instance_created_ts") or 0
     return {
         "type": "model",
         "id": route.uid,
-        "display_name": route.description.get("model_name", route.uid),
-        "created_at": datetime.fromtimestamp(float(created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "display_name": route.model_name,
+        "created_at": datetime.fromtimestamp(route.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

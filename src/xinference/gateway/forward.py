@@ -164,12 +164,11 @@ async def _engine_refusal(answer: Answer, call: Call, route: Route) -> Refusal:
     with contextlib.suppress(EngineDiedError):  # then the beginning has to do
         while len(body) < MAX_ERROR_BYTES and (chunk := await answer.read()):
             body += chunk
-    length = route.description.get("context_length")
     return normalise(
         answer.status,
         body[:MAX_ERROR_BYTES],
         prompt_field=call.path.prompt_field,
-        context_length=length if isinstance(length, int) else None,
+        context_length=route.context_length,
         retry_after=route.retry_after,
     )
 

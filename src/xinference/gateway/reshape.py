@@ -34,7 +34,7 @@ def reshape(route: Route, request: Request) -> Reshape | None:
     """What is done to the answer's whole body; None: nothing, and it goes on as it comes."""
     if isinstance(request, Rerank):
         return lambda body: rerank_answer(body, route.uid, request)
-    if route.description.get("model_engine") != "llama.cpp" or request.stream:
+    if route.engine != "llama.cpp" or request.stream:
         return None
     if isinstance(request, Embeddings) and request.dimensions:
         wanted = request.dimensions

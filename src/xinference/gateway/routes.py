@@ -88,20 +88,15 @@ def _unknown(table: RoutingTable, model: str) -> Refusal:
 
 
 def _wrong_path(table: RoutingTable, route: Route, path: str) -> Refusal:
-    kind = route.description.get("model_type", "LLM")
     serves = _listed(route.paths)
     others = [uid for uid, other in table.routes.items() if path in other.paths]
     return Refusal(
         "unsupported_path",
         400,
-        f"The model {route.uid!r} ({kind} on {_engine(route)}) does not serve {path}; it serves {serves}.",
+        f"The model {route.uid!r} ({route.model_type} on {route.engine}) does not serve {path}; it serves {serves}.",
         hint=f"{path} is served by {_listed(others)}." if others else f"No running model serves {path}.",
         param="model",
     )
-
-
-def _engine(route: Route) -> str:
-    return str(route.description.get("model_engine", "its engine"))
 
 
 def _listed(names: Any, most: int = 20) -> str:

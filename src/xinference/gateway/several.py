@@ -21,7 +21,7 @@ DATA, DONE = b"data: ", b"[DONE]"
 
 def concerns(route: Route, request: Request) -> bool:
     """Whether this request needs what is here."""
-    if not isinstance(request, Generation) or route.description.get("model_engine") != "llama.cpp":
+    if not isinstance(request, Generation) or route.engine != "llama.cpp":
         return False
     if (request.n or 1) > 1:
         return True

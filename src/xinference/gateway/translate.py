@@ -52,7 +52,7 @@ def translate(table: RoutingTable, route: Route, request: Request, body: bytes) 
         route = _adapter(table, route, given["lora_name"])
         changed["model"] = route.uid
         del changed["lora_name"]
-    words = DIALECTS.get(str(route.description.get("model_engine")), {})
+    words = DIALECTS.get(route.engine, {})
     for name, value in given.items():
         say = words.get(name) or COMMON.get(name)
         if say is not None:
@@ -64,7 +64,7 @@ def translate(table: RoutingTable, route: Route, request: Request, body: bytes) 
 
 def _with_ends(route: Route, request: Request, body: bytes) -> bytes:
     """Add to a chat what ends an answer of this model, where neither the request nor its engine's start says it."""
-    if not (route.stop or route.stop_token_ids) or route.description.get("model_engine") in TOLD_AT_START:
+    if not (route.stop or route.stop_token_ids) or route.engine in TOLD_AT_START:
         return body
     ends: dict[str, Any] = {}
     if isinstance(request, Chat):

@@ -1,18 +1,18 @@
-"""What the gateway knows of the controller: an immutable table and one call."""
+"""The routing table: what the controller publishes for the gateway. Immutable values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Literal
 
 from xinference.errors import Problem
 
 
 @dataclass(frozen=True)
 class Target:
-    """One healthy replica, as the gateway reaches it."""
+    """One ready replica: its address and the key that its engine requires."""
 
     replica_id: str
     base_url: str
@@ -21,54 +21,60 @@ class Target:
     """The engine's key, made for this launch; never shown to clients."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Route:
-    """One deployment as the gateway sees it.
+    """One deployment, or one of its adapters, as the gateway sees it.
 
-    `targets` is empty unless at least one replica answers. Then `stage` says what is being waited for, and
-    `problem` is set if nothing will come of it.
+    `targets` is empty unless at least one replica is ready. Without targets, `stage` names the current stage of the
+    launch, and `problem` is set if the launch has failed.
     """
 
     uid: str
+    """The name that requests give in ``model``."""
+    engine: str
+    """The engine's display name, a key of `engines.dialects.DIALECTS`; empty for a broken deployment."""
+    model_type: Literal["LLM", "embedding", "rerank"]
+    model_name: str
+    """Name of the model's family."""
+    context_length: int | None
+    """Longest prompt in tokens; None: not known yet."""
+    created: float
+    """Time of the launch in seconds since the epoch."""
     targets: tuple[Target, ...] = ()
     stage: str = "pending"
-    retry_after: int = 5
-    """Seconds after which asking again is worth it."""
-    recovering: bool = False
-    """It has answered before and is being restarted: a request may wait."""
-    on_demand: bool = False
-    """A request loads it: `ensure_ready` waits until that is done."""
     problem: Problem | None = None
+    recovering: bool = False
+    """The deployment was ready before and is being restarted: a request may wait."""
+    on_demand: bool = False
+    """A request loads the model: `Router.ensure_ready` waits until it is loaded."""
+    retry_after: int = 5
+    """Seconds after which a client may ask again."""
     paths: frozenset[str] = frozenset()
-    """Request paths that its engine serves, such as ``/v1/chat/completions``."""
-    description: Mapping[str, Any] = field(default_factory=dict)
-    """The model's entry in ``GET /v1/models``."""
+    """Request paths that the engine serves, such as ``/v1/chat/completions``."""
     adapters: tuple[str, ...] = ()
-    """Further names that its engine answers to: LoRA adapters'."""
+    """Names of the deployment's LoRA adapters; each gets a route of its own."""
+    parent: str | None = None
+    """The deployment's uid if this is the route of an adapter."""
     request_limits: int | None = None
-    """Requests that it takes at the same time; None: as many as come."""
+    """Maximum number of concurrent requests; None: no limit."""
     stop: tuple[str, ...] = ()
     """Texts that end a chat's answer, unless the request names its own."""
     stop_token_ids: tuple[int, ...] = ()
-    """The same for tokens, beside those that end every text."""
-    parent: str | None = None
-    """The deployment whose adapter this is; None: a deployment itself."""
+    """Token ids that end a chat's answer, in addition to the tokenizer's own end tokens."""
 
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """All deployments at one moment, and the ready-made answer of ``GET /v1/models``."""
+    """The routes of all deployments and adapters by name, and the encoded answer of ``GET /v1/models``."""
 
     routes: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
     listing: bytes = b'{"object":"list","data":[]}'
 
 
 def with_adapters(deployments: Mapping[str, Route]) -> dict[str, Route]:
-    """The routes by uid, and after them one for each adapter's name; a uid wins over an adapter of its name."""
+    """The routes of deployments by uid, then one for each adapter's name; a uid wins over an adapter of its name."""
     routes = dict(deployments)
     for uid, route in deployments.items():
         for name in route.adapters:
-            described = {**route.description, "parent": uid}
-            adapter = replace(route, uid=name, parent=uid, adapters=(), description=MappingProxyType(described))
-            routes.setdefault(name, adapter)
+            routes.setdefault(name, replace(route, uid=name, parent=uid, adapters=()))
     return routes

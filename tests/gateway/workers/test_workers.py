@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import pytest
@@ -34,7 +35,7 @@ from xinference.gateway.workers.worker_handle import Shared, WorkerProcess
 from xinference.keys.key import Key
 from xinference.keys.secret import digest
 from xinference.protocol.errors import Refusal
-from xinference.routing.table import Target
+from xinference.routing.table import Route, Target
 
 HERE = Target("r0", "http://127.0.0.1:1", "engine's key")
 KEY = Key("k1", "k", digest(b"secret"), frozenset({"use"}), models=frozenset({"m"}), requests_per_minute=1)
@@ -87,7 +88,37 @@ def test_a_table_arrives_as_it_was() -> None:
     assert isinstance(found, Table) and found.keys == [KEY]
     assert found.routes["m"].problem is not None and found.routes["m"].problem.to_dict() == problem.to_dict()
     assert (found.routes["m"].targets, found.routes["m"].paths) == ((HERE,), sent.routes["m"].paths)
-    assert found.routes["m"].description == sent.routes["m"].description
+
+
+def test_each_field_of_a_route_arrives_as_it_was() -> None:
+    problem = Problem("engine_died", 503, "It died.", stage="start", hint="Look.", log_tail=["a", "b"])
+    sent = Route(
+        uid="mine",
+        engine="vLLM",
+        model_type="rerank",
+        model_name="ranker",
+        context_length=512,
+        created=1700000000.25,
+        targets=(HERE, replace(HERE, replica_id="r1")),
+        stage="start",
+        problem=problem,
+        recovering=True,
+        on_demand=True,
+        retry_after=9,
+        paths=frozenset({"/rerank", "/v1/rerank"}),
+        adapters=("a", "b"),
+        parent="base",
+        request_limits=3,
+        stop=("USER:", "###"),
+        stop_token_ids=(7, 9),
+    )
+    plain = {field.name for field in fields(Route) if getattr(sent, field.name) in (field.default, None)}
+    assert not plain, f"set these to values of their own: {plain}"
+    found = FROM_SERVER.decode(packed(Table(1, {"mine": sent}, b"[]", [KEY], True))[4:])
+    assert isinstance(found, Table)
+    arrived = found.routes["mine"]
+    assert arrived.problem is not None and arrived.problem.to_dict() == problem.to_dict()
+    assert replace(arrived, problem=problem) == sent
 
 
 def test_a_refusal_arrives_with_its_headers() -> None:

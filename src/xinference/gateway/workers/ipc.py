@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -184,8 +183,6 @@ Message = TypeVar("Message")
 def _plain(value: Any) -> Any:
     if isinstance(value, Problem):
         return value.to_dict()
-    if isinstance(value, Mapping):
-        return dict(value)
     raise NotImplementedError(f"{type(value)} has no place in a message.")
 
 
@@ -198,7 +195,6 @@ def _typed(kind: type, value: Any) -> Any:
 _encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 FROM_SERVER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker, dec_hook=_typed)
 FROM_WORKER: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer, dec_hook=_typed)
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def packed(message: ToWorker | ToServer) -> bytes:

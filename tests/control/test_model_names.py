@@ -1,4 +1,4 @@
-"""Adapters in the routing table, and the names that a launch may take."""
+"""The names that a launch may take."""
 
 from __future__ import annotations
 
@@ -6,28 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.routing.routes import route
 from xinference.control.model_names import check_adapters, check_free
 from xinference.errors import Problem
-from xinference.routing.table import Route, Target, with_adapters
+from xinference.routing.table import with_adapters
 
-TARGETS = (Target("r1", "http://127.0.0.1:1", "key"),)
-ROUTES = with_adapters(
-    {
-        "base": Route("base", TARGETS, adapters=("mine", "other"), description={"model_uid": "base"}),
-        "other": Route("other"),
-    }
-)
-
-
-def test_an_adapters_name_leads_to_the_targets_of_its_deployment() -> None:
-    route = ROUTES["mine"]
-    assert (route.uid, route.parent, route.targets) == ("mine", "base", TARGETS)
-    assert route.description == {"model_uid": "base", "parent": "base"}
-    assert ROUTES["base"].parent is None and "parent" not in ROUTES["base"].description
-
-
-def test_a_uid_wins_over_an_adapter_of_its_name() -> None:
-    assert ROUTES["other"] == Route("other")
+ROUTES = with_adapters({"base": route(uid="base", adapters=("mine", "other")), "other": route(uid="other")})
 
 
 @pytest.mark.parametrize(
