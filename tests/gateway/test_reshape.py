@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import ALL_PATHS, HandMadeRouter, call, gateway_of, route, served, target
-from xinference.gateway.reshape import fill_deltas
+from xinference.gateway.engine_answers import fill_deltas
 
 PATHS = ALL_PATHS | {"/v1/rerank", "/detokenize"}
 RANKED = {

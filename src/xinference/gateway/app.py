@@ -14,6 +14,8 @@ from xinference.gateway.auth import origin_check
 from xinference.gateway.auth.authentication import Views, admit, check_model, check_seen
 from xinference.gateway.auth.permissions import Access, Need, needed
 from xinference.gateway.balancer import InFlight
+from xinference.gateway.engine_answers import reshape, tidy
+from xinference.gateway.engine_requests import translate
 from xinference.gateway.forward import Call, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.engine_pool import Upstream
@@ -22,11 +24,9 @@ from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, c
 from xinference.gateway.http.uvicorn_protocol import WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.rate_limits import LocalQuota, Quota
-from xinference.gateway.reshape import reshape, tidy
 from xinference.gateway.routes import DATA_PATHS, DataPath, find
 from xinference.gateway.token_texts import convert
 from xinference.gateway.token_usage import FREE, Metered
-from xinference.gateway.translate import translate
 from xinference.keys.key import Key
 from xinference.keys.table import Keys, NoKeys
 from xinference.keys.visibility import SCOPE_KEY

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.gateway.balancer import InFlight
-from xinference.gateway.engine_errors import MAX_ERROR_BYTES, normalise
+from xinference.gateway.engine_answers import MAX_ERROR_BYTES, Reshape, normalise
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import Answer, EngineDiedError, EngineUnreachableError, Upstream
-from xinference.gateway.reshape import Reshape
 from xinference.gateway.routes import DataPath
 from xinference.gateway.stream import relay_bytes, relay_events
 from xinference.protocol.errors import Header, Refusal

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from xinference.gateway import several
+from xinference.engines.llama_cpp import choices
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import (
     AnthropicMessages,
@@ -43,7 +43,7 @@ def translate(table: RoutingTable, route: Route, request: Request, body: bytes) 
     """
     body = _with_ends(route, request, body)
     given = _given(request)
-    together = several.concerns(route, request) and not request.stream
+    together = choices.concerns(route, request) and not request.stream
     if not given and not together:
         return route, body
     changed: Body = msgspec.json.decode(body)
@@ -58,7 +58,7 @@ def translate(table: RoutingTable, route: Route, request: Request, body: bytes) 
         if say is not None:
             say(changed, value if name in SHAPED else changed[name])
     if together:
-        changed = several.as_stream(changed)
+        changed = choices.as_stream(changed)
     return route, body if changed == before else msgspec.json.encode(changed)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, route
-from xinference.gateway.reshape import reshape, tidy
+from xinference.gateway.engine_answers import reshape, tidy
+from xinference.gateway.engine_requests import translate
 from xinference.gateway.routes import DATA_PATHS
-from xinference.gateway.translate import translate
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Request, check
 from xinference.routing.table import RoutingTable

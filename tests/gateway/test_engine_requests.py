@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, route
+from xinference.gateway.engine_requests import translate
 from xinference.gateway.routes import DATA_PATHS
-from xinference.gateway.translate import translate
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import check
 from xinference.routing.table import Route, RoutingTable, with_adapters

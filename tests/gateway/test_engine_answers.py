@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from xinference.gateway.engine_errors import normalise
+from xinference.gateway.engine_answers import normalise
 from xinference.protocol.errors import Refusal, anthropic_error, openai_error
 
 

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import re
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from xinference.engines.llama_cpp import choices
+from xinference.engines.llama_cpp.dialect import _checked_dimensions, name_stop
 from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import (
+    AnthropicMessages,
+    Chat,
+    Embeddings,
+    Generation,
+    Request,
+    Rerank,
+    Responses,
+    text_of,
+)
+from xinference.routing.table import Route
 
 #: Most bytes read of an engine's error answer.
 MAX_ERROR_BYTES = 64 * 1024
@@ -118,3 +133,87 @@ def _context_message(error: dict[str, Any], message: str, context_length: int | 
 
 def _too_long(limit: int, given: str) -> str:
     return f"This model's maximum context length is {limit} tokens, but the prompt has {given} tokens. Shorten it."
+
+
+Reshape = Callable[[bytes], bytes]
+
+
+FILLED_END = b'"delta":{"content":""}'
+
+
+BARE_BEGIN = b'"delta":{"role":"assistant","content":null}'
+
+
+FILLED_BEGIN = b'"delta":{"role":"assistant","content":""}'
+
+
+def reshape(route: Route, request: Request) -> Reshape | None:
+    """What is done to the answer's whole body; None: nothing, and it goes on as it comes."""
+    if isinstance(request, Rerank):
+        return lambda body: rerank_answer(body, route.uid, request)
+    if route.engine != "llama.cpp" or request.stream:
+        return None
+    if isinstance(request, Embeddings) and request.dimensions:
+        wanted = request.dimensions
+        return lambda body: _checked_dimensions(body, wanted, route.uid)
+    if isinstance(request, AnthropicMessages) and request.stop_sequences:
+        return name_stop
+    if isinstance(request, Generation) and choices.concerns(route, request):
+        return lambda body: choices.gather(body, request)
+    return None
+
+
+def tidy(route: Route, request: Request) -> Reshape | None:
+    """What is done to a stream's events as they go by; None: nothing."""
+    if not request.stream:
+        return None
+    if isinstance(request, Generation) and choices.concerns(route, request):
+        events = choices.Events(request)
+        return lambda chunk: events(fill_deltas(chunk))
+    if isinstance(request, Chat):
+        return fill_deltas
+    if isinstance(request, AnthropicMessages) and request.stop_sequences:
+        return name_stop
+    if isinstance(request, Responses):
+        begun = b'"object":"response",'
+        named = begun + b'"model":%b,' % msgspec.json.encode(route.uid)
+        return lambda chunk: chunk.replace(begun + b'"status"', named + b'"status"')
+    return None
+
+
+def fill_deltas(chunk: bytes) -> bytes:
+    """Put an empty text where llama.cpp leaves a chat's delta without one, at its beginning and end.
+
+    Clients of Xinference add up ``delta["content"]``. No text can hold what is replaced: its quotes would be escaped.
+    """
+    return chunk.replace(b'"delta":{}', FILLED_END).replace(BARE_BEGIN, FILLED_BEGIN)
+
+
+def rerank_answer(body: bytes, uid: str, request: Rerank) -> bytes:
+    """Cohere's form, which Xinference has: ``id``, ``results`` and ``meta``; the engine's ``usage`` stays beside it."""
+    answer: dict[str, Any] = msgspec.json.decode(body)
+    tokens = (answer.get("usage") or {}).get("total_tokens", 0)
+    results = sorted(answer.get("results") or [], key=lambda result: -result["relevance_score"])
+    return msgspec.json.encode(
+        {
+            "id": answer.get("id") or f"rerank-{uuid.uuid4().hex}",
+            "object": "list",
+            "model": uid,
+            "results": [_result(result, request) for result in results],
+            "meta": {
+                "api_version": None,
+                "billed_units": None,
+                "tokens": {"input_tokens": tokens, "output_tokens": 0} if request.return_len else None,
+                "warnings": None,
+            },
+            "usage": answer.get("usage"),
+        }
+    )
+
+
+def _result(result: dict[str, Any], request: Rerank) -> dict[str, Any]:
+    index: int = result["index"]
+    kept = {"index": index, "relevance_score": result["relevance_score"]}
+    if request.return_documents:
+        kept["document"] = {"text": text_of(request.documents[index], f"documents[{index}]")}
+    return kept
