@@ -26,7 +26,7 @@ import aiohttp
 
 from benchmarks.shared_prefixes import RoundRobin, Traffic, body_of, client, simulate, working_set
 from xinference.engines.llama_cpp.engine import PROGRAM
-from xinference.gateway.balancer import InFlight
+from xinference.gateway.balancer import Balancer
 from xinference.routing.table import Target
 
 KEY = "bench"
@@ -82,7 +82,7 @@ def show_simulated() -> list[dict[str, object]]:
         runs = [
             tuple(
                 simulate(picker, traffic, capacity=capacity, at_once=at_once, seed=seed)
-                for picker in (InFlight(), RoundRobin())
+                for picker in (Balancer(), RoundRobin())
             )
             for seed in range(1, 6)
         ]
@@ -100,14 +100,14 @@ def show_cost() -> dict[str, float]:
     costs = {}
     for size in (500, 4000, 32000):
         bodies = [body_of([{"role": "user", "content": f"{n} " + "word " * (size // 5)}]) for n in range(50)]
-        picker = InFlight()
+        picker = Balancer()
         best = min(_seconds(picker, targets, bodies) for _ in range(20)) / len(bodies)
         costs[f"{len(bodies[0])} bytes"] = round(best * 1e6, 1)
     print(f"\none choice: {', '.join(f'{us} µs at {size}' for size, us in costs.items())}")
     return costs
 
 
-def _seconds(picker: InFlight, targets: tuple[Target, ...], bodies: Sequence[bytes]) -> float:
+def _seconds(picker: Balancer, targets: tuple[Target, ...], bodies: Sequence[bytes]) -> float:
     started = time.perf_counter()
     for body in bodies:
         picker.choose(targets, (), body, "messages")
@@ -119,7 +119,7 @@ async def show_real(targets: tuple[Target, ...], rounds: int) -> dict[str, objec
     runs: dict[str, list[Count]] = {"ours": [], "in turn": []}
     async with aiohttp.ClientSession() as http:
         for number in range(rounds):
-            for name, picker in (("ours", InFlight()), ("in turn", RoundRobin())):
+            for name, picker in (("ours", Balancer()), ("in turn", RoundRobin())):
                 runs[name].append(await _run(http, picker, targets, seed=number * 2 + (name == "ours")))
     print(f"\n{'llama.cpp, 4 replicas of 4 slots':44}{'cached':>9}{'computed':>9}{'seconds':>9}{'most / mean':>13}")
     for name, counts in runs.items():
@@ -130,7 +130,7 @@ async def show_real(targets: tuple[Target, ...], rounds: int) -> dict[str, objec
     return {"ratio": ratio, **{name: [vars(count) for count in counts] for name, counts in runs.items()}}
 
 
-async def _run(http: aiohttp.ClientSession, picker: InFlight, targets: tuple[Target, ...], seed: int) -> Count:
+async def _run(http: aiohttp.ClientSession, picker: Balancer, targets: tuple[Target, ...], seed: int) -> Count:
     count = Count(0, 0, [0] * len(targets), 0.0)
     started = time.perf_counter()
 

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from xinference.gateway.balancer import InFlight
+from xinference.gateway.balancer import Balancer
 from xinference.routing.table import Target
 
 BLOCK = 64
@@ -89,7 +89,7 @@ class Replica:
         return new
 
 
-class RoundRobin(InFlight):
+class RoundRobin(Balancer):
     """Each target in turn, whatever it does."""
 
     _next = 0
@@ -123,7 +123,7 @@ class Outcome:
 
 
 def simulate(
-    picker: InFlight, traffic: Traffic, *, replicas: int = 4, capacity: int, at_once: int | None = None, seed: int = 1
+    picker: Balancer, traffic: Traffic, *, replicas: int = 4, capacity: int, at_once: int | None = None, seed: int = 1
 ) -> Outcome:
     """Run the traffic, at most `at_once` clients at a time, until every conversation has ended.
 

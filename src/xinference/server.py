@@ -115,7 +115,7 @@ def _alone(settings: Settings, controller: Controller, keys: Keyring) -> Parts:
     server: Server
     management = make_app(controller, settings, keys, lambda: server.stop(), document(), running := AbortableRequests())
     gateway = Gateway(controller, settings, management, keys, running)
-    controller.admission.use = gateway.in_flight
+    controller.admission.use = gateway.balancer
     server = http_server(gateway)
     return server, gateway, None
 

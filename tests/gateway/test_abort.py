@@ -45,7 +45,7 @@ async def test_a_stream_ends_with_an_error_and_the_engine_stops() -> None:
     async with start_fake_engine(chunks=10_000, interval=0.01) as engine, served(router_of(engine)) as gateway:
         asked = asyncio.create_task(ask(gateway, STREAM | {"request_id": "mine"}))
         await at_the_engine(engine)
-        await until(lambda: gateway.gateway.in_flight.total == 1)
+        await until(lambda: gateway.gateway.balancer.total == 1)
         await asyncio.sleep(0.1)
         assert gateway.gateway._running.abort("m", "mine")
         status, answer = await asked
@@ -55,4 +55,4 @@ async def test_a_stream_ends_with_an_error_and_the_engine_stops() -> None:
             return (await engine.stats())["cancelled"] == 1
 
         await until(stopped)
-        assert gateway.gateway.in_flight.total == 0
+        assert gateway.gateway.balancer.total == 0

@@ -243,7 +243,7 @@ async def test_two_replicas_share_the_requests() -> None:
     async with start_fake_engine(delay=0.2) as one, start_fake_engine(delay=0.2) as two:
         async with served(router_of(one, two)) as gateway:
             await asyncio.gather(*(gateway.post("/v1/chat/completions", CHAT) for _ in range(6)))
-            assert gateway.gateway.in_flight.total == 0
+            assert gateway.gateway.balancer.total == 0
         assert (await one.stats())["requests"] == (await two.stats())["requests"] == 3
 
 

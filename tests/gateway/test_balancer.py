@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from xinference.gateway.balancer import InFlight
+from xinference.gateway.balancer import Balancer
 from xinference.routing.table import Target
 
 A, B, C = (Target(name, f"http://127.0.0.1:{n}", "k") for n, name in enumerate("abc"))
 
 
 def test_the_least_loaded_target_is_chosen() -> None:
-    load = InFlight()
+    load = Balancer()
     load.begin(A)
     load.begin(A)
     load.begin(B)
@@ -18,20 +18,20 @@ def test_the_least_loaded_target_is_chosen() -> None:
 
 
 def test_ties_are_taken_in_turn() -> None:
-    load = InFlight()
+    load = Balancer()
     chosen = [load.choose((A, B, C)) for _ in range(6)]
     assert {*chosen[:3]} == {*chosen[3:]} == {A, B, C}
 
 
 def test_a_tried_target_is_not_chosen_again() -> None:
-    load = InFlight()
+    load = Balancer()
     assert load.choose((A, B), {A}) == B
     assert load.choose((A,), {A}) is None
     assert load.choose(()) is None
 
 
 def test_an_idle_target_is_forgotten() -> None:
-    load = InFlight()
+    load = Balancer()
     load.begin(A)
     assert (load.count(A), load.total) == (1, 1)
     load.end(A)

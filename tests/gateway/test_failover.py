@@ -53,7 +53,7 @@ async def test_the_only_engine_dying_before_the_first_byte_is_502() -> None:
     async with start_fake_engine(die={"on_request": True}) as engine, served(router_of(engine)) as gateway:
         status, answer, _ = await gateway.post(PATH, CHAT)
         assert (status, answer["error"]["code"], answer["error"]["type"]) == (502, "engine_died", "server_error")
-        assert gateway.gateway.in_flight.total == 0
+        assert gateway.gateway.balancer.total == 0
 
 
 async def test_a_request_that_kills_engines_is_not_shown_to_all_of_them() -> None:

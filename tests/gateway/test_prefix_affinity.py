@@ -7,7 +7,7 @@ import itertools
 import pytest
 from benchmarks.shared_prefixes import RoundRobin, Traffic, body_of, client, simulate, working_set
 
-from xinference.gateway.balancer import ASIDE_SECONDS, FAILURES, InFlight
+from xinference.gateway.balancer import EXCLUDED_SECONDS, FAILURES, Balancer
 from xinference.gateway.prefix_affinity import COMMON_ENDS, EVEN_UP_TO, PLACES, Prefixes, prefix_hashes
 from xinference.routing.table import Target
 
@@ -23,7 +23,7 @@ def hashes(text: str, field: str = "messages", before: bytes = b"{") -> list[int
 def test_conversations_find_nearly_twice_the_blocks_of_round_robin_with_the_load_shared_out(seed: int) -> None:
     # Each replica keeps three tenths of what the conversations need together: one can't keep all, four can.
     capacity = working_set(OWN_SYSTEM_PROMPTS) * 3 // 10
-    ours = simulate(InFlight(), OWN_SYSTEM_PROMPTS, capacity=capacity, seed=seed)
+    ours = simulate(Balancer(), OWN_SYSTEM_PROMPTS, capacity=capacity, seed=seed)
     in_turn = simulate(RoundRobin(), OWN_SYSTEM_PROMPTS, capacity=capacity, seed=seed)
     assert ours.hits >= 1.8 * in_turn.hits
     assert ours.most_over_mean <= 1.25
@@ -33,7 +33,7 @@ def test_conversations_find_nearly_twice_the_blocks_of_round_robin_with_the_load
 @pytest.mark.parametrize("systems", [1, 10, 40])
 def test_no_replica_gets_more_than_a_quarter_over_the_mean(systems: int, at_once: int) -> None:
     traffic = Traffic(systems=systems)
-    outcome = simulate(InFlight(), traffic, capacity=working_set(traffic) // 3, at_once=at_once)
+    outcome = simulate(Balancer(), traffic, capacity=working_set(traffic) // 3, at_once=at_once)
     assert outcome.most_over_mean <= 1.25
     assert outcome.hit_share > 0.7
 
@@ -80,7 +80,7 @@ def test_the_longest_known_prefix_counts_and_its_last_replica_comes_first() -> N
 
 
 def test_a_conversation_stays_at_its_replica_while_that_has_no_more_to_do_than_the_others() -> None:
-    load = InFlight()
+    load = Balancer()
     bodies = [body_of(messages) for messages in client(Traffic(rounds=1, turns=4), 0, seed=5)]
     first = load.choose(TARGETS, (), bodies[0], "messages")
     assert first is not None
@@ -92,7 +92,7 @@ def test_a_conversation_stays_at_its_replica_while_that_has_no_more_to_do_than_t
 
 
 def test_a_new_replica_does_not_get_every_request_until_it_has_caught_up() -> None:
-    load = InFlight()
+    load = Balancer()
     for _ in range(300):
         load.choose(TARGETS[:3])
     chosen = [load.choose(TARGETS) for _ in range(40)]
@@ -102,7 +102,7 @@ def test_a_new_replica_does_not_get_every_request_until_it_has_caught_up() -> No
 def test_a_replica_that_cannot_be_reached_is_put_aside_until_the_next_table(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("xinference.gateway.balancer.time.monotonic", lambda: now)
-    load, table = InFlight(), TARGETS[:2]
+    load, table = Balancer(), TARGETS[:2]
     for _ in range(FAILURES):
         assert TARGETS[0] in {load.choose(table), load.choose(table)}
         load.failed(table, TARGETS[0])
@@ -112,12 +112,12 @@ def test_a_replica_that_cannot_be_reached_is_put_aside_until_the_next_table(monk
     assert {load.choose(new_table) for _ in range(4)} == set(table)
     for _ in range(FAILURES):
         load.failed(new_table, TARGETS[0])
-    now += ASIDE_SECONDS
+    now += EXCLUDED_SECONDS
     assert {load.choose(new_table) for _ in range(4)} == set(table)
 
 
 def test_a_replica_that_answers_again_is_trusted() -> None:
-    load = InFlight()
+    load = Balancer()
     load.failed(TARGETS, TARGETS[0])
     load.reached(TARGETS[0])
     load.failed(TARGETS, TARGETS[0])

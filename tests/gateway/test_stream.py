@@ -146,7 +146,7 @@ async def test_a_client_that_leaves_before_a_whole_answer_stops_the_engine() -> 
         await until(requested)
         asking.cancel()
         await until(cancelled)
-        assert gateway.gateway.in_flight.total == 0
+        assert gateway.gateway.balancer.total == 0
 
 
 async def test_a_clean_end_without_done_gets_one() -> None:
@@ -205,4 +205,4 @@ async def test_a_send_that_fails_closes_the_engines_connection() -> None:
             return (await engine.stats())["cancelled"] == 1
 
         await until(cancelled)
-        assert gateway.in_flight.total == 0
+        assert gateway.balancer.total == 0

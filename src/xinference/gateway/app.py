@@ -13,7 +13,7 @@ from xinference.gateway import anthropic
 from xinference.gateway.auth import origin_check
 from xinference.gateway.auth.authentication import Views, admit, check_model, check_seen
 from xinference.gateway.auth.permissions import Access, Need, needed
-from xinference.gateway.balancer import InFlight
+from xinference.gateway.balancer import Balancer
 from xinference.gateway.engine_answers import reshape, tidy
 from xinference.gateway.engine_requests import translate
 from xinference.gateway.forward import Call, Forwarder
@@ -68,12 +68,12 @@ class Gateway:
         self._upstream = Upstream()
         self._forwarder = Forwarder(router, settings, self._upstream)
         self._running = running or AbortableRequests()
-        self.metrics = metrics or Metrics(lambda: router.table, lambda: self.in_flight)
+        self.metrics = metrics or Metrics(lambda: router.table, lambda: self.balancer)
 
     @property
-    def in_flight(self) -> InFlight:
-        """How many requests each replica is working on."""
-        return self._forwarder.in_flight
+    def balancer(self) -> Balancer:
+        """Chooses replicas and counts the requests at each."""
+        return self._forwarder.balancer
 
     async def close(self) -> None:
         """Close the connections to engines."""

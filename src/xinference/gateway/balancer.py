@@ -1,6 +1,6 @@
-"""Which replica gets a request: the one that knows the prompt's beginning, unless it has more to do than the others.
+"""Chooses a replica for each request: the one that computed the prompt's beginning, unless its load is above a bound.
 
-Bounds on load as in consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018).
+The bounds are those of consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018).
 """
 
 from __future__ import annotations
@@ -12,75 +12,75 @@ from dataclasses import dataclass
 from xinference.gateway.prefix_affinity import Prefixes, Seen, prefix_hashes
 from xinference.routing.table import Target
 
-#: A replica gets a request for the sake of its prefix while it has at most so many times the mean, and one.
+#: A prefix leads a request to a replica only while that replica has at most `BOUND` times the mean in flight, plus one.
 BOUND = 1.25
-#: The same for the requests of late, so that short ones, which are never in flight together, are shared out too.
-LATE_BOUND = 1.1
-#: Requests beyond that bound: a few for prompts that only begin alike, more for a conversation, which would be
-#: computed anew elsewhere.
-LATE_ROOM_COMMON, LATE_ROOM_OWN = 1, 8
-#: When so many requests are counted as late, each count is halved.
-LATE_TOTAL = 1024
-#: Failures to connect, one after the other, after which a replica is put aside.
+#: The same for recent requests: short requests are never in flight at the same time, and are balanced by this bound.
+RECENT_BOUND = 1.1
+#: Recent requests allowed above that bound: few for prompts that share only a beginning, more for a conversation,
+#: because another replica would compute it from its start.
+RECENT_EXCESS_COMMON, RECENT_EXCESS_OWN = 1, 8
+#: After this number of choices, each count of recent requests is halved.
+RECENT_TOTAL = 1024
+#: Number of consecutive failed connections after which a replica is excluded.
 FAILURES = 2
-#: How long it is put aside if no new routing table comes.
-ASIDE_SECONDS = 10.0
+#: Maximum duration of an exclusion; a new routing table ends it earlier.
+EXCLUDED_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Aside:
-    """A replica that is not chosen as long as its route's targets are these."""
+class _Exclusion:
+    """A replica is not chosen until `until`, or until its route has other targets."""
 
     targets: Sequence[Target]
     until: float
 
 
-class InFlight:
-    """Counts the requests at each target and chooses among them; used from one event loop, so it needs no lock."""
+class Balancer:
+    """Counts the requests at each target and chooses a target; used from one event loop, so it needs no lock."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._ended: dict[str, float] = {}
-        self._late: dict[str, int] = {}
+        self._recent: dict[str, int] = {}
         self._failures: dict[str, int] = {}
-        self._aside: dict[str, _Aside] = {}
+        self._excluded: dict[str, _Exclusion] = {}
         self._prefixes = Prefixes()
         self._turn = 0
 
     # -- counting -------------------------------------------------------------------------------------------
 
     def count(self, target: Target) -> int:
-        """Requests at `target` now."""
+        """The number of requests in flight at `target`."""
         return self._counts.get(target.replica_id, 0)
 
     def at(self, replica_id: str) -> int:
-        """Requests at a replica now."""
+        """The number of requests in flight at a replica."""
         return self._counts.get(replica_id, 0)
 
     def last_end(self, replica_id: str) -> float | None:
-        """When the last request at a replica ended, by `time.monotonic`; None: none has."""
+        """Time at which the last request at a replica ended, by `time.monotonic`; None: no request has ended."""
         return self._ended.get(replica_id)
 
     def counts(self) -> dict[str, int]:
-        """Requests at each replica that has any now."""
+        """The number of requests in flight at each replica that has any."""
         return dict(self._counts)
 
     def ends(self) -> dict[str, float]:
-        """`last_end` of each replica that has one."""
+        """The `last_end` of each replica at which a request has ended."""
         return dict(self._ended)
 
     @property
     def total(self) -> int:
-        """Requests at all targets now."""
+        """The number of requests in flight at all targets."""
         return sum(self._counts.values())
 
     def begin(self, target: Target) -> None:
-        """A request goes to `target`."""
+        """Count a request that is sent to `target`."""
         replica = target.replica_id
         self._counts[replica] = self._counts.get(replica, 0) + 1
 
     def end(self, target: Target) -> None:
-        """A request at `target` has ended."""
+        """Count a request at `target` as ended."""
         replica = target.replica_id
         self._ended[replica] = time.monotonic()
         left = self._counts[replica] - 1
@@ -90,98 +90,102 @@ class InFlight:
             del self._counts[replica]
 
     def forget(self, replica_id: str) -> None:
-        """A replica is gone for good."""
-        for known in (self._ended, self._late, self._failures, self._aside):
+        """Drop what is recorded of a replica that will not return."""
+        for known in (self._ended, self._recent, self._failures, self._excluded):
             known.pop(replica_id, None)
 
     async def settled(self) -> None:
-        """See `Use.settled`: one gateway reads the table at each request, so it has the newest."""
+        """See `ReplicaLoad.settled`: this gateway reads the table at each request, so it always has the newest."""
 
     # -- health ---------------------------------------------------------------------------------------------
 
     def failed(self, targets: Sequence[Target], target: Target) -> None:
-        """`target`, one of a route's `targets`, could not be reached: after some failures it is put aside.
+        """Count a failed connection to `target`, one of a route's `targets`; exclude it after `FAILURES` in a row.
 
-        It is back with the next routing table, or after `ASIDE_SECONDS` if nothing changes in that time.
+        The next routing table ends the exclusion, or `EXCLUDED_SECONDS` if no new table comes.
         """
         replica = target.replica_id
         self._failures[replica] = failures = self._failures.get(replica, 0) + 1
         if failures >= FAILURES:
-            self._aside[replica] = _Aside(targets, time.monotonic() + ASIDE_SECONDS)
+            self._excluded[replica] = _Exclusion(targets, time.monotonic() + EXCLUDED_SECONDS)
 
     def reached(self, target: Target) -> None:
-        """`target` has answered."""
+        """Reset the failures of `target`, because it has answered."""
         if self._failures:
-            self._trust(target.replica_id)
+            self._include(target.replica_id)
 
     # -- choosing -------------------------------------------------------------------------------------------
 
     def choose(
         self, targets: Sequence[Target], tried: Container[Target] = (), body: bytes = b"", prompt_field: str = ""
     ) -> Target | None:
-        """The best target not in `tried`; None if there is none. `body` is the request's, as it came.
+        """The best target that is not in `tried`; None if there is none.
 
-        Among those that computed the longest known beginning of the prompt, if any is within the bounds; else among
-        all: the one with the least in flight, then with the least of late, then in turn.
+        The candidates are the targets that computed the longest known prefix of the prompt and are within the bounds
+        of load; if there are none, all targets. Of these it takes the one with the fewest requests in flight, then
+        with the fewest recent requests, then each in turn.
+
+        Args:
+            body: the client's request body; `prompt_field` is its field that holds the prompt.
         """
         free = [target for target in targets if target not in tried]
-        if self._aside:
-            free = [target for target in free if not self._is_aside(targets, target)] or free
+        if self._excluded:
+            free = [target for target in free if not self._is_excluded(targets, target)] or free
         if len(free) < 2:
             return free[0] if free else None
-        self._welcome(free)
+        self._start_counts(free)
         hashes = prefix_hashes(body, prompt_field) if body else []
         seen = self._prefixes.longest(hashes)
         known = self._within_bounds(free, seen) if seen is not None else []
         self._turn += 1
-        chosen = self._least(known or free)
-        self._note(chosen.replica_id)
+        chosen = self._least_loaded(known or free)
+        self._count_recent(chosen.replica_id)
         if hashes:
             self._prefixes.remember(hashes, chosen.replica_id)
         return chosen
 
-    def _welcome(self, free: list[Target]) -> None:
-        """A new replica begins where the least loaded is: it is not to get every request until it has caught up."""
-        late = self._late
-        new = [target.replica_id for target in free if target.replica_id not in late]
+    def _start_counts(self, free: list[Target]) -> None:
+        """Count a new replica's recent requests from the minimum of the others; from 0 it would get every request."""
+        recent = self._recent
+        new = [target.replica_id for target in free if target.replica_id not in recent]
         if new:
-            least = min((late[target.replica_id] for target in free if target.replica_id in late), default=0)
-            late.update(dict.fromkeys(new, least))
+            minimum = min((recent[target.replica_id] for target in free if target.replica_id in recent), default=0)
+            recent.update(dict.fromkeys(new, minimum))
 
     def _within_bounds(self, free: list[Target], seen: Seen) -> list[Target]:
-        counts, late = self._counts, self._late
-        flying = sum(counts.get(target.replica_id, 0) for target in free) * BOUND / len(free) + 1
-        room = LATE_ROOM_COMMON if seen.common else LATE_ROOM_OWN
-        served = sum(late[target.replica_id] for target in free) * LATE_BOUND / len(free) + room
+        counts, recent = self._counts, self._recent
+        max_in_flight = sum(counts.get(target.replica_id, 0) for target in free) * BOUND / len(free) + 1
+        excess = RECENT_EXCESS_COMMON if seen.common else RECENT_EXCESS_OWN
+        max_recent = sum(recent[target.replica_id] for target in free) * RECENT_BOUND / len(free) + excess
         return [
             target
             for target in free
             if (replica := target.replica_id) in seen.replicas
-            and counts.get(replica, 0) <= flying
-            and late[replica] <= served
+            and counts.get(replica, 0) <= max_in_flight
+            and recent[replica] <= max_recent
         ]
 
-    def _least(self, among: list[Target]) -> Target:
-        counts, late = self._counts, self._late
-        loads = [(counts.get(target.replica_id, 0), late[target.replica_id]) for target in among]
-        least = min(loads)
-        tied = [target for target, load in zip(among, loads, strict=True) if load == least]
+    def _least_loaded(self, candidates: list[Target]) -> Target:
+        counts, recent = self._counts, self._recent
+        loads = [(counts.get(target.replica_id, 0), recent[target.replica_id]) for target in candidates]
+        minimum = min(loads)
+        tied = [target for target, load in zip(candidates, loads, strict=True) if load == minimum]
         return tied[self._turn % len(tied)]
 
-    def _note(self, replica: str) -> None:
-        self._late[replica] += 1
-        if self._turn % LATE_TOTAL == 0:
-            self._late = {name: half for name, count in self._late.items() if (half := count // 2)}
+    def _count_recent(self, replica: str) -> None:
+        self._recent[replica] += 1
+        if self._turn % RECENT_TOTAL == 0:
+            self._recent = {name: half for name, count in self._recent.items() if (half := count // 2)}
 
-    def _is_aside(self, targets: Sequence[Target], target: Target) -> bool:
-        aside = self._aside.get(target.replica_id)
-        if aside is None:
+    def _is_excluded(self, targets: Sequence[Target], target: Target) -> bool:
+        exclusion = self._excluded.get(target.replica_id)
+        if exclusion is None:
             return False
-        if aside.targets is targets and time.monotonic() < aside.until:
+        if exclusion.targets is targets and time.monotonic() < exclusion.until:
             return True
-        self._trust(target.replica_id)
+        self._include(target.replica_id)
         return False
 
-    def _trust(self, replica_id: str) -> None:
+    def _include(self, replica_id: str) -> None:
         self._failures.pop(replica_id, None)
-        self._aside.pop(replica_id, None)
+        self._excluded.pop(replica_id, None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from xinference.config import Settings
 from xinference.errors import Problem
-from xinference.gateway.balancer import InFlight
+from xinference.gateway.balancer import Balancer
 from xinference.gateway.engine_answers import MAX_ERROR_BYTES, Reshape, normalise
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import Answer, EngineDiedError, EngineUnreachableError, Upstream
@@ -48,7 +48,7 @@ class Forwarder:
         self._router = router
         self._settings = settings
         self._upstream = upstream
-        self.in_flight = InFlight()
+        self.balancer = Balancer()
 
     async def forward(self, call: Call, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas.
@@ -63,7 +63,7 @@ class Forwarder:
         tried: set[Target] = set()
         lost = waited = False
         while True:
-            target = self.in_flight.choose(route.targets, tried, call.body, call.path.prompt_field)
+            target = self.balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
             if target is None:
                 if lost or waited:
                     raise _died(route.uid) if lost else _unreachable(route.uid)
@@ -74,7 +74,7 @@ class Forwarder:
             try:
                 return await self._pass(call, route, target, reply)
             except EngineUnreachableError:
-                self.in_flight.failed(route.targets, target)
+                self.balancer.failed(route.targets, target)
                 continue
             except EngineDiedError:
                 if lost:
@@ -86,18 +86,18 @@ class Forwarder:
 
     async def _pass(self, call: Call, route: Route, target: Target, reply: Reply) -> None:
         """One attempt at one target."""
-        self.in_flight.begin(target)
+        self.balancer.begin(target)
         answer = None
         try:
             answer = await self._upstream.post(target, call.path.upstream, call.query, call.headers, call.body)
-            self.in_flight.reached(target)
+            self.balancer.reached(target)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
             await _relay(answer, call, route, reply)
         finally:
             if answer is not None:
                 answer.close()
-            self.in_flight.end(target)
+            self.balancer.end(target)
 
     async def _ready(self, route: Route) -> Route:
         """`route` with targets, after a wait if it is being restarted, or is loaded because it was asked for."""

@@ -1,4 +1,4 @@
-"""Requests that can be aborted: those that came with an id of their client's own."""
+"""Running requests that can be aborted, by the id that their client chose."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Protocol
 
 
 class Abortables(Protocol):
-    """Requests that can be aborted, wherever they are."""
+    """Aborts requests by id, in this process or in others."""
 
     async def end(self, model: str, request_id: str) -> bool:
-        """End the requests of this id; whether there was one."""
+        """Abort the requests of this id; returns whether there was one."""
         ...
 
 
 class AbortableRequests:
-    """The requests at engines by model and id; used from one event loop, so it needs no lock."""
+    """Running requests by model and id; used from one event loop, so it needs no lock."""
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str], set[Abortable]] = defaultdict(set)
 
     def one(self, model: str, request_id: str) -> Abortable:
-        """A block that can be aborted by this id; the same id may be used more than once."""
+        """A context whose task can be aborted by this id; several requests may have the same id."""
         return Abortable(self._requests, (model, request_id))
 
     def abort(self, model: str, request_id: str) -> bool:
-        """End the requests of this id; whether there was one."""
+        """Abort the requests of this id; returns whether there was one."""
         found = self._requests.get((model, request_id), set())
         for request in tuple(found):
             request.abort()
@@ -39,7 +39,7 @@ class AbortableRequests:
 
 
 class Abortable:
-    """Cancels the task in its block when it is told to; the block then ends quietly, with `aborted` set."""
+    """A context that `abort` ends by cancelling its task; it then exits without an exception, with `aborted` set."""
 
     __slots__ = ("_key", "_requests", "_task", "aborted")
 
@@ -49,7 +49,7 @@ class Abortable:
         self.aborted = False
 
     def abort(self) -> None:
-        """End what goes on in the block."""
+        """Cancel the task in the context."""
         if not self.aborted:
             self.aborted = True
             self._task.cancel()

@@ -1,4 +1,4 @@
-"""What control and gateway call of each other."""
+"""The interfaces that control and gateway call each other by."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from xinference.routing.table import Route, RoutingTable
 
 
 class ReplicaLoad(Protocol):
-    """What the data path is doing, seen from the controller: counts that are read, and no call."""
+    """In-flight counters of the gateway, read-only for the controller."""
 
     def at(self, replica_id: str) -> int:
-        """Requests at a replica now."""
+        """The number of requests in flight at a replica."""
         ...
 
     def last_end(self, replica_id: str) -> float | None:
-        """When the last request at a replica ended, by `time.monotonic`; None: none has."""
+        """Time at which the last request at a replica ended, by `time.monotonic`; None: no request has ended."""
         ...
 
     def forget(self, replica_id: str) -> None:
-        """A replica is gone for good."""
+        """Drop what is recorded of a replica that will not return."""
         ...
 
     async def settled(self) -> None:
-        """Wait until every gateway uses the newest table, and the counts are as new.
+        """Wait until every gateway process uses the newest table and the counts include its requests.
 
-        From then on no request goes to a replica that is not in that table.
+        From then on no request is sent to a replica that is not in that table.
         """
         ...
 
@@ -40,28 +40,28 @@ class NoLoad:
         return None
 
     def forget(self, replica_id: str) -> None:
-        """Nothing is known."""
+        """Nothing is recorded."""
 
     async def settled(self) -> None:
-        """Nobody uses a table."""
+        """There is no gateway to wait for."""
 
 
 class Router(Protocol):
-    """The controller, seen from the data path."""
+    """What the gateway calls of the controller."""
 
     @property
     def table(self) -> RoutingTable:
-        """The current table; read once a request, without a lock."""
+        """The current table; a request reads it once, without a lock."""
         ...
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
-        """Wait until `uid` has a target, at most `deadline` seconds.
+        """Wait until `uid` has a target, for at most `deadline` seconds; loads an on-demand model.
 
-        A model that is on demand is loaded for it. Between this call's return and the caller's `InFlight.begin` there
-        must be no other turn of the event loop: from then on the count keeps the model from being unloaded.
+        The caller must call `Balancer.begin` in the turn of the event loop in which this call returns: the count is
+        what keeps the model from being unloaded.
 
         Raises:
-            Problem: 404 unknown; 503 with its stage when the deadline passes, or it has failed; 429 when too many
-                wait for it already.
+            Problem: 404 for an unknown model; 503 with the stage when the deadline passes or the launch has failed;
+                429 when too many requests wait for the model already.
         """
         ...

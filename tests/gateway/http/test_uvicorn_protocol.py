@@ -27,7 +27,7 @@ async def test_a_client_that_sent_a_long_body_and_leaves_stops_the_engine() -> N
         await until(asked)
         writer.close()
         await until(cancelled)
-        assert gateway.gateway.in_flight.total == 0
+        assert gateway.gateway.balancer.total == 0
 
 
 async def test_a_client_that_leaves_with_a_second_request_waiting_ends_the_first() -> None:
@@ -40,7 +40,7 @@ async def test_a_client_that_leaves_with_a_second_request_waiting_ends_the_first
         writer.write(request(more=request()))
         await until(asked)
         writer.transport.abort()
-        await until(lambda: gateway.gateway.in_flight.total == 0)
+        await until(lambda: gateway.gateway.balancer.total == 0)
 
 
 async def test_requests_on_one_connection_are_each_watched_for_themselves() -> None:

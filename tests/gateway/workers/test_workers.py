@@ -153,7 +153,7 @@ async def test_the_request_is_counted_before_the_server_hears_that_the_model_is_
 
     async def request() -> None:
         ready = await double.ensure_ready("m", 10)
-        double.in_flight.begin(ready.targets[0])
+        double.balancer.begin(ready.targets[0])
 
     asking = asyncio.create_task(request())
     await turns()

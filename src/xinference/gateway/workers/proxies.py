@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 
-from xinference.gateway.balancer import InFlight
+from xinference.gateway.balancer import Balancer
 from xinference.gateway.workers.ipc import (
     Cancel,
     EnsureReady,
@@ -55,7 +55,7 @@ class Remote:
         self._asked: dict[int, asyncio.Future[None]] = {}
         self.table = RoutingTable()
         self.keys = RemoteKeys()
-        self.in_flight = InFlight()
+        self.balancer = Balancer()
         """The gateway's own; it sets it."""
 
     # -- what the server says -------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Remote:
             # It has left since then, and the server must not hear of a request to it any more.
 
     def _taken(self, number: int) -> None:
-        self._link.send(Taken(number, self.in_flight.counts()))
+        self._link.send(Taken(number, self.balancer.counts()))
 
     async def take_request(self, key: Key, now: float) -> None:
         """See `Quota.take_request`."""

@@ -63,7 +63,7 @@ class Worker:
         self._gateway = Gateway(
             self._remote, settings, self._management, self._remote.keys, self._running, quota=self._remote
         )
-        self._remote.in_flight = self._gateway.in_flight
+        self._remote.balancer = self._gateway.balancer
         self.server: Server = http_server(self)
         self.may_serve = asyncio.Event()
 
@@ -91,7 +91,7 @@ class Worker:
                 found = self._running.abort(message.model, message.request_id)
                 self._link.send(Aborted(message.number, found))
             case Forget():
-                self._gateway.in_flight.forget(message.replica_id)
+                self._gateway.balancer.forget(message.replica_id)
             case Serve():
                 self.may_serve.set()
             case Stop():
@@ -103,9 +103,9 @@ class Worker:
                 assert_never(message)
 
     def _report(self, number: int) -> Reported:
-        in_flight = self._gateway.in_flight
+        balancer = self._gateway.balancer
         counted = self._gateway.metrics.take()
-        return Reported(number, in_flight.counts(), in_flight.ends(), self._remote.keys.take_used(), counted)
+        return Reported(number, balancer.counts(), balancer.ends(), self._remote.keys.take_used(), counted)
 
 
 async def work(link_end: socket.socket, listener: socket.socket) -> None:
