@@ -3,75 +3,34 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
-from xinference.gateway.engine_answers import normalise
+from tests.fakes.running import start_fake_engine
+from tests.gateway.harness import ALL_PATHS, HandMadeRouter, route, served, target
+from xinference.engines.dialect import UNCHANGED, Exchange
+from xinference.gateway.engine_answers import events_rewrite, fill_deltas, read_error
+from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal, anthropic_error, openai_error
+from xinference.protocol.requests import check
 
-
-def read(status: int, answer: Any, **options: Any) -> Refusal:
-    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return normalise(status, body, **{"prompt_field": "messages", **options})
-
-
-LLAMA_TOO_LONG = {
-    "error": {
-        "code": 400,
-        "message": "request (8193 tokens) exceeds the available context size (8192 tokens), try increasing it",
-        "type": "exceed_context_size_error",
-        "n_prompt_tokens": 8193,
-        "n_ctx": 8192,
-    }
+PATHS = ALL_PATHS | {"/v1/rerank", "/detokenize"}
+RANKED = {
+    "model": "m",
+    "usage": {"prompt_tokens": 9, "total_tokens": 9},
+    "results": [{"index": 1, "relevance_score": -0.5}, {"index": 0, "relevance_score": 0.25}],
 }
+ASKED = {"model": "m", "query": "q", "documents": ["a", {"text": "b"}], "top_n": None, "kwargs": "{}"}
 
 
-def test_llama_cpps_too_long_prompt_names_both_numbers() -> None:
-    refusal = read(400, LLAMA_TOO_LONG)
-    assert (refusal.status, refusal.code, refusal.param) == (400, "context_length_exceeded", "messages")
-    wanted = "This model's maximum context length is 8192 tokens, but the prompt has 8193 tokens. Shorten it."
-    assert refusal.cause == wanted
+def read(status: int, answer: Any, **of: Any) -> Refusal:
+    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    return read_error(route(**of), status, body, "messages")
 
 
-def test_the_models_own_context_wins_over_the_engines() -> None:
-    refusal = read(400, LLAMA_TOO_LONG, context_length=4096, prompt_field="prompt")
-    assert "4096 tokens" in refusal.cause
-    assert "8192" not in refusal.cause
-    assert refusal.param == "prompt"
-
-
-def test_vllms_too_long_prompt_keeps_its_words_and_gets_the_code() -> None:
-    text = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens."
-    refusal = read(400, {"error": {"message": text, "type": "BadRequestError", "param": None, "code": 400}})
-    assert (refusal.code, refusal.cause) == ("context_length_exceeded", text)
-
-
-VLLM_SAYS = (
-    "This model's maximum context length is 4096 tokens. However, your prompt contains at least 4100 input tokens, "
-    "which exceeds this limit even without any output tokens."
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "given"),
-    [
-        (VLLM_SAYS, "at least 4100"),
-        ("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", "4096"),
-        ("The input (4100 tokens) is longer than the model's context length (4096 tokens).", "4100"),
-    ],
-)
-def test_what_vllm_and_sglang_say_of_a_long_prompt_names_the_promised_length(text: str, given: str) -> None:
-    refusal = read(400, {"error": {"message": text, "code": 400}}, context_length=4095)
-    assert (refusal.code, refusal.param) == ("context_length_exceeded", "messages")
-    assert refusal.cause.startswith("This model's maximum context length is 4095 tokens")
-    assert f"the prompt has {given} tokens" in refusal.cause
-
-
-def test_an_embedding_input_over_the_batch_is_the_clients_fault() -> None:
-    text = "input (600 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
-    refusal = read(500, {"error": {"code": 500, "message": text, "type": "server_error"}}, prompt_field="input")
-    assert (refusal.status, refusal.code, refusal.param) == (400, "context_length_exceeded", "input")
-    assert "512" in refusal.cause
-    assert "600" in refusal.cause
+def test_an_error_is_explained_by_the_dialect_of_its_engine_and_no_other() -> None:
+    error = {"error": {"message": "image input is not supported", "code": 500}}
+    assert read(500, error, engine="llama.cpp").code == "unsupported_content"
+    for engine in ("vLLM", ""):
+        refusal = read(500, error, engine=engine)
+        assert (refusal.status, refusal.code, refusal.cause) == (500, "", "image input is not supported")
 
 
 def test_a_number_as_code_becomes_none_and_a_name_stays() -> None:
@@ -114,16 +73,39 @@ def test_the_types_follow_the_status() -> None:
         assert json.loads(anthropic_error(status, "x")) == {"type": "error", "error": {"type": kind, "message": "x"}}
 
 
-def test_what_a_chat_template_refuses_is_a_400_in_the_templates_own_words() -> None:
-    said = "Error: Jinja Exception: Conversation roles must alternate"
-    body = json.dumps({"error": {"code": 500, "message": f"While executing CallExpression …\n{said}"}}).encode()
-    refusal = normalise(500, body, prompt_field="messages")
-    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_messages", "messages")
-    assert refusal.cause.endswith("refuses this: Conversation roles must alternate")
+async def ask(path: str, body: dict[str, Any], engine_says: Any) -> tuple[int, Any]:
+    async with start_fake_engine(status=200, body=engine_says) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine), paths=PATHS))
+        async with served(router) as gateway:
+            status, answer, _ = await gateway.post(path, body)
+    return status, answer
 
 
-def test_a_token_id_that_the_vocabulary_has_not_is_the_clients_mistake() -> None:
-    said = "vector::_M_range_check: __n (which is 18446744073709551615) >= this->size() (which is 49152)"
-    refusal = read(500, {"error": {"code": 500, "message": said, "type": "server_error"}}, prompt_field="tokens")
-    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_token", "tokens")
-    assert "49152 tokens" in refusal.cause
+async def test_a_rerank_answer_has_xinferences_form_best_first() -> None:
+    status, answer = await ask("/v1/rerank", ASKED, RANKED)
+    assert status == 200 and answer["id"] and answer["model"] == "m"
+    assert answer["results"] == [{"index": 0, "relevance_score": 0.25}, {"index": 1, "relevance_score": -0.5}]
+    assert answer["meta"] == {"api_version": None, "billed_units": None, "tokens": None, "warnings": None}
+
+
+async def test_documents_and_their_length_come_with_the_answer_if_asked_for() -> None:
+    _, answer = await ask("/v1/rerank", ASKED | {"return_documents": True, "return_len": True}, RANKED)
+    assert [result["document"] for result in answer["results"]] == [{"text": "a"}, {"text": "b"}]
+    assert answer["meta"]["tokens"] == {"input_tokens": 9, "output_tokens": 0}
+
+
+def test_only_a_delta_without_text_is_filled() -> None:
+    begin = b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n'
+    end = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+    said = json.dumps({"choices": [{"delta": {"content": '"delta":{} and more'}}]}, separators=(",", ":")).encode()
+    filled = fill_deltas(begin + end + said)
+    assert filled.count(b'"content":""') == 2 and filled.endswith(said)
+
+
+def test_a_chats_stream_is_filled_before_the_engines_own_rewrite() -> None:
+    body = b'{"model": "m", "stream": true, "messages": [{"role": "user"}]}'
+    chat = check(DATA_PATHS["/v1/chat/completions"].decoder, body)
+    assert events_rewrite(chat, UNCHANGED) is fill_deltas
+    both = events_rewrite(chat, Exchange(events=lambda chunk: chunk + b"!"))
+    assert both is not None and both(b'{"delta":{}}') == b'{"delta":{"content":""}}!'

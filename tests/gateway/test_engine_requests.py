@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, route
-from xinference.gateway.engine_requests import translate
+from xinference.gateway.engine_answers import fill_deltas
+from xinference.gateway.engine_requests import EngineCall, prepare
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import check
@@ -25,8 +26,8 @@ def through(
     request = check(DATA_PATHS[path].decoder, body)
     uid_route = route(uid="m", engine=engine, adapters=("lora-a",), **of or {})
     table = RoutingTable(with_adapters({"m": uid_route, "other": route(uid="other")}))
-    found, translated = translate(table, table.routes["m"], request, body)
-    return found, body, translated
+    prepared = prepare(table, table.routes["m"], request, body)
+    return prepared.route, body, prepared.body
 
 
 def said(
@@ -188,3 +189,25 @@ def test_a_plain_completion_and_an_engine_that_was_told_at_its_start_get_none() 
 def test_ends_are_added_to_a_body_that_is_written_anew_for_another_field() -> None:
     wanted = CHAT | {"chat_template_kwargs": {"enable_thinking": True, "thinking": True}, "stop": ["USER:"]}
     assert said("vLLM", of={"stop": ("USER:",)}, enable_thinking=True) == wanted
+
+
+def prepared(engine: str, **fields: Any) -> EngineCall:
+    body = json.dumps(CHAT | fields).encode()
+    request = check(DATA_PATHS["/v1/chat/completions"].decoder, body)
+    return prepare(RoutingTable(), route(engine=engine), request, body)
+
+
+def test_several_choices_are_streamed_from_the_engine_that_needs_it_and_asked_of_others_as_they_came() -> None:
+    call = prepared("llama.cpp", n=2)
+    assert json.loads(call.body) == CHAT | {"n": 2, "stream": True, "stream_options": {"include_usage": True}}
+    assert call.answer is not None and call.events is None
+    call = prepared("vLLM", n=2)
+    assert (json.loads(call.body), call.answer, call.events) == (CHAT | {"n": 2}, None, None)
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "vLLM", "an engine without a dialect"])
+def test_only_a_streamed_chats_events_are_rewritten(engine: str) -> None:
+    call = prepared(engine, stream=True)
+    assert (call.answer, call.events) == (None, fill_deltas)
+    call = prepared(engine)
+    assert (call.answer, call.events) == (None, None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, chunked, gateway_of, raw_engine, router_of, router_to, served, until
 from xinference.gateway.http.asgi import Message
-from xinference.gateway.stream import Events
+from xinference.gateway.stream import EventBuffer
 
 COMPLETION = {"model": "m", "prompt": "hi", "stream": True}
 
@@ -38,7 +38,7 @@ def events_of(answer: bytes) -> list[bytes]:
 def test_any_chunking_gives_the_same_bytes_out(events: list[bytes], end: bytes, cuts: list[int]) -> None:
     whole = b"".join(b"data: " + event + end for event in events)
     edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
-    holder = Events()
+    holder = EventBuffer()
     out = [holder.take(whole[a:b]) for a, b in itertools.pairwise(edges)]
     assert b"".join(out) == whole
     assert not holder.held
@@ -46,7 +46,7 @@ def test_any_chunking_gives_the_same_bytes_out(events: list[bytes], end: bytes, 
 
 
 def test_an_incomplete_event_is_held_until_its_blank_line() -> None:
-    holder = Events()
+    holder = EventBuffer()
     assert holder.take(b"data: 1\n\ndata: 2\n") == b"data: 1\n\n"
     assert holder.held
     assert holder.take(b"\n") == b"data: 2\n\n"
@@ -54,7 +54,7 @@ def test_an_incomplete_event_is_held_until_its_blank_line() -> None:
 
 
 def test_an_end_split_over_three_reads_is_found() -> None:
-    holder = Events()
+    holder = EventBuffer()
     assert holder.take(b"data: 1\r") == b""
     assert holder.take(b"\n\r") == b""
     assert holder.take(b"\n") == b"data: 1\r\n\r\n"

@@ -1,4 +1,4 @@
-"""What Anthropic's clients expect beside messages: the version's header, and the list of models in their form."""
+"""Anthropic's API without its messages: the version header, and the list of models in Anthropic's form."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from xinference.routing.table import Route, RoutingTable
 
 MODELS = "/anthropic/v1/models"
 VERSION = "2023-06-01"
-#: Newer clients name newer versions; what is asked and answered here is the same in all of them.
+#: Any version is accepted: the requests and answers that the gateway serves are the same in all of them.
 A_VERSION = re.compile(rb"\d{4}-\d{2}-\d{2}")
 
 
 def check_version(headers: dict[bytes, bytes]) -> None:
-    """Anthropic's API is asked for by version.
+    """Check the header that names the version of Anthropic's API.
 
     Raises:
         Refusal: 400, naming the header.
@@ -32,7 +32,7 @@ def check_version(headers: dict[bytes, bytes]) -> None:
 
 
 def models(table: RoutingTable, path: str) -> bytes:
-    """``/anthropic/v1/models``, or one of them below it.
+    """The answer of ``/anthropic/v1/models``, or of the path of one model below it.
 
     Raises:
         Refusal: 404.

@@ -1,4 +1,4 @@
-"""The gateway: raw ASGI in front of everything, because a framework costs more than the work itself here."""
+"""The gateway: raw ASGI in front of every request, because a framework would cost more than the gateway's own work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from xinference.gateway.auth import origin_check
 from xinference.gateway.auth.authentication import Views, admit, check_model, check_seen
 from xinference.gateway.auth.permissions import Access, Need, needed
 from xinference.gateway.balancer import Balancer
-from xinference.gateway.engine_answers import reshape, tidy
-from xinference.gateway.engine_requests import translate
+from xinference.gateway.engine_requests import prepare
 from xinference.gateway.forward import Call, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.engine_pool import Upstream
@@ -36,16 +35,16 @@ from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, RoutingTable
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 HEALTH = b'{"status":"ok"}'
 READ_METHODS = frozenset({"GET", "HEAD"})
-#: Client headers that the engine gets. The client's own Authorization is for us and never goes further.
+#: Client headers that are passed to the engine. The client's Authorization is for the gateway and is never passed on.
 TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
 
 
 class Gateway:
-    """The server's ASGI app: serves the data path and hands every other request to `management`."""
+    """The server's ASGI app: serves the data path and passes every other request to `management`."""
 
     def __init__(
         self,
@@ -122,7 +121,7 @@ class Gateway:
             await self._management(scope, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand what is no HTTP request to `management`: the application's start and end, and a web socket."""
+        """Pass scopes other than HTTP to `management`: the application's lifespan, and web sockets."""
         if scope["type"] != "lifespan":
             try:
                 if self._guarded and (refusal := origin_check.refusal(scope.get("headers", ()))) is not None:
@@ -134,7 +133,7 @@ class Gateway:
         await self._management(scope, receive, send)
 
     def _admit(self, access: Access, scope: Scope) -> Key | None:
-        """Whose request this is. One look-up; the rest of what a key may do is asked of the key.
+        """The key of this request, after one look-up; None: no key is required.
 
         Raises:
             Refusal: 401, 403.
@@ -159,15 +158,15 @@ class Gateway:
             return
         except Problem as problem:
             await refuse(reply, problem)
-        except Exception:  # the outermost guard: a bug of ours must not reach clients as text/plain
-            logger.exception("unexpected error on %s", scope["path"])
+        except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
+            log.exception("unexpected error on %s", scope["path"])
             if not reply.started:
                 await refuse(reply, Refusal("internal_error", 500, "The server made a mistake; its log says more."))
         finally:
             self.metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
 
     async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
-        """Read, check, find the deployment, forward."""
+        """Read and check the request, find its deployment, forward it."""
         if scope["method"] != "POST":
             cause = f"{scope['path']} takes POST, not {scope['method']}."
             raise Refusal("method_not_allowed", 405, cause, headers=((b"allow", b"POST"),))
@@ -184,28 +183,26 @@ class Gateway:
             check_model(key, request.model, table)
         route = find(table, request.model, path.upstream)
         reply.model = route.uid
-        route, body = translate(table, route, request, body)
+        prepared = prepare(table, route, request, body)
         to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
-        call = Call(
-            path, body, scope.get("query_string", b""), to_engine, reshape(route, request), tidy(route, request)
-        )
+        call = Call(path, prepared.body, scope.get("query_string", b""), to_engine, prepared.answer, prepared.events)
         request_id = request.request_id or headers.get(b"x-request-id", b"").decode("latin-1")
         with ClientWatch(scope, receive):
             if request_id:
-                await self._pass_abortably(request_id, call, request, route, reply, key)
+                await self._pass_abortably(request_id, call, request, prepared.route, reply, key)
                 return
-            await self._pass_within(call, request, route, reply, key)
+            await self._pass_within(call, request, prepared.route, reply, key)
 
     async def _pass_within(self, call: Call, request: Request, route: Route, reply: Reply, key: Key | None) -> None:
-        """Pass it on within the limits of its model and its key."""
+        """Forward within the limits of the model and the key."""
         if route.request_limits is None and (key is None or key.tokens_per_minute is None):
             await self._pass(call, request, route, reply)
             return
         async with self.quota.permit(route):
             with self._metered(key, call, reply):
-                # The permit may have been waited for, and the table is another one since then.
+                # The wait for the permit may have taken long: use the newest table's route.
                 route = self._router.table.routes.get(route.uid, route)
                 await self._pass(call, request, route, reply)
 
@@ -230,11 +227,13 @@ class Gateway:
 
     @contextlib.contextmanager
     def _metered(self, key: Key | None, call: Call, reply: Reply) -> Iterator[None]:
-        """Count the tokens of the answer, also of one that breaks off, if the key has a limit of them."""
+        """Count the tokens of the answer, also of an incomplete one, if the key has a limit of tokens."""
         if key is None or key.tokens_per_minute is None or call.path.upstream in FREE:
             yield
             return
         meter = Metered(reply.send, reply.write)
+        # The meter replaces the functions of this reply, it does not wrap the reply: `_serve` reads whether and with
+        # which status the answer has started from this object, and an answer without a meter calls nothing more.
         reply.send = meter.send
         reply.write = reply.write and meter.write
         try:

@@ -1,4 +1,4 @@
-"""One request to one deployment: choose a replica, pass the bytes, and what to do when that replica is gone."""
+"""Forwards one request to one deployment: chooses a replica, relays the answer, retries if the replica is lost."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import time
 from dataclasses import dataclass
 
 from xinference.config import Settings
+from xinference.engines.dialect import BytesRewrite
 from xinference.errors import Problem
 from xinference.gateway.balancer import Balancer
-from xinference.gateway.engine_answers import MAX_ERROR_BYTES, Reshape, normalise
+from xinference.gateway.engine_answers import MAX_ERROR_BYTES, read_error
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import Answer, EngineDiedError, EngineUnreachableError, Upstream
 from xinference.gateway.routes import DataPath
@@ -19,10 +20,10 @@ from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
 
-#: How long the controller may take to notice that an engine no longer listens.
+#: Maximum time in which the controller notices that an engine no longer listens.
 NOTICE_SECONDS = 2.0
 NOTICE_POLL_SECONDS = 0.02
-#: A proxy in front of us must neither keep events back nor keep them.
+#: Tells proxies in front of the server neither to buffer nor to cache events.
 STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
@@ -34,15 +35,15 @@ class Call:
     body: bytes
     query: bytes
     headers: tuple[Header, ...]
-    """Those of the client's headers that the engine gets."""
-    reshape: Reshape | None = None
-    """What is done to a whole answer that clients want in another form."""
-    tidy: Reshape | None = None
-    """What is done to a stream's events as they go by."""
+    """The client headers that are passed to the engine."""
+    answer: BytesRewrite | None = None
+    """See `EngineCall.answer`."""
+    events: BytesRewrite | None = None
+    """See `EngineCall.events`."""
 
 
 class Forwarder:
-    """Passes calls to engines."""
+    """Forwards calls to engines."""
 
     def __init__(self, router: Router, settings: Settings, upstream: Upstream) -> None:
         self._router = router
@@ -53,11 +54,11 @@ class Forwarder:
     async def forward(self, call: Call, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas.
 
-        A replica that cannot be reached is passed over; if there is no other, the call waits once for the controller
-        to bring one. A call that was lost with a replica may have killed it, so it is tried once more, not oftener.
+        The next replica is tried if one cannot be reached; after the last one, the call waits once for the controller
+        to start another. A request that may have crashed its replica is retried at most once.
 
         Raises:
-            Refusal: nothing has been sent yet, and nothing will come.
+            Refusal: no replica has answered, and nothing has been sent to the client.
         """
         route = await self._ready(route)
         tried: set[Target] = set()
@@ -81,7 +82,7 @@ class Forwarder:
                     raise _died(route.uid) from None
                 lost = True
                 if len(route.targets) == 1:
-                    # It may have been only an idle connection that the engine closed just then.
+                    # The engine may be alive and have closed an idle connection at this moment.
                     tried.discard(target)
 
     async def _pass(self, call: Call, route: Route, target: Target, reply: Reply) -> None:
@@ -100,7 +101,7 @@ class Forwarder:
             self.balancer.end(target)
 
     async def _ready(self, route: Route) -> Route:
-        """`route` with targets, after a wait if it is being restarted, or is loaded because it was asked for."""
+        """`route` with targets; waits while the deployment is restarted, or while an on-demand model is loaded."""
         if route.targets:
             return route
         if route.problem is not None:
@@ -118,12 +119,12 @@ class Forwarder:
         except Problem as problem:
             now = self._router.table.routes.get(route.uid, route)
             retry_after = now.retry_after if problem.status in (429, 503) and now.problem is None else None
-            # These hints name other models, which are not for every key.
+            # These hints name other models, which the request's key may not see.
             hint = None if problem.status == 404 or problem.code == "no_room" else problem.hint
             raise Refusal(problem.code, problem.status, problem.cause, hint=hint, retry_after=retry_after) from None
 
     async def _replacement(self, route: Route) -> Route:
-        """The route after the controller has seen that none of its targets can be reached."""
+        """The route once the controller has noticed that none of its targets can be reached."""
         until = time.monotonic() + min(NOTICE_SECONDS, self._settings.recover_seconds)
         while (now := self._router.table.routes.get(route.uid)) is not None:
             if now.targets != route.targets:
@@ -135,13 +136,13 @@ class Forwarder:
 
 
 async def _relay(answer: Answer, call: Call, route: Route, reply: Reply) -> None:
-    if call.reshape is not None:
-        await reply.whole(answer.status, call.reshape(answer.first + await _rest(answer)))
+    if call.answer is not None:
+        await reply.whole(answer.status, call.answer(answer.first + await _rest(answer)))
         return
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
         await reply.start(answer.status, (*headers, *STREAM_HEADERS))
-        await relay_events(answer.read, answer.first, reply, done=call.path.done, model=route.uid, tidy=call.tidy)
+        await relay_events(answer.read, answer.first, reply, done=call.path.done, model=route.uid, rewrite=call.events)
         return
     await reply.start(answer.status, answer.headers)
     if answer.at_end:
@@ -158,18 +159,12 @@ async def _rest(answer: Answer) -> bytes:
 
 
 async def _engine_refusal(answer: Answer, call: Call, route: Route) -> Refusal:
-    """Read the engine's error, or its first 64 KB, and put it in the clients' words."""
+    """Read the engine's error answer, at most its first 64 KiB, and make a refusal of it."""
     body = answer.first
-    with contextlib.suppress(EngineDiedError):  # then the beginning has to do
+    with contextlib.suppress(EngineDiedError):  # the bytes so far are used
         while len(body) < MAX_ERROR_BYTES and (chunk := await answer.read()):
             body += chunk
-    return normalise(
-        answer.status,
-        body[:MAX_ERROR_BYTES],
-        prompt_field=call.path.prompt_field,
-        context_length=route.context_length,
-        retry_after=route.retry_after,
-    )
+    return read_error(route, answer.status, body[:MAX_ERROR_BYTES], call.path.prompt_field)
 
 
 def _failed(uid: str, problem: Problem) -> Refusal:

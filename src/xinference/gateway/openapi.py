@@ -1,4 +1,4 @@
-"""The data path in the words of OpenAPI: the bodies come from `shapes`, so they are what is really checked."""
+"""The data path's OpenAPI document, generated from `protocol.requests`, by which bodies are checked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SUMMARIES = {
     "/anthropic/v1/messages": "Anthropic's messages, where their clients look for them below a base URL",
     "/anthropic/v1/messages/count_tokens": "Count the tokens of Anthropic's messages",
     "/v1/rerank": "Order documents by a query",
-    "/rerank": "Order documents by a query, on llama.cpp's own path",
+    "/rerank": "Order documents by a query, on a path without a version",
     "/v1/convert_ids_to_tokens": "The texts of token ids",
     "/tokenize": "The tokens of a text",
     "/detokenize": "The text of tokens",

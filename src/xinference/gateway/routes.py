@@ -1,4 +1,4 @@
-"""Which paths the gateway serves, and which deployment a request is for."""
+"""The paths that the gateway serves, and the deployment that a request names."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from xinference.protocol import requests
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route, RoutingTable
 
-#: Characters of a model's name that are compared and shown.
+#: Maximum number of characters of a model's name that are compared and shown.
 MAX_NAME = 200
 
 
 @dataclass(frozen=True)
 class DataPath:
-    """One request path of the data path."""
+    """One path of the data path."""
 
     upstream: str
-    """Path at the engine."""
+    """The engine's path."""
     decoder: msgspec.json.Decoder[Any]
-    """Decodes and checks the body; yields a `shapes.Request`."""
+    """Decodes and checks the body; returns a `protocol.requests.Request`."""
     prompt_field: str
-    """The body's field that holds the prompt, for errors about its length."""
+    """The body's field that holds the prompt, for errors that concern its length."""
     anthropic: bool = False
-    """Errors take Anthropic's form."""
+    """Errors have Anthropic's form."""
     done: bool = False
     """A stream ends with ``data: [DONE]``."""
 
@@ -99,10 +99,10 @@ def _wrong_path(table: RoutingTable, route: Route, path: str) -> Refusal:
     )
 
 
-def _listed(names: Any, most: int = 20) -> str:
+def _listed(names: Any, maximum: int = 20) -> str:
     shown = sorted(names)
-    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + rest
+    rest = f" and {len(shown) - maximum} more" if len(shown) > maximum else ""
+    return ", ".join(shown[:maximum]) + rest
 
 
 def _short(model: str) -> str:

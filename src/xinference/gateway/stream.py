@@ -1,4 +1,4 @@
-"""From the engine's socket to the client's: bytes as they come, but only whole server-sent events."""
+"""Relays an engine's answer to the client: bytes as they arrive, but only complete server-sent events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_connection import EngineDiedError, Through
 from xinference.protocol.errors import stream_error
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Read(Protocol):
@@ -20,13 +20,13 @@ class Read(Protocol):
 
 
 DONE = b"data: [DONE]\n\n"
-#: Ends of a blank line, which ends an event; the second also ends ``\r\n\r\n``.
+#: The ends of an event, which are blank lines; the second is also the end of ``\r\n\r\n``.
 EVENT_ENDS = (b"\n\n", b"\n\r\n")
 LONGEST_END = 3
 
 
-class Events:
-    """Holds back the incomplete event at the end of what has been read."""
+class EventBuffer:
+    """Holds the incomplete event at the end of the bytes that have been read."""
 
     __slots__ = ("held",)
 
@@ -35,12 +35,12 @@ class Events:
         """The incomplete event."""
 
     def take(self, chunk: bytes) -> bytes:
-        """Add `chunk`; returns all whole events that are there now, or nothing."""
+        """Add `chunk`; returns all events that are complete now, empty if there are none."""
         held = self.held
-        # An end may lie across the seam, so the search begins a little before it; what lies further back was searched.
-        seam = max(0, len(held) - LONGEST_END)
+        # The end of an event may be split between two chunks, so the search starts a few bytes before the new one.
+        start = max(0, len(held) - LONGEST_END)
         held += chunk
-        cut = max(at + len(end) if (at := held.rfind(end, seam)) >= 0 else 0 for end in EVENT_ENDS)
+        cut = max(at + len(end) if (at := held.rfind(end, start)) >= 0 else 0 for end in EVENT_ENDS)
         whole = bytes(held[:cut])
         del held[:cut]
         return whole
@@ -53,24 +53,27 @@ async def relay_events(
     *,
     done: bool,
     model: str,
-    tidy: Callable[[bytes], bytes] | None = None,
+    rewrite: Callable[[bytes], bytes] | None = None,
 ) -> None:
-    """Hand a stream of events on, from `first` to its end.
+    """Relay a stream of events, from `first` to its end.
 
-    An engine that dies leaves one error event and no ``[DONE]``; a clean end gets a ``[DONE]`` if `done` wants one
-    and the engine sent none. As the format has it, an event without its blank line does not count.
+    If the engine dies, the stream ends with one error event and no ``[DONE]``. At a regular end, ``[DONE]`` is added
+    if `done` is set and the engine sent none. An event without its blank line is dropped, as the format requires.
+
+    Args:
+        rewrite: applied to complete events, each once.
     """
-    send, write, events = reply.send, reply.write, Events()
+    send, write, events = reply.send, reply.write, EventBuffer()
     chunk, last = first, b""
 
     def through(chunk: bytes) -> bool:
         nonlocal last
         if write is None or events.held or not chunk.endswith(EVENT_ENDS):
             return False
-        if tidy is not None:
-            if not write(b""):  # not before it is known that the chunk can go: it may count what it sees
+        if rewrite is not None:
+            if not write(b""):  # `rewrite` may count events: call it only if the chunk can be sent
                 return False
-            chunk = tidy(chunk)
+            chunk = rewrite(chunk)
         if not write(chunk):
             return False
         last = chunk
@@ -80,34 +83,33 @@ async def relay_events(
         if events.held or not chunk.endswith(EVENT_ENDS):
             chunk = events.take(chunk)
         if chunk:
-            if tidy is not None:
-                chunk = tidy(chunk)
+            if rewrite is not None:
+                chunk = rewrite(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             last = chunk
         try:
             chunk = await read(through)
-        except EngineDiedError as e:
-            logger.warning("the engine of %s died in mid-stream: %r", model, e)
+        except EngineDiedError as error:
+            log.warning("the engine of %s died in mid-stream: %r", model, error)
             message = f"The engine of model {model!r} died while it was answering. Ask again."
-            error = stream_error(message, "engine_died", anthropic=reply.anthropic)
-            await reply.end(error)
+            await reply.end(stream_error(message, "engine_died", anthropic=reply.anthropic))
             return
     await reply.end(DONE if done and not _says_done(last) else b"")
 
 
 async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str) -> None:
-    """Hand any other answer on.
+    """Relay any other answer.
 
-    If the engine dies, the answer is left unfinished: the server then closes the connection, which is the only way to
-    tell a client that has part of it.
+    If the engine dies, the answer stays incomplete and the server closes the connection: nothing else can tell a
+    client that has received a part of it.
     """
     chunk = first
     while chunk:
         await reply.send({"type": "http.response.body", "body": chunk, "more_body": True})
         try:
             chunk = await read()
-        except EngineDiedError as e:
-            logger.warning("the engine of %s died in mid-answer: %r", model, e)
+        except EngineDiedError as error:
+            log.warning("the engine of %s died in mid-answer: %r", model, error)
             return
     await reply.end()
 

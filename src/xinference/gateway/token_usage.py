@@ -1,4 +1,4 @@
-"""How many tokens an answer took, read from its bytes as they pass."""
+"""Counts an answer's tokens from the bytes that are relayed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COUNT = re.compile(
     rb'"(total_tokens|prompt_tokens|completion_tokens|input_tokens|output_tokens'
     rb'|cache_creation_input_tokens|cache_read_input_tokens)"\s*:\s*(\d{1,12})'
 )
-#: llama.cpp's own answers, such as those of /infill, have no `usage`.
+#: The counts of an engine's own answers, such as those of /infill, which have no `usage`.
 _NATIVE = re.compile(rb'"(tokens_evaluated|tokens_predicted)"\s*:\s*(\d{1,12})')
 
 

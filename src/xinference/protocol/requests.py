@@ -1,7 +1,7 @@
-"""The shape of each request body: decoded and checked in one pass, unknown fields left alone.
+"""The form of each request body: decoded and checked in one pass; unknown fields are ignored.
 
-Engines differ in what they let through (llama.cpp takes any model name and empty messages), so what OpenAI's and
-Anthropic's APIs promise to refuse is refused here. The limits are those of their API references.
+Some engines accept what OpenAI's and Anthropic's APIs refuse, such as an unknown model or empty messages, so the
+gateway refuses it. The limits are those of the two API references.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Generation(Sampling, kw_only=True):
     seed: int | None = None
     response_format: Opaque | None = None
     stream_options: StreamOptions | None = None
-    # What older clients of Xinference send beyond OpenAI's fields: see `translate`.
+    # Fields outside OpenAI's API that older clients of Xinference send: see `gateway.engine_requests`.
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
@@ -198,12 +198,13 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
             # msgspec does not look inside the strings it skips, and the engine gets all of them.
             body.decode()
         request = decoder.decode(body)
-    except msgspec.ValidationError as e:
-        raise _wrong_field(str(e)) from None
-    except msgspec.DecodeError as e:
-        raise _not_json(body, str(e)) from None
-    except UnicodeDecodeError as e:
-        raise _bad_json(f"The body is not UTF-8: byte 0x{e.object[e.start]:02x} at byte {e.start}.") from None
+    except msgspec.ValidationError as error:
+        raise _wrong_field(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise _not_json(body, str(error)) from None
+    except UnicodeDecodeError as error:
+        byte, at = error.object[error.start], error.start
+        raise _bad_json(f"The body is not UTF-8: byte 0x{byte:02x} at byte {at}.") from None
     except RecursionError:
         raise _bad_json("The body's JSON is nested too deeply.") from None
     if isinstance(request, Completion):

@@ -5,22 +5,29 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.harness import CHAT, route
-from xinference.gateway.engine_answers import reshape, tidy
-from xinference.gateway.engine_requests import translate
+from tests.gateway.harness import CHAT
+from xinference.engines.dialect import UNCHANGED, BytesRewrite
+from xinference.engines.llama_cpp.choices import exchange
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import Request, check
-from xinference.routing.table import RoutingTable
+from xinference.protocol.requests import Generation, check
 
-LLAMA = route(engine="llama.cpp")
 TEXT = {"model": "m", "prompt": ["a", "b"], "max_tokens": 2}
 
 
-def request_of(**fields: Any) -> Request:
+def request_of(**fields: Any) -> Generation:
     body = fields if "prompt" in fields else CHAT | fields
     path = "/v1/completions" if "prompt" in fields else "/v1/chat/completions"
-    return check(DATA_PATHS[path].decoder, json.dumps(body).encode())
+    request = check(DATA_PATHS[path].decoder, json.dumps(body).encode())
+    assert isinstance(request, Generation)
+    return request
+
+
+def whole(**fields: Any) -> BytesRewrite:
+    """The rewrite of the answer to such a request."""
+    answer = exchange(request_of(**fields)).answer
+    assert answer is not None
+    return answer
 
 
 def events(*found: Any) -> bytes:
@@ -57,21 +64,18 @@ def text(index: int, what: str, end: str | None = None, **more: Any) -> dict[str
 
 @pytest.mark.parametrize("fields", [{"n": 2}, TEXT, {"model": "m", "prompt": "a", "logprobs": 1}])
 def test_such_an_answer_is_asked_for_as_a_stream_with_usage(fields: dict[str, Any]) -> None:
-    _, body = translate(RoutingTable(), LLAMA, request_of(**fields), json.dumps(fields).encode())
-    assert json.loads(body) == fields | {"stream": True, "stream_options": {"include_usage": True}}
+    found = exchange(request_of(**fields))
+    assert found.body is not None and found.events is None
+    assert found.body(fields) == fields | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def test_on_other_engines_it_is_asked_for_as_it_came() -> None:
-    body = json.dumps(CHAT | {"n": 2}).encode()
-    vllm = route(engine="vLLM")
-    assert translate(RoutingTable(), vllm, request_of(n=2), body)[1] is body
-    assert reshape(vllm, request_of(n=2)) is None
+@pytest.mark.parametrize("fields", [{}, {"n": 1, "stream": True}, {"model": "m", "prompt": [1, 2]}])
+def test_a_request_for_one_answer_is_left_as_it_is(fields: dict[str, Any]) -> None:
+    assert exchange(request_of(**fields)) is UNCHANGED
 
 
 def test_choices_are_put_together_and_all_counted() -> None:
-    whole = reshape(LLAMA, request_of(n=2))
-    assert whole is not None
-    answer = json.loads(whole(TWO))
+    answer = json.loads(whole(n=2)(TWO))
     assert answer["object"] == "chat.completion" and answer["model"] == "m"
     assert [(c["message"]["content"], c["finish_reason"]) for c in answer["choices"]] == [
         ("a", "length"),
@@ -88,9 +92,7 @@ def test_tool_calls_reasoning_and_logprobs_are_put_together() -> None:
     chunks = [said(0, reasoning_content="hm"), *(said(0, tool_calls=[piece]) for piece in pieces)]
     for chunk in chunks:
         chunk["choices"][0]["logprobs"] = {"content": [{"token": "x"}]}
-    whole = reshape(LLAMA, request_of(n=2))
-    assert whole is not None
-    (choice,) = json.loads(whole(events(*chunks)))["choices"]
+    (choice,) = json.loads(whole(n=2)(events(*chunks)))["choices"]
     function = {"name": "f", "arguments": '{"a":1}'}
     assert choice["message"]["tool_calls"] == [{"id": "call", "type": "function", "function": function}]
     assert choice["message"]["reasoning_content"] == "hm" and len(choice["logprobs"]["content"]) == 3
@@ -98,7 +100,7 @@ def test_tool_calls_reasoning_and_logprobs_are_put_together() -> None:
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_stream_of_several_has_one_usage_if_any(wanted: bool) -> None:
-    relay = tidy(LLAMA, request_of(n=2, stream=True, stream_options={"include_usage": wanted}))
+    relay = exchange(request_of(n=2, stream=True, stream_options={"include_usage": wanted})).events
     assert relay is not None
     sent = b"".join(relay(event + b"\n\n") for event in TWO.split(b"\n\n") if event)
     assert sent.endswith(b"data: [DONE]\n\n")
@@ -108,27 +110,21 @@ def test_a_stream_of_several_has_one_usage_if_any(wanted: bool) -> None:
 
 
 def test_several_prompts_are_each_counted() -> None:
-    whole = reshape(LLAMA, request_of(**TEXT))
-    assert whole is not None
     chunks = [text(n, "x", "length") | {"usage": counted(3 + n, 2)["usage"]} for n in (0, 1)]
-    answer = json.loads(whole(events(*chunks)))
+    answer = json.loads(whole(**TEXT)(events(*chunks)))
     assert answer["usage"] == {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
     assert answer["object"] == "text_completion"
 
 
 def test_events_that_come_as_one_list_are_each_read() -> None:
-    whole = reshape(LLAMA, request_of(**TEXT))
-    assert whole is not None
-    answer = json.loads(whole(events(None, [text(0, "x", "stop"), None], [None, text(1, "y", "stop")])))
+    answer = json.loads(whole(**TEXT)(events(None, [text(0, "x", "stop"), None], [None, text(1, "y", "stop")])))
     assert [choice["text"] for choice in answer["choices"]] == ["x", "y"]
 
 
 def test_a_completions_logprobs_have_the_older_form() -> None:
     token = {"token": "ab", "logprob": -0.5, "top_logprobs": [{"token": "ab", "logprob": -0.5}]}
-    whole = reshape(LLAMA, request_of(model="m", prompt="a", logprobs=1))
-    assert whole is not None
     chunks = [text(0, "ab", logprobs={"content": [token]}), text(0, "ab", "length", logprobs={"content": [token]})]
-    (choice,) = json.loads(whole(events(*chunks)))["choices"]
+    (choice,) = json.loads(whole(model="m", prompt="a", logprobs=1)(events(*chunks)))["choices"]
     assert choice["logprobs"] == {
         "tokens": ["ab", "ab"],
         "token_logprobs": [-0.5, -0.5],
@@ -138,34 +134,19 @@ def test_a_completions_logprobs_have_the_older_form() -> None:
 
 
 def test_an_echo_comes_before_each_answer_once() -> None:
-    whole = reshape(LLAMA, request_of(**TEXT, echo=True))
-    assert whole is not None
-    answer = json.loads(whole(events(text(1, "x"), text(0, "y"), text(1, "z", "stop"), text(0, "", "stop"))))
+    answer = json.loads(
+        whole(**TEXT, echo=True)(events(text(1, "x"), text(0, "y"), text(1, "z", "stop"), text(0, "", "stop")))
+    )
     assert [choice["text"] for choice in answer["choices"]] == ["ay", "bxz"]
 
 
 @pytest.mark.parametrize("fields", [{"prompt": "a", "logprobs": 1}, {"prompt": [1, 2]}])
 def test_an_echo_that_llama_cpp_cant_give_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(Refusal) as caught:
-        tidy(LLAMA, request_of(model="m", echo=True, stream=True, **fields))
+        exchange(request_of(model="m", echo=True, stream=True, **fields))
     assert (caught.value.status, caught.value.param) == (400, "echo")
 
 
 def test_an_engine_that_breaks_off_is_a_502() -> None:
-    whole = reshape(LLAMA, request_of(n=2))
-    assert whole is not None
     with pytest.raises(Refusal, match="out of slots"):
-        whole(events({"error": {"message": "out of slots"}}))
-
-
-def test_a_stop_sequence_is_the_reason_where_one_is_named() -> None:
-    body = {"model": "m", "max_tokens": 1, "messages": CHAT["messages"], "stop_sequences": ["x"]}
-    name = reshape(LLAMA, check(DATA_PATHS["/v1/messages"].decoder, json.dumps(body).encode()))
-    assert name is not None
-    assert (
-        name(b'{"stop_reason":"end_turn","stop_sequence":"x"}')
-        == b'{"stop_reason":"stop_sequence","stop_sequence":"x"}'
-    )
-    assert (
-        name(b'{"stop_reason":"end_turn","stop_sequence":null}') == b'{"stop_reason":"end_turn","stop_sequence":null}'
-    )
+        whole(n=2)(events({"error": {"message": "out of slots"}}))

@@ -1,28 +1,39 @@
-"""What llama.cpp leaves out where one request has several answers, log probabilities of text, or an echo.
+"""Repairs llama.cpp's answers to requests for several choices, for log probabilities of a completion, or for an echo.
 
-It counts the tokens of the first answer only, gives completions the chat's form of log probabilities, and drops
-``echo``. Such requests are rare, so they may cost more: their events are read, and a whole answer is put together from
-a stream, which alone says what each answer took.
+llama.cpp counts the tokens of the first choice only, gives completions the chat's form of log probabilities, and
+ignores ``echo``. Such requests are rare, so their events are decoded, and a whole answer is assembled from a stream:
+only a stream reports the tokens of each choice.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from xinference.engines.dialect import UNCHANGED, Body, Exchange
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import Completion, Generation, Request
-from xinference.routing.table import Route
+from xinference.protocol.requests import Completion, Generation
 
 Event = dict[str, Any]
 DATA, DONE = b"data: ", b"[DONE]"
 
 
-def concerns(route: Route, request: Request) -> bool:
-    """Whether this request needs what is here."""
-    if not isinstance(request, Generation) or route.engine != "llama.cpp":
-        return False
+def exchange(request: Generation) -> Exchange:
+    """The rewrites that this request and its answer need.
+
+    Raises:
+        Refusal: 400, llama.cpp cannot serve the echo that a stream asks for.
+    """
+    if not _needs_repair(request):
+        return UNCHANGED
+    if request.stream:
+        return Exchange(events=EventRepair(request))
+    return Exchange(body=_as_stream, answer=partial(gather, request=request))
+
+
+def _needs_repair(request: Generation) -> bool:
     if (request.n or 1) > 1:
         return True
     return isinstance(request, Completion) and (
@@ -31,18 +42,18 @@ def concerns(route: Route, request: Request) -> bool:
 
 
 def prompts(request: Completion) -> list[Any]:
-    """The prompts of one request; a list of token ids is one."""
+    """The prompts of one request; a list of token ids is one prompt."""
     prompt = request.prompt
     return list(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
 
 
-def as_stream(body: dict[str, Any]) -> dict[str, Any]:
-    """The body of a request whose whole answer `gather` puts together."""
+def _as_stream(body: Body) -> Body:
+    """The request body for a streamed answer, from which `gather` assembles the whole one."""
     return body | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-class Events:
-    """Puts the events of one streamed answer right; called with whole events, as they come."""
+class EventRepair:
+    """Repairs the events of one streamed answer; each call takes complete events in their order."""
 
     def __init__(self, request: Generation) -> None:
         self._n = request.n or 1
@@ -55,8 +66,8 @@ class Events:
 
     def __call__(self, chunk: bytes) -> bytes:
         out: list[bytes] = []
-        for event in chunk.split(b"\n\n"):
-            data = event.strip()
+        for text in chunk.split(b"\n\n"):
+            data = text.strip()
             if not data.startswith(DATA):
                 out.append(data + b"\n\n" if data else b"")
             elif data == DATA + DONE:
@@ -64,11 +75,11 @@ class Events:
                     out.append(_line(self.usage_event()))
                 out.append(data + b"\n\n")
             else:
-                out += [_line(read) for found in _found(data) if (read := self.read(found)) is not None]
+                out += [_line(read) for event in _events_of(data) if (read := self.read(event)) is not None]
         return b"".join(out)
 
     def read(self, event: Event) -> Event | None:
-        """The event as clients should see it; None: it was only for the counting."""
+        """The event in the clients' form; None if it only reports token counts."""
         usage = event.pop("usage", None)
         if usage:
             self._prompt_tokens += usage.get("prompt_tokens", 0)
@@ -81,16 +92,17 @@ class Events:
         return event
 
     def usage(self) -> dict[str, int]:
-        """Of all answers; a prompt that has several is counted once."""
+        """The token counts of all choices; the prompt of several choices is counted once."""
         prompt = self._prompt_tokens // self._n
         total = prompt + self._completion_tokens
         return {"prompt_tokens": prompt, "completion_tokens": self._completion_tokens, "total_tokens": total}
 
     def usage_event(self) -> Event:
+        """The event that reports `usage`."""
         return self._last | {"choices": [], "usage": self.usage()}
 
     def _complete(self, choice: dict[str, Any]) -> None:
-        """A completion's logprobs in their own form, and the prompt before its first text."""
+        """Convert a completion's logprobs to the completions' form, and put an echoed prompt before its first text."""
         index, text = choice["index"], choice.get("text") or ""
         if (choice.get("logprobs") or {}).get("content") is not None:
             choice["logprobs"] = _text_logprobs(choice["logprobs"]["content"], self._offsets.get(index, 0))
@@ -100,37 +112,38 @@ class Events:
 
 
 def gather(body: bytes, request: Generation) -> bytes:
-    """One whole answer from the stream of it.
+    """Assemble a whole answer from its stream.
 
     Raises:
-        Refusal: 502, the engine gave up in the middle.
+        Refusal: 502, the stream contains an error.
     """
-    events = Events(request)
+    repair = EventRepair(request)
     choices: dict[int, dict[str, Any]] = {}
     head: Event = {}
     for line in body.split(b"\n\n"):
         data = line.strip()
         if not data.startswith(DATA) or data == DATA + DONE:
             continue
-        for event in filter(None, map(events.read, _found(data))):
+        for event in filter(None, map(repair.read, _events_of(data))):
             if "error" in event:
-                said = event["error"].get("message") if isinstance(event["error"], dict) else event["error"]
-                raise Refusal("engine_error", 502, f"The engine broke off its answer: {said}")
+                error = event["error"]
+                reason = error.get("message") if isinstance(error, dict) else error
+                raise Refusal("engine_error", 502, f"The engine broke off its answer: {reason}")
             head = head or event
             for part in event["choices"]:
-                _add(choices.setdefault(part["index"], {"index": part["index"]}), part)
+                _add_part(choices.setdefault(part["index"], {"index": part["index"]}), part)
     kind = str(head.get("object", "")).removesuffix(".chunk")
-    whole = head | {"object": kind, "choices": [choices[n] for n in sorted(choices)], "usage": events.usage()}
+    whole = head | {"object": kind, "choices": [choices[n] for n in sorted(choices)], "usage": repair.usage()}
     return msgspec.json.encode(whole)
 
 
-def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
+def _add_part(choice: dict[str, Any], part: dict[str, Any]) -> None:
     choice["finish_reason"] = part.get("finish_reason") or choice.get("finish_reason")
     if "text" in part:
         choice["text"] = choice.get("text", "") + (part["text"] or "")
     for name, values in (part.get("logprobs") or {}).items():
-        kept = choice["logprobs"] = choice.get("logprobs") or {}
-        kept[name] = [*(kept.get(name) or []), *(values or [])]
+        logprobs = choice["logprobs"] = choice.get("logprobs") or {}
+        logprobs[name] = [*(logprobs.get(name) or []), *(values or [])]
     if "delta" not in part:
         choice.setdefault("logprobs", None)
         return
@@ -153,7 +166,11 @@ def _add_call(calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
 
 
 def _echoed(request: Generation) -> list[str]:
-    """The prompts' texts, if they are to be said again."""
+    """The prompts that the answer repeats; empty if the request asks for no echo.
+
+    Raises:
+        Refusal: 400, llama.cpp gives no log probabilities of a prompt, or a prompt has no text.
+    """
     if not isinstance(request, Completion) or not request.echo:
         return []
     if request.logprobs is not None:
@@ -165,7 +182,7 @@ def _echoed(request: Generation) -> list[str]:
 
 
 def _text_logprobs(content: list[dict[str, Any]], offset: int) -> dict[str, list[Any]]:
-    """OpenAI's older form, with offsets in characters of the answer's text."""
+    """Log probabilities in the completions' form; offsets count characters of the answer's text."""
     offsets = []
     for token in content:
         offsets.append(offset)
@@ -178,10 +195,10 @@ def _text_logprobs(content: list[dict[str, Any]], offset: int) -> dict[str, list
     }
 
 
-def _found(data: bytes) -> list[Event]:
-    """The events in one line; llama.cpp begins the stream of several prompts with a list, or with ``null``."""
-    found = msgspec.json.decode(data[len(DATA) :])
-    return [event for event in (found if isinstance(found, list) else [found]) if event is not None]
+def _events_of(data: bytes) -> list[Event]:
+    """The events of one line; llama.cpp begins the stream of several prompts with a list, or with ``null``."""
+    decoded = msgspec.json.decode(data[len(DATA) :])
+    return [event for event in (decoded if isinstance(decoded, list) else [decoded]) if event is not None]
 
 
 def _line(event: Event) -> bytes:

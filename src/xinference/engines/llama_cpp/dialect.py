@@ -1,28 +1,157 @@
-"""What llama.cpp answers in another form than clients expect."""
+"""llama.cpp's dialect: request fields, answers and error texts."""
 
 from __future__ import annotations
 
 import base64
+import json
+import re
+from functools import partial
+from typing import Any
 
 import msgspec
 
+from xinference.engines.dialect import (
+    UNCHANGED,
+    Body,
+    BytesRewrite,
+    Dialect,
+    EngineError,
+    Exchange,
+    context_exceeded,
+    explain_context_size,
+    explain_template_error,
+    renamed,
+    schema_as,
+    unsupported,
+)
+from xinference.engines.llama_cpp import choices
 from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request, Responses
 
+ENGINE = "llama.cpp"
 FLOAT_BYTES = 4
+
+# -- request fields ---------------------------------------------------------------------------------------------
+
+
+def choice_as_grammar(body: Body, value: list[str]) -> None:
+    """Pass the choices as a grammar. GBNF quotes a string as JSON does."""
+    del body["guided_choice"]
+    body["grammar"] = "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in value)
+
+
+def require_one_tool(body: Body, value: Any) -> None:
+    """Pass a named tool as the only one, with ``required``: llama.cpp reads a named tool as ``auto``."""
+    if not isinstance(value, dict):
+        return
+    name = (value.get("function") or {}).get("name")
+    tools = [tool for tool in body.get("tools") or [] if (tool.get("function") or {}).get("name") == name]
+    if not tools:
+        raise Refusal(
+            "invalid_request", 400, f"tool_choice names {name!r}, which is not in tools.", param="tool_choice"
+        )
+    body["tools"], body["tool_choice"] = tools, "required"
+
+
+# -- answers ----------------------------------------------------------------------------------------------------
+
+
+def _exchange(request: Request, uid: str) -> Exchange:
+    """Returns the rewrites of the answers that llama.cpp gives in another form than clients expect."""
+    if isinstance(request, Generation):
+        return choices.exchange(request)
+    if isinstance(request, AnthropicMessages):
+        return Exchange(answer=name_stop, events=name_stop) if request.stop_sequences else UNCHANGED
+    if isinstance(request, Embeddings) and request.dimensions:
+        return Exchange(answer=partial(check_dimensions, wanted=request.dimensions, uid=uid))
+    if isinstance(request, Responses):
+        return Exchange(events=_name_model(uid))
+    return UNCHANGED
 
 
 def name_stop(chunk: bytes) -> bytes:
-    """llama.cpp names the stop sequence, and still says that the turn has ended by itself."""
+    """Correct the reason of an answer that a stop sequence ended: llama.cpp names the sequence, but not the reason."""
     ended, stopped = (b'"stop_reason":"%b","stop_sequence":"' % reason for reason in (b"end_turn", b"stop_sequence"))
     return chunk.replace(ended, stopped)
 
 
-def _checked_dimensions(body: bytes, wanted: int, uid: str) -> bytes:
-    """llama.cpp gives a model's own vectors, whatever length is asked for."""
+def check_dimensions(body: bytes, *, wanted: int, uid: str) -> bytes:
+    """Refuse an answer with vectors of another length: llama.cpp ignores the length that a request asks for."""
     data = msgspec.json.decode(body)["data"]
     vector = data[0]["embedding"] if data else []
-    has = len(base64.b64decode(vector)) // FLOAT_BYTES if isinstance(vector, str) else len(vector)
-    if has == wanted:
+    length = len(base64.b64decode(vector)) // FLOAT_BYTES if isinstance(vector, str) else len(vector)
+    if length == wanted:
         return body
-    cause = f"The model {uid!r} gives vectors of {has} numbers on llama.cpp, not {wanted}."
+    cause = f"The model {uid!r} gives vectors of {length} numbers on llama.cpp, not {wanted}."
     raise Refusal("unsupported_dimensions", 400, cause, hint="Leave dimensions out.", param="dimensions")
+
+
+def _name_model(uid: str) -> BytesRewrite:
+    """Add the model's name to the response object, from which llama.cpp omits it."""
+    begun = b'"object":"response",'
+    named = begun + b'"model":%b,' % msgspec.json.encode(uid)
+    return lambda chunk: chunk.replace(begun + b'"status"', named + b'"status"')
+
+
+# -- errors -----------------------------------------------------------------------------------------------------
+
+#: The error for an embedding or rerank input that is longer than the batch.
+OVER_BATCH = re.compile(r"input \((\d+) tokens\) is too large to process.*?batch size: (\d+)", re.DOTALL)
+#: The error for an image or audio input to a model without a projector; its status is 500.
+NO_PROJECTOR = re.compile(r"(?:image|audio|video) input is not supported")
+#: The C++ library's error for a token id that is not in the vocabulary.
+NO_SUCH_TOKEN = re.compile(r"vector::_M_range_check: .* >= this->size\(\) \(which is (\d+)\)")
+
+
+def _explain(error: EngineError) -> Refusal | None:
+    return (
+        explain_context_size(error)
+        or _explain_batch_size(error)
+        or _explain_token_id(error)
+        or explain_template_error(error)
+        or _explain_missing_projector(error)
+    )
+
+
+def _explain_batch_size(error: EngineError) -> Refusal | None:
+    over = OVER_BATCH.search(error.message)
+    if over is None:
+        return None
+    limit = min(error.context_length or int(over[2]), int(over[2]))
+    message = f"This model takes at most {limit} tokens an input, but the input has {over[1]} tokens. Shorten it."
+    return context_exceeded(error, message)
+
+
+def _explain_token_id(error: EngineError) -> Refusal | None:
+    size = NO_SUCH_TOKEN.search(error.message)
+    if size is None:
+        return None
+    cause = f"A token id is not in the model's vocabulary, which has {size[1]} tokens."
+    return Refusal("invalid_token", 400, cause, param=error.prompt_field)
+
+
+def _explain_missing_projector(error: EngineError) -> Refusal | None:
+    if not NO_PROJECTOR.search(error.message):
+        return None
+    cause = f"The model has no multimodal projector: {error.message}."
+    return Refusal("unsupported_content", 400, cause, param=error.prompt_field)
+
+
+DIALECT = Dialect(
+    engine=ENGINE,
+    fields={
+        "repetition_penalty": renamed("repetition_penalty", "repeat_penalty"),
+        "stop_token_ids": unsupported("stop_token_ids", ENGINE, "Give the texts to stop at in stop."),
+        "truncate_prompt_tokens": unsupported(
+            "truncate_prompt_tokens", ENGINE, "Send shorter texts, or lists of token ids that are cut already."
+        ),
+        "guided_json": schema_as("json_schema"),
+        "guided_choice": choice_as_grammar,
+        "guided_grammar": renamed("guided_grammar", "grammar"),
+        "guided_regex": unsupported("guided_regex", ENGINE, "Use guided_grammar in GBNF, or guided_json."),
+        "tool_choice": require_one_tool,
+    },
+    has_stops_at_start=True,
+    exchange=_exchange,
+    explain=_explain,
+)

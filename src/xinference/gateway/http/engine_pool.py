@@ -95,7 +95,7 @@ class Upstream:
     async def _ask(self, address: Address, head: bytes, body: bytes) -> EngineConnection:
         """A connection on which the answer has begun.
 
-        The engine may close an idle one just when it is used (llama.cpp's server closes after each stream), so a
+        The engine may close an idle one just when it is used (some close after each stream), so a
         request that got not one byte is sent again on a new one. If there is none to be had, the engine may have died
         of the request.
         """

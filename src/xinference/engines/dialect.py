@@ -1,0 +1,167 @@
+"""The dialect of an engine, and the rewrites that several engines share.
+
+A dialect holds the differences between an engine's HTTP API and the API that the gateway serves. The gateway's
+processes load the dialects without the engines, so these modules import only the forms in `protocol`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import Request
+
+Body = dict[str, Any]
+#: Changes a decoded request body in place; the second argument is the field's value.
+FieldRewrite = Callable[[Body, Any], None]
+BytesRewrite = Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The rewrites of one request's body and of its answer; None leaves the bytes unchanged."""
+
+    body: Callable[[Body], Body] | None = None
+    """Applied to the decoded request body."""
+    answer: BytesRewrite | None = None
+    """Applied to the body of an answer that is not streamed to the client."""
+    events: BytesRewrite | None = None
+    """Applied to complete server-sent events of an answer that is streamed to the client."""
+
+
+UNCHANGED = Exchange()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineError:
+    """An engine's error answer, with what the gateway knows of the request."""
+
+    error: Mapping[str, Any]
+    """The error object, empty if the answer has none."""
+    message: str
+    """The error's text."""
+    prompt_field: str
+    """The request's field that holds the prompt: ``messages``, ``prompt`` or ``input``."""
+    context_length: int | None
+    """The model's context in tokens; None: not known, the engine's own number is used."""
+
+
+def _leave_unchanged(request: Request, uid: str) -> Exchange:
+    return UNCHANGED
+
+
+def _explain_nothing(error: EngineError) -> Refusal | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The differences between one engine's HTTP API and the API that the gateway serves.
+
+    The defaults describe an engine without differences.
+    """
+
+    engine: str
+    """The engine's display name."""
+    fields: Mapping[str, FieldRewrite] = field(default_factory=dict)
+    """Request field -> its rewrite. A field that is not here reaches the engine under its own name."""
+    has_stops_at_start: bool = False
+    """The engine gets the model's stop texts when it starts, so a request does not carry them."""
+    exchange: Callable[[Request, str], Exchange] = _leave_unchanged
+    """Returns the rewrites that a request to the model of this uid and its answer need.
+
+    Raises:
+        Refusal: 400, the engine cannot serve a field of the request.
+    """
+    explain: Callable[[EngineError], Refusal | None] = _explain_nothing
+    """Returns the refusal for an error that this engine words in its own way; None for any other error."""
+
+
+# -- request fields ---------------------------------------------------------------------------------------------
+
+
+def renamed(old: str, new: str) -> FieldRewrite:
+    """Pass the value under the name `new`."""
+
+    def rewrite(body: Body, value: Any) -> None:
+        body[new] = body.pop(old)
+
+    return rewrite
+
+
+def unsupported(name: str, engine: str, hint: str) -> FieldRewrite:
+    """Refuse a value of this field; an empty value is dropped, because it asks for nothing."""
+
+    def rewrite(body: Body, value: Any) -> None:
+        if value or value == 0:
+            raise Refusal("unsupported_field", 400, f"{engine} has no {name}.", hint=hint, param=name)
+        del body[name]
+
+    return rewrite
+
+
+def nested(group: str, old: str, new: str) -> FieldRewrite:
+    """Pass the value as the member `new` of the object `group`."""
+
+    def rewrite(body: Body, value: Any) -> None:
+        body[group] = {**(body.get(group) or {}), new: _parsed(old, body.pop(old))}
+
+    return rewrite
+
+
+def schema_as(new: str) -> FieldRewrite:
+    """Pass a JSON schema under the name `new`."""
+
+    def rewrite(body: Body, value: Any) -> None:
+        body[new] = _parsed("guided_json", body.pop("guided_json"))
+
+    return rewrite
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """Decode a schema that is given as JSON in a string."""
+    if name != "guided_json" or not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise Refusal("invalid_request", 400, f"{name} is a string that is not JSON.", param=name) from None
+
+
+# -- errors -----------------------------------------------------------------------------------------------------
+
+#: The text that llama.cpp writes before the message of a chat template's `raise_exception`.
+TEMPLATE_ERROR = "Jinja Exception: "
+
+
+def context_exceeded(error: EngineError, message: str) -> Refusal:
+    """The refusal of a prompt that is longer than the context."""
+    return Refusal("context_length_exceeded", 400, message, param=error.prompt_field)
+
+
+def prompt_too_long(error: EngineError, limit: int, tokens: int | str) -> Refusal:
+    """The same, where the limit and the number of the prompt's tokens are known."""
+    message = f"This model's maximum context length is {limit} tokens, but the prompt has {tokens} tokens. Shorten it."
+    return context_exceeded(error, message)
+
+
+def explain_context_size(error: EngineError) -> Refusal | None:
+    """Read llama.cpp's error type for a prompt that is too long; our Transformers server answers in the same form."""
+    if error.error.get("type") != "exceed_context_size_error":
+        return None
+    limit, tokens = error.context_length or error.error.get("n_ctx"), error.error.get("n_prompt_tokens")
+    if not isinstance(limit, int) or not isinstance(tokens, int):
+        return context_exceeded(error, error.message)
+    return prompt_too_long(error, limit, tokens)
+
+
+def explain_template_error(error: EngineError) -> Refusal | None:
+    """Read a chat template's own message from llama.cpp's error; our Transformers server answers in the same form."""
+    if TEMPLATE_ERROR not in error.message:
+        return None
+    reason = error.message.rpartition(TEMPLATE_ERROR)[2].strip()
+    cause = f"The model's chat template refuses this: {reason}"
+    return Refusal("invalid_messages", 400, cause, param=error.prompt_field)

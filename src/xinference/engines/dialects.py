@@ -1,0 +1,17 @@
+"""The dialects of all engines by display name. Imports no engine: the gateway loads this module."""
+
+from __future__ import annotations
+
+from xinference.engines.dialect import Dialect
+from xinference.engines.llama_cpp.dialect import DIALECT as LLAMA_CPP
+from xinference.engines.sglang.dialect import DIALECT as SGLANG
+from xinference.engines.transformers.dialect import DIALECT as TRANSFORMERS
+from xinference.engines.vllm.dialect import DIALECT as VLLM
+
+DIALECTS: dict[str, Dialect] = {dialect.engine: dialect for dialect in (LLAMA_CPP, VLLM, SGLANG, TRANSFORMERS)}
+_PLAIN = Dialect("")
+
+
+def dialect_of(engine: str) -> Dialect:
+    """The dialect of the engine of this display name; one without differences if the name is not known."""
+    return DIALECTS.get(engine, _PLAIN)

@@ -1,0 +1,47 @@
+"""SGLang's dialect."""
+
+from __future__ import annotations
+
+import re
+
+from xinference.engines.dialect import (
+    Body,
+    Dialect,
+    EngineError,
+    context_exceeded,
+    prompt_too_long,
+    renamed,
+    schema_as,
+)
+from xinference.protocol.errors import Refusal
+
+#: The error for a prompt that is too long. Its limit includes the first token of the answer, ours does not.
+PROMPT_TOKENS = re.compile(r"The input \((\d+) tokens\) is longer")
+TOO_LONG = "longer than the model's context length"
+REGEX_SPECIAL = frozenset(r"\.^$*+?{}[]|()")
+
+
+def _explain(error: EngineError) -> Refusal | None:
+    tokens = PROMPT_TOKENS.search(error.message)
+    if error.context_length and tokens:
+        return prompt_too_long(error, error.context_length, tokens[1])
+    return context_exceeded(error, error.message) if TOO_LONG in error.message else None
+
+
+def choice_as_regex(body: Body, value: list[str]) -> None:
+    """Pass the choices as a regular expression."""
+    escaped = ("".join(f"\\{c}" if c in REGEX_SPECIAL else c for c in choice) for choice in value)
+    body["regex"] = f"({'|'.join(escaped)})"
+    del body["guided_choice"]
+
+
+DIALECT = Dialect(
+    engine="SGLang",
+    fields={
+        "guided_json": schema_as("json_schema"),
+        "guided_regex": renamed("guided_regex", "regex"),
+        "guided_choice": choice_as_regex,
+        "guided_grammar": renamed("guided_grammar", "ebnf"),
+    },
+    explain=_explain,
+)

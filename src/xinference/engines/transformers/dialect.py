@@ -1,0 +1,30 @@
+"""The dialect of our Transformers server."""
+
+from __future__ import annotations
+
+from xinference.engines.dialect import (
+    Dialect,
+    EngineError,
+    explain_context_size,
+    explain_template_error,
+    unsupported,
+)
+from xinference.protocol.errors import Refusal
+
+ENGINE = "Transformers"
+ONLY_JSON = "Use response_format with a json_schema."
+
+
+def _explain(error: EngineError) -> Refusal | None:
+    return explain_context_size(error) or explain_template_error(error)
+
+
+DIALECT = Dialect(
+    engine=ENGINE,
+    fields={
+        "guided_regex": unsupported("guided_regex", ENGINE, ONLY_JSON),
+        "guided_choice": unsupported("guided_choice", ENGINE, ONLY_JSON),
+        "guided_grammar": unsupported("guided_grammar", ENGINE, ONLY_JSON),
+    },
+    explain=_explain,
+)

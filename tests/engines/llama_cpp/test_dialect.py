@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from tests.engines.dialects import explained
+from tests.gateway.harness import CHAT
+from tests.gateway.test_engine_answers import ask
+from xinference.engines.llama_cpp.dialect import DIALECT
+from xinference.gateway.routes import DATA_PATHS
+from xinference.protocol.requests import check
+
+TOO_LONG = {
+    "code": 400,
+    "message": "request (8193 tokens) exceeds the available context size (8192 tokens), try increasing it",
+    "type": "exceed_context_size_error",
+    "n_prompt_tokens": 8193,
+    "n_ctx": 8192,
+}
+
+
+def test_a_too_long_prompts_error_names_both_numbers() -> None:
+    refusal = explained("llama.cpp", TOO_LONG)
+    assert (refusal.status, refusal.code, refusal.param) == (400, "context_length_exceeded", "messages")
+    wanted = "This model's maximum context length is 8192 tokens, but the prompt has 8193 tokens. Shorten it."
+    assert refusal.cause == wanted
+
+
+def test_the_models_own_context_wins_over_the_engines() -> None:
+    refusal = explained("llama.cpp", TOO_LONG, context_length=4096, prompt_field="prompt")
+    assert "4096 tokens" in refusal.cause
+    assert "8192" not in refusal.cause
+    assert refusal.param == "prompt"
+
+
+def test_an_embedding_input_over_the_batch_is_the_clients_fault() -> None:
+    text = "input (600 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
+    refusal = explained("llama.cpp", {"code": 500, "message": text, "type": "server_error"}, prompt_field="input")
+    assert (refusal.status, refusal.code, refusal.param) == (400, "context_length_exceeded", "input")
+    assert "512" in refusal.cause
+    assert "600" in refusal.cause
+
+
+def test_what_a_chat_template_refuses_is_a_400_in_the_templates_own_words() -> None:
+    said = "Error: Jinja Exception: Conversation roles must alternate"
+    refusal = explained("llama.cpp", {"code": 500, "message": f"While executing CallExpression …\n{said}"})
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_messages", "messages")
+    assert refusal.cause.endswith("refuses this: Conversation roles must alternate")
+
+
+def test_a_token_id_that_the_vocabulary_has_not_is_the_clients_mistake() -> None:
+    said = "vector::_M_range_check: __n (which is 18446744073709551615) >= this->size() (which is 49152)"
+    error = {"code": 500, "message": said, "type": "server_error"}
+    refusal = explained("llama.cpp", error, prompt_field="tokens")
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_token", "tokens")
+    assert "49152 tokens" in refusal.cause
+
+
+def test_an_image_for_a_model_without_a_projector_is_a_400_that_says_so() -> None:
+    refusal = explained("llama.cpp", {"code": 500, "message": "image input is not supported - hint: …"})
+    assert (refusal.status, refusal.code, refusal.param) == (400, "unsupported_content", "messages")
+    assert "has no multimodal projector" in refusal.cause
+
+
+@pytest.mark.parametrize("vector", [[0.5, 1.0], base64.b64encode(bytes(8)).decode()])
+async def test_dimensions_that_llama_cpp_does_not_give_are_a_400_that_names_those_it_gives(vector: Any) -> None:
+    says = {"data": [{"embedding": vector}]}
+    right = await ask("/v1/embeddings", {"model": "m", "input": "a", "dimensions": 2}, says)
+    assert right == (200, says)
+    status, answer = await ask("/v1/embeddings", {"model": "m", "input": "a", "dimensions": 3}, says)
+    assert (status, answer["error"]["param"]) == (400, "dimensions") and "2 numbers" in answer["detail"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_sequence_is_the_reason_where_one_is_named(stream: bool) -> None:
+    body = {"model": "m", "max_tokens": 1, "messages": CHAT["messages"], "stop_sequences": ["x"], "stream": stream}
+    exchange = DIALECT.exchange(check(DATA_PATHS["/v1/messages"].decoder, json.dumps(body).encode()), "m")
+    for rewrite in (exchange.answer, exchange.events):
+        assert rewrite is not None
+        by_stop, by_itself = (b'{"stop_reason":"end_turn","stop_sequence":%b}' % name for name in (b'"x"', b"null"))
+        assert rewrite(by_stop) == b'{"stop_reason":"stop_sequence","stop_sequence":"x"}'
+        assert rewrite(by_itself) == by_itself
+
+
+def test_a_streamed_response_names_its_model() -> None:
+    body = json.dumps({"model": "m", "input": "hi", "stream": True}).encode()
+    rewrite = DIALECT.exchange(check(DATA_PATHS["/v1/responses"].decoder, body), "m").events
+    assert rewrite is not None
+    bare = b'data: {"response":{"id":"r","object":"response","status":"in_progress"}}\n\n'
+    named = b'data: {"response":{"id":"r","object":"response","model":"m","status":"in_progress"}}\n\n'
+    assert rewrite(bare) == named and rewrite(named) == named
