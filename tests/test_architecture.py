@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import xinference
+from xinference.engines.registry import all_engines
 
 SOURCE = Path(xinference.__file__).parent
+#: Every engine by its display name and by its folder's name.
+ENGINE_NAMES = {*all_engines(), *(path.parent.name for path in SOURCE.glob("engines/*/engine.py"))}
+#: Xinference's own path has an engine's name in it.
+API_PATHS = ("/v1/models/vllm-supported",)
 
 
 def lines_of(*packages: str) -> Iterator[tuple[str, str]]:
@@ -21,3 +27,12 @@ def lines_of(*packages: str) -> Iterator[tuple[str, str]]:
 def test_the_gateway_knows_no_key_of_a_models_description() -> None:
     keys = ("description.get", "description[", "model_engine")
     assert [place for place, line in lines_of("gateway") if any(key in line for key in keys)] == []
+
+
+def test_no_engine_is_named_between_clients_and_engines() -> None:
+    """Not even in a comment: what is known of one engine stands in its folder."""
+    assert len(ENGINE_NAMES) >= 8
+    named = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in ENGINE_NAMES))
+    lines = lines_of("gateway", "routing", "protocol", "keys")
+    found = [place for place, line in lines if named.search(line) and not any(path in line for path in API_PATHS)]
+    assert found == []
