@@ -8,7 +8,7 @@ import pytest
 from benchmarks.shared_prefixes import RoundRobin, Traffic, body_of, client, simulate, working_set
 
 from xinference.gateway.balancer import EXCLUDED_SECONDS, FAILURES, Balancer
-from xinference.gateway.prefix_affinity import COMMON_ENDS, EVEN_UP_TO, PLACES, Prefixes, prefix_hashes
+from xinference.gateway.prefix_affinity import COMMON_ENDS, EVEN_UP_TO, POSITIONS, Prefixes, prefix_hashes
 from xinference.routing.table import Target
 
 TARGETS = tuple(Target(name, f"http://127.0.0.1:{n}", "k") for n, name in enumerate("abcd"))
@@ -44,10 +44,10 @@ def test_a_prompt_that_goes_on_has_the_hashes_of_its_beginning() -> None:
     assert hashes("y" + "x" * 1999)[0] != long[0]
 
 
-def test_places_are_dense_at_first_and_then_an_eighth_apart() -> None:
-    later = [place for place in PLACES if place >= EVEN_UP_TO]
+def test_positions_are_dense_at_first_and_then_an_eighth_apart() -> None:
+    later = [position for position in POSITIONS if position >= EVEN_UP_TO]
     assert all(after - before <= before / 8 for before, after in itertools.pairwise(later))
-    assert len(PLACES) < 100
+    assert len(POSITIONS) < 100
 
 
 def test_what_stands_before_the_prompt_does_not_count_but_anthropics_system_prompt_does() -> None:

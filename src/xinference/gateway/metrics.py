@@ -1,4 +1,4 @@
-"""Counts for Prometheus: a few additions at a request's end; everything else is made up when it is asked for."""
+"""Metrics for Prometheus: counted by a few additions at a request's end, and formatted when they are requested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xinference.routing.interfaces import ReplicaLoad
 from xinference.routing.table import Route, RoutingTable
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0.encode()
-#: Whole answers and streams alike, in seconds.
+#: Upper bounds of the histogram in seconds, for whole answers and streams.
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 #: The status of a request whose client left before its answer began.
 CLIENT_LEFT = 499
@@ -24,7 +24,7 @@ CLIENT_LEFT = 499
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted in a time."""
+    """The counts of an interval."""
 
     requests: list[tuple[str, str, int, int]]
     """Model, path, status, count."""
@@ -34,9 +34,9 @@ class Counted:
 
 
 class Metrics(Collector):
-    """What has happened since the server's start, by model and path. A name that is no model's counts as none.
+    """Counts since the server's start, by model and path. A request for an unknown model counts under no model.
 
-    The library's own counters cost some microseconds a request, so the counting is done here and the writing there.
+    The library's own counters cost some microseconds a request, so this class counts, and the library formats.
     """
 
     def __init__(self, table: Callable[[], RoutingTable], use: Callable[[], ReplicaLoad]) -> None:
@@ -46,22 +46,22 @@ class Metrics(Collector):
         self._buckets: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * (len(BUCKETS) + 1))
         self._seconds: dict[tuple[str, str], float] = defaultdict(float)
         self._tokens: Counter[str] = Counter()
-        # One of its own: the library's is one for the whole process.
+        # A registry of its own: the library's default one is shared by the whole process.
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def ended(self, model: str, path: str, status: int, seconds: float) -> None:
-        """A request has ended; `model` is empty where none was found."""
+        """Count a request that has ended; `model` is empty if the request named no known model."""
         self._requests[model, path, status or CLIENT_LEFT] += 1
         self._buckets[model, path][bisect_left(BUCKETS, seconds)] += 1
         self._seconds[model, path] += seconds
 
     def spent(self, model: str, tokens: int) -> None:
-        """Tokens that an answer took."""
+        """Count the tokens of an answer."""
         self._tokens[model] += tokens
 
     def take(self) -> Counted:
-        """What has been counted since the last call; it is not counted here any more."""
+        """Return the counts since the last call, and reset them."""
         counted = Counted(
             [(*key, count) for key, count in self._requests.items()],
             [(*key, counts, self._seconds[key]) for key, counts in self._buckets.items()],
@@ -74,7 +74,7 @@ class Metrics(Collector):
         return counted
 
     def add(self, counted: Counted) -> None:
-        """Count what another process has counted."""
+        """Add the counts of another process."""
         for model, path, status, count in counted.requests:
             self._requests[model, path, status] += count
         for model, path, counts, seconds in counted.seconds:
@@ -84,11 +84,11 @@ class Metrics(Collector):
         self._tokens.update(counted.tokens)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """What has happened, and what is so now by the routing table."""
+        """The counts, and the current state by the routing table."""
         yield from self._happened()
         yield from self._now()
 

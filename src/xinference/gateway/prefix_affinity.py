@@ -1,47 +1,47 @@
-"""Which replica has seen the beginning of a prompt: engines keep the keys and values of prompts that they computed.
+"""Records which replicas computed which prefixes: engines cache the keys and values of prompts that they computed.
 
-A prompt's prefixes are told by hashes of the raw body's bytes up to fixed places, so nothing is parsed or tokenized
-for it. What two prompts share beyond the last common place is not seen: at most an eighth of it.
+A prompt's prefixes are identified by hashes of the raw body's bytes up to fixed positions, so nothing is parsed or
+tokenized. What two prompts share beyond the last common position is ignored: at most an eighth of the prefix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Bytes between the first places; a shorter prompt is not worth a detour.
+#: Bytes between the first positions; prompts that share less are not worth an uneven load.
 STEP = 128
-#: From here on, the places are an eighth of the prefix apart.
+#: Beyond this number of bytes, the distance between positions is an eighth of the prefix.
 EVEN_UP_TO = 1024
-#: Where the last place is: what is longer is told by its beginning.
+#: Position after which no more are placed: a longer prompt is identified by its first bytes.
 LONGEST = 4 * 1024 * 1024
-#: Prefixes remembered in each of two generations: together some megabytes.
+#: Maximum number of prefixes in each of two generations: some megabytes in total.
 REMEMBERED = 16 * 1024
-#: A prefix at which the common part of so many prompts ended belongs to no conversation: they all begin with it.
+#: A prefix at which the known part of this many prompts has ended is a common beginning, not one conversation.
 COMMON_ENDS = 3
-#: Replicas remembered of one prefix.
-MOST_REPLICAS = 8
+#: Maximum number of replicas recorded for one prefix.
+MAX_REPLICAS = 8
 
 
-def _places() -> tuple[int, ...]:
+def _positions() -> tuple[int, ...]:
     found = list(range(STEP, EVEN_UP_TO + 1, STEP))
     while found[-1] < LONGEST:
         found.append(found[-1] + found[-1] // 8)
     return tuple(found)
 
 
-PLACES = _places()
+POSITIONS = _positions()
 
 
 def prefix_hashes(body: bytes, prompt_field: str) -> list[int]:
-    """One hash for each place in the prompt, the shortest prefix first; each covers all before it."""
+    """One hash for each position in the prompt, the shortest prefix first; each hash covers all bytes before it."""
     start = body.find(b'"%b"' % prompt_field.encode())
-    # Anthropic's bodies have the system prompt beside the messages; a role of this name comes after them.
+    # Anthropic's bodies have the system prompt in a field of its own; a role "system" comes after the prompt's field.
     system = body.find(b'"system"', 0, start) if start > 0 else -1
     start = max(0, start if system < 0 else system)
     hashes: list[int] = []
     last, before, end = 0, start, len(body)
-    for place in PLACES:
-        if (after := start + place) > end:
+    for position in POSITIONS:
+        if (after := start + position) > end:
             break
         last = hash((last, body[before:after]))
         hashes.append(last)
@@ -50,35 +50,35 @@ def prefix_hashes(body: bytes, prompt_field: str) -> list[int]:
 
 
 class Seen:
-    """What is known of one prefix."""
+    """The record of one prefix."""
 
     __slots__ = ("ends", "replicas")
 
     def __init__(self, replica: str) -> None:
         self.replicas: tuple[str, ...] = (replica,)
-        """Those that computed it, the last one first."""
+        """The replicas that computed the prefix, the newest first."""
         self.ends = 0
-        """How often the known part of a prompt has ended here."""
+        """Number of prompts whose known part ended at this prefix."""
 
     @property
     def common(self) -> bool:
-        """Whether many prompts begin with it, and then differ."""
+        """Whether many prompts begin with this prefix and then differ."""
         return self.ends >= COMMON_ENDS
 
 
 class Prefixes:
-    """Remembers which replicas computed which prefixes; the oldest half is forgotten when there are too many.
+    """Maps prefixes to the replicas that computed them; drops the older half when there are too many.
 
-    It is used from one event loop, so it needs no lock.
+    Used from one event loop, so it needs no lock.
     """
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._most = remembered
+        self._maximum = remembered
         self._young: dict[int, Seen] = {}
         self._old: dict[int, Seen] = {}
 
     def __len__(self) -> int:
-        """Prefixes remembered now; at most twice the number given."""
+        """The number of recorded prefixes, at most twice `remembered`."""
         return len(self._young) + len(self._old)
 
     def longest(self, hashes: Sequence[int]) -> Seen | None:
@@ -91,15 +91,15 @@ class Prefixes:
         return None
 
     def remember(self, hashes: Sequence[int], replica: str) -> None:
-        """`replica` computes the prompt with these prefixes now."""
+        """Record that `replica` computes the prompt with these prefixes."""
         for value in reversed(hashes):
             seen = self._young.get(value)
             if seen is None:
                 seen = self._young[value] = self._old.pop(value) if value in self._old else Seen(replica)
             elif seen.replicas[0] == replica:
-                return  # the shorter ones were remembered with it
+                return  # its shorter prefixes were recorded with it
             if seen.replicas[0] != replica:
                 others = [other for other in seen.replicas if other != replica]
-                seen.replicas = (replica, *others[: MOST_REPLICAS - 1])
-        if len(self._young) > self._most:
+                seen.replicas = (replica, *others[: MAX_REPLICAS - 1])
+        if len(self._young) > self._maximum:
             self._young, self._old = {}, self._young

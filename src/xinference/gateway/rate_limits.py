@@ -1,6 +1,6 @@
-"""How much a key may ask a minute, and how many requests a model takes at once.
+"""Limits: requests and tokens per minute of a key, and concurrent requests of a model.
 
-Several gateway processes share the counts of the one that runs them: they ask it for each request that has a limit.
+If there are several gateway processes, the server counts for all: they ask it about each request that has a limit.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route
 
 WINDOW_SECONDS = 60.0
-#: Counts kept at least, before those that no longer matter are looked for.
+#: Minimum number of counts before expired ones are removed.
 MIN_SWEEP = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What was spent in this whole minute of the clock and in the one before it."""
+    """The amounts of the current minute of the clock and of the minute before it."""
 
     minute: int
     before: int
@@ -34,16 +34,16 @@ class Meter(Protocol):
     """Counts by name."""
 
     def read(self, name: str, minute: int) -> Spent:
-        """What `name` has spent."""
+        """The amounts of `name`."""
         ...
 
     def add(self, name: str, minute: int, amount: int) -> None:
-        """Count `amount` more."""
+        """Add `amount` to the current minute of `name`."""
         ...
 
 
 class LocalMeter:
-    """The counts of one process."""
+    """The counts, in the memory of one process."""
 
     def __init__(self) -> None:
         self._spent: dict[str, Spent] = {}
@@ -54,7 +54,7 @@ class LocalMeter:
         spent = self._spent.get(name)
         if spent is None or spent.minute < minute - 1:
             return Spent(minute, 0, 0)
-        # A clock that was set back goes on in the minute it had reached.
+        # After the clock was set back, the later minute stays the current one.
         return spent if spent.minute >= minute else Spent(minute, spent.now, 0)
 
     def add(self, name: str, minute: int, amount: int) -> None:
@@ -67,12 +67,12 @@ class LocalMeter:
 
 
 def spent_in_window(spent: Spent, now: float) -> float:
-    """What was spent in the 60 s before `now`, as if the minute before had been spent evenly."""
+    """The amount of the 60 s before `now`, on the assumption that the minute before was spent evenly."""
     return spent.before * (1 - _share(now)) + spent.now
 
 
 def wait_seconds(spent: Spent, now: float, limit: float) -> float:
-    """How long until at most `limit` was spent in the 60 s before, if nothing more is."""
+    """Seconds until the amount of the last 60 s is at most `limit`, if nothing is added."""
     share = _share(now)
     if spent.before * (1 - share) + spent.now <= limit:
         return 0.0
@@ -82,7 +82,7 @@ def wait_seconds(spent: Spent, now: float, limit: float) -> float:
 
 
 class Limits:
-    """What keys may spend a minute."""
+    """Limits of keys: requests and tokens per minute."""
 
     def __init__(self, meter: Meter | None = None) -> None:
         self._meter = meter or LocalMeter()
@@ -91,12 +91,12 @@ class Limits:
         """Count a request.
 
         Raises:
-            Refusal: 429, with the seconds after which the next one is let through; that one is not counted.
+            Refusal: 429, with the seconds until the next request is accepted; a refused request is not counted.
         """
         minute = _minute(now)
         if key.tokens_per_minute is not None:
             spent = self._meter.read(f"tokens {key.key_id}", minute)
-            # The request that goes beyond the limit is let through: its tokens are known at its end.
+            # Tokens are counted after the answer, so one request may overshoot the limit.
             if spent_in_window(spent, now) >= key.tokens_per_minute:
                 raise _too_many(key, f"{key.tokens_per_minute} tokens", wait_seconds(spent, now, key.tokens_per_minute))
         if key.requests_per_minute is not None:
@@ -107,23 +107,23 @@ class Limits:
             self._meter.add(f"requests {key.key_id}", minute, 1)
 
     def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
-        """Count the tokens of an answer, prompt included."""
+        """Count the tokens of a prompt and its answer."""
         if tokens > 0:
             self._meter.add(f"tokens {key.key_id}", _minute(now), tokens)
 
 
 class Permits:
-    """How many requests each deployment is answering, all its replicas and adapters together."""
+    """Counts the concurrent requests of each deployment, over all its replicas and adapters."""
 
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
 
     @contextmanager
     def one(self, route: Route) -> Iterator[None]:
-        """Hold a permit of the route's deployment during the block; given back however it ends.
+        """A context that holds a permit of the route's deployment.
 
         Raises:
-            Refusal: 429, there is none left.
+            Refusal: 429, the deployment has no permit left.
         """
         if route.request_limits is None:
             yield
@@ -135,34 +135,34 @@ class Permits:
         finally:
             self.give_back(uid)
 
-    def take(self, uid: str, most: int) -> None:
-        """Take one of a deployment's `most` permits.
+    def take(self, uid: str, maximum: int) -> None:
+        """Take one of a deployment's `maximum` permits.
 
         Raises:
-            Refusal: 429, there is none left.
+            Refusal: 429, the deployment has no permit left.
         """
-        if self._held[uid] >= most:
+        if self._held[uid] >= maximum:
             raise Refusal(
                 "rate_limit_exceeded",
                 429,
-                f"Rate limit reached for the model. Request limit {most} for the model: {uid}",
+                f"Rate limit reached for the model. Request limit {maximum} for the model: {uid}",
                 retry_after=1,
             )
         self._held[uid] += 1
 
     def give_back(self, uid: str) -> None:
-        """Give one back."""
+        """Return one permit of a deployment."""
         self._held[uid] -= 1
         if not self._held[uid]:
             del self._held[uid]
 
     def held(self, uid: str) -> int:
-        """Permits of a deployment that are held now."""
+        """The number of a deployment's permits that are held."""
         return self._held.get(uid, 0)
 
 
 class Quota(Protocol):
-    """The limits of keys and models, seen from the data path; asked only for those that have any."""
+    """The limits of keys and models as the data path uses them; called only for keys and models that have limits."""
 
     async def take_request(self, key: Key, now: float) -> None:
         """See `Limits.take_request`."""
@@ -178,7 +178,7 @@ class Quota(Protocol):
 
 
 class LocalQuota:
-    """The limits of one process that is the whole gateway."""
+    """The limits of a gateway of one process."""
 
     def __init__(self) -> None:
         self.limits = Limits()
@@ -204,7 +204,7 @@ def _minute(now: float) -> int:
 
 
 def _share(now: float) -> float:
-    """How much of this minute of the clock is over, from 0 to 1."""
+    """The elapsed share of the current minute of the clock, from 0 to 1."""
     return now % WINDOW_SECONDS / WINDOW_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""Token ids as the texts they stand for, one by one, as Xinference's embedding handle asks for them."""
+"""Converts token ids to their texts, one by one, for the embedding handle of Xinference's client."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from xinference.protocol.requests import TokenIds
 from xinference.routing.table import Route
 
 
-class _Kept:
-    """Takes an answer in place of a client."""
+class _Recorder:
+    """Receives an answer in place of a client."""
 
     def __init__(self) -> None:
         self.body = b""
@@ -24,14 +24,15 @@ class _Kept:
 
 
 async def convert(forwarder: Forwarder, call: Call, request: TokenIds, route: Route, reply: Reply) -> None:
-    """Ask the engine for each different id's text, and answer in the form of the question: a list, or lists."""
+    """Ask the engine for the text of each distinct id, and answer in the form of the request: a list, or lists."""
     lists = [ids if isinstance(ids, list) else [ids] for ids in request.input]
     texts: dict[int, Any] = {}
     for number in sorted({number for ids in lists for number in ids}):
-        kept = _Kept()
+        recorder = _Recorder()
         body = msgspec.json.encode({"model": route.uid, "tokens": [number]})
-        await forwarder.forward(replace(call, body=body), route, Reply(kept.send))
-        answer = msgspec.json.decode(kept.body)
+        await forwarder.forward(replace(call, body=body), route, Reply(recorder.send))
+        answer = msgspec.json.decode(recorder.body)
+        # Engines name the text ``content`` or ``prompt``.
         texts[number] = answer.get("content", answer.get("prompt"))
     rows = [[texts[number] for number in ids] if isinstance(ids, list) else texts[ids] for ids in request.input]
     await reply.whole(200, msgspec.json.encode(rows))

@@ -6,18 +6,18 @@ import re
 
 from xinference.gateway.http.asgi import Message, Send, Write
 
-#: Bytes kept of an answer's beginning and of its end. Usage stands in one of them: in the last events of a stream,
-#: and before or after the `data` or `choices` of a whole answer.
+#: Number of first and of last bytes of an answer that are stored. They contain the usage: it is in the last events of
+#: a stream, and before or after the `data` or `choices` of a whole answer.
 KEPT_BYTES = 4096
-#: How far a usage object may reach, its details included.
+#: Maximum length of a usage object, its details included.
 USAGE_BYTES = 1024
-#: Where an engine says nothing, this many bytes of the request are taken for one token.
+#: Estimate for answers without usage: this number of request bytes counts as one token.
 BYTES_PER_TOKEN = 4
 
-#: Paths at the engine that compute no tokens, they only count or write them.
+#: Engine paths that only convert or count tokens, and run no model.
 FREE = frozenset({"/tokenize", "/detokenize", "/apply-template", "/v1/messages/count_tokens"})
 
-#: An unescaped quote before `usage`: text that a model writes has its quotes escaped, and is never found.
+#: Matches only unescaped quotes: those of the text that a model writes are escaped.
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _COUNT = re.compile(
     rb'"(total_tokens|prompt_tokens|completion_tokens|input_tokens|output_tokens'
@@ -28,7 +28,7 @@ _NATIVE = re.compile(rb'"(tokens_evaluated|tokens_predicted)"\s*:\s*(\d{1,12})')
 
 
 class Metered:
-    """Stands between an answer and its client, keeps the answer's ends and counts its events."""
+    """Passes an answer on to the client; stores its first and last bytes and counts its events."""
 
     __slots__ = ("_events", "_head", "_send", "_status", "_tail", "_write")
 
@@ -49,7 +49,7 @@ class Metered:
         self._count(message.get("body", b""))
 
     def write(self, body: bytes) -> bool:
-        """Pass a chunk on at once, where there is a way."""
+        """Pass a chunk on without `send`, if the server has a way for that; returns whether the chunk was written."""
         if self._write is None or not self._write(body):
             return False
         self._count(body)
@@ -62,21 +62,22 @@ class Metered:
         self._tail = body[-KEPT_BYTES:] if len(body) >= KEPT_BYTES else (self._tail + body)[-KEPT_BYTES:]
 
     def tokens(self, request_bytes: int) -> int:
-        """Prompt and answer together; an estimate where the engine does not say. 0 for a refusal.
+        """The tokens of prompt and answer; an estimate if the answer has no usage, and 0 for an error.
 
-        A stream has usage if its client asked for it; else an event counts as a token and the prompt by its bytes.
+        A stream has usage if its client asked for it. The estimate counts each event as one token and the prompt by
+        its bytes.
         """
         if not 200 <= self._status < 300:
             return 0
-        said = total(self._head, self._tail)
-        return request_bytes // BYTES_PER_TOKEN + self._events if said is None else said
+        reported = total(self._head, self._tail)
+        return request_bytes // BYTES_PER_TOKEN + self._events if reported is None else reported
 
 
 def total(head: bytes, tail: bytes) -> int | None:
-    """The tokens that an answer's first and last bytes tell of; None if they tell nothing.
+    """The number of tokens in an answer's usage, from its first and last bytes; None if they contain none.
 
-    OpenAI's answers have all in one object. Anthropic's streams have the prompt in the first event's and the answer
-    in the last one's.
+    OpenAI's answers have one usage object. Anthropic's streams report the prompt's tokens in the first event and the
+    answer's in the last.
     """
     counts: dict[bytes, int] = {}
     for piece in (head, tail):

@@ -1,6 +1,6 @@
-"""Whose request this is, and what its key lets it do.
+"""Finds the key of a request and checks what the key permits.
 
-A wrong key costs one hash and one look-up, then its answer: nothing is written, logged or remembered.
+An unknown key costs one hash and one look-up: nothing is written, logged or cached.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from xinference.keys.visibility import sees
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.table import Route, RoutingTable
 
-#: Where a key may be: OpenAI's header, Anthropic's, and those of older clients.
+#: Headers that may contain the key, in addition to OpenAI's: Anthropic's, and those of older clients.
 KEY_HEADERS = (b"x-api-key", b"api_key", b"api-key")
 CHALLENGE: tuple[Header, ...] = ((b"www-authenticate", b"Bearer"),)
-#: Views kept before all are made anew.
+#: Maximum number of cached views; one more empties the cache.
 MAX_VIEWS = 1000
 HINT = "Pass one as `Authorization: Bearer KEY`; `xinference keys create` makes one."
 
 
 def admit(table: KeyTable, access: Access, headers: Iterable[Header], now: float) -> Key | None:
-    """The key of a request that may come in; None if it needs none.
+    """The key of an admitted request; None if the request requires no key.
 
     Raises:
-        Refusal: 401 without a key that counts, 403 if the key does not reach so far.
+        Refusal: 401 without a valid key, 403 if the key does not permit the request.
     """
     if not table.required or access.need is Need.NOTHING:
         return None
@@ -47,13 +47,13 @@ def admit(table: KeyTable, access: Access, headers: Iterable[Header], now: float
 
 
 class Views:
-    """What keys of certain models see of the routing table; made once for each key and table."""
+    """The parts of the routing table that keys of certain models may see; cached for each key and table."""
 
     def __init__(self) -> None:
         self._views: dict[str, tuple[RoutingTable, RoutingTable]] = {}
 
     def for_asking(self, key: Key | None, table: RoutingTable) -> RoutingTable:
-        """The part of `table` whose models `key` may ask: no error can name another, no field lead to one."""
+        """The part of `table` whose models `key` may use, so that no error names another and no field leads to one."""
         if key is None or key.models is None:
             return table
         known = self._views.get(key.key_id)
@@ -64,7 +64,7 @@ class Views:
         return known[1]
 
     def for_reading(self, key: Key | None, table: RoutingTable) -> RoutingTable:
-        """The part of `table` that `key` may know of."""
+        """The part of `table` that `key` may read."""
         return table if key is None or "manage" in key.scopes else self.for_asking(key, table)
 
 
@@ -76,17 +76,17 @@ def _view(key: Key, table: RoutingTable) -> RoutingTable:
 
 
 def check_model(key: Key, model: str, table: RoutingTable) -> None:
-    """Let `key` ask for `model`; `table` is what it sees.
+    """Check that `key` may use `model`; `table` is the key's view.
 
     Raises:
-        Refusal: 403; whether there is such a model is not told.
+        Refusal: 403, which does not disclose whether the model exists.
     """
     if model not in table.routes and not key.may_ask(model):
         raise _no_model(key, model)
 
 
 def check_seen(key: Key | None, model: str, routes: Mapping[str, Route]) -> None:
-    """Let `key` read the state of `model`.
+    """Check that `key` may read the state of `model`.
 
     Raises:
         Refusal: 403.
@@ -97,7 +97,7 @@ def check_seen(key: Key | None, model: str, routes: Mapping[str, Route]) -> None
 
 
 def _secret(headers: Iterable[Header]) -> bytes:
-    """What the headers give as a key; a bearer's wins over the others."""
+    """The key in the headers; a bearer token wins over the other headers."""
     found = b""
     for name, value in headers:
         if name == b"authorization":

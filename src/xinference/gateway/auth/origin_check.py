@@ -1,7 +1,7 @@
-"""Who may talk to a server on loopback: a web page of another origin may not.
+"""Protects a server on loopback from web pages of other origins.
 
-A page can make the user's browser send requests to 127.0.0.1, directly or by pointing its own name there (DNS
-rebinding). The browser tells the truth in `Host` and `Origin`, so those two decide.
+A page can make the user's browser send requests to 127.0.0.1, directly or by resolving its own name to that address
+(DNS rebinding). A page cannot change the headers `Host` and `Origin`, so the check is based on them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HINT = "This server listens on loopback only: use http://127.0.0.1 or http://loc
 
 
 def refusal(headers: Iterable[Header]) -> Refusal | None:
-    """Why a request with these headers may not come in; None if it may. A missing `Host` (HTTP/1.0) is fine."""
+    """The reason to refuse a request with these headers; None: accepted. `Host` may be missing (HTTP/1.0)."""
     for name, value in headers:
         if name == b"host":
             if not is_loopback_host(value):

@@ -1,4 +1,4 @@
-"""What each request needs of its key: a table of paths. What is not in it needs ``manage``."""
+"""The permission that each path requires. A path that is not in these tables requires ``manage``."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from xinference.gateway.routes import DATA_PATHS
 
 
 class Need(Enum):
-    """What a request needs of its key."""
+    """The permission that a request requires of its key."""
 
     NOTHING = "nothing"
-    """Open: it tells nothing but that a server is here, or gives nothing without a key in the request itself."""
+    """Public: no key required."""
     ASK = "ask"
-    """``use``: a model computes. Which one, the body says."""
+    """``use``: the request runs a model, which its body names."""
     READ = "read"
-    """``use`` or ``manage``. A key of certain models sees those only."""
+    """``use`` or ``manage``; the answer to a key of certain models contains those models only."""
     OVERSEE = "oversee"
-    """``manage``, or ``use`` of all models: it tells what the whole server does."""
+    """``manage``, or ``use`` of all models: the answer concerns the whole server."""
     MANAGE = "manage"
     """``manage``."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """What one request needs."""
+    """The permission that one request requires."""
 
     need: Need
     model: str | None = None
-    """The model whose state the path asks for."""
+    """The model that the path names."""
 
 
 OPEN = frozenset({("GET", "/health"), ("GET", "/v1/cluster/auth"), ("POST", "/token")})
-#: GET paths that say what could be launched, which models run (the key's only), or what the API is.
+#: GET paths of the catalog, of the running models that the key may see, and of the API's documentation.
 READ = frozenset(
     {
         "/v1/models",
@@ -51,13 +51,13 @@ READ = frozenset(
     }
 )
 OVERSEE = frozenset({"/status", "/metrics", "/v1/cluster/devices", "/v1/cluster/info", "/v1/workers", "/v1/supervisor"})
-#: GET paths about what can be launched.
+#: GET paths of the catalog's entries.
 _CATALOG = re.compile(
     r"/v1/(engines/[^/]+(/[^/]+)?|model_registrations/[^/]+(/[^/]+)?|models/[^/]+/[^/]+/versions)", re.DOTALL
 )
-#: GET paths about one model that runs. Not its log: that may hold what others asked.
+#: GET paths of one running model. Not its log, which may contain the requests of others.
 _ABOUT = re.compile(r"(?:/anthropic)?/v1/models/([^/]+)(?:/(?:events|progress|replicas|instances))?", re.DOTALL)
-#: POST paths about one model's requests.
+#: POST paths of one model's requests.
 _ABORT = re.compile(r"/v1/models/([^/]+)/requests/[^/]+/abort", re.DOTALL)
 
 _OPEN = Access(Need.NOTHING)
@@ -68,7 +68,7 @@ _MANAGE = Access(Need.MANAGE)
 
 
 def needed(method: str, path: str) -> Access:
-    """What a request of `method` to `path` (percent-decoded, as the routes match it) needs."""
+    """The permission for a request of `method` to `path`, which is percent-decoded as the router matches it."""
     if path in DATA_PATHS:
         return _ASK
     if method == "HEAD":
