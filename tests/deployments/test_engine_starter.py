@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from tests.engines.plans import launch_of, sized
-from tests.fakes.fifth_engine.engine import NAME, FifthEngine
+from tests.fakes.fifth_engine.dialect import NAME
+from tests.fakes.fifth_engine.engine import FifthEngine
 from xinference.deployments.engine_starter import EngineStarter
 from xinference.deployments.state import DeploymentState
 from xinference.launch.plan import LaunchPlan, SizedPlan

@@ -14,10 +14,14 @@ PACKAGES = (
     "control",
     "deployments",
     "environments",
+    "gateway",
+    "keys",
     "launch",
     "local_commands",
     "planning",
     "process",
+    "protocol",
+    "routing",
     "weights",
 )
 #: A path that is a contract with clients, and a line of `xinference doctor` on the package of the base install.

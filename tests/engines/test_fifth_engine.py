@@ -11,7 +11,8 @@ import httpx2
 import pytest
 
 from tests.engines.plans import host_of
-from tests.fakes.fifth_engine.engine import NAME, FifthEngine
+from tests.fakes.fifth_engine.dialect import NAME
+from tests.fakes.fifth_engine.engine import FifthEngine
 from tests.formats.gguf_model import write_gguf
 from tests.live.home import Home, free_port, until
 from xinference.catalog.registry import builtin_families
@@ -108,5 +109,5 @@ def test_a_server_launches_it_and_answers_a_chat(home: Home, tmp_path: Path) -> 
     uid = launched.json()["model_uid"]
     assert home.instance(uid)["model_engine"] == NAME
     answer = home.chat(model=uid)
-    assert answer.json()["choices"][0]["message"]["content"] == "fifth fifth "
+    assert answer.json()["choices"][0]["message"]["content"] == "Fifth Fifth "
     assert NAME in httpx2.get(f"{home.url}/v1/engines/llama-2-chat", timeout=10).json()

@@ -36,7 +36,7 @@ def describe(
         "model_description": family.model_description,
         "model_hub": plan.source.hub if plan.source else "local",
         "revision": plan.source.revision if plan.source else None,
-        "context_length": sized.sizing.context_length if sized else family.context_length,
+        "context_length": _context_length(plan),
         "replica": plan.request.replica,
         "address": addresses[0] if addresses else None,
         "accelerators": sorted({str(index) for group in (sized.devices if sized else ()) for index in group}),
@@ -44,6 +44,11 @@ def describe(
         "stage": stage,
         "instance_created_ts": int(created),
     }
+
+
+def _context_length(plan: LaunchPlan) -> int:
+    """Tokens of the longest prompt; the family's number until the plan is sized."""
+    return plan.sizing.context_length if isinstance(plan, SizedPlan) else plan.version.family.context_length
 
 
 def listing_entry(uid: str, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +168,7 @@ def route(state: DeploymentState, replicas: ReplicaSet) -> Route:
         engine=plan.engine,
         model_type=family.model_type,
         model_name=family.model_name,
-        context_length=plan.sizing.context_length if plan.sizing else family.context_length,
+        context_length=_context_length(plan),
         created=state.created,
         targets=() if demand is not None and demand.leaving is not None else _targets(replicas),
         stage=state.stage,

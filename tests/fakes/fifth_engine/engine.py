@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tests.fakes.fifth_engine.dialect import NAME
 from tests.fakes.fifth_engine.memory_model import MEMORY
 from tests.fakes.running import ENGINE as PROGRAM
 from xinference.catalog.models import ModelSpec, ModelVersion
@@ -16,8 +17,6 @@ from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
-
-NAME = "Fifth"
 
 
 class FifthEngine(WeightsOnly):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from tests.fakes.fifth_engine.dialect import DIALECT, NAME
 from tests.fakes.fifth_engine.engine import FifthEngine
 from xinference import server
-from xinference.engines import registry
+from xinference.engines import dialects, registry
 
 if __name__ == "__main__":
     registry.ENGINES = (*registry.ENGINES, FifthEngine())
+    dialects.DIALECTS[NAME] = DIALECT
     sys.exit(server.main())
