@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from xinference.api.app import make_app
 from xinference.config import Settings
@@ -16,15 +17,19 @@ from xinference.store.database import Store
 
 
 @pytest.fixture
-async def empty(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a server that runs nothing."""
+async def app(tmp_path: Path) -> AsyncIterator[FastAPI]:
+    """The management API of a server that runs nothing."""
     settings = Settings(home=tmp_path / "empty home", offline=True)
     store = Store(settings.home / "x.db")
     controller = Controller(settings, store)
-    transport = httpx2.ASGITransport(
-        make_app(controller, settings, Keyring(store), lambda: None), raise_app_exceptions=False
-    )
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield client
+    yield make_app(controller, settings, Keyring(store), lambda: None)
     await controller.close("stop")
     store.close()
+
+
+@pytest.fixture
+async def empty(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a server that runs nothing."""
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client

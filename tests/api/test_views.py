@@ -117,11 +117,12 @@ async def test_a_version_that_is_launched_by_name_must_have_four_parts(empty: ht
         ("GET", "/v1/autostart/models/summary", "xinference launch"),
         ("POST", "/v1/autostart/models", "xinference launch"),
         ("DELETE", "/v1/autostart/models/some-model", "xinference terminate"),
+        ("GET", "/v1/requests/some-request/progress", "/v1/models/{model_uid}/progress"),
         ("GET", "/v1/launch_history", "/events"),
         ("GET", "/v1/virtualenvs", "xinference env list"),
     ],
 )
-async def test_what_is_done_in_another_way_here_says_which(
+async def test_an_unsupported_route_names_the_alternative(
     empty: httpx2.AsyncClient, method: str, path: str, way_out: str
 ) -> None:
     answer = await empty.request(method, path)

@@ -16,6 +16,14 @@ from xinference.client.calls import Call
 from xinference.client.client import Methods
 
 SAME = object()
+#: What tests/api/test_client.py asks of the server itself.
+UNSUPPORTED = {
+    "get_progress",
+    "get_autostart_config",
+    "get_autostart_model_summary",
+    "upsert_autostart_model",
+    "remove_autostart_model",
+}
 READY = {"event_type": "READY"}
 ITEM = {"id": "m", "object": "model", "model_type": "LLM"}
 REGISTRATION = {"model": "{}", "persist": True, "worker_ip": None}
@@ -65,7 +73,6 @@ TABLE = [
     row("cancel_launch_model", f"POST {MODEL}/cancel", None, model_uid="m"),
     row("follow_events", f"GET {MODEL}/events?follow=true", lambda: events(READY), [READY], model_uid="m"),
     row("logs", f"GET {MODEL}/logs?lines=5&follow=false", lambda: Answer("one\n"), ["one\n"], model_uid="m", lines=5),
-    row("get_progress", "GET /v1/requests/r/progress", {"progress": 1.0}, request_id="r"),
     row(
         *("abort_request", f"POST {MODEL}/requests/r/abort", {"msg": "DONE"}),
         body={"block_duration": 30},
@@ -119,10 +126,6 @@ TABLE = [
     row("get_workers_info", "GET /v1/workers", [{"work-ip": "x"}]),
     row("get_supervisor_info", "GET /v1/supervisor", {"supervisor_ip": "x"}),
     row("abort_cluster", "DELETE /v1/clusters", {"result": True}),
-    row("get_autostart_config", "GET /v1/autostart/models", {}),
-    row("get_autostart_model_summary", "GET /v1/autostart/models/summary", {}),
-    row("upsert_autostart_model", "POST /v1/autostart/models", {}, body=ITEM, entry=ITEM),
-    row("remove_autostart_model", "DELETE /v1/autostart/models/m", {}, model_uid="m"),
 ]  # fmt: skip
 
 
@@ -138,7 +141,7 @@ def test_a_method_sends_what_the_interface_says_and_reads_the_answer(canned: Can
 
 def test_no_method_is_left_out() -> None:
     methods = {name for name, value in vars(Methods).items() if isinstance(value, Call)}
-    assert methods - {"launch_model", "plan_launch"} == {row.method for row in TABLE}
+    assert methods - {"launch_model", "plan_launch"} - UNSUPPORTED == {row.method for row in TABLE}
 
 
 def launched(canned: Canned, client: Either, *args: Any, **kwargs: Any) -> Any:

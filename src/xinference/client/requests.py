@@ -190,17 +190,21 @@ def logs(model_uid: str, *, lines: int = 40, follow: bool = False) -> StreamRequ
 
 
 def abort_request(model_uid: str, request_id: str, block_duration: int = 30) -> Request[Json]:
-    """Stop the request that was sent with this ``request_id``: ``msg`` is DONE, NOT_FOUND or NO_OP.
+    """Stop the request that was sent with this ``request_id``: ``msg`` is DONE or NOT_FOUND.
 
     Args:
-        block_duration: seconds during which a request of that id that comes late is refused.
+        block_duration: no effect; a later request with the same id is served.
     """
     abort = path("v1", "models", model_uid, "requests", request_id, "abort")
     return Request(method="POST", path=abort, body={"block_duration": block_duration}, read=answers.as_object)
 
 
 def get_progress(request_id: str) -> Request[Json]:
-    """How far one request is: ``progress`` (0 to 1)."""
+    """Not supported: only image generation has the progress of a request. See `get_launch_model_progress`.
+
+    Raises:
+        Problem: 501 ``not_here``, always.
+    """
     return Request(path=path("v1", "requests", request_id, "progress"), read=answers.as_object)
 
 
@@ -220,22 +224,38 @@ def abort_cluster() -> Request[Json]:
 
 
 def get_autostart_config() -> Request[Json]:
-    """The models that are launched when the server starts."""
+    """Not supported: the server restores every launched model when it starts.
+
+    Raises:
+        Problem: 501 ``not_here``, always.
+    """
     return Request(path=_AUTOSTART, read=answers.as_object)
 
 
 def get_autostart_model_summary() -> Request[Json]:
-    """How the launches at the last start of the server went."""
+    """Not supported: `list_instances` has the status of every model, also after a restart.
+
+    Raises:
+        Problem: 501 ``not_here``, always.
+    """
     return Request(path=f"{_AUTOSTART}/summary", read=answers.as_object)
 
 
 def upsert_autostart_model(entry: Json) -> Request[Json]:
-    """Launch this model when the server starts."""
+    """Not supported: `launch_model` also makes a model start with the server.
+
+    Raises:
+        Problem: 501 ``not_here``, always.
+    """
     return Request(method="POST", path=_AUTOSTART, body=entry, read=answers.as_object)
 
 
 def remove_autostart_model(model_uid: str) -> Request[Json]:
-    """Do not launch this model when the server starts."""
+    """Not supported: `terminate_model` also keeps a model from starting with the server.
+
+    Raises:
+        Problem: 501 ``not_here``, always.
+    """
     return Request(method="DELETE", path=f"{_AUTOSTART}{path(model_uid)}", read=answers.as_object)
 
 

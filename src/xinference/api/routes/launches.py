@@ -62,7 +62,7 @@ async def launch_version(request: Request, body: InstanceBody, wait_ready: bool 
 class AbortBody(BaseModel):
     """What clients of newer versions send."""
 
-    block_duration: float = Field(default=30, ge=0, description="Without effect: an id is not blocked for later")
+    block_duration: float = Field(default=30, ge=0, description="No effect: a later request with the same id is served")
 
 
 @router.post(

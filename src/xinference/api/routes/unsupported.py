@@ -1,4 +1,4 @@
-"""What newer versions of Xinference have routes for and is done in another way here: the answer says which."""
+"""Routes of newer Xinference versions that this server does not support: each answers 501 and names the alternative."""
 
 from __future__ import annotations
 
@@ -9,38 +9,45 @@ from xinference.errors import Problem
 router = APIRouter(include_in_schema=False)
 
 
+def _unsupported(cause: str, hint: str) -> Problem:
+    return Problem("not_here", 501, cause, hint=hint)
+
+
 @router.get("/v1/autostart/models")
 @router.get("/v1/autostart/models/summary")
 @router.post("/v1/autostart/models")
 @router.delete("/v1/autostart/models/{model_uid:path}")
 async def autostart() -> None:
-    """There is no list beside the deployments."""
-    raise Problem(
-        "not_here",
-        501,
-        "There is no list of models to start with the server: every model that was launched comes back by itself.",
-        hint="`xinference launch` puts a model on, `xinference terminate` takes it off again.",
+    """Every deployment is restored at the next start, so there is no separate list."""
+    raise _unsupported(
+        "There is no autostart list: every launched model is restored when the server starts.",
+        "`xinference launch` adds a model, `xinference terminate` removes it.",
+    )
+
+
+@router.get("/v1/requests/{request_id}/progress")
+async def request_progress(request_id: str) -> None:
+    """Only image generation reports the progress of a request, and image models are not served."""
+    raise _unsupported(
+        f"Request {request_id} has no progress: only image models report it, and they are not served.",
+        "GET /v1/models/{model_uid}/progress has the progress of a launch; stream a completion to follow it.",
     )
 
 
 @router.get("/v1/launch_history")
 async def launch_history() -> None:
     """Events are kept with the deployment."""
-    raise Problem(
-        "not_here",
-        501,
-        "There is no history of launches.",
-        hint="GET /v1/models/{model_uid}/events tells what happened to a model that there is.",
+    raise _unsupported(
+        "There is no launch history.",
+        "GET /v1/models/{model_uid}/events lists the events of one deployment.",
     )
 
 
 @router.get("/v1/virtualenvs")
 @router.delete("/v1/virtualenvs")
 async def virtualenvs() -> None:
-    """One environment an engine and version, not one a model."""
-    raise Problem(
-        "not_here",
-        501,
-        "Models have no virtual environments of their own: each engine has one, whichever models it runs.",
-        hint="`xinference env list` shows them, on the server's machine.",
+    """There is one environment for each engine version, not one for each model."""
+    raise _unsupported(
+        "Models have no virtual environments: all models of an engine share the engine's environment.",
+        "`xinference env list` shows the environments, on the server's machine.",
     )
