@@ -14,7 +14,6 @@ from typing import Any
 from xinference.errors import Problem, bad_request
 
 ENV_PREFIX = "XINFERENCE_"
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 #: Longest path a Unix socket may have (108 bytes on Linux, 104 on macOS, with the final NUL).
 MAX_SOCKET_PATH = 100
 #: Gateway processes; more than a machine has cores are of no use.

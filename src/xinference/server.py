@@ -22,13 +22,14 @@ import uvloop
 
 from xinference import __version__
 from xinference.api.app import make_app
-from xinference.config import LOOPBACK_HOSTS, Settings
+from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.deployments.context import Ending
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.openapi import document
+from xinference.hosts import is_loopback
 from xinference.keys.keyring import Keyring
 from xinference.process.home import EXIT_TAKEN, announce, own_home, withdraw
 from xinference.process.link import private_run_dir
@@ -158,8 +159,8 @@ def _check_exposure(settings: Settings, keys: Keyring) -> None:
 
 
 def is_exposed(settings: Settings) -> bool:
-    """Whether others than this machine's users can reach the server."""
-    return settings.host not in LOOPBACK_HOSTS
+    """Whether other machines can reach the server."""
+    return not is_loopback(settings.host)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from tests.client.either import Either
 from tests.client.test_client import free_port
 from xinference.client import AsyncClient, Client, RESTfulClient
 from xinference.client.answers import ModelLoading
-from xinference.client.connection import is_loopback, may_repeat
+from xinference.client.connection import is_local, may_repeat
 from xinference.errors import Problem
 
 MODEL = ("GET", "/v1/models/x")
@@ -127,7 +127,8 @@ def test_loopback_requests_use_no_proxy(
     ("url", "expected"),
     [
         ("http://127.0.0.1:1", True),
-        ("http://127.9.9.9", True),
+        ("http://127.0.0.2", True),
+        ("http://a.localhost", True),
         ("http://localhost:1", True),
         ("http://[::1]:1", True),
         ("http://0.0.0.0:1", True),
@@ -135,8 +136,8 @@ def test_loopback_requests_use_no_proxy(
         ("https://example.org", False),
     ],
 )
-def test_loopback_is_known_by_its_host(url: str, expected: bool) -> None:
-    assert is_loopback(url) is expected
+def test_a_local_server_is_known_by_its_host(url: str, expected: bool) -> None:
+    assert is_local(url) is expected
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import aclosing, closing, contextmanager
@@ -14,6 +13,7 @@ import httpx2
 from xinference.client.answers import UnexpectedAnswer, read_problem
 from xinference.client.request import Request, StreamRequest
 from xinference.errors import Problem, bad_request
+from xinference.hosts import is_this_machine
 
 T = TypeVar("T")
 Asked = Request[Any] | StreamRequest[Any]
@@ -25,14 +25,9 @@ ANSWER_SECONDS = 120.0
 RETRY_SECONDS = (0.1, 0.4)
 
 
-def is_loopback(url: str) -> bool:
-    """Whether `url` names this very machine."""
-    host = httpx2.URL(url).host
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return address.is_loopback or address.is_unspecified
+def is_local(url: str) -> bool:
+    """Whether a connection to `url` stays on this machine."""
+    return is_this_machine(httpx2.URL(url).host)
 
 
 def may_repeat(method: str, error: httpx2.TransportError) -> bool:
@@ -72,7 +67,7 @@ class Runner:
         self._waits = (*RETRY_SECONDS[:retries], None)
         self._http_options: dict[str, Any] = {
             "base_url": self.base_url,
-            "trust_env": not is_loopback(self.base_url),  # a proxy cannot reach our loopback
+            "trust_env": not is_local(self.base_url),  # a proxy cannot reach our loopback
             "verify": self.base_url.startswith("https:"),  # plain HTTP: spare the loading of certificates
         }
 

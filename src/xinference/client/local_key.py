@@ -1,19 +1,19 @@
-"""The key that commands use at this home's own server: whoever may read the home may manage what it runs."""
+"""The owner's key: whoever can read a home may manage the server of that home."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 
 import httpx2
 
 from xinference.config import Settings
+from xinference.hosts import address_of
 
 
 def owner_key(settings: Settings) -> str | None:
-    """The key of this home's running server, if ``settings.url`` is the very address that it listens at.
+    """The key of this home's running server, if ``settings.url`` is the very address that the server listens on.
 
-    It is sent to no other address: what listens there might keep it. The key is worth nothing once its server ended.
+    It is sent to no other address, where another program could keep it. The key expires with the server.
     """
     place = _place(settings.url)
     endpoint = local_endpoint(settings)
@@ -26,12 +26,13 @@ def owner_key(settings: Settings) -> str | None:
 
 
 def local_endpoint(settings: Settings) -> str | None:
-    """Where this home's server says that it listens, as this machine reaches it; None: it has said nothing."""
+    """The URL of this home's server, as this machine reaches it; None if no server has announced itself."""
     try:
-        endpoint = json.loads(settings.server_file.read_text())["endpoint"]
-        url = httpx2.URL(endpoint)
-        address = ipaddress.ip_address("127.0.0.1" if url.host == "localhost" else url.host)
+        url = httpx2.URL(json.loads(settings.server_file.read_text())["endpoint"])
     except (OSError, ValueError, KeyError, TypeError, httpx2.InvalidURL):
+        return None
+    address = address_of(url.host)
+    if address is None:
         return None
     if address.is_unspecified:
         url = url.copy_with(host="127.0.0.1" if address.version == 4 else "::1")
@@ -39,10 +40,10 @@ def local_endpoint(settings: Settings) -> str | None:
 
 
 def _place(url: str) -> tuple[str, int | None] | None:
-    """Address and port of `url`; None if it names a host by another name than localhost, or is no plain HTTP."""
+    """IP address and port of `url`; None if its host is a name other than localhost, or its scheme is not HTTP."""
     try:
         parsed = httpx2.URL(url)
-        address = ipaddress.ip_address("127.0.0.1" if parsed.host == "localhost" else parsed.host)
     except (ValueError, httpx2.InvalidURL):
         return None
-    return (str(address), parsed.port) if parsed.scheme == "http" else None
+    address = address_of(parsed.host)
+    return (str(address), parsed.port) if address is not None and parsed.scheme == "http" else None

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 
-from xinference.config import LOOPBACK_HOSTS, Settings
+from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.gateway import anthropic
 from xinference.gateway.auth import origin_check
@@ -26,6 +26,7 @@ from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.routes import DATA_PATHS, DataPath, find
 from xinference.gateway.token_texts import convert
 from xinference.gateway.token_usage import FREE, Metered
+from xinference.hosts import is_loopback
 from xinference.keys.key import Key
 from xinference.keys.table import Keys, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
@@ -63,7 +64,7 @@ class Gateway:
         self._views = Views()
         self._settings = settings
         self._management = management
-        self._guarded = settings.host in LOOPBACK_HOSTS or origin_check.is_loopback_name(settings.host)
+        self._guarded = is_loopback(settings.host)
         self._upstream = Upstream()
         self._forwarder = Forwarder(router, settings, self._upstream)
         self._running = running or AbortableRequests()

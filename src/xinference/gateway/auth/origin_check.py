@@ -6,11 +6,11 @@ A page can make the user's browser send requests to 127.0.0.1, directly or by re
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from xinference.hosts import is_loopback
 from xinference.protocol.errors import Header, Refusal
 
 HINT = "This server listens on loopback only: use http://127.0.0.1 or http://localhost, or start it with --host."
@@ -40,18 +40,7 @@ def is_loopback_origin(value: bytes) -> bool:
         name = urlsplit(value.decode("ascii")).hostname
     except ValueError:
         return False
-    return name is not None and is_loopback_name(name)
-
-
-def is_loopback_name(name: str) -> bool:
-    """Whether a bare host name or address is localhost, below it, or a loopback address."""
-    name = name.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return name is not None and is_loopback(name)
 
 
 def _shown(value: bytes) -> str:

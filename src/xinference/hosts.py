@@ -1,0 +1,32 @@
+"""Host names and addresses that stand for this machine. One definition for the server, the gateway and the client."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+
+def address_of(host: str) -> IPv4Address | IPv6Address | None:
+    """The IP address that `host` is, without asking DNS; None for a name other than localhost.
+
+    ``localhost`` and the names below it are 127.0.0.1 (RFC 6761). An IPv4 address in an IPv6 one is returned as IPv4.
+    """
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return IPv4Address("127.0.0.1")
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    address = address_of(host)
+    return address is not None and address.is_loopback
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a connection to `host` stays on this machine: loopback, or the unspecified address."""
+    address = address_of(host)
+    return address is not None and (address.is_loopback or address.is_unspecified)
