@@ -1,15 +1,15 @@
-"""What the server may be told from outside, and the page that says so."""
+"""Settings from the environment, and the page that documents them."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from xinference import config
-from xinference.config import Settings
+from xinference.config import Settings, parse_bytes
 from xinference.errors import Problem
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
@@ -17,7 +17,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
 def meanings() -> dict[str, str]:
     """The words below each field of `Settings`."""
-    (made,) = [n for n in ast.parse(inspect.getsource(config)).body if isinstance(n, ast.ClassDef)]
+    (made,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(made, ast.ClassDef)
     fields = [n for n in made.body if isinstance(n, ast.AnnAssign)]
     below = [made.body[made.body.index(f) + 1] for f in fields]
     return {ast.unparse(f.target): ast.literal_eval(ast.unparse(b)) for f, b in zip(fields, below, strict=True)}
@@ -38,6 +39,36 @@ def test_a_setting_is_read_from_its_variable() -> None:
     assert (settings.drain_seconds, settings.model_memory) == (2.5, 24 * 1024**3)
 
 
-def test_a_wrong_value_is_refused_with_its_variable() -> None:
-    with pytest.raises(Problem, match="XINFERENCE_DRAIN_SECONDS is 'soon', which is not a float"):
-        Settings.from_env({"XINFERENCE_DRAIN_SECONDS": "soon"})
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("DRAIN_SECONDS", "soon", "a number"),
+        ("PORT", "9.5", "an integer"),
+        ("OFFLINE", "perhaps", "a boolean"),
+        ("MODEL_MEMORY", "24 apples", "a number of bytes, such as 24GiB"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_variable_and_kind(name: str, text: str, kind: str) -> None:
+    with pytest.raises(Problem, match=f"XINFERENCE_{name} is '{text}', which is not {kind}"):
+        Settings.from_env({f"XINFERENCE_{name}": text})
+
+
+@pytest.mark.parametrize(("text", "size"), [("7", 7), ("1.5 kB", 1500), ("2Ki", 2048), ("24GiB", 24 * 1024**3)])
+def test_a_size_may_have_a_unit(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+def test_every_setting_has_a_parser_of_its_type() -> None:
+    values = {"home": "/h", "model_memory": "1KiB"} | {
+        each.name: str(getattr(Settings(), each.name)) for each in fields(Settings) if each.name != "home"
+    }
+    settings = Settings.from_env({f"XINFERENCE_{name.upper()}": text for name, text in values.items()})
+    for each in fields(Settings):
+        assert type(getattr(settings, each.name)) is type(getattr(Settings(), each.name)), each.name
+
+
+def test_the_meaning_of_every_quantity_names_its_unit() -> None:
+    units = {"int": ("bytes", "number", "port"), "float": ("seconds",)}
+    for each in fields(Settings):
+        for_type = units.get(str(each.type), ("",))
+        assert any(unit in meanings()[each.name].lower() for unit in for_type), each.name

@@ -6,21 +6,18 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
 
 from xinference.errors import Problem, bad_request
 
 ENV_PREFIX = "XINFERENCE_"
-#: Longest path a Unix socket may have (108 bytes on Linux, 104 on macOS, with the final NUL).
+#: Maximum length of a Unix socket's path (108 bytes on Linux, 104 on macOS, with the final NUL).
 MAX_SOCKET_PATH = 100
-#: Gateway processes; more than a machine has cores are of no use.
-MOST_WORKERS = 64
-
-
-Bytes = int
+#: Maximum number of gateway processes; more than a machine has cores bring nothing.
+MAX_GATEWAY_WORKERS = 64
 _UNITS = {
     "": 1,
     "k": 1000,
@@ -33,85 +30,117 @@ _UNITS = {
     "ti": 1 << 40,
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
+_BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+class Parser(NamedTuple):
+    """Reads the text of one setting. `parse` raises ValueError or KeyError for a text that is not `kind`."""
+
+    parse: Callable[[str], Any]
+    kind: str
+
+
+def parse_bytes(text: str) -> int:
+    """A number of bytes, with or without a unit: ``1000``, ``24GiB``, ``1.5 GB``.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
+
+
+BYTES = Parser(parse_bytes, "a number of bytes, such as 24GiB")
+#: The parser of a field by its type, where the field's metadata names none.
+PARSERS: Mapping[Any, Parser] = {
+    str: Parser(str, "a text"),
+    Path: Parser(str, "a path"),
+    int: Parser(int, "an integer"),
+    float: Parser(float, "a number"),
+    bool: Parser(lambda text: _BOOLEANS[text.lower()], "a boolean"),
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the server and the command line may be told from outside.
+    """Settings of the server and the command line.
 
-    Each field is read from ``XINFERENCE_<NAME>``; the flags of `xinference serve` win over it.
+    Each field is read from ``XINFERENCE_<NAME>``; the flags of `xinference serve` override it.
     """
 
     home: Path = field(default_factory=lambda: Path.home() / ".xinference")
-    """Folder of everything we keep: store, cache, logs."""
+    """Folder for the database, caches and logs."""
     host: str = "127.0.0.1"
-    """Address the server listens on."""
+    """Address to listen on."""
     port: int = 9997
-    """Port the server listens on."""
+    """Port to listen on; 0: any free port."""
     endpoint: str = ""
-    """URL that client commands talk to; empty: ``http://host:port``."""
+    """URL that client commands connect to; empty: ``http://host:port``."""
     model_src: str = ""
-    """Hub to prefer: huggingface, modelscope or package_index; empty: choose."""
+    """Preferred hub: huggingface, modelscope or package_index; empty: chosen automatically."""
     offline: bool = False
-    """Open no connection to any hub or index."""
+    """Never connect to a hub or package index."""
     grace_seconds: float = 60.0
-    """How long an engine outlives a dead server, waiting to be taken back."""
+    """Seconds an engine keeps running after its server died, so that the next server can adopt it."""
     stop_seconds: float = 10.0
-    """How long an engine may take to end before it is killed."""
+    """Seconds an engine may take to stop before it is killed."""
     drain_seconds: float = 30.0
-    """How long a replica that is removed may go on with the answers it has begun before it is ended."""
+    """Seconds a removed replica may take to finish its requests before it is stopped."""
     start_seconds: float = 600.0
-    """How long an engine may take to become healthy."""
+    """Seconds an engine may take to become healthy."""
     recover_seconds: float = 30.0
-    """How long a request waits for a crashed engine to come back before it is told 503."""
+    """Seconds a request waits for a crashed engine to restart before it gets a 503."""
     on_demand_wait_seconds: float = 120.0
-    """How long a request waits for a model that is loaded on demand before it is told 503."""
+    """Seconds a request waits for an on-demand model to load before it gets a 503."""
     on_demand_ttl_seconds: float = 300.0
-    """How long a model on demand stays without a request, unless its launch says it; 0: until its room is needed."""
+    """Seconds without a request after which an on-demand model is unloaded, unless its launch sets ``ttl``; 0: only
+    when its memory is needed."""
     on_demand_turn_seconds: float = 5.0
-    """How long a model in use keeps its room at least, when another one waits for it and nobody is idle."""
+    """Minimum seconds a busy model stays loaded while another one waits for its memory and no model is idle."""
     on_demand_queue: int = 256
-    """Most requests that wait for one model to be loaded; those beyond are told 429."""
-    model_memory: Bytes = 0
-    """Most of the host's memory for all models together, such as 24GiB; 0: what is free."""
+    """Maximum number of requests that wait for one model to load; further requests get a 429."""
+    model_memory: int = field(default=0, metadata={"parser": BYTES})
+    """Maximum host memory for all models together, in bytes or with a unit such as 24GiB; 0: all free memory."""
     restart_backoff_seconds: float = 1.0
-    """Wait before the second restart in a row; doubles each time."""
+    """Seconds before the second restart in a row; doubles each time."""
     restart_limit: int = 3
-    """Quick deaths in a row after which a deployment is FAILED."""
+    """Maximum number of quick deaths in a row; at the next one the deployment fails."""
     quick_death_seconds: float = 60.0
-    """An engine that dies sooner than this after its start died quickly."""
+    """An engine that dies within this number of seconds after its start dies a quick death."""
     max_body_bytes: int = 64 * 1024 * 1024
-    """Largest request body taken on the data path."""
+    """Maximum size of a request body on inference routes, in bytes."""
     log_bytes: int = 8 * 1024 * 1024
-    """Most bytes kept of one engine's output."""
+    """Maximum size of each engine's log, in bytes."""
     allow_unauthenticated: bool = False
-    """Allow listening beyond loopback without any key."""
+    """Allow listening beyond loopback without any API key."""
     gateway_workers: int = 1
-    """Processes that serve requests on the port; 1: the server itself does."""
+    """Number of processes that serve requests on the port; 1: the server's own."""
     log_level: str = "INFO"
-    """Server's own log level."""
+    """Log level of the server."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
-        """Settings from the environment, with `overrides` (None means not given) on top.
+        """Settings from the environment; an override that is not None wins.
 
         Raises:
-            Problem: 400, naming the variable, its value and what it must be.
+            Problem: 400, naming the variable, its value and the kind of value it takes.
         """
         values: dict[str, Any] = {}
-        for f in fields(cls):
-            raw = env.get(ENV_PREFIX + f.name.upper())
-            if raw not in (None, ""):
-                values[f.name] = _parse(f.name, str(f.type), str(raw))
+        types = get_type_hints(cls)
+        for each in fields(cls):
+            if text := env.get(ENV_PREFIX + each.name.upper()):
+                values[each.name] = _parse(each.name, each.metadata.get("parser", PARSERS[types[each.name]]), text)
         values.update({name: value for name, value in overrides.items() if value is not None})
         if "home" in values:
             values["home"] = Path(values["home"]).expanduser().absolute()
         settings = cls(**values)
         if not 0 <= settings.port <= 65535:
             raise bad_request(f"port {settings.port} is not a port.", hint="Use a number from 1 to 65535.")
-        if not 1 <= settings.gateway_workers <= MOST_WORKERS:
+        if not 1 <= settings.gateway_workers <= MAX_GATEWAY_WORKERS:
             raise bad_request(
-                f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MOST_WORKERS}."
+                f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
             )
         return settings
 
@@ -133,19 +162,19 @@ class Settings:
 
     @property
     def server_file(self) -> Path:
-        """Where this home's server says where it listens, while it runs."""
+        """Announces the endpoint of this home's running server."""
         return self.home / "server.json"
 
     @property
     def owner_key_file(self) -> Path:
-        """The key of whoever may read this home, while its server runs."""
+        """The owner's key of this home's running server."""
         return self.home / "owner.key"
 
     @property
     def run_dir(self) -> Path:
-        """Folder for sockets and the server's lock, short enough for a Unix socket's path.
+        """Folder for sockets and the server's lock; its path is short enough for a Unix socket.
 
-        A deep home gets a private folder under the system's temporary one instead, named by the home's hash.
+        For a home with a long path it is a private folder in the system's temporary folder, named by the home's hash.
         """
         short = self.home / "run"
         if len(os.fsencode(short)) + 40 <= MAX_SOCKET_PATH:
@@ -154,33 +183,14 @@ class Settings:
         return Path(tempfile.gettempdir()) / f"xinference-{os.getuid()}-{digest}"
 
 
-_KINDS = {"bool": "a boolean", "Bytes": "a number of bytes, such as 24GiB"}
-
-
-def _parse_bytes(raw: str) -> int:
-    found = _SIZE.fullmatch(raw.strip())
-    if found is None:
-        raise ValueError(raw)
-    return int(float(found[1]) * _UNITS[(found[2] or "").lower()])
-
-
-def _parse(name: str, kind: str, raw: str) -> Any:
+def _parse(name: str, parser: Parser, text: str) -> Any:
     try:
-        match kind:
-            case "int":
-                return int(raw)
-            case "Bytes":
-                return _parse_bytes(raw)
-            case "float":
-                return float(raw)
-            case "bool":
-                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[raw.lower()]
-            case _:
-                return raw
+        return parser.parse(text)
     except (ValueError, KeyError):
+        variable = ENV_PREFIX + name.upper()
         raise Problem(
             "bad_setting",
             400,
-            f"{ENV_PREFIX}{name.upper()} is {raw!r}, which is not {_KINDS.get(kind, f'a {kind}')}.",
-            hint=f"Correct it or unset {ENV_PREFIX}{name.upper()}.",
+            f"{variable} is {text!r}, which is not {parser.kind}.",
+            hint=f"Correct it or unset {variable}.",
         ) from None

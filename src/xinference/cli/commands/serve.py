@@ -9,7 +9,7 @@ import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.output import note
-from xinference.config import MOST_WORKERS
+from xinference.config import MAX_GATEWAY_WORKERS
 from xinference.errors import Problem, bad_request
 
 _PROGRAM = {"help_option_names": ["-h", "--help"]}
@@ -43,7 +43,7 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 @listens
 @click.option("--home", type=click.Path(file_okay=False), help="Folder for everything that is kept.")
 @click.option(
-    "--gateway-workers", type=click.IntRange(1, MOST_WORKERS), help="Processes that serve requests. [default: 1]"
+    "--gateway-workers", type=click.IntRange(1, MAX_GATEWAY_WORKERS), help="Processes that serve requests. [default: 1]"
 )
 def serve(
     host: str | None,
