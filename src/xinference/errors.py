@@ -74,6 +74,17 @@ class Problem(RuntimeError):
         )
 
 
+#: Exit status of a server whose home or port is in use; it distinguishes this failure for whoever starts servers.
+EXIT_IN_USE = 98
+
+
+class InUse(Problem):
+    """A 409: another server or program uses the home or the port. The server's process exits with `EXIT_IN_USE`."""
+
+    def __init__(self, code: str, cause: str, *, hint: str) -> None:
+        super().__init__(code, 409, cause, hint=hint)
+
+
 def bad_request(cause: str, *, hint: str | None = None, code: str = "invalid_request") -> Problem:
     """A 400: the caller's input cannot be used as it is."""
     return Problem(code, 400, cause, hint=hint)

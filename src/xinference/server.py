@@ -25,13 +25,13 @@ from xinference.api.app import make_app
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.deployments.context import Ending
-from xinference.errors import Problem
+from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.openapi import document
 from xinference.hosts import is_loopback
 from xinference.keys.keyring import Keyring
-from xinference.process.home import EXIT_TAKEN, announce, own_home, withdraw
+from xinference.process.home import announce, own_home, withdraw
 from xinference.process.link import private_run_dir
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.store.database import Store
@@ -165,7 +165,11 @@ def is_exposed(settings: Settings) -> bool:
 
 @contextlib.contextmanager
 def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
-    """A listening socket; a busy default port is replaced by the next free one, a given one is a Problem."""
+    """A listening socket. If the default port is in use, the next free port is taken.
+
+    Raises:
+        InUse: the port was given and is in use, or no port is free.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     last = settings.port if port_is_given or settings.port == 0 else min(settings.port + PORTS_TRIED, 65535)
     for port in range(settings.port, last + 1):
@@ -177,9 +181,8 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
         except OSError as error:
             listener.close()
             if port == last:
-                raise Problem(
+                raise InUse(
                     "port_taken",
-                    EXIT_TAKEN,
                     f"Can't listen on {settings.host}:{port}: {error.strerror}.",
                     hint="Choose another --port, or end the program that holds this one.",
                 ) from None
@@ -201,8 +204,9 @@ def main() -> int:
     try:
         return run(**vars(arguments))
     except Problem as problem:
-        print(f"Error: {problem.cause}\nHint: {problem.hint}", file=sys.stderr)  # noqa: T201 -- before any log
-        return EXIT_TAKEN if problem.status == EXIT_TAKEN else 1
+        lines = [f"Error: {problem.cause}", *([f"Hint: {problem.hint}"] if problem.hint else [])]
+        print("\n".join(lines), file=sys.stderr)  # noqa: T201 -- before any log
+        return EXIT_IN_USE if isinstance(problem, InUse) else 1
 
 
 if __name__ == "__main__":

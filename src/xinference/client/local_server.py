@@ -11,14 +11,12 @@ from pathlib import Path
 
 from xinference.client.client import Client
 from xinference.config import Settings
-from xinference.errors import Problem
+from xinference.errors import EXIT_IN_USE, Problem
 
 START_SECONDS = 30.0
 #: How long the winner of two simultaneous starts may need until it answers the loser.
 RIVAL_SECONDS = 10.0
 POLL_SECONDS = 0.03
-#: Exit status of a server that found its port or its home taken.
-TAKEN = 98
 TAIL_LINES = 40
 
 
@@ -91,10 +89,10 @@ def _wait(client: Client, child: subprocess.Popen[bytes], tail: Callable[[], lis
     rival = False
     while not _answers(client):
         status = child.poll()
-        if status == TAKEN and not rival:
+        if status == EXIT_IN_USE and not rival:
             rival = True
             deadline = min(deadline, time.monotonic() + RIVAL_SECONDS)
-        elif status is not None and status != TAKEN:
+        elif status is not None and status != EXIT_IN_USE:
             raise Problem(
                 "server_failed", 500, f"The server ended with exit status {status}.", stage="start", log_tail=tail()
             )

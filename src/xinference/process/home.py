@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xinference.config import Settings
-from xinference.errors import Problem
+from xinference.errors import InUse
 from xinference.process.link import private_run_dir
-
-#: Exit status when the port or the home is taken by another server.
-EXIT_TAKEN = 98
 
 
 @contextlib.contextmanager
 def own_home(settings: Settings) -> Iterator[None]:
-    """Hold the home's lock: two servers over the same rows would both start every engine."""
+    """Hold the home's lock: two servers over the same rows would both start every engine.
+
+    Raises:
+        InUse: another server holds it.
+    """
     with (private_run_dir(settings) / "server.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Problem(
+            raise InUse(
                 "home_taken",
-                EXIT_TAKEN,
                 f"Another server uses {settings.home}{_other_server(settings)}.",
                 hint="Use that one, or set XINFERENCE_HOME to another folder.",
             ) from None
