@@ -1,4 +1,4 @@
-"""The server: gateway, management API and controller in one process, or the gateway in several beside it.
+"""The server: gateway, management API and controller in one process, or several gateway processes in front of it.
 
 python -m xinference.server --host 127.0.0.1 --port 9997
 """
@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from xinference.gateway.workers.pool import Workers
 
 log = logging.getLogger("xinference")
-#: Ports tried after a busy default one.
+#: Number of ports to try after the default one, if that is in use.
 PORTS_TRIED = 100
 
 
@@ -53,12 +53,13 @@ def run(
     home: str | None = None,
     gateway_workers: int | None = None,
 ) -> int:
-    """Serve until SIGINT, SIGTERM or a stop by the API; the answer is the exit status.
+    """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
-    SIGTERM leaves the engines to the next server for their grace period; SIGINT and a stop end them.
+    SIGTERM leaves the engines to the next server for their grace period; SIGINT and a stop request end them.
 
     Raises:
-        Problem: the settings are wrong, or the port or the home is taken.
+        Problem: a setting is wrong, or the server would be exposed without keys.
+        InUse: another process uses the port or the home.
     """
     settings = Settings.from_env(
         host=host,
@@ -83,14 +84,16 @@ def run(
 
 async def _serve(settings: Settings, store: Store, keys: Keyring, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
-    settings = replace(settings, port=port)  # the one that was free
+    settings = replace(settings, port=port)  # the port that was free
     controller = Controller(settings, store)
-    put_together = _several if settings.gateway_workers > 1 else _alone
-    server, gateway, workers = put_together(settings, controller, keys)
+    build = _build_several if settings.gateway_workers > 1 else _build_single
+    stop_asked = asyncio.Event()
+    server, gateway, workers = build(settings, controller, keys, stop_asked.set)
     announce(settings, host, port, keys.open_for_owner())
     flushing = asyncio.create_task(keys.flush_now_and_then())
+    stopping = asyncio.create_task(_stop_when(stop_asked, server))
     await controller.start()
-    # A full collection would look at all that was loaded, and no stream moves meanwhile: 29 ms of 85,000 objects.
+    # A full collection would visit all loaded objects and block every stream meanwhile: 29 ms for 85,000 objects.
     gc.freeze()
     log.info("xinference %s serves http://%s:%d (home %s)", __version__, host, port, settings.home)
     try:
@@ -103,6 +106,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         await controller.close(how)
         await gateway.close()
         flushing.cancel()
+        stopping.cancel()
         keys.try_flush()
         withdraw(settings)
         log.info("ended (%s)", "engines ended" if how == "stop" else "engines left for the next server")
@@ -111,35 +115,38 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
 Parts = tuple[Server, Gateway, "Workers | None"]
 
 
-def _alone(settings: Settings, controller: Controller, keys: Keyring) -> Parts:
-    """All of it in this process."""
-    server: Server
-    management = make_app(controller, settings, keys, lambda: server.stop(), document(), running := AbortableRequests())
+async def _stop_when(asked: asyncio.Event, server: Server) -> None:
+    await asked.wait()
+    server.stop()
+
+
+def _build_single(settings: Settings, controller: Controller, keys: Keyring, stop: Callable[[], None]) -> Parts:
+    """Gateway, management API and controller in this process."""
+    running = AbortableRequests()
+    management = make_app(controller, settings, keys, stop, document(), running)
     gateway = Gateway(controller, settings, management, keys, running)
     controller.admission.use = gateway.balancer
-    server = http_server(gateway)
-    return server, gateway, None
+    return http_server(gateway), gateway, None
 
 
-def _several(settings: Settings, controller: Controller, keys: Keyring) -> Parts:
-    """Gateways in processes of their own, and behind them this one, which controls and manages."""
-    from xinference.gateway.workers.pool import Manager, Workers  # the start of a single process does not wait for it
+def _build_several(settings: Settings, controller: Controller, keys: Keyring, stop: Callable[[], None]) -> Parts:
+    """Gateways in processes of their own; management API and controller in this process, behind them."""
+    from xinference.gateway.workers.pool import Manager, Workers  # a single process starts faster without it
 
-    server: Server
     path = private_run_dir(settings) / "management.sock"
-    path.unlink(missing_ok=True)  # of a server that was killed: this one has the home's lock
+    path.unlink(missing_ok=True)  # left by a server that was killed: this process holds the home's lock
     workers = Workers(settings, controller, keys, path)
-    management = make_app(controller, settings, keys, lambda: server.stop(), document(), workers)
+    management = make_app(controller, settings, keys, stop, document(), workers)
     gateway = Gateway(controller, settings, management, keys, metrics=workers.metrics)
     controller.admission.use = workers
-    controller.publisher.published = keys.published = workers.publish
-    server = http_server(Manager(gateway, workers), uds=str(path))
-    server.before_end = workers.close
+    controller.publisher.published = workers.publish
+    keys.subscribe(workers.publish)
+    server = http_server(Manager(gateway, workers), before_end=workers.close, uds=str(path))
     return server, gateway, workers
 
 
 async def _serve_behind(workers: Workers, server: Server, listener: socket.socket) -> None:
-    """Serve what gateways ask for, and have them serve the world."""
+    """Serve the gateway processes, which serve the clients."""
     starting = asyncio.create_task(workers.start(listener))
     try:
         await server.serve()
@@ -152,9 +159,9 @@ def _check_exposure(settings: Settings, keys: Keyring) -> None:
         raise Problem(
             "unprotected",
             400,
-            f"Listening on {settings.host} would let anybody who reaches it launch models, and there are no keys.",
-            hint="Make one with `xinference keys create`, keep --host 127.0.0.1, or pass --allow-unauthenticated if "
-            "the network is yours alone.",
+            f"Listening on {settings.host} without API keys would let everyone who reaches it launch models.",
+            hint="Create a key with `xinference keys create`, keep --host 127.0.0.1, or pass --allow-unauthenticated "
+            "on a private network.",
         )
 
 
@@ -184,7 +191,7 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
                 raise InUse(
                     "port_taken",
                     f"Can't listen on {settings.host}:{port}: {error.strerror}.",
-                    hint="Choose another --port, or end the program that holds this one.",
+                    hint="Choose another --port, or stop the program that uses this one.",
                 ) from None
             continue
         with listener:

@@ -57,6 +57,7 @@ class Gateway:
         *,
         quota: Quota | None = None,
         metrics: Metrics | None = None,
+        balancer: Balancer | None = None,
     ) -> None:
         self._router = router
         self._keys = keys or NoKeys()
@@ -66,14 +67,11 @@ class Gateway:
         self._management = management
         self._guarded = is_loopback(settings.host)
         self._upstream = Upstream()
-        self._forwarder = Forwarder(router, settings, self._upstream)
+        self.balancer = balancer or Balancer()
+        """Chooses replicas and counts the requests at each."""
+        self._forwarder = Forwarder(router, settings, self._upstream, self.balancer)
         self._running = running or AbortableRequests()
         self.metrics = metrics or Metrics(lambda: router.table, lambda: self.balancer)
-
-    @property
-    def balancer(self) -> Balancer:
-        """Chooses replicas and counts the requests at each."""
-        return self._forwarder.balancer
 
     async def close(self) -> None:
         """Close the connections to engines."""

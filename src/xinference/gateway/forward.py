@@ -45,11 +45,11 @@ class Call:
 class Forwarder:
     """Forwards calls to engines."""
 
-    def __init__(self, router: Router, settings: Settings, upstream: Upstream) -> None:
+    def __init__(self, router: Router, settings: Settings, upstream: Upstream, balancer: Balancer) -> None:
         self._router = router
         self._settings = settings
         self._upstream = upstream
-        self.balancer = Balancer()
+        self._balancer = balancer
 
     async def forward(self, call: Call, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas.
@@ -64,7 +64,7 @@ class Forwarder:
         tried: set[Target] = set()
         lost = waited = False
         while True:
-            target = self.balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
+            target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
             if target is None:
                 if lost or waited:
                     raise _died(route.uid) if lost else _unreachable(route.uid)
@@ -75,7 +75,7 @@ class Forwarder:
             try:
                 return await self._pass(call, route, target, reply)
             except EngineUnreachableError:
-                self.balancer.failed(route.targets, target)
+                self._balancer.failed(route.targets, target)
                 continue
             except EngineDiedError:
                 if lost:
@@ -87,18 +87,18 @@ class Forwarder:
 
     async def _pass(self, call: Call, route: Route, target: Target, reply: Reply) -> None:
         """One attempt at one target."""
-        self.balancer.begin(target)
+        self._balancer.begin(target)
         answer = None
         try:
             answer = await self._upstream.post(target, call.path.upstream, call.query, call.headers, call.body)
-            self.balancer.reached(target)
+            self._balancer.reached(target)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
             await _relay(answer, call, route, reply)
         finally:
             if answer is not None:
                 answer.close()
-            self.balancer.end(target)
+            self._balancer.end(target)
 
     async def _ready(self, route: Route) -> Route:
         """`route` with targets; waits while the deployment is restarted, or while an on-demand model is loaded."""

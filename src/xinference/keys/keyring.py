@@ -50,8 +50,7 @@ class Keyring:
         self._always = always_required
         self._owner: Key | None = None
         self._last_used: dict[str, float] = {}
-        self.published: Callable[[], None] | None = None
-        """Called after each new table."""
+        self._subscribers: list[Callable[[], None]] = []
         self._keys: dict[str, Key] = {key.key_id: key for key in self._rows.all()}
         self._publish()
 
@@ -59,6 +58,10 @@ class Keyring:
     def table(self) -> KeyTable:
         """See `Keys.table`."""
         return self._table
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed` after each new table."""
+        self._subscribers.append(changed)
 
     def used(self, key: Key, now: float) -> None:
         """See `Keys.used`; `flush` writes it."""
@@ -180,8 +183,8 @@ class Keyring:
     def _publish(self) -> None:
         owner: Iterable[Key] = () if self._owner is None else (self._owner,)
         self._table = table_of([*self._keys.values(), *owner], required=self._always or bool(self._keys))
-        if self.published is not None:
-            self.published()
+        for changed in self._subscribers:
+            changed()
 
 
 def check(wanted: NewKey) -> None:

@@ -25,11 +25,11 @@ class Server(uvicorn.Server):
     """uvicorn's server, which remembers what ended it, and sleeps until then."""
 
     ended_by: int = signal.SIGTERM
-    before_end: Callable[[], Awaitable[None]] | None = None
-    """What has to end before this server takes no more requests."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, before_end: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`before_end` is awaited before the server stops accepting requests."""
         super().__init__(config)
+        self._before_end = before_end
         self._over = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -53,15 +53,15 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._over.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self.before_end is not None:
-            await self.before_end()
+        if self._before_end is not None:
+            await self._before_end()
         await super().shutdown(sockets)
 
 
-def http_server(app: ASGIApp, **more: Any) -> Server:
+def http_server(app: ASGIApp, *, before_end: Callable[[], Awaitable[None]] | None = None, **more: Any) -> Server:
     """The HTTP server in front of `app`: the same one wherever the gateway is served, benchmarks included.
 
-    `more` are settings of uvicorn.
+    `before_end` is awaited before the server stops accepting requests; `more` are settings of uvicorn.
     """
     return Server(
         uvicorn.Config(
@@ -74,5 +74,6 @@ def http_server(app: ASGIApp, **more: Any) -> Server:
             server_header=False,
             timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
             **more,
-        )
+        ),
+        before_end,
     )

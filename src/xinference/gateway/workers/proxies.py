@@ -56,7 +56,7 @@ class Remote:
         self.table = RoutingTable()
         self.keys = RemoteKeys()
         self.balancer = Balancer()
-        """The gateway's own; it sets it."""
+        """The balancer of this process; its gateway uses it."""
 
     # -- what the server says -------------------------------------------------------------------------------
 

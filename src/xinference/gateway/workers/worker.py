@@ -61,9 +61,14 @@ class Worker:
         self._running = AbortableRequests()
         self._management = Management(begin.management, settings.max_body_bytes)
         self._gateway = Gateway(
-            self._remote, settings, self._management, self._remote.keys, self._running, quota=self._remote
+            self._remote,
+            settings,
+            self._management,
+            self._remote.keys,
+            self._running,
+            quota=self._remote,
+            balancer=self._remote.balancer,
         )
-        self._remote.balancer = self._gateway.balancer
         self.server: Server = http_server(self)
         self.may_serve = asyncio.Event()
 
