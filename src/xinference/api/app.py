@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 
 from xinference import __version__
 from xinference.api import errors, openapi
+from xinference.api.dependencies import Stop, provide
 from xinference.api.routes import (
     auto_register,
     cache,
@@ -34,7 +36,7 @@ def make_app(
     controller: Controller,
     settings: Settings,
     keys: Keyring,
-    stop: Callable[[], None],
+    stop: Stop,
     data_path: Mapping[str, Any] = MappingProxyType({}),
     running: Abortables | None = None,
 ) -> FastAPI:
@@ -45,11 +47,15 @@ def make_app(
     """
     # FastAPI's own pages load their scripts from another server.
     app = FastAPI(title="Xinference", version=__version__, docs_url=None, redoc_url=None)
-    app.state.controller = controller
-    app.state.settings = settings
-    app.state.keys = keys
-    app.state.stop = stop
-    app.state.running = running or AbortableRequests()
+    provide(
+        app,
+        controller=controller,
+        settings=settings,
+        keys=keys,
+        running=running or AbortableRequests(),
+        stop=stop,
+        started=time.monotonic(),
+    )
     errors.install(app)
     app.add_middleware(Clean)
     for part in (launches, catalog, models, replicas, registrations, auto_register, cache, cluster, key_routes, login):

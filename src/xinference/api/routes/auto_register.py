@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from xinference.api.dependencies import controller_of
+from xinference.api.dependencies import ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.strict import StrictRoute
 from xinference.errors import bad_request
@@ -29,11 +29,11 @@ class AutoRegisterBody(BaseModel):
 @router.post(
     "/v1/models/llm/auto-register", response_model=dict[str, Any], responses=problems(404, 413, 415, 502, 503, 504)
 )
-async def auto_register(request: Request, body: AutoRegisterBody) -> dict[str, Any]:
+async def auto_register(controller: ControllerDep, body: AutoRegisterBody) -> dict[str, Any]:
     """The JSON of a registration as far as the model's files tell it; nothing is registered."""
     if reference(body.model_path) is None:
         raise bad_request(
             f"model_path {body.model_path!r} is neither a path nor a hub's id.",
             hint="Give an absolute path on the server's machine, or an id such as org/repo.",
         )
-    return document(await controller_of(request).planner.family(body.model_path), body.model_family)
+    return document(await controller.planner.family(body.model_path), body.model_family)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from xinference.api import catalog_schemas, schemas
-from xinference.api.dependencies import address_of, controller_of, family_of
+from xinference.api.dependencies import AddressDep, ControllerDep, find_family
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Name, Text, whole_size
 from xinference.api.responses import EVENT_STREAM, event_stream
@@ -42,46 +42,45 @@ class DownloadBody(BaseModel):
 
 @router.get("", response_model=catalog_schemas.CachedList, responses=problems(404))
 async def cached(
-    request: Request, model_name: str | None = None, worker_ip: str | None = None
+    controller: ControllerDep, address: AddressDep, model_name: str | None = None, worker_ip: str | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """What is here, wholly or partly: one entry for each version and hub."""
-    controller = controller_of(request)
-    found = await asyncio.to_thread(controller.library.cached)
+    entries = await asyncio.to_thread(controller.library.cached)
     if model_name:
         wanted = model_name.strip().lower()
-        found = [each for each in found if each.version.family.model_name.lower() == wanted]
-        if not found:
-            family_of(request, model_name)  # a name that nothing has is refused
-    return {"list": [each.to_dict() | {"actor_ip_address": address_of(request)} for each in found]}
+        entries = [each for each in entries if each.version.family.model_name.lower() == wanted]
+        if not entries:
+            find_family(controller, model_name)  # an unknown name is refused
+    return {"list": [each.to_dict() | {"actor_ip_address": address} for each in entries]}
 
 
 @router.get("/files", response_model=catalog_schemas.CachedFiles, responses=problems(404))
-async def files(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
+async def files(controller: ControllerDep, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """What a removal would delete, and which other versions use the same files."""
-    found = await asyncio.to_thread(controller_of(request).library.cached)
-    entries = cache.find(found, model_version)
+    every = await asyncio.to_thread(controller.library.cached)
+    entries = cache.find(every, model_version)
     kept = [file for entry in entries for file in entry.files]
     return {
         "model_version": model_version,
         "worker_ip": None,
         "paths": [str(file.path) for file in kept],
         "files": [{"path": str(file.path), "size_bytes": 0 if file.shared else file.size} for file in kept],
-        "shared_with": cache.sharing(found, entries),
+        "shared_with": cache.sharing(every, entries),
     }
 
 
 @router.delete("", response_model=catalog_schemas.Removed, responses=problems(404, 409))
-async def remove(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
+async def remove(controller: ControllerDep, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """Delete a version's files, unless something uses them."""
-    return {"result": True, "freed_bytes": await controller_of(request).library.remove(model_version)}
+    return {"result": True, "freed_bytes": await controller.library.remove(model_version)}
 
 
 @router.post(
     "", response_model=catalog_schemas.ModelVersionAnswer, responses=problems(404, 409, 413, 502, 503, 504, 507)
 )
-async def download(request: Request, body: DownloadBody) -> dict[str, str]:
+async def download(controller: ControllerDep, body: DownloadBody) -> dict[str, str]:
     """Fetch a version without launching it; answers at once, its events tell the rest."""
-    return {"model_version": await controller_of(request).library.download(body.request())}
+    return {"model_version": await controller.library.download(body.request())}
 
 
 @router.get(
@@ -90,14 +89,14 @@ async def download(request: Request, body: DownloadBody) -> dict[str, str]:
     responses={200: EVENT_STREAM, **problems(404)},
 )
 async def events(
-    request: Request, model_version: str, follow: bool = False
+    controller: ControllerDep, model_version: str, follow: bool = False
 ) -> list[dict[str, Any]] | StreamingResponse:
     """What happened in a download; with `follow` as server-sent events until it has ended."""
-    downloads = controller_of(request).downloads
+    downloads = controller.downloads
     return event_stream(downloads.follow(model_version)) if follow else downloads.kept(model_version)
 
 
 @router.delete("/{model_version}/download", response_model=None, responses=problems(404))
-async def cancel(request: Request, model_version: str) -> None:
+async def cancel(controller: ControllerDep, model_version: str) -> None:
     """Stop a download; what came is kept, and the next one goes on from there."""
-    await controller_of(request).downloads.cancel(model_version)
+    await controller.downloads.cancel(model_version)

@@ -6,18 +6,19 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
 from xinference.api import catalog_schemas
-from xinference.api.dependencies import controller_of, family_of
+from xinference.api.dependencies import ControllerDep, KeyDep, find_family
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.strict import StrictRoute
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.catalog.registrations import MODEL_TYPES
+from xinference.control.controller import Controller
 from xinference.engines.base import Engine
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
-from xinference.keys.visibility import key_of
+from xinference.keys.key import Key
 from xinference.planning.engine_choice import supports
 from xinference.weights.cache import versions_of
 from xinference.weights.reference import reference
@@ -36,13 +37,17 @@ router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RE
     responses=problems(404, 409, 502, 503, 504),
 )
 async def engines(
-    request: Request, model_name: str, detailed: bool = False, enable_virtual_env: bool | None = None
+    controller: ControllerDep,
+    key: KeyDep,
+    model_name: str,
+    detailed: bool = False,
+    enable_virtual_env: bool | None = None,
 ) -> Json | list[Json]:
     """Each engine with what it can run of this model here, or why it can't; `detailed`: a row a version and engine.
 
     `enable_virtual_env` changes nothing: every engine runs in an environment of its own.
     """
-    return await _engines(request, await _meant(request, model_name), detailed=detailed)
+    return await _engines(controller, await _family_of(controller, key, model_name), detailed=detailed)
 
 
 @router.get(
@@ -51,7 +56,8 @@ async def engines(
     responses=problems(404, 409, 502, 503, 504),
 )
 async def engines_of_type(
-    request: Request,
+    controller: ControllerDep,
+    key: KeyDep,
     model_type: str,
     model_name: str,
     detailed: bool = False,
@@ -59,21 +65,24 @@ async def engines_of_type(
 ) -> Json | list[Json]:
     """The same for a model of one type; or for a hub's id, an owner and a name."""
     if model_type.lower() not in _TYPES:
-        return await _engines(request, await _meant(request, f"{model_type}/{model_name}"), detailed=detailed)
-    return await _engines(request, family_of(request, model_name, model_type), detailed=detailed)
+        family = await _family_of(controller, key, f"{model_type}/{model_name}")
+    else:
+        family = find_family(controller, model_name, model_type)
+    return await _engines(controller, family, detailed=detailed)
 
 
 @router.get("/v1/engines/{path:path}", include_in_schema=False)
-async def engines_of_files(request: Request, path: str, detailed: bool = False) -> Json | list[Json]:
+async def engines_of_files(
+    controller: ControllerDep, key: KeyDep, path: str, detailed: bool = False
+) -> Json | list[Json]:
     """The same for a path, or for one file of a repository."""
-    return await _engines(request, await _meant(request, path), detailed=detailed)
+    return await _engines(controller, await _family_of(controller, key, path), detailed=detailed)
 
 
-async def _meant(request: Request, name: str) -> ModelFamily:
+async def _family_of(controller: Controller, key: Key | None, name: str) -> ModelFamily:
     """A model by its name, or what a path or a hub's id holds."""
     if reference(name) is None:
-        return family_of(request, name)
-    key = key_of(request.scope)
+        return find_family(controller, name)
     if key is not None and "manage" not in key.scopes:
         raise Problem(
             "permission_denied",
@@ -81,11 +90,11 @@ async def _meant(request: Request, name: str) -> ModelFamily:
             "Not enough permissions: to look into files and repositories is managing.",
             hint="Ask for a model by its name.",
         )
-    return await controller_of(request).planner.family(name)
+    return await controller.planner.family(name)
 
 
-async def _engines(request: Request, family: ModelFamily, *, detailed: bool) -> Json | list[Json]:
-    every = controller_of(request).engines
+async def _engines(controller: Controller, family: ModelFamily, *, detailed: bool) -> Json | list[Json]:
+    every = controller.engines
     host = await asyncio.to_thread(read_host)
     if detailed:
         specs = family.model_specs
@@ -114,11 +123,11 @@ def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
     response_model=list[catalog_schemas.Version],
     responses=problems(404),
 )
-async def versions(request: Request, model_type: str, model_name: str) -> list[Json]:
+async def versions(controller: ControllerDep, model_type: str, model_name: str) -> list[Json]:
     """Every version of a model, and where its weights are if they are here."""
-    family = family_of(request, model_name, model_type)
-    found = await asyncio.to_thread(controller_of(request).library.cached, [family])
-    whole = {entry.version.version_id: str(entry.path) for entry in found if entry.complete}
+    family = find_family(controller, model_name, model_type)
+    entries = await asyncio.to_thread(controller.library.cached, [family])
+    whole = {entry.version.version_id: str(entry.path) for entry in entries if entry.complete}
     return [
         {
             "model_version": version.version_id,
@@ -133,7 +142,7 @@ async def versions(request: Request, model_type: str, model_name: str) -> list[J
 
 
 @router.get("/v1/models/prompts", response_model=dict[str, catalog_schemas.PromptStyle])
-async def prompts(request: Request) -> dict[str, Json]:
+async def prompts(controller: ControllerDep) -> dict[str, Json]:
     """How the prompts of each family are made whose template is not its weight file's own."""
     return {
         family.model_name: {
@@ -141,23 +150,20 @@ async def prompts(request: Request) -> dict[str, Json]:
             "stop": list(family.stop),
             "stop_token_ids": list(family.stop_token_ids),
         }
-        for family in controller_of(request).families.values()
+        for family in controller.families.values()
         if family.chat_template is not None
     }
 
 
 @router.get("/v1/models/families", response_model=catalog_schemas.Abilities)
-async def families(request: Request) -> dict[str, list[str]]:
+async def families(controller: ControllerDep) -> dict[str, list[str]]:
     """The names of the language models by what they can do."""
-    return {
-        ability: _with(controller_of(request).families.values(), ability) for ability in ("chat", "generate", "tools")
-    }
+    return {ability: _with(controller.families.values(), ability) for ability in ("chat", "generate", "tools")}
 
 
 @router.get(_VLLM_PATH, response_model=catalog_schemas.VllmModels)
-async def vllm_models(request: Request) -> dict[str, list[str]]:
+async def vllm_models(controller: ControllerDep) -> dict[str, list[str]]:
     """The names of the language models of which vLLM takes a version, here or elsewhere."""
-    controller = controller_of(request)
     table = controller.engines[_VLLM].table
     taken = [f for f in controller.families.values() if any(table.supports(spec) for spec in f.model_specs)]
     return {ability: _with(taken, ability) for ability in ("chat", "generate")}
@@ -169,8 +175,10 @@ def _with(families: Iterable[ModelFamily], ability: str) -> list[str]:
 
 def _rows(engine: Engine, family: ModelFamily, spec: ModelSpec, host: Host) -> list[Json]:
     """Yes, or the reason, for each quantization of a spec."""
-    return [
-        {
+    rows = []
+    for quantization in spec.quantizations:
+        reason = _reason(engine, family, spec, quantization, host)
+        row = {
             "model_format": spec.model_format,
             "model_size_in_billions": spec.model_size_in_billions,
             "quantization": quantization,
@@ -178,9 +186,8 @@ def _rows(engine: Engine, family: ModelFamily, spec: ModelSpec, host: Host) -> l
             "ok": reason is None,
             "reason": reason,
         }
-        for quantization in spec.quantizations
-        for reason in [_reason(engine, family, spec, quantization, host)]
-    ]
+        rows.append(row)
+    return rows
 
 
 def _reason(engine: Engine, family: ModelFamily, spec: ModelSpec, quantization: str, host: Host) -> str | None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from xinference.api import schemas
-from xinference.api.dependencies import controller_of
+from xinference.api.dependencies import AbortablesDep, ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import LaunchBody, Text
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
 from xinference.errors import Problem, bad_request
 from xinference.launch.plan import plan_entry
-from xinference.routing.abortable_requests import Abortables
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
@@ -54,9 +53,9 @@ class InstanceBody(BaseModel):
 @router.post(
     "/v1/models/instance", response_model=schemas.ModelUid, responses=problems(404, 409, 413, 499, 502, 503, 504, 507)
 )
-async def launch_version(request: Request, body: InstanceBody, wait_ready: bool = True) -> dict[str, Any]:
+async def launch_version(controller: ControllerDep, body: InstanceBody, wait_ready: bool = True) -> dict[str, Any]:
     """Launch a version by its name; with `wait_ready` answer when it can be asked."""
-    return await launch_and_wait(controller_of(request), body.launch(), wait_ready=wait_ready)
+    return await launch_and_wait(controller, body.launch(), wait_ready=wait_ready)
 
 
 class AbortBody(BaseModel):
@@ -68,23 +67,24 @@ class AbortBody(BaseModel):
 @router.post(
     "/v1/models/{model_uid}/requests/{request_id}/abort", response_model=schemas.Message, responses=problems(404)
 )
-async def abort(request: Request, model_uid: str, request_id: str, body: AbortBody | None = None) -> dict[str, str]:
+async def abort(
+    controller: ControllerDep, running: AbortablesDep, model_uid: str, request_id: str, body: AbortBody | None = None
+) -> dict[str, str]:
     """End a request that was sent with `request_id` in its body or `X-Request-Id` in its head; its engine stops."""
-    controller_of(request).deployment(model_uid)
-    running: Abortables = request.app.state.running
+    controller.deployment(model_uid)  # a 404 if there is none
     return {"msg": "DONE" if await running.end(model_uid, request_id) else "NOT_FOUND"}
 
 
 @router.get("/v1/models/{model_uid}/progress", response_model=schemas.Progress, responses=problems(404))
-async def progress(request: Request, model_uid: str) -> dict[str, Any]:
+async def progress(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
     """How far a launch is, by bytes where bytes move; 0 for a uid that is not known (yet)."""
-    return controller_of(request).progress(model_uid)
+    return controller.progress(model_uid)
 
 
 @router.post("/v1/models/{model_uid}/cancel", response_model=None, responses=problems(404, 409))
-async def cancel(request: Request, model_uid: str) -> None:
+async def cancel(controller: ControllerDep, model_uid: str) -> None:
     """End a launch that is on its way; what was fetched is kept."""
-    await controller_of(request).cancel(model_uid)
+    await controller.cancel(model_uid)
 
 
 @router.post(
@@ -92,11 +92,13 @@ async def cancel(request: Request, model_uid: str) -> None:
     response_model=schemas.ModelUid | schemas.LaunchPlanAnswer,
     responses=problems(404, 409, 413, 499, 502, 503, 504, 507),
 )
-async def launch(request: Request, body: LaunchBody, wait_ready: bool = True, dry_run: bool = False) -> dict[str, Any]:
+async def launch(
+    controller: ControllerDep, body: LaunchBody, wait_ready: bool = True, dry_run: bool = False
+) -> dict[str, Any]:
     """Launch a model; with `dry_run` answer the plan instead, with `wait_ready` answer when it can be asked."""
     if dry_run:
-        return plan_entry(*await controller_of(request).plan(body.request()))
-    return await launch_and_wait(controller_of(request), body, wait_ready=wait_ready)
+        return plan_entry(*await controller.plan(body.request()))
+    return await launch_and_wait(controller, body, wait_ready=wait_ready)
 
 
 async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_ready: bool) -> dict[str, Any]:

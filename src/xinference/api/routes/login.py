@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from xinference.api.dependencies import keyring_of
+from xinference.api.dependencies import KeyringDep
 from xinference.api.errors import problem_response, problems
 from xinference.errors import Problem, bad_request
 
@@ -47,10 +47,10 @@ _FORMS = {
     responses=problems(400, 401, 403, 413, 500),
     openapi_extra={"requestBody": {"required": True, "content": _FORMS}},
 )
-async def token(request: Request) -> JSONResponse:
+async def token(request: Request, keys: KeyringDep) -> JSONResponse:
     """Log in with a key's name and the key; the answer's token goes into ``Authorization: Bearer``."""
     login = read_login(await _read(request), request.headers.get("content-type", ""))
-    key = keyring_of(request).table.find(_bytes(login.password))
+    key = keys.table.find(_bytes(login.password))
     names = () if key is None else (key.name, key.key_id)
     right = any(hmac.compare_digest(_bytes(login.username), name.encode()) for name in names)
     if key is None or not right or (key.expires is not None and key.expires <= time.time()):

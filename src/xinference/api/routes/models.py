@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from xinference.api import schemas
-from xinference.api.dependencies import controller_of
+from xinference.api.dependencies import ControllerDep, KeyDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.responses import EVENT_STREAM, event_stream
 from xinference.api.strict import StrictRoute
 from xinference.deployments.views import listing_entry
 from xinference.errors import Problem
-from xinference.keys.visibility import key_of, sees
+from xinference.keys.visibility import sees
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 MAX_LOG_LINES = 10_000
@@ -27,13 +27,12 @@ LOG_POLL_SECONDS = 0.5
 
 @router.get("/v1/models/instances", response_model=list[schemas.Instance], response_model_exclude_unset=True)
 async def instances(
-    request: Request, model_name: str | None = None, model_uid: str | None = None
+    controller: ControllerDep, key: KeyDep, model_name: str | None = None, model_uid: str | None = None
 ) -> list[dict[str, Any]]:
     """Every deployment with its status, also those that load or have failed."""
-    key = key_of(request.scope)
-    every = [deployment.instance for deployment in controller_of(request).deployments()]
-    found = [instance for instance in every if sees(key, instance["model_uid"])]
-    return [i for i in found if model_name in (None, i.get("model_name")) and model_uid in (None, i["model_uid"])]
+    every = [deployment.instance for deployment in controller.deployments()]
+    visible = [instance for instance in every if sees(key, instance["model_uid"])]
+    return [i for i in visible if model_name in (None, i.get("model_name")) and model_uid in (None, i["model_uid"])]
 
 
 @router.get(
@@ -42,9 +41,9 @@ async def instances(
     response_model_exclude_unset=True,
     responses=problems(404, 503),
 )
-async def describe(request: Request, model_uid: str) -> dict[str, Any]:
+async def describe(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
     """One deployment, with OpenAI's fields of a model; 503 while it is launched, `/progress` says how far it is."""
-    deployment = controller_of(request).deployment(model_uid)
+    deployment = controller.deployment(model_uid)
     if deployment.launching:
         stage = deployment.progress["stage"]
         raise Problem("model_loading", 503, f"Model is loading, please retry later: {model_uid} is {stage}.")
@@ -52,9 +51,9 @@ async def describe(request: Request, model_uid: str) -> dict[str, Any]:
 
 
 @router.delete("/v1/models/{model_uid}", response_model=None, responses=problems(404))
-async def terminate(request: Request, model_uid: str) -> None:
+async def terminate(controller: ControllerDep, model_uid: str) -> None:
     """End a deployment, also one that is still loading; it is gone when this answers."""
-    await controller_of(request).terminate(model_uid)
+    await controller.terminate(model_uid)
 
 
 @router.get(
@@ -62,9 +61,10 @@ async def terminate(request: Request, model_uid: str) -> None:
     response_model=list[schemas.Event],
     responses={200: EVENT_STREAM, **problems(404)},
 )
-async def events(request: Request, model_uid: str, follow: bool = False) -> list[dict[str, Any]] | StreamingResponse:
+async def events(
+    controller: ControllerDep, model_uid: str, follow: bool = False
+) -> list[dict[str, Any]] | StreamingResponse:
     """What happened to a deployment; with `follow` as server-sent events until it is ready or has failed."""
-    controller = controller_of(request)
     if not follow:
         return controller.events(model_uid)
     return event_stream(controller.follow(model_uid))
@@ -77,13 +77,13 @@ async def events(request: Request, model_uid: str, follow: bool = False) -> list
     responses=problems(404),
 )
 async def logs(
-    request: Request,
+    controller: ControllerDep,
     model_uid: str,
     lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES)] = 40,
     follow: bool = False,
 ) -> PlainTextResponse | StreamingResponse:
     """The engine's own output."""
-    paths = controller_of(request).deployment(model_uid).log_paths
+    paths = controller.deployment(model_uid).log_paths
     text = "".join([await asyncio.to_thread(_tail, path, lines) for path in paths])
     if not follow:
         return PlainTextResponse(text)

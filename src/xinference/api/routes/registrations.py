@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from xinference.api.dependencies import controller_of
+from xinference.api.dependencies import ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.strict import StrictRoute
 from xinference.catalog.models import ModelFamily, same_size
@@ -37,9 +37,9 @@ class RegistrationBody(BaseModel):
 
 
 @router.get("/{model_type}")
-async def registrations(request: Request, model_type: str, detailed: bool = False) -> list[Json]:
+async def registrations(controller: ControllerDep, model_type: str, detailed: bool = False) -> list[Json]:
     """The models there are, by name; those whose stored file can't be read say so in `problem`."""
-    known, controller = model_type_of(model_type), controller_of(request)
+    known = model_type_of(model_type)
     families = [family for family in controller.families.values() if family.model_type == known]
     if detailed:
         here = await asyncio.to_thread(controller.library.complete_versions, families)
@@ -54,9 +54,9 @@ async def registrations(request: Request, model_type: str, detailed: bool = Fals
 
 
 @router.get("/{model_type}/{model_name}", responses=problems(404))
-async def registration(request: Request, model_type: str, model_name: str) -> Json:
+async def registration(controller: ControllerDep, model_type: str, model_name: str) -> Json:
     """One model, whole: one that was registered in the fields that it was given in."""
-    known, controller = model_type_of(model_type), controller_of(request)
+    known = model_type_of(model_type)
     families = {name: f for name, f in controller.families.items() if f.model_type == known}
     family = next((f for name, f in families.items() if name.lower() == model_name.strip().lower()), None)
     if family is None:
@@ -70,18 +70,17 @@ async def registration(request: Request, model_type: str, model_name: str) -> Js
 
 
 @router.post("/{model_type}", responses=problems(413, 415))
-async def register(request: Request, model_type: str, body: RegistrationBody) -> None:
+async def register(controller: ControllerDep, model_type: str, body: RegistrationBody) -> None:
     """Register a model; it can be launched by its name at once."""
     text = body.model if isinstance(body.model, str) else msgspec.json.encode(body.model).decode()
-    controller_of(request).registrations.add(model_type_of(model_type), text, persist=body.persist)
+    controller.registrations.add(model_type_of(model_type), text, persist=body.persist)
 
 
 @router.delete("/{model_type}/{model_name}", responses=problems(404, 409))
-async def unregister(request: Request, model_type: str, model_name: str) -> None:
+async def unregister(controller: ControllerDep, model_type: str, model_name: str) -> None:
     """Forget a registered model that no deployment uses."""
-    controller = controller_of(request)
-    found = controller.registrations.find(model_name)
-    users = controller.users_of(found.family.model_name) if found else []
+    registered = controller.registrations.find(model_name)
+    users = controller.users_of(registered.family.model_name) if registered else []
     controller.registrations.remove(model_type_of(model_type), model_name, users)
 
 

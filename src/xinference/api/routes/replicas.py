@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from xinference.api import schemas
-from xinference.api.dependencies import address_of, controller_of
+from xinference.api.dependencies import AddressDep, ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Count, ReplicaConfig, Text
 from xinference.api.strict import StrictRoute
@@ -33,17 +33,16 @@ class ReplicaBody(BaseModel):
 
     def configs(self) -> list[ReplicaConfig]:
         """One for each replica."""
-        given = self.replica_config
-        if given is None:
+        config = self.replica_config
+        if config is None:
             return [ReplicaConfig()] * self.replica
-        return given if isinstance(given, list) else [given] * self.replica
+        return config if isinstance(config, list) else [config] * self.replica
 
 
 @router.get("", response_model=list[schemas.ReplicaAnswer], responses=problems(404))
-async def replicas(request: Request, model_uid: str) -> list[dict[str, Any]]:
+async def replicas(controller: ControllerDep, address: AddressDep, model_uid: str) -> list[dict[str, Any]]:
     """Every replica that there should be, also those that load or have failed."""
-    found = controller_of(request).deployment(model_uid).replicas
-    return [replica | {"worker_address": address_of(request)} for replica in found]
+    return [replica | {"worker_address": address} for replica in controller.deployment(model_uid).replicas]
 
 
 @router.post(
@@ -52,28 +51,32 @@ async def replicas(request: Request, model_uid: str) -> list[dict[str, Any]]:
     responses=problems(404, 409, 413, 502, 503, 507),
 )
 async def add(
-    request: Request, model_uid: str, body: ReplicaBody | None = None, wait_ready: bool = True
+    controller: ControllerDep,
+    address: AddressDep,
+    model_uid: str,
+    body: ReplicaBody | None = None,
+    wait_ready: bool = True,
 ) -> dict[str, Any]:
     """Add replicas; with `wait_ready` once they can be asked. One whose first start fails is taken back."""
     body = body or ReplicaBody()
-    deployment = controller_of(request).running(model_uid)
+    deployment = controller.running(model_uid)
     _check(body, deployment)
-    added = [
-        {
+    added = []
+    for config in body.configs():
+        number = await deployment.scaler.add(config.indices, wait_ready=wait_ready)
+        entry = {
             "replica_id": number,
             "replica_model_uid": f"{model_uid}-rep{number}",
-            "worker_address": address_of(request),
+            "worker_address": address,
         }
-        for config in body.configs()
-        for number in [await deployment.scaler.add(config.indices, wait_ready=wait_ready)]
-    ]
+        added.append(entry)
     return added[0] if len(added) == 1 else {"replica": len(added), "replicas": added}
 
 
 @router.delete("/{replica_id}", response_model=schemas.Remaining, responses=problems(404, 409))
-async def remove(request: Request, model_uid: str, replica_id: int) -> dict[str, int]:
+async def remove(controller: ControllerDep, model_uid: str, replica_id: int) -> dict[str, int]:
     """End one replica, after the answers it has begun; the model keeps at least one."""
-    return {"remaining_replicas": await controller_of(request).running(model_uid).scaler.remove(replica_id)}
+    return {"remaining_replicas": await controller.running(model_uid).scaler.remove(replica_id)}
 
 
 def _check(body: ReplicaBody, deployment: Deployment) -> None:
