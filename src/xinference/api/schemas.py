@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from xinference.api.errors import ProblemParts
+
 Status = Literal[
     "CREATING",
     "LOADING",
@@ -32,13 +34,44 @@ class ModelUid(Answer):
     model_uid: str
 
 
+class PlannedFile(Answer):
+    """A file to download; `size` in bytes, null if it is not known."""
+
+    name: str
+    size: int | None
+
+
+class PlannedMemory(Answer):
+    """Memory of one replica, in bytes. `loaded` is what it holds once it is ready; null before the weights are read."""
+
+    weights: int | None
+    kv_cache: int | None
+    overhead: int | None
+    total: int | None
+    loaded: int | None
+
+
 class LaunchPlanAnswer(Answer):
-    """What `dry_run` answers: everything decided about a launch, with the reasons."""
+    """The answer of `dry_run`: every decision about a launch, with its reasons."""
 
     model_uid: str
     version: str
     engine: str
+    hub: str
+    model_id: str | None
+    revision: str | None
+    files: list[PlannedFile]
+    path: str | None
+    context_length: int | None = Field(description="Tokens of the longest prompt and its answer together")
+    slots: int | None = Field(description="Maximum number of requests computed at the same time")
+    threads: int
+    replica: int
+    devices: list[list[int]] = Field(description="GPU indices of each replica; empty: the CPU")
+    tensor_parallel: int | None
+    memory_fraction: float | None
+    memory: PlannedMemory
     reasons: list[str]
+    options: dict[str, Any] = Field(description="Options of the engine, by its own names")
 
 
 class Description(Answer):
@@ -64,6 +97,12 @@ class Description(Answer):
     replica: int | None = None
     address: str | None = None
     accelerators: list[str] | None = None
+    memory_used_bytes: int | None = None
+    gpu_memory_used_bytes: int | None = None
+    on_demand: bool | None = None
+    ttl: float | None = None
+    pin: bool | None = None
+    priority: int | None = None
 
 
 class Model(Description):
@@ -81,13 +120,16 @@ class ReplicaAnswer(Answer):
     replica_id: int
     replica_model_uid: str
     replica_uid: str | None = Field(description="The name of its process, another after each restart")
-    worker_address: str
+    worker_address: str | None = Field(description="The server's address; null within an instance")
     model_address: str | None
+    address: str | None = Field(description="The same as `model_address`")
     accelerators: list[str]
     gpu_idx: list[int]
     status: Status
     created_ts: int
     error_message: str | None
+    engine_pid: int | None = None
+    keeper_pid: int | None = None
 
 
 class Instance(Description):
@@ -95,8 +137,9 @@ class Instance(Description):
 
     model_version: str | None = None
     n_worker: int | None = None
-    problem: dict[str, Any] | None
-    replica_statuses: list[dict[str, Any]]
+    problem: ProblemParts | None
+    replicas: list[ReplicaAnswer]
+    replica_statuses: list[ReplicaAnswer] = Field(description="The same as `replicas`")
 
 
 class AddedReplica(Answer):
@@ -205,6 +248,12 @@ class Node(Answer):
     ip_address: str
     gpu_count: int
     gpu_vram_total: str
+    cpu_available: float | None = None
+    cpu_count: int | None = None
+    mem_used: int | None = None
+    mem_available: int | None = None
+    mem_total: int | None = None
+    gpu_vram_available: str | None = None
 
 
 class Worker(Answer):

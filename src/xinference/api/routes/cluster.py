@@ -55,7 +55,7 @@ async def version() -> dict[str, str | None]:
     return {"version": __version__, "full-revisionid": None}
 
 
-@router.get("/v1/cluster/info", response_model=list[schemas.Node])
+@router.get("/v1/cluster/info", response_model=list[schemas.Node], response_model_exclude_unset=True)
 async def info(settings: SettingsDep, detailed: bool = False) -> list[dict[str, Any]]:
     """The cluster's parts: one machine, which is both; with `detailed` what each has and has left (bytes)."""
     facts = await asyncio.to_thread(host_usage.node, detailed=detailed)
