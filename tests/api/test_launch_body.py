@@ -41,7 +41,7 @@ def test_a_peft_model_config_of_another_form_is_refused(wrong: Any) -> None:
 
 
 def test_a_launch_for_several_machines_is_refused_with_the_way_out() -> None:
-    with pytest.raises(Problem, match="n_worker is 2, and this server is one machine"):
+    with pytest.raises(Problem, match="n_worker is 2, but this server is one machine"):
         LaunchBody(model_name="m", n_worker=2).request()
 
 
@@ -57,9 +57,9 @@ def test_variables_that_load_other_code_or_are_none_are_refused(name: str) -> No
         LaunchBody(model_name="m", envs={name: "1"}).request()
 
 
-def test_what_changes_nothing_on_one_machine_is_said() -> None:
+def test_a_field_without_effect_on_one_machine_is_a_warning() -> None:
     body = LaunchBody(model_name="m", worker_ip="10.0.0.7:1", enable_virtual_env=True)
-    assert [remark.split()[0] for remark in body.remarks()] == ["worker_ip", "enable_virtual_env"]
+    assert [warning.split()[0] for warning in body.warnings()] == ["worker_ip", "enable_virtual_env"]
     assert body.request() == LaunchBody(model_name="m").request()
 
 
@@ -68,7 +68,7 @@ def test_the_places_of_replicas_become_their_devices_in_turn() -> None:
     body = LaunchBody.model_validate({"model_name": "m", "replica_config": config})
     request = body.request()
     assert (request.replica, request.gpu_idx) == (2, (0, 2, 1, 3))
-    assert len(body.remarks()) == 1
+    assert len(body.warnings()) == 1
     with pytest.raises(Problem, match="both name devices"):
         body.model_copy(update={"gpu_idx": 0}).request()
 

@@ -7,11 +7,13 @@ is in `catalog_requests`, what is sent to a running one in `model_requests`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from xinference.client import answers
 from xinference.client.answers import Json
 from xinference.client.request import Request, StreamRequest, given, path
+from xinference.launch.model_size import whole_size
 
 _AUTOSTART = "/v1/autostart/models"
 
@@ -60,49 +62,62 @@ def launch_model(
     envs: Mapping[str, str] | None = None,
     virtual_env_find_links: Sequence[str] | None = None,
     *,
+    download_hub: str | None = None,
+    on_demand: bool = False,
+    ttl: float | None = None,
+    keep_alive: float | str | None = None,
+    pin: bool = False,
+    priority: int = 0,
     wait_ready: bool = True,
     **kwargs: Any,
 ) -> Request[str]:
-    """Launch a model and answer its uid, once it is ready or (`wait_ready` False) as soon as it is accepted.
+    """Launch a model; the answer is its uid, once it is ready or (`wait_ready` False) as soon as it is accepted.
 
     Args:
-        n_gpu: ``auto``, a count for each replica, or None for the CPU only.
-        gpu_idx: the very devices, dealt out to the replicas in turn; wins over `n_gpu`.
-        request_limits: most requests at the same time.
+        n_gpu: ``auto``, a number for each replica, or None for only the CPU.
+        gpu_idx: indices of the GPUs to use, assigned to the replicas in turn; overrides `n_gpu`.
+        request_limits: maximum number of requests at the same time.
         envs: environment variables of the engine's processes.
-        kwargs: ``download_hub``, and the engine's own options by its own names.
+        on_demand: load the model by its first request, and unload it when it is idle.
+        ttl: seconds without a request until an on-demand model is unloaded; 0: only when its memory is needed.
+        keep_alive: `ttl` in Ollama's form, such as ``5m``.
+        pin: never unload an on-demand model for another one.
+        priority: of the idle on-demand models, lower priority is evicted first.
+        kwargs: options of the engine, by the engine's own names.
     """
-    named = {
-        "model_engine": model_engine,
-        "model_uid": model_uid,
-        "model_size_in_billions": _whole_size(model_size_in_billions),
-        "model_format": model_format,
-        "quantization": quantization,
-        "n_worker": n_worker if n_worker != 1 else None,
-        "peft_model_config": peft_model_config,
-        "request_limits": request_limits,
-        "worker_ip": worker_ip,
-        "gpu_idx": gpu_idx if gpu_idx is None or isinstance(gpu_idx, int) else list(gpu_idx),
-        "replica_config": replica_config and list(replica_config),
-        "model_path": model_path,
-        "enable_thinking": enable_thinking,
-        "enable_virtual_env": enable_virtual_env,
-        "virtual_env_packages": virtual_env_packages and list(virtual_env_packages),
-        "envs": envs and dict(envs),
-        "virtual_env_find_links": virtual_env_find_links and list(virtual_env_find_links),
-    }
-    body = {
-        **kwargs,
-        "model_name": model_name,
-        "model_type": model_type,
-        "replica": replica,
-        "n_gpu": n_gpu,
-        **{name: value for name, value in named.items() if value is not None},
-    }
-    query = {"wait_ready": str(bool(wait_ready)).lower()}
+    arguments = locals()
+    del arguments["wait_ready"], arguments["kwargs"]
     return Request(
-        method="POST", path="/v1/models", query=query, body=body, read=answers.as_model_uid, patient=wait_ready
+        method="POST",
+        path="/v1/models",
+        query={"wait_ready": str(bool(wait_ready)).lower()},
+        body={**kwargs, **_launch_fields(arguments)},
+        read=answers.as_model_uid,
+        patient=wait_ready,
     )
+
+
+#: Fields that are sent even if they have their defaults: servers of other versions have other defaults.
+_ALWAYS_SENT = ("model_name", "model_type", "replica", "n_gpu")
+
+
+def _launch_fields(arguments: Mapping[str, Any]) -> Json:
+    """The arguments of `launch_model` as JSON; the others that have their defaults are left out."""
+    parameters = signature(launch_model).parameters
+    fields = {
+        name: value
+        for name, value in arguments.items()
+        if name in _ALWAYS_SENT or (value is not None and value != parameters[name].default)
+    }
+    if "model_size_in_billions" in fields:
+        fields["model_size_in_billions"] = whole_size(fields["model_size_in_billions"])
+    return {name: _as_json(value) for name, value in fields.items()}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def plan_launch(model_name: str, **arguments: Any) -> Request[Json]:
@@ -257,10 +272,3 @@ def remove_autostart_model(model_uid: str) -> Request[Json]:
         Problem: 501 ``not_here``, always.
     """
     return Request(method="DELETE", path=f"{_AUTOSTART}{path(model_uid)}", read=answers.as_object)
-
-
-def _whole_size(size: float | str | None) -> int | str | None:
-    """Billions of parameters as the registry has them: 7.0 is 7, and 1.8 a text."""
-    if isinstance(size, float):
-        return int(size) if size.is_integer() else str(size)
-    return size

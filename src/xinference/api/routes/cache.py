@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from xinference.api import catalog_schemas, schemas
 from xinference.api.dependencies import AddressDep, ControllerDep, find_family
 from xinference.api.errors import ERROR_RESPONSES, problems
-from xinference.api.launch_body import Name, Text, whole_size
+from xinference.api.launch_body import Name, Text
 from xinference.api.responses import EVENT_STREAM, event_stream
 from xinference.api.strict import StrictRoute
+from xinference.launch.model_size import whole_size
 from xinference.launch.request import LaunchRequest
 from xinference.weights import cache
 

@@ -107,7 +107,7 @@ async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_read
     Raises:
         Problem: what can't be launched; with `wait_ready` also what failed later, and 499 if it was cancelled.
     """
-    uid = await controller.launch(body.request(), remarks=body.remarks())
+    uid = await controller.launch(body.request(), remarks=body.warnings())
     if not wait_ready:
         return {"model_uid": uid}
     deployment, last = controller.deployment(uid), ""

@@ -74,15 +74,14 @@ def _read_lora_modules(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @talks_to_server
 @click.pass_context
-def launch(ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, as_json: bool, **given: Any) -> None:
+def launch(
+    ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, as_json: bool, **arguments: Any
+) -> None:
     """Run a model; prints its uid once it answers."""
     if "wait_ready" in ctx.obj:
         raise click.UsageError("A launch waits until the model is ready, or not: with --no-wait.")
-    own = {name: value for name, value in given.items() if value is not None or name == "n_gpu"}
-    for flag in ("on_demand", "pin"):  # left out where they are not given: an older server knows no such field
-        if not own[flag]:
-            del own[flag]
-    request = {**ctx.obj, **own, "model_path": found_from_anywhere(given["model_path"])}
+    own = {name: value for name, value in arguments.items() if value is not None or name == "n_gpu"}
+    request = {**ctx.obj, **own, "model_path": found_from_anywhere(arguments["model_path"])}
     with target.connect(start=True) as client:
         if dry_run:
             plan = client.plan_launch(**request)

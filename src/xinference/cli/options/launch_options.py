@@ -54,6 +54,8 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
             help="An environment variable of the engine; may be given again."),
         click.option("-qc", "--quantization-config", nargs=2, multiple=True, metavar="KEY VALUE", callback=_as_values,
             help="For Transformers: how bitsandbytes quantizes, such as load_in_4bit true; may be given again."),
+        click.option("--request-limits", type=click.IntRange(min=0), metavar="N",
+            help="Maximum number of requests at the same time. [default: no limit]"),
         click.option("--enable-thinking/--disable-thinking", default=None,
             help="For hybrid models: think before the answer, or not. [default: as the model's template says]"),
     ):  # fmt: skip
