@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
+from tests.environments.newest import newest_spec
 from xinference.engines.base import Placement
 from xinference.engines.vllm.engine import PARSERS, VERSION, VLLM
-from xinference.environments.lock import newest_spec
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand
 
@@ -178,7 +178,7 @@ def test_its_environment_is_one_that_we_ship_for_this_hosts_hardware() -> None:
     for host, accelerator in ((host_of(), "cpu"), (host_of(gpus=1), "cuda")):
         spec = ENGINE.environment(host)
         assert spec is not None and spec.version == VERSION
-        assert spec == newest_spec("vLLM", accelerator)  # type: ignore[arg-type]  # one of two literals
+        assert spec == newest_spec("vLLM", accelerator)
 
 
 def test_a_pooling_model_is_started_as_one_and_has_its_own_paths() -> None:

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from xinference.environments.lock import Lock, newest_spec, parse_lock, read_locks
+from tests.environments.newest import newest_spec
+from xinference.environments.lock import Lock, parse_lock, read_locks
 from xinference.errors import Problem
 
 LINE = re.compile(r"[a-z0-9-]+===\S+( --hash=sha256:[0-9a-f]{64})+")
@@ -37,7 +38,7 @@ def test_vllm_on_cpus_finds_the_version_that_loads_its_cpu_kernels() -> None:
     assert [(info.name, info.version) for info in lock.recipe.dist_info] == [("vllm", f"{lock.recipe.version}+cpu")]
 
 
-def test_an_engine_without_a_lock_has_no_newest_version() -> None:
+def test_vllm_has_a_lock_for_cuda_and_sglang_none_for_cpus() -> None:
     assert newest_spec("SGLang", "cpu") is None
     assert newest_spec("vLLM", "cuda") is not None
 

@@ -165,7 +165,7 @@ def test_cancelling_leaves_nothing(target: Path) -> None:
 
 def test_too_little_room_is_told_before_anything_is_written(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(Problem, match="1000 are free") as caught:
+    with pytest.raises(Problem, match="has 1000 free") as caught:
         convert_ggml(Q4_0, target, FACTS)
     assert (caught.value.code, caught.value.status) == ("disk_full", 507)
     assert os.listdir(target.parent) == []

@@ -45,7 +45,7 @@ def test_a_header_tells_what_the_model_is(tmp_path: Path, version: int) -> None:
     assert (header.n_layers, header.n_heads, header.n_kv_heads, header.head_dim) == (2, 4, 2, 16)
     assert (header.context_length, header.embedding_length, header.vocab_size) == (128, 64, 3)
     assert header.chat_template == "{{ messages }}"
-    assert not header.has_pooling
+    assert not header.pooling_type
 
 
 def test_weights_are_counted_from_shapes_and_types(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_pooling_marks_embedding_models_and_rerankers(tmp_path: Path) -> None:
     gguf = w.Gguf()
     gguf.pairs["llama.pooling_type"] = w.scalar(w.UINT32, 4)
     header = read(tmp_path, gguf)
-    assert header.has_pooling
+    assert header.pooling_type
     assert header.is_reranker
 
 

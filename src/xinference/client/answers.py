@@ -130,11 +130,6 @@ def _as_name(body: bytes, key: str) -> str:
     return name
 
 
-def as_text(body: bytes) -> str:
-    """The body as text."""
-    return body.decode("utf-8", "replace")
-
-
 def as_nothing(body: bytes) -> None:
     """The body holds nothing of interest."""
 

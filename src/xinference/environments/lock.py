@@ -114,14 +114,6 @@ def read_locks(folder: Path = SHIPPED) -> tuple[Lock, ...]:
     return tuple(sorted(locks, key=lambda lock: (lock.recipe.engine.lower(), lock.recipe.accelerator)))
 
 
-def newest_spec(engine: str, accelerator: Accelerator) -> EnvironmentSpec | None:
-    """The newest environment that we ship for an engine, or None."""
-    matching = (
-        lock.spec for lock in read_locks() if (lock.recipe.engine, lock.recipe.accelerator) == (engine, accelerator)
-    )
-    return next(matching, None)
-
-
 def numbers(version: str) -> tuple[int, ...]:
     """A version's numbers, to sort by."""
     return tuple(int(part) for part in re.findall(r"\d+", version))

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -21,8 +21,8 @@ Sync = Literal["before", "after", "never"]
 """When a file's bytes are on the disk: before it has its name; after that, with a mark beside it until then (see
 `durability`); or whenever the system likes."""
 
-#: Left free beyond what the file needs, for the store and the logs.
-_SPARE_BYTES = 64 << 20
+#: Kept free for the store and the logs.
+_RESERVE_BYTES = 64 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -78,15 +78,22 @@ def whole_file(
         ) from error
 
 
-def need_space(folder: Path, size: int, what: str) -> None:
-    """Check that `size` bytes fit beside `folder`'s other contents.
+def disk_full(cause: str) -> Problem:
+    """The problem of a disk without space."""
+    return Problem(
+        "disk_full", 507, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk."
+    )
+
+
+def need_space(folder: Path, size: int, what: str, problem: Callable[[str], Problem] = disk_full) -> None:
+    """Check that the disk of `folder` has `size` bytes free, and a reserve for the store and the logs.
 
     Raises:
-        Problem: 507 ``disk_full``, with what is needed, what is free, and where.
+        Problem: the one that `problem` makes of the cause: required bytes, free bytes, and the folder.
     """
     free = shutil.disk_usage(folder).free
-    if size + _SPARE_BYTES > free:
-        raise disk_full(f"{what} needs {size} bytes and {free} are free in {folder}.")
+    if size + _RESERVE_BYTES > free:
+        raise problem(f"{what} needs {size} more bytes, but {folder} has {free} free.")
 
 
 @contextmanager
@@ -110,10 +117,3 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def disk_full(cause: str) -> Problem:
-    """The problem of a disk without room."""
-    return Problem(
-        "disk_full", 507, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk."
-    )

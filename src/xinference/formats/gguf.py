@@ -92,11 +92,6 @@ class GgufHeader:
         return template if isinstance(template, str) else None
 
     @property
-    def has_pooling(self) -> bool:
-        """The model is made for embeddings or reranking."""
-        return bool(self.pooling_type)
-
-    @property
     def is_reranker(self) -> bool:
         return self.pooling_type == _POOLING_RANK
 

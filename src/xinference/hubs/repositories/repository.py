@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,7 @@ from msgspec import structs
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.config import Settings
 from xinference.errors import Problem
+from xinference.files.atomic_file import need_space
 from xinference.files.progress import Progress
 from xinference.hubs import problems
 from xinference.hubs.base import RemoteFile
@@ -26,9 +27,6 @@ from xinference.hubs.selection import choose_files, joined_name, must_join, want
 from xinference.hubs.transfer.join_parts import join
 from xinference.hubs.transfer.parallel import Report, ask, fetch_all
 from xinference.hubs.transfer.range_reader import CHUNK, RangedFile
-
-#: Left free beyond what a download needs, for the store and the logs.
-_SPARE_BYTES = 64 << 20
 
 
 class RepositoryHub(ABC):
@@ -280,10 +278,8 @@ class RepositoryHub(ABC):
             whole = sum(file.size for file in files)
             needs = {folder: missing + whole} if same_disk else {folder: missing, joined: whole}
         for where, size in needs.items():
-            free = shutil.disk_usage(where).free
-            if size and size + _SPARE_BYTES > free:
-                cause = f"{version.version_id} needs {size} more bytes and {free} are free in {where}."
-                raise problems.no_room(self.words, cause)
+            if size:
+                need_space(where, size, version.version_id, partial(problems.no_room, self.words))
 
 
 def _nearest(folder: Path) -> Path:
