@@ -15,6 +15,7 @@ from xinference.errors import Problem
 from xinference.hubs import problems
 from xinference.hubs.cached_files import KeptFile
 from xinference.hubs.listing import ListedFile, Listing
+from xinference.hubs.repositories.modelscope_bars import without_bars
 from xinference.hubs.repositories.repository import RepositoryHub
 from xinference.hubs.transfer.parallel import Report, Stopped
 from xinference.hubs.transfer.verified_copy import hash_mismatch
@@ -120,7 +121,7 @@ class ModelScopeHub(RepositoryHub):
             progress_callbacks=[Counter],
             _cancel_event=stop,
         )
-        with self._explained(model_id):
+        with self._explained(model_id), without_bars():
             try:
                 while True:
                     before = seen
@@ -190,9 +191,6 @@ def _api(cache: Path) -> HubApi:
 
 @lru_cache(maxsize=2)
 def _api_of(cache: Path, *_: str | None) -> HubApi:
-    from modelscope_hub import HubApi, HubConfig, _download
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from modelscope_hub import HubApi, HubConfig
 
-    # The client draws a bar for each file on stderr, whoever asks; the progress goes to the user another way.
-    _download.tqdm = partial(tqdm, disable=True)  # type: ignore[attr-defined]
     return HubApi(HubConfig(cache_dir=cache))

@@ -1,0 +1,37 @@
+"""Keeps ModelScope's client from drawing progress bars on stderr while it fetches for us."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+_lock = threading.Lock()
+_replaced: list[Any] = []
+"""The client's own bar class, once for each fetch that goes on; the last fetch restores it."""
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """While the block runs, in any thread, the client draws no bars; afterwards it does as before.
+
+    The client draws a bar for each file that it fetches in one stream, and has no parameter against it.
+    """
+    from modelscope_hub import _download
+
+    client: Any = _download
+    with _lock:
+        if _replaced:
+            _replaced.append(_replaced[0])
+        else:
+            _replaced.append(client.tqdm)
+            client.tqdm = partial(client.tqdm, disable=True)
+    try:
+        yield
+    finally:
+        with _lock:
+            original = _replaced.pop()
+            if not _replaced:
+                client.tqdm = original
