@@ -25,7 +25,7 @@ from xinference.api.routes import (
     unsupported,
 )
 from xinference.api.routes import keys as key_routes
-from xinference.api.strict import Clean
+from xinference.api.strict import NulCheck
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.keys.keyring import Keyring
@@ -40,10 +40,12 @@ def make_app(
     data_path: Mapping[str, Any] = MappingProxyType({}),
     running: Abortables | None = None,
 ) -> FastAPI:
-    """Build it. `stop` asks the server to end itself and its engines after the answer is sent.
+    """Build the management API.
 
-    `data_path` is what the OpenAPI document says of the routes that are answered elsewhere, `running`
-    has the requests there.
+    Args:
+        stop: asks the server to stop its engines and itself after the answer is sent.
+        data_path: the OpenAPI paths and components of the gateway's routes.
+        running: the requests of the gateway, which can be aborted.
     """
     # FastAPI's own pages load their scripts from another server.
     app = FastAPI(title="Xinference", version=__version__, docs_url=None, redoc_url=None)
@@ -57,7 +59,7 @@ def make_app(
         started=time.monotonic(),
     )
     errors.install(app)
-    app.add_middleware(Clean)
+    app.add_middleware(NulCheck)
     for part in (launches, catalog, models, replicas, registrations, auto_register, cache, cluster, key_routes, login):
         app.include_router(part.router)
     app.include_router(unsupported.router)

@@ -1,4 +1,4 @@
-"""What the routes of models that can be launched, and of their weights here, answer, for the OpenAPI document."""
+"""The answers of the routes about models and cached weights, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xinference.api.schemas import Answer
 
 
 class EngineEntry(Answer):
-    """What an engine runs of one spec."""
+    """The quantizations of one spec that an engine runs."""
 
     model_name: str
     model_format: str
@@ -17,7 +17,7 @@ class EngineEntry(Answer):
 
 
 class EngineRow(Answer):
-    """Whether an engine runs one version here."""
+    """Whether an engine runs one version on this machine."""
 
     model_format: str
     model_size_in_billions: int | str
@@ -28,11 +28,11 @@ class EngineRow(Answer):
 
 
 class Engines(RootModel[dict[str, list[EngineEntry] | str]]):
-    """Engine -> what it runs of the model here, or why it runs none."""
+    """Engine -> the versions of the model that it runs on this machine, or the reason why it runs none."""
 
 
 class Version(Answer):
-    """One version of a model, and whether its weights are here."""
+    """One version of a model, and whether its weights are cached."""
 
     model_version: str
     model_file_location: str | None
@@ -43,7 +43,7 @@ class Version(Answer):
 
 
 class Abilities(Answer):
-    """The names of families by what they can do."""
+    """The names of families by ability."""
 
     chat: list[str]
     generate: list[str]
@@ -51,14 +51,14 @@ class Abilities(Answer):
 
 
 class VllmModels(Answer):
-    """The names of the families that vLLM takes."""
+    """The names of the families that vLLM supports, by ability."""
 
     chat: list[str]
     generate: list[str]
 
 
 class PromptStyle(Answer):
-    """How a family's prompts are made."""
+    """The chat template and the stop tokens of a family."""
 
     chat_template: str
     stop: list[str]
@@ -66,7 +66,7 @@ class PromptStyle(Answer):
 
 
 class CachedEntry(Answer):
-    """One version as one hub brought it."""
+    """One cached version from one hub."""
 
     model_name: str
     model_size_in_billions: int | str
@@ -83,20 +83,20 @@ class CachedEntry(Answer):
 
 
 class CachedList(Answer):
-    """What is in the caches."""
+    """The cached versions."""
 
     list: list[CachedEntry]
 
 
 class CachedFile(Answer):
-    """One file of a version; 0 bytes if another version keeps its data."""
+    """One file of a version; 0 bytes if another version uses the same data."""
 
     path: str
     size_bytes: int
 
 
 class CachedFiles(Answer):
-    """What a removal would delete."""
+    """The files that a removal would delete."""
 
     model_version: str
     worker_ip: str | None
@@ -106,13 +106,13 @@ class CachedFiles(Answer):
 
 
 class Removed(Answer):
-    """What a removal came to."""
+    """The result of a removal."""
 
     result: bool
     freed_bytes: int
 
 
 class ModelVersionAnswer(Answer):
-    """Which version is being fetched."""
+    """The version that is being downloaded."""
 
     model_version: str

@@ -1,4 +1,4 @@
-"""How a `Problem` leaves the management API."""
+"""The error responses of the management API: every failure is a `Problem` in JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xinference.keys.visibility import for_holder, key_of
 
 
 class ProblemParts(BaseModel):
-    """A failure with its cause and the way out."""
+    """A failure: its cause, and what to do about it."""
 
     code: str
     status: int
@@ -26,42 +26,42 @@ class ProblemParts(BaseModel):
 
 
 class ProblemBody(BaseModel):
-    """`detail` is what clients of older versions read; `problem` has the parts."""
+    """Clients of older versions read `detail`; `problem` has the parts."""
 
     detail: str
     problem: ProblemParts
 
 
-#: Where the OpenAPI document has it.
+#: The reference to `ProblemBody` in the OpenAPI document.
 _BODY = {"application/json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
 
 
 Responses = dict[int | str, dict[str, Any]]
-_MEANINGS = {
-    400: "What was asked can't be done as it is, and why",
-    401: "A key is needed, or this one is not known",
+_DESCRIPTIONS = {
+    400: "The request is not valid; the cause says why",
+    401: "A key is required, or the given one is unknown",
     403: "The key may not do this, or the request comes from another site",
-    404: "There is no such thing; the near ones are named",
-    405: "The path takes another method",
-    409: "It can't be done now, and what stands in the way",
+    404: "Not found; similar names are listed",
+    405: "The path does not support this method",
+    409: "A conflict with the present state; the cause names it",
     413: "The body is too large",
-    415: "The body is not JSON by its content type",
-    429: "The key's or the model's limit is reached",
-    499: "It was cancelled meanwhile",
-    500: "A defect, or something that this machine refused; the server's log says more",
-    502: "A hub or an engine gave an answer that is of no use",
-    503: "An engine or a hub is not there, or not yet",
+    415: "The content type is not JSON",
+    429: "The limit of the key or the model is reached",
+    499: "Cancelled before it was complete",
+    500: "A defect, or an error of the operating system; see the server's log",
+    502: "A hub or an engine sent an invalid answer",
+    503: "An engine or a hub is not available, or not yet",
     504: "A hub did not answer in time",
     507: "The disk is full",
 }
 
 
 def problems(*statuses: int) -> Responses:
-    """The error answers that a route may give, for the OpenAPI document."""
-    return {status: {"description": _MEANINGS[status], "content": _BODY} for status in sorted(statuses)}
+    """The error responses of a route, for the OpenAPI document."""
+    return {status: {"description": _DESCRIPTIONS[status], "content": _BODY} for status in sorted(statuses)}
 
 
-#: What every route may answer: its input is wrong, its key is, or we are.
+#: The errors of every route: invalid input, a wrong key, a defect.
 ERROR_RESPONSES: Responses = problems(400, 401, 403, 500)
 
 
@@ -71,16 +71,16 @@ def problem_response(problem: Problem) -> JSONResponse:
 
 
 INTERNAL = Problem(
-    "internal_error", 500, "A defect in xinference.", hint="The server's log has the details; please report them."
+    "internal_error", 500, "A defect in xinference.", hint="The server's log has the details; please report it."
 )
 
 
 def install(app: FastAPI) -> None:
-    """Give every error the same form."""
+    """Turn every error into a `Problem` in JSON."""
 
     @app.exception_handler(Problem)
     async def on_problem(request: Request, problem: Problem) -> JSONResponse:
-        # Its hint names the models that run, and not every key may know of all.
+        # The hint lists running models, and not every key may see all of them.
         if problem.code == "model_not_found" and request.url.path.startswith("/v1/models/"):
             problem = for_holder(key_of(request.scope), problem)
         return problem_response(problem)
@@ -88,13 +88,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
         return problem_response(Problem("invalid_request", 400, f"{where}: {first['msg']}."))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
         cause = f"{request.method} {request.url.path}: {error.detail}."
-        return problem_response(Problem("http_error", error.status_code, cause, hint="See /docs for what there is."))
+        return problem_response(Problem("http_error", error.status_code, cause, hint="See /docs for the routes."))
 
     @app.exception_handler(Exception)
     async def on_defect(request: Request, error: Exception) -> JSONResponse:

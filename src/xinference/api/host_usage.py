@@ -1,4 +1,4 @@
-"""What the machine has and uses, in the words of the API; bytes. Blocking, for some milliseconds."""
+"""The resources of this machine and their use, for the API; in bytes. Blocks for some milliseconds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from xinference.units import MIB
 
 
 def usage() -> dict[str, dict[str, float | int | str]]:
-    """``cpu`` and ``gpu-0`` …: what is used and what is there. ``cpu.usage`` is a share of all cores, 0 to 1."""
+    """Use and total of ``cpu``, ``gpu-0`` and so on. ``cpu.usage`` is a share of all cores, 0 to 1."""
     host, memory = read_host(), psutil.virtual_memory()
-    found: dict[str, dict[str, float | int | str]] = {
+    devices: dict[str, dict[str, float | int | str]] = {
         "cpu": {
-            "usage": psutil.cpu_percent() / 100,  # since it was asked the last time
+            "usage": psutil.cpu_percent() / 100,  # since the previous call
             "total": psutil.cpu_count() or 1,
             "memory_used": memory.used,
             "memory_available": host.memory_available,
@@ -24,17 +24,17 @@ def usage() -> dict[str, dict[str, float | int | str]]:
     }
     for gpu in host.gpus:
         used = gpu.memory_total - gpu.memory_free
-        found[f"gpu-{gpu.index}"] = {
+        devices[f"gpu-{gpu.index}"] = {
             "name": gpu.name,
             "mem_total": gpu.memory_total,
             "mem_free": gpu.memory_free,
             "mem_used": used,
         }
-    return found
+    return devices
 
 
 def node(*, detailed: bool) -> dict[str, Any]:
-    """GPUs, and with `detailed` cores and memory."""
+    """The GPUs; with `detailed` also cores and memory."""
     host = read_host()
     facts: dict[str, Any] = {
         "gpu_count": len(host.gpus),

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what the management routes say of themselves, and the data path beside them."""
+"""The OpenAPI document of the management routes and the gateway's routes, and a page that lists them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ REF = "#/components/schemas/{model}"
 METHODS = ("get", "post", "put", "patch", "delete")
 DESCRIPTION = """One command turns the name of an open language model into an OpenAI-compatible endpoint.
 
-Management routes answer errors as `{"detail", "problem"}`, inference routes as OpenAI and Anthropic do. A key, once one
-is made, goes into `Authorization: Bearer`."""
+Management routes report errors as `{"detail", "problem"}`, inference routes in OpenAI's and Anthropic's forms. Once
+there are keys, requests need one as `Authorization: Bearer`."""
 
 
 def install(app: FastAPI, data_path: Mapping[str, Any]) -> None:
-    """Make `app` answer /openapi.json and /docs; `data_path` has the paths and components of the gateway's routes."""
+    """Serve /openapi.json and /docs from `app`; `data_path` has the paths and components of the gateway's routes."""
     made: Json = {}
 
     def openapi() -> Json:
@@ -35,7 +35,7 @@ def install(app: FastAPI, data_path: Mapping[str, Any]) -> None:
 
     @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
     async def page() -> str:
-        """Every route on one page, without a script or anything from another server."""
+        """Every route on one page, without scripts and without requests to other servers."""
         return _page(openapi())
 
 
@@ -45,7 +45,7 @@ def _document(app: FastAPI, data_path: Mapping[str, Any]) -> Json:
     schemas = components.setdefault("schemas", {})
     for operations in document["paths"].values():
         for operation in operations.values():
-            # FastAPI promises its own form of a 422; a wrong value is a 400 here.
+            # FastAPI documents a 422 in its own form, but an invalid value is a 400 here.
             operation["responses"].pop("422", None)
             if "requestBody" in operation:
                 _add_body_errors(operation)

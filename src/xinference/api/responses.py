@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 from fastapi.responses import StreamingResponse
 
-#: What a route answers that follows events if it is asked to.
+#: The OpenAPI description of a route that can stream its events.
 EVENT_STREAM: dict[str, Any] = {
-    "description": "A list; with `follow` server-sent events until the last one",
+    "description": "A list; with `follow` server-sent events up to the last one",
     "content": {"text/event-stream": {}},
 }
 
 
 def event_stream(stream: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
-    """Events as server-sent events, for as long as the client listens."""
+    """Sends events as server-sent events until the client disconnects."""
 
     async def lines() -> AsyncIterator[bytes]:
         async for event in stream:

@@ -1,4 +1,4 @@
-"""What the management routes answer, for the OpenAPI document. Further fields may come with later versions."""
+"""The answers of the management routes, for the OpenAPI document. Later versions may add fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Answer(BaseModel):
 
 
 class ModelUid(Answer):
-    """What a launch answers."""
+    """The uid of a launched model."""
 
     model_uid: str
 
@@ -75,7 +75,7 @@ class LaunchPlanAnswer(Answer):
 
 
 class Description(Answer):
-    """One deployment. Of one that can't be taken up, only the uid, the status and the stage are known."""
+    """One deployment. One that can't be restored has only its uid, status and stage."""
 
     model_uid: str
     status: Status
@@ -106,7 +106,7 @@ class Description(Answer):
 
 
 class Model(Description):
-    """One deployment as OpenAI's clients retrieve it."""
+    """One deployment, with the fields of an OpenAI model."""
 
     id: str
     object: str
@@ -119,7 +119,7 @@ class ReplicaAnswer(Answer):
 
     replica_id: int
     replica_model_uid: str
-    replica_uid: str | None = Field(description="The name of its process, another after each restart")
+    replica_uid: str | None = Field(description="The name of its process; it changes with each restart")
     worker_address: str | None = Field(description="The server's address; null within an instance")
     model_address: str | None
     address: str | None = Field(description="The same as `model_address`")
@@ -143,7 +143,7 @@ class Instance(Description):
 
 
 class AddedReplica(Answer):
-    """One replica that was added."""
+    """An added replica."""
 
     replica_id: int
     replica_model_uid: str
@@ -151,20 +151,20 @@ class AddedReplica(Answer):
 
 
 class AddedReplicas(Answer):
-    """Several replicas that were added."""
+    """Several added replicas."""
 
     replica: int
     replicas: list[AddedReplica]
 
 
 class Remaining(Answer):
-    """How many replicas are left."""
+    """The number of remaining replicas."""
 
     remaining_replicas: int
 
 
 class DownloadFile(Answer):
-    """Bytes that moved; the total is that of all files of the version."""
+    """Downloaded bytes; the total is that of all files of the version."""
 
     file_name: str
     bytes_done: int
@@ -173,7 +173,7 @@ class DownloadFile(Answer):
 
 
 class ReplicaProgress(Answer):
-    """One replica's part of a launch."""
+    """The progress of one replica."""
 
     replica_id: int
     replica_model_uid: str
@@ -185,7 +185,7 @@ class ReplicaProgress(Answer):
 
 
 class Progress(Answer):
-    """How far a launch is."""
+    """The progress of a launch, from 0 to 1."""
 
     progress: Annotated[float, Field(ge=0, le=1)]
     stage: Literal["pending", "launching", "downloading", "loading", "ready", "failed"]
@@ -194,7 +194,7 @@ class Progress(Answer):
 
 
 class Event(Answer):
-    """Something that happened to a deployment or a download."""
+    """An event of a deployment or a download."""
 
     event_id: int
     event_ts: float
@@ -204,13 +204,13 @@ class Event(Answer):
 
 
 class Message(Answer):
-    """What an abort came to."""
+    """The result of an abort."""
 
     msg: Literal["DONE", "NOT_FOUND", "NO_OP"]
 
 
 class WorkerStatus(Answer):
-    """What one machine uses; bytes. ``cpu.usage`` is a share of all cores, ``cpu.total`` their number."""
+    """The resources that one machine uses, in bytes. ``cpu.usage`` is a share of the ``cpu.total`` cores, 0 to 1."""
 
     update_time: float
     failure_remaining_count: int
@@ -229,7 +229,7 @@ class ServerStatus(Answer):
 
 
 class Auth(Answer):
-    """Whether a key is needed."""
+    """Whether requests need a key."""
 
     auth: bool
 
@@ -242,7 +242,7 @@ class ServerVersion(Answer):
 
 
 class Node(Answer):
-    """One part of the cluster; there is one machine, which is both."""
+    """One node of the cluster. The same machine is supervisor and worker."""
 
     node_type: Literal["Supervisor", "Worker"]
     ip_address: str
@@ -257,19 +257,19 @@ class Node(Answer):
 
 
 class Worker(Answer):
-    """One machine and its models, by uid."""
+    """One machine, and its models by uid."""
 
     work_ip: str = Field(alias="work-ip")
     models: dict[str, Description]
 
 
 class Supervisor(Answer):
-    """Where the server is."""
+    """The address of the server."""
 
     supervisor_ip: str
 
 
 class Result(Answer):
-    """Whether it was done."""
+    """Whether the operation succeeded."""
 
     result: bool

@@ -1,4 +1,4 @@
-"""What comes in, before any route sees it: JSON as its standard has it, text that can be stored, bodies with an end."""
+"""Checks on requests before a route reads them: standard JSON, text that can be stored, bodies of limited size."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from xinference.api.errors import problem_response
 from xinference.errors import Problem, bad_request
 
-#: The largest body that a management route takes; the longest is a model's own JSON.
+#: Maximum size of a body on management routes, in bytes; the largest bodies are model registrations.
 MAX_BODY = 8 * 1024 * 1024
 
 
 class StrictRequest(Request):
-    """A request whose body is bounded, and whose JSON has neither NaN nor text that no file or row can hold."""
+    """A request whose body has a maximum size, and whose JSON has no NaN and no text that can't be stored."""
 
     async def body(self) -> bytes:
         """The whole body.
 
         Raises:
-            Problem: 413.
+            Problem: 413 if it is too large.
         """
         if not hasattr(self, "_body"):
             pieces, size = [], 0
@@ -39,10 +39,10 @@ class StrictRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """The body's value.
+        """The value of the body.
 
         Raises:
-            Problem: 400, saying what is wrong with it.
+            Problem: 400 with the reason.
         """
         if not hasattr(self, "_json"):
             try:
@@ -55,7 +55,7 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that reads its requests so."""
+    """A route whose requests are `StrictRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -64,14 +64,14 @@ class StrictRoute(APIRoute):
             request = StrictRequest(request.scope, request.receive)
             if self.body_field is not None and await request.body():
                 _check_type(request.headers.get("content-type", ""))
-                await request.json()  # read here: FastAPI has one answer for whatever goes wrong in it
+                await request.json()  # read here, because FastAPI gives the same answer for every failure
             return await handler(request)
 
         return strict
 
 
-class Clean:
-    """Refuses a path or a query that no name here can have, before it is routed."""
+class NulCheck:
+    """Rejects a path or a query with a NUL character before it is routed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -80,17 +80,19 @@ class Clean:
         if scope["type"] == "http":
             query = unquote(scope["query_string"].decode("latin-1"))
             if "\0" in scope["path"] or "\0" in query:
-                refusal = problem_response(bad_request("The path or the query has a NUL character in it."))
+                refusal = problem_response(bad_request("The path or the query contains a NUL character."))
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def _check_type(given: str) -> None:
-    # A browser asks (preflight) before it sends JSON to another origin; other types it sends at once.
-    kind = given.partition(";")[0].strip().lower()
+def _check_type(content_type: str) -> None:
+    # Browsers send JSON to another origin only after a preflight request; other types they send without one.
+    kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Problem("unsupported_media_type", 415, f"The content type must be application/json, not {given[:100]!r}.")
+        raise Problem(
+            "unsupported_media_type", 415, f"The content type must be application/json, not {content_type[:100]!r}."
+        )
 
 
 def _no_number(name: str) -> NoReturn:
@@ -105,7 +107,7 @@ def _finite(text: str) -> float:
 
 
 def _check_text(value: Any) -> None:
-    """Refuse text that is half a character or has a NUL in it, however deep it lies."""
+    """Reject text with half a surrogate pair or a NUL character, at any depth."""
     waiting = [value]
     while waiting:
         current = waiting.pop()
@@ -114,7 +116,7 @@ def _check_text(value: Any) -> None:
         elif isinstance(current, list):
             waiting += current
         elif isinstance(current, str) and (bad := _bad_character(current)):
-            raise bad_request(f"The body has a text with {bad} in it: {current[:100]!r}.", code="invalid_json")
+            raise bad_request(f"The body contains a text with {bad}: {current[:100]!r}.", code="invalid_json")
 
 
 def _bad_character(text: str) -> str | None:

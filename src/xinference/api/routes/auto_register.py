@@ -1,4 +1,4 @@
-"""A registration's JSON made from the model's own files, for a user to look at before it is registered."""
+"""Drafts the JSON of a registration from a model's own files, for review before it is registered."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ router = APIRouter(tags=["registrations"], route_class=StrictRoute, responses=ER
 
 
 class AutoRegisterBody(BaseModel):
-    """Where the model is."""
+    """The model to describe."""
 
     model_config = ConfigDict(protected_namespaces=())
 
-    model_path: str = Field(min_length=1, description="A path on the server's machine, or a hub's id.")
-    model_family: str = Field("other", min_length=1, description="A built-in model that it is like, or `other`.")
+    model_path: str = Field(min_length=1, description="A path on the server's machine, or a repository id of a hub")
+    model_family: str = Field(
+        "other", min_length=1, description="The built-in model that it is derived from, or `other`"
+    )
 
 
 @router.post(
     "/v1/models/llm/auto-register", response_model=dict[str, Any], responses=problems(404, 413, 415, 502, 503, 504)
 )
 async def auto_register(controller: ControllerDep, body: AutoRegisterBody) -> dict[str, Any]:
-    """The JSON of a registration as far as the model's files tell it; nothing is registered."""
+    """Draft the JSON of a registration from the model's files; nothing is registered."""
     if reference(body.model_path) is None:
         raise bad_request(
-            f"model_path {body.model_path!r} is neither a path nor a hub's id.",
+            f"model_path {body.model_path!r} is neither a path nor a repository id.",
             hint="Give an absolute path on the server's machine, or an id such as org/repo.",
         )
     return document(await controller.planner.family(body.model_path), body.model_family)

@@ -1,4 +1,4 @@
-"""What is in the caches, and downloads without a launch."""
+"""Cached weights: listing, removing, and downloading without a launch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/cache/models", tags=["cache"], route_class=Strict
 
 
 class DownloadBody(BaseModel):
-    """What to fetch: the fields of a launch that name a version."""
+    """What to download: the fields of a launch that choose a version."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -36,7 +36,7 @@ class DownloadBody(BaseModel):
     download_hub: Text | None = None
 
     def request(self) -> LaunchRequest:
-        """The same for the controller."""
+        """The request for the controller."""
         fields = self.model_dump()
         return LaunchRequest(**fields | {"model_size_in_billions": whole_size(self.model_size_in_billions)})
 
@@ -45,7 +45,7 @@ class DownloadBody(BaseModel):
 async def cached(
     controller: ControllerDep, address: AddressDep, model_name: str | None = None, worker_ip: str | None = None
 ) -> dict[str, list[dict[str, Any]]]:
-    """What is here, wholly or partly: one entry for each version and hub."""
+    """List cached weights, complete and partial: one entry for each version and hub."""
     entries = await asyncio.to_thread(controller.library.cached)
     if model_name:
         wanted = model_name.strip().lower()
@@ -57,7 +57,7 @@ async def cached(
 
 @router.get("/files", response_model=catalog_schemas.CachedFiles, responses=problems(404))
 async def files(controller: ControllerDep, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
-    """What a removal would delete, and which other versions use the same files."""
+    """List the files that a removal would delete, and the other versions that use the same files."""
     every = await asyncio.to_thread(controller.library.cached)
     entries = cache.find(every, model_version)
     kept = [file for entry in entries for file in entry.files]
@@ -72,7 +72,7 @@ async def files(controller: ControllerDep, model_version: str, worker_ip: str | 
 
 @router.delete("", response_model=catalog_schemas.Removed, responses=problems(404, 409))
 async def remove(controller: ControllerDep, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
-    """Delete a version's files, unless something uses them."""
+    """Delete the files of a version that is not in use."""
     return {"result": True, "freed_bytes": await controller.library.remove(model_version)}
 
 
@@ -80,7 +80,7 @@ async def remove(controller: ControllerDep, model_version: str, worker_ip: str |
     "", response_model=catalog_schemas.ModelVersionAnswer, responses=problems(404, 409, 413, 502, 503, 504, 507)
 )
 async def download(controller: ControllerDep, body: DownloadBody) -> dict[str, str]:
-    """Fetch a version without launching it; answers at once, its events tell the rest."""
+    """Start to download a version without launching it; its events report the progress."""
     return {"model_version": await controller.library.download(body.request())}
 
 
@@ -92,12 +92,12 @@ async def download(controller: ControllerDep, body: DownloadBody) -> dict[str, s
 async def events(
     controller: ControllerDep, model_version: str, follow: bool = False
 ) -> list[dict[str, Any]] | StreamingResponse:
-    """What happened in a download; with `follow` as server-sent events until it has ended."""
+    """List the events of a download; with `follow` stream them until it ends."""
     downloads = controller.downloads
     return event_stream(downloads.follow(model_version)) if follow else downloads.kept(model_version)
 
 
 @router.delete("/{model_version}/download", response_model=None, responses=problems(404))
 async def cancel(controller: ControllerDep, model_version: str) -> None:
-    """Stop a download; what came is kept, and the next one goes on from there."""
+    """Cancel a download; the next download of the version resumes it."""
     await controller.downloads.cancel(model_version)

@@ -1,4 +1,4 @@
-"""What can be launched: which engine runs what and why not, versions, families, prompts."""
+"""The catalog: engines that run a model, versions, families and prompts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from xinference.weights.cache import versions_of
 from xinference.weights.reference import reference
 
 Json = dict[str, Any]
-#: What stands before a model's name as its type, also those that are not served; anything else owns a repository.
+#: First path segments that are model types, served or not; any other one is the owner of a repository.
 _TYPES = (*(known.lower() for known in MODEL_TYPES), "image", "audio", "video", "flexible")
-#: Clients of an older Xinference ask one engine by a path of its own; it is named here and nowhere else.
+#: Older clients have a path for one engine; it is named only here.
 _VLLM_PATH, _VLLM = "/v1/models/vllm-supported", "vLLM"
 router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
@@ -43,9 +43,9 @@ async def engines(
     detailed: bool = False,
     enable_virtual_env: bool | None = None,
 ) -> Json | list[Json]:
-    """Each engine with what it can run of this model here, or why it can't; `detailed`: a row a version and engine.
+    """List the engines with the versions of a model that each runs here, or why not; `detailed`: one row for each.
 
-    `enable_virtual_env` changes nothing: every engine runs in an environment of its own.
+    `enable_virtual_env` has no effect: every engine has an environment of its own.
     """
     return await _engines(controller, await _family_of(controller, key, model_name), detailed=detailed)
 
@@ -63,7 +63,7 @@ async def engines_of_type(
     detailed: bool = False,
     enable_virtual_env: bool | None = None,
 ) -> Json | list[Json]:
-    """The same for a model of one type; or for a hub's id, an owner and a name."""
+    """The same for a model of one type, or for a repository id of a hub (owner and name)."""
     if model_type.lower() not in _TYPES:
         family = await _family_of(controller, key, f"{model_type}/{model_name}")
     else:
@@ -75,20 +75,20 @@ async def engines_of_type(
 async def engines_of_files(
     controller: ControllerDep, key: KeyDep, path: str, detailed: bool = False
 ) -> Json | list[Json]:
-    """The same for a path, or for one file of a repository."""
+    """The same for a path, or for a file of a repository."""
     return await _engines(controller, await _family_of(controller, key, path), detailed=detailed)
 
 
 async def _family_of(controller: Controller, key: Key | None, name: str) -> ModelFamily:
-    """A model by its name, or what a path or a hub's id holds."""
+    """The family of a model name, a path or a repository id."""
     if reference(name) is None:
         return find_family(controller, name)
     if key is not None and "manage" not in key.scopes:
         raise Problem(
             "permission_denied",
             403,
-            "Not enough permissions: to look into files and repositories is managing.",
-            hint="Ask for a model by its name.",
+            "Not enough permissions: reading files and repositories needs the scope `manage`.",
+            hint="Use the name of a model.",
         )
     return await controller.planner.family(name)
 
@@ -103,7 +103,7 @@ async def _engines(controller: Controller, family: ModelFamily, *, detailed: boo
 
 
 def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
-    """What an engine runs here of a family, spec by spec."""
+    """The specs of a family that an engine runs on this machine."""
     return [
         {
             "model_name": family.model_name,
@@ -124,7 +124,7 @@ def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
     responses=problems(404),
 )
 async def versions(controller: ControllerDep, model_type: str, model_name: str) -> list[Json]:
-    """Every version of a model, and where its weights are if they are here."""
+    """List the versions of a model, with the path of the weights where they are cached."""
     family = find_family(controller, model_name, model_type)
     entries = await asyncio.to_thread(controller.library.cached, [family])
     whole = {entry.version.version_id: str(entry.path) for entry in entries if entry.complete}
@@ -143,7 +143,7 @@ async def versions(controller: ControllerDep, model_type: str, model_name: str) 
 
 @router.get("/v1/models/prompts", response_model=dict[str, catalog_schemas.PromptStyle])
 async def prompts(controller: ControllerDep) -> dict[str, Json]:
-    """How the prompts of each family are made whose template is not its weight file's own."""
+    """List the chat templates of the families that do not use the template of their weight files."""
     return {
         family.model_name: {
             "chat_template": family.chat_template,
@@ -157,16 +157,16 @@ async def prompts(controller: ControllerDep) -> dict[str, Json]:
 
 @router.get("/v1/models/families", response_model=catalog_schemas.Abilities)
 async def families(controller: ControllerDep) -> dict[str, list[str]]:
-    """The names of the language models by what they can do."""
+    """List the language models by ability."""
     return {ability: _with(controller.families.values(), ability) for ability in ("chat", "generate", "tools")}
 
 
 @router.get(_VLLM_PATH, response_model=catalog_schemas.VllmModels)
 async def vllm_models(controller: ControllerDep) -> dict[str, list[str]]:
-    """The names of the language models of which vLLM takes a version, here or elsewhere."""
+    """List the language models that vLLM supports, on this machine or another."""
     table = controller.engines[_VLLM].table
-    taken = [f for f in controller.families.values() if any(table.supports(spec) for spec in f.model_specs)]
-    return {ability: _with(taken, ability) for ability in ("chat", "generate")}
+    supported = [f for f in controller.families.values() if any(table.supports(spec) for spec in f.model_specs)]
+    return {ability: _with(supported, ability) for ability in ("chat", "generate")}
 
 
 def _with(families: Iterable[ModelFamily], ability: str) -> list[str]:
@@ -174,7 +174,7 @@ def _with(families: Iterable[ModelFamily], ability: str) -> list[str]:
 
 
 def _rows(engine: Engine, family: ModelFamily, spec: ModelSpec, host: Host) -> list[Json]:
-    """Yes, or the reason, for each quantization of a spec."""
+    """One row for each quantization of a spec: whether an engine runs it, or the reason why not."""
     rows = []
     for quantization in spec.quantizations:
         reason = _reason(engine, family, spec, quantization, host)
@@ -196,7 +196,7 @@ def _reason(engine: Engine, family: ModelFamily, spec: ModelSpec, quantization: 
 
 
 def _why_not(engine: Engine, family: ModelFamily, host: Host) -> str:
-    """What stands between an engine and the specs it supports; else why it supports none."""
+    """Why an engine runs none of a family: why its supported specs can't run here, or why none is supported."""
     if family.model_type not in engine.table.model_types:
         return f"{engine.table.engine} does not run {family.model_type} models"
     supported = [spec for spec in family.model_specs if engine.table.supports(spec)]

@@ -1,4 +1,4 @@
-"""The server itself."""
+"""The server: status, version, address, machine, and stopping it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(tags=["server"], route_class=StrictRoute, responses=ERROR_RES
 async def status(
     controller: ControllerDep, settings: SettingsDep, started: StartedDep, address: AddressDep
 ) -> dict[str, Any]:
-    """Version, process and how long it has been up (seconds), and what its machine uses (bytes)."""
+    """Version, process and uptime (seconds) of the server, and the resources that its machine uses (bytes)."""
     usage = await asyncio.to_thread(host_usage.usage)
     return {
         "version": __version__,
@@ -39,13 +39,13 @@ async def status(
 
 @router.get("/v1/address", response_model=str)
 async def address(address: AddressDep) -> str:
-    """Where the server listens: ``host:port``."""
+    """The address that the server listens on: ``host:port``."""
     return address
 
 
 @router.get("/v1/cluster/auth", response_model=schemas.Auth)
 async def auth(keys: KeyringDep) -> dict[str, bool]:
-    """Whether a key is needed."""
+    """Whether requests need a key."""
     return {"auth": keys.table.required}
 
 
@@ -57,32 +57,32 @@ async def version() -> dict[str, str | None]:
 
 @router.get("/v1/cluster/info", response_model=list[schemas.Node], response_model_exclude_unset=True)
 async def info(settings: SettingsDep, detailed: bool = False) -> list[dict[str, Any]]:
-    """The cluster's parts: one machine, which is both; with `detailed` what each has and has left (bytes)."""
+    """The nodes of the cluster, which are one machine; with `detailed` their total and free resources (bytes)."""
     facts = await asyncio.to_thread(host_usage.node, detailed=detailed)
     return [{"node_type": kind, "ip_address": settings.host, **facts} for kind in ("Supervisor", "Worker")]
 
 
 @router.get("/v1/cluster/devices", response_model=int)
 async def devices() -> int:
-    """How many GPUs there are."""
+    """The number of GPUs."""
     return len((await asyncio.to_thread(read_host)).gpus)
 
 
 @router.get("/v1/workers", response_model=list[schemas.Worker], response_model_exclude_unset=True)
 async def workers(controller: ControllerDep, address: AddressDep) -> list[dict[str, Any]]:
-    """The machines and their models."""
+    """List the machines with their models."""
     models = {deployment.uid: deployment.description for deployment in controller.deployments()}
     return [{"work-ip": address, "models": models}]
 
 
 @router.get("/v1/supervisor", response_model=schemas.Supervisor)
 async def supervisor(address: AddressDep) -> dict[str, str]:
-    """Where the server is."""
+    """The address of the server."""
     return {"supervisor_ip": address}
 
 
 @router.delete("/v1/clusters", response_model=schemas.Result)
 async def stop(stop_server: StopDep) -> dict[str, bool]:
-    """End every engine and then this server. The deployments come back with the next server."""
+    """Stop every engine and then the server. The next server restores the deployments."""
     stop_server()
     return {"result": True}

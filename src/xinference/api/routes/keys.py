@@ -1,4 +1,4 @@
-"""Make, list and revoke the API's keys."""
+"""Create, list and revoke API keys."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from xinference.keys.keyring import NewKey
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
-#: The largest integer that SQLite and JSON's readers agree on.
+#: The largest integer that SQLite and all JSON parsers read exactly.
 MAX_INTEGER = 2**53 - 1
 
 
 class NewKeyBody(BaseModel):
-    """What a key is to be."""
+    """The key to create."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = Field(None, description="What its owner calls it, and the user name of `POST /token`.")
-    scopes: list[str] = Field(["use"], description="`use`, `manage` or both.")
-    models: list[str] | None = Field(None, description="The models it may ask, by uid or adapter; null: all.")
-    expires_in: float | None = Field(None, gt=0, le=MAX_INTEGER, description="Seconds from now; null: never.")
+    name: str | None = Field(None, description="The name of the key, and the user name for `POST /token`")
+    scopes: list[str] = Field(["use"], description="`use`, `manage` or both")
+    models: list[str] | None = Field(None, description="The models that it may use, by uid or adapter; null: all")
+    expires_in: float | None = Field(None, gt=0, le=MAX_INTEGER, description="Seconds from now; null: never")
     requests_per_minute: int | None = Field(None, ge=1, le=MAX_INTEGER)
     tokens_per_minute: int | None = Field(None, ge=1, le=MAX_INTEGER)
 
     def wanted(self) -> NewKey:
-        """The same for the keyring."""
+        """The key for the keyring."""
         fields = self.model_dump()
         models = None if self.models is None else tuple(self.models)
         return NewKey(**fields | {"scopes": tuple(self.scopes), "models": models})
@@ -53,31 +53,31 @@ class KeyAnswer(BaseModel):
 
 
 class CreatedKeyAnswer(KeyAnswer):
-    """One key, this once with the key itself."""
+    """One key with its secret, which is shown only once."""
 
     key: str
 
 
 @router.get("", response_model=list[KeyAnswer])
 async def every(keys: KeyringDep) -> list[dict[str, Any]]:
-    """Every key, also the revoked and expired ones; never the keys themselves."""
+    """List all keys, including revoked and expired ones, without their secrets."""
     return [key.to_dict() for key in keys.all()]
 
 
 @router.post("", response_model=CreatedKeyAnswer, responses=problems(409, 413, 415))
 async def create(keys: KeyringDep, body: NewKeyBody) -> dict[str, Any]:
-    """Make a key. From the first one on, every request needs one."""
+    """Create a key. Once there is a key, every request needs one."""
     key, secret = keys.create(body.wanted())
     return {**key.to_dict(), "key": secret}
 
 
 @router.delete("", response_model=dict[str, int])
 async def forget_all(keys: KeyringDep) -> dict[str, int]:
-    """Remove every key, also from the list: a server on loopback is open again."""
+    """Delete all keys. A server on loopback needs no keys then."""
     return {"removed": keys.forget_all()}
 
 
 @router.delete("/{key_id}", response_model=KeyAnswer, responses=problems(404))
 async def revoke(keys: KeyringDep, key_id: str) -> dict[str, Any]:
-    """End a key, by its id or name. It stays in the list, and requests go on needing a key."""
+    """Revoke a key by its id or name. It stays in the list, and requests still need a key."""
     return keys.revoke(key_id).to_dict()

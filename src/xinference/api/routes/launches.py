@@ -1,4 +1,4 @@
-"""A launch on its way: how far it is, cancelling it, and launching by a version's name."""
+"""Launching a model, its progress, cancelling a launch, and aborting a request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RES
 
 
 class InstanceBody(BaseModel):
-    """What to launch, its version in one word."""
+    """What to launch, by the id of its version."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -33,10 +33,10 @@ class InstanceBody(BaseModel):
     n_gpu: int | Literal["auto"] | None = "auto"
 
     def launch(self) -> LaunchBody:
-        """The same as the body of a launch.
+        """The body of the same launch.
 
         Raises:
-            Problem: 400, the version has not four parts.
+            Problem: 400 if the version has not four parts.
         """
         parts = self.model_version.rsplit("--", 3)
         if len(parts) != 4 or not all(parts):
@@ -54,12 +54,12 @@ class InstanceBody(BaseModel):
     "/v1/models/instance", response_model=schemas.ModelUid, responses=problems(404, 409, 413, 499, 502, 503, 504, 507)
 )
 async def launch_version(controller: ControllerDep, body: InstanceBody, wait_ready: bool = True) -> dict[str, Any]:
-    """Launch a version by its name; with `wait_ready` answer when it can be asked."""
+    """Launch a version by its id; with `wait_ready` answer when it is ready."""
     return await launch_and_wait(controller, body.launch(), wait_ready=wait_ready)
 
 
 class AbortBody(BaseModel):
-    """What clients of newer versions send."""
+    """The body that clients of newer versions send."""
 
     block_duration: float = Field(default=30, ge=0, description="No effect: a later request with the same id is served")
 
@@ -70,20 +70,20 @@ class AbortBody(BaseModel):
 async def abort(
     controller: ControllerDep, running: AbortablesDep, model_uid: str, request_id: str, body: AbortBody | None = None
 ) -> dict[str, str]:
-    """End a request that was sent with `request_id` in its body or `X-Request-Id` in its head; its engine stops."""
+    """Abort a request by the id that its body (`request_id`) or header (`X-Request-Id`) has; its engine stops."""
     controller.deployment(model_uid)  # a 404 if there is none
     return {"msg": "DONE" if await running.end(model_uid, request_id) else "NOT_FOUND"}
 
 
 @router.get("/v1/models/{model_uid}/progress", response_model=schemas.Progress, responses=problems(404))
 async def progress(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
-    """How far a launch is, by bytes where bytes move; 0 for a uid that is not known (yet)."""
+    """The progress of a launch, by bytes while it downloads; 0 for an unknown uid."""
     return controller.progress(model_uid)
 
 
 @router.post("/v1/models/{model_uid}/cancel", response_model=None, responses=problems(404, 409))
 async def cancel(controller: ControllerDep, model_uid: str) -> None:
-    """End a launch that is on its way; what was fetched is kept."""
+    """Cancel a launch; downloaded files are kept."""
     await controller.cancel(model_uid)
 
 
@@ -95,17 +95,17 @@ async def cancel(controller: ControllerDep, model_uid: str) -> None:
 async def launch(
     controller: ControllerDep, body: LaunchBody, wait_ready: bool = True, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Launch a model; with `dry_run` answer the plan instead, with `wait_ready` answer when it can be asked."""
+    """Launch a model; with `dry_run` answer only the plan, with `wait_ready` answer when the model is ready."""
     if dry_run:
         return plan_entry(*await controller.plan(body.request()))
     return await launch_and_wait(controller, body, wait_ready=wait_ready)
 
 
 async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_ready: bool) -> dict[str, Any]:
-    """Begin a launch, with `wait_ready` see it through.
+    """Start a launch; with `wait_ready` wait for its end.
 
     Raises:
-        Problem: what can't be launched; with `wait_ready` also what failed later, and 499 if it was cancelled.
+        Problem: the launch is rejected; with `wait_ready` also if it fails, and 499 if it is cancelled.
     """
     uid = await controller.launch(body.request(), remarks=body.warnings())
     if not wait_ready:

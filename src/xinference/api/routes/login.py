@@ -1,4 +1,4 @@
-"""``POST /token``: logging in, as clients of an older Xinference do, with a key's name and the key itself."""
+"""``POST /token``: logging in with the name of a key and the key, as clients of older versions do."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from xinference.api.errors import problem_response, problems
 from xinference.errors import Problem, bad_request
 
 router = APIRouter(tags=["keys"])
-#: Anybody may ask, so little is read.
+#: Maximum size of a body, in bytes. Small, because this route needs no key.
 MAX_BYTES = 16 * 1024
 
 
 class Login(BaseModel):
-    """Who logs in."""
+    """The name of a key, and the key."""
 
-    username: str = Field(description="The key's name or id.")
-    password: str = Field(description="The key.")
+    username: str = Field(description="The name or id of the key")
+    password: str = Field(description="The key")
 
 
 class TokenAnswer(BaseModel):
-    """The token is the key itself: it ends with the key, at once, and needs no refreshing."""
+    """The token is the key itself: revoking the key ends it at once, and it needs no refresh."""
 
     access_token: str
     token_type: str
@@ -48,7 +48,7 @@ _FORMS = {
     openapi_extra={"requestBody": {"required": True, "content": _FORMS}},
 )
 async def token(request: Request, keys: KeyringDep) -> JSONResponse:
-    """Log in with a key's name and the key; the answer's token goes into ``Authorization: Bearer``."""
+    """Log in with the name of a key and the key; send the token as ``Authorization: Bearer``."""
     login = read_login(await _read(request), request.headers.get("content-type", ""))
     key = keys.table.find(_bytes(login.password))
     names = () if key is None else (key.name, key.key_id)
@@ -64,23 +64,23 @@ async def token(request: Request, keys: KeyringDep) -> JSONResponse:
 
 
 def read_login(body: bytes, content_type: str) -> Login:
-    """A login from JSON, or from a form as OAuth2's password flow sends it.
+    """The login in a JSON body, or in a form as in OAuth2's password flow.
 
     Raises:
-        Problem: 400, naming what is missing.
+        Problem: 400 with the missing field.
     """
     try:
         if content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded":
-            given: Any = {name: values[-1] for name, values in parse_qs(body.decode(), max_num_fields=20).items()}
+            value: Any = {name: values[-1] for name, values in parse_qs(body.decode(), max_num_fields=20).items()}
         else:
-            given = json.loads(body)
+            value = json.loads(body)
     except (ValueError, RecursionError):
         raise bad_request("The body is neither JSON nor a form.") from None
-    fields = given if isinstance(given, dict) else {}
+    fields = value if isinstance(value, dict) else {}
     username, password = fields.get("username"), fields.get("password")
     if not isinstance(username, str) or not isinstance(password, str):
         missing = "username" if not isinstance(username, str) else "password"
-        raise bad_request(f"{missing}: a text is needed.", hint="Log in with the name of a key and the key.")
+        raise bad_request(f"{missing} is missing or is not a text.", hint="Log in with the name of a key and the key.")
     return Login(username=username, password=password)
 
 
@@ -93,5 +93,5 @@ async def _read(request: Request) -> bytes:
     async for piece in request.stream():
         body += piece
         if len(body) > MAX_BYTES:
-            raise Problem("request_too_large", 413, f"A login has at most {MAX_BYTES} bytes.")
+            raise Problem("request_too_large", 413, f"The body may have at most {MAX_BYTES} bytes.")
     return body

@@ -1,4 +1,4 @@
-"""Launch, look at and terminate deployments."""
+"""Deployments: listing, describing and terminating them, their events and logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOG_POLL_SECONDS = 0.5
 async def instances(
     controller: ControllerDep, key: KeyDep, model_name: str | None = None, model_uid: str | None = None
 ) -> list[dict[str, Any]]:
-    """Every deployment with its status, also those that load or have failed."""
+    """List all deployments with their status, including loading and failed ones."""
     every = [deployment.instance for deployment in controller.deployments()]
     visible = [instance for instance in every if sees(key, instance["model_uid"])]
     return [i for i in visible if model_name in (None, i.get("model_name")) and model_uid in (None, i["model_uid"])]
@@ -42,7 +42,7 @@ async def instances(
     responses=problems(404, 503),
 )
 async def describe(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
-    """One deployment, with OpenAI's fields of a model; 503 while it is launched, `/progress` says how far it is."""
+    """Describe a deployment, with the fields of an OpenAI model; 503 until it is launched (see `/progress`)."""
     deployment = controller.deployment(model_uid)
     if deployment.launching:
         stage = deployment.progress["stage"]
@@ -52,7 +52,7 @@ async def describe(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
 
 @router.delete("/v1/models/{model_uid}", response_model=None, responses=problems(404))
 async def terminate(controller: ControllerDep, model_uid: str) -> None:
-    """End a deployment, also one that is still loading; it is gone when this answers."""
+    """Terminate a deployment, also while it loads; it has ended when the answer is sent."""
     await controller.terminate(model_uid)
 
 
@@ -64,7 +64,7 @@ async def terminate(controller: ControllerDep, model_uid: str) -> None:
 async def events(
     controller: ControllerDep, model_uid: str, follow: bool = False
 ) -> list[dict[str, Any]] | StreamingResponse:
-    """What happened to a deployment; with `follow` as server-sent events until it is ready or has failed."""
+    """List the events of a deployment; with `follow` stream them until it is ready or has failed."""
     if not follow:
         return controller.events(model_uid)
     return event_stream(controller.follow(model_uid))
@@ -82,7 +82,7 @@ async def logs(
     lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES)] = 40,
     follow: bool = False,
 ) -> PlainTextResponse | StreamingResponse:
-    """The engine's own output."""
+    """The output of the engine."""
     paths = controller.deployment(model_uid).log_paths
     text = "".join([await asyncio.to_thread(_tail, path, lines) for path in paths])
     if not follow:

@@ -1,4 +1,4 @@
-"""The models that can be launched, by type; a user's own are registered and removed here."""
+"""Model registrations: listing the models that can be launched, and adding and removing custom models."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Json = dict[str, Any]
 
 
 class RegistrationBody(BaseModel):
-    """A model of the user's own."""
+    """A custom model."""
 
     model_config = ConfigDict(protected_namespaces=())
 
-    model: str | dict[str, Any] = Field(description="The model's JSON, as a text or as it is.")
-    persist: bool = Field(False, description="Keep it for the servers after this one, too.")
-    worker_ip: str | None = Field(None, description="Taken as it is: there is one machine.")
+    model: str | dict[str, Any] = Field(description="The JSON of the model, as an object or as a text")
+    persist: bool = Field(False, description="Keep the model after a restart of the server")
+    worker_ip: str | None = Field(None, description="No effect: the server is one machine")
 
 
 @router.get("/{model_type}")
 async def registrations(controller: ControllerDep, model_type: str, detailed: bool = False) -> list[Json]:
-    """The models there are, by name; those whose stored file can't be read say so in `problem`."""
+    """List the models by name; a custom model whose file can't be read has a `problem`."""
     known = model_type_of(model_type)
     families = [family for family in controller.families.values() if family.model_type == known]
     if detailed:
@@ -55,7 +55,7 @@ async def registrations(controller: ControllerDep, model_type: str, detailed: bo
 
 @router.get("/{model_type}/{model_name}", responses=problems(404))
 async def registration(controller: ControllerDep, model_type: str, model_name: str) -> Json:
-    """One model, whole: one that was registered in the fields that it was given in."""
+    """Describe a model; a custom model has the fields of its own JSON."""
     known = model_type_of(model_type)
     families = {name: f for name, f in controller.families.items() if f.model_type == known}
     family = next((f for name, f in families.items() if name.lower() == model_name.strip().lower()), None)
@@ -71,21 +71,21 @@ async def registration(controller: ControllerDep, model_type: str, model_name: s
 
 @router.post("/{model_type}", responses=problems(413, 415))
 async def register(controller: ControllerDep, model_type: str, body: RegistrationBody) -> None:
-    """Register a model; it can be launched by its name at once."""
+    """Register a custom model; it can be launched by its name at once."""
     text = body.model if isinstance(body.model, str) else msgspec.json.encode(body.model).decode()
     controller.registrations.add(model_type_of(model_type), text, persist=body.persist)
 
 
 @router.delete("/{model_type}/{model_name}", responses=problems(404, 409))
 async def unregister(controller: ControllerDep, model_type: str, model_name: str) -> None:
-    """Forget a registered model that no deployment uses."""
+    """Remove a custom model that no deployment uses."""
     registered = controller.registrations.find(model_name)
     users = controller.users_of(registered.family.model_name) if registered else []
     controller.registrations.remove(model_type_of(model_type), model_name, users)
 
 
 def _detailed(controller: Controller, family: ModelFamily, here: Collection[str]) -> Json:
-    """A family's fields, those of the user's own document over ours, and what there is of it."""
+    """The fields of a family, overridden by those of a custom model's JSON, and its cached and running versions."""
     registered = controller.registrations.find(family.model_name)
     fields: Json = msgspec.to_builtins(family)
     for spec, ours in zip(family.model_specs, fields["model_specs"], strict=True):
@@ -108,7 +108,7 @@ def _detailed(controller: Controller, family: ModelFamily, here: Collection[str]
 
 
 def _cache_status(spec: Mapping[str, Any], family: ModelFamily, here: Collection[str]) -> bool | list[bool]:
-    """Whether the weights are here: one answer for a single quantization, else one for each."""
+    """Whether the weights are cached: one value for a single quantization, else a list of one for each."""
     wanted = spec.get("quantizations") or [spec.get("quantization") or "none"]
     size = spec.get("model_size_in_billions") or 0
     sizes = [s.model_size_in_billions for s in family.model_specs if same_size(s.model_size_in_billions, str(size))]

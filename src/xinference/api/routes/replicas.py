@@ -1,4 +1,4 @@
-"""The replicas of a deployment: look at them, add and remove them while it runs."""
+"""The replicas of a deployment: listing, adding and removing them while it runs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ router = APIRouter(
 
 
 class ReplicaBody(BaseModel):
-    """What to add: replicas of the same size and engine as the others."""
+    """The replicas to add. They have the size and the engine of the others."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     replica_config: ReplicaConfig | list[ReplicaConfig] | None = None
     replica: int = Field(default=1, ge=1, le=MAX_REPLICAS)
-    model_engine: Text | None = Field(default=None, description="The engine that the model has")
-    n_gpu: Count | Literal["auto"] | None = Field(default=None, description="What the model was launched with")
+    model_engine: Text | None = Field(default=None, description="Must be the engine of the model")
+    n_gpu: Count | Literal["auto"] | None = Field(
+        default=None, description="Must be the value that the model was launched with"
+    )
 
     def configs(self) -> list[ReplicaConfig]:
-        """One for each replica."""
+        """One configuration for each replica."""
         config = self.replica_config
         if config is None:
             return [ReplicaConfig()] * self.replica
@@ -41,7 +43,7 @@ class ReplicaBody(BaseModel):
 
 @router.get("", response_model=list[schemas.ReplicaAnswer], responses=problems(404))
 async def replicas(controller: ControllerDep, address: AddressDep, model_uid: str) -> list[dict[str, Any]]:
-    """Every replica that there should be, also those that load or have failed."""
+    """List the replicas, including loading and failed ones."""
     return [replica | {"worker_address": address} for replica in controller.deployment(model_uid).replicas]
 
 
@@ -57,7 +59,7 @@ async def add(
     body: ReplicaBody | None = None,
     wait_ready: bool = True,
 ) -> dict[str, Any]:
-    """Add replicas; with `wait_ready` once they can be asked. One whose first start fails is taken back."""
+    """Add replicas; with `wait_ready` answer when they are ready. One that fails to start is removed again."""
     body = body or ReplicaBody()
     deployment = controller.running(model_uid)
     _check(body, deployment)
@@ -75,21 +77,21 @@ async def add(
 
 @router.delete("/{replica_id}", response_model=schemas.Remaining, responses=problems(404, 409))
 async def remove(controller: ControllerDep, model_uid: str, replica_id: int) -> dict[str, int]:
-    """End one replica, after the answers it has begun; the model keeps at least one."""
+    """Remove a replica after its running requests have ended; the last one can't be removed."""
     return {"remaining_replicas": await controller.running(model_uid).scaler.remove(replica_id)}
 
 
 def _check(body: ReplicaBody, deployment: Deployment) -> None:
-    """Refuse a replica that would differ from the others."""
+    """Reject a replica that would differ from the others."""
     plan = deployment.plan
     if body.model_engine is not None and body.model_engine.strip().lower() != plan.engine.lower():
         raise bad_request(
-            f"{plan.uid} runs on {plan.engine}, and all its replicas do; {body.model_engine!r} was asked for.",
-            hint="Launch it on the other engine under another --model-uid.",
+            f"All replicas of {plan.uid} run on {plan.engine}, not on {body.model_engine!r}.",
+            hint="Launch the model on the other engine with another --model-uid.",
         )
     same = body.n_gpu in (None, "auto", plan.request.n_gpu) or (body.n_gpu == 0 and not plan.use_gpu)
     if not same:
         raise bad_request(
-            f"{plan.uid} was launched with n_gpu {plan.request.n_gpu}, and a replica more takes the same.",
-            hint="Leave n_gpu out; replica_config names the very devices.",
+            f"All replicas of {plan.uid} use n_gpu {plan.request.n_gpu}, with which it was launched.",
+            hint="Leave out n_gpu; `replica_config` can name the devices.",
         )
