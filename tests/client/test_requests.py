@@ -222,7 +222,7 @@ def test_the_key_is_sent_as_a_bearer(canned: Canned, connect: Callable[..., Eith
 
 def test_methods_say_what_they_take() -> None:
     assert str(inspect.signature(Client.describe_model)) == "(model_uid: 'str') -> 'Request[Json]'"
-    assert inspect.getdoc(Client.describe_model) == "What is known of one launched model."
+    assert inspect.getdoc(Client.describe_model) == "The description of a deployment."
     asynchronous = AsyncClient("http://127.0.0.1:1").describe_model
     assert inspect.iscoroutinefunction(asynchronous)
     assert list(inspect.signature(asynchronous).parameters) == ["model_uid"]

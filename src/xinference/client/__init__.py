@@ -1,6 +1,6 @@
 """Python clients of the REST interface: `Client`, and `AsyncClient` whose methods are awaited.
 
-The names of older versions, such as ``RESTfulClient``, are here too. Nothing is imported before it is asked for.
+Names of older versions, such as ``RESTfulClient``, are kept. Modules are imported at the first use of a name.
 """
 
 from __future__ import annotations

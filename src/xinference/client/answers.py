@@ -1,4 +1,4 @@
-"""Reading what the server answers: bodies, streams and problems. No I/O, so that sync and async share it."""
+"""Parses the server's answers: bodies, streams and problems. Does no I/O, so that both clients share it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from xinference.errors import Problem
 T = TypeVar("T")
 Json = dict[str, Any]
 
-#: Event types after which a launch's stream of events is over.
+#: The event types that end a launch's stream of events.
 LAST_EVENTS = frozenset({"READY", "FAILED", "TERMINATED"})
 
 
 class UnexpectedAnswer(ValueError):
-    """The body is not what our server sends for this request: something else listens there."""
+    """The body is not an answer to this request: another program listens at the endpoint."""
 
 
 class ModelLoading(Problem):
-    """A 503 that says when to ask again: the model is on its way.
+    """A 503 with a time for the next try: the model is loading.
 
     Attributes:
         retry_after: seconds to wait before the next try.
@@ -73,10 +73,10 @@ def as_data(body: bytes) -> list[Json]:
 
 def as_list(body: bytes) -> list[Json]:
     """The ``list`` of an answer that wraps one."""
-    found = as_object(body).get("list")
-    if not isinstance(found, list):
+    items = as_object(body).get("list")
+    if not isinstance(items, list):
         raise UnexpectedAnswer("no list")
-    return found
+    return items
 
 
 def as_models(body: bytes) -> dict[str, Json]:
@@ -88,7 +88,7 @@ def as_models(body: bytes) -> dict[str, Json]:
 
 
 def as_health(body: bytes) -> Json:
-    """An object that says how the server is."""
+    """The status of the server."""
     answer = as_object(body)
     if "status" not in answer:
         raise UnexpectedAnswer("no status")
@@ -131,19 +131,19 @@ def _as_name(body: bytes, key: str) -> str:
 
 
 def as_nothing(body: bytes) -> None:
-    """The body holds nothing of interest."""
+    """Ignores the body."""
 
 
 def read_problem(status: int, body: bytes, retry_after: str | None = None) -> Problem:
-    """The server's own problem from an error answer.
+    """The problem in an error answer of the server.
 
     Args:
         status: HTTP status, 400 or more.
-        body: management errors carry ``problem`` beside ``detail``, OpenAI routes carry ``error``.
+        body: management errors have ``problem`` and ``detail``, OpenAI's routes have ``error``.
         retry_after: the header of that name, in seconds.
 
     Raises:
-        UnexpectedAnswer: the body is neither.
+        UnexpectedAnswer: the body has neither.
     """
     answer = as_object(body)
     if isinstance(answer.get("problem"), dict):
@@ -151,7 +151,7 @@ def read_problem(status: int, body: bytes, retry_after: str | None = None) -> Pr
     elif "error" in answer:
         problem = _from_openai(answer["error"], status)
     elif answer.get("detail", "Not Found") == "Not Found":
-        raise UnexpectedAnswer("a web framework's own 404")  # ours name what was not found
+        raise UnexpectedAnswer("a web framework's own 404")  # our 404s name what was not found
     else:
         problem = Problem("http_error", status, _detail(answer["detail"]))
     if status == 503 and retry_after is not None:
@@ -170,7 +170,7 @@ def _from_openai(error: Any, status: int) -> Problem:
 
 
 def _detail(detail: Any) -> str:
-    """FastAPI lists what is wrong with each field; everyone else sends a sentence."""
+    """The detail as one text; FastAPI sends a list with one entry for each wrong field."""
     if not isinstance(detail, list):
         return str(detail)
     return "; ".join(
@@ -189,7 +189,7 @@ class ServerSentEvents:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """The events that `chunk` completes. Lines end at newlines only: U+2028 and its like are data."""
+        """The events that `chunk` completes. Only newlines end lines: U+2028 and similar characters are data."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             text = line.rstrip(b"\r").decode("utf-8", "replace")
@@ -201,14 +201,18 @@ class ServerSentEvents:
 
 
 class Decoder(Generic[T]):
-    """Turns a streamed body into items, chunk by chunk."""
+    """Parses a streamed body into items, chunk by chunk."""
 
     def feed(self, chunk: bytes) -> Iterator[T]:
-        """The items that `chunk` completes; raises Problem if the stream tells of one."""
+        """The items that `chunk` completes.
+
+        Raises:
+            Problem: the stream contains one.
+        """
         raise NotImplementedError
 
     def complete(self) -> bool:
-        """Whether the stream came to its proper end, and was not merely cut off."""
+        """Whether the stream has ended properly and was not cut off."""
         raise NotImplementedError
 
 
@@ -251,7 +255,7 @@ class CompletionChunks(Decoder[Json]):
 
 
 class Text(Decoder[str]):
-    """Plain text, cut anywhere; it has no end mark."""
+    """Plain text in arbitrary chunks; it has no end mark."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

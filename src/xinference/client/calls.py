@@ -1,4 +1,4 @@
-"""Binding the table of requests to whoever runs them: each method is written once and lives in both clients."""
+"""Turns functions that build requests into methods of both clients, so that each method is written once."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Later = TypeVar("Later")
 
 
 class Call(Generic[P, Now, Later]):
-    """A method made of a function that builds a request.
+    """A method made from a function that builds a request.
 
-    On a `SyncRunner` it answers with `Now`, on an `AsyncRunner` it is to be awaited for `Later`. Arguments and
-    documentation are the function's.
+    On a `SyncRunner` it returns `Now`, on an `AsyncRunner` an awaitable of `Later`. Arguments and documentation are
+    those of the function.
     """
 
     def __init__(self, request: Callable[..., Any]) -> None:
         self.request = request
         self.__doc__ = request.__doc__
-        self.__wrapped__ = request  # where `inspect` finds the signature
+        self.__wrapped__ = request  # `inspect` reads the signature from it
 
     def __repr__(self) -> str:
         return f"<call {self.request.__name__}{signature(self.request)}>"
@@ -44,7 +44,7 @@ class Call(Generic[P, Now, Later]):
         return self if runner is None else _bound(runner, self.request_of(runner))
 
     def __call__(self, runner: Runner, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """What ``Client.method(client, ...)`` does."""
+        """Runs ``Client.method(client, ...)``."""
         return self.__get__(runner, type(runner))(*args, **kwargs)  # type: ignore[call-overload]
 
     def request_of(self, runner: Runner) -> Callable[..., Any]:
@@ -53,12 +53,12 @@ class Call(Generic[P, Now, Later]):
 
 
 class ModelCall(Call[P, Now, Later]):
-    """A `Call` of a model handle: the function's first argument is the model that the handle stands for."""
+    """A `Call` of a model handle: the function's first argument is the uid of the handle's model."""
 
     def request_of(self, runner: Runner) -> Callable[..., Any]:
-        of_this_model = partial(self.request, runner.model_uid)
-        of_this_model.__doc__ = self.__doc__
-        return of_this_model
+        bound = partial(self.request, runner.model_uid)
+        bound.__doc__ = self.__doc__
+        return bound
 
 
 def _bound(runner: Runner, request: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,22 +80,22 @@ def _bound(runner: Runner, request: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def whole(request: Callable[P, Request[T]]) -> Call[P, T, T]:
-    """A method whose answer is read as a whole."""
+    """A method that returns a whole answer."""
     return Call(request)
 
 
 def streamed(request: Callable[P, StreamRequest[T]]) -> Call[P, Generator[T, None, None], AsyncGenerator[T, None]]:
-    """A method whose answer is an iterator of what comes."""
+    """A method that returns an iterator over a streamed answer."""
     return Call(request)
 
 
 def of_model(request: Callable[Concatenate[str, P], Request[T]]) -> ModelCall[P, T, T]:
-    """A handle's method whose answer is read as a whole."""
+    """A handle's method that returns a whole answer."""
     return ModelCall(request)
 
 
 def whole_or_streamed(
     request: Callable[Concatenate[str, P], Request[Any] | StreamRequest[Any]],
 ) -> ModelCall[P, Any, Any]:
-    """A handle's method that answers as a whole or, asked to stream, with an iterator."""
+    """A handle's method that returns a whole answer or, with ``stream``, an iterator."""
     return ModelCall(request)

@@ -1,4 +1,4 @@
-"""The table of requests about what can be launched: engines, registrations, and the weights that are cached."""
+"""The requests about the catalog: engines, registrations and cached weights; see `requests`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from xinference.client import answers
 from xinference.client.answers import Json
-from xinference.client.request import Request, StreamRequest, given, path
+from xinference.client.request import Request, StreamRequest, path, query_of
 
 _CACHE = "/v1/cache/models"
 
@@ -14,13 +14,17 @@ _CACHE = "/v1/cache/models"
 def query_engine_by_model_name(
     model_name: str, model_type: str | None = "LLM", enable_virtual_env: bool | None = None
 ) -> Request[Json]:
-    """Engine -> the versions of the model that it runs, or the reason why it runs none."""
+    """Engine -> the versions of the model that it runs, or the reason why it runs none.
+
+    Args:
+        enable_virtual_env: no effect.
+    """
     query = {} if enable_virtual_env is None else {"enable_virtual_env": str(enable_virtual_env).lower()}
     return Request(path=path("v1", "engines", model_type or "LLM", model_name), query=query, read=answers.as_object)
 
 
 def engine_rows(model_name: str) -> Request[list[Json]]:
-    """For each version of the model and each engine: ``ok``, or the ``reason`` why it can't run here."""
+    """For each version of the model and each engine: ``ok``, or the ``reason`` why the server can't run it."""
     return Request(path=path("v1", "engines", model_name), query={"detailed": "true"}, read=answers.as_objects)
 
 
@@ -30,11 +34,12 @@ def vllm_models() -> Request[Json]:
 
 
 def register_model(model_type: str, model: str, persist: bool, worker_ip: str | None = None) -> Request[None]:
-    """Add a model of your own to those that can be launched.
+    """Register a custom model.
 
     Args:
         model: its description, as the text of a JSON document.
-        persist: keep it when the server is started again.
+        persist: keep it after a restart of the server.
+        worker_ip: no effect.
     """
     body = {"model": model, "persist": persist, "worker_ip": worker_ip}
     return Request(
@@ -43,13 +48,13 @@ def register_model(model_type: str, model: str, persist: bool, worker_ip: str | 
 
 
 def unregister_model(model_type: str, model_name: str) -> Request[None]:
-    """Take a model of your own away from those that can be launched."""
+    """Remove a custom model."""
     model = path("v1", "model_registrations", model_type, model_name)
     return Request(method="DELETE", path=model, read=answers.as_nothing)
 
 
 def list_model_registrations(model_type: str = "LLM", detailed: bool = False) -> Request[list[Json]]:
-    """The model families that can be launched; `detailed` with all that is known of each."""
+    """The model families that can be launched; `detailed`: with all fields of each."""
     query = {"detailed": str(detailed).lower()}
     return Request(path=path("v1", "model_registrations", model_type), query=query, read=answers.as_objects)
 
@@ -60,41 +65,41 @@ def get_model_registration(model_type: str, model_name: str) -> Request[Json]:
 
 
 def list_cached_models(model_name: str | None = None, worker_ip: str | None = None) -> Request[list[Json]]:
-    """What is in the caches of the server's machine: path, size in bytes, and whether it is complete."""
-    return Request(path=_CACHE, query=given(model_name=model_name, worker_ip=worker_ip), read=answers.as_list)
+    """The cached weights on the server's machine: path, size in bytes, and whether they are complete."""
+    return Request(path=_CACHE, query=query_of(model_name=model_name, worker_ip=worker_ip), read=answers.as_list)
 
 
 def list_deletable_models(model_version: str, worker_ip: str | None = None) -> Request[Json]:
-    """What `confirm_and_remove_model` would delete: ``paths``, and the versions they are ``shared_with``."""
-    query = given(model_version=model_version, worker_ip=worker_ip)
+    """The files that `confirm_and_remove_model` would delete: ``paths``, and the versions they are ``shared_with``."""
+    query = query_of(model_version=model_version, worker_ip=worker_ip)
     return Request(path=f"{_CACHE}/files", query=query, read=answers.as_object)
 
 
 def remove_cached_model(model_version: str, worker_ip: str | None = None) -> Request[Json]:
-    """Delete what is cached of a version, such as ``llama-2-chat--7B--ggufv2--Q4_K_M``: ``freed_bytes``."""
-    query = given(model_version=model_version, worker_ip=worker_ip)
+    """Delete the cached weights of a version such as ``llama-2-chat--7B--ggufv2--Q4_K_M``: ``freed_bytes``."""
+    query = query_of(model_version=model_version, worker_ip=worker_ip)
     return Request(method="DELETE", path=_CACHE, query=query, read=answers.as_object, patient=True)
 
 
 def confirm_and_remove_model(model_version: str, worker_ip: str | None = None) -> Request[bool]:
-    """Delete what is cached of a version; True if it is gone."""
+    """Delete the cached weights of a version; True if they are deleted."""
     removal = remove_cached_model(model_version, worker_ip)
     return Request(method=removal.method, path=removal.path, query=removal.query, read=answers.as_result, patient=True)
 
 
-def download_model(model_name: str, **named: Any) -> Request[str]:
-    """Begin to fetch a version, named as for `launch_model`; its version id at once."""
-    body = {"model_name": model_name, **{name: value for name, value in named.items() if value is not None}}
+def download_model(model_name: str, **arguments: Any) -> Request[str]:
+    """Start to download a version, with the arguments of `launch_model`; returns its version id at once."""
+    body = {"model_name": model_name, **{name: value for name, value in arguments.items() if value is not None}}
     return Request(method="POST", path=_CACHE, body=body, read=answers.as_model_version)
 
 
 def follow_download(model_version: str) -> StreamRequest[Json]:
-    """The events of a download as they happen, up to and with READY (``model`` has the path) or FAILED."""
+    """The events of a download as they happen, up to READY (whose ``model`` has the path), FAILED or TERMINATED."""
     events = path("v1", "cache", "models", model_version, "events")
     return StreamRequest(path=events, query={"follow": "true"}, decoder=answers.LaunchEvents)
 
 
 def cancel_download(model_version: str) -> Request[None]:
-    """Stop a download; what came is kept for the next one."""
+    """Cancel a download; the next download of the version resumes it."""
     job = path("v1", "cache", "models", model_version, "download")
     return Request(method="DELETE", path=job, read=answers.as_nothing)

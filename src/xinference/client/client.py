@@ -1,4 +1,4 @@
-"""`Client` and `AsyncClient`: one list of methods over the table of requests, and two ways to run them."""
+"""`Client` and `AsyncClient`: one list of methods, run by waiting or by awaiting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xinference.errors import Problem
 
 
 class Methods(Runner):
-    """Every method of both clients; `AsyncClient`'s are to be awaited, streams too."""
+    """The methods of both clients; those of `AsyncClient` are awaited, also those that stream."""
 
     health = whole(requests.health)
     auth = whole(requests.auth)
@@ -65,51 +65,51 @@ class Methods(Runner):
     upsert_autostart_model = whole(requests.upsert_autostart_model)
     remove_autostart_model = whole(requests.remove_autostart_model)
 
-    def _remember(self, token: str) -> None:
+    def _use_token(self, token: str) -> None:
         self.auth_headers["Authorization"] = f"Bearer {token}"
 
 
 class Client(Methods, SyncRunner):
-    """Talks to one server; may be used from several threads.
+    """A client of one server; may be used from several threads.
 
     Args:
         base_url: such as ``http://127.0.0.1:9997``.
-        api_key: a key, where the server wants one.
-        check: ask at once whether the server is there; else with the first request.
+        api_key: a key, if the server requires one.
+        check: check at once that the server answers, not only at the first request.
         options: ``timeout`` (seconds) and ``retries``, as of `Runner`.
 
     Raises:
-        Problem: no server answers, or another program does. It is a RuntimeError.
+        Problem: no server answers, or another program does. A Problem is a RuntimeError.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, *, check: bool = True, **options: Any) -> None:
         super().__init__(base_url, _key_header(api_key), **options)
         if check:
-            self._look()
+            self._check_server()
 
     def login(self, username: str, password: str) -> None:
-        """Ask for a token and send it from now on."""
-        self._remember(self.request_token(username, password))
+        """Get a token and send it with every further request."""
+        self._use_token(self.request_token(username, password))
 
     def get_model(self, model_uid: str) -> Any:
-        """The handle of a launched model, by its type and what it can: see `handles`."""
-        described = self.describe_model(model_uid)
-        return handles.SYNC[handles.kind(model_uid, described)](model_uid, self.base_url, self.auth_headers)
+        """The handle of a model, by its type and abilities: see `handles`."""
+        description = self.describe_model(model_uid)
+        return handles.SYNC[handles.kind(model_uid, description)](model_uid, self.base_url, self.auth_headers)
 
-    def _look(self) -> None:
+    def _check_server(self) -> None:
         try:
             self.auth()
         except Problem as problem:
-            if problem.status != 404:  # a server too old to know of keys
+            if problem.status != 404:  # an older server without keys
                 raise
 
 
 class AsyncClient(Methods, AsyncRunner):
-    """`Client`, to be awaited. It asks nothing of the server before the first call.
+    """The asynchronous `Client`. It sends nothing to the server before the first call.
 
     Args:
         base_url: such as ``http://127.0.0.1:9997``.
-        api_key: a key, where the server wants one.
+        api_key: a key, if the server requires one.
         options: ``timeout`` (seconds) and ``retries``, as of `Runner`.
     """
 
@@ -117,13 +117,13 @@ class AsyncClient(Methods, AsyncRunner):
         super().__init__(base_url, _key_header(api_key), **options)
 
     async def login(self, username: str, password: str) -> None:
-        """Ask for a token and send it from now on."""
-        self._remember(await self.request_token(username, password))
+        """Get a token and send it with every further request."""
+        self._use_token(await self.request_token(username, password))
 
     async def get_model(self, model_uid: str) -> Any:
-        """The handle of a launched model, by its type and what it can: see `handles`."""
-        described = await self.describe_model(model_uid)
-        return handles.ASYNC[handles.kind(model_uid, described)](model_uid, self.base_url, self.auth_headers)
+        """The handle of a model, by its type and abilities: see `handles`."""
+        description = await self.describe_model(model_uid)
+        return handles.ASYNC[handles.kind(model_uid, description)](model_uid, self.base_url, self.auth_headers)
 
 
 def _key_header(api_key: str | None) -> dict[str, str]:

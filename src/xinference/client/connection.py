@@ -1,4 +1,4 @@
-"""The two runners of requests, one that waits and one that is awaited, and what they have in common."""
+"""The two runners of requests, a waiting and an awaited one, and their common parts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from xinference.errors import Problem, bad_request
 from xinference.hosts import is_this_machine
 
 T = TypeVar("T")
-Asked = Request[Any] | StreamRequest[Any]
+AnyRequest = Request[Any] | StreamRequest[Any]
 
 CONNECT_SECONDS = 5.0
-#: A dry run may ask a hub for file sizes, a stop may wait for engines to end.
+#: Long, because a dry run may ask a hub for file sizes, and a stop may wait for engines to end.
 ANSWER_SECONDS = 120.0
-#: Waits before each further try of a request that may be repeated.
+#: Seconds to wait before each retry of a request.
 RETRY_SECONDS = (0.1, 0.4)
 
 
@@ -31,9 +31,9 @@ def is_local(url: str) -> bool:
 
 
 def may_repeat(method: str, error: httpx2.TransportError) -> bool:
-    """Whether a request that failed so can be sent again without being done twice.
+    """Whether a request that failed with `error` can be sent again without being executed twice.
 
-    Nothing was sent where no connection came to be; a GET changes nothing. A time-out is an answer to the caller.
+    Without a connection nothing was sent, and a GET changes nothing. A time-out is reported, not retried.
     """
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
         return True
@@ -41,16 +41,16 @@ def may_repeat(method: str, error: httpx2.TransportError) -> bool:
 
 
 class Runner:
-    """Where the server is, what every request carries, and what an error means.
+    """The server's URL, the headers of every request, and the meaning of errors.
 
     Args:
         base_url: the server's URL, with or without a slash at its end.
         auth_headers: sent with every request.
-        timeout: most seconds between two pieces of an answer; launches that are waited for, completions and
-            streams have none.
-        retries: how often a request is sent again if that is safe: at most twice.
+        timeout: maximum seconds between two pieces of an answer; launches that wait, completions and streams have no
+            time limit.
+        retries: maximum number of retries where that is safe, 0 to 2.
 
-    Every request raises `Problem`: the server's own, or one that says why there is no answer.
+    Every request may raise `Problem`: the server's, or one with the reason why there is no answer.
     """
 
     def __init__(
@@ -73,17 +73,17 @@ class Runner:
 
     @property
     def model_uid(self) -> str:
-        """The model that a handle stands for."""
-        raise TypeError(f"{type(self).__name__} stands for no model")
+        """The uid of a handle's model."""
+        raise TypeError(f"{type(self).__name__} has no model")
 
-    def _message(self, asked: Asked) -> dict[str, Any]:
-        """The arguments of httpx2's ``build_request``."""
-        patient = isinstance(asked, StreamRequest) or asked.patient
+    def _message(self, request: AnyRequest) -> dict[str, Any]:
+        """The arguments for httpx2's ``build_request``."""
+        patient = isinstance(request, StreamRequest) or request.patient
         return {
-            "method": asked.method,
-            "url": asked.path,
-            "params": dict(asked.query),
-            "json": asked.body,
+            "method": request.method,
+            "url": request.path,
+            "params": dict(request.query),
+            "json": request.body,
             "headers": self.auth_headers,
             "timeout": httpx2.Timeout(None if patient else self._timeout, connect=CONNECT_SECONDS),
         }
@@ -100,7 +100,7 @@ class Runner:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what httpx2 raises into problems."""
+        """Turn httpx2's exceptions into problems."""
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -118,28 +118,28 @@ class Runner:
             "no_server",
             503,
             f"No server answers at {self.base_url}{reason}.",
-            hint="Start one with `xinference serve`, or name another with --endpoint.",
+            hint="Start a server with `xinference serve`, or give the URL of another one with --endpoint.",
         )
 
     def _gone(self) -> Problem:
         return Problem(
             "server_gone",
             503,
-            f"The server at {self.base_url} ended the connection before the answer was complete.",
-            hint="It died or was stopped; logs/server.log in its home folder may say why.",
+            f"The server at {self.base_url} closed the connection before the answer was complete.",
+            hint="It died or was stopped; see logs/server.log in its home folder.",
         )
 
     def _not_ours(self) -> Problem:
         return Problem(
             "not_our_server",
             502,
-            f"What answers at {self.base_url} is not an Xinference server.",
-            hint="Name the right one with --endpoint, or use another port.",
+            f"The program that answers at {self.base_url} is not an Xinference server.",
+            hint="Give the URL of the server with --endpoint, or use another port.",
         )
 
 
 class SyncRunner(Runner):
-    """Runs requests one after the other; streams are generators, and closing one stops what is streamed."""
+    """Runs requests one after the other; streams are generators, and closing one aborts its request."""
 
     def __init__(self, base_url: str, auth_headers: Mapping[str, str] | None = None, **options: Any) -> None:
         super().__init__(base_url, auth_headers, **options)
@@ -164,7 +164,7 @@ class SyncRunner(Runner):
     def run(self, request: StreamRequest[T]) -> Generator[T, None, None]: ...
 
     def run(self, request: Request[T] | StreamRequest[T]) -> T | Generator[T, None, None]:
-        """Send it and read its answer; a stream is open when this returns, so that a refusal is raised here."""
+        """Send a request and read its answer; a stream is open when this returns, so that errors are raised here."""
         if isinstance(request, StreamRequest):
             items = self._items(request)
             next(items)
@@ -185,20 +185,20 @@ class SyncRunner(Runner):
         if not decoder.complete():
             raise self._gone()
 
-    def _send(self, asked: Asked) -> httpx2.Response:
-        message = self._message(asked)
+    def _send(self, request: AnyRequest) -> httpx2.Response:
+        message = self._message(request)
         for wait in self._waits:
             try:
-                return self._http.send(self._http.build_request(**message), stream=isinstance(asked, StreamRequest))
+                return self._http.send(self._http.build_request(**message), stream=isinstance(request, StreamRequest))
             except httpx2.TransportError as error:
-                if wait is None or not may_repeat(asked.method, error):
+                if wait is None or not may_repeat(request.method, error):
                     raise
             time.sleep(wait)
         raise AssertionError("the last wait is None")
 
 
 class AsyncRunner(Runner):
-    """Runs requests side by side; streams are async generators, and closing one stops what is streamed."""
+    """Runs requests concurrently; streams are async generators, and closing one aborts its request."""
 
     def __init__(self, base_url: str, auth_headers: Mapping[str, str] | None = None, **options: Any) -> None:
         super().__init__(base_url, auth_headers, **options)
@@ -247,17 +247,17 @@ class AsyncRunner(Runner):
         if not decoder.complete():
             raise self._gone()
 
-    async def _send(self, asked: Asked) -> httpx2.Response:
-        message = self._message(asked)
+    async def _send(self, request: AnyRequest) -> httpx2.Response:
+        message = self._message(request)
         for wait in self._waits:
             try:
                 return await self._http.send(
-                    self._http.build_request(**message), stream=isinstance(asked, StreamRequest)
+                    self._http.build_request(**message), stream=isinstance(request, StreamRequest)
                 )
             except httpx2.TransportError as error:
-                if wait is None or not may_repeat(asked.method, error):
+                if wait is None or not may_repeat(request.method, error):
                     raise
-            from asyncio import sleep  # a command line has no use for it, and it takes 30 ms to import
+            from asyncio import sleep  # it takes 30 ms to import, and the command line does not need it
 
             await sleep(wait)
         raise AssertionError("the last wait is None")
@@ -270,6 +270,8 @@ def _checked(base_url: str) -> str:
         url = None
     if url is None or url.scheme not in ("http", "https") or not url.host:
         raise bad_request(
-            f"The endpoint {base_url!r} is not a URL.", hint="Write it like http://127.0.0.1:9997", code="bad_endpoint"
+            f"The endpoint {base_url!r} is not a URL.",
+            hint="Use a URL such as http://127.0.0.1:9997",
+            code="bad_endpoint",
         )
     return base_url.rstrip("/")

@@ -1,4 +1,4 @@
-"""Public names of the model handles. Models of the last types are not served: their handle says so."""
+"""Public names of the model handles. Audio, flexible, image and video models are not served: their handles say so."""
 
 from xinference.client import handles
 

@@ -1,6 +1,6 @@
-"""Handles: what one can do with a launched model, by its type and abilities.
+"""Handles: the requests to one model, by its type and abilities.
 
-Those of `Client` answer at once, those of `AsyncClient` (``Async…``) are to be awaited.
+The methods of `Client`'s handles wait for the answer, those of `AsyncClient`'s (``Async…``) are awaited.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ SERVED = "LLM, embedding and rerank models"
 
 
 class UnrecognizedModelError(Problem, ValueError):
-    """No handle fits a model's type or abilities."""
+    """There is no handle for the type or the abilities of a model."""
 
 
 class _Handle(Runner):
-    """One launched model at one server, with connections of its own.
+    """A model of a server, with connections of its own.
 
     Args:
         model_uid: the model's uid.
@@ -61,7 +61,7 @@ class _Reranks(_Handle):
 
 
 class _Unserved(_Handle):
-    """A model of a type that only other versions serve: whatever is asked of it is refused."""
+    """A model of a type that only other versions serve: every method raises a Problem."""
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
@@ -79,19 +79,19 @@ class RESTfulModelHandle(_Handle, SyncRunner):
 
 
 class RESTfulGenerateModelHandle(_Generates, RESTfulModelHandle):
-    """A language model that goes on with a text."""
+    """A language model that completes prompts."""
 
 
 class RESTfulChatModelHandle(_Chats, RESTfulGenerateModelHandle):
-    """A language model that one talks with."""
+    """A language model for conversations."""
 
 
 class RESTfulEmbeddingModelHandle(_Embeds, RESTfulModelHandle):
-    """A model that turns texts into vectors."""
+    """A model that computes embeddings."""
 
 
 class RESTfulRerankModelHandle(_Reranks, RESTfulModelHandle):
-    """A model that orders documents by how well they answer a query."""
+    """A model that ranks documents by their relevance to a query."""
 
 
 class RESTfulUnservedModelHandle(_Unserved, RESTfulModelHandle):
@@ -103,19 +103,19 @@ class AsyncRESTfulModelHandle(_Handle, AsyncRunner):
 
 
 class AsyncRESTfulGenerateModelHandle(_Generates, AsyncRESTfulModelHandle):
-    """A language model that goes on with a text."""
+    """A language model that completes prompts."""
 
 
 class AsyncRESTfulChatModelHandle(_Chats, AsyncRESTfulGenerateModelHandle):
-    """A language model that one talks with."""
+    """A language model for conversations."""
 
 
 class AsyncRESTfulEmbeddingModelHandle(_Embeds, AsyncRESTfulModelHandle):
-    """A model that turns texts into vectors."""
+    """A model that computes embeddings."""
 
 
 class AsyncRESTfulRerankModelHandle(_Reranks, AsyncRESTfulModelHandle):
-    """A model that orders documents by how well they answer a query."""
+    """A model that ranks documents by their relevance to a query."""
 
 
 class AsyncRESTfulUnservedModelHandle(_Unserved, AsyncRESTfulModelHandle):
@@ -139,14 +139,14 @@ ASYNC: dict[str, type[AsyncRESTfulModelHandle]] = {
 _UNSERVED = ("image", "audio", "video", "flexible", "world")
 
 
-def kind(model_uid: str, described: Json) -> str:
-    """Which handle fits a model, as named in `SYNC` and `ASYNC`.
+def kind(model_uid: str, description: Json) -> str:
+    """The kind of a model's handle, a key of `SYNC` and `ASYNC`.
 
     Raises:
-        UnrecognizedModelError: none does.
+        UnrecognizedModelError: there is none.
     """
-    model_type = str(described.get("model_type"))
-    abilities = described.get("model_ability") or []
+    model_type = str(description.get("model_type"))
+    abilities = description.get("model_ability") or []
     match model_type:
         case "LLM":
             for ability in ("chat", "generate"):

@@ -1,4 +1,4 @@
-"""The requests about the API's keys; see `requests`."""
+"""The requests about API keys; see `requests`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEYS = "/v1/keys"
 
 
 def list_keys() -> Request[list[Json]]:
-    """Every key with what it may do, also the revoked and expired ones; times in seconds since the epoch."""
+    """All keys, including revoked and expired ones; times in seconds since the epoch."""
     return Request(path=_KEYS, read=answers.as_objects)
 
 
@@ -24,9 +24,11 @@ def create_key(
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
 ) -> Request[Json]:
-    """Make a key: the answer's ``key`` is shown this once. From the first one on every request needs a key.
+    """Create a key; only this answer has its secret, as ``key``. Once there is a key, every request needs one.
 
-    `expires_in`: seconds. `models`: those that it may ask, all if None.
+    Args:
+        models: uids of the models that the key may use; None: all.
+        expires_in: seconds until the key expires; None: never.
     """
     limits = {
         "expires_in": expires_in,
@@ -39,10 +41,10 @@ def create_key(
 
 
 def revoke_key(key: str) -> Request[Json]:
-    """End a key, by its id or name."""
+    """Revoke a key, by its id or name."""
     return Request(method="DELETE", path=path("v1", "keys", key), read=answers.as_object)
 
 
 def forget_keys() -> Request[Json]:
-    """Remove every key, also from the list: ``removed`` is how many. A server on loopback is open again."""
+    """Delete all keys: ``removed`` is their number. A server on loopback needs no keys then."""
     return Request(method="DELETE", path=_KEYS, read=answers.as_object)

@@ -1,4 +1,4 @@
-"""Starting a server in the background, if none answers yet."""
+"""Starts a server in the background if none answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xinference.config import Settings
 from xinference.errors import EXIT_IN_USE, Problem
 
 START_SECONDS = 30.0
-#: How long the winner of two simultaneous starts may need until it answers the loser.
+#: Maximum seconds until the winner of two simultaneous starts answers the loser.
 RIVAL_SECONDS = 10.0
 POLL_SECONDS = 0.03
 TAIL_LINES = 40
@@ -23,15 +23,15 @@ TAIL_LINES = 40
 def ensure_server(
     settings: Settings, announce: Callable[[], None], *, command: Sequence[str] = (), seconds: float = START_SECONDS
 ) -> bool:
-    """Make sure that a server answers at ``settings.url``; True if it had to be started.
+    """Start a server if none answers at ``settings.url``; returns whether it was started.
 
     Args:
         announce: called once, before a server is started.
-        command: what to start instead of our own server.
-        seconds: how long it may take to answer.
+        command: a command to run instead of `xinference.server`.
+        seconds: maximum time until the server answers.
 
     Raises:
-        Problem: something else listens there, or the server did not start (with its last lines).
+        Problem: another program listens there, or the server did not start (with its last lines).
     """
     with Client(settings.url, check=False, retries=0) as client:
         if _answers(client):
@@ -52,14 +52,14 @@ def _answers(client: Client) -> bool:
     try:
         client.health()
     except Problem as problem:
-        if problem.code in ("no_server", "server_gone"):  # gone: it is just being stopped
+        if problem.code in ("no_server", "server_gone"):  # gone: it is being stopped
             return False
         raise
     return True
 
 
 def _open_log(settings: Settings) -> Path:
-    """The server's log file, in folders that only the user may look into; a long one is put aside first."""
+    """The server's log file, in folders that only the user can read; a long log is rotated first."""
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.log_dir.mkdir(mode=0o700, exist_ok=True)
     log = settings.log_dir / "server.log"
@@ -71,7 +71,7 @@ def _open_log(settings: Settings) -> Path:
 
 
 def _spawn(settings: Settings, log: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start `command` so that it outlives us and our terminal."""
+    """Start `command` as a process that outlives this one and its terminal."""
     with log.open("ab") as output:
         return subprocess.Popen(
             list(command),
@@ -79,7 +79,7 @@ def _spawn(settings: Settings, log: Path, command: Sequence[str]) -> subprocess.
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            cwd=settings.home,  # ours may be a folder that is to be deleted or unmounted
+            cwd=settings.home,  # the current folder may be deleted or unmounted later
             env={**os.environ, "XINFERENCE_HOME": str(settings.home)},
         )
 

@@ -1,4 +1,4 @@
-"""The table of requests to a running model; each function is a method of a handle, for the model it stands for."""
+"""The requests to a running model; each function becomes a method of the model's handle."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def chat(
     system_prompt: str | None = None,
     chat_history: Sequence[Json] | None = None,
 ) -> Answer:
-    """A chat completion, as OpenAI has it; with ``stream`` in `generate_config` an iterator of its chunks.
+    """A chat completion in OpenAI's form; with ``stream`` in `generate_config` an iterator over its chunks.
 
     Args:
-        messages: the conversation. A text is the `prompt` of versions before 0.15, and is deprecated.
+        messages: the conversation. A text, as in versions before 0.15, is a deprecated form of `prompt`.
         positional: ``tools``, ``enable_thinking``, ``generate_config``; after a prompt ``system_prompt``,
             ``chat_history``, ``tools``, ``generate_config``.
-        enable_thinking: for hybrid models: whether it thinks before it answers.
+        enable_thinking: whether a hybrid model thinks before it answers.
         generate_config: further fields of the request, such as ``max_tokens`` and ``temperature``.
     """
     named = {
@@ -46,7 +46,7 @@ def chat(
 
 
 def generate(model_uid: str, /, prompt: str, generate_config: Mapping[str, Any] | None = None) -> Answer:
-    """A completion of `prompt`; with ``stream`` in `generate_config` an iterator of its chunks.
+    """A completion of `prompt`; with ``stream`` in `generate_config` an iterator over its chunks.
 
     Args:
         generate_config: further fields of the request, such as ``max_tokens`` and ``temperature``.
@@ -55,12 +55,12 @@ def generate(model_uid: str, /, prompt: str, generate_config: Mapping[str, Any] 
 
 
 def create_embedding(model_uid: str, /, input: Any, **kwargs: Any) -> Request[Json]:
-    """The embeddings of a text, of several, or of token ids; `kwargs` are further fields of the request."""
+    """The embeddings of one text, several texts, or token ids; `kwargs` are further fields of the request."""
     return _ask("/v1/embeddings", {**kwargs, "model": model_uid, "input": input})
 
 
 def convert_ids_to_tokens(model_uid: str, /, input: Any, **kwargs: Any) -> Request[Any]:
-    """The tokens of token ids, or of several lists of them."""
+    """The tokens of one list of token ids, or of several lists."""
     body = {**kwargs, "model": model_uid, "input": input}
     return Request(method="POST", path="/v1/convert_ids_to_tokens", body=body, read=answers.as_json)
 
@@ -76,11 +76,11 @@ def rerank(
     return_len: bool | None = None,
     **kwargs: Any,
 ) -> Request[Json]:
-    """How well each document answers the query: ``results``, the best one first.
+    """The relevance of each document to the query: ``results``, the most relevant first.
 
     Args:
-        top_n: how many of them; all by default.
-        return_documents: with each document's text.
+        top_n: maximum number of results; all by default.
+        return_documents: include the text of each document.
         kwargs: further fields of the request.
     """
     named = {

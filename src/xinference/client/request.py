@@ -1,4 +1,4 @@
-"""A request as a value: what is sent, and how its answer is read."""
+"""A request as a value: method, path, query and body, and the parser of its answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Generic[T]):
-    """One request whose answer is read as a whole."""
+    """A request whose answer is read as a whole."""
 
     method: str = "GET"
     path: str
@@ -22,12 +22,12 @@ class Request(Generic[T]):
     query: Mapping[str, str] = field(default_factory=dict)
     body: Json | None = None
     patient: bool = False
-    """The answer may take as long as it takes: a model loads or generates first."""
+    """Wait for the answer without a time limit: a model loads or generates first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamRequest(Generic[T]):
-    """One request whose answer is read as it comes, without a limit on its time."""
+    """A request whose answer is streamed, without a time limit."""
 
     method: str = "GET"
     path: str
@@ -37,10 +37,10 @@ class StreamRequest(Generic[T]):
 
 
 def path(*parts: str) -> str:
-    """The path of these parts: a slash or a blank within one is a part of the name."""
+    """The path of these parts; a slash or a blank in a part is escaped."""
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def given(**query: str | None) -> dict[str, str]:
-    """A query of what is not None."""
+def query_of(**query: str | None) -> dict[str, str]:
+    """The parameters that are not None."""
     return {name: value for name, value in query.items() if value is not None}

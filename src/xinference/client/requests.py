@@ -1,7 +1,7 @@
-"""The table of requests: for each, its method, path, query, body and how its answer is read.
+"""The requests of the clients: for each its method, path, query, body and the parser of its answer.
 
-Each function is a method of `Client` and of `AsyncClient`, by `calls`. What is asked about models that can be launched
-is in `catalog_requests`, what is sent to a running one in `model_requests`.
+Each function becomes a method of `Client` and of `AsyncClient` (see `calls`). `catalog_requests` has the requests about
+models that can be launched, `model_requests` those to a running model.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any
 
 from xinference.client import answers
 from xinference.client.answers import Json
-from xinference.client.request import Request, StreamRequest, given, path
+from xinference.client.request import Request, StreamRequest, path, query_of
 from xinference.launch.model_size import whole_size
 
 _AUTOSTART = "/v1/autostart/models"
 
 
 def health() -> Request[Json]:
-    """``{"status": "ok"}`` if a server of ours answers."""
+    """``{"status": "ok"}`` if an Xinference server answers."""
     return Request(path="/health", read=answers.as_health)
 
 
 def auth() -> Request[Json]:
-    """``{"auth": true}`` if the server wants a key."""
+    """``{"auth": true}`` if the server requires a key."""
     return Request(path="/v1/cluster/auth", read=answers.as_object)
 
 
@@ -35,7 +35,7 @@ def request_token(username: str, password: str) -> Request[str]:
 
 
 def status() -> Request[Json]:
-    """Version, uptime (seconds) and workers of the server."""
+    """Version, uptime (seconds) and machine of the server."""
     return Request(path="/status", read=answers.as_object)
 
 
@@ -121,7 +121,7 @@ def _as_json(value: Any) -> Any:
 
 
 def plan_launch(model_name: str, **arguments: Any) -> Request[Json]:
-    """What `launch_model` with the same arguments would do, and why; nothing is started."""
+    """The plan of `launch_model` with the same arguments, with reasons; nothing is launched."""
     launch = launch_model(model_name, **arguments)
     return Request(
         method=launch.method, path=launch.path, query={"dry_run": "true"}, body=launch.body, read=answers.as_object
@@ -129,19 +129,19 @@ def plan_launch(model_name: str, **arguments: Any) -> Request[Json]:
 
 
 def follow_events(model_uid: str) -> StreamRequest[Json]:
-    """The events of a launch as they happen, up to and with READY, FAILED or TERMINATED."""
+    """The events of a launch as they happen, up to READY, FAILED or TERMINATED."""
     return StreamRequest(
         path=path("v1", "models", model_uid, "events"), query={"follow": "true"}, decoder=answers.LaunchEvents
     )
 
 
 def get_launch_model_progress(model_uid: str) -> Request[Json]:
-    """How far a launch is: ``progress`` (0 to 1), ``stage``, ``download_files`` and ``replicas``."""
+    """The progress of a launch: ``progress`` (0 to 1), ``stage``, ``download_files`` and ``replicas``."""
     return Request(path=path("v1", "models", model_uid, "progress"), read=answers.as_object)
 
 
 def cancel_launch_model(model_uid: str) -> Request[None]:
-    """Stop a launch that is still going on."""
+    """Cancel a launch."""
     return Request(method="POST", path=path("v1", "models", model_uid, "cancel"), read=answers.as_nothing)
 
 
@@ -151,23 +151,23 @@ def list_models() -> Request[dict[str, Json]]:
 
 
 def list_instances() -> Request[list[Json]]:
-    """Everything that was launched, with its status, replicas and problem."""
+    """All deployments, with status, replicas and problem."""
     return Request(path="/v1/models/instances", read=answers.as_objects)
 
 
 def get_instance_info(model_name: str | None = None, model_uid: str | None = None) -> Request[list[Json]]:
-    """What was launched from this family or under this uid, with its status, replicas and problem."""
-    query = given(model_name=model_name, model_uid=model_uid)
+    """The deployments of this family or uid, with status, replicas and problem."""
+    query = query_of(model_name=model_name, model_uid=model_uid)
     return Request(path="/v1/models/instances", query=query, read=answers.as_objects)
 
 
 def describe_model(model_uid: str) -> Request[Json]:
-    """What is known of one launched model."""
+    """The description of a deployment."""
     return Request(path=path("v1", "models", model_uid), read=answers.as_object)
 
 
 def terminate_model(model_uid: str) -> Request[None]:
-    """Stop a model, or cancel its launch."""
+    """Terminate a model, or cancel its launch."""
     return Request(method="DELETE", path=path("v1", "models", model_uid), read=answers.as_nothing)
 
 
@@ -183,29 +183,29 @@ def add_model_replica(
     model_engine: str | None = None,
     n_gpu: int | str | None = None,
 ) -> Request[Json]:
-    """Run one replica more (or `replica` more) of a model."""
+    """Add a replica (or `replica` of them) to a model."""
     body: Json = {"replica": replica} if replica != 1 else {}
-    named = {"replica_config": replica_config, "model_engine": model_engine, "n_gpu": n_gpu}
-    body |= {name: value for name, value in named.items() if value is not None}
+    fields = {"replica_config": replica_config, "model_engine": model_engine, "n_gpu": n_gpu}
+    body |= {name: value for name, value in fields.items() if value is not None}
     return Request(
         method="POST", path=path("v1", "models", model_uid, "replicas"), body=body, read=answers.as_object, patient=True
     )
 
 
 def terminate_model_replica(model_uid: str, replica_id: int) -> Request[int]:
-    """Stop one replica; how many remain."""
+    """Remove a replica; returns the number of remaining ones."""
     replica = path("v1", "models", model_uid, "replicas", str(replica_id))
     return Request(method="DELETE", path=replica, read=answers.as_remaining_replicas)
 
 
 def logs(model_uid: str, *, lines: int = 40, follow: bool = False) -> StreamRequest[str]:
-    """The last `lines` lines of the engine's output, in pieces cut anywhere; with `follow` what comes, too."""
+    """The last `lines` lines of the engine's output, in arbitrary pieces; with `follow` also its further output."""
     query = {"lines": str(lines), "follow": str(follow).lower()}
     return StreamRequest(path=path("v1", "models", model_uid, "logs"), query=query, decoder=answers.Text)
 
 
 def abort_request(model_uid: str, request_id: str, block_duration: int = 30) -> Request[Json]:
-    """Stop the request that was sent with this ``request_id``: ``msg`` is DONE or NOT_FOUND.
+    """Abort the request that was sent with this ``request_id``: ``msg`` is DONE or NOT_FOUND.
 
     Args:
         block_duration: no effect; a later request with the same id is served.
@@ -224,17 +224,17 @@ def get_progress(request_id: str) -> Request[Json]:
 
 
 def get_workers_info() -> Request[list[Json]]:
-    """The machines that run models, with the models of each."""
+    """The machines that run models, with their models."""
     return Request(path="/v1/workers", read=answers.as_objects)
 
 
 def get_supervisor_info() -> Request[Json]:
-    """The address of the machine that this server runs on."""
+    """The address of the server."""
     return Request(path="/v1/supervisor", read=answers.as_object)
 
 
 def abort_cluster() -> Request[Json]:
-    """Stop every model and the server itself."""
+    """Stop the server and its engines; the next server restores the models."""
     return Request(method="DELETE", path="/v1/clusters", read=answers.as_object)
 
 
