@@ -101,7 +101,7 @@ def test_a_removal_lists_the_files_and_asks(canned: Canned, run: Run) -> None:
     assert "Do you want to proceed with the deletion?" in result.stderr
     assert not canned.asked_for("DELETE", CACHE)
     result = run("remove-cache", "--model_version", VERSION, stdin="y\n")
-    assert "2.0 KiB are free again" in result.stderr
+    assert "freed 2.0 KiB" in result.stderr
     assert canned.asked_for("DELETE", CACHE)[0].query == f"model_version={VERSION}"
 
 

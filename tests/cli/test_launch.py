@@ -96,7 +96,7 @@ def test_every_option_of_newer_versions_reaches_the_server(canned: Canned, run: 
 def test_options_of_image_models_are_refused_with_the_reason(canned: Canned, run: Run, option: str) -> None:
     result = run("launch", "-n", "m", option, "a", "b")
     assert result.exit_code == 2
-    assert "no image models are served" in " ".join(result.stderr.split())
+    assert "Image models are not served" in " ".join(result.stderr.split())
     assert canned.asked == []
 
 
@@ -209,7 +209,7 @@ def test_a_server_that_dies_during_a_launch_is_an_error(canned: Canned, run: Run
     told(canned, {"event_type": "INFO", "stage": "fetch"})
     result = run("launch", "-n", "m")
     assert result.exit_code == 1
-    assert "ended the connection" in result.stderr
+    assert "closed the connection" in result.stderr
 
 
 def test_a_refused_launch_exits_with_1(canned: Canned, run: Run) -> None:
@@ -288,7 +288,7 @@ def test_an_interrupted_script_cancels_its_launch(
     process.send_signal(2)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
-    assert "was cancelled" in err
+    assert "Cancelled the launch of m." in err
     assert len(canned.asked_for("DELETE", "/v1/models/m")) == 1
 
 

@@ -67,7 +67,7 @@ def test_a_removal_takes_the_file_and_its_conversion(home: Home) -> None:
     path = Path(str(entries(home)[0]["path"]))
     removed = home.cli("remove-cache", "-n", VERSION, stdin="y\n")
     assert removed.returncode == 0, removed.stderr
-    assert str(path) in removed.stderr and "converted" in removed.stderr and "free again" in removed.stderr
+    assert str(path) in removed.stderr and "converted" in removed.stderr and "freed" in removed.stderr
     assert entries(home) == [] and not path.exists()
     assert not list((home.path / "cache" / "converted").glob(f"{VERSION}-*"))
     assert home.cli("remove-cache", "-n", VERSION, "--check").returncode == 1

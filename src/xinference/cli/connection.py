@@ -1,4 +1,4 @@
-"""Which server a command talks to."""
+"""The server that a command connects to."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """The endpoint of a command, and the key for it."""
+    """The endpoint of a command, and its key."""
 
     settings: Settings
     api_key: str | None
-    """As given; None: this home's own, or that of the last login."""
+    """From the command line; None: the owner's key of this home, or that of the last login."""
 
     def connect(self, *, start: bool = False) -> Client:
-        """A client; with `start`, of a server that is started in the background if the default one is missing."""
+        """A client; with `start`, a server is started in the background if none answers at the default endpoint."""
         from xinference.client import Client
         from xinference.client.local_key import owner_key
 
-        if start and not self.settings.endpoint:  # an endpoint that was named is someone else's to start
+        if start and not self.settings.endpoint:  # a named endpoint belongs to someone else
             from xinference.client.local_server import ensure_server
 
             ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
         key = self.api_key or owner_key(self.settings) or saved_token(self.settings)
-        # Whoever waits at a terminal tries again; the first request shows whether a server is there.
+        # No retries: a user at a terminal repeats the command. The first request shows whether a server answers.
         return Client(self.settings.url, key, check=False, retries=0)
 
 
-on_worker = click.option("-w", "--worker-ip", help="Which machine, where there are several.")
-_ENDPOINT = "URL of the server. [env: XINFERENCE_ENDPOINT; default: this machine's]"
-_API_KEY = "Key for the server. [env: XINFERENCE_API_KEY; default: that of the last `xinference login`]"
+on_worker = click.option("-w", "--worker-ip", help="No effect: the server is one machine.")
+_ENDPOINT = "URL of the server. [env: XINFERENCE_ENDPOINT; default: the local server]"
+_API_KEY = "API key. [env: XINFERENCE_API_KEY; default: the key of the last `xinference login`]"
 
 
 def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options --endpoint and --api-key; the command gets a `Target` as `target`."""
+    """Add the options --endpoint and --api-key, and pass a `Target` to the command as `target`."""
     return click.option("-e", "--endpoint", help=_ENDPOINT)(_with_target(command))
 
 
 def talks_to_named_server(command: Callable[..., None]) -> Callable[..., None]:
-    """The same for a command that must not hit the wrong server: --endpoint is required."""
+    """The same with a required --endpoint, for commands that must not reach the wrong server."""
     return click.option("-e", "--endpoint", required=True, help="URL of the server.")(_with_target(command))
 
 

@@ -1,4 +1,4 @@
-"""The entry points: a group that loads a command's module when the command is used, so that --help is instant."""
+"""The entry points. A command's module is imported when the command is used, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import Any
 import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
-from xinference.cli.output import shown_problems
+from xinference.cli.output import showing_problems
 
-#: Command -> where it is, and its line in the help.
+#: Command -> its function, and its line in the help.
 COMMANDS = {
-    "launch": ("xinference.cli.commands.launch:launch", "Run a model."),
-    "list": ("xinference.cli.commands.models:list_models", "List the models that were launched."),
-    "terminate": ("xinference.cli.commands.models:terminate", "Stop a model, or cancel its launch."),
-    "logs": ("xinference.cli.commands.models:logs", "Show what a model's engine wrote."),
-    "chat": ("xinference.cli.commands.talk:chat", "Talk with a model."),
-    "generate": ("xinference.cli.commands.talk:generate", "Let a model go on with a text."),
+    "launch": ("xinference.cli.commands.launch:launch", "Launch a model."),
+    "list": ("xinference.cli.commands.models:list_models", "List launched models."),
+    "terminate": ("xinference.cli.commands.models:terminate", "Terminate a model, or cancel its launch."),
+    "logs": ("xinference.cli.commands.models:logs", "Show the output of a model's engine."),
+    "chat": ("xinference.cli.commands.talk:chat", "Chat with a model."),
+    "generate": ("xinference.cli.commands.talk:generate", "Complete a prompt."),
     "engine": ("xinference.cli.commands.catalog:engine", "Show which engines run a model."),
-    "vllm-models": ("xinference.cli.commands.catalog:vllm_models", "List the models that vLLM can run."),
+    "vllm-models": ("xinference.cli.commands.catalog:vllm_models", "List the models that vLLM supports."),
     "registrations": ("xinference.cli.commands.registrations:registrations", "List the models that can be launched."),
-    "register": ("xinference.cli.commands.registrations:register", "Add a model of your own to them."),
-    "unregister": ("xinference.cli.commands.registrations:unregister", "Take a model of your own away from them."),
-    "download": ("xinference.cli.commands.cache:download", "Fetch a model's weights without running it."),
-    "cached": ("xinference.cli.commands.cache:cached", "List the weights on the server's machine."),
-    "remove-cache": ("xinference.cli.commands.cache:remove_cache", "Delete a version's weights."),
-    "inspect": ("xinference.cli.commands.weights:inspect", "Show what a weight file, folder or repository holds."),
-    "convert": ("xinference.cli.commands.weights:convert", "Turn a ggmlv3 file into GGUF."),
-    "env": ("xinference.cli.commands.environments:env", "Install, list and remove what the engines run in."),
-    "cal-model-mem": ("xinference.cli.commands.memory:cal_model_mem", "Estimate the memory that a model will take."),
-    "doctor": ("xinference.cli.commands.doctor:doctor", "Show what this machine has, and what each lack costs."),
-    "docs": ("xinference.cli.commands.docs:docs", "Write the models' reference pages."),
-    "keys": ("xinference.cli.commands.keys:keys", "Say who may use the server."),
-    "login": ("xinference.cli.commands.login:login", "Log in at a server."),
+    "register": ("xinference.cli.commands.registrations:register", "Register a custom model."),
+    "unregister": ("xinference.cli.commands.registrations:unregister", "Remove a custom model."),
+    "download": ("xinference.cli.commands.cache:download", "Download a model's weights without launching it."),
+    "cached": ("xinference.cli.commands.cache:cached", "List cached weights on the server's machine."),
+    "remove-cache": ("xinference.cli.commands.cache:remove_cache", "Delete the cached weights of a version."),
+    "inspect": ("xinference.cli.commands.weights:inspect", "Show the contents of a weight file, folder or repository."),
+    "convert": ("xinference.cli.commands.weights:convert", "Convert a ggmlv3 file to GGUF."),
+    "env": ("xinference.cli.commands.environments:env", "Install, list and remove engine environments."),
+    "cal-model-mem": ("xinference.cli.commands.memory:cal_model_mem", "Estimate the memory that a model requires."),
+    "doctor": ("xinference.cli.commands.doctor:doctor", "Check this machine: hardware, engines and their limits."),
+    "docs": ("xinference.cli.commands.docs:docs", "Write reference pages of the built-in models."),
+    "keys": ("xinference.cli.commands.keys:keys", "Create, list and revoke API keys."),
+    "login": ("xinference.cli.commands.login:login", "Log in to a server."),
     "serve": ("xinference.cli.commands.serve:serve", "Run the server in this terminal."),
     "stop": ("xinference.cli.commands.stop:stop", "Stop the server and all its models."),
-    "stop-cluster": ("xinference.cli.commands.stop:stop_cluster", "The same, for a server that is named."),
-    "completion": ("xinference.cli.commands.completion:completion", "Make a shell complete commands and options."),
+    "stop-cluster": ("xinference.cli.commands.stop:stop_cluster", "Stop the server at a given endpoint."),
+    "completion": ("xinference.cli.commands.completion:completion", "Print a script for shell completion."),
 }
 
 
@@ -57,7 +57,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, help_line) for name, (_, help_line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        with shown_problems():
+        with showing_problems():
             return super().invoke(ctx)
 
 
@@ -103,27 +103,27 @@ def main() -> None:
     """``xinference``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a model may say what the terminal's encoding cannot
+            stream.reconfigure(errors="replace")  # models write characters that some encodings lack
     cli(prog_name="xinference")
 
 
 def local() -> None:
-    """``xinference-local``: the server, in this terminal."""
+    """``xinference-local``: runs the server in this terminal."""
     _run("local")
 
 
 def supervisor() -> None:
-    """``xinference-supervisor``: the server, in this terminal."""
+    """``xinference-supervisor``: runs the server in this terminal."""
     _run("supervisor")
 
 
 def worker() -> None:
-    """``xinference-worker``: says that there are none."""
+    """``xinference-worker``: fails, because workers on other machines are not supported."""
     _run("worker")
 
 
 def _run(program: str) -> None:
-    with shown_problems():
+    with showing_problems():
         load(f"xinference.cli.commands.serve:{program}")(prog_name=f"xinference-{program}")
 
 

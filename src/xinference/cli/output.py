@@ -1,4 +1,4 @@
-"""What the terminal shows: tables, problems, sizes. Answers go to stdout, everything about them to stderr."""
+"""Terminal output: tables, problems, sizes. Results go to stdout, messages to stderr."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import click
 from xinference.errors import Problem
 
 INTERRUPTED = 130
-#: The server's own hint tells of HTTP headers.
+#: Replaces the server's hint, which is about HTTP headers.
 KEY_HINT = (
-    "Give a key by --api-key or XINFERENCE_API_KEY, or keep one by `xinference login --username NAME --password KEY`."
+    "Pass a key with --api-key or XINFERENCE_API_KEY, or save one with "
+    "`xinference login --username NAME --password KEY`."
 )
-#: Control characters but newline and tab: a model's or an engine's text must not drive the terminal.
+#: Control characters except newline and tab: the text of a model or an engine must not control the terminal.
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 del _CONTROLS[ord("\n")], _CONTROLS[ord("\t")]
 
 
 def clean(text: str) -> str:
-    """`text` without control characters and escape sequences' starts."""
+    """`text` without control characters, so without escape sequences."""
     return text.translate(_CONTROLS)
 
 
@@ -34,7 +35,7 @@ def note(text: str) -> None:
 
 
 def write(text: str) -> None:
-    """Foreign text on stdout, at once: as it is into a pipe or file, cleaned on a terminal."""
+    """Write text of a model or an engine to stdout at once: unchanged to a pipe or file, cleaned on a terminal."""
     sys.stdout.write(clean(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
@@ -53,7 +54,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def size(count: int | None) -> str:
-    """Bytes for people: ``3.9 GiB``; ``unknown`` for None."""
+    """Bytes in a readable unit: ``3.9 GiB``; ``unknown`` for None."""
     if count is None:
         return "unknown"
     amount = float(count)
@@ -65,21 +66,21 @@ def size(count: int | None) -> str:
 
 
 def show_problem(problem: Problem) -> None:
-    """A problem on stderr: its cause, the way out, the engine's last words."""
+    """Show a problem on stderr: its cause, its hint and the last lines of the engine."""
     note(f"Error: {problem.cause}")
     hint = KEY_HINT if problem.status == 401 else problem.hint
     if hint:
         note(f"Hint: {hint}")
     if problem.log_tail:
-        speaker = {"server_failed": "server", "environment_failed": "installer"}.get(problem.code, "engine")
-        note(f"Last lines of the {speaker}:")
+        program = {"server_failed": "server", "environment_failed": "installer"}.get(problem.code, "engine")
+        note(f"Last lines of the {program}:")
         for line in problem.log_tail:
             note(f"    {line}")
 
 
 @contextmanager
-def shown_problems() -> Iterator[None]:
-    """Show what ends a command in the user's words, and set the exit status that fits."""
+def showing_problems() -> Iterator[None]:
+    """Show the problem that ends a command, and exit with 1, or with 130 after an interrupt."""
     try:
         yield
         sys.stdout.flush()
@@ -87,7 +88,7 @@ def shown_problems() -> Iterator[None]:
         show_problem(problem)
         raise SystemExit(1) from None
     except BrokenPipeError:
-        # The reader (`head`, a pager) has enough. Python would complain once more when it flushes at exit.
+        # The reader (`head`, a pager) has closed the pipe. Python would report that again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except (KeyboardInterrupt, click.Abort):

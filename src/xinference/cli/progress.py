@@ -1,4 +1,4 @@
-"""Following a launch or a download: a line a stage, a progress bar where bytes move."""
+"""Shows a launch or a download: one line for each stage, and a progress bar for downloads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def follow_launch(client: Client, uid: str) -> Json | None:
-    """Show a launch on stderr until the model is ready; its description, if the last event had it.
+    """Show a launch on stderr until the model is ready; returns its description, if the last event has it.
 
     Raises:
         Problem: the launch failed or was cancelled, or the server died.
@@ -29,16 +29,16 @@ def follow_launch(client: Client, uid: str) -> Json | None:
 
 
 def follow_download(client: Client, model_version: str) -> Json | None:
-    """Show a download on stderr until it is complete; where it is, and how large.
+    """Show a download on stderr until it is complete; returns its path and size.
 
     Raises:
-        Problem: it failed or was cancelled, or the server died.
+        Problem: the download failed or was cancelled, or the server died.
     """
     return show_events(client.follow_download(model_version), model_version)
 
 
 def show_events(events: Iterable[Json], uid: str) -> Json | None:
-    """Show events on stderr up to the last one; the ``model`` of a READY."""
+    """Show events on stderr up to the last one; returns the ``model`` of a READY event."""
     display = new_display()
     stages = Stages(display)
     try:
@@ -64,17 +64,17 @@ def _failure(uid: str, event: Json) -> Problem:
     if event.get("problem"):
         problem = Problem.from_dict(event["problem"])
     else:
-        problem = Problem("launch_failed", 500, event.get("event_content") or f"{uid} could not be launched.")
+        problem = Problem("launch_failed", 500, event.get("event_content") or f"The launch of {uid} failed.")
     return problem.at(stage) if stage else problem
 
 
 def new_display() -> LineDisplay:
-    """What fits where stderr goes."""
+    """A display for a terminal or for a log, by what stderr is."""
     return TerminalDisplay() if sys.stderr.isatty() else LineDisplay()
 
 
 class LineDisplay:
-    """For logs and pipes: whole lines only, of a download one for each tenth."""
+    """A display for logs and pipes: whole lines only, and one for each tenth of a download."""
 
     def __init__(self) -> None:
         self._tenths: dict[str, int] = {}
@@ -83,20 +83,20 @@ class LineDisplay:
         note(text)
 
     def working(self, text: str) -> None:
-        """What goes on now; nothing that a log needs."""
+        """Show the current activity; a log does not need it."""
 
     def progress(self, file: str, done: int, total: int | None) -> None:
-        tenth = done * 10 // total if total else done >> 28  # of unknown length: each 256 MiB
+        tenth = done * 10 // total if total else done >> 28  # of unknown length: one line for each 256 MiB
         if tenth > self._tenths.get(file, 0):
             self._tenths[file] = tenth
             note(f"  {file}: {size(done)}" + (f" of {size(total)} ({done * 100 // total} %)" if total else ""))
 
     def clear(self) -> None:
-        """Take away what is not to stay."""
+        """Remove bars and spinners."""
 
 
 class TerminalDisplay(LineDisplay):
-    """For people: a live bar while bytes move, a spinner else."""
+    """A display for terminals: a bar during a download, a spinner otherwise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,18 +161,18 @@ class TerminalDisplay(LineDisplay):
 
 
 class Stages:
-    """Which stage a launch is in, since when, and what was said last."""
+    """The current stage of a launch, its start, and its last message."""
 
     def __init__(self, display: LineDisplay) -> None:
         self._display = display
         self._stage: str | None = None
         self._since = 0.0
         self._now = 0.0
-        self._said = ""
+        self._message = ""
 
     def show(self, event: Json) -> None:
         """Show an event that is not the last one."""
-        self._tell_time(event)
+        self._read_time(event)
         stage = event.get("stage")
         if stage and stage != self._stage:
             self.end()
@@ -187,18 +187,18 @@ class Stages:
                 str(progress.get("file") or stage), progress.get("bytes_done") or 0, progress.get("bytes_total")
             )
             return
-        self._said = content
+        self._message = content
         self._display.working(f"{self._stage or ''}  {content}")
 
     def end(self) -> None:
-        """Write the line of the stage that is over."""
+        """Write the line of the stage that has ended."""
         if self._stage is not None:
             self._display.clear()
             elapsed = max(0.0, self._now - self._since)
-            self._display.line(f"  {self._stage:<12} {elapsed:>7.1f} s  {self._said}".rstrip())
-        self._stage, self._said = None, ""
+            self._display.line(f"  {self._stage:<12} {elapsed:>7.1f} s  {self._message}".rstrip())
+        self._stage, self._message = None, ""
 
-    def _tell_time(self, event: Json) -> None:
-        """The server's clock, so that what happened before we listened counts too; ours if it tells none."""
+    def _read_time(self, event: Json) -> None:
+        """Use the server's clock, so that earlier events count too; this machine's clock if the event has no time."""
         at = event.get("event_ts")
         self._now = float(at) if isinstance(at, int | float) else time.time()

@@ -1,4 +1,4 @@
-"""The token that `xinference login` keeps for an endpoint: a file that only the user may read."""
+"""The token that `xinference login` saves for an endpoint, in a file that only the user can read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from xinference.config import Settings
 
 
 def token_file(settings: Settings) -> Path:
-    """Where the token for this endpoint is."""
+    """The file of the token for this endpoint."""
     return settings.home / "auth" / hashlib.sha256(settings.url.encode()).hexdigest()
 
 
 def saved_token(settings: Settings) -> str | None:
-    """The token of the last login at this endpoint, if there was one."""
+    """The token of the last login to this endpoint, or None."""
     try:
         return token_file(settings).read_text().strip() or None
     except OSError:
@@ -24,7 +24,7 @@ def saved_token(settings: Settings) -> str | None:
 
 
 def save_token(settings: Settings, token: str) -> None:
-    """Keep it, in place of an older one."""
+    """Save a token, in place of an older one."""
     file = token_file(settings)
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     file.parent.mkdir(mode=0o700, exist_ok=True)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xinference.cli.commands.launch import wants_to_cancel
+from xinference.cli.commands.launch import confirms_cancel
 from xinference.cli.connection import Target, on_worker, talks_to_server
-from xinference.cli.options.version_options import names_a_version
+from xinference.cli.options.version_options import version_options
 from xinference.cli.output import INTERRUPTED, note, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ Json = dict[str, Any]
 
 
 @click.command()
-@names_a_version
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@version_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @talks_to_server
-def download(target: Target, as_json: bool, **named: Any) -> None:
-    """Fetch a model's weights without running it; prints where they are."""
+def download(target: Target, as_json: bool, **arguments: Any) -> None:
+    """Download a model's weights without launching it, and print their path."""
     with target.connect(start=True) as client:
-        version = client.download_model(**named)
+        version = client.download_model(**arguments)
         model = _wait(client, version)
         if model is None:
             return
@@ -36,33 +36,33 @@ def download(target: Target, as_json: bool, **named: Any) -> None:
 
 
 def _wait(client: Client, version: str) -> Json | None:
-    """Where it is; None if it goes on without us."""
+    """The path and size of a download; None if it continues in the background."""
     from xinference.cli.progress import follow_download
 
     try:
         return follow_download(client, version) or {}
     except KeyboardInterrupt:
-        if wants_to_cancel("Cancel the download?"):
+        if confirms_cancel("Cancel the download?"):
             client.cancel_download(version)
-            note(f"The download of {version} was cancelled; the next one goes on from here.")
+            note(f"Cancelled the download of {version}; the next download resumes it.")
             raise SystemExit(INTERRUPTED) from None
-        note(f"{version} is being fetched in the background: the same command shows how far it is.")
+        note(f"The download of {version} continues in the background; repeat the command to follow it.")
         return None
 
 
 @click.command()
 @click.option("-n", "--model_name", "--model-name", "model_name", help="Only this model.")
 @on_worker
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @talks_to_server
 def cached(target: Target, model_name: str | None, worker_ip: str | None, as_json: bool) -> None:
-    """List the weights on the server's machine, whole or not."""
+    """List cached weights on the server's machine, complete and partial."""
     with target.connect() as client:
-        found = client.list_cached_models(model_name, worker_ip)
+        entries = client.list_cached_models(model_name, worker_ip)
     if as_json:
-        print_json(found)
+        print_json(entries)
         return
-    if not found:
+    if not entries:
         click.echo("There are no cache files.")
         return
     print_table(
@@ -78,7 +78,7 @@ def cached(target: Target, model_name: str | None, worker_ip: str | None, as_jso
                 "yes" if entry.get("complete") else "no",
                 entry.get("path"),
             ]
-            for entry in found
+            for entry in entries
         ],
     )
 
@@ -92,18 +92,18 @@ def cached(target: Target, model_name: str | None, worker_ip: str | None, as_jso
     required=True,
     help="The version, such as llama-2-chat--7B--ggufv2--Q4_K_M.",
 )
-@click.option("--check", is_flag=True, help="Delete without asking.")
+@click.option("--check", is_flag=True, help="Delete without confirmation.")
 @on_worker
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @talks_to_server
 def remove_cache(target: Target, model_version: str, worker_ip: str | None, check: bool, as_json: bool) -> None:
-    """Delete what is cached of a version."""
+    """Delete the cached weights of a version."""
     with target.connect() as client:
         deletable = client.list_deletable_models(model_version, worker_ip)
         for file in deletable.get("files") or []:
             note(f"  {file['path']} ({size(file['size_bytes'])})")
         if others := deletable.get("shared_with"):
-            note(f"The same files are used by {', '.join(others)}.")
+            note(f"Other versions use the same files: {', '.join(others)}.")
         if not check and not click.confirm("Do you want to proceed with the deletion?", err=True):
             note("Nothing was deleted.")
             return
@@ -111,4 +111,4 @@ def remove_cache(target: Target, model_version: str, worker_ip: str | None, chec
     if as_json:
         print_json(answer | {"paths": deletable.get("paths")})
     else:
-        note(f"Deleted {model_version}: {size(answer.get('freed_bytes'))} are free again.")
+        note(f"Deleted {model_version}: freed {size(answer.get('freed_bytes'))}.")

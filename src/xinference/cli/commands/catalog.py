@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 @click.command()
-@click.option("-n", "--model-name", required=True, callback=read_name, help="A name, a hub's id or a path.")
+@click.option("-n", "--model-name", required=True, callback=read_name, help="Name of a model, repository id or path.")
 @click.option("-en", "--model-engine", help="Only this engine.")
 @click.option("-f", "--model-format", help="Only this format.")
 @click.option(
@@ -28,12 +28,12 @@ Json = dict[str, Any]
     help="Only this size.",
 )
 @click.option("-q", "--quantization", help="Only this quantization.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @talks_to_server
 def engine(
     target: Target, model_name: str, model_engine: str | None, quantization: str | None, as_json: bool, **wanted: Any
 ) -> None:
-    """Show which engines run a model in which versions, or why they do not."""
+    """Show the versions of a model that each engine runs, or why it runs none."""
     with target.connect() as client:
         rows = client.engine_rows(model_name)
     if model_engine:
@@ -41,17 +41,19 @@ def engine(
         if model_engine.lower() not in (name.lower() for name in engines):
             raise not_found(
                 f'Xinference does not support this inference engine "{model_engine}".',
-                hint=f"It knows: {', '.join(engines)}.",
+                hint=f"Supported engines: {', '.join(engines)}.",
                 code="engine_not_found",
             )
     wanted |= {"engine": model_engine, "quantization": quantization}
-    found = [row for row in rows if _is_wanted(row, wanted)]
+    matching = [row for row in rows if _is_wanted(row, wanted)]
     if as_json:
-        print_json(found)
+        print_json(matching)
         return
-    _print_engines(model_name, found)
-    if not any(row["ok"] for row in found):
-        raise not_found(f"No engine here runs such a version of {model_name}.", code="engine_not_found")
+    _print_engines(model_name, matching)
+    if not any(row["ok"] for row in matching):
+        raise not_found(
+            f"No engine on the server's machine runs such a version of {model_name}.", code="engine_not_found"
+        )
 
 
 def _is_wanted(row: Json, wanted: Mapping[str, Any]) -> bool:
@@ -59,14 +61,14 @@ def _is_wanted(row: Json, wanted: Mapping[str, Any]) -> bool:
 
 
 def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
-    """A line for each spec and engine; quantizations that share an answer share a line."""
+    """One line for each spec, engine and reason, with the quantizations that it holds for."""
     lines: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         key = (row["model_format"], row["model_size_in_billions"], row["engine"], row["reason"])
         lines.setdefault(key, []).append(row["quantization"])
     if lines:
         print_table(
-            ["Name", "Engine", "Format", "Size (in billions)", "Runs here", "Quantization", "Reason"],
+            ["Name", "Engine", "Format", "Size (in billions)", "Runs", "Quantization", "Reason"],
             [
                 [
                     model_name,
@@ -83,10 +85,10 @@ def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
 
 
 @click.command("vllm-models")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @talks_to_server
 def vllm_models(target: Target, as_json: bool) -> None:
-    """List the models that vLLM can run, by what they are for."""
+    """List the models that vLLM supports, by ability."""
     with target.connect() as client:
         models = client.vllm_models()
     if as_json:

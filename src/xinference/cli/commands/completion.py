@@ -1,4 +1,4 @@
-"""`xinference completion`: what makes a shell complete our commands and options."""
+"""`xinference completion`: a script for shell completion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VARIABLE = "_XINFERENCE_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete our commands and options.
+    """Print a script that makes SHELL complete commands and options.
 
     \b
     bash: echo 'eval "$(xinference completion bash)"' >> ~/.bashrc

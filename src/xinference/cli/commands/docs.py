@@ -14,10 +14,10 @@ from xinference.cli.output import note
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the pages; it is created if it is not there.",
+    help="Folder for the pages; created if it does not exist.",
 )
 def docs(out: Path) -> None:
-    """Write the page of every built-in model, and an index of them, as reStructuredText."""
+    """Write a page for each built-in model, and an index, as reStructuredText."""
     from xinference.local_commands.docs import write
 
     written = write(out)

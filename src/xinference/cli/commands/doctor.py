@@ -1,4 +1,4 @@
-"""`xinference doctor`: what this machine has, and what each lack costs."""
+"""`xinference doctor`: a check of this machine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from xinference.config import Settings
 
 @click.command()
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="[env: XINFERENCE_HOME]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def doctor(home: Path | None, as_json: bool) -> None:
-    """Show what this machine has, and what each lack costs. The exit status is 1 only if something is broken."""
+    """Check this machine: hardware, engines and their limits. The exit status is 1 only if something is broken."""
     from xinference.local_commands.doctor import examine
 
     findings = examine(Settings.from_env(home=home))
@@ -23,7 +23,7 @@ def doctor(home: Path | None, as_json: bool) -> None:
     else:
         marks = {"ok": "ok", "lack": "-", "broken": "BROKEN"}
         print_table(
-            ["", "What", "Found", "What it costs"],
+            ["", "Item", "Value", "Effect"],
             [[marks[f.state], f.about, f.found, f.cost or ""] for f in findings],
         )
     if any(finding.state == "broken" for finding in findings):

@@ -1,4 +1,4 @@
-"""`xinference env`: the environments that the engines run in, without a server."""
+"""`xinference env`: the environments of the engines, without a server."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _engine = click.argument("name", metavar="ENGINE[==VERSION]")
-_hardware = click.option("--hardware", type=click.Choice(["cpu", "cuda"]), help="[default: what this host has]")
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_hardware = click.option(
+    "--hardware", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if this host supports it]"
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.group()
 def env() -> None:
-    """Install, list and remove what the engines run in."""
+    """Install, list and remove engine environments."""
 
 
 @env.command("list")
 @_as_json
 def list_environments(as_json: bool) -> None:
-    """List the environments that can be installed and those that are."""
+    """List available and installed environments."""
     entries = _commands().entries()
     if as_json:
         print_json(entries)
@@ -40,21 +42,21 @@ def list_environments(as_json: bool) -> None:
 @click.argument("name", metavar="[ENGINE[==VERSION]]", required=False)
 @_hardware
 @click.option(
-    "--from", "bundle", type=click.Path(path_type=Path), help="Install this file of `env pack`, without a network."
+    "--from", "bundle", type=click.Path(path_type=Path), help="Install from a file of `env pack`, without a network."
 )
 @_as_json
 def install(name: str | None, hardware: str | None, bundle: Path | None, as_json: bool) -> None:
-    """Install an engine's environment, or what a bundle holds; prints where it is."""
+    """Install the environment of an engine or from a bundle, and print its path."""
     if (name is None) == (bundle is None):
-        raise click.UsageError("Name an engine, or a bundle with --from.")
+        raise click.UsageError("Give the name of an engine, or a bundle with --from.")
     commands = _commands()
-    with _shown_progress() as progress:
+    with _showing_progress() as progress:
         if bundle is not None:
             entry = commands.install_from(bundle, progress)
         else:
             assert name is not None
             full_name, count = commands.size(name, hardware)
-            note(f"{full_name} takes {size(count)} on the disk.")
+            note(f"{full_name} requires {size(count)} of disk space.")
             entry = commands.install(name, hardware, progress)
     _show(entry, as_json)
 
@@ -65,11 +67,11 @@ def install(name: str | None, hardware: str | None, bundle: Path | None, as_json
 @_as_json
 def remove(name: str, hardware: str | None, as_json: bool) -> None:
     """Delete an environment."""
-    was = _commands().remove(name, hardware)
+    entry = _commands().remove(name, hardware)
     if as_json:
-        print_json(was)
+        print_json(entry)
     else:
-        note(f"Removed {was['name']} ({size(was['size_bytes'])}).")
+        note(f"Removed {entry['name']} ({size(entry['size_bytes'])}).")
 
 
 @env.command()
@@ -77,9 +79,9 @@ def remove(name: str, hardware: str | None, as_json: bool) -> None:
 @_hardware
 @_as_json
 def verify(name: str, hardware: str | None, as_json: bool) -> None:
-    """See whether an engine can be imported in its environment."""
+    """Check that an engine can be imported in its environment."""
     entry = _commands().verify(name, hardware)
-    note(f"{entry['name']} works.")
+    note(f"{entry['name']} can be imported.")
     _show(entry, as_json)
 
 
@@ -88,8 +90,8 @@ def verify(name: str, hardware: str | None, as_json: bool) -> None:
 @_hardware
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="[default: NAME.tar in this folder]")
 def pack(name: str, hardware: str | None, out: Path | None) -> None:
-    """Write an environment's packages into one file, for `env install --from` on a machine without a network."""
-    with _shown_progress() as progress:
+    """Pack an environment into one file, for `env install --from` on a machine without a network."""
+    with _showing_progress() as progress:
         bundle = _commands().pack(name, hardware, out, progress)
     click.echo(str(bundle))
 
@@ -101,7 +103,7 @@ def _commands() -> EnvironmentCommands:
 
 
 @contextmanager
-def _shown_progress() -> Iterator[Callable[[int, int | None, str], None]]:
+def _showing_progress() -> Iterator[Callable[[int, int | None, str], None]]:
     from xinference.cli.progress import new_display
 
     display = new_display()

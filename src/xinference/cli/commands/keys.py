@@ -1,4 +1,4 @@
-"""`xinference keys`: who may use the server."""
+"""`xinference keys`: the API keys of a server."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from xinference.errors import Problem
 
 Json = dict[str, Any]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _count = click.IntRange(min=1)
 
 
-class Span(click.ParamType[float]):
-    """A time such as ``30d``, in seconds."""
+class Duration(click.ParamType[float]):
+    """A duration such as ``30d``, in seconds."""
 
-    name = "span"
+    name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         match = re.fullmatch(r"(\d{1,9})([smhdwy])", str(value).strip())
         if match is None or not int(match[1]):
-            self.fail(f"{value!r} is not a time: write 12h, 30d, 8w or 1y.", param, ctx)
+            self.fail(f"{value!r} is not a duration, such as 12h, 30d, 8w or 1y.", param, ctx)
         return float(int(match[1]) * _SECONDS[match[2]])
 
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke keys. From the first one on the server answers nobody without one."""
+    """Create, list and revoke API keys. Once there is a key, every request needs one."""
 
 
 @keys.command()
-@click.option("--name", help="What to call it; also the user name of `login`. [default: its id]")
+@click.option("--name", help="Name of the key, and user name for `login`. [default: the id of the key]")
 @click.option(
     "--scope",
     "scopes",
@@ -47,68 +47,82 @@ def keys() -> None:
     multiple=True,
     default=("use",),
     show_default=True,
-    help="use: ask models; manage: launch, terminate and all the rest. Again for both.",
+    help="use: send requests to models; manage: everything else, such as launch and terminate. Repeatable.",
 )
 @click.option(
-    "--model", "models", multiple=True, metavar="UID", help="Only this model and its adapters. Again for more."
+    "--model",
+    "models",
+    multiple=True,
+    metavar="UID",
+    help="Allow only this model and its adapters. Repeatable. [default: all models]",
 )
-@click.option("--expires", "expires_in", type=Span(), metavar="TIME", help="Such as 12h, 30d or 1y. [default: never]")
-@click.option("--requests-per-minute", type=_count, help="More are answered with 429.")
-@click.option("--tokens-per-minute", type=_count, help="Of prompts and answers; more are answered with 429.")
+@click.option(
+    "--expires",
+    "expires_in",
+    type=Duration(),
+    metavar="TIME",
+    help="Time until the key expires, such as 12h, 30d or 1y. [default: never]",
+)
+@click.option("--requests-per-minute", type=_count, help="Maximum number of requests; further ones get a 429.")
+@click.option(
+    "--tokens-per-minute",
+    type=_count,
+    help="Maximum number of tokens of prompts and answers; further requests get a 429.",
+)
 @_as_json
 @talks_to_server
 def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_json: bool, **fields: Any) -> None:
-    """Make a key; it is printed this once, and kept nowhere."""
+    """Create a key. It is printed only once and not stored."""
     with _keys(target) as keys:
-        made = keys.create_key(scopes=list(dict.fromkeys(scopes)), models=list(models) or None, **fields)
+        created = keys.create_key(scopes=list(dict.fromkeys(scopes)), models=list(models) or None, **fields)
     if as_json:
-        print_json(made)
+        print_json(created)
         return
-    note(f"Made the key {made['name']}. It is shown this once:")
-    click.echo(made["key"])
+    note(f"Created the key {created['name']}. It is shown only once:")
+    click.echo(created["key"])
 
 
 @keys.command("list")
 @_as_json
 @talks_to_server
 def list_keys(target: Target, as_json: bool) -> None:
-    """List the keys, never the secrets themselves."""
+    """List the keys, without their secrets."""
     with _keys(target) as keys:
-        found = keys.list_keys()
+        entries = keys.list_keys()
     if as_json:
-        print_json(found)
+        print_json(entries)
         return
     header = ("Name", "Id", "Scopes", "Models", "Requests/min", "Tokens/min", "Expires", "Last used", "State")
-    print_table(header, [_row(key, time.time()) for key in found])
-    if not found:
-        note("There are no keys: who reaches the server may use it. `xinference keys create` makes one.")
+    print_table(header, [_row(key, time.time()) for key in entries])
+    if not entries:
+        note("There are no keys: everyone who reaches the server can use it. Create one with `xinference keys create`.")
 
 
 @keys.command()
 @click.argument("name", metavar="NAME|ID")
 @talks_to_server
 def revoke(target: Target, name: str) -> None:
-    """End a key at once. Requests go on needing one, also after the last."""
+    """Revoke a key at once. Requests still need a key, also after the last one is revoked."""
     with _keys(target) as keys:
         key = keys.revoke_key(name)
     note(f"Revoked {key['name']} ({key['id']}).")
 
 
 @keys.command()
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Delete without confirmation.")
 @talks_to_server
 def off(target: Target, yes: bool) -> None:
-    """Remove every key: a server on loopback needs none any more."""
+    """Delete all keys. A server on loopback needs no keys then."""
     if not yes:
-        click.confirm("Remove every key, and let all who reach the server use it?", abort=True, err=True)
+        click.confirm("Delete all keys, so that everyone who reaches the server can use it?", abort=True, err=True)
     with _keys(target) as keys:
         count = keys.forget_keys()["removed"]
-    note(f"Removed {count} {'key' if count == 1 else 'keys'}.")
+    note(f"Deleted {count} {'key' if count == 1 else 'keys'}.")
 
 
 @contextmanager
 def _keys(target: Target) -> Iterator[Any]:
-    """Who answers about keys: the server that was named, else this home's if it runs, else the store of this home."""
+    """The keys of the server at --endpoint; else of this home's server if it runs; else of this home's database."""
     with ExitStack() as stack:
         if target.settings.endpoint:
             yield stack.enter_context(target.connect())
@@ -116,16 +130,16 @@ def _keys(target: Target) -> Iterator[Any]:
         from xinference.local_commands.keys import keys_of_home
 
         try:
-            found: Any = stack.enter_context(keys_of_home(target.settings))
+            keys: Any = stack.enter_context(keys_of_home(target.settings))
         except Problem as problem:
             if problem.code != "home_taken":
                 raise
-            found = stack.enter_context(_of_this_home(target).connect())
-        yield found
+            keys = stack.enter_context(_of_this_home(target).connect())
+        yield keys
 
 
 def _of_this_home(target: Target) -> Target:
-    """The server that holds this home, wherever it listens; the home's own key may do what a given one may not."""
+    """The server that uses this home, at its actual address, with the owner's key, which has all scopes."""
     from xinference.client.local_key import local_endpoint
 
     endpoint = local_endpoint(target.settings)

@@ -11,7 +11,7 @@ import click
 from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.options.launch_options import further_options
 from xinference.cli.options.native_options import LaunchCommand
-from xinference.cli.options.version_options import found_from_anywhere, names_a_version
+from xinference.cli.options.version_options import absolute_if_exists, version_options
 from xinference.cli.output import INTERRUPTED, note, print_json, size
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _read_n_gpu(ctx: click.Context, param: click.Parameter, text: str) -> int | 
         return "auto" if text.lower() == "auto" else None
     if text.isdecimal():
         return int(text)
-    raise click.BadParameter(f"{text!r} is not `auto`, `none` (the CPU only) or a number of GPUs.")
+    raise click.BadParameter(f"{text!r} is not `auto`, `none` (only the CPU) or a number of GPUs.")
 
 
 def _read_gpu_idx(ctx: click.Context, param: click.Parameter, text: str | None) -> list[int] | None:
@@ -43,15 +43,15 @@ def _read_lora_modules(
     modules: dict[str, str] = {}
     for name, path in pairs:
         if not name or name in modules:
-            raise click.BadParameter(f"each adapter needs a name of its own, and {name!r} is none.")
+            raise click.BadParameter(f"each adapter needs a unique name, and {name!r} is empty or repeated.")
         modules[name] = str(Path(path).expanduser().absolute())
     return modules or None
 
 
-@click.command(cls=LaunchCommand, epilog="Any other --key value is an option of the engine itself, by its own name.")
-@names_a_version
-@click.option("-u", "--model-uid", help="Name for this model in requests. [default: the model's name]")
-@click.option("-mp", "--model-path", help="File or folder with the weights, instead of a hub.")
+@click.command(cls=LaunchCommand, epilog="Any other --key value is an option of the engine, by the engine's own name.")
+@version_options
+@click.option("-u", "--model-uid", help="Name of the model in requests. [default: the model's name]")
+@click.option("-mp", "--model-path", help="File or folder with the weights, instead of a download.")
 @click.option(
     "-lm",
     "--lora-modules",
@@ -59,29 +59,37 @@ def _read_lora_modules(
     multiple=True,
     metavar="NAME PATH",
     callback=_read_lora_modules,
-    help="A LoRA adapter, asked for by its own name; may be given again.",
+    help="LoRA adapter, used by its own name in requests; repeatable.",
 )
-@click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (the CPU only) or a number of GPUs.")
-@click.option("--gpu-idx", callback=_read_gpu_idx, help="The very GPUs, such as 0,1, dealt out to the replicas.")
-@click.option("-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Copies to run.")
+@click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (only the CPU) or a number of GPUs.")
+@click.option(
+    "--gpu-idx", callback=_read_gpu_idx, help="Indices of the GPUs, such as 0,1, assigned to the replicas in turn."
+)
+@click.option(
+    "-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Number of copies to run."
+)
 @further_options
-@click.option("--on-demand", is_flag=True, help="Load it by its first request, unload it when it is idle.")
-@click.option("--ttl", type=click.FloatRange(min=0), help="Idle seconds until it is unloaded; 0: only for another.")
-@click.option("--pin", is_flag=True, help="Do not unload it for another model.")
-@click.option("--priority", type=int, help="Of those that may leave for another model, the least leaves first.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and why; start nothing.")
-@click.option("--no-wait", is_flag=True, help="Do not wait until the model is ready.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--on-demand", is_flag=True, help="Load the model by its first request, unload it when idle.")
+@click.option(
+    "--ttl",
+    type=click.FloatRange(min=0),
+    help="Seconds without a request until it is unloaded; 0: only when its memory is needed.",
+)
+@click.option("--pin", is_flag=True, help="Never unload it for another model.")
+@click.option("--priority", type=int, help="Lower priority is evicted first. [default: 0]")
+@click.option("--dry-run", is_flag=True, help="Show the plan with its reasons; launch nothing.")
+@click.option("--no-wait", is_flag=True, help="Return before the model is ready.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @talks_to_server
 @click.pass_context
 def launch(
     ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, as_json: bool, **arguments: Any
 ) -> None:
-    """Run a model; prints its uid once it answers."""
+    """Launch a model, and print its uid when it is ready."""
     if "wait_ready" in ctx.obj:
-        raise click.UsageError("A launch waits until the model is ready, or not: with --no-wait.")
+        raise click.UsageError("--wait-ready is the default; --no-wait returns before the model is ready.")
     own = {name: value for name, value in arguments.items() if value is not None or name == "n_gpu"}
-    request = {**ctx.obj, **own, "model_path": found_from_anywhere(arguments["model_path"])}
+    request = {**ctx.obj, **own, "model_path": absolute_if_exists(arguments["model_path"])}
     with target.connect(start=True) as client:
         if dry_run:
             plan = client.plan_launch(**request)
@@ -89,7 +97,7 @@ def launch(
             return
         uid = client.launch_model(**request, wait_ready=False)
         if no_wait:
-            _leave(uid, as_json)
+            _report_background(uid, as_json)
             return
         _wait(client, uid, as_json)
 
@@ -100,11 +108,11 @@ def _wait(client: Client, uid: str, as_json: bool) -> None:
     try:
         model = follow_launch(client, uid)
     except KeyboardInterrupt:
-        if wants_to_cancel("Cancel the launch?"):
+        if confirms_cancel("Cancel the launch?"):
             client.terminate_model(uid)
-            note(f"The launch of {uid} was cancelled.")
+            note(f"Cancelled the launch of {uid}.")
             raise SystemExit(INTERRUPTED) from None
-        _leave(uid, as_json)
+        _report_background(uid, as_json)
         return
     description = model or client.describe_model(uid)
     counts = [description.get(name) for name in ("memory_used_bytes", "gpu_memory_used_bytes")]
@@ -117,22 +125,22 @@ def _wait(client: Client, uid: str, as_json: bool) -> None:
     print_json(description) if as_json else click.echo(uid)
 
 
-def wants_to_cancel(question: str) -> bool:
-    """Whoever can be asked is asked; a script's interrupt means what it says."""
+def confirms_cancel(question: str) -> bool:
+    """Ask the user at a terminal; the interrupt of a script always cancels."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
     note("")
     return click.confirm(question, default=False, err=True)
 
 
-def _leave(uid: str, as_json: bool) -> None:
-    """Let the launch go on without us."""
-    note(f"{uid} is loading in the background: watch it with `xinference list` or `xinference logs -f {uid}`.")
+def _report_background(uid: str, as_json: bool) -> None:
+    """Report that the launch continues in the background."""
+    note(f"{uid} is loading in the background; see `xinference list` or `xinference logs -f {uid}`.")
     print_json({"model_uid": uid}) if as_json else click.echo(uid)
 
 
 def plan_text(plan: Json) -> str:
-    """A launch plan for people: what would be done, then why."""
+    """A launch plan as text: the decisions, then their reasons."""
     memory = plan.get("memory") or {}
     files = [f"{file['name']} ({size(file.get('size'))})" for file in plan.get("files") or []]
     facts = {

@@ -9,17 +9,17 @@ from xinference.cli.output import note
 
 
 @click.command()
-@click.option("--username", required=True, prompt=True, prompt_required=False, help="Name of the user.")
-@click.option("--password", required=True, prompt=True, prompt_required=False, hide_input=True, help="Their password.")
+@click.option("--username", required=True, prompt=True, prompt_required=False, help="Name of the key.")
+@click.option("--password", required=True, prompt=True, prompt_required=False, hide_input=True, help="The key.")
 @talks_to_server
 def login(target: Target, username: str, password: str) -> None:
-    """Log in; the commands that follow use this login."""
+    """Log in with the name of a key and the key; later commands use this login."""
     from xinference.cli.saved_login import save_token, token_file
 
     with target.connect() as client:
         if not client.auth().get("auth"):
-            note(f"The server at {client.base_url} asks nobody to log in.")
+            note(f"The server at {client.base_url} does not require a login.")
             return
         token = client.request_token(username, password)
     save_token(target.settings, token)
-    note(f"Logged in at {target.settings.url}; kept in {token_file(target.settings)}.")
+    note(f"Logged in to {target.settings.url}; saved in {token_file(target.settings)}.")

@@ -1,4 +1,4 @@
-"""`xinference cal-model-mem`: how much memory a model will take, without a server."""
+"""`xinference cal-model-mem`: an estimate of a model's memory, without a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xinference.cli.output import note, print_json, print_table, size
 
 
 @click.command("cal-model-mem")
-@click.option("-n", "--model-name", required=True, callback=read_name, help="A name, a hub's id or a path.")
+@click.option("-n", "--model-name", required=True, callback=read_name, help="Name of a model, repository id or path.")
 @click.option(
     "-s",
     "--size-in-billions",
@@ -22,8 +22,12 @@ from xinference.cli.output import note, print_json, print_table, size
     help="Billions of parameters, such as 7 or 1_8.",
 )
 @click.option("-f", "--model-format", required=True, help="Format of the weights, such as ggufv2 or pytorch.")
-@click.option("-q", "--quantization", help="Quantization, such as Q4_K_M; any case. [default: none, or the first]")
-@click.option("-c", "--context-length", type=click.IntRange(min=1), required=True, help="Tokens, prompt and answer.")
+@click.option(
+    "-q", "--quantization", help="Quantization, such as Q4_K_M, in any case. [default: none, else the first one]"
+)
+@click.option(
+    "-c", "--context-length", type=click.IntRange(min=1), required=True, help="Tokens of prompt and answer together."
+)
 @click.option(
     "--kv-cache-dtype",
     "kv_cache_bits",
@@ -32,23 +36,23 @@ from xinference.cli.output import note, print_json, print_table, size
     show_default=True,
     help="Bits of one element of the KV cache.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def cal_model_mem(as_json: bool, kv_cache_bits: str, **asked: Any) -> None:
-    """Estimate the memory of a model with one request of the whole context, on each engine that runs it."""
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def cal_model_mem(as_json: bool, kv_cache_bits: str, **arguments: Any) -> None:
+    """Estimate the memory of a model for one request with the whole context, for each engine that runs it."""
     from xinference.local_commands.memory import estimate
 
-    found = estimate(**asked, kv_cache_bits=int(kv_cache_bits))
+    estimates = estimate(**arguments, kv_cache_bits=int(kv_cache_bits))
     if as_json:
-        print_json([{**vars(each), "total_bytes": each.total_bytes} for each in found])
+        print_json([{**vars(each), "total_bytes": each.total_bytes} for each in estimates])
         return
     print_table(
         ["Engine", "Weights", "KV cache", "Overhead", "Total"],
         [
             [e.engine, size(e.weights_bytes), size(e.kv_cache_bytes), size(e.overhead_bytes), size(e.total_bytes)]
-            for e in found
+            for e in estimates
         ],
     )
-    if found:
-        first = found[0]
-        note(f"{first.version_id}, {first.context_length} tokens, by {first.source}.")
-        note("llama.cpp on the CPU, the others on one GPU.")
+    if estimates:
+        first = estimates[0]
+        note(f"{first.version_id}, {first.context_length} tokens; source: {first.source}.")
+        note("llama.cpp runs on the CPU, the other engines on one GPU.")

@@ -11,10 +11,10 @@ from xinference.cli.output import note, print_json, print_table, write
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @talks_to_server
 def list_models(target: Target, as_json: bool) -> None:
-    """List the models that were launched, ready or not."""
+    """List launched models, ready or not."""
     with target.connect() as client:
         instances = client.list_instances()
     if as_json:
@@ -43,23 +43,25 @@ def list_models(target: Target, as_json: bool) -> None:
 @click.argument("uid", required=False)
 @talks_to_server
 def terminate(target: Target, option_uid: str | None, uid: str | None) -> None:
-    """Stop the model UID, or cancel its launch."""
-    wanted = {name for name in (option_uid, uid) if name}
-    if len(wanted) != 1:
-        raise click.UsageError("Name the model to stop, once: `xinference terminate --model-uid UID`.")
-    (model_uid,) = wanted
+    """Terminate the model UID, or cancel its launch."""
+    uids = {name for name in (option_uid, uid) if name}
+    if len(uids) != 1:
+        raise click.UsageError("Give exactly one model: `xinference terminate --model-uid UID`.")
+    (model_uid,) = uids
     with target.connect() as client:
         client.terminate_model(model_uid)
-    note(f"Stopped {model_uid}.")
+    note(f"Terminated {model_uid}.")
 
 
 @click.command()
 @click.argument("uid")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
-@click.option("--lines", type=click.IntRange(min=0), default=40, show_default=True, help="How many of the last lines.")
+@click.option("-f", "--follow", is_flag=True, help="Follow further output.")
+@click.option(
+    "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Number of lines from the end."
+)
 @talks_to_server
 def logs(target: Target, uid: str, follow: bool, lines: int) -> None:
-    """Show what the engine of the model UID wrote."""
+    """Show the output of the engine of the model UID."""
     with target.connect() as client, closing(client.logs(uid, lines=lines, follow=follow)) as pieces:
         for piece in pieces:
             write(piece)

@@ -20,17 +20,17 @@ _of_type = click.option("-t", "--model-type", default="LLM", show_default=True, 
     "--file",
     required=True,
     type=click.File(encoding="utf-8"),
-    help="The model's description, a JSON document; - reads it from standard input.",
+    help="JSON file that describes the model; - reads standard input.",
 )
 @on_worker
-@click.option("-p", "--persist", is_flag=True, help="Keep it when the server is started again.")
+@click.option("-p", "--persist", is_flag=True, help="Keep the model after a restart of the server.")
 @talks_to_server
 def register(target: Target, model_type: str, file: TextIO, worker_ip: str | None, persist: bool) -> None:
-    """Add a model of your own to those that can be launched."""
+    """Register a custom model."""
     text = file.read()
     with target.connect() as client:
         client.register_model(model_type, text, persist, worker_ip)
-    note(f"Registered {file.name}" + ("." if persist else " until the server ends; --persist keeps it."))
+    note(f"Registered {file.name}" + ("." if persist else " until the server stops; --persist keeps it."))
 
 
 @click.command()
@@ -38,7 +38,7 @@ def register(target: Target, model_type: str, file: TextIO, worker_ip: str | Non
 @click.option("-n", "--model-name", required=True, help="The model's name.")
 @talks_to_server
 def unregister(target: Target, model_type: str, model_name: str) -> None:
-    """Take a model of your own away from those that can be launched."""
+    """Remove a custom model."""
     with target.connect() as client:
         client.unregister_model(model_type, model_name)
     note(f"Unregistered {model_name}.")
@@ -46,7 +46,7 @@ def unregister(target: Target, model_type: str, model_name: str) -> None:
 
 @click.command()
 @_of_type
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @talks_to_server
 def registrations(target: Target, model_type: str, as_json: bool) -> None:
     """List the models that can be launched."""

@@ -1,4 +1,4 @@
-"""`xinference serve`, and the programs that older versions start a server with."""
+"""`xinference serve`, and the programs that start a server in older versions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ _PROGRAM = {"help_option_names": ["-h", "--help"]}
 
 
 def listens(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what every program that serves can be told."""
+    """Add the options of every program that starts a server."""
     for option in (
-        click.option("--allow-unauthenticated", is_flag=True, help="Listen beyond this machine without any key."),
-        click.option("--log-level", type=LOG_LEVEL, help="The server's own log level. [default: INFO]"),
+        click.option(
+            "--allow-unauthenticated", is_flag=True, help="Allow listening beyond loopback without any API key."
+        ),
+        click.option("--log-level", type=LOG_LEVEL, help="Log level of the server. [default: INFO]"),
         click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port to listen on. [default: 9997]"),
     ):
         command = option(command)
@@ -28,7 +30,9 @@ def listens(command: Callable[..., None]) -> Callable[..., None]:
 
 def _refuse_auth_config(ctx: click.Context, param: click.Parameter, file: str | None) -> None:
     if file is not None:
-        raise click.BadParameter("users are no longer read from a file. Make keys: `xinference keys --help`.")
+        raise click.BadParameter(
+            "users are no longer read from a file. Create keys instead, see `xinference keys --help`."
+        )
 
 
 _on_loopback = click.option("-H", "--host", help="Address to listen on. [default: 127.0.0.1]")
@@ -41,9 +45,11 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 @click.command()
 @_on_loopback
 @listens
-@click.option("--home", type=click.Path(file_okay=False), help="Folder for everything that is kept.")
+@click.option("--home", type=click.Path(file_okay=False), help="Folder for the database, caches and logs.")
 @click.option(
-    "--gateway-workers", type=click.IntRange(1, MAX_GATEWAY_WORKERS), help="Processes that serve requests. [default: 1]"
+    "--gateway-workers",
+    type=click.IntRange(1, MAX_GATEWAY_WORKERS),
+    help="Number of processes that serve requests. [default: 1]",
 )
 def serve(
     host: str | None,
@@ -73,7 +79,7 @@ def local(
 ) -> None:
     """Run the server in this terminal, as `xinference serve` does."""
     if metrics_exporter_host or metrics_exporter_port:
-        note("--metrics-exporter-host and -port have no effect: no exporter is started beside the server.")
+        note("--metrics-exporter-host and -port have no effect: the server itself has /metrics.")
     run(host, port, log_level, allow_unauthenticated)
 
 
@@ -85,8 +91,8 @@ def local(
 def supervisor(
     host: str, port: int | None, log_level: str | None, allow_unauthenticated: bool, supervisor_port: int | None
 ) -> None:
-    """Run the server in this terminal. Models run on this machine; no others can join it yet."""
-    note("Models will run on this machine: workers on other machines can't join yet.")
+    """Run the server in this terminal. Workers on other machines are not supported."""
+    note("Models run on this machine: workers on other machines are not supported.")
     run(host, port, log_level, allow_unauthenticated)
 
 
@@ -97,25 +103,25 @@ def supervisor(
 @click.option("--log-level", hidden=True)
 @_metrics_host
 @click.option("--metrics-exporter-port", type=int, hidden=True)
-def worker(endpoint: str | None, **given: object) -> None:
-    """Not there yet: a server runs models on its own machine only."""
+def worker(endpoint: str | None, **ignored: object) -> None:
+    """Not supported: a server runs models only on its own machine."""
     raise Problem(
         "no_workers",
         501,
-        "A worker can't join a server on another machine yet.",
-        hint="Run `xinference serve` on each machine, and ask each for the models that run there.",
+        "Workers on other machines are not supported.",
+        hint="Run `xinference serve` on each machine, and use each server for its own models.",
     )
 
 
 def bare(host: str | None, port: int | None, log_level: str | None, subcommand: str | None) -> None:
-    """`xinference` without a command, as older versions start a server."""
+    """`xinference` without a command starts a server, as in older versions."""
     if subcommand is None:
-        note("Starting a server; `xinference serve` is the command for it.")
+        note("Starting a server; the command for this is `xinference serve`.")
         run(host, port, log_level)
     elif (host, port, log_level) != (None, None, None):
         raise bad_request(
-            "-H, -p and --log-level before a command are those of a server.",
-            hint=f"For `{subcommand}`, name the server with --endpoint.",
+            "-H, -p and --log-level before a command are options of the server.",
+            hint=f"For `{subcommand}`, give the URL of the server with --endpoint.",
         )
 
 
@@ -128,9 +134,9 @@ def run(
     gateway_workers: int | None = None,
 ) -> None:
     """Serve until stopped."""
-    # By name: the rest of the command line must not depend on the server, here the server is what is asked for.
+    # By name, because the command line must not import the server, except here.
     server = import_module("xinference.server").run
-    allow = allow_unauthenticated or None  # a flag that is not given leaves the word to the environment
+    allow = allow_unauthenticated or None  # without the flag the environment variable decides
     raise SystemExit(
         server(
             host=host,

@@ -1,4 +1,4 @@
-"""`xinference stop`, and `stop-cluster` as older versions have it."""
+"""`xinference stop`, and `stop-cluster` of older versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xinference.errors import Problem
 if TYPE_CHECKING:
     from xinference.client import Client
 
-#: How long a server may take to stop its engines and itself.
+#: Maximum seconds for a server to stop its engines and itself.
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
@@ -35,13 +35,13 @@ def stop(target: Target) -> None:
 
 
 @click.command("stop-cluster")
-@click.option("--check", is_flag=True, help="Stop without asking.")
+@click.option("--check", is_flag=True, help="Stop without confirmation.")
 @talks_to_named_server
 def stop_cluster(target: Target, check: bool) -> None:
-    """Stop the server that --endpoint names, and all its models."""
+    """Stop the server at --endpoint and all its models."""
     with target.connect() as client:
         running = _running(client)
-        note(f"The server at {client.base_url} runs " + (f"{', '.join(running)}." if running else "no model."))
+        note(f"The server at {client.base_url} runs " + (f"{', '.join(running)}." if running else "no models."))
         if check or click.confirm("Do you want to stop it?", err=True):
             _stop(client, running)
         else:
@@ -59,7 +59,7 @@ def _stop(client: Client, running: list[str]) -> None:
 
 
 def _wait_until_gone(client: Client) -> None:
-    """Whoever starts a server right after us must find the port free."""
+    """Wait until the port is free, so that a server can be started right after this command."""
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -68,4 +68,4 @@ def _wait_until_gone(client: Client) -> None:
             if problem.code == "no_server":
                 return
         time.sleep(POLL_SECONDS)
-    raise Problem("server_lives", 504, f"The server at {client.base_url} still answers {STOP_SECONDS:g} s after.")
+    raise Problem("server_lives", 504, f"The server at {client.base_url} still answers after {STOP_SECONDS:g} s.")

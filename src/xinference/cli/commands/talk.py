@@ -1,4 +1,4 @@
-"""`xinference chat` and `generate`: one shot, or a conversation at the terminal."""
+"""`xinference chat` and `generate`: one request, or a conversation at the terminal."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from xinference.client import Client, RESTfulChatModelHandle, RESTfulGenerateModelHandle
 
 Json = dict[str, Any]
-#: How long to wait for a model that is still loading.
+#: Maximum seconds to wait for a model that is loading.
 LOADING_SECONDS = 300.0
 
 
 class Talk(Protocol):
-    """One way to talk: what a turn is called, and how its answer is asked for."""
+    """A kind of conversation: its labels, and its requests."""
 
-    asks: str
-    answers: str
+    prompt_label: str
+    answer_label: str
 
-    def turn(self, said: str) -> Iterator[str]:
-        """The answer to `said`, in pieces."""
+    def turn(self, text: str) -> Iterator[str]:
+        """The answer to `text`, in pieces."""
         ...
 
 
 @dataclass
 class Chat:
-    """A conversation that remembers its turns."""
+    """A conversation with its history."""
 
     model: RESTfulChatModelHandle
     config: Json
     history: list[Json] = field(default_factory=list)
-    asks = "User: "
-    answers = "Assistant: "
+    prompt_label = "User: "
+    answer_label = "Assistant: "
 
-    def turn(self, said: str) -> Iterator[str]:
-        """A turn without any answer is forgotten; what an interrupt left of an answer is kept."""
-        messages = [*self.history, {"role": "user", "content": said}]
+    def turn(self, text: str) -> Iterator[str]:
+        """Ask once; the history keeps a partial answer after an interrupt, but no turn without an answer."""
+        messages = [*self.history, {"role": "user", "content": text}]
         answer = ""
         try:
             for piece in self._pieces(messages):
@@ -69,15 +69,15 @@ class Chat:
 
 @dataclass
 class Generate:
-    """Completions, each for itself."""
+    """Independent completions."""
 
     model: RESTfulGenerateModelHandle
     config: Json
-    asks = "Prompt: "
-    answers = "Completion: "
+    prompt_label = "Prompt: "
+    answer_label = "Completion: "
 
-    def turn(self, said: str) -> Iterator[str]:
-        answer = self.model.generate(said, self.config)
+    def turn(self, text: str) -> Iterator[str]:
+        answer = self.model.generate(text, self.config)
         if not self.config["stream"]:
             yield answer["choices"][0]["text"]
             return
@@ -88,23 +88,29 @@ class Generate:
 
 
 def talking_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that both ways to talk have."""
+    """Add the options of `chat` and `generate`."""
     for option in (
         click.argument("prompt", required=False),
-        click.option("--stream/--no-stream", default=True, help="Show the answer as it comes (the default) or whole."),
-        click.option("--temperature", type=click.FloatRange(min=0), help="0: always the likeliest token."),
+        click.option(
+            "--stream/--no-stream", default=True,
+            help="Show the answer while it is generated (the default) or as a whole.",
+        ),
+        click.option(
+            "--temperature", type=click.FloatRange(min=0),
+            help="Sampling temperature; 0: always the most likely token.",
+        ),
         click.option(
             "--max-tokens", "--max_tokens", type=click.IntRange(min=1), default=512, show_default=True,
-            help="Most tokens of an answer.",
+            help="Maximum number of tokens of an answer.",
         ),
-        click.option("-u", "--model-uid", help="The model's uid. [default: the one that is ready]"),
+        click.option("-u", "--model-uid", help="The model's uid. [default: the only ready model]"),
     ):  # fmt: skip
         command = option(command)
     return talks_to_server(command)
 
 
 class TalkCommand(click.Command):
-    """A command that also takes ``--stream True`` and ``--stream False``, as older versions have it."""
+    """A command that also takes ``--stream True`` and ``--stream False``, as in older versions."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = list(args)
@@ -116,48 +122,48 @@ class TalkCommand(click.Command):
 
 
 @click.command(cls=TalkCommand)
-@click.option("--system", help="What the model is told before the conversation.")
+@click.option("--system", help="System message of the conversation.")
 @talking_options
 def chat(target: Target, model_uid: str | None, prompt: str | None, system: str | None, **config: Any) -> None:
-    """Talk with a model: PROMPT (or what is piped in) for one answer, else a conversation."""
+    """Chat with a model: one answer to PROMPT (or standard input), else a conversation."""
     from xinference.client import RESTfulChatModelHandle
 
-    said = _prompt(prompt)
+    text = _prompt(prompt)
     with RESTfulChatModelHandle(*_model(target, model_uid)) as model:
-        talk = Chat(model, _given(config))
+        talk = Chat(model, _without_none(config))
         if system:
             talk.history.append({"role": "system", "content": system})
-        _run(talk, said)
+        _run(talk, text)
 
 
 @click.command(cls=TalkCommand)
 @talking_options
 def generate(target: Target, model_uid: str | None, prompt: str | None, **config: Any) -> None:
-    """Let a model go on with PROMPT (or what is piped in), else with one text after the other."""
+    """Complete PROMPT (or standard input), else one prompt after the other."""
     from xinference.client import RESTfulGenerateModelHandle
 
-    said = _prompt(prompt)
+    text = _prompt(prompt)
     with RESTfulGenerateModelHandle(*_model(target, model_uid)) as model:
-        _run(Generate(model, _given(config)), said)
+        _run(Generate(model, _without_none(config)), text)
 
 
 def _model(target: Target, model_uid: str | None) -> tuple[str, str, dict[str, str]]:
-    """The arguments of a handle; it is not asked whether the model is there, since it may be loading."""
+    """The arguments of a handle; whether the model exists is not checked, because it may be loading."""
     with target.connect() as client:
         return model_uid or _only_ready(client), client.base_url, client.auth_headers
 
 
-def _given(config: Json) -> Json:
+def _without_none(config: Json) -> Json:
     return {name: value for name, value in config.items() if value is not None}
 
 
 def _prompt(argument: str | None) -> str | None:
-    """What to ask at once; None for a conversation at the terminal."""
+    """The prompt of a single request; None for a conversation at the terminal."""
     if argument is not None or sys.stdin.isatty():
         return argument
     piped = sys.stdin.read()
     if not piped.strip():
-        raise click.UsageError("There is no prompt: neither an argument nor anything on standard input.")
+        raise click.UsageError("There is no prompt, neither as an argument nor on standard input.")
     return piped
 
 
@@ -167,37 +173,37 @@ def _only_ready(client: Client) -> str:
     if len(ready) == 1:
         return str(ready[0])
     if ready:
-        raise bad_request(f"Several models are ready: {', '.join(ready)}.", hint="Name one with --model-uid.")
-    coming = [i["model_uid"] for i in instances if i.get("status") not in ("ERROR", "TERMINATING")]
+        raise bad_request(f"Several models are ready: {', '.join(ready)}.", hint="Choose one with --model-uid.")
+    loading = [i["model_uid"] for i in instances if i.get("status") not in ("ERROR", "TERMINATING")]
     raise Problem(
         "no_model_ready",
         409,
-        "No model is ready" + (f"; still loading: {', '.join(coming)}." if coming else "."),
-        hint="Name one with --model-uid to wait for it." if coming else "Start one with `xinference launch`.",
+        "No model is ready" + (f"; still loading: {', '.join(loading)}." if loading else "."),
+        hint="Give --model-uid to wait for one." if loading else "Launch one with `xinference launch`.",
     )
 
 
-def _run(talk: Talk, said: str | None) -> None:
-    if said is None:
+def _run(talk: Talk, text: str | None) -> None:
+    if text is None:
         _converse(talk)
         return
-    for piece in _patient(talk, said):
+    for piece in _patient(talk, text):
         write(piece)
     click.echo()
 
 
 def _converse(talk: Talk) -> None:
-    """Turn after turn, until an empty line or the end of the input."""
-    import readline  # noqa: F401 -- gives input() its line editing
+    """Run turns until an empty line or the end of the input."""
+    import readline  # noqa: F401 -- adds line editing to input()
 
-    while said := _ask(talk.asks):
-        write(talk.answers)
-        pieces = _patient(talk, said)
+    while text := _ask(talk.prompt_label):
+        write(talk.answer_label)
+        pieces = _patient(talk, text)
         try:
             for piece in pieces:
                 write(piece)
         except KeyboardInterrupt:
-            pieces.close()  # the model stops; the conversation goes on
+            pieces.close()  # stops the answer; the conversation continues
         except Problem as problem:
             click.echo()
             if problem.code in ("no_server", "server_gone"):
@@ -215,15 +221,15 @@ def _ask(label: str) -> str:
         return ""
 
 
-def _patient(talk: Talk, said: str) -> Generator[str, None, None]:
-    """One turn, tried again while the model is loading: until then nothing of an answer has come."""
+def _patient(talk: Talk, text: str) -> Generator[str, None, None]:
+    """One turn, retried while the model is loading; no part of an answer has arrived then."""
     from xinference.client.answers import ModelLoading
 
     deadline = time.monotonic() + LOADING_SECONDS
     waiting = False
     while True:
         try:
-            yield from talk.turn(said)
+            yield from talk.turn(text)
             return
         except ModelLoading as problem:
             if time.monotonic() + problem.retry_after > deadline:

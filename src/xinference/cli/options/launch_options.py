@@ -1,4 +1,4 @@
-"""The rest of `launch`'s options: those that few launches need, and those of other versions."""
+"""Further options of `launch`: rarely used ones, and those of other versions."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def _as_values(ctx: click.Context, param: click.Parameter, pairs: Pairs) -> dict
     return {key: parse_value(value) for key, value in pairs} or None
 
 
-def _as_list(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> list[str] | None:
-    return list(words) or None
+def _as_list(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    return list(values) or None
 
 
 def _refuse_image_lora(ctx: click.Context, param: click.Parameter, pairs: Pairs) -> None:
     if pairs:
-        refuse("It says how an image model loads its LoRA adapters, and no image models are served here.")
+        refuse("Image models are not served, and this option is for the LoRA adapters of image models.")
 
 
 def refuse(reason: str) -> NoReturn:
-    """Refuse an option for this reason."""
+    """Reject an option with a reason."""
     raise click.BadParameter(reason)
 
 
 def further_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add them, each under the name of the request's field; what the server can't do, it says itself."""
+    """Add the options, each under the name of the request's field. The server rejects those it does not support."""
     for option in (
         click.option("-fd", "--image-lora-fuse-kwargs", nargs=2, multiple=True, expose_value=False, hidden=True,
             callback=_refuse_image_lora),
@@ -46,18 +46,18 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-vp", "--virtual-env-package", "virtual_env_packages", multiple=True, callback=_as_list,
             hidden=True),
         click.option("--enable-virtual-env/--disable-virtual-env", default=None,
-            help="Without effect: every engine but llama.cpp runs in an environment of its own, see `xinference env`."),
-        click.option("--worker-ip", help="Without effect while there is one machine."),
+            help="No effect: every engine except llama.cpp has an environment of its own, see `xinference env`."),
+        click.option("--worker-ip", help="No effect: the server is one machine."),
         click.option("--n-worker", type=click.IntRange(min=1), default=1, show_default=True,
-            help="Machines for each replica; there is one."),
+            help="Number of machines for each replica; only 1 is supported."),
         click.option("-ev", "--env", "envs", nargs=2, multiple=True, metavar="NAME VALUE", callback=_as_mapping,
-            help="An environment variable of the engine; may be given again."),
+            help="Environment variable of the engine; repeatable."),
         click.option("-qc", "--quantization-config", nargs=2, multiple=True, metavar="KEY VALUE", callback=_as_values,
-            help="For Transformers: how bitsandbytes quantizes, such as load_in_4bit true; may be given again."),
+            help="For Transformers: option of bitsandbytes, such as load_in_4bit true; repeatable."),
         click.option("--request-limits", type=click.IntRange(min=0), metavar="N",
             help="Maximum number of requests at the same time. [default: no limit]"),
         click.option("--enable-thinking/--disable-thinking", default=None,
-            help="For hybrid models: think before the answer, or not. [default: as the model's template says]"),
+            help="For hybrid models: think before the answer or not. [default: the chat template decides]"),
     ):  # fmt: skip
         command = option(command)
     return command

@@ -1,4 +1,4 @@
-"""The log levels that a server can be told on the command line."""
+"""The log levels of the server."""
 
 from __future__ import annotations
 

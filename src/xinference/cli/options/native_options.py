@@ -1,4 +1,4 @@
-"""Options of `launch` that are not ours: ``--n-ctx 4096`` goes to the engine as ``n_ctx = 4096``."""
+"""Options of the engine on the command line of `launch`: ``--n-ctx 4096`` becomes ``n_ctx = 4096``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WORDS = {"None": None, "none": None, "True": True, "true": True, "False": False
 
 
 class LaunchCommand(click.Command):
-    """A command that takes its own options, and leaves all other ``--key value`` pairs in ``ctx.obj``."""
+    """A command that parses its own options, and puts all other ``--key value`` pairs into ``ctx.obj``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         values = {
@@ -33,10 +33,13 @@ class LaunchCommand(click.Command):
 
 
 def split(args: Sequence[str], values: Mapping[str, int]) -> tuple[list[str], dict[str, Any]]:
-    """Part the arguments into those of the options in `values`, each with as many values, and the native options.
+    """Split the arguments into those of the command and the engine's options.
+
+    Args:
+        values: the options of the command, with the number of values of each.
 
     Raises:
-        click.UsageError: a word belongs to no option.
+        click.UsageError: an argument belongs to no option.
     """
     own: list[str] = []
     native: dict[str, Any] = {}
@@ -54,14 +57,14 @@ def split(args: Sequence[str], values: Mapping[str, int]) -> tuple[list[str], di
             key = name[2:].replace("-", "_")
             native[key] = parse_value(value) if equals else _value_after(words)
         elif word.startswith("-"):
-            raise click.UsageError(f"No such option: {word}. An engine's own options start with `--`.")
+            raise click.UsageError(f"No such option: {word}. Options of the engine start with `--`.")
         else:
             raise click.UsageError("You must specify extra kwargs with `--` prefix.")
     return own, native
 
 
 class _Words:
-    """The arguments, one after the other, with a look at the next one."""
+    """An iterator over the arguments that can peek at the next one."""
 
     def __init__(self, args: Sequence[str]) -> None:
         self._args = args
@@ -98,7 +101,7 @@ def _is_number(text: str) -> bool:
 
 
 def parse_value(text: str) -> Any:
-    """None, a boolean, a number, a JSON object or list, or else `text` as it is.
+    """None, a boolean, a number, a JSON object or list; otherwise the text itself.
 
     >>> [parse_value(text) for text in ("none", "True", "7", "0.5", '{"a": 1}', "1_8", "q8_0")]
     [None, True, 7, 0.5, {'a': 1}, '1_8', 'q8_0']
