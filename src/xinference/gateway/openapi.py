@@ -15,35 +15,35 @@ Json = dict[str, Any]
 TEMPLATE = "#/components/schemas/{name}"
 
 _ERRORS = {
-    400: "The request is wrong; the message names the field",
-    401: "A key is needed, or this one is not known",
+    400: "The request is not valid; the message names the field",
+    401: "A key is required, or the given one is unknown",
     403: "The key may not do this, or the request comes from another site",
-    404: "There is no such model; the near ones are named",
+    404: "Model not found; similar names are listed",
     413: "The body is too large",
-    415: "The body is not JSON by its content type",
-    422: "The engine can't use a value",
-    429: "The key's or the model's limit is reached",
-    499: "It was aborted",
-    500: "A defect, of ours or of the engine",
-    501: "The engine does not do this",
-    502: "The engine died before it answered",
+    415: "The content type is not JSON",
+    422: "The engine rejects a value",
+    429: "The limit of the key or the model is reached",
+    499: "The request was aborted",
+    500: "A defect of the server or the engine",
+    501: "The engine does not support this",
+    502: "The engine died before its answer was complete",
     503: "The model is not ready yet, or has failed",
 }
 _SUMMARIES = {
-    "/v1/chat/completions": "Chat",
-    "/v1/completions": "Complete a text",
-    "/v1/embeddings": "Vectors of texts",
-    "/v1/responses": "OpenAI's responses",
-    "/v1/messages": "Anthropic's messages",
-    "/v1/messages/count_tokens": "Count the tokens of Anthropic's messages",
-    "/anthropic/v1/messages": "Anthropic's messages, where their clients look for them below a base URL",
-    "/anthropic/v1/messages/count_tokens": "Count the tokens of Anthropic's messages",
-    "/v1/rerank": "Order documents by a query",
-    "/rerank": "Order documents by a query, on a path without a version",
-    "/v1/convert_ids_to_tokens": "The texts of token ids",
-    "/tokenize": "The tokens of a text",
-    "/detokenize": "The text of tokens",
-    "/apply-template": "The prompt that a chat comes to",
+    "/v1/chat/completions": "Create a chat completion",
+    "/v1/completions": "Complete a prompt",
+    "/v1/embeddings": "Create embeddings of texts",
+    "/v1/responses": "Create a response, in OpenAI's form",
+    "/v1/messages": "Create a message, in Anthropic's form",
+    "/v1/messages/count_tokens": "Count the tokens of messages, in Anthropic's form",
+    "/anthropic/v1/messages": "The same as `/v1/messages`, for clients with the base URL `/anthropic`",
+    "/anthropic/v1/messages/count_tokens": "Count the tokens of messages, in Anthropic's form",
+    "/v1/rerank": "Rank documents by their relevance to a query",
+    "/rerank": "The same as `/v1/rerank`, on a path without a version",
+    "/v1/convert_ids_to_tokens": "Convert token ids to texts",
+    "/tokenize": "Convert a text to token ids",
+    "/detokenize": "Convert token ids to a text",
+    "/apply-template": "Apply the chat template to messages, without generating an answer",
     "/infill": "Fill in the middle of a text",
 }
 
@@ -53,7 +53,7 @@ def _object(description: str, required: Mapping[str, str], **more: Any) -> Json:
     return {"type": "object", "description": description, "required": list(required), "properties": kinds, **more}
 
 
-#: What is promised of each answer; engines add fields.
+#: The guaranteed fields of each answer; engines add further ones.
 _ANSWERS: dict[str, Json] = {
     "/v1/chat/completions": _object(
         "A chat completion", {"id": "string", "object": "string", "model": "string", "choices": "array"}
@@ -61,17 +61,19 @@ _ANSWERS: dict[str, Json] = {
     "/v1/completions": _object(
         "A completion", {"id": "string", "object": "string", "model": "string", "choices": "array"}
     ),
-    "/v1/embeddings": _object("Vectors", {"object": "string", "model": "string", "data": "array", "usage": "object"}),
+    "/v1/embeddings": _object(
+        "Embeddings", {"object": "string", "model": "string", "data": "array", "usage": "object"}
+    ),
     "/v1/responses": _object("A response", {"id": "string", "object": "string", "output": "array"}),
     "/v1/messages": _object("A message", {"id": "string", "type": "string", "role": "string", "content": "array"}),
     "/v1/messages/count_tokens": _object("A count", {"input_tokens": "integer"}),
-    "/v1/rerank": _object("The documents in order", {"results": "array"}),
+    "/v1/rerank": _object("The documents, the most relevant first", {"results": "array"}),
 }
 _OPENAI_ERROR = _object(
-    "OpenAI's error; `detail` has its message once more",
+    "OpenAI's error; `detail` repeats its message",
     {"error": "object"},
     properties={
-        "error": _object("What is wrong", {"message": "string", "type": "string", "param": "any", "code": "any"}),
+        "error": _object("The error", {"message": "string", "type": "string", "param": "any", "code": "any"}),
         "detail": {"type": "string"},
     },
 )
@@ -80,14 +82,14 @@ _ANTHROPIC_ERROR = _object(
     {"type": "string", "error": "object"},
     properties={
         "type": {"const": "error"},
-        "error": _object("What is wrong", {"type": "string", "message": "string"}),
+        "error": _object("The error", {"type": "string", "message": "string"}),
     },
 )
 _MODEL = _object("A model", {"id": "string", "object": "string", "created": "integer", "owned_by": "string"})
 _MODELS = _object("The models", {"object": "string", "data": "array"})
 _MODELS["properties"]["data"]["items"] = _MODEL
 _ANTHROPIC_MODEL = _object("A model", {"type": "string", "id": "string", "display_name": "string"})
-_HEALTH = _object("It answers", {"status": "string"})
+_HEALTH = _object("The server answers", {"status": "string"})
 
 
 def document() -> Json:
@@ -97,13 +99,20 @@ def document() -> Json:
     bodies = dict(zip(kinds, refs, strict=True))
     paths = {name: {"post": _operation(name, path, bodies[path.decoder.type])} for name, path in DATA_PATHS.items()}
     paths["/metrics"] = {"get": _metrics()}
-    paths["/health"] = {"get": _reading("health", "Whether a server answers", _HEALTH, ())}
-    paths["/v1/models"] = {"get": _reading("list_models", "The models that are ready", _MODELS, (401, 403))}
+    paths["/health"] = {"get": _reading("health", "Check that the server answers", _HEALTH, ())}
+    paths["/v1/models"] = {"get": _reading("list_models", "List the models that are ready", _MODELS, (401, 403))}
     paths["/anthropic/v1/models"] = {
-        "get": _reading("list_anthropic_models", "The models, in Anthropic's form", {"type": "object"}, (401, 403))
+        "get": _reading(
+            "list_anthropic_models",
+            "List the models that are ready, in Anthropic's form",
+            {"type": "object"},
+            (401, 403),
+        )
     }
     uid = {"name": "model_uid", "in": "path", "required": True, "schema": {"type": "string"}}
-    one = _reading("describe_anthropic_model", "One model, in Anthropic's form", _ANTHROPIC_MODEL, (401, 403, 404))
+    one = _reading(
+        "describe_anthropic_model", "Describe a model, in Anthropic's form", _ANTHROPIC_MODEL, (401, 403, 404)
+    )
     paths["/anthropic/v1/models/{model_uid}"] = {"get": {**one, "parameters": [uid]}}
     schemas = {**shapes, "OpenAIError": _OPENAI_ERROR, "AnthropicError": _ANTHROPIC_ERROR}
     return {"paths": paths, "components": {"schemas": schemas}}
@@ -111,7 +120,7 @@ def document() -> Json:
 
 def _operation(name: str, path: DataPath, body: Json) -> Json:
     error = "AnthropicError" if path.anthropic else "OpenAIError"
-    answer = _ANSWERS.get(name) or _ANSWERS.get(path.upstream, {"description": "The engine's own answer"})
+    answer = _ANSWERS.get(name) or _ANSWERS.get(path.upstream, {"description": "The answer of the engine"})
     operation: Json = {
         "tags": ["inference"],
         "summary": _SUMMARIES[name],
@@ -135,7 +144,7 @@ def _operation(name: str, path: DataPath, body: Json) -> Json:
 
 
 def _metrics() -> Json:
-    operation = _reading("metrics", "Counts for Prometheus", {}, (401, 403))
+    operation = _reading("metrics", "Metrics for Prometheus", {}, (401, 403))
     operation["responses"]["200"]["content"] = {CONTENT_TYPE.decode(): {"schema": {"type": "string"}}}
     return operation
 

@@ -8,6 +8,7 @@ import click
 
 from xinference.cli.commands.launch import confirms_cancel
 from xinference.cli.connection import Target, on_worker, talks_to_server
+from xinference.cli.options.json_option import json_option
 from xinference.cli.options.version_options import version_options
 from xinference.cli.output import INTERRUPTED, note, print_json, print_table, size
 
@@ -19,7 +20,7 @@ Json = dict[str, Any]
 
 @click.command()
 @version_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @talks_to_server
 def download(target: Target, as_json: bool, **arguments: Any) -> None:
     """Download a model's weights without launching it, and print their path."""
@@ -53,7 +54,7 @@ def _wait(client: Client, version: str) -> Json | None:
 @click.command()
 @click.option("-n", "--model_name", "--model-name", "model_name", help="Only this model.")
 @on_worker
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @talks_to_server
 def cached(target: Target, model_name: str | None, worker_ip: str | None, as_json: bool) -> None:
     """List cached weights on the server's machine, complete and partial."""
@@ -94,7 +95,7 @@ def cached(target: Target, model_name: str | None, worker_ip: str | None, as_jso
 )
 @click.option("--check", is_flag=True, help="Delete without confirmation.")
 @on_worker
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @talks_to_server
 def remove_cache(target: Target, model_version: str, worker_ip: str | None, check: bool, as_json: bool) -> None:
     """Delete the cached weights of a version."""

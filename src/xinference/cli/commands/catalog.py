@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.options.json_option import json_option
 from xinference.cli.options.version_options import read_name, read_size
 from xinference.cli.output import print_json, print_table
 from xinference.errors import not_found
@@ -28,7 +29,7 @@ Json = dict[str, Any]
     help="Only this size.",
 )
 @click.option("-q", "--quantization", help="Only this quantization.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @talks_to_server
 def engine(
     target: Target, model_name: str, model_engine: str | None, quantization: str | None, as_json: bool, **wanted: Any
@@ -85,7 +86,7 @@ def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
 
 
 @click.command("vllm-models")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @talks_to_server
 def vllm_models(target: Target, as_json: bool) -> None:
     """List the models that vLLM supports, by ability."""

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from xinference.cli.options.json_option import json_option
 from xinference.cli.output import print_json, print_table
 from xinference.config import Settings
 
 
 @click.command()
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="[env: XINFERENCE_HOME]")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def doctor(home: Path | None, as_json: bool) -> None:
     """Check this machine: hardware, engines and their limits. The exit status is 1 only if something is broken."""
     from xinference.local_commands.doctor import examine

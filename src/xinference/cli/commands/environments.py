@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ _engine = click.argument("name", metavar="ENGINE[==VERSION]")
 _hardware = click.option(
     "--hardware", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if this host supports it]"
 )
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.group()
@@ -28,7 +28,7 @@ def env() -> None:
 
 
 @env.command("list")
-@_as_json
+@json_option
 def list_environments(as_json: bool) -> None:
     """List available and installed environments."""
     entries = _commands().entries()
@@ -44,7 +44,7 @@ def list_environments(as_json: bool) -> None:
 @click.option(
     "--from", "bundle", type=click.Path(path_type=Path), help="Install from a file of `env pack`, without a network."
 )
-@_as_json
+@json_option
 def install(name: str | None, hardware: str | None, bundle: Path | None, as_json: bool) -> None:
     """Install the environment of an engine or from a bundle, and print its path."""
     if (name is None) == (bundle is None):
@@ -64,7 +64,7 @@ def install(name: str | None, hardware: str | None, bundle: Path | None, as_json
 @env.command()
 @_engine
 @_hardware
-@_as_json
+@json_option
 def remove(name: str, hardware: str | None, as_json: bool) -> None:
     """Delete an environment."""
     entry = _commands().remove(name, hardware)
@@ -77,7 +77,7 @@ def remove(name: str, hardware: str | None, as_json: bool) -> None:
 @env.command()
 @_engine
 @_hardware
-@_as_json
+@json_option
 def verify(name: str, hardware: str | None, as_json: bool) -> None:
     """Check that an engine can be imported in its environment."""
     entry = _commands().verify(name, hardware)

@@ -12,12 +12,12 @@ from typing import Any
 import click
 
 from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, print_table
 from xinference.errors import Problem
 
 Json = dict[str, Any]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _count = click.IntRange(min=1)
 
 
@@ -69,7 +69,7 @@ def keys() -> None:
     type=_count,
     help="Maximum number of tokens of prompts and answers; further requests get a 429.",
 )
-@_as_json
+@json_option
 @talks_to_server
 def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_json: bool, **fields: Any) -> None:
     """Create a key. It is printed only once and not stored."""
@@ -83,7 +83,7 @@ def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_
 
 
 @keys.command("list")
-@_as_json
+@json_option
 @talks_to_server
 def list_keys(target: Target, as_json: bool) -> None:
     """List the keys, without their secrets."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.options.json_option import json_option
 from xinference.cli.options.launch_options import further_options
 from xinference.cli.options.native_options import LaunchCommand
 from xinference.cli.options.version_options import absolute_if_exists, version_options
@@ -79,7 +80,7 @@ def _read_lora_modules(
 @click.option("--priority", type=int, help="Lower priority is evicted first. [default: 0]")
 @click.option("--dry-run", is_flag=True, help="Show the plan with its reasons; launch nothing.")
 @click.option("--no-wait", is_flag=True, help="Return before the model is ready.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @talks_to_server
 @click.pass_context
 def launch(

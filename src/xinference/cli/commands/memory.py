@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from xinference.cli.options.json_option import json_option
 from xinference.cli.options.version_options import read_name, read_size
 from xinference.cli.output import note, print_json, print_table, size
 
@@ -36,7 +37,7 @@ from xinference.cli.output import note, print_json, print_table, size
     show_default=True,
     help="Bits of one element of the KV cache.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def cal_model_mem(as_json: bool, kv_cache_bits: str, **arguments: Any) -> None:
     """Estimate the memory of a model for one request with the whole context, for each engine that runs it."""
     from xinference.local_commands.memory import estimate

@@ -7,11 +7,12 @@ from contextlib import closing
 import click
 
 from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, print_table, write
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @talks_to_server
 def list_models(target: Target, as_json: bool) -> None:
     """List launched models, ready or not."""

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 import click
 
 from xinference.cli.connection import Target, on_worker, talks_to_server
+from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, print_table
 
 Json = dict[str, Any]
@@ -46,7 +47,7 @@ def unregister(target: Target, model_type: str, model_name: str) -> None:
 
 @click.command()
 @_of_type
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @talks_to_server
 def registrations(target: Target, model_type: str, as_json: bool) -> None:
     """List the models that can be launched."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xinference.cli.options.json_option import json_option
 from xinference.cli.options.version_options import read_size
 from xinference.cli.output import clean, note, print_json, size
 
@@ -18,7 +19,7 @@ _FILES_SHOWN = 20
 
 @click.command()
 @click.argument("what", metavar="FILE|FOLDER|HUB-ID")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def inspect(what: str, as_json: bool) -> None:
     """Show the contents of a weight file, a model's folder or a repository (org/repo on Hugging Face)."""
     from xinference.local_commands.inspect import inspect as look
