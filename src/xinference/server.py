@@ -87,11 +87,11 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     settings = replace(settings, port=port)  # the port that was free
     controller = Controller(settings, store)
     build = _build_several if settings.gateway_workers > 1 else _build_single
-    stop_asked = asyncio.Event()
-    server, gateway, workers = build(settings, controller, keys, stop_asked.set)
+    stop_requested = asyncio.Event()
+    server, gateway, workers = build(settings, controller, keys, stop_requested.set)
     announce(settings, host, port, keys.open_for_owner())
     flushing = asyncio.create_task(keys.flush_now_and_then())
-    stopping = asyncio.create_task(_stop_when(stop_asked, server))
+    stopping = asyncio.create_task(_stop_when(stop_requested, server))
     await controller.start()
     # A full collection would visit all loaded objects and block every stream meanwhile: 29 ms for 85,000 objects.
     gc.freeze()
@@ -115,8 +115,8 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
 Parts = tuple[Server, Gateway, "Workers | None"]
 
 
-async def _stop_when(asked: asyncio.Event, server: Server) -> None:
-    await asked.wait()
+async def _stop_when(requested: asyncio.Event, server: Server) -> None:
+    await requested.wait()
     server.stop()
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import httpx2
 import psutil
 
+from tests.api.schema_check import undescribed
 from tests.live.home import UID, Home, until
+from xinference.api import schemas
 
 
 def replicas(home: Home) -> list[dict[str, Any]]:
@@ -30,6 +32,8 @@ def test_replicas_come_and_go_and_the_next_server_keeps_their_number(make_home: 
     assert [r["replica_model_uid"] for r in added.json()["replicas"]] == [f"{UID}-rep1", f"{UID}-rep2"]
     assert [(r["replica_id"], r["status"]) for r in replicas(home)] == [(0, "READY"), (1, "READY"), (2, "READY")]
     assert home.instance()["replica"] == 3
+    assert undescribed(schemas.Instance, home.instance()) == set()
+    assert undescribed(list[schemas.ReplicaAnswer], replicas(home)) == set()
     assert all(home.chat().status_code == 200 for _ in range(4))
 
     gone = home.engine_pid()

@@ -106,8 +106,8 @@ def find_family(controller: Controller, model_name: str, model_type: str | None 
     """
     families = controller.families
     if model_type is not None:
-        wanted = model_type_of(model_type)
-        families = {name: family for name, family in families.items() if family.model_type == wanted}
+        normalized = model_type_of(model_type)
+        families = {name: family for name, family in families.items() if family.model_type == normalized}
     try:
         return match(families, LaunchRequest(model_name=model_name)).family
     except Problem as problem:

@@ -24,12 +24,12 @@ there are keys, requests need one as `Authorization: Bearer`."""
 
 def install(app: FastAPI, data_path: Mapping[str, Any]) -> None:
     """Serve /openapi.json and /docs from `app`; `data_path` has the paths and components of the gateway's routes."""
-    made: Json = {}
+    document: Json = {}
 
     def openapi() -> Json:
-        if not made:
-            made.update(_document(app, data_path))
-        return made
+        if not document:
+            document.update(_build_document(app, data_path))
+        return document
 
     app.openapi = openapi  # type: ignore[method-assign]
 
@@ -39,7 +39,7 @@ def install(app: FastAPI, data_path: Mapping[str, Any]) -> None:
         return _page(openapi())
 
 
-def _document(app: FastAPI, data_path: Mapping[str, Any]) -> Json:
+def _build_document(app: FastAPI, data_path: Mapping[str, Any]) -> Json:
     document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})

@@ -69,8 +69,8 @@ def load(reference: str) -> click.Command:
     return command
 
 
-def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
-    if wanted:
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
         from xinference import __version__
 
         click.echo(f"xinference {__version__}")

@@ -56,7 +56,7 @@ def generate(model_uid: str, /, prompt: str, generate_config: Mapping[str, Any] 
 
 def create_embedding(model_uid: str, /, input: Any, **kwargs: Any) -> Request[Json]:
     """The embeddings of one text, several texts, or token ids; `kwargs` are further fields of the request."""
-    return _ask("/v1/embeddings", {**kwargs, "model": model_uid, "input": input})
+    return _post("/v1/embeddings", {**kwargs, "model": model_uid, "input": input})
 
 
 def convert_ids_to_tokens(model_uid: str, /, input: Any, **kwargs: Any) -> Request[Any]:
@@ -83,17 +83,17 @@ def rerank(
         return_documents: include the text of each document.
         kwargs: further fields of the request.
     """
-    named = {
+    optional = {
         "top_n": top_n,
         "max_chunks_per_doc": max_chunks_per_doc,
         "return_documents": return_documents,
         "return_len": return_len,
     }
-    asked = {name: value for name, value in named.items() if value is not None}
-    return _ask("/v1/rerank", {**kwargs, **asked, "model": model_uid, "documents": list(documents), "query": query})
+    fields = {name: value for name, value in optional.items() if value is not None}
+    return _post("/v1/rerank", {**kwargs, **fields, "model": model_uid, "documents": list(documents), "query": query})
 
 
-def _ask(path: str, body: Json) -> Request[Json]:
+def _post(path: str, body: Json) -> Request[Json]:
     return Request(method="POST", path=path, body=body, read=answers.as_object, patient=True)
 
 
@@ -101,4 +101,4 @@ def _completion(path: str, model_uid: str, fields: Json) -> Answer:
     body = {**fields, "model": model_uid}
     if body.get("stream"):
         return StreamRequest(method="POST", path=path, body=body, decoder=answers.CompletionChunks)
-    return _ask(path, body)
+    return _post(path, body)

@@ -48,8 +48,8 @@ async def cached(
     """List cached weights, complete and partial: one entry for each version and hub."""
     entries = await asyncio.to_thread(controller.library.cached)
     if model_name:
-        wanted = model_name.strip().lower()
-        entries = [each for each in entries if each.version.family.model_name.lower() == wanted]
+        name = model_name.strip().lower()
+        entries = [each for each in entries if each.version.family.model_name.lower() == name]
         if not entries:
             find_family(controller, model_name)  # an unknown name is refused
     return {"list": [each.to_dict() | {"actor_ip_address": address} for each in entries]}
@@ -60,12 +60,12 @@ async def files(controller: ControllerDep, model_version: str, worker_ip: str | 
     """List the files that a removal would delete, and the other versions that use the same files."""
     every = await asyncio.to_thread(controller.library.cached)
     entries = cache.find(every, model_version)
-    kept = [file for entry in entries for file in entry.files]
+    cached_files = [file for entry in entries for file in entry.files]
     return {
         "model_version": model_version,
         "worker_ip": None,
-        "paths": [str(file.path) for file in kept],
-        "files": [{"path": str(file.path), "size_bytes": 0 if file.shared else file.size} for file in kept],
+        "paths": [str(file.path) for file in cached_files],
+        "files": [{"path": str(file.path), "size_bytes": 0 if file.shared else file.size} for file in cached_files],
         "shared_with": cache.sharing(every, entries),
     }
 

@@ -25,7 +25,7 @@ from xinference.weights.reference import reference
 
 Json = dict[str, Any]
 #: First path segments that are model types, served or not; any other one is the owner of a repository.
-_TYPES = (*(known.lower() for known in MODEL_TYPES), "image", "audio", "video", "flexible")
+_TYPES = (*(each.lower() for each in MODEL_TYPES), "image", "audio", "video", "flexible")
 #: Older clients have a path for one engine; it is named only here.
 _VLLM_PATH, _VLLM = "/v1/models/vllm-supported", "vLLM"
 router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -127,12 +127,12 @@ async def versions(controller: ControllerDep, model_type: str, model_name: str) 
     """List the versions of a model, with the path of the weights where they are cached."""
     family = find_family(controller, model_name, model_type)
     entries = await asyncio.to_thread(controller.library.cached, [family])
-    whole = {entry.version.version_id: str(entry.path) for entry in entries if entry.complete}
+    paths = {entry.version.version_id: str(entry.path) for entry in entries if entry.complete}
     return [
         {
             "model_version": version.version_id,
-            "model_file_location": whole.get(version.version_id),
-            "cache_status": version.version_id in whole,
+            "model_file_location": paths.get(version.version_id),
+            "cache_status": version.version_id in paths,
             "quantization": version.quantization,
             "model_format": version.spec.model_format,
             "model_size_in_billions": version.spec.model_size_in_billions,
@@ -158,7 +158,7 @@ async def prompts(controller: ControllerDep) -> dict[str, Json]:
 @router.get("/v1/models/families", response_model=catalog_schemas.Abilities)
 async def families(controller: ControllerDep) -> dict[str, list[str]]:
     """List the language models by ability."""
-    return {ability: _with(controller.families.values(), ability) for ability in ("chat", "generate", "tools")}
+    return {ability: _names_of(controller.families.values(), ability) for ability in ("chat", "generate", "tools")}
 
 
 @router.get(_VLLM_PATH, response_model=catalog_schemas.VllmModels)
@@ -166,10 +166,10 @@ async def vllm_models(controller: ControllerDep) -> dict[str, list[str]]:
     """List the language models that vLLM supports, on this machine or another."""
     table = controller.engines[_VLLM].table
     supported = [f for f in controller.families.values() if any(table.supports(spec) for spec in f.model_specs)]
-    return {ability: _with(supported, ability) for ability in ("chat", "generate")}
+    return {ability: _names_of(supported, ability) for ability in ("chat", "generate")}
 
 
-def _with(families: Iterable[ModelFamily], ability: str) -> list[str]:
+def _names_of(families: Iterable[ModelFamily], ability: str) -> list[str]:
     return [f.model_name for f in families if f.model_type == "LLM" and ability in f.model_ability]
 
 

@@ -39,25 +39,25 @@ class RegistrationBody(BaseModel):
 @router.get("/{model_type}")
 async def registrations(controller: ControllerDep, model_type: str, detailed: bool = False) -> list[Json]:
     """List the models by name; a custom model whose file can't be read has a `problem`."""
-    known = model_type_of(model_type)
-    families = [family for family in controller.families.values() if family.model_type == known]
+    model_type = model_type_of(model_type)
+    families = [family for family in controller.families.values() if family.model_type == model_type]
     if detailed:
-        here = await asyncio.to_thread(controller.library.complete_versions, families)
-        entries = [_detailed(controller, family, here) for family in families]
+        complete = await asyncio.to_thread(controller.library.complete_versions, families)
+        entries = [_detailed(controller, family, complete) for family in families]
     else:
         entries = [
             {"model_name": f.model_name, "is_builtin": controller.registrations.find(f.model_name) is None}
             for f in families
         ]
-    entries += [_broken(each) for each in controller.registrations.broken if each.model_type == known]
+    entries += [_broken(each) for each in controller.registrations.broken if each.model_type == model_type]
     return sorted(entries, key=lambda entry: str(entry["model_name"]).lower())
 
 
 @router.get("/{model_type}/{model_name}", responses=problems(404))
 async def registration(controller: ControllerDep, model_type: str, model_name: str) -> Json:
     """Describe a model; a custom model has the fields of its own JSON."""
-    known = model_type_of(model_type)
-    families = {name: f for name, f in controller.families.items() if f.model_type == known}
+    model_type = model_type_of(model_type)
+    families = {name: f for name, f in controller.families.items() if f.model_type == model_type}
     family = next((f for name, f in families.items() if name.lower() == model_name.strip().lower()), None)
     if family is None:
         close = near(model_name, families)
@@ -84,7 +84,7 @@ async def unregister(controller: ControllerDep, model_type: str, model_name: str
     controller.registrations.remove(model_type_of(model_type), model_name, users)
 
 
-def _detailed(controller: Controller, family: ModelFamily, here: Collection[str]) -> Json:
+def _detailed(controller: Controller, family: ModelFamily, complete: Collection[str]) -> Json:
     """The fields of a family, overridden by those of a custom model's JSON, and its cached and running versions."""
     registered = controller.registrations.find(family.model_name)
     fields: Json = msgspec.to_builtins(family)
@@ -95,7 +95,7 @@ def _detailed(controller: Controller, family: ModelFamily, here: Collection[str]
         fields |= registered.document
         fields["notes"] = list(registered.notes)
     fields["model_specs"] = [
-        {**spec, "cache_status": _cache_status(spec, family, here)} for spec in fields["model_specs"]
+        {**spec, "cache_status": _cache_status(spec, family, complete)} for spec in fields["model_specs"]
     ]
     running = Counter(controller.users_of(family.model_name))
     return {
@@ -107,13 +107,13 @@ def _detailed(controller: Controller, family: ModelFamily, here: Collection[str]
     }
 
 
-def _cache_status(spec: Mapping[str, Any], family: ModelFamily, here: Collection[str]) -> bool | list[bool]:
+def _cache_status(spec: Mapping[str, Any], family: ModelFamily, complete: Collection[str]) -> bool | list[bool]:
     """Whether the weights are cached: one value for a single quantization, else a list of one for each."""
-    wanted = spec.get("quantizations") or [spec.get("quantization") or "none"]
+    quantizations = spec.get("quantizations") or [spec.get("quantization") or "none"]
     size = spec.get("model_size_in_billions") or 0
     sizes = [s.model_size_in_billions for s in family.model_specs if same_size(s.model_size_in_billions, str(size))]
     name = f"{family.model_name}--{sizes[0] if sizes else size}B--{spec.get('model_format', 'pytorch')}"
-    each = [f"{name}--{quantization}" in here for quantization in wanted]
+    each = [f"{name}--{quantization}" in complete for quantization in quantizations]
     return each if spec.get("quantizations") else each[0]
 
 

@@ -32,7 +32,7 @@ Json = dict[str, Any]
 @json_option
 @talks_to_server
 def engine(
-    target: Target, model_name: str, model_engine: str | None, quantization: str | None, as_json: bool, **wanted: Any
+    target: Target, model_name: str, model_engine: str | None, quantization: str | None, as_json: bool, **filters: Any
 ) -> None:
     """Show the versions of a model that each engine runs, or why it runs none."""
     with target.connect() as client:
@@ -45,8 +45,8 @@ def engine(
                 hint=f"Supported engines: {', '.join(engines)}.",
                 code="engine_not_found",
             )
-    wanted |= {"engine": model_engine, "quantization": quantization}
-    matching = [row for row in rows if _is_wanted(row, wanted)]
+    filters |= {"engine": model_engine, "quantization": quantization}
+    matching = [row for row in rows if _matches(row, filters)]
     if as_json:
         print_json(matching)
         return
@@ -57,8 +57,8 @@ def engine(
         )
 
 
-def _is_wanted(row: Json, wanted: Mapping[str, Any]) -> bool:
-    return all(value is None or str(row[key]).lower() == str(value).lower() for key, value in wanted.items())
+def _matches(row: Json, filters: Mapping[str, Any]) -> bool:
+    return all(value is None or str(row[key]).lower() == str(value).lower() for key, value in filters.items())
 
 
 def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
