@@ -8,7 +8,7 @@ import pytest
 
 from xinference.engines.registry import all_engines
 from xinference.launch.model_shape import ModelShape
-from xinference.planning.memory import Need, Room
+from xinference.planning.memory import MemoryBudget, MemoryEstimate
 
 ENGINES = all_engines()
 #: 1000 weights of 16 bits that layers multiply by, 200 beside.
@@ -48,7 +48,7 @@ def test_weights_that_are_packed_already_are_counted_as_they_are() -> None:
 
 
 def test_a_cache_that_grows_is_promised_but_not_there_at_the_start() -> None:
-    sizing = Need(STORED, ENGINES["Transformers"].memory, Room(1 << 40)).sizing(511, 4, ())
+    sizing = MemoryEstimate(STORED, ENGINES["Transformers"].memory, MemoryBudget(1 << 40)).sizing(511, 4, ())
     assert sizing.kv_cache_bytes == 4 * 512 * 80
     assert sizing.loaded_bytes == 2400 + (376 << 20)
 

@@ -15,7 +15,7 @@ from xinference.hubs.registry import all_hubs
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.request import LaunchRequest
-from xinference.planning.memory import Need, Room
+from xinference.planning.memory import MemoryBudget, MemoryEstimate
 from xinference.planning.weights_estimate import estimated_shape
 from xinference.weights import shape_reader
 from xinference.weights.derivation import derive, meant
@@ -98,7 +98,7 @@ def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
 def _on(
     engine: Engine, version: ModelVersion, shape: ModelShape, context_length: int, kv_cache_bits: int, source: str
 ) -> Estimate:
-    need = Need(shape, engine.memory, Room(0, devices=engine.memory.usual_devices))
+    estimate = MemoryEstimate(shape, engine.memory, MemoryBudget(0, devices=engine.memory.usual_devices))
     # A context here is prompt and answer together, as people count it; the planner's is the longest prompt.
     prompt = context_length - 1
     return Estimate(
@@ -107,8 +107,8 @@ def _on(
         context_length,
         kv_cache_bits,
         shape.weights_bytes,
-        need.cache(prompt),
-        need.overhead(prompt, 1),
+        estimate.cache(prompt),
+        estimate.overhead(prompt, 1),
         source,
     )
 
