@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xinference.engines.memory_model import KEPT_BELOW, Dimensions, MemoryModel
+from xinference.engines.memory_model import RETAINED_BELOW, Dimensions, MemoryModel
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Sizing
@@ -117,7 +117,7 @@ class MemoryEstimate:
             cells=cells * slots,
             longest=context,
             slots=slots,
-            kept_bytes=shape.small_linear_bytes(KEPT_BELOW),
+            retained_bytes=shape.small_linear_bytes(RETAINED_BELOW),
             bitsandbytes=shape.bitsandbytes,
             packed=shape.linear_bits < 16,
         )

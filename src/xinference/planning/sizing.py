@@ -46,7 +46,7 @@ class _Sizer:
 
     def __init__(self, launch: ResolvedLaunch, shape: ModelShape, available: Available, model: MemoryModel) -> None:
         self._launch = launch
-        self._shape = model.loaded(
+        self._shape = model.loaded_shape(
             shape,
             launch.version.spec.model_format,
             launch.version.quantization,
