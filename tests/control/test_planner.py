@@ -129,7 +129,7 @@ async def test_a_second_launch_of_what_runs_decides_once_and_asks_no_hub(
     request = msgspec.structs.replace(REQUEST, model_uid="mine")
     await controller.launch(request)
     calls.clear()
-    monkeypatch.setattr(controller.planner.sources, "choose", None)
+    monkeypatch.setattr(controller.planner.hub_chooser, "choose", None)
     assert await controller.launch(msgspec.structs.replace(request, download_hub=None)) == "mine"
     assert calls == ONCE
     with pytest.raises(Problem, match="is taken by llama-2-chat"):

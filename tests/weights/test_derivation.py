@@ -259,31 +259,31 @@ def test_whatever_a_models_small_files_say_it_is_described_or_refused_with_a_pro
 async def test_what_a_repository_was_found_to_be_is_known_when_the_hub_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def meaning() -> ModelResolver:
+    def resolver() -> ModelResolver:
         settings = Settings(home=tmp_path / "home")
         return ModelResolver(settings, Registrations(settings.home, {}), all_hubs(settings))
 
     request = LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q8_0", model_uid="mine")
-    online = await meaning().of(request)
+    online = await resolver().resolve(request)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    offline = await meaning().of(request)
+    offline = await resolver().resolve(request)
     assert offline.request == online.request
-    assert "when it was last looked at" in offline.reasons[0]
+    assert "from the cached look-up" in offline.reasons[0]
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    await meaning().of(LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q4_0"))
-    assert [family.model_name for family in meaning().kept_families()] == ["Tiny-GGUF"]
+    await resolver().resolve(LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q4_0"))
+    assert [family.model_name for family in resolver().cached_families()] == ["Tiny-GGUF"]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(Problem, match="HF_HUB_OFFLINE is set"):
-        await meaning().of(LaunchRequest(model_name="me/Tiny"))
+        await resolver().resolve(LaunchRequest(model_name="me/Tiny"))
 
 
 async def test_the_name_of_what_runs_under_the_same_uid_is_not_looked_at_again(
     tmp_path: Path, hub: LoopbackHub
 ) -> None:
     settings = Settings(home=tmp_path / "home")
-    meaning = ModelResolver(settings, Registrations(settings.home, {}), all_hubs(settings))
+    resolver = ModelResolver(settings, Registrations(settings.home, {}), all_hubs(settings))
     request = LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q8_0", model_uid="mine")
-    first = (await meaning.of(request)).request
+    first = (await resolver.resolve(request)).request
     before = len(hub.counters.requests)
-    assert (await meaning.of(request, first)).request == first
+    assert (await resolver.resolve(request, first)).request == first
     assert len(hub.counters.requests) == before

@@ -129,7 +129,7 @@ class Controller:
 
     async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
         """What a launch would do, with its size if the weights are here; nothing is changed."""
-        found = await self.planner.meaning.of(request)
+        found = await self.planner.resolver.resolve(request)
         draft = await self._draft(found, self._uid_for(found.request))
         return await self._resolve(draft, found.request)
 
@@ -142,7 +142,7 @@ class Controller:
             Problem: 400 what can't be, 409 a uid that is taken by something else.
         """
         running = self._deployments.get((request.model_uid or "").strip())
-        found = await self.planner.meaning.of(
+        found = await self.planner.resolver.resolve(
             request, running.plan.request if isinstance(running, Deployment) else None
         )
         request, uid = found.request, self._uid_for(found.request)

@@ -94,7 +94,7 @@ async def events(
 ) -> list[dict[str, Any]] | StreamingResponse:
     """List the events of a download; with `follow` stream them until it ends."""
     downloads = controller.downloads
-    return event_stream(downloads.follow(model_version)) if follow else downloads.kept(model_version)
+    return event_stream(downloads.follow(model_version)) if follow else downloads.events(model_version)
 
 
 @router.delete("/{model_version}/download", response_model=None, responses=problems(404))
