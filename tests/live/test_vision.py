@@ -165,7 +165,7 @@ def test_a_model_without_a_projector_says_that_it_can_t_see(home: Home, alone: P
         ("wide", "128 wide, and this one's are 256"),
         ("cut", "is truncated"),
         ("kind", "damaged, or of a kind it does not know"),
-        ("model", "is no projector but a model"),
+        ("model", "is not a projector but a separate model"),
         ("missing", "does not exist"),
     ],
 )

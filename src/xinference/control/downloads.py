@@ -120,7 +120,7 @@ class Downloads:
         return await asyncio.to_thread(hub.fetch, job.version, job.source, progress, job.cancelled)
 
     async def _finish(self, job: _Download, path: Path) -> None:
-        kept = await asyncio.to_thread(self._hubs[job.source.hub].kept, job.version, job.source)
+        kept = await asyncio.to_thread(self._hubs[job.source.hub].list_cached, job.version, job.source)
         model = {
             "model_version": job.version.version_id,
             "path": str(path),

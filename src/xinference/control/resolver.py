@@ -16,7 +16,7 @@ from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.launch.request import LaunchRequest
-from xinference.weights.derivation import Found, derive, meant
+from xinference.weights.derivation import DerivedRequest, derive, requested_reference
 
 log = logging.getLogger(__name__)
 #: A hub that can't be asked now: what it said before is taken.
@@ -35,7 +35,7 @@ class ModelResolver:
 
     async def of(
         self, request: LaunchRequest, running: LaunchRequest | None = None, *, any_file: bool = False
-    ) -> Found:
+    ) -> DerivedRequest:
         """The request with what its name means, where that is no built-in model.
 
         `running` is what runs under the same uid: the same name means the same there. With `any_file`, the first
@@ -46,16 +46,16 @@ class ModelResolver:
         """
         registered = self._registrations.find(request.model_name)
         if registered is not None and request.family is None:
-            return Found(msgspec.structs.replace(request, family=registered.family))
+            return DerivedRequest(msgspec.structs.replace(request, family=registered.family))
         families = self._registrations.families
-        what = meant(request, families)
+        what = requested_reference(request, families)
         if what is None:
-            return Found(request)
+            return DerivedRequest(request)
         if running is not None and running.asked_name == request.model_name.strip():
             given = {
                 name: getattr(request, name) or getattr(running, name) for name in ("model_format", "quantization")
             }
-            return Found(msgspec.structs.replace(_filled(request, running), **given))
+            return DerivedRequest(msgspec.structs.replace(_filled(request, running), **given))
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
             found = await asyncio.to_thread(
@@ -66,7 +66,7 @@ class ModelResolver:
             if kept is None:
                 raise
             reason = f"{request.model_name}: as it was when it was last looked at, since {problem.cause}"
-            return Found(_filled(request, kept), (reason.rstrip("."),))
+            return DerivedRequest(_filled(request, kept), (reason.rstrip("."),))
         if what.model_id is not None and not any_file:
             await asyncio.to_thread(self._keep, request, found.request)
         return found

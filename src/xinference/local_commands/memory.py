@@ -18,7 +18,7 @@ from xinference.launch.request import LaunchRequest
 from xinference.planning.memory import Need, Room
 from xinference.planning.weights_estimate import estimated_shape
 from xinference.weights import shape_reader
-from xinference.weights.derivation import derive, meant
+from xinference.weights.derivation import derive, requested_reference
 from xinference.weights.fetch import cached_path
 
 #: Bits of one element of the KV cache that may be asked for.
@@ -87,7 +87,7 @@ def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
     """What the request names: a built-in model, one that was registered for good, or a path or hub's id."""
     registrations = Registrations(settings.home, builtin_families())
     registrations.load()
-    what = meant(request, registrations.families)
+    what = requested_reference(request, registrations.families)
     if what is None:
         return match(registrations.families, request)
     found = derive(request, what, list(registrations.families), all_hubs(settings), settings.model_src or None).request

@@ -59,14 +59,14 @@ async def cached(
 async def files(request: Request, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """What a removal would delete, and which other versions use the same files."""
     found = await asyncio.to_thread(controller_of(request).library.cached)
-    entries = cache.find(found, model_version)
+    entries = cache.find_version(found, model_version)
     kept = [file for entry in entries for file in entry.files]
     return {
         "model_version": model_version,
         "worker_ip": None,
         "paths": [str(file.path) for file in kept],
         "files": [{"path": str(file.path), "size_bytes": 0 if file.shared else file.size} for file in kept],
-        "shared_with": cache.sharing(found, entries),
+        "shared_with": cache.find_sharing(found, entries),
     }
 
 
