@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from xinference.config import Settings
-from xinference.environments.environments import Entry, Environments
+from xinference.environments.environments import EnvironmentEntry, Environments
 from xinference.environments.spec import Accelerator, EnvironmentSpec
 from xinference.errors import Problem, bad_request
 from xinference.files.progress import Progress
@@ -88,7 +88,7 @@ class EnvironmentCommands:
         return min(matching, key=lambda entry: entry.spec.accelerator != here).spec
 
 
-def _entry(entry: Entry) -> Json:
+def _entry(entry: EnvironmentEntry) -> Json:
     return {
         "name": entry.spec.name,
         "engine": entry.spec.engine,
@@ -100,7 +100,7 @@ def _entry(entry: Entry) -> Json:
     }
 
 
-def _unknown(name: str, near: list[Entry], installed: bool) -> Problem:
+def _unknown(name: str, near: list[EnvironmentEntry], installed: bool) -> Problem:
     known = [entry for entry in near if entry.python] if installed else near
     there = ", ".join(f"{entry.spec.engine}=={entry.spec.version} ({entry.spec.accelerator})" for entry in known)
     return bad_request(
