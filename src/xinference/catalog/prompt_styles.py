@@ -46,7 +46,7 @@ def style_of_family(name: str) -> PromptStyle | None:
     return FAMILIES[max(matching, key=len)] if matching else None
 
 
-# -- the styles ---------------------------------------------------------------------------------------------------
+# -- the styles ---------------------------------------------------------------------------------------------
 
 
 def _rows(style: PromptStyle, *, between: str, alternate: bool, after_system: str, last: str | None = None) -> str:

@@ -104,7 +104,7 @@ def _name(fields: Fields) -> str:
     return name
 
 
-# -- language models ----------------------------------------------------------------------------------------------
+# -- language models ----------------------------------------------------------------------------------------
 
 
 def _llm(fields: Fields, builtin: Mapping[str, ModelFamily], notes: list[str]) -> ModelFamily:
@@ -227,7 +227,7 @@ def _near_names(name: str, builtin: Mapping[str, ModelFamily]) -> str:
     return f"Give the template as chat_template, or one of the styles {', '.join(STYLES)}."
 
 
-# -- embeddings and rerank ----------------------------------------------------------------------------------------
+# -- embeddings and rerank ----------------------------------------------------------------------------------
 
 
 def _pooling(fields: Fields, model_type: ModelType, notes: list[str]) -> ModelFamily:

@@ -39,7 +39,7 @@ class RepositoryHub(ABC):
         self._joined = settings.cache_dir / "joined" / self.name
         self._listings = Listings(settings.cache_dir / "listings" / self.name)
 
-    # -- the protocol and the cache of one hub ----------------------------------------------------------------
+    # -- the protocol and the cache of one hub --------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -94,7 +94,7 @@ class RepositoryHub(ABC):
         """The list of a revision, if it is stored on this machine."""
         return self._listings.load(model_id, revision)
 
-    # -- the same for every hub -------------------------------------------------------------------------------
+    # -- the same for every hub -----------------------------------------------------------------------------
 
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
         """See `Hub.files`. Sends a request only if no list is stored."""
