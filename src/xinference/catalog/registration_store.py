@@ -16,7 +16,7 @@ from types import MappingProxyType
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import MODEL_TYPES, ModelType, Registration, read_registration
 from xinference.errors import Problem, near, not_found
-from xinference.files.atomic_file import whole_file
+from xinference.files.atomic_file import atomic_write
 from xinference.files.durability import sync_folder
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Registrations:
                     )
         if persist:
             path = self._folder / model_type.lower() / f"{name}.json"
-            with whole_file(path, threading.Event()) as file:
+            with atomic_write(path, threading.Event()) as file:
                 assert file is not None
                 file.write(text.encode())
             self._paths[name] = path

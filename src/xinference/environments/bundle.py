@@ -16,7 +16,7 @@ from xinference.environments.cache_growth import folder_bytes
 from xinference.environments.child import run
 from xinference.environments.lock import Lock, parse_lock
 from xinference.errors import Problem
-from xinference.files.atomic_file import need_space, whole_file
+from xinference.files.atomic_file import atomic_write, need_space
 from xinference.files.progress import Progress
 
 _RECIPE, _REQUIREMENTS = "environment.toml", "requirements.txt"
@@ -35,7 +35,7 @@ def pack(lock: Lock, out: Path, folder: Path, context: BuildContext, progress: P
     wheels = _fetch(lock, folder, context, progress, cancelled)
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     need_space(out.absolute().parent, folder_bytes(wheels), out.name)
-    with whole_file(out, cancelled) as file:
+    with atomic_write(out, cancelled) as file:
         assert file is not None
         with tarfile.open(fileobj=file, mode="w") as tar:
             _add_text(tar, _RECIPE, lock.recipe_text)
