@@ -87,7 +87,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     put_together = _several if settings.gateway_workers > 1 else _alone
     server, gateway, workers = put_together(settings, controller, keys)
     announce(settings, host, port, keys.open_for_owner())
-    flushing = asyncio.create_task(keys.flush_now_and_then())
+    flushing = asyncio.create_task(keys.flush_periodically())
     await controller.start()
     # A full collection would look at all that was loaded, and no stream moves meanwhile: 29 ms of 85,000 objects.
     gc.freeze()

@@ -245,7 +245,7 @@ class Controller:
     def events(self, uid: str) -> list[dict[str, Any]]:
         """The kept events of a deployment, oldest first."""
         self.deployment(uid)
-        return self._events.kept(uid)
+        return self._events.stored(uid)
 
     def follow(self, uid: str) -> AsyncIterator[dict[str, Any]]:
         """The events of a deployment until it is ready, has failed or is gone."""

@@ -73,7 +73,7 @@ class Downloads:
     def kept(self, version_id: str) -> list[dict[str, Any]]:
         """The kept events of a download, oldest first. Raises `Problem` 404."""
         self._job(version_id)
-        return self._events.kept(_key(version_id))
+        return self._events.stored(_key(version_id))
 
     def follow(self, version_id: str) -> AsyncIterator[dict[str, Any]]:
         """The events of a download until it ends: READY, whose ``model`` says where it is, or FAILED.

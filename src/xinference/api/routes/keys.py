@@ -74,7 +74,7 @@ async def create(request: Request, body: NewKeyBody) -> dict[str, Any]:
 @router.delete("", response_model=dict[str, int])
 async def forget_all(request: Request) -> dict[str, int]:
     """Remove every key, also from the list: a server on loopback is open again."""
-    return {"removed": keyring_of(request).forget_all()}
+    return {"removed": keyring_of(request).remove_all()}
 
 
 @router.delete("/{key_id}", response_model=KeyAnswer, responses=problems(404))

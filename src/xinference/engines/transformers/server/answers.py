@@ -1,4 +1,4 @@
-"""OpenAI's answers, whole and in chunks, from the pieces of each choice."""
+"""OpenAI's answers, complete and in chunks, from the pieces of each choice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TokenBytes = Callable[[int], bytes]
 
 
 class Choice:
-    """What one choice has said so far; `take` gives what is new, for a stream."""
+    """One choice of an answer so far; `take` returns the new part, for a stream."""
 
     def __init__(self, job: Job, index: int, prompt_text: str, token_bytes: TokenBytes) -> None:
         self.index = index
@@ -35,7 +35,7 @@ class Choice:
         self._logprobs_sent = 0
 
     def take(self, piece: Piece) -> dict[str, Any] | None:
-        """Add a piece; the choice of a stream's chunk, or None while there is nothing to say."""
+        """Add a piece; returns the choice of a stream's chunk, or None if there is nothing to send."""
         self.generated = piece.generated
         if piece.prompt_logprobs:
             self._logprobs += zip(self._prompt, piece.prompt_logprobs, strict=True)
@@ -134,16 +134,16 @@ class Answer:
         self.choices = [Choice(job, i, prompt_texts[i // job.choices], token_bytes) for i in range(count)]
 
     def take(self, index: int, piece: Piece) -> dict[str, Any] | None:
-        """Add a piece; the chunk of a stream, or None while there is nothing to say."""
+        """Add a piece; returns the chunk of a stream, or None if there is nothing to send."""
         choice = self.choices[index].take(piece)
         return self._chunk([choice]) if choice is not None else None
 
     def opening(self) -> list[dict[str, Any]]:
-        """What a stream begins with: in a chat, the role of each choice."""
+        """The first chunks of a stream: in a chat, the role of each choice."""
         return [self._chunk([choice.opening]) for choice in self.choices] if self._chat else []
 
     def closing(self) -> dict[str, Any] | None:
-        """The usage at a stream's end, if it was asked for."""
+        """The usage at a stream's end, if it was requested."""
         options = self._job.request.stream_options
         return {**self._chunk([]), "usage": self.usage()} if options is not None and options.include_usage else None
 
@@ -164,5 +164,5 @@ class Answer:
 
 
 def _finite(logprob: float) -> float:
-    """JSON has no infinity; OpenAI writes -9999 for a token that can't come."""
+    """JSON has no infinity; OpenAI writes -9999 for an impossible token."""
     return max(logprob, -9999.0)

@@ -1,4 +1,4 @@
-"""From a checked request to sequences for the scheduler, and their pieces back to the event loop."""
+"""Turns a checked request into sequences for the scheduler, and returns their pieces to the event loop."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .scheduler import Scheduler
 from .sequence import Piece, Sequence
 from .text import Detokenizer, StopStrings
 
-#: What OpenAI's reference gives a plain completion that names no limit.
+#: OpenAI's default for a completion without a limit.
 COMPLETION_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request whose prompts are known."""
+    """A request with encoded prompts."""
 
     request: Chat | Completion
     prompts: list[list[int]]
@@ -46,7 +46,7 @@ class Job:
 
 
 class Generator:
-    """Starts the sequences of a job and hands on what they say."""
+    """Starts the sequences of a job and yields their pieces."""
 
     def __init__(self, loaded: LoadedModel, prompts: Prompts, grammars: Grammars, scheduler: Scheduler) -> None:
         self._loaded, self._prompts, self._grammars, self._scheduler = loaded, prompts, grammars, scheduler
@@ -71,7 +71,7 @@ class Generator:
         return Job(request, prompts, adapter, grammar, created)
 
     async def run(self, job: Job) -> AsyncIterator[tuple[int, Piece]]:
-        """Every piece with the index of its choice; ending the iteration cancels what still runs."""
+        """Every piece with the index of its choice; ending the iteration cancels the running sequences."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
 
@@ -108,7 +108,7 @@ class Generator:
             sampler=Sampler(self._sampling(request, choice), prompt, loaded.vocab_size, loaded.device),
             detokenizer=Detokenizer(self._prompts.decode, prompt if completion else ()),
             deliver=deliver,
-            most_tokens=min(room, _asked_tokens(request) or room),
+            max_tokens=min(room, _requested_tokens(request) or room),
             stops=StopStrings([request.stop] if isinstance(request.stop, str) else request.stop or ()),
             stop_tokens=frozenset(stop_tokens),
             constraint=self._constraint(job),
@@ -123,15 +123,15 @@ class Generator:
         defaults = self._loaded.defaults
 
         def chosen(name: str, otherwise: float) -> Any:
-            asked = getattr(request, name)
-            return asked if asked is not None else defaults.get(name, otherwise)
+            requested = getattr(request, name)
+            return requested if requested is not None else defaults.get(name, otherwise)
 
         return SamplingParams(
             temperature=chosen("temperature", 1.0),
             top_p=chosen("top_p", 1.0),
             top_k=max(0, chosen("top_k", 0)),
             min_p=chosen("min_p", 0.0),
-            # Each choice is another one, and the same at the next time.
+            # The choices differ from each other, but are the same in a repeated request.
             seed=None if request.seed is None else request.seed + choice,
             repetition_penalty=chosen("repetition_penalty", 1.0),
             presence_penalty=request.presence_penalty or 0.0,
@@ -141,7 +141,7 @@ class Generator:
         )
 
 
-def _asked_tokens(request: Chat | Completion) -> int | None:
+def _requested_tokens(request: Chat | Completion) -> int | None:
     if isinstance(request, Completion):
         return request.max_tokens or COMPLETION_TOKENS
     return request.max_completion_tokens or request.max_tokens
@@ -157,7 +157,7 @@ def _bias(request: Generation, vocab_size: int) -> dict[int, float]:
     bias = {}
     for key, value in (request.logit_bias or {}).items():
         if not key.isdigit() or int(key) >= vocab_size:
-            raise RefusedError(f"logit_bias: {key!r} is no token of this model.", param="logit_bias")
+            raise RefusedError(f"logit_bias: {key!r} is not a token of this model.", param="logit_bias")
         bias[int(key)] = value
     return bias
 
@@ -168,7 +168,7 @@ def _format_grammar(request: Generation) -> str | None:
         try:
             return json_grammar(json.loads(schema) if isinstance(schema, str) else schema)
         except (ValueError, TypeError) as error:
-            raise RefusedError(f"guided_json is no JSON schema: {error}", param="guided_json") from None
+            raise RefusedError(f"guided_json is not a JSON schema: {error}", param="guided_json") from None
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
         return None
@@ -189,5 +189,5 @@ def _tool_choice_grammar(request: Chat) -> str | None:
             raise RefusedError(f"tool_choice names {name!r}, which is not among tools.", param="tool_choice")
         tools = {name: tools[name]}
     if not tools:
-        raise RefusedError("tool_choice asks for a call, and there are no tools.", param="tool_choice")
+        raise RefusedError("tool_choice requires a call, but there are no tools.", param="tool_choice")
     return tool_grammar(tools, several=choice == "required" and bool(request.parallel_tool_calls))

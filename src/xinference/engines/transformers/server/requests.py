@@ -1,4 +1,4 @@
-"""The bodies of requests, checked in one pass; the limits are those of OpenAI's API reference."""
+"""The request bodies, checked in one pass; the limits are those of OpenAI's API reference."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Function(Struct):
 
 
 class Tool(Struct):
-    """Checked by this shape, and given to the template as it came."""
+    """Checked by this schema, and passed to the template unchanged."""
 
     type: Literal["function"]
     function: Function
@@ -45,7 +45,7 @@ class NamedTool(Struct):
 
 
 class Generation(Struct, kw_only=True):
-    """What chat and plain completions have in common."""
+    """The common fields of chat and completions."""
 
     model: str
     stream: bool | None = None
@@ -79,7 +79,7 @@ class Chat(Generation, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
 
     def tool_schemas(self) -> dict[str, dict[str, Any]]:
-        """Schema of the arguments of each tool, by its name."""
+        """Schema of each tool's arguments, by the tool's name."""
         try:
             tools = msgspec.convert(self.tools or [], list[Tool])
         except msgspec.ValidationError as error:
