@@ -2,9 +2,9 @@
 
     python benchmarks/convert.py [--gigabytes 4] [--rounds 3] [--folder DIR]
 
-A synthetic file is written first. In each round `cp`, the conversion as a launch does it (an engine may read the file
-at once, a thread brings it to the disk), and both with the wait for the disk follow each other, in changing order; the
-medians are compared. As in a launch, the interpreter that converts runs already.
+A synthetic file is written first. Each round runs `cp`, the conversion as in a launch (an engine may read the file
+at once, a thread syncs it to the disk), and both including the sync, in changing order; the medians are
+compared. As in a launch, the converting interpreter is already running.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _path(fields: Fields, uri: str) -> str:
 
 
 def _files(
-    inner: Fields, spec: Fields, model_format: ModelFormat, here: str | None, quantizations: tuple[str, ...]
+    inner: Fields, spec: Fields, model_format: ModelFormat, local_path: str | None, quantizations: tuple[str, ...]
 ) -> tuple[str | None, dict[str, tuple[str, ...]]]:
     """The template of the weight files' names, and the parts of split files."""
     if model_format not in FILE_FORMATS:
@@ -155,11 +155,11 @@ def _files(
     fields = inner if inner.has("model_file_name_template") else spec
     template = fields.optional_text("model_file_name_template")
     if not template:
-        if here is not None and here.lower().endswith((".gguf", ".bin")):
-            return PurePosixPath(here).name, {}
+        if local_path is not None and local_path.lower().endswith((".gguf", ".bin")):
+            return PurePosixPath(local_path).name, {}
         raise fields.missing("model_file_name_template", "Set the files' names, such as my-model.{quantization}.gguf.")
     _check_template(fields, "model_file_name_template", template, (PLACEHOLDER,))
-    if here is None and len(quantizations) > 1 and PLACEHOLDER not in template:
+    if local_path is None and len(quantizations) > 1 and PLACEHOLDER not in template:
         raise fields.bad(
             "model_file_name_template", f"has no placeholder {PLACEHOLDER}, but {len(quantizations)} quantizations"
         )

@@ -113,7 +113,7 @@ def _ggml(fields: Fields, size: int | str, like: ModelFamily | None) -> GgmlFact
             return spec.ggml
     raise fields.missing(
         "ggml",
-        'A ggmlv3 file does not say everything: add "ggml": {"rms_norm_eps": 1e-05, "n_gqa": 1} with the model\'s own '
+        'A ggmlv3 file lacks some facts: add "ggml": {"rms_norm_eps": 1e-05, "n_gqa": 1} with the model\'s own '
         "numbers, or take format ggufv2.",
     )
 

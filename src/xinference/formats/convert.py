@@ -76,19 +76,19 @@ def convert_ggml(
 
     Args:
         source: a ggmlv3 file.
-        target: where the GGUF file goes; its folder is made if it is missing.
-        facts: what the file does not say of its model.
+        target: the path of the GGUF file; its folder is created if missing.
+        facts: the model's facts that the file does not contain.
         progress: called every 16 MiB.
-        cancelled: set from another thread, it ends the conversion soon.
-        keep_existing: a `target` that is there, perhaps since the turn before, is taken as it is.
-        sync: when the disk has it all, so that it outlasts a power cut too.
+        cancelled: stops the conversion soon, when another thread sets it.
+        keep_existing: an existing `target` is returned as it is, also one that another writer has just made.
+        sync: when the file is synced to the disk, so that it also survives a power cut.
 
     Returns:
         `target`.
 
     Raises:
         Problem: ``bad_weight_file`` (see `read_ggml`), ``disk_full``, ``cannot_write``, ``cancelled``, or
-            ``invalid_request`` if both are one file. `target` is then as it was.
+            ``invalid_request`` if both are one file. `target` is then unchanged.
     """
     cancelled = cancelled or threading.Event()
     with weight_file(source, "the ggmlv3 .bin file itself") as (file, size):

@@ -132,7 +132,7 @@ def read_ggml(path: Path) -> GgmlHeader:
 
     Raises:
         Problem: 400 ``bad_weight_file``: missing, unreadable, truncated, damaged, an older layout or another
-            format; names the file, what is wrong and where.
+            format; names the file, the fault and its position.
     """
     with weight_file(path, "the ggmlv3 .bin file itself") as (file, size):
         return read_open_ggml(file, path, size)
@@ -306,5 +306,5 @@ def _check_shape(
         for length, symbol in zip(shape, symbols, strict=True)
     ):
         return
-    wanted = [widths.get(symbol, symbol) for symbol in symbols]
-    raise cursor.damaged(f"{what} has the shape {list(shape)} instead of {wanted}")
+    expected_shape = [widths.get(symbol, symbol) for symbol in symbols]
+    raise cursor.damaged(f"{what} has the shape {list(shape)} instead of {expected_shape}")

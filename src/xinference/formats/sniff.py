@@ -17,8 +17,8 @@ class FileDescription(NamedTuple):
     hint: str
 
 
-def describe(head: bytes, size: int, wanted: Literal["GGUF", "ggml"] = "GGUF") -> FileDescription:
-    """Describe a file that starts with `head`, has `size` bytes, and is not of the `wanted` format."""
+def describe(head: bytes, size: int, expected: Literal["GGUF", "ggml"] = "GGUF") -> FileDescription:
+    """Describe a file that starts with `head`, has `size` bytes, and is not of the `expected` format."""
     if size == 0:
         return FileDescription("is empty", _FETCH_AGAIN)
     if head.startswith(b"GGUF"):
@@ -33,32 +33,32 @@ def describe(head: bytes, size: int, wanted: Literal["GGUF", "ggml"] = "GGUF") -
         )
     if head.startswith(b"PK\x03\x04"):
         return FileDescription(
-            f"is not {wanted} but a zip archive (a PyTorch checkpoint or a wheel)",
+            f"is not {expected} but a zip archive (a PyTorch checkpoint or a wheel)",
             "Use --model-format pytorch with its folder.",
         )
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return FileDescription(
-            f"is not {wanted} but a Python pickle (an old PyTorch checkpoint)",
+            f"is not {expected} but a Python pickle (an old PyTorch checkpoint)",
             "Use --model-format pytorch with its folder.",
         )
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
-        return FileDescription(f"is not {wanted} but safetensors", "Use --model-format pytorch with its folder.")
-    return _describe_text(head, wanted)
+        return FileDescription(f"is not {expected} but safetensors", "Use --model-format pytorch with its folder.")
+    return _describe_text(head, expected)
 
 
-def _describe_text(head: bytes, wanted: str) -> FileDescription:
+def _describe_text(head: bytes, expected: str) -> FileDescription:
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return FileDescription(
-            f"is not {wanted} but an HTML page, probably an error page saved as a file", _FETCH_AGAIN
+            f"is not {expected} but an HTML page, probably an error page saved as a file", _FETCH_AGAIN
         )
     if text.startswith(b"{"):
         return FileDescription(
-            f"is not {wanted} but JSON text, probably an error message saved as a file", _FETCH_AGAIN
+            f"is not {expected} but JSON text, probably an error message saved as a file", _FETCH_AGAIN
         )
     if not head.strip(b"\0"):
         return FileDescription("starts with zero bytes, probably an interrupted download", _FETCH_AGAIN)
-    magic, ending = (b"GGUF", ".gguf") if wanted == "GGUF" else (b"tjgg", "ggmlv3 .bin")
+    magic, ending = (b"GGUF", ".gguf") if expected == "GGUF" else (b"tjgg", "ggmlv3 .bin")
     return FileDescription(
-        f"is not {wanted}: it starts with {head[:4]!r} instead of {magic!r}", f"Pass a {ending} file."
+        f"is not {expected}: it starts with {head[:4]!r} instead of {magic!r}", f"Pass a {ending} file."
     )

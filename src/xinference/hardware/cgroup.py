@@ -40,8 +40,8 @@ def read_limits() -> CgroupLimits:
 
 def limits(own: str, read: ReadText) -> CgroupLimits:
     """The limits of the control groups in the text `own` of ``/proc/self/cgroup``."""
-    memory = [found for group in _groups_v2(own) if (found := _memory_v2(group, read))]
-    memory += [found for group in _groups_v1(own, "memory") if (found := _memory_v1(group, read))]
+    memory = [values for group in _groups_v2(own) if (values := _memory_v2(group, read))]
+    memory += [values for group in _groups_v1(own, "memory") if (values := _memory_v1(group, read))]
     times = [parse_cpu_max(read(f"{group}/cpu.max")) for group in _groups_v2(own)]
     times += [_cpus_v1(group, read) for group in _groups_v1(own, "cpu")]
     return CgroupLimits(

@@ -41,7 +41,7 @@ def read_host() -> Host:
     return Host(
         physical_cores=_whole_cores(cpu, limits),
         memory_total=min(memory.total, limits.memory_limit or memory.total),
-        memory_available=_least(memory.available, limits.memory_left),
+        memory_available=_minimum(memory.available, limits.memory_left),
         gpus=gpus,
         cpu_flags=cpu.flags,
         cpu_name=cpu.name,
@@ -64,5 +64,5 @@ def _whole_cores(cpu: Cpu, limits: CgroupLimits) -> int:
     return cpu.cores if limits.cpus is None else max(1, min(cpu.cores, int(limits.cpus)))
 
 
-def _least(available: int, left: int | None) -> int:
+def _minimum(available: int, left: int | None) -> int:
     return available if left is None else min(available, left)

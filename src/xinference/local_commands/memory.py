@@ -63,7 +63,7 @@ def estimate(
     if context_length < 1:
         raise bad_request(f"context_length is {context_length}, but must be positive.")
     if kv_cache_bits not in KV_BITS:
-        raise bad_request(f"kv_cache_dtype is {kv_cache_bits}; it takes {', '.join(map(str, KV_BITS))} bits.")
+        raise bad_request(f"kv_cache_dtype is {kv_cache_bits}; use {', '.join(map(str, KV_BITS))} bits.")
     request = LaunchRequest(
         model_name=model_name,
         model_size_in_billions=size_in_billions,

@@ -219,7 +219,7 @@ class Keeper:
     # 3. SIGKILL to the group: an engine that hangs in a driver call or ignores SIGTERM must not keep the device.
     # 4. When its main process has ended, for any reason, its children get LINGER_SECONDS to end.
     # 5. SIGKILL to every descendant, repeated until none is left: step 3 does not reach other sessions, and a process
-    #    that forks during the scan is found in the next one. As the subreaper we inherit all orphans.
+    #    that forks during the scan is waited in the next one. As the subreaper we inherit all orphans.
     # 6. Reap all, read the last output, report to the owner. Only now the memory is really free.
 
     def _stop(self) -> None:
@@ -230,9 +230,9 @@ class Keeper:
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                if found[0] == self._engine_pid and self._status is None:
-                    self._status, self._ended_at = found[1], time.monotonic()
+            while (waited := os.waitpid(-1, os.WNOHANG))[0]:
+                if waited[0] == self._engine_pid and self._status is None:
+                    self._status, self._ended_at = waited[1], time.monotonic()
 
     def _advance(self) -> None:
         now = time.monotonic()

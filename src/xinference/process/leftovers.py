@@ -1,7 +1,7 @@
 """Ends the processes that a dead keeper left.
 
 The keeper ends its engine's process tree itself, and when the keeper is killed, the kernel kills the engine's main
-process. Only children of the engine can survive. They are found by the session that the engine started, and by an
+process. Only children of the engine can survive. They are processes by the session that the engine started, and by an
 environment variable that all of them inherit, also those that started their own session.
 """
 
@@ -56,8 +56,8 @@ def end_leftovers(socket_path: Path, engine: ProcessIdentity | None) -> None:
     neither that process nor its session is killed.
     """
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    while (found := _leftovers(os.fspath(socket_path), engine)) and time.monotonic() < deadline:
-        for process in found:
+    while (processes := _leftovers(os.fspath(socket_path), engine)) and time.monotonic() < deadline:
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.kill()  # checks the start time again
         time.sleep(0.02)

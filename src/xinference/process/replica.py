@@ -34,7 +34,7 @@ _OVERDUE_SECONDS = 5.0
 _ADOPTED_START_SECONDS = 10.0
 
 
-class _Message(enum.Enum):
+class _OwnerMessage(enum.Enum):
     """Messages to the owner task, besides the engine's `Exit`."""
 
     STOP = enum.auto()
@@ -58,7 +58,7 @@ class Replica:
         self._endpoint = endpoint
         self._settings = settings
         self._socket_path = socket_path
-        self._inbox: asyncio.Queue[_Message | Exit] = asyncio.Queue()
+        self._inbox: asyncio.Queue[_OwnerMessage | Exit] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._exited: asyncio.Future[Exit] = loop.create_future()
@@ -167,7 +167,7 @@ class Replica:
 
     async def stop(self) -> Exit | None:
         """End the engine, also one that is still starting, and wait for its exit; None if it was detached before."""
-        self._inbox.put_nowait(_Message.STOP)
+        self._inbox.put_nowait(_OwnerMessage.STOP)
         try:
             return await self.wait_exited()
         except Problem:
@@ -175,7 +175,7 @@ class Replica:
 
     async def detach(self) -> None:
         """Leave the engine running for a later `adopt`, for its grace period."""
-        self._inbox.put_nowait(_Message.DETACH)
+        self._inbox.put_nowait(_OwnerMessage.DETACH)
         if self._owner:
             await asyncio.wait({self._owner})
 
@@ -236,16 +236,16 @@ class Replica:
             match message:
                 case Exit():
                     return message
-                case _Message.DETACH | _Message.REPLACED:
+                case _OwnerMessage.DETACH | _OwnerMessage.REPLACED:
                     return None
-                case _Message.HEALTHY if self.state is ReplicaState.STARTING:
+                case _OwnerMessage.HEALTHY if self.state is ReplicaState.STARTING:
                     self._become_ready()
-                case _Message.STOP:
+                case _OwnerMessage.STOP:
                     self._begin_stop()
-                case _Message.TIMED_OUT if self.state is ReplicaState.STARTING:
+                case _OwnerMessage.TIMED_OUT if self.state is ReplicaState.STARTING:
                     self._problem = self._start_timeout()
                     self._begin_stop()
-                case _Message.LOST | _Message.OVERDUE:
+                case _OwnerMessage.LOST | _OwnerMessage.OVERDUE:
                     return await self._end_without_keeper(message)
 
     def _become_ready(self) -> None:
@@ -261,13 +261,13 @@ class Replica:
         self._snapshot = dataclasses.replace(self._snapshot, state=ReplicaState.STOPPING)
         self._link.stop_engine()
         overdue = self._settings.stop_seconds + _OVERDUE_SECONDS
-        asyncio.get_running_loop().call_later(overdue, self._inbox.put_nowait, _Message.OVERDUE)
+        asyncio.get_running_loop().call_later(overdue, self._inbox.put_nowait, _OwnerMessage.OVERDUE)
 
-    async def _end_without_keeper(self, message: _Message) -> Exit:
+    async def _end_without_keeper(self, message: _OwnerMessage) -> Exit:
         """The keeper was killed or hangs: end its processes from here."""
         await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
         ran = time.time() - (self._snapshot.started_at or time.time())
-        reason = "had ended" if message is _Message.LOST else "did not end it in time"
+        reason = "had ended" if message is _OwnerMessage.LOST else "did not end it in time"
         note = f"The engine's keeper {reason}; the engine was killed."
         stderr = self._keeper.stderr_tail() if self._keeper else ()
         tail = (*read_tail(self._snapshot.log_path), *stderr, note)[-TAIL_LINES:]
@@ -323,8 +323,8 @@ class Replica:
                 case "exited":
                     self._inbox.put_nowait(exit_from(message))
                 case "replaced":
-                    self._inbox.put_nowait(_Message.REPLACED)
-        self._inbox.put_nowait(_Message.LOST)
+                    self._inbox.put_nowait(_OwnerMessage.REPLACED)
+        self._inbox.put_nowait(_OwnerMessage.LOST)
 
     async def _watch_health(self) -> None:
         """Probe every 50 ms at first, every 500 ms later, until the start deadline."""
@@ -338,9 +338,9 @@ class Replica:
                     self._answered |= result is ProbeResult.LOADING
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.03, 0.5)
-                self._inbox.put_nowait(_Message.HEALTHY)
+                self._inbox.put_nowait(_OwnerMessage.HEALTHY)
                 return
-        self._inbox.put_nowait(_Message.TIMED_OUT)
+        self._inbox.put_nowait(_OwnerMessage.TIMED_OUT)
 
     # -- problems -------------------------------------------------------------------------------------------
 

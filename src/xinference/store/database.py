@@ -190,7 +190,7 @@ class Store:
     def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """A transaction: commits all changes of the block, or none if it raises.
 
-        `durable`: also when the power fails right after it; else such a loss takes the last transactions with it.
+        `durable`: sync to the disk before returning; otherwise a power cut can lose the last transactions.
 
         Raises:
             Problem: 500, the file can't be written.

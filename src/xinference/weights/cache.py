@@ -73,18 +73,18 @@ def cached_versions(
     conversions = _conversions(settings.cache_dir / "converted")
     versions: list[CachedVersion] = []
     for version in versions_of(families):
-        made = conversions.pop(version.version_id, ())
+        converted = conversions.pop(version.version_id, ())
         for source in version.spec.sources:
             hub = hubs.get(source.hub)
             if hub is None or not source.has(version.quantization):
                 continue
-            if kept := hub.list_cached(version, source):
+            if cached_files := hub.list_cached(version, source):
                 complete = hub.find_cached(version, source)
-                path = complete or _partial_path(version, source, kept)
-                versions.append(CachedVersion(version, source, path, complete is not None, (*kept, *made)))
-                made = ()
-        if made:
-            versions.append(CachedVersion(version, None, made[0].path, False, made))
+                path = complete or _partial_path(version, source, cached_files)
+                versions.append(CachedVersion(version, source, path, complete is not None, (*cached_files, *converted)))
+                converted = ()
+        if converted:
+            versions.append(CachedVersion(version, None, converted[0].path, False, converted))
     return versions
 
 
@@ -120,7 +120,7 @@ def remove(
     """Delete a version's files in every hub's cache, and its conversions; returns the freed bytes.
 
     Raises:
-        Problem: 404 ``not_cached``; 409 ``in_use``, which names the user; ``outside_cache``, ``cannot_delete``.
+        Problem: 404 ``not_cached``; 409 ``in_use``, which names the model; ``outside_cache``, ``cannot_delete``.
     """
     entries = find_version(versions, version_id)
     affected = {version_id, *find_sharing(versions, entries)}
@@ -147,16 +147,16 @@ def versions_of(families: Iterable[ModelFamily]) -> Iterator[ModelVersion]:
 
 def _conversions(folder: Path) -> dict[str, tuple[CachedFile, ...]]:
     """Version -> the GGUF files converted for it, with the partial files of broken runs."""
-    made: dict[str, tuple[CachedFile, ...]] = {}
+    converted: dict[str, tuple[CachedFile, ...]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if match := _CONVERSION.fullmatch(path.name):
-            made[match["version"]] = (*made.get(match["version"], ()), CachedFile(path, path, folder))
-    return made
+            converted[match["version"]] = (*converted.get(match["version"], ()), CachedFile(path, path, folder))
+    return converted
 
 
-def _partial_path(version: ModelVersion, source: Source, kept: Sequence[CachedFile]) -> Path:
+def _partial_path(version: ModelVersion, source: Source, cached_files: Sequence[CachedFile]) -> Path:
     """The path that an incomplete version will have."""
-    return kept[0].path if source.file_name(version.quantization) else kept[0].path.parent
+    return cached_files[0].path if source.file_name(version.quantization) else cached_files[0].path.parent
 
 
 def _deleted(files: Iterable[CachedFile]) -> set[Path]:

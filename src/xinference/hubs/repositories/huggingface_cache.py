@@ -92,19 +92,22 @@ class RepositoryCache:
         A blob that another link uses is `shared`.
         """
         pointers = {name: self.snapshot(commit) / name for name in files}
-        here = {name: pointer for name, pointer in pointers.items() if os.path.lexists(pointer)}
-        begun = [self._unlinked(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
-        if not here and not any(begun):
+        existing = {name: pointer for name, pointer in pointers.items() if os.path.lexists(pointer)}
+        unlinked = [self._unlinked(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
+        if not existing and not any(unlinked):
             return []
-        linked = self._linked_by_others(set(here.values()))
-        found = []
-        for pointer in here.values():
+        linked = self._linked_by_others(set(existing.values()))
+        cached = []
+        for pointer in existing.values():
             data = pointer.resolve()
             ours = not pointer.is_symlink() or data.parent == (self._root / "blobs").resolve()
-            found.append(CachedFile(pointer, data, cache_folder(), shared=not ours or data in linked))
-        taken = linked | {file.data for file in found}
-        return found + [
-            CachedFile(path, path, cache_folder()) for paths in begun for path in paths if path.resolve() not in taken
+            cached.append(CachedFile(pointer, data, cache_folder(), shared=not ours or data in linked))
+        taken = linked | {file.data for file in cached}
+        return cached + [
+            CachedFile(path, path, cache_folder())
+            for paths in unlinked
+            for path in paths
+            if path.resolve() not in taken
         ]
 
     def tidy(self) -> None:

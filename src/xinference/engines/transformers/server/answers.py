@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .generate import Job
-from .requests import Chat
+from .requests import ChatRequest
 from .sampling import TokenLogprob
 from .sequence import Piece
 from .tools import ToolCall, ToolCallParser
@@ -15,14 +15,14 @@ from .tools import ToolCall, ToolCallParser
 TokenBytes = Callable[[int], bytes]
 
 
-class Choice:
+class ChoiceBuilder:
     """One choice of an answer so far; `take` returns the new part, for a stream."""
 
     def __init__(self, job: Job, index: int, prompt_text: str, token_bytes: TokenBytes) -> None:
         self.index = index
         self.generated = 0
         self.finish: str | None = None
-        self._chat = isinstance(job.request, Chat)
+        self._chat = isinstance(job.request, ChatRequest)
         self._wants_logprobs = bool(job.request.logprobs) if self._chat else job.request.logprobs is not None
         self._parser = ToolCallParser() if job.parses_tools else None
         self._token_bytes = token_bytes
@@ -122,16 +122,16 @@ class Choice:
         return self._token_bytes(token).decode(errors="replace")
 
 
-class Answer:
+class AnswerBuilder:
     """All choices of one request."""
 
     def __init__(self, job: Job, model: str, prompt_texts: list[str], token_bytes: TokenBytes) -> None:
         self._job = job
-        self._chat = isinstance(job.request, Chat)
+        self._chat = isinstance(job.request, ChatRequest)
         kind = "chatcmpl" if self._chat else "cmpl"
         self._common = {"id": f"{kind}-{secrets.token_hex(12)}", "created": job.created, "model": model}
         count = len(job.prompts) * job.choices
-        self.choices = [Choice(job, i, prompt_texts[i // job.choices], token_bytes) for i in range(count)]
+        self.choices = [ChoiceBuilder(job, i, prompt_texts[i // job.choices], token_bytes) for i in range(count)]
 
     def take(self, index: int, piece: Piece) -> dict[str, Any] | None:
         """Add a piece; returns the chunk of a stream, or None if there is nothing to send."""

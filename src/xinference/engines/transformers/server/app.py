@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import requests
-from .answers import Answer
+from .answers import AnswerBuilder
 from .constraints import Grammars
 from .errors import RefusedError
 from .generate import Generator, Job
@@ -27,7 +27,7 @@ from .prompts import Prompts
 from .scheduler import Scheduler
 
 
-class Server:
+class ModelRoutes:
     """The routes of one loaded model."""
 
     def __init__(self, loaded: LoadedModel, uid: str, scheduler: Scheduler) -> None:
@@ -69,7 +69,7 @@ class Server:
         return JSONResponse({"object": "list", "data": data})
 
     async def tokenize(self, request: Request) -> Response:
-        body = requests.read(await request.body(), requests.Tokenize)
+        body = requests.read(await request.body(), requests.TokenizeRequest)
         if body.messages is not None:
             text, special = await self._encoded(self._prompts.render, body.messages), False
         elif body.content is not None:
@@ -80,37 +80,37 @@ class Server:
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": self._loaded.context_length})
 
     async def detokenize(self, request: Request) -> Response:
-        body = requests.read(await request.body(), requests.Detokenize)
+        body = requests.read(await request.body(), requests.DetokenizeRequest)
         tokens = self._prompts.checked(body.tokens, "tokens") if body.tokens else []
         text = await self._encoded(self._prompts.decode_all, tokens)
         return JSONResponse({"content": text, "prompt": text})
 
     async def apply_template(self, request: Request) -> Response:
-        body = requests.read(await request.body(), requests.Template)
+        body = requests.read(await request.body(), requests.TemplateRequest)
         return JSONResponse({"prompt": await self._encoded(self._prompts.render, body.messages)})
 
     async def completions(self, request: Request) -> Response:
-        return await self._answer(request, requests.read(await request.body(), requests.Completion))
+        return await self._answer(request, requests.read(await request.body(), requests.CompletionRequest))
 
     async def chat(self, request: Request) -> Response:
-        return await self._answer(request, requests.read(await request.body(), requests.Chat))
+        return await self._answer(request, requests.read(await request.body(), requests.ChatRequest))
 
-    async def _answer(self, request: Request, body: requests.Chat | requests.Completion) -> Response:
+    async def _answer(self, request: Request, body: requests.ChatRequest | requests.CompletionRequest) -> Response:
         adapter = self._adapter(body.model)
         job: Job = await self._encoded(self._generator.prepare, body, adapter, int(time.time()))
-        answer = Answer(job, body.model, self._echoed(job), self._token_bytes)
+        answer = AnswerBuilder(job, body.model, self._echoed(job), self._token_bytes)
         if body.stream:
             return StreamingResponse(self._stream(job, answer), media_type="text/event-stream")
         return await _unless_the_client_leaves(request, self._collect(job, answer))
 
-    async def _collect(self, job: Job, answer: Answer) -> Response:
+    async def _collect(self, job: Job, answer: AnswerBuilder) -> Response:
         async for index, piece in self._generator.run(job):
             if piece.finish == "error":
                 raise RefusedError("The model failed; its log says why.", status=500, kind="server_error")
             answer.take(index, piece)
         return JSONResponse(answer.whole())
 
-    async def _stream(self, job: Job, answer: Answer) -> AsyncIterator[bytes]:
+    async def _stream(self, job: Job, answer: AnswerBuilder) -> AsyncIterator[bytes]:
         for chunk in answer.opening():
             yield _event(chunk)
         run = self._generator.run(job)
@@ -141,7 +141,7 @@ class Server:
         )
 
     def _echoed(self, job: Job) -> list[str]:
-        if isinstance(job.request, requests.Completion) and job.request.echo:
+        if isinstance(job.request, requests.CompletionRequest) and job.request.echo:
             return [self._prompts.decode(prompt) for prompt in job.prompts]
         return [""] * len(job.prompts)
 
@@ -171,7 +171,7 @@ class WithKey:
 def build_app(loaded: LoadedModel, uid: str, key: str, scheduler: Scheduler) -> ASGIApp:
     """The whole application."""
     handlers: dict[Any, Any] = {RefusedError: _refused, HTTPException: _no_such_path}
-    return WithKey(Starlette(routes=Server(loaded, uid, scheduler).routes(), exception_handlers=handlers), key)
+    return WithKey(Starlette(routes=ModelRoutes(loaded, uid, scheduler).routes(), exception_handlers=handlers), key)
 
 
 def _refused(request: Request | None, error: RefusedError) -> Response:

@@ -12,7 +12,7 @@ from .constraints import Constraint, Grammars, json_grammar, tool_grammar
 from .errors import RefusedError
 from .loading import LoadedModel
 from .prompts import Prompts
-from .requests import Chat, Completion, Generation, NamedTool
+from .requests import ChatRequest, CompletionRequest, GenerationRequest, NamedTool
 from .sampling import Sampler, SamplingParams
 from .scheduler import Scheduler
 from .sequence import Piece, Sequence
@@ -26,7 +26,7 @@ COMPLETION_TOKENS = 16
 class Job:
     """A request with encoded prompts."""
 
-    request: Chat | Completion
+    request: ChatRequest | CompletionRequest
     prompts: list[list[int]]
     adapter: str | None
     grammar: str | None
@@ -42,7 +42,7 @@ class Job:
 
     @property
     def parses_tools(self) -> bool:
-        return isinstance(self.request, Chat) and bool(self.request.tools) and self.request.tool_choice != "none"
+        return isinstance(self.request, ChatRequest) and bool(self.request.tools) and self.request.tool_choice != "none"
 
 
 class Generator:
@@ -51,13 +51,13 @@ class Generator:
     def __init__(self, loaded: LoadedModel, prompts: Prompts, grammars: Grammars, scheduler: Scheduler) -> None:
         self._loaded, self._prompts, self._grammars, self._scheduler = loaded, prompts, grammars, scheduler
 
-    def prepare(self, request: Chat | Completion, adapter: str | None, created: int) -> Job:
+    def prepare(self, request: ChatRequest | CompletionRequest, adapter: str | None, created: int) -> Job:
         """Encode the prompts and choose the grammar. Slow for long prompts: run it in a thread.
 
         Raises:
-            RefusedError: 400: what is wrong with the request.
+            RefusedError: 400: the fault of the request.
         """
-        if isinstance(request, Completion):
+        if isinstance(request, CompletionRequest):
             if request.suffix:
                 raise RefusedError("suffix is not supported by this model.", param="suffix")
             prompts = self._prompts.encode_prompts(request.prompt)
@@ -94,14 +94,14 @@ class Generator:
             for sequence in sequences:
                 sequence.cancelled = True
 
-    def _render(self, request: Chat) -> str:
+    def _render(self, request: ChatRequest) -> str:
         tools = request.tools if request.tool_schemas() and request.tool_choice != "none" else None
         return self._prompts.render(request.messages, tools, request.chat_template_kwargs)
 
     def _sequence(self, job: Job, prompt: list[int], choice: int, deliver: Any) -> Sequence:
         request, loaded = job.request, self._loaded
         room = loaded.context_length + 1 - len(prompt)
-        completion = isinstance(request, Completion)
+        completion = isinstance(request, CompletionRequest)
         stop_tokens = set(request.stop_token_ids or ()) | (set() if request.ignore_eos else set(loaded.eos))
         return Sequence(
             tokens=list(prompt),
@@ -113,13 +113,15 @@ class Generator:
             stop_tokens=frozenset(stop_tokens),
             constraint=self._constraint(job),
             adapter=job.adapter,
-            wants_prompt_logprobs=isinstance(request, Completion) and request.echo and request.logprobs is not None,
+            wants_prompt_logprobs=isinstance(request, CompletionRequest)
+            and request.echo
+            and request.logprobs is not None,
         )
 
     def _constraint(self, job: Job) -> Constraint | None:
         return self._grammars.constraint(job.grammar) if job.grammar is not None else None
 
-    def _sampling(self, request: Chat | Completion, choice: int) -> SamplingParams:
+    def _sampling(self, request: ChatRequest | CompletionRequest, choice: int) -> SamplingParams:
         defaults = self._loaded.defaults
 
         def chosen(name: str, otherwise: float) -> Any:
@@ -141,19 +143,19 @@ class Generator:
         )
 
 
-def _requested_tokens(request: Chat | Completion) -> int | None:
-    if isinstance(request, Completion):
+def _requested_tokens(request: ChatRequest | CompletionRequest) -> int | None:
+    if isinstance(request, CompletionRequest):
         return request.max_tokens or COMPLETION_TOKENS
     return request.max_completion_tokens or request.max_tokens
 
 
-def _alternatives(request: Chat | Completion) -> int | None:
-    if isinstance(request, Completion):
+def _alternatives(request: ChatRequest | CompletionRequest) -> int | None:
+    if isinstance(request, CompletionRequest):
         return request.logprobs
     return (request.top_logprobs or 0) if request.logprobs else None
 
 
-def _bias(request: Generation, vocab_size: int) -> dict[int, float]:
+def _bias(request: GenerationRequest, vocab_size: int) -> dict[int, float]:
     bias = {}
     for key, value in (request.logit_bias or {}).items():
         if not key.isdigit() or int(key) >= vocab_size:
@@ -162,7 +164,7 @@ def _bias(request: Generation, vocab_size: int) -> dict[int, float]:
     return bias
 
 
-def _format_grammar(request: Generation) -> str | None:
+def _format_grammar(request: GenerationRequest) -> str | None:
     if request.guided_json is not None:
         schema = request.guided_json
         try:
@@ -179,7 +181,7 @@ def _format_grammar(request: Generation) -> str | None:
     return json_grammar(wanted.json_schema.schema_)
 
 
-def _tool_choice_grammar(request: Chat) -> str | None:
+def _tool_choice_grammar(request: ChatRequest) -> str | None:
     choice, tools = request.tool_choice, request.tool_schemas()
     if choice is None or choice in ("none", "auto"):
         return None

@@ -31,7 +31,7 @@ class Prompts:
         """The text of a conversation, ready for the next answer.
 
         Raises:
-            RefusedError: 400: no template, or what the template itself says against it.
+            RefusedError: 400: no template, or the template's own refusal.
         """
         template = self._loaded.chat_template
         if template is None:

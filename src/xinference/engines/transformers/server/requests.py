@@ -44,7 +44,7 @@ class NamedTool(Struct):
     function: Function
 
 
-class Generation(Struct, kw_only=True):
+class GenerationRequest(Struct, kw_only=True):
     """The common fields of chat and completions."""
 
     model: str
@@ -68,7 +68,7 @@ class Generation(Struct, kw_only=True):
     guided_json: dict[str, Any] | str | None = None
 
 
-class Chat(Generation, kw_only=True):
+class ChatRequest(GenerationRequest, kw_only=True):
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
     max_completion_tokens: Positive | None = None
     logprobs: bool | None = None
@@ -87,14 +87,14 @@ class Chat(Generation, kw_only=True):
         return {tool.function.name: tool.function.parameters or {"type": "object"} for tool in tools}
 
 
-class Completion(Generation, kw_only=True):
+class CompletionRequest(GenerationRequest, kw_only=True):
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool = False
     suffix: str | None = None
 
 
-class Tokenize(Struct, kw_only=True):
+class TokenizeRequest(Struct, kw_only=True):
     """llama.cpp's ``content`` or vLLM's ``prompt`` or ``messages``."""
 
     content: str | None = None
@@ -104,11 +104,11 @@ class Tokenize(Struct, kw_only=True):
     add_special_tokens: bool = True
 
 
-class Detokenize(Struct, kw_only=True):
+class DetokenizeRequest(Struct, kw_only=True):
     tokens: list[int]
 
 
-class Template(Struct, kw_only=True):
+class TemplateRequest(Struct, kw_only=True):
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
 
 
@@ -116,7 +116,7 @@ def read(body: bytes, kind: type[R]) -> R:
     """Decode a body.
 
     Raises:
-        RefusedError: 400, saying what is wrong and where.
+        RefusedError: 400, which names the fault and the field.
     """
     try:
         return msgspec.json.decode(body, type=kind)
