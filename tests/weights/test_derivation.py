@@ -22,7 +22,7 @@ from xinference.control.resolver import ModelResolver
 from xinference.errors import Problem
 from xinference.hubs.registry import all_hubs
 from xinference.launch.request import LaunchRequest
-from xinference.weights.derivation import Found, derive, meant
+from xinference.weights.derivation import DerivedRequest, derive, requested_reference
 
 pytestmark = pytest.mark.live
 
@@ -59,9 +59,9 @@ def hub_settings(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(variable, hub.url)
 
 
-def look(tmp_path: Path, name: str, **asked: Any) -> Found:
+def look(tmp_path: Path, name: str, **asked: Any) -> DerivedRequest:
     request = LaunchRequest(model_name=name, **asked)
-    what = meant(request, {})
+    what = requested_reference(request, {})
     assert what is not None
     return derive(request, what, (), all_hubs(Settings(home=tmp_path / "home")))
 
@@ -121,11 +121,11 @@ def test_modelscope_is_asked_for_what_hugging_face_does_not_have_or_where_it_is_
         ("me/Gated", {}, "gated_model", "HF_TOKEN"),
         ("me/nothing", {}, "repo_not_found", "Check the id"),
         ("me/Tiny@nothing", {}, "revision_not_found", "no revision nothing"),
-        ("me/Tiny@-x", {}, "invalid_request", "no repository's id"),
+        ("me/Tiny@-x", {}, "invalid_request", "not a repository id"),
         ("me/Tiny", {"download_hub": "package_index"}, "unknown_hub", "huggingface, modelscope"),
         ("./models", {}, "model_path_not_found", "relative"),
         ("/nowhere/m.gguf", {}, "model_path_not_found", "/nowhere/m.gguf does not exist"),
-        (str(HF / "config.json"), {}, "bad_weight_file", "no GGUF file"),
+        (str(HF / "config.json"), {}, "bad_weight_file", "not a GGUF file"),
         (str(HF.parent), {}, "bad_weight_file", "neither a config.json nor a GGUF"),
     ],
 )
@@ -189,7 +189,7 @@ def test_the_architecture_says_what_a_model_is_for(
 def test_what_hears_or_draws_is_not_taken_for_a_language_model(
     tmp_path: Path, architecture: str, extra: dict[str, Any]
 ) -> None:
-    with pytest.raises(Problem, match=f"Nothing in .* says what {architecture} is for"):
+    with pytest.raises(Problem, match=f"The purpose of the architecture {architecture} of .* is unknown"):
         look(tmp_path, folder_with(tmp_path, architectures=[architecture], **extra))
 
 

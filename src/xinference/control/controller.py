@@ -40,7 +40,7 @@ from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import DeploymentRow, Store
 from xinference.store.event_log import EventLog, final_event
 from xinference.weights import cache
-from xinference.weights.derivation import Found
+from xinference.weights.derivation import DerivedRequest
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ class Controller:
     def events(self, uid: str) -> list[dict[str, Any]]:
         """The kept events of a deployment, oldest first."""
         self.deployment(uid)
-        return self._events.kept(uid)
+        return self._events.stored(uid)
 
     def follow(self, uid: str) -> AsyncIterator[dict[str, Any]]:
         """The events of a deployment until it is ready, has failed or is gone."""
@@ -263,7 +263,7 @@ class Controller:
         async for event in self._events.follow(uid, settled):
             yield event
 
-    async def _draft(self, found: Found, uid: str) -> LaunchDraft:
+    async def _draft(self, found: DerivedRequest, uid: str) -> LaunchDraft:
         """The draft of a request whose name was found, with the reasons of what was found."""
         draft = await self.planner.draft(found.request, uid)
         return replace(draft, reasons=(*found.reasons, *draft.reasons))

@@ -78,7 +78,7 @@ class Downloads:
             Problem: 404 ``download_not_found``.
         """
         self._job(version_id)
-        return self._events.kept(_key(version_id))
+        return self._events.stored(_key(version_id))
 
     def follow(self, version_id: str) -> AsyncIterator[dict[str, Any]]:
         """The events of a download until it ends: READY, with the path in ``model``, or FAILED.
@@ -125,7 +125,7 @@ class Downloads:
         return await asyncio.to_thread(hub.fetch, job.version, job.source, progress, job.cancelled)
 
     async def _finish(self, job: _Download, path: Path) -> None:
-        kept = await asyncio.to_thread(self._hubs[job.source.hub].kept, job.version, job.source)
+        kept = await asyncio.to_thread(self._hubs[job.source.hub].list_cached, job.version, job.source)
         model = {
             "model_version": job.version.version_id,
             "path": str(path),

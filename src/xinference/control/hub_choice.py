@@ -36,7 +36,7 @@ class HubChooser:
         cached: dict[str, bool] = {s.hub: cached_path(self._hubs, version, s) is not None for s in version.spec.sources}
         choice = choose_hub(
             version,
-            asked=asked,
+            requested=asked,
             setting=self._settings.model_src or None,
             cached=cached,
             reachable=reach,

@@ -16,7 +16,7 @@ from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.launch.request import LaunchRequest
-from xinference.weights.derivation import Found, derive, meant
+from xinference.weights.derivation import DerivedRequest, derive, requested_reference
 
 log = logging.getLogger(__name__)
 #: Codes of problems with an unreachable hub: the cached look-up replaces the hub's answer.
@@ -35,7 +35,7 @@ class ModelResolver:
 
     async def resolve(
         self, request: LaunchRequest, running: LaunchRequest | None = None, *, any_file: bool = False
-    ) -> Found:
+    ) -> DerivedRequest:
         """Add the family to a request whose name is not that of a built-in model.
 
         Args:
@@ -47,16 +47,16 @@ class ModelResolver:
         """
         registered = self._registrations.find(request.model_name)
         if registered is not None and request.family is None:
-            return Found(msgspec.structs.replace(request, family=registered.family))
+            return DerivedRequest(msgspec.structs.replace(request, family=registered.family))
         families = self._registrations.families
-        what = meant(request, families)
+        what = requested_reference(request, families)
         if what is None:
-            return Found(request)
+            return DerivedRequest(request)
         if running is not None and running.asked_name == request.model_name.strip():
             fields = {
                 name: getattr(request, name) or getattr(running, name) for name in ("model_format", "quantization")
             }
-            return Found(msgspec.structs.replace(_filled(request, running), **fields))
+            return DerivedRequest(msgspec.structs.replace(_filled(request, running), **fields))
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
             found = await asyncio.to_thread(
@@ -67,7 +67,7 @@ class ModelResolver:
             if cached is None:
                 raise
             reason = f"{request.model_name}: from the cached look-up, because {problem.cause}"
-            return Found(_filled(request, cached), (reason.rstrip("."),))
+            return DerivedRequest(_filled(request, cached), (reason.rstrip("."),))
         if what.model_id is not None and not any_file:
             await asyncio.to_thread(self._save, request, found.request)
         return found

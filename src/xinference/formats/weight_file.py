@@ -1,4 +1,4 @@
-"""Open a weight file that may be anything: every way in which that fails is one kind of problem."""
+"""Opens an untrusted weight file; every failure becomes ``bad_weight_file``."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from xinference.formats.cursor import bad_weight_file
 
 
 @contextmanager
-def weight_file(path: Path, give: str) -> Iterator[tuple[BinaryIO, int]]:
+def weight_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
     """The file at `path`, unbuffered and open for reading, and its size in bytes.
 
     Args:
         path: a regular file, or a link to one.
-        give: what should have been given, such as "the .gguf file itself", for the hint.
+        expected: the expected file for the hint, such as "the .gguf file itself".
 
     Raises:
-        Problem: 400 ``bad_weight_file``: missing, unreadable or not a regular file, now or while it is read.
+        Problem: 400 ``bad_weight_file``: missing, unreadable or not a regular file, now or during a read.
     """
     try:
-        # Asked before it is opened: opening a named pipe would wait for a writer.
+        # Checked before opening: opening a named pipe would wait for a writer.
         status = _stat(path)
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise bad_weight_file(path, f"is {kind}", f"Give {give}.")
+            raise bad_weight_file(path, f"is {kind}", f"Pass {expected}.")
         with path.open("rb", buffering=0) as file:
             yield file, os.fstat(file.fileno()).st_size
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Weights that the user already has: a file or a folder given with ``--model-path``."""
+"""Weights on the server's machine: a file or a folder passed with ``--model-path``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def resolve_local(model_path: str, model_format: str, quantization: str | None) 
         if not path.exists():
             raise bad_request(
                 f"`--model-path`: {path} does not exist.",
-                hint="Give a file or folder on the machine that the server runs on.",
+                hint="Pass a file or folder on the machine that the server runs on.",
                 code="model_path_not_found",
             )
         if model_format == "ggufv2":
@@ -56,7 +56,7 @@ def _gguf(path: Path, quantization: str | None) -> Path:
 
 
 def parts_of(file: Path) -> list[Path]:
-    """All parts of the model that `file` belongs to, in order; just `file` if it is whole."""
+    """All parts of the model that `file` belongs to, in order; only `file` if the model is not split."""
     match = _PART.fullmatch(file.name)
     if match is None:
         return [file]
@@ -73,7 +73,7 @@ def _ggml(path: Path, quantization: str | None) -> Path:
         raise bad_request(
             f"`--model-path`: {file} is not in the older ggml format"
             + (" but GGUF." if is_gguf else f": it {describe(head, file.stat().st_size).what}."),
-            hint="Use --model-format ggufv2." if is_gguf else "Give the weight file itself.",
+            hint="Use --model-format ggufv2." if is_gguf else "Pass the weight file itself.",
             code="bad_weight_file",
         )
     return file
@@ -89,25 +89,25 @@ def _one_of(folder: Path, suffixes: tuple[str, ...], quantization: str | None) -
         return files[0]
     if not files:
         raise bad_request(
-            f"`--model-path`: {folder} holds no {' or '.join(suffixes)} file.",
-            hint="Give the weight file itself, or another --model-format.",
+            f"`--model-path`: {folder} has no {' or '.join(suffixes)} file.",
+            hint="Pass the weight file itself, or another --model-format.",
             code="model_path_not_found",
         )
     raise bad_request(
-        f"`--model-path`: {folder} holds several models: {', '.join(f.name for f in named or files)}.",
-        hint="Give the file itself" + ("." if quantization else ", or a --quantization."),
+        f"`--model-path`: {folder} has several models: {', '.join(f.name for f in named or files)}.",
+        hint="Pass the file itself" + ("." if quantization else ", or a --quantization."),
         code="model_path_ambiguous",
     )
 
 
 def _is_first_of_a_model(file: Path) -> bool:
-    """Not a later part, and not the projector of a vision model, which lies beside its model."""
+    """Whether the file is neither a later part nor the projector of a vision model in the same folder."""
     match = _PART.fullmatch(file.name)
     return (match is None or int(match["index"]) == 1) and "mmproj" not in file.name.lower()
 
 
 def _names(file_name: str, quantization: str) -> bool:
-    """Whether the quantization stands in the name as a whole: Q4_K is not in ``m.Q4_K_M.gguf``."""
+    """Whether the name contains the quantization as a whole word: Q4_K is not in ``m.Q4_K_M.gguf``."""
     return bool(re.search(rf"(?<![a-z0-9]){re.escape(quantization)}(?![a-z0-9_])", file_name, re.IGNORECASE))
 
 
@@ -115,13 +115,13 @@ def _folder(path: Path, model_format: str) -> Path:
     if not path.is_dir():
         raise bad_request(
             f"`--model-path`: {path} is a file, and {model_format} needs a folder.",
-            hint=f"Give {path.parent}, or another --model-format.",
+            hint=f"Pass {path.parent}, or another --model-format.",
             code="bad_weight_file",
         )
     if not (path / "config.json").is_file():
         raise bad_request(
-            f"`--model-path`: {path} holds no config.json, which a {model_format} model has.",
-            hint="Give the folder that holds it, or another --model-format.",
+            f"`--model-path`: {path} has no config.json, which a {model_format} model needs.",
+            hint="Pass the folder that contains it, or another --model-format.",
             code="bad_weight_file",
         )
     if not any(f.suffix in _WEIGHTS for f in path.iterdir()):
@@ -129,6 +129,6 @@ def _folder(path: Path, model_format: str) -> Path:
             "bad_weight_file",
             400,
             f"`--model-path`: {path} has a config.json but no weights ({', '.join(_WEIGHTS)}).",
-            hint="Fetch the model's weights into the same folder.",
+            hint="Download the model's weights into the same folder.",
         )
     return path

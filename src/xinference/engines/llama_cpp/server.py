@@ -18,7 +18,7 @@ from typing import Any
 
 import xllamacpp
 
-#: Set by us for every launch, or able to open files, run tools or move the routes: never a user's option.
+#: Set by us for every launch, or able to open files, run tools or move the routes: not available to users.
 RESERVED = frozenset(
     {
         "port", "hostnames", "api_keys", "model_alias", "model", "ssl_file_cert", "ssl_file_key", "reuse_port",
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def describe() -> dict[str, Any]:
-    """Every parameter with its type's name; nested ones with a dot. Also the devices llama.cpp can use."""
+    """Every parameter with its type's name, nested ones with a dot; and the devices that llama.cpp can use."""
     known: dict[str, str] = {}
     params = xllamacpp.CommonParams()
     for name in _names(params):
@@ -61,7 +61,7 @@ def describe() -> dict[str, Any]:
 
 
 def serve(port: int, key: str, params: dict[str, Any]) -> int:
-    """Load the model and answer until SIGTERM. A failure to load is this process's exit status 1."""
+    """Load the model and serve until SIGTERM. If the load fails, this process exits with status 1."""
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     common = xllamacpp.CommonParams()
@@ -79,13 +79,13 @@ def serve(port: int, key: str, params: dict[str, Any]) -> int:
         return 1
     print(f"listening on {server.listening_address}", flush=True)
     signal.sigwait(signals)
-    # The server's threads may be in the middle of an answer; the process's end frees everything at once.
+    # The server's threads may be sending an answer; the process exit frees everything at once.
     sys.stdout.flush()
     os._exit(0)
 
 
 def apply(common: Any, name: str, value: Any) -> None:
-    """Set one parameter, dotted names inside their group, enums by name or number."""
+    """Set one parameter: dotted names inside their group, enums by name or number."""
     target = common
     *groups, last = name.split(".")
     for group in groups:
