@@ -165,7 +165,7 @@ def test_a_model_without_a_projector_says_that_it_can_t_see(home: Home, alone: P
         ("wide", "width of 128, and this model's is 256"),
         ("cut", "is truncated"),
         ("kind", "damaged, or llama.cpp does not support its type"),
-        ("model", "is no projector but a model"),
+        ("model", "is not a projector but a separate model"),
         ("missing", "does not exist"),
     ],
 )
