@@ -59,7 +59,7 @@ class ModelResolver:
             return DerivedRequest(msgspec.structs.replace(_filled(request, running), **fields))
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
-            found = await asyncio.to_thread(
+            derived = await asyncio.to_thread(
                 derive, request, what, list(families), self._hubs, preferred, any_quantization=any_file
             )
         except Problem as problem:
@@ -69,8 +69,8 @@ class ModelResolver:
             reason = f"{request.model_name}: from the cached look-up, because {problem.cause}"
             return DerivedRequest(_filled(request, cached), (reason.rstrip("."),))
         if what.model_id is not None and not any_file:
-            await asyncio.to_thread(self._save, request, found.request)
-        return found
+            await asyncio.to_thread(self._save, request, derived.request)
+        return derived
 
     def cached_families(self) -> list[ModelFamily]:
         """The families of the cached look-ups. Blocks."""
