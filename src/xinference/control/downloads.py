@@ -125,12 +125,12 @@ class Downloads:
         return await asyncio.to_thread(hub.fetch, job.version, job.source, progress, job.cancelled)
 
     async def _finish(self, job: _Download, path: Path) -> None:
-        kept = await asyncio.to_thread(self._hubs[job.source.hub].list_cached, job.version, job.source)
+        files = await asyncio.to_thread(self._hubs[job.source.hub].list_cached, job.version, job.source)
         model = {
             "model_version": job.version.version_id,
             "path": str(path),
             "real_path": str(path.resolve()),
-            "size_bytes": total_size(kept),
+            "size_bytes": total_size(files),
             "hub": job.source.hub,
             "model_id": job.source.model_id,
         }

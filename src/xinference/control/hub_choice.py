@@ -21,22 +21,22 @@ class HubChooser:
         self._settings = settings
         self._hubs = hubs
 
-    async def choose(self, version: ModelVersion, asked: str | None) -> tuple[Source, str]:
-        """The source of a version and the reason for it; `asked` is the hub that the user named.
+    async def choose(self, version: ModelVersion, requested: str | None) -> tuple[Source, str]:
+        """The source of a version and the reason for it; `requested` is the hub in the request, if it names one.
 
         Raises:
             Problem: see `choose_hub`.
         """
-        return await asyncio.to_thread(self._choose, version, asked)
+        return await asyncio.to_thread(self._choose, version, requested)
 
-    def _choose(self, version: ModelVersion, asked: str | None) -> tuple[Source, str]:
+    def _choose(self, version: ModelVersion, requested: str | None) -> tuple[Source, str]:
         reach: Mapping[str, bool] = {}
-        if not asked and not self._settings.model_src:  # probe the hubs only if nothing else decides
+        if not requested and not self._settings.model_src:  # probe the hubs only if nothing else decides
             reach = reachable_for(version, self._hubs, self._settings)
         cached: dict[str, bool] = {s.hub: cached_path(self._hubs, version, s) is not None for s in version.spec.sources}
         choice = choose_hub(
             version,
-            requested=asked,
+            requested=requested,
             setting=self._settings.model_src or None,
             cached=cached,
             reachable=reach,

@@ -49,8 +49,8 @@ class ModelResolver:
         if registered is not None and request.family is None:
             return DerivedRequest(msgspec.structs.replace(request, family=registered.family))
         families = self._registrations.families
-        what = requested_reference(request, families)
-        if what is None:
+        reference = requested_reference(request, families)
+        if reference is None:
             return DerivedRequest(request)
         if running is not None and running.asked_name == request.model_name.strip():
             fields = {
@@ -60,7 +60,7 @@ class ModelResolver:
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
             derived = await asyncio.to_thread(
-                derive, request, what, list(families), self._hubs, preferred, any_quantization=any_file
+                derive, request, reference, list(families), self._hubs, preferred, any_quantization=any_file
             )
         except Problem as problem:
             cached = await asyncio.to_thread(self._load, request) if problem.code in _UNREACHABLE_CODES else None
@@ -68,7 +68,7 @@ class ModelResolver:
                 raise
             reason = f"{request.model_name}: from the cached look-up, because {problem.cause}"
             return DerivedRequest(_filled(request, cached), (reason.rstrip("."),))
-        if what.model_id is not None and not any_file:
+        if reference.model_id is not None and not any_file:
             await asyncio.to_thread(self._save, request, derived.request)
         return derived
 

@@ -142,7 +142,7 @@ class Engine(Protocol):
             known: option -> type, the output of `describe_argv`.
 
         Raises:
-            Problem: 400, naming an unknown option with near ones, or one whose value has the wrong type.
+            Problem: 400, names an unknown option and lists similar ones, or one whose value has the wrong type.
         """
         ...
 

@@ -160,7 +160,10 @@ class Gateway:
         except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
             log.exception("unexpected error on %s", scope["path"])
             if not reply.started:
-                await refuse(reply, Refusal("internal_error", 500, "The server failed because of a defect; its log has the details."))
+                await refuse(
+                    reply,
+                    Refusal("internal_error", 500, "The server failed because of a defect; its log has the details."),
+                )
         finally:
             self.metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
 

@@ -43,7 +43,7 @@ class ModelShape:
         return self.layers * sum(size for size in matrices if size < limit)
 
     def splits_over(self, devices: int) -> bool:
-        """Whether every layer can be split evenly over so many devices.
+        """Whether every layer can be split evenly over this number of devices.
 
         A device gets whole heads, and either whole key and value heads or a copy of a shared one.
         """

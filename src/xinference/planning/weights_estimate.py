@@ -7,7 +7,7 @@ from xinference.errors import bad_request
 from xinference.launch.model_shape import BITSANDBYTES_BITS, ModelShape
 
 #: Bits per weight of whole GGUF and ggmlv3 files: the published file sizes of Llama-2 7B over its 6.738e9 parameters.
-#: A K-quant stores some tensors in a wider type than its name says, and it stores scales in addition to the weights.
+#: A K-quant stores some tensors in a wider type than its name indicates, and stores scales in addition to the weights.
 GGML_BITS = {
     "q2_k": 3.36, "q3_k_s": 3.50, "q3_k_m": 3.92, "q3_k_l": 4.27, "q4_0": 4.54, "q4_1": 5.01, "q4_k_s": 4.58,
     "q4_k_m": 4.84, "q5_0": 5.52, "q5_1": 6.01, "q5_k_s": 5.52, "q5_k_m": 5.68, "q6_k": 6.56, "q8_0": 8.50,

@@ -168,9 +168,8 @@ class LlamaCpp:
             params |= {"embedding": True, "n_batch": batch, "n_ubatch": batch}
         if plan.version.family.model_type == "rerank":
             params["pooling_type"] = "RANK"
-        if (
-            plan.request.n_gpu is None
-        ):  # otherwise it uses every device that its build finds, also those that we do not count
+        if plan.request.n_gpu is None:
+            # Otherwise it uses every device that its build finds, also those that we do not count.
             params["n_gpu_layers"] = 0
             params["mmproj_use_gpu"] = False
         if projector_file := projector.projector_path(plan.launch, plan.path):
