@@ -40,7 +40,7 @@ async def serve(engine_url: str, processes: int) -> None:
     router = OneModel(RoutingTable({MODEL: chat_route(engine_url)}))
     workers = Workers(settings, router, OpenKeys(), Path(tempfile.gettempdir()) / "no management")
     with listen(settings, port_is_given=True) as listener:
-        await workers.start(listener)
+        await workers.start(listener, router)
         print(listener.getsockname()[1], flush=True)
         await asyncio.Event().wait()
 

@@ -24,9 +24,11 @@ from xinference import __version__
 from xinference.api.app import make_app
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.publisher import Publisher
 from xinference.deployments.context import Ending
 from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.gateway.app import Gateway
+from xinference.gateway.balancer import Balancer
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.openapi import document
 from xinference.hosts import is_loopback
@@ -34,6 +36,7 @@ from xinference.keys.keyring import Keyring
 from xinference.process.home import announce, own_home, withdraw
 from xinference.process.link import private_run_dir
 from xinference.routing.abortable_requests import AbortableRequests
+from xinference.routing.interfaces import Router
 from xinference.store.database import Store
 
 if TYPE_CHECKING:
@@ -85,10 +88,9 @@ def run(
 async def _serve(settings: Settings, store: Store, keys: Keyring, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     settings = replace(settings, port=port)  # the port that was free
-    controller = Controller(settings, store)
     build = _build_several if settings.gateway_workers > 1 else _build_single
     stop_requested = asyncio.Event()
-    server, gateway, workers = build(settings, controller, keys, stop_requested.set)
+    server, gateway, workers, controller = build(settings, store, keys, stop_requested.set)
     announce(settings, host, port, keys.open_for_owner())
     flushing = asyncio.create_task(keys.flush_periodically())
     stopping = asyncio.create_task(_stop_when(stop_requested, server))
@@ -100,7 +102,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         if workers is None:
             await server.serve(sockets=[listener])
         else:
-            await _serve_behind(workers, server, listener)
+            await _serve_behind(workers, server, listener, controller)
     finally:
         how: Ending = "stop" if server.ended_by == signal.SIGINT else "detach"
         await controller.close(how)
@@ -112,7 +114,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         log.info("ended (%s)", "engines ended" if how == "stop" else "engines left for the next server")
 
 
-Parts = tuple[Server, Gateway, "Workers | None"]
+Parts = tuple[Server, Gateway, "Workers | None", Controller]
 
 
 async def _stop_when(requested: asyncio.Event, server: Server) -> None:
@@ -120,34 +122,35 @@ async def _stop_when(requested: asyncio.Event, server: Server) -> None:
     server.stop()
 
 
-def _build_single(settings: Settings, controller: Controller, keys: Keyring, stop: Callable[[], None]) -> Parts:
+def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
     """Gateway, management API and controller in this process."""
-    running = AbortableRequests()
+    balancer, running = Balancer(), AbortableRequests()
+    controller = Controller(settings, store, balancer)
     management = make_app(controller, settings, keys, stop, document(), running)
-    gateway = Gateway(controller, settings, management, keys, running)
-    controller.admission.use = gateway.balancer
-    return http_server(gateway), gateway, None
+    gateway = Gateway(controller, settings, management, keys, running, balancer=balancer)
+    return http_server(gateway), gateway, None, controller
 
 
-def _build_several(settings: Settings, controller: Controller, keys: Keyring, stop: Callable[[], None]) -> Parts:
+def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
     """Gateways in processes of their own; management API and controller in this process, behind them."""
     from xinference.gateway.workers.pool import Manager, Workers  # a single process starts faster without it
 
     path = private_run_dir(settings) / "management.sock"
     path.unlink(missing_ok=True)  # left by a server that was killed: this process holds the home's lock
-    workers = Workers(settings, controller, keys, path)
+    publisher = Publisher()
+    workers = Workers(settings, publisher, keys, path)
+    publisher.subscribe(workers.publish)
+    keys.subscribe(workers.publish)
+    controller = Controller(settings, store, workers, publisher)
     management = make_app(controller, settings, keys, stop, document(), workers)
     gateway = Gateway(controller, settings, management, keys, metrics=workers.metrics)
-    controller.admission.use = workers
-    controller.publisher.published = workers.publish
-    keys.subscribe(workers.publish)
     server = http_server(Manager(gateway, workers), before_end=workers.close, uds=str(path))
-    return server, gateway, workers
+    return server, gateway, workers, controller
 
 
-async def _serve_behind(workers: Workers, server: Server, listener: socket.socket) -> None:
+async def _serve_behind(workers: Workers, server: Server, listener: socket.socket, router: Router) -> None:
     """Serve the gateway processes, which serve the clients."""
-    starting = asyncio.create_task(workers.start(listener))
+    starting = asyncio.create_task(workers.start(listener, router))
     try:
         await server.serve()
     finally:

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from xinference.api.app import make_app
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.deployments.broken import BrokenDeployment
+from xinference.deployments.deployment import BrokenDeployment
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.permissions import OPEN

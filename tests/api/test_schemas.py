@@ -21,6 +21,7 @@ from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.deployments import views
 from xinference.deployments.progress import progress, unknown
+from xinference.deployments.snapshot import DeploymentSnapshot, ReplicaView
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
 from xinference.keys.keyring import Keyring
@@ -121,9 +122,7 @@ EXACT: list[tuple[Any, Callable[[], Any]]] = [
     *(
         (
             schemas.ReplicaAnswer,
-            lambda snapshot=snapshot, problem=problem: views.replica_entry(
-                plan_of(), 0, snapshot, waiting="CREATING", problem=problem, created=1.0
-            ),
+            lambda snapshot=snapshot, problem=problem: _entry(snapshot, problem),
         )
         for snapshot, problem in [(SNAPSHOT, None), (None, None), (None, FAILED)]
     ),
@@ -134,7 +133,7 @@ EXACT: list[tuple[Any, Callable[[], Any]]] = [
             "fetch",
             None,
             TransferProgress("fetch", "w.gguf", 1, 2, 3.0),
-            [views.replica_entry(plan_of(), 0, SNAPSHOT, waiting="CREATING", problem=None, created=1.0)],
+            [_entry(SNAPSHOT, None)],
             4.0,
         ),
     ),
@@ -162,5 +161,11 @@ def test_the_check_finds_a_field_too_much_and_one_too_few() -> None:
 
 
 def _replica() -> dict[str, Any]:
-    entry = views.replica_entry(plan_of(), 0, SNAPSHOT, waiting="CREATING", problem=None, created=1.0)
-    return {name: value for name, value in entry.items() if name != "keeper_pid"}
+    return {name: value for name, value in _entry(SNAPSHOT, None).items() if name != "keeper_pid"}
+
+
+def _entry(snapshot: ReplicaSnapshot | None, problem: Problem | None) -> dict[str, Any]:
+    """The view of a replica with this process."""
+    replicas = (ReplicaView(0, snapshot, problem=problem),)
+    (entry,) = views.replica_entries(DeploymentSnapshot("mine", plan_of(), created=1.0, replicas=replicas))
+    return entry

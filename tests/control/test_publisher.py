@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.routing.routes import TARGET, route
 from xinference.control.publisher import Publisher
-from xinference.deployments.broken import BrokenDeployment
+from xinference.deployments.deployment import BrokenDeployment
 from xinference.deployments.views import listing_entry
 from xinference.errors import Problem
 from xinference.routing.table import Route
@@ -42,7 +42,7 @@ def test_a_model_with_the_name_of_another_ones_adapter_has_its_own_entry() -> No
 
 def test_whoever_is_told_of_a_new_table_finds_it_in_place() -> None:
     publisher, seen = Publisher(), []
-    publisher.published = lambda: seen.append(set(publisher.table.routes))
+    publisher.subscribe(lambda: seen.append(set(publisher.table.routes)))
     publisher.publish([(route(uid="base", adapters=("mine",)), entry("base"))])
     assert seen == [{"base", "mine"}]
 

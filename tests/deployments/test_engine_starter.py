@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 from tests.engines.plans import launch_of, sized
 from tests.fakes.fifth_engine.dialect import NAME
 from tests.fakes.fifth_engine.engine import FifthEngine
-from xinference.deployments.engine_starter import EngineStarter
-from xinference.deployments.state import DeploymentState
-from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.deployments.engine_starter import engine_command, sized_by
+from xinference.launch.plan import SizedPlan
 
 PLAN = sized(launch_of(engine=NAME), devices=((0,), (1,)), memory_fraction=0.5, reasons=("2 slots",))
 #: As a release that had one type of plan wrote it.
@@ -36,46 +35,24 @@ CONTEXT = {
 }
 
 
-@dataclass
-class State:
-    """The part of a deployment's state that the starter reads."""
-
-    plan: LaunchPlan
-    engine = FifthEngine()
-
-    @property
-    def sized(self) -> SizedPlan:
-        assert isinstance(self.plan, SizedPlan)
-        return self.plan
-
-
-def starter(state: State) -> EngineStarter:
-    return EngineStarter(cast(DeploymentState, state))
-
-
 def test_an_engine_is_started_with_its_plan_in_the_form_of_earlier_releases() -> None:
-    command = starter(State(PLAN))._command(1, Path("python"))
+    command = engine_command(FifthEngine(), PLAN, 1, Path("python"))
     assert json.loads(json.dumps(command.context)) == CONTEXT
     assert command.env["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_an_adopted_engine_gives_its_plan_back() -> None:
-    state = State(PLAN.launch)
-    starter(state).take_sizing(0, CONTEXT)
-    assert state.plan == replace(PLAN, sizing=replace(PLAN.sizing, reasons=()))
+    assert sized_by(PLAN.launch, 0, CONTEXT) == replace(PLAN, sizing=replace(PLAN.sizing, reasons=()))
 
 
 def test_each_adopted_replica_keeps_the_devices_that_it_was_started_with() -> None:
-    state = State(PLAN.launch)
-    starter(state).take_sizing(0, CONTEXT)
-    starter(state).take_sizing(1, {**CONTEXT, "devices": [[0], [3]]})
-    assert state.sized.devices == ((0,), (3,))
+    plan = sized_by(PLAN.launch, 0, CONTEXT)
+    plan = sized_by(plan, 1, {**CONTEXT, "devices": [[0], [3]]})
+    assert isinstance(plan, SizedPlan) and plan.devices == ((0,), (3,))
 
 
 def test_a_context_that_can_not_be_read_leaves_the_launch_to_be_sized_anew() -> None:
     unreadable: list[dict[str, Any]] = [{}, CONTEXT | {"sizing": {"slots": 1}}, CONTEXT | {"devices": 1}]
     for context in unreadable:
-        state = State(PLAN.launch)
-        starter(state).take_sizing(0, context)
-        assert state.plan == PLAN.launch
+        assert sized_by(PLAN.launch, 0, context) == PLAN.launch
     assert asdict(PLAN.sizing).keys() == cast(dict[str, Any], CONTEXT["sizing"]).keys()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
 from tests.environments.fake_engine import SPEC, FakeEngine, alone
@@ -14,6 +16,8 @@ from xinference.config import Settings
 from xinference.deployments.admission import Admission
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
+from xinference.deployments.preparation import Preparation
+from xinference.deployments.snapshot import Stage
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.environments.spec import EnvironmentSpec
@@ -23,6 +27,7 @@ from xinference.launch.match import match
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
+from xinference.routing.interfaces import NoLoad
 from xinference.store.database import Store
 from xinference.store.event_log import EventLog
 
@@ -52,11 +57,13 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list[Deployment], list[dict[str, Any]]]:
     """Launch at once, to the end of each; the engine, the deployments and the first one's events."""
     engine, events = Tiny(), EventLog(store)
-    admission = Admission(Settings(), store, list)
-    around = DeploymentContext(Settings(home=fake.home), store, events, {}, {"Tiny": engine}, lambda: None, admission)
+    load, deployments, changed = NoLoad(), list[Deployment](), asyncio.Event()
+    admission = Admission(Settings(), store, load, lambda: deployments)
+    around = DeploymentContext(
+        Settings(home=fake.home), store, events, {}, {"Tiny": engine}, changed.set, load, admission
+    )
     request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
     version = match(builtin_families(), request)
-    deployments = []
     for uid in uids:
         store.add_deployment(uid, "{}")
         sizing = Sizing(4096, 1, 1, 1, 1)
@@ -65,9 +72,14 @@ async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list
         deployments.append(Deployment(plan, around, created=0.0))
     for deployment in deployments:
         deployment.begin()
+    deciding = asyncio.create_task(admission.run())
     async with asyncio.timeout(60):
         while not all(deployment.problem for deployment in deployments):
-            await asyncio.sleep(0.02)
+            await changed.wait()
+            changed.clear()
+    deciding.cancel()
+    for deployment in deployments:
+        await deployment.end("terminate")
     return engine, deployments, events.stored(uids[0])
 
 
@@ -108,3 +120,59 @@ async def test_a_failed_installation_fails_the_launch_in_its_stage(tiny: FakeEng
     assert (deployment.problem.code, deployment.problem.stage) == ("environment_failed", "environment")
     assert deployment.problem.log_tail
     assert engine.pythons == []
+
+
+def stages_of(store: Store, home: Path, stages: list[tuple[Stage, str | None]], hub: Hub) -> Preparation:
+    """A preparation whose hub and environments are not used."""
+    events = EventLog(store)
+    load = NoLoad()
+    admission = Admission(Settings(), store, load, list)
+    context = DeploymentContext(
+        Settings(home=home), store, events, {"local": cast(Any, hub)}, {}, lambda: None, load, admission
+    )
+    return Preparation(context, "one", LlamaCpp(), lambda stage, content: stages.append((stage, content)))
+
+
+class Hub:
+    """Fetches until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = threading.Event(), threading.Event()
+
+    def cached(self, version: Any, source: Any) -> Path | None:
+        return None
+
+    def fetch(self, version: Any, source: Any, progress: Any, cancelled: threading.Event) -> Path:
+        self.began.set()
+        progress(1, 2, "weights")
+        assert cancelled.wait(60)
+        self.ended.set()
+        raise Problem("cancelled", 499, "It was cancelled.")
+
+
+async def test_a_preparation_that_is_cancelled_waits_for_its_thread(store: Store, tmp_path: Path) -> None:
+    stages: list[tuple[Stage, str | None]] = []
+    hub = Hub()
+    preparation = stages_of(store, tmp_path, stages, hub)
+    request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
+    version = match(builtin_families(), request)
+    source = msgspec.structs.replace(version.spec.sources[0], hub="local")
+    launch = ResolvedLaunch(LaunchDraft("one", request, version, "llama.cpp", use_gpu=False, threads=1), source)
+    fetching = asyncio.create_task(preparation.read_weights(launch))
+    await asyncio.to_thread(hub.began.wait, 60)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    assert hub.ended.is_set(), "nothing of it goes on afterwards"
+    assert [stage for stage, _ in stages] == [Stage.FETCH]
+
+
+async def test_weights_that_can_not_be_fetched_fail_in_that_stage(store: Store, tmp_path: Path) -> None:
+    preparation = stages_of(store, tmp_path, [], Hub())
+    request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
+    version = match(builtin_families(), request)
+    source = msgspec.structs.replace(version.spec.sources[0], hub="modelscope")
+    launch = ResolvedLaunch(LaunchDraft("one", request, version, "llama.cpp", use_gpu=False, threads=1), source)
+    with pytest.raises(Problem) as failed:
+        await preparation.read_weights(launch)
+    assert (failed.value.code, failed.value.stage) == ("hub_unavailable", "fetch")

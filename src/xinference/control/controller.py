@@ -24,9 +24,9 @@ from xinference.control.publisher import Publisher
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments import progress
 from xinference.deployments.admission import Admission
-from xinference.deployments.broken import BrokenDeployment
 from xinference.deployments.context import DeploymentContext, Ending
-from xinference.deployments.deployment import Deployment
+from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.snapshot import Status
 from xinference.deployments.views import listing_entry
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
@@ -36,6 +36,7 @@ from xinference.hubs.registry import all_hubs
 from xinference.launch.plan import LaunchDraft, LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import is_same_launch
+from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import DeploymentRow, Store
 from xinference.store.event_log import EventLog, final_event
@@ -48,7 +49,15 @@ log = logging.getLogger(__name__)
 class Controller:
     """Owns the deployments. The gateway reads `table`; the management API calls the rest."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        load: ReplicaLoad | None = None,
+        publisher: Publisher | None = None,
+    ) -> None:
+        """`load` counts the requests at each replica; None: there is no gateway."""
+        load = load or NoLoad()
         self._store = store
         self._events = EventLog(store)
         self._hubs: Mapping[str, Hub] = all_hubs(settings)
@@ -57,30 +66,28 @@ class Controller:
         self.engines: Mapping[str, Engine] = all_engines()
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
         self._reserved: set[str] = set()
-        self.publisher = Publisher()
-        self.admission = Admission(settings, store, self._taken_up)
+        self._publisher = publisher or Publisher()
+        self._admission = Admission(settings, store, load, self._taken_up)
         self._around = DeploymentContext(
-            settings, store, self._events, self._hubs, self.engines, self._publish, self.admission
+            settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission
         )
-        self.planner = Planner(
-            settings, self._hubs, self.engines, self.registrations, self.admission.beside_those_that_stay
-        )
+        self.planner = Planner(settings, self._hubs, self.engines, self.registrations, self._admission.occupancy_for)
         self.library = WeightsStore(settings, self._hubs, self.registrations, self.planner, self.downloads, self._uses)
-        self._watching: asyncio.Task[None] | None = None
+        self._admitting: asyncio.Task[None] | None = None
 
     # -- the data path's view -------------------------------------------------------------------------------
 
     @property
     def table(self) -> RoutingTable:
-        return self.publisher.table
+        return self._publisher.table
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
         """See `Router.ensure_ready`."""
         route = self.table.routes.get(uid)
-        deployment = self._deployments.get((route.parent or uid) if route else uid)
-        demand = deployment.on_demand if isinstance(deployment, Deployment) else None
-        with demand.wait(uid) if demand else contextlib.nullcontext():
-            return await self.publisher.until_ready(uid, time.monotonic() + deadline, demand, self._unknown)
+        found = self._deployments.get((route.parent or uid) if route else uid)
+        deployment = found if isinstance(found, Deployment) else None
+        with deployment.wait(uid) if deployment else contextlib.nullcontext():
+            return await self._publisher.until_ready(uid, time.monotonic() + deadline, deployment, self._unknown)
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -88,12 +95,12 @@ class Controller:
         """Take up every row: adopt what still runs, start what should, finish what was being terminated."""
         self.registrations.load()
         await asyncio.gather(*(self._take_up_or_show(row) for row in self._store.deployments()))
-        self._watching = asyncio.create_task(self.admission.watch(), name="admission")
+        self._admitting = asyncio.create_task(self._admission.run(), name="admission")
 
     async def close(self, how: Ending) -> None:
         """End the tasks; ``stop`` ends the engines too, ``detach`` leaves them for the next server."""
-        if self._watching is not None:
-            self._watching.cancel()
+        if self._admitting is not None:
+            self._admitting.cancel()
         await asyncio.gather(self.downloads.close(), *(d.end(how) for d in self._deployments.values()))
 
     async def _take_up_or_show(self, row: DeploymentRow) -> None:
@@ -118,7 +125,7 @@ class Controller:
         launch = await self.planner.resolve(await self.planner.draft(request, row.uid), request)
         deployment = Deployment(launch, self._around, row.created, row.problem)
         if not row.wanted:
-            await deployment.finish_termination()
+            await deployment.end("terminate")
             self._store.remove_deployment(row.uid)
             return
         self._deployments[row.uid] = deployment
@@ -258,7 +265,7 @@ class Controller:
         settled: dict[str, Any] | None = None
         if deployment.problem is not None:
             settled = final_event("FAILED", deployment.problem.cause) | {"problem": deployment.problem.to_dict()}
-        elif deployment.ready or deployment.status == "UNLOADED":
+        elif deployment.ready or deployment.status is Status.UNLOADED:
             settled = final_event("READY", "ready") | {"model": deployment.description}
         async for event in self._events.follow(uid, settled):
             yield event
@@ -298,7 +305,7 @@ class Controller:
 
     def _publish(self) -> None:
         deployments = self._deployments.values()
-        self.publisher.publish((each.route, listing_entry(each.uid, each.description)) for each in deployments)
+        self._publisher.publish((each.route, listing_entry(each.uid, each.description)) for each in deployments)
 
 
 def _known_path(plan: LaunchPlan) -> Path | None:

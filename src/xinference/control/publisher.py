@@ -6,13 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from xinference.deployments.on_demand import OnDemand
+from xinference.deployments.snapshot import DeploymentSnapshot
 from xinference.errors import Problem
 from xinference.routing.table import Route, RoutingTable, with_adapters
+
+
+class Watched(Protocol):
+    """A deployment that requests wait for."""
+
+    @property
+    def snapshot(self) -> DeploymentSnapshot: ...
 
 
 class Publisher:
@@ -21,8 +28,11 @@ class Publisher:
     def __init__(self) -> None:
         self.table = RoutingTable()
         self._changes = asyncio.Event()
-        self.published: Callable[[], None] | None = None
-        """Called after each new table, before anybody is told what it tells."""
+        self._subscribers: list[Callable[[], None]] = []
+
+    def subscribe(self, published: Callable[[], None]) -> None:
+        """Have `published` called after each new table, before those who wait for a change go on."""
+        self._subscribers.append(published)
 
     def publish(self, entries: Iterable[tuple[Route, Mapping[str, Any]]]) -> None:
         """Make a new table of each deployment's route and ``/v1/models`` entry; the next request uses it."""
@@ -37,26 +47,27 @@ class Publisher:
         ]
         listing = msgspec.json.encode({"object": "list", "data": data})
         self.table = RoutingTable(MappingProxyType(routes), listing)
-        if self.published is not None:
-            self.published()
+        for published in self._subscribers:
+            published()
         self._changes.set()
         self._changes = asyncio.Event()
 
     async def until_ready(
-        self, uid: str, end: float, demand: OnDemand | None, unknown: Callable[[str], Problem]
+        self, uid: str, end: float, deployment: Watched | None, unknown: Callable[[str], Problem]
     ) -> Route:
-        """Wait until `uid` has a target, at most until `end` by `time.monotonic`; see `Router.ensure_ready`."""
-        refusals = demand.refusals if demand else 0
+        """Wait until `uid` has a target, at most until `end` by `time.monotonic`; see `Router.ensure_ready`.
+
+        A load of `deployment` that is refused meanwhile ends the wait.
+        """
+        refusals = deployment.snapshot.refusals if deployment else 0
         while True:
             route = self.table.routes.get(uid)
             if route is None:
                 raise unknown(uid)
             if route.targets:
                 return route
-            if demand is not None:
-                if demand.refusals != refusals and demand.refused is not None:
-                    raise demand.refused
-                demand.ask()
+            if deployment is not None and deployment.snapshot.refusals != refusals and deployment.snapshot.refusal:
+                raise deployment.snapshot.refusal
             left = end - time.monotonic()
             if route.problem is not None or left <= 0:
                 raise route.problem or Problem(

@@ -1,229 +1,294 @@
-"""One deployment: a task that makes reality equal to its row, from the first fetch to the last exit."""
+"""One deployment, as everybody else sees it: a snapshot to read, and messages to its owner."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xinference.deployments import views
 from xinference.deployments.context import DeploymentContext, Ending
-from xinference.deployments.drain import drain
-from xinference.deployments.on_demand import OnDemand
-from xinference.deployments.preparation import Loading
+from xinference.deployments.engine_starter import EngineStarter, Starter
+from xinference.deployments.inbox import (
+    Abandoned,
+    AddReplica,
+    Begin,
+    End,
+    Evict,
+    Granted,
+    Inbox,
+    Message,
+    Refused,
+    RemoveReplica,
+    Requested,
+    StageBegan,
+)
+from xinference.deployments.loader import Loader
+from xinference.deployments.on_demand import DemandCounter, terms_of
+from xinference.deployments.owner import Owner
+from xinference.deployments.preparation import Preparation
 from xinference.deployments.progress import progress
-from xinference.deployments.replica_set import ReplicaSet, Scaler
-from xinference.deployments.state import DeploymentState
+from xinference.deployments.record import Record
+from xinference.deployments.replica_changes import not_running
+from xinference.deployments.replica_set import ReplicaSet
+from xinference.deployments.snapshot import DeploymentSnapshot, Residency, Stage, Status
 from xinference.errors import Problem
-from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
-from xinference.planning.occupancy import Occupancy
-from xinference.process.replica import Replica
 from xinference.routing.table import Route
-
-log = logging.getLogger(__name__)
 
 
 class Deployment:
-    """Owns what runs of one row; everything that changes, changes in its task."""
+    """What runs of one row, owned by one asyncio task.
+
+    Public methods put a message into the owner's inbox, or wait for its reply; only the owner changes anything.
+    `snapshot` may be read at any time. Helper tasks (the preparation, one supervisor a replica, a drain) only put
+    messages, too.
+    """
 
     def __init__(
-        self, plan: LaunchPlan, around: DeploymentContext, created: float, problem: Problem | None = None
+        self,
+        plan: LaunchPlan,
+        context: DeploymentContext,
+        created: float,
+        problem: Problem | None = None,
+        *,
+        starter: Starter | None = None,
+        preparation: Preparation | None = None,
     ) -> None:
-        self._around = around
-        self._state = DeploymentState(plan, around, created, problem)
-        self._loading = Loading(self._state)
-        self._replicas = ReplicaSet(self._state, self._loading.interpreter)
+        """`problem` is that of a deployment which failed under an earlier server."""
+        settings, store = context.settings, context.store
+        self._context = context
+        self._engine = engine = context.engines[plan.engine]
+        self._inbox = inbox = Inbox()
+        starter = starter or EngineStarter(engine, settings)
+        replicas = ReplicaSet(plan.uid, engine, starter, settings, store, context.load, inbox)
+        self._record = Record(context, engine, replicas, _first_snapshot(plan, context, created, problem))
+        loader = Loader(
+            context,
+            self._record,
+            preparation or Preparation(context, plan.uid, engine, lambda *stage: inbox.put(StageBegan(*stage))),
+            inbox,
+        )
+        self._demand = DemandCounter(settings.on_demand_queue, lambda: inbox.put(Abandoned()))
+        self._owner = Owner(context, inbox, self._record, replicas, loader, self._demand)
         self._task: asyncio.Task[None] | None = None
-        self.scaler = Scaler(self._state, self._replicas)
+        if problem is None and isinstance(plan, SizedPlan) and not plan.request.on_demand:
+            context.admission.hold(plan.uid, plan)
 
-    # -- seen by others -------------------------------------------------------------------------------------
+    # -- read by everybody ------------------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> DeploymentSnapshot:
+        """What is known now."""
+        return self._record.snapshot
 
     @property
     def uid(self) -> str:
-        return self._state.uid
+        return self.snapshot.uid
 
     @property
     def plan(self) -> LaunchPlan:
-        return self._state.plan
+        return self.snapshot.plan
 
     @property
     def created(self) -> float:
-        return self._state.created
+        return self.snapshot.created
 
     @property
-    def status(self) -> str:
-        return self._state.status
+    def status(self) -> Status:
+        return self.snapshot.status
 
     @property
     def problem(self) -> Problem | None:
-        return self._state.problem
-
-    @property
-    def on_demand(self) -> OnDemand | None:
-        return self._state.on_demand
+        return self.snapshot.problem
 
     @property
     def ready(self) -> bool:
-        return self._replicas.ready
+        return self.snapshot.ready
 
     @property
     def launching(self) -> bool:
         """Whether it is on its way to its first answer."""
-        at_first = not self._state.was_ready if self.on_demand is None else not self._loading.prepared
-        return self.problem is None and at_first and self._state.ending is None
+        return self.snapshot.launching
 
     @property
     def description(self) -> dict[str, Any]:
-        return views.description(self._state, self._replicas)
+        return views.description(self.snapshot, self._engine)
 
     @property
     def instance(self) -> dict[str, Any]:
-        return views.instance(self._state, self._replicas)
+        return views.instance(self.snapshot, self._engine)
 
     @property
     def replicas(self) -> list[dict[str, Any]]:
-        return views.replica_entries(self._state, self._replicas)
+        return views.replica_entries(self.snapshot)
 
     @property
     def route(self) -> Route:
-        return views.route(self._state, self._replicas)
+        return views.route(self.snapshot, self._engine)
 
     @property
     def progress(self) -> dict[str, Any]:
         """How far its launch is: see `progress.progress`."""
-        stage = "ready" if self.ready else self._state.stage
-        failed = (self.problem.stage or "start") if self.problem else None
-        return progress(stage, failed, self._around.events.moving(self.uid), self.replicas, time.time())
+        stage = Stage.READY if self.ready else self.snapshot.stage
+        failed = (self.problem.stage or Stage.START) if self.problem else None
+        return progress(stage, failed, self._context.events.moving(self.uid), self.replicas, time.time())
 
     @property
     def log_paths(self) -> list[Path]:
-        return self._replicas.log_paths
+        """The output of its running replicas, or else of the last one."""
+        last = self.snapshot.last_log
+        return [process.log_path for process in self.snapshot.running] or ([last] if last else [])
 
     @property
-    def replica_ids(self) -> list[str]:
-        """Its engines' names, as the data path counts them."""
-        return self._replicas.ids
+    def waiting(self) -> int:
+        """Requests that wait for it to be loaded."""
+        return self._demand.waiting
 
-    # -- its life -------------------------------------------------------------------------------------------
+    # -- messages to the owner --------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start the owner task, unless the deployment has failed already."""
-        if self.problem is None:
-            self._task = asyncio.create_task(self._run(), name=f"deployment {self.uid}")
+        """Start the owner task, and with it what should run."""
+        self._inbox.put(Begin())
+        self._task = asyncio.create_task(self._owner.run(), name=f"deployment {self.uid}")
 
     async def end(self, how: Ending) -> None:
-        """End the task: ``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor."""
-        self._state.ending = how
-        self._loading.cancel()
-        if how == "detach":  # before the task is cancelled: that would end an engine which is still loading
-            await self._replicas.let_go()
-        else:
-            self._state.show("TERMINATING", "stop")
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._replicas.let_go()
+        """End the owner: ``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor.
 
-    async def finish_termination(self) -> None:
-        """End what an earlier server was told to terminate and did not get to."""
-        await self._replicas.adopt()
-        await self.end("terminate")
+        Also of one that was never begun: what an earlier server left of it ends.
+        """
+        self._inbox.put(End(how))
+        if self._task is None:
+            self._task = asyncio.create_task(self._owner.run(), name=f"deployment {self.uid}")
+        await asyncio.wait({self._task})
 
-    async def _run(self) -> None:
-        try:
-            adopted = await self._replicas.adopt()
-            sized = isinstance(self.plan, SizedPlan)
-            if self.on_demand is not None:
-                if adopted and not sized:
-                    await self.prepare()
-                await self.on_demand.run(self, adopted)
-                return
-            if not adopted or not sized:
-                await self._loading.weights()
-            if not adopted:
-                await self._loading.environment()
-                await self._around.admission.admit(self)
-            self._state.show("LOADING", "start")
-            await self._replicas.keep(adopted)
-        except Problem as problem:
-            if self._state.ending is None:
-                await self._fail(problem)
-        except Exception as error:
-            # The owner's last line: a defect of ours must end as a FAILED row, not as a silent dead task.
-            log.exception("deployment %s", self.uid)
-            cause = f"A defect in xinference: {error!r}."
-            await self._fail(Problem("internal_error", 500, cause, stage=self._state.stage))
-
-    async def _fail(self, problem: Problem) -> None:
-        problem = problem.at(self._state.stage)
-        self._state.problem = problem
-        await self._replicas.let_go()
-        self._around.store.set_problem(self.uid, problem)
-        self._state.show("ERROR", "failed")
-        self._around.events.add(self.uid, "FAILED", problem.stage or "failed", problem.cause, problem=problem)
-
-    # -- on demand: steps that `OnDemand` takes in this task ---------------------------------------------------
-
-    async def prepare(self) -> None:
-        """Weights and environment here, in a form that can be loaded, and the size known: no memory is taken."""
-        await self._loading.prepare()
-
-    def rest(self, content: str, *, first: bool = False) -> None:
-        """Nothing of it runs; `first`: its launch is over."""
-        self._state.show("UNLOADED", "unloaded")
-        kind = "READY" if first else "INFO"
-        self._around.events.add(self.uid, kind, "unloaded", content, model=self.description if first else None)
-
-    async def load(self) -> None:
-        """Wait until there is room, and take it."""
-        self._state.was_ready, self._state.load_began = False, time.time()
-        self._state.show("LOADING", "room")
-        if not self._loading.prepared:
-            await self.prepare()
-        await self._around.admission.admit(self)
-        self._state.show("LOADING", "start")
-
-    async def keep(self, adopted: Mapping[int, Replica]) -> None:
-        """See `ReplicaSet.keep`."""
-        await self._replicas.keep(adopted)
-
-    async def drain(self) -> None:
-        """Wait for its last answer, however long that takes: nothing in use is evicted."""
-        await drain(self._around.admission.use, lambda: self.replica_ids)
-
-    async def unload(self) -> None:
-        """End its engines."""
-        await self._replicas.clear()
-        self._state.used = None
-
-    # -- on demand: what `Admission` asks and says ---------------------------------------------------------------
-
-    def sized(self, host: Host, around: Occupancy) -> SizedPlan:
-        """See `Loading.sized`."""
-        return self._loading.sized(host, around)
-
-    def grant(self, plan: SizedPlan) -> None:
-        """The memory of this plan is its own from now on."""
-        self._state.plan = plan
-        if self.on_demand is not None:
-            self.on_demand.granted = True
-
-    def check_wanted(self) -> None:
-        """Refuse to go on waiting for room that nobody wants any more.
+    @contextlib.contextmanager
+    def wait(self, name: str) -> Iterator[None]:
+        """Be one of the requests that wait while the block runs: a model on demand is loaded for them.
 
         Raises:
-            Problem: ``nobody_waits``.
+            Problem: 429 ``too_many_waiting``.
         """
-        if self.on_demand is not None and not self.on_demand.waiting:
-            raise Problem("nobody_waits", 503, f"Nobody waits for {self.uid} any more.")
+        if self.snapshot.residency is None:
+            yield
+            return
+        with self._demand.wait(name):
+            self._inbox.put(Requested(self.snapshot.refusals))
+            yield
 
-    def leave(self, why: str) -> None:
-        """From now on no request goes to it; it is unloaded once the last answer is sent."""
-        assert self.on_demand is not None
-        self.on_demand.leave(why)
-        self._state.say("INFO", "unload", why)
-        self._state.show("UNLOADING", "unload")
+    def grant(self, plan: SizedPlan) -> None:
+        """See `MemoryHolder.grant`."""
+        self._inbox.put(Granted(plan))
+
+    def refuse(self, problem: Problem) -> None:
+        """See `MemoryHolder.refuse`."""
+        self._inbox.put(Refused(problem))
+
+    def evict(self, reason: str, *, only_idle: bool) -> None:
+        """See `MemoryHolder.evict`."""
+        self._inbox.put(Evict(reason, only_idle))
+
+    async def add_replica(self, gpu_idx: tuple[int, ...] = (), *, wait_ready: bool = True) -> int:
+        """Start one replica more, of the same size as the others; the answer is its number.
+
+        With `wait_ready` once it can be asked. If its first start fails, it is taken back.
+
+        Raises:
+            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 not now, 503 its start failed.
+        """
+        loop = asyncio.get_running_loop()
+        message = AddReplica(gpu_idx, loop.create_future(), loop.create_future())
+        message.ready.add_done_callback(lambda done: done.cancelled() or done.exception())  # not everybody waits
+        number: int = await self._ask(message, message.number)
+        if wait_ready:
+            await message.ready
+        return number
+
+    async def remove_replica(self, number: int) -> int:
+        """End one replica after its last answer, for which it has `drain_seconds`; the answer is how many are left.
+
+        Raises:
+            Problem: 404, 409 it is the last one or it is not the time.
+        """
+        message = RemoveReplica(number, asyncio.get_running_loop().create_future())
+        left: int = await self._ask(message, message.left)
+        return left
+
+    async def _ask(self, message: Message, reply: asyncio.Future[Any]) -> Any:
+        """The owner's reply; there is none any more once it has ended."""
+        if self._task is None or self._task.done():
+            raise not_running(self.uid, self.snapshot.stage)
+        self._inbox.put(message)
+        return await reply
+
+
+def _first_snapshot(
+    plan: LaunchPlan, context: DeploymentContext, created: float, problem: Problem | None
+) -> DeploymentSnapshot:
+    # Rows of replicas mean that an earlier server had it running: requests may wait for it.
+    known, on_demand = bool(context.store.replicas(plan.uid)), plan.request.on_demand
+    return DeploymentSnapshot(
+        plan.uid,
+        plan,
+        created,
+        status=Status.CREATING if problem is None else Status.ERROR,
+        stage=Stage.PENDING if problem is None else Stage.FAILED,
+        problem=problem,
+        launching=problem is None and not known,
+        was_ready=known,
+        residency=Residency.UNLOADED if on_demand else None,
+        terms=terms_of(plan.request, context.settings) if on_demand else None,
+        ready_since=time.monotonic(),
+    )
+
+
+@dataclass(frozen=True)
+class BrokenDeployment:
+    """What is left of a row whose request can't be read or planned any more. Its engine, if any, ends by itself."""
+
+    uid: str
+    problem: Problem
+    created: float
+    ready: bool = False
+    launching: bool = False
+    status: Status = Status.ERROR
+    log_paths: tuple[Path, ...] = ()
+    replicas: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {
+            "model_uid": self.uid,
+            "status": self.status,
+            "stage": Stage.FAILED,
+            "instance_created_ts": int(self.created),
+        }
+
+    @property
+    def instance(self) -> dict[str, Any]:
+        return {**self.description, "problem": self.problem.to_dict(), "replicas": [], "replica_statuses": []}
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        return progress(Stage.FAILED, self.problem.stage or Stage.PENDING, None, (), self.created)
+
+    @property
+    def route(self) -> Route:
+        """Nothing is known of its model: the type is what errors call a model by default."""
+        return Route(
+            self.uid,
+            engine="",
+            model_type="LLM",
+            model_name=self.uid,
+            context_length=None,
+            created=self.created,
+            stage=Stage.FAILED,
+            problem=self.problem,
+        )
+
+    async def end(self, how: Ending) -> None:
+        """Nothing of it runs here."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
 from xinference.hardware import nvidia
 from xinference.launch.plan import LaunchPlan, SizedPlan
-from xinference.store.database import Measurement
+from xinference.planning.occupancy import Occupancy
+from xinference.store.database import Measurement, Store
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ def correction(plan: LaunchPlan, known: Sequence[Measurement]) -> int:
     if plan.use_gpu or not comparable:
         return 0
     return comparable[0].measured_bytes - comparable[0].estimated_bytes
+
+
+def corrected(occupancy: Occupancy, plan: LaunchPlan, store: Store) -> Occupancy:
+    """The same with the correction that earlier measurements of the plan's version on its engine give."""
+    known = store.measurements(plan.version.version_id, plan.engine)
+    return replace(occupancy, correction_bytes=correction(plan, known))
 
 
 def _resident(process: psutil.Process) -> int:

@@ -1,51 +1,162 @@
-"""A deployment that is loaded when it is asked for and leaves again: who waits for it, and the life of one stay."""
+"""A model on demand: the requests that wait for it, and its states. The transitions are pure."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
 
 from xinference.config import Settings
+from xinference.deployments.inbox import (
+    Abandoned,
+    Drained,
+    Evict,
+    Granted,
+    Message,
+    PreparationFailed,
+    Prepared,
+    Refused,
+    ReplicaReady,
+    ReplicasFailed,
+    Requested,
+)
+from xinference.deployments.snapshot import OnDemandTerms, Residency
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
 
-if TYPE_CHECKING:
-    from xinference.deployments.deployment import Deployment
-    from xinference.process.replica import Replica
+
+class Action(Enum):
+    """What the owner does on a transition."""
+
+    NONE = auto()
+    LOAD = auto()
+    """Prepare it if it has to be, and ask for memory."""
+    WITHDRAW = auto()
+    """Give up the place in the queue for memory; the admission answers."""
+    START = auto()
+    """Start the engines in the memory that was granted."""
+    DRAIN = auto()
+    """Publish the route without targets, and wait for the last answer."""
+    DECLINE = auto()
+    """Tell the admission that it does not leave."""
+    UNLOAD = auto()
+    """End the engines and give the memory back."""
+    RELOAD = auto()
+    """The same, and ask for memory again: requests wait."""
+    REFUSE = auto()
+    """End the engines, give the memory back, and tell those who wait why."""
+    REST = auto()
+    """Say that it is unloaded: nobody waits any more."""
+    RELEASE = auto()
+    """Give memory back that nobody asked for any more."""
 
 
-class OnDemand:
-    """Loads and unloads one deployment, in its task; everybody else asks and tells."""
+def next_residency(state: Residency, message: Message, waiting: int) -> tuple[Residency, Action]:
+    """The state after a message, and what is to be done; what a state ignores leaves it as it is.
 
-    def __init__(self, request: LaunchRequest, settings: Settings) -> None:
-        pinned_by_default = 0.0 if request.pin else settings.on_demand_ttl_seconds
-        self.ttl = pinned_by_default if request.ttl is None else request.ttl
-        self.pinned = request.pin
-        self.priority = request.priority
+    `waiting` is the number of requests that wait for the model; for `Evict`, those at its engines count too.
+    """
+    match state:
+        case Residency.UNLOADED:
+            return _unloaded(message, waiting)
+        case Residency.QUEUED:
+            return _queued(message, waiting)
+        case Residency.LOADING:
+            return _loading(message)
+        case Residency.LOADED:
+            return _loaded(message, waiting)
+        case Residency.DRAINING:
+            return _draining(message, waiting)
+
+
+def _unloaded(message: Message, waiting: int) -> tuple[Residency, Action]:
+    match message:
+        case Requested() | Prepared() if waiting:
+            return Residency.QUEUED, Action.LOAD
+        case PreparationFailed():
+            return Residency.UNLOADED, Action.REFUSE
+        case Granted():
+            return Residency.UNLOADED, Action.RELEASE
+        case Evict():
+            return Residency.UNLOADED, Action.DECLINE
+    return Residency.UNLOADED, Action.NONE
+
+
+def _queued(message: Message, waiting: int) -> tuple[Residency, Action]:
+    match message:
+        case Prepared() if not waiting:
+            return Residency.UNLOADED, Action.REST
+        case Prepared():
+            return Residency.QUEUED, Action.LOAD
+        case Abandoned() if not waiting:
+            return Residency.QUEUED, Action.WITHDRAW
+        case Granted():
+            return Residency.LOADING, Action.START
+        case Refused(problem) if problem.code == NOBODY_WAITS and waiting:
+            # Whoever has come since then is not refused.
+            return Residency.QUEUED, Action.LOAD
+        case Refused(problem) if problem.code == NOBODY_WAITS:
+            return Residency.UNLOADED, Action.REST
+        case Refused() | PreparationFailed():
+            return Residency.UNLOADED, Action.REFUSE
+        case Evict():
+            return Residency.QUEUED, Action.DECLINE
+    return Residency.QUEUED, Action.NONE
+
+
+def _loading(message: Message) -> tuple[Residency, Action]:
+    match message:
+        case ReplicaReady():
+            return Residency.LOADED, Action.NONE
+        case ReplicasFailed() | PreparationFailed():
+            return Residency.UNLOADED, Action.REFUSE
+        case Evict():
+            return Residency.LOADING, Action.DECLINE
+    return Residency.LOADING, Action.NONE
+
+
+def _loaded(message: Message, waiting: int) -> tuple[Residency, Action]:
+    match message:
+        case Evict(_, only_idle) if only_idle and waiting:
+            return Residency.LOADED, Action.DECLINE
+        case Evict():
+            return Residency.DRAINING, Action.DRAIN
+        case ReplicasFailed() | PreparationFailed():
+            return Residency.UNLOADED, Action.REFUSE
+    return Residency.LOADED, Action.NONE
+
+
+def _draining(message: Message, waiting: int) -> tuple[Residency, Action]:
+    match message:
+        case Drained() if waiting:
+            return Residency.QUEUED, Action.RELOAD
+        case Drained():
+            return Residency.UNLOADED, Action.UNLOAD
+    return Residency.DRAINING, Action.NONE
+
+
+#: The code of the refusal that follows `Action.WITHDRAW`.
+NOBODY_WAITS = "nobody_waits"
+
+
+def terms_of(request: LaunchRequest, settings: Settings) -> OnDemandTerms:
+    """When a model on demand may be unloaded, as its launch or the settings say."""
+    default_ttl = 0.0 if request.pin else settings.on_demand_ttl_seconds
+    return OnDemandTerms(default_ttl if request.ttl is None else request.ttl, request.pin, request.priority)
+
+
+class DemandCounter:
+    """The number of requests that wait for a model; written by them, read by its owner."""
+
+    def __init__(self, limit: int, abandoned: Callable[[], None]) -> None:
+        """`abandoned` is called when the last request has gone."""
+        self._limit = limit
+        self._abandoned = abandoned
         self.waiting = 0
-        """Requests that wait for it now."""
-        self.granted = False
-        """Whether it holds memory, or is about to."""
-        self.leaving: str | None = None
-        """Why it leaves: from then on no request goes to it."""
-        self.ready_since = time.monotonic()
-        self.refusals = 0
-        """How many loads have come to nothing; `refused` is why the last one did."""
-        self.refused: Problem | None = None
-        self._limit = settings.on_demand_queue
-        self._failures_allowed = settings.restart_limit
-        self._failures = 0
-        self._asked = asyncio.Event()
-        self._told = asyncio.Event()
-
-    # -- for those who ask ----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def wait(self, name: str) -> Iterator[None]:
-        """Be one of those who wait for it while the block runs.
+        """Count one request more while the block runs.
 
         Raises:
             Problem: 429 ``too_many_waiting``.
@@ -62,87 +173,5 @@ class OnDemand:
             yield
         finally:
             self.waiting -= 1
-
-    def ask(self) -> None:
-        """Somebody waits for it."""
-        self._asked.set()
-
-    def leave(self, why: str) -> None:
-        """Give the memory back once the last answer is sent; the caller publishes a table without it."""
-        if self.leaving is None:
-            self.leaving = why
-            self._told.set()
-
-    @property
-    def description(self) -> Mapping[str, Any]:
-        """What it adds to a model's entry."""
-        return {"on_demand": True, "ttl": self.ttl, "pin": self.pinned, "priority": self.priority}
-
-    # -- in the deployment's task ---------------------------------------------------------------------------
-
-    async def run(self, deployment: Deployment, adopted: Mapping[int, Replica]) -> None:
-        """One stay after the other, for ever.
-
-        Raises:
-            Problem: the weights or the environment can't be had, or its engine failed too often.
-        """
-        if not adopted:
-            await deployment.prepare()
-            deployment.rest("ready: the first request loads it", first=True)
-        while True:
-            if not adopted:
-                await self._asked.wait()
-                self._asked.clear()
-                if not self.waiting:
-                    continue
-            try:
-                await self._stay(deployment, adopted)
-            except Problem as problem:
-                await self._refuse(deployment, problem)
-            adopted = {}
-
-    async def _stay(self, deployment: Deployment, adopted: Mapping[int, Replica]) -> None:
-        """From the first request to the last answer."""
-        self._told.clear()
-        self.granted, self.leaving = bool(adopted), None
-        if not adopted:
-            await deployment.load()
-        keeping = asyncio.create_task(deployment.keep(adopted))
-        told = asyncio.create_task(self._told.wait())
-        try:
-            await asyncio.wait({keeping, told}, return_when=asyncio.FIRST_COMPLETED)
-            if not told.done():
-                keeping.result()  # it ends only by a Problem
-            await deployment.drain()
-        finally:
-            for task in (keeping, told):
-                task.cancel()
-            await asyncio.gather(keeping, told, return_exceptions=True)
-        self._failures = 0
-        await deployment.unload()
-        self.granted, self.leaving = False, None
-        deployment.rest("unloaded")
-
-    async def _refuse(self, deployment: Deployment, problem: Problem) -> None:
-        """Tell those who wait that this load came to nothing; the next request tries again, within limits."""
-        await deployment.unload()
-        self.granted, self.leaving = False, None
-        if problem.code == "nobody_waits":  # whoever has come since then is not refused, but asks for the next load
-            deployment.rest("nobody waits for it any more")
-            return
-        if problem.code not in ("no_room", "does_not_fit"):
-            self._failures += 1
-            if self._failures > self._failures_allowed:
-                raise problem
-        self.refused = Problem(
-            problem.code,
-            503,
-            problem.cause,
-            stage=problem.stage,
-            hint=problem.hint,
-            log_tail=problem.log_tail,
-        )
-        self.refusals += 1
-        # Those who have asked are told by this; only who comes later asks for another load.
-        self._asked.clear()
-        deployment.rest(f"not loaded: {problem.cause}")
+            if not self.waiting:
+                self._abandoned()

@@ -6,159 +6,119 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
-from xinference.deployments.state import DeploymentState
+from xinference.deployments.snapshot import Stage
 from xinference.engines.base import Engine
 from xinference.environments.environments import Environments
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
-from xinference.planning.occupancy import Occupancy, available
-from xinference.planning.sizing import size_launch
+from xinference.launch.plan import ResolvedLaunch, SizedPlan
 from xinference.weights import conversion, shape_reader
 from xinference.weights.fetch import cached_path, fetch
 
 
-class Stages:
-    """The stages of one deployment; each says that it begins, shows its progress, and can be cancelled."""
+@dataclass(frozen=True)
+class Weights:
+    """Weights on this machine, and what sizing must know of them and of the host."""
+
+    path: Path
+    shape: ModelShape
+    notes: tuple[str, ...]
+    """What reading the header gave to say."""
+    host: Host
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """What an engine is started with."""
+
+    path: Path
+    """Weights in a form that the engine loads."""
+    python: Path
+    """The interpreter of its environment."""
+
+
+class Preparation:
+    """The steps of one deployment; each says that it begins, shows its progress, and can be cancelled.
+
+    It changes nothing of the deployment: `begin_stage` and the results go to its owner.
+    """
 
     def __init__(
-        self, around: DeploymentContext, uid: str, cancelled: threading.Event, show: Callable[[str, str], None]
+        self, context: DeploymentContext, uid: str, engine: Engine, begin_stage: Callable[[Stage, str | None], None]
     ) -> None:
-        self._around = around
+        self._context = context
         self._uid = uid
-        self._cancelled = cancelled
-        self._show = show
-        self.shape: ModelShape | None = None
-        """What the weights' header says, once it has been looked at."""
-        self.told: tuple[str, ...] = ()
+        self._engine = engine
+        self._begin_stage = begin_stage
 
-    async def weights(self, plan: LaunchPlan) -> SizedPlan:
-        """The plan with its weights here, their header read, and context, slots and devices chosen.
+    async def read_weights(self, launch: ResolvedLaunch, path: Path | None = None) -> Weights:
+        """The weights of a launch, fetched if they are not here, and their header; `path`: they are there.
 
         Raises:
-            Problem: what could not be fetched, read, converted or fitted.
+            Problem: what could not be fetched or read.
         """
-        self._say("plan", "; ".join(plan.reasons))
-        sized = plan if isinstance(plan, SizedPlan) else await self._size(plan)
-        if plan.version.spec.model_format != "ggmlv3":
-            return sized
-        self._show("LOADING", "convert")
-        path = await self._in_thread(
-            "convert", conversion.convert_if_needed, self._around.settings, sized.path, plan.version
-        )
-        return replace(sized, path=path)
+        path = path or await self._find_or_fetch(launch)
+        extra = self._engine.extra_weight_files(launch, path)
+        shape, notes = await asyncio.to_thread(shape_reader.read_shape, path, launch.version, extra)
+        return Weights(path, shape, notes, await asyncio.to_thread(read_host))
 
-    async def _size(self, launch: ResolvedLaunch) -> SizedPlan:
-        path = await self._here(launch)
-        engine = self._around.engines[launch.engine]
-        extra = engine.extra_weight_files(launch, path)
-        shape, self.told = await asyncio.to_thread(shape_reader.read_shape, path, launch.version, extra)
-        self.shape = shape
-        host = await asyncio.to_thread(read_host)
-        there = available(host, self._around.admission.beside_those_that_stay(launch))
-        return size_launch(launch, path, shape, there, engine.memory, self.told)
+    async def make_runnable(self, plan: SizedPlan) -> Runnable:
+        """The weights converted if the engine can't load them, and the engine's environment.
 
-    async def environment(self, engine: Engine) -> Path:
+        Raises:
+            Problem: what could not be converted or installed.
+        """
+        path = plan.path
+        if plan.version.spec.model_format == "ggmlv3":
+            self._begin_stage(Stage.CONVERT, None)
+            settings = self._context.settings
+            path = await self._in_thread(Stage.CONVERT, conversion.convert_if_needed, settings, path, plan.version)
+        return Runnable(path, await self.find_interpreter())
+
+    async def find_interpreter(self) -> Path:
         """The interpreter that the engine runs with; what it needs is installed first.
 
         Raises:
             Problem: the environment could not be built.
         """
-        spec = engine.environment(await asyncio.to_thread(read_host))
+        spec = self._engine.environment(await asyncio.to_thread(read_host))
         if spec is None:
             return Path(sys.executable)
-        environments = Environments(self._around.settings)
+        environments = Environments(self._context.settings)
         if found := await asyncio.to_thread(environments.find, spec):
             return found
-        self._show("LOADING", "environment")
         size = f"{environments.size(spec) / 1e9:.1f} GB"
-        self._say("environment", f"installing {spec.engine} {spec.version} ({size})")
-        return await self._in_thread("environment", environments.install, spec)
+        self._begin_stage(Stage.ENVIRONMENT, f"installing {spec.engine} {spec.version} ({size})")
+        return await self._in_thread(Stage.ENVIRONMENT, environments.install, spec)
 
-    async def _here(self, launch: ResolvedLaunch) -> Path:
-        """The weights, fetched if they are not here."""
-        version, source = launch.version, launch.origin
+    async def _find_or_fetch(self, launch: ResolvedLaunch) -> Path:
+        version, source, hubs = launch.version, launch.origin, self._context.hubs
         if isinstance(source, Path):
             return source
-        if found := await asyncio.to_thread(cached_path, self._around.hubs, version, source):
+        if found := await asyncio.to_thread(cached_path, hubs, version, source):
             return found
-        self._show("LOADING", "fetch")
-        self._say("fetch", f"fetching {version.version_id} from {source.hub} ({source.model_id})")
-        return await self._in_thread("fetch", fetch, self._around.hubs, version, source)
+        self._begin_stage(Stage.FETCH, f"fetching {version.version_id} from {source.hub} ({source.model_id})")
+        return await self._in_thread(Stage.FETCH, fetch, hubs, version, source)
 
-    async def _in_thread(self, stage: str, work: Callable[..., Path], *arguments: object) -> Path:
+    async def _in_thread(self, stage: Stage, work: Callable[..., Path], *arguments: object) -> Path:
         """Do long blocking work that reports its progress and can be cancelled."""
-        loop = asyncio.get_running_loop()
+        loop, cancelled = asyncio.get_running_loop(), threading.Event()
 
         def progress(done: int, total: int | None, file: str) -> None:
-            loop.call_soon_threadsafe(self._around.events.progress, self._uid, stage, file, done, total)
+            loop.call_soon_threadsafe(self._context.events.progress, self._uid, stage, file, done, total)
 
-        job = asyncio.ensure_future(asyncio.to_thread(work, *arguments, progress, self._cancelled))
+        job = asyncio.ensure_future(asyncio.to_thread(work, *arguments, progress, cancelled))
         try:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
-            # The thread sees the cancellation flag; wait, so that nothing of it goes on after us.
+            cancelled.set()
+            # The thread sees the flag; wait, so that nothing of it goes on after us.
             await asyncio.gather(job, return_exceptions=True)
             raise
         except Problem as problem:
             raise problem.at(stage) from None
-
-    def _say(self, stage: str, content: str) -> None:
-        self._around.events.add(self._uid, "INFO", stage, content)
-
-
-class Loading:
-    """Gets it for one deployment; can be cancelled."""
-
-    def __init__(self, state: DeploymentState) -> None:
-        self._state = state
-        self._cancelled = threading.Event()
-        self.stages = Stages(state.around, state.uid, self._cancelled, state.show)
-        self._python: Path | None = None
-        self._path: Path | None = None
-        """The weights in a form that the engine loads, once `prepare` has been through."""
-
-    @property
-    def prepared(self) -> bool:
-        """Whether `prepare` has been through."""
-        return self._path is not None
-
-    def cancel(self) -> None:
-        """Nothing more is fetched, converted or installed."""
-        self._cancelled.set()
-
-    async def weights(self) -> None:
-        """The weights here and their header read; the plan has its size."""
-        self._state.plan = await self.stages.weights(self._state.plan)
-
-    async def environment(self) -> Path:
-        """The interpreter of its engine, whose environment is built if it is missing."""
-        self._python = await self.stages.environment(self._state.engine)
-        return self._python
-
-    async def interpreter(self) -> Path:
-        """The one that the deployment began with."""
-        return self._python or await self.environment()
-
-    async def prepare(self) -> None:
-        """Weights and environment here, in a form that can be loaded, and the size known: no memory is taken."""
-        plan = self._state.plan = await self.stages.weights(self._state.launch)
-        await self.environment()
-        self._path = plan.path
-
-    def sized(self, host: Host, around: Occupancy) -> SizedPlan:
-        """Its plan for such a room; what was planned and told to the user stays as it was told.
-
-        Raises:
-            Problem: ``does_not_fit``.
-        """
-        stages = self.stages
-        if self._state.on_demand is None or self._path is None or stages.shape is None:
-            return self._state.sized
-        launch, memory, there = self._state.launch, self._state.engine.memory, available(host, around)
-        return size_launch(launch, self._path, stages.shape, there, memory, stages.told)

@@ -1,309 +1,335 @@
-"""The replicas that a deployment keeps: each runs, with restarts, until it is given up or ended."""
+"""The replicas of one deployment: starts, restarts, adds and removes them. A plain object of the owner."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
-from xinference.deployments import views
+from xinference.config import Settings
 from xinference.deployments.drain import drain
-from xinference.deployments.engine_starter import EngineStarter
-from xinference.deployments.state import DeploymentState
-from xinference.errors import Problem, not_found
-from xinference.hardware.devices import read_host
-from xinference.planning.occupancy import available
-from xinference.planning.replicas import (
-    check_same_size,
-    lowest_free,
-    one_alone,
-    positions,
-    with_replica,
-    without_replica,
+from xinference.deployments.engine_starter import ReplicaProcess, Starter, death, explained, given_up, sized_by
+from xinference.deployments.inbox import (
+    Inbox,
+    ReplicaChanged,
+    ReplicaDrained,
+    ReplicaExited,
+    ReplicaReady,
+    RestartDue,
+    answer,
 )
+from xinference.deployments.replica_exit import GivenUp, NotStarted, Outcome, Removed, Restart
+from xinference.deployments.snapshot import ReplicaView
+from xinference.engines.base import Engine
+from xinference.errors import Problem
+from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.planning.replicas import lowest_free, positions
 from xinference.planning.restart import restart_delay
-from xinference.planning.sizing import size_launch
-from xinference.process.replica import Replica, ReplicaState
-from xinference.weights import shape_reader
+from xinference.process.command import Exit
+from xinference.routing.interfaces import ReplicaLoad
+from xinference.store.database import Store
+
+
+@dataclass
+class _Replica:
+    """One replica that there should be."""
+
+    process: ReplicaProcess | None = None
+    measured: bool = False
+    quick_deaths: int = 0
+    leaving: bool = False
+    added: asyncio.Future[None] | None = None
+    """Set once it is ready; None: nobody added it, or it has been ready."""
+    removed: asyncio.Future[int] | None = None
+    left: int = 0
+    """What `removed` is set to."""
 
 
 class ReplicaSet:
-    """Owns the replicas of one deployment, by their numbers."""
+    """The replicas by their numbers. Called by the owner only; its tasks put messages, and change nothing."""
 
-    def __init__(self, state: DeploymentState, interpreter: Callable[[], Awaitable[Path]]) -> None:
-        self._state = state
-        self._around = state.around
-        self._interpreter = interpreter
-        self._starter = EngineStarter(state)
-        self.running: dict[int, Replica] = {}
-        self.lost: dict[int, Problem] = {}
-        """Those that are not started again, and why."""
-        self.keepers: dict[int, asyncio.Task[None]] = {}
-        """The task of each one that there should be."""
-        self.keeping: asyncio.TaskGroup | None = None
-        """Where keepers can be added; None: nothing is kept."""
-        self.leaving: set[int] = set()
-        """Those that no request goes to any more."""
-        self.added: dict[int, asyncio.Future[None]] = {}
-        """Those that somebody added and that have not been ready yet."""
-        self._last_log: Path | None = None
+    def __init__(
+        self,
+        uid: str,
+        engine: Engine,
+        starter: Starter,
+        settings: Settings,
+        store: Store,
+        load: ReplicaLoad,
+        inbox: Inbox,
+    ) -> None:
+        self._uid = uid
+        self._engine = engine
+        self._starter = starter
+        self._settings = settings
+        self._store = store
+        self._load = load
+        self._inbox = inbox
+        self._replicas: dict[int, _Replica] = {}
+        self._lost: dict[int, Problem] = {}
+        """Those that are not started again, and why, in that order."""
+        self.last_log: Path | None = None
+        """The output of the replica that ended last."""
 
-    # -- seen by others -------------------------------------------------------------------------------------
+    # -- what there is ----------------------------------------------------------------------------------------
 
-    @property
-    def ready(self) -> bool:
-        return any(r.snapshot.state is ReplicaState.READY for r in self.running.values())
-
-    @property
-    def ids(self) -> list[str]:
-        """Its engines' names, as the data path counts them."""
-        return [replica.snapshot.replica_id for replica in self.running.values()]
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where its engines answer."""
-        return [r.snapshot.base_url for r in self.running.values() if r.snapshot.base_url]
+    def __bool__(self) -> bool:
+        return bool(self._replicas)
 
     @property
-    def numbers(self) -> list[int]:
-        """Those that there should be."""
-        return sorted(self.keepers) or positions(self.running, self._state.plan.request.replica)
+    def staying(self) -> list[int]:
+        """The numbers of those that are not being removed."""
+        return sorted(number for number, each in self._replicas.items() if not each.leaving)
 
     @property
-    def log_paths(self) -> list[Path]:
-        """The output of its running replicas, or else of the last one."""
-        running = [r.snapshot.log_path for _, r in sorted(self.running.items())]
-        return running or ([self._last_log] if self._last_log else [])
+    def next_number(self) -> int:
+        return lowest_free(self._replicas)
 
-    # -- all of them ----------------------------------------------------------------------------------------
-
-    async def adopt(self) -> dict[int, Replica]:
-        """The replicas that an earlier server left running for us."""
-        adopted: dict[int, Replica] = {}
-        for row in self._around.store.replicas(self._state.uid):
-            replica = await Replica.adopt(row.replica_id, self._around.settings)
-            if replica is None or row.position in adopted:
-                self._around.store.remove_replica(row.replica_id)
-                continue
-            self.running[row.position] = adopted[row.position] = replica
-            self._starter.take_sizing(row.position, replica.snapshot.context)
-        if adopted:
-            self._state.say("INFO", "start", f"took back {len(adopted)} running replica(s) of an earlier server")
-        return adopted
-
-    async def keep(self, adopted: Mapping[int, Replica]) -> None:
-        """Keep every replica until the deployment ends.
-
-        Raises:
-            Problem: the first start failed, or the last replica was given up.
-        """
-        numbers = positions(adopted, self._state.plan.request.replica)
-        for number in adopted.keys() - set(numbers):  # an earlier server was told to remove it and did not get to
-            await adopted[number].stop()
-            self.forget(number, adopted[number])
-        try:
-            async with asyncio.TaskGroup() as self.keeping:
-                for number in numbers:
-                    self.keepers[number] = self.keeping.create_task(self.keep_one(number, adopted.get(number)))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        finally:
-            self.keeping = None
-        raise next(reversed(self.lost.values()))
-
-    async def let_go(self) -> None:
-        """End all of them, or leave them for the next server if that is how the deployment ends."""
-        replicas = list(self.running.items())
-        if self._state.ending == "detach":
-            await asyncio.gather(*(r.detach() for _, r in replicas))
-            return
-        await asyncio.gather(*(r.stop() for _, r in replicas))
-        for position, replica in replicas:
-            self.forget(position, replica)
-
-    async def clear(self) -> None:
-        """End all of them; none is there as before the first start."""
-        await self.let_go()
-        for kept in (self.keepers, self.lost, self.leaving):
-            kept.clear()
-
-    # -- one of them ----------------------------------------------------------------------------------------
-
-    async def keep_one(self, position: int, replica: Replica | None) -> None:
-        """Keep one replica running, with restarts, until it is given up or the deployment ends."""
-        quick_deaths = 0
-        while True:
-            if replica is None:
-                # An engine that was taken back runs in what an earlier release installed; it need not wait for ours.
-                python = await self._interpreter()
-                replica = self.running[position] = self._starter.start(position, python)
-            try:
-                await replica.wait_ready()
-            except Problem as problem:
-                died, ended = self._starter.explained(problem), replica.snapshot.exit
-                if position in self.added and position not in self.leaving:
-                    self.forget(position, replica)
-                    self._take_back(position, died.at("start"))
-                    return
-                if not self._state.was_ready and position not in self.leaving:
-                    raise died from None
-            else:
-                await self._starter.measure(replica)
-                self._became_ready()
-                if position in self.added:
-                    self.added.pop(position).set_result(None)
-                ended = await replica.wait_exited()
-                died = self._starter.death(ended)
-            self.forget(position, replica)
-            replica = None
-            if position in self.leaving:
-                return
-            quick_deaths = quick_deaths + 1 if self._starter.was_quick(ended) else 1
-            delay = restart_delay(quick_deaths, self._around.settings)
-            if delay is None:
-                self._give_up(position, self._starter.given_up(died, quick_deaths))
-                return
-            again = f"Starting it again{f' in {delay:g} s' if delay else ''}."
-            self._state.say("WARNING", "restart", f"{died.cause} {again}")
-            self._state.show("READY" if self.ready else "RECOVERING", "restart")
-            await asyncio.sleep(delay)
-
-    def close(self, number: int) -> None:
-        """From now on no request goes to it."""
-        self.leaving.add(number)
-        self._around.changed()
-
-    async def drop(self, number: int) -> None:
-        """End one that was closed, after its last answer if that is sent in time: first its keeper, then the engine."""
-        keeper = self.keepers[number]
-        if (replica := self.running.get(number)) is not None:
-            one = (replica.snapshot.replica_id,)
-            if not await drain(self._around.admission.use, lambda: one, self._around.settings.drain_seconds):
-                self._state.say("WARNING", "stop", f"replica {number} is ended with answers on their way")
-        if self._state.ending is not None or self.keepers.get(number) is not keeper:  # all of them end, or have
-            return
-        del self.keepers[number]
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
-        if (replica := self.running.get(number)) is not None:
-            await replica.stop()
-            self.forget(number, replica)
-        self.lost.pop(number, None)
-        self.leaving.discard(number)
-        self._around.changed()
-
-    def forget(self, position: int, replica: Replica) -> None:
-        """It is gone."""
-        self.running.pop(position, None)
-        self._last_log = replica.snapshot.log_path
-        self._around.store.remove_replica(replica.snapshot.replica_id)
-        self._around.admission.use.forget(replica.snapshot.replica_id)
-
-    def _became_ready(self) -> None:
-        state = self._state
-        first, state.was_ready = not state.was_ready, True
-        state.show("READY", "ready")
-        if first and state.on_demand is not None:
-            state.on_demand.ready_since = time.monotonic()
-        content = f"ready after {time.time() - state.load_began:.1f} s" if first else "ready again"
-        self._around.events.add(state.uid, "READY", "ready", content, model=views.description(state, self))
-
-    def _give_up(self, position: int, problem: Problem) -> None:
-        self.lost[position] = problem
-        self._state.say("ERROR", "failed", problem.cause)
-
-    def _take_back(self, number: int, problem: Problem) -> None:
-        """A replica that was added and could not be started is not wanted any more."""
-        self._state.say("ERROR", "failed", f"replica {number} could not be started: {problem.cause}")
-        self._state.set_plan(without_replica(self._state.sized, number))
-        self.keepers.pop(number, None)
-        self.added.pop(number).set_exception(problem)
-        self._around.changed()
-
-
-class Scaler:
-    """Adds and removes replicas of one deployment, one after the other."""
-
-    def __init__(self, state: DeploymentState, replicas: ReplicaSet) -> None:
-        self._state = state
-        self._replicas = replicas
-        self._turn = asyncio.Lock()
-
-    async def add(self, gpu_idx: tuple[int, ...] = (), *, wait_ready: bool = True) -> int:
-        """Start one replica more, of the same size as the others; the answer is its number.
-
-        With `wait_ready` once it can be asked. If its first start fails, it is taken back.
-
-        Raises:
-            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 not now, 503 its start failed.
-        """
-        state, replicas = self._state, self._replicas
-        async with self._turn:
-            self._check_steady()
-            group = await self._room_for_one(gpu_idx)
-            keeping = self._check_steady()
-            number = lowest_free(replicas.keepers)
-            state.set_plan(with_replica(state.sized, number, group))
-            state.say("INFO", "start", f"replica {number} is added")
-            started = replicas.added[number] = asyncio.get_running_loop().create_future()
-            started.add_done_callback(lambda done: done.exception())  # not everybody waits
-            replicas.keepers[number] = keeping.create_task(replicas.keep_one(number, None))
-            replicas.keepers[number].add_done_callback(lambda _: self._not_started(number, started))
-        if wait_ready:
-            await asyncio.shield(started)
-        return number
-
-    async def remove(self, number: int) -> int:
-        """End one replica after its last answer, for which it has `drain_seconds`; the answer is how many are left.
-
-        Raises:
-            Problem: 404, 409 it is the last one or it is not the time.
-        """
-        state, keepers = self._state, self._replicas.keepers
-        async with self._turn:
-            self._check_steady()
-            staying = sorted(keepers.keys() - self._replicas.leaving)
-            if number not in staying:
-                there = ", ".join(map(str, staying))
-                raise not_found(
-                    f"{state.uid} has no replica {number}.", hint=f"There are: {there}.", code="replica_not_found"
-                )
-            if len(staying) == 1:
-                hint = f"`xinference terminate --model-uid {state.uid}` ends the model."
-                raise Problem("last_replica", 409, f"{number} is the only replica of {state.uid}.", hint=hint)
-            state.set_plan(without_replica(state.sized, number))
-            state.say("INFO", "stop", f"replica {number} is removed")
-            left = state.plan.request.replica
-            self._replicas.close(number)
-        # Not in turn: others come and go while it answers its last requests.
-        await self._replicas.drop(number)
-        return left
-
-    def _check_steady(self) -> asyncio.TaskGroup:
-        if self._replicas.keeping is None or self._state.ending is not None:
-            raise Problem(
-                "not_running",
-                409,
-                f"{self._state.uid} is not running (stage {self._state.stage}).",
-                hint="Its replicas can be changed once it is ready.",
+    def views(self, count: int) -> tuple[ReplicaView, ...]:
+        """Every replica that there should be, by its number; `count` of them where none has been started."""
+        if not self._replicas:
+            return tuple(ReplicaView(number) for number in positions((), count))
+        return tuple(
+            ReplicaView(
+                number,
+                each.process.snapshot if each.process is not None else None,
+                each.measured,
+                each.leaving,
+                self._lost.get(number),
             )
-        return self._replicas.keeping
+            for number, each in sorted(self._replicas.items())
+        )
 
-    async def _room_for_one(self, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
-        """The devices of one replica more, if it fits beside all that runs."""
-        plan, engine = self._state.sized, self._state.engine
-        launch = one_alone(plan, gpu_idx)
-        extra = engine.extra_weight_files(launch, plan.path)
-        shape, _ = await asyncio.to_thread(shape_reader.read_shape, plan.path, plan.version, extra)
-        host = await asyncio.to_thread(read_host)
-        there = available(host, self._state.around.admission.beside(launch))
-        probe = size_launch(launch, plan.path, shape, there, engine.memory)
-        check_same_size(plan, probe)
-        return probe.devices_of(0)
+    # -- all of them ------------------------------------------------------------------------------------------
 
-    def _not_started(self, number: int, started: asyncio.Future[None]) -> None:
-        self._replicas.added.pop(number, None)
-        if not started.done():
-            cause = f"Replica {number} of {self._state.uid} was ended before it was ready."
-            started.set_exception(Problem("launch_cancelled", 409, cause))
+    async def adopt(self, plan: LaunchPlan) -> tuple[LaunchPlan, int]:
+        """Take back the replicas that an earlier server left running; the plan as they were sized, and their number."""
+        adopted: dict[int, ReplicaProcess] = {}
+        for row in self._store.replicas(self._uid):
+            process = await self._starter.adopt(row.replica_id, self._changed)
+            if process is None or row.position in adopted:
+                self._store.remove_replica(row.replica_id)
+                continue
+            adopted[row.position] = process
+            plan = sized_by(plan, row.position, process.snapshot.context)
+        self._replicas = {number: _Replica(process) for number, process in adopted.items()}
+        return plan, len(adopted)
+
+    async def resume(self, plan: LaunchPlan) -> None:
+        """Follow those that were adopted, and start the others that `plan` wants."""
+        wanted = positions(self._replicas, plan.request.replica)
+        for number in self._replicas.keys() - set(wanted):  # an earlier server was told to remove it and did not get to
+            process = self._replicas.pop(number).process
+            assert process is not None
+            await process.stop()
+            self._forget(process)
+        for number in wanted:
+            if number in self._replicas:
+                self._follow(number)
+            else:
+                self._replicas[number] = _Replica()
+                self._inbox.put(RestartDue(number))
+
+    def start_all(self, plan: SizedPlan, python: Path) -> None:
+        """Start as many as `plan` wants.
+
+        Raises:
+            Problem: one can't be started.
+        """
+        for number in positions((), plan.request.replica):
+            self._replicas[number] = _Replica()
+        for number in self.staying:
+            self.start(number, plan, python)
+
+    async def stop_all(self) -> None:
+        """End all of them; none is there as before the first start."""
+        running = self._running
+        await asyncio.gather(*(process.stop() for process in running))
+        for process in running:
+            self._forget(process)
+        for number, each in self._replicas.items():
+            self._answer(number, each)
+        self._replicas.clear()
+        self._lost.clear()
+
+    async def detach_all(self) -> None:
+        """Leave all of them running for a later server."""
+        await asyncio.gather(*(process.detach() for process in self._running))
+        for number, each in self._replicas.items():
+            self._answer(number, each)
+        self._replicas.clear()
+
+    # -- one of them ------------------------------------------------------------------------------------------
+
+    def waits_for_start(self, number: int) -> bool:
+        """Whether a replica should have a process and has none."""
+        each = self._replicas.get(number)
+        return each is not None and each.process is None and not each.leaving and number not in self._lost
+
+    def start(self, number: int, plan: SizedPlan, python: Path) -> None:
+        """Start the process of a replica; its row is written first, so that a successor finds what it started.
+
+        Raises:
+            Problem: it can't be started.
+        """
+        replica_id = f"r{secrets.token_hex(5)}"
+        self._store.add_replica(replica_id, self._uid, number)
+        try:
+            process = self._starter.start(replica_id, plan, number, python, self._changed)
+        except BaseException:
+            self._store.remove_replica(replica_id)
+            raise
+        self._replicas[number].process = process
+        self._follow(number)
+
+    def add(self, number: int, ready: asyncio.Future[None]) -> None:
+        """There should be one replica more; `ready` is set once it is."""
+        self._replicas[number] = _Replica(added=ready)
+
+    def added(self, number: int) -> asyncio.Future[None] | None:
+        """Who waits for a replica that was added and has not been ready."""
+        return self._replicas[number].added
+
+    def take_back(self, number: int) -> None:
+        """A replica that was added should not be there any more."""
+        del self._replicas[number]
+
+    def remove(self, number: int, removed: asyncio.Future[int], left: int) -> bool:
+        """From now on no request goes to a replica; whether it has ended already.
+
+        `removed` is set to `left` once it has ended, after its last answer if that is sent in time.
+        """
+        each = self._replicas[number]
+        each.leaving, each.removed, each.left = True, removed, left
+        if each.process is None:
+            self._drop(number)
+            return True
+        self._inbox.spawn(self._drain(number, each.process))
+        return False
+
+    def end_removed(self, message: ReplicaDrained) -> bool:
+        """End the process of a removed replica; whether it is still there."""
+        each = self._replicas.get(message.number)
+        if each is None or each.process is not message.replica:
+            return False
+        self._inbox.spawn(_stop(message.replica))
+        return True
+
+    @property
+    def last_lost(self) -> Problem | None:
+        """Why the last replica was given up; None: there is one that was not."""
+        if self._lost and self._lost.keys() == self._replicas.keys():
+            return next(reversed(self._lost.values()))
+        return None
+
+    # -- what its processes report ----------------------------------------------------------------------------
+
+    def note_ready(self, message: ReplicaReady) -> bool:
+        """A process answers; whether it is still that of a replica."""
+        each = self._replicas.get(message.number)
+        if each is None or each.process is not message.replica:
+            return False
+        each.measured = True
+        if each.added is not None:
+            answer(each.added, None)
+            each.added = None
+        return True
+
+    def note_exit(self, message: ReplicaExited, *, was_ready: bool, wanted: bool = True) -> Outcome:
+        """A process has ended; what that means.
+
+        `was_ready`: the deployment has answered since it was loaded. `wanted`: it is not about to be unloaded.
+        """
+        number, each = message.number, self._replicas.get(message.number)
+        if each is None or each.process is not message.replica:
+            return None
+        each.process, each.measured = None, False
+        self._forget(message.replica)
+        if each.leaving:
+            self._drop(number)
+            return Removed(self.last_lost)
+        if not wanted:
+            return None
+        died = self._why(message)
+        if message.problem is not None and (each.added is not None or not was_ready):
+            return NotStarted(number, died, each.added)
+        each.quick_deaths = each.quick_deaths + 1 if self._was_quick(message.exit) else 1
+        delay = restart_delay(each.quick_deaths, self._settings)
+        if delay is None:
+            self._lost[number] = given_up(self._uid, died, each.quick_deaths)
+            return GivenUp(self._lost[number], self.last_lost is not None)
+        self._inbox.spawn(self._restart(number, delay))
+        again = f"Starting it again{f' in {delay:g} s' if delay else ''}."
+        return Restart(number, f"{died.cause} {again}")
+
+    def _why(self, message: ReplicaExited) -> Problem:
+        if message.problem is not None:
+            return explained(self._engine, message.problem)
+        assert message.exit is not None
+        return death(self._uid, self._engine, message.exit)
+
+    def _was_quick(self, ended: Exit | None) -> bool:
+        """Whether it died too early to have been of use."""
+        return ended is None or ended.ran_seconds < self._settings.quick_death_seconds
+
+    # -- within -----------------------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> list[ReplicaProcess]:
+        return [each.process for each in self._replicas.values() if each.process is not None]
+
+    def _changed(self) -> None:
+        self._inbox.put(ReplicaChanged())
+
+    def _forget(self, process: ReplicaProcess) -> None:
+        """A process is gone for good."""
+        self.last_log = process.snapshot.log_path
+        self._store.remove_replica(process.snapshot.replica_id)
+        self._load.forget(process.snapshot.replica_id)
+
+    def _drop(self, number: int) -> None:
+        """A removed replica has ended."""
+        self._answer(number, self._replicas.pop(number))
+        self._lost.pop(number, None)
+
+    def _answer(self, number: int, each: _Replica) -> None:
+        """Tell those who wait for a replica that is not there any more."""
+        if each.added is not None:
+            cause = f"Replica {number} of {self._uid} was ended before it was ready."
+            answer(each.added, Problem("launch_cancelled", 409, cause))
+        if each.removed is not None:
+            answer(each.removed, each.left)
+
+    # -- tasks, which only put messages -----------------------------------------------------------------------
+
+    def _follow(self, number: int) -> None:
+        process = self._replicas[number].process
+        assert process is not None
+        self._inbox.spawn(self._supervise(number, process))
+
+    async def _supervise(self, number: int, process: ReplicaProcess) -> None:
+        try:
+            await process.wait_ready()
+        except Problem as problem:
+            self._inbox.put(ReplicaExited(number, process, process.snapshot.exit, problem))
+            return
+        self._inbox.put(ReplicaReady(number, process, await self._starter.measure(process)))
+        try:
+            ended = await process.wait_exited()
+        except Problem:
+            return  # it was left to another server
+        self._inbox.put(ReplicaExited(number, process, ended))
+
+    async def _restart(self, number: int, delay: float) -> None:
+        await asyncio.sleep(delay)
+        self._inbox.put(RestartDue(number))
+
+    async def _drain(self, number: int, process: ReplicaProcess) -> None:
+        ids = (process.snapshot.replica_id,)
+        in_time = await drain(self._load, lambda: ids, self._settings.drain_seconds)
+        self._inbox.put(ReplicaDrained(number, process, in_time))
+
+
+async def _stop(process: ReplicaProcess) -> None:
+    await process.stop()

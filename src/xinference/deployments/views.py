@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from xinference.deployments.state import DeploymentState
+from xinference.deployments.snapshot import DeploymentSnapshot, OnDemandTerms, ReplicaView, Residency, Status
 from xinference.engines.base import Engine
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
-from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
+from xinference.process.snapshot import ReplicaState
 from xinference.routing.table import Route, Target
-
-if TYPE_CHECKING:
-    from xinference.deployments.replica_set import ReplicaSet
 
 
 def describe(
@@ -64,129 +61,120 @@ def listing_entry(uid: str, description: Mapping[str, Any]) -> dict[str, Any]:
 
 #: A replica's states in the words of the API.
 STATUSES = {
-    ReplicaState.NEW: "LOADING",
-    ReplicaState.STARTING: "LOADING",
-    ReplicaState.READY: "READY",
-    ReplicaState.STOPPING: "TERMINATING",
-    ReplicaState.EXITED: "TERMINATED",
+    ReplicaState.NEW: Status.LOADING,
+    ReplicaState.STARTING: Status.LOADING,
+    ReplicaState.READY: Status.READY,
+    ReplicaState.STOPPING: Status.TERMINATING,
+    ReplicaState.EXITED: Status.TERMINATED,
 }
 
 
-def replica_entry(
-    plan: LaunchPlan,
-    number: int,
-    snapshot: ReplicaSnapshot | None,
-    *,
-    waiting: str,
-    problem: Problem | None,
-    created: float,
-    leaving: bool = False,
-) -> dict[str, Any]:
-    """One replica in ``GET /v1/models/{uid}/replicas``; `waiting` is its status while it has no process."""
-    devices = plan.devices_of(number) if isinstance(plan, SizedPlan) else ()
-    status = (
-        "TERMINATING"
-        if leaving
-        else ("ERROR" if problem else waiting)
-        if snapshot is None
-        else STATUSES[snapshot.state]
-    )
-    started = snapshot.started_at if snapshot else None
-    return {
-        "replica_id": number,
-        "replica_model_uid": f"{plan.uid}-rep{number}",
-        "replica_uid": snapshot.replica_id if snapshot else None,
-        "worker_address": None,
-        "model_address": snapshot.base_url if snapshot else None,
-        "address": snapshot.base_url if snapshot else None,
-        "accelerators": [str(index) for index in devices],
-        "gpu_idx": list(devices),
-        "status": status,
-        "created_ts": int(started or created),
-        "error_message": str(problem) if problem and snapshot is None else None,
-        "engine_pid": snapshot.engine_pid if snapshot else None,
-        "keeper_pid": snapshot.keeper_pid if snapshot else None,
-    }
-
-
-def description(state: DeploymentState, replicas: ReplicaSet) -> dict[str, Any]:
+def description(deployment: DeploymentSnapshot, engine: Engine) -> dict[str, Any]:
     """Its entry in ``GET /v1/models``."""
+    addresses = [process.base_url for process in deployment.running if process.base_url]
     described = describe(
-        *(state.plan, state.engine),
-        status=state.status,
-        stage=state.stage,
-        addresses=replicas.addresses,
-        created=state.created,
+        deployment.plan,
+        engine,
+        status=deployment.status,
+        stage=deployment.stage,
+        addresses=addresses,
+        created=deployment.created,
     )
-    used = state.used
+    used = deployment.used
     return {
         **described,
         "memory_used_bytes": used.memory if used else None,
         "gpu_memory_used_bytes": used.gpu_memory if used else None,
-        **(state.on_demand.description if state.on_demand else {"on_demand": False}),
+        **_on_demand(deployment.terms),
     }
 
 
-def instance(state: DeploymentState, replicas: ReplicaSet) -> dict[str, Any]:
+def instance(deployment: DeploymentSnapshot, engine: Engine) -> dict[str, Any]:
     """Its entry in ``GET /v1/models/instances``."""
-    entries = replica_entries(state, replicas)
+    entries = replica_entries(deployment)
     return {
-        **description(state, replicas),
-        "model_version": state.plan.version.version_id,
+        **description(deployment, engine),
+        "model_version": deployment.plan.version.version_id,
         "n_worker": 1,
-        "problem": state.problem.to_dict() if state.problem else None,
+        "problem": deployment.problem.to_dict() if deployment.problem else None,
         "replicas": entries,
         "replica_statuses": entries,
     }
 
 
-def replica_entries(state: DeploymentState, replicas: ReplicaSet) -> list[dict[str, Any]]:
-    """Every replica that there should be, by its number."""
-    waiting = "ERROR" if state.problem else "RECOVERING" if state.was_ready else "CREATING"
-    if state.on_demand is not None and not state.on_demand.granted and state.problem is None:
-        waiting = "UNLOADED"
-    return [
-        replica_entry(
-            state.plan,
-            number,
-            replicas.running[number].snapshot if number in replicas.running else None,
-            waiting=waiting,
-            problem=replicas.lost.get(number) or state.problem,
-            created=state.created,
-            leaving=number in replicas.leaving,
-        )
-        for number in replicas.numbers
-    ]
+def replica_entries(deployment: DeploymentSnapshot) -> list[dict[str, Any]]:
+    """Every replica that there should be, by its number, as in ``GET /v1/models/{uid}/replicas``."""
+    return [_replica_entry(deployment, replica) for replica in deployment.replicas]
 
 
-def route(state: DeploymentState, replicas: ReplicaSet) -> Route:
+def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
     """The deployment's row of the routing table."""
-    demand, plan, family = state.on_demand, state.plan, state.plan.version.family
-    wanted = state.problem is None and state.ending is None
+    on_demand, plan, family = deployment.residency is not None, deployment.plan, deployment.plan.version.family
+    wanted = deployment.problem is None and not deployment.ending
     return Route(
-        uid=state.uid,
+        uid=deployment.uid,
         engine=plan.engine,
         model_type=family.model_type,
         model_name=family.model_name,
         context_length=_context_length(plan),
-        created=state.created,
-        targets=() if demand is not None and demand.leaving is not None else _targets(replicas),
-        stage=state.stage,
-        recovering=demand is None and state.was_ready and wanted,
-        on_demand=demand is not None and wanted,
-        problem=state.problem,
-        paths=state.engine.paths(plan),
-        adapters=state.engine.lora_names(plan),
+        created=deployment.created,
+        targets=() if deployment.residency is Residency.DRAINING else _targets(deployment),
+        stage=deployment.stage,
+        recovering=not on_demand and deployment.was_ready and wanted,
+        on_demand=on_demand and wanted,
+        problem=deployment.problem,
+        paths=engine.paths(plan),
+        adapters=engine.lora_names(plan),
         request_limits=plan.request.request_limits,
         stop=family.stop_texts,
         stop_token_ids=family.stop_token_ids,
     )
 
 
-def _targets(replicas: ReplicaSet) -> tuple[Target, ...]:
+def _on_demand(terms: OnDemandTerms | None) -> dict[str, Any]:
+    if terms is None:
+        return {"on_demand": False}
+    return {"on_demand": True, "ttl": terms.ttl, "pin": terms.pinned, "priority": terms.priority}
+
+
+def _replica_entry(deployment: DeploymentSnapshot, replica: ReplicaView) -> dict[str, Any]:
+    plan, process = deployment.plan, replica.process
+    devices = deployment.sized.devices_of(replica.number) if deployment.sized else ()
+    problem = replica.problem or deployment.problem
+    started = process.started_at if process else None
+    return {
+        "replica_id": replica.number,
+        "replica_model_uid": f"{plan.uid}-rep{replica.number}",
+        "replica_uid": process.replica_id if process else None,
+        "worker_address": None,
+        "model_address": process.base_url if process else None,
+        "address": process.base_url if process else None,
+        "accelerators": [str(index) for index in devices],
+        "gpu_idx": list(devices),
+        "status": _replica_status(deployment, replica, problem),
+        "created_ts": int(started or deployment.created),
+        "error_message": str(problem) if problem and process is None else None,
+        "engine_pid": process.engine_pid if process else None,
+        "keeper_pid": process.keeper_pid if process else None,
+    }
+
+
+def _replica_status(deployment: DeploymentSnapshot, replica: ReplicaView, problem: Problem | None) -> Status:
+    if replica.leaving:
+        return Status.TERMINATING
+    if replica.process is not None:
+        return STATUSES[replica.process.state]
+    if problem is not None:
+        return Status.ERROR
+    if deployment.residency is not None and not deployment.residency.holds_memory:
+        return Status.UNLOADED
+    return Status.RECOVERING if deployment.was_ready else Status.CREATING
+
+
+def _targets(deployment: DeploymentSnapshot) -> tuple[Target, ...]:
     """Those that answer and stay."""
     return tuple(
-        Target(r.snapshot.replica_id, r.snapshot.base_url, r.snapshot.api_key)
-        for number, r in sorted(replicas.running.items())
-        if r.snapshot.state is ReplicaState.READY and r.snapshot.base_url and number not in replicas.leaving
+        Target(replica.process.replica_id, replica.process.base_url, replica.process.api_key)
+        for replica in deployment.replicas
+        if replica.ready and replica.process is not None and replica.process.base_url and not replica.leaving
     )

@@ -33,6 +33,15 @@ NOTHING_ELSE = Occupancy()
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """Memory that a plan takes, all its replicas together; bytes."""
+
+    held: Bytes
+    later: int = 0
+    """Part of the host's bytes that an engine touches only as its contexts fill."""
+
+
+@dataclass(frozen=True)
 class Available:
     """What one launch may take, all its replicas together."""
 
@@ -67,6 +76,11 @@ def free_bytes(host: Host, occupancy: Occupancy) -> Bytes:
 def held_bytes(plan: SizedPlan) -> Bytes:
     """What a plan was granted of each device, all its replicas together."""
     return promised_bytes(plan) or {HOST: plan.sizing.total_bytes * plan.request.replica}
+
+
+def footprint(plan: SizedPlan) -> Footprint:
+    """The memory that a plan takes."""
+    return Footprint(held_bytes(plan), plan.sizing.later_bytes * plan.request.replica)
 
 
 def promised_bytes(plan: SizedPlan) -> dict[int, int]:

@@ -41,6 +41,11 @@ def size_launch(
     return SizedPlan(launch, path, sizing, devices, notes)
 
 
+def answers_as_much(plan: SizedPlan, other: SizedPlan) -> bool:
+    """Whether a plan has the context and the slots of another one, perhaps on other devices."""
+    return (plan.sizing.context_length, plan.sizing.slots) == (other.sizing.context_length, other.sizing.slots)
+
+
 class _Sizer:
     """Computes the sizing of one launch."""
 

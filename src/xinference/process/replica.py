@@ -9,7 +9,7 @@ import enum
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,16 @@ class Replica:
     changes state. `snapshot` may be read at any time.
     """
 
-    def __init__(self, snapshot: ReplicaSnapshot, endpoint: Endpoint, settings: Settings, socket_path: Path) -> None:
+    def __init__(
+        self,
+        snapshot: ReplicaSnapshot,
+        endpoint: Endpoint,
+        settings: Settings,
+        socket_path: Path,
+        changed: Callable[[], None],
+    ) -> None:
         self._snapshot = snapshot
+        self._changed = changed
         self._endpoint = endpoint
         self._settings = settings
         self._socket_path = socket_path
@@ -76,8 +84,18 @@ class Replica:
     # -- creation -------------------------------------------------------------------------------------------
 
     @classmethod
-    def start(cls, replica_id: str, command: EngineCommand, settings: Settings, *, log_path: Path) -> Replica:
+    def start(
+        cls,
+        replica_id: str,
+        command: EngineCommand,
+        settings: Settings,
+        *,
+        log_path: Path,
+        changed: Callable[[], None] = lambda: None,
+    ) -> Replica:
         """Begin to start an engine on a free loopback port; `wait_ready` reports the result.
+
+        `changed` is called after each new snapshot.
 
         Raises:
             Problem: 500, the folder for sockets is not safe.
@@ -85,14 +103,17 @@ class Replica:
         socket_path = private_run_dir(settings) / f"{replica_id}.sock"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         endpoint = Endpoint(free_port(), command.api_key, command.health_path, command.models_path, command.model_name)
-        replica = cls(new_snapshot(replica_id, endpoint, command.context, log_path), endpoint, settings, socket_path)
+        snapshot = new_snapshot(replica_id, endpoint, command.context, log_path)
+        replica = cls(snapshot, endpoint, settings, socket_path, changed)
         spec = keeper_spec(command, endpoint, settings, socket_path, log_path)
         replica._owner = asyncio.create_task(replica._own(spec), name=f"replica {replica_id}")
         return replica
 
     @classmethod
-    async def adopt(cls, replica_id: str, settings: Settings) -> Replica | None:
-        """Adopt an engine that an earlier server started.
+    async def adopt(
+        cls, replica_id: str, settings: Settings, changed: Callable[[], None] = lambda: None
+    ) -> Replica | None:
+        """Adopt an engine that an earlier server started; `changed` is called after each new snapshot.
 
         It is READY if it answers now, STARTING if it does not yet, EXITED if it has ended meanwhile. None if no keeper
         answers; in that case the processes that the keeper left have been ended.
@@ -106,7 +127,7 @@ class Replica:
             await asyncio.to_thread(end_leftovers, socket_path, None)
             return None
         try:
-            return await cls._take_over(replica_id, settings, socket_path, link)
+            return await cls._take_over(replica_id, settings, socket_path, link, changed)
         except (KeyError, TypeError):  # a keeper of another version, whose context cannot be read
             link.close()
             await asyncio.to_thread(end_leftovers, socket_path, None)
@@ -116,11 +137,13 @@ class Replica:
             raise
 
     @classmethod
-    async def _take_over(cls, replica_id: str, settings: Settings, socket_path: Path, link: KeeperLink) -> Replica:
+    async def _take_over(
+        cls, replica_id: str, settings: Settings, socket_path: Path, link: KeeperLink, changed: Callable[[], None]
+    ) -> Replica:
         stored, running = link.hello["context"], link.hello["state"] == "running"
         endpoint = Endpoint(**stored["endpoint"])
         snapshot = new_snapshot(replica_id, endpoint, stored["context"], Path(stored["log_path"]))
-        replica = cls(snapshot, endpoint, settings, socket_path)
+        replica = cls(snapshot, endpoint, settings, socket_path, changed)
         replica._record_hello(link)
         if running:
             async with aiohttp.ClientSession() as session:
@@ -215,8 +238,7 @@ class Replica:
         self._link, hello = link, link.hello
         self._engine = ProcessIdentity.of(hello["engine_pid"])
         self._adopted = None if self._keeper else ProcessIdentity.of(hello["keeper_pid"])
-        self._snapshot = dataclasses.replace(
-            self._snapshot,
+        self._show(
             state=ReplicaState.STARTING,
             keeper_pid=hello["keeper_pid"],
             engine_pid=hello["engine_pid"] or None,
@@ -248,8 +270,12 @@ class Replica:
                 case _OwnerMessage.LOST | _OwnerMessage.OVERDUE:
                     return await self._end_without_keeper(message)
 
+    def _show(self, **changes: Any) -> None:
+        self._snapshot = dataclasses.replace(self._snapshot, **changes)
+        self._changed()
+
     def _become_ready(self) -> None:
-        self._snapshot = dataclasses.replace(self._snapshot, state=ReplicaState.READY)
+        self._show(state=ReplicaState.READY)
         self._ready.set_result(None)
 
     def _begin_stop(self) -> None:
@@ -258,7 +284,7 @@ class Replica:
         assert self._link is not None
         if self.state is ReplicaState.STARTING and self._problem is None:
             self._problem = Problem("engine_stopped", 409, "The engine was stopped while it was starting.")
-        self._snapshot = dataclasses.replace(self._snapshot, state=ReplicaState.STOPPING)
+        self._show(state=ReplicaState.STOPPING)
         self._link.stop_engine()
         overdue = self._settings.stop_seconds + _OVERDUE_SECONDS
         asyncio.get_running_loop().call_later(overdue, self._inbox.put_nowait, _OwnerMessage.OVERDUE)
@@ -281,7 +307,7 @@ class Replica:
             await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
             await self._keeper_left()
         problem = self._problem or self._death(exit)
-        self._snapshot = dataclasses.replace(self._snapshot, state=ReplicaState.EXITED, exit=exit)
+        self._show(state=ReplicaState.EXITED, exit=exit)
         self._exited.set_result(exit)
         if not self._ready.done():
             tail = problem.log_tail or exit.log_tail

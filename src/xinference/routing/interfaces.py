@@ -46,13 +46,17 @@ class NoLoad:
         """There is no gateway to wait for."""
 
 
-class Router(Protocol):
-    """The interface of the controller to the gateway."""
+class Tables(Protocol):
+    """Where the newest routing table is."""
 
     @property
     def table(self) -> RoutingTable:
         """The current table; a request reads it once, without a lock."""
         ...
+
+
+class Router(Tables, Protocol):
+    """What the gateway calls of the controller."""
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
         """Wait until `uid` has a target, for at most `deadline` seconds; loads an on-demand model.

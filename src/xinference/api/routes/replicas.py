@@ -65,7 +65,7 @@ async def add(
     _check(body, deployment)
     added = []
     for config in body.configs():
-        number = await deployment.scaler.add(config.indices, wait_ready=wait_ready)
+        number = await deployment.add_replica(config.indices, wait_ready=wait_ready)
         entry = {
             "replica_id": number,
             "replica_model_uid": f"{model_uid}-rep{number}",
@@ -78,7 +78,7 @@ async def add(
 @router.delete("/{replica_id}", response_model=schemas.Remaining, responses=problems(404, 409))
 async def remove(controller: ControllerDep, model_uid: str, replica_id: int) -> dict[str, int]:
     """Remove a replica after its running requests have ended; the last one can't be removed."""
-    return {"remaining_replicas": await controller.running(model_uid).scaler.remove(replica_id)}
+    return {"remaining_replicas": await controller.running(model_uid).remove_replica(replica_id)}
 
 
 def _check(body: ReplicaBody, deployment: Deployment) -> None:

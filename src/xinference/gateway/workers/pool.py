@@ -21,7 +21,7 @@ from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers.ipc import Begin, Forget, Reported, Stop, Table, packed
 from xinference.gateway.workers.worker_handle import Shared, WorkerProcess
 from xinference.keys.table import Keys
-from xinference.routing.interfaces import Router
+from xinference.routing.interfaces import Router, Tables
 
 log = logging.getLogger(__name__)
 #: A process that lived shorter than this is replaced only after `PAUSE_SECONDS`.
@@ -48,13 +48,12 @@ class KeysKept(Keys, Protocol):
 class Workers:
     """All gateway processes of the server: a `Use`, and an `Abortables`."""
 
-    def __init__(self, settings: Settings, router: Router, keys: KeysKept, management: Path) -> None:
+    def __init__(self, settings: Settings, tables: Tables, keys: KeysKept, management: Path) -> None:
         self._settings = settings
-        self._router = router
+        self._tables = tables
         self._keys = keys
         self._management = management
-        self.metrics = Metrics(lambda: router.table, lambda: self)
-        self._shared = Shared(router, LocalQuota(), self._reported)
+        self.metrics = Metrics(lambda: tables.table, lambda: self)
         self._workers: list[WorkerProcess] = []
         self._ended: dict[str, float] = {}
         self._version = 0
@@ -63,10 +62,11 @@ class Workers:
 
     # -- life -----------------------------------------------------------------------------------------------
 
-    async def start(self, listener: socket.socket) -> None:
+    async def start(self, listener: socket.socket, router: Router) -> None:
         """Start them all; returns when each may take requests."""
         self._listener = listener
-        self._keeping = [asyncio.create_task(self._keep()) for _ in range(self._settings.gateway_workers)]
+        shared = Shared(router, LocalQuota(), self._reported)
+        self._keeping = [asyncio.create_task(self._keep(shared)) for _ in range(self._settings.gateway_workers)]
         self._keeping.append(asyncio.create_task(self._collect_now_and_then()))
         while sum(worker.serving for worker in self._workers) < self._settings.gateway_workers:  # noqa: ASYNC110 -- a start
             await asyncio.sleep(POLL_SECONDS)
@@ -89,11 +89,11 @@ class Workers:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
 
-    async def _keep(self) -> None:
+    async def _keep(self, shared: Shared) -> None:
         """One process after the other."""
         while not self._ending:
             try:
-                worker = await WorkerProcess.start(self._listener, self._shared)
+                worker = await WorkerProcess.start(self._listener, shared)
             except OSError as error:
                 log.error("a gateway process can't be started: %s", error)
                 await asyncio.sleep(PAUSE_SECONDS)
@@ -129,7 +129,7 @@ class Workers:
                 worker.link.send(message)
 
     def _table(self) -> Table:
-        table, keys = self._router.table, self._keys.table
+        table, keys = self._tables.table, self._keys.table
         return Table(self._version, dict(table.routes), table.listing, [*keys.by_digest.values()], keys.required)
 
     async def informed(self) -> None:

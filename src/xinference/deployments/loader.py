@@ -1,0 +1,136 @@
+"""Weights, environment, size and memory: what the engines of a deployment are started with. Used by the owner only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from xinference.deployments.context import DeploymentContext
+from xinference.deployments.inbox import Inbox, PreparationFailed, Prepared, RestartDue, WeightsRead
+from xinference.deployments.measurement import corrected
+from xinference.deployments.preparation import Preparation, Runnable, Weights
+from xinference.deployments.record import Record
+from xinference.deployments.snapshot import Stage
+from xinference.errors import Problem
+from xinference.hardware.devices import Host
+from xinference.launch.plan import ResolvedLaunch, SizedPlan
+from xinference.planning.admission import Candidate
+from xinference.planning.occupancy import Occupancy, available
+from xinference.planning.replicas import check_same_size, one_alone
+from xinference.planning.sizing import size_launch
+
+
+class Loader:
+    """Prepares, sizes and asks for memory; its tasks put `WeightsRead`, `Prepared` or `PreparationFailed`."""
+
+    def __init__(self, context: DeploymentContext, record: Record, preparation: Preparation, inbox: Inbox) -> None:
+        self._context = context
+        self._memory = context.engines[record.snapshot.plan.engine].memory
+        self._record = record
+        self._preparation = preparation
+        self._inbox = inbox
+        self._weights: Weights | None = None
+        self._runnable: Runnable | None = None
+        self.preparing = False
+
+    @property
+    def prepared(self) -> bool:
+        """Whether weights and environment are here."""
+        return self._runnable is not None
+
+    @property
+    def python(self) -> Path | None:
+        """The engine's interpreter; None: it has not been looked for."""
+        return self._runnable.python if self._runnable else None
+
+    # -- preparation ------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Begin to get weights and environment here; no memory is taken."""
+        self.preparing = True
+        if self._record.snapshot.residency is not None:  # it is sized at each load
+            self._record.change(plan=self._record.snapshot.launch)
+        plan = self._record.snapshot.plan
+        self._record.say(Stage.PLAN, "; ".join(plan.reasons))
+        self._inbox.spawn(self._make_runnable(plan) if isinstance(plan, SizedPlan) else self._read_weights(plan))
+
+    def size(self, weights: Weights, *, then_run: bool) -> None:
+        """Size the plan and hold its memory in one turn: nobody else is promised it meanwhile."""
+        self._weights = weights
+        snapshot = self._record.snapshot
+        there = available(weights.host, self._context.admission.occupancy_for(snapshot.plan))
+        try:
+            plan = size_launch(snapshot.launch, weights.path, weights.shape, there, self._memory, weights.notes)
+        except Problem as problem:
+            self._inbox.put(PreparationFailed(problem))
+            return
+        self._record.change(plan=plan)
+        if snapshot.residency is None:
+            self._context.admission.hold(plan.uid, plan)
+        if then_run:
+            self._inbox.spawn(self._make_runnable(plan))
+
+    def note_prepared(self, runnable: Runnable) -> None:
+        """Weights and environment are here."""
+        self.preparing, self._runnable = False, runnable
+        sized = self._record.snapshot.sized
+        if sized is not None:
+            self._record.change(plan=replace(sized, path=runnable.path))
+
+    def find_interpreter(self, number: int) -> None:
+        """Begin to look for the interpreter of an engine that is to be started again."""
+        self._inbox.spawn(self._find_interpreter(number))
+
+    async def _read_weights(self, launch: ResolvedLaunch) -> None:
+        try:
+            self._inbox.put(WeightsRead(await self._preparation.read_weights(launch)))
+        except Problem as problem:
+            self._inbox.put(PreparationFailed(problem))
+
+    async def _make_runnable(self, plan: SizedPlan) -> None:
+        try:
+            self._inbox.put(Prepared(await self._preparation.make_runnable(plan)))
+        except Problem as problem:
+            self._inbox.put(PreparationFailed(problem))
+
+    async def _find_interpreter(self, number: int) -> None:
+        try:
+            self._inbox.put(RestartDue(number, await self._preparation.find_interpreter()))
+        except Problem as problem:
+            self._inbox.put(PreparationFailed(problem))
+
+    # -- memory -----------------------------------------------------------------------------------------------
+
+    def ask_for_memory(self) -> None:
+        """The admission answers by `Granted` or `Refused`."""
+        request = self._record.snapshot.plan.request
+        self._context.admission.ask(
+            Candidate(self._record.snapshot.uid, request.on_demand, self._size, request.priority, request.pin)
+        )
+
+    def _size(self, host: Host, occupancy: Occupancy) -> SizedPlan:
+        """The plan for what is available; what was planned and told to the user stays as it was told.
+
+        Raises:
+            Problem: ``does_not_fit``.
+        """
+        snapshot, weights, runnable = self._record.snapshot, self._weights, self._runnable
+        if snapshot.sized is not None and (snapshot.residency is None or weights is None):
+            return snapshot.sized
+        assert weights is not None and runnable is not None  # `ask_for_memory` comes after both
+        there = available(host, corrected(occupancy, snapshot.launch, self._context.store))
+        return size_launch(snapshot.launch, runnable.path, weights.shape, there, self._memory, weights.notes)
+
+    async def place_one_more(self, plan: SizedPlan, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
+        """The devices of one replica more, if it fits beside all that runs.
+
+        Raises:
+            Problem: 400 ``does_not_fit`` or ``no_such_device``.
+        """
+        launch = one_alone(plan, gpu_idx)
+        weights = await self._preparation.read_weights(launch, plan.path)
+        # No other turn of the loop from here to the new plan in the ledger.
+        there = available(weights.host, self._context.admission.occupancy_of_others(launch))
+        probe = size_launch(launch, weights.path, weights.shape, there, self._memory)
+        check_same_size(plan, probe)
+        return probe.devices_of(0)
