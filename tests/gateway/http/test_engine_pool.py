@@ -265,6 +265,18 @@ async def test_a_clients_header_cannot_add_a_line() -> None:
     assert not [line for line in lines if line.startswith(b"X-Evil")]
 
 
+async def test_nothing_that_clients_send_stays_in_memory_after_their_requests() -> None:
+    upstream = Upstream()
+    async with engine_that(answer_whole) as engine:
+        before = pool._fixed_head.cache_info().currsize
+        for number in range(20):
+            headers = (*HEADERS, (b"accept", b"text/%d" % number))
+            answer = await upstream.post(engine.target, "/v1/chat/completions", b"q=%d" % number, headers, b"{}")
+            answer.close()
+        assert pool._fixed_head.cache_info().currsize == before + 1
+        await upstream.close()
+
+
 @pytest.mark.parametrize("size", [1, 64 * 1024 + 1])
 async def test_a_body_arrives_whole_whatever_its_size(size: int) -> None:
     async def measure(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -173,17 +173,33 @@ async def _read_rest(first: bytes, connection: EngineConnection) -> bytes:
     return b"".join(pieces)
 
 
-@lru_cache(maxsize=1024)
 def _head(target: Target, path: str, query: bytes, headers: tuple[Header, ...]) -> tuple[Address, bytes]:
-    """Where to send a request, and its head without the length."""
-    url = urlsplit(target.base_url)
+    """The address of a request and its head without the length."""
+    address, request_line, lines = _fixed_head(target.base_url, target.api_key, path)
+    if query:
+        request_line += b"?" + CONTROL.sub(b"", query).replace(b" ", b"%20")
+    values = b""
+    for _, value in headers:
+        values += value
+    if CONTROL.search(values):
+        headers = tuple((name, CONTROL.sub(b" ", value)) for name, value in headers)
+    for name, value in headers:
+        lines += b"%b: %b\r\n" % (name, value)
+    return address, request_line + lines
+
+
+@lru_cache(maxsize=1024)
+def _fixed_head(base_url: str, api_key: str, path: str) -> tuple[Address, bytes, bytes]:
+    """The address of a target; the beginning of its request line; and what follows the query, up to `Authorization`.
+
+    Nothing that a client sends is in this cache: it would stay in memory long after its request. The arguments are
+    strings and not the `Target`, because a string remembers its hash.
+    """
+    url = urlsplit(base_url)
     assert url.scheme == "http" and url.hostname is not None
-    given = (url.path + path).encode() + (b"?" + query if query else b"")
-    host = url.netloc.encode()
-    lines = [(b"Host", host), (b"Authorization", b"Bearer " + target.api_key.encode()), *headers]
-    request = [b"POST " + CONTROL.sub(b"", given).replace(b" ", b"%20") + b" HTTP/1.1\r\n"]
-    request += [b"%b: %b\r\n" % (name, CONTROL.sub(b" ", value)) for name, value in lines]
-    return (url.hostname, url.port or 80), b"".join(request)
+    request_line = b"POST " + (url.path + path).encode()
+    lines = b" HTTP/1.1\r\nHost: %b\r\nAuthorization: Bearer %b\r\n" % (url.netloc.encode(), api_key.encode())
+    return (url.hostname, url.port or 80), request_line, lines
 
 
 __all__ = ["Answer", "EngineDiedError", "EngineUnreachableError", "Upstream"]
