@@ -224,3 +224,38 @@ async def test_an_answer_that_is_due_comes_before_the_end_and_no_refusal_within_
         assert await client.read_path() == b"/next"
         with contextlib.suppress(ConnectionResetError):  # it may close while we still send
             assert await client.reader.read() == b""
+
+
+SMUGGLED = b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(b"X: a\r\n b\r\n", b"X: a\r\n\tb\r\n", b" X: a\r\n"),
+        *(SMUGGLED, b"Transfer-Encoding: chunked\r\nContent-Length: 6\r\n"),
+        *(b"Content-Length: 1\r\nContent-Length: 1\r\n", b"Content-Length: 1\r\nContent-Length: 2\r\n"),
+        *(b"Content-Length: 1, 1\r\n", b"Content-Length: +1\r\n", b"Content-Length: -1\r\n"),
+        *(b"Content-Length: 99999999999999999999\r\n", b"Content-Length: 0x1\r\n"),
+        *(b"Transfer-Encoding: gzip\r\n", b"Transfer-Encoding: chunked, gzip\r\n", b"Transfer-Encoding: xchunked\r\n"),
+        *(b"Transfer-Encoding : chunked\r\n", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+        *(b"X: a\x00b\r\n", b"X: a\rY: b\r\n", b"X: a\nY: b\r\n", b"X a: b\r\n", b"X\r\n", b": a\r\n"),
+    ],
+    ids=repr,
+)
+async def test_a_head_that_two_servers_could_read_differently_is_refused(headers: bytes) -> None:
+    async with connected() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n0\r\n\r\n" + SMALL)
+        status, answer = await client.read_refusal()
+        assert (status, answer["error"]["code"]) == (400, "invalid_http")
+        assert client.app.bodies == []
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"zz\r\n", b"1\na\r\n", b"1 \r\na\r\n", b"-1\r\na\r\n", b"1\r\nab\r\n", b"\r\n"], ids=repr
+)
+async def test_a_bad_chunk_is_refused_and_its_request_is_not_served(chunk: bytes) -> None:
+    async with connected() as client:
+        client.send(CHUNKED + chunk + b"0\r\n\r\n" + SMALL)
+        assert (await client.read_refusal())[0] == 400
+        assert client.app.bodies == []
