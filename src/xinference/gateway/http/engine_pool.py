@@ -50,7 +50,10 @@ class Answer:
     @property
     def is_stream(self) -> bool:
         """Whether it is a stream of server-sent events."""
-        return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in self.headers)
+        for name, value in self.headers:
+            if name == b"content-type":
+                return value.startswith(b"text/event-stream")
+        return False
 
     def close(self) -> None:
         """Give the connection back, or close it if the answer has not been read to its end."""
@@ -101,21 +104,25 @@ class Upstream:
         """
         used = self._idle_connection(address)
         if used is None:
-            return await _begin(await _connect(address), head, body)
-        try:
-            return await _begin(used, head, body)
-        except EngineDiedError:
-            if not used.untouched:
-                raise
-        try:
             fresh = await _connect(address)
-        except EngineUnreachableError as e:
-            raise EngineDiedError(str(e)) from e
-        return await _begin(fresh, head, body)
+        else:
+            try:
+                await used.begin(head, body)
+            except EngineDiedError:
+                if not used.untouched:
+                    raise
+            else:
+                return used
+            try:
+                fresh = await _connect(address)
+            except EngineUnreachableError as error:
+                raise EngineDiedError(str(error)) from error
+        await fresh.begin(head, body)
+        return fresh
 
     def take_back(self, address: Address, connection: EngineConnection) -> None:
         """Keep a connection for the next request if it is fit for one."""
-        if not connection.reusable or not connection.at_end or not connection.is_open:
+        if not connection.reusable:
             connection.abort()
             return
         loop = asyncio.get_running_loop()
@@ -130,7 +137,7 @@ class Upstream:
         oldest = asyncio.get_running_loop().time() - KEEPALIVE_SECONDS
         while waiting:
             connection = waiting.pop()
-            if connection.is_open and connection.idle_since > oldest:
+            if connection.reusable and connection.idle_since > oldest:
                 return connection
             connection.abort()
         return None
@@ -140,20 +147,11 @@ class Upstream:
         loop = asyncio.get_running_loop()
         oldest = loop.time() - KEEPALIVE_SECONDS
         for address, waiting in list(self._idle.items()):
-            while waiting and (waiting[0].idle_since <= oldest or not waiting[0].is_open):
+            while waiting and (waiting[0].idle_since <= oldest or not waiting[0].reusable):
                 waiting.popleft().abort()
             if not waiting:
                 del self._idle[address]
         self._sweeper = loop.call_later(1.0, self._sweep) if self._idle else None
-
-
-async def _begin(connection: EngineConnection, head: bytes, body: bytes) -> EngineConnection:
-    try:
-        await connection.begin(head, body)
-    except BaseException:
-        connection.abort()
-        raise
-    return connection
 
 
 async def _connect(address: Address) -> EngineConnection:
