@@ -14,6 +14,7 @@ from xinference.hosts import is_loopback
 from xinference.protocol.errors import Header, Refusal
 
 HINT = "This server listens on loopback only: use http://127.0.0.1 or http://localhost, or start it with --host."
+_CHECKED = frozenset({b"host", b"origin"})
 #: The usual `Host` of a request to loopback, which needs no parsing.
 _USUAL_HOST = re.compile(rb"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?")
 #: Maximum bytes of a host name (253, by RFC 1035) with its scheme and port. Longer values are not parsed: `urlsplit`
@@ -24,10 +25,12 @@ _MAX_BYTES = 300
 def refusal(headers: Iterable[Header]) -> Refusal | None:
     """The reason to refuse a request with these headers; None: accepted. `Host` may be missing (HTTP/1.0)."""
     for name, value in headers:
+        if name not in _CHECKED:
+            continue
         if name == b"host":
             if not _USUAL_HOST.fullmatch(value) and not is_loopback_host(value):
                 return Refusal("forbidden_host", 403, f"The Host {_shown(value)} is not this machine.", hint=HINT)
-        elif name == b"origin" and not is_loopback_origin(value):
+        elif not is_loopback_origin(value):
             return Refusal("forbidden_host", 403, f"The Origin {_shown(value)} is not this machine.", hint=HINT)
     return None
 

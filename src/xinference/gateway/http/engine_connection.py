@@ -207,27 +207,28 @@ class EngineConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
-        if self._state is HEAD:
+        if self._state is not BODY:
+            if self._state is not HEAD:  # no request has asked for these bytes
+                self._break("the engine sent more than its answer")
+                self.abort()
+                return
             self._head_size += len(data)
-        elif self._state is not BODY:  # no request has asked for these bytes
-            self._break("the engine sent more than its answer")
-            self.abort()
-            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"the engine's answer is not HTTP: {error!r}")
             self.abort()
             return
-        if self._state is HEAD:
+        state = self._state
+        if state is HEAD:
             if self._head_size > MAX_HEAD:
                 self._break(f"the engine's headers have more than {MAX_HEAD} bytes")
                 self.abort()
             return
-        if self._through is not None and self._pieces and self._state is BODY and self._pass_through(self._through):
+        if self._through is not None and self._pieces and state is BODY and self._pass_through(self._through):
             return
         self._wake()
-        if self._size > HIGH_WATER and not self._paused and self._state is BODY:
+        if self._size > HIGH_WATER and not self._paused and state is BODY:
             self._paused = True
             cast(asyncio.Transport, self._transport).pause_reading()
 

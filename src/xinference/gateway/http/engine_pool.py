@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -127,7 +128,10 @@ class Upstream:
             return
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
-        self._idle.setdefault(address, deque()).append(connection)
+        waiting = self._idle.get(address)
+        if waiting is None:
+            waiting = self._idle[address] = deque()
+        waiting.append(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(KEEPALIVE_SECONDS, self._sweep)
 
@@ -176,14 +180,21 @@ def _head(target: Target, path: str, query: bytes, headers: tuple[Header, ...]) 
     address, request_line, lines = _fixed_head(target.base_url, target.api_key, path)
     if query:
         request_line += b"?" + CONTROL.sub(b"", query).replace(b" ", b"%20")
-    values = b""
-    for _, value in headers:
-        values += value
-    if CONTROL.search(values):
-        headers = tuple((name, CONTROL.sub(b" ", value)) for name, value in headers)
-    for name, value in headers:
-        lines += b"%b: %b\r\n" % (name, value)
-    return address, request_line + lines
+    return address, request_line + lines + (USUAL_LINES.get(headers) or _lines(headers))
+
+
+def _lines(headers: Iterable[Header]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % (name, CONTROL.sub(b" ", value)) for name, value in headers)
+
+
+def _usual_headers() -> Iterator[tuple[Header, ...]]:
+    for accept in ((), ((b"accept", b"application/json"),), ((b"accept", b"*/*"),)):
+        for version in ((), ((b"anthropic-version", b"2023-06-01"),)):
+            yield ((b"content-type", b"application/json"), *accept, *version)
+
+
+#: The lines of the headers that most requests have, because to check and write them costs more than to find them.
+USUAL_LINES = {headers: _lines(headers) for headers in _usual_headers()}
 
 
 @lru_cache(maxsize=1024)

@@ -34,8 +34,8 @@ class Protocol(HttpToolsProtocol):
     """The connection ends with a refusal; bytes that still arrive are dropped."""
     _line_bytes = 0
     """Bytes received since the last complete head or the last piece of a body."""
-    _progress = False
-    """Whether the parser has completed a head, or found a piece of a body, in the bytes it was given last."""
+    _has_body = False
+    """Whether the bytes that the parser was given last have a piece of a body."""
 
     def watch(self, on_disconnect: Callable[[], None] | None) -> None:
         """Call `on_disconnect` when the client disconnects, or at once if it has; None ends the watch."""
@@ -69,9 +69,10 @@ class Protocol(HttpToolsProtocol):
         if self._refused or self._line_bytes + size > MAX_HEAD:
             self._receive_in_parts(data)
             return
-        self._progress = False
-        super().data_received(data)
-        self._line_bytes = 0 if self._progress else self._line_bytes + size
+        cycle, self._has_body = self.cycle, False
+        HttpToolsProtocol.data_received(self, data)  # `super()` costs more than the call
+        progress = self._has_body or self.cycle is not cycle  # a complete head has made a new cycle
+        self._line_bytes = 0 if progress else self._line_bytes + size
 
     def _receive_in_parts(self, data: bytes) -> None:
         """Give the parser no more than the limit leaves, so that it completes no head that is too long.
@@ -102,14 +103,12 @@ class Protocol(HttpToolsProtocol):
         self.scope[WATCH] = self.watch  # type: ignore[literal-required]
         self.scope[WRITE] = self.write  # type: ignore[literal-required]
 
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self._progress = True
+    def on_chunk_header(self) -> None:
         self.headers = []  # trailers are not headers: the scope keeps the list of the head
 
     def on_body(self, body: bytes) -> None:
-        super().on_body(body)
-        self._progress = True
+        self._has_body = True
+        HttpToolsProtocol.on_body(self, body)
 
     # -- refusals without a request -------------------------------------------------------------------------
 
