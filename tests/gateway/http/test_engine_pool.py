@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.gateway.harness import STREAM, chunked, chunks, raw_engine, router_to, served, until
+from tests.gateway.harness import CHAT, STREAM, chunked, chunks, raw_engine, router_to, served, until
 from tests.gateway.wire import STREAM_HEAD, Wire
 from xinference.gateway.http import engine_pool as pool
 from xinference.gateway.http.engine_connection import (
@@ -204,6 +204,36 @@ async def test_what_is_not_an_answer_is_a_dead_engine(said: bytes) -> None:
     async with raw_engine(said) as target:
         with pytest.raises(EngineDiedError):
             await ask(Upstream(), target)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(b"X: a\r\n b\r\n", b"X: a\r\n\tb\r\n", b" X: a\r\n"),
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n",
+        *(b"Content-Length: 2\r\nContent-Length: 2\r\n", b"Content-Length: 1\r\nContent-Length: 2\r\n"),
+        *(b"Content-Length: 2, 2\r\n", b"Content-Length: +2\r\n", b"Content-Length: 99999999999999999999\r\n"),
+        *(b"Transfer-Encoding: gzip\r\n", b"Transfer-Encoding: chunked, gzip\r\n", b"Transfer-Encoding: xchunked\r\n"),
+        *(b"Transfer-Encoding: gzip, chunked\r\n", b"Transfer-Encoding : chunked\r\n"),
+        *(b"X: a\x00b\r\n", b"X: a\rY: b\r\n", b"X: a\nY: b\r\n", b"X a: b\r\n", b"X\r\n"),
+    ],
+    ids=repr,
+)
+async def test_an_answer_that_two_clients_could_read_differently_is_an_error(headers: bytes) -> None:
+    bad = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + headers + b"\r\n{}"
+    async with raw_engine(bad, bad) as target, served(router_to(target)) as gateway:
+        status, answer, _ = await gateway.post("/v1/chat/completions", CHAT)
+        assert (status, answer["error"]["code"]) == (502, "engine_died")
+
+
+@pytest.mark.parametrize("bad", [b"zz\r\n", b"2\n{}\r\n", b"1\r\n{}\r\n"], ids=repr)
+async def test_a_bad_chunk_ends_the_answer_as_unfinished(bad: bytes) -> None:
+    async with raw_engine(chunked(b"{", content_type="application/json", end=False) + bad) as target:
+        answer = await ask(Upstream(), target)
+        with pytest.raises(EngineDiedError):
+            await read_all(answer)
+        answer.close()
 
 
 async def test_no_listener_is_an_engine_that_cannot_be_reached() -> None:
