@@ -157,7 +157,10 @@ class Gateway:
         except ClientLeftError:
             return
         except Problem as problem:
-            await refuse(reply, problem)
+            if not reply.started:
+                await refuse(reply, problem)
+            else:  # the client sees that the answer is incomplete
+                log.error("an answer on %s was left incomplete: %s", scope["path"], problem)
         except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
             log.exception("unexpected error on %s", scope["path"])
             if not reply.started:
