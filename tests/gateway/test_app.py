@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of, route, router_of, router_to, served
 from xinference.errors import Problem
+from xinference.gateway.http.asgi import Message, Reply
 from xinference.planning.eviction import HOST, Resident, no_room
 from xinference.routing.table import Target
 
@@ -253,3 +254,30 @@ async def test_an_answer_is_started_once_and_ended_once() -> None:
             answer = await call(gateway, "/v1/chat/completions", json.dumps(body).encode())
             assert answer.status == 200
             assert [message.get("more_body", False) for message in answer.messages[1:]].count(False) == 1
+
+
+@pytest.mark.parametrize("error", [Problem("no_room", 503, "No room."), RuntimeError("a bug")], ids=["problem", "bug"])
+async def test_an_error_after_the_answer_began_leaves_it_incomplete(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    async def forward(_call: Any, _route: Any, reply: Reply) -> None:
+        send = reply.send
+
+        async def note(message: Message) -> None:
+            sent.append(message["type"])
+            await send(message)
+
+        reply.send = note
+        await reply.start(200, ())
+        await reply.send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        raise error
+
+    async with served(router_to(NOWHERE)) as gateway:
+        monkeypatch.setattr(gateway.gateway._forwarder, "forward", forward)
+        async with gateway.http.post(f"{gateway.url}/v1/chat/completions", json=CHAT) as answer:
+            assert await answer.content.readexactly(5) == b"begun"
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.content.read()
+    assert sent == ["http.response.start", "http.response.body"]

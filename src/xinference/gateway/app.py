@@ -20,6 +20,7 @@ from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Sco
 from xinference.gateway.http.engine_pool import Upstream
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
+from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.rate_limits import LocalQuota, Quota
@@ -64,7 +65,7 @@ class Gateway:
         self.quota: Quota = quota or LocalQuota()
         self._views = Views()
         self._settings = settings
-        self._management = management
+        self._management = trust_proxy(management)
         self._guarded = is_loopback(settings.host)
         self._upstream = Upstream()
         self.balancer = balancer or Balancer()
@@ -156,7 +157,10 @@ class Gateway:
         except ClientLeftError:
             return
         except Problem as problem:
-            await refuse(reply, problem)
+            if not reply.started:
+                await refuse(reply, problem)
+            else:  # the client sees that the answer is incomplete
+                log.error("an answer on %s was left incomplete: %s", scope["path"], problem)
         except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
             log.exception("unexpected error on %s", scope["path"])
             if not reply.started:

@@ -6,7 +6,11 @@ from tests.gateway.harness import HandMadeRouter, call, gateway_of
 from xinference.gateway.http.asgi import Message
 
 HERE = ["localhost", "localhost:9997", "LOCALHOST", "a.localhost:1", "127.0.0.1:9997", "127.9.9.9", "[::1]", "[::1]:80"]
-ELSEWHERE = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9997", "192.168.0.2:9997", "[::2]", "@"]
+ELSEWHERE = [
+    *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9997", "192.168.0.2:9997", "[::2]", "@"),
+    *("127.0.0.1:9997@evil.example", "localhost:@evil.example"),
+    "a." * 200 + "localhost",
+]
 
 
 @pytest.mark.parametrize("host", HERE)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.gateway.harness import STREAM, chunked, chunks, raw_engine, router_to, served, until
+from tests.gateway.harness import CHAT, STREAM, chunked, chunks, raw_engine, router_to, served, until
 from tests.gateway.wire import STREAM_HEAD, Wire
 from xinference.gateway.http import engine_pool as pool
 from xinference.gateway.http.engine_connection import (
@@ -206,6 +206,36 @@ async def test_what_is_not_an_answer_is_a_dead_engine(said: bytes) -> None:
             await ask(Upstream(), target)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(b"X: a\r\n b\r\n", b"X: a\r\n\tb\r\n", b" X: a\r\n"),
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n",
+        *(b"Content-Length: 2\r\nContent-Length: 2\r\n", b"Content-Length: 1\r\nContent-Length: 2\r\n"),
+        *(b"Content-Length: 2, 2\r\n", b"Content-Length: +2\r\n", b"Content-Length: 99999999999999999999\r\n"),
+        *(b"Transfer-Encoding: gzip\r\n", b"Transfer-Encoding: chunked, gzip\r\n", b"Transfer-Encoding: xchunked\r\n"),
+        *(b"Transfer-Encoding: gzip, chunked\r\n", b"Transfer-Encoding : chunked\r\n"),
+        *(b"X: a\x00b\r\n", b"X: a\rY: b\r\n", b"X: a\nY: b\r\n", b"X a: b\r\n", b"X\r\n"),
+    ],
+    ids=repr,
+)
+async def test_an_answer_that_two_clients_could_read_differently_is_an_error(headers: bytes) -> None:
+    bad = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + headers + b"\r\n{}"
+    async with raw_engine(bad, bad) as target, served(router_to(target)) as gateway:
+        status, answer, _ = await gateway.post("/v1/chat/completions", CHAT)
+        assert (status, answer["error"]["code"]) == (502, "engine_died")
+
+
+@pytest.mark.parametrize("bad", [b"zz\r\n", b"2\n{}\r\n", b"1\r\n{}\r\n"], ids=repr)
+async def test_a_bad_chunk_ends_the_answer_as_unfinished(bad: bytes) -> None:
+    async with raw_engine(chunked(b"{", content_type="application/json", end=False) + bad) as target:
+        answer = await ask(Upstream(), target)
+        with pytest.raises(EngineDiedError):
+            await read_all(answer)
+        answer.close()
+
+
 async def test_no_listener_is_an_engine_that_cannot_be_reached() -> None:
     async with raw_engine() as target:
         pass
@@ -263,6 +293,18 @@ async def test_a_clients_header_cannot_add_a_line() -> None:
     lines = heads[0].split(b"\r\n")
     assert lines[0] == b"POST /tokenize?a%20bX-Evil:%202 HTTP/1.1"
     assert not [line for line in lines if line.startswith(b"X-Evil")]
+
+
+async def test_nothing_that_clients_send_stays_in_memory_after_their_requests() -> None:
+    upstream = Upstream()
+    async with engine_that(answer_whole) as engine:
+        before = pool._fixed_head.cache_info().currsize
+        for number in range(20):
+            headers = (*HEADERS, (b"accept", b"text/%d" % number))
+            answer = await upstream.post(engine.target, "/v1/chat/completions", b"q=%d" % number, headers, b"{}")
+            answer.close()
+        assert pool._fixed_head.cache_info().currsize == before + 1
+        await upstream.close()
 
 
 @pytest.mark.parametrize("size", [1, 64 * 1024 + 1])

@@ -5,10 +5,12 @@ import os
 import signal
 from collections.abc import Callable
 
+import aiohttp
 import pytest
 
-from tests.gateway.harness import gateway_of, listening, router_of, until
+from tests.gateway.harness import gateway_of, listening, management, router_of, until
 from xinference.gateway.http import server as http_server
+from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.server import Server
 
 
@@ -35,3 +37,23 @@ async def test_the_date_of_answers_goes_on(monkeypatch: pytest.MonkeyPatch) -> N
     async with gateway_of(router_of()) as gateway, listening(gateway) as (server, _, _):
         before = server.server_state.default_headers
         await until(lambda: server.server_state.default_headers != before)
+
+
+@pytest.mark.parametrize(("trusted", "scheme"), [("127.0.0.1", "https"), ("10.0.0.1", "http")])
+async def test_the_management_api_knows_the_scheme_that_a_trusted_proxy_was_asked_with(
+    trusted: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schemes = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        schemes.append(scope["scheme"])
+        await management(scope, receive, send)
+
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+    async with (
+        gateway_of(router_of(), app) as gateway,
+        listening(gateway) as (_, _, url),
+        aiohttp.ClientSession(headers={"x-forwarded-proto": "https"}) as http,
+        http.get(f"{url}/ui") as answer,
+    ):
+        assert (answer.status, schemes) == (200, [scheme])

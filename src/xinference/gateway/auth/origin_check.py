@@ -6,36 +6,44 @@ A page can make the user's browser send requests to 127.0.0.1, directly or by re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from xinference.hosts import is_loopback
 from xinference.protocol.errors import Header, Refusal
 
 HINT = "This server listens on loopback only: use http://127.0.0.1 or http://localhost, or start it with --host."
+_CHECKED = frozenset({b"host", b"origin"})
+#: The usual `Host` of a request to loopback, which needs no parsing.
+_USUAL_HOST = re.compile(rb"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?")
+#: Maximum bytes of a host name (253, by RFC 1035) with its scheme and port. Longer values are not parsed: `urlsplit`
+#: keeps its last 128 arguments, and what strangers send must not fill the memory.
+_MAX_BYTES = 300
 
 
 def refusal(headers: Iterable[Header]) -> Refusal | None:
     """The reason to refuse a request with these headers; None: accepted. `Host` may be missing (HTTP/1.0)."""
     for name, value in headers:
+        if name not in _CHECKED:
+            continue
         if name == b"host":
-            if not is_loopback_host(value):
+            if not _USUAL_HOST.fullmatch(value) and not is_loopback_host(value):
                 return Refusal("forbidden_host", 403, f"The Host {_shown(value)} is not this machine.", hint=HINT)
-        elif name == b"origin" and not is_loopback_origin(value):
+        elif not is_loopback_origin(value):
             return Refusal("forbidden_host", 403, f"The Origin {_shown(value)} is not this machine.", hint=HINT)
     return None
 
 
-@lru_cache(maxsize=256)
 def is_loopback_host(value: bytes) -> bool:
     """Whether a `Host` header's value, with or without a port, names this machine."""
     return is_loopback_origin(b"//" + value)
 
 
-@lru_cache(maxsize=256)
 def is_loopback_origin(value: bytes) -> bool:
     """Whether an `Origin` header's value (``scheme://host:port``) names this machine; ``null`` does not."""
+    if len(value) > _MAX_BYTES:
+        return False
     try:
         name = urlsplit(value.decode("ascii")).hostname
     except ValueError:

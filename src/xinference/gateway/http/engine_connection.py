@@ -1,29 +1,31 @@
-"""One connection to an engine: HTTP/1.1 over a bare protocol, because a client library costs more than the rest of us.
+"""One HTTP/1.1 connection to an engine, as a bare asyncio protocol over httptools' parser.
 
-httptools parses; what is left is a request at a time, the body's pieces as they come, and back-pressure.
-`docs/performance.md` has the figures of aiohttp's client, which this one replaced.
+An HTTP client library costs more than the rest of the gateway: `docs/performance.md` has the figures of aiohttp's
+client, which this module replaced. It sends one request at a time, hands over the body's pieces as they arrive, and
+stops reading from the engine while the client is slower.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from enum import Enum
 from typing import cast
 
 import httptools
 
 from xinference.protocol.errors import Header
 
-#: Bytes of an answer that may wait for the client before the engine's socket is read no further.
+#: Bytes of an answer that may wait for the client before reading from the engine is paused.
 HIGH_WATER = 64 * 1024
-#: Bytes of an answer's head; an engine that sends more is broken.
+#: Maximum bytes of an answer's head; an engine that sends more is broken.
 MAX_HEAD = 64 * 1024
-#: Requests up to this are written with their head in one piece.
+#: A request's head and body are written in one piece if the body has at most this many bytes.
 ONE_PIECE = 64 * 1024
 #: The engine's headers that clients get, in lower case.
 PASSED_ON = frozenset({b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"retry-after"})
 
-#: Takes what has arrived there and then; False: it has to be read.
+#: Takes bytes that have arrived, at once; False: they have to be read.
 Through = Callable[[bytes], bool]
 
 
@@ -35,33 +37,47 @@ class EngineDiedError(Exception):
     """The connection broke before the answer was complete: the engine may have seen the request."""
 
 
+class State(Enum):
+    """Where a connection is in its exchange of a request and an answer.
+
+    IDLE -> HEAD -> BODY -> IDLE or CLOSED. A connection that breaks is CLOSED if it was IDLE, else BROKEN.
+    """
+
+    IDLE = "no answer is due; a request may follow"
+    HEAD = "a request has been sent, the head of its answer is due"
+    BODY = "the head has arrived, the body is not complete"
+    CLOSED = "no answer is due, and no request may follow"
+    BROKEN = "the connection broke before the answer was complete"
+
+
+# Globals: they are compared for each piece of an answer.
+IDLE, HEAD, BODY, CLOSED, BROKEN = State
+
+
 class EngineConnection(asyncio.Protocol):
     """One connection; it carries one request after the other, never two at once.
 
     Attributes:
         status, headers: of the answer, once `begin` has returned; only headers in `PASSED_ON`, names in lower case.
-        length: the answer's length in bytes; None if it is not told.
-        complete: the whole answer has arrived, though perhaps not all of it has been read.
-        reusable: nothing is to be read and another request may follow.
+        length: the answer's length in bytes; None if the head does not say.
+        idle_since: set by the pool.
     """
 
     __slots__ = (
-        "_broken",
-        "_chunked",
+        "_failure",
+        "_framed",
         "_head_size",
-        "_headers_done",
         "_parser",
         "_paused",
         "_pieces",
         "_size",
+        "_state",
         "_through",
         "_transport",
         "_waiter",
-        "complete",
         "headers",
         "idle_since",
         "length",
-        "reusable",
         "status",
     )
 
@@ -71,10 +87,9 @@ class EngineConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._through: Through | None = None
         self._pieces: list[bytes] = []
-        self._broken: str | None = None
+        self._state = IDLE
+        self._failure = ""
         self._paused = False
-        self.complete = True
-        self.reusable = False
         self.idle_since = 0.0
         self._head_size = self._size = 0
         self._clear()
@@ -83,22 +98,25 @@ class EngineConnection(asyncio.Protocol):
         self.status = 0
         self.headers: list[Header] = []
         self.length: int | None = None
-        self._chunked = self._headers_done = False
+        self._framed = False
+        """Whether the head says where the body ends; else it ends with the connection."""
 
-    # What the gateway calls.
+    # -- for the pool ---------------------------------------------------------------------------------------
 
     async def begin(self, head: bytes, body: bytes) -> None:
-        """Send a request; returns when the answer's headers have arrived.
+        """Send a request; returns when the answer's head has arrived. The connection is closed if that fails.
 
         Args:
             head: everything before ``Content-Length``, each line with its end.
 
         Raises:
-            EngineDiedError: the connection broke before.
+            EngineDiedError: the connection broke before the head was complete.
         """
+        if self._state is not IDLE:
+            raise EngineDiedError(self._failure)
         self._clear()
         self._head_size = self._size = 0
-        self.complete = self.reusable = False
+        self._state = HEAD
         transport = self._transport
         assert transport is not None
         head = b"%bContent-Length: %d\r\n\r\n" % (head, len(body))
@@ -107,16 +125,20 @@ class EngineConnection(asyncio.Protocol):
         else:
             transport.write(head)
             transport.write(body)
-        while not self._headers_done:
-            if self._broken is not None:
-                raise EngineDiedError(self._broken)
-            await self._wait()
+        try:
+            while self._state is HEAD:
+                await self._woken()
+        except BaseException:
+            self.abort()
+            raise
+        if not self.status:
+            raise EngineDiedError(self._failure)
 
     async def read(self, through: Through | None = None) -> bytes:
-        """What has arrived since the last read, after a wait if that is nothing; b"" at the end.
+        """Return the bytes that have arrived since the last read, after a wait if there are none; b"" at the end.
 
         Args:
-            through: is given what arrives meanwhile, while the reader sleeps on; what it does not take is returned.
+            through: gets the bytes that arrive while the reader waits; bytes that it does not take are returned.
 
         Raises:
             EngineDiedError: the connection broke, and everything that arrived before has been read.
@@ -124,11 +146,11 @@ class EngineConnection(asyncio.Protocol):
         self._through = through
         try:
             while not self._pieces:
-                if self.complete:
+                if self._state is not BODY:
+                    if self._state is BROKEN:
+                        raise EngineDiedError(self._failure)
                     return b""
-                if self._broken is not None:
-                    raise EngineDiedError(self._broken)
-                await self._wait()
+                await self._woken()
         finally:
             self._through = None
         pieces = self._pieces
@@ -142,30 +164,28 @@ class EngineConnection(asyncio.Protocol):
 
     @property
     def untouched(self) -> bool:
-        """Whether not one byte of the answer has arrived."""
+        """Whether no byte of the answer has arrived."""
         return not self._head_size
 
     @property
     def at_end(self) -> bool:
         """Whether the whole answer has been read."""
-        return self.complete and not self._pieces
+        return not self._pieces and (self._state is IDLE or self._state is CLOSED)
 
     @property
-    def is_open(self) -> bool:
-        return self._broken is None and self._transport is not None and not self._transport.is_closing()
+    def reusable(self) -> bool:
+        """Whether the whole answer has been read and another request may follow."""
+        return self._state is IDLE and not self._pieces and not cast(asyncio.Transport, self._transport).is_closing()
 
     def abort(self) -> None:
-        """Close at once; an engine that is still answering sees its client leave."""
-        self.reusable = False
+        """Close the connection at once; an engine that is still answering sees a client that disconnects."""
         if self._transport is not None:
             self._transport.abort()
 
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _woken(self) -> asyncio.Future[None]:
+        """A future that ends when the state changes or bytes have arrived."""
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        return waiter
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -173,42 +193,47 @@ class EngineConnection(asyncio.Protocol):
             waiter.set_result(None)
 
     def _break(self, why: str) -> None:
-        self._broken = self._broken or why
-        self.reusable = False
+        """Take no more bytes and no more requests; `why` is the reason if an answer is due."""
+        if self._state is HEAD or self._state is BODY:
+            self._state = BROKEN
+        elif self._state is IDLE:
+            self._state = CLOSED
+        self._failure = self._failure or why
         self._wake()
 
-    # What the event loop calls.
+    # -- callbacks of the event loop ------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
-        if self.complete:  # what it says without having been asked belongs to no request
-            self._break("the engine sent more than its answer")
-            self.abort()
-            return
-        if not self._headers_done:
+        if self._state is not BODY:
+            if self._state is not HEAD:  # no request has asked for these bytes
+                self._break("the engine sent more than its answer")
+                self.abort()
+                return
             self._head_size += len(data)
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as e:
-            self._break(f"the engine's answer is not HTTP: {e!r}")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._break(f"the engine's answer is not HTTP: {error!r}")
             self.abort()
             return
-        if not self._headers_done:
+        state = self._state
+        if state is HEAD:
             if self._head_size > MAX_HEAD:
                 self._break(f"the engine's headers have more than {MAX_HEAD} bytes")
                 self.abort()
             return
-        if self._through is not None and self._pieces and not self.complete and self._pass_through(self._through):
+        if self._through is not None and self._pieces and state is BODY and self._pass_through(self._through):
             return
         self._wake()
-        if self._size > HIGH_WATER and not self._paused and not self.complete:
+        if self._size > HIGH_WATER and not self._paused and state is BODY:
             self._paused = True
             cast(asyncio.Transport, self._transport).pause_reading()
 
     def _pass_through(self, through: Through) -> bool:
-        """Whether `through` took what has arrived. Only while the reader sleeps: else what it was given comes first."""
+        """Whether `through` took the bytes. Only while the reader waits: otherwise it has older bytes to send first."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             return False
@@ -220,28 +245,30 @@ class EngineConnection(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        until_closed = self._headers_done and self.length is None and not self._chunked
-        if exc is None and until_closed and self._broken is None:
-            self.complete = True
+        if exc is None and self._state is BODY and not self._framed:
+            self._state = CLOSED  # the body ends with the connection
         self._break(f"the connection broke: {exc!r}" if exc else "the engine closed the connection")
-        del self._parser  # it holds our methods: a ring that only the collector would take apart
+        del self._parser  # it holds our methods: a reference cycle that only the garbage collector would free
 
-    # What the parser calls.
+    # -- callbacks of the parser ----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self.complete:
+        if self._state is not HEAD:
             raise EngineDiedError("a second answer to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._headers_done:  # a trailer
+        if self._state is not HEAD:  # a trailer
             return
         name = name.lower()
         if name in PASSED_ON:
             self.headers.append((name, value))
             if name == b"content-length":
                 self.length = int(value)
+                self._framed = True
         elif name == b"transfer-encoding":
-            self._chunked = value.lower().endswith(b"chunked")
+            if value.lower() != b"chunked":
+                raise EngineDiedError(f"the transfer encoding is {value!r}, and no request asks for one")
+            self._framed = True
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -249,13 +276,12 @@ class EngineConnection(asyncio.Protocol):
             self._clear()
             return
         self.status = status
-        self._headers_done = True
+        self._state = BODY
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
         self._size += len(body)
 
     def on_message_complete(self) -> None:
-        if self._headers_done:
-            self.complete = True
-            self.reusable = self._parser.should_keep_alive()
+        if self._state is BODY:
+            self._state = IDLE if self._parser.should_keep_alive() else CLOSED

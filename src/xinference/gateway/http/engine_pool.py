@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -50,7 +51,10 @@ class Answer:
     @property
     def is_stream(self) -> bool:
         """Whether it is a stream of server-sent events."""
-        return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in self.headers)
+        for name, value in self.headers:
+            if name == b"content-type":
+                return value.startswith(b"text/event-stream")
+        return False
 
     def close(self) -> None:
         """Give the connection back, or close it if the answer has not been read to its end."""
@@ -101,26 +105,33 @@ class Upstream:
         """
         used = self._idle_connection(address)
         if used is None:
-            return await _begin(await _connect(address), head, body)
-        try:
-            return await _begin(used, head, body)
-        except EngineDiedError:
-            if not used.untouched:
-                raise
-        try:
             fresh = await _connect(address)
-        except EngineUnreachableError as e:
-            raise EngineDiedError(str(e)) from e
-        return await _begin(fresh, head, body)
+        else:
+            try:
+                await used.begin(head, body)
+            except EngineDiedError:
+                if not used.untouched:
+                    raise
+            else:
+                return used
+            try:
+                fresh = await _connect(address)
+            except EngineUnreachableError as error:
+                raise EngineDiedError(str(error)) from error
+        await fresh.begin(head, body)
+        return fresh
 
     def take_back(self, address: Address, connection: EngineConnection) -> None:
         """Keep a connection for the next request if it is fit for one."""
-        if not connection.reusable or not connection.at_end or not connection.is_open:
+        if not connection.reusable:
             connection.abort()
             return
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
-        self._idle.setdefault(address, deque()).append(connection)
+        waiting = self._idle.get(address)
+        if waiting is None:
+            waiting = self._idle[address] = deque()
+        waiting.append(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(KEEPALIVE_SECONDS, self._sweep)
 
@@ -130,7 +141,7 @@ class Upstream:
         oldest = asyncio.get_running_loop().time() - KEEPALIVE_SECONDS
         while waiting:
             connection = waiting.pop()
-            if connection.is_open and connection.idle_since > oldest:
+            if connection.reusable and connection.idle_since > oldest:
                 return connection
             connection.abort()
         return None
@@ -140,20 +151,11 @@ class Upstream:
         loop = asyncio.get_running_loop()
         oldest = loop.time() - KEEPALIVE_SECONDS
         for address, waiting in list(self._idle.items()):
-            while waiting and (waiting[0].idle_since <= oldest or not waiting[0].is_open):
+            while waiting and (waiting[0].idle_since <= oldest or not waiting[0].reusable):
                 waiting.popleft().abort()
             if not waiting:
                 del self._idle[address]
         self._sweeper = loop.call_later(1.0, self._sweep) if self._idle else None
-
-
-async def _begin(connection: EngineConnection, head: bytes, body: bytes) -> EngineConnection:
-    try:
-        await connection.begin(head, body)
-    except BaseException:
-        connection.abort()
-        raise
-    return connection
 
 
 async def _connect(address: Address) -> EngineConnection:
@@ -173,17 +175,40 @@ async def _read_rest(first: bytes, connection: EngineConnection) -> bytes:
     return b"".join(pieces)
 
 
-@lru_cache(maxsize=1024)
 def _head(target: Target, path: str, query: bytes, headers: tuple[Header, ...]) -> tuple[Address, bytes]:
-    """Where to send a request, and its head without the length."""
-    url = urlsplit(target.base_url)
+    """The address of a request and its head without the length."""
+    address, request_line, lines = _fixed_head(target.base_url, target.api_key, path)
+    if query:
+        request_line += b"?" + CONTROL.sub(b"", query).replace(b" ", b"%20")
+    return address, request_line + lines + (USUAL_LINES.get(headers) or _lines(headers))
+
+
+def _lines(headers: Iterable[Header]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % (name, CONTROL.sub(b" ", value)) for name, value in headers)
+
+
+def _usual_headers() -> Iterator[tuple[Header, ...]]:
+    for accept in ((), ((b"accept", b"application/json"),), ((b"accept", b"*/*"),)):
+        for version in ((), ((b"anthropic-version", b"2023-06-01"),)):
+            yield ((b"content-type", b"application/json"), *accept, *version)
+
+
+#: The lines of the headers that most requests have, because to check and write them costs more than to find them.
+USUAL_LINES = {headers: _lines(headers) for headers in _usual_headers()}
+
+
+@lru_cache(maxsize=1024)
+def _fixed_head(base_url: str, api_key: str, path: str) -> tuple[Address, bytes, bytes]:
+    """The address of a target; the beginning of its request line; and what follows the query, up to `Authorization`.
+
+    Nothing that a client sends is in this cache: it would stay in memory long after its request. The arguments are
+    strings and not the `Target`, because a string remembers its hash.
+    """
+    url = urlsplit(base_url)
     assert url.scheme == "http" and url.hostname is not None
-    given = (url.path + path).encode() + (b"?" + query if query else b"")
-    host = url.netloc.encode()
-    lines = [(b"Host", host), (b"Authorization", b"Bearer " + target.api_key.encode()), *headers]
-    request = [b"POST " + CONTROL.sub(b"", given).replace(b" ", b"%20") + b" HTTP/1.1\r\n"]
-    request += [b"%b: %b\r\n" % (name, CONTROL.sub(b" ", value)) for name, value in lines]
-    return (url.hostname, url.port or 80), b"".join(request)
+    request_line = b"POST " + (url.path + path).encode()
+    lines = b" HTTP/1.1\r\nHost: %b\r\nAuthorization: Bearer %b\r\n" % (url.netloc.encode(), api_key.encode())
+    return (url.hostname, url.port or 80), request_line, lines
 
 
 __all__ = ["Answer", "EngineDiedError", "EngineUnreachableError", "Upstream"]

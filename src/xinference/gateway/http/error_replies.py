@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from xinference.errors import Problem
 from xinference.gateway.http.asgi import Reply
-from xinference.protocol.errors import Refusal, anthropic_error, openai_error
+from xinference.protocol.errors import Header, Refusal, anthropic_error, openai_error
 
 
 async def refuse(reply: Reply, problem: Problem) -> None:
@@ -24,7 +26,24 @@ async def refuse(reply: Reply, problem: Problem) -> None:
 
 async def refuse_management(reply: Reply, problem: Refusal, *, openai: bool) -> None:
     """Answer for the management API, in its own form; with `openai` in OpenAI's as well, for a path of both."""
+    await reply.whole(problem.status, _management_error(problem, openai=openai), problem.headers)
+
+
+def raw_answer(problem: Refusal, headers: Iterable[Header]) -> bytes:
+    """The bytes of an answer to what never became a request, in the forms of both APIs; the connection ends with it."""
+    body = _management_error(problem, openai=True)
+    lines = [
+        b"HTTP/1.1 %d %b" % (problem.status, HTTPStatus(problem.status).phrase.encode()),
+        *(b"%b: %b" % header for header in headers),
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+        b"connection: close",
+    ]
+    return b"\r\n".join((*lines, b"", body))
+
+
+def _management_error(problem: Refusal, *, openai: bool) -> bytes:
     document: dict[str, Any] = {"detail": str(problem), "problem": problem.to_dict()}
     if openai:
         document |= msgspec.json.decode(openai_error(problem.status, str(problem), problem.code, problem.param))
-    await reply.whole(problem.status, msgspec.json.encode(document), problem.headers)
+    return msgspec.json.encode(document)

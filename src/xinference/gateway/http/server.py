@@ -8,9 +8,10 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from xinference.gateway.http.asgi import ASGIApp
 from xinference.gateway.http.uvicorn_protocol import Protocol
@@ -72,8 +73,19 @@ def http_server(app: ASGIApp, *, before_end: Callable[[], Awaitable[None]] | Non
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # see `trust_proxy`
             timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
             **more,
         ),
         before_end,
     )
+
+
+def trust_proxy(app: ASGIApp) -> ASGIApp:
+    """`app` with the client's address and scheme from the ``X-Forwarded`` headers of a trusted proxy.
+
+    uvicorn would do so for every request, but only the management API builds addresses (for redirects), so the data
+    path saves the search of the headers.
+    """
+    trusted = uvicorn.Config(app, log_config=None).forwarded_allow_ips  # the environment's FORWARDED_ALLOW_IPS
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted))

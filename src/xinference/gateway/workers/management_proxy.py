@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import httpx2
 
 from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
@@ -13,6 +15,13 @@ from xinference.protocol.errors import Header, Refusal
 NOT_PASSED = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"expect", b"date"}
 )
+
+
+def end_to_end(headers: Iterable[Header]) -> list[Header]:
+    """The headers that a proxy passes on, names in lower case: RFC 9110, section 7.6.1, names those that it may not."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    named = {option.strip().lower() for name, value in lowered if name == b"connection" for option in value.split(b",")}
+    return [(name, value) for name, value in lowered if name not in NOT_PASSED and name not in named]
 
 
 class Management:
@@ -47,7 +56,7 @@ class Management:
         target = scope.get("raw_path") or scope["path"].encode()
         if scope.get("query_string"):
             target += b"?" + scope["query_string"]
-        passed = [header for header in headers if header[0] not in NOT_PASSED and header[0] != b"content-length"]
+        passed = [header for header in end_to_end(headers) if header[0] != b"content-length"]
         if body or any(name in (b"content-length", b"transfer-encoding") for name, _ in headers):
             passed.append((b"content-length", b"%d" % len(body)))
         request = httpx2.Request(
@@ -59,8 +68,7 @@ class Management:
         )
         answer = await self._transport.handle_async_request(request)
         try:
-            kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in NOT_PASSED]
-            await reply.start(answer.status_code, kept)
+            await reply.start(answer.status_code, end_to_end(answer.headers.raw))
             assert isinstance(answer.stream, httpx2.AsyncByteStream)
             async for piece in answer.stream:
                 await reply.send({"type": "http.response.body", "body": piece, "more_body": True})

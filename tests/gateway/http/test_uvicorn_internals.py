@@ -1,0 +1,103 @@
+"""Every attribute of uvicorn that the server and its protocol use and that uvicorn does not document.
+
+A version that lacks one fails here with its name. With a version that passes, and with the other tests of this folder,
+the upper bound in pyproject.toml can be raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from operator import attrgetter
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from tests.gateway.harness import management
+from tests.gateway.wire import Wire
+from xinference.gateway.http.server import http_server
+from xinference.gateway.http.uvicorn_protocol import Protocol
+
+PROTOCOL_METHODS = ("data_received", "connection_lost", "on_message_begin", "on_body", "send_400_response")
+SERVER_METHODS = ("main_loop", "handle_exit", "shutdown", "on_tick")
+SERVER_ATTRIBUTES = ("should_exit", "force_exit", "started", "server_state.default_headers", "config.loaded")
+CONNECTION_ATTRIBUTES = (
+    *("transport", "loop", "headers", "scope", "pipeline", "server_state.default_headers"),
+    *("flow.write_paused", "flow.resume_reading"),
+    *("cycle.chunked_encoding", "cycle.response_started", "cycle.response_complete", "cycle.disconnected"),
+    *("cycle.more_body", "cycle.keep_alive", "cycle.message_event.set"),
+)
+
+
+async def connection() -> Protocol:
+    """The server's side of a connection that has received a request's head."""
+    config = http_server(management).config
+    config.load()
+    protocol = Protocol(config, ServerState(), {})
+    protocol.connection_made(Wire(lambda _: None))
+    protocol.data_received(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n")
+    await asyncio.sleep(0)
+    return protocol
+
+
+@pytest.mark.parametrize("name", PROTOCOL_METHODS)
+def test_the_protocol_has_the_method(name: str) -> None:
+    assert inspect.isfunction(vars(HttpToolsProtocol).get(name)), f"uvicorn's HttpToolsProtocol has no {name}"
+
+
+@pytest.mark.parametrize("name", CONNECTION_ATTRIBUTES)
+async def test_a_connection_has_the_attribute(name: str) -> None:
+    protocol = await connection()
+    try:
+        attrgetter(name)(protocol)
+    except AttributeError as error:
+        pytest.fail(f"uvicorn's connection has no {name}: {error}")
+
+
+async def test_the_attributes_of_a_connection_have_the_meaning_that_they_had() -> None:
+    protocol = await connection()
+    cycle, scope = protocol.cycle, protocol.scope
+    assert cycle.scope is scope and scope["headers"] is protocol.headers
+    assert (cycle.more_body, cycle.keep_alive, cycle.disconnected, len(protocol.pipeline)) == (True, True, False, 0)
+    assert (cycle.response_started, cycle.response_complete, cycle.chunked_encoding) == (True, True, True)
+    protocol.data_received(b"{}GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert protocol.cycle is not cycle and protocol.cycle.scope is protocol.scope is not scope
+
+
+async def test_a_request_behind_one_that_is_not_answered_yet_is_in_the_pipeline() -> None:
+    config = http_server(management).config
+    config.load()
+    protocol = Protocol(config, ServerState(), {})
+    protocol.connection_made(Wire(lambda _: None))
+    protocol.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+    assert protocol.cycle is protocol.pipeline[0][0] and not protocol.cycle.more_body
+
+
+@pytest.mark.parametrize("name", SERVER_METHODS)
+def test_the_server_has_the_method(name: str) -> None:
+    assert inspect.isfunction(vars(uvicorn.Server).get(name)), f"uvicorn's Server has no {name}"
+
+
+@pytest.mark.parametrize("name", SERVER_ATTRIBUTES)
+def test_the_server_has_the_attribute(name: str) -> None:
+    try:
+        attrgetter(name)(uvicorn.Server(uvicorn.Config(management, log_config=None)))
+    except AttributeError as error:
+        pytest.fail(f"uvicorn's Server has no {name}: {error}")
+
+
+def test_a_tick_takes_a_counter_and_says_whether_the_server_is_to_end() -> None:
+    assert [*inspect.signature(uvicorn.Server.on_tick).parameters] == ["self", "counter"]
+    server = uvicorn.Server(uvicorn.Config(management, log_config=None))
+    assert asyncio.run(server.on_tick(0)) is False
+    server.should_exit = True
+    assert asyncio.run(server.on_tick(0)) is True
+
+
+def test_the_middleware_takes_what_the_settings_trust() -> None:
+    trusted: Any = uvicorn.Config(management, log_config=None).forwarded_allow_ips
+    assert ProxyHeadersMiddleware(management, trusted)  # type: ignore[arg-type]
