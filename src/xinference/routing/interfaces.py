@@ -47,7 +47,7 @@ class NoLoad:
 
 
 class Tables(Protocol):
-    """Where the newest routing table is."""
+    """The source of the newest routing table."""
 
     @property
     def table(self) -> RoutingTable:
