@@ -21,7 +21,7 @@ Sync = Literal["before", "after", "never"]
 """When a file is synced to the disk: before it gets its name; after that, with a marker until then (see
 `durability`); or whenever the system does it."""
 
-#: Kept free for the store and the logs.
+#: Bytes left free for the store and the logs.
 _RESERVE_BYTES = 64 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -79,7 +79,7 @@ def atomic_write(
 
 
 def disk_full(cause: str) -> Problem:
-    """The problem of a disk without space."""
+    """The problem of a full disk."""
     return Problem(
         "disk_full", 507, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk."
     )

@@ -16,10 +16,10 @@ from xinference.process.link import private_run_dir
 
 @contextlib.contextmanager
 def own_home(settings: Settings) -> Iterator[None]:
-    """Hold the home's lock: two servers over the same rows would both start every engine.
+    """Hold the home's lock: two servers with the same rows would both start every engine.
 
     Raises:
-        InUse: another server holds it.
+        InUse: another server has locked it.
     """
     with (private_run_dir(settings) / "server.lock").open("a") as lock:
         try:

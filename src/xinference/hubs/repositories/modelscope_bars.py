@@ -1,4 +1,4 @@
-"""Keeps ModelScope's client from drawing progress bars on stderr while it fetches for us."""
+"""Disables the progress bars that ModelScope's client draws on stderr during our downloads."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 _lock = threading.Lock()
 _replaced: list[Any] = []
-"""The client's own bar class, once for each fetch that goes on; the last fetch restores it."""
+"""The client's own bar class, once for each running download; the last one restores it."""
 
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """While the block runs, in any thread, the client draws no bars; afterwards it does as before.
+    """While any thread runs the block, the client draws no bars; afterwards it draws them again.
 
-    The client draws a bar for each file that it fetches in one stream, and has no parameter against it.
+    The client draws a bar for each file that it downloads in one stream, and has no parameter to disable it.
     """
     from modelscope_hub import _download
 
