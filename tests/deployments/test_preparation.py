@@ -139,7 +139,7 @@ class Hub:
     def __init__(self) -> None:
         self.began, self.ended = threading.Event(), threading.Event()
 
-    def cached(self, version: Any, source: Any) -> Path | None:
+    def find_cached(self, version: Any, source: Any) -> Path | None:
         return None
 
     def fetch(self, version: Any, source: Any, progress: Any, cancelled: threading.Event) -> Path:
