@@ -15,7 +15,7 @@ import uvloop
 from benchmarks.gateway.engine import MODEL
 from benchmarks.gateway.server import OneModel, chat_route
 from xinference.config import Settings
-from xinference.gateway.workers.pool import Workers
+from xinference.gateway.workers.pool import WorkerPool
 from xinference.keys.key import Key
 from xinference.keys.table import KeyTable
 from xinference.routing.table import RoutingTable
@@ -38,7 +38,7 @@ async def serve(engine_url: str, processes: int) -> None:
     """Serve on a free port until the process is ended."""
     settings = Settings(port=0, gateway_workers=processes)
     router = OneModel(RoutingTable({MODEL: chat_route(engine_url)}))
-    workers = Workers(settings, router, OpenKeys(), Path(tempfile.gettempdir()) / "no management")
+    workers = WorkerPool(settings, router, OpenKeys(), Path(tempfile.gettempdir()) / "no management")
     with listen(settings, port_is_given=True) as listener:
         await workers.start(listener, router)
         print(listener.getsockname()[1], flush=True)

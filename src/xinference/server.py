@@ -40,7 +40,7 @@ from xinference.routing.interfaces import Router
 from xinference.store.database import Store
 
 if TYPE_CHECKING:
-    from xinference.gateway.workers.pool import Workers
+    from xinference.gateway.workers.pool import WorkerPool
 
 log = logging.getLogger("xinference")
 #: Number of ports to try after the default one, if that is in use.
@@ -114,7 +114,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         log.info("ended (%s)", "engines ended" if how == "stop" else "engines left for the next server")
 
 
-Parts = tuple[Server, Gateway, "Workers | None", Controller]
+Parts = tuple[Server, Gateway, "WorkerPool | None", Controller]
 
 
 async def _stop_when(requested: asyncio.Event, server: Server) -> None:
@@ -133,22 +133,22 @@ def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callabl
 
 def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
     """Gateways in processes of their own; management API and controller in this process, behind them."""
-    from xinference.gateway.workers.pool import Manager, Workers  # a single process starts faster without it
+    from xinference.gateway.workers.pool import SynchronizedApp, WorkerPool  # a single process starts faster without it
 
     path = private_run_dir(settings) / "management.sock"
     path.unlink(missing_ok=True)  # left by a server that was killed: this process holds the home's lock
     publisher = Publisher()
-    workers = Workers(settings, publisher, keys, path)
+    workers = WorkerPool(settings, publisher, keys, path)
     publisher.subscribe(workers.publish)
     keys.subscribe(workers.publish)
     controller = Controller(settings, store, workers, publisher)
     management = make_app(controller, settings, keys, stop, document(), workers)
     gateway = Gateway(controller, settings, management, keys, metrics=workers.metrics)
-    server = http_server(Manager(gateway, workers), before_end=workers.close, uds=str(path))
+    server = http_server(SynchronizedApp(gateway, workers), before_end=workers.close, uds=str(path))
     return server, gateway, workers, controller
 
 
-async def _serve_behind(workers: Workers, server: Server, listener: socket.socket, router: Router) -> None:
+async def _serve_behind(workers: WorkerPool, server: Server, listener: socket.socket, router: Router) -> None:
     """Serve the gateway processes, which serve the clients."""
     starting = asyncio.create_task(workers.start(listener, router))
     try:

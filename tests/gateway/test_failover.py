@@ -23,7 +23,7 @@ from tests.gateway.harness import (
     until,
 )
 from xinference.errors import Problem
-from xinference.routing.table import Target
+from xinference.routing.table import Route, Target
 
 PATH = "/v1/chat/completions"
 
@@ -174,3 +174,21 @@ async def test_an_engine_error_that_breaks_off_still_gives_an_error() -> None:
         status, answer, _ = await gateway.post(PATH, CHAT)
     assert status in (500, 502)
     assert json.dumps(answer["error"]["type"]) == '"server_error"'
+
+
+async def test_a_request_counts_from_the_turn_on_in_which_its_model_is_ready() -> None:
+    found: list[int] = []
+
+    class Router(HandMadeRouter):
+        async def ensure_ready(self, uid: str, deadline: float) -> Route:
+            await asyncio.sleep(0)
+            # The first that runs after this turn: nobody may find the model idle and unload it.
+            asyncio.get_running_loop().call_soon(lambda: found.append(gateway.gateway.balancer.at("r0")))
+            return await super().ensure_ready(uid, deadline)
+
+    async with start_fake_engine() as engine:
+        router = Router(coming=route(target(engine)))
+        router.publish(route(on_demand=True))
+        async with served(router) as gateway:
+            assert (await gateway.post(PATH, CHAT))[0] == 200
+    assert found == [1]

@@ -23,7 +23,7 @@ CLIENT_LEFT = 499
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counts:
     """The counts of an interval."""
 
     requests: list[tuple[str, str, int, int]]
@@ -60,9 +60,9 @@ class Metrics(Collector):
         """Count the tokens of an answer."""
         self._tokens[model] += tokens
 
-    def take(self) -> Counted:
+    def take(self) -> Counts:
         """Return the counts since the last call, and reset them."""
-        counted = Counted(
+        counted = Counts(
             [(*key, count) for key, count in self._requests.items()],
             [(*key, counts, self._seconds[key]) for key, counts in self._buckets.items()],
             dict(self._tokens),
@@ -73,7 +73,7 @@ class Metrics(Collector):
         self._tokens.clear()
         return counted
 
-    def add(self, counted: Counted) -> None:
+    def add(self, counted: Counts) -> None:
         """Add the counts of another process."""
         for model, path, status, count in counted.requests:
             self._requests[model, path, status] += count

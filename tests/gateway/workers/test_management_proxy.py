@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.harness import call
-from xinference.gateway.workers.management_proxy import Management
+from xinference.gateway.workers.management_proxy import ManagementProxy
 
 
 @contextlib.asynccontextmanager
@@ -38,7 +38,7 @@ async def test_headers_that_connection_names_end_at_the_gateway(connection: str,
         "Keep-Alive: timeout=5\r\n\r\n{}"
     ).encode()
     async with server_that_answers(answer, tmp_path / "s") as heads:
-        proxy = Management(str(tmp_path / "s"), 1000)
+        proxy = ManagementProxy(str(tmp_path / "s"), 1000)
         sent = {"connection": connection, "x-secret": "1", "x-kept": "2", "te": "trailers", "upgrade": "h2c"}
         found = await call(proxy, "/v1/keys", method="GET", headers=sent)
         await proxy.close()
@@ -54,7 +54,7 @@ async def test_each_connection_header_counts(tmp_path: Path) -> None:
         b"\r\n{}"
     )
     async with server_that_answers(answer, tmp_path / "s"):
-        proxy = Management(str(tmp_path / "s"), 1000)
+        proxy = ManagementProxy(str(tmp_path / "s"), 1000)
         found = await call(proxy, "/v1/keys", method="GET")
         await proxy.close()
     assert found.headers == {b"content-length": b"2", b"x-c": b"3"}
@@ -62,7 +62,7 @@ async def test_each_connection_header_counts(tmp_path: Path) -> None:
 
 async def test_a_client_that_names_its_key_in_connection_comes_without_it(tmp_path: Path) -> None:
     async with server_that_answers(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", tmp_path / "s") as heads:
-        proxy = Management(str(tmp_path / "s"), 1000)
+        proxy = ManagementProxy(str(tmp_path / "s"), 1000)
         sent = {"connection": "authorization", "authorization": "Bearer secret"}
         assert (await call(proxy, "/v1/keys", method="GET", headers=sent)).status == 401
         await proxy.close()
@@ -81,7 +81,7 @@ async def test_a_client_that_names_its_key_in_connection_comes_without_it(tmp_pa
 )
 async def test_a_bad_answer_of_the_server_is_an_error(answer: bytes, tmp_path: Path) -> None:
     async with server_that_answers(answer, tmp_path / "s"):
-        proxy = Management(str(tmp_path / "s"), 1000)
+        proxy = ManagementProxy(str(tmp_path / "s"), 1000)
         found = await call(proxy, "/v1/keys", method="GET")
         await proxy.close()
     assert (found.status, found.json["problem"]["code"]) == (503, "server_unreachable")

@@ -1,39 +1,48 @@
-"""What the server and its gateway processes say to each other, without the processes."""
+"""Messages between the server and its gateway processes, without the processes."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
+import threading
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from tests.gateway.harness import HandMadeRouter, route
+from xinference.config import Settings
 from xinference.errors import Problem
-from xinference.gateway.metrics import Counted
+from xinference.gateway.metrics import Counts
 from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers import pool
 from xinference.gateway.workers.ipc import (
     FROM_SERVER,
     Cancel,
+    Configuration,
     EnsureReady,
-    Granted,
+    Grant,
     Ready,
-    Refused,
-    Reported,
-    Seen,
-    Table,
-    Taken,
+    ReadyAck,
+    Rejection,
+    Report,
+    ReportRequest,
+    Serve,
+    Stop,
+    TableAck,
+    TableUpdate,
     TakePermit,
     TakeRequest,
     packed,
 )
-from xinference.gateway.workers.proxies import Remote
-from xinference.gateway.workers.worker_handle import Shared, WorkerProcess
+from xinference.gateway.workers.proxies import ServerProxy
+from xinference.gateway.workers.worker_handle import SharedState, WorkerHandle
 from xinference.keys.key import Key
 from xinference.keys.secret import digest
+from xinference.keys.table import NoKeys
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route, Target
 
@@ -41,8 +50,8 @@ HERE = Target("r0", "http://127.0.0.1:1", "engine's key")
 KEY = Key("k1", "k", digest(b"secret"), frozenset({"use"}), models=frozenset({"m"}), requests_per_minute=1)
 
 
-class Recorded:
-    """A link that keeps what is sent; nothing comes but what a test says."""
+class RecordingChannel:
+    """A channel that stores what is sent; the messages that come are a test's."""
 
     def __init__(self, *coming: Any) -> None:
         self.sent: list[Any] = []
@@ -61,19 +70,19 @@ class Recorded:
                 await asyncio.sleep(0)
 
 
-def remote() -> tuple[Remote, list[Any]]:
-    link = Recorded()
-    return Remote(cast(Any, link)), link.sent
+def remote() -> tuple[ServerProxy, list[Any]]:
+    channel = RecordingChannel()
+    return ServerProxy(cast(Any, channel)), channel.sent
 
 
-def table(*targets: Target, **changes: Any) -> Table:
-    return Table(1, {"m": route(*targets, **changes)}, b"[]", [KEY], True)
+def table(*targets: Target, **changes: Any) -> TableUpdate:
+    return TableUpdate(1, {"m": route(*targets, **changes)}, b"[]", [KEY], True)
 
 
-def process(router: HandMadeRouter, *coming: Any) -> tuple[WorkerProcess, list[Any]]:
-    link = Recorded(*coming)
-    shared = Shared(router, LocalQuota(), lambda reported: None)
-    return WorkerProcess(cast(subprocess.Popen[bytes], None), cast(Any, link), shared), link.sent
+def process(router: HandMadeRouter, *coming: Any) -> tuple[WorkerHandle, list[Any]]:
+    channel = RecordingChannel(*coming)
+    shared = SharedState(router, LocalQuota(), lambda report: None, lambda: None)
+    return WorkerHandle(cast(subprocess.Popen[bytes], None), cast(Any, channel), shared), channel.sent
 
 
 async def turns() -> None:
@@ -85,7 +94,7 @@ def test_a_table_arrives_as_it_was() -> None:
     problem = Problem("engine_died", 503, "It died.", stage="start", hint="Look.", log_tail=["a", "b"])
     sent = table(HERE, problem=problem, adapters=("lora",), request_limits=3)
     found = FROM_SERVER.decode(packed(sent)[4:])
-    assert isinstance(found, Table) and found.keys == [KEY]
+    assert isinstance(found, TableUpdate) and found.keys == [KEY]
     assert found.routes["m"].problem is not None and found.routes["m"].problem.to_dict() == problem.to_dict()
     assert (found.routes["m"].targets, found.routes["m"].paths) == ((HERE,), sent.routes["m"].paths)
 
@@ -114,8 +123,8 @@ def test_each_field_of_a_route_arrives_as_it_was() -> None:
     )
     plain = {field.name for field in fields(Route) if getattr(sent, field.name) in (field.default, None)}
     assert not plain, f"set these to values of their own: {plain}"
-    found = FROM_SERVER.decode(packed(Table(1, {"mine": sent}, b"[]", [KEY], True))[4:])
-    assert isinstance(found, Table)
+    found = FROM_SERVER.decode(packed(TableUpdate(1, {"mine": sent}, b"[]", [KEY], True))[4:])
+    assert isinstance(found, TableUpdate)
     arrived = found.routes["mine"]
     assert arrived.problem is not None and arrived.problem.to_dict() == problem.to_dict()
     assert replace(arrived, problem=problem) == sent
@@ -123,8 +132,8 @@ def test_each_field_of_a_route_arrives_as_it_was() -> None:
 
 def test_a_refusal_arrives_with_its_headers() -> None:
     refusal = Refusal("rate_limit_exceeded", 429, "Too many.", hint="Later.", retry_after=7)
-    found = FROM_SERVER.decode(packed(Refused.of(1, refusal))[4:])
-    assert isinstance(found, Refused)
+    found = FROM_SERVER.decode(packed(Rejection.of(1, refusal))[4:])
+    assert isinstance(found, Rejection)
     again = found.refusal
     assert (again.code, again.status, str(again), again.headers) == (
         *("rate_limit_exceeded", 429, "Too many. Later."),
@@ -139,12 +148,12 @@ async def test_a_model_that_left_again_before_its_request_went_out_is_asked_for_
     await turns()
     # All three arrive together: it is ready, it has left.
     double.use(table(HERE))
-    double.answered(Ready(1))
+    double.resolve(Ready(1))
     double.use(table())
     await turns()
-    assert isinstance(sent[1], EnsureReady) and sent[2] == Taken(1, {})
+    assert isinstance(sent[1], EnsureReady) and sent[2] == ReadyAck(1, {})
     double.use(table(HERE))
-    double.answered(Ready(2))
+    double.resolve(Ready(2))
     assert (await waiting).targets == (HERE,)
 
 
@@ -158,10 +167,10 @@ async def test_the_request_is_counted_before_the_server_hears_that_the_model_is_
     asking = asyncio.create_task(request())
     await turns()
     double.use(table(HERE))
-    double.answered(Ready(1))
+    double.resolve(Ready(1))
     await asking
     await turns()
-    assert sent[1:] == [Taken(1, {"r0": 1})]
+    assert sent[1:] == [ReadyAck(1, {"r0": 1})]
 
 
 async def test_whoever_leaves_while_it_waits_tells_the_server() -> None:
@@ -172,49 +181,138 @@ async def test_whoever_leaves_while_it_waits_tells_the_server() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert sent[1:] == [Cancel(1)]
-    double.answered(Granted(1))  # too late, and nobody minds
+    double.resolve(Grant(1))  # too late, and nobody minds
 
 
 async def test_what_a_process_held_is_free_when_it_is_gone() -> None:
     router = HandMadeRouter(coming=route(HERE))
-    asked = (Seen(1), TakePermit(1, "m", 1), TakePermit(2, "m", 1), EnsureReady(3, "m", 5.0))
+    asked = (TableAck(1), TakePermit(1, "m", 1), TakePermit(2, "m", 1), EnsureReady(3, "m", 5.0))
     worker, sent = process(router, *asked)
-    await worker.listen()
-    assert [type(message) for message in sent[1:4]] == [Granted, Refused, Ready] and sent[-1] == "closed"
+    await worker.handle_messages()
+    assert [type(message) for message in sent[1:4]] == [Grant, Rejection, Ready] and sent[-1] == "closed"
     assert worker.shared.quota.permits.held("m") == 0 and worker.requests_at("r0") == 0 and not worker.serving
 
 
 async def test_a_replica_is_in_use_from_the_promise_on() -> None:
     worker, _ = process(HandMadeRouter(coming=route(HERE)))
-    worker._hear(EnsureReady(1, "m", 5.0))
+    worker._handle(EnsureReady(1, "m", 5.0))
     assert worker.requests_at("r0") == 0
     await turns()
     assert worker.requests_at("r0") == 1
-    worker._hear(Taken(1, {"r0": 1}))
+    worker._handle(ReadyAck(1, {"r0": 1}))
     assert worker.requests_at("r0") == 1
-    worker._hear(Taken(2, {}))
+    worker._handle(ReadyAck(2, {}))
     assert worker.requests_at("r0") == 0
+
+
+async def test_a_replica_is_in_use_from_the_turn_on_in_which_it_is_ready() -> None:
+    found: list[int] = []
+
+    class Router(HandMadeRouter):
+        async def ensure_ready(self, uid: str, deadline: float) -> Route:
+            await asyncio.sleep(0)
+            # The first that runs after this turn: the replica must not be found idle.
+            asyncio.get_running_loop().call_soon(lambda: found.append(worker.requests_at("r0")))
+            return await super().ensure_ready(uid, deadline)
+
+    worker, _ = process(Router(coming=route(HERE)))
+    worker._handle(EnsureReady(1, "m", 5.0))
+    await turns()
+    assert found == [1]
 
 
 async def test_two_processes_spend_one_keys_requests() -> None:
     router = HandMadeRouter()
     first, told_first = process(router)
-    second = WorkerProcess(cast(Any, None), cast(Any, link := Recorded()), first.shared)
-    first._hear(TakeRequest(1, KEY, 600_000.0))
-    second._hear(TakeRequest(1, KEY, 600_001.0))
-    assert told_first == [Granted(1)]
-    assert isinstance(link.sent[0], Refused) and link.sent[0].status == 429
+    second = WorkerHandle(cast(Any, None), cast(Any, channel := RecordingChannel()), first.shared)
+    first._handle(TakeRequest(1, KEY, 600_000.0))
+    second._handle(TakeRequest(1, KEY, 600_001.0))
+    assert told_first == [Grant(1)]
+    assert isinstance(channel.sent[0], Rejection) and channel.sent[0].status == 429
 
 
 async def test_a_process_that_hangs_is_killed_and_one_that_answers_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "HUNG_SECONDS", 0.2)
     worker, sent = process(HandMadeRouter())
     with subprocess.Popen(["sleep", "60"]) as worker.process:
-        worker._hear(Seen(1))
-        asking = asyncio.create_task(pool._report_or_die(worker))
+        worker._handle(TableAck(1))
+        asking = asyncio.create_task(pool._report_or_kill(worker))
         await turns()
-        worker._hear(Reported(sent[-1].number, {}, {}, {}, Counted([], [], {})))
+        worker._handle(Report(sent[-1].number, {}, {}, {}, Counts([], [], {})))
         await asking
         assert worker.process.poll() is None
-        await pool._report_or_die(worker)
+        await pool._report_or_kill(worker)
         assert worker.process.wait(10) == -signal.SIGKILL
+
+
+class FakeProcess:
+    """A process that ends when it is told to."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.ended = threading.Event()
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return 0 if self.ended.is_set() else None
+
+    def wait(self) -> int:
+        self.ended.wait(10)
+        return 0
+
+    kill = terminate = lambda self: self.ended.set()
+
+
+class ProcessChannel:
+    """The channel to a process whose messages a test sends; it ends with `Stop`."""
+
+    def __init__(self, process: FakeProcess) -> None:
+        self.process = process
+        self.sent: list[Any] = []
+        self.coming: asyncio.Queue[Any] = asyncio.Queue()
+
+    def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if isinstance(message, ReportRequest):
+            self.coming.put_nowait(Report(message.number, {}, {}, {}, Counts([], [], {})))
+        if isinstance(message, Stop):
+            self.coming.put_nowait(None)
+
+    async def messages(self) -> Any:
+        while (message := await self.coming.get()) is not None:
+            yield message
+
+    def close(self) -> None:
+        self.process.ended.set()
+
+
+async def test_the_pool_has_started_when_each_process_has_the_table_and_has_ended_when_each_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    channels: list[ProcessChannel] = []
+
+    async def start(_listener: socket.socket, shared: SharedState) -> WorkerHandle:
+        channels.append(ProcessChannel(FakeProcess(len(channels))))
+        return WorkerHandle(cast(Any, channels[-1].process), cast(Any, channels[-1]), shared)
+
+    monkeypatch.setattr(WorkerHandle, "start", start)
+    settings = Settings(port=0, gateway_workers=2)
+    workers = pool.WorkerPool(settings, HandMadeRouter(), cast(Any, NoKeys()), Path("nowhere"))
+    with socket.socket() as listener:
+        starting = asyncio.create_task(workers.start(listener))
+        await turns()
+        channels[0].coming.put_nowait(TableAck(0))
+        await turns()
+        assert not starting.done()
+        channels[1].coming.put_nowait(TableAck(0))
+        await starting
+        await workers.close()
+        assert listener.fileno() == -1
+    assert [[type(message) for message in channel.sent] for channel in channels] == [
+        [Configuration, TableUpdate, Serve, ReportRequest, Stop]
+    ] * 2
+
+
+async def test_a_pool_that_never_started_can_be_closed() -> None:
+    workers = pool.WorkerPool(Settings(port=0), HandMadeRouter(), cast(Any, NoKeys()), Path("nowhere"))
+    await workers.close()

@@ -1,6 +1,6 @@
-"""What the server and its gateway processes say to each other: MessagePack, each message after its length.
+"""Messages between the server and its gateway processes: MessagePack, each message after its length.
 
-Each of them holds one end of a pair of sockets, so whoever dies is missed at once.
+Each process holds one end of a socket pair, so the end of a process closes the channel at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from xinference.errors import Problem
-from xinference.gateway.metrics import Counted
+from xinference.gateway.metrics import Counts
 from xinference.keys.key import Key
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route
@@ -22,16 +22,16 @@ from xinference.routing.table import Route
 # -- from the server --------------------------------------------------------------------------------------------
 
 
-class Begin(msgspec.Struct, tag=True):
+class Configuration(msgspec.Struct, tag=True):
     """The first message."""
 
     settings: dict[str, Any]
     management: str
-    """Path of the socket where the server itself answers."""
+    """Path of the socket on which the server answers the management API."""
 
 
-class Table(msgspec.Struct, tag=True):
-    """All routes and keys; the next one replaces them all."""
+class TableUpdate(msgspec.Struct, tag=True):
+    """All routes and keys; replaces those of the update before."""
 
     version: int
     routes: dict[str, Route]
@@ -41,47 +41,47 @@ class Table(msgspec.Struct, tag=True):
 
 
 class Serve(msgspec.Struct, tag=True):
-    """From now on requests may be taken: the server waits for this process before it takes a replica away."""
+    """Accept requests. From now on the server waits for this process before it takes a replica away."""
 
 
 class Stop(msgspec.Struct, tag=True):
-    """Take no more requests, send the answers that are on their way, end."""
+    """Accept no more requests, finish the answers in flight, exit."""
 
 
-class Forget(msgspec.Struct, tag=True):
-    """A replica is gone for good."""
+class ForgetReplica(msgspec.Struct, tag=True):
+    """Drop what is recorded of a replica that will not return."""
 
     replica_id: str
 
 
-class Abort(msgspec.Struct, tag=True):
-    """End the requests of this id."""
+class AbortRequests(msgspec.Struct, tag=True):
+    """Abort the requests of this id; the answer is an `AbortResult`."""
 
     number: int
     model: str
     request_id: str
 
 
-class Report(msgspec.Struct, tag=True):
-    """Say what is going on."""
+class ReportRequest(msgspec.Struct, tag=True):
+    """Send a `Report`."""
 
     number: int
 
 
 class Ready(msgspec.Struct, tag=True):
-    """The model that was asked for has a target; it stays until this is acknowledged."""
+    """Answers `EnsureReady`: the model has a target, and keeps it until `ReadyAck`."""
 
     number: int
 
 
-class Granted(msgspec.Struct, tag=True):
-    """What was asked for may be."""
+class Grant(msgspec.Struct, tag=True):
+    """Answers `TakeRequest` and `TakePermit`: within the limit."""
 
     number: int
 
 
-class Refused(msgspec.Struct, tag=True):
-    """What was asked for may not be."""
+class Rejection(msgspec.Struct, tag=True):
+    """Answers a request of a process with the error for its client."""
 
     number: int
     code: str
@@ -91,7 +91,7 @@ class Refused(msgspec.Struct, tag=True):
     headers: tuple[tuple[bytes, bytes], ...]
 
     @classmethod
-    def of(cls, number: int, problem: Problem) -> Refused:
+    def of(cls, number: int, problem: Problem) -> Rejection:
         headers = problem.headers if isinstance(problem, Refusal) else ()
         return cls(number, problem.code, problem.status, problem.cause, problem.hint, headers)
 
@@ -103,29 +103,30 @@ class Refused(msgspec.Struct, tag=True):
 # -- to the server ----------------------------------------------------------------------------------------------
 
 
-class Seen(msgspec.Struct, tag=True):
-    """This table is the one in use."""
+class TableAck(msgspec.Struct, tag=True):
+    """Acknowledges `TableUpdate`: this version is in use."""
 
     version: int
 
 
 class EnsureReady(msgspec.Struct, tag=True):
-    """See `Router.ensure_ready`; the answer is `Ready` or `Refused`."""
+    """See `Router.ensure_ready`; the answer is `Ready` or `Rejection`."""
 
     number: int
     uid: str
     seconds: float
 
 
-class Taken(msgspec.Struct, tag=True):
-    """The `Ready` of this number has been used, if it could be: the request is among these counts."""
+class ReadyAck(msgspec.Struct, tag=True):
+    """Acknowledges `Ready(number)`: the waiting request has started or given up; `in_flight` includes it."""
 
     number: int
-    at: dict[str, int]
+    in_flight: dict[str, int]
+    """Requests in flight by replica."""
 
 
 class TakeRequest(msgspec.Struct, tag=True):
-    """See `Limits.take_request`; the answer is `Granted` or `Refused`."""
+    """See `Limits.take_request`; the answer is `Grant` or `Rejection`."""
 
     number: int
     key: Key
@@ -141,55 +142,67 @@ class SpendTokens(msgspec.Struct, tag=True):
 
 
 class TakePermit(msgspec.Struct, tag=True):
-    """See `Permits.take`; the answer is `Granted` or `Refused`."""
+    """See `Permits.take`; the answer is `Grant` or `Rejection`, and `Cancel` returns the permit."""
 
     number: int
     uid: str
-    most: int
+    maximum: int
 
 
 class Cancel(msgspec.Struct, tag=True):
-    """What was asked for by this number is not wanted any more; a permit is given back."""
+    """Cancels `EnsureReady(number)`, or returns the permit of `TakePermit(number)`."""
 
     number: int
 
 
-class Aborted(msgspec.Struct, tag=True):
-    """Whether there was a request to be aborted."""
+class AbortResult(msgspec.Struct, tag=True):
+    """Answers `AbortRequests`."""
 
     number: int
     found: bool
+    """Whether the process had a request of this id."""
 
 
-class Reported(msgspec.Struct, tag=True):
-    """What is going on; what is counted here is counted once."""
+class Report(msgspec.Struct, tag=True):
+    """Answers `ReportRequest`. The counts and key uses are those since the last report."""
 
     number: int
-    at: dict[str, int]
-    """Requests by replica."""
-    ended: dict[str, float]
-    """When a replica's last one ended, by `time.monotonic`: that clock is one for all processes."""
-    keys_used: dict[str, float]
-    counted: Counted
+    in_flight: dict[str, int]
+    """Requests in flight by replica."""
+    last_ends: dict[str, float]
+    """When a replica's last request ended, by `time.monotonic`, which all processes of a machine share."""
+    key_uses: dict[str, float]
+    counts: Counts
 
 
-ToWorker = Begin | Table | Serve | Stop | Forget | Abort | Report | Ready | Granted | Refused
-ToServer = Seen | EnsureReady | Taken | TakeRequest | SpendTokens | TakePermit | Cancel | Aborted | Reported
+ToWorker = (
+    Configuration
+    | TableUpdate
+    | Serve
+    | Stop
+    | ForgetReplica
+    | AbortRequests
+    | ReportRequest
+    | Ready
+    | Grant
+    | Rejection
+)
+ToServer = TableAck | EnsureReady | ReadyAck | TakeRequest | SpendTokens | TakePermit | Cancel | AbortResult | Report
 Message = TypeVar("Message")
 
-# -- the link ---------------------------------------------------------------------------------------------------
+# -- the channel ------------------------------------------------------------------------------------------------
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Problem):
         return value.to_dict()
-    raise NotImplementedError(f"{type(value)} has no place in a message.")
+    raise NotImplementedError(f"A message can't contain a {type(value)}.")
 
 
 def _typed(kind: type, value: Any) -> Any:
     if kind is Problem:
         return Problem.from_dict(value)
-    raise NotImplementedError(f"{kind} has no place in a message.")
+    raise NotImplementedError(f"A message can't contain a {kind}.")
 
 
 _encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
@@ -198,13 +211,13 @@ FROM_WORKER: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServe
 
 
 def packed(message: ToWorker | ToServer) -> bytes:
-    """A message as it is sent."""
+    """The bytes of a message on the channel."""
     body = _encode(message)
     return len(body).to_bytes(4, "big") + body
 
 
-class Link(Generic[Message]):
-    """One end."""
+class Channel(Generic[Message]):
+    """One end of the socket pair."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, decoder: msgspec.msgpack.Decoder[Message]
@@ -214,22 +227,22 @@ class Link(Generic[Message]):
         self._decoder = decoder
 
     @classmethod
-    async def open(cls, end: socket.socket, decoder: msgspec.msgpack.Decoder[Message]) -> Link[Message]:
-        """Take over `end` of a pair of sockets."""
+    async def open(cls, end: socket.socket, decoder: msgspec.msgpack.Decoder[Message]) -> Channel[Message]:
+        """Take over `end` of a socket pair."""
         return cls(*await asyncio.open_unix_connection(sock=end), decoder)
 
     def send(self, message: ToWorker | ToServer | bytes) -> None:
-        """Send it after those before it; to one that is gone, nothing."""
+        """Send a message, or packed bytes, in the order of the calls; dropped if the channel is closed."""
         if not self._writer.is_closing():
             self._writer.write(message if isinstance(message, bytes) else packed(message))
 
     async def messages(self) -> AsyncIterator[Message]:
-        """What the other says, until it is gone."""
+        """The messages of the other process, until it closes its end."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 length = int.from_bytes(await self._reader.readexactly(4), "big")
                 yield self._decoder.decode(await self._reader.readexactly(length))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close this end."""
         self._writer.close()

@@ -1,4 +1,4 @@
-"""The management API as a gateway process has it: the server answers, and its answer goes through as it comes."""
+"""The management API in a gateway process: a proxy that relays requests to the server and streams its answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xinference.gateway.http.error_replies import refuse_management
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
 from xinference.protocol.errors import Header, Refusal
 
-#: Those of one connection only, and what the HTTP server in front adds itself.
+#: Headers that concern one connection only, and those that the HTTP server of this process adds.
 NOT_PASSED = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"expect", b"date"}
 )
@@ -24,13 +24,13 @@ def end_to_end(headers: Iterable[Header]) -> list[Header]:
     return [(name, value) for name, value in lowered if name not in NOT_PASSED and name not in named]
 
 
-class Management:
-    """An ASGI app that asks the server over its private socket, with the client's own key: that looks at it again."""
+class ManagementProxy:
+    """An ASGI app that relays requests to the server over its private socket, which checks the client's key again."""
 
     def __init__(self, socket_path: str, limit: int) -> None:
-        """`limit`: most bytes of a request's body."""
+        """`limit`: maximum bytes of a request's body."""
         self._limit = limit
-        # A connection each: one that is kept may be closed by the server just when it is used again.
+        # A new connection for each request: the server may close an idle one just when it is used.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         self._transport = httpx2.AsyncHTTPTransport(uds=socket_path, limits=limits)
 
@@ -48,7 +48,7 @@ class Management:
         except Refusal as refusal:
             await refuse_management(reply, refusal, openai=False)
         except httpx2.TransportError as error:
-            if not reply.started:  # else the unfinished answer says it
+            if not reply.started:  # else the client sees that the answer is incomplete
                 why = Refusal("server_unreachable", 503, f"The server does not answer: {error!r}.", retry_after=1)
                 await refuse_management(reply, why, openai=False)
 
@@ -77,5 +77,5 @@ class Management:
             await answer.aclose()
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close the connections."""
         await self._transport.aclose()

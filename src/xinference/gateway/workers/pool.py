@@ -1,4 +1,4 @@
-"""The gateway as several processes on one port: kept alive, told what there is, and seen as one from the server."""
+"""The pool of gateway processes on one port: starts and replaces them, and sums up their counts for the server."""
 
 from __future__ import annotations
 
@@ -18,82 +18,88 @@ from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from xinference.gateway.http.server import LAST_ANSWERS_SECONDS
 from xinference.gateway.metrics import Metrics
 from xinference.gateway.rate_limits import LocalQuota
-from xinference.gateway.workers.ipc import Begin, Forget, Reported, Stop, Table, packed
-from xinference.gateway.workers.worker_handle import Shared, WorkerProcess
+from xinference.gateway.workers.ipc import Configuration, ForgetReplica, Report, Stop, TableUpdate, packed
+from xinference.gateway.workers.worker_handle import SharedState, WorkerHandle
 from xinference.keys.table import Keys
 from xinference.routing.interfaces import Router, Tables
 
 log = logging.getLogger(__name__)
-#: A process that lived shorter than this is replaced only after `PAUSE_SECONDS`.
-SHORT_LIFE_SECONDS, PAUSE_SECONDS = 5.0, 1.0
-#: How often what they have counted is taken from them, if nobody asks.
+
+#: A process that ends sooner than this after its start is replaced only after `PAUSE_SECONDS`.
+SHORT_LIFE_SECONDS = 5.0
+PAUSE_SECONDS = 1.0
+#: Interval at which counts are collected from the processes, if nobody asks for them.
 COLLECT_SECONDS = 20.0
-#: A process that says nothing for so long when it is asked hangs: it is killed and replaced, as if it had died.
+#: A process that does not report within this time hangs: it is killed and replaced as if it had died.
 HUNG_SECONDS = 10.0
-#: How long an answer of the management API waits for a gateway that is stuck.
-STUCK_SECONDS = 2.0
-#: Paths whose answers tell what the gateways have counted.
-COLLECTED = frozenset({"/metrics", "/v1/keys"})
-POLL_SECONDS = 0.02
+#: Maximum delay of a management response by a process that hangs.
+DELAY_SECONDS = 2.0
+#: Paths whose responses contain the counts of the processes.
+COUNTED_PATHS = frozenset({"/metrics", "/v1/keys"})
 
 
-class KeysKept(Keys, Protocol):
-    """The keys, where they are kept."""
+class StoredKeys(Keys, Protocol):
+    """The keys as the server stores them."""
 
     def note_use(self, key_id: str, at: float) -> None:
-        """A request came with this key."""
+        """Record when a request came with this key."""
         ...
 
 
-class Workers:
-    """All gateway processes of the server: a `Use`, and an `Abortables`."""
+class WorkerPool:
+    """All gateway processes of the server, as one `ReplicaLoad` and one `Abortables`."""
 
-    def __init__(self, settings: Settings, tables: Tables, keys: KeysKept, management: Path) -> None:
+    def __init__(self, settings: Settings, tables: Tables, keys: StoredKeys, management: Path) -> None:
         self._settings = settings
         self._tables = tables
         self._keys = keys
         self._management = management
         self.metrics = Metrics(lambda: tables.table, lambda: self)
-        self._workers: list[WorkerProcess] = []
-        self._ended: dict[str, float] = {}
+        self._listener: socket.socket | None = None
+        self._workers: list[WorkerHandle] = []
+        self._last_ends: dict[str, float] = {}
         self._version = 0
-        self._keeping: list[asyncio.Task[None]] = []
+        self._supervisors: list[asyncio.Task[None]] = []
+        self._collector: asyncio.Task[None] | None = None
+        self._all_serve = asyncio.Event()
         self._ending = False
 
     # -- life -----------------------------------------------------------------------------------------------
 
     async def start(self, listener: socket.socket, router: Router) -> None:
-        """Start them all; returns when each may take requests."""
+        """Start the processes; returns when each of them accepts requests."""
         self._listener = listener
-        shared = Shared(router, LocalQuota(), self._reported)
-        self._keeping = [asyncio.create_task(self._keep(shared)) for _ in range(self._settings.gateway_workers)]
-        self._keeping.append(asyncio.create_task(self._collect_now_and_then()))
-        while sum(worker.serving for worker in self._workers) < self._settings.gateway_workers:  # noqa: ASYNC110 -- a start
-            await asyncio.sleep(POLL_SECONDS)
+        shared = SharedState(router, LocalQuota(), self._add_report, self._note_serving)
+        self._supervisors = [
+            asyncio.create_task(self._supervise(listener, shared)) for _ in range(self._settings.gateway_workers)
+        ]
+        self._collector = asyncio.create_task(self._collect_periodically())
+        await self._all_serve.wait()
 
     async def close(self) -> None:
-        """End them once the answers in flight are sent."""
+        """Stop the processes once the answers in flight are sent; kill those that take too long."""
         self._ending = True
         await self.collect()
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         for worker in self._workers:
-            worker.link.send(Stop())
-        until = time.monotonic() + LAST_ANSWERS_SECONDS + 1
-        while any(w.process.poll() is None for w in self._workers) and time.monotonic() < until:  # noqa: ASYNC110 -- an end
-            await asyncio.sleep(POLL_SECONDS)
+            worker.channel.send(Stop())
+        if self._supervisors:  # each returns when its process has ended
+            await asyncio.wait(self._supervisors, timeout=LAST_ANSWERS_SECONDS + 1)
         for worker in self._workers:
             if worker.process.poll() is None:
                 worker.process.kill()
                 worker.process.wait()
-        for task in self._keeping:
+        tasks = [*self._supervisors, *([self._collector] if self._collector else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._keeping, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _keep(self, shared: Shared) -> None:
-        """One process after the other."""
+    async def _supervise(self, listener: socket.socket, shared: SharedState) -> None:
+        """Keep one process running: start another one whenever it ends."""
         while not self._ending:
             try:
-                worker = await WorkerProcess.start(self._listener, shared)
+                worker = await WorkerHandle.start(listener, shared)
             except OSError as error:
                 log.error("a gateway process can't be started: %s", error)
                 await asyncio.sleep(PAUSE_SECONDS)
@@ -101,10 +107,10 @@ class Workers:
             if self._ending:
                 worker.process.kill()
             settings = asdict(self._settings) | {"home": os.fspath(self._settings.home)}
-            worker.link.send(Begin(settings, os.fspath(self._management)))
-            worker.link.send(self._table())
+            worker.channel.send(Configuration(settings, os.fspath(self._management)))
+            worker.channel.send(self._table_update())
             self._workers.append(worker)
-            await worker.listen()
+            await worker.handle_messages()
             await asyncio.to_thread(worker.process.wait)
             if self._ending:
                 return
@@ -113,93 +119,96 @@ class Workers:
             if time.monotonic() - worker.started < SHORT_LIFE_SECONDS:
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _collect_now_and_then(self) -> None:
+    def _note_serving(self) -> None:
+        if sum(worker.serving for worker in self._workers) == self._settings.gateway_workers:
+            self._all_serve.set()
+
+    async def _collect_periodically(self) -> None:
         while True:
             await asyncio.sleep(COLLECT_SECONDS)
-            await asyncio.gather(*(_report_or_die(worker) for worker in self._workers))
+            await asyncio.gather(*(_report_or_kill(worker) for worker in self._workers))
 
-    # -- what they know -------------------------------------------------------------------------------------
+    # -- updates of the processes ---------------------------------------------------------------------------
 
     def publish(self) -> None:
-        """Send them the newest routes and keys; whoever waits for that waits for `informed` or `settled`."""
+        """Send the newest routes and keys; `informed` and `settled` wait until they are in use."""
         self._version += 1
         if self._workers:
-            message = packed(self._table())
+            message = packed(self._table_update())
             for worker in self._workers:
-                worker.link.send(message)
+                worker.channel.send(message)
 
-    def _table(self) -> Table:
-        table, keys = self._tables.table, self._keys.table
-        return Table(self._version, dict(table.routes), table.listing, [*keys.by_digest.values()], keys.required)
+    def _table_update(self) -> TableUpdate:
+        table, keys = self._router.table, self._keys.table
+        return TableUpdate(self._version, dict(table.routes), table.listing, [*keys.by_digest.values()], keys.required)
 
     async def informed(self) -> None:
-        """Wait until each uses the newest table; not for ever, if one is stuck."""
-        late = [worker for worker in self._workers if worker.serving and worker.seen < self._version]
+        """Wait until each process uses the newest table, for at most `DELAY_SECONDS`."""
+        late = [worker for worker in self._workers if worker.serving and worker.table_version < self._version]
         if late:
-            await _soon(asyncio.gather(*(worker.until_seen(self._version) for worker in late)))
+            await _briefly(asyncio.gather(*(worker.wait_for_table(self._version) for worker in late)))
 
     async def collect(self) -> None:
-        """Have each say what it has counted, and when keys were used; one that is stuck does so later."""
-        await _soon(self.settled())
+        """Collect counts and key uses from the processes, for at most `DELAY_SECONDS`."""
+        await _briefly(self.settled())
 
-    # -- what they do, as a `Use` ---------------------------------------------------------------------------
+    # -- load and abort of requests -------------------------------------------------------------------------
 
     def at(self, replica_id: str) -> int:
-        """See `Use.at`."""
+        """See `ReplicaLoad.at`."""
         return sum(worker.requests_at(replica_id) for worker in self._workers)
 
     def last_end(self, replica_id: str) -> float | None:
-        """See `Use.last_end`."""
-        return self._ended.get(replica_id)
+        """See `ReplicaLoad.last_end`."""
+        return self._last_ends.get(replica_id)
 
     def forget(self, replica_id: str) -> None:
-        """See `Use.forget`."""
-        self._ended.pop(replica_id, None)
+        """See `ReplicaLoad.forget`."""
+        self._last_ends.pop(replica_id, None)
         for worker in self._workers:
-            worker.ended.pop(replica_id, None)
-            worker.link.send(Forget(replica_id))
+            worker.channel.send(ForgetReplica(replica_id))
 
     async def settled(self) -> None:
-        """See `Use.settled`. One that is stuck is waited for until it is killed: nobody knows what it does."""
+        """See `ReplicaLoad.settled`. Waits for a process that hangs until it is killed: its requests are unknown."""
         await asyncio.gather(*(worker.report() for worker in self._workers))
 
-    def _reported(self, said: Reported) -> None:
-        for replica_id, at in said.ended.items():
-            self._ended[replica_id] = max(at, self._ended.get(replica_id, at))
-        for key_id, at in said.keys_used.items():
+    def _add_report(self, report: Report) -> None:
+        for replica_id, at in report.last_ends.items():
+            self._last_ends[replica_id] = max(at, self._last_ends.get(replica_id, at))
+        for key_id, at in report.key_uses.items():
             self._keys.note_use(key_id, at)
-        self.metrics.add(said.counted)
+        self.metrics.add(report.counts)
 
     async def end(self, model: str, request_id: str) -> bool:
         """See `Abortables.end`."""
         return any(await asyncio.gather(*(worker.abort(model, request_id) for worker in self._workers)))
 
 
-class Manager:
-    """The server's own app, behind its gateways: what it answers, each of them knows already."""
+class SynchronizedApp:
+    """The server's ASGI app; delays each management response until every worker has applied the change."""
 
-    def __init__(self, app: ASGIApp, workers: Workers) -> None:
+    def __init__(self, app: ASGIApp, pool: WorkerPool) -> None:
         self._app = app
-        self._workers = workers
+        self._pool = pool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_known(message: Message) -> None:
-            await self._workers.informed()
+        async def send_informed(message: Message) -> None:
+            await self._pool.informed()
             await send(message)
 
-        if scope.get("path") in COLLECTED:
-            await self._workers.collect()
-        await self._app(scope, receive, send_known)
+        if scope.get("path") in COUNTED_PATHS:
+            await self._pool.collect()
+        await self._app(scope, receive, send_informed)
 
 
-async def _report_or_die(worker: WorkerProcess) -> None:
+async def _report_or_kill(worker: WorkerHandle) -> None:
     try:
         await asyncio.wait_for(worker.report(), HUNG_SECONDS)
     except TimeoutError:
-        log.error("gateway process %d has hung for %g s and is killed", worker.process.pid, HUNG_SECONDS)
+        log.error("gateway process %d hangs: no report for %g s; it is killed", worker.process.pid, HUNG_SECONDS)
         worker.process.kill()
 
 
-async def _soon(awaited: Awaitable[Any]) -> None:
+async def _briefly(awaitable: Awaitable[Any]) -> None:
     with suppress(TimeoutError):
-        await asyncio.wait_for(awaited, STUCK_SECONDS)
+        await asyncio.wait_for(awaitable, DELAY_SECONDS)

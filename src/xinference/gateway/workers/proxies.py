@@ -1,4 +1,4 @@
-"""A gateway process's doubles of what the server has: the table of routes, the keys, the limits."""
+"""Worker-side proxies for routing table, keys and quotas."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from types import MappingProxyType
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.workers.ipc import (
     Cancel,
+    Channel,
     EnsureReady,
-    Granted,
-    Link,
+    Grant,
     Ready,
-    Refused,
+    ReadyAck,
+    Rejection,
     SpendTokens,
-    Table,
-    Taken,
+    TableUpdate,
     TakePermit,
     TakeRequest,
     ToWorker,
@@ -29,64 +29,68 @@ from xinference.keys.table import KeyTable, table_of
 from xinference.routing.table import Route, RoutingTable
 
 
-class RemoteKeys:
-    """A `Keys` that is told what there is."""
+class KeysProxy:
+    """A `Keys` whose table is the server's."""
 
     def __init__(self) -> None:
         self.table = KeyTable(required=True)
-        self._used: dict[str, float] = {}
+        self._uses: dict[str, float] = {}
 
     def used(self, key: Key, now: float) -> None:
         """See `Keys.used`."""
-        self._used[key.key_id] = now
+        self._uses[key.key_id] = now
 
-    def take_used(self) -> dict[str, float]:
-        """When keys were used since the last call, by id."""
-        used, self._used = self._used, {}
-        return used
+    def take_uses(self) -> dict[str, float]:
+        """Return when keys were used since the last call, by id."""
+        uses, self._uses = self._uses, {}
+        return uses
 
 
-class Remote:
-    """A `Router` and a `Quota` that ask the server; a request asks only for what the table does not say."""
+class ServerProxy:
+    """A `Router` and a `Quota` that ask the server, but only about requests that the table does not decide."""
 
-    def __init__(self, link: Link[ToWorker]) -> None:
-        self._link = link
+    def __init__(self, channel: Channel[ToWorker]) -> None:
+        self._channel = channel
         self._numbers = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._questions: dict[int, asyncio.Future[None]] = {}
         self.table = RoutingTable()
-        self.keys = RemoteKeys()
+        self.keys = KeysProxy()
         self.balancer = Balancer()
         """The balancer of this process; its gateway uses it."""
 
-    # -- what the server says -------------------------------------------------------------------------------
+    # -- messages of the server -----------------------------------------------------------------------------
 
-    def use(self, table: Table) -> None:
-        """Use this table from now on."""
-        self.table = RoutingTable(MappingProxyType(table.routes), table.listing)
-        self.keys.table = table_of(table.keys, required=table.keys_required)
+    def use(self, update: TableUpdate) -> None:
+        """Replace the routing table and the keys."""
+        self.table = RoutingTable(MappingProxyType(update.routes), update.listing)
+        self.keys.table = table_of(update.keys, required=update.keys_required)
 
-    def answered(self, answer: Ready | Granted | Refused) -> None:
-        """The server's answer to what was asked."""
-        future = self._asked.get(answer.number)
+    def resolve(self, answer: Ready | Grant | Rejection) -> None:
+        """End the wait for the server's answer to a question."""
+        future = self._questions.get(answer.number)
         if future is None or future.done():
-            return  # `Cancel` is on its way
-        if isinstance(answer, Refused):
+            return  # the client has left: the server gets a `Cancel`
+        if isinstance(answer, Rejection):
             future.set_exception(answer.refusal)
         else:
             future.set_result(None)
 
     async def _ask(self, question: EnsureReady | TakeRequest | TakePermit) -> None:
-        """Raises `Refusal`."""
+        """Wait for the server's answer.
+
+        Raises:
+            Refusal: the answer is a `Rejection`.
+        """
         number = question.number
-        future = self._asked[number] = asyncio.get_running_loop().create_future()
-        self._link.send(question)
+        future = self._questions[number] = asyncio.get_running_loop().create_future()
+        self._channel.send(question)
         try:
             await future
         except asyncio.CancelledError:
-            self._link.send(Cancel(number))
+            self._channel.send(Cancel(number))
             raise
         finally:
-            del self._asked[number]
+            del self._questions[number]
 
     # -- for the gateway ------------------------------------------------------------------------------------
 
@@ -96,15 +100,15 @@ class Remote:
         while True:
             number = next(self._numbers)
             await self._ask(EnsureReady(number, uid, max(0.0, end - time.monotonic())))
-            # After this turn, in which the caller counts its request.
-            asyncio.get_running_loop().call_soon(self._taken, number)
+            # Sent after this turn of the event loop, in which the caller counts its request.
+            asyncio.get_running_loop().call_soon(self._acknowledge, number)
             route = self.table.routes.get(uid)
             if route is not None and route.targets:
                 return route
-            # It has left since then, and the server must not hear of a request to it any more.
+            # The replica was stopped since then. A request sent to it would not be known to the server: ask again.
 
-    def _taken(self, number: int) -> None:
-        self._link.send(Taken(number, self.balancer.counts()))
+    def _acknowledge(self, number: int) -> None:
+        self._channel.send(ReadyAck(number, self.balancer.counts()))
 
     async def take_request(self, key: Key, now: float) -> None:
         """See `Quota.take_request`."""
@@ -112,7 +116,7 @@ class Remote:
 
     def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
         """See `Quota.spend_tokens`."""
-        self._link.send(SpendTokens(key, tokens, now))
+        self._channel.send(SpendTokens(key, tokens, now))
 
     @asynccontextmanager
     async def permit(self, route: Route) -> AsyncIterator[None]:
@@ -125,4 +129,4 @@ class Remote:
         try:
             yield
         finally:
-            self._link.send(Cancel(number))
+            self._channel.send(Cancel(number))

@@ -1,6 +1,6 @@
-"""One of several gateway processes on one port; the server starts it and tells it what to do.
+"""A gateway process: one of several that accept on one listening socket, started and configured by the server.
 
-python -m xinference.gateway.workers.worker LINK_FD LISTENER_FD
+python -m xinference.gateway.workers.worker CHANNEL_FD LISTENER_FD
 """
 
 from __future__ import annotations
@@ -23,54 +23,55 @@ from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.workers.ipc import (
     FROM_SERVER,
-    Abort,
-    Aborted,
-    Begin,
-    Forget,
-    Granted,
-    Link,
+    AbortRequests,
+    AbortResult,
+    Channel,
+    Configuration,
+    ForgetReplica,
+    Grant,
     Ready,
-    Refused,
+    Rejection,
     Report,
-    Reported,
-    Seen,
+    ReportRequest,
     Serve,
     Stop,
-    Table,
+    TableAck,
+    TableUpdate,
     ToWorker,
 )
-from xinference.gateway.workers.management_proxy import Management
-from xinference.gateway.workers.proxies import Remote
+from xinference.gateway.workers.management_proxy import ManagementProxy
+from xinference.gateway.workers.proxies import ServerProxy
 from xinference.routing.abortable_requests import AbortableRequests
 
 log = logging.getLogger(__name__)
 
 
-class Worker:
-    """The process' gateway, and what the server has it do."""
+class GatewayWorker:
+    """The gateway of this process and its HTTP server; handles the messages of the server."""
 
-    def __init__(self, link: Link[ToWorker], begin: Begin) -> None:
-        settings = Settings(**begin.settings | {"home": Path(begin.settings["home"])})
+    def __init__(self, channel: Channel[ToWorker], configuration: Configuration) -> None:
+        settings = Settings(**configuration.settings | {"home": Path(configuration.settings["home"])})
         logging.basicConfig(
             level=settings.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
             stream=sys.stderr,
         )
-        self._link = link
-        self._remote = Remote(link)
+        self._channel = channel
+        self._proxy = ServerProxy(channel)
         self._running = AbortableRequests()
-        self._management = Management(begin.management, settings.max_body_bytes)
+        self._management = ManagementProxy(configuration.management, settings.max_body_bytes)
         self._gateway = Gateway(
-            self._remote,
+            self._proxy,
             settings,
             self._management,
-            self._remote.keys,
+            self._proxy.keys,
             self._running,
-            quota=self._remote,
-            balancer=self._remote.balancer,
+            quota=self._proxy,
+            balancer=self._proxy.balancer,
         )
         self.server: Server = http_server(self)
         self.may_serve = asyncio.Event()
+        """Set when the server allows the first request, or when it stops this process before that."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The server has the counts of all processes.
@@ -78,71 +79,70 @@ class Worker:
         await app(scope, receive, send)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to engines and to the server."""
         await self._gateway.close()
         await self._management.close()
 
-    def obey(self, message: ToWorker) -> None:
-        """Do what the server says."""
+    def handle(self, message: ToWorker) -> None:
+        """Handle one message of the server."""
         match message:
-            case Table():
-                self._remote.use(message)
-                self._link.send(Seen(message.version))
-            case Ready() | Granted() | Refused():
-                self._remote.answered(message)
-            case Report():
-                self._link.send(self._report(message.number))
-            case Abort():
+            case TableUpdate():
+                self._proxy.use(message)
+                self._channel.send(TableAck(message.version))
+            case Ready() | Grant() | Rejection():
+                self._proxy.resolve(message)
+            case ReportRequest():
+                self._channel.send(self._report(message.number))
+            case AbortRequests():
                 found = self._running.abort(message.model, message.request_id)
-                self._link.send(Aborted(message.number, found))
-            case Forget():
+                self._channel.send(AbortResult(message.number, found))
+            case ForgetReplica():
                 self._gateway.balancer.forget(message.replica_id)
             case Serve():
                 self.may_serve.set()
             case Stop():
                 self.server.stop()
                 self.may_serve.set()
-            case Begin():
-                raise ValueError("A process begins once.")
+            case Configuration():
+                raise ValueError("A process is configured once.")
             case _:
                 assert_never(message)
 
-    def _report(self, number: int) -> Reported:
-        balancer = self._gateway.balancer
-        counted = self._gateway.metrics.take()
-        return Reported(number, balancer.counts(), balancer.ends(), self._remote.keys.take_used(), counted)
+    def _report(self, number: int) -> Report:
+        balancer, counts = self._gateway.balancer, self._gateway.metrics.take()
+        return Report(number, balancer.counts(), balancer.ends(), self._proxy.keys.take_uses(), counts)
 
 
-async def work(link_end: socket.socket, listener: socket.socket) -> None:
-    """Serve until told to stop."""
-    link = await Link.open(link_end, FROM_SERVER)
-    messages = link.messages()
-    begin = await anext(messages)
-    assert isinstance(begin, Begin)
-    worker = Worker(link, begin)
+async def work(channel_end: socket.socket, listener: socket.socket) -> None:
+    """Serve until the server sends `Stop`; the process exits at once if the server dies."""
+    channel = await Channel.open(channel_end, FROM_SERVER)
+    messages = channel.messages()
+    configuration = await anext(messages)
+    assert isinstance(configuration, Configuration)
+    worker = GatewayWorker(channel, configuration)
 
-    async def obey() -> None:
+    async def handle_messages() -> None:
         try:
             async for message in messages:
-                worker.obey(message)
-        except Exception:  # a bug of ours: with a table that is never renewed it must not go on
-            log.exception("what the server said could not be done")
-        # Else the server is dead. Whoever starts the next one wants the port, and the engines wait for it.
+                worker.handle(message)
+        except Exception:  # a bug of ours: the process must not go on with a table that is never renewed
+            log.exception("a message of the server could not be handled")
+        # Otherwise the server is dead. The next server needs the port, and the engines wait for it.
         os._exit(1)
 
-    obeying = asyncio.create_task(obey())
+    handling = asyncio.create_task(handle_messages())
     await worker.may_serve.wait()
     gc.freeze()
     await worker.server.serve(sockets=[listener])
     await worker.close()
-    obeying.cancel()
+    handling.cancel()
 
 
 def main() -> None:
     """Entry point of ``python -m xinference.gateway.workers.worker``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    link, listener = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
-    uvloop.run(work(link, listener))
+    channel, listener = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+    uvloop.run(work(channel, listener))
 
 
 if __name__ == "__main__":

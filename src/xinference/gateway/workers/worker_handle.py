@@ -1,4 +1,4 @@
-"""One gateway process, seen from the server: what it is told, asks for and holds."""
+"""The server's handle of one gateway process: sends it messages, answers its questions, tracks what it holds."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from xinference.errors import Problem
 from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers.ipc import (
     FROM_WORKER,
-    Abort,
-    Aborted,
+    AbortRequests,
+    AbortResult,
     Cancel,
+    Channel,
     EnsureReady,
-    Granted,
-    Link,
+    Grant,
     Ready,
-    Refused,
+    ReadyAck,
+    Rejection,
     Report,
-    Reported,
-    Seen,
+    ReportRequest,
     Serve,
     SpendTokens,
-    Taken,
+    TableAck,
     TakePermit,
     TakeRequest,
     ToServer,
@@ -41,40 +41,44 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What all gateway processes have in common."""
+class SharedState:
+    """What the handles of all gateway processes share."""
 
     router: Router
     quota: LocalQuota
-    reported: Callable[[Reported], None]
-    """What one has counted."""
+    on_report: Callable[[Report], None]
+    """Called with each report."""
+    on_serving: Callable[[], None]
+    """Called when a process has the routing table and may accept requests."""
 
 
 @dataclass
-class WorkerProcess:
-    """One process, its link and what is known of it."""
+class WorkerHandle:
+    """One gateway process, the channel to it, and its state as the server knows it."""
 
     process: subprocess.Popen[bytes]
-    link: Link[ToServer]
-    shared: Shared
+    channel: Channel[ToServer]
+    shared: SharedState
     started: float = field(default_factory=time.monotonic)
     serving: bool = False
-    """It may take requests; before that nobody waits for it."""
-    seen: int = 0
+    """Whether it may accept requests; before that, no change waits for it."""
+    table_version: int = 0
     """The version of the table that it uses."""
-    at: dict[str, int] = field(default_factory=dict)
-    ended: dict[str, float] = field(default_factory=dict)
+    in_flight: dict[str, int] = field(default_factory=dict)
+    """Requests in flight by replica."""
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-    _waiting: dict[int, asyncio.Future[bool]] = field(default_factory=dict)
-    _asking: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _answers: dict[int, asyncio.Future[bool]] = field(default_factory=dict)
+    """The server's questions that the process has not answered yet."""
+    _ensuring: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    """The process's `EnsureReady` questions that are not answered yet."""
     _promised: dict[int, frozenset[str]] = field(default_factory=dict)
-    """Replicas that a waiting request was told of, and of which it is not yet among those that are counted."""
+    """Replicas handed to a worker whose in-flight count does not include the request yet."""
     _permits: dict[int, str] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
-    async def start(cls, listener: socket.socket, shared: Shared) -> WorkerProcess:
-        """Start one that takes its requests from `listener`.
+    async def start(cls, listener: socket.socket, shared: SharedState) -> WorkerHandle:
+        """Start a process that accepts on `listener`.
 
         Raises:
             OSError: the system can't start another process.
@@ -82,83 +86,84 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             fds = (theirs.fileno(), listener.fileno())
-            words = [sys.executable, "-P", "-m", "xinference.gateway.workers.worker", *map(str, fds)]
+            argv = [sys.executable, "-P", "-m", "xinference.gateway.workers.worker", *map(str, fds)]
             try:
-                # A session of its own: what a terminal's user breaks off is the server, which ends this one in order.
+                # A session of its own: Ctrl+C in a terminal then reaches the server only, which stops this process.
                 process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
-                    words, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True
+                    argv, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True
                 )
             except OSError:
                 ours.close()
                 raise
         ours.setblocking(False)
-        return cls(process, await Link.open(ours, FROM_WORKER), shared)
+        return cls(process, await Channel.open(ours, FROM_WORKER), shared)
 
-    # -- what it is asked -----------------------------------------------------------------------------------
+    # -- questions to the process ---------------------------------------------------------------------------
 
     async def report(self) -> None:
-        """Have it say what is going on, after it has read all that it was sent before; at once if it is dead."""
+        """Wait for a report, which comes after all messages that were sent before; returns if the process dies."""
         if self.serving:
             number, answer = self._question()
-            self.link.send(Report(number))
+            self.channel.send(ReportRequest(number))
             await self._answer(number, answer)
 
     async def abort(self, model: str, request_id: str) -> bool:
-        """End the requests of this id; whether there was one."""
+        """Abort the requests of this id; returns whether the process had one."""
         if not self.serving:
             return False
         number, answer = self._question()
-        self.link.send(Abort(number, model, request_id))
+        self.channel.send(AbortRequests(number, model, request_id))
         return await self._answer(number, answer)
 
-    async def until_seen(self, version: int) -> None:
-        """Wait until it uses the table of this version, or a newer one, or is dead."""
-        while self.serving and self.seen < version:
+    async def wait_for_table(self, version: int) -> None:
+        """Wait until the process uses the table of this version or a newer one; returns if the process dies."""
+        while self.serving and self.table_version < version:
             await self._changed.wait()
 
     def requests_at(self, replica_id: str) -> int:
-        """Requests at a replica, and those that will be there in a moment."""
-        return self.at.get(replica_id, 0) + sum(replica_id in replicas for replicas in self._promised.values())
+        """Requests in flight at a replica, and those that are about to be sent to it."""
+        return self.in_flight.get(replica_id, 0) + sum(replica_id in replicas for replicas in self._promised.values())
 
     def _question(self) -> tuple[int, asyncio.Future[bool]]:
         number = next(self._numbers)
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
         return number, answer
 
     async def _answer(self, number: int, answer: asyncio.Future[bool]) -> bool:
         try:
             return await answer
         finally:
-            self._waiting.pop(number, None)
+            self._answers.pop(number, None)
 
-    # -- what it says ---------------------------------------------------------------------------------------
+    # -- messages of the process ----------------------------------------------------------------------------
 
-    async def listen(self) -> None:
-        """Answer it until it is gone; then nothing is left of what it held."""
+    async def handle_messages(self) -> None:
+        """Handle its messages until it closes the channel; then everything that it held is released."""
         try:
-            async for message in self.link.messages():
-                self._hear(message)
-        except Exception:  # a bug of ours: it is replaced like one that has died
-            log.exception("what gateway process %d said could not be done", self.process.pid)
+            async for message in self.channel.messages():
+                self._handle(message)
+        except Exception:  # a bug of ours: the process is replaced as if it had died
+            log.exception("a message of gateway process %d could not be handled", self.process.pid)
         finally:
-            self._gone()
+            self._release()
 
-    def _hear(self, message: ToServer) -> None:
+    def _handle(self, message: ToServer) -> None:
         match message:
-            case Seen():
-                self.seen = message.version
+            case TableAck():
+                self.table_version = message.version
                 if not self.serving:
-                    # All tables that came out meanwhile are before this in the link.
+                    # Every table that was published meanwhile precedes this message on the channel.
                     self.serving = True
-                    self.link.send(Serve())
+                    self.channel.send(Serve())
+                    self.shared.on_serving()
                 self._wake()
             case EnsureReady():
                 task = asyncio.create_task(self._ensure_ready(message))
-                self._asking[message.number] = task
-                task.add_done_callback(lambda _: self._asking.pop(message.number, None))
-            case Taken():
+                self._ensuring[message.number] = task
+                task.add_done_callback(lambda _: self._ensuring.pop(message.number, None))
+            case ReadyAck():
                 self._promised.pop(message.number, None)
-                self.at = message.at
+                self.in_flight = message.in_flight
             case TakeRequest():
                 self._take_request(message)
             case SpendTokens():
@@ -167,64 +172,64 @@ class WorkerProcess:
                 self._take_permit(message)
             case Cancel():
                 self._cancel(message.number)
-            case Aborted():
-                self._told(message.number, message.found)
-            case Reported():
-                self.at, self.ended = message.at, message.ended
-                self.shared.reported(message)
-                self._told(message.number, True)
+            case AbortResult():
+                self._resolve(message.number, message.found)
+            case Report():
+                self.in_flight = message.in_flight
+                self.shared.on_report(message)
+                self._resolve(message.number, True)
             case _:
                 assert_never(message)
 
-    async def _ensure_ready(self, asked: EnsureReady) -> None:
+    async def _ensure_ready(self, question: EnsureReady) -> None:
         try:
-            route = await self.shared.router.ensure_ready(asked.uid, asked.seconds)
+            route = await self.shared.router.ensure_ready(question.uid, question.seconds)
         except Problem as problem:
-            self.link.send(Refused.of(asked.number, problem))
+            self.channel.send(Rejection.of(question.number, problem))
             return
-        # No other turn of the event loop since the answer: it is in use before anybody can find it idle.
-        self._promised[asked.number] = frozenset(target.replica_id for target in route.targets)
-        self.link.send(Ready(asked.number))
+        # In the turn of the event loop in which `ensure_ready` returns, as it requires.
+        self._promised[question.number] = frozenset(target.replica_id for target in route.targets)
+        self.channel.send(Ready(question.number))
 
-    def _take_request(self, asked: TakeRequest) -> None:
+    def _take_request(self, question: TakeRequest) -> None:
         try:
-            self.shared.quota.limits.take_request(asked.key, asked.now)
+            self.shared.quota.limits.take_request(question.key, question.now)
         except Problem as problem:
-            self.link.send(Refused.of(asked.number, problem))
+            self.channel.send(Rejection.of(question.number, problem))
         else:
-            self.link.send(Granted(asked.number))
+            self.channel.send(Grant(question.number))
 
-    def _take_permit(self, asked: TakePermit) -> None:
+    def _take_permit(self, question: TakePermit) -> None:
         try:
-            self.shared.quota.permits.take(asked.uid, asked.most)
+            self.shared.quota.permits.take(question.uid, question.maximum)
         except Problem as problem:
-            self.link.send(Refused.of(asked.number, problem))
+            self.channel.send(Rejection.of(question.number, problem))
         else:
-            self._permits[asked.number] = asked.uid
-            self.link.send(Granted(asked.number))
+            self._permits[question.number] = question.uid
+            self.channel.send(Grant(question.number))
 
     def _cancel(self, number: int) -> None:
         self._promised.pop(number, None)
         if number in self._permits:
             self.shared.quota.permits.give_back(self._permits.pop(number))
-        if number in self._asking:
-            self._asking[number].cancel()
+        if number in self._ensuring:
+            self._ensuring[number].cancel()
 
-    def _told(self, number: int, answer: bool) -> None:
-        waiting = self._waiting.get(number)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+    def _resolve(self, number: int, answer: bool) -> None:
+        future = self._answers.get(number)
+        if future is not None and not future.done():
+            future.set_result(answer)
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _gone(self) -> None:
+    def _release(self) -> None:
         self.serving = False
-        self.at = {}
-        self.link.close()
-        for number in [*self._permits, *self._promised, *self._asking]:
+        self.in_flight = {}
+        self.channel.close()
+        for number in [*self._permits, *self._promised, *self._ensuring]:
             self._cancel(number)
-        for number in self._waiting:
-            self._told(number, False)
+        for number in self._answers:
+            self._resolve(number, False)
         self._wake()
