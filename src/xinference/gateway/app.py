@@ -17,7 +17,7 @@ from xinference.gateway.balancer import Balancer
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
-from xinference.gateway.http.engine_pool import Upstream
+from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
 from xinference.gateway.http.server import trust_proxy
@@ -67,16 +67,16 @@ class Gateway:
         self._settings = settings
         self._management = trust_proxy(management)
         self._guarded = is_loopback(settings.host)
-        self._upstream = Upstream()
+        self._pool = EnginePool()
         self.balancer = balancer or Balancer()
         """Chooses replicas and counts the requests at each."""
-        self._forwarder = Forwarder(router, settings, self._upstream, self.balancer)
+        self._forwarder = Forwarder(router, settings, self._pool, self.balancer)
         self._running = running or AbortableRequests()
         self.metrics = metrics or Metrics(lambda: router.table, lambda: self.balancer)
 
     async def close(self) -> None:
         """Close the connections to engines."""
-        await self._upstream.close()
+        await self._pool.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]

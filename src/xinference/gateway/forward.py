@@ -13,7 +13,7 @@ from xinference.errors import Problem
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.engine_answers import MAX_ERROR_BYTES, read_error
 from xinference.gateway.http.asgi import Reply
-from xinference.gateway.http.engine_pool import Answer, EngineDiedError, EngineUnreachableError, Upstream
+from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.routes import DataPath
 from xinference.gateway.stream import relay_bytes, relay_events
 from xinference.protocol.errors import Header, Refusal
@@ -45,10 +45,10 @@ class ForwardedCall:
 class Forwarder:
     """Forwards calls to engines."""
 
-    def __init__(self, router: Router, settings: Settings, upstream: Upstream, balancer: Balancer) -> None:
+    def __init__(self, router: Router, settings: Settings, pool: EnginePool, balancer: Balancer) -> None:
         self._router = router
         self._settings = settings
-        self._upstream = upstream
+        self._pool = pool
         self._balancer = balancer
 
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
@@ -90,7 +90,7 @@ class Forwarder:
         self._balancer.begin(target)
         answer = None
         try:
-            answer = await self._upstream.post(target, call.path.upstream, call.query, call.headers, call.body)
+            answer = await self._pool.post(target, call.path.upstream, call.query, call.headers, call.body)
             self._balancer.reached(target)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
@@ -135,7 +135,7 @@ class Forwarder:
         raise Refusal("model_not_found", 404, f"The model {route.uid!r} is gone.", param="model")
 
 
-async def _relay(answer: Answer, call: ForwardedCall, route: Route, reply: Reply) -> None:
+async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply) -> None:
     if call.answer is not None:
         await reply.whole(answer.status, call.answer(answer.first + await _rest(answer)))
         return
@@ -151,14 +151,14 @@ async def _relay(answer: Answer, call: ForwardedCall, route: Route, reply: Reply
         await relay_bytes(answer.read, answer.first, reply, model=route.uid)
 
 
-async def _rest(answer: Answer) -> bytes:
+async def _rest(answer: EngineAnswer) -> bytes:
     pieces = []
     while piece := await answer.read():
         pieces.append(piece)
     return b"".join(pieces)
 
 
-async def _engine_refusal(answer: Answer, call: ForwardedCall, route: Route) -> Refusal:
+async def _engine_refusal(answer: EngineAnswer, call: ForwardedCall, route: Route) -> Refusal:
     """Read the engine's error answer, at most its first 64 KiB, and make a refusal of it."""
     body = answer.first
     with contextlib.suppress(EngineDiedError):  # the bytes so far are used

@@ -19,7 +19,7 @@ from xinference.gateway.http.engine_connection import (
     EngineDiedError,
     EngineUnreachableError,
 )
-from xinference.gateway.http.engine_pool import Answer, Upstream
+from xinference.gateway.http.engine_pool import EngineAnswer, EnginePool
 from xinference.routing.table import Target
 
 HEADERS = ((b"content-type", b"application/json"),)
@@ -63,11 +63,11 @@ async def engine_that(handle: Handler) -> AsyncIterator[Engine]:
         yield engine
 
 
-async def ask(upstream: Upstream, target: Target) -> Answer:
-    return await upstream.post(target, "/v1/chat/completions", b"", HEADERS, b"{}")
+async def ask(engines: EnginePool, target: Target) -> EngineAnswer:
+    return await engines.post(target, "/v1/chat/completions", b"", HEADERS, b"{}")
 
 
-async def read_all(answer: Answer) -> bytes:
+async def read_all(answer: EngineAnswer) -> bytes:
     data = answer.first
     while piece := await answer.read():
         data += piece
@@ -80,24 +80,24 @@ async def answer_whole(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 async def test_one_connection_serves_requests_that_follow_each_other() -> None:
-    upstream = Upstream()
+    engines = EnginePool()
     async with engine_that(answer_whole) as engine:
         for _ in range(3):
-            answer = await ask(upstream, engine.target)
+            answer = await ask(engines, engine.target)
             assert (answer.status, answer.first, answer.at_end) == (200, b"{}", True)
             answer.close()
         assert engine.connections == 1
-        await upstream.close()
+        await engines.close()
 
 
 async def test_two_requests_at_once_have_a_connection_each() -> None:
-    upstream = Upstream()
+    engines = EnginePool()
     async with engine_that(answer_whole) as engine:
-        answers = [await ask(upstream, engine.target) for _ in range(2)]
+        answers = [await ask(engines, engine.target) for _ in range(2)]
         assert engine.connections == 2
         for answer in answers:
             answer.close()
-        await upstream.close()
+        await engines.close()
 
 
 async def test_an_answer_that_was_not_read_to_its_end_costs_the_connection() -> None:
@@ -109,9 +109,9 @@ async def test_an_answer_that_was_not_read_to_its_end_costs_the_connection() -> 
         assert await reader.read() == b""
         left.set()
 
-    upstream = Upstream()
+    engines = EnginePool()
     async with engine_that(endless) as engine:
-        answer = await ask(upstream, engine.target)
+        answer = await ask(engines, engine.target)
         assert answer.first == b"data: 1\n\n"
         answer.close()
         await asyncio.wait_for(left.wait(), 5)
@@ -125,11 +125,11 @@ async def test_an_idle_connection_is_closed_before_the_engine_would(monkeypatch:
         await answer_whole(reader, writer)
         left.set()
 
-    upstream = Upstream()
+    engines = EnginePool()
     async with engine_that(patient) as engine:
-        (await ask(upstream, engine.target)).close()
+        (await ask(engines, engine.target)).close()
         await asyncio.wait_for(left.wait(), 5)
-        await upstream.close()
+        await engines.close()
 
 
 async def test_an_engine_may_close_every_idle_connection_as_it_is_used() -> None:
@@ -138,15 +138,15 @@ async def test_an_engine_may_close_every_idle_connection_as_it_is_used() -> None
         writer.write(WHOLE)
         await read_request(reader)
 
-    upstream = Upstream()
+    engines = EnginePool()
     async with engine_that(once) as engine:
-        for answer in [await ask(upstream, engine.target) for _ in range(3)]:
+        for answer in [await ask(engines, engine.target) for _ in range(3)]:
             answer.close()
         for _ in range(3):
-            answer = await ask(upstream, engine.target)
+            answer = await ask(engines, engine.target)
             assert answer.first == b"{}"
             answer.close()
-        await upstream.close()
+        await engines.close()
 
 
 async def test_an_engine_that_breaks_off_a_used_connections_answer_is_not_asked_again() -> None:
@@ -156,11 +156,11 @@ async def test_an_engine_that_breaks_off_a_used_connections_answer_is_not_asked_
         await read_request(reader)
         writer.write(WHOLE[:9])
 
-    upstream = Upstream()
+    engines = EnginePool()
     async with engine_that(half) as engine:
-        (await ask(upstream, engine.target)).close()
+        (await ask(engines, engine.target)).close()
         with pytest.raises(EngineDiedError):
-            await ask(upstream, engine.target)
+            await ask(engines, engine.target)
         assert engine.connections == 1
 
 
@@ -170,12 +170,12 @@ async def test_an_engine_that_dies_of_a_used_connections_request_has_died_not_go
         writer.write(WHOLE)
         await read_request(reader)
 
-    upstream = Upstream()
+    engines = EnginePool()
     async with engine_that(once) as engine:
-        (await ask(upstream, engine.target)).close()
+        (await ask(engines, engine.target)).close()
     # Its listener is gone now, its connection is not.
     with pytest.raises(EngineDiedError):
-        await ask(upstream, engine.target)
+        await ask(engines, engine.target)
 
 
 async def test_an_engine_that_speaks_unasked_loses_its_connection() -> None:
@@ -186,15 +186,15 @@ async def test_an_engine_that_speaks_unasked_loses_its_connection() -> None:
         writer.write(WHOLE + WHOLE)
         await reader.read()
 
-    upstream = Upstream()
+    engines = EnginePool()
     async with engine_that(chatty) as engine:
         for _ in range(2):
-            (await ask(upstream, engine.target)).close()
-        answer = await ask(upstream, engine.target)
+            (await ask(engines, engine.target)).close()
+        answer = await ask(engines, engine.target)
         assert answer.first == b"{}"
         assert engine.connections == 2
         answer.close()
-        await upstream.close()
+        await engines.close()
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ async def test_an_engine_that_speaks_unasked_loses_its_connection() -> None:
 async def test_what_is_not_an_answer_is_a_dead_engine(said: bytes) -> None:
     async with raw_engine(said) as target:
         with pytest.raises(EngineDiedError):
-            await ask(Upstream(), target)
+            await ask(EnginePool(), target)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ async def test_an_answer_that_two_clients_could_read_differently_is_an_error(hea
 @pytest.mark.parametrize("bad", [b"zz\r\n", b"2\n{}\r\n", b"1\r\n{}\r\n"], ids=repr)
 async def test_a_bad_chunk_ends_the_answer_as_unfinished(bad: bytes) -> None:
     async with raw_engine(chunked(b"{", content_type="application/json", end=False) + bad) as target:
-        answer = await ask(Upstream(), target)
+        answer = await ask(EnginePool(), target)
         with pytest.raises(EngineDiedError):
             await read_all(answer)
         answer.close()
@@ -240,13 +240,13 @@ async def test_no_listener_is_an_engine_that_cannot_be_reached() -> None:
     async with raw_engine() as target:
         pass
     with pytest.raises(EngineUnreachableError):
-        await ask(Upstream(), target)
+        await ask(EnginePool(), target)
 
 
 async def test_a_continue_and_early_hints_come_before_the_answer() -> None:
     before = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\n\r\n"
     async with raw_engine(before + WHOLE) as target:
-        answer = await ask(Upstream(), target)
+        answer = await ask(EnginePool(), target)
         assert (answer.status, answer.first) == (200, b"{}")
         assert b"retry-after" not in dict(answer.headers)
         answer.close()
@@ -254,7 +254,7 @@ async def test_a_continue_and_early_hints_come_before_the_answer() -> None:
 
 async def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     async with raw_engine(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nsome text") as target:
-        answer = await ask(Upstream(), target)
+        answer = await ask(EnginePool(), target)
         assert await read_all(answer) == b"some text"
         answer.close()
 
@@ -262,7 +262,7 @@ async def test_an_answer_without_a_length_ends_with_the_connection() -> None:
 async def test_trailers_are_not_headers() -> None:
     said = chunked(b"1", end=False) + b"0\r\nRetry-After: 5\r\n\r\n"
     async with raw_engine(said) as target:
-        answer = await ask(Upstream(), target)
+        answer = await ask(EnginePool(), target)
         assert await read_all(answer) == b"1"
         assert b"retry-after" not in dict(answer.headers)
         answer.close()
@@ -270,7 +270,7 @@ async def test_trailers_are_not_headers() -> None:
 
 async def test_what_came_before_the_connection_broke_is_read_first() -> None:
     async with raw_engine(chunked(b"data: 1\n\n", b"data: 2\n\n", end=False)) as target:
-        answer = await ask(Upstream(), target)
+        answer = await ask(EnginePool(), target)
         data = answer.first
         with pytest.raises(EngineDiedError):
             while True:
@@ -288,7 +288,7 @@ async def test_a_clients_header_cannot_add_a_line() -> None:
 
     async with engine_that(note) as engine:
         hostile = ((b"accept", b"a\r\nX-Evil: 1"),)
-        answer = await Upstream().post(engine.target, "/tokenize", b"a b\r\nX-Evil: 2", hostile, b"{}")
+        answer = await EnginePool().post(engine.target, "/tokenize", b"a b\r\nX-Evil: 2", hostile, b"{}")
         answer.close()
     lines = heads[0].split(b"\r\n")
     assert lines[0] == b"POST /tokenize?a%20bX-Evil:%202 HTTP/1.1"
@@ -296,15 +296,15 @@ async def test_a_clients_header_cannot_add_a_line() -> None:
 
 
 async def test_nothing_that_clients_send_stays_in_memory_after_their_requests() -> None:
-    upstream = Upstream()
+    engines = EnginePool()
     async with engine_that(answer_whole) as engine:
         before = pool._fixed_head.cache_info().currsize
         for number in range(20):
             headers = (*HEADERS, (b"accept", b"text/%d" % number))
-            answer = await upstream.post(engine.target, "/v1/chat/completions", b"q=%d" % number, headers, b"{}")
+            answer = await engines.post(engine.target, "/v1/chat/completions", b"q=%d" % number, headers, b"{}")
             answer.close()
         assert pool._fixed_head.cache_info().currsize == before + 1
-        await upstream.close()
+        await engines.close()
 
 
 @pytest.mark.parametrize("size", [1, 64 * 1024 + 1])
@@ -316,7 +316,7 @@ async def test_a_body_arrives_whole_whatever_its_size(size: int) -> None:
         writer.write(WHOLE)
 
     async with engine_that(measure) as engine:
-        answer = await Upstream().post(engine.target, "/tokenize", b"", HEADERS, b"x" * size)
+        answer = await EnginePool().post(engine.target, "/tokenize", b"", HEADERS, b"x" * size)
         assert answer.status == 200
         answer.close()
 

@@ -1,4 +1,4 @@
-"""The few ASGI types and messages that the data path uses."""
+"""ASGI types that the gateway uses, and the reply to one request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-#: Sends a chunk of a body at once, or says that it could not. An empty one only asks.
+#: Sends a chunk of a body without awaiting; returns whether it was sent. An empty chunk only asks.
 Write = Callable[[bytes], bool]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -20,20 +20,20 @@ JSON_TYPE: Header = (b"content-type", b"application/json")
 
 
 class Reply:
-    """One answer: remembers whether it has started, so that it is started only once."""
+    """The answer to one request; records whether it has started, because an answer starts only once."""
 
     __slots__ = ("anthropic", "model", "send", "started", "status", "write")
 
     def __init__(self, send: Send, *, anthropic: bool = False, write: Write | None = None) -> None:
         self.send = send
         self.write = write
-        """A way past `send` for chunks of a body that has begun, where the server has one."""
+        """Sends chunks of a body that has begun without `send`; None if the server has no such way."""
         self.anthropic = anthropic
         self.started = False
         self.status = 0
-        """What was answered; 0: nothing yet."""
+        """The status that was sent; 0: none yet."""
         self.model = ""
-        """The deployment that was asked, once it is found."""
+        """The uid of the deployment; empty until it is found."""
 
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Send the status line and headers."""
@@ -48,6 +48,6 @@ class Reply:
     async def whole(
         self, status: int, body: bytes, headers: Iterable[Header] = (), *, head: bool = False, kind: Header = JSON_TYPE
     ) -> None:
-        """Send an answer that is known in full, JSON by default; `head` keeps the body back, as HEAD wants it."""
+        """Send a complete answer, JSON by default; with `head`, for HEAD, without its body."""
         await self.start(status, (kind, (b"content-length", b"%d" % len(body)), *headers))
         await self.end(b"" if head else body)

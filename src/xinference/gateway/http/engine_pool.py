@@ -1,4 +1,4 @@
-"""The connections to engines: a pool, and one answer at a time from it."""
+"""The pool of connections to engines: sends requests, returns answers, keeps idle connections for reuse."""
 
 from __future__ import annotations
 
@@ -14,55 +14,56 @@ from xinference.protocol.errors import Header
 from xinference.routing.table import Target
 
 CONNECT_SECONDS = 5.0
-#: Engines close idle connections after 5 s (uvicorn, cpp-httplib); we must be first, or requests meet a closing one.
+#: Idle connections are closed after this time. Engines close theirs after 5 s (uvicorn, cpp-httplib): if they were
+#: first, requests would be sent on a connection that is being closed.
 KEEPALIVE_SECONDS = 3.0
-#: Answers of a known length up to this are read whole before they are passed on, so that half of one is never seen.
+#: Answers of at most this length are read completely before they are relayed, so that no client gets a part of one.
 WHOLE_BYTES = 1024 * 1024
-#: What may not stand in a line of a request's head.
+#: Bytes that a line of a request's head must not contain.
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 Address = tuple[str, int]
 
 
-class Answer:
-    """An engine's answer, as far as it has come. `close` must be called once, whatever happens.
+class EngineAnswer:
+    """An engine's answer: its head, and its body as far as it has arrived. `close` must be called once.
 
     Attributes:
         first: the beginning of the body.
     """
 
-    __slots__ = ("_address", "_connection", "_upstream", "first", "headers", "read", "status")
+    __slots__ = ("_address", "_connection", "_pool", "first", "headers", "read", "status")
 
-    def __init__(self, upstream: Upstream, address: Address, connection: EngineConnection, first: bytes) -> None:
-        self._upstream = upstream
+    def __init__(self, pool: EnginePool, address: Address, connection: EngineConnection, first: bytes) -> None:
+        self._pool = pool
         self._address = address
         self._connection = connection
         self.first = first
         self.status = connection.status
         self.headers = connection.headers
         self.read = connection.read
-        """The rest of the body, piece by piece; b"" at its end, EngineDiedError if it breaks off."""
+        """See `EngineConnection.read`: the rest of the body, piece by piece."""
 
     @property
     def at_end(self) -> bool:
-        """Whether `first` is all there is to read."""
+        """Whether `first` is the whole rest of the body."""
         return self._connection.at_end
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is a stream of server-sent events."""
+        """Whether the answer is a stream of server-sent events."""
         for name, value in self.headers:
             if name == b"content-type":
                 return value.startswith(b"text/event-stream")
         return False
 
     def close(self) -> None:
-        """Give the connection back, or close it if the answer has not been read to its end."""
-        self._upstream.take_back(self._address, self._connection)
+        """Return the connection to the pool, or close it if the answer has not been read to its end."""
+        self._pool.release(self._address, self._connection)
 
 
-class Upstream:
-    """One pool of connections for all engines; used from one event loop."""
+class EnginePool:
+    """The connections to all engines; used from one event loop, so it needs no lock."""
 
     def __init__(self) -> None:
         self._idle: dict[Address, deque[EngineConnection]] = {}
@@ -78,12 +79,14 @@ class Upstream:
                 connection.abort()
         self._idle.clear()
 
-    async def post(self, target: Target, path: str, query: bytes, headers: tuple[Header, ...], body: bytes) -> Answer:
-        """Send `body` to an engine.
+    async def post(
+        self, target: Target, path: str, query: bytes, headers: tuple[Header, ...], body: bytes
+    ) -> EngineAnswer:
+        """Send `body` to an engine; returns when the first bytes of the answer's body have arrived.
 
         Raises:
-            EngineUnreachableError: there is no connection to be had.
-            EngineDiedError: it broke before the first byte of the answer's body.
+            EngineUnreachableError: no connection could be made.
+            EngineDiedError: the connection broke before the first byte of the answer's body.
         """
         address, head = _head(target, path, query, headers)
         connection = await self._ask(address, head, body)
@@ -91,7 +94,7 @@ class Upstream:
             first = await connection.read()
             if connection.length is not None and connection.length <= WHOLE_BYTES and not connection.at_end:
                 first = await _read_rest(first, connection)
-            return Answer(self, address, connection, first)
+            return EngineAnswer(self, address, connection, first)
         except BaseException:
             connection.abort()
             raise
@@ -99,9 +102,9 @@ class Upstream:
     async def _ask(self, address: Address, head: bytes, body: bytes) -> EngineConnection:
         """A connection on which the answer has begun.
 
-        The engine may close an idle one just when it is used (some close after each stream), so a
-        request that got not one byte is sent again on a new one. If there is none to be had, the engine may have died
-        of the request.
+        An engine may close an idle connection just when it is used (some close after each stream), so a request that
+        got no byte of an answer is sent again on a new connection. If none can be made, the request may have crashed
+        the engine.
         """
         used = self._idle_connection(address)
         if used is None:
@@ -121,8 +124,8 @@ class Upstream:
         await fresh.begin(head, body)
         return fresh
 
-    def take_back(self, address: Address, connection: EngineConnection) -> None:
-        """Keep a connection for the next request if it is fit for one."""
+    def release(self, address: Address, connection: EngineConnection) -> None:
+        """Keep a connection for the next request if it is reusable, else close it."""
         if not connection.reusable:
             connection.abort()
             return
@@ -136,7 +139,7 @@ class Upstream:
             self._sweeper = loop.call_later(KEEPALIVE_SECONDS, self._sweep)
 
     def _idle_connection(self, address: Address) -> EngineConnection | None:
-        """The one that was used last: it is the least likely to be closed just now."""
+        """The idle connection that was used last: the engine is the least likely to close it now."""
         waiting = self._idle.get(address)
         oldest = asyncio.get_running_loop().time() - KEEPALIVE_SECONDS
         while waiting:
@@ -147,7 +150,7 @@ class Upstream:
         return None
 
     def _sweep(self) -> None:
-        """Close what has been idle for too long; look again while there is anything."""
+        """Close connections that have been idle for too long; repeat while there are idle ones."""
         loop = asyncio.get_running_loop()
         oldest = loop.time() - KEEPALIVE_SECONDS
         for address, waiting in list(self._idle.items()):
@@ -163,8 +166,8 @@ async def _connect(address: Address) -> EngineConnection:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, connection = await loop.create_connection(EngineConnection, *address)
-    except OSError as e:  # TimeoutError is one
-        raise EngineUnreachableError(repr(e)) from e
+    except OSError as error:  # TimeoutError is one
+        raise EngineUnreachableError(repr(error)) from error
     return connection
 
 
@@ -211,4 +214,4 @@ def _fixed_head(base_url: str, api_key: str, path: str) -> tuple[Address, bytes,
     return (url.hostname, url.port or 80), request_line, lines
 
 
-__all__ = ["Answer", "EngineDiedError", "EngineUnreachableError", "Upstream"]
+__all__ = ["EngineAnswer", "EngineDiedError", "EnginePool", "EngineUnreachableError"]

@@ -1,4 +1,4 @@
-"""Answers that refuse a request."""
+"""Error replies of the data path, of the management API, and for bytes that are not a request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xinference.protocol.errors import Header, Refusal, anthropic_error, openai_
 
 
 async def refuse(reply: Reply, problem: Problem) -> None:
-    """Answer with `problem`, in the envelope of the path that was asked."""
+    """Send `problem` in the error envelope of the requested path: OpenAI's or Anthropic's."""
     message = str(problem)
     param, headers = (problem.param, problem.headers) if isinstance(problem, Refusal) else (None, ())
     if reply.anthropic:
@@ -25,12 +25,12 @@ async def refuse(reply: Reply, problem: Problem) -> None:
 
 
 async def refuse_management(reply: Reply, problem: Refusal, *, openai: bool) -> None:
-    """Answer for the management API, in its own form; with `openai` in OpenAI's as well, for a path of both."""
+    """Send `problem` in the management API's form; with `openai`, for a path of both APIs, in OpenAI's form too."""
     await reply.whole(problem.status, _management_error(problem, openai=openai), problem.headers)
 
 
 def raw_answer(problem: Refusal, headers: Iterable[Header]) -> bytes:
-    """The bytes of an answer to what never became a request, in the forms of both APIs; the connection ends with it."""
+    """A refusal of bytes that are not a request, as bytes; in the forms of both APIs, with `connection: close`."""
     body = _management_error(problem, openai=True)
     lines = [
         b"HTTP/1.1 %d %b" % (problem.status, HTTPStatus(problem.status).phrase.encode()),

@@ -1,4 +1,4 @@
-"""Reading a request: its body once, and whether its client is still there."""
+"""Reads a request's body, and watches for a client that disconnects."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from xinference.protocol.errors import Header, Refusal
 
 
 class ClientLeftError(Exception):
-    """The client closed the connection before its request was read."""
+    """The client disconnected before its request was read."""
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
-    """The whole body, at most `limit` bytes.
+    """Read the whole body, at most `limit` bytes.
 
     Raises:
-        Refusal: 413, before anything is read if ``Content-Length`` says so already.
-        ClientLeftError: there is nobody to answer.
+        Refusal: 413; before anything is read if ``Content-Length`` exceeds the limit.
+        ClientLeftError: the client disconnected.
     """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit:
@@ -41,36 +41,38 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -
 
 
 def check_content_type(headers: dict[bytes, bytes]) -> None:
-    """Take JSON or nothing said. A browser must ask (preflight) before it sends JSON to another origin.
+    """Accept JSON, or a request without a content type.
+
+    A browser sends JSON to another origin only after a preflight request, which is refused.
 
     Raises:
-        Refusal: 415.
+        Refusal: 415 for any other content type.
     """
-    given = headers.get(b"content-type")
-    if given and given.partition(b";")[0].strip().lower() != b"application/json":
-        shown = given[:100].decode("latin-1")
+    content_type = headers.get(b"content-type")
+    if content_type and content_type.partition(b";")[0].strip().lower() != b"application/json":
+        shown = content_type[:100].decode("latin-1")
         raise Refusal("unsupported_media_type", 415, f"The content type must be application/json, not {shown!r}.")
 
 
-def _too_large(headers: dict[bytes, bytes], limit: int, given: str) -> Refusal:
-    cause = f"The request body may have at most {limit} bytes; this one is {given}."
+def _too_large(headers: dict[bytes, bytes], limit: int, size: str) -> Refusal:
+    cause = f"The request body may have at most {limit} bytes; this one is {size}."
     return Refusal("request_too_large", 413, cause, headers=closing(headers.items()))
 
 
 def closing(headers: Iterable[Header]) -> tuple[Header, ...]:
-    """What an answer has to add when it comes before the request's body was read.
+    """The headers that an answer needs if it is sent before the request's body has been read.
 
-    The rest of the body is read and dropped by the server, so the connection stays usable. A client that waits for
-    "100 Continue" may not send it at all: then the next request could not be told from it.
+    The server reads and drops the rest of the body, so the connection stays usable. But a client that waits for "100
+    Continue" may send no body at all, and the server would take its next request for the body: close the connection.
     """
     return ((b"connection", b"close"),) if any(name == b"expect" for name, _ in headers) else ()
 
 
 class ClientWatch:
-    """Cancels the task in its block when the client leaves; the block then ends quietly, with `left` set.
+    """A context that cancels its task when the client disconnects; it then exits without an exception, with `left` set.
 
-    Works like `asyncio.timeout`, with the client's going in place of the time's. Behind another server than ours, which
-    says so at once, a task waits for the client's going.
+    Works like `asyncio.timeout`, with the disconnect in place of the deadline. Our server reports a disconnect by a
+    callback; with another server, a task waits for it.
     """
 
     __slots__ = ("_receive", "_task", "_watch", "_watcher", "left")

@@ -16,14 +16,14 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from xinference.gateway.http.asgi import ASGIApp
 from xinference.gateway.http.uvicorn_protocol import Protocol
 
-#: How long a stopping server waits for answers in flight, in seconds.
+#: Maximum time for answers in flight when the server stops.
 LAST_ANSWERS_SECONDS = 5
-#: How often the date in the answers' headers is written anew.
+#: Interval at which the date in the answers' headers is updated.
 DATE_SECONDS = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which remembers what ended it, and sleeps until then."""
+    """uvicorn's server; sleeps until it is stopped, and records the signal that stopped it."""
 
     ended_by: int = signal.SIGTERM
 
@@ -31,27 +31,27 @@ class Server(uvicorn.Server):
         """`before_end` is awaited before the server stops accepting requests."""
         super().__init__(config)
         self._before_end = before_end
-        self._over = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def main_loop(self) -> None:
-        # uvicorn's own looks ten times a second whether it is to end: each look is taken from an engine's core.
+        # uvicorn's loop checks ten times a second whether to stop, and takes that time from an engine on its core.
         self._loop = asyncio.get_running_loop()
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), DATE_SECONDS)
+                await asyncio.wait_for(self._stopped.wait(), DATE_SECONDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Not uvicorn's own: that raises the signal again at the end, before engines are ended or left.
+        # uvicorn's handler raises the signal again at the end: the process would die before its engines are stopped.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.stop(sig)
 
     def stop(self, by: int = signal.SIGINT) -> None:
-        """End the server once the answers in flight are sent; as if by a signal, and SIGINT ends its engines too."""
+        """Stop the server once the answers in flight are sent, as the signal `by` would; SIGINT stops the engines too."""
         self.ended_by = by
         self.should_exit = True
-        if self._loop is not None:  # a signal's handler does not wake the loop by itself
-            self._loop.call_soon_threadsafe(self._over.set)
+        if self._loop is not None:  # a signal handler does not wake the event loop
+            self._loop.call_soon_threadsafe(self._stopped.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._before_end is not None:
@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
 
 
 def http_server(app: ASGIApp, *, before_end: Callable[[], Awaitable[None]] | None = None, **more: Any) -> Server:
-    """The HTTP server in front of `app`: the same one wherever the gateway is served, benchmarks included.
+    """The HTTP server for `app`, with the same settings in the product, in tests and in benchmarks.
 
     `before_end` is awaited before the server stops accepting requests; `more` are settings of uvicorn.
     """
