@@ -297,9 +297,10 @@ async def test_the_pool_has_started_when_each_process_has_the_table_and_has_ende
 
     monkeypatch.setattr(WorkerHandle, "start", start)
     settings = Settings(port=0, gateway_workers=2)
-    workers = pool.WorkerPool(settings, HandMadeRouter(), cast(Any, NoKeys()), Path("nowhere"))
+    router = HandMadeRouter()
+    workers = pool.WorkerPool(settings, router, cast(Any, NoKeys()), Path("nowhere"))
     with socket.socket() as listener:
-        starting = asyncio.create_task(workers.start(listener))
+        starting = asyncio.create_task(workers.start(listener, router))
         await turns()
         channels[0].coming.put_nowait(TableAck(0))
         await turns()

@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
         self.stop(sig)
 
     def stop(self, by: int = signal.SIGINT) -> None:
-        """Stop the server once the answers in flight are sent, as the signal `by` would; SIGINT stops the engines too."""
+        """Stop once the answers in flight are sent, as the signal `by` would; SIGINT stops the engines too."""
         self.ended_by = by
         self.should_exit = True
         if self._loop is not None:  # a signal handler does not wake the event loop

@@ -139,7 +139,7 @@ class WorkerPool:
                 worker.channel.send(message)
 
     def _table_update(self) -> TableUpdate:
-        table, keys = self._router.table, self._keys.table
+        table, keys = self._tables.table, self._keys.table
         return TableUpdate(self._version, dict(table.routes), table.listing, [*keys.by_digest.values()], keys.required)
 
     async def informed(self) -> None:
