@@ -11,6 +11,7 @@ import msgspec
 from xinference.catalog.models import FORMAT_ALIASES, FileFacts, ModelFamily, Source
 from xinference.errors import Problem, bad_request
 from xinference.hubs.base import Hub
+from xinference.hubs.local_files import seems_a_model
 from xinference.hubs.repositories.repository import RepositoryHub
 from xinference.launch.request import LaunchRequest
 from xinference.weights.family import derive_family, valid_name
@@ -108,6 +109,13 @@ def _local(request: LaunchRequest, given: str) -> _Look:
         raise bad_request(
             f"{given} is a relative path, and the server has a working directory of its own.",
             hint="Give the absolute path.",
+            code="model_path_not_found",
+        )
+    if not seems_a_model(path):
+        # The same whether something is there or not: the path may be one of the server's own files.
+        raise bad_request(
+            f"{given} does not exist on the server's machine, or is neither a GGUF file nor the folder of a model.",
+            hint="Check the path; a repository is named as owner/name.",
             code="model_path_not_found",
         )
     if not path.exists():
