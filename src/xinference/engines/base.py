@@ -138,7 +138,8 @@ class Engine(Protocol):
         """The user's options by the engine's own names.
 
         Raises:
-            Problem: 400, naming an unknown option with near ones, or one whose value has the wrong type.
+            Problem: 400, naming an unknown option with near ones, one whose value has the wrong type, or one that a
+                launch may not set.
         """
         ...
 

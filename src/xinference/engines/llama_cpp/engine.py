@@ -14,6 +14,7 @@ from xinference.catalog.models import ModelSpec, ModelVersion, Source
 from xinference.engines.base import YES, ExtraWeightFile, FileChoice, Placement, StaticTable, Support, cuda_env
 from xinference.engines.llama_cpp import projector
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
+from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem, near
@@ -106,7 +107,9 @@ class LlamaCpp:
                 continue
             name = ALIASES.get(given, given)
             if name not in known:
+                POLICY.refuse(given, name)
                 raise _unknown_option(given, known)
+            POLICY.check(given, name, value, options)
             checked[name] = _typed(given, value, known[name])
         for name in ("n_ctx", "n_parallel"):
             if checked.get(name, 1) < (0 if name == "n_ctx" else 1):
@@ -230,10 +233,11 @@ def _typed(given: str, value: Any, kind: str) -> Any:
 
 
 def _unknown_option(name: str, known: Mapping[str, str]) -> Problem:
-    close = near(name, [*known, *ALIASES])
+    offered = known.keys() & POLICY.offered
+    close = near(name, [*offered, *ALIASES])
     return Problem(
         "unknown_option",
         400,
         f"llama.cpp has no option --{name}.",
-        hint=f"Did you mean --{' or --'.join(close)}?" if close else f"It has: {', '.join(sorted(known))}.",
+        hint=f"Did you mean --{' or --'.join(close)}?" if close else f"It has: {', '.join(sorted(offered))}.",
     )

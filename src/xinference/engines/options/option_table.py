@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from xinference.engines.options.option_policy import OptionPolicy
 from xinference.errors import Problem, near
 
 #: One file for each locked version, printed by `describe_options.py` inside that engine's environment.
@@ -32,8 +33,8 @@ class OptionTable:
     version: str
     aliases: Mapping[str, str]
     """Names of older versions, or of an older Xinference, for the same thing."""
-    reserved: frozenset[str]
-    """Where the engine listens, what it serves and the key it asks for: ours to say."""
+    policy: OptionPolicy
+    """Which of them a launch may set."""
     without_effect: frozenset[str]
     """Options of older versions for what is now done always, or not at all."""
 
@@ -46,17 +47,21 @@ class OptionTable:
         """The user's options by the engine's own names, with the right types.
 
         Raises:
-            Problem: 400 ``unknown_option`` with near ones, or ``bad_option``.
+            Problem: 400 ``unknown_option`` with near ones, or ``bad_option``: a wrong value, or an option that a
+                launch may not set.
         """
         checked: dict[str, Any] = {}
         for given, value in options.items():
             name = self.aliases.get(given, given)
             if given in self.without_effect or value is None:
                 continue
-            if name in self.reserved:
-                raise Problem("bad_option", 400, f"--{given} is not for you to say: Xinference sets it itself.")
+            if name in self.policy.trusted and name not in self.kinds:  # a switch of ours, not the engine's
+                self._typed(given, value, "switch")
+                continue
             if name not in self.kinds:
+                self.policy.refuse(given, name)
                 raise self._unknown(given)
+            self.policy.check(given, name, value, options)
             checked[name] = self._typed(given, value, self.kinds[name])
         return checked
 
@@ -80,14 +85,18 @@ class OptionTable:
 
     def _typed(self, given: str, value: Any, kind: str) -> Any:
         if kind == "list":
-            return list(value) if isinstance(value, (list, tuple)) else [value]
+            items = list(value) if isinstance(value, (list, tuple)) else [value]
+            # An item that begins with a dash would be another option of the command line.
+            if any(isinstance(item, str) and item.startswith("-") for item in items):
+                raise Problem("bad_option", 400, f"--{given} is {value!r:.100}, and no item may begin with a dash.")
+            return items
         if isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind in ("switch", "flag")):
             return str(value) if kind == "str" else value
         needed = _NEEDED.get(kind, f"a value of type {kind}")
         raise Problem("bad_option", 400, f"--{given} is {value!r}, and {self.engine} takes {needed} there.")
 
     def _unknown(self, name: str) -> Problem:
-        close = near(name, [*self.kinds.keys() - self.reserved, *self.aliases])
+        close = near(name, [*self.kinds.keys() & self.policy.offered, *self.aliases])
         return Problem(
             "unknown_option",
             400,

@@ -15,6 +15,7 @@ from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.thinking import with_thinking
 from xinference.engines.transformers.memory_model import MEMORY
+from xinference.engines.transformers.option_policy import POLICY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
@@ -30,7 +31,7 @@ OPTIONS = OptionTable(
     engine="Transformers",
     version=VERSION,
     aliases={"max_model_len": "context_length", "n_ctx": "context_length", "dtype": "torch_dtype"},
-    reserved=frozenset({"host", "port", "api_key", "model_path", "uid"}),
+    policy=POLICY,
     # GPTQ's and the loader's switches of an older Xinference: what they said is read from the model's folder now.
     without_effect=frozenset(
         {"gptq_ckpt", "gptq_wbits", "gptq_groupsize", "gptq_act_order", "enable_tensorizer", "revision", "device_map"}

@@ -13,7 +13,9 @@ from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
+from xinference.engines.options.value_rules import literal_template
 from xinference.engines.vllm.memory_model import MEMORY
+from xinference.engines.vllm.option_policy import POLICY
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
@@ -41,10 +43,7 @@ OPTIONS = OptionTable(
     engine="vLLM",
     version=VERSION,
     aliases={"model_quantization": "quantization", "n_ctx": "max_model_len"},
-    reserved=frozenset(
-        {"host", "port", "uds", "api_key", "model", "served_model_name", "config", "root_path", "headless", "grpc"}
-        | {"grpc_port", "hf_token", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers"}
-    ),
+    policy=POLICY,
     # Swapping went with vLLM's first engine, and its block manager with it.
     without_effect=frozenset({"swap_space", "use_v2_block_manager", "disable_log_requests"}),
 )
@@ -269,5 +268,6 @@ def _family_settings(family: ModelFamily) -> dict[str, Any]:
     if reasoning := PARSERS.reasoning_parser(family):
         settings["reasoning_parser"] = reasoning
     if family.chat_template is not None:
-        settings["chat_template"] = family.chat_template
+        # vLLM opens a file of that name if there is one.
+        settings["chat_template"] = literal_template(family.chat_template)
     return settings
