@@ -30,6 +30,9 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
+        ({"envs": {"LD_PRELOAD": "/tmp/e.so"}}, "LD_PRELOAD"),
+        ({"envs": {"OPENSSL_CONF": "/tmp/e.cnf"}}, "OPENSSL_CONF"),
+        ({"envs": {"OMP_NUM_THREADS": "/tmp/x"}}, "OMP_NUM_THREADS"),
         ({"options": {"video_ffmpeg_bin_dir": "/tmp"}}, "--video_ffmpeg_bin_dir"),
         ({"options": {"path_prompts_log_dir": "/tmp"}}, "--path_prompts_log_dir"),
         ({"options": {"mmproj.url": "http://127.0.0.1/x"}}, "--mmproj.url"),

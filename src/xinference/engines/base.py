@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from xinference.catalog.models import ModelSpec, ModelVersion, Source
 from xinference.engines.memory_model import MemoryModel
+from xinference.engines.options.variable_policy import VariablePolicy
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
@@ -123,6 +124,11 @@ class Engine(Protocol):
     @property
     def memory(self) -> MemoryModel:
         """What planning must know of its memory."""
+        ...
+
+    @property
+    def variables(self) -> VariablePolicy:
+        """The environment variables that a launch may set for its processes."""
         ...
 
     @property

@@ -15,6 +15,7 @@ from xinference.engines.base import YES, ExtraWeightFile, FileChoice, Placement,
 from xinference.engines.llama_cpp import projector
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
 from xinference.engines.llama_cpp.option_policy import POLICY
+from xinference.engines.llama_cpp.variable_policy import VARIABLES
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem, near
@@ -83,6 +84,7 @@ class LlamaCpp:
         model_types=("LLM", "embedding", "rerank"),
     )
     memory = MEMORY
+    variables = VARIABLES
     describe_argv = (sys.executable, "-I", str(PROGRAM), "--describe")
 
     def available(self, spec: ModelSpec, host: Host) -> Support:

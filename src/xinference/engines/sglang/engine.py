@@ -17,6 +17,7 @@ from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.engines.options.value_rules import is_template
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.engines.sglang.option_policy import POLICY
+from xinference.engines.sglang.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
@@ -111,6 +112,7 @@ class SGLang(WeightsOnly):
         formats={"pytorch": ("none",), "gptq": ("4-bit",), "awq": ("4-bit",)},
     )
     memory = MEMORY
+    variables = VARIABLES
     #: Its options ship with us: its environment may not be there yet.
     describe_argv: tuple[str, ...] = ()
 

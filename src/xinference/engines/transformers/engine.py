@@ -16,6 +16,7 @@ from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.thinking import with_thinking
 from xinference.engines.transformers.memory_model import MEMORY
 from xinference.engines.transformers.option_policy import POLICY
+from xinference.engines.transformers.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
@@ -60,6 +61,7 @@ class Transformers(WeightsOnly):
 
     table = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
     memory = MEMORY
+    variables = VARIABLES
     #: Its options ship with us: its environment may not be there yet.
     describe_argv: tuple[str, ...] = ()
 

@@ -16,6 +16,7 @@ from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.engines.options.value_rules import literal_template
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.engines.vllm.option_policy import POLICY
+from xinference.engines.vllm.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
@@ -132,6 +133,7 @@ class VLLM(WeightsOnly):
         model_types=("LLM", "embedding", "rerank"),
     )
     memory = MEMORY
+    variables = VARIABLES
     #: Its options ship with us: its environment may not be there yet.
     describe_argv: tuple[str, ...] = ()
 

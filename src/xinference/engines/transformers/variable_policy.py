@@ -1,0 +1,7 @@
+"""Which environment variables a launch may set for our Transformers server."""
+
+from __future__ import annotations
+
+from xinference.engines.options.variable_policy import COMMON, TORCH, VariablePolicy
+
+VARIABLES = VariablePolicy(engine="Transformers", allowed=COMMON | TORCH)
