@@ -1,9 +1,9 @@
-"""What the choice of a replica is worth: prompts' beginnings found in the engines' caches, against round robin.
+"""Benchmark of the replica choice: cached prompt prefixes with prefix affinity, compared with round robin.
 
     python benchmarks/affinity.py                          simulated caches, four replicas
     python benchmarks/affinity.py --model FILE.gguf        four real llama.cpp servers too, A B A B
 
-Real servers count by themselves: `timings.cache_n` is the prompt's tokens that a slot had, `prompt_n` those computed.
+Real servers report the counts: `timings.cache_n` are the prompt's cached tokens, `prompt_n` the computed ones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIMULATED = {
         16,
     ),
 }
-#: Small, so that two cores compute it in a minute: 16 conversations for 16 slots.
+#: Small enough for a minute on two cores: 16 conversations for 16 slots.
 REAL = Traffic(conversations=16, systems=16, turns=6, rounds=1, system_bytes=1200, user_bytes=120, answer_bytes=200)
 SLOTS = 4
 
@@ -54,7 +54,7 @@ class Count:
     seconds: float
 
     @property
-    def most_over_mean(self) -> float:
+    def max_over_mean(self) -> float:
         return max(self.requests) * len(self.requests) / sum(self.requests)
 
 
@@ -74,7 +74,7 @@ def main() -> None:
 
 def show_simulated() -> list[dict[str, object]]:
     """Simulated caches of three tenths of what all conversations need; medians of five seeds."""
-    print(f"{'simulated (medians of 5)':44}{'found: ours':>12}{'in turn':>9}{'ratio':>7}{'most / mean load':>18}")
+    print(f"{'simulated (medians of 5)':44}{'found: ours':>12}{'in turn':>9}{'ratio':>7}{'max / mean load':>18}")
     rows = []
     for name, (traffic, at_once) in SIMULATED.items():
         held = traffic if at_once is None else Traffic(**{**vars(traffic), "conversations": traffic.systems})
@@ -88,14 +88,14 @@ def show_simulated() -> list[dict[str, object]]:
         ]
         ours, turns = (statistics.median(run[side].hit_share for run in runs) for side in (0, 1))
         ratio = statistics.median(run[0].hits / run[1].hits for run in runs)
-        most = max(run[0].most_over_mean for run in runs)
+        most = max(run[0].max_over_mean for run in runs)
         print(f"{name:44}{ours:>12.0%}{turns:>9.0%}{ratio:>7.2f}{most:>18.2f}")
-        rows.append({"traffic": name, "ours": ours, "round_robin": turns, "ratio": ratio, "most_over_mean": most})
+        rows.append({"traffic": name, "ours": ours, "round_robin": turns, "ratio": ratio, "max_over_mean": most})
     return rows
 
 
 def show_cost() -> dict[str, float]:
-    """Microseconds of one choice among four, by the size of the body."""
+    """Microseconds of one choice among four replicas, by the size of the body."""
     targets = tuple(Target(f"r{n}", f"http://127.0.0.1:{n}", KEY) for n in range(4))
     costs = {}
     for size in (500, 4000, 32000):
@@ -115,16 +115,19 @@ def _seconds(picker: Balancer, targets: tuple[Target, ...], bodies: Sequence[byt
 
 
 async def show_real(targets: tuple[Target, ...], rounds: int) -> dict[str, object]:
-    """The same conversations to real engines; each run has texts of its own, so that none helps the next."""
+    """The same conversations with real engines; each run has different texts, so that no cache helps the next run."""
     runs: dict[str, list[Count]] = {"ours": [], "in turn": []}
     async with aiohttp.ClientSession() as http:
         for number in range(rounds):
             for name, picker in (("ours", Balancer()), ("in turn", RoundRobin())):
                 runs[name].append(await _run(http, picker, targets, seed=number * 2 + (name == "ours")))
-    print(f"\n{'llama.cpp, 4 replicas of 4 slots':44}{'cached':>9}{'computed':>9}{'seconds':>9}{'most / mean':>13}")
+    print(
+        f"\
+{'llama.cpp, 4 replicas of 4 slots':44}{'cached':>9}{'computed':>9}{'seconds':>9}{'max / mean':>13}"
+    )
     for name, counts in runs.items():
         for count in counts:
-            print(f"{name:44}{count.cached:>9}{count.computed:>9}{count.seconds:>9.1f}{count.most_over_mean:>13.2f}")
+            print(f"{name:44}{count.cached:>9}{count.computed:>9}{count.seconds:>9.1f}{count.max_over_mean:>13.2f}")
     ratio = sum(c.cached for c in runs["ours"]) / sum(c.cached for c in runs["in turn"])
     print(f"ratio of cached tokens: {ratio:.2f}")
     return {"ratio": ratio, **{name: [vars(count) for count in counts] for name, counts in runs.items()}}
@@ -158,7 +161,7 @@ async def _run(http: aiohttp.ClientSession, picker: Balancer, targets: tuple[Tar
 
 @contextlib.contextmanager
 def engines(model: Path, count: int) -> Iterator[tuple[Target, ...]]:
-    """Bare llama.cpp servers, whose slots are all the cache they have."""
+    """Bare llama.cpp servers; their slots are their only cache."""
     from benchmarks.startup import free_port, wait_for
 
     processes, targets = [], []

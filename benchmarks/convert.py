@@ -1,10 +1,10 @@
-"""Speed and memory of the ggmlv3 to GGUF conversion beside `cp` of the same file, in one run.
+"""Speed and memory of the ggmlv3 to GGUF conversion compared with `cp` of the same file, in one run.
 
     python benchmarks/convert.py [--gigabytes 4] [--rounds 3] [--folder DIR]
 
-A synthetic file is written first. In each round `cp`, the conversion as a launch does it (an engine may read the file
-at once, a thread brings it to the disk), and both with the wait for the disk follow each other, in changing order; the
-medians are compared. As in a launch, the interpreter that converts runs already.
+A synthetic file is written first. Each round runs `cp`, the conversion as in a launch (an engine may read the file
+at once, a thread syncs it to the disk), and both including the sync, in changing order; the medians are
+compared. As in a launch, the converting interpreter is already running.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def tensor_bytes(shape: tuple[int, ...]) -> int:
 
 
 def write_synthetic(path: Path, size: int) -> None:
-    """A 7B-like q4_0 file with as many layers as make about `size` bytes."""
+    """A 7B-like q4_0 file of about `size` bytes, by its number of layers."""
     outer, layer = (sum(map(tensor_bytes, shapes.values())) for shapes in (OUTER_SHAPES, LAYER_SHAPES))
     n_layers = max(1, round((size - outer) / layer))
     shapes = dict(OUTER_SHAPES)
@@ -79,9 +79,9 @@ def write_synthetic(path: Path, size: int) -> None:
 
 
 def claim_memory(size: int) -> None:
-    """Touch as much memory as the page cache will need: a virtual machine's free memory may be its host's until then.
+    """Touch as much memory as the page cache will need: on a virtual machine the host may have to provide it first.
 
-    Who gets it first would pay seconds for it, be it `cp` or the conversion.
+    The first user would pay seconds for it, either `cp` or the conversion.
     """
     mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
@@ -98,7 +98,7 @@ def timed(kind: str, source: Path, target: Path) -> tuple[float, int]:
             start = time.perf_counter()
             process.stdin.write("go\n")
             process.stdin.flush()
-            # Its own clock, which is the machine's: it can't end before its thread has brought the file to the disk.
+            # The process reports its own end time, because it exits only after its thread has synced the file.
             end, memory = process.stdout.readline().split()
     else:
         claim_memory(source.stat().st_size + (512 << 20))
@@ -115,7 +115,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where the files are written; default: the temporary folder")
+    parser.add_argument("--folder", type=Path, help="folder for the files; default: the temporary folder")
     arguments = parser.parse_args()
     kinds = ["cp", "convert", "cp + sync", "convert + sync"]
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}

@@ -1,11 +1,11 @@
-"""What Transformers and vLLM really hold on the CPU beside what a dry run says: `benchmarks/memory.py --engines`.
+"""Memory of Transformers and vLLM on the CPU compared with a dry run's estimate: `benchmarks/memory.py --engines`.
 
-Every case has a home and a server of its own, so that no earlier measurement corrects its estimate: the dry run's
-`loaded` stands against `memory_used_bytes` of the instance, once it is ready. Two models, so that what is fixed and
-what grows with the weights can be told apart: the tests' tiny one, and SmolLM2-135M's shape with random weights.
+Every case has a separate home and server, so that no earlier measurement corrects its estimate. The dry run's
+`loaded` is compared with `memory_used_bytes` of the ready instance. Two models separate the fixed part from the part
+that grows with the weights: the tests' tiny one, and SmolLM2-135M's shape with random weights.
 
-What the overheads in `xinference.engines.torch_memory` and `xinference.engines.transformers.memory_model` were fitted
-to, as MiB estimated / measured (2 cores, AVX-512, Transformers 5.23.0, vLLM 0.32.0); 440M is 6 layers of 2048 with a
+Calibration of the overheads in `xinference.engines.torch_memory` and `xinference.engines.transformers.memory_model`,
+as MiB estimated / measured (2 cores, AVX-512, Transformers 5.23.0, vLLM 0.32.0); 440M is 6 layers of 2048 with a
 vocabulary of 32000, at 1024 tokens and 4 slots:
 
 | engine | quantization | tiny | 135M | 440M |
@@ -46,7 +46,7 @@ VERSIONS = {
 }
 #: Context and slots for the tiny model and for the larger one.
 SIZES = {"tiny": (400, 16), "135M": (2048, 4)}
-#: Packs any numbers: they are loaded and never used. The hidden size is no multiple of the usual group of 128.
+#: Packs arbitrary numbers: they are loaded and never used. The hidden size is not a multiple of the usual group of 128.
 MAKE_INT4 = """
 import json, sys, torch
 from pathlib import Path
@@ -83,7 +83,7 @@ class Case:
 
 
 def table(environments: Path) -> bool:
-    """Measure every case whose environment is built in `environments`; whether all were within a tenth."""
+    """Measure every case whose environment is built in `environments`; returns whether all are within a tenth."""
     print("| engine | quantization | model | estimated | measured | ratio |")
     print("|---|---|---|---|---|---|")
     good = True
@@ -117,7 +117,7 @@ def cases(environments: Path, folder: Path) -> Iterator[Case]:
 
 
 def write(model: str, model_format: str, path: Path, python: Path, larger: Path) -> None:
-    """Make one folder; int4 ones of the larger model are made from its first."""
+    """Make one folder; the int4 folders of the larger model are made from its first."""
     if model == "tiny":
         if model_format == "pytorch":
             path.symlink_to(TOKENIZER)
@@ -135,7 +135,7 @@ def write(model: str, model_format: str, path: Path, python: Path, larger: Path)
 
 
 def measure(case: Case, environments: Path) -> tuple[int, int]:
-    """Bytes: estimated by a dry run, and measured once the model is ready."""
+    """Bytes: the estimate of a dry run, and the memory once the model is ready."""
     context, slots = SIZES[case.model]
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder), free_port())

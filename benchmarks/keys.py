@@ -1,8 +1,8 @@
-"""What wrong keys cost: refused requests, beside the look-ups in them, in one run.
+"""Cost of wrong keys: refused requests, compared with the look-ups in them, in one run.
 
-``python -m benchmarks.keys`` asks the gateway in process with 100,000 wrong keys, each another one, and looks 100,000
-up in the same table. What a refusal costs beyond its look-up is what any answer costs; the shortest one, that of
-``GET /health``, is measured beside it.
+``python -m benchmarks.keys`` sends 100,000 different wrong keys to the gateway in process, and looks 100,000
+up in the same table. The rest of a refusal costs the same as any answer; the shortest one, that of
+``GET /health``, is measured for comparison.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class NoModels:
 
 
 async def management(scope: Scope, receive: Receive, send: Send) -> None:
-    """Is never reached."""
+    """Is never called."""
     raise AssertionError(scope["path"])
 
 
 async def receive() -> Message:
-    """Is never asked: a wrong key is refused before its body is read."""
+    """Is never called: a wrong key is refused before its body is read."""
     raise AssertionError("the body was read")
 
 
@@ -63,7 +63,7 @@ def scope_with(secret: bytes, method: str, path: str) -> Scope:
 
 
 async def answers(gateway: Gateway, secrets: list[bytes], method: str, path: str, expected: int) -> float:
-    """CPU seconds of answering a request with each of them."""
+    """CPU seconds of one answer for each key."""
     statuses: set[int] = set()
 
     async def send(message: Message) -> None:
@@ -79,7 +79,7 @@ async def answers(gateway: Gateway, secrets: list[bytes], method: str, path: str
 
 
 async def measure() -> dict[str, float]:
-    """CPU time of each, and the bytes that are still held after the refusals."""
+    """CPU time of each part, and the bytes that are still allocated after the refusals."""
     keys = SomeKeys()
     gateway = Gateway(NoModels(), Settings(), management, keys)
     secrets = [b"sk-xinf-%032d" % number for number in range(WRONG)]

@@ -1,13 +1,13 @@
-"""What engines really hold beside what the planner says: llama.cpp at several contexts and slots.
+"""Memory of engines compared with the planner's estimate: llama.cpp at several contexts and slots.
 
     python -m benchmarks.memory GGUF... [--full]
     python -m benchmarks.memory --engines ENVIRONMENTS   (Transformers and vLLM: see `engine_memory`)
 
-Each engine is started as a launch starts it. "ready" is its resident memory once it answers, against the plan's
-`loaded_bytes`; with --full every slot is then given a prompt of its whole context at the same time, and "full" stands
-against the plan's whole estimate. Exit status 1 if an estimate is off by more than a tenth.
+Each engine is started as in a launch. "ready" is its resident memory once it answers, compared with the plan's
+`loaded_bytes`; with --full every slot then gets a prompt of its whole context at the same time, and "full" is compared
+with the plan's whole estimate. Exit status 1 if an estimate is off by more than a tenth.
 
-What the overhead in `xinference.engines.llama_cpp.memory_model` was fitted to (MiB; xllamacpp 2026.10, 2 cores,
+Calibration of the overhead in `xinference.engines.llama_cpp.memory_model` (MiB; xllamacpp 2026.10, 2 cores,
 AVX-512):
 
 | file | context | slots | estimate at READY | measured | estimate full | measured |
@@ -73,7 +73,7 @@ class Row:
 
     @property
     def off(self) -> float:
-        """The larger of the two errors, as a share of what was measured."""
+        """The larger of the two relative errors."""
         errors = [self.estimated_ready / self.ready - 1]
         errors += [self.estimated_full / self.full - 1] if self.full else []
         return max(errors, key=abs)
@@ -83,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--engines", type=Path, help="folder of built environments: measure Transformers and vLLM")
-    parser.add_argument("--full", action="store_true", help="also fill every slot's context")
+    parser.add_argument("--full", action="store_true", help="also fill the context of every slot")
     arguments = parser.parse_args()
     if arguments.engines:
         return int(not table(arguments.engines))
@@ -101,7 +101,7 @@ def main() -> int:
 
 
 def measure(file: Path, context: int, slots: int, full: bool) -> Row:
-    """Start one engine, look, and end it."""
+    """Start one engine, measure its memory, and end it."""
     plan = planned(file, context, slots)
     assert plan.sizing is not None
     command = LlamaCpp().command(plan, "key", Placement(Path(sys.executable)))
@@ -122,7 +122,7 @@ def measure(file: Path, context: int, slots: int, full: bool) -> Row:
 
 
 def planned(file: Path, context: int, slots: int) -> SizedPlan:
-    """A launch of the file under a family of its own."""
+    """A launch of the file with a separate family."""
     spec = ModelSpec(model_format="ggufv2", model_size_in_billions=1, quantizations=("any",), sources=())
     family = ModelFamily(
         model_name="measured", context_length=context, model_lang=(), model_ability=("chat",), model_specs=(spec,)
@@ -131,10 +131,10 @@ def planned(file: Path, context: int, slots: int) -> SizedPlan:
     host, request = read_host(), LaunchRequest(model_name="measured", n_gpu=None)
     draft = LaunchDraft("measured", request, version, "llama.cpp", use_gpu=False, threads=host.physical_cores)
     bare = ResolvedLaunch(draft, file)
-    asked = replace(bare, options={"n_ctx": context, "n_parallel": slots})
+    requested = replace(bare, options={"n_ctx": context, "n_parallel": slots})
     shape, _ = shape_reader.read_shape(file, version)
-    # The engine takes both from the sizing.
-    return replace(size_launch(asked, file, shape, available(host, NOTHING_ELSE), MEMORY), launch=bare)
+    # The engine reads both from the sizing.
+    return replace(size_launch(requested, file, shape, available(host, NOTHING_ELSE), MEMORY), launch=bare)
 
 
 def unescaped(env: Mapping[str, str]) -> dict[str, str]:
@@ -168,7 +168,7 @@ def fill(port: int, pid: int, sizing: Sizing) -> int:
     """Resident memory while every slot has answered a prompt of its whole context."""
 
     def ask(slot: int) -> None:
-        # Prompts that differ in their first token share no cache.
+        # Prompts that differ in their first token share no cached prefix.
         body = {"prompt": [100 + slot] * sizing.context_length, "max_tokens": 1}
         httpx2.post(
             f"http://127.0.0.1:{port}/v1/completions",

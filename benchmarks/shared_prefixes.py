@@ -1,7 +1,7 @@
-"""Traffic whose prompts begin alike, and what a choice of replica makes of it: simulated, without an engine.
+"""Simulated traffic with common prompt prefixes, and the result of a replica choice, without an engine.
 
-Each replica keeps the blocks of the prompts that it computed, as vLLM does: 64 bytes of the prompt each, known by all
-that is before them, the least recently used one given up first.
+Each replica caches the blocks of its computed prompts, as vLLM does: 64 bytes of the prompt each, identified together
+with all preceding blocks; the least recently used one is evicted first.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Conversations that are held at the same time; sizes in bytes of text."""
+    """Concurrent conversations; sizes in bytes of text."""
 
     conversations: int = 40
     systems: int = 10
-    """Different system prompts, dealt out to the conversations in turn."""
+    """Number of different system prompts, assigned to the conversations in turn."""
     turns: int = 8
     system_bytes: int = 3000
     user_bytes: int = 300
     answer_bytes: int = 500
     rounds: int = 3
-    """How often each client begins a new conversation."""
+    """Number of new conversations that each client begins."""
 
 
 def text(random_: random.Random, size: int) -> str:
-    """Words without a meaning."""
+    """Random words."""
     return " ".join(random_.choice(WORDS) for _ in range(size // 6))
 
 
 def client(traffic: Traffic, number: int, seed: int) -> Iterator[list[dict[str, str]]]:
-    """The messages of each of a client's requests, one after the other."""
+    """The messages of each of a client's requests, in order."""
     random_ = random.Random(f"{seed}-{number}")
     for _ in range(traffic.rounds):
         system = text(random.Random(f"system-{seed}-{number % traffic.systems}"), traffic.system_bytes)
@@ -53,7 +53,7 @@ def client(traffic: Traffic, number: int, seed: int) -> Iterator[list[dict[str, 
 
 
 def body_of(messages: Sequence[dict[str, str]]) -> bytes:
-    """The request as OpenAI's client sends it."""
+    """The body that OpenAI's client sends."""
     return json.dumps({"messages": messages, "model": "m", "stream": True}, separators=(",", ":")).encode()
 
 
@@ -62,7 +62,7 @@ class Replica:
     """One engine's prefix cache and its work."""
 
     capacity: int
-    """Blocks kept."""
+    """Number of cached blocks."""
     blocks: OrderedDict[int, None] = field(default_factory=OrderedDict)
     hits: int = 0
     computed: int = 0
@@ -70,7 +70,7 @@ class Replica:
     free_at: float = 0.0
 
     def take(self, messages: Sequence[dict[str, str]]) -> int:
-        """Compute a prompt; the number of blocks that were not known."""
+        """Compute a prompt; returns the number of blocks that were not cached."""
         prompt = "".join(f"<{m['role']}>{m['content']}" for m in messages)
         chain, known, new = 0, 0, 0
         for start in range(0, len(prompt) - BLOCK + 1, BLOCK):
@@ -90,34 +90,34 @@ class Replica:
 
 
 class RoundRobin(Balancer):
-    """Each target in turn, whatever it does."""
+    """Each target in turn, regardless of load."""
 
     _next = 0
 
     def choose(
         self, targets: Sequence[Target], tried: Container[Target] = (), body: bytes = b"", prompt_field: str = ""
     ) -> Target | None:
-        """The next one."""
+        """The next target."""
         self._next += 1
         return targets[self._next % len(targets)]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it."""
+    """The result of a simulation."""
 
     hits: int
-    """Blocks that were found in a cache."""
+    """Blocks that were cached."""
     computed: int
     requests: tuple[int, ...]
-    """At each replica."""
+    """Requests at each replica."""
 
     @property
     def hit_share(self) -> float:
         return self.hits / (self.hits + self.computed)
 
     @property
-    def most_over_mean(self) -> float:
+    def max_over_mean(self) -> float:
         """The busiest replica's requests over the mean."""
         return max(self.requests) * len(self.requests) / sum(self.requests)
 
@@ -127,8 +127,8 @@ def simulate(
 ) -> Outcome:
     """Run the traffic, at most `at_once` clients at a time, until every conversation has ended.
 
-    A request takes one unit of time for each block to compute and 20 for its answer; a replica computes one prompt
-    after the other, and answers at the same time.
+    A request takes one unit of time for each computed block and 20 for its answer; a replica computes one prompt
+    at a time, and answers in parallel.
     """
     targets = tuple(Target(f"r{n}", f"http://127.0.0.1:{n}", "k") for n in range(replicas))
     engines = {target: Replica(capacity) for target in targets}
@@ -160,6 +160,6 @@ def simulate(
 
 
 def working_set(traffic: Traffic) -> int:
-    """Blocks of all conversations that are held at once, at their longest."""
+    """Blocks of all concurrent conversations at their longest."""
     each = traffic.system_bytes + traffic.turns * (traffic.user_bytes + traffic.answer_bytes)
     return traffic.conversations * each // BLOCK

@@ -1,9 +1,9 @@
-"""What stands between a command and an answer: --help, a ready server, a launched model, memory, disk.
+"""Startup costs: --help, a ready server, a launched model, memory, disk.
 
     python benchmarks/startup.py --model FILE.gguf [--rounds 5]
 
-The launch is measured against the bare engine: the same llama.cpp server program, with the same parameters,
-started by hand and polled for its health; the two take turns (A B A B).
+The launch is compared with the bare engine: the same llama.cpp server program, with the same parameters,
+started by hand and polled for its health; the two alternate (A B A B).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from xinference.engines.llama_cpp.engine import PROGRAM
 ROOT = Path(__file__).parent.parent
 UID = "smollm2-instruct"
 CONTEXT = 8191
-#: Before each start: a virtual machine gives free memory back to its host meanwhile, so that neither side of the
+#: Pause before each start: a virtual machine returns free memory to its host meanwhile, so that neither side of the
 #: comparison gets the pages that the other has just warmed.
 PAUSE_SECONDS = 4
 
@@ -108,7 +108,7 @@ def launch(url: str, model: Path) -> None:
 
 
 def bare_start(model: Path) -> float:
-    """Seconds from starting the engine's own program, with the parameters of our launch, to its health."""
+    """Seconds from the start of the engine's program, with the parameters of our launch, to its health."""
     port = free_port()
     params = {
         "model_alias": UID,

@@ -1,4 +1,4 @@
-"""Tokens a second of the Transformers server with one and with several streams, beside `transformers serve`.
+"""Tokens a second of the Transformers server with one and with several streams, compared with `transformers serve`.
 
     python benchmarks/transformers_batching.py --python ENV/bin/python --peer PEER/bin/transformers [--rounds 3]
 
@@ -71,7 +71,7 @@ def note(rates: dict[str, list[float]], name: str, url: str, arguments: argparse
 
 
 def rate(url: str, model: str, streams: int, tokens: int) -> float:
-    """Generated tokens a second of so many requests at the same time."""
+    """Generated tokens a second with this number of concurrent requests."""
 
     def ask(number: int) -> int:
         body = {"model": model, "prompt": f"{number} {PROMPT}", "max_tokens": tokens, "temperature": 0}

@@ -1,4 +1,4 @@
-"""What the gateway costs: the same load on an engine that costs nothing, directly and through us, in one run.
+"""Overhead of the gateway: the same load on an engine that computes nothing, directly and through it, in one run.
 
 python -m benchmarks.gateway [--quick] [--json FILE] [--picture FILE.svg] [--versus NAME=SRC]
 """

@@ -1,4 +1,4 @@
-"""The command: every load on every target in turn, round after round; a table, a JSON file and a picture."""
+"""The command: runs every load on every target in turn; prints a table, writes a JSON file and a picture."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from benchmarks.gateway.cells import Cell, Figures, cells, open_minute
 from benchmarks.gateway.report import table, write_json, write_picture
 from benchmarks.gateway.targets import Target, costless
 
-#: Xinference 4.1.0 with a costless engine, 32 connections: `upstream_xinference`'s figures, not of this run.
+#: Xinference 4.1.0 with such an engine, 32 connections: figures of `upstream_xinference`, not of this run.
 PEER = {"tokens_per_second": 1219.0, "requests_per_second": 79.0}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=about)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the load, to see that it works")
-    parser.add_argument("--only", help="only loads whose name begins so: stream, paced, whole")
-    parser.add_argument("--connections", type=int, help="only loads of this many connections")
-    parser.add_argument("--no-minute", action="store_true", help="leave out the minute of 1,000 open streams")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load, as a functional check")
+    parser.add_argument("--only", help="only loads with this prefix: stream, paced, whole")
+    parser.add_argument("--connections", type=int, help="only loads with this number of connections")
+    parser.add_argument("--no-minute", action="store_true", help="skip the minute with 1,000 open streams")
     parser.add_argument("--versus", action="append", default=[], metavar="NAME=SRC", help="a second server's source")
-    parser.add_argument("--processes", type=int, default=1, help="also our gateway as so many processes")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="also measure the gateway with this number of processes"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
@@ -39,7 +41,7 @@ def main() -> int:
     with costless(versus, arguments.processes) as targets:
         figures = measure(targets, wanted, arguments.rounds)
     if not arguments.no_minute:
-        # On a fresh server: one that has held as many before would not grow.
+        # On a fresh server: one that has served as many before would not grow.
         with costless({}) as targets:
             figures += measure(targets[1:], [open_minute(arguments.quick)], 1)
     print(table(figures))
@@ -54,7 +56,7 @@ def main() -> int:
 
 
 def measure(targets: list[Target], wanted: list[Cell], rounds: int) -> list[Figures]:
-    """Each load on each target, in turn, and the other way round in the next round (A B B A)."""
+    """Each load on each target, in turn, in reverse order in the next round (A B B A)."""
     found = {(cell.label, t.name): Figures(cell, t.name) for cell in wanted for t in targets}
     for n in range(rounds):
         for cell in wanted:
@@ -65,7 +67,7 @@ def measure(targets: list[Target], wanted: list[Cell], rounds: int) -> list[Figu
 
 
 def summary(figures: list[Figures]) -> list[str]:
-    """What is promised, and what was seen."""
+    """The measured figures beside those of Xinference 4.1.0."""
     ours = [f for f in figures if f.target == "xinference"]
     lines = []
     for kind, unit, peer in (("stream", "tok/s", "tokens_per_second"), ("whole", "req/s", "requests_per_second")):

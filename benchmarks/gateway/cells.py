@@ -1,4 +1,4 @@
-"""The loads that are measured, and the medians of their rounds."""
+"""The loads of the benchmark, and the medians of their rounds."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Cell:
 
 def cells(quick: bool) -> list[Cell]:
     """Every load; the quick ones are a tenth as long."""
-    found = []
+    loads = []
     for n in STREAMS:
         tokens = 256 if n <= 32 else 128 if n <= 256 else 64
         most = 6_000 if n == 1 else 40_000
         requests = max(n, most // (10 if quick else 1) // tokens)
-        found.append(_cell("stream", n, requests, stream=True, tokens=tokens))
+        loads.append(_cell("stream", n, requests, stream=True, tokens=tokens))
     for n, rate, seconds in ((32, 50.0, 3.0), (256, 20.0, 3.0)):
         tokens = int(rate * seconds / (5 if quick else 1))
-        found.append(_cell("paced", n, n, stream=True, tokens=tokens, rate=rate))
+        loads.append(_cell("paced", n, n, stream=True, tokens=tokens, rate=rate))
     for n in STREAMS:
         requests = max(n, (1_500 if n == 1 else 6_000) // (10 if quick else 1))
-        found.append(_cell("whole", n, requests, stream=False))
-    return found
+        loads.append(_cell("whole", n, requests, stream=False))
+    return loads
 
 
 def open_minute(quick: bool) -> Cell:
@@ -76,7 +76,7 @@ class Figures:
 
     @property
     def load_cpu(self) -> list[float]:
-        """The same of the load generator."""
+        """CPU seconds of the load generator for each event or whole answer."""
         return [r.load_cpu / max(1, self._units(r)) for r in self.rounds]
 
     @property
@@ -85,11 +85,11 @@ class Figures:
 
     @property
     def memory_a_stream(self) -> float:
-        """Bytes of the server for each connection, the most of all rounds."""
+        """Memory of the server in bytes for each connection, the maximum of all rounds."""
         return max(r.memory.get("server", 0) for r in self.rounds) / self.cell.connections
 
     def ratio(self, other: Figures) -> float:
-        """Median over the rounds of this rate divided by the other's of the same round."""
+        """Median over the rounds of this rate divided by the other target's of the same round."""
         return statistics.median(a / b for a, b in zip(self.rate, other.rate, strict=True))
 
     def _units(self, result: Result) -> int:

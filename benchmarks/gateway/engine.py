@@ -1,7 +1,7 @@
-"""An engine that costs nothing: OpenAI's protocol over prepared bytes, as fast as asked or at a fixed rate.
+"""An engine that computes nothing: OpenAI's protocol with prepared bytes, at maximum speed or at a fixed rate.
 
-``python -m benchmarks.gateway.engine`` prints its port. A request says what it wants: ``max_tokens`` events if
-``stream``, one each ``1 / rate`` seconds if ``rate`` is given. Each event is a write of its own, as engines do it.
+``python -m benchmarks.gateway.engine`` prints its port. The request sets the answer: ``max_tokens`` events if
+``stream``, one every ``1 / rate`` seconds if ``rate`` is set. Each event is a separate write, as engines do it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ HEALTH = _whole({"status": "ok"})
 MODELS = _whole({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
 
 
-class Wish(msgspec.Struct):
-    """What a request asks for."""
+class AnswerSettings(msgspec.Struct):
+    """The fields of a request that set its answer."""
 
     stream: bool = False
     max_tokens: int = 16
@@ -59,11 +59,11 @@ class Wish(msgspec.Struct):
 
 
 class Connection(asyncio.Protocol):
-    """One client: whole requests in, prepared bytes out, never more than the client reads."""
+    """One client: complete requests in, prepared bytes out, never more than the client reads."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._decoder = msgspec.json.Decoder(Wish)
+        self._decoder = msgspec.json.Decoder(AnswerSettings)
         self._held = b""
         self._left = 0
         self._rate = 0.0
@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True

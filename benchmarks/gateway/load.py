@@ -1,7 +1,7 @@
-"""A load generator of its own process, raw protocols and prepared requests, so that it is not what is measured.
+"""A load generator in its own process, with raw protocols and prepared requests, so that its cost is small.
 
 ``python -m benchmarks.gateway.load`` reads a `Load` as JSON from stdin and writes a `Result` as JSON to stdout. Every
-connection sends its next request as soon as its last one is answered, until the requests are used up.
+connection sends its next request as soon as the last one is answered, until all requests are sent.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from benchmarks.gateway import meters
 
 END = b"0\r\n\r\n"
 DONE = b"data: [DONE]"
-#: No answer may take longer, in seconds.
+#: Maximum duration of an answer, in seconds.
 PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
 class Load:
-    """What to send, and whose CPU time to read meanwhile."""
+    """The requests to send, and the processes whose CPU time to read."""
 
     port: int
     connections: int
@@ -34,22 +34,22 @@ class Load:
     stream: bool = True
     tokens: int = 256
     rate: float = 0.0
-    """Events a second and stream; 0: as fast as they come."""
+    """Events a second for each stream; 0: no limit."""
     pause: float = 0.0
-    """Seconds that each connection rests between two requests."""
+    """Pause of each connection between two requests, in seconds."""
     model: str = "costless"
     key: str = "none"
     prompt: str = "Tell me a story."
     extra: dict[str, object] = field(default_factory=dict)
-    """Further fields of the request's body."""
+    """Additional fields of the request's body."""
     pids: dict[str, int] = field(default_factory=dict)
     exact: bool = True
-    """An answer with another number of events than `tokens` is an error."""
+    """Whether an answer with another number of events than `tokens` is an error."""
 
 
 @dataclass
 class Result:
-    """One run. Times are in seconds, memory in bytes."""
+    """The result of one run. Times are in seconds, memory in bytes."""
 
     seconds: float = 0.0
     requests: int = 0
@@ -62,13 +62,13 @@ class Result:
     """Between two reads of one stream."""
     gap_p99: float = 0.0
     load_cpu: float = 0.0
-    """The load generator's own."""
+    """CPU time of the load generator."""
     stolen: float = 0.0
-    """Of the time of all cores, what the host gave to other machines than this one."""
+    """Time of all cores that the host gave to other machines."""
     cpu: dict[str, float] = field(default_factory=dict)
-    """Of the processes that were named."""
+    """CPU time of the processes in `Load.pids`."""
     memory: dict[str, int] = field(default_factory=dict)
-    """How much more they held resident while all connections were at work than before the first was opened."""
+    """Growth of their resident memory from before the first connection to the time with all connections active."""
 
 
 class Run:
@@ -103,7 +103,7 @@ class Run:
 
 
 class Connection(asyncio.Protocol):
-    """Sends requests one after the other and counts what comes back."""
+    """Sends requests one after the other and counts the answers."""
 
     __slots__ = (
         "_again",
@@ -136,10 +136,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._lost = False
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     def send(self) -> None:
-        """Send the next request, or close if there is none left."""
+        """Send the next request, or close if all are sent."""
         assert self._transport is not None
         run = self._run
         self._reset()
@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
         if not data:
             return
         run = self._run
-        # "data: " never lies across two reads unless a write was cut; then the tail makes up for it.
+        # "data: " is split across two reads only if a write was split; the tail handles that.
         seam = self._tail + data
         self._events += seam.count(b"data: ") - self._tail.count(b"data: ")
         self._tail = seam[-32:]
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
 
     def _complete(self, seam: bytes) -> None:
         run = self._run
-        events = self._events - 2  # without the one that says why it ended, and [DONE]
+        events = self._events - 2  # without the finish event and [DONE]
         run.result.requests += 1
         run.result.events += events
         if DONE not in seam[-40:]:
@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
         if self._finished or self._resting:
             return
         if exc is None and self._size < 0 and not self._head and self._run.result.requests:
-            # Some engines close after a stream, as they may. Nothing of the answer has come: ask on a new connection.
+            # Some engines close after a stream, which is allowed. No byte of the answer has come: retry on a new one.
             self._again = asyncio.get_running_loop().create_task(self._ask_again())
             return
         self._run.fail("connection lost")
@@ -242,7 +242,7 @@ class Connection(asyncio.Protocol):
 
 
 async def run(load: Load) -> Result:
-    """Connect, wait until that has settled, then send."""
+    """Connect, wait until all connections are established, then send."""
     running = Run(load)
     loop = asyncio.get_running_loop()
     before = {name: meters.resident(pid) for name, pid in load.pids.items()}
@@ -272,7 +272,7 @@ async def run(load: Load) -> Result:
 
 
 async def _watch_memory(load: Load, before: dict[str, int], result: Result) -> None:
-    """The most that each process holds more than before."""
+    """The maximum growth of each process."""
     while True:
         for name, pid in load.pids.items():
             result.memory[name] = max(result.memory.get(name, 0), meters.resident(pid) - before[name])

@@ -1,4 +1,4 @@
-"""What the system tells of processes and of the machine's time."""
+"""Reads the CPU time and memory of processes and the machine's stolen time from the system."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def stolen() -> float:
-    """Seconds of all cores that the host has taken from this machine since its start; 0 where it does not tell."""
+    """Seconds of all cores that the host has taken from this machine since its start; 0 if it does not report them."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
 

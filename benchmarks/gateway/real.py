@@ -1,4 +1,4 @@
-"""A small real model: its own llama.cpp server asked directly, and the same process asked through us, in turn.
+"""A small real model: requests directly to its own llama.cpp server, and to the same process through the gateway.
 
 python -m benchmarks.gateway.real --model SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 25] [--json FILE]
 """
@@ -29,17 +29,17 @@ from benchmarks.gateway.targets import Target
 
 UID = "smollm2-instruct"
 ENGINE, OURS = "llama.cpp alone", "xinference"
-#: Streams, and how many tokens each is long. A second or two of work: what else the machine does changes slowly, so two
-#: short runs that follow each other are more alike than two long ones, and many pairs say more than a few.
+#: Number of streams -> tokens of each. A second or two of work: the load of the host changes slowly, so two
+#: consecutive short runs are more alike than two long ones, and many pairs give a better median than a few.
 TOKENS = {1: 128, 4: 48, 8: 32, 16: 24}
-#: The share of a core that the host may take before a run says more of other machines than of this one.
+#: Maximum share of a core that the host may take: above it, a run measures other machines.
 STOLEN = 0.02
-#: Slots of the engine: no stream waits for another one's end.
+#: Slots of the engine: no stream waits for the end of another one.
 SLOTS = 16
 FIRST_REQUESTS = 20
-#: Between requests whose first token is waited for: llama.cpp closes after each stream, and is not met while it does.
+#: Pause between requests whose first token is measured: llama.cpp closes after each stream, which the pause covers.
 REST_SECONDS = 0.05
-#: Every token of these is a step of the engine, as no stream ends before its time.
+#: Every token is a step of the engine, because no stream ends early.
 SIZE = {"n_parallel": SLOTS, "n_ctx": 2048}
 FIELDS: dict[str, object] = {"temperature": 0, "ignore_eos": True}
 
@@ -48,7 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway.real", description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--streams", type=int, choices=TOKENS, help="only so many at once")
+    parser.add_argument("--streams", type=int, choices=TOKENS, help="only this number of streams")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     first = Cell("first", 1, replace(_load(1, FIRST_REQUESTS, 4), pause=REST_SECONDS))
@@ -63,8 +63,8 @@ def main() -> int:
     print(f"time to first token, added at 1 stream, ms: {_medians(added, _undisturbed(alone, ours))}")
     for a, o in _pairs(figures):
         ratios = [y / x for x, y in zip(a.rate, o.rate, strict=True)]
-        told = _medians(ratios, _undisturbed(a, o))
-        print(f"tokens a second at {a.cell.connections} streams, of the engine alone: {told}")
+        text = _medians(ratios, _undisturbed(a, o))
+        print(f"tokens a second at {a.cell.connections} streams, of the engine alone: {text}")
     if arguments.json:
         write_json(arguments.json, figures, {})
     return 1 if any(f.errors for f in figures) else 0
@@ -81,19 +81,19 @@ def _pairs(figures: list[Figures]) -> Iterator[tuple[Figures, Figures]]:
 
 
 def _undisturbed(a: Figures, o: Figures) -> list[bool]:
-    """Of each pair, whether the host left this machine its cores in both runs."""
+    """For each pair, whether the host left this machine its cores in both runs."""
     return [all(r.stolen <= STOLEN * r.seconds for r in pair) for pair in zip(a.rounds, o.rounds, strict=True)]
 
 
 def _medians(of: list[float], undisturbed: list[bool]) -> str:
-    kept = [value for value, whole in zip(of, undisturbed, strict=True) if whole]
-    told = f"{statistics.median(of):.3f} of {len(of)} pairs"
-    return told + (f", {statistics.median(kept):.3f} of the {len(kept)} undisturbed ones" if kept else "")
+    clean = [value for value, whole in zip(of, undisturbed, strict=True) if whole]
+    text = f"{statistics.median(of):.3f} of {len(of)} pairs"
+    return text + (f", {statistics.median(clean):.3f} of the {len(clean)} undisturbed ones" if clean else "")
 
 
 @contextlib.contextmanager
 def served(model: Path) -> Iterator[list[Target]]:
-    """The engine of a launch and the server that launched it, until the block ends."""
+    """The engine of a launch and the server that launched it, for the block."""
     with tempfile.TemporaryDirectory(prefix="bench-") as home:
         env = os.environ | {"XINFERENCE_HOME": home}
         command = [sys.executable, "-m", "xinference.server", "--port", "0"]
@@ -116,7 +116,7 @@ def served(model: Path) -> Iterator[list[Target]]:
 
 
 def _endpoint(home: Path) -> str:
-    """Where the server listens, once it answers."""
+    """The server's URL, once it answers."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
@@ -131,8 +131,8 @@ def _call(url: str, body: object = None, method: str | None = None) -> list[dict
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=120) as answer:
-        found: list[dict[str, list[dict[str, int]]]] = json.load(answer)
-        return found
+        answer_json: list[dict[str, list[dict[str, int]]]] = json.load(answer)
+        return answer_json
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ COLOURS = ("#9aa5b1", "#1f6feb", "#d29922", "#8250df")
 
 
 def table(figures: list[Figures]) -> str:
-    """One line a load and target, as Markdown."""
+    """One row for each load and target, as Markdown."""
     rows = [_row(f, _alone(f, figures)) for f in figures]
     widths = [max(len(row[n]) for row in (HEADINGS, *rows)) for n in range(len(HEADINGS))]
     lines = [_line(HEADINGS, widths), "|" + "|".join("-" * (w + 2) for w in widths) + "|"]
@@ -33,7 +33,7 @@ def table(figures: list[Figures]) -> str:
 
 
 def write_json(file: Path, figures: list[Figures], facts: dict[str, object]) -> None:
-    """Everything that was measured, each round of it."""
+    """All measurements of each round."""
     cells = [
         {"load": f.cell.label, "target": f.target, "rounds": [asdict(r) for r in f.rounds], "spec": asdict(f.cell.load)}
         for f in figures
@@ -42,7 +42,7 @@ def write_json(file: Path, figures: list[Figures], facts: dict[str, object]) -> 
 
 
 def write_picture(file: Path, figures: list[Figures]) -> None:
-    """Bars of tokens/s by streams and of requests/s by connections, a colour a target."""
+    """Bars of tokens/s by streams and of requests/s by connections, one colour for each target."""
     charts = [
         _chart([f for f in figures if f.cell.kind == kind], title, x)
         for kind, title, x in (("stream", "tokens a second", 0), ("whole", "whole answers a second", 480))

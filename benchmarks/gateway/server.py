@@ -1,4 +1,4 @@
-"""Our server with a costless engine behind it: the production gateway and HTTP server, a routing table made by hand.
+"""Our server before an engine that computes nothing: the production gateway and HTTP server with a fixed routing table.
 
 ``python -m benchmarks.gateway.server ENGINE_URL`` prints its port. Nothing but the controller is replaced.
 """
@@ -46,7 +46,7 @@ def chat_route(engine_url: str) -> Route:
 
 
 async def no_management(scope: Scope, receive: Receive, send: Send) -> None:
-    """Stands for the management API, which no load here asks for."""
+    """A dummy for the management API, which no load requests."""
     raise NotImplementedError(scope["path"])
 
 

@@ -1,4 +1,4 @@
-"""Our server's gateway as several processes with a costless engine behind it; all but the controller is the real one.
+"""Our gateway as several processes before an engine that computes nothing; only the controller is a dummy.
 
 ``python -m benchmarks.gateway.several ENGINE_URL PROCESSES`` prints its port.
 """
@@ -23,15 +23,15 @@ from xinference.server import listen
 
 
 class OpenKeys:
-    """Nobody needs a key."""
+    """No key is required."""
 
     table = KeyTable()
 
     def used(self, key: Key, now: float) -> None:
-        """There is none to be used."""
+        """No key exists, so nothing is recorded."""
 
     def note_use(self, key_id: str, at: float) -> None:
-        """There is none to be used."""
+        """No key exists, so nothing is recorded."""
 
 
 async def serve(engine_url: str, processes: int) -> None:

@@ -1,4 +1,4 @@
-"""What the load is put on: the costless engine itself, and our server in front of it."""
+"""The targets of the load: the engine that computes nothing, and our server in front of it."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ ROOT = Path(__file__).parent.parent.parent
 
 @dataclass(frozen=True)
 class Target:
-    """A port, and the processes behind it."""
+    """A port, and the processes that serve it."""
 
     name: str
     port: int
     pids: dict[str, int] = field(default_factory=dict)
-    """``engine``, and those whose cost is asked for: ``server``, and others of its own if it has any."""
+    """``engine``, and the processes whose cost is measured: ``server``, and its child processes if any."""
     key: str = "none"
 
     def measure(self, load: Load) -> Result:
-        """Run `load` on this target from a process of its own."""
+        """Run `load` on this target in a separate process."""
         spec = replace(load, port=self.port, pids=self.pids, key=self.key)
-        given = json.dumps(asdict(spec))
+        spec_json = json.dumps(asdict(spec))
         command = [sys.executable, "-m", "benchmarks.gateway.load"]
-        done = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=ROOT, input=spec_json, capture_output=True, text=True, check=True)
         return Result(**json.loads(done.stdout))
 
 
 @contextlib.contextmanager
 def costless(versus: dict[str, Path], processes: int = 1) -> Iterator[list[Target]]:
-    """The costless engine, our server in front of it, and other source trees' servers, until the block ends.
+    """The engine that computes nothing, our server in front of it, and other source trees' servers, for the block.
 
-    With more `processes` than one also our gateway as so many; what these cost is not measured, only what they do.
+    With more than one of `processes` also our gateway with that number of processes; their CPU time is not measured.
     """
     with contextlib.ExitStack() as running:
         engine, port = running.enter_context(_program("benchmarks.gateway.engine"))
@@ -56,7 +56,7 @@ def costless(versus: dict[str, Path], processes: int = 1) -> Iterator[list[Targe
 
 @contextlib.contextmanager
 def _program(module: str, *arguments: str, source: Path = ROOT / "src") -> Iterator[tuple[int, int]]:
-    """A program that prints its port; its pid and port, until the block ends."""
+    """A program that prints its port; yields its pid and port for the block."""
     env = os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:

@@ -1,10 +1,10 @@
-"""Xinference 4.1.0 beside us, in turn, each with an engine that costs nothing.
+"""Xinference 4.1.0 compared with this server, in turn, each with an engine that computes nothing.
 
 python -m benchmarks.gateway.upstream_xinference --xinference-python PATH [--rounds 3] [--json FILE]
 
-PATH is the Python of an environment of its own with `pip install xinference==4.1.0`. Its REST layer, actors, model
-class and serialisation run as they were installed: only the library below them, xllamacpp, is another (`stand_in/`).
-Two settings are not its defaults, and both spare it work: it asks for no key, and makes no environment for the model.
+PATH is the Python of an environment with `pip install xinference==4.1.0`. Its REST layer, actors, model
+class and serialisation run unchanged: only the library below them, xllamacpp, is replaced (`stand_in/`).
+Two settings are not its defaults, and both save it work: no key check, and no environment for the model.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from benchmarks.gateway.report import table, write_json
 from benchmarks.gateway.targets import Target, costless
 
 STAND_IN = Path(__file__).parent / "stand_in"
-#: How many requests it gets of each load, so that it is at work for seconds, as we are with more.
+#: Number of its requests for each load, so that it is busy for seconds, as our server is with more requests.
 REQUESTS = {"stream": {1: 4, 8: 16, 32: 64}, "whole": {1: 60, 8: 160, 32: 256}}
-#: What is launched by name needs a file, which nothing reads.
+#: A launch by name needs a file, which nothing reads.
 LAUNCH = {"model_uid": MODEL, "model_name": "qwen2.5-instruct", "model_engine": "llama.cpp", "model_format": "ggufv2"}
 LAUNCH |= {"model_size_in_billions": "0_5", "quantization": "q4_0"}
 START_SECONDS = 180.0
@@ -62,9 +62,9 @@ def main() -> int:
 
 
 def measure(targets: list[Target], theirs: Target, rounds: int) -> list[Figures]:
-    """Each load on each target, in turn (A B A B), after one of each that is not counted."""
+    """Each load on each target, in turn (A B A B), after one of each as a warm-up."""
     wanted = [cell for cell in cells(quick=False) if cell.connections in REQUESTS.get(cell.kind, {})]
-    found = {(cell.label, t.name): Figures(cell, t.name) for cell in wanted for t in (*targets, theirs)}
+    figures = {(cell.label, t.name): Figures(cell, t.name) for cell in wanted for t in (*targets, theirs)}
     for n in range(rounds + 1):
         for cell in wanted:
             print(f"round {n}: {cell.label}" if n else f"warming up: {cell.label}", file=sys.stderr)
@@ -73,15 +73,15 @@ def measure(targets: list[Target], theirs: Target, rounds: int) -> list[Figures]
                 load = replace(cell.load, requests=requests if n else cell.connections)
                 result = target.measure(load)
                 if n:
-                    found[cell.label, target.name].rounds.append(result)
-    return list(found.values())
+                    figures[cell.label, target.name].rounds.append(result)
+    return list(figures.values())
 
 
 @contextlib.contextmanager
 def upstream(python: Path) -> Iterator[Target]:
-    """An Xinference of that environment with the costless model launched, until the block ends."""
-    asked = [str(python), "-c", "import importlib.metadata; print(importlib.metadata.version('xinference'))"]
-    version = subprocess.run(asked, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
+    """An Xinference of that environment with the dummy model launched, for the block."""
+    query = [str(python), "-c", "import importlib.metadata; print(importlib.metadata.version('xinference'))"]
+    version = subprocess.run(query, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as home:
         weights = Path(home, "costless.gguf")
         weights.touch()
@@ -100,7 +100,7 @@ def upstream(python: Path) -> Iterator[Target]:
 
 
 def _end(server: psutil.Popen) -> None:
-    """End it and what it started: models outlive it otherwise."""
+    """End it and its children: otherwise its models outlive it."""
     processes = [*server.children(recursive=True), server]
     server.terminate()
     _, left = psutil.wait_procs(processes, timeout=20)
@@ -110,7 +110,7 @@ def _end(server: psutil.Popen) -> None:
 
 
 def _answer(url: str, body: dict[str, str]) -> None:
-    """Post `body` as soon as somebody listens there, and wait for the answer."""
+    """Post `body` as soon as the port is open, and wait for the answer."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     end = time.monotonic() + START_SECONDS
     while True:

@@ -90,7 +90,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     stop_requested = asyncio.Event()
     server, gateway, workers = build(settings, controller, keys, stop_requested.set)
     announce(settings, host, port, keys.open_for_owner())
-    flushing = asyncio.create_task(keys.flush_now_and_then())
+    flushing = asyncio.create_task(keys.flush_periodically())
     stopping = asyncio.create_task(_stop_when(stop_requested, server))
     await controller.start()
     # A full collection would visit all loaded objects and block every stream meanwhile: 29 ms for 85,000 objects.

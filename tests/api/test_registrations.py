@@ -104,13 +104,13 @@ async def test_a_damaged_file_is_named_in_the_list(client: httpx2.AsyncClient) -
     listed = (await client.get(f"{REGISTRATIONS}/LLM")).json()
     (damaged,) = [entry for entry in listed if "problem" in entry]
     assert (damaged["model_name"], damaged["is_builtin"]) == ("damaged", False)
-    assert damaged["path"].endswith("damaged.json") and "no JSON" in damaged["problem"]["cause"]
+    assert damaged["path"].endswith("damaged.json") and "not JSON" in damaged["problem"]["cause"]
 
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "said"),
     [
-        ("LLM", {"model": "{"}, 400, "no JSON"),
+        ("LLM", {"model": "{"}, 400, "not JSON"),
         ("LLM", {}, 400, "model"),
         ("LLM", {"model": 5}, 400, "model"),
         ("image", {"model": "{}"}, 400, "Unsupported model type: image"),

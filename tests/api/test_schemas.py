@@ -28,7 +28,7 @@ from xinference.launch.plan import plan_entry
 from xinference.launch.request import LaunchRequest
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.store.database import Store
-from xinference.store.event_log import Moving
+from xinference.store.event_log import TransferProgress
 
 SNAPSHOT = ReplicaSnapshot("r", ReplicaState.READY, 1, "http://127.0.0.1:1", "key", {}, Path("/log"), 2, 3, 4.0)
 FAILED = Problem("engine_died", 500, "It died.", stage="start", hint="Add memory.", log_tail=["out of memory"])
@@ -133,7 +133,7 @@ EXACT: list[tuple[Any, Callable[[], Any]]] = [
         lambda: progress(
             "fetch",
             None,
-            Moving("fetch", "w.gguf", 1, 2, 3.0),
+            TransferProgress("fetch", "w.gguf", 1, 2, 3.0),
             [views.replica_entry(plan_of(), 0, SNAPSHOT, waiting="CREATING", problem=None, created=1.0)],
             4.0,
         ),

@@ -136,7 +136,7 @@ BAD: list[tuple[Json, str]] = [
     ({"context_length": 0}, "context_length is 0"),
     ({"context_length": "4k"}, "context_length is '4k'"),
     ({"context_length": True}, "context_length is True"),
-    ({"context_lenght": 5, "context_length": ...}, "context_lenght is no field"),
+    ({"context_lenght": 5, "context_length": ...}, "context_lenght is not a field"),
     ({"model_lang": "en"}, "model_lang is 'en'"),
     ({"model_lang": [1]}, "model_lang[0] is 1"),
     ({"model_ability": []}, "model_ability is missing"),

@@ -25,7 +25,7 @@ def test_an_environment_is_installed_listed_verified_and_removed(run: Run, tiny:
     installed = run("env", "install", "tiny", "--hardware", "cpu")
     assert installed.exit_code == 0, installed.stderr
     folder = Path(installed.stdout.strip())
-    assert folder.parent == tiny.shelf
+    assert folder.parent == tiny.installed_folder
     assert f"{SPEC.name} requires 1.0 MiB of disk space." in installed.stderr
     (entry,) = json.loads(run("env", "list", "--json").stdout)
     assert (entry["name"], entry["installed"], entry["path"]) == (SPEC.name, True, str(folder))

@@ -103,7 +103,7 @@ def test_a_model_that_was_registered_for_good_is_known(settings: Settings) -> No
     folder = settings.home / "model" / "embedding"
     folder.mkdir(parents=True)
     (folder / "my-bge-2.json").write_text(json.dumps(EMBEDDING_2))
-    with pytest.raises(Problem, match="does not know the layers and heads of my-bge-2"):
+    with pytest.raises(Problem, match="does not have the layers and heads of my-bge-2"):
         estimate(
             model_name="my-bge-2",
             size_in_billions=0,

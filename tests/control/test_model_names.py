@@ -40,7 +40,7 @@ def test_a_launch_in_place_of_its_own_uid_may_keep_its_adapters() -> None:
         ("LLM", "a b", "here", "'a b' is invalid"),
         ("LLM", "", "here", "'' is invalid"),
         ("LLM", "mine", "gone", "gone of the adapter mine does not exist"),
-        ("embedding", "mine", "here", "of the type embedding"),
+        ("embedding", "mine", "here", "type is embedding"),
     ],
 )
 def test_an_adapter_that_cannot_be_loaded_is_refused(

@@ -42,7 +42,7 @@ class Hub:
 
     path: Path | None = None
 
-    def cached(self, version: ModelVersion, source: Source) -> Path | None:
+    def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         return self.path
 
 
@@ -129,7 +129,7 @@ async def test_a_second_launch_of_what_runs_decides_once_and_asks_no_hub(
     request = msgspec.structs.replace(REQUEST, model_uid="mine")
     await controller.launch(request)
     calls.clear()
-    monkeypatch.setattr(controller.planner.sources, "choose", None)
+    monkeypatch.setattr(controller.planner.hub_chooser, "choose", None)
     assert await controller.launch(msgspec.structs.replace(request, download_hub=None)) == "mine"
     assert calls == ONCE
     with pytest.raises(Problem, match="is taken by llama-2-chat"):
@@ -176,5 +176,5 @@ async def test_a_folder_of_several_models_is_refused_where_the_request_names_no_
         model_name="llama-2-chat", model_format="ggufv2", model_engine="Fifth", model_path=str(folder)
     )
     draft = await controller.planner.draft(request, "mine")
-    with pytest.raises(Problem, match="holds several models"):
+    with pytest.raises(Problem, match="has several models"):
         await controller.planner.resolve(draft, request)

@@ -1,4 +1,4 @@
-"""A stored launch is checked again before its engine is started: its row may be older than a rule, or not ours."""
+"""A stored launch is checked before its engine starts: its row may be older than a rule, or edited."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
 
 
 @pytest.mark.parametrize(
-    ("fields", "named"),
+    ("fields", "name"),
     [
         ({"envs": {"LD_PRELOAD": "/tmp/e.so"}}, "LD_PRELOAD"),
         ({"envs": {"OPENSSL_CONF": "/tmp/e.cnf"}}, "OPENSSL_CONF"),
@@ -38,8 +38,8 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
         ({"options": {"mmproj.url": "http://127.0.0.1/x"}}, "--mmproj.url"),
     ],
 )
-async def test_a_row_that_sets_what_a_launch_may_not_set_is_shown_and_not_started(
-    controller: Controller, tmp_path: Path, fields: dict[str, Any], named: str
+async def test_a_stored_launch_that_breaks_a_rule_is_shown_and_not_started(
+    controller: Controller, tmp_path: Path, fields: dict[str, Any], name: str
 ) -> None:
     weights = Gguf().write(tmp_path / "m.gguf")
     request = LaunchRequest(
@@ -52,9 +52,9 @@ async def test_a_row_that_sets_what_a_launch_may_not_set_is_shown_and_not_starte
     )
     controller._store.add_deployment("mine", msgspec.json.encode(request).decode())
     await controller.start()
-    taken_up = controller.deployment("mine")
-    assert isinstance(taken_up, BrokenDeployment) and taken_up.instance["status"] == "ERROR"
-    assert named in taken_up.problem.cause and taken_up.problem.status == 400
+    restored = controller.deployment("mine")
+    assert isinstance(restored, BrokenDeployment) and restored.instance["status"] == "ERROR"
+    assert name in restored.problem.cause and restored.problem.status == 400
     assert controller._store.replicas("mine") == []
     await controller.terminate("mine")
     assert controller._store.deployments() == []

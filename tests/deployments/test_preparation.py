@@ -68,7 +68,7 @@ async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list
     async with asyncio.timeout(60):
         while not all(deployment.problem for deployment in deployments):
             await asyncio.sleep(0.02)
-    return engine, deployments, events.kept(uids[0])
+    return engine, deployments, events.stored(uids[0])
 
 
 @pytest.fixture

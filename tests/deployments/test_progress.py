@@ -7,18 +7,20 @@ from typing import Any
 import pytest
 
 from xinference.deployments.progress import progress, unknown
-from xinference.store.event_log import Moving
+from xinference.store.event_log import TransferProgress
 
 REPLICA = {"replica_id": 0, "replica_model_uid": "m-rep0", "status": "LOADING", "error_message": None}
 
 
-def at(stage: str, *, failed_in: str | None = None, moving: Moving | None = None, **replica: Any) -> dict[str, Any]:
+def at(
+    stage: str, *, failed_in: str | None = None, moving: TransferProgress | None = None, **replica: Any
+) -> dict[str, Any]:
     return progress(stage, failed_in, moving, [REPLICA | replica], now=50.0)
 
 
 def test_a_launch_goes_from_nothing_to_one_and_never_back() -> None:
-    half = Moving("fetch", "weights.gguf", 500, 1000, 1.0)
-    converting = Moving("convert", "weights.gguf", 500, 1000, 2.0)
+    half = TransferProgress("fetch", "weights.gguf", 500, 1000, 1.0)
+    converting = TransferProgress("convert", "weights.gguf", 500, 1000, 2.0)
     told = [
         at("pending"),
         at("plan"),
@@ -36,7 +38,7 @@ def test_a_launch_goes_from_nothing_to_one_and_never_back() -> None:
 
 
 def test_the_bytes_of_a_download_are_told() -> None:
-    told = at("fetch", moving=Moving("fetch", "weights.gguf", 250, 1000, 7.0))
+    told = at("fetch", moving=TransferProgress("fetch", "weights.gguf", 250, 1000, 7.0))
     file = {"file_name": "weights.gguf", "bytes_done": 250, "bytes_total": 1000, "progress": 0.25}
     assert told["download_files"] == [file]
     assert (
@@ -47,7 +49,7 @@ def test_the_bytes_of_a_download_are_told() -> None:
 
 @pytest.mark.parametrize("total", [None, 0])
 def test_bytes_of_an_unknown_whole_are_no_progress_but_are_told(total: int | None) -> None:
-    told = at("fetch", moving=Moving("fetch", "f", 250, total, 7.0))
+    told = at("fetch", moving=TransferProgress("fetch", "f", 250, total, 7.0))
     assert told["progress"] == 0 and told["download_files"][0]["bytes_done"] == 250
 
 

@@ -133,6 +133,9 @@ def test_a_projector_of_another_models_width_is_named_with_both_widths() -> None
         "E mtmd_init_from_file: error: mismatch between text model (n_embd = 256) and mmproj (n_embd = 128)",
         "E srv load_model: failed to load multimodal model, '/w/my mmproj.gguf'",
     ]
-    said = LlamaCpp().explain(log)
-    assert said is not None and said.startswith("The projector /w/my mmproj.gguf is for models whose tokens are 128")
+    explanation = LlamaCpp().explain(log)
+    assert explanation is not None
+    assert explanation.startswith(
+        "The projector /w/my mmproj.gguf is for an embedding width of 128, and this model's is 256"
+    )
     assert "damaged" in str(LlamaCpp().explain(log[1:]))

@@ -1,4 +1,4 @@
-"""What a launch may set: every option of every engine is judged, and refused where it does more than compute."""
+"""Options that a launch may set: every option of every engine is in one group, and refused if it has other effects."""
 
 from __future__ import annotations
 
@@ -42,41 +42,41 @@ def refused(engine: str, known: dict[str, str], **options: Any) -> Problem:
     return caught.value
 
 
-# -- every name is judged -------------------------------------------------------------------------------------
+# -- every option is in one group -------------------------------------------------------------------------------------
 
 
-def test_every_parameter_of_xllamacpp_is_judged_once(described: dict[str, str]) -> None:
-    unjudged = LLAMA_CPP.unjudged(described)
-    assert not unjudged, f"judge these in engines/llama_cpp/option_policy.py: {', '.join(unjudged)}"
-
-
-@pytest.mark.parametrize("engine", TABLES)
-def test_every_option_of_an_engines_table_is_judged_once(engine: str) -> None:
-    table = TABLES[engine]
-    unjudged = table.policy.unjudged(table.kinds)
-    assert not unjudged, f"judge these in the option_policy.py of {engine}: {', '.join(unjudged)}"
+def test_every_parameter_of_xllamacpp_is_in_one_group(described: dict[str, str]) -> None:
+    wrong = LLAMA_CPP.misclassified(described)
+    assert not wrong, f"put these into one group of engines/llama_cpp/option_policy.py: {', '.join(wrong)}"
 
 
 @pytest.mark.parametrize("engine", TABLES)
-def test_no_judgement_is_of_an_option_that_the_engine_lost(engine: str) -> None:
+def test_every_option_of_an_engines_table_is_in_one_group(engine: str) -> None:
     table = TABLES[engine]
-    assert table.policy.offered - table.kinds.keys() <= {"trust_plugins"}
-    assert table.policy.rules.keys() <= table.policy.offered
+    wrong = table.policy.misclassified(table.kinds)
+    assert not wrong, f"put these into one group of the option_policy.py of {engine}: {', '.join(wrong)}"
 
 
-def test_a_name_that_nobody_has_judged_is_found_and_refused(described: dict[str, str]) -> None:
-    assert LLAMA_CPP.unjudged([*described, "open_any_file"]) == ["open_any_file"]
+@pytest.mark.parametrize("engine", TABLES)
+def test_no_group_contains_an_option_that_the_engine_does_not_have(engine: str) -> None:
+    table = TABLES[engine]
+    assert table.policy.available - table.kinds.keys() <= {"trust_plugins"}
+    assert table.policy.rules.keys() <= table.policy.available
+
+
+def test_an_option_in_no_group_is_detected_and_refused(described: dict[str, str]) -> None:
+    assert LLAMA_CPP.misclassified([*described, "open_any_file"]) == ["open_any_file"]
     problem = refused("llama.cpp", {**described, "open_any_file": "str"}, open_any_file="/etc/passwd")
-    assert "--open_any_file" in problem.cause and Risk.UNJUDGED.value in problem.cause
+    assert "--open_any_file" in problem.cause and Risk.UNREVIEWED.value in problem.cause
 
 
-def test_a_name_that_is_judged_twice_is_found() -> None:
+def test_an_option_in_two_groups_is_detected() -> None:
     one = frozenset({"x"})
     policy = OptionPolicy("e", allowed=one, reserved=frozenset(), refused={Risk.FILES: one})
-    assert policy.unjudged(["x"]) == ["x"]
+    assert policy.misclassified(["x"]) == ["x"]
 
 
-# -- what is refused ------------------------------------------------------------------------------------------
+# -- refused options ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_a_name_that_is_judged_twice_is_found() -> None:
         ("context_files", ["/etc/passwd"], Risk.FILES),
         ("tts_speaker_file", "/etc/passwd", Risk.FILES),
         ("slot_save_path", "/tmp", Risk.FILES),
-        ("cors_origins", "*", Risk.SURFACE),
-        ("endpoint_props", True, Risk.SURFACE),
-        ("endpoint_slots", True, Risk.SURFACE),
-        ("models_autoload", True, Risk.SURFACE),
-        ("tensor_buft_overrides", ".*=CPU", Risk.UNJUDGED),
+        ("cors_origins", "*", Risk.HTTP_SERVER),
+        ("endpoint_props", True, Risk.HTTP_SERVER),
+        ("endpoint_slots", True, Risk.HTTP_SERVER),
+        ("models_autoload", True, Risk.HTTP_SERVER),
+        ("tensor_buft_overrides", ".*=CPU", Risk.UNREVIEWED),
     ],
 )
-def test_llama_cpp_takes_no_option_that_does_more_than_compute(
+def test_llama_cpp_refuses_an_option_with_other_effects(
     described: dict[str, str], option: str, value: Any, risk: Risk
 ) -> None:
     problem = refused("llama.cpp", described, **{option: value})
@@ -114,8 +114,8 @@ def test_llama_cpp_takes_no_option_that_does_more_than_compute(
 
 
 @pytest.mark.parametrize("option", ["port", "hostnames", "api_keys", "model", "ui", "kv_unified_per_slot"])
-def test_what_xinference_sets_is_reserved(described: dict[str, str], option: str) -> None:
-    assert f"--{option} is reserved: Xinference sets it." == refused("llama.cpp", described, **{option: 1}).cause
+def test_an_option_that_xinference_sets_is_reserved(described: dict[str, str], option: str) -> None:
+    assert f"--{option} is reserved: Xinference sets it itself." == refused("llama.cpp", described, **{option: 1}).cause
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_what_xinference_sets_is_reserved(described: dict[str, str], option: str
         ("vLLM", "enable_log_requests", True, Risk.PROMPTS),
         ("vLLM", "trust_request_chat_template", True, Risk.REQUESTS),
         ("vLLM", "enable_prompt_embeds", True, Risk.REQUESTS),
-        ("vLLM", "allowed_origins", ["*"], Risk.SURFACE),
+        ("vLLM", "allowed_origins", ["*"], Risk.HTTP_SERVER),
         ("vLLM", "numa_bind_cpus", ["0-3"], Risk.PROGRAMS),
-        ("vLLM", "additional_config", {}, Risk.UNJUDGED),
+        ("vLLM", "additional_config", {}, Risk.UNREVIEWED),
         ("SGLang", "file_storage_path", "/tmp", Risk.FILES),
         ("SGLang", "delete_ckpt_after_loading", True, Risk.FILES),
         ("SGLang", "sidecar", "os", Risk.PROGRAMS),
@@ -140,12 +140,10 @@ def test_what_xinference_sets_is_reserved(described: dict[str, str], option: str
         ("SGLang", "log_requests_target", ["/tmp"], Risk.PROMPTS),
         ("SGLang", "crash_dump_folder", "/tmp", Risk.PROMPTS),
         ("SGLang", "enable_custom_logit_processor", True, Risk.REQUESTS),
-        ("SGLang", "enable_http2", True, Risk.SURFACE),
+        ("SGLang", "enable_http2", True, Risk.HTTP_SERVER),
     ],
 )
-def test_no_engine_takes_an_option_that_does_more_than_compute(
-    engine: str, option: str, value: Any, risk: Risk
-) -> None:
+def test_an_engine_refuses_an_option_with_other_effects(engine: str, option: str, value: Any, risk: Risk) -> None:
     problem = refused(engine, {}, **{option: value})
     assert f"--{option} of {engine} is refused: it {risk.value}." == problem.cause and problem.hint
 
@@ -165,59 +163,59 @@ def test_no_engine_takes_an_option_that_does_more_than_compute(
         ("SGLang", "forward_hooks", [{"hook": "evil"}]),
     ],
 )
-def test_an_option_that_loads_code_needs_the_switch_that_says_so(engine: str, option: str, value: Any) -> None:
+def test_an_option_that_loads_code_needs_a_switch(engine: str, option: str, value: Any) -> None:
     for others in ({}, {"trust_plugins": False}, {"trust_remote_code": True}):
         problem = refused(engine, {}, **{option: value}, **others)
         assert Risk.CODE.value in problem.cause and "--trust_plugins true" in str(problem.hint)
     checked = ENGINES[engine].check_options({option: value, "trust_plugins": True}, {})
-    assert checked == {option: value}, "the switch is ours, and no word of the engine's command line"
+    assert checked == {option: value}, "the switch is not part of the engine's command line"
 
 
 def test_a_revision_of_code_needs_the_switch_for_the_models_code() -> None:
     assert "--trust_remote_code true" in str(refused("vLLM", {}, code_revision="x").hint)
-    given = {"code_revision": "x", "trust_remote_code": True}
-    assert ENGINES["vLLM"].check_options(given, {}) == given
+    options = {"code_revision": "x", "trust_remote_code": True}
+    assert ENGINES["vLLM"].check_options(options, {}) == options
 
 
 def test_a_switch_is_true_or_false() -> None:
     assert "true or false" in refused("vLLM", {}, trust_plugins="yes").cause
 
 
-# -- values that would open what the option's name does not say ---------------------------------------------------
+# -- values that open files or load code ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("engine", "option", "value", "said"),
+    ("engine", "option", "value", "message"),
     [
         ("vLLM", "chat_template", "/etc/passwd", "not a path"),
         ("vLLM", "chat_template", "../{{x}}", "not a path"),
         ("vLLM", "chat_template", "plain.jinja", "not a path"),
         ("SGLang", "chat_template", "/etc/passwd", "not a path"),
         ("SGLang", "completion_template", "x.json", "not a path"),
-        ("vLLM", "generation_config", "/etc", "it takes auto, vllm"),
-        ("vLLM", "load_format", "tensorizer", "it takes auto"),
-        ("SGLang", "load_format", "remote", "it takes auto"),
-        ("vLLM", "distributed_executor_backend", "evil.Executor", "it takes mp"),
-        ("vLLM", "compilation_config", {"backend": "evil.compile"}, "'backend' is not offered"),
+        ("vLLM", "generation_config", "/etc", "it must be one of auto, vllm"),
+        ("vLLM", "load_format", "tensorizer", "it must be one of auto"),
+        ("SGLang", "load_format", "remote", "it must be one of auto"),
+        ("vLLM", "distributed_executor_backend", "evil.Executor", "it must be one of mp"),
+        ("vLLM", "compilation_config", {"backend": "evil.compile"}, "'backend' is not allowed"),
         ("vLLM", "compilation_config", '{"mode": 3, "inductor_passes": {"x": "evil.run"}}', "'inductor_passes'"),
         ("vLLM", "compilation_config", {"pass_config": {"x": "/tmp"}}, "no path"),
-        ("vLLM", "speculative_config", {"method": "custom_class", "model": "/x"}, "'method', it takes ngram"),
-        ("vLLM", "speculative_config", {"model": "evil.Class"}, "'model', it takes an absolute path"),
+        ("vLLM", "speculative_config", {"method": "custom_class", "model": "/x"}, "'method': it must be one of ngram"),
+        ("vLLM", "speculative_config", {"model": "evil.Class"}, "'model': it must be an absolute path"),
         ("vLLM", "structured_outputs_config", {"reasoning_parser_plugin": "/x.py"}, "'reasoning_parser_plugin'"),
-        ("vLLM", "mm_processor_kwargs", {"trust_remote_code": True}, "'trust_remote_code' is not offered"),
+        ("vLLM", "mm_processor_kwargs", {"trust_remote_code": True}, "'trust_remote_code' is not allowed"),
         ("vLLM", "hf_overrides", {"auto_map": {"AutoModel": "/x--y.Z"}}, "no path or address"),
         ("vLLM", "attention_backend", "https://x", "no path or address"),
         ("vLLM", "spec_model", "me/mine", "an absolute path"),
-        ("SGLang", "init_expert_location", "/x.pt", "it takes trivial"),
+        ("SGLang", "init_expert_location", "/x.pt", "it must be one of trivial"),
         ("SGLang", "json_model_override_args", '{"a": "\\u002fetc"}', "no path or address"),
         ("SGLang", "cuda_graph_config", "@/etc/passwd", "no path or address"),
         ("Transformers", "attn_implementation", "evil/kernel", "no path or address"),
         ("Transformers", "quantization_config", {"a": ["~/x"]}, "no path or address"),
     ],
 )
-def test_a_value_that_opens_files_or_loads_code_is_refused(engine: str, option: str, value: Any, said: str) -> None:
+def test_a_value_that_opens_files_or_loads_code_is_refused(engine: str, option: str, value: Any, message: str) -> None:
     problem = refused(engine, {}, **{option: value})
-    assert f"--{option}" in problem.cause and said in problem.cause
+    assert f"--{option}" in problem.cause and message in problem.cause
 
 
 @pytest.mark.parametrize(
@@ -235,12 +233,12 @@ def test_no_value_becomes_another_option_of_the_command_line(engine: str, option
     assert f"--{option}".replace("modules", "") in refused(engine, {}, **{option: value}).cause.replace("paths", "")
 
 
-def test_a_negative_number_in_a_list_is_no_option() -> None:
-    given = {"gc_threshold": [700, -1]}
-    assert ENGINES["SGLang"].check_options(given, {}) == given
+def test_a_negative_number_in_a_list_is_not_an_option() -> None:
+    options = {"gc_threshold": [700, -1]}
+    assert ENGINES["SGLang"].check_options(options, {}) == options
 
 
-# -- what stays allowed -------------------------------------------------------------------------------------------
+# -- allowed options -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,7 +251,9 @@ def test_a_negative_number_in_a_list_is_no_option() -> None:
         {"reasoning_format": "none", "enable_reasoning": 1},
     ],
 )
-def test_llama_cpp_takes_what_changes_how_a_model_computes(described: dict[str, str], options: dict[str, Any]) -> None:
+def test_llama_cpp_accepts_options_that_change_how_a_model_computes(
+    described: dict[str, str], options: dict[str, Any]
+) -> None:
     assert LlamaCpp().check_options(options, described)
 
 
@@ -279,11 +279,11 @@ def test_llama_cpp_takes_what_changes_how_a_model_computes(described: dict[str, 
         ("Transformers", {"chat_template": "{{ a }}/b", "quantization_config": {"load_in_4bit": True}}),
     ],
 )
-def test_an_engine_takes_what_changes_how_a_model_computes(engine: str, options: dict[str, Any]) -> None:
+def test_an_engine_accepts_options_that_change_how_a_model_computes(engine: str, options: dict[str, Any]) -> None:
     assert ENGINES[engine].check_options(options, {}) == options
 
 
-def test_a_registered_template_is_a_text_to_vllm_also_if_it_is_a_path() -> None:
+def test_vllm_reads_a_registered_template_as_text_even_if_it_is_a_path() -> None:
     version = plan_of().version
     family = msgspec.structs.replace(version.family, chat_template="/etc/passwd")
     plan = sized(launch_of(version=msgspec.structs.replace(version, family=family)))
@@ -291,7 +291,7 @@ def test_a_registered_template_is_a_text_to_vllm_also_if_it_is_a_path() -> None:
     assert value_of(command.argv, "--chat-template") == "{{ '' }}/etc/passwd"
 
 
-def test_a_template_for_sglang_is_given_as_a_text_and_reaches_it_as_a_file() -> None:
+def test_sglang_reads_the_text_of_a_template_from_a_file() -> None:
     plan = plan_of(options=ENGINES["SGLang"].check_options({"chat_template": "{{ messages }}"}, {}))
     command = ENGINES["SGLang"].command(plan, "k", Placement(PYTHON))
     assert command.env["XINFERENCE_CHAT_TEMPLATE"] == "{{ messages }}" and "--chat-template" not in command.argv

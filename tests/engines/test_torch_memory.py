@@ -8,7 +8,7 @@ import pytest
 
 from xinference.engines.registry import all_engines
 from xinference.launch.model_shape import ModelShape
-from xinference.planning.memory import Need, Room
+from xinference.planning.memory import MemoryBudget, MemoryEstimate
 
 ENGINES = all_engines()
 #: 1000 weights of 16 bits that layers multiply by, 200 beside.
@@ -18,7 +18,7 @@ STORED = ModelShape(
 
 
 def held(engine: str, quantization: str = "none", *, on_cpu: bool = True, **options: Any) -> ModelShape:
-    return ENGINES[engine].memory.loaded(STORED, "pytorch", quantization, options, on_cpu=on_cpu)
+    return ENGINES[engine].memory.loaded_shape(STORED, "pytorch", quantization, options, on_cpu=on_cpu)
 
 
 def test_transformers_widens_weights_and_cache_to_32_bits_on_the_cpu() -> None:
@@ -30,7 +30,7 @@ def test_transformers_widens_weights_and_cache_to_32_bits_on_the_cpu() -> None:
 def test_vllm_computes_in_16_bits_whatever_was_stored() -> None:
     assert held("vLLM") == STORED
     stored = ModelShape(4800, 80, 512, 10, element_bytes=4)
-    wide = ENGINES["vLLM"].memory.loaded(stored, "pytorch", "none", {}, on_cpu=True)
+    wide = ENGINES["vLLM"].memory.loaded_shape(stored, "pytorch", "none", {}, on_cpu=True)
     assert (wide.weights_bytes, wide.kv_bytes_per_token) == (2400, 80)
 
 
@@ -43,12 +43,12 @@ def test_bitsandbytes_packs_the_layers_and_leaves_the_vocabulary(quantization: s
 
 def test_weights_that_are_packed_already_are_counted_as_they_are() -> None:
     known = ModelShape(weights_bytes=900, kv_bytes_per_token=80, trained_context=512, vocab_size=10)
-    assert ENGINES["Transformers"].memory.loaded(known, "pytorch", "4-bit", {}, on_cpu=True).weights_bytes == 900
-    assert ENGINES["vLLM"].memory.loaded(known, "gptq", "Int4", {}, on_cpu=True) == known
+    assert ENGINES["Transformers"].memory.loaded_shape(known, "pytorch", "4-bit", {}, on_cpu=True).weights_bytes == 900
+    assert ENGINES["vLLM"].memory.loaded_shape(known, "gptq", "Int4", {}, on_cpu=True) == known
 
 
 def test_a_cache_that_grows_is_promised_but_not_there_at_the_start() -> None:
-    sizing = Need(STORED, ENGINES["Transformers"].memory, Room(1 << 40)).sizing(511, 4, ())
+    sizing = MemoryEstimate(STORED, ENGINES["Transformers"].memory, MemoryBudget(1 << 40)).sizing(511, 4, ())
     assert sizing.kv_cache_bytes == 4 * 512 * 80
     assert sizing.loaded_bytes == 2400 + (376 << 20)
 

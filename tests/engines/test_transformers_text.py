@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinference.engines.transformers.server.errors import RefusedError
-from xinference.engines.transformers.server.requests import Chat, Completion, read
+from xinference.engines.transformers.server.requests import ChatRequest, CompletionRequest, read
 from xinference.engines.transformers.server.text import Detokenizer, StopStrings
 from xinference.engines.transformers.server.tools import ToolCall, ToolCallParser
 
@@ -104,12 +104,12 @@ def test_a_call_that_is_cut_off_or_is_no_json_stays_text() -> None:
 @pytest.mark.parametrize(
     ("kind", "body", "param"),
     [
-        (Chat, '{"model": "m"}', None),
-        (Chat, '{"model": "m", "messages": []}', "messages"),
-        (Chat, '{"model": "m", "messages": [{}], "temperature": 3}', "temperature"),
-        (Completion, '{"model": "m", "prompt": "x", "logprobs": 99}', "logprobs"),
-        (Completion, '{"model": "m", "prompt": "x", "logit_bias": {"1": 500}}', "logit_bias[...]"),
-        (Completion, "{", None),
+        (ChatRequest, '{"model": "m"}', None),
+        (ChatRequest, '{"model": "m", "messages": []}', "messages"),
+        (ChatRequest, '{"model": "m", "messages": [{}], "temperature": 3}', "temperature"),
+        (CompletionRequest, '{"model": "m", "prompt": "x", "logprobs": 99}', "logprobs"),
+        (CompletionRequest, '{"model": "m", "prompt": "x", "logit_bias": {"1": 500}}', "logit_bias[...]"),
+        (CompletionRequest, "{", None),
     ],
 )
 def test_a_body_of_the_wrong_shape_is_a_400_that_names_the_field(kind: Any, body: str, param: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Which environment variables a launch may set for an engine's processes."""
+"""The environment variables that a launch may set for an engine's processes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def refused(engine: str, name: str, value: str = "1") -> Problem:
         *("ld_preload", "COLOUR", "a b", "A=B", "A\0B", ""),
     ],
 )
-def test_a_variable_that_is_on_no_list_is_refused_by_its_name(engine: str, name: str) -> None:
+def test_a_variable_outside_the_list_is_refused_by_its_name(engine: str, name: str) -> None:
     with pytest.raises(Problem) as caught:
         ENGINES[engine].variables.check({name: "1"})
     assert caught.value.code == "bad_variable" and (name in caught.value.cause or repr(name) in caught.value.cause)
 
 
-def test_a_refusal_says_what_a_variable_decides_where_its_name_tells() -> None:
+def test_a_problem_names_the_effect_of_a_variable_if_its_name_shows_it() -> None:
     assert "which code a program loads" in refused("llama.cpp", "LD_PRELOAD").cause
     assert "which code a program loads" in refused("Transformers", "OPENSSL_CONF").cause
     assert "which machines" in refused("vLLM", "HTTPS_PROXY").cause
@@ -48,7 +48,7 @@ def test_a_refusal_says_what_a_variable_decides_where_its_name_tells() -> None:
 
 
 @pytest.mark.parametrize("value", ["/tmp/x", "a\\b", "~/x", "a\nb", "http://x", "x" * 5000])
-def test_no_variable_takes_a_path_or_an_address(value: str) -> None:
+def test_no_variable_accepts_a_path_or_an_address(value: str) -> None:
     refused("vLLM", "NCCL_DEBUG", value)
 
 
@@ -68,10 +68,10 @@ def test_no_variable_takes_a_path_or_an_address(value: str) -> None:
         ("Transformers", "TOKENIZERS_PARALLELISM", "false"),
     ],
 )
-def test_a_variable_for_threads_kernels_or_logs_is_taken(engine: str, name: str, value: str) -> None:
+def test_a_variable_for_threads_kernels_or_logs_is_accepted(engine: str, name: str, value: str) -> None:
     ENGINES[engine].variables.check({name: value})
 
 
-def test_a_variable_of_one_engine_is_none_of_another() -> None:
+def test_a_variable_of_one_engine_is_refused_for_another() -> None:
     refused("llama.cpp", "VLLM_LOGGING_LEVEL")
     refused("Transformers", "SGLANG_OPT_USE_TOPK_V2")

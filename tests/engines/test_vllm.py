@@ -164,7 +164,7 @@ def test_a_cpu_host_is_told_which_instructions_are_lacking(spec: Any, flags: Any
     [
         ((13, 0), (8, 0), None),
         ((13, 2), (12, 0), None),
-        ((12, 4), (9, 0), "driver 550.54 runs CUDA 12.4 at most"),
+        ((12, 4), (9, 0), "driver 550.54 supports CUDA 12.4 at most"),
         ((13, 0), (6, 1), "no kernels for NVIDIA X"),
     ],
 )

@@ -44,7 +44,7 @@ class FakeEngine:
         return self.root / "home"
 
     @property
-    def shelf(self) -> Path:
+    def installed_folder(self) -> Path:
         return self.home / "environments"
 
     def make(self, **settings: Any) -> Environments:
@@ -78,11 +78,11 @@ class FakeEngine:
         self.locks.joinpath(f"{SPEC.name}.txt").write_text("".join(lines))
 
     def whole(self) -> list[str]:
-        """Names on the shelf that anyone could take for an environment."""
-        return [path.name for path in self.shelf.glob("[!.]*")]
+        """Names in the folder that look like environments."""
+        return [path.name for path in self.installed_folder.glob("[!.]*")]
 
     def leftovers(self) -> list[str]:
-        return [path.name for path in self.shelf.glob(".[!l]*")]
+        return [path.name for path in self.installed_folder.glob(".[!l]*")]
 
     def _wheel(self, name: str, source: str) -> str:
         path, info = self.wheels / f"{name}-1.0-py3-none-any.whl", f"{name}-1.0.dist-info"

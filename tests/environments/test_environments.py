@@ -32,7 +32,7 @@ def test_an_environment_is_built_found_and_works(engine: FakeEngine) -> None:
     assert environments.find(SPEC) is None
     python = environments.install(SPEC, unheard, GO)
     assert environments.find(SPEC) == python
-    assert python.is_relative_to(engine.shelf)
+    assert python.is_relative_to(engine.installed_folder)
     run = subprocess.run(
         [python, "-c", "import tiny_engine; print(tiny_engine.answer)"], capture_output=True, text=True
     )
@@ -156,7 +156,7 @@ def test_a_cancelled_build_leaves_nothing(engine: FakeEngine) -> None:
 
 def test_what_killed_builds_of_older_releases_left_is_cleared(engine: FakeEngine) -> None:
     for name in (".building-old-0.1-cpu-0123456789ab", ".removing-old-0.2-cpu-0123456789ab"):
-        (engine.shelf / name / "bin").mkdir(parents=True)
+        (engine.installed_folder / name / "bin").mkdir(parents=True)
     engine.make().install(SPEC, unheard, GO)
     assert not engine.leftovers()
 

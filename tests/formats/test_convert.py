@@ -103,7 +103,7 @@ def test_grouped_heads_come_from_the_shapes_and_a_disagreement_is_told(tmp_path:
     header = read_ggml(source)
     assert read_header(convert_ggml(source, target, FACTS)).n_kv_heads == 1
     (sentence,) = disagreements(header, FACTS)
-    assert "promises 1" in sentence and "8 for 1" in sentence
+    assert "registry has 1" in sentence and "8 for 1" in sentence
     assert disagreements(header, LlamaFacts("tiny", 4096, 1e-5, n_gqa=8)) == ()
 
 

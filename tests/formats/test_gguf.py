@@ -224,7 +224,7 @@ def test_impossible_values_are_named(tmp_path: Path, gguf: w.Gguf, says: str) ->
         ("llama.block_count", w.scalar(w.UINT32, 1 << 30), "llama.block_count"),
         ("llama.attention.head_count_kv", w.array(w.INT32, [1, 2, 3]), "3 numbers for 2 layers"),
         ("x", struct.pack("<I", 77), "unknown value type 77"),
-        ("x", struct.pack("<IIQ", w.ARRAY, w.ARRAY, 1), "holds arrays"),
+        ("x", struct.pack("<IIQ", w.ARRAY, w.ARRAY, 1), "arrays as elements"),
         ("x", struct.pack("<IIQ", w.ARRAY, 99, 1), "unknown type 99"),
         ("x", struct.pack("<IIQ", w.ARRAY, w.STRING, 1 << 60), "strings"),
         ("x", struct.pack("<IIQ", w.ARRAY, w.UINT64, 1 << 61), "claims"),

@@ -1,4 +1,4 @@
-"""A path is the user's, and a file may be the server's own: problems tell nothing of a file that is no model's."""
+"""A user's path may name one of the server's own files: problems describe only the files of models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def refused(read: Callable[[Path], Any], path: Path) -> str:
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_no_problem_tells_whether_a_file_exists_or_what_is_in_it(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+def test_no_problem_shows_whether_a_file_exists_or_what_it_contains(
+    tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
     (tmp_path / "shadow").write_bytes(SECRET)
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "key.pem").write_bytes(b"-----BEGIN PRIVATE KEY-----")
@@ -54,8 +56,8 @@ def test_no_problem_tells_whether_a_file_exists_or_what_is_in_it(tmp_path: Path,
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "id_rsa").write_bytes(SECRET)
     names = ["shadow", "empty", "key.pem", "page", "number", "pipe", "folder", "nothing", "nothing/at/all", "page/x"]
-    told = {refused(read, tmp_path / name) for name in names}
-    assert len(told) == 1, told
+    problems = {refused(read, tmp_path / name) for name in names}
+    assert len(problems) == 1, problems
 
 
 @pytest.mark.parametrize("read", READERS[:5])
@@ -72,17 +74,17 @@ def test_a_named_pipe_is_refused_and_never_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_format: str, name: str
 ) -> None:
     os.mkfifo(tmp_path / name)
-    really = Path.open
+    original = Path.open
 
-    def opened(path: Path, *arguments: Any, **named: Any) -> Any:
+    def open_checked(path: Path, *arguments: Any, **keywords: Any) -> Any:
         assert not stat.S_ISFIFO(path.stat().st_mode), "this would wait for a writer"
-        return really(path, *arguments, **named)
+        return original(path, *arguments, **keywords)
 
-    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(Path, "open", open_checked)
     refused(by_path(model_format), tmp_path / name)
 
 
-def test_weights_are_read_whatever_their_name_is(tmp_path: Path) -> None:
+def test_weights_are_read_under_any_file_name(tmp_path: Path) -> None:
     path = w.Gguf().write(tmp_path / "sha256-0123")
     assert read_header(path).architecture == "llama" and resolve_local(str(path), "ggufv2", None) == path
 
@@ -91,7 +93,7 @@ def test_weights_are_read_whatever_their_name_is(tmp_path: Path) -> None:
     ("key", "count"),
     [("context_length", 0), ("context_length", 1), ("embedding_length", 0), ("vocab_size", 0)],
 )
-def test_a_header_that_promises_nothing_is_refused(tmp_path: Path, key: str, count: int) -> None:
+def test_a_header_with_a_count_that_is_too_small_is_refused(tmp_path: Path, key: str, count: int) -> None:
     pairs = w.llama_pairs() | {f"llama.{key}": w.scalar(w.UINT32, count)}
     path = w.Gguf(pairs=pairs).write(tmp_path / "m.gguf")
     with pytest.raises(Problem, match=rf"llama\.{key} is {count}") as caught:

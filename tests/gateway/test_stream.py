@@ -41,16 +41,16 @@ def test_any_chunking_gives_the_same_bytes_out(events: list[bytes], end: bytes, 
     holder = EventBuffer()
     out = [holder.take(whole[a:b]) for a, b in itertools.pairwise(edges)]
     assert b"".join(out) == whole
-    assert not holder.held
+    assert not holder.incomplete
     assert all(piece.endswith((b"\n\n", b"\n\r\n")) for piece in out if piece)
 
 
 def test_an_incomplete_event_is_held_until_its_blank_line() -> None:
     holder = EventBuffer()
     assert holder.take(b"data: 1\n\ndata: 2\n") == b"data: 1\n\n"
-    assert holder.held
+    assert holder.incomplete
     assert holder.take(b"\n") == b"data: 2\n\n"
-    assert not holder.held
+    assert not holder.incomplete
 
 
 def test_an_end_split_over_three_reads_is_found() -> None:

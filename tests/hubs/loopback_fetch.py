@@ -51,7 +51,7 @@ class Fetching:
 
     def cached(self, version: ModelVersion) -> Path | None:
         hub = all_hubs(Settings(home=self.home, offline=self.offline))[self.name]
-        return hub.cached(version, version.spec.sources[0])
+        return hub.find_cached(version, version.spec.sources[0])
 
     def problem(self, version: ModelVersion) -> Problem:
         """The problem that a fetch ends with."""

@@ -14,20 +14,20 @@ from tests.hubs.loopback_fetch import BYTES, FOLDER, Fetching
 from xinference.catalog.models import ModelVersion
 from xinference.config import Settings
 from xinference.errors import Problem
-from xinference.hubs.cached_files import KeptFile, delete, total_size
+from xinference.hubs.cached_files import CachedFile, delete, total_size
 from xinference.hubs.registry import all_hubs
 
 pytestmark = pytest.mark.live
 
 
-def kept(fetching: Fetching, version: ModelVersion) -> tuple[KeptFile, ...]:
+def kept(fetching: Fetching, version: ModelVersion) -> tuple[CachedFile, ...]:
     hub = all_hubs(Settings(home=fetching.home, offline=True))[fetching.name]
-    return hub.kept(version, version.spec.sources[0])
+    return hub.list_cached(version, version.spec.sources[0])
 
 
 def forget(fetching: Fetching, version: ModelVersion) -> int:
     hub = all_hubs(Settings(home=fetching.home, offline=True))[fetching.name]
-    return hub.forget(version, version.spec.sources[0])
+    return hub.delete_cached(version, version.spec.sources[0])
 
 
 def files_below(folder: Path) -> set[Path]:
@@ -133,6 +133,6 @@ def test_a_folder_that_really_is_elsewhere_is_refused_before_anything_is_deleted
     (root / "link").symlink_to(elsewhere)
     paths = (root / "inside", root / "link" / "file")
     with pytest.raises(Problem) as caught:
-        delete(KeptFile(path, path, root) for path in paths)
+        delete(CachedFile(path, path, root) for path in paths)
     assert caught.value.code == "outside_cache"
     assert all(path.exists() for path in paths)

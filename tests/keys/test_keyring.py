@@ -80,7 +80,7 @@ def test_an_unknown_key_to_revoke_is_404(keys: Keyring) -> None:
 def test_forgetting_all_keys_opens_the_server_again_unless_it_is_exposed(keys: Keyring, store: Store) -> None:
     keys.create(NewKey())
     keys.create(NewKey())
-    assert keys.forget_all() == 2
+    assert keys.remove_all() == 2
     assert not keys.table.required and keys.all() == []
     assert Keyring(store, always_required=True).table.required
 

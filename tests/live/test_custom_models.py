@@ -129,8 +129,8 @@ def test_the_plan_says_what_was_found_and_why(home: Home) -> None:
     dry = home.cli("launch", "--dry-run", "--model-name", "me/Tiny-GGUF", "--quantization", "Q4_0")
     assert dry.returncode == 0, dry.stderr
     for words in (
-        "its own files say what it is",
-        "type LLM: llama writes text",
+        "its fields are derived from its files",
+        "type LLM: llama generates text",
         "abilities chat",
         "context 4096 tokens",
     ):

@@ -162,10 +162,10 @@ def test_a_model_without_a_projector_says_that_it_can_t_see(home: Home, alone: P
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("wide", "128 wide, and this one's are 256"),
+        ("wide", "width of 128, and this model's is 256"),
         ("cut", "is truncated"),
-        ("kind", "damaged, or of a kind it does not know"),
-        ("model", "is no projector but a model"),
+        ("kind", "damaged, or llama.cpp does not support its type"),
+        ("model", "is not a projector but a separate model"),
         ("missing", "does not exist"),
     ],
 )

@@ -8,7 +8,7 @@ from xinference.engines.llama_cpp.memory_model import MEMORY
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Sizing
-from xinference.planning.memory import Room, kv_bytes, size_replica
+from xinference.planning.memory import MemoryBudget, kv_bytes, size_replica
 
 GIB = 1024**3
 #: Llama-2 7B Q4_0: 32 layers, 32 heads of 128, 16-bit cache.
@@ -17,9 +17,9 @@ LLAMA_7B = ModelShape(
 )
 
 
-def size_launch(shape: ModelShape, *, available_bytes: int, family_context: int, **wanted: int) -> Sizing:
+def size_launch(shape: ModelShape, *, available_bytes: int, family_context: int, **requested: int) -> Sizing:
     """One replica of llama.cpp on the CPU."""
-    return size_replica(shape, MEMORY, Room(available_bytes), family_context=family_context, **wanted)
+    return size_replica(shape, MEMORY, MemoryBudget(available_bytes), family_context=family_context, **requested)
 
 
 def test_a_large_host_gives_every_slot_the_trained_context_less_the_first_answer_token() -> None:
@@ -44,16 +44,17 @@ def test_a_host_too_small_for_the_whole_context_gets_what_fits_and_is_told() -> 
 
 def test_a_context_that_was_asked_for_is_kept_or_refused_but_never_cut() -> None:
     assert (
-        size_launch(LLAMA_7B, available_bytes=64 * GIB, family_context=4096, wanted_context=1000).context_length == 1000
+        size_launch(LLAMA_7B, available_bytes=64 * GIB, family_context=4096, requested_context=1000).context_length
+        == 1000
     )
     with pytest.raises(Problem, match=r"a context of 4000 tokens needs [\d,]+ MiB, and 5,120 MiB are free"):
-        size_launch(LLAMA_7B, available_bytes=5 * GIB, family_context=4096, wanted_context=4000)
+        size_launch(LLAMA_7B, available_bytes=5 * GIB, family_context=4096, requested_context=4000)
 
 
 def test_slots_that_were_asked_for_are_kept_or_refused() -> None:
-    assert size_launch(LLAMA_7B, available_bytes=64 * GIB, family_context=4096, wanted_slots=9).slots == 9
+    assert size_launch(LLAMA_7B, available_bytes=64 * GIB, family_context=4096, requested_slots=9).slots == 9
     with pytest.raises(Problem, match="9 slots"):
-        size_launch(LLAMA_7B, available_bytes=16 * GIB, family_context=4096, wanted_slots=9)
+        size_launch(LLAMA_7B, available_bytes=16 * GIB, family_context=4096, requested_slots=9)
 
 
 def test_weights_alone_that_do_not_fit_are_refused() -> None:

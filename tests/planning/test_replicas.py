@@ -52,7 +52,7 @@ def test_each_replica_that_is_taken_back_says_its_own_devices() -> None:
 
 
 def test_too_many_replicas_and_foreign_devices_are_refused() -> None:
-    with pytest.raises(Problem, match="the most that one model may have"):
+    with pytest.raises(Problem, match="the maximum for one model"):
         replicas.with_replica(plan_on(*[()] * MAX_REPLICAS), MAX_REPLICAS, ())
     with pytest.raises(Problem, match="runs on the CPU"):
         replicas.one_alone(plan_on(()), (0,))

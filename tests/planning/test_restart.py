@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xinference.config import Settings
-from xinference.planning.restart import LONGEST_BACKOFF_SECONDS, restart_delay
+from xinference.planning.restart import MAX_BACKOFF_SECONDS, restart_delay
 
 SETTINGS = Settings(restart_backoff_seconds=2.0, restart_limit=3)
 
@@ -17,4 +17,4 @@ def test_after_the_limit_it_is_given_up() -> None:
 
 
 def test_the_wait_has_a_bound() -> None:
-    assert restart_delay(40, Settings(restart_limit=99)) == LONGEST_BACKOFF_SECONDS
+    assert restart_delay(40, Settings(restart_limit=99)) == MAX_BACKOFF_SECONDS

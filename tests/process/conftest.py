@@ -19,7 +19,7 @@ import pytest
 from tests.fakes.running import ENGINE
 from xinference.config import Settings
 from xinference.process.command import EngineCommand
-from xinference.process.leftovers import MARK
+from xinference.process.leftovers import KEEPER_VARIABLE
 from xinference.process.replica import Replica
 
 
@@ -57,7 +57,7 @@ class Home:
         for process in psutil.process_iter():
             try:
                 zombie = process.status() == psutil.STATUS_ZOMBIE
-                if not zombie and process.environ().get(MARK, "").startswith(str(self.settings.home)):
+                if not zombie and process.environ().get(KEEPER_VARIABLE, "").startswith(str(self.settings.home)):
                     found.append(process)
             except psutil.Error:
                 continue

@@ -50,7 +50,7 @@ async def test_an_engine_outlives_a_killed_server_and_is_adopted(home: Home) -> 
     assert {"engine_pid": seen.engine_pid, "keeper_pid": seen.keeper_pid, "port": seen.port} == known
     assert (seen.api_key, seen.context, seen.log_path) == ("engine-key", {"deployment": "d1"}, home.log_path)
     ended = await replica.stop()
-    assert ended is not None and ended.asked_for
+    assert ended is not None and ended.requested
     assert not home.living() and not home.socket.exists()
 
 

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from tests.fakes.running import free_port, start_fake_engine
-from xinference.process.probe import Endpoint, Look, look
+from xinference.process.probe import Endpoint, ProbeResult, probe
 
 pytestmark = pytest.mark.live
 
@@ -17,21 +17,21 @@ def _endpoint(base_url: str, api_key: str = "fake-key", model_name: str = "fake"
 
 async def test_a_ready_engine_of_ours_is_healthy() -> None:
     async with start_fake_engine() as engine, aiohttp.ClientSession() as session:
-        assert await look(_endpoint(engine.base_url), session) is Look.HEALTHY
-        assert await look(_endpoint(engine.base_url, api_key="wrong"), session) is Look.LOADING
-        assert await look(_endpoint(engine.base_url, model_name="other"), session) is Look.LOADING
+        assert await probe(_endpoint(engine.base_url), session) is ProbeResult.HEALTHY
+        assert await probe(_endpoint(engine.base_url, api_key="wrong"), session) is ProbeResult.LOADING
+        assert await probe(_endpoint(engine.base_url, model_name="other"), session) is ProbeResult.LOADING
 
 
 async def test_a_loading_engine_is_loading() -> None:
     async with start_fake_engine(health_delay=600) as engine, aiohttp.ClientSession() as session:
-        assert await look(_endpoint(engine.base_url), session) is Look.LOADING
+        assert await probe(_endpoint(engine.base_url), session) is ProbeResult.LOADING
 
 
 async def test_a_closed_port_is_silent() -> None:
     async with aiohttp.ClientSession() as session:
-        assert await look(_endpoint(f"http://127.0.0.1:{free_port()}"), session) is Look.SILENT
+        assert await probe(_endpoint(f"http://127.0.0.1:{free_port()}"), session) is ProbeResult.SILENT
 
 
 async def test_an_engine_whose_listing_fails_is_loading() -> None:
     async with start_fake_engine(models_status=500) as engine, aiohttp.ClientSession() as session:
-        assert await look(_endpoint(engine.base_url), session) is Look.LOADING
+        assert await probe(_endpoint(engine.base_url), session) is ProbeResult.LOADING

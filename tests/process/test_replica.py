@@ -30,7 +30,7 @@ async def test_a_started_engine_becomes_ready_and_a_stop_leaves_nothing(home: Ho
 
     ended = await replica.stop()
 
-    assert ended is not None and ended.signal == "SIGTERM" and ended.asked_for
+    assert ended is not None and ended.signal == "SIGTERM" and ended.requested
     assert replica.snapshot.exit == ended and replica.snapshot.state is ReplicaState.EXITED
     assert not home.living() and not psutil.pid_exists(seen.keeper_pid)
     assert not home.socket.exists()
@@ -71,7 +71,7 @@ async def test_a_death_is_reported_with_its_kind_and_last_words(
 
     ended = await replica.wait_exited()
 
-    assert (ended.code, ended.signal, ended.asked_for) == (code, name, False)
+    assert (ended.code, ended.signal, ended.requested) == (code, name, False)
     assert len(ended.log_tail) == 40 and "log line 99" in ended.log_tail
     assert ended.ran_seconds > 0
     assert not home.living()
@@ -172,7 +172,7 @@ async def test_a_hanging_keeper_is_killed_with_all_it_keeps(home: Home, monkeypa
     assert keeper
     os.kill(keeper, signal.SIGSTOP)
     ended = await replica.stop()
-    assert ended is not None and ended.asked_for
+    assert ended is not None and ended.requested
     assert not home.living() and not home.socket.exists()
 
 

@@ -13,8 +13,8 @@ from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.files.progress import Progress
 from xinference.hubs.base import RemoteFile
-from xinference.hubs.cached_files import KeptFile, delete
-from xinference.weights.cache import CacheUse, cached_versions, find, remove, sharing
+from xinference.hubs.cached_files import CachedFile, delete
+from xinference.weights.cache import CacheUse, cached_versions, find_sharing, find_version, remove
 
 SOURCE = Source(hub="huggingface", model_id="o/tiny", file="tiny.{quantization}.bin")
 FOLDER = Source(hub="huggingface", model_id="o/folder")
@@ -44,18 +44,18 @@ class FolderHub:
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
         raise AssertionError("nothing is fetched")
 
-    def cached(self, version: ModelVersion, source: Source) -> Path | None:
+    def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         name = source.file_name(version.quantization)
         path = self.root / name if name else self.root / "folder"
         return path if path.exists() else None
 
-    def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
+    def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
         name = source.file_name(version.quantization)
         paths = [self.root / name, self.root / f"{name}.part"] if name else [self.root / "folder" / "w.safetensors"]
-        return tuple(KeptFile(path, path, self.root) for path in paths if path.is_file())
+        return tuple(CachedFile(path, path, self.root) for path in paths if path.is_file())
 
-    def forget(self, version: ModelVersion, source: Source) -> int:
-        return delete(self.kept(version, source))
+    def delete_cached(self, version: ModelVersion, source: Source) -> int:
+        return delete(self.list_cached(version, source))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_what_is_not_there_is_refused_with_what_is(hub: FolderHub, settings: Set
     put(hub.root, "tiny.q4_K.bin", 1)
     found = cached_versions([FAMILY], {"huggingface": hub}, settings)
     with pytest.raises(Problem) as caught:
-        find(found, Q4_K_M)
+        find_version(found, Q4_K_M)
     assert (caught.value.status, caught.value.code) == (404, "not_cached")
     assert Q4_K in str(caught.value.hint)
 
@@ -138,7 +138,7 @@ def test_what_is_not_there_is_refused_with_what_is(hub: FolderHub, settings: Set
 def test_versions_that_load_one_folder_in_two_ways_are_told_of(hub: FolderHub, settings: Settings) -> None:
     put(hub.root / "folder", "w.safetensors", 9)
     found = cached_versions([FAMILY], {"huggingface": hub}, settings)
-    assert sharing(found, found[:1]) == ["tiny--1B--pytorch--8-bit"]
+    assert find_sharing(found, found[:1]) == ["tiny--1B--pytorch--8-bit"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from xinference.control.resolver import ModelResolver
 from xinference.errors import Problem
 from xinference.hubs.registry import all_hubs
 from xinference.launch.request import LaunchRequest
-from xinference.weights.derivation import Found, derive, meant
+from xinference.weights.derivation import DerivedRequest, derive, requested_reference
 
 pytestmark = pytest.mark.live
 
@@ -59,9 +59,9 @@ def hub_settings(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(variable, hub.url)
 
 
-def look(tmp_path: Path, name: str, **asked: Any) -> Found:
+def look(tmp_path: Path, name: str, **asked: Any) -> DerivedRequest:
     request = LaunchRequest(model_name=name, **asked)
-    what = meant(request, {})
+    what = requested_reference(request, {})
     assert what is not None
     return derive(request, what, (), all_hubs(Settings(home=tmp_path / "home")))
 
@@ -121,11 +121,11 @@ def test_modelscope_is_asked_for_what_hugging_face_does_not_have_or_where_it_is_
         ("me/Gated", {}, "gated_model", "HF_TOKEN"),
         ("me/nothing", {}, "repo_not_found", "Check the id"),
         ("me/Tiny@nothing", {}, "revision_not_found", "no revision nothing"),
-        ("me/Tiny@-x", {}, "invalid_request", "no repository's id"),
+        ("me/Tiny@-x", {}, "invalid_request", "not a repository id"),
         ("me/Tiny", {"download_hub": "package_index"}, "unknown_hub", "huggingface, modelscope"),
         ("./models", {}, "model_path_not_found", "relative"),
         ("/nowhere/m.gguf", {}, "model_path_not_found", "/nowhere/m.gguf does not exist"),
-        (str(HF / "config.json"), {}, "bad_weight_file", "no GGUF file"),
+        (str(HF / "config.json"), {}, "bad_weight_file", "not a GGUF file"),
         (str(HF.parent), {}, "bad_weight_file", "neither a config.json nor a GGUF"),
     ],
 )
@@ -189,7 +189,7 @@ def test_the_architecture_says_what_a_model_is_for(
 def test_what_hears_or_draws_is_not_taken_for_a_language_model(
     tmp_path: Path, architecture: str, extra: dict[str, Any]
 ) -> None:
-    with pytest.raises(Problem, match=f"Nothing in .* says what {architecture} is for"):
+    with pytest.raises(Problem, match=f"The purpose of the architecture {architecture} of .* is unknown"):
         look(tmp_path, folder_with(tmp_path, architectures=[architecture], **extra))
 
 
@@ -259,31 +259,31 @@ def test_whatever_a_models_small_files_say_it_is_described_or_refused_with_a_pro
 async def test_what_a_repository_was_found_to_be_is_known_when_the_hub_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def meaning() -> ModelResolver:
+    def resolver() -> ModelResolver:
         settings = Settings(home=tmp_path / "home")
         return ModelResolver(settings, Registrations(settings.home, {}), all_hubs(settings))
 
     request = LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q8_0", model_uid="mine")
-    online = await meaning().of(request)
+    online = await resolver().resolve(request)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    offline = await meaning().of(request)
+    offline = await resolver().resolve(request)
     assert offline.request == online.request
-    assert "when it was last looked at" in offline.reasons[0]
+    assert "from the cached look-up" in offline.reasons[0]
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    await meaning().of(LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q4_0"))
-    assert [family.model_name for family in meaning().kept_families()] == ["Tiny-GGUF"]
+    await resolver().resolve(LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q4_0"))
+    assert [family.model_name for family in resolver().cached_families()] == ["Tiny-GGUF"]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(Problem, match="HF_HUB_OFFLINE is set"):
-        await meaning().of(LaunchRequest(model_name="me/Tiny"))
+        await resolver().resolve(LaunchRequest(model_name="me/Tiny"))
 
 
 async def test_the_name_of_what_runs_under_the_same_uid_is_not_looked_at_again(
     tmp_path: Path, hub: LoopbackHub
 ) -> None:
     settings = Settings(home=tmp_path / "home")
-    meaning = ModelResolver(settings, Registrations(settings.home, {}), all_hubs(settings))
+    resolver = ModelResolver(settings, Registrations(settings.home, {}), all_hubs(settings))
     request = LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q8_0", model_uid="mine")
-    first = (await meaning.of(request)).request
+    first = (await resolver.resolve(request)).request
     before = len(hub.counters.requests)
-    assert (await meaning.of(request, first)).request == first
+    assert (await resolver.resolve(request, first)).request == first
     assert len(hub.counters.requests) == before

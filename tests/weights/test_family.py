@@ -10,12 +10,12 @@ import pytest
 from xinference.catalog.models import ModelFamily, Source
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
-from xinference.weights.family import Derived, billions, derive_family, valid_name
-from xinference.weights.model_facts import Evidence
+from xinference.weights.family import DerivedFamily, billions, derive_family, valid_name
+from xinference.weights.model_facts import ModelFacts
 
 SOURCE = Source(hub="huggingface", model_id="o/r")
 CHAT = "{% for m in messages %}{{ m.content }}{% endfor %}"
-LLM = Evidence(
+LLM = ModelFacts(
     model_format="pytorch",
     architecture="LlamaForCausalLM",
     quantization="none",
@@ -27,13 +27,13 @@ LLM = Evidence(
 )
 
 
-def derived(evidence: Evidence, name: str = "r", **asked: Any) -> Derived:
+def derived(facts: ModelFacts, name: str = "r", **asked: Any) -> DerivedFamily:
     request = LaunchRequest(model_name="o/r", **asked)
-    return derive_family(evidence, name, "o/r", SOURCE, (evidence.quantization,), request)
+    return derive_family(facts, name, "o/r", SOURCE, (facts.quantization,), request)
 
 
-def family(evidence: Evidence, name: str = "r", **asked: Any) -> ModelFamily:
-    return derived(evidence, name, **asked).family
+def family(facts: ModelFacts, name: str = "r", **asked: Any) -> ModelFamily:
+    return derived(facts, name, **asked).family
 
 
 def test_a_chat_model_is_described_by_its_files_with_a_reason_for_each_fact() -> None:
@@ -68,11 +68,11 @@ def test_abilities_and_the_parser_are_what_the_template_shows(
 
 
 def test_a_model_with_a_vision_config_sees() -> None:
-    assert family(replace(LLM, sees=True)).model_ability == ("chat", "vision")
+    assert family(replace(LLM, vision=True)).model_ability == ("chat", "vision")
 
 
 @pytest.mark.parametrize(
-    ("evidence", "asked", "model_type"),
+    ("facts", "asked", "model_type"),
     [
         (replace(LLM, embeds=True, generates=False), {}, "embedding"),
         (replace(LLM, reranks=True, generates=False), {}, "rerank"),
@@ -81,14 +81,14 @@ def test_a_model_with_a_vision_config_sees() -> None:
     ],
 )
 def test_the_type_follows_from_the_architecture_or_is_the_one_asked_for(
-    evidence: Evidence, asked: dict[str, Any], model_type: str
+    facts: ModelFacts, asked: dict[str, Any], model_type: str
 ) -> None:
-    found = family(evidence, **asked)
+    found = family(facts, **asked)
     assert found.model_type == model_type and found.stop_token_ids == ()
 
 
 @pytest.mark.parametrize(
-    ("name", "evidence", "asked", "size"),
+    ("name", "facts", "asked", "size"),
     [
         ("Some-7B-Chat", LLM, {}, 7),
         ("Some-1.7b", LLM, {}, "1_7"),
@@ -99,26 +99,26 @@ def test_the_type_follows_from_the_architecture_or_is_the_one_asked_for(
     ],
 )
 def test_the_size_is_the_asked_one_or_by_the_name_or_by_the_weights(
-    name: str, evidence: Evidence, asked: dict[str, Any], size: int | str
+    name: str, facts: ModelFacts, asked: dict[str, Any], size: int | str
 ) -> None:
-    assert family(evidence, name, **asked).model_specs[0].model_size_in_billions == size
+    assert family(facts, name, **asked).model_specs[0].model_size_in_billions == size
 
 
 @pytest.mark.parametrize(
-    ("evidence", "code", "flag"),
+    ("facts", "code", "flag"),
     [
         (replace(LLM, context_length=None), "context_length_needed", "--n_ctx"),
         (replace(LLM, generates=False), "model_type_needed", "--model-type"),
         (replace(LLM, parameters=None), "size_needed", "--size-in-billions"),
         (replace(LLM, remote_code=True), "remote_code", "--trust_remote_code true"),
-        (replace(LLM, quantization="fp8"), "engine_unsupported", "unpacked"),
+        (replace(LLM, quantization="fp8"), "engine_unsupported", "unquantized"),
     ],
 )
 def test_what_the_files_do_not_say_is_asked_for_by_the_flag_that_says_it(
-    evidence: Evidence, code: str, flag: str
+    facts: ModelFacts, code: str, flag: str
 ) -> None:
     with pytest.raises(Problem) as caught:
-        derived(evidence)
+        derived(facts)
     assert (caught.value.code, caught.value.status) == (code, 400) and flag in str(caught.value.hint)
 
 

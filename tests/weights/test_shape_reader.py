@@ -16,7 +16,7 @@ from xinference.errors import Problem
 from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands.inspect import inspect
-from xinference.weights.derivation import derive, meant
+from xinference.weights.derivation import derive, requested_reference
 from xinference.weights.shape_reader import read_shape
 
 
@@ -47,7 +47,7 @@ def test_bytes_of_an_extra_file_count_as_weights_and_its_header_must_be_of_its_k
     alone, _ = read_shape(weights, version)
     both, _ = read_shape(weights, version, [ExtraWeightFile(projector, "projector", "clip", "Give another.")])
     assert both.weights_bytes == alone.weights_bytes + projector.stat().st_size
-    with pytest.raises(Problem, match=r"m\.gguf is no projector but a model of its own \(llama\)") as caught:
+    with pytest.raises(Problem, match=r"m\.gguf is not a projector but a separate model \(llama\)") as caught:
         read_shape(weights, version, [ExtraWeightFile(weights, "projector", "clip", "Give another.")])
     assert caught.value.hint == "Give another."
 
@@ -57,7 +57,7 @@ def test_a_split_model_is_inspected_and_launched_by_any_of_its_parts(tmp_path: P
     assert inspect(str(first))["bytes_by_type"] == {"F32": 3 * 64 * 2 * 4}
     for name in (first, first.with_name("m-Q4_0-00002-of-00003.gguf"), tmp_path):
         request = LaunchRequest(model_name=str(name), model_size_in_billions=1)
-        what = meant(request, {})
+        what = requested_reference(request, {})
         assert what is not None
         found = derive(request, what, (), {}).request
         assert (found.model_path, found.quantization) == (str(first), "Q4_0")

@@ -1,6 +1,6 @@
-"""An `xllamacpp` that computes nothing, for an Xinference before this one: prepared answers, whatever is asked.
+"""An `xllamacpp` that computes nothing, for an older Xinference: prepared answers, whatever the request.
 
-A folder with this file alone goes first on the PYTHONPATH of `upstream_xinference`'s server. It has the names that the
+A folder with this file alone is first on the PYTHONPATH of `upstream_xinference`'s server. It has the names that the
 server's llama.cpp model uses of that library, and no code of either.
 """
 
@@ -33,7 +33,7 @@ ANSWER: dict[str, object] = {
 
 
 class CommonParams(SimpleNamespace):
-    """Takes whatever it is given."""
+    """Accepts any parameters."""
 
     def __init__(self) -> None:
         super().__init__(n_ctx=0, n_batch=0, n_parallel=1, n_gpu_layers=0)
@@ -42,7 +42,7 @@ class CommonParams(SimpleNamespace):
 
 
 class Server:
-    """Answers at once, with as many chunks as tokens were asked for."""
+    """Answers at once, with the requested number of chunks."""
 
     def __init__(self, params: CommonParams) -> None:
         pass
@@ -52,7 +52,7 @@ class Server:
         if not data["stream"]:
             answer(ANSWER)
             return
-        answer(_chunk({"content": " token"}))  # one of its own: the server writes the role into it
+        answer(_chunk({"content": " token"}))  # a separate chunk: the server writes the role into it
         for _ in range(data["max_tokens"] - 1):
             answer(TOKEN)
         answer(END)

@@ -114,7 +114,8 @@ class LaunchBody(BaseModel):
         default=None, description="Rejected: environments are made from lock files"
     )
     envs: dict[str, Text] | None = Field(
-        default=None, description="Environment variables of the engine's processes: those that docs/security.md lists"
+        default=None,
+        description="Environment variables of the engine's processes; docs/security.md describes the allowed ones",
     )
     peft_model_config: PeftModelConfig | None = None
     on_demand: bool = Field(default=False, description="Load the model by its first request, unload it when idle")

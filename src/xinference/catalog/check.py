@@ -1,4 +1,4 @@
-"""What a registry entry must keep to beyond its schema: names, sizes and files that are safe and mean one thing.
+"""Checks registry entries beyond their schema: names, sizes and files must be safe and unambiguous.
 
 Entries come from our own files and from users; a name in them becomes part of paths and command lines.
 """
@@ -16,7 +16,7 @@ MODEL_NAME = re.compile(r"[^+/?%#&=\s\\\x00-\x1f\x7f]+")
 ABILITIES = (
     "generate", "chat", "tools", "vision", "audio", "video", "omni", "reasoning", "hybrid", "code", "embed", "rerank",
 )  # fmt: skip
-#: Formats whose weights are one file a quantization; of the others the whole folder is taken.
+#: Formats whose weights are one file for each quantization; the other formats use the files_needed folder.
 FILE_FORMATS = ("ggufv2", "ggmlv3")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 SIZE = re.compile(r"\d+([._]\d+)?")
@@ -33,20 +33,20 @@ MODEL_ID = {
 
 
 def check_family(family: ModelFamily, origin: str) -> None:
-    """Check what the schema cannot say; `origin` is the file, for the message.
+    """Check what the schema cannot express; `origin` is the file, for the message.
 
     Raises:
-        Problem: 400 ``bad_registry_entry``, naming the file, the field and its value.
+        Problem: 400 ``bad_registry_entry``, which names the file, the field and its value.
     """
     if not MODEL_NAME.fullmatch(family.model_name):
         raise bad_entry(
-            origin, f"model_name {family.model_name!r} is empty or has a space or one of + / \\ ? % # & = in it"
+            origin, f"model_name {family.model_name!r} is empty or contains a space or one of + / \\ ? % # & ="
         )
     if family.context_length < 1:
         raise bad_entry(origin, f"context_length {family.context_length} is not a positive number")
     for ability in family.model_ability:
         if ability not in ABILITIES:
-            raise bad_entry(origin, f"model_ability {ability!r} is none of {', '.join(ABILITIES)}")
+            raise bad_entry(origin, f"model_ability {ability!r} is not one of {', '.join(ABILITIES)}")
     for token in family.stop_token_ids:
         if token < 0:
             raise bad_entry(origin, f"stop_token_ids has {token}, which is negative")
@@ -65,7 +65,7 @@ def check_family(family: ModelFamily, origin: str) -> None:
 
 
 def bad_entry(where: str, reason: str) -> Problem:
-    """The problem that every fault of an entry is."""
+    """The problem of a faulty entry."""
     return Problem(
         "bad_registry_entry", 400, f"{where}: {reason}.", hint="Correct this field of the model's JSON file."
     )
@@ -73,9 +73,9 @@ def bad_entry(where: str, reason: str) -> Problem:
 
 def _check_spec(spec: ModelSpec, where: str, *, sized: bool) -> None:
     size = spec.model_size_in_billions
-    # Registrations of embedding models and rerankers may leave their size out, which is 0 then.
+    # Registrations of embedding models and rerankers may omit their size, which is then 0.
     if not SIZE.fullmatch(str(size)) or (sized and not _size(spec)):
-        raise bad_entry(where, f"model_size_in_billions {size!r} is no positive number such as 7, '1_8' or '0.5'")
+        raise bad_entry(where, f"model_size_in_billions {size!r} is not a positive number such as 7, '1_8' or '0.5'")
     for field, values in (("quantizations", spec.quantizations), ("sources", spec.sources)):
         if not values:
             raise bad_entry(where, f"{field} is empty")
@@ -95,7 +95,7 @@ def _check_source(source: Source, spec: ModelSpec, where: str) -> None:
     if not form.fullmatch(source.model_id) or (source.hub != "local" and ".." in source.model_id):
         raise bad_entry(where, f"model_id {source.model_id!r} is not {meaning}")
     if source.revision is not None and (not REVISION.fullmatch(source.revision) or ".." in source.revision):
-        raise bad_entry(where, f"revision {source.revision!r} is no commit, tag or version")
+        raise bad_entry(where, f"revision {source.revision!r} is not a commit, tag or version")
     for field, named in (
         ("quantizations", source.quantizations or ()),
         ("parts", source.parts),
@@ -113,11 +113,14 @@ def _check_source(source: Source, spec: ModelSpec, where: str) -> None:
 def _check_files(source: Source, spec: ModelSpec, where: str) -> None:
     has = [quantization for quantization in spec.quantizations if source.has(quantization)]
     if spec.model_format in FILE_FORMATS:
-        whole = [quantization for quantization in has if quantization not in source.parts]
-        if whole and source.file is None:
-            raise bad_entry(where, f"file is missing, and {spec.model_format} is one file a quantization")
-        if len(whole) > 1 and source.file is not None and "{quantization}" not in source.file:
-            raise bad_entry(where, f"file {source.file!r} has no {{quantization}} in it, but stands for {len(whole)}")
+        files_needed = [quantization for quantization in has if quantization not in source.parts]
+        if files_needed and source.file is None:
+            raise bad_entry(where, f"file is missing, and {spec.model_format} has one file for each quantization")
+        if len(files_needed) > 1 and source.file is not None and "{quantization}" not in source.file:
+            raise bad_entry(
+                where,
+                f"file {source.file!r} has no placeholder {{quantization}}, but {len(files_needed)} quantizations",
+            )
     for quantization, parts in source.parts.items():
         if not parts:
             raise bad_entry(where, f"parts of {quantization} is empty")
@@ -126,7 +129,7 @@ def _check_files(source: Source, spec: ModelSpec, where: str) -> None:
     check_names("parts", (name for parts in source.parts.values() for name in parts), where)
     check_names("projectors", source.projectors, where)
     if source.projectors and spec.model_format != "ggufv2":
-        raise bad_entry(where, f"projectors go with ggufv2, and this is {spec.model_format}")
+        raise bad_entry(where, f"projectors need format ggufv2, not {spec.model_format}")
 
 
 def check_names(field: str, names: Iterable[str], where: str) -> None:
@@ -135,7 +138,7 @@ def check_names(field: str, names: Iterable[str], where: str) -> None:
         if path.is_absolute() or ".." in path.parts or not path.name or "\\" in name or ":" in name:
             raise bad_entry(where, f"{field}: the file name {name!r} leaves the model's folder")
         if _CONTROLS.search(name) or "{" in name or "}" in name:
-            raise bad_entry(where, f"{field}: {name!r} is no file name; the only placeholder is {{quantization}}")
+            raise bad_entry(where, f"{field}: {name!r} is not a file name; the only placeholder is {{quantization}}")
 
 
 def _check_hashes(source: Source, where: str) -> None:

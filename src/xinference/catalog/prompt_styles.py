@@ -1,6 +1,6 @@
 """The prompt styles of version 1 registrations as Jinja chat templates.
 
-A style is a name and some texts; the forms are those of FastChat's conversation templates (lm-sys/FastChat,
+A style is a name and some texts; the formats are those of FastChat's conversation templates (lm-sys/FastChat,
 `conversation.py`), from which the names come.
 """
 
@@ -34,25 +34,25 @@ class PromptStyle:
 
 
 def template_of(style: PromptStyle) -> str | None:
-    """The chat template of a style; None: the style is not known here."""
+    """The chat template of a style; None: the style is unknown."""
     write = STYLES.get(style.style_name.upper())
     return None if write is None else write(style)
 
 
 def style_of_family(name: str) -> PromptStyle | None:
-    """The style of a known family of models by the beginning of its name; None: no style is known for it."""
+    """The style of a known model family, by the longest matching prefix of its name; None: unknown."""
     lowered = name.lower()
     matching = [beginning for beginning in FAMILIES if lowered.startswith(beginning)]
     return FAMILIES[max(matching, key=len)] if matching else None
 
 
-# -- the styles ---------------------------------------------------------------------------------------------------
+# -- the styles ---------------------------------------------------------------------------------------------
 
 
 def _rows(style: PromptStyle, *, between: str, alternate: bool, after_system: str, last: str | None = None) -> str:
-    """Role, `between`, content and separator, one message after the other.
+    """Role, `between`, content and separator for each message.
 
-    `after_system` goes behind the style's own system prompt; behind a request's goes the separator of messages.
+    `after_system` follows the style's own system prompt; a request's system message is followed by the separator.
     """
     seps = (style.intra_message_sep, style.inter_message_sep if alternate else style.intra_message_sep)
     default = _text(style.system_prompt + after_system)
@@ -109,15 +109,15 @@ def _alpaca(style: PromptStyle) -> str:
 
 
 def _instruction(style: PromptStyle) -> str:
-    """The whole prompt is the system prompt, with the question in the place of ``{0}``."""
+    """The whole prompt is the system prompt with the question in place of ``{0}``."""
     before, _, after = style.system_prompt.partition("{0}" if "{0}" in style.system_prompt else "{}")
     return f"{{{{ {_text(before)} + messages[-1]['content'] + {_text(after)} }}}}"
 
 
 def _llama2(style: PromptStyle) -> str:
-    """Llama 2's own form: one BOS a turn, the system message inside the first question."""
-    found = _SYSTEM_BLOCK.search(style.system_prompt)
-    system = found[1] if found else "" if "[INST]" in style.system_prompt else style.system_prompt
+    """Llama 2's own format: one BOS for each turn, the system message inside the first question."""
+    block = _SYSTEM_BLOCK.search(style.system_prompt)
+    system = block[1] if block else "" if "[INST]" in style.system_prompt else style.system_prompt
     user, assistant = style.user or "[INST]", style.assistant or "[/INST]"
     return (
         f"{_with_system(_text(system.strip()))}{{% for message in turns %}}"
@@ -168,7 +168,7 @@ def _phi3(style: PromptStyle) -> str:
 
 
 def _gemma(style: PromptStyle) -> str:
-    """``<start_of_turn>role\\ncontent<end_of_turn>\\n``; there is no system role, so it goes before the question."""
+    """``<start_of_turn>role\\ncontent<end_of_turn>\\n``; no system role: the system message precedes the question."""
     return (
         f"{_with_system(_text(style.system_prompt))}{{{{ bos_token }}}}{{% for message in turns %}}"
         "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n'"
@@ -179,7 +179,7 @@ def _gemma(style: PromptStyle) -> str:
 
 
 def _tagged(style: PromptStyle, *, system: str, user: str, assistant: str, gap: str, end: str) -> str:
-    """Each role has a tag before its message and an end behind it, also the system's."""
+    """Each role has a tag before its message and an end tag after it, also the system role."""
     default = style.system_prompt.removeprefix(system).removesuffix(end.strip() or end).strip()
     return (
         f"{_with_system(_text(default))}"
@@ -203,7 +203,7 @@ def _with_system(default: str, after_given: str = "") -> str:
 
 
 def _text(value: str) -> str:
-    """A Jinja text."""
+    """A Jinja string literal."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
     return f"'{escaped}'"
 

@@ -1,7 +1,7 @@
-"""The models that can be launched: the built-in ones, and those that the user registered.
+"""The store of launchable models: the built-in families, and those that the user registered.
 
-Persisted ones lie in ``$XINFERENCE_HOME/model/{llm,embedding,rerank}/<name>.json`` as they were given; the others
-last as long as this server. Calls are short and block for one small file; one task at a time makes them.
+Persisted registrations are in ``$XINFERENCE_HOME/model/{llm,embedding,rerank}/<name>.json``, unchanged; the others
+last as long as this server. Calls are short and block for one small file; only one task calls them at a time.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from types import MappingProxyType
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import MODEL_TYPES, ModelType, Registration, read_registration
 from xinference.errors import Problem, near, not_found
-from xinference.files.atomic_file import whole_file
+from xinference.files.atomic_file import atomic_write
 from xinference.files.durability import sync_folder
 
 log = logging.getLogger(__name__)
-#: Largest document that is read, in bytes.
+#: Maximum size of a document, in bytes.
 MAX_DOCUMENT = 16 << 20
 
 
 @dataclass(frozen=True)
 class BrokenRegistration:
-    """A persisted document that can't be read any more: it is shown, and nothing else is kept from running."""
+    """A persisted document that can't be read any more. It is listed, and does not block other models."""
 
     path: Path
     model_type: ModelType
@@ -38,7 +38,7 @@ class BrokenRegistration:
 
 
 class Registrations:
-    """Owns the user's models of one home."""
+    """Owns the registered models of one home."""
 
     def __init__(self, home: Path, builtin: Mapping[str, ModelFamily]) -> None:
         self._folder = home / "model"
@@ -50,11 +50,11 @@ class Registrations:
 
     @property
     def families(self) -> Mapping[str, ModelFamily]:
-        """Every family by its name; the mapping is never changed, but replaced."""
+        """Every family by its name. The mapping is never modified, only replaced."""
         return self._families
 
     def load(self) -> None:
-        """Read what was persisted. A file that can't be read is told of, in the log and in `broken`."""
+        """Read the persisted registrations. A file that can't be read is reported in the log and in `broken`."""
         broken: list[BrokenRegistration] = []
         for model_type in MODEL_TYPES:
             for path in self._files(model_type):
@@ -62,7 +62,7 @@ class Registrations:
                     registration = read_registration(model_type, _read(path), self._builtin)
                     self._check_free(registration.family.model_name)
                 except Problem as problem:
-                    log.error("the registration in %s is not taken up: %s", path, problem)
+                    log.error("the registration in %s can't be loaded: %s", path, problem)
                     broken.append(BrokenRegistration(path, model_type, problem))
                     continue
                 self._registered[registration.family.model_name] = registration
@@ -71,15 +71,15 @@ class Registrations:
         self._publish()
 
     def find(self, name: str) -> Registration | None:
-        """A registered model by its name, whatever its case."""
+        """A registered model by its name, case-insensitive."""
         lowered = name.strip().lower()
         return next((r for known, r in self._registered.items() if known.lower() == lowered), None)
 
     def add(self, model_type: ModelType, text: str, *, persist: bool) -> Registration:
-        """Register a model; with `persist` it is on the disk when this returns.
+        """Register a model; with `persist` its file is on the disk on return.
 
         Raises:
-            Problem: 400, naming the field, or the name that is taken; 507 ``disk_full``, 500 ``cannot_write``.
+            Problem: 400, which names the field or the existing name; 507 ``disk_full``, 500 ``cannot_write``.
         """
         registration = read_registration(model_type, text, self._builtin)
         name = registration.family.model_name
@@ -90,16 +90,16 @@ class Registrations:
                     raise Problem(
                         "invalid_registration",
                         400,
-                        f"Invalid model URI {source.model_id}: nothing is there on the server's machine.",
-                        hint="Give a path that exists where the server runs.",
+                        f"Invalid model URI {source.model_id}: the path does not exist on the server's machine.",
+                        hint="Pass a path that exists on the server's machine.",
                     )
         if persist:
             path = self._folder / model_type.lower() / f"{name}.json"
-            with whole_file(path, threading.Event()) as file:
+            with atomic_write(path, threading.Event()) as file:
                 assert file is not None
                 file.write(text.encode())
             self._paths[name] = path
-            # A broken file of this name is replaced, and so mended.
+            # A broken file of this name was replaced, and so repaired.
             self.broken = tuple(b for b in self.broken if b.path != path)
         self._registered[name] = registration
         self._publish()
@@ -108,10 +108,10 @@ class Registrations:
         return registration
 
     def remove(self, model_type: ModelType, name: str, users: Iterable[str]) -> None:
-        """Forget a model; `users` are the deployments that run it.
+        """Remove a registered model; `users` are the deployments that run it.
 
         Raises:
-            Problem: 404 with the near ones; 400 a built-in one; 409 ``in_use``, naming who uses it.
+            Problem: 404 with similar names; 400 for a built-in model; 409 ``in_use``, which names the deployments.
         """
         registration = self.find(name)
         if registration is None or registration.family.model_type != model_type:
@@ -123,7 +123,7 @@ class Registrations:
                 "in_use",
                 409,
                 f"{name} is used by the model{'s' if len(running) > 1 else ''} {', '.join(running)}.",
-                hint="End that first: `xinference terminate --model-uid NAME`.",
+                hint="End it first: `xinference terminate --model-uid NAME`.",
             )
         known = registration.family.model_name
         if (path := self._paths.get(known)) is not None:
@@ -139,7 +139,7 @@ class Registrations:
                 self.broken = tuple(b for b in self.broken if b is not broken)
                 return
         if any(known.lower() == name.strip().lower() for known in self._builtin):
-            raise Problem("builtin_model", 400, f"{name} is a built-in model, which stays.")
+            raise Problem("builtin_model", 400, f"{name} is a built-in model, which can't be removed.")
         close = near(name, self._registered)
         raise not_found(
             f"Model {name} not found among the registered {model_type} models.",
@@ -165,14 +165,14 @@ class Registrations:
             )
 
     def _files(self, model_type: ModelType) -> list[Path]:
-        found: list[Path] = []
-        # Xinference 3 keeps its own in a folder of its own.
+        paths: list[Path] = []
+        # Xinference 3 has a separate folder for its registrations.
         for folder in (self._folder / model_type.lower(), self._folder / "v2" / model_type.lower()):
             try:
-                found += sorted(path for path in folder.glob("*.json") if path.is_file())
+                paths += sorted(path for path in folder.glob("*.json") if path.is_file())
             except OSError as error:
                 log.error("registrations in %s can't be listed: %s", folder, error.strerror)
-        return found
+        return paths
 
     def _delete(self, path: Path) -> None:
         try:

@@ -1,7 +1,7 @@
-"""A user's own models: the JSON of both of Xinference's generations, read into a `ModelFamily`.
+"""Parses a user's model registration, the JSON of both Xinference versions, into a `ModelFamily`.
 
 Version 1 (before 1.0) has lists of quantizations and a prompt style, version 2 one quantization a spec and a chat
-template. Documents mix them, so every field is read wherever it stands. Pure: no file is looked at.
+template. Documents mix both, so every field is accepted in either version. Pure: reads no file.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from xinference.errors import Problem, bad_request, near
 
 ModelType = Literal["LLM", "embedding", "rerank"]
 MODEL_TYPES: tuple[ModelType, ...] = ("LLM", "embedding", "rerank")
-#: Longest name; it becomes a file's name and the default uid.
+#: Maximum length of a name, which becomes a file's name and the default uid.
 MAX_NAME = 100
-#: Tokens of a model that does not say (version 1's default).
+#: Default context length in tokens (version 1's default).
 DEFAULT_CONTEXT = 2048
-#: What a text input may take of an embedding model or reranker that does not say.
+#: Default input length in tokens of embedding models and rerankers.
 DEFAULT_MAX_TOKENS = 512
 _COMMON = (
     "version", "model_name", "model_description", "model_specs", "is_builtin", "model_type", "virtualenv",
@@ -41,17 +41,17 @@ _POOLING = (*_COMMON, "dimensions", "max_tokens", "language", "type", "model_for
 
 @dataclass(frozen=True)
 class Registration:
-    """One model that a user registered."""
+    """A registered model."""
 
     family: ModelFamily
     document: Mapping[str, Any]
-    """The JSON as it was given."""
+    """The JSON as the user wrote it."""
     notes: tuple[str, ...] = ()
-    """What of it is not used, and why."""
+    """The ignored fields, with the reasons."""
 
 
 def model_type_of(name: str) -> ModelType:
-    """The type that is meant, whatever its case.
+    """The model type for a name, case-insensitive.
 
     Raises:
         Problem: 400 ``Unsupported model type``.
@@ -59,22 +59,22 @@ def model_type_of(name: str) -> ModelType:
     for known in MODEL_TYPES:
         if known.lower() == name.strip().lower():
             return known
-    raise bad_request(f"Unsupported model type: {name}.", hint=f"There are {', '.join(MODEL_TYPES)}.")
+    raise bad_request(f"Unsupported model type: {name}.", hint=f"The types are {', '.join(MODEL_TYPES)}.")
 
 
 def read_registration(model_type: ModelType, text: str | bytes, builtin: Mapping[str, ModelFamily]) -> Registration:
-    """Read one document; `builtin` are the families that it may name instead of saying everything itself.
+    """Parse one document; `builtin` are the families that it may refer to.
 
     Raises:
-        Problem: 400 ``invalid_registration``, naming the field, its value and the way out.
+        Problem: 400 ``invalid_registration``, which names the field, its value and a fix.
     """
     fields = Fields(_decode(text))
     notes: list[str] = []
     version = fields.raw("version")
     if version not in (None, 1, 2) or isinstance(version, bool):
-        raise fields.bad("version", "is not read here", "Use 1 or 2, or leave it out.")
+        raise fields.bad("version", "is not supported", "Use 1 or 2, or leave it out.")
     family = _llm(fields, builtin, notes) if model_type == "LLM" else _pooling(fields, model_type, notes)
-    # What is left to be refused here is refused of our own entries, too.
+    # The remaining checks are the same as for built-in entries.
     check_family(family, family.model_name)
     document: dict[str, Any] = {name: fields.raw(name) for name in fields.items()}
     return Registration(family, document, tuple(notes))
@@ -85,15 +85,15 @@ def _decode(text: str | bytes) -> object:
         value: object = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Problem(
-            "invalid_registration", 400, f"The model is no JSON: {error}.", hint="Give one JSON object as text."
+            "invalid_registration", 400, f"The model is not JSON: {error}.", hint="Pass one JSON object as a string."
         ) from None
-    if isinstance(value, list) and len(value) == 1:  # as Xinference's own files have it
+    if isinstance(value, list) and len(value) == 1:  # the form of Xinference's own files
         return value[0]
     return value
 
 
 def _name(fields: Fields) -> str:
-    name = fields.text("model_name", "Give the name by which the model is launched.")
+    name = fields.text("model_name", "Set the name by which the model is launched.")
     if not MODEL_NAME.fullmatch(name) or name.startswith((".", "-")) or len(name.encode()) > MAX_NAME:
         raise Problem(
             "invalid_registration",
@@ -104,7 +104,7 @@ def _name(fields: Fields) -> str:
     return name
 
 
-# -- language models ----------------------------------------------------------------------------------------------
+# -- language models ----------------------------------------------------------------------------------------
 
 
 def _llm(fields: Fields, builtin: Mapping[str, ModelFamily], notes: list[str]) -> ModelFamily:
@@ -116,7 +116,7 @@ def _llm(fields: Fields, builtin: Mapping[str, ModelFamily], notes: list[str]) -
             "invalid_registration",
             400,
             "You must specify `model_family` when registering custom LLM models.",
-            hint='Give a built-in model that this one is like, or "other".',
+            hint='Use a similar built-in model, or "other".',
         )
     like = builtin.get(fields.text("model_family"))
     template, stop, stop_ids = _prompt(fields, like, builtin, chats="chat" in abilities)
@@ -137,24 +137,24 @@ def _llm(fields: Fields, builtin: Mapping[str, ModelFamily], notes: list[str]) -
 
 
 def _abilities(fields: Fields) -> tuple[str, ...]:
-    given = fields.texts("model_ability")
-    if not given:
-        raise fields.missing("model_ability", 'Give a list such as ["chat"] or ["generate"].')
-    for position, ability in enumerate(given):
+    values = fields.texts("model_ability")
+    if not values:
+        raise fields.missing("model_ability", 'Use a list such as ["chat"] or ["generate"].')
+    for position, ability in enumerate(values):
         if ability not in ABILITIES:
             close = near(ability, ABILITIES)
             hint = f"Did you mean {' or '.join(close)}?" if close else f"Use some of {', '.join(ABILITIES)}."
-            raise bad_field(f"{fields.at('model_ability')}[{position}]", ability, "is no ability", hint)
-    return tuple(dict.fromkeys(given))
+            raise bad_field(f"{fields.at('model_ability')}[{position}]", ability, "is not an ability", hint)
+    return tuple(dict.fromkeys(values))
 
 
 def _prompt(
     fields: Fields, like: ModelFamily | None, builtin: Mapping[str, ModelFamily], *, chats: bool
 ) -> tuple[str | None, tuple[str, ...], tuple[int, ...]]:
-    """Chat template, stop texts and stop tokens; the template is None where the weights' own is taken."""
+    """Chat template, stop texts and stop tokens; the template is None if the weights' own is used."""
     stop, stop_ids = fields.texts("stop"), fields.counts("stop_token_ids")
     if fields.has("chat_template"):
-        text = fields.text("chat_template", "Give a Jinja template or a built-in model's name, or leave it out.")
+        text = fields.text("chat_template", "Set a Jinja template or a built-in model's name, or leave it out.")
         named = builtin.get(text.strip())
         if named is not None:
             return named.chat_template, stop or named.stop, stop_ids or named.stop_token_ids
@@ -165,12 +165,12 @@ def _prompt(
         return text, stop, stop_ids
     if isinstance(fields.raw("prompt_style"), str):
         return _named_style(fields, fields.text("prompt_style"), builtin, stop, stop_ids)
-    given = fields.object("prompt_style")
-    if given is not None:
-        style = _style(given)
+    values = fields.object("prompt_style")
+    if values is not None:
+        style = _style(values)
         written = template_of(style)
         assert written is not None
-        return written, stop or given.texts("stop"), stop_ids or given.counts("stop_token_ids")
+        return written, stop or values.texts("stop"), stop_ids or values.counts("stop_token_ids")
     if like is not None:
         mine = like.chat_template if chats else None
         return mine, stop or like.stop, stop_ids or like.stop_token_ids
@@ -185,9 +185,9 @@ def _prompt(
             400,
             f"model_family is {family!r}, and `model_family` for chat model must be `other` or one of the following "
             f"values: {names}.",
-            hint='Take "other" for the template that the weights bring, or give a chat_template.',
+            hint='Use "other" for the template in the weights, or add a chat_template.',
         )
-    # The weights' own template is the better one, where they have one: known by name only means that they chat.
+    # The weights' own template, if any, is better: the name only shows that it is a chat model.
     return None if fields.raw("version") == 2 else template_of(known), stop, stop_ids
 
 
@@ -203,20 +203,20 @@ def _named_style(
     return template_of(style), stop, stop_ids
 
 
-def _style(given: Fields) -> PromptStyle:
-    name = one_of(given, "style_name", given.text("style_name", f"It is one of {', '.join(STYLES)}."), STYLES)
-    roles = given.texts("roles")
+def _style(values: Fields) -> PromptStyle:
+    name = one_of(values, "style_name", values.text("style_name", f"It is one of {', '.join(STYLES)}."), STYLES)
+    roles = values.texts("roles")
     if name in ("ADD_COLON_SINGLE", "ADD_COLON_TWO", "NO_COLON_SINGLE", "NO_COLON_TWO") and len(roles) < 2:
-        raise given.bad("roles", "does not name the user's and the assistant's role", 'Give ["USER", "ASSISTANT"].')
-    system = given.optional_text("system_prompt") or ""
+        raise values.bad("roles", "does not have the user's and the assistant's role", 'Use ["USER", "ASSISTANT"].')
+    system = values.optional_text("system_prompt") or ""
     if name == "INSTRUCTION" and "{0}" not in system and "{}" not in system:
-        raise given.bad("system_prompt", "has no {0} where the question goes")
+        raise values.bad("system_prompt", "has no placeholder {0} for the question")
     return PromptStyle(
         style_name=name,
         system_prompt=system,
         roles=roles,
-        intra_message_sep=given.optional_text("intra_message_sep") or "",
-        inter_message_sep=given.optional_text("inter_message_sep") or "",
+        intra_message_sep=values.optional_text("intra_message_sep") or "",
+        inter_message_sep=values.optional_text("inter_message_sep") or "",
     )
 
 
@@ -224,10 +224,10 @@ def _near_names(name: str, builtin: Mapping[str, ModelFamily]) -> str:
     close = near(name, [*STYLES, *builtin])
     if close:
         return f"Did you mean {' or '.join(close)}?"
-    return f"Give the template as chat_template, or one of the styles {', '.join(STYLES)}."
+    return f"Set the template as chat_template, or one of the styles {', '.join(STYLES)}."
 
 
-# -- embeddings and rerank ----------------------------------------------------------------------------------------
+# -- embeddings and rerank ----------------------------------------------------------------------------------
 
 
 def _pooling(fields: Fields, model_type: ModelType, notes: list[str]) -> ModelFamily:

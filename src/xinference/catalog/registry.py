@@ -19,7 +19,7 @@ def read_family(text: bytes, origin: str) -> ModelFamily:
     """Decode and check one family.
 
     Raises:
-        Problem: 400 ``bad_registry_entry``, naming the file, the field and what is wrong with it.
+        Problem: 400 ``bad_registry_entry``, which names the file, the field and the fault.
     """
     try:
         family = msgspec.json.decode(text, type=ModelFamily)

@@ -40,7 +40,7 @@ from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import DeploymentRow, Store
 from xinference.store.event_log import EventLog, final_event
 from xinference.weights import cache
-from xinference.weights.derivation import Found
+from xinference.weights.derivation import DerivedRequest
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Controller:
 
     async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
         """What a launch would do, with its size if the weights are here; nothing is changed."""
-        found = await self.planner.meaning.of(request)
+        found = await self.planner.resolver.resolve(request)
         draft = await self._draft(found, self._uid_for(found.request))
         return await self._resolve(draft, found.request)
 
@@ -142,7 +142,7 @@ class Controller:
             Problem: 400 what can't be, 409 a uid that is taken by something else.
         """
         running = self._deployments.get((request.model_uid or "").strip())
-        found = await self.planner.meaning.of(
+        found = await self.planner.resolver.resolve(
             request, running.plan.request if isinstance(running, Deployment) else None
         )
         request, uid = found.request, self._uid_for(found.request)
@@ -245,7 +245,7 @@ class Controller:
     def events(self, uid: str) -> list[dict[str, Any]]:
         """The kept events of a deployment, oldest first."""
         self.deployment(uid)
-        return self._events.kept(uid)
+        return self._events.stored(uid)
 
     def follow(self, uid: str) -> AsyncIterator[dict[str, Any]]:
         """The events of a deployment until it is ready, has failed or is gone."""
@@ -263,7 +263,7 @@ class Controller:
         async for event in self._events.follow(uid, settled):
             yield event
 
-    async def _draft(self, found: Found, uid: str) -> LaunchDraft:
+    async def _draft(self, found: DerivedRequest, uid: str) -> LaunchDraft:
         """The draft of a request whose name was found, with the reasons of what was found."""
         draft = await self.planner.draft(found.request, uid)
         return replace(draft, reasons=(*found.reasons, *draft.reasons))

@@ -1,4 +1,4 @@
-"""Downloads without a launch: one task for each version, which tells its progress as a launch does."""
+"""Downloads without a launch: one task for each version, with the same progress events as a launch."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Download:
-    """One job; `settled` is its last event, once there is one."""
+    """The download of one version."""
 
     version: ModelVersion
     source: Source
     cancelled: threading.Event
     task: asyncio.Task[None] | None = None
     settled: dict[str, Any] | None = None
+    """The final event; None: the download is running."""
 
 
 class Downloads:
-    """Owns the jobs of this server; how each ended is known until the server ends."""
+    """Owns the downloads of this server and their results, until the server ends."""
 
     def __init__(self, hubs: Mapping[str, Hub], events: EventLog) -> None:
         self._hubs = hubs
@@ -39,10 +40,10 @@ class Downloads:
         self._jobs: dict[str, _Download] = {}
 
     def begin(self, version: ModelVersion, source: Source, reason: str) -> str:
-        """Start to fetch a version, unless that goes on already; the answer is its version id.
+        """Start the download of a version, unless it is running already; returns the version id.
 
         Raises:
-            Problem: 409 ``download_running``, from another hub; 400 ``hub_unavailable``.
+            Problem: 409 ``download_running``, it is running from another hub; 400 ``hub_unavailable``.
         """
         version_id = version.version_id
         running = self._jobs.get(version_id)
@@ -56,47 +57,51 @@ class Downloads:
                 hint="Wait for it or cancel it first.",
             )
         if source.hub not in self._hubs:
-            raise Problem("hub_unavailable", 400, f"Nothing can be fetched from {source.hub}.")
+            raise Problem("hub_unavailable", 400, f"The hub {source.hub} is not available.")
         job = _Download(version, source, threading.Event())
         self._jobs[version_id] = job
         self._events.clear(_key(version_id))
-        said = f"fetching {version_id} from {source.hub} ({source.model_id}): {reason}"
-        self._events.add(_key(version_id), "INFO", "fetch", said)
+        message = f"fetching {version_id} from {source.hub} ({source.model_id}): {reason}"
+        self._events.add(_key(version_id), "INFO", "fetch", message)
         job.task = asyncio.create_task(self._run(job), name=f"download {version_id}")
         return version_id
 
     @property
     def running(self) -> list[str]:
-        """The versions that are being fetched."""
+        """The ids of the versions that are being fetched."""
         return [version_id for version_id, job in self._jobs.items() if job.settled is None]
 
-    def kept(self, version_id: str) -> list[dict[str, Any]]:
-        """The kept events of a download, oldest first. Raises `Problem` 404."""
-        self._job(version_id)
-        return self._events.kept(_key(version_id))
-
-    def follow(self, version_id: str) -> AsyncIterator[dict[str, Any]]:
-        """The events of a download until it ends: READY, whose ``model`` says where it is, or FAILED.
+    def events(self, version_id: str) -> list[dict[str, Any]]:
+        """The stored events of a download, oldest first.
 
         Raises:
-            Problem: 404, with the downloads there were.
+            Problem: 404 ``download_not_found``.
+        """
+        self._job(version_id)
+        return self._events.stored(_key(version_id))
+
+    def follow(self, version_id: str) -> AsyncIterator[dict[str, Any]]:
+        """The events of a download until it ends: READY, with the path in ``model``, or FAILED.
+
+        Raises:
+            Problem: 404 ``download_not_found``, with the known downloads.
         """
         return self._follow(self._job(version_id))
 
     async def cancel(self, version_id: str) -> None:
-        """Stop a download; what came stays, and the next one goes on from there.
+        """Stop a download; its incomplete files are not deleted, and the next download resumes from them.
 
         Raises:
-            Problem: 404, with the downloads there were.
+            Problem: 404 ``download_not_found``, with the known downloads.
         """
         await _end(self._job(version_id))
 
     async def close(self) -> None:
-        """Stop them all."""
+        """Stop all downloads."""
         await asyncio.gather(*(_end(job) for job in self._jobs.values()))
 
     async def _follow(self, job: _Download) -> AsyncIterator[dict[str, Any]]:
-        # Looked at when the following begins: what ended since it was asked for would never be told.
+        # Read when the iteration starts: the event of a download that ended since the call is not sent again.
         async for event in self._events.follow(_key(job.version.version_id), job.settled):
             yield event
 
@@ -106,7 +111,7 @@ class Downloads:
         except Problem as problem:
             self._fail(job, problem.at("fetch"))
         except Exception as error:
-            # The owner's last line: a defect of ours must end as FAILED, not as a silent dead task.
+            # The task's outermost guard: a defect of ours must end as FAILED, not as a task that died silently.
             log.exception("download %s", job.version.version_id)
             self._fail(job, Problem("internal_error", 500, f"A defect in xinference: {error!r}.", stage="fetch"))
 
@@ -120,12 +125,12 @@ class Downloads:
         return await asyncio.to_thread(hub.fetch, job.version, job.source, progress, job.cancelled)
 
     async def _finish(self, job: _Download, path: Path) -> None:
-        kept = await asyncio.to_thread(self._hubs[job.source.hub].kept, job.version, job.source)
+        files = await asyncio.to_thread(self._hubs[job.source.hub].list_cached, job.version, job.source)
         model = {
             "model_version": job.version.version_id,
             "path": str(path),
             "real_path": str(path.resolve()),
-            "size_bytes": total_size(kept),
+            "size_bytes": total_size(files),
             "hub": job.source.hub,
             "model_id": job.source.model_id,
         }
@@ -139,23 +144,23 @@ class Downloads:
     def _job(self, version_id: str) -> _Download:
         job = self._jobs.get(version_id)
         if job is None:
-            close = near(version_id, self._jobs)
-            there = ", ".join(self._jobs) or "none"
+            similar = near(version_id, self._jobs)
+            known = ", ".join(self._jobs) or "none"
             raise not_found(
                 f"There is no download of {version_id!r}.",
-                hint=f"Did you mean {' or '.join(close)}?" if close else f"Downloads: {there}.",
+                hint=f"Did you mean {' or '.join(similar)}?" if similar else f"Downloads: {known}.",
                 code="download_not_found",
             )
         return job
 
 
 def _key(version_id: str) -> str:
-    """Where its events are kept, beside those of deployments."""
+    """The key of a download's events, in the log that also has those of the deployments."""
     return f"download:{version_id}"
 
 
 async def _end(job: _Download) -> None:
-    """The thread sees the flag and ends by itself, so the task is awaited, not cancelled."""
+    """Stop the thread of a download by its flag, and wait for the task: a cancelled task would not stop the thread."""
     job.cancelled.set()
     if job.task is not None:
         await job.task

@@ -1,4 +1,4 @@
-"""Which hub a version comes from, with what this machine knows and can reach."""
+"""Chooses the hub of a version by caches, settings and reachability."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from xinference.weights.fetch import cached_path
 
 
 class HubChooser:
-    """Gathers what the pure choice of a hub needs."""
+    """Gathers the facts for `choose_hub`."""
 
     def __init__(self, settings: Settings, hubs: Mapping[str, Hub]) -> None:
         self._settings = settings
         self._hubs = hubs
 
-    async def choose(self, version: ModelVersion, asked: str | None) -> tuple[Source, str]:
-        """The source of a version and the reason for it; `asked` is the hub that the user named.
+    async def choose(self, version: ModelVersion, requested: str | None) -> tuple[Source, str]:
+        """The source of a version and the reason for it; `requested` is the hub in the request, if it names one.
 
         Raises:
             Problem: see `choose_hub`.
         """
-        return await asyncio.to_thread(self._choose, version, asked)
+        return await asyncio.to_thread(self._choose, version, requested)
 
-    def _choose(self, version: ModelVersion, asked: str | None) -> tuple[Source, str]:
+    def _choose(self, version: ModelVersion, requested: str | None) -> tuple[Source, str]:
         reach: Mapping[str, bool] = {}
-        if not asked and not self._settings.model_src:  # hubs are asked only if nothing else decides
+        if not requested and not self._settings.model_src:  # probe the hubs only if nothing else decides
             reach = reachable_for(version, self._hubs, self._settings)
         cached: dict[str, bool] = {s.hub: cached_path(self._hubs, version, s) is not None for s in version.spec.sources}
         choice = choose_hub(
             version,
-            asked=asked,
+            requested=requested,
             setting=self._settings.model_src or None,
             cached=cached,
             reachable=reach,

@@ -1,4 +1,4 @@
-"""The names that requests ask by: a deployment's uid, and those of its LoRA adapters."""
+"""Checks the names of models in requests: a deployment's uid, and the names of its LoRA adapters."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from xinference.launch.request import LaunchRequest
 from xinference.routing.table import Route
 
 MAX_UID_LENGTH = 100
-#: The file that every folder of a PEFT adapter has.
+#: Every folder of a PEFT adapter has this file.
 ADAPTER_CONFIG = "adapter_config.json"
 FORM = f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =."
 _RANDOM = string.ascii_lowercase + string.digits
 
 
 def is_valid(name: str) -> bool:
-    """Whether a model can be asked for by this name."""
+    """Whether requests can use this name."""
     return 0 < len(name) <= MAX_UID_LENGTH and MODEL_NAME.fullmatch(name) is not None
 
 
 def uid_for(request: LaunchRequest, taken: Collection[str], reserved: Collection[str]) -> str:
-    """The uid of a launch: the one that it asks for, or else the model's name, with something random if it is taken.
+    """The uid of a launch: the requested one, or else the model's name, with a random suffix if it is taken.
 
     Raises:
-        Problem: 400 an invalid one, 409 ``model_uid_taken`` by a launch of just now.
+        Problem: 400, the uid is invalid; 409 ``model_uid_taken``, another launch is reserving it.
     """
     if request.model_uid is not None:
         uid = request.model_uid.strip()
@@ -44,21 +44,21 @@ def uid_for(request: LaunchRequest, taken: Collection[str], reserved: Collection
 
 
 def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:
-    """Refuse adapters that can't be loaded. Looks at the disk.
+    """Refuse adapters that can't be loaded; blocks, because it reads the disk.
 
     Raises:
-        Problem: 400, naming the adapter or the path.
+        Problem: 400, names the adapter or the path.
     """
     if modules and model_type != "LLM":
-        raise bad_request(f"LoRA adapters go with an LLM, and this is a model of the type {model_type}.")
+        raise bad_request(f"LoRA adapters need an LLM, and this model's type is {model_type}.")
     for name, path in modules.items():
         if not is_valid(name):
             raise bad_request(f"The adapter's name {name!r} is invalid.", hint=FORM)
-        # The same whether something else is there or nothing: the path may be one of the server's own files.
+        # The same problem whether a file exists or not: the path may be one of the server's own files.
         if not _is_file(Path(path) / ADAPTER_CONFIG):
             raise bad_request(
-                f"The path {path} of the adapter {name} does not exist, or holds no {ADAPTER_CONFIG}.",
-                hint="Give the folder of the adapter, as PEFT writes it.",
+                f"The path {path} of the adapter {name} does not exist, or has no {ADAPTER_CONFIG}.",
+                hint="Pass the folder of the adapter, as PEFT writes it.",
                 code="path_not_found",
             )
 
@@ -66,12 +66,12 @@ def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # in a folder that the server may not enter
+    except OSError:  # in a folder that the server may not read
         return False
 
 
 def check_free(uid: str, adapters: Collection[str], routes: Mapping[str, Route], reserved: Collection[str]) -> None:
-    """Refuse a launch whose names would hide another model, or be hidden by it.
+    """Refuse a launch whose uid or adapter names are in use.
 
     Raises:
         Problem: 409 ``model_uid_taken``.
@@ -81,12 +81,12 @@ def check_free(uid: str, adapters: Collection[str], routes: Mapping[str, Route],
         if name == uid:
             raise _taken(f"The adapter {name} has the name of the model that it adapts.")
         if name in others or name in reserved:
-            whose = others[name].parent if name in others else None
-            by = f"an adapter of {whose}" if whose else "a model"
-            raise _taken(f"The adapter's name {name} is taken by {by}.")
-    taken = routes.get(uid)
-    if taken is not None and taken.parent is not None:
-        raise _taken(f"The model UID {uid} is taken by an adapter of {taken.parent}.")
+            parent = others[name].parent if name in others else None
+            owner = f"an adapter of {parent}" if parent else "a model"
+            raise _taken(f"The adapter's name {name} is taken by {owner}.")
+    route = routes.get(uid)
+    if route is not None and route.parent is not None:
+        raise _taken(f"The model UID {uid} is taken by an adapter of {route.parent}.")
 
 
 def _taken(cause: str) -> Problem:

@@ -28,7 +28,7 @@ from xinference.weights.fetch import local_path
 
 
 class Planner:
-    """Gathers what the pure functions of planning need; changes nothing."""
+    """Gathers the input of the pure functions in `planning`; changes nothing."""
 
     def __init__(
         self,
@@ -36,43 +36,43 @@ class Planner:
         hubs: Mapping[str, Hub],
         engines: Mapping[str, Engine],
         registrations: Registrations,
-        beside: Callable[[ResolvedLaunch], Occupancy],
+        occupancy_of: Callable[[ResolvedLaunch], Occupancy],
     ) -> None:
         self._hubs = hubs
         self._engines = engines
         self._registrations = registrations
-        self._beside = beside
-        self.meaning = ModelResolver(settings, registrations, hubs)
-        self.sources = HubChooser(settings, hubs)
+        self._occupancy_of = occupancy_of
+        self.resolver = ModelResolver(settings, registrations, hubs)
+        self.hub_chooser = HubChooser(settings, hubs)
         self._option_tables: dict[str, Mapping[str, str]] = {}
-        self._asking = asyncio.Lock()
+        self._option_lock = asyncio.Lock()
 
     async def family(self, name: str) -> ModelFamily:
-        """What a name means: a known model, or a path or hub's id that is looked at.
+        """The family of a name: that of a known model, or one derived from the files at a path or of a hub's id.
 
         Raises:
-            Problem: 400 ``model_not_found`` with the near ones; see `Meaning.of`.
+            Problem: 400 ``model_not_found`` with similar names; see `ModelResolver.resolve`.
         """
-        request = (await self.meaning.of(LaunchRequest(model_name=name), any_file=True)).request
+        request = (await self.resolver.resolve(LaunchRequest(model_name=name), any_file=True)).request
         return request.family or match(self._registrations.families, request).family
 
     async def draft(self, request: LaunchRequest, uid: str) -> LaunchDraft:
-        """What follows from a request whose name is resolved; no hub is asked.
+        """Draft a request whose name is resolved, without access to hubs.
 
         Raises:
-            Problem: 400 what can't be.
+            Problem: 400, the request can't be served on this host.
         """
         return draft_launch(await self.facts(request), request, uid)
 
     async def resolve(self, draft: LaunchDraft, request: LaunchRequest) -> ResolvedLaunch:
-        """The draft of `request` with its hub, or with the file or folder that the user gave; no header is read.
+        """Add to the draft of `request` its hub, or the file or folder of its path; reads no header.
 
         Raises:
-            Problem: 400 what can't be.
+            Problem: 400, no hub has the version, or its path is not that of its weights.
         """
         engine, version = self._engines[draft.engine], draft.version
         if request.model_path is None:
-            source, why = await self.sources.choose(version, request.download_hub)
+            source, why = await self.hub_chooser.choose(version, request.download_hub)
             return resolve_launch(draft, source, why, engine)
         path = await asyncio.to_thread(
             resolve_local, request.model_path, version.spec.model_format, request.quantization
@@ -80,7 +80,7 @@ class Planner:
         return resolve_launch(draft, path, "given with --model-path", engine)
 
     async def size(self, launch: ResolvedLaunch) -> SizedPlan | None:
-        """The plan of a launch beside what there is; None: its weights are not here yet.
+        """Size a launch within the memory that other deployments leave; None: its weights are not on disk yet.
 
         Raises:
             Problem: 400 ``does_not_fit``, ``bad_weight_file``.
@@ -91,11 +91,11 @@ class Planner:
         engine = self._engines[launch.engine]
         extra = engine.extra_weight_files(launch, path)
         shape, notes = await asyncio.to_thread(shape_reader.read_shape, path, launch.version, extra)
-        there = available(await asyncio.to_thread(read_host), self._beside(launch))
-        return size_launch(launch, path, shape, there, engine.memory, notes)
+        memory = available(await asyncio.to_thread(read_host), self._occupancy_of(launch))
+        return size_launch(launch, path, shape, memory, engine.memory, notes)
 
     async def facts(self, request: LaunchRequest) -> Facts:
-        """What is known, as far as it concerns the request."""
+        """The facts that planning needs for the request."""
         host = await asyncio.to_thread(read_host)
         known = {}
         if request.options:
@@ -107,20 +107,20 @@ class Planner:
         return Facts(families, self._engines, host, known)
 
     async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
-        """The options an engine knows, asked of the engine itself, once."""
-        async with self._asking:
+        """The options of an engine and their types; runs the engine's program once."""
+        async with self._option_lock:
             if name not in self._option_tables:
-                self._option_tables[name] = await _ask_for_options(name, engine)
+                self._option_tables[name] = await _read_options(name, engine)
             return self._option_tables[name]
 
 
-async def _ask_for_options(name: str, engine: Engine) -> Mapping[str, str]:
+async def _read_options(name: str, engine: Engine) -> Mapping[str, str]:
     process = await asyncio.create_subprocess_exec(
         *engine.describe_argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     output, errors = await process.communicate()
     if process.returncode != 0:
         tail = errors.decode(errors="replace").splitlines()[-40:]
-        raise Problem("engine_broken", 503, f"{name} can't be asked for its options.", log_tail=tail)
+        raise Problem("engine_broken", 503, f"The program that lists the options of {name} fails.", log_tail=tail)
     options: Mapping[str, str] = json.loads(output)["options"]
     return options

@@ -1,4 +1,4 @@
-"""What the name of a launch means: a built-in model, a registered one, or files that describe themselves."""
+"""Resolves the name of a launch to a family: a built-in model, a registered one, or one derived from its files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.launch.request import LaunchRequest
-from xinference.weights.derivation import Found, derive, meant
+from xinference.weights.derivation import DerivedRequest, derive, requested_reference
 
 log = logging.getLogger(__name__)
-#: A hub that can't be asked now: what it said before is taken.
-_NOT_NOW = ("offline", "hub_unreachable")
-_FROM_DERIVED = ("family", "asked_name", "model_name", "model_type", "model_format", "quantization", "model_path")
+#: Codes of problems with an unreachable hub: the cached look-up replaces the hub's answer.
+_UNREACHABLE_CODES = ("offline", "hub_unreachable")
+_DERIVED_FIELDS = ("family", "asked_name", "model_name", "model_type", "model_format", "quantization", "model_path")
 
 
 class ModelResolver:
-    """Finds out, and remembers what hubs' repositories were found to be: they can be launched offline then."""
+    """Resolves a launch name to a family; caches hub look-ups so that they work offline."""
 
     def __init__(self, settings: Settings, registrations: Registrations, hubs: Mapping[str, Hub]) -> None:
         self._settings = settings
@@ -33,82 +33,84 @@ class ModelResolver:
         self._hubs = hubs
         self._folder = settings.cache_dir / "derived"
 
-    async def of(
+    async def resolve(
         self, request: LaunchRequest, running: LaunchRequest | None = None, *, any_file: bool = False
-    ) -> Found:
-        """The request with what its name means, where that is no built-in model.
+    ) -> DerivedRequest:
+        """Add the family to a request whose name is not that of a built-in model.
 
-        `running` is what runs under the same uid: the same name means the same there. With `any_file`, the first
-        file of a model is as good as any other: nothing is launched.
+        Args:
+            running: the request of the deployment with the same uid; the same name has the same family there.
+            any_file: take the first of several files of a model, because nothing is launched.
 
         Raises:
-            Problem: what can't be derived or found.
+            Problem: the files can't be found, or do not describe a model.
         """
         registered = self._registrations.find(request.model_name)
         if registered is not None and request.family is None:
-            return Found(msgspec.structs.replace(request, family=registered.family))
+            return DerivedRequest(msgspec.structs.replace(request, family=registered.family))
         families = self._registrations.families
-        what = meant(request, families)
-        if what is None:
-            return Found(request)
+        reference = requested_reference(request, families)
+        if reference is None:
+            return DerivedRequest(request)
         if running is not None and running.asked_name == request.model_name.strip():
-            given = {
+            fields = {
                 name: getattr(request, name) or getattr(running, name) for name in ("model_format", "quantization")
             }
-            return Found(msgspec.structs.replace(_filled(request, running), **given))
+            return DerivedRequest(msgspec.structs.replace(_filled(request, running), **fields))
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
-            found = await asyncio.to_thread(
-                derive, request, what, list(families), self._hubs, preferred, any_quantization=any_file
+            derived = await asyncio.to_thread(
+                derive, request, reference, list(families), self._hubs, preferred, any_quantization=any_file
             )
         except Problem as problem:
-            kept = await asyncio.to_thread(self._recall, request) if problem.code in _NOT_NOW else None
-            if kept is None:
+            cached = await asyncio.to_thread(self._load, request) if problem.code in _UNREACHABLE_CODES else None
+            if cached is None:
                 raise
-            reason = f"{request.model_name}: as it was when it was last looked at, since {problem.cause}"
-            return Found(_filled(request, kept), (reason.rstrip("."),))
-        if what.model_id is not None and not any_file:
-            await asyncio.to_thread(self._keep, request, found.request)
-        return found
+            reason = f"{request.model_name}: from the cached look-up, because {problem.cause}"
+            return DerivedRequest(_filled(request, cached), (reason.rstrip("."),))
+        if reference.model_id is not None and not any_file:
+            await asyncio.to_thread(self._save, request, derived.request)
+        return derived
 
-    def kept_families(self) -> list[ModelFamily]:
-        """What repositories were found to be, for whoever looks into the caches. Blocks."""
-        found: dict[tuple[object, ...], ModelFamily] = {}
+    def cached_families(self) -> list[ModelFamily]:
+        """The families of the cached look-ups. Blocks."""
+        families: dict[tuple[object, ...], ModelFamily] = {}
         for path in sorted(self._folder.glob("*.json")):
-            kept = _read(path)
-            if kept is not None and kept.family is not None:
-                # A repository that was asked for in several ways is one.
-                sources = (source for spec in kept.family.model_specs for source in spec.sources)
-                found[kept.model_name, *((s.hub, s.model_id, s.revision) for s in sources)] = kept.family
-        return list(found.values())
+            cached = _read(path)
+            if cached is not None and cached.family is not None:
+                # Several requests for one repository, such as for two quantizations, give one family.
+                sources = (source for spec in cached.family.model_specs for source in spec.sources)
+                families[cached.model_name, *((s.hub, s.model_id, s.revision) for s in sources)] = cached.family
+        return list(families.values())
 
-    def _keep(self, asked: LaunchRequest, found: LaunchRequest) -> None:
-        path = self._path(asked)
+    def _save(self, request: LaunchRequest, resolved: LaunchRequest) -> None:
+        path = self._path(request)
         draft = path.with_suffix(".tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(msgspec.json.encode(found))
+            draft.write_bytes(msgspec.json.encode(resolved))
             draft.replace(path)
         except OSError as error:
-            # Only an offline launch misses it.
-            log.warning("what %s is can't be kept in %s: %s", asked.model_name, path, error.strerror)
+            # Only an offline launch needs the file.
+            log.warning("the look-up of %s can't be stored in %s: %s", request.model_name, path, error.strerror)
 
-    def _recall(self, asked: LaunchRequest) -> LaunchRequest | None:
-        return _read(self._path(asked))
+    def _load(self, request: LaunchRequest) -> LaunchRequest | None:
+        return _read(self._path(request))
 
-    def _path(self, asked: LaunchRequest) -> Path:
-        """One file for all that the derivation depends on."""
-        of = (asked.model_name.strip(), asked.model_type, asked.model_format, asked.quantization)
-        key = (*of, asked.model_size_in_billions, asked.download_hub)
+    def _path(self, request: LaunchRequest) -> Path:
+        """The file of a look-up, by the fields on which the result depends."""
+        name_and_format = (request.model_name.strip(), request.model_type, request.model_format, request.quantization)
+        key = (*name_and_format, request.model_size_in_billions, request.download_hub)
         return self._folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json"
 
 
-def _filled(request: LaunchRequest, found: LaunchRequest) -> LaunchRequest:
-    return msgspec.structs.replace(request, **{name: getattr(found, name) for name in _FROM_DERIVED})
+def _filled(request: LaunchRequest, resolved: LaunchRequest) -> LaunchRequest:
+    """The request with the derived fields of a resolved one."""
+    return msgspec.structs.replace(request, **{name: getattr(resolved, name) for name in _DERIVED_FIELDS})
 
 
 def _read(path: Path) -> LaunchRequest | None:
-    """A kept file; a damaged one counts as none."""
+    """Read the file of a look-up; None: there is none, or it is damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=LaunchRequest)
     except (OSError, msgspec.MsgspecError):

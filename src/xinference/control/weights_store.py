@@ -1,4 +1,4 @@
-"""The weights on this machine: what the caches hold, what is fetched into them, and what is deleted."""
+"""The weights on this machine: lists, downloads and deletes the versions in the caches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xinference.weights.fetch import cached_path
 
 
 class WeightsStore:
-    """Looks after them; a version that somebody uses is kept."""
+    """Lists, downloads and deletes cached weights; refuses to delete versions in use."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class WeightsStore:
         self._uses = uses
 
     def cached(self, families: Iterable[ModelFamily] | None = None) -> list[cache.CachedVersion]:
-        """What is in the caches of these families, or of all. Blocks; opens no connection."""
+        """The cached versions of these families, or of all. Blocks; opens no connection."""
         if families is None:
-            families = (*self._registrations.families.values(), *self._planner.meaning.kept_families())
+            families = (*self._registrations.families.values(), *self._planner.resolver.cached_families())
         return cache.cached_versions(families, self._hubs, self._settings)
 
     def complete_versions(self, families: Iterable[ModelFamily]) -> set[str]:
-        """The ids of those versions of the families whose weights are all here. Blocks; opens no connection."""
+        """The ids of the families' versions whose weights are complete on disk. Blocks; opens no connection."""
         return {
             version.version_id
             for version in cache.versions_of(families)
@@ -52,20 +52,24 @@ class WeightsStore:
         }
 
     async def remove(self, version_id: str) -> int:
-        """Delete a version's files; returns the bytes that this frees. Raises `Problem`, see `cache.remove`."""
-        found = await asyncio.to_thread(self.cached)
-        fetching = (cache.CacheUse(f"the download of {v}", v, None) for v in self._downloads.running)
-        return await asyncio.to_thread(cache.remove, found, version_id, self._hubs, [*self._uses(), *fetching])
-
-    async def download(self, request: LaunchRequest) -> str:
-        """Begin to fetch a version without launching it; the answer is its version id, `Downloads` knows the rest.
+        """Delete a version's files; returns the freed bytes.
 
         Raises:
-            Problem: 400 what can't be, 409 ``download_running`` from another hub.
+            Problem: see `cache.remove`.
         """
-        request = (await self._planner.meaning.of(request)).request
+        versions = await asyncio.to_thread(self.cached)
+        downloads = (cache.CacheUse(f"the download of {v}", v, None) for v in self._downloads.running)
+        return await asyncio.to_thread(cache.remove, versions, version_id, self._hubs, [*self._uses(), *downloads])
+
+    async def download(self, request: LaunchRequest) -> str:
+        """Start the download of a version without a launch; returns the version id, the key in `Downloads`.
+
+        Raises:
+            Problem: 400, the version does not exist; 409 ``download_running``, it is running from another hub.
+        """
+        request = (await self._planner.resolver.resolve(request)).request
         facts = await self._planner.facts(request)
         version = match(facts.families, request)
         if request.model_engine is not None:
             supporting_engine(facts, version, request.model_engine)
-        return self._downloads.begin(version, *await self._planner.sources.choose(version, request.download_hub))
+        return self._downloads.begin(version, *await self._planner.hub_chooser.choose(version, request.download_hub))

@@ -48,7 +48,9 @@ class Stages:
         if plan.version.spec.model_format != "ggmlv3":
             return sized
         self._show("LOADING", "convert")
-        path = await self._in_thread("convert", conversion.runnable, self._around.settings, sized.path, plan.version)
+        path = await self._in_thread(
+            "convert", conversion.convert_if_needed, self._around.settings, sized.path, plan.version
+        )
         return replace(sized, path=path)
 
     async def _size(self, launch: ResolvedLaunch) -> SizedPlan:

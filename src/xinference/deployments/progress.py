@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xinference.store.event_log import Moving
+from xinference.store.event_log import TransferProgress
 
 #: Where each stage begins and ends on the way from 0 to 1: bytes move in three of them, the rest is waited for.
 SHARES: Mapping[str, tuple[float, float]] = {
@@ -31,7 +31,11 @@ NAMES: Mapping[str, str] = {
 
 
 def progress(
-    stage: str, failed_in: str | None, moving: Moving | None, replicas: Sequence[Mapping[str, Any]], now: float
+    stage: str,
+    failed_in: str | None,
+    moving: TransferProgress | None,
+    replicas: Sequence[Mapping[str, Any]],
+    now: float,
 ) -> dict[str, Any]:
     """``GET /v1/models/{uid}/progress``; `failed_in` is the stage of the launch's problem, if it has one."""
     at = failed_in or stage
@@ -64,7 +68,7 @@ def unknown() -> dict[str, Any]:
     return {"progress": 0.0, "stage": "pending", "download_files": [], "replicas": []}
 
 
-def _file(moving: Moving) -> dict[str, Any]:
+def _file(moving: TransferProgress) -> dict[str, Any]:
     return {
         "file_name": moving.file,
         "bytes_done": moving.done,

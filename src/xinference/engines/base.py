@@ -1,4 +1,4 @@
-"""What every engine provides to the rest of the system. One folder an engine."""
+"""The interface of an engine to the rest of the system; each engine has a folder of its own."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from xinference.process.command import EngineCommand
 
 @dataclass(frozen=True)
 class Support:
-    """Yes, or the reason why not."""
+    """Whether something is supported; true if there is no reason against it."""
 
     reason: str | None = None
-    """None means yes."""
+    """The reason why it is not supported; None: it is supported."""
 
     def __bool__(self) -> bool:
         return self.reason is None
@@ -33,75 +33,75 @@ YES = Support()
 
 @dataclass(frozen=True)
 class StaticTable:
-    """Which formats and quantizations an engine takes, from the spec alone."""
+    """The formats, quantizations and model types that an engine supports on any host."""
 
     engine: str
+    """The engine's display name."""
     formats: Mapping[str, tuple[str, ...] | None]
-    """Format -> quantizations it takes (lower case), or None for any."""
+    """Format -> supported quantizations in lower case; None: all."""
     model_types: tuple[str, ...] = ("LLM",)
 
     def supports(self, spec: ModelSpec, quantization: str | None = None) -> Support:
-        """Whether the engine takes this spec; without a quantization, whether it takes any of it."""
+        """Whether the engine supports this spec; without a quantization, whether it supports one of the spec's."""
         if spec.model_format not in self.formats:
             known = ", ".join(self.formats)
             return Support(f"{self.engine} runs {known}, not {spec.model_format}")
         allowed = self.formats[spec.model_format]
-        wanted = spec.quantizations if quantization is None else (quantization,)
-        if allowed is None or any(_canonical(q) in allowed for q in wanted):
+        requested = spec.quantizations if quantization is None else (quantization,)
+        if allowed is None or any(_canonical(q) in allowed for q in requested):
             return YES
-        return Support(
-            f"{self.engine} runs {spec.model_format} with quantization {' or '.join(allowed)}, not {', '.join(wanted)}"
-        )
+        supported, names = " or ".join(allowed), ", ".join(requested)
+        return Support(f"{self.engine} runs {spec.model_format} with quantization {supported}, not {names}")
 
 
 def _canonical(quantization: str) -> str:
-    """``Int4`` and ``4-bit`` are one thing under two names."""
+    """The quantization's canonical name: ``Int4`` is ``4-bit``."""
     lowered = quantization.lower()
     return f"{lowered[3:]}-bit" if lowered.startswith("int") and lowered[3:].isdigit() else lowered
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one replica runs."""
+    """The environment and the devices of one replica."""
 
     python: Path
-    """Interpreter of its environment."""
+    """The interpreter of its environment."""
     devices: tuple[int, ...] = ()
-    """Indices of its GPUs; empty: the CPU."""
+    """Indices of its GPUs; empty: CPU."""
 
 
 def cuda_env(placement: Placement) -> dict[str, str]:
-    """The variables that show an engine its own GPUs only: none, if it is to run on the CPU."""
+    """The variables that make only the replica's own GPUs visible to an engine; on the CPU, no GPU is visible."""
     devices = ",".join(str(index) for index in placement.devices)
-    # CUDA's own order is by speed, NVML's and ours by place: the numbers must mean the same.
+    # By default, CUDA orders the devices by speed; NVML, whose indices we use, orders them by PCI address.
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices}
 
 
 @dataclass(frozen=True)
 class FileChoice:
-    """What a launch fetches, and the options that name its files."""
+    """The files of a launch, and the options that name them."""
 
     source: Source | None
-    """None: the weights were given by their path."""
+    """The repository with the files to download; None: the launch names the weights by their path."""
     options: Mapping[str, Any]
     reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ExtraWeightFile:
-    """A GGUF file that is loaded in addition to the weights, and counts as weights."""
+    """A GGUF file that is loaded in addition to the weights, and whose size counts as weights."""
 
     path: Path
     kind: str
-    """Such as ``projector``."""
+    """The file's kind for messages, such as ``projector``."""
     architecture: str
-    """What its header must name."""
+    """The architecture that its header must name."""
     hint: str
-    """The way out where the header names something else."""
+    """The hint for a file whose header names another architecture."""
 
 
 class WeightsOnly:
-    """The part of `Engine` that is the same for all engines which load a version's weights and no other file."""
+    """The part of `Engine` that all engines without additional weight files share."""
 
     def choose_files(self, source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
         return FileChoice(source, options)
@@ -114,16 +114,16 @@ class WeightsOnly:
 
 
 class Engine(Protocol):
-    """What one engine is to the rest of the system."""
+    """The interface of one engine."""
 
     @property
     def table(self) -> StaticTable:
-        """What it supports: static, from the spec alone."""
+        """The formats and model types that it supports on any host."""
         ...
 
     @property
     def memory(self) -> MemoryModel:
-        """What planning must know of its memory."""
+        """Its memory model, for planning."""
         ...
 
     @property
@@ -133,26 +133,30 @@ class Engine(Protocol):
 
     @property
     def describe_argv(self) -> tuple[str, ...]:
-        """Prints the native options it knows as JSON ``{"options": {name: type}}``."""
+        """A command that prints its options as JSON ``{"options": {name: type}}``; empty: its options are shipped."""
         ...
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
-        """Whether this host can run it: installed, and on hardware it has kernels for."""
+        """Whether it can run the spec on this host: it is installed, and has kernels for the hardware."""
         ...
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-        """The user's options by the engine's own names.
+        """Check the user's options, and return them by the engine's own names.
+
+        Args:
+            options: option -> value, by any accepted name.
+            known: option -> type, the output of `describe_argv`.
 
         Raises:
-            Problem: 400, naming an unknown option with near ones, one whose value has the wrong type, or one that a
-                launch may not set.
+            Problem: 400, names an unknown option and lists similar ones, or names an option that a launch may not set
+                or whose value has the wrong type.
         """
         ...
 
     def complete_options(
         self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
     ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        """Checked options, with what the request says in our own words, and the reasons for the plan.
+        """Add the options that follow from other fields of the request to checked ones; also the plan's reasons.
 
         Raises:
             Problem: 400 ``unsupported_option``.
@@ -160,19 +164,19 @@ class Engine(Protocol):
         ...
 
     def choose_files(self, source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
-        """The files that it needs in addition to the weights; without a source the weights were given by their path.
+        """Choose the files to load in addition to the weights; `source` is None if the launch names a path.
 
         Raises:
-            Problem: 400, naming a file that is not there.
+            Problem: 400, names a file that does not exist.
         """
         ...
 
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
-        """The files of `choose_files` that count as weights, the weights being at `path`."""
+        """The files of `choose_files` that count as weights; `path` is the path of the weights."""
         ...
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
-        """What the model can do when it is started by `plan`."""
+        """The model's abilities with the options of `plan`."""
         ...
 
     def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
@@ -180,21 +184,21 @@ class Engine(Protocol):
         ...
 
     def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
-        """The names by which it serves the adapters of `plan`, in addition to the model's own."""
+        """The names under which the engine serves the adapters of `plan`, without the model's own name."""
         ...
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
-        """The request paths it serves when started by `plan`."""
+        """The request paths that the engine serves with the options of `plan`."""
         ...
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
-        """The environment it runs in on this host; None: the server's own."""
+        """The Python environment of the engine on this host; None: the server's own."""
         ...
 
     def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
-        """What to start for one replica."""
+        """The command that starts one replica."""
         ...
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
-        """What its last words mean to a user, if they are known."""
+        """Explain the last lines of the log of an engine that has died; None: no known error is in them."""
         ...

@@ -143,7 +143,7 @@ def context_exceeded(error: EngineError, message: str) -> Refusal:
 
 
 def prompt_too_long(error: EngineError, limit: int, tokens: int | str) -> Refusal:
-    """The same, where the limit and the number of the prompt's tokens are known."""
+    """The refusal of a prompt of `tokens` tokens for a context of `limit` tokens."""
     message = f"This model's maximum context length is {limit} tokens, but the prompt has {tokens} tokens. Shorten it."
     return context_exceeded(error, message)
 

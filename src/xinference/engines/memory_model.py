@@ -1,4 +1,4 @@
-"""What planning must know of an engine's memory: its options' names, how it splits a model, what it takes itself."""
+"""The memory model of an engine for planning: the names of its options, its way to split a model, its overheads."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Any, Literal, Protocol
 from xinference.launch.model_shape import ModelShape
 from xinference.units import MIB
 
-#: Smaller blocks than this may stay with the process after they are freed (glibc's largest `M_MMAP_THRESHOLD`).
-KEPT_BELOW = 32 * MIB
+#: A process may keep freed blocks that are smaller than this (the maximum of glibc's `M_MMAP_THRESHOLD`).
+RETAINED_BELOW = 32 * MIB
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The numbers that an overhead follows from; 0 where they are not known."""
+    """The numbers from which an overhead is computed; 0: not known."""
 
     hidden: int = 0
     vocab: int = 0
     cells: int = 0
-    """Tokens of all slots' contexts together."""
+    """Cache cells of all slots together, in tokens."""
     longest: int = 0
-    """Tokens of one context."""
+    """Context of one slot, in tokens."""
     slots: int = 1
-    kept_bytes: int = 0
-    """Bytes of the layers' matrices that are smaller than `KEPT_BELOW` each."""
+    retained_bytes: int = 0
+    """Bytes of the layers' matrices that are smaller than `RETAINED_BELOW` each."""
     bitsandbytes: bool = False
     packed: bool = False
-    """Whether layers have GPTQ's or AWQ's few bits."""
+    """Whether the layers' weights are packed by GPTQ or AWQ."""
 
 
-class Loaded(Protocol):
-    """Computes what an engine holds of stored weights."""
+class LoadedShape(Protocol):
+    """Computes the shape of a model after an engine has loaded it."""
 
     def __call__(
         self, shape: ModelShape, model_format: str, quantization: str, options: Mapping[str, Any], *, on_cpu: bool
     ) -> ModelShape:
-        """`shape` with the bytes that the engine holds of its weights and keeps of each token."""
+        """`shape` of the stored weights, with the sizes of weights and of a token's cache in the engine's types."""
         ...
 
 
-def loaded_as_stored(
+def stored_shape(
     shape: ModelShape, model_format: str, quantization: str, options: Mapping[str, Any], *, on_cpu: bool
 ) -> ModelShape:
-    """The shape of an engine that computes with the weights as the file has them."""
+    """The `LoadedShape` of an engine that computes with the weights in their stored types."""
     return shape
 
 
@@ -56,28 +56,30 @@ class MemoryModel:
     slots_option: str
     default_slots: int
     splits: Literal["layers", "tensors"]
-    """How several devices share one model: whole layers each, or a slice of every layer."""
+    """The split of one model over several devices: by whole layers, or by slices of every layer."""
     cuda_overhead: Callable[[Dimensions], int]
     """Bytes on each device in addition to weights and cache."""
     cpu_overhead: Callable[[Dimensions], int]
     cpu_later: Callable[[Dimensions], int] = lambda dims: 0
     """The part of `cpu_overhead` that only requests touch."""
-    loaded: Loaded = loaded_as_stored
+    loaded_shape: LoadedShape = stored_shape
     file_pages_bytes: Callable[[ModelShape, frozenset[str]], int] = lambda shape, cpu_flags: 0
     """Bytes of the weight file's pages that stay in memory next to a copy of them, on a CPU with these flags."""
     cache_grows: bool = False
-    """Whether the cache takes memory as the contexts fill, and not at the start."""
+    """The cache takes memory as the contexts fill, not at the start."""
     cell_padding: int = 1
-    """A slot's cache is a multiple of so many tokens."""
+    """A slot's cache is rounded up to a multiple of this number of tokens."""
     answer_counts_in_context: bool = True
-    """Whether `context_option` limits prompt and answer together, and not the prompt alone."""
+    """`context_option` limits prompt and answer together, not the prompt alone."""
     spills_to_host: bool = False
-    """Whether layers that find no room on devices stay in the host's memory."""
+    """Layers that do not fit on the devices stay in the host's memory."""
     usual_devices: int = 1
-    """GPUs that an estimate assumes where no host is named; 0: the CPU."""
+    """Number of GPUs for an estimate without a host; 0: CPU."""
     parallel_option: str | None = None
+    """The option for the number of devices over which a replica is split."""
     fraction_option: str | None = None
+    """The option for the share of a device's memory."""
     fraction_of: Literal["total", "free"] = "total"
-    """What the fraction is a share of: the device's memory, or what was free when the engine started."""
+    """The basis of the fraction: the device's total memory, or its free memory when the engine starts."""
     fraction_covers_overhead: bool = True
-    """Whether the fraction includes the overhead, or weights and cache alone."""
+    """The fraction includes the overhead; otherwise it covers only weights and cache."""

@@ -11,7 +11,7 @@ from xinference.engines.sglang.engine import SGLang
 from xinference.engines.transformers.engine import Transformers
 from xinference.engines.vllm.engine import VLLM
 
-#: Every engine, the one of the base install first: a further engine is one more entry here.
+#: Every engine, the one of the base install first; another engine needs an entry here.
 ENGINES: tuple[Engine, ...] = (LlamaCpp(), VLLM(), SGLang(), Transformers())
 
 

@@ -1,4 +1,4 @@
-"""Memory of the engines that run on torch: the type in which they hold weights, and their servers' overheads. Pure."""
+"""Memory of the torch engines: the types of loaded weights, and the overheads of their servers. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from xinference.engines.memory_model import Dimensions
 from xinference.launch.model_shape import BITSANDBYTES_BITS, TYPE_BYTES, ModelShape
 from xinference.units import GIB, MIB
 
-#: Tokens that vLLM and SGLang compute together at most by default (chunked prefill).
+#: Default maximum number of tokens that vLLM and SGLang compute together (chunked prefill).
 CHUNK = 8192
 
 
 @dataclass(frozen=True)
-class LoadedByTorch:
-    """Computes what a torch engine holds of stored weights; see `memory_model.Loaded`."""
+class TorchLoadedShape:
+    """The `memory_model.LoadedShape` of a torch engine."""
 
     cpu_type: str
-    """What weights that are not quantized are widened or narrowed to on the CPU, where nothing else is asked for:
-    kernels for 16 bits are slow or missing on most CPUs in torch, and vLLM brings its own."""
+    """Default type on the CPU of weights that are not quantized.
+
+    Torch's kernels for 16 bits are slow or missing on most CPUs; vLLM has kernels of its own.
+    """
     type_option: str
-    """The engine's option for another type."""
+    """The engine's option for the type."""
 
     def __call__(
         self, shape: ModelShape, model_format: str, quantization: str, options: Mapping[str, Any], *, on_cpu: bool
@@ -45,12 +47,12 @@ class LoadedByTorch:
         )
 
     def _type_bytes(self, options: Mapping[str, Any]) -> int | None:
-        asked = str(options.get(self.type_option) or "auto").removeprefix("torch.")
-        return TYPE_BYTES.get(self.cpu_type if asked == "auto" else asked)
+        name = str(options.get(self.type_option) or "auto").removeprefix("torch.")
+        return TYPE_BYTES.get(self.cpu_type if name == "auto" else name)
 
 
 def _packed(shape: ModelShape, bits: float) -> ModelShape:
-    """bitsandbytes packs the linear layers while it loads them; all other weights have 16 bits then."""
+    """The shape after bitsandbytes has packed the linear layers; all other weights are loaded with 16 bits."""
     others = (shape.weights_bytes - shape.linear_bytes) * 2 // shape.element_bytes if shape.linear_bytes else 0
     packed = int(shape.linear_bytes // shape.element_bytes * bits / 8)
     weights = others + packed if shape.linear_bytes else shape.weights_bytes
@@ -58,27 +60,29 @@ def _packed(shape: ModelShape, bits: float) -> ModelShape:
 
 
 def served_cuda_overhead(dims: Dimensions) -> int:
-    """vLLM's and SGLang's bytes on each device.
+    """Overhead of vLLM and SGLang on each device.
 
-    CUDA's context and libraries take about 0.5 GiB, captured graphs 0.5 to 1 GiB; a chunk's activations are about
-    8 rows as wide as the model (projections up and down, residual, norm) of 16 bits, its logits 32 bits for 256.
+    CUDA's context and libraries take about 0.5 GiB, captured graphs 0.5 to 1 GiB. A chunk's activations take about 8
+    rows of the model's width per token (projections up and down, residual, norm) with 16 bits; its logits take 32 bits
+    for 256 tokens.
     """
     return int(1.5 * GIB) + CHUNK * 8 * 2 * dims.hidden + 256 * 4 * dims.vocab
 
 
 def served_cpu_overhead(dims: Dimensions) -> int:
-    """vLLM on the CPU: server, engine and worker, each a Python with torch; pages that they share count thrice.
+    """Overhead of vLLM on the CPU: server, engine and worker, each a Python process with torch.
 
-    Measured by `benchmarks/memory.py --engines`: 1700 MiB of programs with a tiny model (560 + 540 + 590, and 12 for a
-    tracker), 30 more for GPTQ's and AWQ's. oneDNN copies linear layers into an order of its own, and the memory of
-    small originals stays with the process: 215 MiB of 202 for 135M parameters; 305 of 588, of which 324 are small, for
-    6 layers of 2048. Packed weights are unpacked and packed anew, which leaves about three times their own bytes: 160
-    MiB (GPTQ) and 200 (AWQ) of 54, and 438 (GPTQ) of 158. The whole cache is touched at the start.
+    A page that the three processes share counts three times. Measured by `benchmarks/memory.py --engines`: the
+    processes take 1700 MiB with a tiny model (560 + 540 + 590, and 12 for a tracker), and 30 MiB more with GPTQ or AWQ.
+    oneDNN copies the linear layers into its own layout, and the process retains the memory of the small originals: 215
+    MiB of 202 for 135M parameters; 305 of 588, of which 324 are small, for 6 layers of width 2048. Packed weights are
+    unpacked and packed again, which retains about three times their size: 160 MiB (GPTQ) and 200 (AWQ) of 54, and 438
+    (GPTQ) of 158. The whole cache is touched at the start.
     """
-    kept = dims.kept_bytes * 3 + 30 * MIB if dims.packed else dims.kept_bytes
-    return 1700 * MIB + kept + chunk_later(dims)
+    retained = dims.retained_bytes * 3 + 30 * MIB if dims.packed else dims.retained_bytes
+    return 1700 * MIB + retained + chunk_later(dims)
 
 
 def chunk_later(dims: Dimensions) -> int:
-    """The part of it that is touched by requests only: activations of a chunk in 32 bits."""
+    """The part of `served_cpu_overhead` that only requests touch: a chunk's activations with 32 bits."""
     return min(dims.cells, CHUNK) * 4 * 4 * dims.hidden

@@ -1,1 +1,1 @@
-"""Where an engine's packages live: one immutable folder for each lock file."""
+"""The engines' environments: one immutable folder for each lock file."""

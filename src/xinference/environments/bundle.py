@@ -1,4 +1,4 @@
-"""One environment's lock and wheels in one file, to install where there is no network."""
+"""A bundle: one environment's lock and wheels in one file, for installation without a network."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import tarfile
 from pathlib import Path
 from threading import Event
 
-from xinference.environments.build import Workshop, create
+from xinference.environments.build import BuildContext, create_environment
 from xinference.environments.cache_growth import folder_bytes
 from xinference.environments.child import run
 from xinference.environments.lock import Lock, parse_lock
 from xinference.errors import Problem
-from xinference.files.atomic_file import need_space, whole_file
+from xinference.files.atomic_file import atomic_write, need_space
 from xinference.files.progress import Progress
 
 _RECIPE, _REQUIREMENTS = "environment.toml", "requirements.txt"
 # https://packaging.python.org/en/latest/specifications/binary-distribution-format/: no slash, no leading dot.
 _WHEEL = re.compile(r"wheels/([A-Za-z0-9_][A-Za-z0-9._+!-]*\.whl)")
-_MOST_TEXT_BYTES = 4 << 20
+_MAX_TEXT_BYTES = 4 << 20
 _FETCH_SECONDS = 3 * 3600.0
 
 
-def pack(lock: Lock, out: Path, folder: Path, shop: Workshop, progress: Progress, cancelled: Event) -> Path:
+def pack(lock: Lock, out: Path, folder: Path, context: BuildContext, progress: Progress, cancelled: Event) -> Path:
     """Fetch a lock's wheels into the empty `folder` and write the bundle `out`.
 
     Raises:
         Problem: ``cancelled``, ``environment_failed``, ``disk_full``, ``cannot_write``.
     """
-    wheels = _fetch(lock, folder, shop, progress, cancelled)
+    wheels = _fetch(lock, folder, context, progress, cancelled)
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     need_space(out.absolute().parent, folder_bytes(wheels), out.name)
-    with whole_file(out, cancelled) as file:
+    with atomic_write(out, cancelled) as file:
         assert file is not None
         with tarfile.open(fileobj=file, mode="w") as tar:
             _add_text(tar, _RECIPE, lock.recipe_text)
@@ -60,7 +60,7 @@ def unpack_wheels(bundle: Path, into: Path, cancelled: Event) -> Path:
     """Copy a bundle's wheels into a new folder. Their hashes are checked when they are installed.
 
     Raises:
-        Problem: 400 ``bad_bundle`` for a member that is no wheel by name and kind; 507 ``disk_full``; ``cancelled``.
+        Problem: 400 ``bad_bundle`` for a member that is not a wheel; 507 ``disk_full``; ``cancelled``.
     """
     need_space(into.parent, bundle.stat().st_size, bundle.name)
     into.mkdir()
@@ -71,45 +71,45 @@ def unpack_wheels(bundle: Path, into: Path, cancelled: Event) -> Path:
             match = _WHEEL.fullmatch(member.name)
             source = tar.extractfile(member) if match and member.isreg() else None
             if match is None or source is None:
-                raise _bad(bundle, f"holds {member.name!r}, which is no wheel")
+                raise _bad(bundle, f"contains {member.name!r}, which is not a wheel")
             if cancelled.is_set():
                 raise Problem("cancelled", 499, f"Unpacking {bundle.name} was cancelled.", hint="Start again.")
-            # Under a name of our own making, so that nothing in the bundle decides where a file goes.
+            # Numbered names, so that nothing in the bundle decides where a file is written.
             with (into / match[1]).open("xb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
     return into
 
 
-def _fetch(lock: Lock, folder: Path, shop: Workshop, progress: Progress, cancelled: Event) -> Path:
-    """The lock's wheels, by pip: uv cannot keep what it fetches as wheels."""
+def _fetch(lock: Lock, folder: Path, context: BuildContext, progress: Progress, cancelled: Event) -> Path:
+    """Download the lock's wheels with pip: uv cannot store them as wheels."""
     wheels, scratch, requirements = folder / "wheels", folder / "tmp", folder / _REQUIREMENTS
     wheels.mkdir()
     scratch.mkdir()
     requirements.write_text(lock.requirements_text)
-    python = create(lock, folder / "python", shop, cancelled)
+    python = create_environment(lock, folder / "python", context, cancelled)
     name = lock.spec.name
     hints = [flag for index in lock.recipe.indexes for flag in ("--extra-index-url", index)]
     for extra in ([], hints) if hints else ([],):
-        ended = run(
+        result = run(
             [
                 *(sys.executable, "-P", "-m", "pip", "--python", str(python), "download", "--no-deps"),
                 *("--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--no-input", "--no-color"),
                 *("--disable-pip-version-check", "-d", str(wheels), "-r", str(requirements), *extra),
             ],
-            variables={**os.environ, "TMPDIR": str(scratch)},  # pip's unfinished files, on the same disk
+            variables={**os.environ, "TMPDIR": str(scratch)},  # pip's partial files, on the same disk
             cancelled=cancelled,
             what=f"Packing {name}",
             timeout=_FETCH_SECONDS,
             tick=lambda _: progress(folder_bytes(wheels) + folder_bytes(scratch), None, name),
         )
-        if not ended.status:
+        if not result.status:
             return wheels
     raise Problem(
         "environment_failed",
         502,
         f"The wheels of {name} could not be fetched.",
-        hint="The last lines are pip's own.",
-        log_tail=ended.tail,
+        hint="The last lines are pip's output.",
+        log_tail=result.tail,
     )
 
 
@@ -125,7 +125,7 @@ def _opened(bundle: Path) -> tarfile.TarFile:
 def _text(tar: tarfile.TarFile, bundle: Path, name: str) -> str:
     try:
         member = tar.getmember(name)
-        file = tar.extractfile(member) if member.isreg() and member.size <= _MOST_TEXT_BYTES else None
+        file = tar.extractfile(member) if member.isreg() and member.size <= _MAX_TEXT_BYTES else None
         if file is not None:
             return file.read().decode()
     except (KeyError, UnicodeDecodeError, tarfile.TarError) as error:
@@ -141,4 +141,4 @@ def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
 
 
 def _bad(bundle: Path, what: str) -> Problem:
-    return Problem("bad_bundle", 400, f"{bundle} {what}.", hint="Make it again: `xinference env pack`.")
+    return Problem("bad_bundle", 400, f"{bundle} {what}.", hint="Create it again: `xinference env pack`.")

@@ -1,4 +1,4 @@
-"""How far uv is: it says nothing of bytes, but what it downloads grows, unpacked, in its cache."""
+"""Progress of uv, which reports no bytes: measured by the growth of its cache, where it unpacks downloads."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 class CacheGrowth:
-    """Bytes that came into a uv cache since this was made.
+    """Bytes that were added to a uv cache since this object was made.
 
-    uv unpacks every wheel into a folder of its own, directly in the cache or in ``archive-v*``.
+    uv unpacks every wheel into a separate folder, directly in the cache or in ``archive-v*``.
     """
 
     def __init__(self, cache: Path) -> None:
@@ -18,7 +18,7 @@ class CacheGrowth:
         self._before = set(self._folders())
 
     def bytes(self) -> int:
-        """Bytes in the folders that are new; other builds that share the cache count too."""
+        """Bytes in the new folders; other builds that share the cache count too."""
         return sum(folder_bytes(folder) for folder in self._folders() if folder not in self._before)
 
     def _folders(self) -> Iterator[Path]:
@@ -27,12 +27,12 @@ class CacheGrowth:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; what vanishes meanwhile counts nothing."""
+    """Bytes of all files below a folder; files that disappear meanwhile do not count."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 -- ten thousands of files
+                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 -- fast, for tens of thousands of files
             except FileNotFoundError:
                 continue
     return total

@@ -1,4 +1,4 @@
-"""Run a program to its end: line by line, cancellable, and never longer than we live."""
+"""Runs a program to its end, with progress by its output lines, cancellation and a timeout."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TIMED_OUT = 124
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a program ended."""
+class ProgramResult:
+    """The end of a program."""
 
     status: int
     """Its exit status, or `TIMED_OUT`."""
@@ -43,18 +43,18 @@ def run(
     what: str,
     timeout: float,
     tick: Callable[[str], None] = lambda line: None,
-) -> Ended:
-    """Start `argv` in ``/`` and wait for it; it is gone when this returns or raises.
+) -> ProgramResult:
+    """Run `argv` in ``/`` and wait for it; the process has ended when this returns or raises.
 
     `tick` is called with the program's latest line, about twice a second and with each new line. `timeout` is in
     seconds.
 
     Raises:
-        Problem: 499 ``cancelled``, saying that `what` was.
+        Problem: 499 ``cancelled``, which names `what`.
     """
     process = subprocess.Popen(
         [sys.executable, "-I", exec_child.__file__, str(os.getpid()), *argv],
-        cwd="/",  # no configuration or module of the folder that we happen to be in
+        cwd="/",  # no configuration or module of the current folder
         env=dict(variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -67,7 +67,7 @@ def run(
         status = process.wait() if in_time else TIMED_OUT
     finally:
         _end(process)
-    return Ended(status, tuple(tail))
+    return ProgramResult(status, tuple(tail))
 
 
 def _watch(
@@ -78,7 +78,7 @@ def _watch(
     what: str,
     deadline: float,
 ) -> bool:
-    """Read the output to its end; whether that came before the deadline."""
+    """Read the output to its end; False if the deadline came before."""
     assert process.stdout is not None
     unfinished = b""
     with selectors.DefaultSelector() as selector:
@@ -101,7 +101,7 @@ def _watch(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the process group and reap the program."""
+    """Kill the rest of the process group and reap the program."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

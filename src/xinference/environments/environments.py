@@ -1,4 +1,4 @@
-"""`Environments`: what is shipped, what is installed, and from the one to the other."""
+"""`Environments`: lists, installs, verifies, packs and removes the engines' environments."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from threading import Event
 
 from xinference.config import Settings
 from xinference.environments import bundle as bundles
-from xinference.environments.build import Workshop, build, check
+from xinference.environments.build import BuildContext, build, verify_import
 from xinference.environments.child import run
-from xinference.environments.installed import Installed, Shelf
+from xinference.environments.installed import EnvironmentFolder, InstalledEnvironment
 from xinference.environments.lock import SHIPPED, Lock, read_locks
 from xinference.environments.pip_settings import uv_settings
 from xinference.environments.spec import EnvironmentSpec
@@ -30,12 +30,12 @@ _CLEAN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of the list."""
+class EnvironmentEntry:
+    """One line of the list of environments."""
 
     spec: EnvironmentSpec
     size_bytes: int
-    """Measured if it is installed, else the lock's own statement."""
+    """Measured if the environment is installed, else estimated in its lock."""
     python: Path | None
     """Its interpreter, if it is installed."""
 
@@ -43,56 +43,58 @@ class Entry:
 class Environments:
     """The engines' environments of one home. Every method blocks; several processes may use it at once.
 
-    An environment is a folder that is named by the hash of its lock, built aside, renamed in when it is whole, and
-    not changed any more. Environments of older releases stay beside those of this one until they are removed.
+    An environment is a folder named by the hash of its lock. It is built in a temporary folder, renamed when it is
+    complete, and never changed. Environments of older releases stay until they are removed.
     """
 
     def __init__(self, settings: Settings, locks: Path | None = None) -> None:
         self._settings = settings
         self._locks_folder = locks or SHIPPED
-        self._shelf = Shelf(settings.home / "environments")
+        self._installed_folder = EnvironmentFolder(settings.home / "environments")
 
     def specs(self) -> list[EnvironmentSpec]:
-        """What can be installed, the newest version of an engine first."""
+        """The environments of this release, the newest version of an engine first."""
         return [lock.spec for lock in self._locks]
 
-    def entries(self) -> list[Entry]:
-        """What can be installed, and what is installed though this release does not ship it."""
+    def entries(self) -> list[EnvironmentEntry]:
+        """The environments of this release, and the installed ones of other releases."""
         entries = []
         for lock in self._locks:
-            found = self._shelf.find(lock.folder_name)
-            size = found.marker.size_bytes if found else lock.recipe.size_bytes
-            entries.append(Entry(lock.spec, size, found.python if found else None))
+            installed = self._installed_folder.find(lock.folder_name)
+            size = installed.marker.size_bytes if installed else lock.recipe.size_bytes
+            entries.append(EnvironmentEntry(lock.spec, size, installed.python if installed else None))
         shipped = {lock.folder_name for lock in self._locks}
-        others = [found for found in self._shelf.all() if found.folder.name not in shipped]
-        return [*entries, *(Entry(o.lock.spec, o.marker.size_bytes, o.python) for o in others)]
+        others = [installed for installed in self._installed_folder.all() if installed.folder.name not in shipped]
+        return [*entries, *(EnvironmentEntry(o.lock.spec, o.marker.size_bytes, o.python) for o in others)]
 
     def size(self, spec: EnvironmentSpec) -> int:
-        """Bytes on the disk that it takes, as its lock states. Raises `Problem` 404."""
+        """The environment's bytes on the disk, as its lock states. Raises `Problem` 404."""
         return self._lock(spec).recipe.size_bytes
 
     def find(self, spec: EnvironmentSpec) -> Path | None:
-        """The interpreter of an environment that is built and whole."""
-        found = self._installed(spec)
-        return found.python if found else None
+        """The interpreter of a complete environment."""
+        installed = self._installed(spec)
+        return installed.python if installed else None
 
     def install(self, spec: EnvironmentSpec, progress: Progress, cancelled: Event) -> Path:
-        """Build an environment unless it is there, or wait for whoever builds it; returns its interpreter.
+        """Build an environment unless it exists, or wait for the process that builds it; returns its interpreter.
 
         Progress is in bytes on the disk.
 
         Raises:
             Problem: 404 ``environment_unknown``, 400 ``environment_unavailable`` on another platform,
                 502 ``environment_failed`` with the installer's last lines, 503 ``offline``, 507 ``disk_full``,
-                499 ``cancelled``. Nothing half-built is ever found afterwards.
+                499 ``cancelled``. A partial build never counts as installed.
         """
         lock = self._lock(spec)
         return self._build(
-            lock, cancelled, lambda folder: build(lock, folder / "environment", self._workshop, progress, cancelled)
+            lock,
+            cancelled,
+            lambda folder: build(lock, folder / "environment", self._build_context, progress, cancelled),
         )
 
     def install_from(self, bundle: Path, progress: Progress, cancelled: Event) -> tuple[EnvironmentSpec, Path]:
-        """Install from a file of `pack` without any connection; returns what it was and its interpreter.
+        """Install a bundle of `pack` without any connection; returns its spec and interpreter.
 
         Raises:
             Problem: as `install`; 400 ``bad_bundle``, ``bad_lock``.
@@ -101,7 +103,7 @@ class Environments:
 
         def work(folder: Path) -> Path:
             wheels = bundles.unpack_wheels(bundle, folder / "wheels", cancelled)
-            return build(lock, folder / "environment", self._workshop, progress, cancelled, wheels)
+            return build(lock, folder / "environment", self._build_context, progress, cancelled, wheels)
 
         return lock.spec, self._build(lock, cancelled, work)
 
@@ -113,9 +115,9 @@ class Environments:
         """
         lock = self._lock(spec)
         self._refuse_platform(lock)
-        with self._disk_problems(), self._shelf.building(lock, cancelled) as folder:
+        with self._disk_problems(), self._installed_folder.building(lock, cancelled) as folder:
             need_space(folder, lock.recipe.size_bytes, lock.spec.name)
-            return bundles.pack(lock, out, folder, self._workshop, progress, cancelled)
+            return bundles.pack(lock, out, folder, self._build_context, progress, cancelled)
 
     def verify(self, spec: EnvironmentSpec, cancelled: Event) -> Path:
         """Import the engine in its environment; returns the interpreter.
@@ -123,35 +125,35 @@ class Environments:
         Raises:
             Problem: 404 ``environment_missing``, 502 ``environment_failed``, 499 ``cancelled``.
         """
-        found = self._present(spec)
-        check(found.lock, found.python, cancelled)
-        return found.python
+        installed = self._present(spec)
+        verify_import(installed.lock, installed.python, cancelled)
+        return installed.python
 
     def remove(self, spec: EnvironmentSpec, cancelled: Event) -> int:
-        """Delete an environment and what only it used of our cache; returns the bytes it took.
+        """Delete an environment, and its packages in our cache that no other one uses; returns the freed bytes.
 
         Raises:
             Problem: 404 ``environment_missing``; 409 ``environment_in_use``.
         """
-        found = self._present(spec)
+        installed = self._present(spec)
         with self._disk_problems():
-            self._shelf.remove(found, cancelled)
-        self._clean_cache(found.lock, cancelled)
-        return found.marker.size_bytes
+            self._installed_folder.remove(installed, cancelled)
+        self._clean_cache(installed.lock, cancelled)
+        return installed.marker.size_bytes
 
-    # -- within ---------------------------------------------------------------------------------------------
+    # -- internals ------------------------------------------------------------------------------------------
 
     @cached_property
     def _locks(self) -> tuple[Lock, ...]:
         return read_locks(self._locks_folder)
 
     @cached_property
-    def _workshop(self) -> Workshop:
-        """Asks pip for its configuration, once."""
+    def _build_context(self) -> BuildContext:
+        """Reads pip's configuration, once."""
         own = self._settings.cache_dir / "uv"
         cache = Path(os.environ.get("UV_CACHE_DIR") or own)
         pythons = self._settings.home / "python"
-        return Workshop(uv_settings(), cache, pythons, self._settings.offline)
+        return BuildContext(uv_settings(), cache, pythons, self._settings.offline)
 
     def _lock(self, spec: EnvironmentSpec) -> Lock:
         for lock in self._locks:
@@ -159,74 +161,74 @@ class Environments:
                 return lock
         raise not_found(
             f"There is no environment {spec.name}.",
-            hint=f"There are {', '.join(s.name for s in self.specs())}.",
+            hint=f"The environments are {', '.join(s.name for s in self.specs())}.",
             code="environment_unknown",
         )
 
-    def _installed(self, spec: EnvironmentSpec) -> Installed | None:
-        """By its lock if we ship one; otherwise what an older release or a bundle brought."""
+    def _installed(self, spec: EnvironmentSpec) -> InstalledEnvironment | None:
+        """The environment of our lock if we ship one; otherwise one of an older release or a bundle."""
         for lock in self._locks:
             if lock.spec == spec:
-                return self._shelf.find(lock.folder_name)
-        return next((found for found in self._shelf.all() if found.lock.spec == spec), None)
+                return self._installed_folder.find(lock.folder_name)
+        return next((installed for installed in self._installed_folder.all() if installed.lock.spec == spec), None)
 
-    def _present(self, spec: EnvironmentSpec) -> Installed:
-        found = self._installed(spec)
-        if found is None:
+    def _present(self, spec: EnvironmentSpec) -> InstalledEnvironment:
+        installed = self._installed(spec)
+        if installed is None:
             raise not_found(
                 f"{spec.name} is not installed.",
-                hint="`xinference env list` shows what is; `xinference env install` installs it.",
+                hint="`xinference env list` shows the installed ones; `xinference env install` installs it.",
                 code="environment_missing",
             )
-        return found
+        return installed
 
     def _build(self, lock: Lock, cancelled: Event, work: Callable[[Path], Path]) -> Path:
-        if found := self._shelf.find(lock.folder_name):
-            return found.python
+        if installed := self._installed_folder.find(lock.folder_name):
+            return installed.python
         self._refuse_platform(lock)
-        with self._disk_problems(), self._shelf.building(lock, cancelled) as folder:
-            if found := self._shelf.find(lock.folder_name):  # another was faster
-                return found.python
+        with self._disk_problems(), self._installed_folder.building(lock, cancelled) as folder:
+            if installed := self._installed_folder.find(lock.folder_name):  # another process built it meanwhile
+                return installed.python
             need_space(folder, lock.recipe.size_bytes, lock.spec.name)
             started = time.monotonic()
             environment = work(folder).parents[1]
-            return self._shelf.put(lock, environment, time.monotonic() - started).python
+            return self._installed_folder.put(lock, environment, time.monotonic() - started).python
 
     def _refuse_platform(self, lock: Lock) -> None:
-        here = get_platform()
-        if lock.recipe.platform != here:
+        platform = get_platform()
+        if lock.recipe.platform != platform:
             raise Problem(
                 "environment_unavailable",
                 400,
-                f"{lock.spec.name} is made for {lock.recipe.platform}, and this is {here}.",
+                f"{lock.spec.name} is built for {lock.recipe.platform}, but this machine is {platform}.",
             )
 
     @contextmanager
     def _disk_problems(self) -> Iterator[None]:
-        root = self._shelf.root
+        root = self._installed_folder.root
         try:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(f"The disk of {root} ran full.") from error
+                raise disk_full(f"The disk of {root} is full.") from error
             cause = f"{error.filename or root} cannot be written: {error.strerror}."
             raise Problem("cannot_write", 500, cause, hint="Check the folder's owner and permissions.") from error
 
     def _clean_cache(self, lock: Lock, cancelled: Event) -> None:
-        """The files of an environment are links into uv's cache: only when both are gone is the disk free.
+        """Delete an environment's packages from uv's cache: its files are links, so only then is the disk space freed.
 
-        A cache of the user's own is left alone. One that a build is using is left as it is.
+        The user's own cache is not changed, nor is one that a build is using.
         """
-        shop = self._workshop
-        if "UV_CACHE_DIR" in shop.settings.variables or not shop.cache.exists():
+        context = self._build_context
+        if "UV_CACHE_DIR" in context.settings.variables or not context.cache.exists():
             return
-        used = frozenset[str]().union(*(found.lock.distributions for found in self._shelf.all()))
-        names = sorted(lock.distributions - used) if used else []  # no name: everything
+        used = frozenset[str]().union(*(installed.lock.distributions for installed in self._installed_folder.all()))
+        names = sorted(lock.distributions - used) if used else []  # without names, uv cleans everything
         if used and not names:
             return
         run(
             [uv_program(), "cache", "clean", *names],
-            variables={**shop.variables, "UV_LOCK_TIMEOUT": "5"},
+            variables={**context.variables, "UV_LOCK_TIMEOUT": "5"},
             cancelled=cancelled,
             what="Cleaning the cache",
             timeout=_CLEAN_SECONDS,

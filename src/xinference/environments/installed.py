@@ -1,4 +1,4 @@
-"""The folder that holds built environments: which are whole, which are leftovers, and which are in use."""
+"""The folder of built environments: finds complete ones, deletes leftovers, detects use."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from xinference.environments.lock import Lock, parse_lock
 from xinference.errors import Problem
 from xinference.files.locks import locked
 
-#: Written last, so that a folder with it is whole.
+#: Written last: a folder with this file is complete.
 MARKER = "environment.json"
 _RECIPE, _REQUIREMENTS = "environment.toml", "requirements.txt"
 _BUILDING, _REMOVING = ".building-", ".removing-"
 
 
 class Marker(msgspec.Struct, frozen=True):
-    """What is known of a whole environment."""
+    """Facts about a complete environment."""
 
     size_bytes: int
     seconds: float
-    """That the build took."""
+    """Duration of the build."""
 
 
 @dataclass(frozen=True)
-class Installed:
-    """A whole environment."""
+class InstalledEnvironment:
+    """A complete environment."""
 
     lock: Lock
     folder: Path
@@ -45,60 +45,60 @@ class Installed:
         return self.folder / "bin" / "python"
 
 
-class Shelf:
-    """``<home>/environments``: a folder an environment, named by what is in it, and a lock for each name."""
+class EnvironmentFolder:
+    """``<home>/environments``: a folder for each environment, named by its content, and a lock for each name."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def find(self, folder_name: str) -> Installed | None:
-        """A whole environment; None also if the Python that it was made with has gone."""
+    def find(self, folder_name: str) -> InstalledEnvironment | None:
+        """A complete environment; None also if its base Python no longer exists."""
         folder = self.root / folder_name
         try:
             marker = msgspec.json.decode((folder / MARKER).read_bytes(), type=Marker)
             lock = parse_lock((folder / _RECIPE).read_text(), (folder / _REQUIREMENTS).read_text(), folder_name)
         except (FileNotFoundError, msgspec.DecodeError, Problem):
             return None
-        found = Installed(lock, folder, marker)
-        return found if found.python.exists() else None
+        installed = InstalledEnvironment(lock, folder, marker)
+        return installed if installed.python.exists() else None
 
-    def all(self) -> list[Installed]:
-        """Every whole environment, by name."""
+    def all(self) -> list[InstalledEnvironment]:
+        """Every complete environment, by name."""
         names = sorted(path.name for path in self.root.glob("[!.]*"))
-        return [found for name in names if (found := self.find(name))]
+        return [installed for name in names if (installed := self.find(name))]
 
     @contextlib.contextmanager
     def building(self, lock: Lock, cancelled: Event) -> Iterator[Path]:
-        """A folder to build in, alone, with nothing in it; it and what is in it are gone afterwards.
+        """An empty folder for a build, locked for this process; deleted with its content afterwards.
 
         Raises:
-            Problem: 499 ``cancelled`` while another builds the same.
+            Problem: 499 ``cancelled`` while another process builds the same environment.
         """
         with self._alone(lock.folder_name, cancelled):
             self._clear_leftovers()
-            workplace = self.root / f"{_BUILDING}{lock.folder_name}"
-            _delete(workplace)  # a killed build's
-            workplace.mkdir(parents=True)
+            workspace = self.root / f"{_BUILDING}{lock.folder_name}"
+            _delete(workspace)  # the folder of a killed build
+            workspace.mkdir(parents=True)
             try:
-                yield workplace
+                yield workspace
             finally:
-                _delete(workplace)
+                _delete(workspace)
 
-    def put(self, lock: Lock, built: Path, seconds: float) -> Installed:
-        """Give a built environment its name. From here on it never changes."""
+    def put(self, lock: Lock, built: Path, seconds: float) -> InstalledEnvironment:
+        """Rename a built environment to its final name. It never changes afterwards."""
         (built / _RECIPE).write_text(lock.recipe_text)
         (built / _REQUIREMENTS).write_text(lock.requirements_text)
         marker = Marker(folder_bytes(built), round(seconds, 1))
-        # A power cut must not leave empty files behind a marker: uv does not wait for the disk.
+        # uv does not sync: after a power cut, empty files must not exist next to a marker.
         os.sync()
         (built / MARKER).write_bytes(msgspec.json.encode(marker))
         target = self.root / lock.folder_name
-        if target.exists():  # and is not whole
-            self._put_away(target)
+        if target.exists():  # and is incomplete
+            self._move_and_delete(target)
         built.rename(target)
-        return Installed(lock, target, marker)
+        return InstalledEnvironment(lock, target, marker)
 
-    def remove(self, installed: Installed, cancelled: Event) -> None:
+    def remove(self, installed: InstalledEnvironment, cancelled: Event) -> None:
         """Delete an environment.
 
         Raises:
@@ -110,22 +110,22 @@ class Shelf:
                     "environment_in_use",
                     409,
                     f"{installed.lock.spec.name} is in use by process {', '.join(map(str, pids))}.",
-                    hint="`xinference list` shows the models that run; terminate those on this engine first.",
+                    hint="`xinference list` shows the running models; terminate those on this engine first.",
                 )
             if installed.folder.exists():
-                self._put_away(installed.folder)
+                self._move_and_delete(installed.folder)
 
-    def _put_away(self, folder: Path) -> None:
-        """Delete a folder so that it is never seen in part under its name."""
-        doomed = self.root / f"{_REMOVING}{folder.name}"
-        _delete(doomed)
-        folder.rename(doomed)
-        _delete(doomed)
+    def _move_and_delete(self, folder: Path) -> None:
+        """Rename a folder, then delete it, so that no partial folder has its name."""
+        renamed = self.root / f"{_REMOVING}{folder.name}"
+        _delete(renamed)
+        folder.rename(renamed)
+        _delete(renamed)
 
     def _clear_leftovers(self) -> None:
-        """Delete what killed builds and removals of other environments left, unless one is at work there."""
+        """Delete the leftovers of killed builds and removals of other environments, unless a process holds the lock."""
         at_once = Event()
-        at_once.set()  # so that `locked` gives up instead of waiting
+        at_once.set()  # `locked` raises instead of waiting
         for leftover in (*self.root.glob(f"{_BUILDING}*"), *self.root.glob(f"{_REMOVING}*")):
             name = leftover.name.removeprefix(_BUILDING).removeprefix(_REMOVING)
             with contextlib.suppress(Problem), self._alone(name, at_once):
@@ -141,6 +141,6 @@ def _delete(folder: Path) -> None:
 
 
 def _users(folder: Path) -> list[int]:
-    """Processes that were started with the environment's interpreter."""
+    """Processes whose program is the environment's interpreter."""
     prefix = f"{folder}{os.sep}"
     return [p.pid for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0].startswith(prefix)]

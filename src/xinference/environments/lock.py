@@ -1,7 +1,7 @@
-"""The lock files that we ship: every package of an engine by version and hash, and what else a build must know.
+"""The shipped lock files: every package of an engine by version and hash, and the facts for the build.
 
 A lock is two files: ``<name>.txt``, pip's requirements format with one hash for each wheel, and ``<name>.toml``,
-which says for which Python and platform it was made, what to add, and how to see that the result works.
+with its Python version, its platform, additional metadata, and the test of the result.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from xinference.errors import Problem
 
 SHIPPED = Path(__file__).parent / "locks"
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)===(\S+)", re.MULTILINE)
-# What is let through here ends up in the name of a folder.
+# A match becomes part of a folder's name.
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*")
 
 
 class DistInfo(msgspec.Struct, frozen=True):
-    """The metadata of a distribution that is put into the environment without any file of it."""
+    """The metadata of a distribution that is added to the environment without its files."""
 
     name: str
     version: str
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The sidecar: what one environment is made for and with."""
+    """The sidecar file of a lock: how its environment is built."""
 
     engine: str
     version: str
     accelerator: Accelerator
     python: str
-    """Minor version that the hashes are for: ``3.11``."""
+    """The Python version of the hashes: ``3.11``."""
     platform: str
     """As `sysconfig.get_platform` names it: ``linux-x86_64``."""
     wheel_platform: str
-    """The same for uv, with the oldest C library: ``x86_64-manylinux_2_31``."""
+    """The platform for uv, with the oldest supported C library: ``x86_64-manylinux_2_31``."""
     size_bytes: int
-    """On the disk, compiled; measured where the environment was built, or else estimated."""
+    """Bytes on the disk, compiled; measured after a build, or estimated."""
     verify: str
-    """Python code that ends well if the engine works."""
+    """Python code that succeeds if the engine works."""
     requirements: tuple[str, ...]
-    """What the lock was resolved from."""
+    """The requirements from which the lock was resolved."""
     leave_out: tuple[str, ...] = ()
-    """Distributions that others require and that the engine does without."""
+    """Distributions that others require but the engine does not need."""
     indexes: tuple[str, ...] = ()
-    """Asked only where the user's own indexes do not have everything."""
+    """Additional indexes, used only if the user's own indexes lack a package."""
     dist_info: tuple[DistInfo, ...] = ()
 
 
 @dataclass(frozen=True)
 class Lock:
-    """One environment, down to the bytes of its packages."""
+    """One environment, defined down to the bytes of its packages."""
 
     recipe: Recipe
     recipe_text: str
@@ -69,9 +69,9 @@ class Lock:
 
     @cached_property
     def folder_name(self) -> str:
-        """``vllm-0.32.0-cpu-0123456789ab``: the name says what is inside.
+        """``vllm-0.32.0-cpu-0123456789ab``: a name for the content.
 
-        Hashed is everything that decides it, and so not the size or the hints.
+        The hash covers everything that affects the content, so neither the size nor the additional indexes.
         """
         recipe = self.recipe
         parts = (self.requirements_text, recipe.python, recipe.platform, recipe.verify, repr(recipe.dist_info))
@@ -88,19 +88,19 @@ def parse_lock(recipe_text: str, requirements_text: str, what: str) -> Lock:
     """A lock from the texts of its two files.
 
     Raises:
-        Problem: 400 ``bad_lock``, saying what is wrong with `what`.
+        Problem: 400 ``bad_lock``, with the fault in `what`.
     """
     try:
         recipe = msgspec.toml.decode(recipe_text, type=Recipe)
     except msgspec.DecodeError as error:
         raise Problem("bad_lock", 400, f"{what} is not the description of an environment: {error}.") from error
     if not re.fullmatch(r"[A-Za-z0-9]+", recipe.engine) or not _VERSION.fullmatch(recipe.version):
-        raise Problem("bad_lock", 400, f"{what} names the engine {recipe.engine!r} {recipe.version!r}.")
+        raise Problem("bad_lock", 400, f"{what} has the engine {recipe.engine!r} {recipe.version!r}.")
     return Lock(recipe, recipe_text, requirements_text)
 
 
 def read_locks(folder: Path = SHIPPED) -> tuple[Lock, ...]:
-    """All locks of a folder, by engine, accelerator and version, the newest first.
+    """All locks of a folder, by engine, accelerator and version, newest first.
 
     Raises:
         Problem: 400 ``bad_lock``.
@@ -115,5 +115,5 @@ def read_locks(folder: Path = SHIPPED) -> tuple[Lock, ...]:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A version's numbers, to sort by."""
+    """A version's numbers, as a sort key."""
     return tuple(int(part) for part in re.findall(r"\d+", version))

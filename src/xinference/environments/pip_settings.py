@@ -1,4 +1,4 @@
-"""The user's own pip configuration, in uv's terms: uv does not read pip's files or variables."""
+"""Translates the user's pip configuration for uv, which does not read pip's files or variables."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from xinference.errors import Problem
 
-#: Where packages come from, with whose password, through what; nothing that changes which packages are installed.
-_KEPT_UV_VARIABLES = (
+#: Variables for indexes, passwords and connections; none that changes which packages are installed.
+_PASSED_UV_VARIABLES = (
     *("UV_CACHE_DIR", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_KEYRING_PROVIDER"),
     *("UV_HTTP_", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_INSECURE_HOST", "UV_CONCURRENT_", "UV_LINK_MODE"),
     *("UV_PYTHON_DOWNLOADS", "UV_PYTHON_INSTALL_", "UV_REQUEST_TIMEOUT"),
@@ -22,7 +22,7 @@ _KEPT_UV_VARIABLES = (
 
 @dataclass(frozen=True)
 class UvSettings:
-    """What uv must be told to fetch packages as pip would."""
+    """Flags and variables with which uv fetches packages as pip would."""
 
     indexes: tuple[str, ...]
     """Flags."""
@@ -31,7 +31,7 @@ class UvSettings:
     hosts: tuple[str, ...]
     """Flags."""
     variables: Mapping[str, str]
-    """The whole environment of the process."""
+    """The complete environment of the process."""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -39,10 +39,10 @@ class UvSettings:
 
 
 def uv_settings(environ: Mapping[str, str] = os.environ) -> UvSettings:
-    """Ask pip for its configuration and translate it.
+    """Read pip's configuration and translate it.
 
     Raises:
-        Problem: 400 ``bad_pip_configuration``, with pip's own words.
+        Problem: 400 ``bad_pip_configuration``, with pip's own message.
     """
     run = subprocess.run(
         # -P: a file named pip.py in the working folder is not pip.
@@ -61,20 +61,20 @@ def uv_settings(environ: Mapping[str, str] = os.environ) -> UvSettings:
 def parse(lines: Iterable[str]) -> dict[str, str]:
     """Option -> value from the lines of ``pip config list``.
 
-    As in pip itself, what is set for ``install`` wins over ``global``, and a PIP_* variable over both.
+    As in pip itself, a value of ``install`` overrides ``global``, and a PIP_* variable overrides both.
     """
     ranks = {"global": 0, "install": 1, ":env:": 2}
-    found: list[tuple[int, str, str]] = []
+    entries: list[tuple[int, str, str]] = []
     for line in lines:
         name, _, value = line.partition("=")
         section, _, option = name.rpartition(".")
         if section in ranks:
-            found.append((ranks[section], option, str(ast.literal_eval(value))))
-    return {option: value for _, option, value in sorted(found, key=lambda entry: entry[0])}
+            entries.append((ranks[section], option, str(ast.literal_eval(value))))
+    return {option: value for _, option, value in sorted(entries, key=lambda entry: entry[0])}
 
 
 def translate(options: Mapping[str, str], environ: Mapping[str, str]) -> UvSettings:
-    """pip's options as uv's flags and variables. Versions that pip is told to prefer do not matter to a lock."""
+    """pip's options as uv's flags and variables. pip's version preferences have no effect on a lock."""
     return UvSettings(
         indexes=tuple(_indexes(options)),
         find_links=tuple(_flags("--find-links", map(_absolute, options.get("find-links", "").split()))),
@@ -88,7 +88,7 @@ def _indexes(options: Mapping[str, str]) -> Iterable[str]:
         return ("--no-index",)
     main = options.get("index-url", "").split()[:1]
     extra = options.get("extra-index-url", "").split()
-    # The hashes decide what is installed, so it does not matter which index has it.
+    # The hashes decide which files are installed, so any index may provide them.
     return (*_flags("--default-index", main), *_flags("--index", extra), "--index-strategy", "unsafe-best-match")
 
 
@@ -96,14 +96,14 @@ def _variables(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[s
     variables = {
         name: value
         for name, value in environ.items()
-        if name.startswith(_KEPT_UV_VARIABLES) or not name.startswith(("UV_", "PYTHON", "VIRTUAL_ENV", "CONDA_"))
+        if name.startswith(_PASSED_UV_VARIABLES) or not name.startswith(("UV_", "PYTHON", "VIRTUAL_ENV", "CONDA_"))
     }
     if cert := options.get("cert"):
         variables["SSL_CERT_FILE"] = _absolute(cert)
     if client_cert := options.get("client-cert"):
         variables["SSL_CLIENT_CERT"] = _absolute(client_cert)
     if proxy := options.get("proxy"):
-        url = proxy if "://" in proxy else f"http://{proxy}"  # pip takes either
+        url = proxy if "://" in proxy else f"http://{proxy}"  # pip accepts both forms
         variables |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), url)
     timeout = options.get("timeout") or options.get("default-timeout")
     if timeout and "UV_HTTP_TIMEOUT" not in environ:
@@ -113,9 +113,9 @@ def _variables(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[s
     return variables
 
 
-def _absolute(place: str) -> str:
-    """uv runs in another folder than the one that a relative path was meant from."""
-    return place if "://" in place else str(Path(place).expanduser().absolute())
+def _absolute(path: str) -> str:
+    """An absolute path: uv runs in another folder than the one of the relative path."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
 def _flags(flag: str, values: Iterable[str]) -> Iterable[str]:

@@ -1,6 +1,6 @@
-"""For developers: resolve the shipped locks again, ``python -m xinference.environments.relock [NAME...]``.
+"""For developers: resolves the shipped locks again, ``python -m xinference.environments.relock [NAME...]``.
 
-uv needs only the packages' metadata for this, so that locks for GPUs are made without fetching their packages.
+uv needs only the packages' metadata for this, so locks for GPUs can be made without downloading their packages.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def main() -> None:
 
 
 def resolve(recipe: Recipe, settings: UvSettings) -> list[str]:
-    """The lines of a lock: each package of the recipe with the hashes of the wheels that fit."""
+    """The lines of a lock: each package of the recipe with the hashes of the compatible wheels."""
     with tempfile.TemporaryDirectory() as scratch:
         wanted, left_out, out = (Path(scratch, name) for name in ("wanted.in", "left_out.txt", "pylock.toml"))
         wanted.write_text("\n".join(recipe.requirements))
-        # An override with a marker that never holds removes a dependency from whoever declares it.
+        # An override with a marker that is always false removes a dependency from every package that declares it.
         left_out.write_text("\n".join(f"{name} ; sys_platform == 'never'" for name in recipe.leave_out))
         subprocess.run(
             [
                 *(uv_program(), "pip", "compile", "--quiet", "--format", "pylock.toml", "--only-binary", ":all:"),
                 *("--python-version", recipe.python, "--python-platform", recipe.wheel_platform),
                 *("--override", str(left_out), "-o", str(out), str(wanted)),
-                # Not the user's indexes, which may be partial copies. Local wheels hold builds for CPUs, which
+                # Not the user's indexes, which may be partial copies. Local wheels include builds for CPUs, which
                 # sort above those for GPUs of the same version.
                 *(settings.find_links if recipe.accelerator == "cpu" else ()),
             ],

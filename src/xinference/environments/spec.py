@@ -1,4 +1,4 @@
-"""Which environment an engine needs: a plain value."""
+"""The environment that an engine needs: a plain value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class EnvironmentSpec:
     engine: str
     """Display name: ``vLLM``."""
     version: str
-    """Of the engine's own package."""
+    """The version of the engine's own package."""
     accelerator: Accelerator
 
     @property

@@ -1,4 +1,4 @@
-"""Where uv is."""
+"""Finds the uv program."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xinference.errors import Problem
 
 
 def uv_program() -> str:
-    """The uv that came with us, or else the one on PATH.
+    """The path of the bundled uv, or else of the one on PATH.
 
     Raises:
         Problem: 500 ``uv_missing``.
@@ -16,17 +16,17 @@ def uv_program() -> str:
     try:
         from uv import find_uv_bin
     except ImportError:
-        found = shutil.which("uv")
+        program = shutil.which("uv")
     else:
         try:
             return find_uv_bin()
         except FileNotFoundError:
-            found = shutil.which("uv")
-    if found is None:
+            program = shutil.which("uv")
+    if program is None:
         raise Problem(
             "uv_missing",
             500,
-            "uv, which builds the engines' environments, is not there.",
+            "uv, which builds the engines' environments, is not installed.",
             hint="Install it: `pip install uv`.",
         )
-    return found
+    return program

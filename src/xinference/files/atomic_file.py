@@ -1,4 +1,4 @@
-"""Write a file so that it exists under its name only when it is whole and on the disk."""
+"""Writes a file that exists under its name only when it is complete and on the disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from xinference.files.locks import lock
 from xinference.files.progress import cancelled_problem
 
 Sync = Literal["before", "after", "never"]
-"""When a file's bytes are on the disk: before it has its name; after that, with a mark beside it until then (see
-`durability`); or whenever the system likes."""
+"""When a file is synced to the disk: before it gets its name; after that, with a marker until then (see
+`durability`); or whenever the system does it."""
 
 #: Kept free for the store and the logs.
 _RESERVE_BYTES = 64 << 20
@@ -27,46 +27,46 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def whole_file(
+def atomic_write(
     target: Path, cancelled: threading.Event, *, keep_existing: bool = False, sync: Sync = "before"
 ) -> Iterator[BinaryIO | None]:
-    """An empty file, open for writing, that becomes `target` when the block ends well.
+    """An empty file, open for writing, that becomes `target` when the block ends without an exception.
 
-    It lies beside `target` under a name of its own, locked: writers of one target take turns, and what a
-    killed one left is overwritten by the next. With `keep_existing`, it is None if a `target` that can be believed is
-    there when the turn comes. With `sync` "never", it may be lost or full of holes after a power cut.
+    The file is in `target`'s folder under another name, and locked: writers of one target wait for each other, and the
+    rest of a killed writer is overwritten. With `keep_existing`, the file is None if an intact `target` exists when the
+    lock is acquired. With `sync` "never", `target` may be lost or have holes after a power cut.
 
     Raises:
-        Problem: ``cancelled`` while waiting, 507 ``disk_full``, or 500 ``cannot_write``; nothing is left behind.
+        Problem: ``cancelled`` while waiting, 507 ``disk_full``, or 500 ``cannot_write``; no partial file remains.
     """
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(partial, cancelled, target) as file:
             try:
-                if keep_existing and durability.can_be_believed(target):
+                if keep_existing and durability.is_intact(target):
                     yield None
                     partial.unlink()
                 else:
                     if sync == "after":
-                        if not durability.can_be_believed(target):
-                            target.unlink(missing_ok=True)  # before the new mark would vouch for it
-                        durability.mark(target)
+                        if not durability.is_intact(target):
+                            target.unlink(missing_ok=True)  # the new marker would declare it intact
+                        durability.write_marker(target)
                     yield file
                     file.flush()
                     if sync == "before":
                         os.fsync(file.fileno())
                     partial.replace(target)
             except BaseException:
-                # Only here: once it is renamed, the name may be the next writer's already.
+                # Only in this case: after the rename, the name may already belong to the next writer's file.
                 partial.unlink(missing_ok=True)
                 if sync == "after" and not target.exists():
-                    durability.mark_of(target).unlink(missing_ok=True)
+                    durability.marker_path(target).unlink(missing_ok=True)
                 raise
         if sync == "before":
             sync_folder(target.parent)
         elif sync == "after":
-            durability.sync_later(target)
+            durability.start_sync(target)
     except OSError as error:
         if error.errno in _FULL:
             raise disk_full(f"The disk of {target.parent} became full while {target.name} was written.") from error
@@ -98,15 +98,15 @@ def need_space(folder: Path, size: int, what: str, problem: Callable[[str], Prob
 
 @contextmanager
 def _locked(partial: Path, cancelled: threading.Event, target: Path) -> Iterator[BinaryIO]:
-    """`partial`, open and held against other threads and processes; death gives it back."""
+    """`partial`, open and locked against other threads and processes; the lock of a dead process is released."""
     while True:
         with partial.open("ab") as file:
             if not lock(file, cancelled):
                 raise cancelled_problem(target.name, action="Writing", hint="Start again.")
-            # Its last holder may have renamed or deleted it in the meantime: then it is another file's lock.
+            # The last owner of the lock may have renamed or deleted the file: then the lock is of another file.
             if _is_at(file, partial):
-                with partial.open("r+b") as writable:  # copy_file_range refuses a file opened for appending
-                    if os.fstat(writable.fileno()).st_size:  # ext4 writes a file back at once that was cut to nothing
+                with partial.open("r+b") as writable:  # copy_file_range refuses a file in append mode
+                    if os.fstat(writable.fileno()).st_size:  # only if needed: ext4 syncs a truncated file at once
                         writable.truncate(0)
                     yield writable
                 return

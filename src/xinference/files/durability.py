@@ -1,8 +1,8 @@
-"""Files that are whole in memory but may not be on the disk yet: a mark beside each says so until they are.
+"""Marker files for files that are complete in memory but may not be on the disk yet.
 
-A power cut may leave such a file full of holes, under its name and with its length. The mark names the boot it was
-made in: while the machine has not been started anew, what the kernel was given is what a reader gets, and a crash or
-kill of the writer changes nothing.
+After a power cut such a file may have its name and length but holes in its content. Its marker contains the id of the
+boot in which it was written: until the next boot, readers get the kernel's data, and a crash or kill of the writer has
+no effect.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ SUFFIX = ".unsynced"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def mark_of(path: Path) -> Path:
-    """Where the mark of `path` lies."""
+def marker_path(path: Path) -> Path:
+    """The path of the marker of `path`."""
     return path.with_name(f".{path.name}{SUFFIX}")
 
 
-def mark(path: Path) -> None:
-    """Say that `path` must not be believed after a power cut; on the disk when this returns.
+def write_marker(path: Path) -> None:
+    """Write the marker of `path`: the file may be damaged after a power cut. The marker is on the disk on return.
 
     Raises:
         OSError: it cannot be written.
     """
-    with mark_of(path).open("w") as file:
-        file.write(boot())
+    with marker_path(path).open("w") as file:
+        file.write(boot_id())
         file.flush()
         os.fsync(file.fileno())
     sync_folder(path.parent)
 
 
-def can_be_believed(path: Path) -> bool:
-    """Whether `path` is there and no power cut can have harmed it."""
+def is_intact(path: Path) -> bool:
+    """Whether `path` exists and no power cut can have damaged it."""
     if not path.exists():
         return False
     try:
-        return mark_of(path).read_text() == boot()
+        return marker_path(path).read_text() == boot_id()
     except FileNotFoundError:
         return True
 
 
-def sync_later(path: Path) -> threading.Thread | None:
-    """Bring a marked `path` to the disk in a thread of its own, and take the mark away then; None: not marked."""
-    if not mark_of(path).exists():
+def start_sync(path: Path) -> threading.Thread | None:
+    """Sync a file with a marker to the disk in a new thread, then delete the marker; None: there is no marker."""
+    if not marker_path(path).exists():
         return None
-    # A daemon: ending the program must not wait for the disk, the mark stays and the next start does this again.
+    # A daemon thread: the program's exit must not wait for the disk. The marker stays, and the next start syncs again.
     thread = threading.Thread(target=_sync, args=(path,), name=f"sync {path.name}", daemon=True)
     thread.start()
     return thread
@@ -62,16 +62,16 @@ def _sync(path: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         sync_folder(path.parent)
-        mark_of(path).unlink(missing_ok=True)
+        marker_path(path).unlink(missing_ok=True)
     except FileNotFoundError:
-        with contextlib.suppress(OSError):  # deleted in the meantime: nothing is left to be said about it
-            mark_of(path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the file was deleted meanwhile, so its marker is obsolete
+            marker_path(path).unlink(missing_ok=True)
     except OSError as error:
-        log.warning("%s is not on the disk yet and will be made again after a power cut: %s", path, error)
+        log.warning("%s is not on the disk yet and would be written again after a power cut: %s", path, error)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlast a power cut."""
+    """Sync `folder`, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -80,8 +80,8 @@ def sync_folder(folder: Path) -> None:
 
 
 @cache
-def boot() -> str:
-    """What is the same until the machine is started anew; where the system does not tell, it is never the same."""
+def boot_id() -> str:
+    """An id that is constant until the next boot; if the system provides none, it is valid in this process only."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

@@ -15,7 +15,7 @@ _POLL_SECONDS = 0.1
 
 
 def lock(file: BinaryIO, cancelled: threading.Event) -> bool:
-    """Hold an open file against other threads and processes, after waiting for it; False: cancelled before that."""
+    """Lock an open file against other threads and processes; False if cancelled while waiting."""
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,13 +27,13 @@ def lock(file: BinaryIO, cancelled: threading.Event) -> bool:
 
 @contextmanager
 def locked(folder: Path, cancelled: threading.Event, what: str) -> Iterator[None]:
-    """Hold `folder` (made if it is missing) against other threads and processes; death gives it back.
+    """Lock `folder` (created if missing) against other threads and processes; the lock of a dead process is released.
 
     Raises:
-        Problem: ``cancelled``, if that comes while waiting.
+        Problem: ``cancelled`` while waiting.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # The file is never deleted: a second waiter could hold a lock on a name that is gone.
+    # The lock file is never deleted: a waiter could otherwise hold a lock on a deleted name.
     with (folder / ".lock").open("ab") as file:
         if not lock(file, cancelled):
             raise cancelled_problem(what)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from xinference.errors import Problem
 
 Progress = Callable[[int, int | None, str], None]
-"""Called with bytes done, bytes in all (None: unknown) and the file's name; often, and from the fetching thread."""
+"""Called with the bytes done, the total bytes (None: unknown) and the file's name; often, in the fetching thread."""
 
 
 def cancelled_problem(what: str, *, action: str = "Fetching", hint: str = "Launch again to go on.") -> Problem:
-    """The problem of a file that was not finished, because its fetch or its writer was told to stop."""
+    """The problem of a file operation that was cancelled."""
     return Problem("cancelled", 499, f"{action} {what} was cancelled.", hint=hint)

@@ -1,4 +1,4 @@
-"""Turn a ggmlv3 file into GGUF at the disk's speed: a new header, and the tensors' bytes as they are.
+"""Converts a ggmlv3 file to GGUF at the disk's speed: writes a new header and copies the tensors' bytes unchanged.
 
 A tensor's blocks are the same bits in both formats, and so is the order of rows: ggmlv3 files hold the attention
 weights in the order of Meta's checkpoints, which llama.cpp's ``llama`` architecture expects in GGUF too (only
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from xinference.errors import bad_request
-from xinference.files.atomic_file import Sync, need_space, whole_file
+from xinference.files.atomic_file import Sync, atomic_write, need_space
 from xinference.files.progress import cancelled_problem
 from xinference.formats.cursor import Cursor, bad_weight_file
 from xinference.formats.ggml import GgmlHeader, GgmlTensor, read_open_ggml, read_pieces
@@ -33,11 +33,11 @@ from xinference.formats.llama_facts import LlamaFacts
 from xinference.formats.weight_file import weight_file
 
 Progress = Callable[[int, int | None, str], None]
-"""Called with bytes done, bytes in all and the target's name; from the converting thread."""
+"""Called with the bytes done, the total bytes and the target's name, in the converting thread."""
 
-#: Bytes between two looks at `cancelled`.
+#: Bytes between two checks of `cancelled`.
 _STEP = 16 << 20
-#: Bytes held where the kernel cannot copy by itself.
+#: Buffer in bytes where the kernel cannot copy by itself.
 _BUFFER = 1 << 20
 _NO_KERNEL_COPY = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 #: GGUF's `tokenizer.ggml.token_type` (SentencePiece's own numbers).
@@ -70,32 +70,32 @@ def convert_ggml(
     keep_existing: bool = False,
     sync: Sync = "before",
 ) -> Path:
-    """Write the ggmlv3 file `source` as GGUF to `target`, which is replaced, and only by a whole file.
+    """Write the ggmlv3 file `source` as GGUF to `target`, which is only replaced by a complete file.
 
-    Conversions to one target take turns. A few MB of memory are used, whatever the file's size.
+    Conversions to one target wait for each other. Memory use is a few MB, regardless of the file's size.
 
     Args:
         source: a ggmlv3 file.
-        target: where the GGUF file goes; its folder is made if it is missing.
-        facts: what the file does not say of its model.
-        progress: told of every 16 MiB.
-        cancelled: set from another thread, it ends the conversion soon.
-        keep_existing: a `target` that is there, perhaps since the turn before, is taken as it is.
-        sync: when the disk has it all, so that it outlasts a power cut too.
+        target: the path of the GGUF file; its folder is created if missing.
+        facts: the model's facts that the file does not contain.
+        progress: called every 16 MiB.
+        cancelled: stops the conversion soon, when another thread sets it.
+        keep_existing: an existing `target` is returned as it is, also one that another writer has just made.
+        sync: when the file is synced to the disk, so that it also survives a power cut.
 
     Returns:
         `target`.
 
     Raises:
         Problem: ``bad_weight_file`` (see `read_ggml`), ``disk_full``, ``cannot_write``, ``cancelled``, or
-            ``invalid_request`` if both are one file. `target` is then as it was.
+            ``invalid_request`` if both are one file. `target` is then unchanged.
     """
     cancelled = cancelled or threading.Event()
     with weight_file(source, "the ggmlv3 .bin file itself") as (file, size):
         header = read_open_ggml(file, source, size)
         if target.exists() and target.samefile(source):
-            raise bad_request(f"{target} is the file to be converted.", hint="Give another name for the result.")
-        with whole_file(target, cancelled, keep_existing=keep_existing, sync=sync) as out:
+            raise bad_request(f"{target} is the file to be converted.", hint="Choose another name for the result.")
+        with atomic_write(target, cancelled, keep_existing=keep_existing, sync=sync) as out:
             if out is not None:
                 _write(file, header, out, target, facts, progress, cancelled)
     return target
@@ -112,7 +112,7 @@ def _write(
 ) -> None:
     tensors = [TensorInfo(gguf_name(t.name), t.shape, t.type, t.size) for t in header.tensors]
     total = data_size(tensors)
-    # The new header is the old one with some bytes more for each token and tensor.
+    # The new header has the size of the old one plus some bytes for each token and tensor.
     need_space(target.parent, total + 3 * header.vocabulary_bytes + 128 * len(tensors) + (1 << 20), target.name)
     write_header(out, _metadata(file, header, facts), tensors)
     out.flush()
@@ -130,7 +130,7 @@ def _write(
 
 
 def gguf_name(name: str) -> str:
-    """GGUF's name for the tensor that ggmlv3 calls `name`."""
+    """GGUF's name for ggmlv3's tensor `name`."""
     match = _LAYER_NAME.fullmatch(name)
     return f"blk.{match[1]}.{_NAMES[match[2]]}" if match else _NAMES[name]
 
@@ -179,7 +179,7 @@ def _check_facts(header: GgmlHeader, facts: LlamaFacts) -> None:
 
 
 def _vocabulary(file: BinaryIO, header: GgmlHeader, facts: LlamaFacts) -> tuple[list[bytes], list[int], list[float]]:
-    """Each token as SentencePiece has it, its type and its score."""
+    """Text in SentencePiece's form, type and score of each token."""
     special = {
         facts.unk_token_id: (b"<unk>", _UNKNOWN),
         facts.bos_token_id: (b"<s>", _CONTROL),
@@ -201,7 +201,7 @@ def _vocabulary(file: BinaryIO, header: GgmlHeader, facts: LlamaFacts) -> tuple[
 
 
 def _token(index: int, piece: bytes, seen: set[bytes]) -> tuple[bytes, int]:
-    """Text and type of a token that is not special. Text that is no UTF-8 stays the bytes it is."""
+    """Text and type of a token that is not special. Text that is not UTF-8 is written as the same bytes."""
     if len(piece) == 1 and piece[0] == index - _FIRST_BYTE_TOKEN:
         text, kind = b"<0x%02X>" % piece[0], _BYTE
     else:
@@ -216,18 +216,18 @@ def _token(index: int, piece: bytes, seen: set[bytes]) -> tuple[bytes, int]:
 
 
 def _copy(file: BinaryIO, out: BinaryIO, tensor: GgmlTensor, path: Path) -> Iterator[int]:
-    """Append a tensor's bytes to `out`, by the kernel if it can; yields the bytes of each step."""
+    """Append a tensor's bytes to `out`, by the kernel if possible; yields the bytes of each step."""
     position, end = tensor.offset, tensor.offset + tensor.size
     while position < end:
         count = _copy_some(file.fileno(), out.fileno(), position, min(_STEP, end - position))
         if count == 0:
-            raise bad_weight_file(path, "became shorter while it was read", "Fetch it again.")
+            raise bad_weight_file(path, "became shorter while it was read", "Download it again.")
         position += count
         yield count
 
 
 def _copy_some(source: int, target: int, position: int, count: int) -> int:
-    """Copy at most `count` bytes from `position` to where `target` stands; 0 at the source's end."""
+    """Copy at most `count` bytes from `position` to `target`'s position; 0 at the source's end."""
     if hasattr(os, "copy_file_range"):
         try:
             return os.copy_file_range(source, target, count, position)

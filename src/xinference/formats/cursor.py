@@ -1,4 +1,4 @@
-"""A forward reader over an untrusted file: no length in the file is believed before it is checked."""
+"""A forward reader for untrusted files: every length in the file is checked before it is used."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from xinference.errors import Problem
 
-#: No weight file is this large; a length beyond it is damage, not truncation.
+#: No weight file is this large; a greater length means damage, not truncation.
 ABSURD_BYTES = 1 << 44
-#: Most strings gone over in one file, which bounds the time; the largest vocabularies with their merges have 10^6.
+#: Maximum number of skipped strings in one file, which bounds the time; the largest vocabularies with merges have 10^6.
 MAX_STRINGS = 1 << 24
 _CHUNK = 256 * 1024
 _U32 = struct.Struct("<I")
@@ -19,14 +19,14 @@ _U64 = struct.Struct("<Q")
 
 
 def bad_weight_file(path: Path, what: str, hint: str) -> Problem:
-    """The problem of a weight file that cannot be used: `what` completes "<path> …"."""
+    """The problem of an unusable weight file: `what` completes "<path> …"."""
     return Problem("bad_weight_file", 400, f"{path} {what}.", hint=hint)
 
 
 class Cursor:
-    """Reads little-endian values one after the other, holding at most one chunk (and what is asked for).
+    """Reads little-endian values in order; holds at most one chunk and the requested bytes in memory.
 
-    Every method raises `Problem` ``bad_weight_file`` if the file ends first, and OSError if it cannot be read.
+    Every method raises `Problem` ``bad_weight_file`` if the file ends before, and OSError if it cannot be read.
     """
 
     def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
@@ -49,11 +49,11 @@ class Cursor:
         return self.size - self.position
 
     def damaged(self, what: str) -> Problem:
-        """The problem of a value that makes no sense; `what` names it and where it stands."""
-        return bad_weight_file(self.path, f"is damaged: {what}", "Delete the file and fetch it again.")
+        """The problem of an invalid value; `what` names the value and its position."""
+        return bad_weight_file(self.path, f"is damaged: {what}", "Delete the file and download it again.")
 
     def need(self, count: int, what: str) -> None:
-        """Check that `count` more bytes exist, before any of them is asked for."""
+        """Check that `count` more bytes exist, before any of them is read."""
         if count <= self.remaining:
             return
         if count > ABSURD_BYTES:
@@ -75,7 +75,7 @@ class Cursor:
         return data
 
     def skip(self, count: int, what: str) -> None:
-        """Go over `count` bytes without reading them."""
+        """Skip `count` bytes without reading them."""
         self.need(count, what)
         self._offset += count
 
@@ -85,8 +85,8 @@ class Cursor:
     def u64(self, what: str) -> int:
         return int(_U64.unpack(self.take(8, what))[0])
 
-    def entries(self, count: int, tail: int, most: int, what: str) -> Iterator[bytes]:
-        """`count` entries, each a 32-bit length of at most `most`, so many bytes, and `tail` more; yields both.
+    def entries(self, count: int, tail: int, max_length: int, what: str) -> Iterator[bytes]:
+        """`count` entries, each a 32-bit length of at most `max_length`, that many bytes, and `tail` more; yields both.
 
         A vocabulary has 10^5 of them: whole entries inside the loaded chunk are taken without further calls.
         """
@@ -96,23 +96,23 @@ class Cursor:
             while count and offset <= last:
                 (length,) = unpack(chunk, offset)
                 stop = offset + 4 + length + tail
-                if length > most or stop > last + 4:
+                if length > max_length or stop > last + 4:
                     break
                 self._offset = stop
                 yield chunk[offset + 4 : stop]
                 offset, count = stop, count - 1
-            if count:  # one that lies across the chunk's end, or is damaged
+            if count:  # the entry crosses the chunk's end, or is damaged
                 length = self.u32(what)
-                if length > most:
+                if length > max_length:
                     raise self.damaged(f"{what} has an entry of {length} bytes before byte {self.position}")
                 yield self.take(length + tail, what)
                 count -= 1
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Go over `count` strings (each a 64-bit length and its bytes), hopping from length to length.
+        """Skip `count` strings (each a 64-bit length and its bytes), by their lengths.
 
         A vocabulary has 10^5 of them: the inner loop stays inside one chunk and checks nothing else,
-        since a hop past the chunk's end is checked against the file before the next read.
+        since a skip past the chunk's end is checked against the file before the next read.
         """
         self._strings += count
         if self._strings > MAX_STRINGS:
@@ -129,7 +129,7 @@ class Cursor:
             self.skip(offset, what)
 
     def _refill(self, count: int, what: str) -> None:
-        """Load a chunk that starts at the present position and holds at least `count` bytes."""
+        """Load a chunk that starts at the current position and has at least `count` bytes."""
         start = self.position
         self._file.seek(start)
         self._chunk = self._file.read(max(count, _CHUNK))

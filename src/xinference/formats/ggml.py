@@ -1,9 +1,9 @@
-"""Read the header of a weight file in the last layout before GGUF: GGJT version 3, known as ggmlv3.
+"""Reads the header of a weight file in the last format before GGUF: GGJT version 3, known as ggmlv3.
 
 Layout, little-endian, as llama.cpp wrote it from May to August 2023 (`llama_model_loader`, `llama_file_saver`):
 magic and version; seven 32-bit numbers; the vocabulary (length, bytes, score); then the tensors, each with
 its rank, name length and type, its dimensions (the row's length first), its name, padding to 32 bytes, and its data.
-There is no count of tensors: the list ends with the file. Only llama models were written in it.
+There is no tensor count: the list ends with the file. Only llama models exist in this format.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from xinference.formats.sniff import SNIFF_BYTES, describe
 from xinference.formats.tensor_types import FILE_TYPES, TENSOR_TYPES
 from xinference.formats.weight_file import weight_file
 
-#: Numbers of `enum ggml_type` that could be in such a file; their blocks are those of GGUF, bit for bit.
+#: Numbers of `enum ggml_type` that can occur in such a file; their blocks are identical to those of GGUF.
 GGML_TYPES = {number: TENSOR_TYPES[number] for number in (0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14)}
-#: Numbers of `enum llama_ftype` at the time; all but 4 still mean the same.
+#: Numbers of `enum llama_ftype` at the time; all but 4 still have the same meaning.
 _GGML_FILE_TYPES = frozenset({0, 1, 2, 3, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18})
 _F32 = 0
 _MAGIC = b"tjgg"
@@ -32,7 +32,7 @@ _ALIGNMENT = 32
 _HPARAMS = struct.Struct("<7I")
 _SCORE = struct.Struct("<f")
 
-# Bounds on what a header may say, above any llama model of that time: they bound time and memory.
+# Limits of header values, above any llama model of that time: they bound time and memory.
 _MAX_VOCAB = 1 << 17
 _MAX_PIECE = 1024
 _MAX_VOCAB_BYTES = 8 << 20
@@ -41,7 +41,7 @@ _MAX_HEADS = 1 << 12
 _MAX_LAYERS = 512
 _MAX_NAME = 128
 
-#: Tensor name -> its shape, row length first; ``kv`` and ``ff`` are what the tensors say.
+#: Tensor name -> its shape, row length first; the widths ``kv`` and ``ff`` are derived from the tensors.
 _OUTER = {
     "tok_embeddings.weight": ("n_embd", "n_vocab"),
     "norm.weight": ("n_embd",),
@@ -62,7 +62,7 @@ _INNER = {
 
 @dataclass(frozen=True)
 class GgmlTensor:
-    """One tensor and where its bytes are."""
+    """One tensor and the position of its bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -77,7 +77,7 @@ class GgmlTensor:
 
 @dataclass(frozen=True)
 class GgmlHeader:
-    """What a ggmlv3 file says of itself. It does not say context length, epsilon, token types or a chat template."""
+    """The header of a ggmlv3 file. Context length, epsilon, token types and chat template are not in it."""
 
     path: Path
     file_size: int
@@ -104,13 +104,13 @@ class GgmlHeader:
 
     @property
     def quantization(self) -> str:
-        """Name as in the files' names: ``q4_K_M``, ``f16``."""
+        """Name as in file names: ``q4_K_M``, ``f16``."""
         name = FILE_TYPES[self.file_type]
         return name[0].lower() + name[1:]
 
     @cached_property
     def bytes_by_type(self) -> Mapping[str, int]:
-        """Tensor type (``Q4_K``) -> bytes of it."""
+        """Tensor type (``Q4_K``) -> bytes."""
         total: dict[str, int] = {}
         for tensor in self.tensors:
             name = GGML_TYPES[tensor.type].name
@@ -128,18 +128,18 @@ class GgmlHeader:
 
 
 def read_ggml(path: Path) -> GgmlHeader:
-    """Read and check the header of the ggmlv3 file at `path`, in bounded memory; weights are not touched.
+    """Read and check the header of the ggmlv3 file at `path`, in bounded memory; the weights are not read.
 
     Raises:
         Problem: 400 ``bad_weight_file``: missing, unreadable, truncated, damaged, an older layout or another
-            format; names the file, what is wrong and where.
+            format; names the file, the fault and its position.
     """
     with weight_file(path, "the ggmlv3 .bin file itself") as (file, size):
         return read_open_ggml(file, path, size)
 
 
 def read_open_ggml(file: BinaryIO, path: Path, size: int) -> GgmlHeader:
-    """`read_ggml` for a file of `size` bytes that is open at its start; `path` is its name in problems.
+    """`read_ggml` for a file of `size` bytes that is open at its start; `path` is its name in messages.
 
     Raises:
         Problem: as `read_ggml`.
@@ -155,9 +155,9 @@ def read_open_ggml(file: BinaryIO, path: Path, size: int) -> GgmlHeader:
 
 
 def read_pieces(cursor: Cursor, n_vocab: int) -> Iterator[tuple[bytes, float]]:
-    """Every entry of the vocabulary, which starts at the cursor's position: its text and its score.
+    """Every entry of the vocabulary, which starts at the cursor's position: its text and score.
 
-    A space stands for SentencePiece's ``▁``, a single byte for a byte token; control tokens are empty.
+    SentencePiece's ``▁`` is a space, a byte token is a single byte; control tokens are empty.
     """
     end = cursor.position + _MAX_VOCAB_BYTES
     for index, entry in enumerate(cursor.entries(n_vocab, _SCORE.size, _MAX_PIECE, "the vocabulary")):
@@ -170,8 +170,8 @@ def read_pieces(cursor: Cursor, n_vocab: int) -> Iterator[tuple[bytes, float]]:
 
 
 def _older(path: Path, head: bytes) -> Problem | None:
-    """The problem of a relative of this layout that cannot be converted by copying, if it is one."""
-    hint = "Fetch the model's ggmlv3 or, better, its GGUF file."
+    """The problem of an older variant of this format, which cannot be converted by copying; None if it is none."""
+    hint = "Download the model's ggmlv3 or, better, its GGUF file."
     match head[:4]:
         case b"lmgg":
             return bad_weight_file(
@@ -206,7 +206,7 @@ def _read(cursor: Cursor) -> GgmlHeader:
     hparams = dict(zip(names, _HPARAMS.unpack(cursor.take(_HPARAMS.size, "the model's numbers")), strict=True))
     _check_hparams(cursor, hparams)
     vocabulary_offset = cursor.position
-    # The least that the vocabulary can take, asked for before it is gone through.
+    # The minimum size of the vocabulary, checked before it is read.
     cursor.need(8 * hparams["n_vocab"], "the vocabulary")
     for _ in read_pieces(cursor, hparams["n_vocab"]):
         pass
@@ -245,14 +245,14 @@ def _kv_heads(cursor: Cursor, hparams: Mapping[str, int], kv_width: int) -> int:
     kv_heads, rest = divmod(kv_width, head_dim)
     if rest or not kv_heads or n_head % kv_heads:
         raise cursor.damaged(
-            f"layers.N.attention.wk.weight has {kv_width} rows, which are not heads of {head_dim} "
+            f"layers.N.attention.wk.weight has {kv_width} rows, which is not a number of heads of {head_dim} elements "
             f"that the {n_head} query heads could share"
         )
     return kv_heads
 
 
 def _read_tensors(cursor: Cursor, hparams: Mapping[str, int]) -> tuple[tuple[GgmlTensor, ...], dict[str, int]]:
-    """All tensors to the end of the file, and the widths that only they tell."""
+    """All tensors to the end of the file, and the widths that are derived from them."""
     expected: dict[str, tuple[str, ...]] = dict(_OUTER)
     for layer in range(hparams["n_layers"]):
         expected.update({f"layers.{layer}.{name}": shape for name, shape in _INNER.items()})
@@ -300,11 +300,11 @@ def _read_tensor(cursor: Cursor, expected: Mapping[str, tuple[str, ...]], widths
 def _check_shape(
     cursor: Cursor, what: str, shape: tuple[int, ...], symbols: tuple[str, ...], widths: dict[str, int]
 ) -> None:
-    """Compare a shape with what is known; a width that is met for the first time becomes known."""
+    """Compare a shape with the known widths; a width that occurs for the first time is added to them."""
     if len(shape) == len(symbols) and all(
         0 < length <= _MAX_WIDTH and widths.setdefault(symbol, length) == length
         for length, symbol in zip(shape, symbols, strict=True)
     ):
         return
-    wanted = [widths.get(symbol, symbol) for symbol in symbols]
-    raise cursor.damaged(f"{what} has the shape {list(shape)} instead of {wanted}")
+    expected_shape = [widths.get(symbol, symbol) for symbol in symbols]
+    raise cursor.damaged(f"{what} has the shape {list(shape)} instead of {expected_shape}")

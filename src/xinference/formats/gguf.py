@@ -1,8 +1,8 @@
-"""Read the header of a GGUF weight file: what the model is and what it will need.
+"""Reads the header of a GGUF weight file: the model's hyperparameters and the sizes of its tensors.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Versions 2 and 3, little-endian, are read.
-Weights are never touched, and nothing in the file is trusted: every count, length and offset is
-checked against the file before it is used, and what is kept is bounded.
+Weights are never read, and nothing in the file is trusted: every count, length and offset is
+checked against the file before it is used, and the stored values are bounded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BYTES = {kind.name: kind.block_bytes for kind in TENSOR_TYPES.values()}
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file says of itself. A number that the file does not give is None, if not said otherwise."""
+    """The header of a GGUF file. A number that is not in the file is None, unless stated otherwise."""
 
     path: Path
     file_size: int
@@ -37,19 +37,19 @@ class GgufHeader:
     metadata: Mapping[str, Value]
     """Scalars, and arrays of at most 1024 numbers; long strings and other arrays are left out."""
     array_lengths: Mapping[str, int]
-    """Number of elements of every array, kept or not."""
+    """Number of elements of every array, stored or not."""
     tensor_count: int
     weights_bytes: int
     """Sum of the tensors' own sizes, without padding."""
     bytes_by_type: Mapping[str, int]
-    """Tensor type (``Q4_K``) -> bytes of it."""
+    """Tensor type (``Q4_K``) -> bytes."""
     alignment: int
     data_offset: int
     """Bytes from the start of the file to the first tensor."""
     context_length: int | None
     """Tokens the model was trained with."""
     n_layers: int
-    """Transformer blocks; 0 if the file does not say (a projector, a vocabulary)."""
+    """Transformer blocks; 0 if not in the file (a projector, a vocabulary)."""
     heads_per_layer: tuple[int, ...]
     kv_heads_per_layer: tuple[int, ...]
     """Layers without attention have 0."""
@@ -80,14 +80,14 @@ class GgufHeader:
 
     @property
     def quantization(self) -> str | None:
-        """Name such as ``Q4_K_M``; if the file does not say, the type that most bytes have."""
+        """Name such as ``Q4_K_M``; if it is not in the file, the type with the most bytes."""
         if self.file_type in FILE_TYPES:
             return FILE_TYPES[self.file_type]
         return max(self.bytes_by_type, key=lambda name: self.bytes_by_type[name], default=None)
 
     @property
     def chat_template(self) -> str | None:
-        """Jinja source of the file's own chat template (not kept above 1 MiB)."""
+        """Jinja source of the file's own chat template (not stored above 1 MiB)."""
         template = self.metadata.get("tokenizer.chat_template")
         return template if isinstance(template, str) else None
 
@@ -102,7 +102,7 @@ class GgufHeader:
 
     @property
     def split_count(self) -> int:
-        """Files the model is split over; sizes here are those of this file alone."""
+        """Number of files of a split model; the sizes of this object are of this file only."""
         count = self.metadata.get("split.count")
         return count if isinstance(count, int) and count > 0 else 1
 
@@ -116,18 +116,18 @@ def read_header(path: Path) -> GgufHeader:
 
     Raises:
         Problem: 400 ``bad_weight_file``: missing, unreadable, truncated, damaged, or not GGUF; names the file,
-            what is wrong and where.
+            the fault and its position.
     """
     with weight_file(path, "the .gguf file itself") as (file, size):
         return read_header_of(file, size, path)
 
 
 def read_header_of(file: BinaryIO, size: int, path: Path) -> GgufHeader:
-    """The same of an open file of `size` bytes, which may lie elsewhere; `path` is its name in problems."""
+    """`read_header` for an open file of `size` bytes, which may be remote; `path` is its name in messages."""
     head = file.read(SNIFF_BYTES)
     if not head.startswith(b"GGUF"):
-        found = describe(head, size)
-        raise bad_weight_file(path, found.what, found.hint)
+        description = describe(head, size)
+        raise bad_weight_file(path, description.what, description.hint)
     return _read(Cursor(file, path, size))
 
 
@@ -143,20 +143,20 @@ def _read(cursor: Cursor) -> GgufHeader:
 
 def _version(cursor: Cursor) -> int:
     version = cursor.u32("the version")
-    hint = "Convert the model again with a present llama.cpp, or fetch a present file."
+    hint = "Convert the model again with a current llama.cpp, or download a current file."
     if version and not version & 0xFFFF:
-        raise bad_weight_file(cursor.path, "is big-endian GGUF, which is not read here", hint)
+        raise bad_weight_file(cursor.path, "is big-endian GGUF, which is not supported", hint)
     if version == 1:
         raise bad_weight_file(cursor.path, "is GGUF version 1, which llama.cpp no longer reads", hint)
     if version not in (2, 3):
-        raise bad_weight_file(cursor.path, f"is GGUF version {version}; versions 2 and 3 are read", hint)
+        raise bad_weight_file(cursor.path, f"is GGUF version {version}; versions 2 and 3 are supported", hint)
     return version
 
 
 def _header(
     cursor: Cursor, version: int, metadata: dict[str, Value], lengths: dict[str, int], tensors: Tensors
 ) -> GgufHeader:
-    # The later parts of a split model have their tensors only (llama.cpp's `gguf-split`).
+    # The later parts of a split model have only tensors (llama.cpp's `gguf-split`).
     is_later_part = metadata.get("split.no") not in (None, 0)
     architecture = metadata.get("general.architecture", "" if is_later_part else None)
     if not isinstance(architecture, str) or not (architecture or is_later_part):
@@ -167,7 +167,7 @@ def _header(
         raise cursor.damaged(f"{architecture}.block_count is {n_layers}")
     heads = numbers.per_layer("attention.head_count", n_layers)
     kv_heads = numbers.per_layer("attention.head_count_kv", n_layers) or heads
-    embedding = numbers.count("embedding_length", least=1)
+    embedding = numbers.count("embedding_length", minimum=1)
     widest = max(heads, default=0)
     head_dim = numbers.count("attention.key_length") or ((embedding or 0) // widest if widest else 0)
     return GgufHeader(
@@ -182,38 +182,39 @@ def _header(
         bytes_by_type=tensors.bytes_by_type,
         alignment=tensors.alignment,
         data_offset=tensors.data_offset,
-        # llama.cpp takes such a file, and ends at the first prompt: it needs a cell more than the prompt has tokens.
-        context_length=numbers.count("context_length", least=2),
+        # llama.cpp loads a model with a smaller context, and exits at the first prompt: it needs one cell more than the
+        # prompt has tokens.
+        context_length=numbers.count("context_length", minimum=2),
         n_layers=n_layers,
         heads_per_layer=heads,
         kv_heads_per_layer=kv_heads,
         head_dim=head_dim,
         value_dim=numbers.count("attention.value_length") or head_dim,
         embedding_length=embedding,
-        vocab_size=numbers.count("vocab_size", least=1) or lengths.get("tokenizer.ggml.tokens"),
+        vocab_size=numbers.count("vocab_size", minimum=1) or lengths.get("tokenizer.ggml.tokens"),
         pooling_type=numbers.count("pooling_type"),
     )
 
 
 class _Numbers:
-    """The architecture's own numbers, checked to be counts."""
+    """The architecture's hyperparameters, checked to be counts."""
 
     def __init__(self, cursor: Cursor, metadata: Mapping[str, Value], architecture: str) -> None:
         self._cursor = cursor
         self._metadata = metadata
         self._architecture = architecture
 
-    def count(self, name: str, least: int = 0) -> int | None:
+    def count(self, name: str, minimum: int = 0) -> int | None:
         key = f"{self._architecture}.{name}"
         value = self._metadata.get(key)
         if value is None:
             return None
-        if (count := self._checked(key, value)) < least:
-            raise self._cursor.damaged(f"{key} is {count}, and must be {least} at least")
+        if (count := self._checked(key, value)) < minimum:
+            raise self._cursor.damaged(f"{key} is {count}, but must be at least {minimum}")
         return count
 
     def per_layer(self, name: str, n_layers: int) -> tuple[int, ...]:
-        """One number a layer, whether the file gives one for all or an array; () if it gives none."""
+        """One number for each layer, from a single number or an array; () if there is none."""
         key = f"{self._architecture}.{name}"
         value = self._metadata.get(key)
         if value is None:
@@ -226,5 +227,5 @@ class _Numbers:
 
     def _checked(self, key: str, value: Value) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
-            raise self._cursor.damaged(f"{key} is {value!r:.80}, which is no count")
+            raise self._cursor.damaged(f"{key} is {value!r:.80}, which is not a count")
         return value

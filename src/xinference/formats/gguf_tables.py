@@ -1,4 +1,4 @@
-"""The two tables of a GGUF header, metadata and tensors, read from an untrusted file with bounded memory.
+"""Reads the two tables of a GGUF header, metadata and tensors, from an untrusted file with bounded memory.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
@@ -22,7 +22,7 @@ _SCALARS = {
 }
 _STRING, _ARRAY = 8, 9
 
-# Bounds on what a header may hold, far above any real model's: they bound time and memory.
+# Limits of header values, far above any real model: they bound time and memory.
 _MAX_PAIRS = 4096
 _MAX_TENSORS = 1 << 17
 _MAX_NAME = 1024
@@ -33,9 +33,9 @@ _DEFAULT_ALIGNMENT = 32
 
 
 def read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[str, int]]:
-    """Read `count` entries: the values that are kept, in at most 4 MiB, and the lengths of all arrays."""
+    """Read `count` entries: the stored values, in at most 4 MiB, and the lengths of all arrays."""
     if count > _MAX_PAIRS:
-        raise cursor.damaged(f"it claims {count} metadata entries, and {_MAX_PAIRS} are the most that are read")
+        raise cursor.damaged(f"it claims {count} metadata entries, and the maximum is {_MAX_PAIRS}")
     values: dict[str, Value] = {}
     lengths: dict[str, int] = {}
     seen: set[str] = set()
@@ -63,7 +63,9 @@ def read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[st
 def _name(cursor: Cursor, what: str) -> str:
     length = cursor.u64(what)
     if length > _MAX_NAME:
-        raise cursor.damaged(f"{what} before byte {cursor.position} claims {length} bytes, and at most {_MAX_NAME} fit")
+        raise cursor.damaged(
+            f"{what} before byte {cursor.position} claims {length} bytes, and the maximum is {_MAX_NAME}"
+        )
     return cursor.take(length, what).decode("utf-8", "replace")
 
 
@@ -84,7 +86,7 @@ def _scalar(cursor: Cursor, kind: int, what: str) -> Scalar:
 
 
 def _array(cursor: Cursor, what: str, budget: int) -> tuple[int, tuple[Scalar, ...] | None, int]:
-    """Length, elements if they are few numbers, and the bytes that keeping them costs."""
+    """Length, elements if they are few numbers, and the memory in bytes that they need."""
     kind = cursor.u32(f"the element type of {what}")
     length = cursor.u64(f"the length of {what}")
     if kind == _STRING:
@@ -93,10 +95,12 @@ def _array(cursor: Cursor, what: str, budget: int) -> tuple[int, tuple[Scalar, .
     layout = _SCALARS.get(kind)
     if layout is None:
         reason = (
-            "holds arrays, which llama.cpp does not read" if kind == _ARRAY else f"has elements of unknown type {kind}"
+            "has arrays as elements, which llama.cpp does not support"
+            if kind == _ARRAY
+            else f"has elements of unknown type {kind}"
         )
         raise cursor.damaged(f"{what} {reason}, before byte {cursor.position}")
-    cost = 40 * length  # about what a Python number in a tuple takes
+    cost = 40 * length  # about the size of a Python number in a tuple
     if length > _MAX_KEPT_ELEMENTS or cost > budget:
         cursor.skip(layout.size * length, what)
         return length, None, 0
@@ -107,27 +111,27 @@ def _array(cursor: Cursor, what: str, budget: int) -> tuple[int, tuple[Scalar, .
 def _alignment(cursor: Cursor, metadata: Mapping[str, Value]) -> int:
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-        raise cursor.damaged(f"general.alignment is {alignment!r}, which is no power of two")
+        raise cursor.damaged(f"general.alignment is {alignment!r}, which is not a power of two")
     return alignment
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """What the tensor table says in sum."""
+    """Totals of the tensor table."""
 
     total: int
     """Number of tensors."""
     bytes_by_type: dict[str, int]
-    """Type's name -> bytes of it, without padding."""
+    """Type's name -> bytes, without padding."""
     alignment: int
     data_offset: int
     """Bytes from the start of the file to the first tensor."""
 
 
 def read_tensors(cursor: Cursor, count: int, metadata: Mapping[str, Value]) -> Tensors:
-    """Read the tensor table and check that the file holds every tensor that it names."""
+    """Read the tensor table and check that the file contains every tensor in it."""
     if count > _MAX_TENSORS:
-        raise cursor.damaged(f"it claims {count} tensors, and {_MAX_TENSORS} are the most that are read")
+        raise cursor.damaged(f"it claims {count} tensors, and the maximum is {_MAX_TENSORS}")
     alignment = _alignment(cursor, metadata)
     bytes_by_type: dict[str, int] = {}
     data_end = 0
@@ -137,7 +141,7 @@ def read_tensors(cursor: Cursor, count: int, metadata: Mapping[str, Value]) -> T
         type_name, size = _tensor_size(cursor, what)
         offset = cursor.u64(f"the offset of {what}")
         if offset % alignment:
-            raise cursor.damaged(f"the offset of {what}, {offset}, is no multiple of {alignment}")
+            raise cursor.damaged(f"the offset of {what}, {offset}, is not a multiple of {alignment}")
         bytes_by_type[type_name] = bytes_by_type.get(type_name, 0) + size
         data_end = max(data_end, offset + size)
     data_offset = -(-cursor.position // alignment) * alignment
@@ -150,7 +154,7 @@ def _tensor_size(cursor: Cursor, what: str) -> tuple[str, int]:
     """Type and bytes of a tensor, from its shape and type."""
     n_dims = cursor.u32(f"the rank of {what}")
     if n_dims > 4:
-        raise cursor.damaged(f"{what} has {n_dims} dimensions before byte {cursor.position}, and ggml has 4")
+        raise cursor.damaged(f"{what} has {n_dims} dimensions before byte {cursor.position}, and ggml has at most 4")
     shape = struct.unpack(f"<{n_dims}Q", cursor.take(8 * n_dims, f"the shape of {what}"))
     number = cursor.u32(f"the type of {what}")
     tensor_type = TENSOR_TYPES.get(number)

@@ -1,4 +1,4 @@
-"""Write the header of a GGUF file, version 3, little-endian; the tensors' bytes are the caller's to write.
+"""Writes the header of a GGUF file, version 3, little-endian; the caller writes the tensors' bytes.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-#: Bytes to which the data and every tensor in it are aligned (GGUF's default, so that it need not be written).
+#: Alignment in bytes of the data and every tensor in it (GGUF's default, so it need not be written).
 ALIGNMENT = 32
 _VERSION = 3
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
@@ -18,7 +18,7 @@ _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 
 @dataclass(frozen=True)
 class NumberArray:
-    """32-bit numbers, already little-endian side by side."""
+    """Contiguous little-endian 32-bit numbers."""
 
     kind: int
     """5 for signed integers, 6 for floats."""
@@ -34,12 +34,12 @@ class NumberArray:
 
 
 MetadataValue = bool | int | float | str | list[bytes] | NumberArray
-"""An int is written as 32 bits without sign, a float as 32 bits; strings in a list need not be UTF-8."""
+"""An int is written as an unsigned 32-bit integer, a float as 32 bits; strings in a list need not be UTF-8."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the table says of one tensor."""
+    """The table's entry of one tensor."""
 
     name: str
     shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class TensorInfo:
 
 
 def padding(position: int) -> int:
-    """Bytes from `position` to the next aligned one."""
+    """Bytes from `position` to the next aligned position."""
     return -position % ALIGNMENT
 
 
@@ -61,7 +61,7 @@ def data_size(tensors: Iterable[TensorInfo]) -> int:
 
 
 def write_header(file: BinaryIO, metadata: Mapping[str, MetadataValue], tensors: Sequence[TensorInfo]) -> None:
-    """Write everything up to the first tensor's bytes, `file` being at its start.
+    """Write everything before the tensors' bytes; `file` is at its start.
 
     The tensors' bytes follow in the order of `tensors`, each padded to `ALIGNMENT`.
 

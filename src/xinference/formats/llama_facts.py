@@ -1,4 +1,4 @@
-"""What a ggmlv3 file does not say of its model: taken from the registry, compared with what the file does say."""
+"""Facts of a model that a ggmlv3 file does not contain: from the registry, compared with the file's header."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from xinference.formats.ggml import GgmlHeader
 
 @dataclass(frozen=True)
 class LlamaFacts:
-    """What has to be known of a llama model beside its ggmlv3 file."""
+    """The facts that a conversion needs in addition to the ggmlv3 file."""
 
     name: str
     context_length: int
-    """Tokens the model was trained to attend to."""
+    """The trained context in tokens."""
     rms_norm_eps: float
-    """1e-5 for Llama 2, 1e-6 for the first LLaMA; the file's programs had a default, which fitted neither."""
+    """1e-5 for Llama 2, 1e-6 for the first LLaMA; the file's programs had a default, which matched neither."""
     n_gqa: int = 1
-    """Query heads that share one key and value head, as promised; the tensors' shapes decide."""
+    """Query heads that share one key and value head, by the registry; the tensors' shapes override it."""
     rope_freq_base: float = 10000.0
     bos_token_id: int = 1
     eos_token_id: int = 2
@@ -29,10 +29,10 @@ class LlamaFacts:
 
 
 def facts_for(version: ModelVersion) -> LlamaFacts:
-    """The facts that the registry has for a ggmlv3 version.
+    """The registry's facts for a ggmlv3 version.
 
     Raises:
-        Problem: 400 ``ggml_facts_missing``: its spec does not give them.
+        Problem: 400 ``ggml_facts_missing``: its spec does not contain them.
     """
     family, ggml = version.family, version.spec.ggml
     if ggml is None:
@@ -40,7 +40,7 @@ def facts_for(version: ModelVersion) -> LlamaFacts:
             "ggml_facts_missing",
             400,
             f"The spec of {version.version_id} has no field 'ggml', and a ggmlv3 file cannot be used without it.",
-            hint='Add "ggml": {"rms_norm_eps": 1e-05, "n_gqa": 1} with the model\'s own numbers, or take model format '
+            hint='Add "ggml": {"rms_norm_eps": 1e-05, "n_gqa": 1} with the model\'s own numbers, or use model format '
             "ggufv2.",
         )
     return LlamaFacts(
@@ -57,11 +57,11 @@ def facts_for(version: ModelVersion) -> LlamaFacts:
 
 
 def disagreements(header: GgmlHeader, facts: LlamaFacts) -> tuple[str, ...]:
-    """Where the file's shapes differ from what was promised, as sentences for the plan; the shapes are used."""
+    """Differences between the file's shapes and the registry, as sentences for the plan; the shapes are used."""
     n_gqa = header.n_head // header.n_kv_heads
     if n_gqa == facts.n_gqa:
         return ()
     return (
-        f"the registry promises {facts.n_gqa} query heads for each key and value head, and the file's tensors have "
+        f"the registry has {facts.n_gqa} query heads for each key and value head, and the file's tensors have "
         f"{header.n_head} for {header.n_kv_heads}: the file's {n_gqa} is used",
     )

@@ -1,4 +1,4 @@
-"""What a model's ``config.json`` says (the format of Hugging Face's transformers): counts and quantization."""
+"""Reads a model's ``config.json`` (the format of Hugging Face's transformers): counts and quantization."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import msgspec
 
 from xinference.formats.cursor import bad_weight_file
 
-#: Largest one that is read, in bytes.
+#: Maximum size that is read, in bytes.
 MAX_CONFIG = 16 << 20
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Numbers that the file does not give are None."""
+    """Numbers that are not in the file are None."""
 
     architecture: str
     """Class name, such as ``LlamaForCausalLM``."""
@@ -31,13 +31,13 @@ class ModelConfig:
     vocab_size: int | None
     model_format: Literal["pytorch", "gptq", "awq"]
     quantization: str
-    """As in launches: ``none``, ``4-bit``, ``Int4``; or the name of a method that no launch names."""
+    """As in launches: ``none``, ``4-bit``, ``Int4``; or the name of a method that launches do not support."""
     dtype: str | None
     """Type of the weights, such as ``bfloat16``."""
     latent_dim: int | None = None
-    """Elements that a layer keeps of a token, all heads together, where attention is latent (DeepSeek's MLA)."""
+    """Cached elements of one token and layer, all heads together, with latent attention (DeepSeek's MLA)."""
     tied: bool = False
-    """Whether the output's matrix is the embeddings', and stored once."""
+    """Whether the output matrix is the embedding matrix, and stored once."""
 
     def kv_bytes_per_token(self, type_bytes: int = 2) -> int | None:
         """Bytes of KV cache for one token, `type_bytes` (2: f16) each element."""
@@ -49,16 +49,16 @@ class ModelConfig:
 
 
 def read_config(data: bytes, path: Path) -> ModelConfig:
-    """Read a ``config.json``; `path` is its name in problems.
+    """Parse a ``config.json``; `path` is its name in messages.
 
     Raises:
-        Problem: 400 ``bad_weight_file``: no JSON object, or a number that is none.
+        Problem: 400 ``bad_weight_file``: not a JSON object, or a field that is not a number.
     """
     try:
         whole = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_weight_file(path, f"is no JSON object ({error})", "Fetch it again.") from None
-    # A model that also sees or hears keeps the numbers of its language model one level down.
+        raise bad_weight_file(path, f"is not a JSON object ({error})", "Download it again.") from None
+    # In vision and audio models, the numbers of the language model are one level down.
     inner = whole.get("text_config")
     fields = whole | inner if isinstance(inner, dict) else whole
     counts = _Counts(fields, path)
@@ -91,22 +91,24 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 
 def _quantization(*configs: Mapping[str, Any]) -> tuple[Literal["pytorch", "gptq", "awq"], str]:
-    """Format and quantization, in the words of launches where they have one."""
-    found = next((c["quantization_config"] for c in configs if isinstance(c.get("quantization_config"), dict)), None)
-    if found is None:
+    """Format and quantization, by the names in launches where they exist."""
+    quantization_config = next(
+        (c["quantization_config"] for c in configs if isinstance(c.get("quantization_config"), dict)), None
+    )
+    if quantization_config is None:
         return "pytorch", "none"
-    method, bits = str(found.get("quant_method") or "unknown").lower(), found.get("bits")
+    method, bits = str(quantization_config.get("quant_method") or "unknown").lower(), quantization_config.get("bits")
     if method == "gptq":
         return "gptq", f"Int{bits}"
     if method == "awq":
         return "awq", f"Int{bits}"
-    if method == "bitsandbytes" or "load_in_4bit" in found:
-        return "pytorch", "4-bit" if found.get("load_in_4bit") else "8-bit"
+    if method == "bitsandbytes" or "load_in_4bit" in quantization_config:
+        return "pytorch", "4-bit" if quantization_config.get("load_in_4bit") else "8-bit"
     return "pytorch", method
 
 
 class _Counts:
-    """Fields that should be counts; each is known under several names."""
+    """Fields that must be counts; each has several possible names."""
 
     def __init__(self, fields: Mapping[str, Any], path: Path) -> None:
         self._fields = fields
@@ -118,6 +120,8 @@ class _Counts:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
-                raise bad_weight_file(self._path, f"has the {name} {value!r:.80}, which is no count", "Fetch it again.")
+                raise bad_weight_file(
+                    self._path, f"has the {name} {value!r:.80}, which is not a count", "Download it again."
+                )
             return value
         return None

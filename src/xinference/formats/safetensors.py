@@ -1,7 +1,7 @@
-"""Read the header of a safetensors file: its tensors' names, types, shapes and places.
+"""Reads the header of a safetensors file: names, types, shapes and offsets of its tensors.
 
 Format: https://huggingface.co/docs/safetensors#format: 8 bytes of length, that much JSON, then the tensors' bytes.
-Weights are never touched, and nothing in the header is trusted.
+Weights are never read, and nothing in the header is trusted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xinference.formats.sniff import SNIFF_BYTES, describe
 from xinference.formats.weight_file import weight_file
 
 T = TypeVar("T")
-#: Longest header that the safetensors library itself reads.
+#: Maximum header size in bytes that the safetensors library itself reads.
 MAX_HEADER = 100_000_000
 _MAX_RANK = 16
 #: Bits of one element.
@@ -29,7 +29,7 @@ _BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
     "C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }  # fmt: skip
-_FETCH_AGAIN = "Delete the file and fetch it again."
+_FETCH_AGAIN = "Delete the file and download it again."
 
 
 class _Entry(msgspec.Struct):
@@ -40,14 +40,14 @@ class _Entry(msgspec.Struct):
 
 @dataclass(frozen=True)
 class SafetensorsHeader:
-    """What a safetensors file says of itself: nothing but its tensors."""
+    """The header of a safetensors file: only its tensors."""
 
     path: Path
     file_size: int
     """Bytes."""
     tensor_count: int
     bytes_by_type: Mapping[str, int]
-    """Element type (``BF16``) -> bytes of it."""
+    """Element type (``BF16``) -> bytes."""
     metadata: Mapping[str, str]
 
     @property
@@ -60,7 +60,7 @@ def read_safetensors(path: Path) -> SafetensorsHeader:
 
     Raises:
         Problem: 400 ``bad_weight_file``: missing, unreadable, truncated, damaged, or another format; names the
-            file and what is wrong.
+            file and the fault.
     """
     with weight_file(path, "the .safetensors file itself") as (file, size):
         raw = _read_raw(file, path, size)
@@ -80,9 +80,7 @@ def _read_raw(file: BinaryIO, path: Path, size: int) -> bytes:
     if len(head) < 9 or head[8:9] != b"{" or length > MAX_HEADER:
         raise _other_format(path, head, size, length)
     if length > size - 8:
-        raise bad_weight_file(
-            path, f"is truncated: its header alone has {length} bytes, and the file {size}", _FETCH_AGAIN
-        )
+        raise bad_weight_file(path, f"is truncated: its header has {length} bytes, and the file {size}", _FETCH_AGAIN)
     file.seek(8)
     raw = b""
     while len(raw) < length and (chunk := file.read(length - len(raw))):
@@ -94,12 +92,12 @@ def _read_raw(file: BinaryIO, path: Path, size: int) -> bytes:
 
 def _other_format(path: Path, head: bytes, size: int, length: int) -> Problem:
     if head[8:9] == b"{":
-        cause = f"is damaged: its header claims {length} bytes, and {MAX_HEADER} are the most there can be"
+        cause = f"is damaged: its header claims {length} bytes, and the maximum is {MAX_HEADER}"
         return bad_weight_file(path, cause, _FETCH_AGAIN)
     if head.startswith(b"GGUF"):
-        return bad_weight_file(path, "is not safetensors but GGUF", "Give it the ending .gguf.")
-    found = describe(head, size)
-    return bad_weight_file(path, found.what.replace("is not GGUF", "is not safetensors"), found.hint)
+        return bad_weight_file(path, "is not safetensors but GGUF", "Rename it with the suffix .gguf.")
+    description = describe(head, size)
+    return bad_weight_file(path, description.what.replace("is not GGUF", "is not safetensors"), description.hint)
 
 
 def _decoded(path: Path, data: bytes | msgspec.Raw, kind: type[T], name: str | None = None) -> T:
@@ -111,7 +109,7 @@ def _decoded(path: Path, data: bytes | msgspec.Raw, kind: type[T], name: str | N
 
 
 def _check(path: Path, entries: Mapping[str, _Entry], data_size: int) -> None:
-    """The tensors lie one after another, without gaps, up to the file's end, and each is as long as its shape."""
+    """Check that the tensors are contiguous up to the file's end, and that each size matches its shape."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         first, last = entry.data_offsets
@@ -127,4 +125,6 @@ def _check(path: Path, entries: Mapping[str, _Entry], data_size: int) -> None:
         end = last
     if end != data_size:
         kind = "truncated" if end > data_size else "damaged"
-        raise bad_weight_file(path, f"is {kind}: its tensors have {end} bytes, and {data_size} are there", _FETCH_AGAIN)
+        raise bad_weight_file(
+            path, f"is {kind}: its tensors need {end} bytes, and the file has {data_size}", _FETCH_AGAIN
+        )

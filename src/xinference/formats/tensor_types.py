@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 
 class TensorType(NamedTuple):
-    """How a tensor's elements are stored."""
+    """The storage format of a tensor's elements."""
 
     name: str
     block: int
-    """Elements in one block; a row holds whole blocks."""
+    """Elements in one block; a row consists of whole blocks."""
     block_bytes: int
     """Bytes of one block."""
 
 
-#: Numbers that are missing here were removed from ggml (4, 5, 31–33, 36–38) and cannot be loaded any more.
+#: Missing numbers were removed from ggml (4, 5, 31–33, 36–38) and cannot be loaded any more.
 TENSOR_TYPES: dict[int, TensorType] = {
     0: TensorType("F32", 1, 4),
     1: TensorType("F16", 1, 2),
@@ -95,5 +95,5 @@ FILE_TYPES: dict[int, str] = {
     39: "NVFP4",
     40: "Q1_0",
 }
-#: Set in `general.file_type` when llama.cpp guessed it from the tensors.
+#: Flag in `general.file_type`: llama.cpp guessed the type from the tensors.
 FILE_TYPE_GUESSED = 1024

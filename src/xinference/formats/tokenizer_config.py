@@ -1,11 +1,11 @@
-"""What a model's ``tokenizer_config.json`` says (the format of Hugging Face's transformers): its chat template."""
+"""Reads the chat template in a model's ``tokenizer_config.json`` (the format of Hugging Face's transformers)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-#: Largest one that is read, in bytes.
+#: Maximum size that is read, in bytes.
 MAX_TOKENIZER_CONFIG = 8 << 20
 
 

@@ -23,11 +23,11 @@ def check_version(headers: dict[bytes, bytes]) -> None:
     Raises:
         Refusal: 400, naming the header.
     """
-    given = headers.get(b"anthropic-version")
-    if given is None:
+    version = headers.get(b"anthropic-version")
+    if version is None:
         raise Refusal("invalid_request", 400, f"The header anthropic-version is required, such as {VERSION}.")
-    if not A_VERSION.fullmatch(given):
-        shown = given[:40].decode("latin-1")
+    if not A_VERSION.fullmatch(version):
+        shown = version[:40].decode("latin-1")
         raise Refusal("invalid_request", 400, f"anthropic-version {shown!r} is not a version, such as {VERSION}.")
 
 
@@ -37,15 +37,15 @@ def models(table: RoutingTable, path: str) -> bytes:
     Raises:
         Refusal: 404.
     """
-    found = {uid: route for uid, route in table.routes.items() if "/v1/messages" in route.paths}
+    routes = {uid: route for uid, route in table.routes.items() if "/v1/messages" in route.paths}
     if path == MODELS:
-        data = [_model(route) for route in found.values()]
+        data = [_model(route) for route in routes.values()]
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
         return msgspec.json.encode({"data": data, "has_more": False, "first_id": first, "last_id": last})
     uid = path.removeprefix(MODELS + "/")
-    if uid not in found:
+    if uid not in routes:
         raise Refusal("model_not_found", 404, f"There is no model {uid[:200]!r} that answers messages.")
-    return msgspec.json.encode(_model(found[uid]))
+    return msgspec.json.encode(_model(routes[uid]))
 
 
 def _model(route: Route) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from xinference.gateway.auth.authentication import Views, admit, check_model, ch
 from xinference.gateway.auth.permissions import Access, Need, needed
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.engine_requests import prepare
-from xinference.gateway.forward import Call, Forwarder
+from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.engine_pool import Upstream
 from xinference.gateway.http.error_replies import refuse, refuse_management
@@ -160,7 +160,10 @@ class Gateway:
         except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
             log.exception("unexpected error on %s", scope["path"])
             if not reply.started:
-                await refuse(reply, Refusal("internal_error", 500, "The server made a mistake; its log says more."))
+                await refuse(
+                    reply,
+                    Refusal("internal_error", 500, "The server failed because of a defect; its log has the details."),
+                )
         finally:
             self.metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
 
@@ -186,7 +189,9 @@ class Gateway:
         to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
-        call = Call(path, prepared.body, scope.get("query_string", b""), to_engine, prepared.answer, prepared.events)
+        call = ForwardedCall(
+            path, prepared.body, scope.get("query_string", b""), to_engine, prepared.answer, prepared.events
+        )
         request_id = request.request_id or headers.get(b"x-request-id", b"").decode("latin-1")
         with ClientWatch(scope, receive):
             if request_id:
@@ -194,7 +199,9 @@ class Gateway:
                 return
             await self._pass_within(call, request, prepared.route, reply, key)
 
-    async def _pass_within(self, call: Call, request: Request, route: Route, reply: Reply, key: Key | None) -> None:
+    async def _pass_within(
+        self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
+    ) -> None:
         """Forward within the limits of the model and the key."""
         if route.request_limits is None and (key is None or key.tokens_per_minute is None):
             await self._pass(call, request, route, reply)
@@ -206,7 +213,7 @@ class Gateway:
                 await self._pass(call, request, route, reply)
 
     async def _pass_abortably(
-        self, request_id: str, call: Call, request: Request, route: Route, reply: Reply, key: Key | None
+        self, request_id: str, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
     ) -> None:
         async with self._running.one(route.uid, request_id) as abortable:
             await self._pass_within(call, request, route, reply, key)
@@ -218,14 +225,14 @@ class Gateway:
         if request.stream:
             await reply.end(stream_error(message, "request_aborted", anthropic=reply.anthropic))
 
-    async def _pass(self, call: Call, request: Request, route: Route, reply: Reply) -> None:
+    async def _pass(self, call: ForwardedCall, request: Request, route: Route, reply: Reply) -> None:
         if isinstance(request, TokenIds):
             await convert(self._forwarder, call, request, route, reply)
         else:
             await self._forwarder.forward(call, route, reply)
 
     @contextlib.contextmanager
-    def _metered(self, key: Key | None, call: Call, reply: Reply) -> Iterator[None]:
+    def _metered(self, key: Key | None, call: ForwardedCall, reply: Reply) -> Iterator[None]:
         """Count the tokens of the answer, also of an incomplete one, if the key has a limit of tokens."""
         if key is None or key.tokens_per_minute is None or call.path.upstream in FREE:
             yield

@@ -123,9 +123,9 @@ def _adapter(table: RoutingTable, route: Route, name: str) -> Route:
         Refusal: 400, with the names of the model's adapters.
     """
     base = route.parent or route.uid
-    found = table.routes.get(name)
-    if found is not None and base in (found.uid, found.parent):
-        return found
+    adapter = table.routes.get(name)
+    if adapter is not None and base in (adapter.uid, adapter.parent):
+        return adapter
     adapters = sorted(uid for uid, other in table.routes.items() if other.parent == base)
     has = f"it has {', '.join(adapters)}" if adapters else "it was launched without any"
     raise Refusal("adapter_not_found", 400, f"The model {base!r} has no adapter {name!r}: {has}.", param="lora_name")

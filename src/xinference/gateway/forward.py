@@ -28,7 +28,7 @@ STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-acce
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ForwardedCall:
     """One checked request."""
 
     path: DataPath
@@ -37,9 +37,9 @@ class Call:
     headers: tuple[Header, ...]
     """The client headers that are passed to the engine."""
     answer: BytesRewrite | None = None
-    """See `EngineCall.answer`."""
+    """Rewrites the whole answer; None: its bytes are passed on as they arrive."""
     events: BytesRewrite | None = None
-    """See `EngineCall.events`."""
+    """Rewrites the complete server-sent events of a stream; None: they are passed on unchanged."""
 
 
 class Forwarder:
@@ -51,7 +51,7 @@ class Forwarder:
         self._upstream = upstream
         self._balancer = balancer
 
-    async def forward(self, call: Call, route: Route, reply: Reply) -> None:
+    async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas.
 
         The next replica is tried if one cannot be reached; after the last one, the call waits once for the controller
@@ -85,7 +85,7 @@ class Forwarder:
                     # The engine may be alive and have closed an idle connection at this moment.
                     tried.discard(target)
 
-    async def _pass(self, call: Call, route: Route, target: Target, reply: Reply) -> None:
+    async def _pass(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
         """One attempt at one target."""
         self._balancer.begin(target)
         answer = None
@@ -135,7 +135,7 @@ class Forwarder:
         raise Refusal("model_not_found", 404, f"The model {route.uid!r} is gone.", param="model")
 
 
-async def _relay(answer: Answer, call: Call, route: Route, reply: Reply) -> None:
+async def _relay(answer: Answer, call: ForwardedCall, route: Route, reply: Reply) -> None:
     if call.answer is not None:
         await reply.whole(answer.status, call.answer(answer.first + await _rest(answer)))
         return
@@ -158,7 +158,7 @@ async def _rest(answer: Answer) -> bytes:
     return b"".join(pieces)
 
 
-async def _engine_refusal(answer: Answer, call: Call, route: Route) -> Refusal:
+async def _engine_refusal(answer: Answer, call: ForwardedCall, route: Route) -> Refusal:
     """Read the engine's error answer, at most its first 64 KiB, and make a refusal of it."""
     body = answer.first
     with contextlib.suppress(EngineDiedError):  # the bytes so far are used

@@ -134,7 +134,7 @@ def _operation(name: str, path: DataPath, body: Json) -> Json:
                     "text/event-stream": {},
                 },
             },
-            **{str(status): _error(meaning, error) for status, meaning in _ERRORS.items()},
+            **{str(status): _error(description, error) for status, description in _ERRORS.items()},
         },
     }
     if path.anthropic:
@@ -161,8 +161,8 @@ def _reading(name: str, summary: str, answer: Json, errors: tuple[int, ...]) -> 
     }
 
 
-def _error(meaning: str, name: str) -> Json:
+def _error(description: str, name: str) -> Json:
     return {
-        "description": meaning,
+        "description": description,
         "content": {"application/json": {"schema": {"$ref": TEMPLATE.format(name=name)}}},
     }

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Read(Protocol):
-    """See `EngineConnection.read`."""
+    """The signature of `EngineConnection.read`."""
 
     def __call__(self, through: Through | None = None, /) -> Awaitable[bytes]: ...
 
@@ -28,22 +28,22 @@ LONGEST_END = 3
 class EventBuffer:
     """Holds the incomplete event at the end of the bytes that have been read."""
 
-    __slots__ = ("held",)
+    __slots__ = ("incomplete",)
 
     def __init__(self) -> None:
-        self.held = bytearray()
-        """The incomplete event."""
+        self.incomplete = bytearray()
+        """The bytes of the incomplete event."""
 
     def take(self, chunk: bytes) -> bytes:
         """Add `chunk`; returns all events that are complete now, empty if there are none."""
-        held = self.held
+        buffer = self.incomplete
         # The end of an event may be split between two chunks, so the search starts a few bytes before the new one.
-        start = max(0, len(held) - LONGEST_END)
-        held += chunk
-        cut = max(at + len(end) if (at := held.rfind(end, start)) >= 0 else 0 for end in EVENT_ENDS)
-        whole = bytes(held[:cut])
-        del held[:cut]
-        return whole
+        start = max(0, len(buffer) - LONGEST_END)
+        buffer += chunk
+        cut = max(at + len(end) if (at := buffer.rfind(end, start)) >= 0 else 0 for end in EVENT_ENDS)
+        complete = bytes(buffer[:cut])
+        del buffer[:cut]
+        return complete
 
 
 async def relay_events(
@@ -68,7 +68,7 @@ async def relay_events(
 
     def through(chunk: bytes) -> bool:
         nonlocal last
-        if write is None or events.held or not chunk.endswith(EVENT_ENDS):
+        if write is None or events.incomplete or not chunk.endswith(EVENT_ENDS):
             return False
         if rewrite is not None:
             if not write(b""):  # `rewrite` may count events: call it only if the chunk can be sent
@@ -80,7 +80,7 @@ async def relay_events(
         return True
 
     while chunk:
-        if events.held or not chunk.endswith(EVENT_ENDS):
+        if events.incomplete or not chunk.endswith(EVENT_ENDS):
             chunk = events.take(chunk)
         if chunk:
             if rewrite is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from xinference.gateway.forward import Call, Forwarder
+from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import Message, Reply
 from xinference.protocol.requests import TokenIds
 from xinference.routing.table import Route
@@ -23,7 +23,7 @@ class _Recorder:
         self.body += message.get("body", b"")
 
 
-async def convert(forwarder: Forwarder, call: Call, request: TokenIds, route: Route, reply: Reply) -> None:
+async def convert(forwarder: Forwarder, call: ForwardedCall, request: TokenIds, route: Route, reply: Reply) -> None:
     """Ask the engine for the text of each distinct id, and answer in the form of the request: a list, or lists."""
     lists = [ids if isinstance(ids, list) else [ids] for ids in request.input]
     texts: dict[int, Any] = {}

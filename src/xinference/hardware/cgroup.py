@@ -1,4 +1,4 @@
-"""What the control group of this process allows it: memory and processor time. Version 2, and version 1 still.
+"""The limits of this process's control group: memory and processor time. Versions 2 and 1.
 
 https://docs.kernel.org/admin-guide/cgroup-v2.html: every group on the way to the root limits what is below it.
 """
@@ -14,23 +14,23 @@ OWN = Path("/proc/self/cgroup")
 #: Version 1 writes "no limit" as the largest multiple of a page, near 2^63.
 _NO_LIMIT = 1 << 62
 ReadText = Callable[[str], str | None]
-"""Text of a file below the root of the control groups, or None if there is none."""
+"""The text of a file below the root of the control groups, or None if it does not exist."""
 
 
 @dataclass(frozen=True)
 class CgroupLimits:
-    """The narrowest limits on the way to the root; None: not limited."""
+    """The strictest limits on the path to the root; None: not limited."""
 
     memory_limit: int | None = None
     """Bytes."""
     memory_left: int | None = None
-    """Bytes that may still be taken: the limit less what is in use and can't be given back."""
+    """Bytes that can still be allocated: the limit less the memory in use that can't be reclaimed."""
     cpus: float | None = None
-    """Processors' worth of time."""
+    """Processor time, in processors."""
 
 
 def read_limits() -> CgroupLimits:
-    """The limits of this process now."""
+    """The current limits of this process."""
     try:
         own = OWN.read_text()
     except OSError:
@@ -39,9 +39,9 @@ def read_limits() -> CgroupLimits:
 
 
 def limits(own: str, read: ReadText) -> CgroupLimits:
-    """The limits that ``/proc/self/cgroup``'s text `own` leads to."""
-    memory = [found for group in _groups_v2(own) if (found := _memory_v2(group, read))]
-    memory += [found for group in _groups_v1(own, "memory") if (found := _memory_v1(group, read))]
+    """The limits of the control groups in the text `own` of ``/proc/self/cgroup``."""
+    memory = [values for group in _groups_v2(own) if (values := _memory_v2(group, read))]
+    memory += [values for group in _groups_v1(own, "memory") if (values := _memory_v1(group, read))]
     times = [parse_cpu_max(read(f"{group}/cpu.max")) for group in _groups_v2(own)]
     times += [_cpus_v1(group, read) for group in _groups_v1(own, "cpu")]
     return CgroupLimits(
@@ -52,7 +52,7 @@ def limits(own: str, read: ReadText) -> CgroupLimits:
 
 
 def parse_bytes(text: str | None) -> int | None:
-    """A number of bytes; ``max`` and what stands for it is None."""
+    """A number of bytes; None for ``max`` and equivalent values."""
     if text is None or not text.strip().isdigit():
         return None
     number = int(text)
@@ -66,7 +66,7 @@ def parse_cpu_max(text: str | None) -> float | None:
 
 
 def parse_stat(text: str | None, name: str) -> int:
-    """One number of a ``memory.stat``; 0 if it is not there."""
+    """One number of a ``memory.stat``; 0 if it does not exist."""
     for line in (text or "").splitlines():
         key, _, value = line.partition(" ")
         if key == name and value.isdigit():
@@ -75,7 +75,7 @@ def parse_stat(text: str | None, name: str) -> int:
 
 
 def _groups_v2(own: str) -> Iterator[str]:
-    """Version 2's group and those above it, as folders below the root: ``/a/b``, ``/a``, and the root's empty name."""
+    """Version 2's group and its parents, as folders below the root: ``/a/b``, ``/a``, and the root's empty name."""
     for line in own.splitlines():
         if line.startswith("0::"):
             yield from _upwards(line.removeprefix("0::"))
@@ -89,8 +89,8 @@ def _groups_v1(own: str, controller: str) -> Iterator[str]:
 
 
 def _upwards(path: str) -> Iterator[str]:
-    # In a container the path may be one of the host, which is not mounted here: its files are then missing, and
-    # the root, which is the container's own group, is looked at last.
+    # In a container the path may be one of the host that is not mounted here: its files are then missing, and
+    # the root, which is the container's own group, comes last.
     for folder in (PurePosixPath(path), *PurePosixPath(path).parents):
         yield str(folder).rstrip("/")
 
@@ -104,12 +104,12 @@ def _memory_v1(group: str, read: ReadText) -> tuple[int, int] | None:
 
 
 def _memory(group: str, read: ReadText, limit: str, used: str, cache: str) -> tuple[int, int] | None:
-    """The group's limit and what is left of it. Cached file pages that nobody uses are given back under pressure."""
-    most = parse_bytes(read(f"{group}/{limit}"))
-    if most is None:
+    """The group's limit and the rest of it. Unused cached file pages do not count, because they are reclaimed."""
+    maximum = parse_bytes(read(f"{group}/{limit}"))
+    if maximum is None:
         return None
     in_use = (parse_bytes(read(f"{group}/{used}")) or 0) - parse_stat(read(f"{group}/memory.stat"), cache)
-    return most, max(0, most - max(0, in_use))
+    return maximum, max(0, maximum - max(0, in_use))
 
 
 def _cpus_v1(group: str, read: ReadText) -> float | None:

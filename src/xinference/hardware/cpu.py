@@ -1,4 +1,4 @@
-"""The processor: cores, instruction sets, NUMA nodes. Readers are thin; what they read is parsed by pure functions."""
+"""The processor: cores, instruction sets, NUMA nodes. Readers are thin; pure functions parse their texts."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Cpu:
 
 
 def read_cpu() -> Cpu:
-    """Look at this machine's processors; what can't be read is empty."""
+    """Read this machine's processors; unreadable values are empty."""
     name, flags = parse_sysctl(_sysctl()) if sys.platform == "darwin" else parse_cpuinfo(_text(CPUINFO))
     nodes = sum(1 for node in NODES.glob("node[0-9]*")) if NODES.is_dir() else 1
     return Cpu(name, flags, _cores(), max(1, nodes))
 
 
 def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
-    """Name and flags of the first processor in ``/proc/cpuinfo`` (x86 says ``flags``, ARM ``Features``)."""
+    """Name and flags of the first processor in ``/proc/cpuinfo`` (``flags`` on x86, ``Features`` on ARM)."""
     name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
     return name[1].strip() if name else "", frozenset(flags[1].split()) if flags else frozenset()
@@ -58,7 +58,7 @@ def _cores() -> int:
 
 
 def _sysctl() -> str:
-    # Apple silicon has no such names: the command then fails, and there are no x86 flags to report.
+    # Apple silicon does not have these names: the command fails, and there are no x86 flags to report.
     return subprocess.run(_SYSCTL, capture_output=True, text=True, check=False).stdout
 
 

@@ -1,4 +1,4 @@
-"""What the host has: cores, memory, accelerators. Read once, handed to the planner as a value."""
+"""The resources of the host: cores, memory, accelerators. Read once, passed to the planner as a value."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Driver", "Gpu", "Host", "disk_free", "read_host"]
 
 @dataclass(frozen=True)
 class Host:
-    """The machine as the planner sees it; sizes in bytes."""
+    """The machine as a value for the planner; sizes in bytes."""
 
     physical_cores: int
-    """Cores whose whole time this process may use."""
+    """Cores that this process may use completely."""
     memory_total: int
     memory_available: int
     gpus: tuple[Gpu, ...] = ()
@@ -29,19 +29,19 @@ class Host:
     cpu_name: str = ""
     numa_nodes: int = 1
     driver: Driver | None = None
-    """NVIDIA's driver; None: there is none."""
+    """NVIDIA's driver; None: not installed."""
     no_gpu_reason: str | None = None
     limits: CgroupLimits = field(default_factory=CgroupLimits)
 
 
 def read_host() -> Host:
-    """Look at this machine now. A GPU that can't be asked counts as absent."""
+    """Read this machine's resources. A GPU that can't be queried counts as absent."""
     memory, cpu, limits = psutil.virtual_memory(), read_cpu(), read_limits()
     gpus, driver, no_gpu_reason = read_nvidia()
     return Host(
         physical_cores=_whole_cores(cpu, limits),
         memory_total=min(memory.total, limits.memory_limit or memory.total),
-        memory_available=_least(memory.available, limits.memory_left),
+        memory_available=_minimum(memory.available, limits.memory_left),
         gpus=gpus,
         cpu_flags=cpu.flags,
         cpu_name=cpu.name,
@@ -53,16 +53,16 @@ def read_host() -> Host:
 
 
 def disk_free(path: Path) -> int:
-    """Bytes that may still be written below `path`, which need not be there yet."""
+    """Free bytes on the disk of `path`, which need not exist."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
 
 
 def _whole_cores(cpu: Cpu, limits: CgroupLimits) -> int:
-    # Rounded down: threads that wait for each other are all as slow as the one that is held back.
+    # Rounded down: threads that wait for each other are all as slow as the one that is throttled.
     return cpu.cores if limits.cpus is None else max(1, min(cpu.cores, int(limits.cpus)))
 
 
-def _least(available: int, left: int | None) -> int:
+def _minimum(available: int, left: int | None) -> int:
     return available if left is None else min(available, left)

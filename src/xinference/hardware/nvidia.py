@@ -1,4 +1,4 @@
-"""NVIDIA devices, by NVML: the driver's own library, no CUDA context is made."""
+"""NVIDIA devices, by NVML: the driver's own library; no CUDA context is created."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Gpu:
     """One accelerator; sizes in bytes."""
 
     index: int
-    """NVML's number, the one in `nvidia-smi`; with CUDA_DEVICE_ORDER=PCI_BUS_ID also CUDA's."""
+    """NVML's index, the same as in `nvidia-smi`; with CUDA_DEVICE_ORDER=PCI_BUS_ID also CUDA's."""
     name: str
     memory_total: int
     memory_free: int
@@ -21,19 +21,19 @@ class Gpu:
     """``(8, 9)`` is Ada, ``(9, 0)`` Hopper."""
     uuid: str = ""
     mig: bool = False
-    """It is split into MIG instances, which CUDA takes by their own names: nothing is placed on the whole."""
+    """Whether it is split into MIG instances, which CUDA addresses by their own names: models are not placed on it."""
 
 
 @dataclass(frozen=True)
 class Driver:
-    """What the NVIDIA driver is, and the newest CUDA that it runs."""
+    """The NVIDIA driver's version, and the newest CUDA version that it supports."""
 
     version: str
     cuda: tuple[int, int]
 
 
 def read_nvidia() -> tuple[tuple[Gpu, ...], Driver | None, str | None]:
-    """The devices that CUDA_VISIBLE_DEVICES leaves, the driver, and why there are none (None: there are)."""
+    """The devices in CUDA_VISIBLE_DEVICES, the driver, and the reason if there are none (None: there are)."""
     try:
         import pynvml
     except ImportError:
@@ -44,27 +44,27 @@ def read_nvidia() -> tuple[tuple[Gpu, ...], Driver | None, str | None]:
         return (), None, f"NVML: {error}"
     try:
         return _read(pynvml)
-    except pynvml.NVMLError as error:  # a device that fell off its bus: nothing can be trusted to start on it
+    except pynvml.NVMLError as error:  # a device that fell off its bus: no engine could start
         return (), None, f"NVML: {error}"
     finally:
         pynvml.nvmlShutdown()
 
 
 def visible(text: str | None, uuids: Sequence[str]) -> tuple[int, ...]:
-    """The devices that CUDA_VISIBLE_DEVICES leaves, as indices into `uuids`; None: all of them.
+    """The devices in CUDA_VISIBLE_DEVICES, as indices into `uuids`; None: all of them.
 
-    As CUDA does it: numbers or the beginnings of UUIDs, and the first that names no device ends the list.
+    As in CUDA: numbers or prefixes of UUIDs; the first entry that names no device ends the list.
     https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
     """
     if text is None:
         return tuple(range(len(uuids)))
-    found: list[int] = []
+    indices: list[int] = []
     for word in text.split(","):
         index = _named(word.strip(), uuids)
-        if index is None or index in found:
+        if index is None or index in indices:
             break
-        found.append(index)
-    return tuple(found)
+        indices.append(index)
+    return tuple(indices)
 
 
 def parse_cuda(number: int) -> tuple[int, int]:
@@ -86,7 +86,7 @@ def _read(nvml: Any) -> tuple[tuple[Gpu, ...], Driver | None, str | None]:
     left = tuple(every[index] for index in visible(setting, [gpu.uuid for gpu in every]))
     reason = None
     if not left:
-        reason = f"CUDA_VISIBLE_DEVICES is {setting!r}" if every else "the driver knows no device"
+        reason = f"CUDA_VISIBLE_DEVICES is {setting!r}" if every else "the driver has no device"
     return left, driver, reason
 
 
@@ -116,7 +116,7 @@ def _text(value: str | bytes) -> str:
 
 
 def processes(pids: frozenset[int]) -> int | None:
-    """Bytes of device memory that these processes hold, on all devices; None where NVML can't say."""
+    """Bytes of device memory of these processes, on all devices; None if NVML does not report them."""
     try:
         import pynvml
 
@@ -126,7 +126,7 @@ def processes(pids: frozenset[int]) -> int | None:
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         used = [p for handle in handles for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid in pids]
-        # In a container without the host's process ids NVML gives no size.
+        # In a container without the host's process ids NVML reports no size.
         sizes = [p.usedGpuMemory for p in used if p.usedGpuMemory is not None]
         return sum(sizes) if sizes else None
     except pynvml.NVMLError:

@@ -1,4 +1,4 @@
-"""What every hub can do: say which files a version needs, fetch them, and find them again."""
+"""The interface of a hub: list the files that a version needs, fetch them, find and delete the cached ones."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Protocol
 
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.files.progress import Progress
-from xinference.hubs.cached_files import KeptFile
+from xinference.hubs.cached_files import CachedFile
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file that a hub has."""
+    """One file on a hub."""
 
     name: str
     """Path inside the repository."""
     size: int | None = None
-    """Bytes, or None if the hub does not say before the fetch."""
+    """Bytes, or None if the hub does not report it before the fetch."""
     sha256: str | None = None
-    """Lower-case hex, or None if the hub does not say."""
+    """Lower-case hex, or None if the hub does not report it."""
 
 
 class Hub(Protocol):
-    """Where weights come from. Every method blocks; the controller calls them in a thread.
+    """A source of weights. Every method blocks; the controller calls them in a thread.
 
     `source` is one of ``version.spec.sources`` and names this hub.
     """
@@ -37,32 +37,32 @@ class Hub(Protocol):
         """The files that the version's quantization needs.
 
         Raises:
-            Problem: the hub does not have them, or had to be asked and could not be.
+            Problem: the hub does not have them, or its list is not cached and the hub cannot be reached.
         """
         ...
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
-        """Bring the files here and verify them; at once if they are here already.
+        """Download the files and verify them; returns at once if they are cached.
 
         Returns:
             The file (one GGUF file, or the first of its parts) or the folder (every other format).
 
         Raises:
             Problem: ``cancelled``, ``offline``, ``disk_full``, ``hub_unreachable``, ``package_not_found``,
-                ``hash_mismatch``, ``download_failed``. Nothing half-fetched is taken for whole afterwards.
+                ``hash_mismatch``, ``download_failed``. A partial download never counts as complete afterwards.
         """
         ...
 
-    def cached(self, version: ModelVersion, source: Source) -> Path | None:
-        """What `fetch` would return, if it is here, complete and verified. Opens no connection."""
+    def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
+        """The path that `fetch` would return, if it is cached, complete and verified. Opens no connection."""
         ...
 
-    def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
-        """The version's files that are here, whole or begun, and what was made of them. Opens no connection."""
+    def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
+        """The version's cached files, complete or partial, and the files joined from them. Opens no connection."""
         ...
 
-    def forget(self, version: ModelVersion, source: Source) -> int:
-        """Delete what `kept` lists, and nothing else; returns the bytes that this frees.
+    def delete_cached(self, version: ModelVersion, source: Source) -> int:
+        """Delete the files of `list_cached`, and nothing else; returns the freed bytes.
 
         Raises:
             Problem: ``outside_cache``, ``cannot_delete``.

@@ -1,4 +1,4 @@
-"""What a version occupies in a cache, and how that is deleted without touching anything else."""
+"""The files of a version in a cache, and their deletion without touching other files."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from xinference.errors import Problem
 
 
 @dataclass(frozen=True)
-class KeptFile:
-    """One file of a version that is here, whole or begun."""
+class CachedFile:
+    """One cached file of a version, complete or partial."""
 
     path: Path
-    """Under its own name."""
+    """The path under the file's own name."""
     data: Path
-    """Where its bytes are: `path` itself, or what it links to."""
+    """The path of its bytes: `path` itself, or the target of the link."""
     root: Path
-    """The cache's folder; nothing outside it is deleted."""
+    """The cache's folder. Nothing outside it is deleted."""
     shared: bool = False
-    """Something else has the same bytes: only `path` may be deleted."""
+    """Another file has the same bytes: only `path` may be deleted."""
 
     @property
     def size(self) -> int:
-        """Bytes; 0 if it is gone meanwhile."""
+        """Bytes; 0 if the file was deleted meanwhile."""
         try:
             return self.data.stat().st_size
         except OSError:
             return 0
 
 
-def total_size(files: Iterable[KeptFile]) -> int:
-    """Bytes of all, those that are there under two names counted once."""
+def total_size(files: Iterable[CachedFile]) -> int:
+    """Bytes of all files; bytes with two names count once."""
     return sum({file.data: file.size for file in files}.values())
 
 
-def delete(files: Iterable[KeptFile]) -> int:
-    """Delete the files and the folders that become empty; returns the bytes that this frees.
+def delete(files: Iterable[CachedFile]) -> int:
+    """Delete the files and the folders that become empty; returns the freed bytes.
 
     Raises:
         Problem: 409 ``outside_cache``, before anything is deleted; 500 ``cannot_delete``.
@@ -78,8 +78,8 @@ def remove_empty(folder: Path, root: Path) -> None:
         folder = folder.parent
 
 
-def _check_inside(file: KeptFile) -> None:
-    """A link among the folders may lead anywhere: what counts is where the file really is."""
+def _check_inside(file: CachedFile) -> None:
+    """Check the resolved path: a link among the parent folders may point outside the cache."""
     root = file.root.resolve()
     touched = [file.path] if file.shared else [file.path, file.data]
     for path in touched:
@@ -88,6 +88,6 @@ def _check_inside(file: KeptFile) -> None:
             raise Problem(
                 "outside_cache",
                 409,
-                f"{path} is really {real}, outside the cache {root}, so it is not deleted.",
-                hint="Delete it yourself, if it is to go.",
+                f"{path} resolves to {real}, outside the cache {root}, so it is not deleted.",
+                hint="Delete it by hand, if you do not need it.",
             )

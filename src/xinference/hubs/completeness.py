@@ -1,4 +1,4 @@
-"""Whether weights of unknown origin are whole, told from the files alone: nobody listed what should be there."""
+"""Completeness of weights without a file list: decided by the files' own headers and indexes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from xinference.errors import Problem
 from xinference.formats.gguf import read_header
 
-#: Longest header that the safetensors library itself reads.
+#: Maximum header size in bytes that the safetensors library itself reads.
 _MAX_HEADER = 100_000_000
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 
 
 def is_whole_file(path: Path) -> bool:
-    """Whether a weight file is there and, where its header tells, as long as it should be."""
+    """Whether a weight file exists and, where its header gives a size, has that size."""
     if not path.is_file():
         return False
     if path.suffix != ".gguf":
@@ -28,7 +28,7 @@ def is_whole_file(path: Path) -> bool:
 
 
 def is_whole_folder(folder: Path) -> bool:
-    """Whether a model's folder has its configuration, a tokenizer and all weights that its index names."""
+    """Whether a model's folder has its configuration, a tokenizer and all weight files of its index."""
     if not (folder / "config.json").is_file() or not any((folder / name).is_file() for name in _TOKENIZERS):
         return False
     for suffix, stem in ((".safetensors", "model"), (".bin", "pytorch_model")):
@@ -41,7 +41,7 @@ def is_whole_folder(folder: Path) -> bool:
 
 
 def _shards(index: Path) -> set[str]:
-    """The files of an index; a name that is none, if the index cannot be read."""
+    """The files of an index; if the index cannot be read, the name of a file that does not exist."""
     weight_map = _json(index.read_bytes()).get("weight_map")
     names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
     return {name for name in names if isinstance(name, str)} or {"unreadable index"}
@@ -54,7 +54,7 @@ def _is_whole_weight(path: Path) -> bool:
 
 
 def _safetensors_size(path: Path) -> int:
-    """Bytes that the file should have by its own header (https://huggingface.co/docs/safetensors); -1: unreadable."""
+    """The size in bytes by the file's own header (https://huggingface.co/docs/safetensors); -1: unreadable."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = _json(file.read(length)) if length <= _MAX_HEADER else {}

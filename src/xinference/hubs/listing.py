@@ -1,4 +1,4 @@
-"""What a repository holds at one revision, and the copy of that list kept on this machine."""
+"""The file list of a repository at one revision, and its copy on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from xinference.catalog.models import Source
 from xinference.errors import Problem
 
-#: An owner and a name, as on Hugging Face and ModelScope; what passes can neither leave a folder nor change a URL.
+#: An owner and a name, as on Hugging Face and ModelScope; a match can neither leave a folder nor change a URL.
 _MODEL_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.+-]*(?:/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 
@@ -20,25 +20,25 @@ class ListedFile(msgspec.Struct, frozen=True):
     """One file of a repository."""
 
     name: str
-    """Path inside the repository, as the hub says it: not to be trusted before `is_inside` has seen it."""
+    """Path inside the repository, as the hub reports it: not trusted before `is_inside` has checked it."""
     size: int
     """Bytes."""
     sha256: str | None = None
-    """Lower-case hex; None: the hub does not say."""
+    """Lower-case hex; None: the hub does not report it."""
     git_sha1: str | None = None
-    """Git's object id of a file that is not kept in LFS."""
+    """Git's object id of a file that is not stored in LFS."""
 
 
 class Listing(msgspec.Struct, frozen=True):
     """All files of a repository at one revision."""
 
     revision: str
-    """What the cache's folder is named after: a commit on Hugging Face, a branch or tag on ModelScope."""
+    """The name of the cache's folder: a commit on Hugging Face, a branch or tag on ModelScope."""
     files: tuple[ListedFile, ...]
 
 
 def is_inside(name: str) -> bool:
-    """Whether a file of this name stays inside the folder that it is put into."""
+    """Whether a file of this name stays inside its target folder."""
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") for part in parts)
     return plain and not any(c in name for c in "\\\0:") and name.isprintable()
@@ -62,7 +62,7 @@ def check_source(source: Source) -> None:
             raise Problem(
                 "bad_source",
                 400,
-                f"The {source.hub} source {source.model_id!r} cannot be followed: its {what} {value!r} is not valid.",
+                f"The {source.hub} source {source.model_id!r} is invalid: its {what} is {value!r}.",
                 hint="Correct the model's registration.",
             )
 
@@ -72,27 +72,27 @@ def _is_revision(revision: str) -> bool:
 
 
 class Listings:
-    """The lists of what was fetched, one small file each: they tell a whole folder from a part of one, offline."""
+    """Stored file lists of fetched repositories, one file each: offline, they decide whether a folder is complete."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def load(self, model_id: str, revision: str) -> Listing | None:
-        """The kept list, or None; a damaged one counts as none."""
+        """The stored list, or None if there is none or it is damaged."""
         try:
             return msgspec.json.decode(self._path(model_id, revision).read_bytes(), type=Listing)
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def save(self, model_id: str, listing: Listing, asked: str | None) -> None:
-        """Keep a list, in place of an earlier one, and that it is the one of the revision `asked` for."""
+    def save(self, model_id: str, listing: Listing, requested: str | None) -> None:
+        """Store a list, replacing an earlier one, as the list of the `requested` revision (None: the default)."""
         self._write(self._path(model_id, listing.revision), msgspec.json.format(msgspec.json.encode(listing)))
-        self._write(self._begun_path(model_id, asked), listing.revision.encode())
+        self._write(self._requested_path(model_id, requested), listing.revision.encode())
 
-    def begun(self, model_id: str, asked: str | None) -> str | None:
-        """The revision whose files were last asked for under the name `asked`, whole or not."""
+    def last_revision(self, model_id: str, requested: str | None) -> str | None:
+        """The revision that was last fetched for the name `requested`, completely or in part."""
         try:
-            revision = self._begun_path(model_id, asked).read_text()
+            revision = self._requested_path(model_id, requested).read_text()
         except (OSError, UnicodeDecodeError):
             return None
         return revision if _is_revision(revision) else None
@@ -103,9 +103,10 @@ class Listings:
         partial.write_bytes(data)
         partial.replace(path)
 
-    def _begun_path(self, model_id: str, asked: str | None) -> Path:
+    def _requested_path(self, model_id: str, requested: str | None) -> Path:
         folder = self._folder / model_id.replace("/", "--") / "begun"
-        return folder / asked.replace("/", "--") if asked else folder / "+default"  # "+" begins no revision
+        # No revision begins with "+".
+        return folder / requested.replace("/", "--") if requested else folder / "+default"
 
     def _path(self, model_id: str, revision: str) -> Path:
         return self._folder / model_id.replace("/", "--") / f"{revision.replace('/', '--')}.json"

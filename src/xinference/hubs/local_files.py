@@ -1,4 +1,4 @@
-"""Weights that the user already has: a file or a folder given with ``--model-path``."""
+"""Weights on the server's machine: a file or a folder passed with ``--model-path``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from xinference.formats.weight_file import weight_file
 #: llama.cpp's names for the parts of one model (`llama_split_path`).
 _PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-_ALL_WEIGHTS = frozenset({*_WEIGHTS, ".gguf", ".ggml"})
-_BESIDE_WEIGHTS = frozenset({".json", ".jinja"})
-#: What each format needs.
-_NEEDED = {"ggufv2": "a .gguf file", "ggmlv3": "a .bin or .ggml file"}
+_WEIGHT_SUFFIXES = frozenset({*_WEIGHTS, ".gguf", ".ggml"})
+_CONFIG_SUFFIXES = frozenset({".json", ".jinja"})
+#: The required file of each format.
+_REQUIRED = {"ggufv2": "a .gguf file", "ggmlv3": "a .bin or .ggml file"}
 
 
 def resolve_local(model_path: str, model_format: str, quantization: str | None) -> Path:
@@ -26,30 +26,30 @@ def resolve_local(model_path: str, model_format: str, quantization: str | None) 
         An absolute path: the file for ``ggufv2`` (the first of its parts) and ``ggmlv3``, else the folder.
 
     Raises:
-        Problem: 400 ``model_path_not_found``, ``model_path_ambiguous`` (lists the files) or ``bad_weight_file``. Of a
-            path that has nothing to do with a model it does not say whether something is there.
+        Problem: 400 ``model_path_not_found``, ``model_path_ambiguous`` (lists the files) or ``bad_weight_file``. For
+            a path that is not a model's, the problem does not state whether a file exists.
     """
     path = Path(model_path).expanduser().absolute()
     try:
         return _resolve(path, model_format, quantization)
     except Problem:
-        if seems_a_model(path):
+        if is_model_path(path):
             raise
+        required = _REQUIRED.get(model_format, "a folder with a config.json and weights")
         raise bad_request(
-            f"`--model-path`: {path} does not exist, or there are no weights.",
-            hint=f"Give {_NEEDED.get(model_format, 'a folder with a config.json and weights')} on the machine that the "
-            "server runs on.",
+            f"`--model-path`: {path} does not exist, or has no weights.",
+            hint=f"Pass {required} on the machine that the server runs on.",
             code="model_path_not_found",
         ) from None
 
 
-def seems_a_model(path: Path) -> bool:
-    """Whether problems may tell what is wrong with `path`: weights by its name, or with weights in its folder."""
-    if path.suffix.lower() in _ALL_WEIGHTS:
+def is_model_path(path: Path) -> bool:
+    """Whether a problem may describe `path`: its name is that of weights, or its folder contains weights."""
+    if path.suffix.lower() in _WEIGHT_SUFFIXES:
         return True
-    folder = path if path.suffix.lower() not in _BESIDE_WEIGHTS else path.parent
+    folder = path if path.suffix.lower() not in _CONFIG_SUFFIXES else path.parent
     try:
-        return any(file.suffix.lower() in _ALL_WEIGHTS for file in folder.iterdir())
+        return any(file.suffix.lower() in _WEIGHT_SUFFIXES for file in folder.iterdir())
     except (OSError, ValueError):
         return False
 
@@ -59,7 +59,7 @@ def _resolve(path: Path, model_format: str, quantization: str | None) -> Path:
         if not path.exists():
             raise bad_request(
                 f"`--model-path`: {path} does not exist.",
-                hint="Give a file or folder on the machine that the server runs on.",
+                hint="Pass a file or folder on the machine that the server runs on.",
                 code="model_path_not_found",
             )
         if model_format == "ggufv2":
@@ -87,7 +87,7 @@ def _gguf(path: Path, quantization: str | None) -> Path:
 
 
 def parts_of(file: Path) -> list[Path]:
-    """All parts of the model that `file` belongs to, in order; just `file` if it is whole."""
+    """All parts of the model that `file` belongs to, in order; only `file` if the model is not split."""
     match = _PART.fullmatch(file.name)
     if match is None:
         return [file]
@@ -104,7 +104,7 @@ def _ggml(path: Path, quantization: str | None) -> Path:
         raise bad_request(
             f"`--model-path`: {file} is not in the older ggml format"
             + (" but GGUF." if is_gguf else f": it {describe(head, size, 'ggml').what}."),
-            hint="Use --model-format ggufv2." if is_gguf else "Give the weight file itself.",
+            hint="Use --model-format ggufv2." if is_gguf else "Pass the weight file itself.",
             code="bad_weight_file",
         )
     return file
@@ -120,25 +120,25 @@ def _one_of(folder: Path, suffixes: tuple[str, ...], quantization: str | None) -
         return files[0]
     if not files:
         raise bad_request(
-            f"`--model-path`: {folder} holds no {' or '.join(suffixes)} file.",
-            hint="Give the weight file itself, or another --model-format.",
+            f"`--model-path`: {folder} has no {' or '.join(suffixes)} file.",
+            hint="Pass the weight file itself, or another --model-format.",
             code="model_path_not_found",
         )
     raise bad_request(
-        f"`--model-path`: {folder} holds several models: {', '.join(f.name for f in named or files)}.",
-        hint="Give the file itself" + ("." if quantization else ", or a --quantization."),
+        f"`--model-path`: {folder} has several models: {', '.join(f.name for f in named or files)}.",
+        hint="Pass the file itself" + ("." if quantization else ", or a --quantization."),
         code="model_path_ambiguous",
     )
 
 
 def _is_first_of_a_model(file: Path) -> bool:
-    """Not a later part, and not the projector of a vision model, which lies beside its model."""
+    """Whether the file is neither a later part nor the projector of a vision model in the same folder."""
     match = _PART.fullmatch(file.name)
     return (match is None or int(match["index"]) == 1) and "mmproj" not in file.name.lower()
 
 
 def _names(file_name: str, quantization: str) -> bool:
-    """Whether the quantization stands in the name as a whole: Q4_K is not in ``m.Q4_K_M.gguf``."""
+    """Whether the name contains the quantization as a whole word: Q4_K is not in ``m.Q4_K_M.gguf``."""
     return bool(re.search(rf"(?<![a-z0-9]){re.escape(quantization)}(?![a-z0-9_])", file_name, re.IGNORECASE))
 
 
@@ -146,13 +146,13 @@ def _folder(path: Path, model_format: str) -> Path:
     if not path.is_dir():
         raise bad_request(
             f"`--model-path`: {path} is a file, and {model_format} needs a folder.",
-            hint=f"Give {path.parent}, or another --model-format.",
+            hint=f"Pass {path.parent}, or another --model-format.",
             code="bad_weight_file",
         )
     if not (path / "config.json").is_file():
         raise bad_request(
-            f"`--model-path`: {path} holds no config.json, which a {model_format} model has.",
-            hint="Give the folder that holds it, or another --model-format.",
+            f"`--model-path`: {path} has no config.json, which a {model_format} model needs.",
+            hint="Pass the folder that contains it, or another --model-format.",
             code="bad_weight_file",
         )
     if not any(f.suffix in _WEIGHTS for f in path.iterdir()):
@@ -160,6 +160,6 @@ def _folder(path: Path, model_format: str) -> Path:
             "bad_weight_file",
             400,
             f"`--model-path`: {path} has a config.json but no weights ({', '.join(_WEIGHTS)}).",
-            hint="Fetch the model's weights into the same folder.",
+            hint="Download the model's weights into the same folder.",
         )
     return path

@@ -1,4 +1,4 @@
-"""Weights that a registration names by their place on this machine: nothing to fetch, and never ours to delete."""
+"""Weights that a registration names by their path on this machine: nothing is fetched, nothing is deleted."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.errors import Problem
 from xinference.files.progress import Progress
 from xinference.hubs.base import RemoteFile
-from xinference.hubs.cached_files import KeptFile
+from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.local_files import resolve_local
 from xinference.hubs.selection import must_join, wanted_names
 
 
-class OwnFolderHub:
+class LocalFolderHub:
     """A `Hub` whose model ids are paths: the file, or the folder with the files."""
 
     @property
@@ -27,27 +27,27 @@ class OwnFolderHub:
         return [RemoteFile(path.name, path.stat().st_size if path.is_file() else None)]
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
-        """See `Hub.fetch`: the path, if it is there."""
+        """See `Hub.fetch`: the path, if it exists."""
         return _find(version, source)
 
-    def cached(self, version: ModelVersion, source: Source) -> Path | None:
-        """See `Hub.cached`."""
+    def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
+        """See `Hub.find_cached`."""
         try:
             return _find(version, source)
         except Problem:
             return None
 
-    def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
-        """None: the files are the user's."""
+    def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
+        """Empty: the files are the user's."""
         return ()
 
-    def forget(self, version: ModelVersion, source: Source) -> int:
-        """Nothing, see `kept`."""
+    def delete_cached(self, version: ModelVersion, source: Source) -> int:
+        """Deletes nothing, see `list_cached`."""
         return 0
 
 
 def _find(version: ModelVersion, source: Source) -> Path:
-    """The weights. Raises `Problem` 400, naming the path."""
+    """The path of the weights. Raises `Problem` 400, which names the path."""
     path, names = Path(source.model_id), wanted_names(version, source)
     if names and not path.is_file():
         if must_join(names):
@@ -62,5 +62,5 @@ def _find(version: ModelVersion, source: Source) -> Path:
         return resolve_local(str(path), version.spec.model_format, version.quantization)
     except Problem as problem:
         cause = problem.cause.replace("`--model-path`", f"model_uri of {version.family.model_name}")
-        hint = "Put the weights there, or register the model anew with the right model_uri."
+        hint = "Put the weights there, or register the model again with the right model_uri."
         raise Problem(problem.code, problem.status, cause, hint=hint) from None

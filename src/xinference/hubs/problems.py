@@ -1,4 +1,4 @@
-"""The problems that a repository hub can answer with, each with its way out."""
+"""The problems of a repository hub, each with a hint how to solve it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from xinference.errors import Problem
 
 
 @dataclass(frozen=True)
-class Words:
-    """What a hub's problems call things."""
+class HubTerms:
+    """The hub's name, address and variables, for the texts of its problems."""
 
     hub: str
     """As in ``--download-hub``."""
@@ -20,64 +20,64 @@ class Words:
     cache_variable: str
 
 
-def gated(words: Words, model_id: str, *, has_token: bool) -> Problem:
-    """The licence was not accepted, or the token is missing, wrong or not entitled."""
-    url = f"{words.endpoint}/{'models/' if words.hub == 'modelscope' else ''}{model_id}"
-    why = f"the token in {words.token_variable} is not entitled to it" if has_token else "no token was given"
+def gated_model(terms: HubTerms, model_id: str, *, has_token: bool) -> Problem:
+    """The licence was not accepted, or the token is missing, wrong or without access."""
+    url = f"{terms.endpoint}/{'models/' if terms.hub == 'modelscope' else ''}{model_id}"
+    reason = f"the token in {terms.token_variable} has no access" if has_token else "no token is set"
     return Problem(
         "gated_model",
         403,
-        f"{model_id} on {words.hub} is only for those who were let in, and {why}.",
-        hint=f"Accept its licence at {url}, and set {words.token_variable} to a token of that account.",
+        f"{model_id} on {terms.hub} is gated, and {reason}.",
+        hint=f"Accept its licence at {url}, and set {terms.token_variable} to a token of that account.",
     )
 
 
-def repo_not_found(words: Words, model_id: str, *, has_token: bool) -> Problem:
-    """No such repository, or none that the token may see: hubs do not tell which."""
-    private = "" if has_token else f" If it is private, set {words.token_variable}."
+def repo_not_found(terms: HubTerms, model_id: str, *, has_token: bool) -> Problem:
+    """The repository does not exist, or the token may not read it: hubs do not report which."""
+    private = "" if has_token else f" If it is private, set {terms.token_variable}."
     return Problem(
         "repo_not_found",
         404,
-        f"{words.hub} has no repository {model_id} ({words.endpoint}).",
-        hint=f"Check the id, upper and lower case matter.{private}",
+        f"{terms.hub} has no repository {model_id} ({terms.endpoint}).",
+        hint=f"Check the id; it is case-sensitive.{private}",
     )
 
 
-def revision_not_found(words: Words, model_id: str, revision: str, there: tuple[str, ...] = ()) -> Problem:
+def revision_not_found(terms: HubTerms, model_id: str, revision: str, existing: tuple[str, ...] = ()) -> Problem:
     """The repository has no such branch, tag or commit."""
-    hint = f"It has {', '.join(there[:8])}." if there else "Correct the revision in the model's entry."
-    cause = f"{model_id} on {words.hub} has no revision {revision}."
+    hint = f"It has {', '.join(existing[:8])}." if existing else "Correct the revision in the model's entry."
+    cause = f"{model_id} on {terms.hub} has no revision {revision}."
     return Problem("revision_not_found", 404, cause, hint=hint)
 
 
-def file_gone(words: Words, model_id: str, name: str) -> Problem:
-    """The hub listed a file and then did not have it."""
-    cause = f"{words.hub} lists {name} in {model_id}, but does not have it."
+def file_not_found(terms: HubTerms, model_id: str, name: str) -> Problem:
+    """The hub listed a file that it does not have."""
+    cause = f"{terms.hub} lists {name} in {model_id}, but does not have it."
     return Problem("file_not_found", 404, cause, hint="Try again later, or choose another hub with --download-hub.")
 
 
-def unreachable(words: Words, why: str) -> Problem:
-    """No answer, or none of the hub's."""
+def unreachable(terms: HubTerms, reason: str) -> Problem:
+    """The server did not answer, or the answer is not a hub's."""
     return Problem(
         "hub_unreachable",
         503,
-        f"{words.hub} could not be reached at {words.endpoint}: {why.rstrip('.')}.",
-        hint=f"Check the network and the proxy (HTTPS_PROXY), set {words.endpoint_variable} to a mirror, "
+        f"{terms.hub} could not be reached at {terms.endpoint}: {reason.rstrip('.')}.",
+        hint=f"Check the network and the proxy (HTTPS_PROXY), set {terms.endpoint_variable} to a mirror, "
         "or choose another hub with --download-hub.",
     )
 
 
-def offline(words: Words, what: str, why: str) -> Problem:
-    """Nothing may be fetched, and not everything is here."""
+def offline(terms: HubTerms, what: str, variable: str) -> Problem:
+    """Connections are forbidden by `variable`, and files are missing in the cache."""
     return Problem(
         "offline",
         503,
-        f"{why} is set, and {what} is not in the cache.",
-        hint=f"Unset {why}, or give the weights with --model-path.",
+        f"{variable} is set, and {what} is not in the cache.",
+        hint=f"Unset {variable}, or pass the weights with --model-path.",
     )
 
 
-def no_room(words: Words, cause: str) -> Problem:
+def disk_full(terms: HubTerms, cause: str) -> Problem:
     """The disk of the hub's cache is full."""
-    hint = f"Free some space, or set {words.cache_variable} to a folder on a larger disk."
+    hint = f"Free some space, or set {terms.cache_variable} to a folder on a larger disk."
     return Problem("disk_full", 507, cause, hint=hint)

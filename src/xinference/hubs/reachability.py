@@ -1,4 +1,4 @@
-"""Which hubs answer from here: asked only where the answer decides something."""
+"""Checks which hubs can be reached; sends requests only where the answer affects a decision."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from xinference.config import Settings
 from xinference.hubs.base import Hub
 from xinference.hubs.repositories.repository import RepositoryHub
 
-_KEPT_SECONDS = 60.0
+_CACHE_SECONDS = 60.0
 _answers: dict[str, tuple[float, bool]] = {}
 _lock = threading.Lock()
 
 
 def reachable_for(version: ModelVersion, hubs: Mapping[str, Hub], settings: Settings) -> dict[str, bool]:
-    """As `reachable`, but asks only if it decides: several hubs have the version, and it is in no cache."""
-    having = [s for s in version.spec.sources if s.hub in hubs and s.has(version.quantization)]
-    if len(having) < 2 or any(hubs[s.hub].cached(version, s) for s in having):
+    """As `reachable`, but only if it affects the choice: several hubs have the version, and no cache has it."""
+    candidates = [s for s in version.spec.sources if s.hub in hubs and s.has(version.quantization)]
+    if len(candidates) < 2 or any(hubs[s.hub].find_cached(version, s) for s in candidates):
         return {}
-    return reachable([hubs[s.hub] for s in having], settings)
+    return reachable([hubs[s.hub] for s in candidates], settings)
 
 
 def reachable(hubs: Iterable[Hub], settings: Settings, timeout: float = 3.0) -> dict[str, bool]:
-    """Hub name -> whether its server answers, whatever it says. Blocks for at most about `timeout` seconds.
+    """Hub name -> whether its server answers, with any status. Blocks for about `timeout` seconds at most.
 
-    A hub without one server of its own (a package index) is left out. Answers are kept for a minute.
-    Offline, nothing is asked and nothing is known.
+    A hub without a server of its own (a package index) is left out. Results are cached for a minute.
+    Offline, no request is sent and the result is empty.
     """
-    asked = [hub for hub in hubs if isinstance(hub, RepositoryHub) and not hub.offline_because()]
-    if settings.offline or not asked:
+    repositories = [hub for hub in hubs if isinstance(hub, RepositoryHub) and not hub.offline_because()]
+    if settings.offline or not repositories:
         return {}
-    with ThreadPoolExecutor(max_workers=len(asked)) as pool:
-        answers = pool.map(lambda hub: _answers_at(hub.words.endpoint, timeout), asked)
-        return {hub.name: answer for hub, answer in zip(asked, answers, strict=True)}
+    with ThreadPoolExecutor(max_workers=len(repositories)) as pool:
+        answers = pool.map(lambda hub: _cached_check(hub.terms.endpoint, timeout), repositories)
+        return {hub.name: answer for hub, answer in zip(repositories, answers, strict=True)}
 
 
-def _answers_at(endpoint: str, timeout: float) -> bool:
+def _cached_check(endpoint: str, timeout: float) -> bool:
     with _lock:
-        asked_at, answer = _answers.get(endpoint, (-_KEPT_SECONDS, False))
-        if time.monotonic() - asked_at < _KEPT_SECONDS:
+        checked_at, answer = _answers.get(endpoint, (-_CACHE_SECONDS, False))
+        if time.monotonic() - checked_at < _CACHE_SECONDS:
             return answer
-    answer = _ask(endpoint, timeout)
+    answer = _check(endpoint, timeout)
     with _lock:
         _answers[endpoint] = (time.monotonic(), answer)
     return answer
 
 
-def _ask(endpoint: str, timeout: float) -> bool:
+def _check(endpoint: str, timeout: float) -> bool:
     import httpx2
 
     try:

@@ -1,4 +1,4 @@
-"""Where weights come from."""
+"""The registered hubs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from xinference.config import Settings
 from xinference.hubs.base import Hub
-from xinference.hubs.local_folder import OwnFolderHub
+from xinference.hubs.local_folder import LocalFolderHub
 from xinference.hubs.package_index.hub import PackageIndexHub
 from xinference.hubs.repositories.huggingface import HuggingFaceHub
 from xinference.hubs.repositories.modelscope import ModelScopeHub
@@ -15,7 +15,7 @@ from xinference.hubs.repositories.modelscope import ModelScopeHub
 def all_hubs(settings: Settings) -> Mapping[str, Hub]:
     """Every hub by its name. Their client libraries are imported only when something is fetched."""
     hubs: tuple[Hub, ...] = (
-        OwnFolderHub(),
+        LocalFolderHub(),
         HuggingFaceHub(settings),
         ModelScopeHub(settings),
         PackageIndexHub(settings),

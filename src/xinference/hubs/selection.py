@@ -1,4 +1,4 @@
-"""Which files of a repository a version needs: pure decisions over the hub's list."""
+"""Selects the files of a repository that a version needs: pure decisions over the hub's file list."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from xinference.hubs.listing import ListedFile, is_inside
 
 #: llama.cpp reads such parts itself (`llama_split_path`); every other kind of part is joined.
 _READ_IN_PARTS = re.compile(r".+-\d{5}-of-\d{5}\.gguf")
-#: Copies of the same weights in other programs' forms.
+#: Folders with copies of the same weights in the formats of other programs.
 _OTHER_FORMS = frozenset({"original", "onnx", "openvino", "coreml", "gguf", "ggml", "metal", "runs", "assets"})
 _SMALL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".py"})
-#: What training leaves beside the weights.
+#: Files that training leaves in the folder of the weights.
 _TRAINING = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|trainer_state")
 
 
 def wanted_names(version: ModelVersion, source: Source) -> tuple[str, ...] | None:
-    """The names of the version's files, parts in their order; None: the whole folder, see `choose_files`."""
+    """The names of the version's files, parts in order; None: the whole folder, see `choose_files`."""
     if parts := source.parts.get(version.quantization):
         return parts
     name = source.file_name(version.quantization)
@@ -29,12 +29,12 @@ def wanted_names(version: ModelVersion, source: Source) -> tuple[str, ...] | Non
 
 
 def must_join(names: Sequence[str]) -> bool:
-    """Whether these files are one that was cut into pieces."""
+    """Whether these files are parts of one file."""
     return len(names) > 1 and not _READ_IN_PARTS.fullmatch(PurePosixPath(names[0]).name)
 
 
 def joined_name(version: ModelVersion, source: Source) -> str:
-    """The name of the file that the parts make."""
+    """The name of the file that is joined from the parts."""
     name = source.file_name(version.quantization)
     if name is not None and name not in source.parts.get(version.quantization, ()):
         return PurePosixPath(name).name
@@ -43,10 +43,10 @@ def joined_name(version: ModelVersion, source: Source) -> str:
 
 
 def choose_files(version: ModelVersion, source: Source, listed: Iterable[ListedFile]) -> tuple[ListedFile, ...]:
-    """The files that the version's quantization needs, and no second copy of them.
+    """The files that the version's quantization needs, without second copies of them.
 
     Raises:
-        Problem: 404 ``file_not_found``, naming the file, what there is, and the hubs that have it;
+        Problem: 404 ``file_not_found``, which names the file, the existing files, and a hub that has it;
             502 ``unsafe_file_name``.
     """
     by_name = {file.name: file for file in listed}
@@ -70,31 +70,31 @@ def _named(
 ) -> tuple[ListedFile, ...]:
     missing = [name for name in names if name not in by_name]
     if missing:
-        raise _not_there(version, source, ", ".join(missing), get_close_matches(missing[0], by_name, 4, 0.6))
+        raise _missing_file(version, source, ", ".join(missing), get_close_matches(missing[0], by_name, 4, 0.6))
     return tuple(by_name[name] for name in names)
 
 
 def _folder(version: ModelVersion, source: Source, by_name: dict[str, ListedFile]) -> tuple[ListedFile, ...]:
-    kept = {name: file for name, file in by_name.items() if not _is_other_form(name)}
-    weights = _weights(kept)
+    files = {name: file for name, file in by_name.items() if not _is_other_form(name)}
+    weights = _weights(files)
     if not weights:
-        raise _not_there(version, source, "a weight file (*.safetensors)", sorted(kept)[:8])
-    if "config.json" not in kept:
-        raise _not_there(version, source, "config.json", sorted(kept)[:8])
-    small = [name for name in kept if PurePosixPath(name).suffix in _SMALL_FILES]
-    # An index of files that are not fetched would send the engine to look for them.
+        raise _missing_file(version, source, "a weight file (*.safetensors)", sorted(files)[:8])
+    if "config.json" not in files:
+        raise _missing_file(version, source, "config.json", sorted(files)[:8])
+    small = [name for name in files if PurePosixPath(name).suffix in _SMALL_FILES]
+    # The engine would look for the files of an index, so an index of files that are not fetched is left out.
     suffixes = {PurePosixPath(name).suffix for name in weights}
     small = [n for n in small if not n.endswith(".index.json") or PurePosixPath(n[:-11]).suffix in suffixes]
-    return tuple(kept[name] for name in sorted({*weights, *small}))
+    return tuple(files[name] for name in sorted({*weights, *small}))
 
 
 def _weights(names: Iterable[str]) -> list[str]:
-    """The weights in the best form that is there: safetensors, then PyTorch's own."""
+    """The weights in the best available format: safetensors, then PyTorch's own."""
     names = [name for name in names if not _TRAINING.search(name)]
     for suffixes in ((".safetensors",), (".bin",), (".pt", ".pth")):
-        found = [name for name in names if PurePosixPath(name).suffix in suffixes]
-        if found:
-            return found
+        weights = [name for name in names if PurePosixPath(name).suffix in suffixes]
+        if weights:
+            return weights
     return []
 
 
@@ -104,7 +104,7 @@ def _is_other_form(name: str) -> bool:
     return hidden or not _OTHER_FORMS.isdisjoint(path.parts[:-1]) or path.name.startswith(("consolidated", "params."))
 
 
-def _not_there(version: ModelVersion, source: Source, what: str, near: Sequence[str]) -> Problem:
+def _missing_file(version: ModelVersion, source: Source, what: str, near: Sequence[str]) -> Problem:
     others = [s.hub for s in version.spec.sources if s.hub != source.hub and s.has(version.quantization)]
     hint = f"The repository has {', '.join(near)}. " if near else ""
     hint += f"Use --download-hub {others[0]}, which has it." if others else "Correct the model's entry."

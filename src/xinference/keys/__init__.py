@@ -1,1 +1,1 @@
-"""The API's keys: making and revoking them, and the table that every request is looked up in."""
+"""API keys: creation and revocation, and the table for the look-up of every request's key."""

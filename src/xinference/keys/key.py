@@ -8,16 +8,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the API. Times are seconds since the epoch."""
+    """One API key. Times are seconds since the epoch."""
 
     key_id: str
     name: str
     digest: bytes
-    """SHA-256 of the key; the key itself is kept nowhere."""
+    """SHA-256 of the key; the key itself is not stored."""
     scopes: frozenset[str]
-    """``use``: ask models, and read what runs. ``manage``: everything but asking models."""
+    """``use``: send requests to models, and read what runs. ``manage``: everything except requests to models."""
     models: frozenset[str] | None = None
-    """Names of the models it may ask; None: all."""
+    """Names of the permitted models; None: all."""
     expires: float | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -26,11 +26,11 @@ class Key:
     revoked: float | None = None
 
     def may_ask(self, model: str, parent: str | None = None) -> bool:
-        """Whether it reaches `model`; `parent` is the deployment whose adapter that is."""
+        """Whether the key permits `model`; `parent` is the deployment if `model` is its adapter."""
         return self.models is None or model in self.models or (parent is not None and parent in self.models)
 
     def to_dict(self) -> dict[str, Any]:
-        """What its owner may see."""
+        """The fields that its owner may read."""
         return {
             "id": self.key_id,
             "name": self.name,

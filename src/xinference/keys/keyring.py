@@ -1,4 +1,4 @@
-"""Making, listing and revoking keys: the rows, and the table that follows from them."""
+"""Creates, lists and revokes keys: updates the rows, and the table that is derived from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xinference.store.database import Store
 log = logging.getLogger(__name__)
 
 SCOPES = ("use", "manage")
-#: How often the times of last use are written, in seconds.
+#: Interval in which the times of last use are written, in seconds.
 FLUSH_SECONDS = 60.0
 MAX_MODEL_NAME = 100
 _NAME = re.compile(r"[\w.@-]{1,100}", re.ASCII)
@@ -29,10 +29,10 @@ _NAME = re.compile(r"[\w.@-]{1,100}", re.ASCII)
 
 @dataclass(frozen=True)
 class NewKey:
-    """What a key is to be."""
+    """The fields of a key to be created."""
 
     name: str | None = None
-    """What its owner calls it; None: its id."""
+    """The owner's name for it; None: its id."""
     scopes: tuple[str, ...] = ("use",)
     models: tuple[str, ...] | None = None
     expires_in: float | None = None
@@ -45,7 +45,7 @@ class Keyring:
     """All keys of one home. The gateway reads `table`, which is replaced before a change is answered."""
 
     def __init__(self, store: Store, *, always_required: bool = False) -> None:
-        """`always_required`: requests need a key even while there is none."""
+        """`always_required`: requests need a key even if none exists."""
         self._rows = KeyRows(store)
         self._always = always_required
         self._owner: Key | None = None
@@ -64,11 +64,11 @@ class Keyring:
         self._subscribers.append(changed)
 
     def used(self, key: Key, now: float) -> None:
-        """See `Keys.used`; `flush` writes it."""
+        """See `Keys.used`; `flush` writes the times."""
         self.note_use(key.key_id, now)
 
     def note_use(self, key_id: str, at: float) -> None:
-        """The same, by the key's id; the latest time counts."""
+        """The same as `used`, by the key's id; the latest time counts."""
         if at > self._last_used.get(key_id, 0.0):
             self._last_used[key_id] = at
 
@@ -76,20 +76,20 @@ class Keyring:
         """Every key, also the revoked ones, oldest first."""
         return [replace(k, last_used=self._last_used.get(k.key_id, k.last_used)) for k in self._keys.values()]
 
-    def create(self, wanted: NewKey) -> tuple[Key, str]:
-        """Make a key; the second part of the answer is the key itself, which nobody can ask for again.
+    def create(self, new: NewKey) -> tuple[Key, str]:
+        """Create a key. The second value is the key itself, which cannot be read again.
 
         Raises:
-            Problem: 400 what can't be, 409 a name that another key has.
+            Problem: 400 for invalid fields, 409 for a name that another key has.
         """
-        check(wanted)
+        check(new)
         key_id = "key-" + secrets.token_hex(4)
-        name = wanted.name or key_id
+        name = new.name or key_id
         if any(name in (key.name, key.key_id) and key.revoked is None for key in self._keys.values()):
             raise Problem(
                 "key_name_taken",
                 409,
-                f"There is a key of the name {name} already.",
+                f"A key with the name {name} exists already.",
                 hint="Choose another name, or revoke that key first.",
             )
         secret, now = new_secret(), time.time()
@@ -97,11 +97,11 @@ class Keyring:
             key_id,
             name,
             digest(secret.encode()),
-            frozenset(wanted.scopes),
-            None if wanted.models is None else frozenset(wanted.models),
-            None if wanted.expires_in is None else now + wanted.expires_in,
-            wanted.requests_per_minute,
-            wanted.tokens_per_minute,
+            frozenset(new.scopes),
+            None if new.models is None else frozenset(new.models),
+            None if new.expires_in is None else now + new.expires_in,
+            new.requests_per_minute,
+            new.tokens_per_minute,
             now,
         )
         self._rows.add(key)
@@ -110,9 +110,9 @@ class Keyring:
         return key, secret
 
     def revoke(self, named: str) -> Key:
-        """End a key, by its id or name: from now on it is like any wrong one.
+        """Revoke a key, by its id or name: from now on it is treated like a wrong one.
 
-        Its row stays, so that requests go on needing a key when the last one is revoked.
+        Its row stays, so that requests still need a key when the last one is revoked.
 
         Raises:
             Problem: 404.
@@ -125,8 +125,8 @@ class Keyring:
             self._publish()
         return key
 
-    def forget_all(self) -> int:
-        """Remove every key: the server is as open as before the first one. The answer is how many there were."""
+    def remove_all(self) -> int:
+        """Remove every key: the server is as open as before the first one. Returns the number of removed keys."""
         count = len(self._keys)
         self._rows.remove(list(self._keys))
         self._keys.clear()
@@ -135,7 +135,7 @@ class Keyring:
         return count
 
     def open_for_owner(self) -> str:
-        """A key for whoever may read this server's home: it may do everything, is never written to the store, and
+        """A key for users who may read this server's home: it permits everything, is never written to the store, and
         ends with this process."""
         secret = new_secret()
         self._owner = Key("owner", "owner", digest(secret.encode()), frozenset(SCOPES), created=time.time())
@@ -143,7 +143,7 @@ class Keyring:
         return secret
 
     def flush(self) -> None:
-        """Write when keys were last used.
+        """Write the times of last use.
 
         Raises:
             Problem: the store can't be written.
@@ -155,29 +155,29 @@ class Keyring:
         if known:
             self._rows.set_last_used(known)
 
-    async def flush_now_and_then(self) -> None:
-        """Until cancelled; a request never waits for the disk because of it."""
+    async def flush_periodically(self) -> None:
+        """Flush in intervals until cancelled; a request never waits for the disk because of it."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             self.try_flush()
 
     def try_flush(self) -> None:
-        """`flush`, where a failure stops nothing."""
+        """`flush`, but a failure is only logged."""
         try:
             self.flush()
         except Problem as problem:
-            log.error("when keys were last used is not kept: %s", problem)
+            log.error("the times of the keys' last use can't be stored: %s", problem)
 
     def _find(self, named: str) -> Key:
-        """By id, or by name; of several with one name the living one, else the newest."""
+        """By id, or by name; of several keys with one name the active one, else the newest."""
         if named in self._keys:
             return self._keys[named]
-        found = [key for key in self._keys.values() if key.name == named]
-        for key in found:
+        matching = [key for key in self._keys.values() if key.name == named]
+        for key in matching:
             if key.revoked is None:
                 return key
-        if found:
-            return found[-1]
+        if matching:
+            return matching[-1]
         raise not_found(f"There is no key {named!r}.", hint="See `xinference keys list`.", code="key_not_found")
 
     def _publish(self) -> None:
@@ -187,26 +187,26 @@ class Keyring:
             changed()
 
 
-def check(wanted: NewKey) -> None:
-    """Refuse what can't be a key.
+def check(new: NewKey) -> None:
+    """Refuse invalid fields of a key.
 
     Raises:
-        Problem: 400, naming the field and its value.
+        Problem: 400, which names the field and its value.
     """
-    if wanted.name is not None and not _NAME.fullmatch(wanted.name):
+    if new.name is not None and not _NAME.fullmatch(new.name):
         hint = "Use 1 to 100 letters, digits and any of . _ @ -"
-        raise bad_request(f"The name {wanted.name[:100]!r} can't be a key's.", hint=hint)
-    unknown = [scope for scope in wanted.scopes if scope not in SCOPES]
-    if unknown or not wanted.scopes:
+        raise bad_request(f"The name {new.name[:100]!r} is not valid for a key.", hint=hint)
+    unknown = [scope for scope in new.scopes if scope not in SCOPES]
+    if unknown or not new.scopes:
         shown = f"There is no scope {unknown[0][:100]!r}." if unknown else "A key needs a scope."
-        raise bad_request(shown, hint=f"There are {' and '.join(SCOPES)}.")
-    if wanted.models is not None and not all(
-        0 < len(m) <= MAX_MODEL_NAME and m.isprintable() for m in wanted.models or ("",)
+        raise bad_request(shown, hint=f"The scopes are {' and '.join(SCOPES)}.")
+    if new.models is not None and not all(
+        0 < len(m) <= MAX_MODEL_NAME and m.isprintable() for m in new.models or ("",)
     ):
         raise bad_request("A key for certain models needs their names.", hint="Leave `models` out to allow all.")
-    if wanted.expires_in is not None and not (math.isfinite(wanted.expires_in) and wanted.expires_in > 0):
-        raise bad_request(f"A key can't expire in {wanted.expires_in} seconds.", hint="Give a positive number.")
+    if new.expires_in is not None and not (math.isfinite(new.expires_in) and new.expires_in > 0):
+        raise bad_request(f"A key can't expire in {new.expires_in} seconds.", hint="Use a positive number.")
     for field in ("requests_per_minute", "tokens_per_minute"):
-        limit: int | None = getattr(wanted, field)
+        limit: int | None = getattr(new, field)
         if limit is not None and not 1 <= limit < 2**53:
-            raise bad_request(f"{field} is {limit}.", hint="Give a positive number, or leave it out for no limit.")
+            raise bad_request(f"{field} is {limit}.", hint="Use a positive number, or leave it out for no limit.")

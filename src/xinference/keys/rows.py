@@ -1,4 +1,4 @@
-"""The keys of the API, as they are kept: what each may do, never the key itself."""
+"""The stored API keys: their permissions and digests, never the keys themselves."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _COLUMNS = (
 
 
 class KeyRows:
-    """The table of keys in a store. A key that was revoked must not come back with the power."""
+    """The table of keys in a store. A revoked key must not come back after a power cut."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def all(self) -> list[Key]:
-        """Also the revoked ones; oldest first."""
+        """All keys, also the revoked ones; oldest first."""
         rows = self._store.read(f"SELECT {_COLUMNS} FROM keys ORDER BY created, rowid")  # noqa: S608 -- a constant
         return [_key(row) for row in rows]
 
@@ -44,7 +44,7 @@ class KeyRows:
             db.executemany("DELETE FROM keys WHERE key_id = ?", [(key_id,) for key_id in key_ids])
 
     def set_last_used(self, times: Mapping[str, float]) -> None:
-        """Keep when keys were last used; keys that are gone are left out."""
+        """Store the times of the keys' last use; deleted keys are left out."""
         with self._store.write() as db:
             db.executemany("UPDATE keys SET last_used = ? WHERE key_id = ?", [(at, k) for k, at in times.items()])
 

@@ -1,4 +1,4 @@
-"""A key as its holder has it, and the digest by which it is known here."""
+"""The secret of a key, and the digest by which the server identifies it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import secrets
 PREFIX = "sk-xinf-"
 #: Random bytes in a key: 192 bits, 32 characters.
 ENTROPY_BYTES = 24
-#: A longer one is no key of ours, and not worth hashing.
+#: A longer one is not a key of ours, and is not hashed.
 MAX_LENGTH = 128
 
 
 def new_secret() -> str:
-    """A new key, such as ``sk-xinf-Zk3…``; it goes into a header or a variable without quoting."""
+    """A new key, such as ``sk-xinf-Zk3…``; it needs no quoting in a header or a variable."""
     return PREFIX + secrets.token_urlsafe(ENTROPY_BYTES)
 
 
 def digest(secret: bytes) -> bytes:
-    """What is kept of a key, and looked up.
+    """The stored digest of a key, used for look-ups.
 
-    One SHA-256, not a slow hash for passwords: those make up for what people choose, and nobody can guess 192 random
-    bits however fast the hash is. Neither does the time of a look-up help to guess: it depends on the digest, which
-    whoever tries keys cannot steer.
+    One SHA-256, not a slow hash for passwords: those protect weak passwords, and 192 random
+    bits cannot be guessed however fast the hash is. The time of a look-up does not help to guess either: it depends on
+    the digest, which an attacker cannot choose.
     """
     return hashlib.sha256(secret).digest()

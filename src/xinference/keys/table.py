@@ -1,4 +1,4 @@
-"""The table that requests are looked up in: immutable, replaced as a whole when keys change."""
+"""The table for the look-up of a request's key: immutable, replaced as a whole when keys change."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from xinference.keys.secret import MAX_LENGTH, digest
 
 @dataclass(frozen=True)
 class KeyTable:
-    """The keys that count at one moment."""
+    """The valid keys at one moment."""
 
     by_digest: Mapping[bytes, Key] = field(default_factory=lambda: MappingProxyType({}))
-    """All that are not revoked, by their digest; also the expired ones, who are told so."""
+    """All keys that are not revoked, by digest; expired ones are included, because their error differs."""
     required: bool = False
-    """Whether a request needs a key at all."""
+    """Whether requests need a key."""
 
     def find(self, secret: bytes) -> Key | None:
-        """The key whose holder sent `secret`: one hash and one look-up, whether it is right or wrong."""
+        """The key for `secret`: one hash and one look-up, whether it is right or wrong."""
         return self.by_digest.get(digest(secret)) if len(secret) <= MAX_LENGTH else None
 
 
@@ -31,7 +31,7 @@ def table_of(keys: Iterable[Key], *, required: bool) -> KeyTable:
 
 
 class Keys(Protocol):
-    """The keys, seen from the data path."""
+    """The interface of the keys for the data path."""
 
     @property
     def table(self) -> KeyTable:
@@ -39,14 +39,14 @@ class Keys(Protocol):
         ...
 
     def used(self, key: Key, now: float) -> None:
-        """Note that a request came with `key`; in memory only."""
+        """Record that a request came with `key`; in memory only."""
         ...
 
 
 class NoKeys:
-    """Nobody needs a key."""
+    """No key is required."""
 
     table = KeyTable()
 
     def used(self, key: Key, now: float) -> None:
-        """There is none to be used."""
+        """No key exists, so nothing is recorded."""

@@ -1,4 +1,4 @@
-"""What the holder of a key may know of, for the gateway and for the management API behind it."""
+"""Which models the holder of a key may know of, for the gateway and for the management API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from xinference.errors import Problem
 from xinference.keys.key import Key
 
-#: The key of a request in its ASGI scope, for the management API; None: it needed none.
+#: The ASGI scope entry with the request's key, for the management API; None: no key was required.
 SCOPE_KEY = "xinference.key"
 
 
@@ -18,13 +18,13 @@ def sees(key: Key | None, model: str, parent: str | None = None) -> bool:
 
 
 def key_of(scope: Mapping[str, Any]) -> Key | None:
-    """The key that a request to the management API came with."""
+    """The key of a request to the management API."""
     key: Key | None = scope.get(SCOPE_KEY)
     return key
 
 
 def for_holder(key: Key | None, problem: Problem) -> Problem:
-    """`problem` without its hint, if the holder of `key` may not know of every model that it may name."""
+    """`problem` without its hint, if the holder of `key` may not know all models that the hint may name."""
     if key is None or key.models is None or "manage" in key.scopes:
         return problem
     return Problem(problem.code, problem.status, problem.cause)

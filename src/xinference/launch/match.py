@@ -1,4 +1,4 @@
-"""From what a user asked for to one `ModelVersion`, or a `Problem` that lists the near choices. Pure."""
+"""Matches a launch request to one `ModelVersion`, or raises a `Problem` that lists similar choices. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from xinference.launch.request import LaunchRequest
 
 
 def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelVersion:
-    """Choose the first spec, in registry order, that agrees with everything the request names.
+    """Choose the first spec, in registry order, that matches every field of the request.
 
-    Names are compared without regard to case, and ``1_8`` equals ``1.8``. Without a quantization the
-    spec's first is taken, ``none`` where the spec has it.
+    Names are compared case-insensitively, and ``1_8`` equals ``1.8``. Without a quantization it chooses ``none`` if
+    the spec has it, else the spec's first.
 
     Raises:
-        Problem: 400 ``model_not_found``, with the values that would have been accepted.
+        Problem: 400 ``model_not_found``, with the accepted values.
     """
     family = _family(families, request.model_name)
     specs: Sequence[ModelSpec] = family.model_specs
@@ -30,11 +30,11 @@ def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelV
             (str(s.model_size_in_billions) for s in specs),
         )
     if request.model_format is not None:
-        wanted = FORMAT_ALIASES.get(request.model_format.lower(), request.model_format.lower())
+        model_format = FORMAT_ALIASES.get(request.model_format.lower(), request.model_format.lower())
         specs = _narrow(
             specs,
-            [s for s in specs if s.model_format == wanted],
-            _named(family, request.model_size_in_billions),
+            [s for s in specs if s.model_format == model_format],
+            _display_name(family, request.model_size_in_billions),
             "format",
             request.model_format,
             (s.model_format for s in specs),
@@ -48,11 +48,11 @@ def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelV
 
 def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
     by_lower = {known.lower(): family for known, family in families.items()}
-    found = by_lower.get(name.strip().lower())
-    if found is not None:
-        return found
-    close = near(name, families)
-    listed = f"Did you mean {_either(close)}?" if close else f"There are: {', '.join(sorted(families))}."
+    family = by_lower.get(name.strip().lower())
+    if family is not None:
+        return family
+    similar = near(name, families)
+    listed = f"Did you mean {_either(similar)}?" if similar else f"Models: {', '.join(sorted(families))}."
     raise Problem(
         "model_not_found",
         400,
@@ -62,37 +62,38 @@ def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
 
 
 def _with_quantization(family: ModelFamily, specs: Sequence[ModelSpec], request: LaunchRequest) -> ModelVersion:
-    wanted = str(request.quantization)
+    requested = str(request.quantization)
     for spec in specs:
         for quantization in spec.quantizations:
-            if quantization.lower() == wanted.lower():
+            if quantization.lower() == requested.lower():
                 return ModelVersion(family=family, spec=spec, quantization=quantization)
-    named = _named(family, request.model_size_in_billions, specs[0].model_format if request.model_format else None)
-    _narrow(specs, [], named, "quantization", wanted, (q for s in specs for q in s.quantizations))
-    raise AssertionError("unreachable: an empty choice always raises")
+    model_format = specs[0].model_format if request.model_format else None
+    name = _display_name(family, request.model_size_in_billions, model_format)
+    _narrow(specs, [], name, "quantization", requested, (q for s in specs for q in s.quantizations))
+    raise AssertionError("unreachable: `_narrow` raises for an empty list of matches")
 
 
 def _narrow(
     specs: Sequence[ModelSpec],
-    kept: Sequence[ModelSpec],
-    named: str,
-    what: str,
-    wanted: str,
+    matches: Sequence[ModelSpec],
+    name: str,
+    field: str,
+    requested: str,
     choices: Iterable[str],
 ) -> Sequence[ModelSpec]:
-    if kept:
-        return kept
+    if matches:
+        return matches
     known = list(dict.fromkeys(choices))
-    close = near(wanted, known)
+    similar = near(requested, known)
     raise Problem(
         "model_not_found",
         400,
-        f"{named} has no {what} {wanted}.",
-        hint=f"Did you mean {_either(close)}?" if close else f"It has: {', '.join(known)}.",
+        f"{name} has no {field} {requested}.",
+        hint=f"Did you mean {_either(similar)}?" if similar else f"It has: {', '.join(known)}.",
     )
 
 
-def _named(family: ModelFamily, size: int | str | None, model_format: str | None = None) -> str:
+def _display_name(family: ModelFamily, size: int | str | None, model_format: str | None = None) -> str:
     return " ".join(str(part) for part in (family.model_name, size, model_format) if part is not None)
 
 

@@ -1,4 +1,4 @@
-"""What the weights say of themselves."""
+"""Dimensions and sizes of a model, read from the header of its weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the weights say of themselves; bytes and tokens."""
+    """Dimensions and sizes of a model, read from the header of its weights; bytes and tokens."""
 
     weights_bytes: int
     kv_bytes_per_token: int
@@ -18,21 +18,21 @@ class ModelShape:
     heads: int = 0
     kv_heads: int = 0
     bytes_by_type: Mapping[str, int] = field(default_factory=dict)
-    """GGUF's tensor type -> bytes of it."""
+    """GGUF tensor type -> bytes of all tensors of this type."""
     element_bytes: int = 2
-    """Of one weight, where it is not quantized."""
+    """Bytes of one weight that is not quantized."""
     linear_bytes: int = 0
-    """Bytes of the weights that layers multiply by: all but the vocabulary's; 0: none, or not known."""
+    """Bytes of the linear layers' weights: all weights but the vocabulary's; 0: none, or not known."""
     linear_bits: int = 16
-    """Of one such weight; 4 in GPTQ and AWQ."""
+    """Bits of one linear weight; 4 in GPTQ and AWQ."""
     layers: int = 0
     bitsandbytes: bool = False
-    """Whether they are packed while they are loaded."""
+    """Whether bitsandbytes packs the linear weights while they are loaded."""
 
     def small_linear_bytes(self, limit: int) -> int:
-        """Bytes of those matrices of `linear_bytes` that are smaller than `limit`, joined as engines join them.
+        """Bytes of the linear matrices that are smaller than `limit`, in the form in which engines fuse them.
 
-        Queries, keys and values are one matrix, and the two that open a gated feed-forward are another.
+        The query, key and value matrices are fused to one, and so are the gate and up matrices of a feed-forward.
         """
         if not (self.layers and self.heads and self.linear_bytes):
             return 0
@@ -43,16 +43,20 @@ class ModelShape:
         return self.layers * sum(size for size in matrices if size < limit)
 
     def splits_over(self, devices: int) -> bool:
-        """Whether every layer can be cut into so many equal slices: whole heads, and keys shared or cut evenly."""
+        """Whether every layer can be split evenly over this number of devices.
+
+        A device gets whole heads, and either whole key and value heads or a copy of a shared one.
+        """
         if devices & (devices - 1):
             return False
         kv_heads = self.kv_heads or self.heads
         return self.heads % devices == 0 and (kv_heads % devices == 0 or devices % max(1, kv_heads) == 0)
 
 
-#: Bytes of one element; the names are torch's and those that users gave it.
+#: Bytes of one element, by torch's names and the aliases that users write.
 TYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "bfloat16": 2, "bf16": 2, "float16": 2, "half": 2, "fp16": 2}
 
 
-#: bitsandbytes: 4-bit blocks of 64 share a 32-bit maximum; 8-bit rows share one, which is next to nothing.
+#: Bits of one weight in bitsandbytes: a block of 64 4-bit weights shares a 32-bit scale; a row of 8-bit weights shares
+#: one scale, which is negligible.
 BITSANDBYTES_BITS = {"4-bit": 4 + 32 / 64, "8-bit": 8.0}

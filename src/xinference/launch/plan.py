@@ -1,6 +1,6 @@
-"""The phases of a launch, each with the reason of every choice: draft, resolved, sized. Plain values.
+"""The phases of a launch, each with the reasons for its choices: draft, resolved, sized. Plain values.
 
-Each phase holds the former one, and nothing in it is optional that it knows.
+Each phase contains the previous one, and no field that the phase decides is optional.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from xinference.launch.request import LaunchRequest
 
 @dataclass(frozen=True)
 class Sizing:
-    """How much of the machine one replica takes; bytes and tokens."""
+    """Resources of one replica; bytes and tokens."""
 
     context_length: int
-    """Longest prompt, in tokens, that any slot answers."""
+    """Maximum length of a prompt in every slot, in tokens."""
     slots: int
-    """Requests computed at the same time, each with the whole context."""
+    """Maximum number of requests computed at the same time, each with the whole context."""
     weights_bytes: int
     kv_cache_bytes: int
     overhead_bytes: int
@@ -29,13 +29,13 @@ class Sizing:
     tensor_parallel: int = 1
     """Devices over which every layer is split."""
     memory_fraction: float | None = None
-    """Share of each device's memory, as the engine counts it; None: the engine takes no such number."""
+    """Share of each device's memory, by the engine's definition; None: the engine has no such option."""
     file_pages_bytes: int = 0
-    """Pages of the weight file beside a repacked copy of it: they go when something else needs the room."""
+    """Pages of the weight file in the page cache next to a repacked copy; the kernel reclaims them when needed."""
     later_bytes: int = 0
-    """Part of cache and overhead that is touched only as the contexts fill."""
+    """Part of cache and overhead that the engine touches only as the contexts fill."""
     correction_bytes: int = 0
-    """Part of the overhead that an earlier measurement added (or took away)."""
+    """Part of the overhead that comes from an earlier measurement; may be negative."""
 
     @property
     def total_bytes(self) -> int:
@@ -43,41 +43,41 @@ class Sizing:
 
     @property
     def loaded_bytes(self) -> int:
-        """What the engine's processes should hold once it is ready, before the first request."""
+        """Expected memory of the engine's processes when it is ready, before the first request."""
         return self.total_bytes - self.later_bytes + self.file_pages_bytes
 
 
 Devices = tuple[tuple[int, ...], ...]
-"""Indices of each replica's GPUs; empty: the CPU."""
+"""Indices of each replica's GPUs; empty: CPU."""
 
 
 @dataclass(frozen=True)
 class LaunchDraft:
-    """What follows from a request and the host: no hub is asked and no file is read."""
+    """The decisions that need only the request and the host, without access to hubs or files."""
 
     uid: str
     request: LaunchRequest
-    """The request with every open choice filled in but the hub, so that a draft of it is the same draft."""
+    """The request with every default filled in but the hub; drafting it again gives the same draft."""
     version: ModelVersion
     engine: str
     use_gpu: bool
     threads: int
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Native engine options, checked, by the engine's own names."""
+    """Checked engine options, by the engine's own names."""
     reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ResolvedLaunch:
-    """A draft whose weights have an origin: a hub, or a file or folder of the user."""
+    """A draft with the origin of its weights: a hub, or a file or folder of the user."""
 
     draft: LaunchDraft
-    """Its request names the hub, too."""
+    """The draft; its request names the hub."""
     origin: Source | Path
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The draft's, with those that name further files."""
+    """The draft's options, and those that name further files."""
     reasons: tuple[str, ...] = ()
-    """All so far, the draft's first."""
+    """The reasons of the draft, then those of this phase."""
 
     @property
     def uid(self) -> str:
@@ -105,25 +105,25 @@ class ResolvedLaunch:
 
     @property
     def source(self) -> Source | None:
-        """None: the weights were given by their path."""
+        """The hub's repository; None: the request names a path."""
         return None if isinstance(self.origin, Path) else self.origin
 
     def with_request(self, request: LaunchRequest) -> ResolvedLaunch:
-        """The same launch with another number of replicas or other devices."""
+        """This launch with another request: another number of replicas, or other devices."""
         return replace(self, draft=replace(self.draft, request=request))
 
 
 @dataclass(frozen=True)
 class SizedPlan:
-    """A launch whose weights are here, with the context, slots and devices of its replicas: it can be started."""
+    """A launch that can be started: its weights are on disk, and context, slots and devices are decided."""
 
     launch: ResolvedLaunch
     path: Path
-    """Weight file or folder."""
+    """The weight file or folder."""
     sizing: Sizing
     devices: Devices = ()
     notes: tuple[str, ...] = ()
-    """What reading the weights showed."""
+    """Notes from reading the weights."""
 
     @property
     def uid(self) -> str:
@@ -162,20 +162,20 @@ class SizedPlan:
         return (*self.launch.reasons, *self.notes, *self.sizing.reasons)
 
     def devices_of(self, position: int) -> tuple[int, ...]:
-        """The GPUs of the replica at `position`; empty: the CPU."""
+        """The GPUs of the replica at `position`; empty: CPU."""
         return self.devices[position] if position < len(self.devices) else ()
 
     def with_replicas(self, request: LaunchRequest, devices: Devices) -> SizedPlan:
-        """The same plan with another number of replicas, on these devices."""
+        """This plan with the number of replicas in `request`, on these devices."""
         return replace(self, launch=self.launch.with_request(request), devices=devices)
 
 
 LaunchPlan = ResolvedLaunch | SizedPlan
-"""A launch whose size is perhaps not known yet."""
+"""A launch that may not be sized yet."""
 
 
 def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None) -> dict[str, Any]:
-    """What `launch --dry-run` answers."""
+    """The output of `launch --dry-run`; fields that only a sized plan has are None before it is sized."""
     source, sizing = launch.source, sized.sizing if sized else None
     path = sized.path if sized else launch.origin if source is None else None
     return {

@@ -1,4 +1,4 @@
-"""What a user asked to run."""
+"""The request to launch a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xinference.catalog.models import ModelFamily
 
 
 class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user asked to run; everything but the model's name may be left to us."""
+    """A request to launch a model; every field but the model's name has a default."""
 
     model_name: str
     model_uid: str | None = None
@@ -22,27 +22,28 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str | None = None
     download_hub: str | None = None
     n_gpu: int | str | None = "auto"
-    """``auto``, a count for each replica, or None for the CPU only."""
+    """``auto``, the number of GPUs of each replica, or None for the CPU."""
     gpu_idx: tuple[int, ...] | None = None
-    """The very devices, dealt out to the replicas in turn; wins over `n_gpu`."""
+    """Indices of the GPUs, assigned to the replicas in turn; overrides `n_gpu`."""
     replica: int = 1
+    """Number of replicas."""
     request_limits: int | None = None
-    """Requests that the model takes at the same time, 0 or more; None: as many as come."""
+    """Maximum number of concurrent requests, 0 or more; None: no limit."""
     enable_thinking: bool | None = None
-    """Whether a hybrid model thinks before it answers; None: what its chat template does."""
+    """Whether a hybrid model thinks before it answers; None: the default of its chat template."""
     envs: dict[str, str] = {}
     """Environment variables of the engine's processes."""
     family: ModelFamily | None = None
-    """What the name means, where it is no built-in model: kept with the launch, so that it means the same later."""
+    """The family of a name that is no built-in model; stored with the launch, so that the name's meaning is stable."""
     asked_name: str | None = None
-    """The path or id that was given as the name of a model which its own files describe."""
+    """The name in the original request if it is a path or a hub's id, and the family comes from the model's files."""
     on_demand: bool = False
-    """Loaded by its first request, and unloaded when it is idle or its room is needed."""
+    """The first request loads the model; it is unloaded when it is idle or its memory is needed."""
     ttl: float | None = None
-    """Seconds without a request after which it is unloaded; 0: only when its room is needed; None: the setting's."""
+    """Idle seconds before the model is unloaded; 0: only when its memory is needed; None: the setting's value."""
     pin: bool = False
-    """It does not leave for another model."""
+    """The model is never unloaded for another one."""
     priority: int = 0
-    """Of the models that may leave for another, the least leaves first."""
+    """A model of lower priority is unloaded first."""
     options: dict[str, Any] = {}
-    """Native engine options, by the engine's own names."""
+    """Engine options, by the engine's own names."""

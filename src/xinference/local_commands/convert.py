@@ -1,4 +1,4 @@
-"""A ggmlv3 file to GGUF by hand: what the file does not say comes from a family or from the user."""
+"""`xinference convert`: converts a ggmlv3 file to GGUF, with missing facts from a family or the user."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def convert(
     context_length: int | None = None,
     force: bool = False,
 ) -> tuple[str, ...]:
-    """Convert `source` to `target`; the answer is what is to be said about it.
+    """Convert `source` to `target`; returns the notes for the user.
 
     Args:
-        model_name: a family that has ggmlv3 specs; what else is given wins over what it says.
+        model_name: a family with ggmlv3 specs; the other arguments override its facts.
         size: billions of parameters; needed where the family has several.
         context_length: tokens.
         force: replace a `target` that exists.
@@ -62,8 +62,8 @@ def _facts(
         return replace(facts, rms_norm_eps=eps, context_length=context or facts.context_length)
     if rms_norm_eps is None or context is None:
         raise bad_request(
-            f"{source} does not say the model's RMS epsilon, its context length and its chat template.",
-            hint="Name the model, such as --model-name llama-2-chat --size-in-billions 7, or give both "
+            f"{source} does not contain the model's RMS epsilon, its context length and its chat template.",
+            hint="Name the model, such as --model-name llama-2-chat --size-in-billions 7, or pass both "
             "--rms-norm-eps (1e-5 for Llama 2, 1e-6 for the first LLaMA) and --context-length.",
             code="ggml_facts_missing",
         )
@@ -77,6 +77,6 @@ def _of_family(model_name: str, size: int | str | None) -> LlamaFacts:
     if size is None and len(sizes) > 1:
         raise bad_request(
             f"{version.family.model_name} has several sizes: {', '.join(sizes)}.",
-            hint="Say which one with --size-in-billions.",
+            hint="Choose one with --size-in-billions.",
         )
     return facts_for(version)

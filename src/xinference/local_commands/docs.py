@@ -1,4 +1,4 @@
-"""The reference pages of all built-in families: the registry joined with what each engine supports."""
+"""`xinference docs`: the reference pages of all built-in families, from the registry and the engines' tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xinference.local_commands.model_pages import Supporters, write_docs
 
 
 def supporters(family: ModelFamily) -> Supporters:
-    """Engine name -> whether it takes a spec of the family in a quantization, from static tables alone."""
+    """Engine name -> whether it supports a spec of the family in a quantization, from static tables alone."""
     return {
         name: _takes(engine.table)
         for name, engine in all_engines().items()

@@ -1,4 +1,4 @@
-"""What this machine has and what each lack costs, for `xinference doctor`. Looks, and changes nothing."""
+"""`xinference doctor`: checks this machine's resources and reports the effect of each lack. Changes nothing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from xinference.hubs.registry import all_hubs
 from xinference.units import GIB
 
 State = Literal["ok", "lack", "broken"]
-#: A 7B model in 4 bits with its download's second copy.
+#: Bytes of a 7B model in 4 bits, twice, for its download.
 LITTLE_DISK = 10 * GIB
 LITTLE_MEMORY = 4 * GIB
-#: Instruction sets that engines' kernels ask for, in the order of their age.
-TOLD_FLAGS = (
+#: Instruction sets that engines' kernels use, oldest first.
+SHOWN_FLAGS = (
     "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimddp", "i8mm", "sve", "bf16",
 )  # fmt: skip
@@ -31,7 +31,7 @@ PROBE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what is there, and what a lack costs."""
+    """One line: the subject of the check, its state, and the effect of a lack."""
 
     about: str
     state: State
@@ -40,7 +40,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Everything a launch depends on. Blocks for some seconds while hubs are asked whether they answer."""
+    """All requirements of a launch. Blocks for some seconds while hubs are probed."""
     host = read_host()
     return [
         Finding("xinference", "ok", f"{__version__}, home {settings.home}"),
@@ -61,17 +61,17 @@ def cpu_findings(host: Host) -> Iterator[Finding]:
     cores = f"{host.physical_cores} cores" + (f" (the control group allows {limit:g})" if limit else "")
     numa = f", {host.numa_nodes} NUMA nodes" if host.numa_nodes > 1 else ""
     yield Finding("processor", "ok", f"{host.cpu_name or 'unnamed'}, {cores}{numa}")
-    told = [flag for flag in TOLD_FLAGS if flag in host.cpu_flags]
+    shown = [flag for flag in SHOWN_FLAGS if flag in host.cpu_flags]
     cost = None
     if "avx2" not in host.cpu_flags and not {"asimd", "asimddp", "neon"} & host.cpu_flags:
         cost = "no AVX2: llama.cpp runs several times slower, and vLLM not at all on this CPU"
     elif "avx2" in host.cpu_flags and "avx512f" not in host.cpu_flags:
         cost = "no AVX-512: GPTQ and AWQ can't run on this CPU's vLLM"
-    yield Finding("instruction sets", "lack" if cost else "ok", ", ".join(told) or "none that engines ask for", cost)
+    yield Finding("instruction sets", "lack" if cost else "ok", ", ".join(shown) or "none that engines use", cost)
 
 
 def memory_findings(host: Host) -> Iterator[Finding]:
-    """Memory, and what the control group leaves of it."""
+    """Memory, and the limit of the control group."""
     limit = host.limits.memory_limit
     bound = f", limited to {_gib(limit)} by the control group" if limit else ""
     found = f"{_gib(host.memory_available)} free of {_gib(host.memory_total)}{bound}"
@@ -92,7 +92,7 @@ def gpu_findings(host: Host) -> Iterator[Finding]:
     for gpu in host.gpus:
         capability = ".".join(map(str, gpu.compute_capability or ())) or "unknown"
         found = f"{gpu.name}, {_gib(gpu.memory_free)} free of {_gib(gpu.memory_total)}, compute capability {capability}"
-        split = "it is split into MIG instances, and nothing is placed on the whole" if gpu.mig else None
+        split = "it is split into MIG instances, so models are not placed on it" if gpu.mig else None
         yield Finding(f"GPU {gpu.index}", "lack" if split else "ok", found, split)
 
 
@@ -106,14 +106,14 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 def _hubs(settings: Settings) -> Iterator[Finding]:
     if settings.offline:
-        cost = "only weights that are here, or given with --model-path, can run"
-        yield Finding("hubs", "lack", "not asked: XINFERENCE_OFFLINE is set", cost)
+        cost = "only cached weights, or those of --model-path, can run"
+        yield Finding("hubs", "lack", "not checked: XINFERENCE_OFFLINE is set", cost)
         return
     hubs = all_hubs(settings)
     answers = reachable(hubs.values(), settings)
     for name, answers_now in answers.items():
-        lost = None if answers_now else "models that only this hub has can't be fetched"
-        yield Finding(f"hub {name}", "lack" if lost else "ok", "does not answer" if lost else "answers", lost)
+        effect = None if answers_now else "models that only this hub has can't be downloaded"
+        yield Finding(f"hub {name}", "lack" if effect else "ok", "does not answer" if effect else "answers", effect)
 
 
 def _port(settings: Settings) -> Finding:
@@ -139,7 +139,7 @@ def _llama_cpp() -> Finding:
     try:
         return Finding("llama.cpp", "ok", f"xllamacpp {version('xllamacpp')}")
     except PackageNotFoundError:
-        # A dependency of ours: without it the install is not whole.
+        # Our own dependency: without it the installation is incomplete.
         return Finding("llama.cpp", "broken", "xllamacpp is not installed", "GGUF and ggmlv3 models can't run")
 
 

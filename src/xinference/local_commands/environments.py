@@ -1,4 +1,4 @@
-"""What `xinference env` does, without a server: environments are folders, and a lock file keeps builders apart."""
+"""`xinference env`, without a server: environments are folders, and a lock file prevents concurrent builds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from xinference.config import Settings
-from xinference.environments.environments import Entry, Environments
+from xinference.environments.environments import EnvironmentEntry, Environments
 from xinference.environments.spec import Accelerator, EnvironmentSpec
 from xinference.errors import Problem, bad_request
 from xinference.files.progress import Progress
@@ -17,19 +17,19 @@ Json = dict[str, Any]
 
 
 class EnvironmentCommands:
-    """One method a subcommand; an engine is named as ``ENGINE[==VERSION]``, in any case."""
+    """One method for each subcommand; an engine is named as ``ENGINE[==VERSION]``, case-insensitive."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._environments = Environments(settings or Settings.from_env())
-        # An interrupted command ends its process, and with it the installer: nobody sets this.
+        # Never set: an interrupted command ends its process, and with it the installer.
         self._cancelled = threading.Event()
 
     def entries(self) -> list[Json]:
-        """Every environment that is shipped or installed, as JSON."""
+        """Every environment that this release ships or that is installed, as JSON."""
         return [_entry(entry) for entry in self._environments.entries()]
 
     def install(self, name: str, hardware: str | None, progress: Progress) -> Json:
-        """Install it unless it is there. Raises `Problem` as `Environments.install`."""
+        """Install an environment unless it is installed. Raises `Problem` as `Environments.install`."""
         spec = self._spec(name, hardware)
         self._environments.install(spec, progress, self._cancelled)
         return self._described(spec)
@@ -40,7 +40,7 @@ class EnvironmentCommands:
         return self._described(spec)
 
     def remove(self, name: str, hardware: str | None) -> Json:
-        """Delete it; what it was. Raises `Problem` as `Environments.remove`."""
+        """Delete an environment; returns its description. Raises `Problem` as `Environments.remove`."""
         spec = self._spec(name, hardware, installed=True)
         was = self._described(spec)
         self._environments.remove(spec, self._cancelled)
@@ -53,12 +53,12 @@ class EnvironmentCommands:
         return self._described(spec)
 
     def pack(self, name: str, hardware: str | None, out: Path | None, progress: Progress) -> Path:
-        """Write a bundle; by default ``<name>.tar`` here. Raises `Problem` as `Environments.pack`."""
+        """Write a bundle; by default ``<name>.tar`` in the current folder. Raises `Problem` as `Environments.pack`."""
         spec = self._spec(name, hardware)
         return self._environments.pack(spec, out or Path(f"{spec.name}.tar"), progress, self._cancelled)
 
     def size(self, name: str, hardware: str | None) -> tuple[str, int]:
-        """What it is called and the bytes that it takes on the disk."""
+        """The environment's name and its bytes on the disk."""
         spec = self._spec(name, hardware)
         return spec.name, self._environments.size(spec)
 
@@ -66,13 +66,13 @@ class EnvironmentCommands:
         return next(_entry(entry) for entry in self._environments.entries() if entry.spec == spec)
 
     def _spec(self, name: str, hardware: str | None, *, installed: bool = False) -> EnvironmentSpec:
-        """The one that is meant: the newest of an engine, for the hardware that this host has.
+        """The named environment: by default the newest version of the engine, for this host's hardware.
 
         Raises:
-            Problem: 400 ``environment_unknown``, with what there is.
+            Problem: 400 ``environment_unknown``, with the existing ones.
         """
         if hardware is not None and hardware not in get_args(Accelerator):
-            raise bad_request(f"{hardware!r} is not hardware that there are environments for.", hint="cpu or cuda.")
+            raise bad_request(f"{hardware!r} is not the hardware of any environment.", hint="Use cpu or cuda.")
         engine, _, version = name.partition("==")
         entries = [entry for entry in self._environments.entries() if entry.spec.engine.lower() == engine.lower()]
         matching = [
@@ -84,11 +84,11 @@ class EnvironmentCommands:
         ]
         if not matching:
             raise _unknown(name, entries or self._environments.entries(), installed)
-        here = "cuda" if read_host().gpus else "cpu"
-        return min(matching, key=lambda entry: entry.spec.accelerator != here).spec
+        hardware_here = "cuda" if read_host().gpus else "cpu"
+        return min(matching, key=lambda entry: entry.spec.accelerator != hardware_here).spec
 
 
-def _entry(entry: Entry) -> Json:
+def _entry(entry: EnvironmentEntry) -> Json:
     return {
         "name": entry.spec.name,
         "engine": entry.spec.engine,
@@ -100,11 +100,11 @@ def _entry(entry: Entry) -> Json:
     }
 
 
-def _unknown(name: str, near: list[Entry], installed: bool) -> Problem:
+def _unknown(name: str, near: list[EnvironmentEntry], installed: bool) -> Problem:
     known = [entry for entry in near if entry.python] if installed else near
-    there = ", ".join(f"{entry.spec.engine}=={entry.spec.version} ({entry.spec.accelerator})" for entry in known)
+    names = ", ".join(f"{entry.spec.engine}=={entry.spec.version} ({entry.spec.accelerator})" for entry in known)
     return bad_request(
         f"No environment {'is installed' if installed else 'is known'} for {name}.",
-        hint=f"{'Installed' if installed else 'Known'}: {there or 'none'}.",
+        hint=f"{'Installed' if installed else 'Known'}: {names or 'none'}.",
         code="environment_missing" if installed else "environment_unknown",
     )

@@ -1,4 +1,4 @@
-"""What weights are, wherever they lie: a file, a folder, or a repository of a hub; and which engines could run them."""
+"""`xinference inspect`: reports a weight file, a folder or a hub's repository, and the engines that support it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from xinference.weights.report_repository import inspect_repository
 
 
 def inspect(what: str) -> dict[str, Any]:
-    """`Inspection.to_dict` of a path or a Hugging Face id, and ``engines``: name -> None (yes) or why not.
+    """`Inspection.to_dict` of a path or a Hugging Face id, and ``engines``: name -> None (yes) or the reason.
 
     Raises:
-        Problem: 400 ``bad_weight_file`` and the like; for an id also what the hub answers.
+        Problem: 400 ``bad_weight_file`` and similar; for an id also the hub's problems.
     """
     path = Path(what).expanduser()
     if path.is_dir():
-        found = inspect_folder(path)
+        inspection = inspect_folder(path)
     else:
         named = None if path.exists() else reference(what)
         if named is None or named.model_id is None:
-            found = inspect_file(path)
+            inspection = inspect_file(path)
         else:
-            found = inspect_repository(named.model_id, revision=named.revision, file=named.file)
-    return found.to_dict() | {"engines": engines(found)}
+            inspection = inspect_repository(named.model_id, revision=named.revision, file=named.file)
+    return inspection.to_dict() | {"engines": engines(inspection)}
 
 
-def engines(found: Inspection) -> dict[str, str | None]:
-    """Engine -> None if it could run these weights here, else why not; by format and quantization alone."""
-    if found.model_format is None or found.no_engine:
-        return dict.fromkeys(all_engines(), found.no_engine or "its format is unknown")
-    quantization = found.quantization or "unknown"
+def engines(inspection: Inspection) -> dict[str, str | None]:
+    """Engine -> None if it supports these weights here, else the reason; by format and quantization alone."""
+    if inspection.model_format is None or inspection.no_engine:
+        return dict.fromkeys(all_engines(), inspection.no_engine or "its format is unknown")
+    quantization = inspection.quantization or "unknown"
     spec = ModelSpec(
-        model_format=found.model_format, model_size_in_billions=0, quantizations=(quantization,), sources=()
+        model_format=inspection.model_format, model_size_in_billions=0, quantizations=(quantization,), sources=()
     )
     host = read_host()
     answer: dict[str, str | None] = {}

@@ -1,4 +1,4 @@
-"""What `xinference keys` does where this home's server does not run: the same answers, from the store itself."""
+"""`xinference keys` without a running server: the same answers, directly from the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class KeyCommands:
-    """One method a subcommand, by the names of the client's."""
+    """One method for each subcommand, with the names of the client's methods."""
 
     def __init__(self, keys: Keyring) -> None:
         self._keys = keys
@@ -25,26 +25,26 @@ class KeyCommands:
         return [key.to_dict() for key in self._keys.all()]
 
     def create_key(self, *, scopes: Sequence[str], models: Sequence[str] | None, **fields: Any) -> Json:
-        """Make a key. Raises `Problem` as `Keyring.create`."""
+        """Create a key. Raises `Problem` as `Keyring.create`."""
         allowed = None if models is None else tuple(models)
         key, secret = self._keys.create(NewKey(scopes=tuple(scopes), models=allowed, **fields))
         return {**key.to_dict(), "key": secret}
 
     def revoke_key(self, key: str) -> Json:
-        """End a key. Raises `Problem` as `Keyring.revoke`."""
+        """Revoke a key. Raises `Problem` as `Keyring.revoke`."""
         return self._keys.revoke(key).to_dict()
 
     def forget_keys(self) -> Json:
         """Remove every key."""
-        return {"removed": self._keys.forget_all()}
+        return {"removed": self._keys.remove_all()}
 
 
 @contextmanager
 def keys_of_home(settings: Settings) -> Iterator[KeyCommands]:
-    """The keys of a home, held for the block as a server holds them.
+    """The keys of a home, which is locked for the block as a server locks it.
 
     Raises:
-        Problem: ``home_taken``, if a server does.
+        Problem: ``home_taken``, if a server has locked it.
     """
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with own_home(settings), closing(Store(settings.home / "xinference.db")) as store:

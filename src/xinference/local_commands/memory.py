@@ -1,4 +1,4 @@
-"""How much memory a model will take, from the registry or from weights that are here: no server is asked."""
+"""Estimates a model's memory from the registry or from cached weights, without a server."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from xinference.hubs.registry import all_hubs
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.request import LaunchRequest
-from xinference.planning.memory import Need, Room
+from xinference.planning.memory import MemoryBudget, MemoryEstimate
 from xinference.planning.weights_estimate import estimated_shape
 from xinference.weights import shape_reader
-from xinference.weights.derivation import derive, meant
+from xinference.weights.derivation import derive, requested_reference
 from xinference.weights.fetch import cached_path
 
-#: Bits of one element of the KV cache that may be asked for.
+#: Supported bits of one element of the KV cache.
 KV_BITS = (8, 16, 32)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one request of the whole context takes on one engine; bytes."""
+    """Memory of one request with the whole context on one engine; bytes."""
 
     version_id: str
     engine: str
@@ -36,9 +36,9 @@ class Estimate:
     weights_bytes: int
     kv_cache_bytes: int
     overhead_bytes: int
-    """Beside both: the program, its compute buffers, CUDA's context."""
+    """The remaining memory: the program, its compute buffers, CUDA's context."""
     source: str
-    """Where the model's numbers are from."""
+    """The source of the model's hyperparameters."""
 
     @property
     def total_bytes(self) -> int:
@@ -58,12 +58,12 @@ def estimate(
     """One estimate for each engine that runs the version, on the devices that are usual for it.
 
     Raises:
-        Problem: 400, naming what does not exist with the near choices, or ``shape_unknown``.
+        Problem: 400, which names the unknown value with similar ones, or ``shape_unknown``.
     """
     if context_length < 1:
-        raise bad_request(f"context_length is {context_length}, and must be positive.")
+        raise bad_request(f"context_length is {context_length}, but must be positive.")
     if kv_cache_bits not in KV_BITS:
-        raise bad_request(f"kv_cache_dtype is {kv_cache_bits}; it takes {', '.join(map(str, KV_BITS))} bits.")
+        raise bad_request(f"kv_cache_dtype is {kv_cache_bits}; use {', '.join(map(str, KV_BITS))} bits.")
     request = LaunchRequest(
         model_name=model_name,
         model_size_in_billions=size_in_billions,
@@ -84,21 +84,23 @@ def estimate(
 
 
 def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
-    """What the request names: a built-in model, one that was registered for good, or a path or hub's id."""
+    """The version that the request names: a built-in or registered model, or one derived from a path or hub id."""
     registrations = Registrations(settings.home, builtin_families())
     registrations.load()
-    what = meant(request, registrations.families)
+    what = requested_reference(request, registrations.families)
     if what is None:
         return match(registrations.families, request)
-    found = derive(request, what, list(registrations.families), all_hubs(settings), settings.model_src or None).request
-    assert found.family is not None
-    return match({found.family.model_name: found.family}, found)
+    derived = derive(
+        request, what, list(registrations.families), all_hubs(settings), settings.model_src or None
+    ).request
+    assert derived.family is not None
+    return match({derived.family.model_name: derived.family}, derived)
 
 
 def _on(
     engine: Engine, version: ModelVersion, shape: ModelShape, context_length: int, kv_cache_bits: int, source: str
 ) -> Estimate:
-    need = Need(shape, engine.memory, Room(0, devices=engine.memory.usual_devices))
+    estimate = MemoryEstimate(shape, engine.memory, MemoryBudget(0, devices=engine.memory.usual_devices))
     # A context here is prompt and answer together, as people count it; the planner's is the longest prompt.
     prompt = context_length - 1
     return Estimate(
@@ -107,14 +109,14 @@ def _on(
         context_length,
         kv_cache_bits,
         shape.weights_bytes,
-        need.cache(prompt),
-        need.overhead(prompt, 1),
+        estimate.cache(prompt),
+        estimate.overhead(prompt, 1),
         source,
     )
 
 
 def _shape(version: ModelVersion, settings: Settings) -> tuple[ModelShape, str]:
-    """The model's numbers: the weights' own if they are here, else the registry's."""
+    """The model's shape: from its weights if they are cached, else from the registry."""
     hubs = all_hubs(settings)
     for source in version.spec.sources:
         path = cached_path(hubs, version, source) if source.has(version.quantization) else None
@@ -123,10 +125,10 @@ def _shape(version: ModelVersion, settings: Settings) -> tuple[ModelShape, str]:
     facts = version.spec.shape
     if facts is None:
         raise bad_request(
-            f"The registry does not know the layers and heads of {version.family.model_name} {version.size}, and its "
-            "weights are not here.",
+            f"The registry does not have the layers and heads of {version.family.model_name} {version.size}, and its "
+            "weights are not cached.",
             hint=f"`xinference download -n {version.family.model_name} -s {version.size} -f "
-            f"{version.spec.model_format} -q {version.quantization}` fetches them; then their own numbers are used.",
+            f"{version.spec.model_format} -q {version.quantization}` downloads them; then their own numbers are used.",
             code="shape_unknown",
         )
     shape = estimated_shape(facts, version.spec.model_format, version.quantization, version.family.context_length)

@@ -1,7 +1,7 @@
 """A family's reference page and the index of all pages, as reStructuredText. Deterministic: no clock, no host.
 
 A page's bytes follow from the registry entry and from a static table of what the engines support; the table is
-passed in, since the registry knows nothing of engines.
+passed in, because the registry does not know the engines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.errors import Problem
 
 Supporters = Mapping[str, Callable[[ModelSpec, str], bool]]
-"""Engine name -> whether it takes a spec in a quantization; static, never asks the host."""
+"""Engine name -> whether it supports a spec in a quantization; static, independent of the host."""
 
 #: Hubs in the order of their links, each with its name and a link to one model.
 HUB_LINKS = {
@@ -45,7 +45,7 @@ def render_page(family: ModelFamily, supporters: Supporters) -> str:
 
 
 def render_index(families: Iterable[ModelFamily]) -> str:
-    """The page that lists all families, a table for each model type, by name without regard to case."""
+    """The page that lists all families, a table for each model type, sorted by name, case-insensitive."""
     known = sorted(families, key=lambda family: (family.model_name.lower(), family.model_name))
     lines = [".. _models_index:", "", _RULE, "Built-in models", _RULE, ""]
     for model_type, title in INDEX_PARTS.items():
@@ -62,7 +62,7 @@ def render_index(families: Iterable[ModelFamily]) -> str:
 def write_docs(
     families: Iterable[ModelFamily], supporters: Callable[[ModelFamily], Supporters], out: Path
 ) -> list[Path]:
-    """Write every family's page and ``index.rst`` into `out`, each file whole or not at all.
+    """Write every family's page and ``index.rst`` into `out`, each file completely or not at all.
 
     Args:
         supporters: the engines that serve a family's model type, as `render_page` takes them.
@@ -81,7 +81,10 @@ def write_docs(
         return [_replace(out / name, text) for name, text in sorted(pages.items())]
     except OSError as error:
         raise Problem(
-            "cannot_write", 400, f"The pages cannot be written to {out}: {error.strerror}.", hint="Give another folder."
+            "cannot_write",
+            400,
+            f"The pages cannot be written to {out}: {error.strerror}.",
+            hint="Choose another folder.",
         ) from error
 
 
@@ -105,13 +108,13 @@ def _spec_block(family: ModelFamily, number: int, spec: ModelSpec, supporters: S
 
 
 def _engines(spec: ModelSpec, supporters: Supporters) -> str:
-    """Engines that take any of the spec's quantizations, in descending order of code points."""
-    taken = {name: [q for q in spec.quantizations if takes(spec, q)] for name, takes in supporters.items()}
-    names = sorted((name for name, quantizations in taken.items() if quantizations), reverse=True)
+    """Engines that support any of the spec's quantizations, in descending order of code points."""
+    supported = {name: [q for q in spec.quantizations if takes(spec, q)] for name, takes in supporters.items()}
+    names = sorted((name for name, quantizations in supported.items() if quantizations), reverse=True)
     listed = ", ".join(names)
     if spec.model_format != "pytorch" or "4-bit" not in spec.quantizations:
         return listed
-    limited = " and ".join(name for name in names if taken[name] == ["none"])
+    limited = " and ".join(name for name in names if supported[name] == ["none"])
     return f"{listed} ({limited} only available for quantization none)" if limited else listed
 
 
@@ -138,7 +141,7 @@ def _stem(family: ModelFamily) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A list item ends at a line break: one space instead."""
+    """Replace line breaks, at which a list item would end, by spaces."""
     return " ".join(text.splitlines())
 
 

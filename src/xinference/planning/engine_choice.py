@@ -1,4 +1,4 @@
-"""The version and the engine of a request, or the near choices. Pure."""
+"""Chooses the version and the engine of a launch request, or lists what can run instead. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from xinference.planning.facts import Facts
 
 
 def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, Engine, str]:
-    """The version and the engine that will run it, with the reason for the engine.
+    """The requested version, the engine that will run it, and the reason for the engine.
 
     Raises:
-        Problem: 400, naming what does not exist or can't run here, with the near choices.
+        Problem: 400, names what does not exist or can't run here, and lists similar choices.
     """
     version = match(facts.families, request)
     if request.model_engine is not None:
@@ -24,70 +24,73 @@ def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, 
         supported = supports(engine, version)
         if not supported:
             raise bad_request(
-                f"{_named(version)} can't run on {engine.table.engine}: {supported.reason}.",
-                hint=_engines_that_can(facts, version),
+                f"{_display_name(version)} can't run on {engine.table.engine}: {supported.reason}.",
+                hint=_suitable_engines(facts, version),
                 code="engine_unsupported",
             )
         available = engine.available(version.spec, facts.host)
         if not available:
             raise bad_request(
-                f"{engine.table.engine} can't run {_named(version)} here: {available.reason}.",
-                hint=_engines_that_can(facts, version, besides=engine),
+                f"{engine.table.engine} can't run {_display_name(version)} here: {available.reason}.",
+                hint=_suitable_engines(facts, version, excluded=engine),
                 code="engine_unavailable",
             )
-        return version, engine, "asked for"
+        return version, engine, "requested"
     for engine in facts.engines.values():
         if supports(engine, version) and engine.available(version.spec, facts.host):
-            return version, engine, "the first that can run it here"
+            return version, engine, "the first engine that can run it on this host"
     raise bad_request(
-        f"No engine here can run {_named(version)}.", hint=_engines_that_can(facts, version), code="engine_unavailable"
+        f"No engine here can run {_display_name(version)}.",
+        hint=_suitable_engines(facts, version),
+        code="engine_unavailable",
     )
 
 
-def supporting_engine(facts: Facts, version: ModelVersion, wanted: str) -> Engine:
-    """The engine named `wanted`, which takes such a version, here or elsewhere.
+def supporting_engine(facts: Facts, version: ModelVersion, name: str) -> Engine:
+    """The engine of this name if it supports the version, on this host or another one.
 
     Raises:
         Problem: 400 ``engine_not_found`` or ``engine_unsupported``.
     """
-    engine = _engine(facts.engines, wanted)
+    engine = _engine(facts.engines, name)
     supported = engine.table.supports(version.spec, version.quantization)
     if not supported:
         raise bad_request(
-            f"{_named(version)} can't run on {engine.table.engine}: {supported.reason}.",
-            hint=_engines_that_can(facts, version),
+            f"{_display_name(version)} can't run on {engine.table.engine}: {supported.reason}.",
+            hint=_suitable_engines(facts, version),
             code="engine_unsupported",
         )
     return engine
 
 
 def supports(engine: Engine, version: ModelVersion) -> Support:
-    """Whether the engine takes this version at all: its type, its format and its quantization."""
+    """Whether the engine supports the version's type, format and quantization, whatever the host."""
     model_type = version.family.model_type
     if model_type not in engine.table.model_types:
         return Support(f"{engine.table.engine} does not run {model_type} models")
     return engine.table.supports(version.spec, version.quantization)
 
 
-def _engine(engines: Mapping[str, Engine], wanted: str) -> Engine:
-    found = next((e for name, e in engines.items() if name.lower() == wanted.strip().lower()), None)
-    if found is not None:
-        return found
-    close = near(wanted, engines) or list(engines)
+def _engine(engines: Mapping[str, Engine], requested: str) -> Engine:
+    engine = next((e for name, e in engines.items() if name.lower() == requested.strip().lower()), None)
+    if engine is not None:
+        return engine
+    names = near(requested, engines) or list(engines)
     raise bad_request(
-        f"There is no engine named {wanted!r}.", hint=f"There are: {', '.join(close)}.", code="engine_not_found"
+        f"There is no engine named {requested!r}.", hint=f"Engines: {', '.join(names)}.", code="engine_not_found"
     )
 
 
-def _named(version: ModelVersion) -> str:
+def _display_name(version: ModelVersion) -> str:
     return f"{version.family.model_name} {version.size} {version.spec.model_format} {version.quantization}"
 
 
-def _engines_that_can(facts: Facts, version: ModelVersion, besides: Engine | None = None) -> str:
+def _suitable_engines(facts: Facts, version: ModelVersion, excluded: Engine | None = None) -> str:
+    """A sentence on every engine but `excluded` that supports the version."""
     lines = []
     for name, engine in facts.engines.items():
-        if engine is besides or not supports(engine, version):
+        if engine is excluded or not supports(engine, version):
             continue
         available = engine.available(version.spec, facts.host)
-        lines.append(f"{name} can run it" if available else f"{name} could, but {available.reason}")
-    return f"{'; '.join(lines)}." if lines else "No other engine takes this format and quantization."
+        lines.append(f"{name} can run it" if available else f"{name} supports it, but {available.reason}")
+    return f"{'; '.join(lines)}." if lines else "No other engine supports this format and quantization."

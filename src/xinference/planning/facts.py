@@ -1,4 +1,4 @@
-"""What planning knows of the world."""
+"""The input of planning that does not come from the request."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from xinference.hardware.devices import Host
 
 @dataclass(frozen=True)
 class Facts:
-    """What the planner is told of the world."""
+    """Models, engines and hardware that a launch can use."""
 
     families: Mapping[str, ModelFamily]
     engines: Mapping[str, Engine]
     host: Host
     known_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Engine -> the native options it knows, with their types; needed only where options are given."""
+    """Engine -> its options and their types; needed only if the request has options."""

@@ -1,94 +1,97 @@
-"""How many bytes a launch takes, and the context and slots that fit. Pure."""
+"""Estimates the memory of a replica, and chooses the context and the slots that fit. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xinference.engines.memory_model import KEPT_BELOW, Dimensions, MemoryModel
+from xinference.engines.memory_model import RETAINED_BELOW, Dimensions, MemoryModel
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Sizing
 from xinference.units import MIB
 
-#: Most of the free memory that a launch may take.
+#: Maximum share of the free memory that a launch may take.
 USABLE_SHARE = 0.9
-#: Most of the free memory that slots after the first may take together: a server shares its machine.
+#: Maximum share of the free memory that all slots after the first may take: other programs use the same machine.
 EXTRA_SLOTS_SHARE = 0.25
-#: Smallest context that is still offered when memory is short.
-LEAST_CONTEXT = 512
-#: A context that was made to fit has one cell less than a multiple of this many tokens.
+#: Minimum context of a launch, in tokens, if memory is short.
+MIN_CONTEXT = 512
+#: A context that is reduced to fit is one token shorter than a multiple of this number of tokens.
 CONTEXT_STEP = 256
 
 
 @dataclass(frozen=True)
-class Room:
-    """What one replica may take."""
+class MemoryBudget:
+    """Memory that one replica may take."""
 
     available_bytes: int
-    """Free on all its devices together, or in the host's memory."""
+    """Free bytes on all its devices together, or in the host's memory."""
     devices: int = 0
-    """GPUs; 0: the CPU."""
+    """Number of GPUs; 0: CPU."""
     usable: float = USABLE_SHARE
+    """Share of `available_bytes` that the replica may take."""
     cpu_flags: frozenset[str] = frozenset()
     correction_bytes: int = 0
-    """What an earlier measurement of this version showed beyond the estimate."""
+    """Measured minus estimated memory of an earlier launch of this version."""
 
 
 def size_replica(
     shape: ModelShape,
     model: MemoryModel,
-    room: Room,
+    budget: MemoryBudget,
     *,
     family_context: int,
-    wanted_context: int | None = None,
-    wanted_slots: int | None = None,
+    requested_context: int | None = None,
+    requested_slots: int | None = None,
 ) -> Sizing:
-    """Choose context and slots so that each slot holds the whole context at the same time.
+    """Choose context and slots so that every slot can hold the whole context at the same time.
 
-    What the user asked for is kept or refused with the numbers; what they left open is made to fit.
+    Requested values are never reduced to fit; values that the request leaves open are.
 
     Raises:
-        Problem: 400 ``does_not_fit`` with what is needed and what is free.
+        Problem: 400 ``does_not_fit``, with the required and the free memory.
     """
     reasons: list[str] = []
-    need = Need(shape, model, room)
-    context = promised(shape, family_context, wanted_context, reasons)
-    usable = int(room.available_bytes * room.usable)
-    if need.total(context, 1) > usable:
-        context = _smaller(need, usable, context, wanted_context)
-        reasons.append(f"context {context}: all that the free memory holds beside the weights")
-    slots = wanted_slots or _slots(need, context, usable)
-    if need.total(context, slots) > usable:
-        raise _does_not_fit(need, need.total(context, slots), f"{slots} slots of {context} tokens")
+    estimate = MemoryEstimate(shape, model, budget)
+    context = longest_prompt(shape, family_context, requested_context, reasons)
+    usable = int(budget.available_bytes * budget.usable)
+    if estimate.total(context, 1) > usable:
+        context = _fitting_context(estimate, usable, context, requested_context)
+        reasons.append(f"context {context}: the maximum that fits in the free memory in addition to the weights")
+    slots = requested_slots or _fitting_slots(estimate, context, usable)
+    if estimate.total(context, slots) > usable:
+        raise _does_not_fit(estimate, estimate.total(context, slots), f"{slots} slots of {context} tokens")
     reasons.append(f"{slots} slots, each with the whole context of {context} tokens")
-    return need.sizing(context, slots, tuple(reasons))
+    return estimate.sizing(context, slots, tuple(reasons))
 
 
 @dataclass(frozen=True)
-class Need:
-    """The sum for one model on one engine."""
+class MemoryEstimate:
+    """Memory of one model on one engine, in bytes."""
 
     shape: ModelShape
     model: MemoryModel
-    room: Room
+    budget: MemoryBudget
 
     def cache(self, context: int) -> int:
         """Bytes of one slot's cache."""
         return kv_bytes(self.shape, context, self.model.cell_padding)
 
     def overhead(self, context: int, slots: int) -> int:
-        """Bytes beside weights and cache, on all devices together."""
+        """Bytes in addition to weights and cache, on all devices together."""
         dims = self._dimensions(context, slots)
-        if self.room.devices:
-            return self.model.cuda_overhead(dims) * self.room.devices
-        # A measurement may show less than nothing beside the rest only if the rest was wrong.
-        return max(0, self.model.cpu_overhead(dims) + self.room.correction_bytes)
+        if self.budget.devices:
+            return self.model.cuda_overhead(dims) * self.budget.devices
+        # A negative sum means that the estimate of weights or cache was too large.
+        return max(0, self.model.cpu_overhead(dims) + self.budget.correction_bytes)
 
     def total(self, context: int, slots: int) -> int:
+        """Bytes of weights, cache and overhead."""
         return self.shape.weights_bytes + self.cache(context) * slots + self.overhead(context, slots)
 
     def sizing(self, context: int, slots: int, reasons: tuple[str, ...]) -> Sizing:
-        on_cpu = not self.room.devices
+        """The resources of a replica with this context and this number of slots."""
+        on_cpu = not self.budget.devices
         later = self.model.cpu_later(self._dimensions(context, slots)) if on_cpu else 0
         if on_cpu and self.model.cache_grows:
             later += self.cache(context) * slots
@@ -99,10 +102,10 @@ class Need:
             self.cache(context) * slots,
             self.overhead(context, slots),
             reasons,
-            tensor_parallel=max(1, self.room.devices) if self.model.splits == "tensors" else 1,
-            file_pages_bytes=self.model.file_pages_bytes(self.shape, self.room.cpu_flags) if on_cpu else 0,
+            tensor_parallel=max(1, self.budget.devices) if self.model.splits == "tensors" else 1,
+            file_pages_bytes=self.model.file_pages_bytes(self.shape, self.budget.cpu_flags) if on_cpu else 0,
             later_bytes=later,
-            correction_bytes=self.room.correction_bytes,
+            correction_bytes=self.budget.correction_bytes,
         )
 
     def _dimensions(self, context: int, slots: int) -> Dimensions:
@@ -114,64 +117,68 @@ class Need:
             cells=cells * slots,
             longest=context,
             slots=slots,
-            kept_bytes=shape.small_linear_bytes(KEPT_BELOW),
+            retained_bytes=shape.small_linear_bytes(RETAINED_BELOW),
             bitsandbytes=shape.bitsandbytes,
             packed=shape.linear_bits < 16,
         )
 
 
 def kv_bytes(shape: ModelShape, context: int, padding: int) -> int:
-    """Bytes of one slot's cache: the context, one more cell for the first token of the answer, rounded up."""
+    """Bytes of one slot's cache: the context and one cell for the answer's first token, rounded up to `padding`."""
     return _cells(context, padding) * shape.kv_bytes_per_token
 
 
-def promised(shape: ModelShape, family_context: int, wanted: int | None, reasons: list[str]) -> int:
-    """The longest prompt: what was asked for or the family says, but no more than the model was trained on."""
-    asked = wanted or family_context
-    # An answer needs one token's place beside the prompt: an engine keeps no more than the model was trained on, or
-    # counts both in its limit.
-    most = shape.trained_context - 1 if shape.trained_context > 1 else asked
-    if asked > most:
+def longest_prompt(shape: ModelShape, family_context: int, requested: int | None, reasons: list[str]) -> int:
+    """Maximum length of a prompt: the requested context or the family's, limited by the trained context.
+
+    Adds the reason to `reasons`.
+    """
+    context = requested or family_context
+    # The first token of the answer needs a position after the prompt: an engine's cache is limited to the trained
+    # context, or its limit counts prompt and answer together.
+    maximum = shape.trained_context - 1 if shape.trained_context > 1 else context
+    if context > maximum:
         reasons.append(
-            f"context {most}: the model was trained on {shape.trained_context} tokens, and one is kept for the answer"
+            f"context {maximum}: the model was trained on {shape.trained_context} tokens, "
+            "and one is reserved for the answer"
         )
-        return most
-    reasons.append(f"context {asked}: {'as asked' if wanted else 'the model family says so'}")
-    return asked
+        return maximum
+    reasons.append(f"context {context}: {'requested' if requested else 'the default of the model family'}")
+    return context
 
 
 def _cells(context: int, padding: int) -> int:
     return -(-(context + 1) // padding) * padding
 
 
-def _smaller(need: Need, usable: int, context: int, wanted: int | None) -> int:
-    """The largest context that fits, of whole steps."""
-    if wanted is None and need.shape.kv_bytes_per_token > 0:
-        low, high = LEAST_CONTEXT // CONTEXT_STEP, (context + 1) // CONTEXT_STEP
-        fitting = [steps for steps in range(low, high + 1) if need.total(steps * CONTEXT_STEP - 1, 1) <= usable]
-        if fitting and fitting[-1] * CONTEXT_STEP - 1 >= LEAST_CONTEXT:
+def _fitting_context(estimate: MemoryEstimate, usable: int, context: int, requested: int | None) -> int:
+    """The largest context that fits, in steps of `CONTEXT_STEP`; a requested context is never reduced."""
+    if requested is None and estimate.shape.kv_bytes_per_token > 0:
+        low, high = MIN_CONTEXT // CONTEXT_STEP, (context + 1) // CONTEXT_STEP
+        fitting = [steps for steps in range(low, high + 1) if estimate.total(steps * CONTEXT_STEP - 1, 1) <= usable]
+        if fitting and fitting[-1] * CONTEXT_STEP - 1 >= MIN_CONTEXT:
             return fitting[-1] * CONTEXT_STEP - 1
-    least = context if wanted else min(LEAST_CONTEXT, context)
-    raise _does_not_fit(need, need.total(least, 1), f"a context of {least} tokens")
+    minimum = context if requested else min(MIN_CONTEXT, context)
+    raise _does_not_fit(estimate, estimate.total(minimum, 1), f"a context of {minimum} tokens")
 
 
-def _slots(need: Need, context: int, usable: int) -> int:
-    most = need.model.default_slots
-    if not need.cache(context):
-        return most
-    # What is free on a GPU is there to be used; the host's memory belongs to others, too.
-    share = 1.0 if need.room.devices else EXTRA_SLOTS_SHARE
-    bound = min(usable, need.total(context, 1) + int(need.room.available_bytes * share))
-    return next((slots for slots in range(most, 1, -1) if need.total(context, slots) <= bound), 1)
+def _fitting_slots(estimate: MemoryEstimate, context: int, usable: int) -> int:
+    maximum = estimate.model.default_slots
+    if not estimate.cache(context):
+        return maximum
+    # A GPU's free memory may be used whole; other programs use the host's memory, too.
+    share = 1.0 if estimate.budget.devices else EXTRA_SLOTS_SHARE
+    bound = min(usable, estimate.total(context, 1) + int(estimate.budget.available_bytes * share))
+    return next((slots for slots in range(maximum, 1, -1) if estimate.total(context, slots) <= bound), 1)
 
 
-def _does_not_fit(need: Need, needed: int, what: str) -> Problem:
-    available, model = need.room.available_bytes, need.model
+def _does_not_fit(estimate: MemoryEstimate, required: int, dimensions: str) -> Problem:
+    available, model = estimate.budget.available_bytes, estimate.model
     return Problem(
         "does_not_fit",
         400,
-        f"The model with {what} needs {needed / MIB:,.0f} MiB, and {available / MIB:,.0f} MiB are free.",
+        f"The model with {dimensions} needs {required / MIB:,.0f} MiB, and {available / MIB:,.0f} MiB are free.",
         stage="plan",
-        hint=f"Take a smaller quantization or size, a smaller --{model.context_option} or --{model.slots_option}, "
+        hint=f"Use a smaller quantization or size, a smaller --{model.context_option} or --{model.slots_option}, "
         "or terminate another model.",
     )

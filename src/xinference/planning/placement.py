@@ -1,4 +1,4 @@
-"""Which GPUs each replica gets. Pure: free bytes in, indices out, or a refusal that lists each device's lack."""
+"""Assigns GPUs to the replicas of a launch, or refuses it with the missing memory of each device. Pure."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from xinference.hardware.devices import Gpu
 from xinference.launch.plan import Devices
 from xinference.units import MIB
 
-#: Most of a device's free memory that a launch may take: CUDA itself and other programs' small needs vary.
+#: Maximum share of a device's free memory that a launch may take: the needs of CUDA and of other programs vary.
 USABLE_SHARE = 0.92
-NeedOn = Callable[[int], int]
-"""Number of devices that share one replica -> bytes on each of them."""
+BytesPerDevice = Callable[[int], int]
+"""Number of devices that share one replica -> required bytes on each of them."""
 
 
 @dataclass(frozen=True)
-class Demand:
-    """What the replicas of a launch need of GPUs."""
+class GpuDemand:
+    """Requirements of a launch's replicas on GPUs."""
 
     replicas: int
     counts: Sequence[int]
-    """Numbers of devices that one replica may be split over, smallest first."""
-    need: NeedOn
-    what: str
-    """The model, in the words of a refusal."""
-    named: Sequence[int] | None = None
-    """The devices that the user named; None: any."""
+    """Numbers of devices over which one replica may be split, smallest first."""
+    required: BytesPerDevice
+    description: str
+    """The model and the requested dimensions, as the refusal names them."""
+    requested: Sequence[int] | None = None
+    """Indices of the devices in the request; None: any device."""
     check_split: Callable[[int], None] = lambda count: None
-    """Refuses a number of devices that one replica can't be split over."""
+    """Raises `Problem` for a number of devices over which one replica can't be split."""
 
 
 def usable_gpus(gpus: Sequence[Gpu], promised: Mapping[int, int]) -> tuple[Gpu, ...]:
-    """The devices with what is really free: less what running deployments were promised and may not have taken yet.
+    """The devices with their free memory reduced by the memory that is promised but not allocated yet.
 
-    `promised` is bytes by device index, all deployments together. A device in MIG mode takes nothing as a whole.
+    `promised` is bytes by device index, all deployments together. A device in MIG mode is left out: it can't be used
+    as a whole.
     """
     return tuple(
         replace(gpu, memory_free=max(0, min(gpu.memory_free, gpu.memory_total - promised.get(gpu.index, 0))))
@@ -44,37 +45,38 @@ def usable_gpus(gpus: Sequence[Gpu], promised: Mapping[int, int]) -> tuple[Gpu, 
     )
 
 
-def place_replicas(gpus: Sequence[Gpu], demand: Demand) -> Devices:
-    """Give each replica the devices that were named, or those with the most free memory, as few as will hold it.
+def place_replicas(gpus: Sequence[Gpu], demand: GpuDemand) -> Devices:
+    """Assign each replica the requested devices, or the minimum number of devices that hold it, most free memory first.
 
     Raises:
-        Problem: 400 ``does_not_fit``, with each device and what it lacks; ``no_such_device``.
+        Problem: 400 ``does_not_fit``, with the missing memory of each device; ``no_such_device``.
     """
-    if demand.named is not None:
-        groups = chosen(gpus, demand.named, demand.replicas)
+    if demand.requested is not None:
+        groups = group_devices(gpus, demand.requested, demand.replicas)
         demand.check_split(len(groups[0]))
-        _check_chosen(gpus, groups, demand.need, demand.what)
+        _check_groups(gpus, groups, demand)
         return groups
     for count in demand.counts:
-        spread = _spread(gpus, demand.replicas, count, demand.need(count))
-        if spread is not None:
-            return spread
-    raise _nowhere(gpus, demand.replicas, max(demand.counts, default=1), demand.need, demand.what)
+        groups_of_count = _spread(gpus, demand.replicas, count, demand.required(count))
+        if groups_of_count is not None:
+            return groups_of_count
+    raise _does_not_fit(gpus, max(demand.counts, default=1), demand)
 
 
-def chosen(gpus: Sequence[Gpu], indices: Sequence[int], replicas: int) -> Devices:
-    """The devices that the user named, dealt out in turn: 0,1,2,3 for two replicas is 0,2 and 1,3.
+def group_devices(gpus: Sequence[Gpu], indices: Sequence[int], replicas: int) -> Devices:
+    """Assign the requested devices to the replicas in turn: 0,1,2,3 for two replicas gives 0,2 and 1,3.
 
     Raises:
-        Problem: 400 for a device that is not there, is named twice, or does not come out even.
+        Problem: 400, a device does not exist, is named twice for one replica, or the number of devices is not a
+            multiple of the number of replicas.
     """
     if not indices or len(indices) % replicas:
         raise bad_request("Invalid input. Allocated gpu must be a multiple of replica.", code="no_such_device")
-    there = [gpu.index for gpu in gpus]
+    existing = [gpu.index for gpu in gpus]
     for index in indices:
-        if index not in there:
+        if index not in existing:
             raise bad_request(
-                f"gpu_idx names GPU {index}, and this host has {', '.join(map(str, there)) or 'none'}.",
+                f"gpu_idx names GPU {index}, and this host has {', '.join(map(str, existing)) or 'none'}.",
                 hint="Use --gpu-idx with the numbers that `xinference doctor` shows.",
                 code="no_such_device",
             )
@@ -84,54 +86,56 @@ def chosen(gpus: Sequence[Gpu], indices: Sequence[int], replicas: int) -> Device
     return groups
 
 
-def _check_chosen(gpus: Sequence[Gpu], groups: Devices, need: NeedOn, what: str) -> None:
-    """Refuse named devices that can't hold what they are to hold, with the numbers."""
+def _check_groups(gpus: Sequence[Gpu], groups: Devices, demand: GpuDemand) -> None:
+    """Refuse requested devices with too little free memory."""
     free = {gpu.index: gpu.memory_free * USABLE_SHARE for gpu in gpus}
     for group in groups:
         for index in group:
-            free[index] -= need(len(group))
-    if any(left < 0 for left in free.values()):
-        named = [gpu for gpu in gpus if any(gpu.index in group for group in groups)]
-        raise _nowhere(named, len(groups), len(groups[0]), need, what)
+            free[index] -= demand.required(len(group))
+    if any(remaining < 0 for remaining in free.values()):
+        requested = [gpu for gpu in gpus if any(gpu.index in group for group in groups)]
+        raise _does_not_fit(requested, len(groups[0]), demand)
 
 
 def free_for_each(gpus: Sequence[Gpu], groups: Devices) -> int:
-    """Bytes that each replica may count on, on each of its devices: what is free, shared evenly."""
+    """Bytes that are free for each replica on each of its devices: a device's replicas share it evenly."""
     holders = {gpu.index: sum(gpu.index in group for group in groups) for gpu in gpus}
     return min(gpu.memory_free // holders[gpu.index] for gpu in gpus if holders[gpu.index])
 
 
-def _spread(gpus: Sequence[Gpu], replicas: int, count: int, needed: int) -> Devices | None:
+def _spread(gpus: Sequence[Gpu], replicas: int, count: int, required: int) -> Devices | None:
+    """Groups of `count` devices with `required` free bytes on each; None if there are too few."""
     free = {gpu.index: int(gpu.memory_free * USABLE_SHARE) for gpu in gpus}
     if count > len(free):
         return None
     groups: list[tuple[int, ...]] = []
     for _ in range(replicas):
-        # The most free first: replicas spread by themselves, and share a device only when all have one.
+        # The most free memory first: this spreads the replicas, and equal devices are shared only if all are used.
         best = sorted(free, key=lambda index: (-free[index], index))[:count]
-        if any(free[index] < needed for index in best):
+        if any(free[index] < required for index in best):
             return None
         for index in best:
-            free[index] -= needed
+            free[index] -= required
         groups.append(tuple(sorted(best)))
     return tuple(groups)
 
 
-def _nowhere(gpus: Sequence[Gpu], replicas: int, count: int, need: NeedOn, what: str) -> Problem:
-    needed = need(count)
+def _does_not_fit(gpus: Sequence[Gpu], count: int, demand: GpuDemand) -> Problem:
+    required = demand.required(count)
     each = f" on each of {count} GPUs" if count > 1 else ""
-    copies = f", {replicas} times" if replicas > 1 else ""
-    lines = "; ".join(f"GPU {gpu.index} ({gpu.name}) {_lack(gpu, needed)}" for gpu in gpus)
+    copies = f", {demand.replicas} times" if demand.replicas > 1 else ""
+    lines = "; ".join(f"GPU {gpu.index} ({gpu.name}) {_shortfall(gpu, required)}" for gpu in gpus)
     return Problem(
         "does_not_fit",
         400,
-        f"{what} needs {needed / MIB:,.0f} MiB{each}{copies}: {lines or 'there is no GPU'}.",
+        f"{demand.description} needs {required / MIB:,.0f} MiB{each}{copies}: {lines or 'there is no GPU'}.",
         stage="plan",
-        hint="Take a smaller quantization or size, a shorter context, more GPUs, or terminate another model.",
+        hint="Use a smaller quantization or size, a shorter context or more GPUs, or terminate another model.",
     )
 
 
-def _lack(gpu: Gpu, needed: int) -> str:
+def _shortfall(gpu: Gpu, required: int) -> str:
     usable = gpu.memory_free * USABLE_SHARE
     free = f"has {gpu.memory_free / MIB:,.0f} MiB free"
-    return f"{free}, {(needed - usable) / MIB:,.0f} MiB too few" if usable < needed else f"{free}, enough for one"
+    missing = required - usable
+    return f"{free}, {missing / MIB:,.0f} MiB too few" if missing > 0 else f"{free}, enough for one replica"

@@ -1,4 +1,4 @@
-"""From a request and the facts to a `LaunchDraft`, and on to a `ResolvedLaunch`. Pure."""
+"""Makes a `LaunchDraft` of a request, and a `ResolvedLaunch` of a draft. Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from xinference.launch.plan import LaunchDraft, ResolvedLaunch
 from xinference.launch.request import LaunchRequest
 from xinference.planning.engine_choice import choose_version
 from xinference.planning.facts import Facts
-from xinference.planning.placement import chosen
+from xinference.planning.placement import group_devices
 
 MAX_REPLICAS = 64
 MODEL_TYPES = frozenset({"llm", "embedding", "rerank"})
 
 
 def draft_launch(facts: Facts, request: LaunchRequest, uid: str) -> LaunchDraft:
-    """Decide all that follows from the request and the host.
+    """Make the decisions that need only the request and the host.
 
     Raises:
-        Problem: 400 with the reason and the way out.
+        Problem: 400, the request can't be served on this host.
     """
     check_request(facts, request)
     version, engine, why = choose_version(facts, request)
@@ -48,10 +48,10 @@ def draft_launch(facts: Facts, request: LaunchRequest, uid: str) -> LaunchDraft:
 
 
 def resolve_launch(draft: LaunchDraft, origin: Source | Path, why: str, engine: Engine) -> ResolvedLaunch:
-    """Give a draft the origin of its weights, chosen for the reason `why`, and the files that its engine adds.
+    """Add to a draft the origin of its weights, with the reason `why`, and the files that its engine adds.
 
     Raises:
-        Problem: 400, a file that the options name is not there.
+        Problem: 400, a file that the options name does not exist.
     """
     if isinstance(origin, Path):
         files = engine.choose_files(None, draft.version, draft.options)
@@ -66,7 +66,7 @@ def resolve_launch(draft: LaunchDraft, origin: Source | Path, why: str, engine: 
 
 
 def is_same_launch(draft: LaunchDraft, running: LaunchRequest) -> bool:
-    """Whether a draft asks for what runs already; a hub that the draft leaves open is the running one's."""
+    """Whether a draft equals the request of a running launch; a draft without a hub matches any hub."""
     request = draft.request
     if request.model_path is None and request.download_hub is None:
         request = msgspec.structs.replace(request, download_hub=running.download_hub)
@@ -74,13 +74,17 @@ def is_same_launch(draft: LaunchDraft, running: LaunchRequest) -> bool:
 
 
 def wants_gpu(host: Host, request: LaunchRequest) -> bool:
-    """Named devices win over `n_gpu`; a device in MIG mode takes nothing as a whole."""
+    """Whether a launch uses GPUs; `gpu_idx` overrides `n_gpu`, and a device in MIG mode can't be used as a whole."""
     usable = any(not gpu.mig for gpu in host.gpus)
     return request.gpu_idx is not None or (usable and request.n_gpu is not None)
 
 
 def check_request(facts: Facts, request: LaunchRequest) -> None:
-    """Refuse what no plan can make good: the model's type, the replicas, the devices."""
+    """Check the fields whose validity does not depend on the model: type, replicas, residency, devices.
+
+    Raises:
+        Problem: 400.
+    """
     if request.model_type.lower() not in MODEL_TYPES:
         raise bad_request(
             f"Model type {request.model_type!r} is not served.", hint="This version serves LLM, embedding and rerank."
@@ -94,14 +98,14 @@ def check_request(facts: Facts, request: LaunchRequest) -> None:
             "ttl, pin, priority and keep_alive are for models on demand.",
             hint="Launch it with --on-demand (on_demand).",
         )
-    wanted, have = request.n_gpu, len(facts.host.gpus)
-    if isinstance(wanted, str) and wanted != "auto":
-        raise bad_request(f"n_gpu is {wanted!r}; it takes auto, none or a number.")
+    n_gpu, existing = request.n_gpu, len(facts.host.gpus)
+    if isinstance(n_gpu, str) and n_gpu != "auto":
+        raise bad_request(f"n_gpu is {n_gpu!r}, and must be auto, none or a number.")
     if request.gpu_idx is not None:
-        chosen(facts.host.gpus, request.gpu_idx, request.replica)
-    elif isinstance(wanted, int) and not 1 <= wanted <= have:
+        group_devices(facts.host.gpus, request.gpu_idx, request.replica)
+    elif isinstance(n_gpu, int) and not 1 <= n_gpu <= existing:
         raise bad_request(
-            f"n_gpu is {wanted}, and this host has {have} GPU{'' if have == 1 else 's'}.",
+            f"n_gpu is {n_gpu}, and this host has {existing} GPU{'' if existing == 1 else 's'}.",
             hint="Use --n-gpu auto, or --n-gpu none for the CPU.",
             code="no_such_device",
         )
@@ -109,8 +113,8 @@ def check_request(facts: Facts, request: LaunchRequest) -> None:
 
 def _device_reason(host: Host, request: LaunchRequest, use_gpu: bool) -> str:
     if use_gpu:
-        asked = f"n_gpu {request.n_gpu}" if request.gpu_idx is None else f"gpu_idx {list(request.gpu_idx)}"
-        return f"device: {', '.join(gpu.name for gpu in host.gpus)} ({asked})"
-    split = "its GPUs are split into MIG instances" if host.gpus else "there is no GPU"
-    why = "asked for with n_gpu none" if request.n_gpu is None else split
-    return f"device: CPU, {host.physical_cores} threads ({why})"
+        field = f"n_gpu {request.n_gpu}" if request.gpu_idx is None else f"gpu_idx {list(request.gpu_idx)}"
+        return f"device: {', '.join(gpu.name for gpu in host.gpus)} ({field})"
+    no_gpu = "its GPUs are split into MIG instances" if host.gpus else "there is no GPU"
+    reason = "requested with n_gpu none" if request.n_gpu is None else no_gpu
+    return f"device: CPU, {host.physical_cores} threads ({reason})"

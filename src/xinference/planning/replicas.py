@@ -1,4 +1,4 @@
-"""Replicas that come and go while a deployment runs: their numbers, devices, and the request that says so. Pure."""
+"""Adds and removes replicas of a running deployment: their numbers, their devices and the changed request. Pure."""
 
 from __future__ import annotations
 
@@ -12,55 +12,56 @@ from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan
 from xinference.planning.plan import MAX_REPLICAS
 
 
-def positions(running: Collection[int], wanted: int) -> list[int]:
-    """The numbers of `wanted` replicas: those that run first, then the lowest free ones."""
-    kept = sorted(running)[:wanted]
-    while len(kept) < wanted:
-        kept.append(lowest_free(kept))
-    return sorted(kept)
+def positions(running: Collection[int], count: int) -> list[int]:
+    """The numbers of `count` replicas: those of the running replicas, then the lowest free ones."""
+    numbers = sorted(running)[:count]
+    while len(numbers) < count:
+        numbers.append(lowest_free(numbers))
+    return sorted(numbers)
 
 
 def lowest_free(taken: Collection[int]) -> int:
-    """The number of the next replica."""
+    """The lowest number that is not taken."""
     return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
-def merged(known: Devices, told: Devices, position: int) -> Devices:
-    """The devices of all replicas, when the one at `position` says what it was started with."""
-    size = max(len(known), len(told))
-    groups = [_group(known, n) or _group(told, n) for n in range(size)]
+def merged(known: Devices, reported: Devices, position: int) -> Devices:
+    """The devices of all replicas; the adopted replica at `position` reports the devices of its own start.
+
+    For this replica `reported` overrides `known`; for the others it fills the gaps.
+    """
+    size = max(len(known), len(reported))
+    groups = [_group(known, n) or _group(reported, n) for n in range(size)]
     if position < size:
-        groups[position] = _group(told, position)
+        groups[position] = _group(reported, position)
     return tuple(groups)
 
 
 def with_replica(plan: SizedPlan, position: int, group: Sequence[int]) -> SizedPlan:
-    """The plan with one replica more, on these devices (none: the CPU).
+    """The plan with an additional replica on these devices (none: CPU).
 
     Raises:
-        Problem: 400, there are too many.
+        Problem: 400 ``too_many_replicas``.
     """
     count = plan.request.replica + 1
     if count > MAX_REPLICAS:
-        raise Problem(
-            "too_many_replicas", 400, f"{plan.uid} has {count - 1} replicas, the most that one model may have."
-        )
+        raise Problem("too_many_replicas", 400, f"{plan.uid} has {count - 1} replicas, the maximum for one model.")
     groups = [_group(plan.devices, n) for n in range(max(len(plan.devices), position + 1))]
     groups[position] = tuple(group)
     return _with_groups(plan, count, tuple(groups))
 
 
 def without_replica(plan: SizedPlan, position: int) -> SizedPlan:
-    """The plan with one replica less."""
+    """The plan without the replica at `position`."""
     groups = tuple(() if n == position else group for n, group in enumerate(plan.devices))
     return _with_groups(plan, plan.request.replica - 1, groups)
 
 
 def one_alone(plan: SizedPlan, gpu_idx: tuple[int, ...]) -> ResolvedLaunch:
-    """A launch of one further replica, to be sized beside all that runs, this deployment's own replicas too.
+    """The launch of one additional replica, to be sized as a launch of its own: the other replicas hold their memory.
 
     Raises:
-        Problem: 400, GPUs are named and the others run on the CPU.
+        Problem: 400 ``no_such_device``, `gpu_idx` names GPUs and the other replicas run on the CPU.
     """
     if gpu_idx and not plan.use_gpu:
         raise bad_request(
@@ -73,18 +74,18 @@ def one_alone(plan: SizedPlan, gpu_idx: tuple[int, ...]) -> ResolvedLaunch:
 
 
 def check_same_size(plan: SizedPlan, probe: SizedPlan) -> None:
-    """Refuse a replica that would answer less than the others.
+    """Refuse an additional replica with fewer slots or a shorter context than the others.
 
     Raises:
         Problem: 400 ``does_not_fit``, with both contexts.
     """
-    have, fits = plan.sizing, probe.sizing
-    if fits.context_length < have.context_length or fits.slots < have.slots:
+    existing, additional = plan.sizing, probe.sizing
+    if additional.context_length < existing.context_length or additional.slots < existing.slots:
         raise Problem(
             "does_not_fit",
             400,
-            f"Another replica of {plan.uid} would have {fits.slots} slots of {fits.context_length} tokens in the "
-            f"free memory, and the others have {have.slots} of {have.context_length}.",
+            f"Another replica of {plan.uid} would have {additional.slots} slots of {additional.context_length} tokens "
+            f"in the free memory, and the others have {existing.slots} of {existing.context_length}.",
             hint="Terminate another model first, or launch this one with a shorter context.",
         )
 
@@ -93,7 +94,9 @@ def _with_groups(plan: SizedPlan, count: int, groups: Devices) -> SizedPlan:
     used = [group for group in groups if group]
     gpu_idx = plan.request.gpu_idx
     if gpu_idx is not None and used and len({len(group) for group in used}) == 1:
-        gpu_idx = tuple(group[n] for n in range(len(used[0])) for group in used)  # dealt out again, it gives the same
+        gpu_idx = tuple(
+            group[n] for n in range(len(used[0])) for group in used
+        )  # `group_devices` restores the same groups
     request = msgspec.structs.replace(plan.request, replica=count, gpu_idx=gpu_idx)
     return plan.with_replicas(request, groups if used else ())
 

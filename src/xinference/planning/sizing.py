@@ -1,4 +1,4 @@
-"""Devices, context and slots of a plan, once the weights' header is known. Pure."""
+"""Chooses devices, context and slots of a launch from the header of its weights. Pure."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan, Sizing
-from xinference.planning.memory import LEAST_CONTEXT, Need, Room, promised, size_replica
+from xinference.planning.memory import MIN_CONTEXT, MemoryBudget, MemoryEstimate, longest_prompt, size_replica
 from xinference.planning.occupancy import Available
 from xinference.planning.placement import USABLE_SHARE as USABLE_OF_GPU
-from xinference.planning.placement import Demand, chosen, free_for_each, place_replicas
+from xinference.planning.placement import GpuDemand, free_for_each, group_devices, place_replicas
 
 
 def size_launch(
     launch: ResolvedLaunch,
     path: Path,
     shape: ModelShape,
-    there: Available,
+    available: Available,
     model: MemoryModel,
     notes: tuple[str, ...] = (),
 ) -> SizedPlan:
-    """Choose devices, context and slots for what is available.
+    """Choose devices, context and slots within the available memory.
 
     Args:
-        path: where the weights are.
-        shape: what their header says, and `notes` what reading it showed.
-        model: the engine's.
+        path: the weight file or folder.
+        shape: read from the weights' header; `notes` are the notes of that reading.
+        model: the engine's memory model.
 
     Raises:
-        Problem: 400 ``does_not_fit``, with each device and what it lacks.
+        Problem: 400 ``does_not_fit``, with the missing memory of each device.
     """
-    sizer = _Sizer(launch, shape, there, model)
+    sizer = _Sizer(launch, shape, available, model)
     sizing, devices = sizer.on_gpus() if launch.use_gpu else (sizer.on_cpu(), ())
     return SizedPlan(launch, path, sizing, devices, notes)
 
 
 class _Sizer:
-    """The numbers of one launch."""
+    """Computes the sizing of one launch."""
 
-    def __init__(self, launch: ResolvedLaunch, shape: ModelShape, there: Available, model: MemoryModel) -> None:
+    def __init__(self, launch: ResolvedLaunch, shape: ModelShape, available: Available, model: MemoryModel) -> None:
         self._launch = launch
-        self._shape = model.loaded(
+        self._shape = model.loaded_shape(
             shape,
             launch.version.spec.model_format,
             launch.version.quantization,
             launch.options,
             on_cpu=not launch.use_gpu,
         )
-        self._there = there
+        self._available = available
         self._model = model
-        self._gpus = there.gpus
+        self._gpus = available.gpus
         self._slots: int | None = launch.options.get(model.slots_option) or None
-        self._context = _wanted_context(launch, model)
+        self._context = _requested_context(launch, model)
         self._family = launch.version.family.context_length
 
     def on_cpu(self) -> Sizing:
-        room = Room(
-            self._there.host_bytes // self._launch.request.replica,
-            usable=self._there.host_share,
-            cpu_flags=self._there.cpu_flags,
-            correction_bytes=self._there.correction_bytes,
+        budget = MemoryBudget(
+            self._available.host_bytes // self._launch.request.replica,
+            usable=self._available.host_share,
+            cpu_flags=self._available.cpu_flags,
+            correction_bytes=self._available.correction_bytes,
         )
-        return self._size(room)
+        return self._size(budget)
 
     def on_gpus(self) -> tuple[Sizing, Devices]:
         if self._spills():
@@ -75,67 +75,71 @@ class _Sizer:
         groups = place_replicas(self._gpus, self._demand())
         count = len(groups[0])
         each = free_for_each(self._gpus, groups)
-        fraction = self._given_fraction()
+        fraction = self._requested_fraction()
         usable = USABLE_OF_GPU
         if fraction is not None:
-            each, usable = self._kept(fraction, groups, each), 1.0
-        sizing = self._size(Room(each * count, count, usable))
+            each, usable = self._requested_bytes(fraction, groups, each), 1.0
+        sizing = self._size(MemoryBudget(each * count, count, usable))
         return self._with_fraction(sizing, groups, fraction), groups
 
     def _spills(self) -> bool:
-        """Whether some layers find no room on devices and the engine leaves them on the CPU."""
+        """Whether some layers do not fit on the devices and the engine keeps them on the CPU."""
         if not self._model.spills_to_host:
             return False
-        together = int(sum(gpu.memory_free for gpu in self._gpus) * USABLE_OF_GPU)
-        return self._least(1) * self._launch.request.replica > together
+        usable = int(sum(gpu.memory_free for gpu in self._gpus) * USABLE_OF_GPU)
+        return self._minimum_bytes(1) * self._launch.request.replica > usable
 
     def _spilled(self) -> tuple[Sizing, Devices]:
         request = self._launch.request
-        every = tuple(gpu.index for gpu in self._gpus)
-        groups = chosen(self._gpus, request.gpu_idx, request.replica) if request.gpu_idx else (every,) * request.replica
-        free = sum(gpu.memory_free for gpu in self._gpus) + self._there.host_bytes
-        sizing = self._size(Room(free // request.replica, 1))
-        reason = "layers that the GPUs can't hold stay on the CPU"
+        if request.gpu_idx:
+            groups = group_devices(self._gpus, request.gpu_idx, request.replica)
+        else:
+            groups = (tuple(gpu.index for gpu in self._gpus),) * request.replica
+        free = sum(gpu.memory_free for gpu in self._gpus) + self._available.host_bytes
+        sizing = self._size(MemoryBudget(free // request.replica, 1))
+        reason = "layers that do not fit on the GPUs stay on the CPU"
         return replace(sizing, reasons=(*sizing.reasons, reason)), groups
 
-    def _size(self, room: Room) -> Sizing:
+    def _size(self, budget: MemoryBudget) -> Sizing:
         return size_replica(
             self._shape,
             self._model,
-            room,
+            budget,
             family_context=self._family,
-            wanted_context=self._context,
-            wanted_slots=self._slots,
+            requested_context=self._context,
+            requested_slots=self._slots,
         )
 
     # -- devices --------------------------------------------------------------------------------------------
 
-    def _demand(self) -> Demand:
+    def _demand(self) -> GpuDemand:
         request = self._launch.request
         counts = self._counts() if request.gpu_idx is None else ()
         if self._context is None:
-            # As few devices as hold one whole context; if none do, as many as may be had, with a shorter one.
+            # The minimum number of devices that hold one whole context; if none do, all, with a shorter context.
             counts = [count for count in counts if self._fits(count)] or counts[-1:]
-        return Demand(request.replica, counts, self._least, self._what(), request.gpu_idx, self._check_split)
+        return GpuDemand(
+            request.replica, counts, self._minimum_bytes, self._description(), request.gpu_idx, self._check_split
+        )
 
-    def _what(self) -> str:
-        asked = [f"{self._slots} slots"] if self._slots else []
-        asked += [f"a context of {self._context} tokens"] if self._context else []
-        return self._launch.version.version_id + (f" with {' and '.join(asked)}" if asked else "")
+    def _description(self) -> str:
+        requested = [f"{self._slots} slots"] if self._slots else []
+        requested += [f"a context of {self._context} tokens"] if self._context else []
+        return self._launch.version.version_id + (f" with {' and '.join(requested)}" if requested else "")
 
     def _fits(self, count: int) -> bool:
         free = sorted((gpu.memory_free for gpu in self._gpus), reverse=True)[:count]
-        return len(free) == count and self._whole(count) <= free[-1] * USABLE_OF_GPU
+        return len(free) == count and self._whole_context_bytes(count) <= free[-1] * USABLE_OF_GPU
 
     def _counts(self) -> Sequence[int]:
-        """Numbers of devices that one replica may be split over."""
-        wanted, most = self._launch.request.n_gpu, len(self._gpus)
-        given = self._launch.options.get(self._model.parallel_option or "")
-        count = given or (wanted if isinstance(wanted, int) else None)
+        """Numbers of devices over which one replica may be split, smallest first."""
+        n_gpu = self._launch.request.n_gpu
+        option = self._launch.options.get(self._model.parallel_option or "")
+        count = option or (n_gpu if isinstance(n_gpu, int) else None)
         if count is not None:
             self._check_split(int(count))
             return [int(count)]
-        return [n for n in range(1, most + 1) if self._splits(n)] or [1]
+        return [n for n in range(1, len(self._gpus) + 1) if self._splits(n)] or [1]
 
     def _splits(self, count: int) -> bool:
         return self._model.splits == "layers" or self._shape.splits_over(count)
@@ -143,65 +147,67 @@ class _Sizer:
     def _check_split(self, count: int) -> None:
         if not self._splits(count):
             raise bad_request(
-                f"{self._launch.engine} can't split {self._launch.version.version_id} over {count} GPUs: it cuts its "
-                f"{self._shape.heads} heads into equal parts, of a power of two.",
+                f"{self._launch.engine} can't split {self._launch.version.version_id} over {count} GPUs: the "
+                f"number must be a power of two and divide the model's {self._shape.heads} heads evenly.",
                 hint="Use --n-gpu with 1, 2, 4 or 8.",
                 code="no_such_device",
             )
 
-    def _whole(self, count: int) -> int:
+    def _whole_context_bytes(self, count: int) -> int:
         """Bytes on each of `count` devices with one whole context."""
-        return self._on_each(count, promised(self._shape, self._family, self._context, []))
+        return self._bytes_on_each(count, longest_prompt(self._shape, self._family, self._context, []))
 
-    def _least(self, count: int) -> int:
-        """Bytes on each of `count` devices with the shortest context that is still offered."""
-        most = promised(self._shape, self._family, self._context, [])
-        return self._on_each(count, most if self._context else min(most, LEAST_CONTEXT))
+    def _minimum_bytes(self, count: int) -> int:
+        """Bytes on each of `count` devices with the requested context, or else with the minimum context."""
+        maximum = longest_prompt(self._shape, self._family, self._context, [])
+        return self._bytes_on_each(count, maximum if self._context else min(maximum, MIN_CONTEXT))
 
-    def _on_each(self, count: int, context: int) -> int:
-        return -(-Need(self._shape, self._model, Room(0, count)).total(context, self._slots or 1) // count)
+    def _bytes_on_each(self, count: int, context: int) -> int:
+        estimate = MemoryEstimate(self._shape, self._model, MemoryBudget(0, count))
+        return -(-estimate.total(context, self._slots or 1) // count)
 
     # -- fractions ------------------------------------------------------------------------------------------
 
-    def _given_fraction(self) -> float | None:
+    def _requested_fraction(self) -> float | None:
         name = self._model.fraction_option
         return float(self._launch.options[name]) if name and name in self._launch.options else None
 
-    def _basis(self, gpu: Gpu) -> int:
+    def _fraction_basis(self, gpu: Gpu) -> int:
+        """Bytes of which the engine's memory fraction is a share."""
         return gpu.memory_total if self._model.fraction_of == "total" else gpu.memory_free
 
-    def _kept(self, fraction: float, groups: Devices, each: int) -> int:
-        """Bytes on each device under a fraction that the user gave; refused if they are not free."""
-        named = [gpu for gpu in self._gpus if gpu.index in groups[0]]
-        share = int(min(self._basis(gpu) for gpu in named) * fraction)
+    def _requested_bytes(self, fraction: float, groups: Devices, each: int) -> int:
+        """Bytes on each device by the requested fraction; refused if more than `each` bytes, which are free."""
+        gpus = [gpu for gpu in self._gpus if gpu.index in groups[0]]
+        share = int(min(self._fraction_basis(gpu) for gpu in gpus) * fraction)
         if not 0 < fraction <= 1 or share > each:
             raise bad_request(
                 f"--{self._model.fraction_option} {fraction:g} is {share >> 20:,} MiB of each GPU, "
                 f"and {each >> 20:,} MiB are free.",
-                hint="Take a smaller fraction, or leave it out: the plan then chooses it.",
+                hint="Use a smaller fraction, or omit the option: the plan then computes it.",
                 code="does_not_fit",
             )
         return share
 
-    def _with_fraction(self, sizing: Sizing, groups: Devices, given: float | None) -> Sizing:
-        if self._model.fraction_option is None or given is not None:
-            return replace(sizing, memory_fraction=given)
+    def _with_fraction(self, sizing: Sizing, groups: Devices, requested: float | None) -> Sizing:
+        if self._model.fraction_option is None or requested is not None:
+            return replace(sizing, memory_fraction=requested)
         count = len(groups[0])
         own = sizing.total_bytes
         if not self._model.fraction_covers_overhead:
             own -= sizing.overhead_bytes
-        named = [gpu for gpu in self._gpus if any(gpu.index in group for group in groups)]
-        fraction = math.ceil(own / count / min(self._basis(gpu) for gpu in named) * 100) / 100
+        gpus = [gpu for gpu in self._gpus if any(gpu.index in group for group in groups)]
+        fraction = math.ceil(own / count / min(self._fraction_basis(gpu) for gpu in gpus) * 100) / 100
         reason = (
-            f"{self._model.fraction_option} {fraction:g}: what the plan needs of each device; "
-            "the rest is left for other models"
+            f"{self._model.fraction_option} {fraction:g}: the share of each device that the plan requires; "
+            "the remaining memory is available to other models"
         )
         return replace(sizing, memory_fraction=fraction, reasons=(*sizing.reasons, reason))
 
 
-def _wanted_context(launch: ResolvedLaunch, model: MemoryModel) -> int | None:
-    """The longest prompt that was asked for; one token of the option's is the answer's where it counts that, too."""
-    given = launch.options.get(model.context_option)
-    if not given:
+def _requested_context(launch: ResolvedLaunch, model: MemoryModel) -> int | None:
+    """The requested maximum length of a prompt: one token less than the option if the option counts the answer, too."""
+    option = launch.options.get(model.context_option)
+    if not option:
         return None
-    return max(1, int(given) - 1) if model.answer_counts_in_context else int(given)
+    return max(1, int(option) - 1) if model.answer_counts_in_context else int(option)

@@ -1,4 +1,4 @@
-"""What the process side is told to run, and how it ended: plain values."""
+"""The command of an engine process and its exit: plain values."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EngineCommand:
-    """One engine process, ready to be started.
+    """The command line and environment of one engine process.
 
-    Every ``{port}`` in `argv` and `env` values stands for the loopback port that is chosen at the start.
+    Every ``{port}`` in `argv` and `env` values is replaced by the loopback port that is chosen at the start.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
-    """Added to the server's own environment; secrets go here, never in argv."""
+    """Added to the server's own environment; secrets belong here, never in argv."""
     cwd: Path | None = None
     health_path: str = "/health"
-    """Answers 200 once the model can be asked."""
+    """Answers 200 once the model is ready."""
     models_path: str = "/v1/models"
-    """Needs the key and names `model_name`; proves that the port is held by our own engine."""
+    """Requires the key and lists `model_name`, which proves that our own engine has the port."""
     model_name: str = ""
     api_key: str = ""
     context: Mapping[str, Any] = field(default_factory=dict)
-    """Opaque JSON for whoever adopts the engine later; the keeper only holds it."""
+    """Opaque JSON for a later server that adopts the engine; the keeper only stores it."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How an engine ended."""
+    """The exit of an engine."""
 
     code: int | None
-    """Exit status, or None if a signal ended it."""
+    """Exit status, or None if a signal killed it."""
     signal: str | None
     """Name of the signal (``SIGKILL``), or None."""
     log_tail: tuple[str, ...]
     """Its last 40 lines, oldest first."""
     ran_seconds: float
-    asked_for: bool = False
-    """We ended it ourselves."""
+    requested: bool = False
+    """Whether the server requested the stop."""
 
     @property
     def reason(self) -> str:

@@ -1,4 +1,4 @@
-"""Who owns a home: one server, which says there where it listens and leaves a key for the home's owner."""
+"""Ownership of a home by one server, which writes its endpoint and a key for the home's user there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def own_home(settings: Settings) -> Iterator[None]:
             raise InUse(
                 "home_taken",
                 f"Another server uses {settings.home}{_other_server(settings)}.",
-                hint="Use that one, or set XINFERENCE_HOME to another folder.",
+                hint="Use that server, or set XINFERENCE_HOME to another folder.",
             ) from None
         yield
 
@@ -42,20 +42,20 @@ def _other_server(settings: Settings) -> str:
 
 
 def announce(settings: Settings, host: str, port: int, owner_key: str) -> None:
-    """Write where the server of this home listens, and the key for commands of whoever may read the home."""
+    """Write the endpoint of this home's server, and the key for commands of users who may read the home."""
     named = f"[{host}]" if ":" in host else host
     _write_private(settings.owner_key_file, owner_key)
     _write_private(settings.server_file, json.dumps({"pid": os.getpid(), "endpoint": f"http://{named}:{port}"}))
 
 
 def withdraw(settings: Settings) -> None:
-    """Take back what `announce` wrote."""
+    """Delete the files of `announce`."""
     settings.server_file.unlink(missing_ok=True)
     settings.owner_key_file.unlink(missing_ok=True)
 
 
 def _write_private(file: Path, text: str) -> None:
-    """Replace `file` as a whole; only its owner may read it, from its first byte on."""
+    """Replace `file` atomically; only its owner may read it, from its first byte on."""
     draft = file.with_name(file.name + ".tmp")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:

@@ -1,13 +1,13 @@
-"""The keeper: the small parent of exactly one engine, in a process of its own.
+"""The keeper: the small parent process of exactly one engine. In containerd's terms it is a shim.
 
 ``python -m xinference.process.keeper`` reads a `Spec` as JSON from standard input, starts the engine, and waits at a
-Unix socket for its owner, the server. The engine outlives a server that dies by `grace_seconds`; a new server that
-connects in that time takes it over. Whatever happens, the engine's whole process tree ends with the keeper.
+Unix socket for its owner, the server. The engine outlives a dead server by `grace_seconds`; a new server that
+connects in that time adopts it. In every case the engine's whole process tree ends with the keeper.
 
-Protocol, one JSON object a line. To the owner: ``hello`` (at once), ``exited`` (engine and all below it are gone),
-``replaced`` (another owner connected). From the owner: ``{"op": "stop"}``.
+Protocol, one JSON object a line. To the owner: ``hello`` (at once), ``exited`` (the engine and all its descendants have
+ended), ``replaced`` (another owner connected). From the owner: ``{"op": "stop"}``.
 
-Standard library only, one thread, no asyncio: one keeper runs for each engine, so its memory counts.
+Standard library only, one thread, no asyncio: there is one keeper for each engine, so its memory counts.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from xinference.process.logs import BoundedLog
 from xinference.process.owner import Owner
 from xinference.process.tree import become_subreaper, descendants, die_with_parent, kill
 
-#: How long the engine's children may take to end by themselves once it has ended, in seconds. Python's
-#: multiprocessing has helpers that free shared memory in this time; killed at once they would leak it.
+#: Time for the engine's children to end by themselves after the engine, in seconds. Python's multiprocessing has
+#: helper processes that free shared memory in this time; if killed at once, they would leak it.
 LINGER_SECONDS = 0.5
-#: How long an owner that has been told of the exit may keep us, in seconds.
-FAREWELL_SECONDS = 5.0
+#: Maximum time to wait for the owner to disconnect after the exit was reported, in seconds.
+ACKNOWLEDGE_SECONDS = 5.0
 _TICK = 0.02
 _NOT_STARTED = 127  # the shell's status for a program that cannot be run
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a keeper is told; times in seconds."""
+    """The input of a keeper; times in seconds."""
 
     argv: list[str]
     env: Mapping[str, str]
@@ -53,11 +53,11 @@ class Spec:
     grace_seconds: float
     stop_seconds: float
     context: Any
-    """Held for whoever connects, never read."""
+    """Stored for an owner that connects, never read."""
 
 
 class Keeper:
-    """The life of one engine. `run` reads from top to bottom; everything else is one step of it."""
+    """The lifecycle of one engine. `run` reads from top to bottom; every other method is one step of it."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
@@ -68,16 +68,16 @@ class Keeper:
         self._started = time.monotonic()
         self._started_at = time.time()
         self._engine_pid = 0
-        self._status: int | None = None  # of the engine's main process, as waitpid gives it
-        self._ended_at = 0.0  # when that was seen
-        self._exit: dict[str, Any] | None = None  # the whole tree is gone
-        self._asked = False
+        self._status: int | None = None  # of the engine's main process, as waitpid returns it
+        self._ended_at = 0.0  # when this was detected
+        self._exit: dict[str, Any] | None = None  # set when the whole process tree has ended
+        self._stop_requested = False
         self._kill_at: float | None = None
-        self._told_at: float | None = None
-        self._leaving = False
+        self._reported_at: float | None = None
+        self._terminating = False
 
     def run(self) -> None:
-        """Keep the engine until it is gone and its owner knows, or nobody cares any more."""
+        """Supervise the engine until it has ended and its owner knows, or the grace period without an owner is over."""
         self._catch_signals()
         listener = self._listen()
         try:
@@ -94,7 +94,7 @@ class Keeper:
             listener.close()
             self._log.close()
 
-    # -- start
+    # -- start ----------------------------------------------------------------------------------------------
 
     def _catch_signals(self) -> None:
         # Handlers, not SIG_IGN: an ignored signal would stay ignored in the engine.
@@ -109,7 +109,7 @@ class Keeper:
         self._selector.register(wake, selectors.EVENT_READ, wake)
 
     def _on_sigterm(self, *_: object) -> None:
-        self._leaving = True
+        self._terminating = True
 
     def _listen(self) -> socket.socket:
         path = Path(self._spec.socket_path)
@@ -150,7 +150,7 @@ class Keeper:
         self._output = output
         self._selector.register(output, selectors.EVENT_READ, output)
 
-    # -- what comes in
+    # -- input ----------------------------------------------------------------------------------------------
 
     def _handle(self, key: selectors.SelectorKey, events: int) -> None:
         if isinstance(key.data, Owner):
@@ -184,7 +184,7 @@ class Keeper:
                 "exit": self._exit,
             }
         )
-        self._told_at = time.monotonic() if self._exit else None
+        self._reported_at = time.monotonic() if self._exit else None
 
     def _serve(self, owner: Owner, events: int) -> None:
         if events & selectors.EVENT_WRITE:
@@ -198,7 +198,7 @@ class Keeper:
                 self._stop()
 
     def _read_output(self) -> bool:
-        """Log what the engine printed; False when there is nothing now."""
+        """Log the engine's output; False if there is none now."""
         if self._output < 0:
             return False
         try:
@@ -212,35 +212,35 @@ class Keeper:
         self._log.feed(data)
         return bool(data)
 
-    # -- ending the engine
+    # -- ending the engine ----------------------------------------------------------------------------------
     #
-    # 1. SIGTERM to the engine's process group: it may finish what it holds, free shared memory and device memory.
-    # 2. Wait up to stop_seconds, still reading its output: a full pipe would keep it from ending.
+    # 1. SIGTERM to the engine's process group: it can finish its requests, free shared memory and device memory.
+    # 2. Wait up to stop_seconds and continue to read its output: a full pipe would prevent its exit.
     # 3. SIGKILL to the group: an engine that hangs in a driver call or ignores SIGTERM must not keep the device.
-    # 4. When its main process has ended, for whatever reason, its children get LINGER_SECONDS to notice.
-    # 5. SIGKILL to every descendant, again and again until none is left: those in sessions of their own were not
-    #    reached by 3, and one that forks while we look is found the next time. As the subreaper we inherit all orphans.
-    # 6. Reap all, read the last output, tell the owner. Only now is the memory really free.
+    # 4. When its main process has ended, for any reason, its children get LINGER_SECONDS to end.
+    # 5. SIGKILL to every descendant, repeated until none is left: step 3 does not reach other sessions, and a process
+    #    that forks during the scan is waited in the next one. As the subreaper we inherit all orphans.
+    # 6. Reap all, read the last output, report to the owner. Only now the memory is really free.
 
     def _stop(self) -> None:
-        if self._status is None and not self._asked:
-            self._asked = True
+        if self._status is None and not self._stop_requested:
+            self._stop_requested = True
             kill(-self._engine_pid, signal.SIGTERM)
             self._kill_at = time.monotonic() + self._spec.stop_seconds
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                if found[0] == self._engine_pid and self._status is None:
-                    self._status, self._ended_at = found[1], time.monotonic()
+            while (waited := os.waitpid(-1, os.WNOHANG))[0]:
+                if waited[0] == self._engine_pid and self._status is None:
+                    self._status, self._ended_at = waited[1], time.monotonic()
 
     def _advance(self) -> None:
         now = time.monotonic()
         if self._exit is not None:
             return
         if self._owner is None and now - self._alone_since >= self._spec.grace_seconds:
-            self._leaving = True
-        if self._leaving:
+            self._terminating = True
+        if self._terminating:
             self._stop()
         if self._status is None:
             if self._kill_at is not None and now >= self._kill_at:
@@ -265,32 +265,32 @@ class Keeper:
             "signal": _signal_name(-code) if code < 0 else None,
             "log_tail": self._log.tail(),
             "ran_seconds": self._ended_at - self._started,
-            "asked_for": self._asked,
+            "asked_for": self._stop_requested,
         }
         if self._owner:
             self._owner.send({"event": "exited", **self._exit})
-            self._told_at = time.monotonic()
+            self._reported_at = time.monotonic()
 
-    # -- the end
+    # -- end of the keeper ----------------------------------------------------------------------------------
 
     def _finished(self) -> bool:
         if self._exit is None:
             return False
         now = time.monotonic()
         if self._owner:
-            return self._told_at is not None and now - self._told_at >= FAREWELL_SECONDS
-        return self._leaving or self._told_at is not None or now - self._alone_since >= self._spec.grace_seconds
+            return self._reported_at is not None and now - self._reported_at >= ACKNOWLEDGE_SECONDS
+        return self._terminating or self._reported_at is not None or now - self._alone_since >= self._spec.grace_seconds
 
     def _timeout(self) -> float | None:
-        """Seconds until something must be done without being woken."""
+        """Seconds until the next action that no event triggers."""
         now = time.monotonic()
         if self._status is not None and self._exit is None:
             return _TICK
         due = [self._kill_at] if self._exit is None and self._kill_at is not None else []
         if self._owner is None:
             due.append(self._alone_since + self._spec.grace_seconds)
-        elif self._told_at is not None:
-            due.append(self._told_at + FAREWELL_SECONDS)
+        elif self._reported_at is not None:
+            due.append(self._reported_at + ACKNOWLEDGE_SECONDS)
         return max(0.0, min(due) - now) if due else None
 
 
@@ -302,7 +302,7 @@ def _signal_name(number: int) -> str:
 
 
 def main() -> None:
-    """Read the spec and keep its engine."""
+    """Read the spec and supervise its engine."""
     Keeper(Spec(**json.load(sys.stdin))).run()
 
 

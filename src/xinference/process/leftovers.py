@@ -1,8 +1,8 @@
-"""End what a dead keeper left behind.
+"""Ends the processes that a dead keeper left.
 
-The keeper ends its engine's tree itself, and when it is killed the kernel kills the engine's main process. What is
-left then are that one's children. They are known by two signs: the session the engine began, and a mark in the
-environment that all of them inherit, also those that began a session of their own.
+The keeper ends its engine's process tree itself, and when the keeper is killed, the kernel kills the engine's main
+process. Only children of the engine can survive. They are processes by the session that the engine started, and by an
+environment variable that all of them inherit, also those that started their own session.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from pathlib import Path
 
 import psutil
 
-#: Environment variable of the keeper and all below it; its value is the keeper's socket path.
-MARK = "XINFERENCE_KEEPER_SOCKET"
+#: Environment variable of the keeper and all its descendants; its value is the keeper's socket path.
+KEEPER_VARIABLE = "XINFERENCE_KEEPER_SOCKET"
 _DEADLINE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process that cannot be confused with a later one of the same pid."""
+    """A process by pid and start time, so that a later process with the same pid is not mistaken for it."""
 
     pid: int
     created: float
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity | None:
-        """The process that has `pid` now, or None."""
+        """The current process with `pid`, or None."""
         try:
             return cls(pid, psutil.Process(pid).create_time()) if pid > 0 else None
         except psutil.Error:
             return None
 
     def alive(self) -> bool:
-        """Whether it still runs; a zombie does not."""
+        """Whether it still runs; a zombie does not run."""
         try:
             process = psutil.Process(self.pid)
             return bool(process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE)
@@ -44,22 +44,22 @@ class ProcessIdentity:
             return False
 
     def reused(self) -> bool:
-        """Whether another process has the pid by now."""
+        """Whether another process has the pid now."""
         now = ProcessIdentity.of(self.pid)
         return now is not None and now != self
 
 
 def end_leftovers(socket_path: Path, engine: ProcessIdentity | None) -> None:
-    """SIGKILL everything of the keeper at `socket_path`, itself included, until nothing is left; at most 5 seconds.
+    """SIGKILL all processes of the keeper at `socket_path`, itself included, until none is left; at most 5 seconds.
 
-    Blocks; run it in a thread. `engine` is its engine's main process, if known: a pid that has been given to another
-    process since is never killed, nor is that one's session.
+    Blocks; run it in a thread. `engine` is the engine's main process, if known: if another process has its pid now,
+    neither that process nor its session is killed.
     """
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    while (found := _leftovers(os.fspath(socket_path), engine)) and time.monotonic() < deadline:
-        for process in found:
+    while (processes := _leftovers(os.fspath(socket_path), engine)) and time.monotonic() < deadline:
+        for process in processes:
             with contextlib.suppress(psutil.Error):
-                process.kill()  # checks the start time once more
+                process.kill()  # checks the start time again
         time.sleep(0.02)
     socket_path.unlink(missing_ok=True)
 
@@ -77,6 +77,6 @@ def _belongs(process: psutil.Process, mark: str, session: int | None) -> bool:
             return False
         if session is not None and os.getsid(process.pid) == session:
             return True
-        return bool(process.environ().get(MARK) == mark)
+        return bool(process.environ().get(KEEPER_VARIABLE) == mark)
     except (psutil.Error, OSError):
         return False

@@ -1,4 +1,4 @@
-"""The server's side of a keeper: start one, connect to it, talk."""
+"""The server's side of a keeper: start, connection, messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import IO, Any
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand
-from xinference.process.leftovers import MARK
+from xinference.process.leftovers import KEEPER_VARIABLE
 from xinference.process.probe import Endpoint
 
 _MESSAGE_LIMIT = 16 * 1024 * 1024
@@ -33,14 +33,14 @@ class KeeperLink:
         self._reader = reader
         self._writer = writer
         self.hello = hello
-        """The keeper's first message: pids, context, state and, if it has ended, the exit."""
+        """The keeper's first message: pids, context, state and, if the engine has ended, the exit."""
 
     @classmethod
     async def open(cls, socket_path: Path, seconds: float) -> KeeperLink:
         """Connect and wait for the hello.
 
         Raises:
-            OSError: nobody listens there, or (TimeoutError) nobody answers within `seconds`.
+            OSError: no keeper listens there, or (TimeoutError) it does not answer within `seconds`.
         """
         async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_unix_connection(socket_path, limit=_MESSAGE_LIMIT)
@@ -48,33 +48,33 @@ class KeeperLink:
                 return cls(reader, writer, json.loads(await reader.readuntil(b"\n")))
             except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
                 writer.close()
-                raise ConnectionError(f"No keeper speaks at {socket_path}.") from error
+                raise ConnectionError(f"No keeper answers at {socket_path}.") from error
             except BaseException:
                 writer.close()
                 raise
 
     async def messages(self) -> AsyncIterator[Mapping[str, Any]]:
-        """What the keeper says, until it closes the connection or ends."""
+        """The keeper's messages, until it closes the connection or ends."""
         with contextlib.suppress(ConnectionError):
-            while (line := await self._reader.readline()).endswith(b"\n"):  # else cut off by the keeper's death
+            while (line := await self._reader.readline()).endswith(b"\n"):  # otherwise truncated by the keeper's death
                 yield json.loads(line)
 
     def stop_engine(self) -> None:
-        """Ask the keeper to end its engine."""
+        """Tell the keeper to end its engine."""
         self._writer.write(b'{"op": "stop"}\n')
 
-    def say_goodbye(self) -> None:
-        """Half-close: a keeper whose engine has ended leaves now, and removes its socket."""
+    def acknowledge_exit(self) -> None:
+        """Half-close the connection: a keeper whose engine has ended exits now and removes its socket."""
         with contextlib.suppress(OSError, RuntimeError):
             self._writer.write_eof()
 
     def close(self) -> None:
-        """Leave the keeper alone; it waits its grace period for another owner."""
+        """Disconnect from the keeper; it waits its grace period for another owner."""
         self._writer.close()
 
 
 class KeeperProcess:
-    """A keeper that we started and therefore must reap."""
+    """A keeper that this process started and must reap."""
 
     def __init__(self, process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
         self._process = process
@@ -82,18 +82,18 @@ class KeeperProcess:
 
     @classmethod
     async def spawn(cls, spec: Mapping[str, Any], socket_path: Path) -> KeeperProcess:
-        """Start a keeper, in a session of its own, and give it its `Spec` as JSON.
+        """Start a keeper in its own session, and send it its `Spec` as JSON.
 
         Raises:
             Problem: the system cannot start another process.
         """
-        # An unnamed file: what a crashing keeper says can be read, and nothing is left on the disk.
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read after this returned
+        # An unnamed file: the stderr of a crashed keeper can be read, and nothing is left on the disk.
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read after this method returns
         try:
-            # Popen, not asyncio's subprocess: that one kills its process when the loop goes away.
+            # Popen, not asyncio's subprocess, which kills its process when the loop is closed.
             process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
                 [sys.executable, "-P", "-m", "xinference.process.keeper"],
-                env={**os.environ, MARK: os.fspath(socket_path)},
+                env={**os.environ, KEEPER_VARIABLE: os.fspath(socket_path)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -116,7 +116,7 @@ class KeeperProcess:
         """Wait for its socket.
 
         Raises:
-            Problem: it ended, or did not answer within `seconds`.
+            Problem: the keeper ended, or did not answer within `seconds`.
         """
         deadline = time.monotonic() + seconds
         while self._process.poll() is None and (left := deadline - time.monotonic()) > 0:
@@ -126,47 +126,47 @@ class KeeperProcess:
                 await asyncio.sleep(0.01)
         status = self._process.poll()
         cause = f"ended with status {status}" if status is not None else f"did not answer within {seconds:g} seconds"
-        raise Problem("keeper_failed", 503, f"The engine's keeper {cause}.", stage="start", log_tail=self.last_words())
+        raise Problem("keeper_failed", 503, f"The engine's keeper {cause}.", stage="start", log_tail=self.stderr_tail())
 
     def runs(self) -> bool:
-        """Whether it still runs; reaps it if not."""
+        """Whether it still runs; reaps it if it does not."""
         return self._process.poll() is None
 
-    def last_words(self) -> tuple[str, ...]:
-        """What it wrote to standard error."""
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last 40 lines of its standard error."""
         self._stderr.seek(0)
         return tuple(self._stderr.read().decode("utf-8", "replace").splitlines()[-40:])
 
     def release(self) -> None:
-        """Forget what it may have said."""
+        """Close the file of its standard error."""
         self._stderr.close()
 
     def terminate(self) -> None:
-        """SIGTERM: it ends its engine, if it has one already, and itself."""
+        """Send SIGTERM: the keeper ends its engine, if it has one, and itself."""
         self._process.terminate()
 
 
 def private_run_dir(settings: Settings) -> Path:
-    """The folder of the sockets, made if need be.
+    """The folder of the sockets, created if necessary.
 
     Raises:
-        Problem: 500, it belongs to another user or others may write to it: they could take our engines' keys.
+        Problem: 500: it belongs to another user, or others may write to it: they could read our engines' keys.
     """
     folder = settings.run_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise Problem(
             "unsafe_run_dir",
             500,
             f"{folder} is not a folder that only this user can write to.",
-            hint=f"Remove it, or make it yours and `chmod 700 {folder}`.",
+            hint=f"Remove it, or change its owner to this user and `chmod 700 {folder}`.",
         )
     return folder
 
 
 def free_port() -> int:
-    """A loopback port that nobody had a moment ago. Who takes it first is found out by `probe.look`."""
+    """A loopback port that was free a moment ago. `probe` detects whether another program took it first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -174,7 +174,7 @@ def free_port() -> int:
 
 def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
     assert process.stdin is not None
-    # A keeper that died already is found by `connect`, with its last words.
+    # The pipe of a keeper that has died already is broken: `connect` reports it with the keeper's stderr.
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
         pipe.write(data)
 
@@ -182,7 +182,7 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
 def keeper_spec(
     command: EngineCommand, endpoint: Endpoint, settings: Settings, socket_path: Path, log_path: Path
 ) -> dict[str, Any]:
-    """The JSON of a keeper's `Spec`; its context is what an adopting server needs."""
+    """The JSON of a keeper's `Spec`; its context contains what an adopting server needs."""
     port = str(endpoint.port)
     return {
         "argv": [word.replace("{port}", port) for word in command.argv],

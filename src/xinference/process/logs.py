@@ -1,4 +1,4 @@
-"""The bounded log of one engine. Standard library only: the keeper uses it."""
+"""The bounded log of one engine. Standard library only, because the keeper imports it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 from collections import deque
 from pathlib import Path
 
-#: Lines that are kept in memory and shown with a failure.
+#: Number of lines that are stored in memory and shown with a failure.
 TAIL_LINES = 40
-#: Longest line kept, in bytes; the rest of it is dropped.
+#: Maximum length of a line, in bytes; the rest is dropped.
 MAX_LINE = 4096
 
 
 class BoundedLog:
-    """Takes an engine's raw output; keeps at most `max_bytes` of it in `path` and ``path.1``.
+    """Writes an engine's raw output to `path` and ``path.1``, at most `max_bytes` in total.
 
-    Nothing here raises for a full disk or a vanished folder: lines are dropped, counted, and the number is written
-    once writing works again. The engine must not stop because its log cannot be kept.
+    No method raises for a full disk or a deleted folder: lines are dropped and counted, and the number is written
+    once writing works again. The engine must not stop because its log cannot be written.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -30,17 +30,17 @@ class BoundedLog:
         self._fd: int | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take output as it comes, cut anywhere."""
+        """Append raw output, which may end anywhere in a line."""
         *lines, rest = (self._pending + data).split(b"\n")
         for line in lines:
             shown = _visible(line)
             self._tail.append(shown)
             self._write(shown)
-        # An endless line must not fill the memory: keep its beginning, or its last redrawing.
+        # An endless line must not fill the memory: keep its beginning, or the text after its last carriage return.
         self._pending = rest if len(rest) <= MAX_LINE else _visible(rest)
 
     def tail(self) -> tuple[str, ...]:
-        """The last 40 lines, oldest first, with what has come of an unfinished one."""
+        """The last 40 lines, oldest first, including an unfinished one."""
         lines = [*self._tail, _visible(self._pending)] if self._pending else list(self._tail)
         return tuple(line.decode("utf-8", "replace") for line in lines[-TAIL_LINES:])
 
@@ -95,5 +95,5 @@ def read_tail(path: Path, lines: int = TAIL_LINES) -> tuple[str, ...]:
 
 
 def _visible(line: bytes) -> bytes:
-    """What a terminal would show: a progress bar redraws its line after each carriage return."""
+    """The text that a terminal shows: a progress bar redraws its line after each carriage return."""
     return line.rstrip(b"\r").rpartition(b"\r")[2][:MAX_LINE]

@@ -1,4 +1,4 @@
-"""The keeper's side of its one connection. Standard library only: the keeper uses it."""
+"""The keeper's side of the connection to its owner. Standard library only, because the keeper imports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINE_LIMIT = 64 * 1024
 
 
 class Owner:
-    """The one connection that counts."""
+    """The current connection to the server."""
 
     def __init__(self, connection: socket.socket, selector: selectors.BaseSelector) -> None:
         connection.setblocking(False)
@@ -24,19 +24,19 @@ class Owner:
         selector.register(connection, selectors.EVENT_READ, self)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Queue a message; an owner that does not read never blocks us."""
+        """Queue a message. It never blocks, even if the owner does not read."""
         self._out += json.dumps(message).encode() + b"\n"
         self.flush()
 
     def flush(self) -> None:
-        """Write what the socket takes."""
+        """Write as much as the socket accepts."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
             self._out = self._out[self.connection.send(self._out) :]
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
         self._selector.modify(self.connection, events, self)
 
     def receive(self) -> list[str] | None:
-        """Operations asked for, or None if the owner has left."""
+        """The requested operations, or None if the owner has disconnected."""
         try:
             data = self.connection.recv(4096)
         except BlockingIOError:
@@ -49,7 +49,7 @@ class Owner:
         return [op for op in map(_operation, lines) if op]
 
     def close(self) -> None:
-        """Forget the connection."""
+        """Close the connection and unregister it."""
         self._selector.unregister(self.connection)
         self.connection.close()
 

@@ -1,4 +1,4 @@
-"""Is it up, and is it ours? One look at an engine over loopback HTTP."""
+"""Probes an engine over loopback HTTP: whether it answers, and whether it is ours."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import aiohttp
 import msgspec
 
-#: How long one look may take, in seconds; a loading engine may accept and not answer.
-LOOK_SECONDS = 5.0
+#: Timeout of one probe, in seconds; a loading engine may accept and not answer.
+PROBE_SECONDS = 5.0
 _LISTING_LIMIT = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an engine answers, and how to know it."""
+    """The address of an engine, and the facts that identify it."""
 
     port: int
     api_key: str
@@ -32,36 +32,36 @@ class Endpoint:
         return f"http://127.0.0.1:{self.port}"
 
 
-class Look(enum.Enum):
-    """What one look saw."""
+class ProbeResult(enum.Enum):
+    """The result of one probe."""
 
     SILENT = "no HTTP answer"
-    LOADING = "an HTTP answer, but not yet a ready engine of ours"
+    LOADING = "an HTTP answer, but not from our engine, or not ready"
     HEALTHY = "our engine, ready"
 
 
-async def look(endpoint: Endpoint, session: aiohttp.ClientSession, seconds: float = LOOK_SECONDS) -> Look:
-    """Ask for health, then for the model by name with our key; never raises for what the other side does.
+async def probe(endpoint: Endpoint, session: aiohttp.ClientSession, seconds: float = PROBE_SECONDS) -> ProbeResult:
+    """Request health, then the list of models with our key. Never raises for failures of the other side.
 
-    The second question tells our engine from another program that took the port first: that one knows neither the key
-    nor the model.
+    The second request distinguishes our engine from another program that took the port first: that program has
+    neither the key nor the model.
     """
-    seen = Look.SILENT
+    result = ProbeResult.SILENT
     try:
         async with asyncio.timeout(seconds):
             url = endpoint.base_url + endpoint.health_path
             async with session.get(url, allow_redirects=False) as answer:
-                seen = Look.LOADING
+                result = ProbeResult.LOADING
                 if answer.status != 200:
-                    return seen
+                    return result
             headers = {"Authorization": f"Bearer {endpoint.api_key}"}
             url = endpoint.base_url + endpoint.models_path
             async with session.get(url, headers=headers, allow_redirects=False) as answer:
                 if answer.status == 200 and _lists(await _read(answer), endpoint.model_name):
-                    return Look.HEALTHY
+                    return ProbeResult.HEALTHY
     except (aiohttp.ClientError, OSError, TimeoutError):
         pass
-    return seen
+    return result
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:

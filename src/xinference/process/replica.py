@@ -1,4 +1,4 @@
-"""One engine as the server sees it: five states, one owner task."""
+"""One engine from the server's side: five states, one owner task."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from xinference.process.command import EngineCommand, Exit
 from xinference.process.leftovers import ProcessIdentity, end_leftovers
 from xinference.process.link import KeeperLink, KeeperProcess, free_port, keeper_spec, private_run_dir
 from xinference.process.logs import TAIL_LINES, read_tail
-from xinference.process.probe import Endpoint, Look, look
+from xinference.process.probe import Endpoint, ProbeResult, probe
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
 
 __all__ = ["Replica", "ReplicaSnapshot", "ReplicaState"]
 
-#: How long a keeper may take to answer: a new one, an earlier server's, and one that has nothing left to do.
-_SPAWN_SECONDS, _ADOPT_SECONDS, _FAREWELL_SECONDS = 15.0, 3.0, 3.0
-#: Beyond `stop_seconds`, before a keeper that reports nothing is killed with all that it keeps.
+#: Maximum time for an answer of a new keeper, of an earlier server's keeper, and for the exit of a finished one.
+_SPAWN_SECONDS, _ADOPT_SECONDS, _KEEPER_EXIT_SECONDS = 15.0, 3.0, 3.0
+#: Time beyond `stop_seconds` after which a keeper that reports nothing is killed with all its descendants.
 _OVERDUE_SECONDS = 5.0
-#: The least time an adopted engine gets to answer, however long ago it was started.
+#: Minimum time for an adopted engine to answer, regardless of its start time.
 _ADOPTED_START_SECONDS = 10.0
 
 
-class _Told(enum.Enum):
-    """What the owner task is told, besides how the engine ended (an `Exit`)."""
+class _OwnerMessage(enum.Enum):
+    """Messages to the owner task, besides the engine's `Exit`."""
 
     STOP = enum.auto()
     DETACH = enum.auto()
@@ -49,8 +49,8 @@ class _Told(enum.Enum):
 class Replica:
     """An engine process and its keeper, owned by one asyncio task.
 
-    Make one with `start` or `adopt`. Public methods send the owner a request or wait for its result; only the owner
-    changes anything. `snapshot` may be read at any time.
+    Create one with `start` or `adopt`. Public methods send the owner a request or wait for its result; only the owner
+    changes state. `snapshot` may be read at any time.
     """
 
     def __init__(self, snapshot: ReplicaSnapshot, endpoint: Endpoint, settings: Settings, socket_path: Path) -> None:
@@ -58,12 +58,12 @@ class Replica:
         self._endpoint = endpoint
         self._settings = settings
         self._socket_path = socket_path
-        self._inbox: asyncio.Queue[_Told | Exit] = asyncio.Queue()
+        self._inbox: asyncio.Queue[_OwnerMessage | Exit] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._exited: asyncio.Future[Exit] = loop.create_future()
         for result in (self._ready, self._exited):
-            result.add_done_callback(lambda done: done.exception())  # not everybody asks
+            result.add_done_callback(lambda done: done.exception())  # the result may never be awaited
         self._keeper: KeeperProcess | None = None
         self._link: KeeperLink | None = None
         self._engine: ProcessIdentity | None = None
@@ -73,11 +73,11 @@ class Replica:
         self._tasks: list[asyncio.Task[None]] = []
         self._owner: asyncio.Task[None] | None = None
 
-    # -- making one
+    # -- creation -------------------------------------------------------------------------------------------
 
     @classmethod
     def start(cls, replica_id: str, command: EngineCommand, settings: Settings, *, log_path: Path) -> Replica:
-        """Begin to start an engine on a free loopback port; `wait_ready` tells how it went.
+        """Begin to start an engine on a free loopback port; `wait_ready` reports the result.
 
         Raises:
             Problem: 500, the folder for sockets is not safe.
@@ -92,10 +92,10 @@ class Replica:
 
     @classmethod
     async def adopt(cls, replica_id: str, settings: Settings) -> Replica | None:
-        """Take over an engine that an earlier server started.
+        """Adopt an engine that an earlier server started.
 
         It is READY if it answers now, STARTING if it does not yet, EXITED if it has ended meanwhile. None if no keeper
-        answers; whatever such a keeper may have left behind has been ended then.
+        answers; in that case the processes that the keeper left have been ended.
         """
         socket_path = private_run_dir(settings) / f"{replica_id}.sock"
         if not socket_path.exists():
@@ -107,7 +107,7 @@ class Replica:
             return None
         try:
             return await cls._take_over(replica_id, settings, socket_path, link)
-        except (KeyError, TypeError):  # a keeper of another version: what it holds cannot be read
+        except (KeyError, TypeError):  # a keeper of another version, whose context cannot be read
             link.close()
             await asyncio.to_thread(end_leftovers, socket_path, None)
             return None
@@ -117,34 +117,34 @@ class Replica:
 
     @classmethod
     async def _take_over(cls, replica_id: str, settings: Settings, socket_path: Path, link: KeeperLink) -> Replica:
-        kept, running = link.hello["context"], link.hello["state"] == "running"
-        endpoint = Endpoint(**kept["endpoint"])
-        snapshot = new_snapshot(replica_id, endpoint, kept["context"], Path(kept["log_path"]))
+        stored, running = link.hello["context"], link.hello["state"] == "running"
+        endpoint = Endpoint(**stored["endpoint"])
+        snapshot = new_snapshot(replica_id, endpoint, stored["context"], Path(stored["log_path"]))
         replica = cls(snapshot, endpoint, settings, socket_path)
-        replica._welcome(link)
+        replica._record_hello(link)
         if running:
             async with aiohttp.ClientSession() as session:
-                if await look(endpoint, session, _ADOPT_SECONDS) is Look.HEALTHY:
+                if await probe(endpoint, session, _ADOPT_SECONDS) is ProbeResult.HEALTHY:
                     replica._become_ready()
         replica._owner = asyncio.create_task(replica._own(None), name=f"replica {replica_id}")
         if not running:
             await replica.wait_exited()
         return replica
 
-    # -- asking it
+    # -- requests -------------------------------------------------------------------------------------------
 
     @property
     def snapshot(self) -> ReplicaSnapshot:
-        """What is known now."""
+        """The current snapshot."""
         return self._snapshot
 
     @property
     def state(self) -> ReplicaState:
-        """Short for ``snapshot.state``."""
+        """The same as ``snapshot.state``."""
         return self._snapshot.state
 
     async def wait_ready(self) -> None:
-        """Wait until the engine answers. Cancelling this before it does ends the engine.
+        """Wait until the engine answers. Cancellation before that ends the engine.
 
         Raises:
             Problem: 503 ``engine_start_timeout``, ``engine_died`` or ``keeper_failed``, with the engine's last lines;
@@ -158,31 +158,31 @@ class Replica:
             raise
 
     async def wait_exited(self) -> Exit:
-        """Wait until the engine and everything below it is gone.
+        """Wait until the engine and all its descendants have ended.
 
         Raises:
-            Problem: 503 ``engine_detached``, nobody here will know.
+            Problem: 503 ``engine_detached``: this server will not be notified.
         """
         return await asyncio.shield(self._exited)
 
     async def stop(self) -> Exit | None:
-        """End the engine, also one that is still starting, and wait for it; None if it was detached before."""
-        self._inbox.put_nowait(_Told.STOP)
+        """End the engine, also one that is still starting, and wait for its exit; None if it was detached before."""
+        self._inbox.put_nowait(_OwnerMessage.STOP)
         try:
             return await self.wait_exited()
         except Problem:
             return None
 
     async def detach(self) -> None:
-        """Leave the engine running for a later `adopt`; it lives for its grace period."""
-        self._inbox.put_nowait(_Told.DETACH)
+        """Leave the engine running for a later `adopt`, for its grace period."""
+        self._inbox.put_nowait(_OwnerMessage.DETACH)
         if self._owner:
             await asyncio.wait({self._owner})
 
-    # -- the owner
+    # -- owner task -----------------------------------------------------------------------------------------
 
     async def _own(self, spec: Mapping[str, Any] | None) -> None:
-        """The whole life: open, follow what happens, finish. The only code that changes anything."""
+        """The lifecycle: open, follow events, finish. The only code that changes state."""
         try:
             if spec is not None:
                 await self._open(spec)
@@ -202,16 +202,16 @@ class Replica:
                 self._link.close()
             if self._keeper:
                 self._keeper.release()
-            self._give_up_waiting()
+            self._fail_waiters()
 
     async def _open(self, spec: Mapping[str, Any]) -> None:
         if self._socket_path.exists():
             await asyncio.to_thread(end_leftovers, self._socket_path, None)
         self._keeper = await KeeperProcess.spawn(spec, self._socket_path)
-        self._welcome(await self._keeper.connect(self._socket_path, _SPAWN_SECONDS))
+        self._record_hello(await self._keeper.connect(self._socket_path, _SPAWN_SECONDS))
 
-    def _welcome(self, link: KeeperLink) -> None:
-        """Take note of a keeper that has said hello."""
+    def _record_hello(self, link: KeeperLink) -> None:
+        """Store the data of the keeper's hello message."""
         self._link, hello = link, link.hello
         self._engine = ProcessIdentity.of(hello["engine_pid"])
         self._adopted = None if self._keeper else ProcessIdentity.of(hello["keeper_pid"])
@@ -226,27 +226,27 @@ class Replica:
             self._inbox.put_nowait(exit_from(hello["exit"]))
 
     async def _follow(self) -> Exit | None:
-        """Until the engine has ended, or None once it is somebody else's."""
+        """Process messages until the engine has ended; None once another server owns it."""
         assert self._link is not None
         self._tasks.append(asyncio.create_task(self._listen(self._link)))
         if not self._ready.done():
             self._tasks.append(asyncio.create_task(self._watch_health()))
         while True:
-            told = await self._inbox.get()
-            match told:
+            message = await self._inbox.get()
+            match message:
                 case Exit():
-                    return told
-                case _Told.DETACH | _Told.REPLACED:
+                    return message
+                case _OwnerMessage.DETACH | _OwnerMessage.REPLACED:
                     return None
-                case _Told.HEALTHY if self.state is ReplicaState.STARTING:
+                case _OwnerMessage.HEALTHY if self.state is ReplicaState.STARTING:
                     self._become_ready()
-                case _Told.STOP:
+                case _OwnerMessage.STOP:
                     self._begin_stop()
-                case _Told.TIMED_OUT if self.state is ReplicaState.STARTING:
+                case _OwnerMessage.TIMED_OUT if self.state is ReplicaState.STARTING:
                     self._problem = self._start_timeout()
                     self._begin_stop()
-                case _Told.LOST | _Told.OVERDUE:
-                    return await self._end_without_keeper(told)
+                case _OwnerMessage.LOST | _OwnerMessage.OVERDUE:
+                    return await self._end_without_keeper(message)
 
     def _become_ready(self) -> None:
         self._snapshot = dataclasses.replace(self._snapshot, state=ReplicaState.READY)
@@ -261,22 +261,22 @@ class Replica:
         self._snapshot = dataclasses.replace(self._snapshot, state=ReplicaState.STOPPING)
         self._link.stop_engine()
         overdue = self._settings.stop_seconds + _OVERDUE_SECONDS
-        asyncio.get_running_loop().call_later(overdue, self._inbox.put_nowait, _Told.OVERDUE)
+        asyncio.get_running_loop().call_later(overdue, self._inbox.put_nowait, _OwnerMessage.OVERDUE)
 
-    async def _end_without_keeper(self, told: _Told) -> Exit:
-        """The keeper was killed, or hangs: do its work from here."""
+    async def _end_without_keeper(self, message: _OwnerMessage) -> Exit:
+        """The keeper was killed or hangs: end its processes from here."""
         await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
         ran = time.time() - (self._snapshot.started_at or time.time())
-        reason = "was gone" if told is _Told.LOST else "did not end it in time"
+        reason = "had ended" if message is _OwnerMessage.LOST else "did not end it in time"
         note = f"The engine's keeper {reason}; the engine was killed."
-        words = self._keeper.last_words() if self._keeper else ()
-        tail = (*read_tail(self._snapshot.log_path), *words, note)[-TAIL_LINES:]
-        return Exit(None, "SIGKILL", tail, ran, asked_for=self.state is ReplicaState.STOPPING)
+        stderr = self._keeper.stderr_tail() if self._keeper else ()
+        tail = (*read_tail(self._snapshot.log_path), *stderr, note)[-TAIL_LINES:]
+        return Exit(None, "SIGKILL", tail, ran, requested=self.state is ReplicaState.STOPPING)
 
     async def _finish(self, exit: Exit) -> None:
-        """Let the keeper leave, then tell everybody."""
+        """Let the keeper exit, then set the results."""
         if self._link:
-            self._link.say_goodbye()
+            self._link.acknowledge_exit()
         if not await self._keeper_left():
             await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
             await self._keeper_left()
@@ -292,8 +292,8 @@ class Replica:
             )
 
     async def _keeper_left(self) -> bool:
-        """Wait for the keeper's end; only then is its socket gone too. It is our child unless it was adopted."""
-        deadline = time.monotonic() + _FAREWELL_SECONDS
+        """Wait for the keeper's exit, which removes its socket. It is our child unless it was adopted."""
+        deadline = time.monotonic() + _KEEPER_EXIT_SECONDS
         while self._keeper.runs() if self._keeper else self._adopted and self._adopted.alive():
             if time.monotonic() >= deadline:
                 return False
@@ -301,7 +301,7 @@ class Replica:
         return True
 
     def _abandon(self) -> None:
-        """Our loop ends. A ready engine waits for the next server; one that nobody has seen ready does not."""
+        """The event loop ends. A ready engine waits for the next server; one that was never ready is ended."""
         if self.state in (ReplicaState.READY, ReplicaState.EXITED):
             return
         if self._keeper:
@@ -309,13 +309,13 @@ class Replica:
         elif self._snapshot.keeper_pid and self.state is ReplicaState.STOPPING:
             os.kill(self._snapshot.keeper_pid, signal.SIGTERM)
 
-    def _give_up_waiting(self) -> None:
-        gone = Problem("engine_detached", 503, "The engine was handed to another server.")
+    def _fail_waiters(self) -> None:
+        detached = Problem("engine_detached", 503, "The engine was handed to another server.")
         for result in (self._ready, self._exited):
             if not result.done():
-                result.set_exception(gone)
+                result.set_exception(detached)
 
-    # -- its two helpers, which only tell it things
+    # -- helper tasks, which only send messages -------------------------------------------------------------
 
     async def _listen(self, link: KeeperLink) -> None:
         async for message in link.messages():
@@ -323,35 +323,35 @@ class Replica:
                 case "exited":
                     self._inbox.put_nowait(exit_from(message))
                 case "replaced":
-                    self._inbox.put_nowait(_Told.REPLACED)
-        self._inbox.put_nowait(_Told.LOST)
+                    self._inbox.put_nowait(_OwnerMessage.REPLACED)
+        self._inbox.put_nowait(_OwnerMessage.LOST)
 
     async def _watch_health(self) -> None:
-        """Look every 50 ms at first, every 500 ms later, until the start deadline."""
-        left = self._settings.start_seconds
+        """Probe every 50 ms at first, every 500 ms later, until the start deadline."""
+        remaining = self._settings.start_seconds
         if self._keeper is None and self._snapshot.started_at is not None:
-            left = max(_ADOPTED_START_SECONDS, left - (time.time() - self._snapshot.started_at))
+            remaining = max(_ADOPTED_START_SECONDS, remaining - (time.time() - self._snapshot.started_at))
         pause = 0.05
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left), aiohttp.ClientSession() as session:
-                while (seen := await look(self._endpoint, session)) is not Look.HEALTHY:
-                    self._answered |= seen is Look.LOADING
+            async with asyncio.timeout(remaining), aiohttp.ClientSession() as session:
+                while (result := await probe(self._endpoint, session)) is not ProbeResult.HEALTHY:
+                    self._answered |= result is ProbeResult.LOADING
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.03, 0.5)
-                self._inbox.put_nowait(_Told.HEALTHY)
+                self._inbox.put_nowait(_OwnerMessage.HEALTHY)
                 return
-        self._inbox.put_nowait(_Told.TIMED_OUT)
+        self._inbox.put_nowait(_OwnerMessage.TIMED_OUT)
 
-    # -- what went wrong, in words
+    # -- problems -------------------------------------------------------------------------------------------
 
     def _start_timeout(self) -> Problem:
-        seen = "did not report health" if self._answered else "did not open its port"
+        fault = "did not report health" if self._answered else "did not open its port"
         return Problem(
             "engine_start_timeout",
             503,
-            f"The engine {seen} within {self._settings.start_seconds:g} seconds.",
+            f"The engine {fault} within {self._settings.start_seconds:g} seconds.",
             stage="health",
-            hint="Give it longer with XINFERENCE_START_SECONDS.",
+            hint="Increase XINFERENCE_START_SECONDS.",
         )
 
     def _death(self, exit: Exit) -> Problem:

@@ -1,4 +1,4 @@
-"""What readers see of a replica: immutable values."""
+"""Immutable snapshots of a replica for readers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xinference.process.probe import Endpoint
 
 
 class ReplicaState(enum.Enum):
-    """NEW (no keeper yet), STARTING (engine runs, does not answer), READY, STOPPING, EXITED (nothing is left)."""
+    """NEW (no keeper yet), STARTING (the engine does not answer yet), READY, STOPPING, EXITED (no process left)."""
 
     NEW = "new"
     STARTING = "starting"
@@ -32,17 +32,17 @@ class ReplicaSnapshot:
     base_url: str
     api_key: str = field(repr=False)
     context: Mapping[str, Any] = field(repr=False)
-    """What the command carried for whoever adopts the engine."""
+    """The context of the command, for a server that adopts the engine."""
     log_path: Path
     keeper_pid: int | None = None
     engine_pid: int | None = None
     started_at: float | None = None
-    """When the engine was started, in seconds since the epoch."""
+    """The start of the engine, in seconds since the epoch."""
     exit: Exit | None = None
 
 
 def new_snapshot(replica_id: str, endpoint: Endpoint, context: Mapping[str, Any], log_path: Path) -> ReplicaSnapshot:
-    """A replica that nothing has been done for yet."""
+    """A replica before its start."""
     return ReplicaSnapshot(
         replica_id=replica_id,
         state=ReplicaState.NEW,
@@ -55,7 +55,7 @@ def new_snapshot(replica_id: str, endpoint: Endpoint, context: Mapping[str, Any]
 
 
 def exit_from(message: Mapping[str, Any]) -> Exit:
-    """Read the keeper's JSON form of an exit."""
+    """Parse the keeper's JSON form of an exit."""
     return Exit(
         message["code"], message["signal"], tuple(message["log_tail"]), message["ran_seconds"], message["asked_for"]
     )

@@ -1,4 +1,4 @@
-"""The keeper's view of the processes below it. Standard library only: the keeper uses it."""
+"""The keeper's functions on its descendants. Standard library only, because the keeper imports it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _libc = ctypes.CDLL(None) if _LINUX else None
 
 
 def become_subreaper() -> None:
-    """Get every orphaned descendant as our own child, so that none can escape (Linux; elsewhere nothing)."""
+    """Make every orphaned descendant our own child, so that none can escape (Linux only; elsewhere no effect)."""
     if _libc is not None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent(parent: int) -> None:
-    """In a forked child: be killed when process `parent` ends, even by SIGKILL (Linux; elsewhere nothing)."""
+    """In a forked child: let the kernel kill it when process `parent` ends, even by SIGKILL (Linux only)."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it ended before we asked
+        if os.getppid() != parent:  # it ended before the call
             os._exit(1)
 
 
 def descendants(group: int) -> list[int]:
-    """Everything that runs below us, as targets of `os.kill`.
+    """All descendants of this process, as targets of `os.kill`.
 
-    Elsewhere than on Linux, children in sessions of their own are not found: only process group `group` is, as one
+    On other systems than Linux, children in separate sessions are not included, only process group `group`, as one
     negative number.
     """
     if not _LINUX:
@@ -42,14 +42,14 @@ def descendants(group: int) -> list[int]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit() and (parent := _parent(entry.name)) is not None:
             children.setdefault(parent, []).append(int(entry.name))
-    found = list(children.get(os.getpid(), ()))
-    for pid in found:  # grows while it is walked: a breadth-first search
-        found.extend(children.get(pid, ()))
-    return found
+    pids = list(children.get(os.getpid(), ()))
+    for pid in pids:  # the list grows during the loop: a breadth-first search
+        pids.extend(children.get(pid, ()))
+    return pids
 
 
 def kill(target: int, number: signal.Signals) -> None:
-    """Send a signal to a process, or to a group if negative; one that is gone is no error."""
+    """Send a signal to a process, or to a group if negative; a process that no longer exists is not an error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(target, number)
 
@@ -59,7 +59,7 @@ def _parent(pid: str) -> int | None:
         stat = Path("/proc", pid, "stat").read_bytes()
     except OSError:
         return None
-    return int(stat.rpartition(b")")[2].split()[1])  # the name before it may hold spaces and brackets
+    return int(stat.rpartition(b")")[2].split()[1])  # the name before it may contain spaces and brackets
 
 
 def _exists(target: int) -> bool:
@@ -67,6 +67,6 @@ def _exists(target: int) -> bool:
         os.kill(target, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # macOS says so of a group of zombies
+    except PermissionError:  # macOS reports this for a group of zombies
         return False
     return True

@@ -18,11 +18,11 @@ ANTHROPIC_TYPES = {
 
 
 class Refusal(Problem):
-    """A Problem with what an HTTP answer adds to it.
+    """A `Problem` with the further fields of an HTTP error answer.
 
     Attributes:
-        param: the request's field at fault, such as ``messages[0].role``, or None.
-        headers: answer headers beyond the content type, such as ``Retry-After``.
+        param: the invalid field of the request, such as ``messages[0].role``, or None.
+        headers: answer headers in addition to the content type, such as ``Retry-After``.
     """
 
     def __init__(

@@ -28,13 +28,13 @@ class AbortableRequests:
 
     def abort(self, model: str, request_id: str) -> bool:
         """Abort the requests of this id; returns whether there was one."""
-        found = self._requests.get((model, request_id), set())
-        for request in tuple(found):
+        requests = self._requests.get((model, request_id), set())
+        for request in tuple(requests):
             request.abort()
-        return bool(found)
+        return bool(requests)
 
     async def end(self, model: str, request_id: str) -> bool:
-        """See `Abortables.end`."""
+        """Abort the requests of this id; returns whether there was one."""
         return self.abort(model, request_id)
 
 
@@ -64,9 +64,9 @@ class Abortable:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        found = self._requests[self._key]
-        found.discard(self)
-        if not found:
+        requests = self._requests[self._key]
+        requests.discard(self)
+        if not requests:
             del self._requests[self._key]
         if not self.aborted:
             return False

@@ -1,4 +1,4 @@
-"""The interfaces that control and gateway call each other by."""
+"""The interfaces between control and gateway."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NoLoad:
 
 
 class Router(Protocol):
-    """What the gateway calls of the controller."""
+    """The interface of the controller to the gateway."""
 
     @property
     def table(self) -> RoutingTable:

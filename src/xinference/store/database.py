@@ -1,7 +1,7 @@
-"""What must survive a crash: deployments, their replicas and events, in one SQLite file (WAL).
+"""The state that survives a crash: deployments, their replicas and events, in one SQLite file (WAL).
 
-Rows are desired state: a deployment's row is written before anything of it starts, and deleted after the last
-of it has ended. Calls are short and synchronous; one process owns the file (see the server's lock).
+Rows are desired state: a deployment's row is written before it starts, and deleted after all of it
+has ended. Calls are short and synchronous; one process owns the file (see the server's lock).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EVENTS_KEPT = 100
 
 @dataclass(frozen=True)
 class DeploymentRow:
-    """One deployment as it was stored; `request` is the JSON text, checked by its reader."""
+    """One stored deployment; `request` is the JSON text, validated by its reader."""
 
     uid: str
     request: str
@@ -35,7 +35,7 @@ class DeploymentRow:
 
 @dataclass(frozen=True)
 class ReplicaRow:
-    """One replica that was started and not yet known to have ended."""
+    """One replica that was started and whose exit is not known."""
 
     replica_id: str
     uid: str
@@ -44,16 +44,16 @@ class ReplicaRow:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a version really took on the CPU or its GPUs once it was ready; bytes."""
+    """The memory that a version used on the CPU or its GPUs once it was ready; bytes."""
 
     version_id: str
     engine: str
     context_length: int
     slots: int
     measured_bytes: int
-    """Of the host's memory, by one replica."""
+    """Host memory of one replica."""
     estimated_bytes: int
-    """What the plan had said, before any correction."""
+    """The plan's estimate before any correction."""
     gpu_bytes: int | None = None
 
 
@@ -89,12 +89,12 @@ class Store:
             )
 
     def set_unwanted(self, uid: str) -> None:
-        """Mark it for termination: a crash from here on still ends with it gone."""
+        """Mark a deployment for termination: after a crash it is still terminated."""
         with self.write() as db:
             db.execute("UPDATE deployments SET wanted = 0 WHERE uid = ?", (uid,))
 
     def set_request(self, uid: str, request: str) -> None:
-        """What should run has changed, such as the number of replicas."""
+        """Store a change of the request, such as the number of replicas."""
         with self.write() as db:
             db.execute("UPDATE deployments SET request = ? WHERE uid = ?", (request, uid))
 
@@ -109,7 +109,7 @@ class Store:
             db.execute("DELETE FROM events WHERE uid = ?", (uid,))
 
     def deployments(self) -> list[DeploymentRow]:
-        """All of them, oldest first."""
+        """All deployments, oldest first."""
         rows = self._db.execute("SELECT uid, request, wanted, problem, created FROM deployments ORDER BY created")
         return [DeploymentRow(r[0], r[1], bool(r[2]), _problem(r[3]), r[4]) for r in rows]
 
@@ -128,7 +128,7 @@ class Store:
         return [ReplicaRow(*r) for r in rows]
 
     def add_event(self, uid: str, event_type: str, stage: str, content: str) -> dict[str, Any]:
-        """Keep an event (the newest 100 of a deployment) and give it its number."""
+        """Store an event (the newest 100 of a deployment) and assign its number."""
         now = time.time()
         with self.write() as db:
             cursor = db.execute(
@@ -143,7 +143,7 @@ class Store:
         return _event((cursor.lastrowid, now, event_type, stage, content))
 
     def events(self, uid: str) -> list[dict[str, Any]]:
-        """The kept events of a deployment, oldest first."""
+        """The stored events of a deployment, oldest first."""
         rows = self._db.execute(
             "SELECT event_id, event_ts, event_type, stage, event_content FROM events WHERE uid = ? ORDER BY event_id",
             (uid,),
@@ -155,7 +155,7 @@ class Store:
             db.execute("DELETE FROM events WHERE uid = ?", (uid,))
 
     def add_measurement(self, measurement: Measurement) -> None:
-        """Keep what was measured; a later one with the same engine, context and slots takes its place."""
+        """Store a measurement; it replaces an earlier one with the same engine, context and slots."""
         m = measurement
         with self.write() as db:
             db.execute(
@@ -167,7 +167,7 @@ class Store:
             )
 
     def measurements(self, version_id: str, engine: str) -> list[Measurement]:
-        """What is known of a version on an engine, the newest first."""
+        """The measurements of a version on an engine, the newest first."""
         rows = self._db.execute(
             "SELECT version_id, engine, context_length, slots, measured_bytes, estimated_bytes, gpu_bytes "
             "FROM measurements WHERE version_id = ? AND engine = ? ORDER BY measured_at DESC, rowid DESC",
@@ -176,7 +176,7 @@ class Store:
         return [Measurement(*row) for row in rows]
 
     def read(self, query: str) -> list[tuple[Any, ...]]:
-        """The rows that `query` finds.
+        """The rows of `query`.
 
         Raises:
             Problem: 500, the file can't be read.
@@ -188,9 +188,9 @@ class Store:
 
     @contextmanager
     def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of what the block does is kept, or nothing if it raises.
+        """A transaction: commits all changes of the block, or none if it raises.
 
-        `durable`: also when the power fails right after it; else such a loss takes the last transactions with it.
+        `durable`: sync to the disk before returning; otherwise a power cut can lose the last transactions.
 
         Raises:
             Problem: 500, the file can't be written.
@@ -217,7 +217,7 @@ class Store:
             raise Problem(
                 "store_too_new",
                 500,
-                f"{self._path} was written by a newer Xinference (layout {version}, this one knows {SCHEMA_VERSION}).",
+                f"{self._path} has the schema {version} of a newer Xinference; this one supports {SCHEMA_VERSION}.",
                 hint="Upgrade, or set XINFERENCE_HOME to another folder.",
             )
         for number, added in enumerate(SCHEMAS[version:], version + 1):
@@ -228,7 +228,7 @@ class Store:
             "store_unusable",
             500,
             f"The store {self._path} can't be used: {error}.",
-            hint="Free disk space or repair its permissions; if it is damaged, move it away and launch again.",
+            hint="Free disk space or correct its permissions; if it is damaged, move it away and launch again.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What happens to deployments, stored for later and told to whoever follows now."""
+"""The events of deployments: stored for later readers, and sent to current followers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xinference.errors import Problem
 from xinference.store.database import Store
 
 FINAL = frozenset({"READY", "FAILED", "TERMINATED"})
-#: A follower that reads slower than this many events loses progress, never anything else.
+#: A follower with this many unread events loses progress events, but no others.
 QUEUE_LIMIT = 1000
 
 
@@ -23,7 +23,7 @@ class EventLog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._followers: dict[str, set[asyncio.Queue[dict[str, Any]]]] = defaultdict(set)
-        self._moving: dict[str, Moving] = {}
+        self._moving: dict[str, TransferProgress] = {}
 
     def add(
         self,
@@ -35,7 +35,7 @@ class EventLog:
         problem: Problem | None = None,
         model: dict[str, Any] | None = None,
     ) -> None:
-        """Store an event and hand it to the followers."""
+        """Store an event and send it to the followers."""
         if event_type in ("READY", "TERMINATED"):
             self._moving.pop(uid, None)
         event = self._store.add_event(uid, event_type, stage, content)
@@ -43,8 +43,8 @@ class EventLog:
         self._hand_out(uid, event)
 
     def progress(self, uid: str, stage: str, file: str, done: int, total: int | None) -> None:
-        """Tell the followers how far a stage is, in bytes; only the newest is kept, and not stored."""
-        self._moving[uid] = Moving(stage, file, done, total, time.time())
+        """Send the progress of a stage, in bytes, to the followers; the newest is stored in memory, and not stored."""
+        self._moving[uid] = TransferProgress(stage, file, done, total, time.time())
         if not self._followers.get(uid):
             return
         self._hand_out(
@@ -61,29 +61,29 @@ class EventLog:
             },
         )
 
-    def moving(self, uid: str) -> Moving | None:
-        """The newest progress of what has not ended well yet."""
+    def moving(self, uid: str) -> TransferProgress | None:
+        """The newest progress of a launch or download that is not finished."""
         return self._moving.get(uid)
 
     def clear(self, uid: str) -> None:
-        """Forget what was stored under a uid, before it is used again."""
+        """Delete the stored events of a uid, before it is reused."""
         self._moving.pop(uid, None)
         self._store.remove_events(uid)
 
-    def kept(self, uid: str) -> list[dict[str, Any]]:
+    def stored(self, uid: str) -> list[dict[str, Any]]:
         """The stored events of a deployment, oldest first."""
         return self._store.events(uid)
 
     async def follow(self, uid: str, settled: dict[str, Any] | None) -> AsyncIterator[dict[str, Any]]:
-        """Everything kept, then everything new, up to READY, FAILED or TERMINATED.
+        """All stored events, then all new ones, up to READY, FAILED or TERMINATED.
 
-        `settled` is the final event of a deployment that has nothing more to tell.
+        `settled` is the final event of a deployment that has already ended or is ready.
         """
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._followers[uid].add(queue)
         try:
             newest = 0
-            for event in self.kept(uid):
+            for event in self.stored(uid):
                 newest = event["event_id"]
                 if event["event_type"] not in FINAL:
                     yield event | {"progress": None, "problem": None, "model": None}
@@ -108,7 +108,7 @@ class EventLog:
 
 
 def final_event(event_type: str, content: str) -> dict[str, Any]:
-    """The last event of something that has ended before it was followed."""
+    """The final event of a deployment that ended before it was followed."""
     return {
         "event_id": None,
         "event_ts": time.time(),
@@ -122,8 +122,8 @@ def final_event(event_type: str, content: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Moving:
-    """The newest report of bytes that move; `total` None: not known."""
+class TransferProgress:
+    """The newest progress of a transfer; `total` None: unknown."""
 
     stage: str
     file: str

@@ -1,4 +1,4 @@
-"""The tables, as each version of the file added to them."""
+"""The database tables, by the schema version that added them."""
 
 SCHEMA_1 = """
 CREATE TABLE deployments (
@@ -53,6 +53,6 @@ CREATE TABLE keys (
     revoked REAL
 ) STRICT;
 """
-#: What each layout adds to the one before it; a file of layout n has had the first n.
+#: The additions of each schema version; a file of version n has the first n.
 SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3)
 SCHEMA_VERSION = len(SCHEMAS)

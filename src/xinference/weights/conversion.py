@@ -1,4 +1,4 @@
-"""From a plan to weights on this machine, and to what their header says. Blocking; run in a thread."""
+"""Converts a plan's weights to a format that an engine loads. Blocking; run in a thread."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from xinference.config import Settings
 from xinference.formats.convert import convert_ggml
 from xinference.formats.llama_facts import facts_for
 
-#: Raised when the conversion itself changes, so that older results are made again.
+#: Version of the conversion: increased when its result changes, so that older results are not reused.
 CONVERSION = 1
 Progress = Callable[[int, int | None, str], None]
 
 
-def runnable(
+def convert_if_needed(
     settings: Settings, path: Path, version: ModelVersion, progress: Progress, cancelled: threading.Event
 ) -> Path:
-    """The file an engine can load: `path` itself, or its conversion, which is made once and kept.
+    """The file that an engine can load: `path` itself, or its conversion, which is made once and cached.
 
     Raises:
         Problem: ``bad_weight_file``, ``disk_full``, ``cancelled``.
@@ -28,12 +28,12 @@ def runnable(
     if version.spec.model_format != "ggmlv3" or _is_gguf(path):
         return path
     target = converted_path(settings, path, version)
-    # An engine can read it from the page cache while the disk takes it in.
+    # An engine can read the file from the page cache while it is written to the disk.
     return convert_ggml(path, target, facts_for(version), progress, cancelled, keep_existing=True, sync="after")
 
 
 def converted_path(settings: Settings, path: Path, version: ModelVersion) -> Path:
-    """Where the conversion of a file is kept: the name changes with the file and with what is added to it."""
+    """The path of a file's conversion: the name depends on the file and on the facts that are added to it."""
     status = path.stat()
     identity = (str(path.resolve()), status.st_size, status.st_mtime_ns, facts_for(version), CONVERSION)
     digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""A launch of something that no registry names: found, looked at and described. Blocking; run in a thread."""
+"""Derives a launch request for a model in no registry from the model's files. Blocking; run in a thread."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import msgspec
 from xinference.catalog.models import FORMAT_ALIASES, FileFacts, ModelFamily, Source
 from xinference.errors import Problem, bad_request
 from xinference.hubs.base import Hub
-from xinference.hubs.local_files import seems_a_model
+from xinference.hubs.local_files import is_model_path
 from xinference.hubs.repositories.repository import RepositoryHub
 from xinference.launch.request import LaunchRequest
 from xinference.weights.family import derive_family, valid_name
-from xinference.weights.file_source import FolderPlace, HubPlace, Place
+from xinference.weights.file_source import FileSource, FolderSource, RepositorySource
 from xinference.weights.gguf_models import GgufModel, choose_model, gguf_models, is_projector
-from xinference.weights.model_facts import Evidence, of_folder, of_gguf
+from xinference.weights.model_facts import ModelFacts, folder_facts, gguf_facts
 from xinference.weights.reference import Reference, reference
 
-#: Hubs that are asked for an id, in this order, if none is named.
+#: The hubs for a repository id, in this order, if the request names none.
 _HUBS = ("huggingface", "modelscope")
 _FORMATS = ("ggufv2", "pytorch", "gptq", "awq")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A request that says everything, and why it says so."""
+class DerivedRequest:
+    """A complete request, with the reasons of its derived fields."""
 
     request: LaunchRequest
-    """With the family, its name, format and quantization; of weights here, with their path."""
+    """With the family, its name, format and quantization; for local weights, with their path."""
     reasons: tuple[str, ...] = ()
 
 
-def meant(request: LaunchRequest, families: Mapping[str, ModelFamily]) -> Reference | None:
-    """What a request refers to if it names no known model: by its name, or by the path that it gives. Pure."""
+def requested_reference(request: LaunchRequest, families: Mapping[str, ModelFamily]) -> Reference | None:
+    """The path or repository of a request that names no known model: from its name or its model path. Pure."""
     if request.family is not None or request.model_name.strip().lower() in {name.lower() for name in families}:
         return None
     return Reference(path=request.model_path) if request.model_path is not None else reference(request.model_name)
@@ -49,107 +49,109 @@ def derive(
     preferred: str | None = None,
     *,
     any_quantization: bool = False,
-) -> Found:
-    """Describe what a request refers to; `families` are the names that are taken.
+) -> DerivedRequest:
+    """Derive the full request for a path or repository; `families` are the names that are taken.
 
     Args:
-        preferred: the hub to ask for an id, if the request names none.
-        any_quantization: take the first where it would have to be chosen: nothing is launched.
+        preferred: the hub for a repository id, if the request names none.
+        any_quantization: choose the smallest where the user would have to choose, for callers that launch nothing.
 
     Raises:
-        Problem: 400: what can't be derived, with the flag that says it; what the hub answers.
+        Problem: 400: a field that can't be derived, with the flag that sets it; the hub's problems.
     """
-    look = _local(request, what.path) if what.path is not None else _remote(what, request, hubs, preferred)
-    name = valid_name(_stem(look.name), families)
-    if _wanted_format(request, look) == "ggufv2":
-        every = gguf_models(look.place.files)
-        free = any_quantization and request.quantization is None and look.file is None
-        model = _smallest(every) if free and every else choose_model(every, look.title, request.quantization, look.file)
-        evidence = of_gguf(look.place, model)
-        quantization: str | None = evidence.quantization
-        source, quantizations = _gguf_source(look.source, every, model, evidence.quantization)
-        source = msgspec.structs.replace(source, projectors=_projectors(look.place))
+    origin = _local(request, what.path) if what.path is not None else _remote(what, request, hubs, preferred)
+    name = valid_name(_stem(origin.name), families)
+    if _choose_format(request, origin) == "ggufv2":
+        every = gguf_models(origin.file_source.files)
+        free = any_quantization and request.quantization is None and origin.file is None
+        model = (
+            _smallest(every) if free and every else choose_model(every, origin.title, request.quantization, origin.file)
+        )
+        facts = gguf_facts(origin.file_source, model)
+        quantization: str | None = facts.quantization
+        source, quantizations = _gguf_source(origin.source, every, model, facts.quantization)
+        source = msgspec.structs.replace(source, projectors=_projectors(origin.file_source))
         path = Path(source.model_id) / model.files[0]
     else:
-        evidence, quantization = of_folder(look.place), request.quantization
-        _check_format(evidence, request, look.title)
-        source, quantizations = look.source, _folder_quantizations(evidence)
+        facts, quantization = folder_facts(origin.file_source), request.quantization
+        _check_format(facts, request, origin.title)
+        source, quantizations = origin.source, _folder_quantizations(facts)
         path = Path(source.model_id)
-    derived = derive_family(evidence, name, look.title, source, quantizations, request)
+    derived = derive_family(facts, name, origin.title, source, quantizations, request)
     full = msgspec.structs.replace(
         request,
         family=derived.family,
         asked_name=request.model_name.strip(),
         model_name=name,
         model_type=derived.family.model_type,
-        model_format=evidence.model_format,
+        model_format=facts.model_format,
         quantization=quantization,
         model_path=str(path) if source.hub == "local" else None,
     )
-    return Found(full, derived.reasons)
+    return DerivedRequest(full, derived.reasons)
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Where to look, and for what."""
+class _Origin:
+    """The files to derive from, with the name and source of the model."""
 
-    place: Place
+    file_source: FileSource
     title: str
-    """What it is called in sentences."""
+    """Its name in messages."""
     name: str
-    """What the model's name is made of."""
+    """The base of the model's name."""
     file: str | None
-    """The one file that is meant."""
+    """The file that the request names."""
     source: Source
 
 
-def _local(request: LaunchRequest, given: str) -> _Look:
-    path = Path(given).expanduser()
+def _local(request: LaunchRequest, path_text: str) -> _Origin:
+    path = Path(path_text).expanduser()
     if not path.is_absolute():
         raise bad_request(
-            f"{given} is a relative path, and the server has a working directory of its own.",
-            hint="Give the absolute path.",
+            f"{path_text} is a relative path, but the server has a different working directory.",
+            hint="Pass the absolute path.",
             code="model_path_not_found",
         )
-    if not seems_a_model(path):
-        # The same whether something is there or not: the path may be one of the server's own files.
+    if not is_model_path(path):
+        # The same problem whether a file exists or not: the path may be one of the server's own files.
         raise bad_request(
-            f"{given} does not exist on the server's machine, or is neither a GGUF file nor the folder of a model.",
+            f"{path_text} does not exist on the server's machine, or is neither a GGUF file nor the folder of a model.",
             hint="Check the path; a repository is named as owner/name.",
             code="model_path_not_found",
         )
     if not path.exists():
         raise bad_request(
-            f"{given} does not exist on the server's machine.",
+            f"{path_text} does not exist on the server's machine.",
             hint="Check the path; a repository is named as owner/name.",
             code="model_path_not_found",
         )
     folder, file = (path, None) if path.is_dir() else (path.parent, path.name)
     if file is not None and not file.lower().endswith(".gguf"):
         raise bad_request(
-            f"{given} is no GGUF file.",
-            hint="Give a .gguf file, or the folder that holds the config.json and the safetensors.",
+            f"{path_text} is not a GGUF file.",
+            hint="Pass a .gguf file, or the folder with the config.json and the safetensors.",
             code="bad_weight_file",
         )
-    asked = request.model_name.strip()
-    by_path = request.model_path is None or reference(asked) is not None
-    name = path.absolute().name if by_path else asked
-    return _Look(FolderPlace(folder), given, name, file, Source(hub="local", model_id=str(folder.absolute())))
+    requested = request.model_name.strip()
+    by_path = request.model_path is None or reference(requested) is not None
+    name = path.absolute().name if by_path else requested
+    return _Origin(FolderSource(folder), path_text, name, file, Source(hub="local", model_id=str(folder.absolute())))
 
 
-def _remote(what: Reference, request: LaunchRequest, hubs: Mapping[str, Hub], preferred: str | None) -> _Look:
+def _remote(what: Reference, request: LaunchRequest, hubs: Mapping[str, Hub], preferred: str | None) -> _Origin:
     assert what.model_id is not None
-    place = _repository(what.model_id, what.revision, hubs, request.download_hub or preferred)
-    return _Look(
-        place,
-        f"{request.model_name.strip()} on {place.hub.name}",
+    file_source = _repository(what.model_id, what.revision, hubs, request.download_hub or preferred)
+    return _Origin(
+        file_source,
+        f"{request.model_name.strip()} on {file_source.hub.name}",
         (what.file or what.model_id).rpartition("/")[2],
         what.file,
-        Source(hub=place.hub.name, model_id=what.model_id, revision=place.listing.revision),
+        Source(hub=file_source.hub.name, model_id=what.model_id, revision=file_source.listing.revision),
     )
 
 
-def _repository(model_id: str, revision: str | None, hubs: Mapping[str, Hub], named: str | None) -> HubPlace:
+def _repository(model_id: str, revision: str | None, hubs: Mapping[str, Hub], named: str | None) -> RepositorySource:
     if named and named not in _HUBS:
         raise bad_request(
             f"{named} has no repositories by owner and name.",
@@ -161,11 +163,11 @@ def _repository(model_id: str, revision: str | None, hubs: Mapping[str, Hub], na
         hub = hubs.get(name)
         assert isinstance(hub, RepositoryHub)
         try:
-            return HubPlace(hub, model_id, hub.listing(model_id, revision))
+            return RepositorySource(hub, model_id, hub.listing(model_id, revision))
         except Problem as problem:
             if problem.code == "bad_source":
                 raise bad_request(
-                    f"{model_id}@{revision} is no repository's id with a revision.",
+                    f"{model_id}@{revision} is not a repository id with a revision.",
                     hint="Name it as owner/name or owner/name@revision.",
                 ) from None
             if first is None or (problem.code == "gated_model" and first.code == "hub_unreachable"):
@@ -174,23 +176,25 @@ def _repository(model_id: str, revision: str | None, hubs: Mapping[str, Hub], na
     raise first
 
 
-def _wanted_format(request: LaunchRequest, look: _Look) -> str:
-    """``ggufv2``, or another word for the folder of a config.json."""
-    place, title = look.place, look.title
-    ggufs = look.file is not None or any(n.lower().endswith(".gguf") and not is_projector(n) for n in place.files)
-    folder = "config.json" in place.files and any(n.endswith(".safetensors") for n in place.files)
+def _choose_format(request: LaunchRequest, origin: _Origin) -> str:
+    """``ggufv2``, or another format for a folder with a config.json."""
+    file_source, title = origin.file_source, origin.title
+    ggufs = origin.file is not None or any(
+        n.lower().endswith(".gguf") and not is_projector(n) for n in file_source.files
+    )
+    folder = "config.json" in file_source.files and any(n.endswith(".safetensors") for n in file_source.files)
     if request.model_format is not None:
-        wanted = FORMAT_ALIASES.get(request.model_format.lower(), request.model_format.lower())
-        if wanted not in _FORMATS:
+        requested_format = FORMAT_ALIASES.get(request.model_format.lower(), request.model_format.lower())
+        if requested_format not in _FORMATS:
             raise bad_request(
                 f"Format {request.model_format} can't be derived from files.", hint=f"Use {', '.join(_FORMATS)}."
             )
-        if wanted == "ggufv2" and not ggufs:
+        if requested_format == "ggufv2" and not ggufs:
             raise bad_request(f"{title} has no GGUF file.", hint="Leave --model-format out.", code="model_not_found")
-        return wanted
+        return requested_format
     if ggufs and folder:
         quantization = (request.quantization or "").lower()
-        if any((m.quantization or "").lower() == quantization for m in gguf_models(place.files)):
+        if any((m.quantization or "").lower() == quantization for m in gguf_models(file_source.files)):
             return "ggufv2"
         if quantization in ("none", "4-bit", "8-bit"):
             return "pytorch"
@@ -203,21 +207,19 @@ def _wanted_format(request: LaunchRequest, look: _Look) -> str:
     return "ggufv2" if ggufs else "pytorch"
 
 
-def _check_format(evidence: Evidence, request: LaunchRequest, title: str) -> None:
-    wanted = request.model_format
-    if wanted is not None and evidence.model_format != wanted.lower():
+def _check_format(facts: ModelFacts, request: LaunchRequest, title: str) -> None:
+    requested_format = request.model_format
+    if requested_format is not None and facts.model_format != requested_format.lower():
         raise bad_request(
-            f"The weights of {title} are of the format {evidence.model_format}, not {wanted}.",
-            hint=f"Leave --model-format out, or say {evidence.model_format}.",
+            f"The weights of {title} have the format {facts.model_format}, not {requested_format}.",
+            hint=f"Leave --model-format out, or set {facts.model_format}.",
             code="model_not_found",
         )
 
 
-def _folder_quantizations(evidence: Evidence) -> tuple[str, ...]:
-    whole = evidence.model_format == "pytorch" and evidence.quantization == "none"
-    return (
-        ("none", "8-bit", "4-bit") if whole and not (evidence.embeds or evidence.reranks) else (evidence.quantization,)
-    )
+def _folder_quantizations(facts: ModelFacts) -> tuple[str, ...]:
+    whole = facts.model_format == "pytorch" and facts.quantization == "none"
+    return ("none", "8-bit", "4-bit") if whole and not (facts.embeds or facts.reranks) else (facts.quantization,)
 
 
 def _smallest(models: list[GgufModel]) -> GgufModel:
@@ -227,7 +229,7 @@ def _smallest(models: list[GgufModel]) -> GgufModel:
 def _gguf_source(
     source: Source, every: list[GgufModel], chosen: GgufModel, quantization: str
 ) -> tuple[Source, tuple[str, ...]]:
-    """Every quantization whose name is one model's, the chosen one first of its name."""
+    """The quantizations by file name, each with its first model; `quantization` has the chosen model."""
     named = {quantization: chosen}
     for model in every:
         if model.quantization and model.quantization.lower() not in {name.lower() for name in named}:
@@ -238,12 +240,12 @@ def _gguf_source(
     return msgspec.structs.replace(source, parts=parts, facts=sizes), tuple(parts)
 
 
-def _projectors(place: Place) -> tuple[str, ...]:
-    return tuple(sorted(name for name in place.files if name.lower().endswith(".gguf") and is_projector(name)))
+def _projectors(file_source: FileSource) -> tuple[str, ...]:
+    return tuple(sorted(name for name in file_source.files if name.lower().endswith(".gguf") and is_projector(name)))
 
 
 def _stem(name: str) -> str:
-    """A file's name without what makes it a file or a part."""
+    """A file's name without its suffix and its part number."""
     path = PurePosixPath(name)
     if path.suffix.lower() != ".gguf":
         return name

@@ -1,4 +1,4 @@
-"""From what the files say to a family, with the reason of each fact. Pure."""
+"""Derives a model family from the facts in its files, with a reason for each field. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem, bad_request
 from xinference.launch.request import LaunchRequest
-from xinference.weights.model_facts import Evidence
+from xinference.weights.model_facts import ModelFacts
 
 _SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s*([BbMm])(?![A-Za-z0-9])")
 _NOT_IN_NAMES = re.compile(r"[+/?%#&=\s\\\x00-\x1f\x7f]+")
 _MAX_NAME = 100
-#: A larger number in a name is no size.
-_MOST_IN_NAME = 10_000
+#: A larger number in a name is not a model size.
+_MAX_SIZE_IN_NAME = 10_000
 #: llama-server's name for the context option, in addition to each engine's own.
 _CONTEXT_ALIAS = "ctx_size"
-#: What a template writes around a tool call -> who reads that, by vLLM's names. Only forms that are one parser's.
+#: Text that a template writes around a tool call -> its parser, by vLLM's names. Only texts that one parser reads.
 _TOOL_FORMS = (
     ("<tool_call>\n<function=", "qwen3_coder"),
     ("<function=", "qwen3_coder"),
@@ -28,43 +28,43 @@ _TOOL_FORMS = (
     ("<|python_tag|>", "llama3_json"),
     ("<tool_call>", "hermes"),
 )
-#: Ways to pack weights that no engine here is known to take.
-_TAKEN = ("none", "4-bit", "8-bit")
+#: Quantizations of unpacked weights that an engine here supports.
+_SUPPORTED = ("none", "4-bit", "8-bit")
 
 
 @dataclass(frozen=True)
-class Derived:
-    """A family that nobody described."""
+class DerivedFamily:
+    """A family derived from files, with the reasons."""
 
     family: ModelFamily
     reasons: tuple[str, ...]
 
 
 def derive_family(
-    evidence: Evidence, name: str, title: str, source: Source, quantizations: tuple[str, ...], request: LaunchRequest
-) -> Derived:
-    """The family of `evidence`; `title` is what it was called, and the request says what the files don't.
+    facts: ModelFacts, name: str, title: str, source: Source, quantizations: tuple[str, ...], request: LaunchRequest
+) -> DerivedFamily:
+    """The family of the model with these `facts`; `title` is its name in messages. The request sets unknown fields.
 
     Raises:
-        Problem: 400: what can't be derived, with the flag that says it; or what can't be run, and why.
+        Problem: 400: a field that can't be derived, with the flag that sets it; or why the model can't run.
     """
-    _check_runnable(evidence, title, request)
-    reasons = [f"{title}: no model of this name is known, so its own files say what it is"]
-    model_type = _model_type(evidence, title, request, reasons)
-    context = _context(evidence, title, request, reasons)
-    template = evidence.chat_template if model_type == "LLM" else None
-    abilities = _abilities(evidence, model_type, template, reasons)
+    _check_runnable(facts, title, request)
+    reasons = [f"{title}: no model of this name is known, so its fields are derived from its files"]
+    model_type = _model_type(facts, title, request, reasons)
+    context = _context(facts, title, request, reasons)
+    template = facts.chat_template if model_type == "LLM" else None
+    abilities = _abilities(facts, model_type, template, reasons)
     parser = _tool_parser(template) if "tools" in abilities else None
     if parser:
-        reasons.append(f"tool calls are read as {parser}: the form that its chat template writes")
-    if evidence.stop_token_ids and model_type == "LLM":
-        reasons.append(f"stops at {', '.join(map(str, evidence.stop_token_ids))}: its end-of-text tokens")
+        reasons.append(f"tool calls are read as {parser}: the format in its chat template")
+    if facts.stop_token_ids and model_type == "LLM":
+        reasons.append(f"stops at {', '.join(map(str, facts.stop_token_ids))}: its end-of-text tokens")
     spec = ModelSpec(
-        model_format=evidence.model_format,
-        model_size_in_billions=_size(evidence, name, title, request, reasons),
+        model_format=facts.model_format,
+        model_size_in_billions=_size(facts, name, title, request, reasons),
         quantizations=quantizations,
         sources=(source,),
-        shape=evidence.shape,
+        shape=facts.shape,
     )
     family = ModelFamily(
         model_name=name,
@@ -74,16 +74,16 @@ def derive_family(
         model_specs=(spec,),
         model_description=f"Derived from {title}.",
         model_type=model_type,
-        stop_token_ids=evidence.stop_token_ids if model_type == "LLM" else (),
+        stop_token_ids=facts.stop_token_ids if model_type == "LLM" else (),
         tool_parser=parser,
-        # A model that need not think says where it does; of others, templates open the thought themselves or not.
+        # Hybrid models write the tags themselves; templates of other models may open the thought in the prompt.
         reasoning_tags=("<think>", "</think>") if "hybrid" in abilities and "<think>" in (template or "") else None,
     )
-    return Derived(family, tuple(reasons))
+    return DerivedFamily(family, tuple(reasons))
 
 
 def valid_name(text: str, taken: Collection[str]) -> str:
-    """A name for a model, made of a file's or repository's, that is not `taken`.
+    """A valid model name from the name of a file or repository, different from the `taken` ones.
 
     >>> valid_name("my model+.v1", ())
     'my-model-.v1'
@@ -95,7 +95,7 @@ def valid_name(text: str, taken: Collection[str]) -> str:
 
 
 def billions(parameters: float) -> int | str:
-    """A number of parameters as registries write it.
+    """A number of parameters in the notation of registries.
 
     >>> [billions(count) for count in (134_515_008, 1.7e9, 6.74e9, 13.2e9)]
     ['0_135', '1_7', '6_7', 13]
@@ -106,63 +106,63 @@ def billions(parameters: float) -> int | str:
     return int(text) if text.isdecimal() and int(text) else text.replace(".", "_") if float(text) else "0_001"
 
 
-def _check_runnable(evidence: Evidence, title: str, request: LaunchRequest) -> None:
-    if evidence.model_format == "pytorch" and evidence.quantization not in _TAKEN:
+def _check_runnable(facts: ModelFacts, title: str, request: LaunchRequest) -> None:
+    if facts.model_format == "pytorch" and facts.quantization not in _SUPPORTED:
         raise bad_request(
-            f"The weights of {title} are packed by {evidence.quantization}, which no engine here takes.",
-            hint="Take the unpacked weights, or a version in GGUF, GPTQ or AWQ.",
+            f"The weights of {title} are quantized by {facts.quantization}, which no engine here supports.",
+            hint="Use the unquantized weights, or a version in GGUF, GPTQ or AWQ.",
             code="engine_unsupported",
         )
     trust: Any = request.options.get("trust_remote_code")
-    if evidence.remote_code and trust is None:
+    if facts.remote_code and trust is None:
         raise Problem(
             "remote_code",
             400,
-            f"{title} brings Python code of its own (auto_map in its config.json), which would be run here.",
-            hint="Read it, and if you trust it, launch with --trust_remote_code true; with --trust_remote_code false "
-            "the engine's own code for this architecture is taken, if it has some.",
+            f"{title} contains its own Python code (auto_map in its config.json), which would be executed here.",
+            hint="Read it, and if you trust it, launch with --trust_remote_code true. With --trust_remote_code false "
+            "the engine's own code for this architecture is used, if it has any.",
         )
 
 
 def _model_type(
-    evidence: Evidence, title: str, request: LaunchRequest, reasons: list[str]
+    facts: ModelFacts, title: str, request: LaunchRequest, reasons: list[str]
 ) -> Literal["LLM", "embedding", "rerank"]:
-    asked = request.model_type.lower()
-    if asked in ("embedding", "rerank"):
-        reasons.append(f"type {asked}: asked for")
-        return "embedding" if asked == "embedding" else "rerank"
-    if evidence.reranks:
-        reasons.append(f"type rerank: {evidence.architecture} answers one score")
+    requested = request.model_type.lower()
+    if requested in ("embedding", "rerank"):
+        reasons.append(f"type {requested}: set by the request")
+        return "embedding" if requested == "embedding" else "rerank"
+    if facts.reranks:
+        reasons.append(f"type rerank: {facts.architecture} returns one score")
         return "rerank"
-    if evidence.embeds:
-        reasons.append(f"type embedding: {evidence.architecture} is made for embeddings")
+    if facts.embeds:
+        reasons.append(f"type embedding: {facts.architecture} is an embedding model")
         return "embedding"
-    if evidence.generates:
-        reasons.append(f"type LLM: {evidence.architecture} writes text")
+    if facts.generates:
+        reasons.append(f"type LLM: {facts.architecture} generates text")
         return "LLM"
     raise Problem(
         "model_type_needed",
         400,
-        f"Nothing in {title} says what {evidence.architecture} is for.",
-        hint="Say it with --model-type: embedding or rerank. Models of other kinds are not served.",
+        f"The purpose of the architecture {facts.architecture} of {title} is unknown.",
+        hint="Set it with --model-type: embedding or rerank. Models of other kinds are not served.",
     )
 
 
-def _context(evidence: Evidence, title: str, request: LaunchRequest, reasons: list[str]) -> int:
-    if evidence.context_length:
-        reasons.append(f"context {evidence.context_length} tokens: what its files say it was trained with")
-        return evidence.context_length
+def _context(facts: ModelFacts, title: str, request: LaunchRequest, reasons: list[str]) -> int:
+    if facts.context_length:
+        reasons.append(f"context {facts.context_length} tokens: the trained context in its files")
+        return facts.context_length
     engines = _engines_by_context_option()
     for name in (*engines, _CONTEXT_ALIAS):
-        given = request.options.get(name)
-        if isinstance(given, int) and not isinstance(given, bool) and given > 0:
-            reasons.append(f"context {given} tokens: given with --{name}")
-            return given
+        value = request.options.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            reasons.append(f"context {value} tokens: set by --{name}")
+            return value
     raise Problem(
         "context_length_needed",
         400,
-        f"The files of {title} do not say how many tokens it attends to.",
-        hint=f"Give it with {' or '.join(f'--{option} ({names})' for option, names in engines.items())}.",
+        f"The files of {title} do not contain its context length.",
+        hint=f"Set it with {' or '.join(f'--{option} ({names})' for option, names in engines.items())}.",
     )
 
 
@@ -173,45 +173,45 @@ def _engines_by_context_option() -> dict[str, str]:
     return {option: ", ".join(names) for option, names in engines.items()}
 
 
-def _abilities(evidence: Evidence, model_type: str, template: str | None, reasons: list[str]) -> tuple[str, ...]:
+def _abilities(facts: ModelFacts, model_type: str, template: str | None, reasons: list[str]) -> tuple[str, ...]:
     if model_type != "LLM":
         return ("embed",) if model_type == "embedding" else ("rerank",)
     if template is None:
         reasons.append("abilities generate: it has no chat template")
         return ("generate",)
-    found = {"chat": "it has a chat template"}
+    abilities = {"chat": "it has a chat template"}
     if re.search(r"\btools\b", template):
-        found["tools"] = "the template takes tools"
+        abilities["tools"] = "the template supports tools"
     if "<think>" in template or "enable_thinking" in template:
-        found["reasoning"] = "the template knows thoughts"
+        abilities["reasoning"] = "the template contains <think>"
     if "enable_thinking" in template:
-        found["hybrid"] = "it can be told whether to think (enable_thinking)"
-    if evidence.sees:
-        found["vision"] = "its config.json has a vision_config"
-    reasons.append(f"abilities {', '.join(found)}: {', '.join(found.values())}")
-    return tuple(found)
+        abilities["hybrid"] = "the template has enable_thinking"
+    if facts.vision:
+        abilities["vision"] = "its config.json has a vision_config"
+    reasons.append(f"abilities {', '.join(abilities)}: {', '.join(abilities.values())}")
+    return tuple(abilities)
 
 
 def _tool_parser(template: str | None) -> str | None:
     return next((parser for form, parser in _TOOL_FORMS if form in (template or "")), None)
 
 
-def _size(evidence: Evidence, name: str, title: str, request: LaunchRequest, reasons: list[str]) -> int | str:
+def _size(facts: ModelFacts, name: str, title: str, request: LaunchRequest, reasons: list[str]) -> int | str:
     if request.model_size_in_billions is not None:
         return request.model_size_in_billions
-    for text, why in ((name, "by its name"), (evidence.size_label or "", "by the file's own label")):
+    for text, reason in ((name, "by its name"), (facts.size_label or "", "by the file's own label")):
         match = _SIZE_IN_NAME.search(text)
-        if match is not None and 0 < float(match[1]) < _MOST_IN_NAME:
+        if match is not None and 0 < float(match[1]) < _MAX_SIZE_IN_NAME:
             size = billions(float(match[1]) * (1e9 if match[2] in "bB" else 1e6))
-            reasons.append(f"size {size} billion: {why}")
+            reasons.append(f"size {size} billion: {reason}")
             return size
-    if evidence.parameters:
-        size = billions(evidence.parameters)
-        reasons.append(f"size {size} billion: by the weights in its files")
+    if facts.parameters:
+        size = billions(facts.parameters)
+        reasons.append(f"size {size} billion: from the weights in its files")
         return size
     raise Problem(
         "size_needed",
         400,
-        f"Neither the name nor the files of {title} say how large it is.",
-        hint="Say it with --size-in-billions, such as 7 or 1_8.",
+        f"Neither the name nor the files of {title} contain its size.",
+        hint="Set it with --size-in-billions, such as 7 or 1_8.",
     )

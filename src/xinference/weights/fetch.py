@@ -1,4 +1,4 @@
-"""Weights of a version: where they are cached, and their fetch. Blocking; run in a thread."""
+"""Finds cached weights of a version and fetches missing ones. Blocking; run in a thread."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from xinference.weights.conversion import Progress
 
 
 def cached_path(hubs: Mapping[str, Hub], version: ModelVersion, source: Source) -> Path | None:
-    """Where the whole weights already are, or None. Opens no socket."""
+    """The path of the complete cached weights, or None. Opens no socket."""
     hub = hubs.get(source.hub)
-    return hub.cached(version, source) if hub else None
+    return hub.find_cached(version, source) if hub else None
 
 
 def local_path(hubs: Mapping[str, Hub], launch: ResolvedLaunch) -> Path | None:
-    """Where the weights of a launch already are: where the user says, or in a cache. Opens no socket."""
+    """The path of a launch's weights if they are local or cached, else None. Opens no socket."""
     if isinstance(launch.origin, Path):
         return launch.origin
     return cached_path(hubs, launch.version, launch.origin)
@@ -29,10 +29,10 @@ def local_path(hubs: Mapping[str, Hub], launch: ResolvedLaunch) -> Path | None:
 def fetch(
     hubs: Mapping[str, Hub], version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event
 ) -> Path:
-    """The weights of a version, fetched if they are not here.
+    """The path of a version's weights; fetches them if they are not cached.
 
     Raises:
-        Problem: what the hub could not do, and the way out.
+        Problem: as `Hub.fetch`; 400 ``hub_unavailable``.
     """
     hub = hubs.get(source.hub)
     if hub is None:
@@ -40,8 +40,8 @@ def fetch(
             "hub_unavailable",
             400,
             f"The weights of {version.version_id} are on {source.hub} ({source.model_id}), "
-            "which this version can't fetch from yet.",
+            "from which this version can't fetch yet.",
             stage="fetch",
-            hint="Fetch the file yourself and give it with --model-path.",
+            hint="Download the file yourself and pass it with --model-path.",
         )
     return hub.fetch(version, source, progress, cancelled)

@@ -1,4 +1,4 @@
-"""Where a model's files are, as one kind of thing: names and sizes, small files, and headers of large ones."""
+"""A folder or a repository behind one interface: names and sizes, small files, and headers of large ones."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from xinference.hubs.listing import Listing, is_inside
 from xinference.hubs.repositories.repository import RepositoryHub
 
 
-class Place(Protocol):
+class FileSource(Protocol):
     """A folder or a repository. Every method but the properties blocks and raises `Problem`."""
 
     @property
     def title(self) -> str:
-        """What it is called in sentences."""
+        """Its name in messages."""
         ...
 
     @property
     def files(self) -> Mapping[str, int]:
-        """Name inside the place -> bytes."""
+        """Name inside the folder or repository -> bytes."""
         ...
 
-    def small(self, name: str, most: int) -> bytes | None:
-        """A file of at most `most` bytes; None if it is not there or larger."""
+    def small(self, name: str, max_bytes: int) -> bytes | None:
+        """The content of a file of at max_bytes `max_bytes` bytes; None if it does not exist or is larger."""
         ...
 
     def gguf(self, name: str) -> GgufHeader:
@@ -35,14 +35,14 @@ class Place(Protocol):
         ...
 
 
-class FolderPlace:
-    """A folder on this machine; without subfolders, which are other models' or none."""
+class FolderSource:
+    """A folder on this machine, without its subfolders: they belong to other models or to none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            found = sorted(path for path in folder.iterdir() if path.is_file())
-            self._files = {path.name: path.stat().st_size for path in found}
+            paths = sorted(path for path in folder.iterdir() if path.is_file())
+            self._files = {path.name: path.stat().st_size for path in paths}
         except OSError as error:
             raise bad_request(
                 f"{folder} can't be read: {error.strerror}.", hint="Check the path and its permissions."
@@ -56,17 +56,17 @@ class FolderPlace:
     def files(self) -> Mapping[str, int]:
         return self._files
 
-    def small(self, name: str, most: int) -> bytes | None:
-        if not 0 <= self._files.get(name, -1) <= most:
+    def small(self, name: str, max_bytes: int) -> bytes | None:
+        if not 0 <= self._files.get(name, -1) <= max_bytes:
             return None
         with weight_file(self.folder / name, f"a readable {name}") as (file, size):
-            return file.read(min(size, most))
+            return file.read(min(size, max_bytes))
 
     def gguf(self, name: str) -> GgufHeader:
         return read_header(self.folder / name)
 
 
-class HubPlace:
+class RepositorySource:
     """A repository at one revision."""
 
     def __init__(self, hub: RepositoryHub, model_id: str, listing: Listing) -> None:
@@ -83,8 +83,8 @@ class HubPlace:
     def files(self) -> Mapping[str, int]:
         return self._files
 
-    def small(self, name: str, most: int) -> bytes | None:
-        return self.hub.small_file(self.model_id, self.listing, name, most) if name in self._files else None
+    def small(self, name: str, max_bytes: int) -> bytes | None:
+        return self.hub.small_file(self.model_id, self.listing, name, max_bytes) if name in self._files else None
 
     def gguf(self, name: str) -> GgufHeader:
         file = next(each for each in self.listing.files if each.name == name)

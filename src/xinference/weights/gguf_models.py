@@ -1,4 +1,4 @@
-"""Which models the GGUF files of a place are: parts belong together, projectors to another. Pure."""
+"""Groups the GGUF files of a folder or repository into models: joins parts, excludes projectors. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from xinference.errors import Problem, bad_request
 
 _PARTED = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
-#: llama.cpp's names of quantizations, and what others put before them.
+#: llama.cpp's names of quantizations, with the prefixes that publishers add.
 _QUANTIZATION = re.compile(
     r"(?<![A-Za-z0-9])(?P<name>(?:UD-)?(?:Q\d_0_\d_\d|I?Q\d_(?:K_(?:XXL|XL|S|M|L)|K|XXS|XS|NL|S|M|[01])|TQ\d_0"
     r"|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32))(?![A-Za-z0-9])",
@@ -21,16 +21,16 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class GgufModel:
-    """One model in one file, or in several that belong together."""
+    """One model in one file or several parts."""
 
     quantization: str | None
-    """By the names of its files or their folder; None: they do not say."""
+    """By the names of its files or their folder; None: unknown."""
     files: tuple[str, ...]
     size_bytes: int
 
 
 def gguf_models(files: Mapping[str, int]) -> list[GgufModel]:
-    """The models among files, by the order of their names; a model with a missing part is none."""
+    """The models among files, sorted by name; a model with a missing part is left out."""
     parts: dict[tuple[str, int], dict[int, str]] = {}
     for name in sorted(files):
         if not name.lower().endswith(".gguf") or is_projector(name):
@@ -38,21 +38,21 @@ def gguf_models(files: Mapping[str, int]) -> list[GgufModel]:
         match = _PARTED.fullmatch(name)
         key = (match["stem"], int(match["count"])) if match else (name, 1)
         parts.setdefault(key, {})[int(match["index"]) if match else 1] = name
-    found = []
+    models = []
     for (stem, count), named in parts.items():
         if sorted(named) == list(range(1, count + 1)):
             names = tuple(named[index] for index in sorted(named))
-            found.append(GgufModel(quantization_in(stem), names, sum(files[name] for name in names)))
-    return found
+            models.append(GgufModel(quantization_in(stem), names, sum(files[name] for name in names)))
+    return models
 
 
 def is_projector(name: str) -> bool:
-    """Whether a file is a vision model's projector, which lies beside the model."""
+    """Whether a file is the projector of a vision model, which is stored with the model."""
     return "mmproj" in PurePosixPath(name).name.lower()
 
 
 def quantization_in(name: str) -> str | None:
-    """The quantization that a file's name, or else its folder's, ends with.
+    """The quantization at the end of a file's name, or else of its folder's name.
 
     >>> quantization_in("some-7B-Q4_K_M.gguf")
     'Q4_K_M'
@@ -65,16 +65,16 @@ def quantization_in(name: str) -> str | None:
 
 
 def choose_model(models: Iterable[GgufModel], title: str, quantization: str | None, file: str | None) -> GgufModel:
-    """The one that is meant.
+    """The model that the request names.
 
     Raises:
-        Problem: 400, naming the flag that decides and its values.
+        Problem: 400, which names the flag that decides and its values.
     """
     every = list(models)
     if file is not None:
-        found = [model for model in every if file in model.files]
-        if found:
-            return found[0]
+        named = [model for model in every if file in model.files]
+        if named:
+            return named[0]
         if _PARTED.fullmatch(file):
             raise bad_request(
                 f"{file} of {title} is one part of a model, and other parts are missing.",
@@ -82,18 +82,18 @@ def choose_model(models: Iterable[GgufModel], title: str, quantization: str | No
                 code="model_path_not_found",
             )
         raise bad_request(f"{title} has no model {file}.", hint=_files_hint(every), code="model_not_found")
-    wanted = every
+    matching = every
     if quantization is not None:
-        wanted = [m for m in every if (m.quantization or "").lower() == quantization.lower()]
-        if not wanted and len(every) == 1 and every[0].quantization is None:
-            wanted = every
-    if len(wanted) == 1:
-        return wanted[0]
-    if not wanted:
+        matching = [m for m in every if (m.quantization or "").lower() == quantization.lower()]
+        if not matching and len(every) == 1 and every[0].quantization is None:
+            matching = every
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
         raise bad_request(
             f"{title} has no quantization {quantization}.", hint=_quantizations_hint(every), code="model_not_found"
         )
-    names = [model.quantization for model in wanted]
+    names = [model.quantization for model in matching]
     if quantization is None and None not in names and len(set(names)) == len(names):
         raise Problem(
             "quantization_needed",
@@ -101,15 +101,15 @@ def choose_model(models: Iterable[GgufModel], title: str, quantization: str | No
             f"{title} has the model in {len(names)} quantizations.",
             hint=f"Choose one with --quantization: {', '.join(str(name) for name in names)}.",
         )
-    raise Problem("model_path_ambiguous", 400, f"{title} holds several models.", hint=_files_hint(wanted))
+    raise Problem("model_path_ambiguous", 400, f"{title} has several models.", hint=_files_hint(matching))
 
 
 def _quantizations_hint(models: Iterable[GgufModel]) -> str:
     names = list(dict.fromkeys(model.quantization for model in models if model.quantization))
-    return f"It has {', '.join(names)}." if names else "Its files do not name theirs: name the file itself."
+    return f"It has {', '.join(names)}." if names else "Its file names contain no quantization: name the file itself."
 
 
 def _files_hint(models: Iterable[GgufModel]) -> str:
     names = [model.files[0] for model in models]
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    return f"Name one file after a slash with --model-name; there are: {shown}."
+    return f"Name one file after a slash with --model-name; the files are: {shown}."

@@ -1,4 +1,4 @@
-"""What the files of a model say of it, read from wherever they are."""
+"""The facts in a model's files, from a folder or a repository."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from xinference.errors import bad_request
 from xinference.formats.gguf import GgufHeader
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
-from xinference.weights.file_source import Place
+from xinference.weights.file_source import FileSource
 from xinference.weights.gguf_models import GgufModel
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _GGUF_EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "t5encoder", "modern-bert")
-#: Parts of the names of architectures that write text; those that hear have mel bins.
-_WRITERS = ("CausalLM", "ForConditionalGeneration", "LMHeadModel")
+#: Architecture suffixes of text generators; audio models are excluded by their `num_mel_bins`.
+_TEXT_GENERATORS = ("CausalLM", "ForConditionalGeneration", "LMHeadModel")
 _ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What is known; None and () where nothing says it."""
+class ModelFacts:
+    """The facts of a model; None and (): unknown."""
 
     model_format: ModelFormat
     architecture: str
     quantization: str
-    """As in launches; of a GGUF file that names none, the type that most of it has."""
+    """As in launches; for a GGUF file without one in its name, the type of most of its tensors."""
     context_length: int | None = None
     chat_template: str | None = None
     parameters: int | None = None
     size_label: str | None = None
-    """Such as ``135M``, by the file itself."""
+    """Such as ``135M``, from the file's metadata."""
     embeds: bool = False
-    """Made for embeddings, by its architecture or its pooling."""
+    """Whether it is an embedding model, by its architecture or its pooling."""
     reranks: bool = False
     generates: bool = False
-    """Made to write text, by its architecture."""
-    sees: bool = False
+    """Whether it generates text, by its architecture."""
+    vision: bool = False
     remote_code: bool = False
-    """Its configuration names Python files of the repository to be run."""
+    """Whether its configuration names Python files of the repository that would be executed."""
     stop_token_ids: tuple[int, ...] = ()
     shape: ModelShapeFacts | None = None
 
 
-def of_gguf(place: Place, model: GgufModel) -> Evidence:
-    """What the header of a model's first file says.
+def gguf_facts(source: FileSource, model: GgufModel) -> ModelFacts:
+    """The facts in the header of a model's first file.
 
     Raises:
-        Problem: 400 ``bad_weight_file``: it can't be read, or is no model.
+        Problem: 400 ``bad_weight_file``: the file can't be read, or is not a model.
     """
-    header = place.gguf(model.files[0])
+    header = source.gguf(model.files[0])
     if header.n_layers == 0 or header.architecture == "clip":
         raise bad_request(
-            f"{model.files[0]} of {place.title} is a part of a model (a projector, a vocabulary), not a model.",
+            f"{model.files[0]} of {source.title} is a part of a model (a projector, a vocabulary), not a model.",
             hint="Name the model's own file.",
             code="bad_weight_file",
         )
-    first = max(1, place.files[model.files[0]])
+    first = max(1, source.files[model.files[0]])
     label = header.metadata.get("general.size_label")
     stops = [header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
-    return Evidence(
+    return ModelFacts(
         model_format="ggufv2",
         architecture=header.architecture,
         quantization=model.quantization or header.quantization or "unknown",
@@ -97,59 +97,59 @@ def _shape_of_gguf(header: GgufHeader, parameters: int) -> ModelShapeFacts | Non
     )
 
 
-def of_folder(place: Place) -> Evidence:
-    """What config.json and the small files beside it say.
+def folder_facts(source: FileSource) -> ModelFacts:
+    """The facts in config.json and the small files of its folder.
 
     Raises:
-        Problem: 400 ``bad_weight_file``: there is none, no weights, or weights that are programs (pickle).
+        Problem: 400 ``bad_weight_file``: no config.json, no weights, or weights that are programs (pickle).
     """
-    data = place.small("config.json", MAX_CONFIG)
-    weights = {n: size for n, size in place.files.items() if n.endswith(".safetensors") and "/" not in n}
+    data = source.small("config.json", MAX_CONFIG)
+    weights = {n: size for n, size in source.files.items() if n.endswith(".safetensors") and "/" not in n}
     if data is None:
         raise bad_request(
-            f"{place.title} holds neither a config.json nor a GGUF file.",
+            f"{source.title} has neither a config.json nor a GGUF file.",
             hint="Name a folder or repository with a model in GGUF or safetensors.",
             code="bad_weight_file",
         )
     if not weights:
-        pickles = [name for name in place.files if name.endswith(_PICKLES) and "/" not in name]
+        pickles = [name for name in source.files if name.endswith(_PICKLES) and "/" not in name]
         raise bad_request(
-            f"{place.title} has no safetensors"
-            + (f", and {pickles[0]} is a program to be run (pickle), which is not opened." if pickles else " at all."),
-            hint="Convert the weights to safetensors or GGUF, or name a repository that has them so.",
+            f"{source.title} has no safetensors"
+            + (f", and {pickles[0]} is a pickle, i.e. a program, which is not opened." if pickles else " at all."),
+            hint="Convert the weights to safetensors or GGUF, or name a repository that has them.",
             code="bad_weight_file",
         )
-    config = read_config(data, Path(f"{place.title}: config.json"))
+    config = read_config(data, Path(f"{source.title}: config.json"))
     fields: dict[str, Any] = msgspec.json.decode(data)
-    names, sees = fields.get("id2label"), isinstance(fields.get("vision_config"), dict)
+    names, vision = fields.get("id2label"), isinstance(fields.get("vision_config"), dict)
     labels = fields.get("num_labels") or (len(names) if isinstance(names, dict) else None)
     ranks = config.architecture.endswith("ForSequenceClassification")
     parameters = _parameters(config, sum(weights.values()))
-    return Evidence(
+    return ModelFacts(
         model_format=config.model_format,
         architecture=config.architecture,
         quantization=config.quantization,
         context_length=config.context_length,
-        chat_template=_template(place),
+        chat_template=_template(source),
         parameters=parameters,
-        embeds="modules.json" in place.files or (_is_encoder(config.architecture) and not sees),
+        embeds="modules.json" in source.files or (_is_encoder(config.architecture) and not vision),
         reranks=ranks and labels == 1,
-        generates=any(word in config.architecture for word in _WRITERS) and "num_mel_bins" not in fields,
-        sees=sees,
+        generates=any(word in config.architecture for word in _TEXT_GENERATORS) and "num_mel_bins" not in fields,
+        vision=vision,
         remote_code=bool(fields.get("auto_map")),
-        stop_token_ids=_stop_tokens(_object(place, "generation_config.json"), fields),
+        stop_token_ids=_stop_tokens(_object(source, "generation_config.json"), fields),
         shape=_shape(config, parameters),
     )
 
 
 def _is_encoder(architecture: str) -> bool:
-    """A body without a head, which transformers calls ``BertModel``."""
+    """An encoder without a head, which transformers calls ``BertModel``."""
     return architecture.endswith("Model") and "LMHead" not in architecture
 
 
 def _parameters(config: ModelConfig, weights_bytes: int) -> int | None:
     if config.quantization != "none":
-        return None  # packed: bytes do not tell
+        return None  # packed: bytes do not give the number of parameters
     return weights_bytes // _ELEMENT_BYTES.get(config.dtype or "", 2)
 
 
@@ -169,30 +169,30 @@ def _shape(config: ModelConfig, parameters: int | None) -> ModelShapeFacts | Non
     )
 
 
-def _template(place: Place) -> str | None:
-    own = place.small("chat_template.jinja", MAX_TOKENIZER_CONFIG)
+def _template(source: FileSource) -> str | None:
+    own = source.small("chat_template.jinja", MAX_TOKENIZER_CONFIG)
     if own is not None:
         return own.decode("utf-8", "replace")
     for name in ("tokenizer_config.json", "chat_template.json"):
-        if (found := template_in(_object(place, name))) is not None:
-            return found
+        if (template := template_in(_object(source, name))) is not None:
+            return template
     return None
 
 
 def _stop_tokens(*configs: Mapping[str, Any]) -> tuple[int, ...]:
-    """``eos_token_id`` of the first configuration that has it: one number or several."""
+    """``eos_token_id`` of the first configuration that has it: one id or several."""
     for config in configs:
         value = config.get("eos_token_id")
         values = value if isinstance(value, list) else [value]
-        found = tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0)
-        if found:
-            return found
+        ids = tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0)
+        if ids:
+            return ids
     return ()
 
 
-def _object(place: Place, name: str) -> dict[str, Any]:
-    """A small JSON object; {} if it is not there or is none."""
-    data = place.small(name, MAX_TOKENIZER_CONFIG)
+def _object(source: FileSource, name: str) -> dict[str, Any]:
+    """A small JSON object; {} if the file does not exist or is not an object."""
+    data = source.small(name, MAX_TOKENIZER_CONFIG)
     try:
         return msgspec.json.decode(data or b"{}", type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a name that is no model's may mean: a file or folder here, or a repository on a hub. Pure."""
+"""Parses a model name that is in no registry as a path or as a repository on a hub. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _ID = re.compile(rf"(?P<id>{_PART}/{_PART})(?P<file>(?:/{_PART})*/{_PART}\.gguf)
 
 @dataclass(frozen=True)
 class Reference:
-    """One of the two."""
+    """A path or a repository."""
 
     path: str | None = None
-    """A file or folder on the server's machine, as it was given."""
+    """A file or folder on the server's machine, as the user wrote it."""
     model_id: str | None = None
     """``owner/name``."""
     revision: str | None = None
@@ -24,7 +24,7 @@ class Reference:
 
 
 def reference(name: str) -> Reference | None:
-    """What `name` refers to, or None if it can only be a model's name.
+    """The path or repository that `name` refers to, or None if it can only be a model's name.
 
     >>> reference("owner/name@v1")
     Reference(path=None, model_id='owner/name', revision='v1', file=None)

@@ -1,4 +1,4 @@
-"""A family that was derived from files as a registration's JSON, for a user to change and register. Pure."""
+"""Writes a derived family as the JSON of a registration, for a user to edit and register. Pure."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def document(family: ModelFamily, model_family: str) -> dict[str, Any]:
 
 
 def _spec(spec: ModelSpec, source: Source, quantization: str) -> dict[str, Any]:
-    here = source.hub == "local"
+    is_local = source.hub == "local"
     common = {
         "model_format": spec.model_format,
         "model_size_in_billions": spec.model_size_in_billions,
         "quantization": quantization,
-        "model_hub": "huggingface" if here else source.hub,
-        "model_id": None if here else source.model_id,
+        "model_hub": "huggingface" if is_local else source.hub,
+        "model_id": None if is_local else source.model_id,
         "model_revision": source.revision,
-        "model_uri": f"file://{source.model_id}" if here else None,
+        "model_uri": f"file://{source.model_id}" if is_local else None,
     }
     names = source.parts.get(quantization)
     return common if names is None else common | _files(names, quantization)

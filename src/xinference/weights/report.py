@@ -1,4 +1,4 @@
-"""What is known of some weights, as one value."""
+"""The report of `xinference inspect` as one value."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from xinference.catalog.models import ModelFormat
 from xinference.formats.model_config import ModelConfig
 
-#: Endings of files that may be Python pickles: programs to be run, which are never opened.
+#: Suffixes of files that may be Python pickles: opening one runs a program, so they are never opened.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What is known of some weights; None where nothing says it."""
+    """The facts of some weights; None: unknown."""
 
     what: str
     """The path or id."""
     model_format: ModelFormat | None
     size_bytes: int
-    """Of all weight files."""
+    """Bytes of all weight files."""
     files: tuple[tuple[str, int], ...]
     """Weight files and their sizes in bytes."""
     architecture: str | None = None
@@ -34,13 +34,13 @@ class Inspection:
     embedding_length: int | None = None
     vocab_size: int | None = None
     bytes_by_type: Mapping[str, int] | None = None
-    """Type of tensor or element -> bytes of it."""
+    """Type of tensor or element -> bytes."""
     kv_bytes_per_token: int | None = None
-    """With elements of 2 bytes."""
+    """Bytes, for elements of 2 bytes."""
     chat_template: str | None = None
     notes: tuple[str, ...] = ()
     no_engine: str | None = None
-    """Why no engine can load exactly this, whatever its format."""
+    """The reason why no engine can load these weights, regardless of their format."""
 
     @property
     def kv_bytes_full(self) -> int | None:
@@ -50,7 +50,7 @@ class Inspection:
         return self.kv_bytes_per_token * self.context_length
 
     def to_dict(self) -> dict[str, Any]:
-        """What `xinference inspect --json` prints, but for the engines."""
+        """The output of `xinference inspect --json`, without the engines."""
         fields = asdict(self)
         fields["files"] = [{"name": name, "size_bytes": size} for name, size in self.files]
         del fields["no_engine"]
@@ -58,7 +58,7 @@ class Inspection:
 
 
 def from_config(what: str, config: ModelConfig, files: tuple[tuple[str, int], ...]) -> Inspection:
-    """What a config.json says of the weight files `files` (names and bytes)."""
+    """The report of the weight files `files` (names and bytes) by their config.json."""
     return Inspection(
         what=what,
         model_format=config.model_format,

@@ -1,4 +1,4 @@
-"""One weight file, by its header."""
+"""Inspects one weight file by its header, or a model's folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_later_part(name: str) -> bool:
 
 
 def inspect_file(path: Path) -> Inspection:
-    """One file, judged by its first bytes. Raises `Problem` 400 ``bad_weight_file``."""
+    """The report of one file; its format is detected from its first bytes. Raises `Problem` 400 ``bad_weight_file``."""
     with weight_file(path, "a weight file, or the folder that holds it") as (file, size):
         head = file.read(9)
     if head.startswith(b"GGUF"):
@@ -44,7 +44,7 @@ def inspect_file(path: Path) -> Inspection:
             model_format="pytorch",
             size_bytes=size,
             files=((path.name, size),),
-            notes=("a PyTorch checkpoint: it is a program to be run (pickle), so it is not opened",),
+            notes=("a PyTorch checkpoint is a pickle, i.e. a program, so it is not opened",),
             no_engine="an engine needs the folder with its config.json, not one file",
         )
     return _of_ggml(path) if path.suffix == ".bin" else _of_gguf(path)
@@ -57,7 +57,7 @@ def _of_gguf(path: Path) -> Inspection:
 
 
 def of_headers(what: str, header: GgufHeader, parts: Sequence[GgufHeader]) -> Inspection:
-    """A GGUF model by the headers of its parts, of which `header` is the one that was named."""
+    """The report of a GGUF model by the headers of its parts; `header` is the one of the named file."""
     by_type: dict[str, int] = {}
     for part in parts:
         for name, size in part.bytes_by_type.items():
@@ -80,7 +80,7 @@ def of_headers(what: str, header: GgufHeader, parts: Sequence[GgufHeader]) -> In
         bytes_by_type=by_type,
         kv_bytes_per_token=header.kv_bytes_per_token() or None,
         chat_template=header.chat_template,
-        notes=(f"{missing} of its {header.split_count} parts are missing here",) if missing else (),
+        notes=(f"{missing} of its {header.split_count} parts are missing",) if missing else (),
         no_engine=_no_gguf_engine(header, missing),
     )
 
@@ -92,7 +92,7 @@ def _no_gguf_engine(header: GgufHeader, missing: int) -> str | None:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The parts that lie beside a part, in their order."""
+    """The existing parts of a split model in the part's folder, in order."""
     match = _PART.fullmatch(path.name)
     if match is None:
         return [path]
@@ -130,7 +130,7 @@ def _of_safetensors(path: Path) -> Inspection:
         size_bytes=header.file_size,
         files=((path.name, header.file_size),),
         bytes_by_type=header.bytes_by_type,
-        notes=(f"{header.tensor_count} tensors; what they make is told by config.json, so inspect its folder",),
+        notes=(f"{header.tensor_count} tensors; config.json has the architecture, so inspect its folder",),
         no_engine="an engine needs the folder with its config.json, not one file",
     )
 
@@ -139,7 +139,7 @@ def inspect_folder(folder: Path) -> Inspection:
     """A model's folder with its config.json, or a folder with one model in one file.
 
     Raises:
-        Problem: 400 ``bad_weight_file``; ``model_path_ambiguous``, listing the files.
+        Problem: 400 ``bad_weight_file``; ``model_path_ambiguous``, which lists the files.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if not (folder / "config.json").is_file():
@@ -153,14 +153,14 @@ def inspect_folder(folder: Path) -> Inspection:
         for name, count in header.bytes_by_type.items():
             by_type[name] = by_type.get(name, 0) + count
     pickles = [] if weights else [path for path in files if path.suffix in PICKLES and "training_args" not in path.name]
-    notes = [f"{', '.join(p.name for p in pickles)}: programs to be run (pickle), so not opened"] if pickles else []
+    notes = [f"{', '.join(p.name for p in pickles)}: pickles, i.e. programs, so not opened"] if pickles else []
     missing = _missing_shards(folder)
-    here = weights or pickles
-    why = f"{', '.join(missing)} is missing" if missing else None if here else "it has no weights"
-    sizes = tuple((path.name, path.stat().st_size) for path in here)
-    found = from_config(str(folder), config, sizes)
+    shown = weights or pickles
+    reason = f"{', '.join(missing)} is missing" if missing else None if shown else "it has no weights"
+    sizes = tuple((path.name, path.stat().st_size) for path in shown)
+    report = from_config(str(folder), config, sizes)
     template = _chat_template(folder)
-    return replace(found, bytes_by_type=by_type or None, chat_template=template, notes=tuple(notes), no_engine=why)
+    return replace(report, bytes_by_type=by_type or None, chat_template=template, notes=tuple(notes), no_engine=reason)
 
 
 def _only_file(folder: Path, files: list[Path]) -> Inspection:
@@ -170,14 +170,14 @@ def _only_file(folder: Path, files: list[Path]) -> Inspection:
         return inspect_file(firsts[0])
     names = ", ".join(path.name for path in firsts[:20])
     raise bad_request(
-        f"{folder} holds several models: {names}." if firsts else f"{folder} holds no config.json and no weight file.",
+        f"{folder} has several models: {names}." if firsts else f"{folder} has no config.json and no weight file.",
         hint="Name one file." if firsts else "Name a weight file, a model's folder, or an id such as org/repo.",
         code="model_path_ambiguous" if firsts else "bad_weight_file",
     )
 
 
 def _missing_shards(folder: Path) -> list[str]:
-    """What the index of a split model names and the folder does not have; an unreadable index names itself."""
+    """The files of a split model's index that the folder does not have; the index itself if it is unreadable."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return []
@@ -186,7 +186,7 @@ def _missing_shards(folder: Path) -> list[str]:
 
 
 def _chat_template(folder: Path) -> str | None:
-    """Jinja source: a file of its own in present models, a field of the tokenizer's configuration in older ones."""
+    """Jinja source: from a separate file in current models, from the tokenizer's configuration in older ones."""
     own = folder / "chat_template.jinja"
     if own.is_file() and own.stat().st_size <= MAX_TOKENIZER_CONFIG:
         return own.read_text(errors="replace")
@@ -194,7 +194,7 @@ def _chat_template(folder: Path) -> str | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A small JSON object; {} if it is not there or is none."""
+    """A small JSON object; {} if the file does not exist or is not an object."""
     try:
         if path.stat().st_size > MAX_TOKENIZER_CONFIG:
             return {}

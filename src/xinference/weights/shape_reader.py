@@ -19,7 +19,7 @@ from xinference.hubs.local_files import parts_of
 from xinference.launch.model_shape import TYPE_BYTES, ModelShape
 from xinference.weights.conversion import _is_gguf
 
-#: What a folder's weights are in, safe or not.
+#: Suffixes of a folder's weight files, pickles included.
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 
 
@@ -29,7 +29,7 @@ def read_shape(
     """The shape of the weights at `path` and notes about them; bytes of `extra_files` count as weights.
 
     Raises:
-        Problem: 400 ``bad_weight_file``, naming the file and what is wrong with it.
+        Problem: 400 ``bad_weight_file``, which names the file and the fault.
     """
     shape, notes = _weights_shape(path, version)
     extra_bytes = sum(_extra_bytes(file) for file in extra_files)
@@ -44,7 +44,7 @@ def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple
 
 def _gguf_shape(path: Path) -> ModelShape:
     header = read_header(path)
-    # Of a split model the first file has the numbers, and each its own tensors.
+    # Of a split model the first file has the counts, and each part its own tensors.
     parts = [read_header(part) for part in parts_of(path)] if header.split_count > 1 else [header]
     by_type: Counter[str] = Counter()
     for part in parts:
@@ -67,7 +67,7 @@ def _extra_bytes(file: ExtraWeightFile) -> int:
         raise Problem(
             "bad_weight_file",
             400,
-            f"{file.path} is no {file.kind} but a model of its own ({header.architecture}).",
+            f"{file.path} is not a {file.kind} but a separate model ({header.architecture}).",
             hint=file.hint,
         )
     return header.file_size
@@ -97,7 +97,7 @@ def _folder_shape(folder: Path) -> ModelShape:
 
 
 def _packed_bits(quantization: str) -> int | None:
-    """``Int4`` -> 4; None for what is not packed so."""
+    """``Int4`` -> 4; None for other quantizations."""
     digits = quantization.removeprefix("Int")
     return int(digits) if digits.isdecimal() and digits != quantization else None
 
@@ -114,7 +114,7 @@ def _ggml_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[st
         bytes_by_type=header.bytes_by_type,
     )
     notes = (
-        f"ggmlv3 is converted to GGUF once; from the registry, as the file does not say it: context "
+        f"ggmlv3 is converted to GGUF once; from the registry, because the file does not contain them: context "
         f"{facts.context_length}, RMS epsilon {facts.rms_norm_eps:g}, RoPE base {facts.rope_freq_base:g}, "
         f"BOS {facts.bos_token_id}, EOS {facts.eos_token_id}, the chat template",
         *disagreements(header, facts),

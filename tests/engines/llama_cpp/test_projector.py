@@ -1,4 +1,4 @@
-"""Which projector a launch sees with, and where it is."""
+"""Chooses the projector of a launch, and finds its file."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_projectors_name_is_read_from_the_repositorys_own_folder(file: str, na
     assert all((extra.kind, extra.architecture) == ("projector", "clip") for extra in files)
 
 
-def test_a_model_sees_only_with_a_projector() -> None:
+def test_a_model_has_vision_only_with_a_projector() -> None:
     seeing = plan_of(options={OPTION: "mmproj.gguf"})
     assert "vision" in ENGINES["llama.cpp"].abilities(seeing)
     version = msgspec.structs.replace(

@@ -46,7 +46,7 @@ def test_the_real_clients_fetch_the_page_models_from_it(tmp_path: Path, monkeypa
                     continue
                 path = hubs[source.hub].fetch(version, source, lambda *_: None, threading.Event())
                 assert path.is_dir() == (spec.model_format == "pytorch")
-                assert hubs[source.hub].cached(version, source) == path
+                assert hubs[source.hub].find_cached(version, source) == path
 
 
 def test_it_runs_as_a_program(tmp_path: Path) -> None:

@@ -59,14 +59,14 @@ async def cached(
 async def files(controller: ControllerDep, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """List the files that a removal would delete, and the other versions that use the same files."""
     every = await asyncio.to_thread(controller.library.cached)
-    entries = cache.find(every, model_version)
+    entries = cache.find_version(every, model_version)
     cached_files = [file for entry in entries for file in entry.files]
     return {
         "model_version": model_version,
         "worker_ip": None,
         "paths": [str(file.path) for file in cached_files],
         "files": [{"path": str(file.path), "size_bytes": 0 if file.shared else file.size} for file in cached_files],
-        "shared_with": cache.sharing(every, entries),
+        "shared_with": cache.find_sharing(every, entries),
     }
 
 
@@ -94,7 +94,7 @@ async def events(
 ) -> list[dict[str, Any]] | StreamingResponse:
     """List the events of a download; with `follow` stream them until it ends."""
     downloads = controller.downloads
-    return event_stream(downloads.follow(model_version)) if follow else downloads.kept(model_version)
+    return event_stream(downloads.follow(model_version)) if follow else downloads.events(model_version)
 
 
 @router.delete("/{model_version}/download", response_model=None, responses=problems(404))

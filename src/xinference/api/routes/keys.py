@@ -74,7 +74,7 @@ async def create(keys: KeyringDep, body: NewKeyBody) -> dict[str, Any]:
 @router.delete("", response_model=dict[str, int])
 async def forget_all(keys: KeyringDep) -> dict[str, int]:
     """Delete all keys. A server on loopback needs no keys then."""
-    return {"removed": keys.forget_all()}
+    return {"removed": keys.remove_all()}
 
 
 @router.delete("/{key_id}", response_model=KeyAnswer, responses=problems(404))

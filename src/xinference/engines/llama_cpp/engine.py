@@ -1,4 +1,4 @@
-"""llama.cpp, through the `xllamacpp` wheel: its own HTTP server, in a process of its own."""
+"""llama.cpp: runs its own HTTP server from the `xllamacpp` wheel in a process of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PATHS = TOKENIZER_PATHS | {
     "/apply-template",
     "/infill",
 }
-#: Names that llama-server, llama-cpp-python or an older Xinference uses for the same thing.
+#: Option names of llama-server, llama-cpp-python and older Xinference -> llama.cpp's names.
 ALIASES = {
     "ctx_size": "n_ctx",
     "parallel": "n_parallel",
@@ -54,21 +54,22 @@ ALIASES = {
     "mmproj": "mmproj.path",
     "multimodal_projector": "mmproj.path",
 }
-#: llama-cpp-python's switches for what is now read from the file or done always; and GGUF holds no code to trust.
+#: llama-cpp-python's options whose values are now read from the file or fixed; and GGUF contains no code to trust.
 WITHOUT_EFFECT = frozenset(
     {"n_parts", "n_gqa", "rms_norm_eps", "f16_kv", "logits_all", "vocab_only", "low_vram", "verbose"}
     | {"trust_remote_code"}
 )
 THINKING = ThinkingOption("default_template_kwargs", json.dumps)
-#: Most RAM for prompts swapped out of a slot, in MiB; llama.cpp's own default is 8192.
+#: Maximum memory for prompts that are swapped out of a slot, in MiB; llama.cpp's default is 8192.
 PROMPT_CACHE_MIB = 512
-LAST_WORDS = (
+#: A part of a log line, in lower case -> its explanation.
+LOG_EXPLANATIONS = (
     ("unknown model architecture", "This llama.cpp does not know the model's architecture: update xllamacpp."),
-    ("failed to allocate", "There is not enough memory: take a smaller --n_ctx, --n_parallel or quantization."),
-    ("unable to allocate", "There is not enough memory: take a smaller --n_ctx, --n_parallel or quantization."),
+    ("failed to allocate", "There is not enough memory: use a smaller --n_ctx, --n_parallel or quantization."),
+    ("unable to allocate", "There is not enough memory: use a smaller --n_ctx, --n_parallel or quantization."),
     ("not within the file bounds", "The weight file is incomplete: fetch it again."),
     ("unknown pre-tokenizer", "This llama.cpp does not know the model's tokenizer: update xllamacpp."),
-    ("address already in use", "Another program took the port in the same moment: launch again."),
+    ("address already in use", "Another program took the port during the start: launch again."),
 )
 _PROJECTOR_FAILED = re.compile(r"failed to load multimodal model, '(.+)'")
 _WIDTHS = re.compile(r"text model \(n_embd = (\d+)\) and mmproj \(n_embd = (\d+)\)")
@@ -76,7 +77,7 @@ _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bo
 
 
 class LlamaCpp:
-    """The engine of the base install: GGUF on the CPU and on what GPUs its build has kernels for."""
+    """The engine of the base install: GGUF on the CPU, and on GPUs for which its build has kernels."""
 
     table = StaticTable(
         engine="llama.cpp",
@@ -101,18 +102,18 @@ class LlamaCpp:
                 hint="Launch such a version of the model, on Transformers or vLLM.",
             )
         checked: dict[str, Any] = {}
-        for given, value in options.items():
-            if given in WITHOUT_EFFECT or value is None:
+        for option, value in options.items():
+            if option in WITHOUT_EFFECT or value is None:
                 continue
-            if given in ("use_mmap", "use_mlock"):
+            if option in ("use_mmap", "use_mlock"):
                 checked["load_mode"] = _load_mode(options)
                 continue
-            name = ALIASES.get(given, given)
+            name = ALIASES.get(option, option)
             if name not in known:
-                POLICY.refuse(given, name)
-                raise _unknown_option(given, known)
-            POLICY.check(given, name, value, options)
-            checked[name] = _typed(given, value, known[name])
+                POLICY.refuse(option, name)
+                raise _unknown_option(option, known)
+            POLICY.check(option, name, value, options)
+            checked[name] = _typed(option, value, known[name])
         for name in ("n_ctx", "n_parallel"):
             if checked.get(name, 1) < (0 if name == "n_ctx" else 1):
                 raise Problem("bad_option", 400, f"--{name} is {checked[name]}, and must be positive.")
@@ -153,26 +154,27 @@ class LlamaCpp:
             "cpuparams.n_threads": plan.threads,
             "cpuparams_batch.n_threads": plan.threads,
             "cache_ram_mib": PROMPT_CACHE_MIB,
-            # The protocol's own threads: each open stream holds one.
+            # Threads of the HTTP server: each open stream occupies one.
             "n_threads_http": 64,
             "ui": False,
             **plan.options,
             "model_alias": plan.uid,
             "model_path": str(plan.path),
-            # A unified cache that holds `slots` whole contexts: every slot can use all it was promised at
-            # the same time, and the limit of one slot is exact (llama.cpp wants one cell more than the prompt).
+            # A unified cache that holds `slots` whole contexts: every slot can use its whole context at the same
+            # time, and the limit of one slot is exact (llama.cpp needs one cell more than the prompt).
             "n_ctx": 0,
             "n_parallel": sizing.slots,
             "kv_unified": True,
             "kv_unified_per_slot": sizing.context_length + 1,
         }
         if plan.version.family.model_type != "LLM":
-            # A pooled answer needs the whole prompt in one batch.
+            # Pooling needs the whole prompt in one batch.
             batch = -(-(sizing.context_length + 1) // CELL_PADDING) * CELL_PADDING
             params |= {"embedding": True, "n_batch": batch, "n_ubatch": batch}
         if plan.version.family.model_type == "rerank":
             params["pooling_type"] = "RANK"
-        if plan.request.n_gpu is None:  # else it uses what devices its build finds, also those we do not count
+        if plan.request.n_gpu is None:
+            # Otherwise it uses every device that its build finds, also those that we do not count.
             params["n_gpu_layers"] = 0
             params["mmproj_use_gpu"] = False
         if projector_file := projector.projector_path(plan.launch, plan.path):
@@ -180,14 +182,14 @@ class LlamaCpp:
         template = plan.version.family.chat_template
         if template is not None:
             params.setdefault("chat_template", template)
-        if stops := plan.version.family.stop_texts:  # a request's own `stop` takes the place of these
+        if stops := plan.version.family.stop_texts:  # a request's own `stop` replaces these
             params.setdefault("antiprompt", list(stops))
         return EngineCommand(
             argv=(str(placement.python), "-I", str(PROGRAM), "--port", "{port}"),
             env={
                 "XINFERENCE_LLAMA_PARAMS": json.dumps(params).replace("{port}", "{ port}"),
                 "XINFERENCE_ENGINE_KEY": api_key,
-                # Otherwise a failed assertion is buried under a debugger's backtrace.
+                # Otherwise a debugger's backtrace hides the message of a failed assertion.
                 "GGML_NO_BACKTRACE": "1",
                 **cuda_env(placement),
             },
@@ -196,22 +198,22 @@ class LlamaCpp:
         )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
-        whole = "\n".join(log_tail)
-        if failed := _PROJECTOR_FAILED.search(whole):
-            return _why_no_projector(failed[1], whole)
-        text = whole.lower()
-        return next((hint for words, hint in LAST_WORDS if words in text), None)
+        log = "\n".join(log_tail)
+        if failed := _PROJECTOR_FAILED.search(log):
+            return _explain_projector_failure(failed[1], log)
+        text = log.lower()
+        return next((explanation for part, explanation in LOG_EXPLANATIONS if part in text), None)
 
 
-def _why_no_projector(file: str, log: str) -> str:
-    """Why llama.cpp did not take a projector, and what to do."""
+def _explain_projector_failure(file: str, log: str) -> str:
+    """The reason why llama.cpp can't use a projector, and the options that avoid it."""
     widths = _WIDTHS.search(log)
-    why = (
-        f"The projector {file} is for models whose tokens are {widths[2]} wide, and this one's are {widths[1]}"
+    reason = (
+        f"The projector {file} is for an embedding width of {widths[2]}, and this model's is {widths[1]}"
         if widths
-        else f"llama.cpp can't use the projector {file}: it is damaged, or of a kind it does not know"
+        else f"llama.cpp can't use the projector {file}: it is damaged, or llama.cpp does not support its type"
     )
-    return f"{why}. Give this model's own with --mmproj, or --no_mmproj true to launch it without one."
+    return f"{reason}. Use the model's own with --mmproj, or --no_mmproj true to launch it without a projector."
 
 
 def _load_mode(options: Mapping[str, Any]) -> str:
@@ -221,7 +223,7 @@ def _load_mode(options: Mapping[str, Any]) -> str:
     ]
 
 
-def _typed(given: str, value: Any, kind: str) -> Any:
+def _typed(option: str, value: Any, kind: str) -> Any:
     allowed = _TYPES.get(kind)
     if allowed is None:  # a string, or an enum by its name or number
         fits = isinstance(value, (str, int, float)) and not isinstance(value, bool)
@@ -231,15 +233,15 @@ def _typed(given: str, value: Any, kind: str) -> Any:
         value = float(value) if kind == "float" and fits else value
     if fits:
         return value
-    raise Problem("bad_option", 400, f"--{given} is {value!r}, and llama.cpp takes a value of type {kind} there.")
+    raise Problem("bad_option", 400, f"--{option} is {value!r}, and llama.cpp takes a value of type {kind} there.")
 
 
 def _unknown_option(name: str, known: Mapping[str, str]) -> Problem:
-    offered = known.keys() & POLICY.offered
-    close = near(name, [*offered, *ALIASES])
+    available = known.keys() & POLICY.available
+    close = near(name, [*available, *ALIASES])
     return Problem(
         "unknown_option",
         400,
         f"llama.cpp has no option --{name}.",
-        hint=f"Did you mean --{' or --'.join(close)}?" if close else f"It has: {', '.join(sorted(offered))}.",
+        hint=f"Did you mean --{' or --'.join(close)}?" if close else f"It has: {', '.join(sorted(available))}.",
     )

@@ -1,4 +1,4 @@
-"""llama.cpp's memory: overheads, padding of the cache, and weights that it keeps a second time."""
+"""llama.cpp's memory model: overheads, padding of the cache, and repacked copies of weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from xinference.engines.memory_model import Dimensions, MemoryModel
 from xinference.launch.model_shape import ModelShape
 from xinference.units import MIB
 
-#: Tokens of a prompt that are computed together (n_ubatch).
+#: Number of a prompt's tokens that are computed together (n_ubatch).
 MICRO_BATCH = 512
 #: Each sequence's cache is rounded up to this many cells.
 CELL_PADDING = 256
-#: Tensor types that llama.cpp copies into rows of 8 for its faster kernels, and the instruction set that it needs
-#: (`ggml_repack_get_optimal_repack_type` in ggml's repack.cpp). The file's own pages stay until room is needed.
+#: Tensor type -> the instruction sets with which llama.cpp copies it into rows of 8 for faster kernels
+#: (`ggml_repack_get_optimal_repack_type` in ggml's repack.cpp). The file's own pages stay until memory is needed.
 REPACKED = {
     "Q4_0": ("avx2", "asimddp"),
     "Q4_K": ("avx2", "asimddp"),
@@ -24,7 +24,7 @@ REPACKED = {
 
 
 def repacked_bytes(shape: ModelShape, cpu_flags: frozenset[str]) -> int:
-    """Bytes of weights that are kept a second time, in another order, on such a CPU."""
+    """Bytes of the weights of which llama.cpp makes a repacked copy on a CPU with these flags."""
     return sum(
         count
         for name, count in shape.bytes_by_type.items()
@@ -33,25 +33,25 @@ def repacked_bytes(shape: ModelShape, cpu_flags: frozenset[str]) -> int:
 
 
 def cpu_overhead(dims: Dimensions) -> int:
-    """The process, its tokenizer, and the graph's buffers.
+    """Bytes of the process, its tokenizer and the graph's buffers.
 
-    Fitted to `benchmarks/memory.py`: 26 MiB of program; 384 bytes a token of vocabulary (texts and their index);
-    14 rows of 32-bit activations as wide as the model for each token of a micro-batch.
+    Fitted to `benchmarks/memory.py`: 26 MiB for the program; 384 bytes per token of the vocabulary (texts and their
+    index); 14 rows of 32-bit activations of the model's width for each token of a micro-batch.
     """
     return 26 * MIB + 384 * dims.vocab + MICRO_BATCH * 14 * 4 * dims.hidden + cpu_later(dims)
 
 
 def cpu_later(dims: Dimensions) -> int:
-    """The part of it that is touched by requests only.
+    """The part of `cpu_overhead` that only requests touch.
 
-    Which cell each token of a micro-batch may see, 16 bits each, as far as the cache is filled; and, fitted as above,
-    8 MiB for the first request's threads and texts, and one for each slot.
+    The attention mask of a micro-batch takes 16 bits for each token and filled cell. Fitted as above: 8 MiB for the
+    first request's threads and texts, and 1 MiB for each slot.
     """
     return MICRO_BATCH * 2 * dims.cells + (8 + dims.slots) * MIB
 
 
 def cuda_overhead(dims: Dimensions) -> int:
-    """The program's own part is CUDA's context on a device; the graph's buffers are the same."""
+    """Bytes of CUDA's context on a device, and of the same buffers as on the CPU."""
     return 400 * MIB + cpu_overhead(dims)
 
 

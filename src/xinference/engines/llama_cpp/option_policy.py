@@ -1,4 +1,4 @@
-"""Which parameters of llama.cpp a launch may set: every name that `server.py --describe` prints is judged here."""
+"""The parameters of llama.cpp that a launch may set; every name that `server.py --describe` prints is in one group."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHAT = names("""
     prefill_assistant preserve_reasoning_specified reasoning_format special use_jinja antiprompt
 """)
 _POOLING = names("attention_type cls_sep embd_normalize embd_sep embedding pooling_type")
-#: The projector's file is named like the weights: by a path.
+#: The projector is a path, as weights are.
 _VISION = names("""
     mmproj.path mmproj_device mmproj_use_gpu no_mmproj image_max_tokens image_min_tokens mtmd_batch_max_tokens video_fps
     video_timestamp_interval_ms
@@ -66,7 +66,7 @@ POLICY = OptionPolicy(
             mmproj.url mmproj.hf_repo mmproj.hf_file mmproj.docker_repo hf_token models_preset_hf ui_mcp_proxy
         """),
         Risk.PROMPTS: names("path_prompts_log_dir verbosity verbose_prompt log_json"),
-        Risk.SURFACE: names("""
+        Risk.HTTP_SERVER: names("""
             api_prefix server_base cors_credentials cors_headers cors_methods cors_origins cors_origins_explicit
             endpoint_metrics endpoint_props endpoint_slots ui_config_json models_autoload models_max model_tags
         """),
@@ -85,7 +85,7 @@ POLICY = OptionPolicy(
             speculative.ngram_cache speculative.ngram_map_k speculative.ngram_map_k4v speculative.ngram_mod
             speculative.ngram_simple
         """),
-        Risk.UNJUDGED: names("""
+        Risk.UNREVIEWED: names("""
             sampling.user_sampling_config speculative.synth_len speculative.synth_rates tensor_buft_overrides
         """),
     },

@@ -1,4 +1,4 @@
-"""The projector of a vision model on llama.cpp: which file it is, and where. Pure."""
+"""Chooses the projector file of a vision model on llama.cpp. Pure."""
 
 from __future__ import annotations
 
@@ -13,74 +13,74 @@ from xinference.engines.base import ExtraWeightFile, FileChoice
 from xinference.errors import bad_request
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 
-#: llama.cpp's own name of the option, and of the one by which there shall be none.
+#: llama.cpp's options for the projector's file, and for a launch without a projector.
 OPTION = "mmproj.path"
 NONE_OPTION = "no_mmproj"
-#: The architecture that a projector's header names.
+#: The architecture in a projector's header.
 ARCHITECTURE = "clip"
 
 
 def choose_projector(source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
-    """The projector that is named, or the only one that lies beside the weights; it is fetched with them.
+    """Choose the requested projector, or else the only one in the weights' repository; it is fetched with them.
 
     Args:
-        source: None: the weights were given by their path.
+        source: the repository; None: the launch names the weights by their path.
 
     Raises:
-        Problem: 400 ``projector_not_found``, with those that there are.
+        Problem: 400 ``projector_not_found``, with the available projectors.
     """
     known = _source(source, version)
     available = known.projectors if known and version.family.model_type == "LLM" else ()
     if options.get(NONE_OPTION):
         return FileChoice(_only(source, None), {k: v for k, v in options.items() if k != OPTION})
-    named = options.get(OPTION)
-    if not named:
-        return _unnamed(source, available, options)
-    if named in available:
-        return FileChoice(_only(source, named), options, (f"sees with {named}: asked for",))
-    path = Path(named).expanduser()
+    requested = options.get(OPTION)
+    if not requested:
+        return _choose_default(source, available, options)
+    if requested in available:
+        return FileChoice(_only(source, requested), options, (f"vision projector {requested}: requested",))
+    path = Path(requested).expanduser()
     if path.is_absolute():
-        return FileChoice(_only(source, None), {**options, OPTION: str(path)}, (f"sees with {path}: asked for",))
+        return FileChoice(_only(source, None), {**options, OPTION: str(path)}, (f"vision projector {path}: requested",))
     if source is None or source.hub == "local":
-        return FileChoice(source, options, (f"sees with {named}: asked for",))
+        return FileChoice(source, options, (f"vision projector {requested}: requested",))
     raise bad_request(
-        f"{version.family.model_name} has no projector {named!r} beside its weights.",
-        hint=f"It has {', '.join(available)}." if available else "Give the absolute path of a projector's file.",
+        f"{version.family.model_name} has no projector {requested!r} in the repository of its weights.",
+        hint=f"It has {', '.join(available)}." if available else "Use the absolute path of a projector's file.",
         code="projector_not_found",
     )
 
 
 def extra_projector(launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
-    """The projector's file as `Engine.extra_weight_files` names it."""
+    """The projector's file, for `Engine.extra_weight_files`."""
     projector = projector_path(launch, path)
     if projector is None:
         return ()
-    hint = "Give the mmproj file of the model with --mmproj, or --no_mmproj true to launch it without one."
+    hint = "Use --mmproj with the model's own mmproj file, or --no_mmproj true to launch it without a projector."
     return (ExtraWeightFile(projector, "projector", ARCHITECTURE, hint),)
 
 
 def projector_path(launch: ResolvedLaunch, path: Path) -> Path | None:
-    """The file of a launch's projector, the weights being at `path`; None: it has none."""
-    named = launch.options.get(OPTION)
-    return _folder(launch, path) / str(named) if named else None
+    """The file of a launch's projector; `path` is the path of the weights. None: it has no projector."""
+    name = launch.options.get(OPTION)
+    return _folder(launch, path) / str(name) if name else None
 
 
 def abilities(plan: LaunchPlan) -> tuple[str, ...]:
-    """The family's, but vision with a projector only."""
+    """The family's abilities, with vision exactly if the plan has a projector."""
     others = tuple(ability for ability in plan.version.family.model_ability if ability != "vision")
     return (*others, "vision") if plan.options.get(OPTION) else others
 
 
-def _unnamed(source: Source | None, available: tuple[str, ...], options: Mapping[str, Any]) -> FileChoice:
+def _choose_default(source: Source | None, available: tuple[str, ...], options: Mapping[str, Any]) -> FileChoice:
     if len(available) == 1:
-        reason = f"sees with {available[0]}: the projector beside the weights"
+        reason = f"vision projector {available[0]}: the only one in the repository of the weights"
         return FileChoice(source, {**options, OPTION: available[0]}, (reason,))
-    reason = f"sees nothing: it has the projectors {', '.join(available)}, and --mmproj names none of them"
+    reason = f"no vision projector: --mmproj names none of those available, {', '.join(available)}"
     return FileChoice(_only(source, None), options, (reason,) if available else ())
 
 
 def _folder(launch: ResolvedLaunch, path: Path) -> Path:
-    """The folder that names in the source mean: the weights' own, or as far above it as their name says."""
+    """The folder to which file names in the source are relative: the weights' own, or one above it."""
     source = _source(launch.source, launch.version)
     quantization = launch.version.quantization
     names = (source.parts.get(quantization) or (source.file_name(quantization) or "",)) if source else ("",)
@@ -89,9 +89,10 @@ def _folder(launch: ResolvedLaunch, path: Path) -> Path:
 
 
 def _source(source: Source | None, version: ModelVersion) -> Source | None:
-    """Weights that are given by their path are a source's, too, where their own files described them."""
+    """The launch's source; for weights given by their path, the local source of a family that their files describe."""
     return source or version.spec.source("local")
 
 
 def _only(source: Source | None, name: str | None) -> Source | None:
+    """The source with this projector alone, or with none."""
     return source and msgspec.structs.replace(source, projectors=() if name is None else (name,))

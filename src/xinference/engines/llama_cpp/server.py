@@ -34,9 +34,9 @@ def main() -> int:
 
 
 def describe() -> dict[str, Any]:
-    """Every parameter with its type's name; nested ones with a dot. Also the devices llama.cpp can use.
+    """Every parameter with its type's name, nested ones with a dot; and the devices that llama.cpp can use.
 
-    `option_policy.py` decides which of them a launch may set.
+    `option_policy.py` decides which parameters a launch may set.
     """
     known: dict[str, str] = {}
     params = xllamacpp.CommonParams()
@@ -55,7 +55,7 @@ def describe() -> dict[str, Any]:
 
 
 def serve(port: int, key: str, params: dict[str, Any]) -> int:
-    """Load the model and answer until SIGTERM. A failure to load is this process's exit status 1."""
+    """Load the model and serve until SIGTERM. If the load fails, this process exits with status 1."""
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     common = xllamacpp.CommonParams()
@@ -73,13 +73,13 @@ def serve(port: int, key: str, params: dict[str, Any]) -> int:
         return 1
     print(f"listening on {server.listening_address}", flush=True)
     signal.sigwait(signals)
-    # The server's threads may be in the middle of an answer; the process's end frees everything at once.
+    # The server's threads may be sending an answer; the process exit frees everything at once.
     sys.stdout.flush()
     os._exit(0)
 
 
 def apply(common: Any, name: str, value: Any) -> None:
-    """Set one parameter, dotted names inside their group, enums by name or number."""
+    """Set one parameter: dotted names inside their group, enums by name or number."""
     target = common
     *groups, last = name.split(".")
     for group in groups:

@@ -1,4 +1,4 @@
-"""Which environment variables a launch may set for llama.cpp. `GGML_BACKEND_PATH` loads a library, and is not one."""
+"""The environment variables that a launch may set for llama.cpp. `GGML_BACKEND_PATH` is missing: it loads a library."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Prints the options of vLLM's or SGLang's own server as JSON ``{"options": {name: type}}``.
 
-Runs inside that engine's environment and imports nothing of ours: `python describe_options.py vllm|sglang`. What it
-prints for a locked version is shipped beside the adapters, because options are checked before anything is installed.
+Runs inside that engine's environment and imports nothing of ours: `python describe_options.py vllm|sglang`. The
+output for a locked version is shipped with the adapters, because options are checked before anything is installed.
 Types: ``switch`` (``--x`` or ``--no-x``), ``flag`` (``--x``), ``int``, ``float``, ``str``, ``json``, ``list``.
 """
 
@@ -49,7 +49,7 @@ def _kind(action: argparse.Action) -> str:
 
 
 def _value_kind(type_: Any) -> str:
-    """A parser's type is a function: what it makes of a text follows from its name, or from what it wraps."""
+    """A parser's type is a function: its result type follows from its name, or from the function that it wraps."""
     name = getattr(type_, "__name__", str(type_))
     if name in ("int", "float", "str"):
         return name

@@ -1,7 +1,7 @@
-"""Which options of an engine a launch may set: each name is judged by what the option can do.
+"""The options of an engine that a launch may set: each option is in one group, by its effect.
 
-An option that nobody has judged is refused. `tests/engines/test_option_policies.py` fails, and names it, when a new
-version of an engine brings one.
+An option in no group is refused. `tests/engines/test_option_policies.py` fails with its name if a new version of an
+engine adds one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xinference.engines.options.risk import Risk
-from xinference.engines.options.value_rules import Rule, plain
+from xinference.engines.options.value_rules import Rule, no_path
 from xinference.errors import Problem
 
 
@@ -22,79 +22,83 @@ def names(listing: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class OptionPolicy:
-    """The judgements of one engine's options, by the engine's own names; each name is in one of the four groups."""
+    """The groups of one engine's options, by the engine's own names; each option is in exactly one group."""
 
     engine: str
     allowed: frozenset[str]
     reserved: frozenset[str]
     """Xinference sets these for each launch."""
     refused: Mapping[Risk, frozenset[str]]
-    trusted: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    switches: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Switch -> the options that need it, because they load code. A launch sets the switch like an option."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
-    """Allowed and trusted options whose values are restricted otherwise than by `plain`."""
+    """Rules for the values of single options. Without one, `no_path` applies, or no rule if a switch is needed."""
 
     @property
-    def offered(self) -> frozenset[str]:
-        """What a launch may set, with a switch or without."""
-        return self.allowed.union(self.trusted, *self.trusted.values())
+    def available(self) -> frozenset[str]:
+        """All options that a launch may set, including those that need a switch."""
+        return self.allowed.union(self.switches, *self.switches.values())
 
-    def judgements(self, name: str) -> list[str]:
-        """The groups that `name` is in: one, if it was judged."""
+    def groups(self, name: str) -> list[str]:
+        """The groups that contain the option."""
         groups: dict[str, Collection[str]] = {"allowed": self.allowed, "reserved": self.reserved}
         groups |= {risk.name: refused for risk, refused in self.refused.items()}
-        groups |= {f"needs {switch}": needing for switch, needing in self.trusted.items()}
-        groups |= {"switch": self.trusted.keys()}
+        groups |= {f"needs {switch}": dependent for switch, dependent in self.switches.items()}
+        groups |= {"switch": self.switches.keys()}
         return [group for group, members in groups.items() if name in members]
 
-    def unjudged(self, known: Iterable[str]) -> list[str]:
-        """The names that are not in exactly one group."""
-        return sorted(name for name in known if len(self.judgements(name)) != 1)
+    def misclassified(self, known: Iterable[str]) -> list[str]:
+        """The options that are not in exactly one group."""
+        return sorted(name for name in known if len(self.groups(name)) != 1)
 
-    def refuse(self, given: str, name: str) -> None:
+    def refuse(self, option: str, name: str) -> None:
         """Refuse an option by its name alone.
 
         Args:
-            given: the name by which the user gave it.
+            option: the name in the request.
             name: the engine's own name.
 
         Raises:
-            Problem: 400 ``bad_option``: reserved or refused, with the reason. A name of no group is left alone.
+            Problem: 400 ``bad_option``: reserved or refused, with the reason. An option in no group passes.
         """
         if name in self.reserved:
-            raise _bad_option(f"--{given} is reserved: Xinference sets it.", "Leave it out.")
+            raise _bad_option(f"--{option} is reserved: Xinference sets it itself.", "Leave it out.")
         risk = next((risk for risk, refused in self.refused.items() if name in refused), None)
         if risk is not None:
-            raise _bad_option(f"--{given} of {self.engine} is refused: it {risk.value}.", risk.hint)
+            raise self._refused(option, risk)
 
-    def check(self, given: str, name: str, value: Any, options: Mapping[str, Any]) -> None:
+    def check(self, option: str, name: str, value: Any, options: Mapping[str, Any]) -> None:
         """Check an option that the engine has.
 
         Args:
-            given: the name by which the user gave it.
+            option: the name in the request.
             name: the engine's own name.
-            value: of the option.
+            value: the option's value.
             options: all options of the launch, with the switches.
 
         Raises:
-            Problem: 400 ``bad_option``: it may not be set, not without a switch, or not to this value.
+            Problem: 400 ``bad_option``: the option is refused, its switch is missing, or its value is not allowed.
         """
-        self.refuse(given, name)
-        if name not in self.offered:
-            risk = Risk.UNJUDGED
-            raise _bad_option(f"--{given} of {self.engine} is refused: it {risk.value}.", risk.hint)
-        switch = next((switch for switch, needing in self.trusted.items() if name in needing), None)
+        self.refuse(option, name)
+        if name not in self.available:
+            raise self._refused(option, Risk.UNREVIEWED)
+        switch = next((switch for switch, dependent in self.switches.items() if name in dependent), None)
         if switch is not None and options.get(switch) is not True:
             raise _bad_option(
-                f"--{given} of {self.engine} {Risk.CODE.value} that the launch names.",
+                f"--{option} of {self.engine} {Risk.CODE.value} that the launch names.",
                 f"If you trust that code, launch with --{switch} true.",
             )
-        rule = self.rules.get(name, plain if switch is None else _anything)
-        if (wrong := rule(value)) is not None:
-            raise _bad_option(f"--{given} is {value!r:.100}, and {wrong}.", "docs/engines.md says what it takes.")
+        rule = self.rules.get(name, no_path if switch is None else _any_value)
+        if (error := rule(value)) is not None:
+            raise _bad_option(
+                f"--{option} is {value!r:.100}, but {error}.", "docs/engines.md lists the accepted values."
+            )
+
+    def _refused(self, option: str, risk: Risk) -> Problem:
+        return _bad_option(f"--{option} of {self.engine} is refused: it {risk.value}.", risk.hint)
 
 
-def _anything(value: Any) -> str | None:
+def _any_value(value: Any) -> str | None:
     return None
 
 

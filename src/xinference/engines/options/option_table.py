@@ -1,4 +1,4 @@
-"""The options of an engine's own server: checked before anything is installed, and written as its command line."""
+"""The options of an engine's own server: checked before anything is installed, and rendered as its command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from xinference.engines.options.option_policy import OptionPolicy
 from xinference.errors import Problem, near
 
-#: One file for each locked version, printed by `describe_options.py` inside that engine's environment.
+#: One file for each locked version, the output of `describe_options.py` in that engine's environment.
 SHIPPED = Path(__file__).parent
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -27,16 +27,16 @@ _NEEDED = {"switch": "true or false", "flag": "true or false", "json": "JSON", "
 
 @dataclass(frozen=True)
 class OptionTable:
-    """What one engine's server takes."""
+    """The options of one engine's server."""
 
     engine: str
     version: str
     aliases: Mapping[str, str]
-    """Names of older versions, or of an older Xinference, for the same thing."""
+    """Names in older versions or an older Xinference -> the current name."""
     policy: OptionPolicy
-    """Which of them a launch may set."""
+    """The options that a launch may set."""
     without_effect: frozenset[str]
-    """Options of older versions for what is now done always, or not at all."""
+    """Options of older versions for behaviour that is now fixed."""
 
     @property
     def kinds(self) -> Mapping[str, str]:
@@ -47,26 +47,26 @@ class OptionTable:
         """The user's options by the engine's own names, with the right types.
 
         Raises:
-            Problem: 400 ``unknown_option`` with near ones, or ``bad_option``: a wrong value, or an option that a
+            Problem: 400 ``unknown_option`` with similar names, or ``bad_option``: a wrong value, or an option that a
                 launch may not set.
         """
         checked: dict[str, Any] = {}
-        for given, value in options.items():
-            name = self.aliases.get(given, given)
-            if given in self.without_effect or value is None:
+        for option, value in options.items():
+            name = self.aliases.get(option, option)
+            if option in self.without_effect or value is None:
                 continue
-            if name in self.policy.trusted and name not in self.kinds:  # a switch of ours, not the engine's
-                self._typed(given, value, "switch")
+            if name in self.policy.switches and name not in self.kinds:  # a switch of Xinference, not of the engine
+                self._typed(option, value, "switch")
                 continue
             if name not in self.kinds:
-                self.policy.refuse(given, name)
-                raise self._unknown(given)
-            self.policy.check(given, name, value, options)
-            checked[name] = self._typed(given, value, self.kinds[name])
+                self.policy.refuse(option, name)
+                raise self._unknown(option)
+            self.policy.check(option, name, value, options)
+            checked[name] = self._typed(option, value, self.kinds[name])
         return checked
 
     def argv(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """The settings, by the engine's own names, as words of its command line."""
+        """The settings, by the engine's own names, as command line arguments."""
         words: list[str] = []
         for name, value in settings.items():
             option = f"--{name.replace('_', '-')}"
@@ -78,25 +78,25 @@ class OptionTable:
                     words.append(f"--no-{option[2:]}")
                 continue
             values = [_word(item) for item in (value if kind == "list" else [value])]
-            # A value that looks like an option must be tied to its name.
-            tied = len(values) == 1 and values[0].startswith("-")
-            words.extend([f"{option}={values[0]}"] if tied else [option, *values])
+            # A value that begins like an option must be joined to its name.
+            joined = len(values) == 1 and values[0].startswith("-")
+            words.extend([f"{option}={values[0]}"] if joined else [option, *values])
         return tuple(words)
 
-    def _typed(self, given: str, value: Any, kind: str) -> Any:
+    def _typed(self, option: str, value: Any, kind: str) -> Any:
         if kind == "list":
             items = list(value) if isinstance(value, (list, tuple)) else [value]
-            # An item that begins with a dash would be another option of the command line.
+            # On the command line an item that begins with a dash would be another option.
             if any(isinstance(item, str) and item.startswith("-") for item in items):
-                raise Problem("bad_option", 400, f"--{given} is {value!r:.100}, and no item may begin with a dash.")
+                raise Problem("bad_option", 400, f"--{option} is {value!r:.100}, but no item may begin with a dash.")
             return items
         if isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind in ("switch", "flag")):
             return str(value) if kind == "str" else value
         needed = _NEEDED.get(kind, f"a value of type {kind}")
-        raise Problem("bad_option", 400, f"--{given} is {value!r}, and {self.engine} takes {needed} there.")
+        raise Problem("bad_option", 400, f"--{option} is {value!r}, but {self.engine} needs {needed}.")
 
     def _unknown(self, name: str) -> Problem:
-        close = near(name, [*self.kinds.keys() & self.policy.offered, *self.aliases])
+        close = near(name, [*self.kinds.keys() & self.policy.available, *self.aliases])
         return Problem(
             "unknown_option",
             400,
@@ -115,6 +115,6 @@ def _kinds(stem: str) -> Mapping[str, str]:
 
 
 def _word(value: Any) -> str:
-    # A chat template may say `{{port}}`; the command line's own `{port}` is the port.
+    # A chat template may contain `{{port}}`; the command's own `{port}` is replaced by the port.
     text = value if isinstance(value, str) else json.dumps(value)
     return text.replace("{port}", "{ port}")

@@ -1,4 +1,4 @@
-"""Which parser of an engine reads a family's tool calls and reasoning: data of each engine, looked up in one way."""
+"""Chooses an engine's parsers for a family's tool calls and reasoning; the tables are each engine's own data."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from xinference.catalog.models import ModelFamily
 
 @dataclass(frozen=True)
 class Parsers:
-    """An engine's parsers by the beginning of a family's name, in lower case; the longest beginning wins."""
+    """An engine's parsers by a prefix of a family's name, in lower case; the longest matching prefix wins."""
 
     tools: Mapping[str, str]
     reasoning: Mapping[str, str]
     other_tools: str
-    """For families that are not named."""
+    """The default for families without an entry."""
     known_tools: frozenset[str]
-    """All that the engine's version has."""
+    """All tool parsers of the engine's version."""
     aliases: Mapping[str, str]
-    """What other engines and an older Xinference call them -> this engine's name."""
+    """Names in other engines and an older Xinference -> this engine's name."""
     tagged: str
-    """For a registered family that always thinks, between ``<think>`` and ``</think>``."""
+    """For a registered family that always reasons, between ``<think>`` and ``</think>``."""
     tagged_hybrid: str
-    """For one that need not think."""
+    """For a hybrid family."""
 
     def tool_parser(self, family: ModelFamily) -> str:
-        given = self.aliases.get(family.tool_parser or "", family.tool_parser)
-        if given in self.known_tools:
-            return str(given)
+        parser = self.aliases.get(family.tool_parser or "", family.tool_parser)
+        if parser in self.known_tools:
+            return str(parser)
         return _longest(self.tools, family.model_name) or self.other_tools
 
     def reasoning_parser(self, family: ModelFamily) -> str | None:
-        """None: the family does not think aloud, or the engine can't tell where it does."""
+        """None: the family does not reason, or the engine has no parser for its reasoning."""
         if "reasoning" not in family.model_ability:
             return None
         if family.reasoning_tags == ("<think>", "</think>"):

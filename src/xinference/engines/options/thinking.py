@@ -1,4 +1,4 @@
-"""Whether a hybrid model thinks before it answers: the engine's option for what a launch says. Pure."""
+"""Sets the engine option by which a hybrid model thinks before it answers. Pure."""
 
 from __future__ import annotations
 
@@ -13,44 +13,45 @@ from xinference.errors import bad_request
 
 @dataclass(frozen=True)
 class ThinkingOption:
-    """An engine's option for the variables that every chat template gets."""
+    """An engine's option for the default variables of the chat template."""
 
     name: str
     form: Callable[[bool], bool | str] = bool
-    """The value of a variable in the form that the option takes."""
+    """Converts a variable's value to the form that the option requires."""
 
 
 def with_thinking(
     engine: str,
     option: ThinkingOption | None,
     version: ModelVersion,
-    wanted: bool | None,
+    enable: bool | None,
     options: Mapping[str, Any],
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """The engine's options with the choice among them, and the reasons for the plan.
+    """The engine's options with the default of ``enable_thinking``, and the reasons for the plan.
 
-    The ``chat_template_kwargs`` of a request win over it.
+    The ``chat_template_kwargs`` of a request override this default.
 
     Args:
-        engine: its display name.
-        option: None: the engine has no such option.
-        wanted: None: the launch says nothing.
+        engine: the engine's display name.
+        option: the engine's option; None: it has no such option.
+        enable: the launch's ``enable_thinking``; None: the default of the chat template.
 
     Raises:
         Problem: 400 ``unsupported_option``.
     """
-    if wanted is None:
+    if enable is None:
         return options, ()
     if "hybrid" not in version.family.model_ability:
-        name = version.family.model_name
-        return options, (f"enable_thinking changes nothing: {name} is not known as a model that can be told to think",)
+        return options, (
+            f"enable_thinking has no effect: {version.family.model_name} is not registered as a hybrid reasoning model",
+        )
     if option is None:
         raise bad_request(
-            f"enable_thinking can't be given to {engine} at a launch.",
-            hint=f'Send "chat_template_kwargs": {{"enable_thinking": {json.dumps(wanted)}}} with each request.',
+            f"{engine} does not support enable_thinking at a launch.",
+            hint=f'Send "chat_template_kwargs": {{"enable_thinking": {json.dumps(enable)}}} with each request.',
             code="unsupported_option",
         )
-    variables = {"enable_thinking": option.form(wanted)}
-    given = options.get(option.name)
-    merged = {**variables, **given} if isinstance(given, Mapping) else variables
-    return {**options, option.name: merged}, (f"thinking: {wanted}",)
+    variables = {"enable_thinking": option.form(enable)}
+    user_variables = options.get(option.name)
+    merged = {**variables, **user_variables} if isinstance(user_variables, Mapping) else variables
+    return {**options, option.name: merged}, (f"thinking: {enable}",)

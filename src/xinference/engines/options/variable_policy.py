@@ -1,4 +1,4 @@
-"""Which environment variables a launch may set for the processes of an engine."""
+"""The environment variables that a launch may set for the processes of an engine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from xinference.engines.options.option_policy import names
 from xinference.errors import Problem
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: A path, an address, or what the kernel takes in no variable.
+#: A path, an address, or a control character.
 _PATH_OR_ADDRESS = re.compile(r"[/\\\x00-\x1f]|^~")
-#: Parts of names, in a family that is allowed by its prefix, which name files, programs, code or machines.
-_SUSPECT = re.compile(r"DIR|PATH|FILE|FOLDER|ROOT|CACHE|PLUGIN|PACKAGE|MODULE|CLASS|URL|HOST|ADDR|PORT|ENDPOINT|DUMP")
+#: Parts of the names of variables for files, programs, code or machines; a prefix does not allow such a variable.
+_RISKY_PART = re.compile(
+    r"DIR|PATH|FILE|FOLDER|ROOT|CACHE|PLUGIN|PACKAGE|MODULE|CLASS|URL|HOST|ADDR|PORT|ENDPOINT|DUMP"
+)
 _MAX_VALUE = 4096
 
-#: How many threads, how memory is allocated, and how libraries log: the same for all engines.
+#: Number of threads, memory allocation and logging of the libraries: the same for all engines.
 COMMON = names("""
     OMP_NUM_THREADS OMP_PROC_BIND OMP_PLACES OMP_DYNAMIC OMP_SCHEDULE OMP_WAIT_POLICY OMP_STACKSIZE OMP_THREAD_LIMIT
     OMP_MAX_ACTIVE_LEVELS OMP_DISPLAY_ENV GOMP_CPU_AFFINITY GOMP_SPINCOUNT KMP_AFFINITY KMP_BLOCKTIME KMP_SETTINGS
@@ -27,7 +29,7 @@ COMMON = names("""
     CUDA_CACHE_DISABLE CUDA_CACHE_MAXSIZE CUDA_FORCE_PTX_JIT CUDA_SCALE_LAUNCH_QUEUES
     NO_COLOR FORCE_COLOR LANG LC_ALL
 """)
-#: What torch and the libraries of Hugging Face read, in the engines that run on them.
+#: Variables of torch and of the libraries of Hugging Face, for the engines that use them.
 TORCH = names("""
     NCCL_DEBUG NCCL_DEBUG_SUBSYS NCCL_P2P_DISABLE NCCL_P2P_LEVEL NCCL_SHM_DISABLE NCCL_IB_DISABLE NCCL_IB_TIMEOUT
     NCCL_SOCKET_IFNAME NCCL_SOCKET_FAMILY NCCL_SOCKET_NTHREADS NCCL_NSOCKS_PERTHREAD NCCL_BUFFSIZE NCCL_NTHREADS
@@ -48,46 +50,46 @@ TORCH = names("""
 
 @dataclass(frozen=True)
 class VariablePolicy:
-    """The variables that a launch may set for one engine. A variable that is not listed is refused."""
+    """The variables that a launch may set for one engine; all others are refused."""
 
     engine: str
     allowed: frozenset[str]
     prefixes: tuple[str, ...] = ()
-    """Families of variables that choose kernels and sizes."""
+    """Prefixes of variables that select kernels and sizes."""
 
     def check(self, variables: Mapping[str, str]) -> None:
         """Check the variables of a launch.
 
         Raises:
-            Problem: 400 ``bad_variable``, naming the variable and what it can do.
+            Problem: 400 ``bad_variable``, names the variable and, if its name shows it, its effect.
         """
         for name, value in variables.items():
             if not _NAME.fullmatch(name):
                 raise _bad_variable(f"envs: {name!r:.100} is not the name of an environment variable.", "Correct it.")
-            if not self._takes(name):
+            if not self._allows(name):
                 raise _bad_variable(
-                    f"envs: {name} is not a variable that a launch may set for {self.engine}{_why(name)}.",
+                    f"envs: {name} is not a variable that a launch may set for {self.engine}{_effect(name)}.",
                     "Leave it out, or set it for the server itself: engines inherit the server's environment.",
                 )
             if len(value) > _MAX_VALUE or _PATH_OR_ADDRESS.search(value):
                 raise _bad_variable(
-                    f"envs: {name} is {value!r:.100}, and a launch sets no path or address by a variable.",
+                    f"envs: {name} is {value!r:.100}, but no path or address is allowed in a variable.",
                     "Set it for the server itself: engines inherit the server's environment.",
                 )
 
-    def _takes(self, name: str) -> bool:
-        return name in self.allowed or (name.startswith(self.prefixes) and not _SUSPECT.search(name))
+    def _allows(self, name: str) -> bool:
+        return name in self.allowed or (name.startswith(self.prefixes) and not _RISKY_PART.search(name))
 
 
-#: For the reader of a refusal only: what is allowed is decided by the lists above.
-_REASONS = (
+#: For the text of a problem only: the lists above decide which variables are allowed.
+_EFFECT_PATTERNS = (
     (re.compile(r"^(LD_|DYLD_|PYTHON|GLIBC_|OPENSSL_CONF|OPENSSL_MODULES|OPENSSL_ENGINES|NODE_|PERL|RUBY)"), "code"),
     (re.compile(r"PLUGIN|PACKAGE|PRELOAD|_LIBRAR|BACKEND_PATH"), "code"),
     (re.compile(r"PROXY|ENDPOINT|URL|HOST|_IP$|_PORT$|_ADDR"), "network"),
     (re.compile(r"DIR|PATH|FILE|FOLDER|ROOT|CACHE|^HOME$"), "files"),
     (re.compile(r"^XINFERENCE_|API_KEY$|TOKEN$"), "reserved"),
 )
-_WHY = {
+_EFFECTS = {
     "code": ": it decides which code a program loads",
     "network": ": it decides which machines a program connects to",
     "files": ": it names files or folders",
@@ -95,9 +97,9 @@ _WHY = {
 }
 
 
-def _why(name: str) -> str:
-    kind = next((kind for pattern, kind in _REASONS if pattern.search(name.upper())), None)
-    return _WHY[kind] if kind else ""
+def _effect(name: str) -> str:
+    kind = next((kind for pattern, kind in _EFFECT_PATTERNS if pattern.search(name.upper())), None)
+    return _EFFECTS[kind] if kind else ""
 
 
 def _bad_variable(cause: str, hint: str) -> Problem:

@@ -1,4 +1,4 @@
-"""SGLang, by its own OpenAI server, on NVIDIA GPUs: its kernels are for CUDA only."""
+"""SGLang: runs its own OpenAI server on NVIDIA GPUs; its kernels are for CUDA only."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ TOOL_PARSERS = frozenset(
         "qwen", "qwen25", "qwen3_coder", "spark25", "step3", "step3p5", "trinity",
     }
 )  # fmt: skip
-#: A family's name begins so -> SGLang's parser.
+#: Prefix of a family's name -> SGLang's parser.
 PARSERS = Parsers(
     tools={
         "qwen": "qwen25",
@@ -89,8 +89,9 @@ PARSERS = Parsers(
     tagged_hybrid="qwen3",
 )
 THINKING = ThinkingOption("default_chat_template_kwargs")
-_MEMORY = "There is not enough device memory: take a smaller --context_length, model or --mem_fraction_static."
-LAST_WORDS = (
+_MEMORY = "There is not enough device memory: use a smaller --context_length, model or --mem_fraction_static."
+#: A part of a log line, in lower case -> its explanation.
+LOG_EXPLANATIONS = (
     ("no kernel image is available", "This build of SGLang has no kernels for this GPU: it is too old for its CUDA."),
     ("driver version is insufficient", "The NVIDIA driver is too old for this build of SGLang: update the driver."),
     ("not enough memory", _MEMORY),
@@ -98,14 +99,14 @@ LAST_WORDS = (
     ("outofmemoryerror", _MEMORY),
     ("no accelerator", "SGLang found no CUDA device: see `xinference doctor`."),
     ("could not find nvcc", "SGLang compiles kernels at its first start, and the CUDA compiler (nvcc) is missing."),
-    ("is greater than the derived context length", "The model was trained on fewer tokens: take a smaller "
+    ("is greater than the derived context length", "The model was trained on fewer tokens: use a smaller "
      "--context_length."),
-    ("address already in use", "Another program took the port in the same moment: launch again."),
+    ("address already in use", "Another program took the port during the start: launch again."),
 )  # fmt: skip
 
 
 class SGLang(WeightsOnly):
-    """The engine that keeps prefixes of prompts: on NVIDIA GPUs only."""
+    """The engine with a prefix cache: on NVIDIA GPUs only."""
 
     table = StaticTable(
         engine="SGLang",
@@ -113,15 +114,15 @@ class SGLang(WeightsOnly):
     )
     memory = MEMORY
     variables = VARIABLES
-    #: Its options ship with us: its environment may not be there yet.
+    #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
         if sysconfig.get_platform() != PLATFORM:
             return Support(f"SGLang {VERSION} is packed for {PLATFORM}, and this is {sysconfig.get_platform()}")
         if not host.gpus:
-            why = f" ({host.no_gpu_reason})" if host.no_gpu_reason else ""
-            return Support(f"SGLang has kernels for CUDA only, and there is no CUDA device{why}")
+            reason = f" ({host.no_gpu_reason})" if host.no_gpu_reason else ""
+            return Support(f"SGLang has kernels for CUDA only, and there is no CUDA device{reason}")
         return cuda_support("SGLang", VERSION, host)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
@@ -143,7 +144,7 @@ class SGLang(WeightsOnly):
         return adapters
 
     def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
-        # SGLang finds an adapter after a colon; any other name is the plain model to it.
+        # SGLang reads an adapter's name after a colon; any other name is that of the base model.
         return tuple(f"{plan.uid}:{name}" for name in self.adapters(plan))
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
@@ -171,7 +172,7 @@ class SGLang(WeightsOnly):
         }
         template = settings.get("chat_template", family.chat_template)
         if template is not None and (is_template(template) or "chat_template" not in settings):
-            # SGLang takes the name of a template or its file: our program writes the text into one.
+            # SGLang needs the name of a template or its file: our program writes the text to a file.
             settings.pop("chat_template", None)
             env["XINFERENCE_CHAT_TEMPLATE"] = template.replace("{port}", "{ port}")
         argv = (str(placement.python), "-I", str(PROGRAM), "--port", "{port}", *OPTIONS.argv(settings))
@@ -179,13 +180,13 @@ class SGLang(WeightsOnly):
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         text = "\n".join(log_tail).lower()
-        return next((hint for words, hint in LAST_WORDS if words in text), None)
+        return next((explanation for part, explanation in LOG_EXPLANATIONS if part in text), None)
 
 
 def _sized(sizing: Sizing) -> dict[str, Any]:
-    """What the planner decided; it has read the user's own numbers already."""
+    """The options that the planner decides; they override the user's, which the planner has taken into account."""
     settings: dict[str, Any] = {
-        # A prompt must be shorter than SGLang's context; the promise is the longest prompt.
+        # A prompt must be shorter than SGLang's context; `context_length` is the maximum length of a prompt.
         "context_length": sizing.context_length + 1,
         "max_running_requests": sizing.slots,
         "tp_size": sizing.tensor_parallel,

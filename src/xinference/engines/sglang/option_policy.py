@@ -1,16 +1,16 @@
-"""Which options of SGLang's own server a launch may set: every name of its table is judged here.
+"""The options of SGLang's own server that a launch may set; every option of its table is in one group.
 
-The judgements follow the help texts and the code of SGLang 0.5.23. A path, an address or an import path is taken only
-where `rules` says so.
+The groups follow the help texts and the code of SGLang 0.5.23. A path, an address or an import path is accepted only
+if a rule in `rules` allows it.
 """
 
 from __future__ import annotations
 
 from xinference.engines.options.option_policy import OptionPolicy, names
 from xinference.engines.options.risk import Risk
-from xinference.engines.options.value_rules import built_in, folder, one_of, template_or_name, text
+from xinference.engines.options.value_rules import absolute_path, built_in_name, one_of, template_or_name, text
 
-#: Without those that fetch weights, unpickle them, or import a loader.
+#: Without the formats that download weights, unpickle them, or import a loader.
 _LOAD_FORMAT = one_of("auto", "safetensors", "fastsafetensors", "mistral", "dummy", "bitsandbytes", "layered")
 
 POLICY = OptionPolicy(
@@ -152,7 +152,7 @@ POLICY = OptionPolicy(
         Risk.PROMPTS: names("""
             crash_dump_folder log_requests log_requests_format log_requests_level log_requests_target
         """),
-        Risk.SURFACE: names("""
+        Risk.HTTP_SERVER: names("""
             enable_http2 enable_http_worker_reuseport enable_response_store enable_session_radix_cache
             enable_ssl_refresh enable_streaming_session fastapi_root_path grpc_response_timeout_secs
             http2_initial_connection_window_size http2_max_concurrent_streams smg_http_sidecar_port
@@ -162,25 +162,25 @@ POLICY = OptionPolicy(
         Risk.REQUESTS: names("""
             enable_custom_logit_processor trust_mm_content_hashes trust_request_chat_template
         """),
-        Risk.UNJUDGED: names("""
+        Risk.UNREVIEWED: names("""
             debug_cuda_graph enable_torch_compile_debug_mode kv_canary kv_canary_real_data kv_canary_sweep_interval
             mlx_enable_sampling model_config_parser radix_cache_backend rl_on_policy_target warmups
         """),
     },
-    trusted={
+    switches={
         "trust_remote_code": frozenset(),
         "trust_plugins": names("""
             custom_weight_loader forward_hooks
         """),
     },
     rules={
-        # Adapters are named like the weights: by a path.
+        # Adapters are paths, as weights are.
         "lora_paths": text,
-        "speculative_draft_model_path": folder,
+        "speculative_draft_model_path": absolute_path,
         "chat_template": template_or_name,
         "default_chat_template_kwargs": text,
         "constrained_json_whitespace_pattern": text,
-        "completion_template": built_in,
+        "completion_template": built_in_name,
         "init_expert_location": one_of("trivial"),
         "ple_offload_backend": one_of("pinned"),
         "load_format": _LOAD_FORMAT,

@@ -1,4 +1,4 @@
-"""Starts SGLang's own server, with what must not stand on a command line taken from the environment.
+"""Starts SGLang's own server with secrets from the environment instead of the command line.
 
 Runs inside SGLang's environment and imports nothing of ours. SGLang takes its key only as an argument, which every
 user of the machine could read, and a chat template only as a file. Both are put into place inside this process:
@@ -14,8 +14,8 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run until SGLang's server ends; its other processes end with it."""
-    # The file lives as long as the server: each of its tokenizer processes reads it.
+    """Run until SGLang's server ends; then its other processes end too."""
+    # The template file must exist as long as the server: each of its tokenizer processes reads it.
     with tempfile.TemporaryDirectory(prefix="xinference-sglang-") as folder:
         arguments = complete(sys.argv[1:], Path(folder))
         from sglang.srt.server_args import prepare_server_args  # type: ignore[import-not-found]
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def complete(arguments: list[str], folder: Path) -> list[str]:
-    """The arguments with the key and the template, which are removed from the environment."""
+    """The command line arguments with the key and the template, which are removed from the environment."""
     complete = [*arguments, "--api-key", os.environ.pop("XINFERENCE_ENGINE_KEY")]
     template = os.environ.pop("XINFERENCE_CHAT_TEMPLATE", None)
     if template is not None:

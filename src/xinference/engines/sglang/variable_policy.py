@@ -1,7 +1,7 @@
-"""Which environment variables a launch may set for SGLang.
+"""The environment variables that a launch may set for SGLang.
 
-Names are listed one by one: `SGLANG_PLUGINS`, `SGLANG_EXTERNAL_MODEL_PACKAGE` and `SGLANG_PYSPY_DUMP_BEFORE_CRASH` are
-variables of SGLang, too.
+The list has single names, because variables of SGLang also load code or start programs: `SGLANG_PLUGINS`,
+`SGLANG_EXTERNAL_MODEL_PACKAGE`, `SGLANG_PYSPY_DUMP_BEFORE_CRASH`.
 """
 
 from __future__ import annotations

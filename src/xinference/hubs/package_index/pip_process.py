@@ -1,4 +1,4 @@
-"""One run of ``pip download``: started, watched, cancelled, and its failure put into words."""
+"""One run of ``pip download``: start, progress, cancellation, and the translation of failures to problems."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def pip_download(
     """Download one wheel without its dependencies into the folder `into`, as the user's pip is configured.
 
     `requirement` is ``name==version``. Index, mirrors, proxies and certificates come from pip's own files and
-    from PIP_* variables. pip keeps its unfinished file inside `into` too, so that it lies on the same disk and is
-    removed with it. The process is gone when this returns, whatever happened.
+    from PIP_* variables. pip writes its unfinished file inside `into` too, so that it is on the same disk and is
+    removed with the folder. When this returns or raises, the process has ended.
 
     Raises:
         Problem: ``cancelled``, ``package_not_found``, ``hub_unreachable``, ``hash_mismatch``, ``disk_full`` or
@@ -79,7 +79,7 @@ def _watch(
     on_progress: Callable[[int, int | None], None],
     cancelled: threading.Event,
 ) -> list[str]:
-    """Read pip's output to its end, pass progress on, and return the last other lines."""
+    """Read pip's output to its end, report progress, and return the last other lines."""
     assert process.stdout is not None
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     unfinished = b""
@@ -101,13 +101,13 @@ def _watch(
 def _take_line(line: str, tail: deque[str], on_progress: Callable[[int, int | None], None]) -> None:
     if match := _PROGRESS.fullmatch(line):
         done, total = int(match[1]), int(match[2])
-        on_progress(done, total or None)  # pip writes 0 where the server did not say
+        on_progress(done, total or None)  # pip writes 0 if the server did not report the size
     elif line:
         tail.append(line)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of pip's process group and reap it."""
+    """Kill the rest of pip's process group and reap it."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -116,18 +116,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _unfetched(log: Path) -> list[str]:
-    """pip's own words on index pages that it did not get, but for those that are not there."""
-    if not log.exists():  # pip did not get as far
+    """pip's log lines on index pages that it could not fetch, except those with a 404."""
+    if not log.exists():  # pip ended before it opened the log
         return []
     matches = (_UNFETCHED.search(line) for line in log.read_text(errors="replace").splitlines())
     return [match[1] for match in matches if match][-_TAIL_LINES:]
 
 
 def _explain(requirement: str, status: int, tail: list[str], into: Path) -> Problem:
-    """pip's failure as a problem. Its order matters: pip also says "not found" where no index answered."""
+    """Translate pip's failure to a problem. The order matters: pip also reports "not found" where no index answered."""
     output = "\n".join(tail)
     if "No space left on device" in output:
-        return disk_full(f"pip found no room for {requirement} in {into}.")
+        return disk_full(f"The disk of {into} has no space for {requirement}.")
     if "DO NOT MATCH THE HASHES" in output:
         problem = hash_mismatch(f"The index's file for {requirement} does not have the expected sha256.")
         return Problem(problem.code, problem.status, problem.cause, hint=problem.hint, log_tail=tail)
@@ -144,13 +144,13 @@ def _explain(requirement: str, status: int, tail: list[str], into: Path) -> Prob
             "package_not_found",
             404,
             f"No package index that pip is configured for has {requirement}.",
-            hint="See `pip config list` for the indexes that were asked; a mirror may lag behind.",
+            hint="`pip config list` shows the configured indexes; a mirror may be out of date.",
             log_tail=tail,
         )
     return Problem(
         "download_failed",
         502,
         f"pip ended with status {status} while fetching {requirement}.",
-        hint="pip's last lines say why; `pip download` with the same requirement repeats it.",
+        hint="pip's last lines give the reason; `pip download` with the same requirement repeats it.",
         log_tail=tail,
     )

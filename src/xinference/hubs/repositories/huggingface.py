@@ -1,4 +1,4 @@
-"""Hugging Face: its library lists repositories and holds the token; bytes are moved into its cache by `transfer`."""
+"""Hugging Face: its library lists repositories and reads the token; `transfer` moves the bytes into its cache."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from xinference.catalog.models import HubName
 from xinference.errors import Problem
 from xinference.hubs import problems
-from xinference.hubs.cached_files import KeptFile
+from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.listing import ListedFile, Listing
 from xinference.hubs.repositories.huggingface_cache import DEFAULT_BRANCH, RepositoryCache
 from xinference.hubs.repositories.repository import RepositoryHub
-from xinference.hubs.transfer.parallel import Report, check
+from xinference.hubs.transfer.parallel import Report, check_stop
 from xinference.hubs.transfer.verified_copy import hash_mismatch
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ _LOCK_POLL_SECONDS = 0.2
 
 
 class HuggingFaceHub(RepositoryHub):
-    """Fetches into the cache of Hugging Face's own tools, which find what is fetched here, and the other way round."""
+    """Downloads into the cache of Hugging Face's own tools: each uses the files of the other."""
 
     @property
     def name(self) -> HubName:
         return "huggingface"
 
     @property
-    def words(self) -> problems.Words:
+    def terms(self) -> problems.HubTerms:
         endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-        return problems.Words("huggingface", endpoint, "HF_TOKEN", "HF_ENDPOINT", "HF_HOME")
+        return problems.HubTerms("huggingface", endpoint, "HF_TOKEN", "HF_ENDPOINT", "HF_HOME")
 
     def offline_because(self) -> str | None:
         for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
@@ -54,7 +54,7 @@ class HuggingFaceHub(RepositoryHub):
     def _folder(self, model_id: str, revision: str) -> Path:
         return RepositoryCache(model_id).snapshot(revision)
 
-    def _here(self, model_id: str, revision: str | None) -> Sequence[str]:
+    def _cached_revisions(self, model_id: str, revision: str | None) -> Sequence[str]:
         commit = RepositoryCache(model_id).commit(revision)
         return (commit,) if commit else ()
 
@@ -71,12 +71,12 @@ class HuggingFaceHub(RepositoryHub):
     def _list(self, model_id: str, revision: str | None) -> Listing:
         from huggingface_hub import HfApi
 
-        api = HfApi(endpoint=self.words.endpoint, token=_token() or False)
-        asked = revision or DEFAULT_BRANCH
-        with self._explained(model_id, asked):
-            info = _ask(api, model_id, asked)
+        api = HfApi(endpoint=self.terms.endpoint, token=_token() or False)
+        requested = revision or DEFAULT_BRANCH
+        with self._explained(model_id, requested):
+            info = _request_info(api, model_id, requested)
         if not info.sha or not _HASH.fullmatch(info.sha):
-            raise problems.unreachable(self.words, f"its answer for {model_id} names no commit")
+            raise problems.unreachable(self.terms, f"its answer for {model_id} contains no commit")
         files = []
         for each in info.siblings or ():
             lfs = each.lfs
@@ -87,12 +87,14 @@ class HuggingFaceHub(RepositoryHub):
                 )
         return Listing(info.sha, tuple(files))
 
-    def _finish(self, model_id: str, listing: Listing, asked: str | None) -> None:
-        # Only now: until all files are there, the ref keeps naming a commit that may be whole.
-        RepositoryCache(model_id).set_commit(asked, listing.revision)
+    def _finish(self, model_id: str, listing: Listing, requested: str | None) -> None:
+        # Last: until all files are cached, the ref keeps naming a commit that may be complete.
+        RepositoryCache(model_id).set_commit(requested, listing.revision)
 
-    def _kept_of(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[KeptFile]:
-        return RepositoryCache(model_id).kept(revision, {file.name: file.sha256 or file.git_sha1 for file in files})
+    def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
+        return RepositoryCache(model_id).list_cached(
+            revision, {file.name: file.sha256 or file.git_sha1 for file in files}
+        )
 
     def _tidy(self, model_id: str) -> None:
         RepositoryCache(model_id).tidy()
@@ -123,25 +125,25 @@ class HuggingFaceHub(RepositoryHub):
 
         from xinference.hubs.transfer.resumable import TooLong, git_sha1, transfer
 
-        url = hf_hub_url(model_id, file.name, revision=commit, endpoint=self.words.endpoint)
+        url = hf_hub_url(model_id, file.name, revision=commit, endpoint=self.terms.endpoint)
         headers = build_hf_headers(token=_token() or False)
         client = get_session()
         request = partial(client.build_request, "GET", url, headers=headers, timeout=_timeout())
         digest = partial(git_sha1, file.size) if file.sha256 is None else hashlib.sha256
-        begun = target.is_file() and target.stat().st_size > 0
+        resumed = target.is_file() and target.stat().st_size > 0
         try:
             with self._explained(model_id, commit, file.name):
-                found = transfer(client, request, target, file.size, digest, report, stop, hf_raise_for_status)
+                received = transfer(client, request, target, file.size, digest, report, stop, hf_raise_for_status)
         except TooLong:
             target.unlink()
             raise hash_mismatch(f"{file.name} has more than its {file.size} bytes.") from None
         expected = file.sha256 or file.git_sha1
-        if found == expected:
+        if received == expected:
             return
         target.unlink()
-        if not begun:
-            raise hash_mismatch(f"{file.name} of {model_id} has the hash {found} instead of {expected}.")
-        # What an earlier run left may have been damaged, by a power cut for one: the hub is not to blame yet.
+        if not resumed:
+            raise hash_mismatch(f"{file.name} of {model_id} has the hash {received} instead of {expected}.")
+        # The bytes of the earlier run may be damaged, e.g. by a power cut, so one download from the beginning follows.
         report(-file.size)
         self._download(model_id, commit, file, target, report, stop)
 
@@ -155,7 +157,7 @@ class HuggingFaceHub(RepositoryHub):
 
         from xinference.hubs.transfer.range_reader import fetch_range
 
-        url = hf_hub_url(model_id, file.name, revision=listing.revision, endpoint=self.words.endpoint)
+        url = hf_hub_url(model_id, file.name, revision=listing.revision, endpoint=self.terms.endpoint)
         headers = build_hf_headers(token=_token() or False)
         with self._explained(model_id, listing.revision, file.name):
             return fetch_range(get_session(), url, headers, start, count, hf_raise_for_status)
@@ -172,25 +174,25 @@ class HuggingFaceHub(RepositoryHub):
         try:
             yield
         except errors.GatedRepoError:
-            raise problems.gated(self.words, model_id, has_token=has_token) from None
+            raise problems.gated_model(self.terms, model_id, has_token=has_token) from None
         except errors.RepositoryNotFoundError:
-            raise problems.repo_not_found(self.words, model_id, has_token=has_token) from None
+            raise problems.repo_not_found(self.terms, model_id, has_token=has_token) from None
         except errors.RevisionNotFoundError:
-            raise problems.revision_not_found(self.words, model_id, revision) from None
+            raise problems.revision_not_found(self.terms, model_id, revision) from None
         except errors.EntryNotFoundError:
-            raise problems.file_gone(self.words, model_id, name or "a file") from None
+            raise problems.file_not_found(self.terms, model_id, name or "a file") from None
         except errors.HfHubHTTPError as error:
             if error.response.status_code in (401, 403):
-                raise problems.gated(self.words, model_id, has_token=has_token) from None
-            raise problems.unreachable(self.words, f"it answered {error.response.status_code}") from error
+                raise problems.gated_model(self.terms, model_id, has_token=has_token) from None
+            raise problems.unreachable(self.terms, f"it answered {error.response.status_code}") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, Unavailable) as error:
-            raise problems.unreachable(self.words, str(error) or type(error).__name__) from error
-        except ValueError as error:  # JSON: a captive portal's page, for one
-            raise problems.unreachable(self.words, f"its answer cannot be read ({error})") from error
+            raise problems.unreachable(self.terms, str(error) or type(error).__name__) from error
+        except ValueError as error:  # JSON: e.g. the page of a captive portal
+            raise problems.unreachable(self.terms, f"its answer cannot be read ({error})") from error
 
 
 def _etag(model_id: str, file: ListedFile) -> str:
-    """The name of the file's blob; both hashes are checked, as they become a path."""
+    """The name of the file's blob; both hashes are checked, because they become a path."""
     etag = file.sha256 or file.git_sha1 or ""
     if not _HASH.fullmatch(etag):
         cause = f"huggingface gives {file.name} of {model_id} no usable hash ({etag!r})."
@@ -211,8 +213,8 @@ def _timeout() -> httpx2.Timeout:
     return httpx2.Timeout(float(constants.HF_HUB_DOWNLOAD_TIMEOUT))
 
 
-def _ask(api: HfApi, model_id: str, revision: str) -> ModelInfo:
-    """The repository's files; asked again when the hub is busy or the connection broke: the library does not."""
+def _request_info(api: HfApi, model_id: str, revision: str) -> ModelInfo:
+    """The repository's files; retried when the hub is busy or the connection broke: the library does not retry."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -220,8 +222,8 @@ def _ask(api: HfApi, model_id: str, revision: str) -> ModelInfo:
         try:
             return api.model_info(model_id, revision=revision, files_metadata=True, timeout=_LIST_SECONDS)
         except HfHubHTTPError as error:
-            passing = error.response.status_code == 429 or error.response.status_code >= 500
-            if not passing or failures == _LIST_TRIES:
+            temporary = error.response.status_code == 429 or error.response.status_code >= 500
+            if not temporary or failures == _LIST_TRIES:
                 raise
         except httpx2.TransportError:
             if failures == _LIST_TRIES:
@@ -232,13 +234,13 @@ def _ask(api: HfApi, model_id: str, revision: str) -> ModelInfo:
 
 @contextmanager
 def _lock(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Hold the library's lock of a blob; a process that dies gives it back."""
+    """Hold the library's lock of a blob; the lock of a process that dies is released."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, mode=0o664)
     while True:
-        check(stop)
+        check_stop(stop)
         try:
             lock.acquire(timeout=_LOCK_POLL_SECONDS)
             break

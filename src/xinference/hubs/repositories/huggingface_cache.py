@@ -1,7 +1,7 @@
-"""The layout of Hugging Face's cache, read without its library: looking must not cost an import.
+"""The layout of Hugging Face's cache, read without its library, whose import is slow.
 
 Layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache. Blobs are named by their hash, a snapshot's
-files are links to them, and a ref names the commit that a branch or tag stood for.
+files are links to them, and a ref names the commit of a branch or tag.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from xinference.hubs.cached_files import KeptFile, remove_empty
+from xinference.hubs.cached_files import CachedFile, remove_empty
 from xinference.hubs.listing import ListedFile, Listing
 
 DEFAULT_BRANCH = "main"
@@ -24,7 +24,7 @@ _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def cache_folder() -> Path:
-    """The cache by the variables that the library itself reads: HF_HUB_CACHE, else HF_HOME, else XDG_CACHE_HOME."""
+    """The cache folder, by the library's own variables: HF_HUB_CACHE, else HF_HOME, else XDG_CACHE_HOME."""
     home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     folder = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(Path(home) / "hub")
     return Path(os.path.expandvars(folder)).expanduser().absolute()
@@ -45,7 +45,7 @@ class RepositoryCache:
         return self._root / "blobs" / etag
 
     def partial(self, etag: str) -> Path:
-        """Where we gather a blob. The library's own unfinished files have random names and are never resumed."""
+        """The partial file of a blob. The library's own partial files have random names and are never resumed."""
         return self._root / "blobs" / f"{etag}.incomplete"
 
     def lock(self, etag: str) -> Path:
@@ -53,7 +53,7 @@ class RepositoryCache:
         return self._locks / f"{etag}.lock"
 
     def commit(self, revision: str | None) -> str | None:
-        """The commit that a revision (None: the default branch) stood for when it was last asked for."""
+        """The commit that a revision (None: the default branch) referred to when it was last requested."""
         if revision is not None and _COMMIT.fullmatch(revision):
             return revision
         try:
@@ -63,7 +63,7 @@ class RepositoryCache:
         return commit if _COMMIT.fullmatch(commit) else None
 
     def set_commit(self, revision: str | None, commit: str) -> None:
-        """Remember what a revision stands for."""
+        """Store the commit of a revision."""
         revision = revision or DEFAULT_BRANCH
         if revision == commit:
             return
@@ -74,7 +74,7 @@ class RepositoryCache:
         partial.replace(ref)
 
     def link(self, commit: str, name: str, etag: str) -> None:
-        """Make a blob appear in a snapshot under its own name."""
+        """Link a blob into a snapshot under its own name."""
         pointer, blob = self.snapshot(commit) / name, self.blob(etag)
         pointer.parent.mkdir(parents=True, exist_ok=True)
         if pointer.exists() and pointer.samefile(blob):
@@ -83,34 +83,37 @@ class RepositoryCache:
         try:
             with contextlib.suppress(FileExistsError):  # another process linked it
                 pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-        except OSError:  # a disk without links: the library, too, moves the file then
+        except OSError:  # a disk without links: move the file, as the library does
             blob.replace(pointer)
 
-    def kept(self, commit: str, files: Mapping[str, str | None]) -> list[KeptFile]:
-        """What is here of a commit's `files` (name -> hash, if it is known): links with their blobs, and unfinished.
+    def list_cached(self, commit: str, files: Mapping[str, str | None]) -> list[CachedFile]:
+        """The cached ones of a commit's `files` (name -> hash, if known): links with their blobs, and partial files.
 
-        A blob that another link needs is `shared`.
+        A blob that another link uses is `shared`.
         """
         pointers = {name: self.snapshot(commit) / name for name in files}
-        here = {name: pointer for name, pointer in pointers.items() if os.path.lexists(pointer)}
-        begun = [self._begun(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
-        if not here and not any(begun):
+        existing = {name: pointer for name, pointer in pointers.items() if os.path.lexists(pointer)}
+        unlinked = [self._unlinked(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
+        if not existing and not any(unlinked):
             return []
-        linked = self._linked_by_others(set(here.values()))
-        found = []
-        for pointer in here.values():
+        linked = self._linked_by_others(set(existing.values()))
+        cached = []
+        for pointer in existing.values():
             data = pointer.resolve()
             ours = not pointer.is_symlink() or data.parent == (self._root / "blobs").resolve()
-            found.append(KeptFile(pointer, data, cache_folder(), shared=not ours or data in linked))
-        taken = linked | {file.data for file in found}
-        return found + [
-            KeptFile(path, path, cache_folder()) for paths in begun for path in paths if path.resolve() not in taken
+            cached.append(CachedFile(pointer, data, cache_folder(), shared=not ours or data in linked))
+        taken = linked | {file.data for file in cached}
+        return cached + [
+            CachedFile(path, path, cache_folder())
+            for paths in unlinked
+            for path in paths
+            if path.resolve() not in taken
         ]
 
     def tidy(self) -> None:
-        """Take away the refs and lists of snapshots that are gone, and the folder of a repository without files.
+        """Delete the refs and lists of deleted snapshots, and the folder of a repository without files.
 
-        The library calls a cache with a ref to a missing snapshot corrupted.
+        The library reports a cache with a ref to a missing snapshot as corrupted.
         """
         for ref in [path for path in (self._root / "refs").rglob("*") if path.is_file()]:
             if not self.snapshot(ref.read_text(errors="replace").strip()).is_dir():
@@ -122,12 +125,12 @@ class RepositoryCache:
         if not any((self._root / name).exists() for name in ("snapshots", "blobs")):
             shutil.rmtree(self._root, ignore_errors=True)
 
-    def _begun(self, etag: str) -> list[Path]:
-        """A blob that has no link yet, and the one that is not whole yet."""
+    def _unlinked(self, etag: str) -> list[Path]:
+        """The blob without a link, and its partial file."""
         return [path for path in (self.blob(etag), self.partial(etag)) if path.is_file()]
 
     def _linked_by_others(self, pointers: set[Path]) -> set[Path]:
-        """The blobs that links other than these need."""
+        """The blobs that other links use."""
         links = (path for path in (self._root / "snapshots").rglob("*") if path.is_symlink())
         return {path.resolve() for path in links if path not in pointers}
 

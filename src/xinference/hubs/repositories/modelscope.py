@@ -1,4 +1,4 @@
-"""ModelScope, over its own light client, which resumes, verifies and cancels; its cache is shared with its own tool."""
+"""ModelScope, over its own light client, which resumes, verifies and cancels. The cache is shared with its own tool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from xinference.catalog.models import HubName
 from xinference.errors import Problem
 from xinference.hubs import problems
-from xinference.hubs.cached_files import KeptFile
+from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.listing import ListedFile, Listing
 from xinference.hubs.repositories.modelscope_bars import without_bars
 from xinference.hubs.repositories.repository import RepositoryHub
@@ -27,22 +27,22 @@ DEFAULT_BRANCH = "master"
 
 
 class ModelScopeHub(RepositoryHub):
-    """Fetches into the cache of ModelScope's own tool, which finds what is fetched here, and the other way round."""
+    """Downloads into the cache of ModelScope's own tool: each uses the files of the other."""
 
     @property
     def name(self) -> HubName:
         return "modelscope"
 
     @property
-    def words(self) -> problems.Words:
+    def terms(self) -> problems.HubTerms:
         endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "modelscope.cn"
         if "://" not in endpoint:
             endpoint = f"https://{endpoint}"
         variables = ("MODELSCOPE_API_TOKEN", "MODELSCOPE_ENDPOINT", "MODELSCOPE_CACHE")
-        return problems.Words("modelscope", endpoint.rstrip("/"), *variables)
+        return problems.HubTerms("modelscope", endpoint.rstrip("/"), *variables)
 
     def _folder(self, model_id: str, revision: str) -> Path:
-        """As the client lays it out: releases before 0.1 had no revision in the path, and what is there goes on."""
+        """The client's layout: releases before 0.1 had no revision in the path, and existing folders stay in use."""
         base = cache_folder()
         owner, _, name = model_id.partition("/")
         for models in (base / "models", base / "hub" / "models"):
@@ -51,7 +51,7 @@ class ModelScopeHub(RepositoryHub):
                 return older
         return base / "models" / model_id.replace("/", "--") / "snapshots" / revision
 
-    def _here(self, model_id: str, revision: str | None) -> Sequence[str]:
+    def _cached_revisions(self, model_id: str, revision: str | None) -> Sequence[str]:
         return (revision or DEFAULT_BRANCH,)
 
     def _present(self, model_id: str, listing: Listing, file: ListedFile) -> int:
@@ -60,37 +60,37 @@ class ModelScopeHub(RepositoryHub):
         sizes = [each.stat().st_size for each in (path, unfinished) if each.is_file()]
         return min(file.size, max(sizes, default=0))
 
-    def _kept_of(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[KeptFile]:
+    def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
         paths = [self._folder(model_id, revision) / file.name for file in files]
         both = [each for path in paths for each in (path, path.with_name(f"{path.name}.incomplete"))]
-        return [KeptFile(path, path, cache_folder()) for path in both if path.is_file()]
+        return [CachedFile(path, path, cache_folder()) for path in both if path.is_file()]
 
     def _list(self, model_id: str, revision: str | None) -> Listing:
         from modelscope_hub.errors import NotExistError
 
-        asked = revision or DEFAULT_BRANCH
+        requested = revision or DEFAULT_BRANCH
         with self._explained(model_id):
             try:
-                listed = _api(cache_folder()).list_repo_files(model_id, "model", revision=asked)
+                listed = _api(cache_folder()).list_repo_files(model_id, "model", revision=requested)
             except NotExistError:
-                raise self._missing(model_id, asked) from None
+                raise self._missing(model_id, requested) from None
         files = (
             ListedFile(each.path, each.size or 0, (each.sha256 or "").lower() or None)
             for each in listed
             if each.type != "tree" and each.path
         )
-        return Listing(asked, tuple(files))
+        return Listing(requested, tuple(files))
 
     def _missing(self, model_id: str, revision: str) -> Problem:
-        """Whether the repository or its revision is missing; the hub's first answer does not say."""
+        """Find out whether the repository or its revision is missing; the hub's first answer does not say."""
         from modelscope_hub.errors import NotExistError
 
         try:
             revisions = _api(cache_folder()).list_repo_revisions(model_id, "model")
         except NotExistError:
-            return problems.repo_not_found(self.words, model_id, has_token=_has_token())
+            return problems.repo_not_found(self.terms, model_id, has_token=_has_token())
         names = [each.get("Revision") or each.get("name") for each in revisions]
-        return problems.revision_not_found(self.words, model_id, revision, tuple(str(name) for name in names if name))
+        return problems.revision_not_found(self.terms, model_id, revision, tuple(str(name) for name in names if name))
 
     def _fetch_one(
         self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
@@ -98,16 +98,16 @@ class ModelScopeHub(RepositoryHub):
         from modelscope_hub import ProgressCallback
         from modelscope_hub.errors import FileIntegrityError, NetworkError, NotExistError
 
-        seen = 0
+        received = 0
 
         class Counter(ProgressCallback):
             def __init__(self, filename: str, file_size: int) -> None:
                 super().__init__(filename, file_size)
-                self.update(-seen)  # a file with a wrong hash is fetched again from its beginning
+                self.update(-received)  # a file with a wrong hash is fetched again from its beginning
 
             def update(self, size: int) -> None:
-                nonlocal seen
-                seen += size
+                nonlocal received
+                received += size
                 report(size)
 
         fetch = partial(
@@ -124,19 +124,21 @@ class ModelScopeHub(RepositoryHub):
         with self._explained(model_id), without_bars():
             try:
                 while True:
-                    before = seen
+                    before = received
                     try:
                         fetch()
                         break
                     except NetworkError:
-                        # The client gives up after five breaks or an hour, whatever came meanwhile.
-                        if seen <= before:
+                        # The client gives up after five breaks or an hour, even if bytes arrived meanwhile.
+                        if received <= before:
                             raise
             except NotExistError:
-                raise problems.file_gone(self.words, model_id, file.name) from None
+                raise problems.file_not_found(self.terms, model_id, file.name) from None
             except FileIntegrityError as error:
-                raise hash_mismatch(f"{file.name} of {model_id} on modelscope is not what it lists: {error}.") from None
-        report(file.size - seen)
+                raise hash_mismatch(
+                    f"{file.name} of {model_id} on modelscope differs from its listing: {error}."
+                ) from None
+        report(file.size - received)
 
     def _fetch_range(self, model_id: str, listing: Listing, file: ListedFile, start: int, count: int) -> bytes:
         import httpx2
@@ -152,10 +154,10 @@ class ModelScopeHub(RepositoryHub):
         except httpx2.HTTPStatusError as error:
             status = error.response.status_code
             if status in (401, 403):
-                raise problems.gated(self.words, model_id, has_token=_has_token()) from None
-            raise problems.unreachable(self.words, f"it answered {status} for {file.name}") from error
+                raise problems.gated_model(self.terms, model_id, has_token=_has_token()) from None
+            raise problems.unreachable(self.terms, f"it answered {status} for {file.name}") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise problems.unreachable(self.words, str(error) or type(error).__name__) from error
+            raise problems.unreachable(self.terms, str(error) or type(error).__name__) from error
 
     @contextmanager
     def _explained(self, model_id: str) -> Iterator[None]:
@@ -167,15 +169,15 @@ class ModelScopeHub(RepositoryHub):
         try:
             yield
         except (errors.AuthenticationError, errors.PermissionDeniedError):
-            raise problems.gated(self.words, model_id, has_token=_has_token()) from None
+            raise problems.gated_model(self.terms, model_id, has_token=_has_token()) from None
         except (errors.HubError, RequestException) as error:
-            raise problems.unreachable(self.words, getattr(error, "message", str(error))) from error
+            raise problems.unreachable(self.terms, getattr(error, "message", str(error))) from error
         except _DownloadCancelledError:
             raise Stopped from None
 
 
 def cache_folder() -> Path:
-    """The cache by the variable that the client itself reads."""
+    """The cache folder, by the variable that the client itself reads."""
     return Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope").expanduser().resolve()
 
 
@@ -184,7 +186,7 @@ def _has_token() -> bool:
 
 
 def _api(cache: Path) -> HubApi:
-    """A client for the environment as it is now; the same one for all files of a fetch."""
+    """A client for the current environment variables; the same one for all files of a fetch."""
     variables = ("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN", "MODELSCOPE_API_TOKEN", "MODELSCOPE_HOME")
     return _api_of(cache, *(os.environ.get(name) for name in variables))
 

@@ -1,4 +1,4 @@
-"""One file out of the parts that a hub cut it into."""
+"""Joins the parts of a file that a hub splits."""
 
 from __future__ import annotations
 

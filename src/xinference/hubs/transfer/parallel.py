@@ -1,4 +1,4 @@
-"""Several files at once, one count of bytes, and one word that stops them all."""
+"""Concurrent downloads with one byte counter and one stop event."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TypeVar
 from xinference.files.progress import Progress, cancelled_problem
 from xinference.hubs.listing import ListedFile
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 FILES_AT_ONCE = 4
 _POLL_SECONDS = 0.1
 
 Report = Callable[[int], None]
-"""Called with the bytes that came since the last call; negative if some were thrown away."""
+"""Called with the bytes transferred since the last call; negative if some were discarded."""
 
 
 class Tally:
-    """Bytes of all files together, told to a `Progress` in one line of calls."""
+    """Counts the bytes of all files and reports the sums to one `Progress`."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self._total = total
@@ -32,7 +32,7 @@ class Tally:
         """The counter of one file."""
 
         def add(count: int) -> None:
-            # Under the lock: a later sum must not be told before an earlier one.
+            # Under the lock: sums must be reported in ascending order.
             with self._lock:
                 self._done += count
                 self._progress(self._done, self._total, name)
@@ -49,14 +49,14 @@ def fetch_all(
 ) -> None:
     """Call `fetch_one` for each file, a few at a time; the first failure stops the others and is raised.
 
-    `fetch_one` gets the file, its counter and an event, which is set when it should give up.
+    `fetch_one` gets the file, its counter and an event that is set when it must stop.
 
     Raises:
         Problem: ``cancelled``, at once: a thread that waits for a silent server ends on its own a little later.
     """
     tally = Tally(sum(file.size for file in files), progress)
     stop = threading.Event()
-    # Big files first: the longest one should not begin last.
+    # Large files first: the longest one must not begin last.
     ordered = sorted(files, key=lambda file: -file.size)
     pool = ThreadPoolExecutor(max_workers=FILES_AT_ONCE, thread_name_prefix="fetch")
     try:
@@ -67,18 +67,18 @@ def fetch_all(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def ask(question: Callable[[], _Answer], cancelled: threading.Event, what: str) -> _Answer:
-    """The answer of a blocking call, unless the fetch is cancelled meanwhile: then nothing is waited for."""
+def run_cancellable(call: Callable[[], _Result], cancelled: threading.Event, what: str) -> _Result:
+    """The result of a blocking call; returns at once with ``cancelled`` if the fetch is cancelled meanwhile."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ask")
     try:
-        future = pool.submit(question)
+        future = pool.submit(call)
         _watch([future], cancelled, what)
         return future.result()
     finally:
         pool.shutdown(wait=False)
 
 
-def _watch(futures: Sequence[Future[_Answer]], cancelled: threading.Event, what: str) -> None:
+def _watch(futures: Sequence[Future[_Result]], cancelled: threading.Event, what: str) -> None:
     waiting = set(futures)
     while waiting:
         if cancelled.is_set():
@@ -90,16 +90,16 @@ def _watch(futures: Sequence[Future[_Answer]], cancelled: threading.Event, what:
 
 
 class Stopped(Exception):
-    """Raised inside `fetch_one` when it was told to give up."""
+    """Raised inside `fetch_one` when the stop event is set."""
 
 
-def check(stop: threading.Event) -> None:
-    """Raise `Stopped` if the fetch was told to give up."""
+def check_stop(stop: threading.Event) -> None:
+    """Raise `Stopped` if the stop event is set."""
     if stop.is_set():
         raise Stopped
 
 
-def pause(stop: threading.Event, failures: int, asked: float | None = None) -> None:
-    """Wait before another try: half a second, doubled each time, or what the server asked for, at most a minute."""
-    if stop.wait(min(60.0, asked if asked is not None else 0.5 * 2 ** (failures - 1))):
+def pause(stop: threading.Event, failures: int, retry_after: float | None = None) -> None:
+    """Wait before the next attempt: half a second, doubled each time, or `retry_after` seconds; at most a minute."""
+    if stop.wait(min(60.0, retry_after if retry_after is not None else 0.5 * 2 ** (failures - 1))):
         raise Stopped

@@ -1,4 +1,4 @@
-"""A file on a hub, read in pieces where it is: its header tells what the rest is, and the rest stays there."""
+"""Reads parts of a file on a hub by HTTP ranges: the header suffices, the rest is not downloaded."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from xinference.errors import Problem
 if TYPE_CHECKING:
     import httpx2
 
-#: Bytes that are asked for at once: most headers are in the first few of these.
+#: Bytes of one request: most headers are within the first few of these.
 CHUNK = 4 << 20
-#: Most bytes that are fetched of one file: the longest headers (vocabularies of 10^6 texts) have a tenth of it.
-MOST = 256 << 20
+#: Maximum bytes fetched of one file: ten times the longest headers (vocabularies of 10^6 texts).
+MAX_BYTES = 256 << 20
 
 
 class RangedFile(RawIOBase):
-    """`size` bytes that `fetch` (from a start, so many) brings piece by piece."""
+    """A file of `size` bytes, fetched piece by piece with ``fetch(start, count)``."""
 
     def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
         super().__init__()
@@ -45,9 +45,9 @@ class RangedFile(RawIOBase):
         if count == 0:
             return 0
         self._fetched += count
-        if self._fetched > MOST:
+        if self._fetched > MAX_BYTES:
             raise Problem(
-                "bad_weight_file", 400, f"The file's header has more than {MOST} bytes, which no model's has."
+                "bad_weight_file", 400, f"The file's header has more than {MAX_BYTES} bytes, which no model's has."
             )
         data = self._fetch(self._position, count)
         buffer[: len(data)] = data
@@ -63,13 +63,13 @@ def fetch_range(
     count: int,
     refuse: Callable[[httpx2.Response], object],
 ) -> bytes:
-    """`count` bytes of a file from `start` on (fewer if it ends before); also of servers that send it whole.
+    """`count` bytes of a file from offset `start` (fewer at its end); works also if the server ignores the range.
 
     Raises:
-        httpx2.HTTPError; and what `refuse` raises at a status of 400 and above.
+        httpx2.HTTPError; the exception of `refuse` at a status of 400 and above.
     """
-    asked = {**headers, "Accept-Encoding": "identity", "Range": f"bytes={start}-{start + count - 1}"}
-    with client.stream("GET", url, headers=asked, follow_redirects=True) as response:
+    range_headers = {**headers, "Accept-Encoding": "identity", "Range": f"bytes={start}-{start + count - 1}"}
+    with client.stream("GET", url, headers=range_headers, follow_redirects=True) as response:
         if response.status_code >= 400:
             response.read()
             refuse(response)

@@ -1,7 +1,7 @@
-"""Bytes of one URL into one file: resumed, counted, hashed, and stopped when asked.
+"""Downloads one URL into one file: resumable, counted, hashed and cancellable.
 
-huggingface_hub 2.4 begins a file anew in every process, checks only its length and cannot be cancelled; so the
-bytes of that hub are moved here, over the same HTTP library and into the same cache.
+huggingface_hub 2.4 restarts a file in every process, checks only its length and cannot be cancelled. So this module
+transfers the bytes of that hub, with the same HTTP library and into the same cache.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Protocol
 
 import httpx2
 
-from xinference.hubs.transfer.parallel import Report, check, pause
+from xinference.hubs.transfer.parallel import Report, check_stop, pause
 
 RETRIES = 5
-"""Failures in a row, without one new byte between them, before a transfer is given up."""
+"""Consecutive failures without a new byte after which a transfer fails."""
 _CHUNK = 1 << 20
-#: Content networks refuse to send more than 50 GB in one answer, but not spans of a bigger file.
+#: Content delivery networks refuse more than 50 GB in one answer, but not ranges of a larger file.
 _SPAN = 32 << 30
 _RETRY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -31,7 +31,7 @@ class Digest(Protocol):
 
 
 class Unavailable(Exception):
-    """The server answered that it cannot answer now."""
+    """The server answered that it is temporarily unavailable."""
 
     def __init__(self, response: httpx2.Response) -> None:
         super().__init__(f"it answered {response.status_code} {response.reason_phrase}".rstrip())
@@ -53,41 +53,41 @@ def transfer(
     stop: threading.Event,
     refuse: Callable[[httpx2.Response], None],
 ) -> str:
-    """Append to `partial` until it has `size` bytes; what an earlier run left there is not asked for again.
+    """Append to `partial` until it has `size` bytes; bytes from an earlier run are not requested again.
 
-    `digest` makes an empty hash, `refuse` raises the hub's own error for an answer that is final.
+    `digest` makes an empty hash. `refuse` raises the hub's own error for a final answer.
 
     Returns:
         The hash of the whole file, as hex.
 
     Raises:
-        httpx2.TransportError, Unavailable: after `RETRIES` failures in a row.
+        httpx2.TransportError, Unavailable: after `RETRIES` consecutive failures.
         TooLong, Stopped, OSError, and what `refuse` raises.
     """
     failures = 0
     with _Partial(partial, size, digest, report, stop) as file:
         while file.length < size:
             before = file.length
-            asked = None
+            retry_after = None
             try:
                 _attempt(client, request(), file, stop, refuse)
             except (httpx2.TransportError, Unavailable) as error:
                 failures = 1 if file.length > before else failures + 1
                 if failures > RETRIES:
                     raise
-                asked = error.retry_after if isinstance(error, Unavailable) else None
+                retry_after = error.retry_after if isinstance(error, Unavailable) else None
             else:
                 if file.length > before:
-                    continue  # a span of a big file, or an answer that ended early: go on from there
+                    continue  # a span of a large file, or an answer that ended early: resume from there
                 failures += 1
                 if failures > RETRIES:
                     raise httpx2.RemoteProtocolError(f"the answer ended after {file.length} of {size} bytes")
-            pause(stop, failures, asked)
+            pause(stop, failures, retry_after)
         return file.hexdigest()
 
 
 class _Partial:
-    """The growing file and the hash of what it holds."""
+    """The partial file and the hash of its content."""
 
     def __init__(
         self, path: Path, size: int, digest: Callable[[], Digest], report: Report, stop: threading.Event
@@ -104,7 +104,7 @@ class _Partial:
         self._file.seek(0)
         while chunk := self._file.read(_CHUNK):
             self._take(chunk)
-        if self.length > self.size:  # no beginning of this file
+        if self.length > self.size:  # not the beginning of this file
             self.restart()
         return self
 
@@ -129,7 +129,7 @@ class _Partial:
         return self._digest.hexdigest()
 
     def _take(self, chunk: bytes) -> None:
-        check(self._stop)
+        check_stop(self._stop)
         self.length += len(chunk)
         self._digest.update(chunk)
         self._report(len(chunk))
@@ -142,7 +142,7 @@ def _attempt(
     stop: threading.Event,
     refuse: Callable[[httpx2.Response], None],
 ) -> None:
-    check(stop)
+    check_stop(stop)
     request.headers["Accept-Encoding"] = "identity"
     if file.length or file.size > _SPAN:
         end = "" if file.size - file.length <= _SPAN else file.length + _SPAN - 1
@@ -157,9 +157,9 @@ def _attempt(
         if response.status_code >= 400:
             response.read()
             refuse(response)
-        goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {file.length}-")
-        if file.length and not (response.status_code == 206 and goes_on):
-            file.restart()  # the server sends it from its beginning
+        resumes = response.headers.get("Content-Range", "").startswith(f"bytes {file.length}-")
+        if file.length and not (response.status_code == 206 and resumes):
+            file.restart()  # the server sends the file from its beginning
         for chunk in response.iter_bytes():
             file.append(chunk)
     finally:
@@ -167,5 +167,5 @@ def _attempt(
 
 
 def git_sha1(size: int) -> Digest:
-    """An empty hash that becomes git's id of a blob of `size` bytes."""
+    """An empty hash for git's object id of a blob of `size` bytes."""
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

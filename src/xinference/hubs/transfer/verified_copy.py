@@ -1,4 +1,4 @@
-"""What every download needs: one at a time for a folder, room on the disk, and whole files or none."""
+"""Copies that exist only when complete and verified."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 
 
 def has_sha256(path: Path, sha256: str, cancelled: threading.Event) -> bool:
-    """Whether the file is there and has this hash."""
+    """Whether the file exists and has this hash."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -35,10 +35,10 @@ def write_whole(
 ) -> None:
     """Copy `source` to `target` so that `target` exists only if it is complete, verified and on the disk.
 
-    The copy is written beside the target; what an earlier run left there is overwritten.
+    The copy is written to a file in the same folder; the rest of an earlier run is overwritten.
 
     Raises:
-        Problem: ``cancelled``, or ``hash_mismatch`` if size or hash are not those of `facts`.
+        Problem: ``cancelled``, or ``hash_mismatch`` if size or hash differ from `facts`.
     """
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -72,10 +72,10 @@ def _copy(
 
 
 def hash_mismatch(cause: str) -> Problem:
-    """The problem of a file that is not the one that was promised."""
+    """The problem of a file that differs from the expected one."""
     return Problem(
         "hash_mismatch",
         502,
         cause,
-        hint="It is not the file that the model's entry names: it was replaced at its source, or a mirror altered it.",
+        hint="It is not the file of the model's entry: it was replaced at its source, or a mirror altered it.",
     )

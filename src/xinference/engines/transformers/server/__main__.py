@@ -12,11 +12,11 @@ FOLDER = Path(__file__).parent
 
 
 def load_package() -> None:
-    """Make this folder importable as the package `NAME`, without a folder of ours on the module search path.
+    """Make this folder importable as the package `NAME`, without adding a folder to the module search path.
 
-    A folder there would hide packages of the environment: `engines/` has a `transformers`, and this one a `cache`.
+    A folder there would shadow packages of the environment: `engines/` has a `transformers`, and this one a `cache`.
     """
-    del sys.path[0]  # this folder: Python puts it there when it runs a folder
+    del sys.path[0]  # this folder: Python adds it when it runs a folder
     spec = importlib.util.spec_from_file_location(
         NAME, FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
     )

@@ -1,4 +1,4 @@
-"""OpenAI's answers, whole and in chunks, from the pieces of each choice."""
+"""OpenAI's answers, complete and in chunks, from the pieces of each choice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .generate import Job
-from .requests import Chat
+from .requests import ChatRequest
 from .sampling import TokenLogprob
 from .sequence import Piece
 from .tools import ToolCall, ToolCallParser
@@ -15,14 +15,14 @@ from .tools import ToolCall, ToolCallParser
 TokenBytes = Callable[[int], bytes]
 
 
-class Choice:
-    """What one choice has said so far; `take` gives what is new, for a stream."""
+class ChoiceBuilder:
+    """One choice of an answer so far; `take` returns the new part, for a stream."""
 
     def __init__(self, job: Job, index: int, prompt_text: str, token_bytes: TokenBytes) -> None:
         self.index = index
         self.generated = 0
         self.finish: str | None = None
-        self._chat = isinstance(job.request, Chat)
+        self._chat = isinstance(job.request, ChatRequest)
         self._wants_logprobs = bool(job.request.logprobs) if self._chat else job.request.logprobs is not None
         self._parser = ToolCallParser() if job.parses_tools else None
         self._token_bytes = token_bytes
@@ -35,7 +35,7 @@ class Choice:
         self._logprobs_sent = 0
 
     def take(self, piece: Piece) -> dict[str, Any] | None:
-        """Add a piece; the choice of a stream's chunk, or None while there is nothing to say."""
+        """Add a piece; returns the choice of a stream's chunk, or None if there is nothing to send."""
         self.generated = piece.generated
         if piece.prompt_logprobs:
             self._logprobs += zip(self._prompt, piece.prompt_logprobs, strict=True)
@@ -122,28 +122,28 @@ class Choice:
         return self._token_bytes(token).decode(errors="replace")
 
 
-class Answer:
+class AnswerBuilder:
     """All choices of one request."""
 
     def __init__(self, job: Job, model: str, prompt_texts: list[str], token_bytes: TokenBytes) -> None:
         self._job = job
-        self._chat = isinstance(job.request, Chat)
+        self._chat = isinstance(job.request, ChatRequest)
         kind = "chatcmpl" if self._chat else "cmpl"
         self._common = {"id": f"{kind}-{secrets.token_hex(12)}", "created": job.created, "model": model}
         count = len(job.prompts) * job.choices
-        self.choices = [Choice(job, i, prompt_texts[i // job.choices], token_bytes) for i in range(count)]
+        self.choices = [ChoiceBuilder(job, i, prompt_texts[i // job.choices], token_bytes) for i in range(count)]
 
     def take(self, index: int, piece: Piece) -> dict[str, Any] | None:
-        """Add a piece; the chunk of a stream, or None while there is nothing to say."""
+        """Add a piece; returns the chunk of a stream, or None if there is nothing to send."""
         choice = self.choices[index].take(piece)
         return self._chunk([choice]) if choice is not None else None
 
     def opening(self) -> list[dict[str, Any]]:
-        """What a stream begins with: in a chat, the role of each choice."""
+        """The first chunks of a stream: in a chat, the role of each choice."""
         return [self._chunk([choice.opening]) for choice in self.choices] if self._chat else []
 
     def closing(self) -> dict[str, Any] | None:
-        """The usage at a stream's end, if it was asked for."""
+        """The usage at a stream's end, if it was requested."""
         options = self._job.request.stream_options
         return {**self._chunk([]), "usage": self.usage()} if options is not None and options.include_usage else None
 
@@ -164,5 +164,5 @@ class Answer:
 
 
 def _finite(logprob: float) -> float:
-    """JSON has no infinity; OpenAI writes -9999 for a token that can't come."""
+    """JSON has no infinity; OpenAI writes -9999 for an impossible token."""
     return max(logprob, -9999.0)

@@ -1,4 +1,4 @@
-"""The HTTP side: paths, the key, streams, and the end of what nobody waits for."""
+"""The HTTP side: routes, the key, streams, and cancellation on disconnect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import requests
-from .answers import Answer
+from .answers import AnswerBuilder
 from .constraints import Grammars
 from .errors import RefusedError
 from .generate import Generator, Job
@@ -27,19 +27,19 @@ from .prompts import Prompts
 from .scheduler import Scheduler
 
 
-class Server:
-    """The paths of one loaded model."""
+class ModelRoutes:
+    """The routes of one loaded model."""
 
     def __init__(self, loaded: LoadedModel, uid: str, scheduler: Scheduler) -> None:
         self._loaded, self._uid, self._scheduler = loaded, uid, scheduler
         self._prompts = Prompts(loaded)
         self._grammars = Grammars(loaded.tokenizer, loaded.vocab_size, loaded.eos, loaded.device)
         self._generator = Generator(loaded, self._prompts, self._grammars, scheduler)
-        # Encoding a long prompt takes a while, and a tokenizer is not to be used by two threads.
+        # Encoding a long prompt takes a while, and a tokenizer must not be used by two threads.
         self._encoding = ThreadPoolExecutor(1, "encoding")
 
     def routes(self) -> list[Route]:
-        """Every path that is served."""
+        """All routes."""
         return [
             Route("/health", self.health),
             Route("/metrics", self.metrics),
@@ -69,48 +69,48 @@ class Server:
         return JSONResponse({"object": "list", "data": data})
 
     async def tokenize(self, request: Request) -> Response:
-        asked = requests.read(await request.body(), requests.Tokenize)
-        if asked.messages is not None:
-            text, special = await self._encoded(self._prompts.render, asked.messages), False
-        elif asked.content is not None:
-            text, special = asked.content, asked.add_special
+        body = requests.read(await request.body(), requests.TokenizeRequest)
+        if body.messages is not None:
+            text, special = await self._encoded(self._prompts.render, body.messages), False
+        elif body.content is not None:
+            text, special = body.content, body.add_special
         else:
-            text, special = asked.prompt or "", asked.add_special_tokens
+            text, special = body.prompt or "", body.add_special_tokens
         tokens = await self._encoded(lambda: self._prompts.encode(text, add_special=special))
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": self._loaded.context_length})
 
     async def detokenize(self, request: Request) -> Response:
-        asked = requests.read(await request.body(), requests.Detokenize)
-        tokens = self._prompts.checked(asked.tokens, "tokens") if asked.tokens else []
+        body = requests.read(await request.body(), requests.DetokenizeRequest)
+        tokens = self._prompts.checked(body.tokens, "tokens") if body.tokens else []
         text = await self._encoded(self._prompts.decode_all, tokens)
         return JSONResponse({"content": text, "prompt": text})
 
     async def apply_template(self, request: Request) -> Response:
-        asked = requests.read(await request.body(), requests.Template)
-        return JSONResponse({"prompt": await self._encoded(self._prompts.render, asked.messages)})
+        body = requests.read(await request.body(), requests.TemplateRequest)
+        return JSONResponse({"prompt": await self._encoded(self._prompts.render, body.messages)})
 
     async def completions(self, request: Request) -> Response:
-        return await self._answer(request, requests.read(await request.body(), requests.Completion))
+        return await self._answer(request, requests.read(await request.body(), requests.CompletionRequest))
 
     async def chat(self, request: Request) -> Response:
-        return await self._answer(request, requests.read(await request.body(), requests.Chat))
+        return await self._answer(request, requests.read(await request.body(), requests.ChatRequest))
 
-    async def _answer(self, request: Request, asked: requests.Chat | requests.Completion) -> Response:
-        adapter = self._adapter(asked.model)
-        job: Job = await self._encoded(self._generator.prepare, asked, adapter, int(time.time()))
-        answer = Answer(job, asked.model, self._echoed(job), self._token_bytes)
-        if asked.stream:
+    async def _answer(self, request: Request, body: requests.ChatRequest | requests.CompletionRequest) -> Response:
+        adapter = self._adapter(body.model)
+        job: Job = await self._encoded(self._generator.prepare, body, adapter, int(time.time()))
+        answer = AnswerBuilder(job, body.model, self._echoed(job), self._token_bytes)
+        if body.stream:
             return StreamingResponse(self._stream(job, answer), media_type="text/event-stream")
         return await _unless_the_client_leaves(request, self._collect(job, answer))
 
-    async def _collect(self, job: Job, answer: Answer) -> Response:
+    async def _collect(self, job: Job, answer: AnswerBuilder) -> Response:
         async for index, piece in self._generator.run(job):
             if piece.finish == "error":
                 raise RefusedError("The model failed; its log says why.", status=500, kind="server_error")
             answer.take(index, piece)
         return JSONResponse(answer.whole())
 
-    async def _stream(self, job: Job, answer: Answer) -> AsyncIterator[bytes]:
+    async def _stream(self, job: Job, answer: AnswerBuilder) -> AsyncIterator[bytes]:
         for chunk in answer.opening():
             yield _event(chunk)
         run = self._generator.run(job)
@@ -141,7 +141,7 @@ class Server:
         )
 
     def _echoed(self, job: Job) -> list[str]:
-        if isinstance(job.request, requests.Completion) and job.request.echo:
+        if isinstance(job.request, requests.CompletionRequest) and job.request.echo:
             return [self._prompts.decode(prompt) for prompt in job.prompts]
         return [""] * len(job.prompts)
 
@@ -153,15 +153,15 @@ class Server:
 
 
 class WithKey:
-    """Asks for the key on every path but /health."""
+    """Requires the key on every route except /health."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app, self._expected = app, f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] != "/health":
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._expected):
+            header = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(header, self._expected):
                 error = RefusedError("The key is missing or wrong.", status=401, code="invalid_api_key")
                 await _refused(None, error)(scope, receive, send)
                 return
@@ -171,7 +171,7 @@ class WithKey:
 def build_app(loaded: LoadedModel, uid: str, key: str, scheduler: Scheduler) -> ASGIApp:
     """The whole application."""
     handlers: dict[Any, Any] = {RefusedError: _refused, HTTPException: _no_such_path}
-    return WithKey(Starlette(routes=Server(loaded, uid, scheduler).routes(), exception_handlers=handlers), key)
+    return WithKey(Starlette(routes=ModelRoutes(loaded, uid, scheduler).routes(), exception_handlers=handlers), key)
 
 
 def _refused(request: Request | None, error: RefusedError) -> Response:
@@ -188,7 +188,7 @@ def _event(value: dict[str, Any]) -> bytes:
 
 
 async def _unless_the_client_leaves(request: Request, work: Awaitable[Response]) -> Response:
-    """The answer of `work`, which is cancelled when the connection is closed before."""
+    """The answer of `work`, which is cancelled if the client disconnects before."""
     job = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))
     try:

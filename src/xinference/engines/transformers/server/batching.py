@@ -1,7 +1,7 @@
 """Continuous batching: sequences join and leave one batch between two steps of the model.
 
-Each sequence has a row of the cache. The rows of those that are decoding lie one after another from row 0, so that
-a step reads them without copying; those whose prompts are being computed have the rows behind them. Short prompts
+Each sequence has a row of the cache. The rows of decoding sequences are contiguous from row 0, so that a
+step reads them without copying; the rows of prompts that are being computed follow. Short prompts
 are computed together, padded at their ends; a long one is computed alone, some tokens at each step.
 """
 
@@ -19,14 +19,14 @@ from .loading import LoadedModel
 from .sampling import token_logprob
 from .sequence import Sequence
 
-#: Prompt tokens computed between two steps of decoding: more would make running streams stall.
+#: Maximum prompt tokens between two decoding steps: more would stall running streams.
 PREFILL_TOKENS = 512
-#: Shortest common beginning of two prompts that is copied rather than computed.
+#: Minimum length of a common prefix of two prompts that is copied rather than computed.
 SHARED_TOKENS = 16
 
 
 class Batch:
-    """The sequences that are computed together: those of one adapter, or of the plain model."""
+    """The sequences that are computed together: all of one adapter, or of the base model."""
 
     def __init__(self, loaded: LoadedModel, adapter: str | None) -> None:
         self.adapter = adapter
@@ -40,7 +40,7 @@ class Batch:
         self._waiting: deque[Sequence] = deque()
 
     def __len__(self) -> int:
-        """Sequences that hold a row."""
+        """Sequences that have a row."""
         return len(self._decoding) + (self._prefilling is not None)
 
     @property
@@ -52,7 +52,7 @@ class Batch:
         return len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Let it wait for a row."""
+        """Queue a sequence until a row is free."""
         self._waiting.append(sequence)
 
     def step(self, free_rows: int) -> None:
@@ -64,7 +64,7 @@ class Batch:
                 self._decode()
 
     def fail(self) -> None:
-        """End every sequence after a defect, and begin with an empty cache."""
+        """End every sequence after a defect, and start with an empty cache."""
         everyone = [*self._decoding, *([self._prefilling] if self._prefilling else []), *self._waiting]
         for sequence in everyone:
             sequence.fail()
@@ -81,7 +81,7 @@ class Batch:
                 self._remove(row)
 
     def _remove(self, row: int) -> None:
-        """Close the gap: the last row moves into it, and the one in prefill follows."""
+        """Close the gap: the last decoding row moves into it, then the one in prefill."""
         last = len(self._decoding) - 1
         if row != last:
             self._decoding[row] = self._decoding[last]
@@ -103,7 +103,7 @@ class Batch:
             budget -= self._compute(group, budget)
 
     def _next_group(self, free_rows: int, budget: int) -> list[Sequence]:
-        """Waiting sequences whose prompts, padded to the longest, fit the budget; the first in any case."""
+        """Waiting sequences whose prompts, padded to the longest, fit the budget; always at least the first."""
         group: list[Sequence] = []
         longest = 0
         while self._waiting and len(group) < free_rows:
@@ -117,7 +117,7 @@ class Batch:
         return group
 
     def _share_prefix(self, sequence: Sequence, row: int) -> None:
-        """Copy what a running sequence has computed of the same beginning; the last token is always computed."""
+        """Copy the computed common prefix from a running sequence; the last token is always computed."""
         if sequence.wants_prompt_logprobs:
             return
         best, length = -1, SHARED_TOKENS - 1
@@ -129,21 +129,21 @@ class Batch:
             self._cache.copy_row(best, row, length)
             sequence.computed = length
 
-    def _compute(self, group: list[Sequence], most: int) -> int:
-        """Compute these prompts, or up to `most` tokens of a single one; gives the tokens, with the padding.
+    def _compute(self, group: list[Sequence], max_tokens: int) -> int:
+        """Compute these prompts, or up to `max_tokens` tokens of a single one; returns the tokens, with the padding.
 
-        With the last token of a prompt comes the first of its answer.
+        The last token of a prompt yields the first token of its answer.
         """
         ends = (
             [s.prompt_length for s in group]
             if len(group) > 1
-            else [min(group[0].prompt_length, group[0].computed + most)]
+            else [min(group[0].prompt_length, group[0].computed + max_tokens)]
         )
         parts = [s.tokens[s.computed : end] for s, end in zip(group, ends, strict=True)]
         width, device = max(map(len, parts)), self._loaded.device
         tokens = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=device)
         starts = torch.tensor([s.computed for s in group], device=device)
-        # What is written for the padding lies behind a row's end: it is never seen, and overwritten in its turn.
+        # Padding is written behind a row's end: it is masked, and overwritten later.
         positions = starts[:, None] + torch.arange(width, device=device)
         whole = group[0].wants_prompt_logprobs
         last = sorted({len(part) - 1 for part in parts})
@@ -165,7 +165,7 @@ class Batch:
         return width * len(group)
 
     def _note_prompt(self, sequence: Sequence, logits: torch.Tensor, start: int) -> None:
-        """Log probabilities of the prompt: the scores at a position are of the token after it."""
+        """Log probabilities of the prompt: the scores at a position are those of the next token."""
         alternatives = sequence.sampler.params.logprobs or 0
         if start == 0:
             sequence.prompt_logprobs.append(None)
@@ -185,7 +185,7 @@ class Batch:
         self._choose(list(logits[:, -1]))
 
     def _choose(self, rows: list[torch.Tensor], first_row: int = 0) -> None:
-        """One token for each of these rows of scores; those that have ended leave."""
+        """Sample one token for each of these rows of scores; sequences that have ended are removed."""
         ended = []
         self.generated += len(rows)
         likeliest = torch.stack(rows).argmax(-1).tolist()
@@ -224,7 +224,7 @@ class Batch:
         return logits
 
     def _mask(self, positions: torch.Tensor, length: int) -> Any:
-        """0 where a position may look, the least number elsewhere, `[row, 1, position, seen]`."""
+        """Additive mask `[row, 1, position, seen]`: 0 where a position attends, the minimum value elsewhere."""
         seen = torch.arange(length, device=positions.device)
         queries = positions[:, None, :, None]
         visible = seen <= queries
@@ -244,13 +244,13 @@ class Batch:
 
 
 def _common(one: list[int], other: list[int]) -> int:
-    """Length of the common beginning."""
+    """Length of the common prefix."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 @contextlib.contextmanager
 def _adapter(model: Any, name: str | None) -> Iterator[None]:
-    """Within it the model computes with this adapter; None: without any."""
+    """Context manager: the model computes with this adapter; None: without any."""
     if not hasattr(model, "peft_config"):
         yield
     elif name is None:

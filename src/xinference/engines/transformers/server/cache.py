@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-#: Positions are added in steps of this many, and at least doubled, so that growing costs little on the whole.
+#: Positions are added in steps of this size, and at least doubled, so that growing is cheap overall.
 POSITIONS_STEP = 256
 
 
 @dataclass
 class Step:
-    """Which rows and positions the running forward pass writes."""
+    """The rows and positions that the current forward pass writes."""
 
     first_row: int
     positions: torch.Tensor
@@ -47,7 +47,7 @@ class RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no ty
         step = self.step
         first, last = step.first_row, step.first_row + len(step.positions)
         self._reserve(last, step.length)
-        device = self.keys.device  # a model that is split over several devices has its layers on all of them
+        device = self.keys.device  # the layers of a split model are on several devices
         rows, positions = torch.arange(first, last, device=device)[:, None], step.positions.to(device)
         self.keys[rows, :, positions] = key_states.transpose(1, 2)
         self.values[rows, :, positions] = value_states.transpose(1, 2)
@@ -80,7 +80,7 @@ class RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no ty
 
 
 def _grown(old: torch.Tensor, rows: int, length: int) -> torch.Tensor:
-    # Zeros, not whatever was in memory: a masked value that is NaN would still spoil the sum.
+    # Zeros, not uninitialized memory: a masked NaN would still spoil the sum.
     new = old.new_zeros(rows, old.shape[1], length, old.shape[3])
     new[: old.shape[0], :, : old.shape[2]] = old
     return new
@@ -93,7 +93,7 @@ class RowCache(Cache):  # type: ignore[misc]  # transformers has no types here
         super().__init__(layers=[RowLayer(most_positions) for _ in range(layers)])
 
     def begin(self, step: Step) -> None:
-        """Say what the next pass writes and reads."""
+        """Set the rows and positions of the next pass."""
         for layer in self.layers:
             layer.step = step
 

@@ -1,4 +1,4 @@
-"""Answers that keep to a grammar, by llguidance: JSON, a JSON schema, or a tool call."""
+"""Constrained answers, by llguidance: JSON, a JSON schema, or a tool call."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 
 from .errors import RefusedError
 
-#: Between the parts of JSON; unbounded space is where small models lose themselves.
+#: Whitespace between the parts of JSON; with unbounded whitespace small models never end.
 WHITESPACE = r"[ \n]{0,4}"
 
 
 class Constraint:
-    """Follows one sequence through its grammar."""
+    """The state of one sequence in its grammar."""
 
     def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int, device: torch.device) -> None:
         self._matcher = matcher
@@ -27,18 +27,18 @@ class Constraint:
 
     @property
     def finished(self) -> bool:
-        """Nothing more can follow."""
+        """Whether no further token can follow."""
         return bool(self._matcher.is_stopped())
 
     def allowed(self) -> torch.Tensor:
-        """True for each token of the vocabulary that may come next."""
+        """True for each token of the vocabulary that may follow."""
         mask = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
         if self._matcher.is_error():
             raise RuntimeError(f"the grammar can't go on: {self._matcher.get_error()}")
         return mask[: self._vocab_size].bool().to(self._device)
 
     def accept(self, token: int) -> None:
-        """Take the token that was chosen."""
+        """Advance by the chosen token."""
         self._matcher.consume_token(token)
 
 
@@ -63,7 +63,7 @@ class Grammars:
         return Constraint(llguidance.LLMatcher(tokenizer, grammar), self._vocab_size, self._device)
 
     def tokenizer(self) -> llguidance.LLTokenizer:
-        """Built when it is first needed: that takes about a second for a large vocabulary."""
+        """Built on first use: that takes about a second for a large vocabulary."""
         with self._lock:
             if self._ready is None:
                 try:
@@ -76,7 +76,7 @@ class Grammars:
 
 
 def json_grammar(schema: Mapping[str, Any] | bool) -> str:
-    """JSON of a schema; ``{"type": "object"}`` is any object."""
+    """JSON of a schema; ``{"type": "object"}`` permits any object."""
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
     # With SentencePiece an answer begins with a space, which decoding drops: without it the first token is a rare one.
@@ -84,7 +84,7 @@ def json_grammar(schema: Mapping[str, Any] | bool) -> str:
 
 
 def tool_grammar(tools: Mapping[str, Mapping[str, Any]], several: bool) -> str:
-    """One call of one of these tools (name -> schema of its arguments) in Hermes' form, or several of them."""
+    """One call of one of these tools (name -> schema of its arguments) in Hermes' format, or several calls."""
     rules = [f"start: call{' (NEWLINE call)*' if several else ''}", 'NEWLINE: "\\n"']
     rules.append("call: " + " | ".join(f"tool_{i}" for i in range(len(tools))))
     for i, (name, schema) in enumerate(tools.items()):

@@ -1,4 +1,4 @@
-"""What a client did wrong, in OpenAI's envelope."""
+"""Errors of a client's request, in OpenAI's envelope."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RefusedError(Exception):
 
 
 def too_long(prompt_tokens: int, context_length: int) -> RefusedError:
-    """The prompt has more tokens than the context: in llama.cpp's words, which carry both numbers."""
+    """The prompt has more tokens than the context. llama.cpp's text, which contains both numbers."""
     return RefusedError(
         f"the request has {prompt_tokens} tokens, and the context holds {context_length}",
         code=400,

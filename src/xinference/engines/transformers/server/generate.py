@@ -1,4 +1,4 @@
-"""From a checked request to sequences for the scheduler, and their pieces back to the event loop."""
+"""Turns a checked request into sequences for the scheduler, and returns their pieces to the event loop."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .constraints import Constraint, Grammars, json_grammar, tool_grammar
 from .errors import RefusedError
 from .loading import LoadedModel
 from .prompts import Prompts
-from .requests import Chat, Completion, Generation, NamedTool
+from .requests import ChatRequest, CompletionRequest, GenerationRequest, NamedTool
 from .sampling import Sampler, SamplingParams
 from .scheduler import Scheduler
 from .sequence import Piece, Sequence
 from .text import Detokenizer, StopStrings
 
-#: What OpenAI's reference gives a plain completion that names no limit.
+#: OpenAI's default for a completion without a limit.
 COMPLETION_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request whose prompts are known."""
+    """A request with encoded prompts."""
 
-    request: Chat | Completion
+    request: ChatRequest | CompletionRequest
     prompts: list[list[int]]
     adapter: str | None
     grammar: str | None
@@ -42,22 +42,22 @@ class Job:
 
     @property
     def parses_tools(self) -> bool:
-        return isinstance(self.request, Chat) and bool(self.request.tools) and self.request.tool_choice != "none"
+        return isinstance(self.request, ChatRequest) and bool(self.request.tools) and self.request.tool_choice != "none"
 
 
 class Generator:
-    """Starts the sequences of a job and hands on what they say."""
+    """Starts the sequences of a job and yields their pieces."""
 
     def __init__(self, loaded: LoadedModel, prompts: Prompts, grammars: Grammars, scheduler: Scheduler) -> None:
         self._loaded, self._prompts, self._grammars, self._scheduler = loaded, prompts, grammars, scheduler
 
-    def prepare(self, request: Chat | Completion, adapter: str | None, created: int) -> Job:
+    def prepare(self, request: ChatRequest | CompletionRequest, adapter: str | None, created: int) -> Job:
         """Encode the prompts and choose the grammar. Slow for long prompts: run it in a thread.
 
         Raises:
-            RefusedError: 400: what is wrong with the request.
+            RefusedError: 400: the fault of the request.
         """
-        if isinstance(request, Completion):
+        if isinstance(request, CompletionRequest):
             if request.suffix:
                 raise RefusedError("suffix is not supported by this model.", param="suffix")
             prompts = self._prompts.encode_prompts(request.prompt)
@@ -71,7 +71,7 @@ class Generator:
         return Job(request, prompts, adapter, grammar, created)
 
     async def run(self, job: Job) -> AsyncIterator[tuple[int, Piece]]:
-        """Every piece with the index of its choice; ending the iteration cancels what still runs."""
+        """Every piece with the index of its choice; ending the iteration cancels the running sequences."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
 
@@ -94,44 +94,46 @@ class Generator:
             for sequence in sequences:
                 sequence.cancelled = True
 
-    def _render(self, request: Chat) -> str:
+    def _render(self, request: ChatRequest) -> str:
         tools = request.tools if request.tool_schemas() and request.tool_choice != "none" else None
         return self._prompts.render(request.messages, tools, request.chat_template_kwargs)
 
     def _sequence(self, job: Job, prompt: list[int], choice: int, deliver: Any) -> Sequence:
         request, loaded = job.request, self._loaded
         room = loaded.context_length + 1 - len(prompt)
-        completion = isinstance(request, Completion)
+        completion = isinstance(request, CompletionRequest)
         stop_tokens = set(request.stop_token_ids or ()) | (set() if request.ignore_eos else set(loaded.eos))
         return Sequence(
             tokens=list(prompt),
             sampler=Sampler(self._sampling(request, choice), prompt, loaded.vocab_size, loaded.device),
             detokenizer=Detokenizer(self._prompts.decode, prompt if completion else ()),
             deliver=deliver,
-            most_tokens=min(room, _asked_tokens(request) or room),
+            max_tokens=min(room, _requested_tokens(request) or room),
             stops=StopStrings([request.stop] if isinstance(request.stop, str) else request.stop or ()),
             stop_tokens=frozenset(stop_tokens),
             constraint=self._constraint(job),
             adapter=job.adapter,
-            wants_prompt_logprobs=isinstance(request, Completion) and request.echo and request.logprobs is not None,
+            wants_prompt_logprobs=isinstance(request, CompletionRequest)
+            and request.echo
+            and request.logprobs is not None,
         )
 
     def _constraint(self, job: Job) -> Constraint | None:
         return self._grammars.constraint(job.grammar) if job.grammar is not None else None
 
-    def _sampling(self, request: Chat | Completion, choice: int) -> SamplingParams:
+    def _sampling(self, request: ChatRequest | CompletionRequest, choice: int) -> SamplingParams:
         defaults = self._loaded.defaults
 
         def chosen(name: str, otherwise: float) -> Any:
-            asked = getattr(request, name)
-            return asked if asked is not None else defaults.get(name, otherwise)
+            requested = getattr(request, name)
+            return requested if requested is not None else defaults.get(name, otherwise)
 
         return SamplingParams(
             temperature=chosen("temperature", 1.0),
             top_p=chosen("top_p", 1.0),
             top_k=max(0, chosen("top_k", 0)),
             min_p=chosen("min_p", 0.0),
-            # Each choice is another one, and the same at the next time.
+            # The choices differ from each other, but are the same in a repeated request.
             seed=None if request.seed is None else request.seed + choice,
             repetition_penalty=chosen("repetition_penalty", 1.0),
             presence_penalty=request.presence_penalty or 0.0,
@@ -141,34 +143,34 @@ class Generator:
         )
 
 
-def _asked_tokens(request: Chat | Completion) -> int | None:
-    if isinstance(request, Completion):
+def _requested_tokens(request: ChatRequest | CompletionRequest) -> int | None:
+    if isinstance(request, CompletionRequest):
         return request.max_tokens or COMPLETION_TOKENS
     return request.max_completion_tokens or request.max_tokens
 
 
-def _alternatives(request: Chat | Completion) -> int | None:
-    if isinstance(request, Completion):
+def _alternatives(request: ChatRequest | CompletionRequest) -> int | None:
+    if isinstance(request, CompletionRequest):
         return request.logprobs
     return (request.top_logprobs or 0) if request.logprobs else None
 
 
-def _bias(request: Generation, vocab_size: int) -> dict[int, float]:
+def _bias(request: GenerationRequest, vocab_size: int) -> dict[int, float]:
     bias = {}
     for key, value in (request.logit_bias or {}).items():
         if not key.isdigit() or int(key) >= vocab_size:
-            raise RefusedError(f"logit_bias: {key!r} is no token of this model.", param="logit_bias")
+            raise RefusedError(f"logit_bias: {key!r} is not a token of this model.", param="logit_bias")
         bias[int(key)] = value
     return bias
 
 
-def _format_grammar(request: Generation) -> str | None:
+def _format_grammar(request: GenerationRequest) -> str | None:
     if request.guided_json is not None:
         schema = request.guided_json
         try:
             return json_grammar(json.loads(schema) if isinstance(schema, str) else schema)
         except (ValueError, TypeError) as error:
-            raise RefusedError(f"guided_json is no JSON schema: {error}", param="guided_json") from None
+            raise RefusedError(f"guided_json is not a JSON schema: {error}", param="guided_json") from None
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
         return None
@@ -179,7 +181,7 @@ def _format_grammar(request: Generation) -> str | None:
     return json_grammar(wanted.json_schema.schema_)
 
 
-def _tool_choice_grammar(request: Chat) -> str | None:
+def _tool_choice_grammar(request: ChatRequest) -> str | None:
     choice, tools = request.tool_choice, request.tool_schemas()
     if choice is None or choice in ("none", "auto"):
         return None
@@ -189,5 +191,5 @@ def _tool_choice_grammar(request: Chat) -> str | None:
             raise RefusedError(f"tool_choice names {name!r}, which is not among tools.", param="tool_choice")
         tools = {name: tools[name]}
     if not tools:
-        raise RefusedError("tool_choice asks for a call, and there are no tools.", param="tool_choice")
+        raise RefusedError("tool_choice requires a call, but there are no tools.", param="tool_choice")
     return tool_grammar(tools, several=choice == "required" and bool(request.parallel_tool_calls))

@@ -1,4 +1,4 @@
-"""The model and its tokenizer, from a folder on this machine."""
+"""Loads the model and its tokenizer from a folder on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
-#: A mask of our own goes with these; the others make theirs from what they are told of padding.
+#: These implementations accept an explicit mask; the others derive theirs from the padding.
 ATTENTION = ("sdpa", "eager")
 
 
@@ -23,43 +23,43 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What the rest of the server works with."""
+    """The model with everything that the server needs."""
 
     model: Any
     tokenizer: Any
     device: torch.device
     dtype: torch.dtype
     vocab_size: int
-    """Scores that the model gives, which may be more than the tokenizer has tokens."""
+    """Number of scores of the model, which may be larger than the tokenizer's vocabulary."""
     layers: int
     context_length: int
     """Longest prompt in tokens."""
     window: int | None
-    """Positions that a layer with a sliding window sees."""
+    """Number of positions in a sliding window."""
     mixed_layers: bool
-    """Only some layers have the window."""
+    """Whether only some layers have the window."""
     eos: tuple[int, ...]
     chat_template: str | None
     adapters: tuple[str, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """What the model's authors say of sampling: ``generation_config.json``."""
+    """The authors' sampling defaults: ``generation_config.json``."""
 
 
 def load(params: Mapping[str, Any]) -> LoadedModel:
-    """Load what `params` say.
+    """Load the model of `params`.
 
     Raises:
         LoadError: an option or the model is not for this server.
     """
     path, device = params["model_path"], torch.device(params.get("device", "cpu"))
-    # All the devices that this process is shown, whole layers on each.
+    # All devices that are visible to this process, whole layers on each.
     device_map = {"": device} if device.type == "cpu" or torch.cuda.device_count() == 1 else "auto"
     remote = bool(params.get("trust_remote_code", False))
     attention = params.get("attn_implementation", "sdpa")
     if attention not in ATTENTION:
         raise LoadError(f"attn_implementation is {attention!r}; this server takes {' or '.join(ATTENTION)}")
     if not any(Path(path).glob("*.safetensors")):
-        raise LoadError(f"there are no .safetensors files in {path}, and only those are loaded")
+        raise LoadError(f"there are no .safetensors files in {path}, and only safetensors are loaded")
     dtype = _dtype(params, device, path)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(
@@ -80,7 +80,7 @@ def load(params: Mapping[str, Any]) -> LoadedModel:
 
 
 def _give_back() -> None:
-    """Return what loading took for the moment: glibc keeps the 16-bit originals of quantized weights otherwise."""
+    """Release the memory used while loading: otherwise glibc keeps the 16-bit originals of quantized weights."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -120,24 +120,24 @@ def _describe(
 
 
 def _dtype(params: Mapping[str, Any], device: torch.device, path: str) -> torch.dtype:
-    """float32 on a CPU and what the weights have on a GPU, if nothing is said; bfloat16 where bitsandbytes computes."""
-    asked = str(params.get("torch_dtype") or "auto").removeprefix("torch.")
-    asked = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}.get(
-        asked, asked
+    """By default float32 on a CPU and the weights' type on a GPU; bfloat16 with bitsandbytes on a CPU."""
+    requested = str(params.get("torch_dtype") or "auto").removeprefix("torch.")
+    requested = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}.get(
+        requested, requested
     )
     quantized = params.get("quantization", "none") != "none"
     if quantized and device.type == "cpu":
         # With float32 or float16 the CPU kernels of bitsandbytes do not finish.
         return torch.bfloat16
-    if asked == "auto":
+    if requested == "auto":
         if device.type == "cpu":
             return torch.float32
         config = json.loads((Path(path) / "config.json").read_text())
-        asked = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-        asked = "bfloat16" if asked == "float32" else asked
-    dtype = getattr(torch, asked, None)
+        requested = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+        requested = "bfloat16" if requested == "float32" else requested
+    dtype = getattr(torch, requested, None)
     if dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise LoadError(f"torch_dtype is {asked!r}; it takes auto, float32, bfloat16 or float16")
+        raise LoadError(f"torch_dtype is {requested!r}; it takes auto, float32, bfloat16 or float16")
     return dtype
 
 
@@ -165,9 +165,9 @@ def _with_adapters(model: Any, adapters: Mapping[str, str]) -> Any:
 
 
 def _eos(generation: GenerationConfig | None, tokenizer: Any) -> tuple[int, ...]:
-    """Every token that ends an answer: chat models often have one for the turn and one for the text."""
-    said = generation.eos_token_id if generation is not None else None
-    ids = said if isinstance(said, list) else [said]
+    """All tokens that end an answer: chat models often have one for the turn and one for the text."""
+    eos = generation.eos_token_id if generation is not None else None
+    ids = eos if isinstance(eos, list) else [eos]
     return tuple(dict.fromkeys(i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int)))
 
 

@@ -1,4 +1,4 @@
-"""From messages or text to the tokens that the model is given."""
+"""Turns messages or text into the tokens of the prompt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from .errors import RefusedError, too_long
 from .loading import LoadedModel
 
-#: Words that the gateway knows as a chat template's own refusal.
+#: The prefix by which the gateway recognises a chat template's own refusal.
 TEMPLATE_REFUSAL = "Jinja Exception: "
 
 
@@ -31,7 +31,7 @@ class Prompts:
         """The text of a conversation, ready for the next answer.
 
         Raises:
-            RefusedError: 400: no template, or what the template itself says against it.
+            RefusedError: 400: no template, or the template's own refusal.
         """
         template = self._loaded.chat_template
         if template is None:
@@ -47,7 +47,7 @@ class Prompts:
         return text
 
     def encode_chat(self, text: str) -> list[int]:
-        """Tokens of a rendered conversation: its special tokens are in the text already."""
+        """Tokens of a rendered conversation, whose text contains the special tokens already."""
         return self.checked(self.encode(text, add_special=False), "messages")
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
@@ -63,7 +63,7 @@ class Prompts:
         return [self._encode_one(item) for item in items]
 
     def checked(self, tokens: list[int], param: str) -> list[int]:
-        """The tokens, if the model can be given them.
+        """The tokens, if they are valid for the model.
 
         Raises:
             RefusedError: 400: none at all, one that is not in the vocabulary, or more than the context holds.

@@ -1,4 +1,4 @@
-"""The bodies of requests, checked in one pass; the limits are those of OpenAI's API reference."""
+"""The request bodies, checked in one pass; the limits are those of OpenAI's API reference."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Function(Struct):
 
 
 class Tool(Struct):
-    """Checked by this shape, and given to the template as it came."""
+    """Checked by this schema, and passed to the template unchanged."""
 
     type: Literal["function"]
     function: Function
@@ -44,8 +44,8 @@ class NamedTool(Struct):
     function: Function
 
 
-class Generation(Struct, kw_only=True):
-    """What chat and plain completions have in common."""
+class GenerationRequest(Struct, kw_only=True):
+    """The common fields of chat and completions."""
 
     model: str
     stream: bool | None = None
@@ -68,7 +68,7 @@ class Generation(Struct, kw_only=True):
     guided_json: dict[str, Any] | str | None = None
 
 
-class Chat(Generation, kw_only=True):
+class ChatRequest(GenerationRequest, kw_only=True):
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
     max_completion_tokens: Positive | None = None
     logprobs: bool | None = None
@@ -79,7 +79,7 @@ class Chat(Generation, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
 
     def tool_schemas(self) -> dict[str, dict[str, Any]]:
-        """Schema of the arguments of each tool, by its name."""
+        """Schema of each tool's arguments, by the tool's name."""
         try:
             tools = msgspec.convert(self.tools or [], list[Tool])
         except msgspec.ValidationError as error:
@@ -87,14 +87,14 @@ class Chat(Generation, kw_only=True):
         return {tool.function.name: tool.function.parameters or {"type": "object"} for tool in tools}
 
 
-class Completion(Generation, kw_only=True):
+class CompletionRequest(GenerationRequest, kw_only=True):
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool = False
     suffix: str | None = None
 
 
-class Tokenize(Struct, kw_only=True):
+class TokenizeRequest(Struct, kw_only=True):
     """llama.cpp's ``content`` or vLLM's ``prompt`` or ``messages``."""
 
     content: str | None = None
@@ -104,11 +104,11 @@ class Tokenize(Struct, kw_only=True):
     add_special_tokens: bool = True
 
 
-class Detokenize(Struct, kw_only=True):
+class DetokenizeRequest(Struct, kw_only=True):
     tokens: list[int]
 
 
-class Template(Struct, kw_only=True):
+class TemplateRequest(Struct, kw_only=True):
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
 
 
@@ -116,7 +116,7 @@ def read(body: bytes, kind: type[R]) -> R:
     """Decode a body.
 
     Raises:
-        RefusedError: 400, saying what is wrong and where.
+        RefusedError: 400, which names the fault and the field.
     """
     try:
         return msgspec.json.decode(body, type=kind)

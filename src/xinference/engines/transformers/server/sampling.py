@@ -1,4 +1,4 @@
-"""Choosing one token from the scores of one sequence, in the order that vLLM uses:
+"""Samples one token from the scores of one sequence, in the order that vLLM uses:
 bias, penalties, constraint, temperature, top_k, top_p, min_p."""
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-#: Candidates that are looked at first: sorting a whole vocabulary costs more than the rest together.
+#: Number of candidates that are sorted first: sorting a whole vocabulary costs more than all other steps.
 FIRST_CANDIDATES = 512
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to choose; the defaults change nothing."""
+    """Sampling parameters; the defaults change nothing."""
 
     temperature: float = 1.0
-    """0: always the likeliest token."""
+    """0: always the most likely token."""
     top_p: float = 1.0
     top_k: int = 0
     """0: all tokens."""
@@ -30,12 +30,12 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
-    """Alternatives to report with each token; None: no log probabilities at all."""
+    """Number of alternatives to report with each token; None: no log probabilities at all."""
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token, its natural log probability before any sampling rule, and the likeliest alternatives."""
+    """A token, its natural log probability before any sampling rule, and the most likely alternatives."""
 
     token: int
     logprob: float
@@ -43,7 +43,7 @@ class TokenLogprob:
 
 
 class Sampler:
-    """Chooses the tokens of one sequence, with a random generator of its own."""
+    """Samples the tokens of one sequence, with its own random generator."""
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int], vocab_size: int, device: torch.device) -> None:
         self.params = params
@@ -61,7 +61,7 @@ class Sampler:
 
     @property
     def takes_the_likeliest(self) -> bool:
-        """It is the plain maximum of the scores, which a whole batch can be asked for at once."""
+        """Whether the token is the maximum of the scores, which can be computed for the whole batch at once."""
         params = self.params
         return params.temperature == 0 and params.logprobs is None and not self._changes_scores
 
@@ -84,7 +84,7 @@ class Sampler:
         return token
 
     def note(self, token: int) -> None:
-        """Count a token that was chosen."""
+        """Count a chosen token."""
         if self._counts is not None:
             self._counts[token] += 1
         if self._seen is not None:
@@ -108,7 +108,7 @@ class Sampler:
         return place if ids is None else int(ids[place])
 
     def _candidates(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The probabilities that are left, likeliest first, and their tokens; None: all, in the vocabulary's order."""
+        """The remaining probabilities, most likely first, and their tokens; None: all, in the vocabulary's order."""
         params, size = self.params, len(probabilities)
         if not params.top_k and params.top_p >= 1 and params.min_p <= 0:
             return probabilities, None
@@ -117,19 +117,19 @@ class Sampler:
             values, ids = probabilities.sort(descending=True)
         if params.top_k:
             values = values / values.sum()
-        # A token stays if those before it have not reached top_p: the likeliest one always does.
+        # A token stays if those before it have not reached top_p: the most likely one always does.
         keep = values.cumsum(0) - values < max(params.top_p, 1e-9)
         keep &= values >= params.min_p * values[0]
         return values[keep], ids[keep]
 
     def _enough(self, values: torch.Tensor) -> bool:
-        """No token after these first ones could be left."""
+        """Whether no token after the first ones can remain."""
         params = self.params
         return bool(values.sum() >= params.top_p) or bool(values[-1] < params.min_p * values[0])
 
 
 def token_logprob(logits: torch.Tensor, token: int, alternatives: int) -> TokenLogprob:
-    """What to report of a token that was chosen from these scores."""
+    """The log probabilities to report for a chosen token."""
     logprobs = torch.log_softmax(logits, dim=-1)
     top: tuple[tuple[int, float], ...] = ()
     if alternatives:

@@ -1,4 +1,4 @@
-"""The one thread that computes: it takes what is submitted, and steps the batches until nothing is left to do."""
+"""The only computing thread: takes submitted sequences, and steps the batches until all are done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .sequence import Sequence
 
 @dataclass
 class Counters:
-    """For /metrics."""
+    """Counters for /metrics."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -28,7 +28,7 @@ class Counters:
 
 
 class Scheduler:
-    """Owns the model; everything else only submits sequences to it."""
+    """Owns the model; all other code only submits sequences to it."""
 
     def __init__(self, loaded: LoadedModel, most_sequences: int) -> None:
         self.counters = Counters()
@@ -37,11 +37,11 @@ class Scheduler:
         self._batches = {name: Batch(loaded, name) for name in (None, *loaded.adapters)}
 
     def start(self) -> None:
-        """Begin; the thread ends with the process."""
+        """Start; the thread ends with the process."""
         threading.Thread(target=self._run, name="scheduler", daemon=True).start()
 
     def submit(self, sequence: Sequence) -> None:
-        """Compute this sequence; its `deliver` is called from the scheduler's thread."""
+        """Submit a sequence; its `deliver` is called from the scheduler's thread."""
         self._new.put(sequence)
 
     def _run(self) -> None:
@@ -55,7 +55,7 @@ class Scheduler:
                 self._count(time.monotonic() - began)
 
     def _take_new(self) -> None:
-        """Sort what was submitted into its batch; with nothing to compute, wait for it."""
+        """Add the submitted sequences to their batches; if there is nothing to compute, wait for one."""
         while not self._new.empty() or not any(batch.busy for batch in self._batches.values()):
             sequence = self._new.get()
             self.counters.requests += 1
@@ -66,7 +66,7 @@ class Scheduler:
         free = self._most_sequences - sum(map(len, self._batches.values()))
         try:
             batch.step(free)
-        except Exception:  # noqa: BLE001  # out of memory, a model's own defect: the next request may well succeed
+        except Exception:  # noqa: BLE001  # out of memory or a defect of the model: the next request may succeed
             traceback.print_exc()
             batch.fail()
 

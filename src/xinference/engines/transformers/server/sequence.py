@@ -1,4 +1,4 @@
-"""One answer in the making: what was asked, what has been computed, and what it has said."""
+"""One answer while it is generated: its request, the computed tokens, and its text."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ FinishReason = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step gave: some text (or none yet), and at the end the reason."""
+    """The result of one step: text (possibly none yet), and at the end the reason."""
 
     text: str
     generated: int
     """Tokens generated so far."""
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
-    """Of the prompt, if asked for, with the first piece; the first token has none."""
+    """Of the prompt, if requested, with the first piece; the first token has none."""
     finish: FinishReason | None = None
 
 
 @dataclass(eq=False)
 class Sequence:
-    """Owned by the scheduler's thread once it is submitted; only `cancelled` is set from elsewhere."""
+    """Owned by the scheduler's thread once it is submitted; only `cancelled` is set by others."""
 
     tokens: list[int]
-    """The prompt, then what was generated."""
+    """The prompt, then the generated tokens."""
     sampler: Sampler
     detokenizer: Detokenizer
     deliver: Callable[[Piece], None]
-    most_tokens: int
-    """To generate."""
+    max_tokens: int
+    """Maximum number of tokens to generate."""
     stops: StopStrings = field(default_factory=lambda: StopStrings([]))
     stop_tokens: frozenset[int] = frozenset()
     constraint: Constraint | None = None
@@ -56,7 +56,7 @@ class Sequence:
         return len(self.tokens) - self.prompt_length
 
     def take(self, token: int, logprob: TokenLogprob | None) -> bool:
-        """Add a token and deliver what it says; True if it was the last."""
+        """Add a token and deliver its text; True if it was the last."""
         self.tokens.append(token)
         text, finish = self._read(token)
         self.deliver(
@@ -66,7 +66,7 @@ class Sequence:
         return finish is not None
 
     def fail(self) -> None:
-        """End it after a defect."""
+        """End the sequence after a defect."""
         self.deliver(Piece("", self.generated, finish="error"))
 
     def _read(self, token: int) -> tuple[str, FinishReason | None]:
@@ -79,7 +79,7 @@ class Sequence:
             return text, "stop"
         if self.constraint is not None and self.constraint.finished:
             return text + self._rest(), "stop"
-        if self.generated >= self.most_tokens:
+        if self.generated >= self.max_tokens:
             return text + self._rest(), "length"
         return text, None
 

@@ -1,6 +1,6 @@
 """The program: parameters as JSON in ``XINFERENCE_TRANSFORMERS_PARAMS``, the key in ``XINFERENCE_ENGINE_KEY``.
 
-Both stay out of the process list, and are taken out of the environment at the start.
+Both stay out of the process list, and are removed from the environment at the start.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 # Set before transformers is imported, which reads them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Threads that wait by spinning take the processor from those they wait for as soon as something else runs here too.
+# Threads that wait by spinning take the processor from the threads they wait for when other programs run here too.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
@@ -31,7 +31,7 @@ DEFAULT_SEQUENCES = 16
 
 
 class QuickServer(uvicorn.Server):
-    """Ends at once when it is told to: open answers are lost either way, and the gateway knows what to say."""
+    """Ends at once on a signal: open answers are lost in either case, and the gateway reports that."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         sys.stdout.flush()
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def serve(port: int, key: str, params: dict[str, Any]) -> int:
-    """Load the model and answer until SIGTERM. What can't be loaded is this process's exit status 1."""
+    """Load the model and serve until SIGTERM. If the load fails, this process exits with status 1."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if params.get("threads"):
         torch.set_num_threads(params["threads"])

@@ -1,14 +1,14 @@
-"""From token ids to text as they come: whole characters only, and nothing of a stop string."""
+"""Decodes token ids to text as they arrive: complete characters only, and no part of a stop string."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-#: What a decoder writes for bytes that are no whole character (yet).
+#: The decoder's output for bytes that are not a complete character (yet).
 BROKEN = "\ufffd"
-#: Tokens of the prompt that are decoded before the answer, so that its first space is right.
+#: Number of prompt tokens that are decoded before the answer, so that its first space is right.
 CONTEXT_TOKENS = 4
-#: A character has at most four bytes, so more broken tokens in a row than this are no beginning of one.
+#: A character has at most four bytes, so a longer run of broken tokens is not the beginning of one.
 MOST_BROKEN_TOKENS = 4
 
 Decode = Callable[[Sequence[int]], str]
@@ -22,14 +22,14 @@ class Detokenizer:
     """
 
     def __init__(self, decode: Decode, before: Sequence[int] = ()) -> None:
-        """`before`: tokens that the answer continues; without them the answer is decoded as a text of its own."""
+        """`before`: tokens that the answer continues; without them the answer is decoded as a separate text."""
         self._decode = decode
         self._ids = list(before[-CONTEXT_TOKENS:])
         self._start = 0
         self._read = len(self._ids)
 
     def add(self, token: int) -> str:
-        """The text that is certain now; empty while a character is incomplete."""
+        """The text that is final now; empty while a character is incomplete."""
         self._ids.append(token)
         known, whole = self._decode(self._ids[self._start : self._read]), self._decode(self._ids[self._start :])
         waiting = len(self._ids) - self._read
@@ -39,24 +39,24 @@ class Detokenizer:
         return whole[len(known) :]
 
     def finish(self) -> str:
-        """What is left at the end, without the beginning of a character that never came."""
+        """The rest at the end, without an incomplete character."""
         known, whole = self._decode(self._ids[self._start : self._read]), self._decode(self._ids[self._start :])
         self._start = self._read = len(self._ids)
         return whole[len(known) :].rstrip(BROKEN)
 
 
 class StopStrings:
-    """Cuts a text before the first stop string, and holds back what may become one."""
+    """Cuts a text before the first stop string, and holds back a possible beginning of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
         self.found = False
         self.rest = ""
-        """What came after the stop string that was found."""
+        """The text after the stop string."""
 
     def add(self, text: str) -> str:
-        """The text that can be shown; after a stop string was found, nothing more may be added."""
+        """The text that can be sent; after a stop string was found, nothing more may be added."""
         if not self._stops:
             return text
         text = self._held + text
@@ -70,11 +70,11 @@ class StopStrings:
         return shown
 
     def finish(self) -> str:
-        """What was held back and became no stop string."""
+        """The text that was held back and is not a stop string."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `stop`."""
+    """Length of the longest suffix of `text` that is a prefix of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,4 +1,4 @@
-"""Tool calls in the form of Hermes and Qwen: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``."""
+"""Tool calls in the format of Hermes and Qwen: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ BEGIN, END = "<tool_call>", "</tool_call>"
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One call; `arguments` is JSON text, as OpenAI has it."""
+    """One call; `arguments` is JSON text, as in OpenAI's API."""
 
     name: str
     arguments: str
 
     def to_dict(self) -> dict[str, Any]:
-        """OpenAI's form, with an id of its own."""
+        """OpenAI's form, with a new id."""
         function = {"name": self.name, "arguments": self.arguments}
         return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
 
 
 class ToolCallParser:
-    """Splits an answer, piece by piece, into text and calls; a call is given when it is complete."""
+    """Splits an answer, piece by piece, into text and calls; a call is returned when it is complete."""
 
     def __init__(self) -> None:
         self._begin = StopStrings([BEGIN])
@@ -34,7 +34,7 @@ class ToolCallParser:
         self._after_call = False
 
     def add(self, text: str) -> tuple[str, list[ToolCall]]:
-        """The text that is certain to belong to no call, and the calls that are complete now."""
+        """The text that cannot belong to a call, and the calls that are complete now."""
         shown, calls = "", []
         while text or self._inside:
             if self._inside is None:
@@ -55,13 +55,13 @@ class ToolCallParser:
         return shown, calls
 
     def finish(self) -> str:
-        """What is left at the end: a call that was never completed is plain text."""
+        """The rest at the end: an incomplete call is plain text."""
         left = self._begin.finish() if self._inside is None else BEGIN + self._inside
         self._inside = None
         return self._trimmed(left)
 
     def _outside(self, text: str) -> str:
-        """The text before a call; what follows its opening tag is inside."""
+        """The text before a call; the text after its opening tag is stored."""
         shown = self._begin.add(text)
         if not self._begin.found:
             return self._trimmed(shown)
@@ -69,7 +69,7 @@ class ToolCallParser:
         return self._trimmed(shown)
 
     def _trimmed(self, text: str) -> str:
-        """Line breaks around calls belong to the form, not to the answer."""
+        """Line breaks around calls belong to the format, not to the answer."""
         if not self._after_call:
             return text
         text = text.lstrip()
