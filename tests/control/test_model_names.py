@@ -53,4 +53,5 @@ def test_an_adapter_that_cannot_be_loaded_is_refused(
 
 
 def test_an_adapter_that_is_here_may_be_loaded(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
     check_adapters("LLM", {"mine": str(tmp_path)})

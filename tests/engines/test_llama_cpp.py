@@ -97,7 +97,8 @@ def test_options_come_out_by_the_engines_own_names(given: dict[str, Any], checke
         ({"n_bach": 5}, "no option --n_bach"),
         ({"n_batch": "5"}, "--n_batch is '5'"),
         ({"use_jinja": 1}, "--use_jinja is 1"),
-        ({"port": 80}, "no option --port"),
+        ({"port": 80}, "--port is reserved: Xinference sets it"),
+        ({"ports": 80}, "no option --ports"),
     ],
 )
 def test_an_option_that_is_not_there_or_of_another_type_is_named(given: dict[str, Any], said: str) -> None:

@@ -79,7 +79,7 @@ def test_adapters_are_given_as_objects_or_as_words() -> None:
         ({"context_length": 0}, "must be positive"),
         ({"device": "tpu"}, "--device is 'tpu'"),
         ({"lora_modules": ["x"]}, "NAME=PATH"),
-        ({"port": 1}, "is reserved"),
+        ({"port": 1}, "is reserved: Xinference sets it"),
     ],
 )
 def test_a_wrong_option_is_refused(options: dict[str, Any], said: str) -> None:

@@ -102,7 +102,7 @@ def test_heads_that_cannot_be_shared_are_refused(path: Path) -> None:
         (b"GGUF" + bytes(40), "is GGUF"),
         (b"<html>" + bytes(40), "HTML"),
         (b"", "is empty"),
-        (b"abcd", "b'abcd'"),
+        (b"abcd", "is not ggml"),
         (b"tjgg" + struct.pack("<I", 4) + bytes(40), "version at byte 4 is 4"),
     ],
 )
@@ -123,12 +123,14 @@ def test_a_ggml_file_is_sent_to_ggmlv3(path: Path) -> None:
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for path, words in [(tmp_path, "is a folder"), (tmp_path / "pipe", "regular"), (tmp_path / "none", "exist")]:
+    os.mkfifo(tmp_path / "pipe.bin")
+    (tmp_path / "folder.bin").mkdir()
+    kinds = {"folder.bin": "is a folder", "pipe.bin": "regular", "none.bin": "exist"}
+    for path, words in [(tmp_path / name, words) for name, words in kinds.items()]:
         with pytest.raises(Problem, match=words):
             read_ggml(path)
     with pytest.raises(Problem, match="null"):
-        read_ggml(tmp_path / "a\0b")
+        read_ggml(tmp_path / "a\0b.bin")
 
 
 def test_every_truncation_of_a_minimal_file_is_refused(path: Path) -> None:

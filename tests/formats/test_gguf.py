@@ -258,7 +258,7 @@ def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
         (b'{"error": "not found"}', "JSON"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git-lfs pointer"),
         (bytes(600), "zero bytes"),
-        (b"hello world", "b'hell'"),
+        (b"hello world", "is not GGUF"),
     ],
 )
 def test_a_foreign_file_is_told_by_its_name(tmp_path: Path, content: bytes, says: str) -> None:
@@ -276,7 +276,9 @@ def test_ggml_files_are_pointed_to_their_format(tmp_path: Path) -> None:
 
 def test_missing_files_folders_and_pipes_are_named(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "none.gguf")
-    assert "is a folder" in refused(tmp_path)
+    folder = tmp_path / "folder.gguf"
+    folder.mkdir()
+    assert "is a folder" in refused(folder)
     pipe = tmp_path / "pipe.gguf"
     os.mkfifo(pipe)
     assert "not a regular file" in refused(pipe)

@@ -72,7 +72,8 @@ def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
-    assert ".gguf" in refused(tmp_path, "ggufv2").cause
+    problem = refused(tmp_path, "ggufv2")
+    assert "no weights" in problem.cause and ".gguf" in str(problem.hint)
 
 
 def test_tilde_and_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,15 +85,19 @@ def test_tilde_and_relative_paths_become_absolute(tmp_path: Path, monkeypatch: p
 
 
 def test_a_transformers_folder_needs_a_config_and_weights(tmp_path: Path) -> None:
-    assert "config.json" in refused(tmp_path, "pytorch").cause
+    assert "config.json" in str(refused(tmp_path, "pytorch").hint)
     (tmp_path / "config.json").write_text("{}")
     assert "no weights" in refused(tmp_path, "pytorch").cause
+    (tmp_path / "config.json").rename(tmp_path / "config.txt")
     (tmp_path / "model.safetensors").write_bytes(b"")
+    assert "has no config.json" in refused(tmp_path, "pytorch").cause
+    (tmp_path / "config.txt").rename(tmp_path / "config.json")
     assert resolve_local(str(tmp_path), "pytorch", None) == tmp_path
 
 
 def test_a_file_is_no_transformers_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
     assert "needs a folder" in refused(tmp_path / "config.json", "gptq").cause
 
 

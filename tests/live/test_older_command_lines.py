@@ -44,11 +44,11 @@ def home(make_home: Callable[..., Home]) -> Iterator[Home]:
 
 
 def test_a_launch_says_what_its_flags_come_to_and_answers(home: Home) -> None:
-    flags = "--worker-ip 127.0.0.1 --enable-virtual-env --trust-remote-code True --n-gpu none -ev COLOUR blue"
+    flags = "--worker-ip 127.0.0.1 --enable-virtual-env --trust-remote-code True --n-gpu none -ev OMP_DYNAMIC false"
     ended = home.cli("launch", "-en", "llama.cpp", *SMOLLM2, "-u", "m", *flags.split(), "--n_ctx", "512")
     assert (ended.returncode, ended.stdout) == (0, "m\n"), ended.stderr
     assert "worker_ip 127.0.0.1 is ignored" in ended.stderr and "enable_virtual_env is ignored" in ended.stderr
-    assert psutil.Process(home.engine_pid("m")).environ()["COLOUR"] == "blue"
+    assert psutil.Process(home.engine_pid("m")).environ()["OMP_DYNAMIC"] == "false"
 
 
 @pytest.mark.parametrize("command", ["chat", "generate"])

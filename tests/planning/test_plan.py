@@ -125,6 +125,10 @@ def test_an_engine_that_is_not_here_is_refused_with_its_reason() -> None:
         ({"options": {"n_ctx": "many"}}, "--n_ctx is 'many'"),
         ({"options": {"n_ctx": True}}, "--n_ctx is True"),
         ({"options": {"n_ctx": -5}}, "--n_ctx is -5"),
+        ({"options": {"video_ffmpeg_bin_dir": "/tmp"}}, "--video_ffmpeg_bin_dir of llama.cpp is refused"),
+        ({"envs": {"LD_PRELOAD": "/tmp/e.so"}}, "LD_PRELOAD is not a variable that a launch may set for llama.cpp"),
+        ({"envs": {"OPENSSL_CONF": "/tmp/e.cnf"}}, "OPENSSL_CONF"),
+        ({"envs": {"GGML_BACKEND_PATH": "/tmp/e.so"}}, "GGML_BACKEND_PATH"),
     ],
 )
 def test_what_no_plan_can_make_good_is_refused_by_name_and_value(fields: dict[str, object], said: str) -> None:

@@ -13,6 +13,8 @@ from xinference.launch.request import LaunchRequest
 from xinference.routing.table import Route
 
 MAX_UID_LENGTH = 100
+#: Every folder of a PEFT adapter has this file.
+ADAPTER_CONFIG = "adapter_config.json"
 FORM = f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =."
 _RANDOM = string.ascii_lowercase + string.digits
 
@@ -52,8 +54,20 @@ def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:
     for name, path in modules.items():
         if not is_valid(name):
             raise bad_request(f"The adapter's name {name!r} is invalid.", hint=FORM)
-        if not Path(path).exists():
-            raise bad_request(f"The path {path} of the adapter {name} does not exist.", code="path_not_found")
+        # The same problem whether a file exists or not: the path may be one of the server's own files.
+        if not _is_file(Path(path) / ADAPTER_CONFIG):
+            raise bad_request(
+                f"The path {path} of the adapter {name} does not exist, or has no {ADAPTER_CONFIG}.",
+                hint="Pass the folder of the adapter, as PEFT writes it.",
+                code="path_not_found",
+            )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that the server may not read
+        return False
 
 
 def check_free(uid: str, adapters: Collection[str], routes: Mapping[str, Route], reserved: Collection[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from xinference.catalog.models import ModelSpec, ModelVersion, Source
 from xinference.engines.memory_model import MemoryModel
+from xinference.engines.options.variable_policy import VariablePolicy
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
@@ -126,6 +127,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def variables(self) -> VariablePolicy:
+        """The environment variables that a launch may set for its processes."""
+        ...
+
+    @property
     def describe_argv(self) -> tuple[str, ...]:
         """A command that prints its options as JSON ``{"options": {name: type}}``; empty: its options are shipped."""
         ...
@@ -142,7 +148,8 @@ class Engine(Protocol):
             known: option -> type, the output of `describe_argv`.
 
         Raises:
-            Problem: 400, names an unknown option and lists similar ones, or one whose value has the wrong type.
+            Problem: 400, names an unknown option and lists similar ones, or names an option that a launch may not set
+                or whose value has the wrong type.
         """
         ...
 

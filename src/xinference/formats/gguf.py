@@ -167,7 +167,7 @@ def _header(
         raise cursor.damaged(f"{architecture}.block_count is {n_layers}")
     heads = numbers.per_layer("attention.head_count", n_layers)
     kv_heads = numbers.per_layer("attention.head_count_kv", n_layers) or heads
-    embedding = numbers.count("embedding_length")
+    embedding = numbers.count("embedding_length", minimum=1)
     widest = max(heads, default=0)
     head_dim = numbers.count("attention.key_length") or ((embedding or 0) // widest if widest else 0)
     return GgufHeader(
@@ -182,14 +182,16 @@ def _header(
         bytes_by_type=tensors.bytes_by_type,
         alignment=tensors.alignment,
         data_offset=tensors.data_offset,
-        context_length=numbers.count("context_length"),
+        # llama.cpp loads a model with a smaller context, and exits at the first prompt: it needs one cell more than the
+        # prompt has tokens.
+        context_length=numbers.count("context_length", minimum=2),
         n_layers=n_layers,
         heads_per_layer=heads,
         kv_heads_per_layer=kv_heads,
         head_dim=head_dim,
         value_dim=numbers.count("attention.value_length") or head_dim,
         embedding_length=embedding,
-        vocab_size=numbers.count("vocab_size") or lengths.get("tokenizer.ggml.tokens"),
+        vocab_size=numbers.count("vocab_size", minimum=1) or lengths.get("tokenizer.ggml.tokens"),
         pooling_type=numbers.count("pooling_type"),
     )
 
@@ -202,10 +204,14 @@ class _Numbers:
         self._metadata = metadata
         self._architecture = architecture
 
-    def count(self, name: str) -> int | None:
+    def count(self, name: str, minimum: int = 0) -> int | None:
         key = f"{self._architecture}.{name}"
         value = self._metadata.get(key)
-        return None if value is None else self._checked(key, value)
+        if value is None:
+            return None
+        if (count := self._checked(key, value)) < minimum:
+            raise self._cursor.damaged(f"{key} is {count}, but must be at least {minimum}")
+        return count
 
     def per_layer(self, name: str, n_layers: int) -> tuple[int, ...]:
         """One number for each layer, from a single number or an array; () if there is none."""

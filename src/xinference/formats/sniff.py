@@ -58,7 +58,5 @@ def _describe_text(head: bytes, expected: str) -> FileDescription:
         )
     if not head.strip(b"\0"):
         return FileDescription("starts with zero bytes, probably an interrupted download", _FETCH_AGAIN)
-    magic, ending = (b"GGUF", ".gguf") if expected == "GGUF" else (b"tjgg", "ggmlv3 .bin")
-    return FileDescription(
-        f"is not {expected}: it starts with {head[:4]!r} instead of {magic!r}", f"Pass a {ending} file."
-    )
+    # The message does not quote the bytes: the file may be any file that the server's user can read.
+    return FileDescription(f"is not {expected}", f"Pass a {'.gguf' if expected == 'GGUF' else 'ggmlv3 .bin'} file.")

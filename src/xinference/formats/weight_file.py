@@ -1,4 +1,8 @@
-"""Opens an untrusted weight file; every failure becomes ``bad_weight_file``."""
+"""Opens an untrusted weight file; every failure becomes ``bad_weight_file``.
+
+A path comes from a user who may not read the server's files. If a file has no model's file name, the problem states
+neither whether the file exists nor what it contains.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from xinference.errors import Problem
 from xinference.formats.cursor import bad_weight_file
+
+#: The endings of a model's file names. Weights with other names are read, too: a hub's cache has such names.
+MODEL_ENDINGS = (".gguf", ".safetensors", ".bin", ".ggml", ".pt", ".pth", ".json", ".jinja")
+
+
+def has_model_file_name(path: Path) -> bool:
+    """Whether the file name is a model's, so that a problem may describe the file at `path`."""
+    return path.name.lower().endswith(MODEL_ENDINGS)
+
+
+def not_a_weight_file(path: Path) -> Problem:
+    """The problem of a path whose file name is not a model's: the same for every file, and for a missing one."""
+    return bad_weight_file(
+        path,
+        "is not a weight file that the server can read",
+        f"Pass the path of an existing file whose name ends in {', '.join(MODEL_ENDINGS[:3])}, or of a model's folder.",
+    )
 
 
 @contextmanager
@@ -21,8 +43,20 @@ def weight_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         expected: the expected file for the hint, such as "the .gguf file itself".
 
     Raises:
-        Problem: 400 ``bad_weight_file``: missing, unreadable or not a regular file, now or during a read.
+        Problem: 400 ``bad_weight_file``: missing, unreadable or not a regular file, now or during a read; also if the
+            caller raises it for the content. It is `not_a_weight_file` if the file name is not a model's.
     """
+    try:
+        with _opened(path, expected) as (file, size):
+            yield file, size
+    except Problem as problem:
+        if problem.code != "bad_weight_file" or has_model_file_name(path):
+            raise
+        raise not_a_weight_file(path) from None
+
+
+@contextmanager
+def _opened(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
     try:
         # Checked before opening: opening a named pipe would wait for a writer.
         status = _stat(path)

@@ -8,10 +8,15 @@ from pathlib import Path
 from xinference.errors import Problem, bad_request
 from xinference.formats.gguf import read_header
 from xinference.formats.sniff import SNIFF_BYTES, describe
+from xinference.formats.weight_file import weight_file
 
 #: llama.cpp's names for the parts of one model (`llama_split_path`).
 _PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_WEIGHT_SUFFIXES = frozenset({*_WEIGHTS, ".gguf", ".ggml"})
+_CONFIG_SUFFIXES = frozenset({".json", ".jinja"})
+#: The required file of each format.
+_REQUIRED = {"ggufv2": "a .gguf file", "ggmlv3": "a .bin or .ggml file"}
 
 
 def resolve_local(model_path: str, model_format: str, quantization: str | None) -> Path:
@@ -21,9 +26,35 @@ def resolve_local(model_path: str, model_format: str, quantization: str | None) 
         An absolute path: the file for ``ggufv2`` (the first of its parts) and ``ggmlv3``, else the folder.
 
     Raises:
-        Problem: 400 ``model_path_not_found``, ``model_path_ambiguous`` (lists the files) or ``bad_weight_file``.
+        Problem: 400 ``model_path_not_found``, ``model_path_ambiguous`` (lists the files) or ``bad_weight_file``. For
+            a path that is not a model's, the problem does not state whether a file exists.
     """
     path = Path(model_path).expanduser().absolute()
+    try:
+        return _resolve(path, model_format, quantization)
+    except Problem:
+        if is_model_path(path):
+            raise
+        required = _REQUIRED.get(model_format, "a folder with a config.json and weights")
+        raise bad_request(
+            f"`--model-path`: {path} does not exist, or has no weights.",
+            hint=f"Pass {required} on the machine that the server runs on.",
+            code="model_path_not_found",
+        ) from None
+
+
+def is_model_path(path: Path) -> bool:
+    """Whether a problem may describe `path`: its name is that of weights, or its folder contains weights."""
+    if path.suffix.lower() in _WEIGHT_SUFFIXES:
+        return True
+    folder = path if path.suffix.lower() not in _CONFIG_SUFFIXES else path.parent
+    try:
+        return any(file.suffix.lower() in _WEIGHT_SUFFIXES for file in folder.iterdir())
+    except (OSError, ValueError):
+        return False
+
+
+def _resolve(path: Path, model_format: str, quantization: str | None) -> Path:
     try:
         if not path.exists():
             raise bad_request(
@@ -66,13 +97,13 @@ def parts_of(file: Path) -> list[Path]:
 
 def _ggml(path: Path, quantization: str | None) -> Path:
     file = _one_of(path, (".bin", ".ggml"), quantization) if path.is_dir() else path
-    with file.open("rb") as opened:
+    with weight_file(file, "the weight file itself") as (opened, size):
         head = opened.read(SNIFF_BYTES)
     if head[:4] not in (b"lmgg", b"fmgg", b"tjgg"):
         is_gguf = head.startswith(b"GGUF")
         raise bad_request(
             f"`--model-path`: {file} is not in the older ggml format"
-            + (" but GGUF." if is_gguf else f": it {describe(head, file.stat().st_size).what}."),
+            + (" but GGUF." if is_gguf else f": it {describe(head, size, 'ggml').what}."),
             hint="Use --model-format ggufv2." if is_gguf else "Pass the weight file itself.",
             code="bad_weight_file",
         )

@@ -30,6 +30,7 @@ def draft_launch(facts: Facts, request: LaunchRequest, uid: str) -> LaunchDraft:
     check_request(facts, request)
     version, engine, why = choose_version(facts, request)
     name = engine.table.engine
+    engine.variables.check(request.envs)
     checked = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
     options, option_reasons = engine.complete_options(version, request, checked)
     use_gpu = wants_gpu(facts.host, request)

@@ -11,6 +11,7 @@ import msgspec
 from xinference.catalog.models import FORMAT_ALIASES, FileFacts, ModelFamily, Source
 from xinference.errors import Problem, bad_request
 from xinference.hubs.base import Hub
+from xinference.hubs.local_files import is_model_path
 from xinference.hubs.repositories.repository import RepositoryHub
 from xinference.launch.request import LaunchRequest
 from xinference.weights.family import derive_family, valid_name
@@ -110,6 +111,13 @@ def _local(request: LaunchRequest, path_text: str) -> _Origin:
         raise bad_request(
             f"{path_text} is a relative path, but the server has a different working directory.",
             hint="Pass the absolute path.",
+            code="model_path_not_found",
+        )
+    if not is_model_path(path):
+        # The same problem whether a file exists or not: the path may be one of the server's own files.
+        raise bad_request(
+            f"{path_text} does not exist on the server's machine, or is neither a GGUF file nor the folder of a model.",
+            hint="Check the path; a repository is named as owner/name.",
             code="model_path_not_found",
         )
     if not path.exists():

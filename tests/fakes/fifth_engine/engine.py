@@ -12,6 +12,7 @@ from tests.fakes.fifth_engine.memory_model import MEMORY
 from tests.fakes.running import ENGINE as PROGRAM
 from xinference.catalog.models import ModelSpec, ModelVersion
 from xinference.engines.base import YES, Placement, StaticTable, Support, WeightsOnly, cuda_env
+from xinference.engines.options.variable_policy import COMMON, VariablePolicy
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
@@ -24,6 +25,7 @@ class FifthEngine(WeightsOnly):
 
     table = StaticTable(engine=NAME, formats={"ggufv2": None})
     memory = MEMORY
+    variables = VariablePolicy(engine=NAME, allowed=COMMON)
     describe_argv: tuple[str, ...] = ()
 
     def available(self, spec: ModelSpec, host: Host) -> Support:

@@ -14,6 +14,8 @@ from xinference.catalog.models import ModelSpec, ModelVersion, Source
 from xinference.engines.base import YES, ExtraWeightFile, FileChoice, Placement, StaticTable, Support, cuda_env
 from xinference.engines.llama_cpp import projector
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
+from xinference.engines.llama_cpp.option_policy import POLICY
+from xinference.engines.llama_cpp.variable_policy import VARIABLES
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem, near
@@ -83,6 +85,7 @@ class LlamaCpp:
         model_types=("LLM", "embedding", "rerank"),
     )
     memory = MEMORY
+    variables = VARIABLES
     describe_argv = (sys.executable, "-I", str(PROGRAM), "--describe")
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
@@ -99,16 +102,18 @@ class LlamaCpp:
                 hint="Launch such a version of the model, on Transformers or vLLM.",
             )
         checked: dict[str, Any] = {}
-        for given, value in options.items():
-            if given in WITHOUT_EFFECT or value is None:
+        for option, value in options.items():
+            if option in WITHOUT_EFFECT or value is None:
                 continue
-            if given in ("use_mmap", "use_mlock"):
+            if option in ("use_mmap", "use_mlock"):
                 checked["load_mode"] = _load_mode(options)
                 continue
-            name = ALIASES.get(given, given)
+            name = ALIASES.get(option, option)
             if name not in known:
-                raise _unknown_option(given, known)
-            checked[name] = _typed(given, value, known[name])
+                POLICY.refuse(option, name)
+                raise _unknown_option(option, known)
+            POLICY.check(option, name, value, options)
+            checked[name] = _typed(option, value, known[name])
         for name in ("n_ctx", "n_parallel"):
             if checked.get(name, 1) < (0 if name == "n_ctx" else 1):
                 raise Problem("bad_option", 400, f"--{name} is {checked[name]}, and must be positive.")
@@ -218,7 +223,7 @@ def _load_mode(options: Mapping[str, Any]) -> str:
     ]
 
 
-def _typed(given: str, value: Any, kind: str) -> Any:
+def _typed(option: str, value: Any, kind: str) -> Any:
     allowed = _TYPES.get(kind)
     if allowed is None:  # a string, or an enum by its name or number
         fits = isinstance(value, (str, int, float)) and not isinstance(value, bool)
@@ -228,14 +233,15 @@ def _typed(given: str, value: Any, kind: str) -> Any:
         value = float(value) if kind == "float" and fits else value
     if fits:
         return value
-    raise Problem("bad_option", 400, f"--{given} is {value!r}, and llama.cpp takes a value of type {kind} there.")
+    raise Problem("bad_option", 400, f"--{option} is {value!r}, and llama.cpp takes a value of type {kind} there.")
 
 
 def _unknown_option(name: str, known: Mapping[str, str]) -> Problem:
-    close = near(name, [*known, *ALIASES])
+    available = known.keys() & POLICY.available
+    close = near(name, [*available, *ALIASES])
     return Problem(
         "unknown_option",
         400,
         f"llama.cpp has no option --{name}.",
-        hint=f"Did you mean --{' or --'.join(close)}?" if close else f"It has: {', '.join(sorted(known))}.",
+        hint=f"Did you mean --{' or --'.join(close)}?" if close else f"It has: {', '.join(sorted(available))}.",
     )

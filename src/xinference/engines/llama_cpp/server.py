@@ -18,15 +18,6 @@ from typing import Any
 
 import xllamacpp
 
-#: Set by us for every launch, or able to open files, run tools or move the routes: not available to users.
-RESERVED = frozenset(
-    {
-        "port", "hostnames", "api_keys", "model_alias", "model", "ssl_file_cert", "ssl_file_key", "reuse_port",
-        "api_prefix", "server_base", "public_path", "media_path", "slot_save_path", "server_tools",
-        "server_tools_runtime", "mcp_servers_config", "mcp_servers_json", "ui_mcp_proxy", "models_dir",
-        "models_preset", "models_preset_hf", "path_prompt_cache", "kv_unified", "kv_unified_per_slot",
-    }
-)  # fmt: skip
 NESTED = ("sampling", "cpuparams", "cpuparams_batch", "speculative", "mmproj")
 
 
@@ -43,14 +34,17 @@ def main() -> int:
 
 
 def describe() -> dict[str, Any]:
-    """Every parameter with its type's name, nested ones with a dot; and the devices that llama.cpp can use."""
+    """Every parameter with its type's name, nested ones with a dot; and the devices that llama.cpp can use.
+
+    `option_policy.py` decides which parameters a launch may set.
+    """
     known: dict[str, str] = {}
     params = xllamacpp.CommonParams()
     for name in _names(params):
         value = getattr(params, name)
         if name in NESTED:
             known.update({f"{name}.{inner}": type(getattr(value, inner)).__name__ for inner in _names(value)})
-        elif name not in RESERVED:
+        else:
             known[name] = type(value).__name__
     devices = [
         {"name": d["name"], "description": d["description"], "free": d["memory_free"], "total": d["memory_total"]}

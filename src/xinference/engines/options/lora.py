@@ -17,6 +17,9 @@ def read_modules(option: str, value: Any) -> dict[str, str]:
     """
     modules: dict[str, str] = {}
     for name, path in _pairs(option, value):
+        # The name becomes a word of the engine's command line, where a dash begins an option and a brace begins JSON.
+        if name.startswith(("-", "{")) or any(ord(letter) < 32 for letter in name + path):
+            raise Problem("bad_option", 400, f"--{option}: {name!r:.100} is not a valid name of an adapter.")
         if name in modules:
             raise Problem("bad_option", 400, f"--{option} names the adapter {name!r} twice.")
         # An engine has another working directory than the server.

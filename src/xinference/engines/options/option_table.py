@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from xinference.engines.options.option_policy import OptionPolicy
 from xinference.errors import Problem, near
 
 #: One file for each locked version, the output of `describe_options.py` in that engine's environment.
@@ -32,8 +33,8 @@ class OptionTable:
     version: str
     aliases: Mapping[str, str]
     """Names in older versions or an older Xinference -> the current name."""
-    reserved: frozenset[str]
-    """Address, model and key of the engine: set by Xinference."""
+    policy: OptionPolicy
+    """The options that a launch may set."""
     without_effect: frozenset[str]
     """Options of older versions for behaviour that is now fixed."""
 
@@ -46,17 +47,21 @@ class OptionTable:
         """The user's options by the engine's own names, with the right types.
 
         Raises:
-            Problem: 400 ``unknown_option`` with similar names, or ``bad_option``.
+            Problem: 400 ``unknown_option`` with similar names, or ``bad_option``: a wrong value, or an option that a
+                launch may not set.
         """
         checked: dict[str, Any] = {}
         for option, value in options.items():
             name = self.aliases.get(option, option)
             if option in self.without_effect or value is None:
                 continue
-            if name in self.reserved:
-                raise Problem("bad_option", 400, f"--{option} is reserved: Xinference sets it itself.")
+            if name in self.policy.switches and name not in self.kinds:  # a switch of Xinference, not of the engine
+                self._typed(option, value, "switch")
+                continue
             if name not in self.kinds:
+                self.policy.refuse(option, name)
                 raise self._unknown(option)
+            self.policy.check(option, name, value, options)
             checked[name] = self._typed(option, value, self.kinds[name])
         return checked
 
@@ -80,14 +85,18 @@ class OptionTable:
 
     def _typed(self, option: str, value: Any, kind: str) -> Any:
         if kind == "list":
-            return list(value) if isinstance(value, (list, tuple)) else [value]
+            items = list(value) if isinstance(value, (list, tuple)) else [value]
+            # On the command line an item that begins with a dash would be another option.
+            if any(isinstance(item, str) and item.startswith("-") for item in items):
+                raise Problem("bad_option", 400, f"--{option} is {value!r:.100}, but no item may begin with a dash.")
+            return items
         if isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind in ("switch", "flag")):
             return str(value) if kind == "str" else value
         needed = _NEEDED.get(kind, f"a value of type {kind}")
         raise Problem("bad_option", 400, f"--{option} is {value!r}, but {self.engine} needs {needed}.")
 
     def _unknown(self, name: str) -> Problem:
-        close = near(name, [*self.kinds.keys() - self.reserved, *self.aliases])
+        close = near(name, [*self.kinds.keys() & self.policy.available, *self.aliases])
         return Problem(
             "unknown_option",
             400,

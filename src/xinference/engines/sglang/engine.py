@@ -14,7 +14,10 @@ from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
+from xinference.engines.options.value_rules import is_template
 from xinference.engines.sglang.memory_model import MEMORY
+from xinference.engines.sglang.option_policy import POLICY
+from xinference.engines.sglang.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
@@ -37,10 +40,7 @@ OPTIONS = OptionTable(
         "n_ctx": "context_length",
         "lora_modules": "lora_paths",
     },
-    reserved=frozenset(
-        {"host", "port", "api_key", "admin_api_key", "model_path", "model", "served_model_name", "config", "grpc_mode"}
-        | {"grpc_port", "smg_grpc_mode", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_keyfile_password"}
-    ),
+    policy=POLICY,
     without_effect=frozenset(),
 )
 #: All tool parsers of the version.
@@ -113,6 +113,7 @@ class SGLang(WeightsOnly):
         formats={"pytorch": ("none",), "gptq": ("4-bit",), "awq": ("4-bit",)},
     )
     memory = MEMORY
+    variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
 
@@ -169,8 +170,11 @@ class SGLang(WeightsOnly):
             "NO_COLOR": "1",
             **cuda_env(placement),
         }
-        if family.chat_template is not None and "chat_template" not in plan.options:
-            env["XINFERENCE_CHAT_TEMPLATE"] = family.chat_template.replace("{port}", "{ port}")
+        template = settings.get("chat_template", family.chat_template)
+        if template is not None and (is_template(template) or "chat_template" not in settings):
+            # SGLang needs the name of a template or its file: our program writes the text to a file.
+            settings.pop("chat_template", None)
+            env["XINFERENCE_CHAT_TEMPLATE"] = template.replace("{port}", "{ port}")
         argv = (str(placement.python), "-I", str(PROGRAM), "--port", "{port}", *OPTIONS.argv(settings))
         return EngineCommand(argv=argv, env=env, model_name=plan.uid, api_key=api_key)
 

@@ -15,6 +15,8 @@ from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.thinking import with_thinking
 from xinference.engines.transformers.memory_model import MEMORY
+from xinference.engines.transformers.option_policy import POLICY
+from xinference.engines.transformers.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
@@ -30,7 +32,7 @@ OPTIONS = OptionTable(
     engine="Transformers",
     version=VERSION,
     aliases={"max_model_len": "context_length", "n_ctx": "context_length", "dtype": "torch_dtype"},
-    reserved=frozenset({"host", "port", "api_key", "model_path", "uid"}),
+    policy=POLICY,
     # Options of older Xinference for GPTQ and for loading; their values are now read from the model's folder.
     without_effect=frozenset(
         {"gptq_ckpt", "gptq_wbits", "gptq_groupsize", "gptq_act_order", "enable_tensorizer", "revision", "device_map"}
@@ -60,6 +62,7 @@ class Transformers(WeightsOnly):
 
     table = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
     memory = MEMORY
+    variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
 

@@ -13,7 +13,10 @@ from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
+from xinference.engines.options.value_rules import literal_template
 from xinference.engines.vllm.memory_model import MEMORY
+from xinference.engines.vllm.option_policy import POLICY
+from xinference.engines.vllm.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
@@ -41,10 +44,7 @@ OPTIONS = OptionTable(
     engine="vLLM",
     version=VERSION,
     aliases={"model_quantization": "quantization", "n_ctx": "max_model_len"},
-    reserved=frozenset(
-        {"host", "port", "uds", "api_key", "model", "served_model_name", "config", "root_path", "headless", "grpc"}
-        | {"grpc_port", "hf_token", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers"}
-    ),
+    policy=POLICY,
     # vLLM removed swapping and the block manager together with its first engine.
     without_effect=frozenset({"swap_space", "use_v2_block_manager", "disable_log_requests"}),
 )
@@ -134,6 +134,7 @@ class VLLM(WeightsOnly):
         model_types=("LLM", "embedding", "rerank"),
     )
     memory = MEMORY
+    variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
 
@@ -270,5 +271,6 @@ def _family_settings(family: ModelFamily) -> dict[str, Any]:
     if reasoning := PARSERS.reasoning_parser(family):
         settings["reasoning_parser"] = reasoning
     if family.chat_template is not None:
-        settings["chat_template"] = family.chat_template
+        # vLLM would open a file whose path is this text.
+        settings["chat_template"] = literal_template(family.chat_template)
     return settings

@@ -1,0 +1,19 @@
+"""The environment variables that a launch may set for llama.cpp. `GGML_BACKEND_PATH` is missing: it loads a library."""
+
+from __future__ import annotations
+
+from xinference.engines.options.option_policy import names
+from xinference.engines.options.variable_policy import COMMON, VariablePolicy
+
+VARIABLES = VariablePolicy(
+    engine="llama.cpp",
+    allowed=COMMON
+    | names("""
+        GGML_CUDA_ENABLE_UNIFIED_MEMORY GGML_CUDA_FORCE_MMQ GGML_CUDA_FORCE_CUBLAS GGML_CUDA_FORCE_CUBLAS_COMPUTE_16F
+        GGML_CUDA_FORCE_CUBLAS_COMPUTE_32F GGML_CUDA_DISABLE_GRAPHS GGML_CUDA_DISABLE_FUSION GGML_CUDA_NO_PINNED
+        GGML_CUDA_P2P GGML_CUDA_GRAPH_OPT GGML_CUDA_INIT GGML_OP_OFFLOAD_MIN_BATCH GGML_NO_BACKTRACE
+        GGML_VK_VISIBLE_DEVICES GGML_VK_DISABLE_F16 GGML_VK_DISABLE_COOPMAT GGML_VK_DISABLE_COOPMAT2
+        GGML_VK_PREFER_HOST_MEMORY GGML_METAL_NO_RESIDENCY GGML_METAL_CONCURRENCY_DISABLE GGML_METAL_FUSION_DISABLE
+        GGML_METAL_GRAPH_OPTIMIZE_DISABLE LLAMA_SET_ROWS LLAMA_GRAPH_REUSE_DISABLE
+    """),
+)
