@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 
 from tests.cli.canned import Answer, Canned, events, problem
-from tests.cli.conftest import Run, wait_for
+from tests.cli.conftest import Run
+from tests.support.polling import until
 
 CACHE = "/v1/cache/models"
 VERSION = "tiny--7B--ggufv2--Q4_0"
@@ -69,7 +70,7 @@ def test_an_interrupt_cancels_a_download(canned: Canned, piped: Callable[..., su
     first = {"event_type": "WARNING", "stage": "fetch", "event_content": "slow hub"}
     canned.answers["GET", f"{CACHE}/{VERSION}/events"] = events(first, then=lambda: go_on.wait(30))
     process = piped("download", "-n", "tiny")
-    wait_for(lambda: canned.asked_for("GET", f"{CACHE}/{VERSION}/events"))
+    until("the events are asked for", lambda: canned.asked_for("GET", f"{CACHE}/{VERSION}/events"))
     assert process.stderr is not None
     while "slow hub" not in process.stderr.readline():
         pass

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.canned import Answer, Canned, events, problem
-from tests.cli.conftest import Run, Terminal, wait_for
-from tests.client.test_client import free_port
+from tests.cli.conftest import Run, Terminal
+from tests.support.polling import until
+from tests.support.ports import free_port
 from xinference.cli.main import cli
 
 MODEL = {"model_uid": "m", "model_engine": "llama.cpp", "context_length": 4096}
@@ -323,4 +324,4 @@ def test_at_a_terminal_moving_bytes_are_a_bar(canned: Canned, terminal: Callable
     assert "w[1].gguf" in shown.seen
     assert "100.0/100.0 MiB" in shown.seen
     assert "on the [cpu]" in shown.seen
-    wait_for(lambda: shown.process.poll() is not None)
+    until("the command has ended", lambda: shown.process.poll() is not None)

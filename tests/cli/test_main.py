@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
-from tests.client.test_client import free_port
+from tests.support.ports import free_port
 from xinference import __version__
 from xinference.cli.main import COMMANDS, load
 from xinference.cli.output import clean, size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 
@@ -10,13 +9,6 @@ import pytest
 
 import xinference.client
 from xinference.client import AsyncClient, AsyncRESTfulClient, Client, RESTfulClient
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_older_names_are_the_same_classes() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.test_client import free_port
+from tests.support.ports import free_port
 from xinference.client import local_server
 from xinference.client.local_server import ensure_server
 from xinference.config import Settings

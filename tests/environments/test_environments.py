@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,17 +13,11 @@ import psutil
 import pytest
 
 from tests.environments.fake_engine import SPEC, FakeEngine, unheard
+from tests.support.polling import until
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 
 GO = threading.Event()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_an_environment_is_built_found_and_works(engine: FakeEngine) -> None:
@@ -75,7 +68,7 @@ def test_the_one_that_waits_for_another_build_can_be_cancelled(engine: FakeEngin
     cancelled.set()
     with ThreadPoolExecutor(1) as pool:
         building = pool.submit(environments.install, SPEC, unheard, GO)
-        wait_for(here.exists)
+        until("the build has begun", here.exists)
         with pytest.raises(Problem) as caught:
             engine.environments().install(SPEC, unheard, cancelled)
         go_on.touch()
@@ -125,7 +118,7 @@ def test_a_killed_build_is_never_taken_for_whole_and_ends_its_children(engine: F
     environments = engine.make()
     builder = subprocess.Popen([sys.executable, "-m", "tests.environments.build_in_process", str(engine.root)])
     try:
-        wait_for(pid_file.exists)
+        until("the engine is imported", pid_file.exists)
     finally:
         builder.send_signal(signal.SIGKILL)
         builder.wait()
@@ -133,7 +126,7 @@ def test_a_killed_build_is_never_taken_for_whole_and_ends_its_children(engine: F
     assert environments.find(SPEC) is None
     if sys.platform == "linux":
         importing = int(pid_file.read_text())
-        wait_for(lambda: not psutil.pid_exists(importing))
+        until("the import has ended", lambda: not psutil.pid_exists(importing))
     assert environments.install(SPEC, unheard, GO)
     assert not engine.leftovers()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 
 from tests.fakes.running import FakeEngine
+from tests.support.polling import until_async
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
@@ -141,21 +141,10 @@ async def listening(gateway: ASGIApp) -> AsyncIterator[tuple[Server, asyncio.Tas
     server = http_server(gateway)
     with listen(Settings(port=0), port_is_given=True) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started)
+        await until_async("the server has started", lambda: server.started)
         yield server, task, f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.stop()
         await task
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], deadline: float = 10.0) -> None:
-    """Poll until `condition` holds; fails after `deadline` seconds."""
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        answer = condition()
-        if answer if isinstance(answer, bool) else await answer:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to pass")
 
 
 @dataclass

@@ -8,7 +8,7 @@ import json
 import aiohttp
 import pytest
 
-from tests.fakes.running import free_port, start_fake_engine
+from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import (
     CHAT,
     STREAM,
@@ -20,8 +20,9 @@ from tests.gateway.harness import (
     router_to,
     served,
     target,
-    until,
 )
+from tests.support.polling import until_async
+from tests.support.ports import free_port
 from xinference.errors import Problem
 from xinference.routing.table import Target
 
@@ -113,7 +114,7 @@ async def test_a_refused_request_waits_for_the_controller_to_bring_another_repli
         router.coming = route(target(engine))
         async with served(router) as gateway:
             asking = asyncio.create_task(gateway.post(PATH, CHAT))
-            await until(lambda: router.looks > 2)
+            await until_async("the gateway looks at the table again", lambda: router.looks > 2)
             router.publish(route(recovering=True))
             assert (await asking)[0] == 200
     assert len(router.waits) == 1
@@ -129,7 +130,7 @@ async def test_a_request_for_a_model_that_was_taken_away_meanwhile_is_404() -> N
     router = router_to(nowhere())
     async with served(router) as gateway:
         asking = asyncio.create_task(gateway.post(PATH, CHAT))
-        await until(lambda: router.looks > 2)
+        await until_async("the gateway looks at the table again", lambda: router.looks > 2)
         router.publish()
         assert (await asking)[0] == 404
 
@@ -149,9 +150,9 @@ async def test_a_client_that_leaves_while_waiting_ends_the_wait() -> None:
     router.publish(route(recovering=True))
     async with served(router) as gateway:
         asking = asyncio.create_task(gateway.post(PATH, CHAT))
-        await until(lambda: bool(router.waits))
+        await until_async("the gateway waits for the model", lambda: bool(router.waits))
         asking.cancel()
-        await until(lambda: router.ended)
+        await until_async("the wait has ended", lambda: router.ended)
 
 
 async def test_half_a_whole_answer_is_never_passed_on() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Served, call, gateway_of, route, served, target, until
+from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Served, call, gateway_of, route, served, target
+from tests.support.polling import until_async
 from xinference.gateway.app import Gateway
 from xinference.gateway.rate_limits import (
     MIN_SWEEP,
@@ -192,7 +193,7 @@ async def test_a_client_that_leaves_gives_its_permit_back() -> None:
             async with gateway.http.post(gateway.url + "/v1/chat/completions", json=STREAM) as response:
                 await response.content.readany()
                 assert _quota(gateway).permits.held("m") == 1
-            await until(lambda: _quota(gateway).permits.held("m") == 0)
+            await until_async("the permits are released", lambda: _quota(gateway).permits.held("m") == 0)
 
 
 async def test_a_request_that_is_refused_by_the_engine_or_has_none_gives_its_permit_back() -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, STREAM, chunked, gateway_of, raw_engine, router_of, router_to, served, until
+from tests.gateway.harness import CHAT, STREAM, chunked, gateway_of, raw_engine, router_of, router_to, served
+from tests.support.polling import until_async
 from xinference.gateway.http.asgi import Message
 from xinference.gateway.stream import Events
 
@@ -130,7 +131,7 @@ async def test_a_client_that_leaves_a_stream_stops_the_engine() -> None:
         async def cancelled() -> bool:
             return (await engine.stats())["cancelled"] == 1
 
-        await until(cancelled)
+        await until_async("the engine has seen its client leave", cancelled)
 
 
 async def test_a_client_that_leaves_before_a_whole_answer_stops_the_engine() -> None:
@@ -143,9 +144,9 @@ async def test_a_client_that_leaves_before_a_whole_answer_stops_the_engine() -> 
             return (await engine.stats())["cancelled"] == 1
 
         asking = asyncio.create_task(gateway.post("/v1/chat/completions", CHAT))
-        await until(requested)
+        await until_async("the engine is asked", requested)
         asking.cancel()
-        await until(cancelled)
+        await until_async("the engine has seen its client leave", cancelled)
         assert gateway.gateway.in_flight.total == 0
 
 
@@ -204,5 +205,5 @@ async def test_a_send_that_fails_closes_the_engines_connection() -> None:
         async def cancelled() -> bool:
             return (await engine.stats())["cancelled"] == 1
 
-        await until(cancelled)
+        await until_async("the engine has seen its client leave", cancelled)
         assert gateway.in_flight.total == 0

@@ -19,6 +19,7 @@ import pytest
 
 from tests.fakes.hub.repositories import Fault
 from tests.hubs.loopback_fetch import BYTES, CHOSEN, COMMIT, FOLDER, Fetching, version_of
+from tests.support.polling import until
 from xinference.catalog.models import FileFacts, Source
 from xinference.hubs.repositories.huggingface import HuggingFaceHub
 from xinference.hubs.repositories.modelscope import ModelScopeHub
@@ -191,11 +192,12 @@ def test_a_kill_in_the_middle_costs_nothing_that_was_whole(fetching: Fetching, t
     process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
     sent = fetching.server.counters.sent
     whole = sum(len(b) for n, b in FOLDER.items() if n in CHOSEN and n != big and isinstance(b, bytes))
-    deadline = time.monotonic() + 30
-    while sum(n for f, n in dict(sent).items() if f != big) < whole or sent.get(big, 0) < 200_000:
-        assert time.monotonic() < deadline
+
+    def enough_is_sent() -> bool:
         assert process.poll() is None
-        time.sleep(0.05)
+        return sum(n for f, n in dict(sent).items() if f != big) >= whole and sent.get(big, 0) >= 200_000
+
+    until("all but the large file is sent", enough_is_sent, 30)
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait()

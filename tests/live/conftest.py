@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.formats.gguf_model import write_gguf
-from tests.live.home import UID, Home, free_port
+from tests.support.home import UID, Home
+from tests.support.ports import free_port
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.hubs.package_index.hub import PackageIndexHub

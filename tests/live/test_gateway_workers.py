@@ -15,7 +15,8 @@ import httpx2
 import psutil
 import pytest
 
-from tests.live.home import Home, sse_events, until, with_pid
+from tests.support.home import Home, send_signal, sse_events
+from tests.support.polling import until
 
 WORKER = "xinference.gateway.workers.worker"
 
@@ -68,7 +69,7 @@ def two(make_home: Callable[..., Home]) -> Iterator[Two]:
     with ExitStack() as clients:
         running = Two(home, home.serve(), clients)
         yield running
-    with_pid(running.server.pid, signal.SIGINT)
+    send_signal(running.server.pid, signal.SIGINT)
     running.server.wait(30)
     until("nothing is left", home.nothing_left)
 

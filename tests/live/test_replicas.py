@@ -10,7 +10,8 @@ from typing import Any
 import httpx2
 import psutil
 
-from tests.live.home import UID, Home, until
+from tests.support.home import UID, Home
+from tests.support.polling import until
 
 
 def replicas(home: Home) -> list[dict[str, Any]]:

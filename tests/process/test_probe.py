@@ -5,7 +5,8 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from tests.fakes.running import free_port, start_fake_engine
+from tests.fakes.running import start_fake_engine
+from tests.support.ports import free_port
 from xinference.process.probe import Endpoint, Look, look
 
 pytestmark = pytest.mark.live

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.gateway.harness import STREAM, chunked, chunks, raw_engine, router_to, served, until
+from tests.gateway.harness import STREAM, chunked, chunks, raw_engine, router_to, served
 from tests.gateway.wire import STREAM_HEAD, Wire
+from tests.support.polling import until_async
 from xinference.gateway.http import engine_pool as pool
 from xinference.gateway.http.engine_connection import (
     HIGH_WATER,
@@ -347,7 +349,7 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing(ve
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, ("127.0.0.1", int(gateway.url.rpartition(":")[2])))
         reader, writer = await asyncio.open_connection(sock=client, limit=HIGH_WATER)
-        body = str(STREAM).replace("'", '"').replace("True", "true").encode()
+        body = json.dumps(STREAM).encode()
         request = b"POST /v1/chat/completions HTTP/%b\r\nHost: localhost\r\nConnection: close\r\n"
         writer.write(request % version + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         seen, still = -1, 0
@@ -358,7 +360,7 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing(ve
             seen = written
             return still > 20
 
-        await until(stands_still)
+        await until_async("the engine stands still", stands_still)
         # What fits in the kernel's buffers on the way, which grow to a few MiB each, and next to nothing of ours.
         assert written < count * len(event) // 2
         answer = await reader.read(-1)
