@@ -23,8 +23,6 @@ from xinference.keys.keyring import Keyring
 from xinference.launch.request import LaunchRequest
 from xinference.store.database import Store
 
-pytestmark = pytest.mark.live
-
 CACHE = "/v1/cache/models"
 BYTES = bytes(range(256)) * 4000
 VERSION = "tiny--1B--ggmlv3--q4_0"

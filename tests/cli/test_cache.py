@@ -6,6 +6,8 @@ import subprocess
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from tests.cli.canned import Answer, Canned, events, problem
 from tests.cli.conftest import Run
 from tests.support.polling import until
@@ -63,6 +65,7 @@ def test_a_download_that_fails_exits_with_1(canned: Canned, run: Run) -> None:
     assert "The disk is full." in result.stderr and "Free some space." in result.stderr
 
 
+@pytest.mark.process
 def test_an_interrupt_cancels_a_download(canned: Canned, piped: Callable[..., subprocess.Popen[str]]) -> None:
     go_on = threading.Event()
     canned.answers["POST", CACHE] = Answer({"model_version": VERSION})

@@ -277,6 +277,7 @@ def test_a_missing_server_is_started_only_at_the_default_endpoint(
     assert f"Starting a server at {url} …" in result.stderr
 
 
+@pytest.mark.process
 def test_an_interrupted_script_cancels_its_launch(
     canned: Canned, loading: threading.Event, piped: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -290,6 +291,7 @@ def test_an_interrupted_script_cancels_its_launch(
     assert len(canned.asked_for("DELETE", "/v1/models/m")) == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("answer", "status", "cancelled"), [("y", 130, 1), ("", 0, 0)])
 def test_at_a_terminal_an_interrupt_asks_first(
     canned: Canned,
@@ -308,6 +310,7 @@ def test_at_a_terminal_an_interrupt_asks_first(
     assert len(canned.asked_for("DELETE", "/v1/models/m")) == cancelled
 
 
+@pytest.mark.process
 def test_at_a_terminal_moving_bytes_are_a_bar(canned: Canned, terminal: Callable[..., Terminal]) -> None:
     moves = [
         {

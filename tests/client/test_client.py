@@ -25,6 +25,7 @@ def test_an_unknown_name_is_an_import_error() -> None:
         exec("from xinference.client import Nothing")
 
 
+@pytest.mark.process
 def test_importing_it_loads_nothing() -> None:
     script = "import sys, xinference.client; print([m for m in ('httpx2', 'asyncio') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"

@@ -14,6 +14,8 @@ from xinference.client.local_server import ensure_server
 from xinference.config import Settings
 from xinference.errors import Problem
 
+pytestmark = pytest.mark.process
+
 #: Answers /health like our server, and writes its process id for the test to end it.
 SERVER = """
 import http.server, os, pathlib, sys

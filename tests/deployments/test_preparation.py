@@ -26,6 +26,8 @@ from xinference.process.command import EngineCommand
 from xinference.store.database import Store
 from xinference.store.event_log import EventLog
 
+pytestmark = pytest.mark.process
+
 
 class Tiny(LlamaCpp):
     """Runs in an environment and remembers where."""

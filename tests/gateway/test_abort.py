@@ -11,6 +11,8 @@ from tests.fakes.running import FakeEngine, start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, Served, router_of, served
 from tests.support.polling import until_async
 
+pytestmark = pytest.mark.process
+
 
 async def at_the_engine(engine: FakeEngine) -> None:
     async def arrived() -> bool:

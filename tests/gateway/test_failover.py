@@ -33,12 +33,14 @@ def nowhere() -> Target:
     return Target("gone", f"http://127.0.0.1:{free_port()}", "k")
 
 
+@pytest.mark.process
 async def test_a_replica_that_cannot_be_reached_is_passed_over() -> None:
     async with start_fake_engine() as engine, served(router_to(nowhere(), nowhere(), target(engine))) as gateway:
         for _ in range(4):
             assert (await gateway.post(PATH, CHAT))[0] == 200
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 async def test_a_replica_that_dies_before_the_first_byte_is_replaced_by_another(body: dict[str, object]) -> None:
     async with start_fake_engine(die={"on_request": True}) as dying, start_fake_engine() as engine:
@@ -50,6 +52,7 @@ async def test_a_replica_that_dies_before_the_first_byte_is_replaced_by_another(
                 assert b"error" not in answer
 
 
+@pytest.mark.process
 async def test_the_only_engine_dying_before_the_first_byte_is_502() -> None:
     async with start_fake_engine(die={"on_request": True}) as engine, served(router_of(engine)) as gateway:
         status, answer, _ = await gateway.post(PATH, CHAT)
@@ -57,6 +60,7 @@ async def test_the_only_engine_dying_before_the_first_byte_is_502() -> None:
         assert gateway.gateway.in_flight.total == 0
 
 
+@pytest.mark.process
 async def test_a_request_that_kills_engines_is_not_shown_to_all_of_them() -> None:
     async with (
         start_fake_engine(drop_requests=9) as one,
@@ -68,11 +72,13 @@ async def test_a_request_that_kills_engines_is_not_shown_to_all_of_them() -> Non
         assert sum([(await engine.stats())["requests"] for engine in (one, two, three)]) == 2
 
 
+@pytest.mark.process
 async def test_an_idle_connection_that_the_engine_closed_is_not_the_clients_trouble() -> None:
     async with start_fake_engine(drop_requests=1) as engine, served(router_of(engine)) as gateway:
         assert (await gateway.post(PATH, CHAT))[0] == 200
 
 
+@pytest.mark.process
 async def test_a_request_waits_for_an_engine_that_is_coming_back() -> None:
     async with start_fake_engine() as engine:
         router = HandMadeRouter(coming=route(target(engine)))
@@ -91,6 +97,7 @@ async def test_an_engine_that_does_not_come_back_is_503_with_retry_after() -> No
     assert "start" in answer["error"]["message"]
 
 
+@pytest.mark.process
 async def test_a_request_for_a_model_on_demand_waits_until_it_is_loaded() -> None:
     async with start_fake_engine() as engine:
         router = HandMadeRouter(coming=route(target(engine)))
@@ -108,6 +115,7 @@ async def test_one_waiter_too_many_for_a_model_on_demand_is_429_with_retry_after
     assert (status, headers["retry-after"], answer["error"]["code"]) == (429, "3", "too_many_waiting")
 
 
+@pytest.mark.process
 async def test_a_refused_request_waits_for_the_controller_to_bring_another_replica() -> None:
     async with start_fake_engine() as engine:
         router = router_to(nowhere())

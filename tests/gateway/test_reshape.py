@@ -28,6 +28,7 @@ async def ask(path: str, body: dict[str, Any], engine_says: Any) -> tuple[int, A
     return status, answer
 
 
+@pytest.mark.process
 async def test_a_rerank_answer_has_xinferences_form_best_first() -> None:
     status, answer = await ask("/v1/rerank", ASKED, RANKED)
     assert status == 200 and answer["id"] and answer["model"] == "m"
@@ -35,12 +36,14 @@ async def test_a_rerank_answer_has_xinferences_form_best_first() -> None:
     assert answer["meta"] == {"api_version": None, "billed_units": None, "tokens": None, "warnings": None}
 
 
+@pytest.mark.process
 async def test_documents_and_their_length_come_with_the_answer_if_asked_for() -> None:
     _, answer = await ask("/v1/rerank", ASKED | {"return_documents": True, "return_len": True}, RANKED)
     assert [result["document"] for result in answer["results"]] == [{"text": "a"}, {"text": "b"}]
     assert answer["meta"]["tokens"] == {"input_tokens": 9, "output_tokens": 0}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("vector", [[0.5, 1.0], base64.b64encode(bytes(8)).decode()])
 async def test_dimensions_that_llama_cpp_does_not_give_are_a_400_that_names_those_it_gives(vector: Any) -> None:
     says = {"data": [{"embedding": vector}]}
@@ -50,6 +53,7 @@ async def test_dimensions_that_llama_cpp_does_not_give_are_a_400_that_names_thos
     assert (status, answer["error"]["param"]) == (400, "dimensions") and "2 numbers" in answer["detail"]
 
 
+@pytest.mark.process
 async def test_ids_are_turned_into_texts_in_the_form_of_the_question() -> None:
     body: dict[str, Any] = {"model": "m", "input": [5, 6, 5]}
     assert await ask("/v1/convert_ids_to_tokens", body, {"content": "x"}) == (200, ["x", "x", "x"])

@@ -25,8 +25,6 @@ from xinference.hubs.repositories.huggingface import HuggingFaceHub
 from xinference.hubs.repositories.modelscope import ModelScopeHub
 from xinference.hubs.transfer import resumable
 
-pytestmark = pytest.mark.live
-
 HALF = len(BYTES) // 2
 
 
@@ -180,6 +178,7 @@ def test_a_damaged_beginning_of_an_earlier_run_is_thrown_away(huggingface: Fetch
     assert huggingface.seen[-1][:2] == (len(BYTES), len(BYTES))
 
 
+@pytest.mark.process
 def test_a_kill_in_the_middle_costs_nothing_that_was_whole(fetching: Fetching, tmp_path: Path) -> None:
     fetching.serve(FOLDER)
     big = "model-00002-of-00002.safetensors"

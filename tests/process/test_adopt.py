@@ -20,7 +20,7 @@ from xinference.errors import Problem
 from xinference.process.link import KeeperLink
 from xinference.process.replica import Replica, ReplicaState
 
-pytestmark = pytest.mark.live
+pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
 
 

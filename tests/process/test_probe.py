@@ -9,7 +9,7 @@ from tests.fakes.running import start_fake_engine
 from tests.support.ports import free_port
 from xinference.process.probe import Endpoint, Look, look
 
-pytestmark = pytest.mark.live
+pytestmark = pytest.mark.process
 
 
 def _endpoint(base_url: str, api_key: str = "fake-key", model_name: str = "fake") -> Endpoint:

@@ -18,7 +18,7 @@ from xinference.process import replica as replica_module
 from xinference.process.command import EngineCommand
 from xinference.process.replica import Replica, ReplicaState
 
-pytestmark = pytest.mark.live
+pytestmark = pytest.mark.process
 
 
 async def test_a_started_engine_becomes_ready_and_a_stop_leaves_nothing(home: EngineHome) -> None:

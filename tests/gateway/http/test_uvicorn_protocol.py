@@ -3,9 +3,13 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, router_of, served
 from tests.support.polling import until_async
+
+pytestmark = pytest.mark.process
 
 
 def request(size: int = 0, more: bytes = b"") -> bytes:
