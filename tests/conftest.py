@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["pytester", "tests.support.unit_guard"]
+pytest_plugins = ["pytester", "tests.support.unit_guard", "tests.support.examples"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
