@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from tests.fakes.running import FakeEngine
+from tests.support.loopback_server import serve_connections
 from tests.support.polling import until_async
 from xinference.config import Settings
 from xinference.errors import Problem
@@ -221,9 +222,8 @@ async def raw_engine(*answers: bytes) -> AsyncIterator[Target]:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(connection, "127.0.0.1", 0)
-    async with server:
-        yield Target("raw", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")
+    async with serve_connections(connection) as port:
+        yield Target("raw", f"http://127.0.0.1:{port}", "key")
 
 
 def chunked(*pieces: bytes, content_type: str = "text/event-stream", end: bool = True) -> bytes:
