@@ -20,6 +20,10 @@ chat: $(VENV)/.installed
 test: check env-transformers
 	$(BIN)/pytest
 
+# The unit tests on each Python that the package promises and this machine has, and the gate on the newest of them.
+test-pythons:
+	.ci/pythons
+
 # The tests that start no process and ask no other machine, on all cores; properties get a quarter of their examples.
 test-unit: $(VENV)/.installed-dev
 	EXAMPLES_DIVISOR=4 $(BIN)/pytest -n logical --dist worksteal -m "$(UNIT)"
@@ -102,4 +106,4 @@ lock-environments: $(VENV)/.installed
 	$(BIN)/python -m xinference.environments.relock
 
 clean:
-	rm -rf $(VENV) $(CLIENTS_VENV) dist htmlcov .coverage
+	rm -rf $(VENV) .venv-3.* $(CLIENTS_VENV) dist htmlcov .coverage
