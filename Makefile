@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 CLIENTS_VENV ?= .venv-clients
+# Tests with neither mark: tests/support/unit_guard.py holds them to it.
+UNIT := not live and not process
 
-.PHONY: chat test test-clients check coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: chat test test-unit test-pythons test-clients bench-budget check coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -18,6 +20,14 @@ chat: $(VENV)/.installed
 test: check env-transformers
 	$(BIN)/pytest
 
+# The unit tests on each Python that the package promises and this machine has, and the gate on the newest of them.
+test-pythons:
+	.ci/pythons
+
+# The tests that start no process and ask no other machine, on all cores; properties get a quarter of their examples.
+test-unit: $(VENV)/.installed-dev
+	EXAMPLES_DIVISOR=4 $(BIN)/pytest -n logical --dist worksteal -m "$(UNIT)"
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -26,7 +36,7 @@ check: $(VENV)/.installed-dev
 
 # Lines and branches that the fast tests reach, in the terminal and in htmlcov/. Under the tracer no CPU budget holds.
 coverage: $(VENV)/.installed-dev
-	$(BIN)/pytest -m "not live" -n auto --cov --cov-report=term --cov-report=html --ignore=tests/gateway/test_cpu_budget.py
+	$(BIN)/pytest -m "not live" -n logical --cov --cov-report=term --cov-report=html --ignore=tests/gateway/test_cpu_budget.py
 
 # The sdist and the wheel, in dist/.
 build: $(VENV)/.installed-dev
@@ -61,6 +71,10 @@ fuzz: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.gateway --json benchmarks/gateway.json --picture docs/gateway.svg
 
+# The CPU time of a request and of a chunk, against that of a bare server on the same machine.
+bench-budget: $(VENV)/.installed-dev
+	$(BIN)/pytest -m measured tests/gateway/test_cpu_budget.py
+
 # What the live tests of the Transformers engine run in (1.3 GB on the disk).
 env-transformers: $(VENV)/.installed
 	$(BIN)/xinference env install transformers --hardware cpu
@@ -92,4 +106,4 @@ lock-environments: $(VENV)/.installed
 	$(BIN)/python -m xinference.environments.relock
 
 clean:
-	rm -rf $(VENV) $(CLIENTS_VENV) dist htmlcov .coverage
+	rm -rf $(VENV) .venv-3.* $(CLIENTS_VENV) dist htmlcov .coverage

@@ -29,7 +29,8 @@ from pathlib import Path
 
 from tests.formats.awq_writer import write_awq
 from tests.formats.gptq_writer import write_gptq
-from tests.live.home import Home, free_port
+from tests.support.home import Home
+from tests.support.ports import free_port
 
 from benchmarks.transformers_batching import MAKE_MODEL, TOKENIZER
 from xinference.config import Settings

@@ -55,6 +55,7 @@ def test_the_picture_is_svg_with_a_bar_for_each_figure(tmp_path: Path) -> None:
     assert drawn.startswith("<svg") and drawn.count('height="200.0"') == 1 and drawn.count('height="100.0"') == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stream", [True, False])
 def test_every_event_and_answer_arrives_from_the_engine_and_through_us(stream: bool) -> None:
     load = Load(0, 4, 12, stream=stream, tokens=30)
@@ -66,6 +67,7 @@ def test_every_event_and_answer_arrives_from_the_engine_and_through_us(stream: b
     assert results[1].cpu["server"] > 0
 
 
+@pytest.mark.process
 def test_an_answer_with_too_few_events_is_an_error() -> None:
     load = Load(0, 1, 1, tokens=5, extra={"max_tokens": 4})
     with costless({}) as targets:

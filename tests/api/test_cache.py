@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.fakes.hub.repositories import Fault, repository
+from tests.support.polling import until_async
 from xinference.api.app import make_app
 from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.config import Settings
@@ -21,8 +22,6 @@ from xinference.control.controller import Controller
 from xinference.keys.keyring import Keyring
 from xinference.launch.request import LaunchRequest
 from xinference.store.database import Store
-
-pytestmark = pytest.mark.live
 
 CACHE = "/v1/cache/models"
 BYTES = bytes(range(256)) * 4000
@@ -64,6 +63,16 @@ async def client(controller: Controller, tmp_path: Path) -> AsyncIterator[httpx2
     app = make_app(controller, Settings(), Keyring(Store(tmp_path / "keys.db")), lambda: None)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as c:
         yield c
+
+
+async def listed(client: httpx2.AsyncClient) -> Any:
+    """The cached versions, once there is one."""
+
+    async def is_listed() -> Any:
+        return (await client.get(CACHE)).json()["list"]
+
+    await until_async("a version is listed", is_listed)
+    return await is_listed()
 
 
 async def last_event(client: httpx2.AsyncClient) -> dict[str, Any]:
@@ -129,8 +138,7 @@ async def test_a_running_download_is_cancelled_and_keeps_its_files_from_removal(
     hub.faults["tiny.q4_0.bin"] = Fault(times=99, seconds_a_chunk=0.05)
     await client.post(CACHE, json=NAMED)
     assert (await client.post(CACHE, json=NAMED)).json() == {"model_version": VERSION}
-    while not (found := (await client.get(CACHE)).json()["list"]):
-        await asyncio.sleep(0.02)
+    found = await listed(client)
     assert (found[0]["model_version"], found[0]["complete"]) == (VERSION, False)
     refused = await client.delete(CACHE, params={"model_version": VERSION})
     assert (refused.status_code, refused.json()["problem"]["code"]) == (409, "in_use")
@@ -144,8 +152,7 @@ async def test_a_launch_waits_for_the_download_of_its_version_and_can_be_cancell
 ) -> None:
     hub.faults["tiny.q4_0.bin"] = Fault(times=99, seconds_a_chunk=0.1)
     await client.post(CACHE, json=NAMED)
-    while not (await client.get(CACHE)).json()["list"]:
-        await asyncio.sleep(0.02)
+    await listed(client)
     uid = await controller.launch(LaunchRequest(**NAMED))
     await asyncio.sleep(0.3)
     assert len(hub.counters.of("tiny.q4_0.bin")) <= 2  # the redirect and the bytes, once

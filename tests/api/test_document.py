@@ -14,16 +14,16 @@ from xinference.gateway.routes import DATA_PATHS
 DOCS = Path(__file__).parents[2] / "docs" / "rest.md"
 
 
-@pytest.fixture
-async def made(tmp_path: Path) -> dict[str, Any]:
-    return document(tmp_path)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return document(tmp_path_factory.mktemp("home"))
 
 
 def operations(made: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     return [(m.upper(), path, op) for path, each in sorted(made["paths"].items()) for m, op in each.items()]
 
 
-async def test_the_docs_have_every_route_with_what_it_needs(made: dict[str, Any]) -> None:
+def test_the_docs_have_every_route_with_what_it_needs(made: dict[str, Any]) -> None:
     rows = []
     for method, path, operation in operations(made):
         what = (operation.get("description") or operation["summary"]).partition("\n")[0].rstrip(".")
@@ -32,7 +32,7 @@ async def test_the_docs_have_every_route_with_what_it_needs(made: dict[str, Any]
     assert told == rows
 
 
-async def test_every_route_says_which_errors_it_answers_and_none_says_422_for_us(made: dict[str, Any]) -> None:
+def test_every_route_says_which_errors_it_answers_and_none_says_422_for_us(made: dict[str, Any]) -> None:
     for method, path, operation in operations(made):
         statuses = set(operation["responses"])
         assert "200" in statuses and not statuses & {"4XX", "5XX", "default"}, (method, path)
@@ -42,14 +42,14 @@ async def test_every_route_says_which_errors_it_answers_and_none_says_422_for_us
             assert {"400", "413", "415"} <= statuses, (method, path)
 
 
-async def test_every_path_of_the_gateway_is_in_it_with_the_shape_that_is_checked(made: dict[str, Any]) -> None:
+def test_every_path_of_the_gateway_is_in_it_with_the_shape_that_is_checked(made: dict[str, Any]) -> None:
     assert set(DATA_PATHS) | {"/health", "/metrics", "/v1/models"} <= set(made["paths"])
     assert set(made["paths"]["/v1/models"]) == {"get", "post"}
     chat = made["components"]["schemas"]["Chat"]
     assert {"model", "messages"} == set(chat["required"]) and "max_tokens" in chat["properties"]
 
 
-async def test_every_reference_leads_somewhere(made: dict[str, Any]) -> None:
+def test_every_reference_leads_somewhere(made: dict[str, Any]) -> None:
     waiting: list[Any] = [made]
     while waiting:
         here = waiting.pop()

@@ -13,7 +13,8 @@ import pytest
 from tests.api.fuzzing import fuzz, operations
 from tests.api.routes import scope_of
 from tests.live.conftest import make_home, smollm2_file, weights_cache
-from tests.live.home import UID, Home, free_port
+from tests.support.home import UID, Home
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(3600)]
 __all__ = ["make_home", "smollm2_file", "weights_cache"]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.catalog.custom import EMBEDDING_1, EMBEDDING_2, RERANK, VERSION_1, VERSION_2, Json, changed
+from tests.support.examples import examples
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import ModelType, read_registration
 from xinference.catalog.registry import builtin_families
@@ -230,7 +231,7 @@ def _paths(value: Any, way: tuple[str | int, ...] = ()) -> list[tuple[str | int,
     return [way, *(path for key, child in children for path in _paths(child, (*way, key)))]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(data=st.data())
 def test_whatever_is_changed_in_a_document_it_is_read_or_refused_with_a_problem(data: st.DataObject) -> None:
     model_type, document = data.draw(

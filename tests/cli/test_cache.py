@@ -6,8 +6,11 @@ import subprocess
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from tests.cli.canned import Answer, Canned, events, problem
-from tests.cli.conftest import Run, wait_for
+from tests.cli.conftest import Run
+from tests.support.polling import until
 
 CACHE = "/v1/cache/models"
 VERSION = "tiny--7B--ggufv2--Q4_0"
@@ -62,6 +65,7 @@ def test_a_download_that_fails_exits_with_1(canned: Canned, run: Run) -> None:
     assert "The disk is full." in result.stderr and "Free some space." in result.stderr
 
 
+@pytest.mark.process
 def test_an_interrupt_cancels_a_download(canned: Canned, piped: Callable[..., subprocess.Popen[str]]) -> None:
     go_on = threading.Event()
     canned.answers["POST", CACHE] = Answer({"model_version": VERSION})
@@ -69,7 +73,7 @@ def test_an_interrupt_cancels_a_download(canned: Canned, piped: Callable[..., su
     first = {"event_type": "WARNING", "stage": "fetch", "event_content": "slow hub"}
     canned.answers["GET", f"{CACHE}/{VERSION}/events"] = events(first, then=lambda: go_on.wait(30))
     process = piped("download", "-n", "tiny")
-    wait_for(lambda: canned.asked_for("GET", f"{CACHE}/{VERSION}/events"))
+    until("the events are asked for", lambda: canned.asked_for("GET", f"{CACHE}/{VERSION}/events"))
     assert process.stderr is not None
     while "slow hub" not in process.stderr.readline():
         pass

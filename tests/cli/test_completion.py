@@ -8,6 +8,7 @@ import pytest
 from tests.cli.conftest import Run
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_script_for_the_shell_is_printed(run: Run, shell: str) -> None:
     script = run("completion", shell).stdout
@@ -18,6 +19,7 @@ def test_another_shell_is_a_usage_error(run: Run) -> None:
     assert run("completion", "csh").exit_code == 2
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("words", "expected"), [("xinference regi", "registrations"), ("xinference launch --model-eng", "--model-engine")]
 )

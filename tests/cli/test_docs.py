@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Run
 
 
@@ -26,6 +28,7 @@ def test_a_folder_that_cannot_be_made_exits_with_1(run: Run, tmp_path: Path) -> 
     assert "cannot be written" in result.stderr
 
 
+@pytest.mark.process
 def test_the_command_itself_loads_no_registry() -> None:
     script = "import sys, xinference.cli.commands.docs; print('xinference.local_commands.docs' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

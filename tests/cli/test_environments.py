@@ -21,6 +21,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return engine
 
 
+@pytest.mark.process
 def test_an_environment_is_installed_listed_verified_and_removed(run: Run, tiny: FakeEngine) -> None:
     installed = run("env", "install", "tiny", "--hardware", "cpu")
     assert installed.exit_code == 0, installed.stderr
@@ -34,6 +35,7 @@ def test_an_environment_is_installed_listed_verified_and_removed(run: Run, tiny:
     assert not folder.exists()
 
 
+@pytest.mark.process
 def test_a_bundle_is_packed_and_installed(run: Run, tiny: FakeEngine, tmp_path: Path) -> None:
     packed = run("env", "pack", "tiny", "--hardware", "cpu", "--out", str(tmp_path / "tiny.tar"))
     assert packed.stdout == f"{tmp_path / 'tiny.tar'}\n"
@@ -47,6 +49,7 @@ def test_the_table_names_what_can_be_installed(run: Run, tiny: FakeEngine) -> No
     assert row.split() == ["Tiny", "1.0", "cpu", "no", "1.0", "MiB", "-"]
 
 
+@pytest.mark.process
 def test_the_installers_last_words_are_shown(run: Run, tiny: FakeEngine) -> None:
     next(tiny.wheels.glob("tiny_dependency*")).unlink()
     result = run("env", "install", "tiny", "--hardware", "cpu")
@@ -73,6 +76,7 @@ def test_neither_an_engine_nor_a_bundle_is_a_usage_error(run: Run) -> None:
     assert run("env", "install").exit_code == 2
 
 
+@pytest.mark.process
 def test_the_help_loads_no_environment_code() -> None:
     module = "xinference.local_commands.environments"
     script = f"import sys, xinference.cli.commands.environments; print({module!r} in sys.modules)"

@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.canned import Answer, Canned, events, problem
-from tests.cli.conftest import Run, Terminal, wait_for
-from tests.client.test_client import free_port
+from tests.cli.conftest import Run, Terminal
 from tests.engines.plans import launch_of, sized
+from tests.support.polling import until
+from tests.support.ports import free_port
 from xinference.catalog.models import Source
 from xinference.cli.main import cli
 from xinference.launch.plan import plan_entry
@@ -279,6 +280,7 @@ def test_a_missing_server_is_started_only_at_the_default_endpoint(
     assert f"Starting a server at {url} …" in result.stderr
 
 
+@pytest.mark.process
 def test_an_interrupted_script_cancels_its_launch(
     canned: Canned, loading: threading.Event, piped: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -292,6 +294,7 @@ def test_an_interrupted_script_cancels_its_launch(
     assert len(canned.asked_for("DELETE", "/v1/models/m")) == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("answer", "status", "cancelled"), [("y", 130, 1), ("", 0, 0)])
 def test_at_a_terminal_an_interrupt_asks_first(
     canned: Canned,
@@ -310,6 +313,7 @@ def test_at_a_terminal_an_interrupt_asks_first(
     assert len(canned.asked_for("DELETE", "/v1/models/m")) == cancelled
 
 
+@pytest.mark.process
 def test_at_a_terminal_moving_bytes_are_a_bar(canned: Canned, terminal: Callable[..., Terminal]) -> None:
     moves = [
         {
@@ -326,4 +330,4 @@ def test_at_a_terminal_moving_bytes_are_a_bar(canned: Canned, terminal: Callable
     assert "w[1].gguf" in shown.seen
     assert "100.0/100.0 MiB" in shown.seen
     assert "on the [cpu]" in shown.seen
-    wait_for(lambda: shown.process.poll() is not None)
+    until("the command has ended", lambda: shown.process.poll() is not None)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
-from tests.client.test_client import free_port
+from tests.support.ports import free_port
 from xinference import __version__
 from xinference.cli.main import COMMANDS, load
 from xinference.cli.output import clean, size
@@ -16,6 +16,7 @@ from xinference.cli.output import clean, size
 HEAVY = ("httpx2", "rich", "msgspec", "fastapi", "aiohttp", "pydantic", "uvicorn")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("args", [["--help"], ["launch", "--help"], ["chat", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(args: list[str]) -> None:
     script = (
@@ -79,6 +80,7 @@ def test_the_endpoint_and_the_key_can_be_options(canned: Canned, run: Run, monke
     assert canned.asked[0].headers["authorization"] == "Bearer sk-1"
 
 
+@pytest.mark.process
 def test_a_reader_that_leaves_ends_the_command_quietly(canned: Canned) -> None:
     canned.answers["GET", "/v1/models/m/logs"] = Answer(iter([b"x" * 65536] * 100), content_type="text/plain")
     command = f"{sys.executable} -m xinference.cli.main logs m -e {canned.url} | head -c 1"
@@ -97,6 +99,7 @@ def test_sizes_are_readable(count: int | None, text: str) -> None:
     assert size(count) == text
 
 
+@pytest.mark.process
 def test_a_terminal_that_cannot_show_a_letter_ends_nothing(canned: Canned) -> None:
     canned.answers["GET", "/v1/models/m/logs"] = Answer("größe\n", content_type="text/plain")
     done = subprocess.run(

@@ -4,7 +4,7 @@ import pytest
 
 from tests.cli.canned import Answer, Asked, Canned
 from tests.cli.conftest import Run
-from tests.client.test_client import free_port
+from tests.support.ports import free_port
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ def test_an_engine_that_dies_in_mid_answer_is_an_error(canned: Canned, run: Run)
     assert "Error: The engine died." in result.stderr
 
 
+@pytest.mark.process
 def test_a_conversation_remembers_and_ends_at_an_empty_line(canned: Canned, terminal: Callable[..., Terminal]) -> None:
     canned.answers[CHAT] = [said("Hello \x1b[2J!"), said("Bob.")]
     shown = terminal("chat", "-u", "m", stdout_is_terminal=True)
@@ -131,6 +132,7 @@ def test_a_conversation_remembers_and_ends_at_an_empty_line(canned: Canned, term
     assert [m["content"] for m in canned.asked[1].body["messages"]] == ["I am Bob", "Hello \x1b[2J!", "Who am I?"]
 
 
+@pytest.mark.process
 def test_an_interrupt_stops_the_answer_and_not_the_conversation(
     canned: Canned, terminal: Callable[..., Terminal]
 ) -> None:
@@ -151,6 +153,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_conversation(
     assert canned.asked[1].body["messages"][1] == {"role": "assistant", "content": "One, two"}
 
 
+@pytest.mark.process
 def test_a_refused_turn_does_not_end_the_conversation(canned: Canned, terminal: Callable[..., Terminal]) -> None:
     canned.answers[CHAT] = [problem(400, "context", "Too long."), said("Fine.")]
     shown = terminal("chat", "-u", "m", stdout_is_terminal=True)

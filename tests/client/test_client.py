@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 
@@ -10,13 +9,6 @@ import pytest
 
 import xinference.client
 from xinference.client import AsyncClient, AsyncRESTfulClient, Client, RESTfulClient
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_older_names_are_the_same_classes() -> None:
@@ -33,6 +25,7 @@ def test_an_unknown_name_is_an_import_error() -> None:
         exec("from xinference.client import Nothing")
 
 
+@pytest.mark.process
 def test_importing_it_loads_nothing() -> None:
     script = "import sys, xinference.client; print([m for m in ('httpx2', 'asyncio') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"

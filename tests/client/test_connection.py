@@ -14,9 +14,9 @@ import httpx2
 import pytest
 
 from tests.cli.canned import Answer, Asked, Canned, events, problem
-from tests.cli.conftest import wait_for
 from tests.client.either import Either
-from tests.client.test_client import free_port
+from tests.support.polling import until
+from tests.support.ports import free_port
 from xinference.client import AsyncClient, Client, RESTfulClient
 from xinference.client.answers import ModelLoading
 from xinference.client.connection import is_local, may_repeat
@@ -266,4 +266,4 @@ async def test_requests_of_one_async_client_run_side_by_side(canned: Canned) -> 
     canned.answers["GET", "/status"] = answer
     async with AsyncClient(canned.url) as client:
         assert await asyncio.gather(*(client.status() for _ in range(3))) == [{"uptime": 1}] * 3
-    wait_for(lambda: len(canned.asked) == 3)
+    until("three requests are sent", lambda: len(canned.asked) == 3)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.test_client import free_port
+from tests.support.ports import free_port
 from xinference.client import local_server
 from xinference.client.local_server import ensure_server
 from xinference.config import Settings
 from xinference.errors import Problem
+
+pytestmark = pytest.mark.process
 
 #: Answers /health like our server, and writes its process id for the test to end it.
 SERVER = """

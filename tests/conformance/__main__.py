@@ -25,7 +25,8 @@ import httpx2
 from tests.conformance.page import LaunchLine, launch_lines
 from tests.fakes.hub.llama2 import llama2_hub
 from tests.fakes.hub.loopback import serve
-from tests.live.home import Home, free_port
+from tests.support.home import Home
+from tests.support.ports import free_port
 from xinference.engines.vllm.engine import FOUR_BIT_NEEDS
 from xinference.hardware.devices import Host, read_host
 from xinference.local_commands import docs

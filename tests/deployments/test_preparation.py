@@ -31,6 +31,8 @@ from xinference.routing.interfaces import NoLoad
 from xinference.store.database import Store
 from xinference.store.event_log import EventLog
 
+pytestmark = pytest.mark.process
+
 
 class Tiny(LlamaCpp):
     """Runs in an environment and remembers where."""

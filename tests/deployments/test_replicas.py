@@ -30,7 +30,7 @@ from xinference.routing.interfaces import NoLoad
 from xinference.store.database import Store
 from xinference.store.event_log import EventLog
 
-pytestmark = pytest.mark.live
+pytestmark = pytest.mark.process
 
 
 class Scripted(LlamaCpp):

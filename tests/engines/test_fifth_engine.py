@@ -14,7 +14,9 @@ from tests.engines.plans import host_of
 from tests.fakes.fifth_engine.dialect import NAME
 from tests.fakes.fifth_engine.engine import FifthEngine
 from tests.formats.gguf_model import write_gguf
-from tests.live.home import Home, free_port, until
+from tests.support.home import Home
+from tests.support.polling import until
+from tests.support.ports import free_port
 from xinference.catalog.registry import builtin_families
 from xinference.engines import registry
 from xinference.engines.base import Placement

@@ -135,6 +135,7 @@ def test_the_shipped_options_are_those_that_sglangs_parser_has() -> None:
     assert json.loads(printed.stdout)["options"] == OPTIONS.kinds
 
 
+@pytest.mark.process
 def test_its_program_imports_nothing_of_ours() -> None:
     ended = subprocess.run([sys.executable, "-I", PROGRAM], capture_output=True, text=True, env={"PATH": ""})
     assert "XINFERENCE_ENGINE_KEY" in ended.stderr

@@ -19,6 +19,7 @@ def bundle(engine: FakeEngine) -> Path:
     return engine.make().pack(SPEC, engine.root / "out" / "tiny.tar", unheard, GO)
 
 
+@pytest.mark.process
 def test_a_bundle_holds_the_lock_and_its_wheels(bundle: Path) -> None:
     with tarfile.open(bundle) as tar:
         assert tar.getnames() == [
@@ -29,6 +30,7 @@ def test_a_bundle_holds_the_lock_and_its_wheels(bundle: Path) -> None:
         ]
 
 
+@pytest.mark.process
 def test_a_bundle_installs_offline_in_a_release_that_does_not_ship_it(engine: FakeEngine, bundle: Path) -> None:
     for folder in (engine.wheels, engine.locks, engine.home):
         shutil.rmtree(folder)
@@ -39,6 +41,7 @@ def test_a_bundle_installs_offline_in_a_release_that_does_not_ship_it(engine: Fa
     assert not engine.leftovers()
 
 
+@pytest.mark.process
 def test_a_bundle_with_an_altered_wheel_is_refused(engine: FakeEngine, bundle: Path) -> None:
     altered = rewrite(bundle, {"wheels/tiny_engine-1.0-py3-none-any.whl": b"no wheel"})
     with pytest.raises(Problem) as caught:
@@ -47,6 +50,7 @@ def test_a_bundle_with_an_altered_wheel_is_refused(engine: FakeEngine, bundle: P
     assert not engine.whole()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["../out.whl", "/tmp/out.whl", "wheels/../../out.whl", "wheels/.hidden.whl", "x.py"])
 def test_a_member_that_is_no_wheel_is_refused_and_goes_nowhere(engine: FakeEngine, bundle: Path, name: str) -> None:
     before = sorted(engine.root.rglob("*.whl"))
@@ -57,6 +61,7 @@ def test_a_member_that_is_no_wheel_is_refused_and_goes_nowhere(engine: FakeEngin
     assert sorted(engine.root.rglob("*.whl")) == before
 
 
+@pytest.mark.process
 def test_a_link_in_a_bundle_is_refused(engine: FakeEngine, bundle: Path) -> None:
     with tarfile.open(bundle, "a") as tar:
         link = tarfile.TarInfo("wheels/link-1.0-py3-none-any.whl")
@@ -76,6 +81,7 @@ def test_a_file_that_is_no_bundle_is_refused(engine: FakeEngine, content: bytes)
     assert (caught.value.code, caught.value.status) == ("bad_bundle", 400)
 
 
+@pytest.mark.process
 def test_a_lock_whose_version_climbs_out_is_refused(engine: FakeEngine, bundle: Path) -> None:
     recipe = engine.locks.joinpath(f"{SPEC.name}.toml").read_text().replace('version = "1.0"', 'version = "../../1.0"')
     with pytest.raises(Problem) as caught:

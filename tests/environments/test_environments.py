@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,19 +13,14 @@ import psutil
 import pytest
 
 from tests.environments.fake_engine import SPEC, FakeEngine, unheard
+from tests.support.polling import until
 from xinference.environments.spec import EnvironmentSpec
 from xinference.errors import Problem
 
 GO = threading.Event()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
+@pytest.mark.process
 def test_an_environment_is_built_found_and_works(engine: FakeEngine) -> None:
     environments = engine.make()
     assert environments.find(SPEC) is None
@@ -41,12 +35,14 @@ def test_an_environment_is_built_found_and_works(engine: FakeEngine) -> None:
     assert not engine.leftovers()
 
 
+@pytest.mark.process
 def test_nothing_in_it_names_the_folder_it_was_built_in(engine: FakeEngine) -> None:
     folder = engine.make().install(SPEC, unheard, GO).parents[1]
     named = [f for f in folder.rglob("*") if f.is_file() and f.suffix != ".pyc" and b".building-" in f.read_bytes()]
     assert not named
 
 
+@pytest.mark.process
 def test_the_second_install_builds_nothing(engine: FakeEngine) -> None:
     engine.make().install(SPEC, unheard, GO)
     for wheel in engine.wheels.iterdir():
@@ -54,6 +50,7 @@ def test_the_second_install_builds_nothing(engine: FakeEngine) -> None:
     assert engine.environments().install(SPEC, unheard, GO)
 
 
+@pytest.mark.process
 def test_two_at_once_build_it_once(engine: FakeEngine) -> None:
     count = engine.root / "count"
     engine.verify = f"open({str(count)!r}, 'a').write('x'); import tiny_engine"
@@ -65,6 +62,7 @@ def test_two_at_once_build_it_once(engine: FakeEngine) -> None:
     assert count.read_text() == "x"
 
 
+@pytest.mark.process
 def test_the_one_that_waits_for_another_build_can_be_cancelled(engine: FakeEngine) -> None:
     here, go_on = engine.root / "here", engine.root / "go-on"
     engine.verify = (
@@ -75,7 +73,7 @@ def test_the_one_that_waits_for_another_build_can_be_cancelled(engine: FakeEngin
     cancelled.set()
     with ThreadPoolExecutor(1) as pool:
         building = pool.submit(environments.install, SPEC, unheard, GO)
-        wait_for(here.exists)
+        until("the build has begun", here.exists)
         with pytest.raises(Problem) as caught:
             engine.environments().install(SPEC, unheard, cancelled)
         go_on.touch()
@@ -83,6 +81,7 @@ def test_the_one_that_waits_for_another_build_can_be_cancelled(engine: FakeEngin
     assert caught.value.code == "cancelled"
 
 
+@pytest.mark.process
 def test_an_engine_that_cannot_be_imported_leaves_nothing(engine: FakeEngine) -> None:
     engine.verify = "import tiny_engine.kernels"
     environments = engine.make()
@@ -95,6 +94,7 @@ def test_an_engine_that_cannot_be_imported_leaves_nothing(engine: FakeEngine) ->
     assert not engine.leftovers()
 
 
+@pytest.mark.process
 def test_a_wheel_with_another_hash_is_refused(engine: FakeEngine) -> None:
     environments = engine.make()
     wheel = next(engine.wheels.glob("tiny_dependency*"))
@@ -106,6 +106,7 @@ def test_a_wheel_with_another_hash_is_refused(engine: FakeEngine) -> None:
     assert not engine.whole()
 
 
+@pytest.mark.process
 def test_a_package_that_is_nowhere_is_named_in_the_installers_words(engine: FakeEngine) -> None:
     environments = engine.make()
     next(engine.wheels.glob("tiny_dependency*")).unlink()
@@ -115,6 +116,7 @@ def test_a_package_that_is_nowhere_is_named_in_the_installers_words(engine: Fake
     assert "tiny-dependency" in "\n".join(caught.value.log_tail)
 
 
+@pytest.mark.process
 def test_a_killed_build_is_never_taken_for_whole_and_ends_its_children(engine: FakeEngine) -> None:
     pid_file = engine.root / "pid"
     engine.verify = (
@@ -125,7 +127,7 @@ def test_a_killed_build_is_never_taken_for_whole_and_ends_its_children(engine: F
     environments = engine.make()
     builder = subprocess.Popen([sys.executable, "-m", "tests.environments.build_in_process", str(engine.root)])
     try:
-        wait_for(pid_file.exists)
+        until("the engine is imported", pid_file.exists)
     finally:
         builder.send_signal(signal.SIGKILL)
         builder.wait()
@@ -133,11 +135,12 @@ def test_a_killed_build_is_never_taken_for_whole_and_ends_its_children(engine: F
     assert environments.find(SPEC) is None
     if sys.platform == "linux":
         importing = int(pid_file.read_text())
-        wait_for(lambda: not psutil.pid_exists(importing))
+        until("the import has ended", lambda: not psutil.pid_exists(importing))
     assert environments.install(SPEC, unheard, GO)
     assert not engine.leftovers()
 
 
+@pytest.mark.process
 def test_a_cancelled_build_leaves_nothing(engine: FakeEngine) -> None:
     engine.verify = "import time; time.sleep(60)"
     environments = engine.make()
@@ -154,6 +157,7 @@ def test_a_cancelled_build_leaves_nothing(engine: FakeEngine) -> None:
     assert not engine.leftovers()
 
 
+@pytest.mark.process
 def test_what_killed_builds_of_older_releases_left_is_cleared(engine: FakeEngine) -> None:
     for name in (".building-old-0.1-cpu-0123456789ab", ".removing-old-0.2-cpu-0123456789ab"):
         (engine.installed_folder / name / "bin").mkdir(parents=True)
@@ -161,6 +165,7 @@ def test_what_killed_builds_of_older_releases_left_is_cleared(engine: FakeEngine
     assert not engine.leftovers()
 
 
+@pytest.mark.process
 def test_a_folder_without_a_marker_is_replaced(engine: FakeEngine) -> None:
     environments = engine.make()
     folder = environments.install(SPEC, unheard, GO).parents[1]
@@ -169,6 +174,7 @@ def test_a_folder_without_a_marker_is_replaced(engine: FakeEngine) -> None:
     assert environments.install(SPEC, unheard, GO).parents[1] == folder
 
 
+@pytest.mark.process
 def test_a_new_lock_gets_a_new_folder_and_the_old_one_stays(engine: FakeEngine) -> None:
     old = engine.make().install(SPEC, unheard, GO)
     engine.verify = "import tiny_engine, tiny_dependency"
@@ -179,6 +185,7 @@ def test_a_new_lock_gets_a_new_folder_and_the_old_one_stays(engine: FakeEngine) 
     assert {entry.python for entry in environments.entries()} == {old, environments.find(SPEC)}
 
 
+@pytest.mark.process
 def test_an_environment_that_is_no_longer_shipped_is_still_found(engine: FakeEngine) -> None:
     python = engine.make().install(SPEC, unheard, GO)
     for file in engine.locks.iterdir():
@@ -189,6 +196,7 @@ def test_an_environment_that_is_no_longer_shipped_is_still_found(engine: FakeEng
     assert not engine.whole()
 
 
+@pytest.mark.process
 def test_a_removed_environment_is_gone_and_so_is_the_cache_it_alone_used(engine: FakeEngine) -> None:
     environments = engine.make()
     environments.install(SPEC, unheard, GO)
@@ -203,14 +211,16 @@ def test_a_removed_environment_is_gone_and_so_is_the_cache_it_alone_used(engine:
 
 @pytest.fixture
 def running(engine: FakeEngine) -> Iterator[int]:
-    """A process of the engine's."""
+    """A process of the engine's that runs: during its start, the system shows no command line of it."""
     python = engine.make().install(SPEC, unheard, GO)
-    process = subprocess.Popen([python, "-c", "import time; time.sleep(60)"])
-    yield process.pid
-    process.kill()
-    process.wait()
+    program = "import time; print('running', flush=True); time.sleep(60)"
+    with subprocess.Popen([python, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "running\n"
+        yield process.pid
+        process.kill()
 
 
+@pytest.mark.process
 def test_an_environment_in_use_is_not_removed(engine: FakeEngine, running: int) -> None:
     environments = engine.environments()
     with pytest.raises(Problem) as caught:
@@ -220,12 +230,14 @@ def test_an_environment_in_use_is_not_removed(engine: FakeEngine, running: int) 
     assert environments.find(SPEC)
 
 
+@pytest.mark.process
 def test_what_a_lock_adds_can_be_read_as_a_distribution(engine: FakeEngine) -> None:
     engine.more = {"dist_info": [{"name": "other", "version": "2.0+cpu"}]}
     engine.verify = "from importlib.metadata import version; assert version('other') == '2.0+cpu'"
     assert engine.make().install(SPEC, unheard, GO)
 
 
+@pytest.mark.process
 def test_offline_says_how_to_do_without_a_network(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
@@ -259,6 +271,7 @@ def test_an_unknown_environment_names_the_known_ones(engine: FakeEngine) -> None
     assert SPEC.name in (caught.value.hint or "")
 
 
+@pytest.mark.process
 def test_our_own_environment_is_not_touched(engine: FakeEngine) -> None:
     site_packages = Path(os.__file__).parent, Path(psutil.__file__).parents[1]
     before = [sorted(path.name for path in folder.iterdir()) for folder in site_packages]

@@ -68,12 +68,14 @@ def test_a_relative_place_is_meant_from_where_the_user_is(tmp_path: object, monk
     assert translate({"find-links": "wheels"}, {}).find_links == ("--find-links", f"{tmp_path}/wheels")
 
 
+@pytest.mark.process
 def test_pip_itself_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "https://mirror/simple")
     assert "https://mirror/simple" in uv_settings().indexes
 
 
+@pytest.mark.process
 def test_a_configuration_that_pip_cannot_read_is_told_in_its_words(
     tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,16 +7,17 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.support.polling import until_async
+from tests.support.ports import free_port
 
 ENGINE = Path(__file__).with_name("engine.py")
 
@@ -63,26 +64,18 @@ async def start_fake_engine(
         await asyncio.to_thread(process.wait)
 
 
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def _wait_listening(engine: FakeEngine, deadline: float = 10.0) -> None:
-    until = time.monotonic() + deadline
-    while time.monotonic() < until:
+async def _wait_listening(engine: FakeEngine) -> None:
+    async def listens() -> bool:
         assert engine.process.poll() is None, f"the fake engine ended with {engine.process.returncode}"
         try:
             await asyncio.to_thread(_get_json, f"{engine.base_url}/health")
         except urllib.error.HTTPError:
-            return
+            return True
         except OSError:
-            await asyncio.sleep(0.01)
-        else:
-            return
-    raise TimeoutError("the fake engine did not open its port")
+            return False
+        return True
+
+    await until_async("the fake engine opens its port", listens)
 
 
 def _get_json(url: str) -> Any:

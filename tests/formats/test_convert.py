@@ -232,6 +232,7 @@ def killed_in_the_middle(target: Path) -> Iterator[Path]:
         yield target
 
 
+@pytest.mark.process
 def test_a_kill_in_the_middle_leaves_no_target_and_the_next_run_is_whole(killed_in_the_middle: Path) -> None:
     target = killed_in_the_middle
     assert not target.exists()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,8 @@ import aiohttp
 
 from tests.fakes.running import FakeEngine
 from tests.routing import routes
+from tests.support.loopback_server import serve_connections
+from tests.support.polling import until_async
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
@@ -141,21 +142,10 @@ async def listening(gateway: ASGIApp) -> AsyncIterator[tuple[Server, asyncio.Tas
     server = http_server(gateway)
     with listen(Settings(port=0), port_is_given=True) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started)
+        await until_async("the server has started", lambda: server.started)
         yield server, task, f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.stop()
         await task
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], deadline: float = 10.0) -> None:
-    """Poll until `condition` holds; fails after `deadline` seconds."""
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        answer = condition()
-        if answer if isinstance(answer, bool) else await answer:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to pass")
 
 
 @dataclass
@@ -232,9 +222,8 @@ async def raw_engine(*answers: bytes) -> AsyncIterator[Target]:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(connection, "127.0.0.1", 0)
-    async with server:
-        yield Target("raw", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")
+    async with serve_connections(connection) as port:
+        yield Target("raw", f"http://127.0.0.1:{port}", "key")
 
 
 def chunked(*pieces: bytes, content_type: str = "text/event-stream", end: bool = True) -> bytes:

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from tests.fakes.running import FakeEngine, start_fake_engine
-from tests.gateway.harness import CHAT, STREAM, Served, router_of, served, until
+from tests.gateway.harness import CHAT, STREAM, Served, router_of, served
+from tests.support.polling import until_async
+
+pytestmark = pytest.mark.process
 
 
 async def at_the_engine(engine: FakeEngine) -> None:
     async def arrived() -> bool:
         return (await engine.stats())["requests"] == 1
 
-    await until(arrived)
+    await until_async("the engine is asked", arrived)
 
 
 async def ask(gateway: Served, body: Any, **options: Any) -> tuple[int, bytes]:
@@ -45,7 +48,7 @@ async def test_a_stream_ends_with_an_error_and_the_engine_stops() -> None:
     async with start_fake_engine(chunks=10_000, interval=0.01) as engine, served(router_of(engine)) as gateway:
         asked = asyncio.create_task(ask(gateway, STREAM | {"request_id": "mine"}))
         await at_the_engine(engine)
-        await until(lambda: gateway.gateway.balancer.total == 1)
+        await until_async("one request is in flight", lambda: gateway.gateway.balancer.total == 1)
         await asyncio.sleep(0.1)
         assert gateway.gateway._running.abort("m", "mine")
         status, answer = await asked
@@ -54,5 +57,5 @@ async def test_a_stream_ends_with_an_error_and_the_engine_stops() -> None:
         async def stopped() -> bool:
             return (await engine.stats())["cancelled"] == 1
 
-        await until(stopped)
+        await until_async("the engine stops", stopped)
         assert gateway.gateway.balancer.total == 0

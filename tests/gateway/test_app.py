@@ -131,12 +131,14 @@ async def test_anthropics_paths_refuse_in_anthropics_form() -> None:
     assert (status, answer["error"]["type"]) == (503, "overloaded_error")
 
 
+@pytest.mark.process
 async def test_a_body_in_pieces_is_put_together() -> None:
     async with start_fake_engine(echo=True) as engine, gateway_of(router_of(engine)) as gateway:
         answer = await call(gateway, "/v1/chat/completions", pieces=[CHAT_BYTES[:9], CHAT_BYTES[9:], b""])
     assert answer.json["body"].encode() == CHAT_BYTES
 
 
+@pytest.mark.process
 async def test_the_engine_gets_the_same_bytes_our_key_and_not_the_clients() -> None:
     body = b'{ "model" : "m",  "messages":[{"role":"user","content":"\xc3\xa9"}], "x_unknown": 1.50 }'
     headers = {"Authorization": "Bearer mine", "Content-Type": "application/json", "anthropic-version": "2023-06-01"}
@@ -152,12 +154,14 @@ async def test_the_engine_gets_the_same_bytes_our_key_and_not_the_clients() -> N
     assert not {"cookie", "x-forwarded-for", "user-agent", "accept-encoding"} & seen["headers"].keys()
 
 
+@pytest.mark.process
 async def test_anthropics_prefix_is_taken_off() -> None:
     async with start_fake_engine(echo=True) as engine, served(router_of(engine)) as gateway:
         _, seen, _ = await gateway.post("/anthropic/v1/messages", CHAT | {"max_tokens": 1})
     assert seen["path"] == "/v1/messages"
 
 
+@pytest.mark.process
 async def test_a_whole_answer_keeps_its_length_and_chosen_headers() -> None:
     headers = {"X-Request-Id": "r-1", "Set-Cookie": "a=b", "Server": "engine"}
     async with start_fake_engine(headers=headers) as engine, served(router_of(engine)) as gateway:
@@ -169,6 +173,7 @@ async def test_a_whole_answer_keeps_its_length_and_chosen_headers() -> None:
     assert "server" not in got
 
 
+@pytest.mark.process
 async def test_an_engines_error_takes_openais_form() -> None:
     error = {"code": 400, "message": "x", "type": "exceed_context_size_error", "n_prompt_tokens": 4097, "n_ctx": 8192}
     async with start_fake_engine(status=400, body={"error": error}) as engine, served(router_of(engine)) as gateway:
@@ -182,6 +187,7 @@ async def test_an_engines_error_takes_openais_form() -> None:
     assert anthropic == {"type": "error", "error": {"type": kind, "message": message}}
 
 
+@pytest.mark.process
 async def test_too_large_a_body_is_413_and_the_connection_stays_good() -> None:
     large = json.dumps(CHAT | {"x": "y" * 300_000}).encode()
 
@@ -240,6 +246,7 @@ async def test_who_holds_the_room_that_a_model_lacks_is_not_told_to_clients() ->
     assert "needs 2.0 GiB" in answer["error"]["message"] and "secret" not in json.dumps(answer)
 
 
+@pytest.mark.process
 async def test_two_replicas_share_the_requests() -> None:
     async with start_fake_engine(delay=0.2) as one, start_fake_engine(delay=0.2) as two:
         async with served(router_of(one, two)) as gateway:
@@ -248,6 +255,7 @@ async def test_two_replicas_share_the_requests() -> None:
         assert (await one.stats())["requests"] == (await two.stats())["requests"] == 3
 
 
+@pytest.mark.process
 async def test_an_answer_is_started_once_and_ended_once() -> None:
     async with start_fake_engine(chunks=2) as engine, gateway_of(router_of(engine)) as gateway:
         for body in (CHAT, STREAM):

@@ -8,7 +8,7 @@ import json
 import aiohttp
 import pytest
 
-from tests.fakes.running import free_port, start_fake_engine
+from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import (
     CHAT,
     STREAM,
@@ -20,8 +20,9 @@ from tests.gateway.harness import (
     router_to,
     served,
     target,
-    until,
 )
+from tests.support.polling import until_async
+from tests.support.ports import free_port
 from xinference.errors import Problem
 from xinference.routing.table import Route, Target
 
@@ -32,12 +33,14 @@ def nowhere() -> Target:
     return Target("gone", f"http://127.0.0.1:{free_port()}", "k")
 
 
+@pytest.mark.process
 async def test_a_replica_that_cannot_be_reached_is_passed_over() -> None:
     async with start_fake_engine() as engine, served(router_to(nowhere(), nowhere(), target(engine))) as gateway:
         for _ in range(4):
             assert (await gateway.post(PATH, CHAT))[0] == 200
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 async def test_a_replica_that_dies_before_the_first_byte_is_replaced_by_another(body: dict[str, object]) -> None:
     async with start_fake_engine(die={"on_request": True}) as dying, start_fake_engine() as engine:
@@ -49,6 +52,7 @@ async def test_a_replica_that_dies_before_the_first_byte_is_replaced_by_another(
                 assert b"error" not in answer
 
 
+@pytest.mark.process
 async def test_the_only_engine_dying_before_the_first_byte_is_502() -> None:
     async with start_fake_engine(die={"on_request": True}) as engine, served(router_of(engine)) as gateway:
         status, answer, _ = await gateway.post(PATH, CHAT)
@@ -56,6 +60,7 @@ async def test_the_only_engine_dying_before_the_first_byte_is_502() -> None:
         assert gateway.gateway.balancer.total == 0
 
 
+@pytest.mark.process
 async def test_a_request_that_kills_engines_is_not_shown_to_all_of_them() -> None:
     async with (
         start_fake_engine(drop_requests=9) as one,
@@ -67,11 +72,13 @@ async def test_a_request_that_kills_engines_is_not_shown_to_all_of_them() -> Non
         assert sum([(await engine.stats())["requests"] for engine in (one, two, three)]) == 2
 
 
+@pytest.mark.process
 async def test_an_idle_connection_that_the_engine_closed_is_not_the_clients_trouble() -> None:
     async with start_fake_engine(drop_requests=1) as engine, served(router_of(engine)) as gateway:
         assert (await gateway.post(PATH, CHAT))[0] == 200
 
 
+@pytest.mark.process
 async def test_a_request_waits_for_an_engine_that_is_coming_back() -> None:
     async with start_fake_engine() as engine:
         router = HandMadeRouter(coming=route(target(engine)))
@@ -90,6 +97,7 @@ async def test_an_engine_that_does_not_come_back_is_503_with_retry_after() -> No
     assert "start" in answer["error"]["message"]
 
 
+@pytest.mark.process
 async def test_a_request_for_a_model_on_demand_waits_until_it_is_loaded() -> None:
     async with start_fake_engine() as engine:
         router = HandMadeRouter(coming=route(target(engine)))
@@ -107,13 +115,14 @@ async def test_one_waiter_too_many_for_a_model_on_demand_is_429_with_retry_after
     assert (status, headers["retry-after"], answer["error"]["code"]) == (429, "3", "too_many_waiting")
 
 
+@pytest.mark.process
 async def test_a_refused_request_waits_for_the_controller_to_bring_another_replica() -> None:
     async with start_fake_engine() as engine:
         router = router_to(nowhere())
         router.coming = route(target(engine))
         async with served(router) as gateway:
             asking = asyncio.create_task(gateway.post(PATH, CHAT))
-            await until(lambda: router.looks > 2)
+            await until_async("the gateway looks at the table again", lambda: router.looks > 2)
             router.publish(route(recovering=True))
             assert (await asking)[0] == 200
     assert len(router.waits) == 1
@@ -129,7 +138,7 @@ async def test_a_request_for_a_model_that_was_taken_away_meanwhile_is_404() -> N
     router = router_to(nowhere())
     async with served(router) as gateway:
         asking = asyncio.create_task(gateway.post(PATH, CHAT))
-        await until(lambda: router.looks > 2)
+        await until_async("the gateway looks at the table again", lambda: router.looks > 2)
         router.publish()
         assert (await asking)[0] == 404
 
@@ -149,9 +158,9 @@ async def test_a_client_that_leaves_while_waiting_ends_the_wait() -> None:
     router.publish(route(recovering=True))
     async with served(router) as gateway:
         asking = asyncio.create_task(gateway.post(PATH, CHAT))
-        await until(lambda: bool(router.waits))
+        await until_async("the gateway waits for the model", lambda: bool(router.waits))
         asking.cancel()
-        await until(lambda: router.ended)
+        await until_async("the wait has ended", lambda: router.ended)
 
 
 async def test_half_a_whole_answer_is_never_passed_on() -> None:

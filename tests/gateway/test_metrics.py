@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, Served, route, router_of, served, target
 from xinference.errors import Problem
+
+pytestmark = pytest.mark.process
 
 PATH = "/v1/chat/completions"
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Served, call, gateway_of, route, served, target, until
+from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Served, call, gateway_of, route, served, target
+from tests.support.polling import until_async
 from xinference.gateway.app import Gateway
 from xinference.gateway.rate_limits import (
     MIN_SWEEP,
@@ -170,6 +171,7 @@ def _quota(of: Served | Gateway) -> LocalQuota:
     return quota
 
 
+@pytest.mark.process
 async def test_the_model_takes_no_more_at_once_than_its_limit_and_more_afterwards() -> None:
     async with start_fake_engine(delay=0.5) as engine:
         router = HandMadeRouter()
@@ -184,6 +186,7 @@ async def test_the_model_takes_no_more_at_once_than_its_limit_and_more_afterward
             assert _quota(gateway).permits.held("m") == 0
 
 
+@pytest.mark.process
 async def test_a_client_that_leaves_gives_its_permit_back() -> None:
     async with start_fake_engine(chunks=1000, interval=0.05) as engine:
         router = HandMadeRouter()
@@ -192,9 +195,10 @@ async def test_a_client_that_leaves_gives_its_permit_back() -> None:
             async with gateway.http.post(gateway.url + "/v1/chat/completions", json=STREAM) as response:
                 await response.content.readany()
                 assert _quota(gateway).permits.held("m") == 1
-            await until(lambda: _quota(gateway).permits.held("m") == 0)
+            await until_async("the permits are released", lambda: _quota(gateway).permits.held("m") == 0)
 
 
+@pytest.mark.process
 async def test_a_request_that_is_refused_by_the_engine_or_has_none_gives_its_permit_back() -> None:
     async with start_fake_engine(status=400, body={"error": {"message": "x"}}) as engine:
         router = HandMadeRouter()
@@ -218,6 +222,7 @@ async def test_a_key_over_its_requests_is_429_before_its_body_is_read() -> None:
     assert listed.status == 200
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_tokens_of_an_answer_count_against_its_key(stream: bool) -> None:
     async with start_fake_engine() as engine:
@@ -231,6 +236,7 @@ async def test_the_tokens_of_an_answer_count_against_its_key(stream: bool) -> No
             assert (await call(gateway, "/v1/chat/completions", body, headers=BEARER)).status == 429
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("path", ["/tokenize", "/v1/messages/count_tokens"])
 async def test_counting_tokens_spends_none(path: str) -> None:
     async with start_fake_engine(echo=True) as engine:

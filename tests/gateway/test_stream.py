@@ -4,11 +4,13 @@ import asyncio
 import itertools
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, STREAM, chunked, gateway_of, raw_engine, router_of, router_to, served, until
+from tests.gateway.harness import CHAT, STREAM, chunked, gateway_of, raw_engine, router_of, router_to, served
+from tests.support.polling import until_async
 from xinference.gateway.http.asgi import Message
 from xinference.gateway.stream import EventBuffer
 
@@ -60,6 +62,7 @@ def test_an_end_split_over_three_reads_is_found() -> None:
     assert holder.take(b"\n") == b"data: 1\r\n\r\n"
 
 
+@pytest.mark.process
 async def test_a_stream_is_passed_on_with_its_done_and_headers_against_buffering() -> None:
     async with (
         start_fake_engine(chunks=3) as engine,
@@ -77,6 +80,7 @@ async def test_a_stream_is_passed_on_with_its_done_and_headers_against_buffering
     assert answer.count(b"[DONE]") == 1
 
 
+@pytest.mark.process
 async def test_events_arrive_one_by_one_as_the_engine_makes_them() -> None:
     async with (
         start_fake_engine(chunks=5, interval=0.1) as engine,
@@ -88,6 +92,7 @@ async def test_events_arrive_one_by_one_as_the_engine_makes_them() -> None:
         assert (await engine.stats())["chunks_sent"] < 5
 
 
+@pytest.mark.process
 async def test_an_engine_that_dies_between_events_leaves_one_error_event_and_no_done() -> None:
     async with start_fake_engine(chunks=9, die={"after_chunks": 3}) as engine, served(router_of(engine)) as gateway:
         status, answer = await gateway.stream("/v1/chat/completions", STREAM)
@@ -101,6 +106,7 @@ async def test_an_engine_that_dies_between_events_leaves_one_error_event_and_no_
     assert b"[DONE]" not in answer
 
 
+@pytest.mark.process
 async def test_half_an_event_of_a_dying_engine_is_dropped() -> None:
     async with (
         start_fake_engine(chunks=9, interval=0.05, die={"mid_event": 2, "signal": "SIGKILL"}) as engine,
@@ -111,6 +117,7 @@ async def test_half_an_event_of_a_dying_engine_is_dropped() -> None:
     assert ["error" in event for event in events] == [False, False, True]
 
 
+@pytest.mark.process
 async def test_a_dying_engine_ends_an_anthropic_stream_in_anthropics_form() -> None:
     async with start_fake_engine(chunks=9, die={"after_chunks": 2}) as engine, served(router_of(engine)) as gateway:
         _, answer = await gateway.stream("/v1/messages", STREAM | {"max_tokens": 5})
@@ -121,6 +128,7 @@ async def test_a_dying_engine_ends_an_anthropic_stream_in_anthropics_form() -> N
     assert error["error"]["type"] == "api_error"
 
 
+@pytest.mark.process
 async def test_a_client_that_leaves_a_stream_stops_the_engine() -> None:
     async with start_fake_engine(chunks=1000, interval=0.02) as engine, served(router_of(engine)) as gateway:
         async with gateway.http.post(gateway.url + "/v1/chat/completions", json=STREAM) as response:
@@ -130,9 +138,10 @@ async def test_a_client_that_leaves_a_stream_stops_the_engine() -> None:
         async def cancelled() -> bool:
             return (await engine.stats())["cancelled"] == 1
 
-        await until(cancelled)
+        await until_async("the engine has seen its client leave", cancelled)
 
 
+@pytest.mark.process
 async def test_a_client_that_leaves_before_a_whole_answer_stops_the_engine() -> None:
     async with start_fake_engine(delay=60.0) as engine, served(router_of(engine)) as gateway:
 
@@ -143,9 +152,9 @@ async def test_a_client_that_leaves_before_a_whole_answer_stops_the_engine() -> 
             return (await engine.stats())["cancelled"] == 1
 
         asking = asyncio.create_task(gateway.post("/v1/chat/completions", CHAT))
-        await until(requested)
+        await until_async("the engine is asked", requested)
         asking.cancel()
-        await until(cancelled)
+        await until_async("the engine has seen its client leave", cancelled)
         assert gateway.gateway.balancer.total == 0
 
 
@@ -167,6 +176,7 @@ async def test_a_done_with_crlf_is_seen_as_one() -> None:
         assert await gateway.stream("/v1/chat/completions", STREAM) == (200, events)
 
 
+@pytest.mark.process
 async def test_events_of_two_requests_on_one_connection_come_in_order() -> None:
     async with start_fake_engine(chunks=400) as engine, served(router_of(engine)) as gateway:
         _, said = await gateway.stream("/v1/chat/completions", STREAM)
@@ -181,6 +191,7 @@ async def test_events_of_two_requests_on_one_connection_come_in_order() -> None:
         writer.close()
 
 
+@pytest.mark.process
 async def test_a_send_that_fails_closes_the_engines_connection() -> None:
     async with (
         start_fake_engine(chunks=1000, interval=0.02) as engine,
@@ -204,5 +215,5 @@ async def test_a_send_that_fails_closes_the_engines_connection() -> None:
         async def cancelled() -> bool:
             return (await engine.stats())["cancelled"] == 1
 
-        await until(cancelled)
+        await until_async("the engine has seen its client leave", cancelled)
         assert gateway.balancer.total == 0

@@ -14,7 +14,7 @@ import pytest
 from tests.conformance.__main__ import LINE_SECONDS, try_line
 from tests.conformance.page import LaunchLine
 from tests.gpu.run import ASKED, gpu_home, gpu_lines, main, two_models_share_a_card
-from tests.live.home import Home
+from tests.support.home import Home
 from xinference.hardware.devices import read_host
 
 HOST = read_host()

@@ -39,6 +39,8 @@ class Fetching:
     seen: list[tuple[int, int | None, str]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     offline: bool = False
+    cancel_at: int | None = None
+    """Cancels the fetch once so many bytes have arrived."""
 
     def serve(self, files: dict[str, Content], admitted: tuple[str, ...] | None = None, id: str = "tiny/llama") -> None:
         revisions = ("main", COMMIT) if self.name == "huggingface" else ("master", "v1.0")
@@ -69,6 +71,8 @@ class Fetching:
 
     def _progress(self, done: int, total: int | None, file: str) -> None:
         self.seen.append((done, total, file))
+        if self.cancel_at is not None and done >= self.cancel_at:
+            self.cancelled.set()
 
 
 def version_of(model_format: ModelFormat, *sources: Source) -> ModelVersion:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import huggingface_hub
@@ -16,8 +15,6 @@ from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.hubs.cached_files import CachedFile, delete, total_size
 from xinference.hubs.registry import all_hubs
-
-pytestmark = pytest.mark.live
 
 
 def kept(fetching: Fetching, version: ModelVersion) -> tuple[CachedFile, ...]:
@@ -70,10 +67,8 @@ def test_a_folder_is_kept_with_all_its_files(fetching: Fetching) -> None:
 def test_what_was_only_begun_is_kept_and_can_be_forgotten(fetching: Fetching) -> None:
     fetching.serve({"tiny.bin": BYTES})
     fetching.server.faults["tiny.bin"] = Fault(times=99, seconds_a_chunk=0.05)
-    stop = threading.Timer(0.6, fetching.cancelled.set)
-    stop.start()
+    fetching.cancel_at = 1
     assert fetching.problem(fetching.version("tiny.bin")).code == "cancelled"
-    stop.join()
     assert 0 < total_size(kept(fetching, fetching.version("tiny.bin"))) < len(BYTES)
     assert fetching.cached(fetching.version("tiny.bin")) is None
     assert forget(fetching, fetching.version("tiny.bin")) > 0

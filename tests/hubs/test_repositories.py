@@ -19,12 +19,11 @@ import pytest
 
 from tests.fakes.hub.repositories import Fault
 from tests.hubs.loopback_fetch import BYTES, CHOSEN, COMMIT, FOLDER, Fetching, version_of
+from tests.support.polling import until
 from xinference.catalog.models import FileFacts, Source
 from xinference.hubs.repositories.huggingface import HuggingFaceHub
 from xinference.hubs.repositories.modelscope import ModelScopeHub
 from xinference.hubs.transfer import resumable
-
-pytestmark = pytest.mark.live
 
 HALF = len(BYTES) // 2
 
@@ -179,6 +178,7 @@ def test_a_damaged_beginning_of_an_earlier_run_is_thrown_away(huggingface: Fetch
     assert huggingface.seen[-1][:2] == (len(BYTES), len(BYTES))
 
 
+@pytest.mark.process
 def test_a_kill_in_the_middle_costs_nothing_that_was_whole(fetching: Fetching, tmp_path: Path) -> None:
     fetching.serve(FOLDER)
     big = "model-00002-of-00002.safetensors"
@@ -191,11 +191,12 @@ def test_a_kill_in_the_middle_costs_nothing_that_was_whole(fetching: Fetching, t
     process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
     sent = fetching.server.counters.sent
     whole = sum(len(b) for n, b in FOLDER.items() if n in CHOSEN and n != big and isinstance(b, bytes))
-    deadline = time.monotonic() + 30
-    while sum(n for f, n in dict(sent).items() if f != big) < whole or sent.get(big, 0) < 200_000:
-        assert time.monotonic() < deadline
+
+    def enough_is_sent() -> bool:
         assert process.poll() is None
-        time.sleep(0.05)
+        return sum(n for f, n in dict(sent).items() if f != big) >= whole and sent.get(big, 0) >= 200_000
+
+    until("all but the large file is sent", enough_is_sent, 30)
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -12,8 +12,6 @@ from tests.hubs.loopback_fetch import BYTES, CHOSEN, COMMIT, FOLDER, Fetching
 from tests.hubs.versions import version as gguf_version
 from xinference.catalog.models import Source
 
-pytestmark = pytest.mark.live
-
 CACHE_VARIABLES = {"HF_HUB_CACHE": "", "HUGGINGFACE_HUB_CACHE": "", "HF_HOME": "hub"}
 
 

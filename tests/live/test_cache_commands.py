@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.hub.llama2 import llama2_hub
 from tests.fakes.hub.loopback import LoopbackHub, serve
-from tests.live.home import Home
+from tests.support.home import Home
 
 ASSETS = Path(__file__).parents[1] / "assets" / "tiny-llama2-chat-hf"
 LINE = ("-n", "llama-2-chat", "-s", "7", "-f", "ggmlv3", "-q", "q4_0")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.client.either import FLAVOURS, make_either
-from tests.live.home import UID, Home
+from tests.support.home import UID, Home
 from xinference.client import AsyncClient, AsyncRESTfulChatModelHandle, Client, RESTfulChatModelHandle
 
 QUESTION = [{"role": "user", "content": "How many days are in a week?"}]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.home import SMOLLM2, UID, Home, until
+from tests.support.home import SMOLLM2, UID, Home
+from tests.support.polling import until
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from tests.live.home import UID, Home
+from tests.support.home import UID, Home
 
 PROMISED = 300
 

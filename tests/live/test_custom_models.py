@@ -14,7 +14,8 @@ from tests.conformance.__main__ import ASSETS, answer, hub_environment
 from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.fakes.hub.repositories import repository
 from tests.formats.gguf_model import write_gguf
-from tests.live.home import Home, until
+from tests.support.home import Home
+from tests.support.polling import until
 
 PAIRS = json.loads((ASSETS / "qa.json").read_text(encoding="utf-8"))[:4]
 FILE = {

@@ -21,7 +21,8 @@ import pytest
 import sentencepiece
 
 from tests.formats.gguf_model import write_gguf
-from tests.live.home import Home, sse_events, until
+from tests.support.home import Home, sse_events
+from tests.support.polling import until
 from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.environments.environments import Environments

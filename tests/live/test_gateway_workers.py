@@ -15,7 +15,8 @@ import httpx2
 import psutil
 import pytest
 
-from tests.live.home import Home, sse_events, until, with_pid
+from tests.support.home import Home, send_signal, sse_events
+from tests.support.polling import until
 
 WORKER = "xinference.gateway.workers.worker"
 
@@ -47,14 +48,23 @@ class Two:
         return [self.one(pid, [other for other in pids if other != pid], **options) for pid in pids]
 
     def one(self, pid: int, others: list[int], **options: Any) -> httpx2.Client:
+        """A client of process `pid`, which accepted its connection while the others were stopped.
+
+        They are stopped for a second at a time. A new process may still be starting, and one that is stopped until that
+        one answers is killed as hung after 10 s, with all requests that it has.
+        """
         client = self.clients.enter_context(httpx2.Client(base_url=self.home.url, timeout=60, **options))
-        for other in others:
-            os.kill(other, signal.SIGSTOP)
-        try:
-            assert client.get("/health").status_code == 200
-        finally:
-            for other in others:
-                os.kill(other, signal.SIGCONT)
+
+        def answers() -> bool:
+            with ExitStack() as stopped:
+                for other in others:
+                    stopped.enter_context(paused(other))
+                try:
+                    return client.get("/health", timeout=1).status_code == 200
+                except httpx2.TransportError:
+                    return False
+
+        until(f"gateway process {pid} answers", answers)
         return client
 
     @property
@@ -68,7 +78,7 @@ def two(make_home: Callable[..., Home]) -> Iterator[Two]:
     with ExitStack() as clients:
         running = Two(home, home.serve(), clients)
         yield running
-    with_pid(running.server.pid, signal.SIGINT)
+    send_signal(running.server.pid, signal.SIGINT)
     running.server.wait(30)
     until("nothing is left", home.nothing_left)
 
@@ -101,9 +111,10 @@ def begun(client: httpx2.Client, stack: ExitStack, **fields: Any) -> Iterator[st
 
 @contextmanager
 def paused(pid: int) -> Iterator[None]:
-    """An engine that computes nothing meanwhile: what has begun goes on afterwards."""
+    """A process that does nothing meanwhile: what it has begun goes on afterwards."""
     os.kill(pid, signal.SIGSTOP)
     try:
+        until(f"process {pid} is stopped", lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
         yield
     finally:
         os.kill(pid, signal.SIGCONT)

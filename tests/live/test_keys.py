@@ -10,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from tests.live.home import SMOLLM2, UID, Home
+from tests.support.home import SMOLLM2, UID, Home
 
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from tests.live.home import UID, Home
+from tests.support.home import UID, Home
 
 
 def test_the_estimate_is_within_a_tenth_and_the_next_one_is_corrected(make_home: Callable[..., Home]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.home import SMOLLM2, UID, Home
+from tests.support.home import SMOLLM2, UID, Home
 
 
 @pytest.fixture(scope="module")

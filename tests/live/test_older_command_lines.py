@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from tests.live.home import SMOLLM2, Home, until
+from tests.support.home import SMOLLM2, Home
+from tests.support.polling import until
 
 SPEC = {
     "model_format": "ggufv2",

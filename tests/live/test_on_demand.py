@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx2
 
-from tests.live.home import Home, sse_events, until
+from tests.support.home import Home, sse_events
+from tests.support.polling import until
 
 MIB = 1024 * 1024
 #: The tiny model with one slot of 256 tokens is planned with 46 MiB, and measured a little off that.

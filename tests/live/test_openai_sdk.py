@@ -8,7 +8,7 @@ from typing import Any, cast
 import openai
 import pytest
 
-from tests.live.home import UID, Home
+from tests.support.home import UID, Home
 
 QUESTION: list[Any] = [{"role": "user", "content": "How many days are in a week?"}]
 

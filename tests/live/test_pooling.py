@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.formats.gguf_model import write_gguf
-from tests.live.home import Home
+from tests.support.home import Home
 from xinference.client import Client
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"

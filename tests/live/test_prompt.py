@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 
 from tests.formats.gguf_model import write_gguf
-from tests.live.home import Home
+from tests.support.home import Home
 
 ASSETS = Path(__file__).parent.parent / "assets"
 GGML = ASSETS / "tiny-llama2-chat-ggmlv3" / "tiny-llama2-chat.ggmlv3.q4_0.bin"

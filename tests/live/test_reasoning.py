@@ -16,7 +16,7 @@ import pytest
 
 from tests.conformance.__main__ import ASSETS
 from tests.formats.gguf_model import write_gguf
-from tests.live.home import Home, sse_events
+from tests.support.home import Home, sse_events
 
 #: In the manner of Qwen3's: earlier thoughts are written back, and a switch closes the thought before it begins.
 TEMPLATE = (

@@ -11,7 +11,8 @@ import httpx2
 import psutil
 
 from tests.api.schema_check import undescribed
-from tests.live.home import UID, Home, until
+from tests.support.home import UID, Home
+from tests.support.polling import until
 from xinference.api import schemas
 
 

@@ -11,7 +11,8 @@ import httpx2
 import psutil
 import pytest
 
-from tests.live.home import UID, Home, sse_events, until, with_pid
+from tests.support.home import UID, Home, send_signal, sse_events
+from tests.support.polling import until
 
 LONG = {"model": UID, "messages": [{"role": "user", "content": "Tell me a long story."}], "stream": True}
 
@@ -59,7 +60,7 @@ def test_a_model_that_keeps_dying_is_given_up_with_its_last_words(make_home: Cal
         for replica in instance["replicas"]:
             if replica["status"] == "READY" and replica["engine_pid"] not in killed:
                 killed.add(replica["engine_pid"])
-                with_pid(replica["engine_pid"], signal.SIGKILL)
+                send_signal(replica["engine_pid"], signal.SIGKILL)
         return bool(instance["status"] == "ERROR")
 
     until("the model is given up", kill_until_failed)

@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.live.home import until
 from tests.live.test_prompt import CONVERSATIONS, Message, reference
 from tests.live.transformers_engine import HF, KEY, UID, RunningEngine, engine
+from tests.support.polling import until
 
 pytestmark = pytest.mark.timeout(300)
 QUESTIONS = json.loads((HF / "qa.json").read_text(encoding="utf-8"))

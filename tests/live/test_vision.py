@@ -15,8 +15,8 @@ from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.fakes.hub.repositories import repository
 from tests.formats.gguf_model import write_gguf
 from tests.formats.mmproj_writer import TOKENS, write_mmproj
-from tests.live.home import Home
 from tests.live.pictures import data_uri, png
+from tests.support.home import Home
 
 WIDTH = json.loads((ASSETS / "config.json").read_text())["hidden_size"]
 TEXT = {"type": "text", "text": "Hi"}

@@ -20,7 +20,8 @@ import pytest
 
 from tests.formats.awq_writer import write_awq
 from tests.formats.gptq_writer import write_gptq
-from tests.live.home import Home, until
+from tests.support.home import Home
+from tests.support.polling import until
 from xinference.config import Settings
 from xinference.engines.options import describe_options
 from xinference.engines.vllm.engine import FOUR_BIT_NEEDS, OPTIONS, VERSION

@@ -13,7 +13,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.live.home import free_port, sse_events, until
+from tests.support.home import sse_events
+from tests.support.polling import until
+from tests.support.ports import free_port
 from xinference.config import Settings
 from xinference.engines.transformers.engine import PROGRAM, VERSION
 from xinference.environments.environments import Environments

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.live.home import free_port
+from tests.support.ports import free_port
 from xinference import __version__
 
 ROOT = Path(__file__).parents[2]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from xinference.process.replica import Replica
 
 
 @dataclass
-class Home:
-    """A place to run engines in."""
+class EngineHome:
+    """A home in which a test runs keepers with fake engines, without a server."""
 
     settings: Settings
     log_path: Path = field(init=False)
@@ -63,20 +61,13 @@ class Home:
                 continue
         return found
 
-    async def wait_for(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
-        """Poll until `condition` holds."""
-        until = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < until, "waited too long"
-            await asyncio.sleep(0.02)
-
 
 @pytest.fixture
-def home() -> Iterator[Home]:
+def home() -> Iterator[EngineHome]:
     """A home with short patience; whatever a failed test left in it is killed."""
     folder = Path(tempfile.mkdtemp(prefix="xi-"))
     settings = Settings(home=folder, grace_seconds=1.0, stop_seconds=2.0, start_seconds=20.0)
-    place = Home(settings)
+    place = EngineHome(settings)
     yield place
     for process in place.living():
         process.kill()

@@ -10,7 +10,8 @@ from typing import Any
 
 import uvloop
 
-from tests.process.conftest import Home
+from tests.process.conftest import EngineHome
+from tests.support.polling import until_async
 from xinference.config import Settings
 from xinference.process.replica import ReplicaState
 
@@ -18,10 +19,9 @@ from xinference.process.replica import ReplicaState
 async def main(folder: str, grace_seconds: str, script: dict[str, Any]) -> None:
     """Start ``r1`` and print its pids: when it is ready, or at once with a script that never gets there."""
     settings = Settings(home=Path(folder), grace_seconds=float(grace_seconds), stop_seconds=2.0, start_seconds=20.0)
-    replica = Home(settings).start(**script)
+    replica = EngineHome(settings).start(**script)
     if script.get("health_delay"):
-        while replica.state is ReplicaState.NEW:
-            await asyncio.sleep(0.01)
+        await until_async("the replica starts", lambda: replica.state is not ReplicaState.NEW)
     else:
         await replica.wait_ready()
     seen = replica.snapshot

@@ -14,16 +14,17 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.process.conftest import Home
+from tests.process.conftest import EngineHome
+from tests.support.polling import until_async
 from xinference.errors import Problem
 from xinference.process.link import KeeperLink
 from xinference.process.replica import Replica, ReplicaState
 
-pytestmark = pytest.mark.live
+pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
 
 
-async def _run_and_kill_server(home: Home, grace_seconds: float, **script: Any) -> dict[str, int]:
+async def _run_and_kill_server(home: EngineHome, grace_seconds: float, **script: Any) -> dict[str, int]:
     """What the killed server knew of its replica."""
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.process.doomed_server"),
@@ -38,7 +39,7 @@ async def _run_and_kill_server(home: Home, grace_seconds: float, **script: Any) 
     return known
 
 
-async def test_an_engine_outlives_a_killed_server_and_is_adopted(home: Home) -> None:
+async def test_an_engine_outlives_a_killed_server_and_is_adopted(home: EngineHome) -> None:
     known = await _run_and_kill_server(home, 30.0)
 
     replica = await Replica.adopt("r1", home.settings)
@@ -54,14 +55,14 @@ async def test_an_engine_outlives_a_killed_server_and_is_adopted(home: Home) -> 
     assert not home.living() and not home.socket.exists()
 
 
-async def test_without_an_heir_everything_is_gone_after_the_grace_period(home: Home) -> None:
+async def test_without_an_heir_everything_is_gone_after_the_grace_period(home: EngineHome) -> None:
     known = await _run_and_kill_server(home, 1.0, children=1, detached_children=1)
     assert psutil.pid_exists(known["engine_pid"])
-    await home.wait_for(lambda: not home.living())
+    await until_async("no process is left", lambda: not home.living())
     assert not home.socket.exists()
 
 
-async def test_an_engine_that_still_loads_is_adopted_as_starting(home: Home) -> None:
+async def test_an_engine_that_still_loads_is_adopted_as_starting(home: EngineHome) -> None:
     await _run_and_kill_server(home, 30.0, health_delay=3.0)
     replica = await Replica.adopt("r1", home.settings)
     assert replica is not None and replica.state is ReplicaState.STARTING
@@ -69,10 +70,10 @@ async def test_an_engine_that_still_loads_is_adopted_as_starting(home: Home) -> 
     await replica.stop()
 
 
-async def test_an_engine_that_died_alone_is_adopted_as_exited(home: Home) -> None:
+async def test_an_engine_that_died_alone_is_adopted_as_exited(home: EngineHome) -> None:
     known = await _run_and_kill_server(home, 30.0)
     os.kill(known["engine_pid"], signal.SIGKILL)
-    await home.wait_for(lambda: not psutil.pid_exists(known["engine_pid"]))
+    await until_async("the engine has ended", lambda: not psutil.pid_exists(known["engine_pid"]))
     replica = await Replica.adopt("r1", home.settings)
     assert replica is not None
     assert (await replica.wait_exited()).signal == "SIGKILL"
@@ -82,7 +83,7 @@ async def test_an_engine_that_died_alone_is_adopted_as_exited(home: Home) -> Non
     assert not home.living() and not home.socket.exists()
 
 
-async def test_a_detached_engine_goes_on_and_can_be_adopted_again(home: Home) -> None:
+async def test_a_detached_engine_goes_on_and_can_be_adopted_again(home: EngineHome) -> None:
     first = home.start(dataclasses.replace(home.settings, grace_seconds=30.0))
     await first.wait_ready()
     await first.detach()
@@ -96,7 +97,7 @@ async def test_a_detached_engine_goes_on_and_can_be_adopted_again(home: Home) ->
     await second.stop()
 
 
-async def test_a_second_owner_replaces_the_first_and_the_engine_lives(home: Home) -> None:
+async def test_a_second_owner_replaces_the_first_and_the_engine_lives(home: EngineHome) -> None:
     first = home.start()
     await first.wait_ready()
     second = await Replica.adopt("r1", home.settings)
@@ -108,11 +109,11 @@ async def test_a_second_owner_replaces_the_first_and_the_engine_lives(home: Home
     await second.stop()
 
 
-async def test_nothing_is_adopted_where_nothing_is(home: Home) -> None:
+async def test_nothing_is_adopted_where_nothing_is(home: EngineHome) -> None:
     assert await Replica.adopt("r1", home.settings) is None
 
 
-async def test_a_stale_socket_is_removed(home: Home) -> None:
+async def test_a_stale_socket_is_removed(home: EngineHome) -> None:
     home.settings.run_dir.mkdir(mode=0o700)
     server = await asyncio.start_unix_server(lambda *_: None, home.socket)
     server.close()
@@ -121,21 +122,23 @@ async def test_a_stale_socket_is_removed(home: Home) -> None:
     assert not home.socket.exists()
 
 
-async def test_what_a_killed_keeper_left_is_ended_by_the_next_server(home: Home) -> None:
+async def test_what_a_killed_keeper_left_is_ended_by_the_next_server(home: EngineHome) -> None:
     known = await _run_and_kill_server(home, 30.0, detached_children=1)
     os.kill(known["keeper_pid"], signal.SIGKILL)
     assert await Replica.adopt("r1", home.settings) is None
     assert not home.living() and not home.socket.exists()
 
 
-async def test_a_keeper_whose_context_cannot_be_read_is_ended(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_keeper_whose_context_cannot_be_read_is_ended(
+    home: EngineHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await _run_and_kill_server(home, 30.0)
     monkeypatch.setattr("xinference.process.replica.Endpoint", lambda **_: {"future": 1}["past"])
     assert await Replica.adopt("r1", home.settings) is None
     assert not home.living() and not home.socket.exists()
 
 
-async def test_an_adopted_engine_whose_keeper_is_killed_ends(home: Home) -> None:
+async def test_an_adopted_engine_whose_keeper_is_killed_ends(home: EngineHome) -> None:
     known = await _run_and_kill_server(home, 30.0, children=1, detached_children=1)
     replica = await Replica.adopt("r1", home.settings)
     assert replica is not None
@@ -144,7 +147,7 @@ async def test_an_adopted_engine_whose_keeper_is_killed_ends(home: Home) -> None
     assert not home.living()
 
 
-async def test_a_garbled_request_does_not_hurt_the_keeper(home: Home) -> None:
+async def test_a_garbled_request_does_not_hurt_the_keeper(home: EngineHome) -> None:
     replica = home.start()
     await replica.wait_ready()
     reader, writer = await asyncio.open_unix_connection(home.socket)
@@ -154,10 +157,10 @@ async def test_a_garbled_request_does_not_hurt_the_keeper(home: Home) -> None:
     link = await KeeperLink.open(home.socket, 2.0)
     assert link.hello["state"] == "running"
     link.close()
-    await home.wait_for(lambda: not home.living())
+    await until_async("no process is left", lambda: not home.living())
 
 
-def test_a_loop_that_ends_without_goodbye_leaves_a_ready_engine_to_its_successor(home: Home) -> None:
+def test_a_loop_that_ends_without_goodbye_leaves_a_ready_engine_to_its_successor(home: EngineHome) -> None:
     settings = dataclasses.replace(home.settings, grace_seconds=30.0)
 
     async def first() -> None:
@@ -172,10 +175,10 @@ def test_a_loop_that_ends_without_goodbye_leaves_a_ready_engine_to_its_successor
     asyncio.run(second())
 
 
-def test_a_loop_that_ends_during_a_start_leaves_nothing(home: Home) -> None:
+def test_a_loop_that_ends_during_a_start_leaves_nothing(home: EngineHome) -> None:
     async def begin() -> None:
         replica = home.start(dataclasses.replace(home.settings, grace_seconds=60.0), health_delay=600)
-        await home.wait_for(lambda: replica.state is ReplicaState.STARTING)
+        await until_async("the replica starts", lambda: replica.state is ReplicaState.STARTING)
 
     asyncio.run(begin())
-    asyncio.run(home.wait_for(lambda: not home.living()))
+    asyncio.run(until_async("no process is left", lambda: not home.living()))

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.process
+
 
 def test_the_keeper_loads_nothing_heavy() -> None:
     code = "import sys, xinference.process.keeper; print(*sys.modules)"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from tests.fakes.running import free_port, start_fake_engine
+from tests.fakes.running import start_fake_engine
+from tests.support.ports import free_port
 from xinference.process.probe import Endpoint, ProbeResult, probe
 
-pytestmark = pytest.mark.live
+pytestmark = pytest.mark.process
 
 
 def _endpoint(base_url: str, api_key: str = "fake-key", model_name: str = "fake") -> Endpoint:

@@ -11,16 +11,17 @@ import psutil
 import pytest
 
 from tests.fakes.running import start_fake_engine
-from tests.process.conftest import Home
+from tests.process.conftest import EngineHome
+from tests.support.polling import until_async
 from xinference.errors import Problem
 from xinference.process import replica as replica_module
 from xinference.process.command import EngineCommand
 from xinference.process.replica import Replica, ReplicaState
 
-pytestmark = pytest.mark.live
+pytestmark = pytest.mark.process
 
 
-async def test_a_started_engine_becomes_ready_and_a_stop_leaves_nothing(home: Home) -> None:
+async def test_a_started_engine_becomes_ready_and_a_stop_leaves_nothing(home: EngineHome) -> None:
     replica = home.start()
     await replica.wait_ready()
     seen = replica.snapshot
@@ -36,7 +37,7 @@ async def test_a_started_engine_becomes_ready_and_a_stop_leaves_nothing(home: Ho
     assert not home.socket.exists()
 
 
-async def test_a_stop_ends_children_that_began_their_own_session(home: Home) -> None:
+async def test_a_stop_ends_children_that_began_their_own_session(home: EngineHome) -> None:
     replica = home.start(children=1, detached_children=2)
     await replica.wait_ready()
     assert len(home.living()) == 5
@@ -44,7 +45,7 @@ async def test_a_stop_ends_children_that_began_their_own_session(home: Home) -> 
     assert not home.living()
 
 
-async def test_a_stop_ends_an_engine_that_ignores_sigterm(home: Home) -> None:
+async def test_a_stop_ends_an_engine_that_ignores_sigterm(home: EngineHome) -> None:
     settings = dataclasses.replace(home.settings, stop_seconds=0.3)
     replica = home.start(settings, ignore_sigterm=True, detached_children=1)
     await replica.wait_ready()
@@ -53,7 +54,7 @@ async def test_a_stop_ends_an_engine_that_ignores_sigterm(home: Home) -> None:
     assert not home.living()
 
 
-async def test_stopping_twice_gives_the_same_exit(home: Home) -> None:
+async def test_stopping_twice_gives_the_same_exit(home: EngineHome) -> None:
     replica = home.start()
     await replica.wait_ready()
     first, second = await asyncio.gather(replica.stop(), replica.stop())
@@ -62,7 +63,7 @@ async def test_stopping_twice_gives_the_same_exit(home: Home) -> None:
 
 @pytest.mark.parametrize(("how", "code", "name"), [({"code": 3}, 3, None), ({"signal": "SIGKILL"}, None, "SIGKILL")])
 async def test_a_death_is_reported_with_its_kind_and_last_words(
-    home: Home, how: dict[str, object], code: int | None, name: str | None
+    home: EngineHome, how: dict[str, object], code: int | None, name: str | None
 ) -> None:
     replica = home.start(print_lines=100, children=1, detached_children=1, die={"on_request": True, **how})
     await replica.wait_ready()
@@ -77,7 +78,7 @@ async def test_a_death_is_reported_with_its_kind_and_last_words(
     assert not home.living()
 
 
-async def test_a_death_during_the_start_is_a_problem_with_the_last_words(home: Home) -> None:
+async def test_a_death_during_the_start_is_a_problem_with_the_last_words(home: EngineHome) -> None:
     replica = home.start(print_lines=2, line="no such tensor", die={"at_start": True, "code": 7})
     with pytest.raises(Problem) as caught:
         await replica.wait_ready()
@@ -89,7 +90,7 @@ async def test_a_death_during_the_start_is_a_problem_with_the_last_words(home: H
     assert not home.living()
 
 
-async def test_a_program_that_does_not_exist_is_named(home: Home) -> None:
+async def test_a_program_that_does_not_exist_is_named(home: EngineHome) -> None:
     command = EngineCommand(argv=("/nowhere/engine",), model_name="fake")
     replica = Replica.start("r1", command, home.settings, log_path=home.log_path)
     with pytest.raises(Problem) as caught:
@@ -98,7 +99,7 @@ async def test_a_program_that_does_not_exist_is_named(home: Home) -> None:
     assert "/nowhere/engine" in caught.value.log_tail[-1]
 
 
-async def test_an_engine_that_stays_unhealthy_is_ended_at_the_deadline(home: Home) -> None:
+async def test_an_engine_that_stays_unhealthy_is_ended_at_the_deadline(home: EngineHome) -> None:
     settings = dataclasses.replace(home.settings, start_seconds=1.5)
     replica = home.start(settings, health_delay=600)
     with pytest.raises(Problem) as caught:
@@ -111,7 +112,7 @@ async def test_an_engine_that_stays_unhealthy_is_ended_at_the_deadline(home: Hom
 
 @pytest.mark.parametrize("stranger", [{"api_key": "another-key"}, {"model_name": "another-model"}])
 async def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
-    home: Home, stranger: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    home: EngineHome, stranger: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start_fake_engine(**({"api_key": "engine-key"} | stranger)) as other:  # type: ignore[arg-type]
         port = int(other.base_url.rpartition(":")[2])
@@ -122,10 +123,10 @@ async def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
         assert caught.value.code == "engine_start_timeout"
 
 
-async def test_a_cancelled_start_leaves_nothing(home: Home) -> None:
+async def test_a_cancelled_start_leaves_nothing(home: EngineHome) -> None:
     replica = home.start(health_delay=600, detached_children=1)
     waiting = asyncio.create_task(replica.wait_ready())
-    await home.wait_for(lambda: len(home.living()) == 3)
+    await until_async("three processes run", lambda: len(home.living()) == 3)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -133,7 +134,7 @@ async def test_a_cancelled_start_leaves_nothing(home: Home) -> None:
     assert not home.living() and not home.socket.exists()
 
 
-async def test_a_start_cancelled_at_once_leaves_nothing(home: Home) -> None:
+async def test_a_start_cancelled_at_once_leaves_nothing(home: EngineHome) -> None:
     replica = home.start()
     waiting = asyncio.create_task(replica.wait_ready())
     await asyncio.sleep(0)
@@ -143,17 +144,17 @@ async def test_a_start_cancelled_at_once_leaves_nothing(home: Home) -> None:
     assert not home.living() and not home.socket.exists()
 
 
-async def test_a_stop_during_the_start_tells_those_who_wait(home: Home) -> None:
+async def test_a_stop_during_the_start_tells_those_who_wait(home: EngineHome) -> None:
     replica = home.start(health_delay=600)
     waiting = asyncio.create_task(replica.wait_ready())
-    await home.wait_for(lambda: replica.state is ReplicaState.STARTING)
+    await until_async("the replica starts", lambda: replica.state is ReplicaState.STARTING)
     await replica.stop()
     with pytest.raises(Problem) as caught:
         await waiting
     assert caught.value.code == "engine_stopped"
 
 
-async def test_a_killed_keeper_takes_its_engine_along(home: Home) -> None:
+async def test_a_killed_keeper_takes_its_engine_along(home: EngineHome) -> None:
     replica = home.start(children=1, detached_children=1, print_lines=3)
     await replica.wait_ready()
     keeper = replica.snapshot.keeper_pid
@@ -164,7 +165,7 @@ async def test_a_killed_keeper_takes_its_engine_along(home: Home) -> None:
     assert not home.living() and not home.socket.exists()
 
 
-async def test_a_hanging_keeper_is_killed_with_all_it_keeps(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_keeper_is_killed_with_all_it_keeps(home: EngineHome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica_module, "_OVERDUE_SECONDS", 0.1)
     replica = home.start(dataclasses.replace(home.settings, stop_seconds=0.1), detached_children=1)
     await replica.wait_ready()
@@ -176,7 +177,7 @@ async def test_a_hanging_keeper_is_killed_with_all_it_keeps(home: Home, monkeypa
     assert not home.living() and not home.socket.exists()
 
 
-async def test_sigterm_to_the_keeper_ends_the_engine_in_order(home: Home) -> None:
+async def test_sigterm_to_the_keeper_ends_the_engine_in_order(home: EngineHome) -> None:
     replica = home.start(detached_children=1)
     await replica.wait_ready()
     keeper = replica.snapshot.keeper_pid
@@ -188,7 +189,7 @@ async def test_sigterm_to_the_keeper_ends_the_engine_in_order(home: Home) -> Non
     assert not home.living()
 
 
-async def test_secrets_are_in_no_argument_and_no_file(home: Home) -> None:
+async def test_secrets_are_in_no_argument_and_no_file(home: EngineHome) -> None:
     replica = home.start()
     await replica.wait_ready()
     assert not any("engine-key" in word for process in home.living() for word in process.cmdline())
@@ -198,7 +199,7 @@ async def test_secrets_are_in_no_argument_and_no_file(home: Home) -> None:
     await replica.stop()
 
 
-async def test_a_folder_that_others_may_write_to_is_refused(home: Home) -> None:
+async def test_a_folder_that_others_may_write_to_is_refused(home: EngineHome) -> None:
     home.settings.run_dir.mkdir()
     home.settings.run_dir.chmod(0o777)
     with pytest.raises(Problem) as caught:
@@ -206,7 +207,7 @@ async def test_a_folder_that_others_may_write_to_is_refused(home: Home) -> None:
     assert caught.value.code == "unsafe_run_dir"
 
 
-async def test_a_full_log_is_bounded(home: Home) -> None:
+async def test_a_full_log_is_bounded(home: EngineHome) -> None:
     settings = dataclasses.replace(home.settings, log_bytes=64 * 1024)
     replica = home.start(settings, print_lines=20_000)
     await replica.wait_ready()

@@ -9,7 +9,8 @@ import pytest
 
 from tests.formats.gguf_model import write_gguf
 from tests.live.conftest import weights_cache
-from tests.live.home import UID, Home, free_port
+from tests.support.home import UID, Home
+from tests.support.ports import free_port
 from tests.third_party_clients.asking import CHAT, CONTEXT, EMBED, RERANK
 
 __all__ = ["weights_cache"]

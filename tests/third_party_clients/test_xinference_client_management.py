@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.live.home import UID, Home, free_port, until
+from tests.support.home import UID, Home
+from tests.support.polling import until
+from tests.support.ports import free_port
 from tests.third_party_clients.asking import CHAT, EMBED, RERANK
 from tests.third_party_clients.test_xinference_client import KINDS, client, connected
 

@@ -171,6 +171,7 @@ def test_a_model_on_other_files_does_not_hinder(hub: FolderHub, settings: Settin
     assert free(hub, settings, Q4_0, CacheUse("the model mine", Q4_K, hub.root / "tiny.q4_K.bin")) == 1
 
 
+@pytest.mark.process
 def test_the_whole_registry_is_looked_for_without_a_socket_or_a_hubs_library(tmp_path: Path) -> None:
     script = """
 import socket, sys

@@ -16,6 +16,7 @@ from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.fakes.hub.repositories import repository
 from tests.formats.gguf_model import write_gguf
 from tests.formats.gguf_writer import STRING, UINT32, Gguf, llama_pairs, scalar
+from tests.support.examples import examples
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
 from xinference.control.resolver import ModelResolver
@@ -23,8 +24,6 @@ from xinference.errors import Problem
 from xinference.hubs.registry import all_hubs
 from xinference.launch.request import LaunchRequest
 from xinference.weights.derivation import DerivedRequest, derive, requested_reference
-
-pytestmark = pytest.mark.live
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 CONFIG = json.loads((HF / "config.json").read_text())
@@ -234,7 +233,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(list(FOLDER_FILES)), changes=st.dictionaries(st.integers(0, 30), JSON, min_size=1, max_size=3)
 )

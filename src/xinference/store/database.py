@@ -136,9 +136,9 @@ class Store:
                 (uid, now, event_type, stage, content),
             )
             db.execute(
-                "DELETE FROM events WHERE uid = ?1 AND event_id <= "
-                "(SELECT event_id FROM events WHERE uid = ?1 ORDER BY event_id DESC LIMIT 1 OFFSET ?2)",
-                (uid, EVENTS_KEPT),
+                "DELETE FROM events WHERE uid = ? AND event_id <= "
+                "(SELECT event_id FROM events WHERE uid = ? ORDER BY event_id DESC LIMIT 1 OFFSET ?)",
+                (uid, uid, EVENTS_KEPT),
             )
         return _event((cursor.lastrowid, now, event_type, stage, content))
 

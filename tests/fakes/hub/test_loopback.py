@@ -15,8 +15,6 @@ from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.hubs.registry import all_hubs
 
-pytestmark = pytest.mark.live
-
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny-llama2-chat-hf"
 
 
@@ -49,6 +47,7 @@ def test_the_real_clients_fetch_the_page_models_from_it(tmp_path: Path, monkeypa
                 assert hubs[source.hub].find_cached(version, source) == path
 
 
+@pytest.mark.process
 def test_it_runs_as_a_program(tmp_path: Path) -> None:
     arguments = ["--assets", str(ASSETS), "--made", str(tmp_path)]
     process = subprocess.Popen(

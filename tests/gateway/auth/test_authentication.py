@@ -294,6 +294,7 @@ async def test_a_web_socket_needs_a_key_to_manage() -> None:
     assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)]
 
 
+@pytest.mark.process
 async def test_the_engine_never_sees_the_clients_key() -> None:
     async with start_fake_engine(echo=True) as engine:
         router = HandMadeRouter()

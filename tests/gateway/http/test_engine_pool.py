@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
 
-from tests.gateway.harness import CHAT, STREAM, chunked, chunks, raw_engine, router_to, served, until
+from tests.gateway.harness import CHAT, STREAM, chunked, chunks, raw_engine, router_to, served
 from tests.gateway.wire import STREAM_HEAD, Wire
+from tests.support.loopback_server import serve_connections
+from tests.support.polling import until_async
 from xinference.gateway.http import engine_pool as pool
 from xinference.gateway.http.engine_connection import (
     HIGH_WATER,
@@ -24,8 +26,6 @@ from xinference.routing.table import Target
 
 HEADERS = ((b"content-type", b"application/json"),)
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-#: What stands between the data of two chunks, in a body that has no line of such a form itself.
-CHUNK_SEAM = re.compile(rb"(?:\r\n)?\b[0-9a-f]+\r\n")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -57,9 +57,8 @@ async def engine_that(handle: Handler) -> AsyncIterator[Engine]:
             await handle(reader, writer)
         writer.close()
 
-    server = await asyncio.start_server(connection, "127.0.0.1", 0)
-    engine.target = Target("r", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")
-    async with server:
+    async with serve_connections(connection) as port:
+        engine.target = Target("r", f"http://127.0.0.1:{port}", "key")
         yield engine
 
 
@@ -72,6 +71,20 @@ async def read_all(answer: EngineAnswer) -> bytes:
     while piece := await answer.read():
         data += piece
     return data
+
+
+def without_chunks(body: bytes) -> bytes:
+    """The data of a chunked body, which must be complete and have no trailer."""
+    data, at = [], 0
+    while True:
+        end = body.index(b"\r\n", at)
+        size, at = int(body[at:end], 16), end + 2
+        data.append(body[at : at + size])
+        at += size + 2
+        assert body[at - 2 : at] == b"\r\n"
+        if size == 0:
+            assert at == len(body)
+            return b"".join(data)
 
 
 async def answer_whole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -389,7 +402,7 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing(ve
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, ("127.0.0.1", int(gateway.url.rpartition(":")[2])))
         reader, writer = await asyncio.open_connection(sock=client, limit=HIGH_WATER)
-        body = str(STREAM).replace("'", '"').replace("True", "true").encode()
+        body = json.dumps(STREAM).encode()
         request = b"POST /v1/chat/completions HTTP/%b\r\nHost: localhost\r\nConnection: close\r\n"
         writer.write(request % version + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         seen, still = -1, 0
@@ -400,11 +413,11 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing(ve
             seen = written
             return still > 20
 
-        await until(stands_still)
+        await until_async("the engine stands still", stands_still)
         # What fits in the kernel's buffers on the way, which grow to a few MiB each, and next to nothing of ours.
         assert written < count * len(event) // 2
         answer = await reader.read(-1)
     if version == b"1.1":
-        answer = CHUNK_SEAM.sub(b"", answer.partition(b"\r\n\r\n")[2])
+        answer = without_chunks(answer.partition(b"\r\n\r\n")[2])
     assert answer.count(event) == count
     assert b"data: [DONE]\n\n" in answer[-40:]

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
-from tests.gateway.harness import gateway_of, listening, management, router_of, until
+from tests.gateway.harness import gateway_of, listening, management, router_of
+from tests.support.polling import until_async
 from xinference.gateway.http import server as http_server
 from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.server import Server
@@ -36,7 +37,7 @@ async def test_the_date_of_answers_goes_on(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(http_server, "DATE_SECONDS", 0.01)
     async with gateway_of(router_of()) as gateway, listening(gateway) as (server, _, _):
         before = server.server_state.default_headers
-        await until(lambda: server.server_state.default_headers != before)
+        await until_async("the date changes", lambda: server.server_state.default_headers != before)
 
 
 @pytest.mark.parametrize(("trusted", "scheme"), [("127.0.0.1", "https"), ("10.0.0.1", "http")])

@@ -3,8 +3,13 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, router_of, served, until
+from tests.gateway.harness import CHAT, router_of, served
+from tests.support.polling import until_async
+
+pytestmark = pytest.mark.process
 
 
 def request(size: int = 0, more: bytes = b"") -> bytes:
@@ -24,9 +29,9 @@ async def test_a_client_that_sent_a_long_body_and_leaves_stops_the_engine() -> N
 
         _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
         writer.write(request(1_000_000))
-        await until(asked)
+        await until_async("the engine is asked", asked)
         writer.close()
-        await until(cancelled)
+        await until_async("the engine has seen its client leave", cancelled)
         assert gateway.gateway.balancer.total == 0
 
 
@@ -38,9 +43,9 @@ async def test_a_client_that_leaves_with_a_second_request_waiting_ends_the_first
 
         _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
         writer.write(request(more=request()))
-        await until(asked)
+        await until_async("the engine is asked", asked)
         writer.transport.abort()
-        await until(lambda: gateway.gateway.balancer.total == 0)
+        await until_async("nothing is in flight", lambda: gateway.gateway.balancer.total == 0)
 
 
 async def test_requests_on_one_connection_are_each_watched_for_themselves() -> None:

@@ -231,6 +231,7 @@ async def test_two_processes_spend_one_keys_requests() -> None:
     assert isinstance(channel.sent[0], Rejection) and channel.sent[0].status == 429
 
 
+@pytest.mark.process
 async def test_a_process_that_hangs_is_killed_and_one_that_answers_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "HUNG_SECONDS", 0.2)
     worker, sent = process(HandMadeRouter())

@@ -6,40 +6,21 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 import psutil
 
-T = TypeVar("T")
+from tests.support.polling import until
+
 UID = "smollm2-instruct"
 SMOLLM2 = ("--model-name", UID, "--size-in-billions", "0_135", "--model-format", "ggufv2", "--quantization", "Q4_1")
-
-
-def until(what: str, look: Callable[[], T], seconds: float = 120.0) -> T:
-    """Look again and again until the answer is truthy; fail with `what` when the time is over."""
-    end = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -132,7 +113,7 @@ class Home:
                 os.kill(process.pid, signal.SIGKILL) if group == os.getpgid(0) else os.killpg(group, signal.SIGKILL)
 
 
-def with_pid(pid: int, number: signal.Signals) -> None:
+def send_signal(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process that may be gone."""
     try:
         os.kill(pid, number)
