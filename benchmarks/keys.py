@@ -14,6 +14,7 @@ import time
 import tracemalloc
 
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.asgi import Message, Receive, Scope, Send
@@ -43,7 +44,7 @@ class NoModels:
     table = RoutingTable()
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
-        raise Problem("model_not_found", 404, f"{uid} is not here.")
+        raise Problem(Code.MODEL_NOT_FOUND, f"{uid} is not here.")
 
 
 async def management(scope: Scope, receive: Receive, send: Send) -> None:

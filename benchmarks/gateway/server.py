@@ -13,6 +13,7 @@ import uvloop
 
 from benchmarks.gateway.engine import MODEL
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.asgi import Receive, Scope, Send
@@ -28,7 +29,7 @@ class OneModel:
     table: RoutingTable
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
-        raise Problem("model_not_found", 404, f"{uid} is not here.")
+        raise Problem(Code.MODEL_NOT_FOUND, f"{uid} is not here.")
 
 
 def chat_route(engine_url: str) -> Route:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
 ENV_PREFIX = "XINFERENCE_"
@@ -189,8 +190,7 @@ def _parse(name: str, parser: Parser, text: str) -> Any:
     except (ValueError, KeyError):
         variable = ENV_PREFIX + name.upper()
         raise Problem(
-            "bad_setting",
-            400,
+            Code.BAD_SETTING,
             f"{variable} is {text!r}, which is not {parser.kind}.",
             hint=f"Correct it or unset {variable}.",
         ) from None

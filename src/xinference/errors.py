@@ -1,39 +1,41 @@
-"""`Problem`: the one error value that every door of the system shows."""
+"""`Problem`: the one error value of the CLI, of REST and of the store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+from xinference.error_codes import Code
+
 
 class Problem(RuntimeError):
     """A failure that names its cause and the way out.
 
-    The same object is printed by the CLI, sent by REST and stored with a failed deployment. It is a
-    RuntimeError because that is what scripts written for older clients catch.
+    The CLI prints it, REST sends it, and the store keeps it with a failed deployment. It is a RuntimeError, because
+    that is what scripts written for older clients catch.
 
     Attributes:
-        code: stable machine-readable name, such as ``model_not_found``.
-        status: the HTTP status that fits it.
+        code: a `Code`; a plain string only for a code that another version or an engine made.
+        status: HTTP status; that of the code, except for codes that describe the answer of another server.
         cause: one sentence that names the thing and the value.
-        stage: where a launch was when it failed (``fetch``, ``start``, ``health`` …), or None.
-        hint: what the user can do about it, or None.
-        log_tail: the engine's last lines, oldest first.
+        stage: the stage in which a launch failed (``fetch``, ``start``, ``health`` …), or None.
+        hint: the way out, or None.
+        log_tail: the last lines of the engine, oldest first.
     """
 
     def __init__(
         self,
         code: str,
-        status: int,
         cause: str,
         *,
+        status: int | None = None,
         stage: str | None = None,
         hint: str | None = None,
         log_tail: Iterable[str] = (),
     ) -> None:
         super().__init__(cause)
         self.code = code
-        self.status = status
+        self.status = status or (code.status if isinstance(code, Code) else 500)
         self.cause = cause
         self.stage = stage
         self.hint = hint
@@ -44,16 +46,21 @@ class Problem(RuntimeError):
     def __str__(self) -> str:
         return f"{self.cause} {self.hint}" if self.hint else self.cause
 
+    def replace(self, **changes: Any) -> Problem:
+        """A copy with other values; a new code brings its own status."""
+        fields = {name: getattr(self, name) for name in ("code", "cause", "status", "stage", "hint", "log_tail")}
+        if "code" in changes:
+            del fields["status"]
+        return Problem(**{**fields, **changes})
+
     def at(self, stage: str) -> Problem:
-        """The same problem, with the stage it happened in (kept if it already has one)."""
-        return Problem(
-            self.code, self.status, self.cause, stage=self.stage or stage, hint=self.hint, log_tail=self.log_tail
-        )
+        """The same problem with its stage, unless it has one."""
+        return self if self.stage else self.replace(stage=stage)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, as stored and as sent under ``problem``."""
         return {
-            "code": self.code,
+            "code": str(self.code),
             "status": self.status,
             "stage": self.stage,
             "cause": self.cause,
@@ -63,11 +70,11 @@ class Problem(RuntimeError):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Problem:
-        """Read `to_dict`'s form back; missing optional fields are None."""
+        """Reads `to_dict`'s form; missing optional fields are None, and an unknown code stays as it is."""
         return cls(
-            str(data.get("code", "unknown")),
-            int(data.get("status", 500)),
+            known_code(str(data.get("code", "unknown"))),
             str(data.get("cause", "unknown problem")),
+            status=int(data.get("status", 500)),
             stage=data.get("stage"),
             hint=data.get("hint"),
             log_tail=data.get("log_tail") or (),
@@ -82,17 +89,25 @@ class InUse(Problem):
     """A 409: another server or program uses the home or the port. The server's process exits with `EXIT_IN_USE`."""
 
     def __init__(self, code: str, cause: str, *, hint: str) -> None:
-        super().__init__(code, 409, cause, hint=hint)
+        super().__init__(code, cause, hint=hint)
 
 
-def bad_request(cause: str, *, hint: str | None = None, code: str = "invalid_request") -> Problem:
-    """A 400: the caller's input cannot be used as it is."""
-    return Problem(code, 400, cause, hint=hint)
+def known_code(name: str) -> str:
+    """The `Code` of this name, or the name itself if there is none."""
+    try:
+        return Code[name.upper()]
+    except KeyError:
+        return name
 
 
-def not_found(cause: str, *, hint: str | None = None, code: str = "not_found") -> Problem:
+def bad_request(cause: str, *, hint: str | None = None, code: Code = Code.INVALID_REQUEST) -> Problem:
+    """A 400: the input of the caller cannot be used."""
+    return Problem(code, cause, hint=hint)
+
+
+def not_found(cause: str, *, hint: str | None = None, code: Code) -> Problem:
     """A 404: the named thing does not exist."""
-    return Problem(code, 404, cause, hint=hint)
+    return Problem(code, cause, hint=hint)
 
 
 def near(wanted: str, choices: Iterable[str]) -> list[str]:

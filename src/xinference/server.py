@@ -26,6 +26,7 @@ from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.publisher import Publisher
 from xinference.deployments.context import Ending
+from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.balancer import Balancer
@@ -160,8 +161,7 @@ async def _serve_behind(workers: WorkerPool, server: Server, listener: socket.so
 def _check_exposure(settings: Settings, keys: Keyring) -> None:
     if is_exposed(settings) and not settings.allow_unauthenticated and not keys.all():
         raise Problem(
-            "unprotected",
-            400,
+            Code.UNPROTECTED,
             f"Listening on {settings.host} without API keys would let everyone who reaches it launch models.",
             hint="Create a key with `xinference keys create`, keep --host 127.0.0.1, or pass --allow-unauthenticated "
             "on a private network.",
@@ -192,7 +192,7 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
             listener.close()
             if port == last:
                 raise InUse(
-                    "port_taken",
+                    Code.PORT_TAKEN,
                     f"Can't listen on {settings.host}:{port}: {error.strerror}.",
                     hint="Choose another --port, or stop the program that uses this one.",
                 ) from None

@@ -23,6 +23,7 @@ from xinference.deployments import views
 from xinference.deployments.progress import progress, unknown
 from xinference.deployments.snapshot import DeploymentSnapshot, ReplicaView
 from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.keyring import Keyring
 from xinference.launch.plan import plan_entry
@@ -32,7 +33,7 @@ from xinference.store.database import Store
 from xinference.store.event_log import TransferProgress
 
 SNAPSHOT = ReplicaSnapshot("r", ReplicaState.READY, 1, "http://127.0.0.1:1", "key", {}, Path("/log"), 2, 3, 4.0)
-FAILED = Problem("engine_died", 500, "It died.", stage="start", hint="Add memory.", log_tail=["out of memory"])
+FAILED = Problem(Code.ENGINE_DIED, "It died.", stage="start", hint="Add memory.", log_tail=["out of memory"])
 PLAN = plan_entry(launch_of(options={"seed": 1}), plan_of())
 LAUNCHES = {
     "failing": LaunchRequest(model_name="llama-2-chat", model_format="ggufv2", model_engine="llama.cpp"),

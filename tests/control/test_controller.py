@@ -10,11 +10,12 @@ import pytest
 
 from xinference.control.controller import Controller
 from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
 from xinference.store.database import Store
 
-DIED = Problem("engine_died", 503, "The engine exited with status 1.", stage="start", log_tail=["its last words"])
+DIED = Problem(Code.ENGINE_DIED, "The engine exited with status 1.", stage="start", log_tail=["its last words"])
 
 
 def add_row(store: Store, uid: str, problem: Problem | None = None, **fields: object) -> None:

@@ -30,7 +30,17 @@ def test_an_adapter_is_listed_as_its_deployment_is_with_its_own_name_and_its_par
 
 
 def test_a_model_is_listed_when_a_request_to_it_is_answered_or_waits() -> None:
-    loading, failed = route(uid="loading"), route(uid="failed", problem=Problem("x", 503, "It failed."))
+    loading, failed = (
+        route(uid="loading"),
+        route(
+            uid="failed",
+            problem=Problem(
+                "x",
+                "It failed.",
+                status=503,
+            ),
+        ),
+    )
     answering = route(TARGET, uid="ready"), route(uid="back", recovering=True), route(uid="asleep", on_demand=True)
     assert [one["id"] for one in listed(loading, failed, *answering)] == ["ready", "back", "asleep"]
 
@@ -48,7 +58,11 @@ def test_whoever_is_told_of_a_new_table_finds_it_in_place() -> None:
 
 
 def test_a_broken_deployments_route_has_a_problem_and_no_engine() -> None:
-    problem = Problem("bad_row", 500, "Its row cannot be read.")
+    problem = Problem(
+        "bad_row",
+        "Its row cannot be read.",
+        status=500,
+    )
     broken = BrokenDeployment("m", problem, created=5.0)
     publisher = Publisher()
     publisher.publish([(broken.route, listing_entry("m", broken.description))])

@@ -27,6 +27,7 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
     store.close()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("fields", "name"),
     [

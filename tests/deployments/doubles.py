@@ -22,6 +22,7 @@ from xinference.deployments.measurement import Used
 from xinference.deployments.preparation import Preparation, Runnable, Weights
 from xinference.deployments.snapshot import DeploymentSnapshot
 from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.match import match
@@ -82,7 +83,7 @@ class FakeReplica:
         self._show(ReplicaState.EXITED)
         self._exited.set_result(exit)
         if not self._ready.done():
-            died = Problem("engine_died", 503, f"The engine {exit.reason} before it was ready.", stage="start")
+            died = Problem(Code.ENGINE_DIED, f"The engine {exit.reason} before it was ready.", stage="start")
             self._ready.set_exception(problem or died)
 
     def let_stop(self) -> None:
@@ -97,12 +98,12 @@ class FakeReplica:
     async def stop(self) -> Exit | None:
         self.stopped = True
         await self.stops.wait()
-        self.die(Exit(0, None, (), 1.0, requested=True), Problem("engine_stopped", 409, "The engine was stopped."))
+        self.die(Exit(0, None, (), 1.0, requested=True), Problem(Code.ENGINE_STOPPED, "The engine was stopped."))
         return None
 
     async def detach(self) -> None:
         self.detached = True
-        gone = Problem("engine_detached", 503, "The engine was handed to another server.")
+        gone = Problem(Code.ENGINE_DETACHED, "The engine was handed to another server.")
         for result in (self._ready, self._exited):
             if not result.done():
                 result.set_exception(gone)

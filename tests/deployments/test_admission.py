@@ -15,6 +15,7 @@ from tests.deployments.doubles import HOST, SIZING, FakeLoad, launch_of, sized_p
 from xinference.config import Settings
 from xinference.deployments.admission import Admission, resident_of
 from xinference.deployments.snapshot import DeploymentSnapshot, OnDemandTerms, ReplicaView, Residency
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.plan import SizedPlan
@@ -67,7 +68,7 @@ class Holder:
 def candidate(uid: str) -> Candidate[SizedPlan]:
     def size(host: Host, occupancy: Occupancy) -> SizedPlan:
         if free_bytes(host, occupancy)[HOST_MEMORY] < BYTES:
-            raise Problem("does_not_fit", 400, "It does not fit.")
+            raise Problem(Code.DOES_NOT_FIT, "It does not fit.")
         return sized(uid)
 
     return Candidate(uid, True, size)

@@ -43,6 +43,7 @@ from xinference.deployments.inbox import (
 )
 from xinference.deployments.preparation import Weights
 from xinference.deployments.snapshot import DeploymentSnapshot, Stage, Status
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 
@@ -110,7 +111,11 @@ async def test_a_first_start_that_fails_fails_the_launch_with_the_engines_words(
 
 
 async def test_an_engine_that_can_not_be_started_at_all_leaves_no_row(world: World) -> None:
-    world.starter.refusal = Problem("socket_folder", 500, "It is not safe.")
+    world.starter.refusal = Problem(
+        "socket_folder",
+        "It is not safe.",
+        status=500,
+    )
     deployment = world.add()
     await turns()
     assert deployment.problem is not None and deployment.problem.code == "socket_folder"
@@ -119,7 +124,7 @@ async def test_an_engine_that_can_not_be_started_at_all_leaves_no_row(world: Wor
 
 @pytest.mark.parametrize("step", ["fetch", "environment"])
 async def test_a_preparation_that_fails_fails_the_launch_in_its_stage(world: World, step: str) -> None:
-    world.preparation.problems[step] = Problem("gone", 502, "It is gone.", stage=step)
+    world.preparation.problems[step] = Problem("gone", "It is gone.", status=502, stage=step)
     deployment = world.add()
     await turns()
     assert deployment.problem is not None and (deployment.problem.code, deployment.problem.stage) == ("gone", step)
@@ -217,7 +222,7 @@ async def test_a_replica_whose_interpreter_is_gone_fails_the_deployment(world: W
     leave_running(world)
     deployment = world.add()
     await turns()
-    world.preparation.problems["interpreter"] = Problem("environment_failed", 502, "It can't be built.")
+    world.preparation.problems["interpreter"] = Problem(Code.ENVIRONMENT_FAILED, "It can't be built.")
     world.starter.running[0].die()
     await turns()
     assert deployment.problem is not None and deployment.problem.code == "environment_failed"
@@ -249,7 +254,7 @@ async def test_what_an_earlier_server_was_told_to_terminate_ends_without_being_b
 
 
 async def test_one_that_failed_under_an_earlier_server_stays_failed(world: World) -> None:
-    deployment = world.add(problem=Problem("engine_died", 503, "It died."))
+    deployment = world.add(problem=Problem(Code.ENGINE_DIED, "It died."))
     await turns()
     assert deployment.status is Status.ERROR and world.preparation.calls == []
     with pytest.raises(Problem, match="not running"):
@@ -379,7 +384,11 @@ async def test_an_added_replica_whose_first_start_fails_is_taken_back_and_the_ro
 
 async def test_an_added_replica_that_can_not_be_started_at_all_is_taken_back_too(world: World) -> None:
     deployment = await launched(world)
-    world.starter.refusal = Problem("socket_folder", 500, "It is not safe.")
+    world.starter.refusal = Problem(
+        "socket_folder",
+        "It is not safe.",
+        status=500,
+    )
     with pytest.raises(Problem, match="not safe"):
         await deployment.add_replica()
     assert wanted(world.store) == 1 and statuses(deployment) == ["READY"] and deployment.problem is None
@@ -582,7 +591,11 @@ async def _restarts(world: World) -> Deployment:
 
 
 async def _has_failed(world: World) -> Deployment:
-    world.preparation.problems["fetch"] = Problem("gone", 502, "It is gone.")
+    world.preparation.problems["fetch"] = Problem(
+        "gone",
+        "It is gone.",
+        status=502,
+    )
     return world.add()
 
 
@@ -632,7 +645,7 @@ def stale(world: World) -> FakeReplica:
 
 MESSAGES: dict[str, Callable[[World, Deployment], Message]] = {
     "StageBegan": lambda w, d: StageBegan(Stage.FETCH, "fetching"),
-    "Refused": lambda w, d: Refused(Problem("no_room", 503, "There is no room.")),
+    "Refused": lambda w, d: Refused(Problem(Code.NO_ROOM, "There is no room.")),
     "Requested": lambda w, d: Requested(d.snapshot.refusals),
     "Requested, told": lambda w, d: Requested(-1),
     "Abandoned": lambda w, d: Abandoned(),
@@ -644,8 +657,14 @@ MESSAGES: dict[str, Callable[[World, Deployment], Message]] = {
     "ReplicaExited": lambda w, d: ReplicaExited(0, stale(w), DIED),
     "RestartDue": lambda w, d: RestartDue(0, Path("python")),
     "ReplicaDrained": lambda w, d: ReplicaDrained(0, stale(w), in_time=True),
-    "PreparationFailed": lambda w, d: PreparationFailed(Problem("gone", 502, "It is gone.")),
-    "ReplicasFailed": lambda w, d: ReplicasFailed(Problem("engine_died", 503, "It died.")),
+    "PreparationFailed": lambda w, d: PreparationFailed(
+        Problem(
+            "gone",
+            "It is gone.",
+            status=502,
+        )
+    ),
+    "ReplicasFailed": lambda w, d: ReplicasFailed(Problem(Code.ENGINE_DIED, "It died.")),
     "Defect": lambda w, d: Defect(KeyError("x")),
 }
 
@@ -686,7 +705,7 @@ def test_every_message_is_tested() -> None:
 
 
 async def test_a_broken_row_is_shown_with_its_reason_and_can_be_ended() -> None:
-    broken = BrokenDeployment("one", Problem("unreadable_row", 500, "It can't be read."), 5.0)
+    broken = BrokenDeployment("one", Problem(Code.UNREADABLE_ROW, "It can't be read."), 5.0)
     assert broken.instance["problem"]["code"] == "unreadable_row"
     assert (broken.description["status"], broken.description["stage"]) == ("ERROR", "failed")
     assert broken.route.problem is broken.problem and broken.progress["stage"] == "failed"

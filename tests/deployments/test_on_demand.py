@@ -42,14 +42,15 @@ from xinference.deployments.inbox import (
 from xinference.deployments.on_demand import Action, DemandCounter, next_residency, terms_of
 from xinference.deployments.preparation import Runnable, Weights
 from xinference.deployments.snapshot import Residency, Stage, Status
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
 from xinference.store.database import Store
 from xinference.units import MIB
 
 UNLOADED, QUEUED, LOADING, LOADED, DRAINING = Residency
-NO_ROOM = Problem("no_room", 503, "There is no room.")
-NOBODY = Problem("nobody_waits", 503, "Nobody waits.")
+NO_ROOM = Problem(Code.NO_ROOM, "There is no room.")
+NOBODY = Problem(Code.NOBODY_WAITS, "Nobody waits.")
 
 # -- the table ----------------------------------------------------------------------------------------------------
 
@@ -384,7 +385,7 @@ async def test_a_load_that_fails_is_told_to_those_who_wait_and_the_next_request_
     await turns()
     world.starter.running[0].die()
     await turns()
-    assert [request.refused.code for request in requests if request.refused] == ["engine_died"] * 3
+    assert [request.refused.code for request in requests if request.refused] == ["load_failed"] * 3
     assert deployment.snapshot.residency is UNLOADED and deployment.problem is None
     assert world.ledger == {} and len(world.starter.started) == 1
     world.starter.instant = True
@@ -453,7 +454,11 @@ async def test_no_room_is_told_and_is_not_held_against_the_model(world: World) -
 
 
 async def test_a_preparation_that_fails_at_the_launch_fails_it(world: World) -> None:
-    world.preparation.problems["fetch"] = Problem("gone", 502, "It is gone.")
+    world.preparation.problems["fetch"] = Problem(
+        "gone",
+        "It is gone.",
+        status=502,
+    )
     deployment = world.add(on_demand=True)
     await turns()
     assert deployment.problem is not None and deployment.problem.code == "gone"
@@ -484,7 +489,11 @@ async def test_a_later_preparation_that_fails_is_told_and_the_next_request_tries
     await turns()
     deployment.evict("idle for 5 s", only_idle=True)
     await turns()
-    world.preparation.problems["fetch"] = Problem("gone", 502, "It is gone.")
+    world.preparation.problems["fetch"] = Problem(
+        "gone",
+        "It is gone.",
+        status=502,
+    )
     failed = Request(deployment)
     await turns()
     assert failed.refused is not None and deployment.problem is None

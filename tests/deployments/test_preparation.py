@@ -21,6 +21,7 @@ from xinference.deployments.snapshot import Stage
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.environments.spec import EnvironmentSpec
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.match import match
@@ -45,7 +46,11 @@ class Tiny(LlamaCpp):
 
     def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         self.pythons.append(placement.python)
-        raise Problem("far_enough", 503, "Nothing is started here.")
+        raise Problem(
+            "far_enough",
+            "Nothing is started here.",
+            status=503,
+        )
 
 
 @pytest.fixture
@@ -149,7 +154,7 @@ class Hub:
         progress(1, 2, "weights")
         assert cancelled.wait(60)
         self.ended.set()
-        raise Problem("cancelled", 499, "It was cancelled.")
+        raise Problem(Code.CANCELLED, "It was cancelled.")
 
 
 async def test_a_preparation_that_is_cancelled_waits_for_its_thread(store: Store, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from xinference.engines.transformers import engine as transformers
 from xinference.engines.vllm import engine as vllm
 from xinference.errors import Problem
 
+# llama.cpp is asked for its parameters in a process of its own.
+pytestmark = pytest.mark.process
 ENGINES = all_engines()
 PYTHON = Path("/env/bin/python")
 TABLES = {"vLLM": vllm.OPTIONS, "SGLang": sglang.OPTIONS, "Transformers": transformers.OPTIONS}

@@ -16,6 +16,7 @@ from tests.routing import routes
 from tests.support.loopback_server import serve_connections
 from tests.support.polling import until_async
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -57,7 +58,7 @@ class HandMadeRouter:
         self.waits.append((uid, deadline))
         if isinstance(self.coming, Route):
             return self.coming
-        raise self.coming or Problem("model_loading", 503, f"{uid} is starting.", stage="start")
+        raise self.coming or Problem(Code.MODEL_LOADING, f"{uid} is starting.", stage="start")
 
 
 def target(engine: FakeEngine, replica_id: str = "r0") -> Target:

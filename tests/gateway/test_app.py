@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of, route, router_of, router_to, served
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.http.asgi import Message, Reply
 from xinference.planning.eviction import HOST, Resident, no_room
@@ -103,7 +104,7 @@ async def test_a_path_the_engine_does_not_serve_is_400_with_those_it_does() -> N
 
 async def test_a_failed_model_is_503_with_its_cause() -> None:
     router = HandMadeRouter()
-    router.publish(route(problem=Problem("out_of_memory", 503, "It needs 9 GB.", hint="Take a smaller one.")))
+    router.publish(route(problem=Problem("out_of_memory", "It needs 9 GB.", status=503, hint="Take a smaller one.")))
     status, answer = await refused(router, "/v1/chat/completions", CHAT_BYTES)
     assert (status, answer["error"]["code"]) == (503, "model_failed")
     assert "It needs 9 GB. Take a smaller one." in answer["error"]["message"]
@@ -264,7 +265,7 @@ async def test_an_answer_is_started_once_and_ended_once() -> None:
             assert [message.get("more_body", False) for message in answer.messages[1:]].count(False) == 1
 
 
-@pytest.mark.parametrize("error", [Problem("no_room", 503, "No room."), RuntimeError("a bug")], ids=["problem", "bug"])
+@pytest.mark.parametrize("error", [Problem(Code.NO_ROOM, "No room."), RuntimeError("a bug")], ids=["problem", "bug"])
 async def test_an_error_after_the_answer_began_leaves_it_incomplete(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:

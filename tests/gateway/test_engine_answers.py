@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import ALL_PATHS, HandMadeRouter, route, served, target
 from xinference.engines.dialect import UNCHANGED, Exchange
@@ -82,6 +84,7 @@ async def ask(path: str, body: dict[str, Any], engine_says: Any) -> tuple[int, A
     return status, answer
 
 
+@pytest.mark.process
 async def test_a_rerank_answer_has_xinferences_form_best_first() -> None:
     status, answer = await ask("/v1/rerank", ASKED, RANKED)
     assert status == 200 and answer["id"] and answer["model"] == "m"
@@ -89,6 +92,7 @@ async def test_a_rerank_answer_has_xinferences_form_best_first() -> None:
     assert answer["meta"] == {"api_version": None, "billed_units": None, "tokens": None, "warnings": None}
 
 
+@pytest.mark.process
 async def test_documents_and_their_length_come_with_the_answer_if_asked_for() -> None:
     _, answer = await ask("/v1/rerank", ASKED | {"return_documents": True, "return_len": True}, RANKED)
     assert [result["document"] for result in answer["results"]] == [{"text": "a"}, {"text": "b"}]

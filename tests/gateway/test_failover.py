@@ -23,6 +23,7 @@ from tests.gateway.harness import (
 )
 from tests.support.polling import until_async
 from tests.support.ports import free_port
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.routing.table import Route, Target
 
@@ -89,7 +90,7 @@ async def test_a_request_waits_for_an_engine_that_is_coming_back() -> None:
 
 
 async def test_an_engine_that_does_not_come_back_is_503_with_retry_after() -> None:
-    router = HandMadeRouter(coming=Problem("model_loading", 503, "m is at the stage start.", stage="start"))
+    router = HandMadeRouter(coming=Problem(Code.MODEL_LOADING, "m is at the stage start.", stage="start"))
     router.publish(route(recovering=True, retry_after=3))
     async with served(router) as gateway:
         status, answer, headers = await gateway.post(PATH, CHAT)
@@ -108,7 +109,7 @@ async def test_a_request_for_a_model_on_demand_waits_until_it_is_loaded() -> Non
 
 
 async def test_one_waiter_too_many_for_a_model_on_demand_is_429_with_retry_after() -> None:
-    router = HandMadeRouter(coming=Problem("too_many_waiting", 429, "64 requests wait for m already."))
+    router = HandMadeRouter(coming=Problem(Code.TOO_MANY_WAITING, "64 requests wait for m already."))
     router.publish(route(on_demand=True, retry_after=3))
     async with served(router) as gateway:
         status, answer, headers = await gateway.post(PATH, CHAT)
@@ -185,6 +186,7 @@ async def test_an_engine_error_that_breaks_off_still_gives_an_error() -> None:
     assert json.dumps(answer["error"]["type"]) == '"server_error"'
 
 
+@pytest.mark.process
 async def test_a_request_counts_from_the_turn_on_in_which_its_model_is_ready() -> None:
     found: list[int] = []
 

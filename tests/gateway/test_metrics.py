@@ -41,7 +41,14 @@ async def test_each_model_has_one_state() -> None:
         router.publish(
             route(target(engine)),
             route(uid="coming"),
-            route(uid="gone", problem=Problem("x", 503, "It failed.")),
+            route(
+                uid="gone",
+                problem=Problem(
+                    "x",
+                    "It failed.",
+                    status=503,
+                ),
+            ),
             route(uid="back", recovering=True),
         )
         async with served(router) as gateway:

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.gateway.test_engine_answers import ask
 
 
+@pytest.mark.process
 async def test_ids_are_turned_into_texts_in_the_form_of_the_question() -> None:
     body: dict[str, Any] = {"model": "m", "input": [5, 6, 5]}
     assert await ask("/v1/convert_ids_to_tokens", body, {"content": "x"}) == (200, ["x", "x", "x"])

@@ -18,7 +18,7 @@ def choose(name: str, **wanted: Any) -> ModelVersion:
 def refusal(name: str, **wanted: Any) -> Problem:
     with pytest.raises(Problem) as caught:
         choose(name, **wanted)
-    assert (caught.value.code, caught.value.status) == ("model_not_found", 400)
+    assert (caught.value.code, caught.value.status) == ("unknown_model", 400)
     return caught.value
 
 

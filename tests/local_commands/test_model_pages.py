@@ -177,4 +177,4 @@ def test_a_folder_that_cannot_be_made_is_one_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Problem, match="cannot be written to") as caught:
         write_docs([family()], docs.supporters, tmp_path / "file" / "under")
-    assert caught.value.code == "cannot_write"
+    assert caught.value.code == "output_not_writable"

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.hardware.nvidia import Gpu
@@ -38,7 +39,7 @@ def flexible(device: int, best: int, least: int | None = None, later: int = 0) -
     def size(host: Host, occupancy: Occupancy) -> Plan:
         free = free_bytes(host, occupancy).get(device, 0)
         if free < floor:
-            raise Problem("does_not_fit", 400, f"{floor} do not fit into {free}.")
+            raise Problem(Code.DOES_NOT_FIT, f"{floor} do not fit into {free}.")
         return Plan({device: min(best, free)}, min(best, free), later)
 
     return size
@@ -270,7 +271,7 @@ def test_the_first_can_be_refused_for_another_reason() -> None:
     memory = Memory(50)
     memory.ask("first", flexible(HOST, 10))
     memory.ask("second", flexible(HOST, 10))
-    memory.scheduler.refuse_first(Problem("internal_error", 500, "A defect."))
+    memory.scheduler.refuse_first(Problem(Code.INTERNAL_ERROR, "A defect."))
     assert memory.effects.said == [("refuse", "first", "internal_error")]
     assert memory.scheduler.waiting == ("second",)
 

@@ -23,7 +23,7 @@ def test_rows_are_there_for_the_next_server(path: Path) -> None:
     store = Store(path)
     store.add_deployment("m", '{"model_name":"x"}')
     store.add_replica("r1", "m", 0)
-    store.set_problem("m", Problem("code", 503, "cause", hint="hint", log_tail=["a", "b"]))
+    store.set_problem("m", Problem("code", "cause", status=503, hint="hint", log_tail=["a", "b"]))
     store.close()
     row = Store(path).deployments()[0]
     assert (row.uid, row.request, row.wanted) == ("m", '{"model_name":"x"}', True)

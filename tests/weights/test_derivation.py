@@ -112,8 +112,8 @@ def test_modelscope_is_asked_for_what_hugging_face_does_not_have_or_where_it_is_
     [
         ("me/Tiny-GGUF", {}, "quantization_needed", "--quantization: Q4_0, Q8_0"),
         ("me/Both", {}, "format_needed", "--model-format ggufv2 or --model-format pytorch"),
-        ("me/Both", {"model_format": "awq"}, "model_not_found", "pytorch, not awq"),
-        ("me/Tiny", {"model_format": "ggufv2"}, "model_not_found", "has no GGUF file"),
+        ("me/Both", {"model_format": "awq"}, "unknown_model", "pytorch, not awq"),
+        ("me/Tiny", {"model_format": "ggufv2"}, "unknown_model", "has no GGUF file"),
         ("me/Tiny", {"model_format": "mlx"}, "invalid_request", "Format mlx"),
         ("me/Pickle", {}, "bad_weight_file", "pickle"),
         ("me/Evil", {}, "bad_weight_file", "no safetensors"),
@@ -125,7 +125,7 @@ def test_modelscope_is_asked_for_what_hugging_face_does_not_have_or_where_it_is_
         ("./models", {}, "model_path_not_found", "relative"),
         ("/nowhere/m.gguf", {}, "model_path_not_found", "/nowhere/m.gguf does not exist"),
         (str(HF / "config.json"), {}, "bad_weight_file", "not a GGUF file"),
-        (str(HF.parent), {}, "bad_weight_file", "neither a config.json nor a GGUF"),
+        (str(HF.parent), {}, "model_path_not_found", "nor the folder of a model"),
     ],
 )
 def test_what_cannot_be_launched_says_why_and_what_to_do(

@@ -56,9 +56,9 @@ def test_one_model_needs_no_choice_and_a_quantization_chooses_whatever_its_case(
     ("quantization", "file", "code", "hint"),
     [
         (None, None, "quantization_needed", "--quantization: Q8_0, Q4_K_M"),
-        ("Q2_K", None, "model_not_found", "It has Q8_0, Q4_K_M"),
+        ("Q2_K", None, "unknown_model", "It has Q8_0, Q4_K_M"),
         (None, "m-F16-00001-of-00002.gguf", "model_path_not_found", "all parts into the same folder"),
-        (None, "other.gguf", "model_not_found", "files are: Q8_0/m-Q8_0-00001-of-00002.gguf, m-Q4_K_M.gguf"),
+        (None, "other.gguf", "unknown_model", "files are: Q8_0/m-Q8_0-00001-of-00002.gguf, m-Q4_K_M.gguf"),
     ],
 )
 def test_what_does_not_decide_is_asked_for_with_the_choices(

@@ -11,6 +11,7 @@ from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.key import Key
 from xinference.keys.keyring import Keyring
@@ -111,4 +112,4 @@ def find_family(controller: Controller, model_name: str, model_type: str | None 
     try:
         return match(families, LaunchRequest(model_name=model_name)).family
     except Problem as problem:
-        raise Problem(problem.code, 404, problem.cause, hint=problem.hint) from None
+        raise problem.replace(code=Code.MODEL_NOT_FOUND) from None

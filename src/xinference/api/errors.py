@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.visibility import for_holder, key_of
 
@@ -71,7 +72,7 @@ def problem_response(problem: Problem) -> JSONResponse:
 
 
 INTERNAL = Problem(
-    "internal_error", 500, "A defect in xinference.", hint="The server's log has the details; please report it."
+    Code.INTERNAL_ERROR, "A defect in xinference.", hint="The server's log has the details; please report it."
 )
 
 
@@ -81,7 +82,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     async def on_problem(request: Request, problem: Problem) -> JSONResponse:
         # The hint lists running models, and not every key may see all of them.
-        if problem.code == "model_not_found" and request.url.path.startswith("/v1/models/"):
+        if problem.code == Code.MODEL_NOT_FOUND and request.url.path.startswith("/v1/models/"):
             problem = for_holder(key_of(request.scope), problem)
         return problem_response(problem)
 
@@ -89,12 +90,14 @@ def install(app: FastAPI) -> None:
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-        return problem_response(Problem("invalid_request", 400, f"{where}: {first['msg']}."))
+        return problem_response(Problem(Code.INVALID_REQUEST, f"{where}: {first['msg']}."))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
         cause = f"{request.method} {request.url.path}: {error.detail}."
-        return problem_response(Problem("http_error", error.status_code, cause, hint="See /docs for the routes."))
+        return problem_response(
+            Problem(Code.HTTP_ERROR, cause, status=error.status_code, hint="See /docs for the routes.")
+        )
 
     @app.exception_handler(Exception)
     async def on_defect(request: Request, error: Exception) -> JSONResponse:

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xinference.api.errors import problem_response
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
 #: Maximum size of a body on management routes, in bytes; the largest bodies are model registrations.
@@ -33,7 +34,7 @@ class StrictRequest(Request):
             async for piece in self.stream():
                 size += len(piece)
                 if size > MAX_BODY:
-                    raise Problem("request_too_large", 413, f"The body may have at most {MAX_BODY} bytes.")
+                    raise Problem(Code.REQUEST_TOO_LARGE, f"The body may have at most {MAX_BODY} bytes.")
                 pieces.append(piece)
             self._body = b"".join(pieces)
         return self._body
@@ -48,7 +49,7 @@ class StrictRequest(Request):
             try:
                 value = json.loads(await self.body(), parse_constant=_no_number, parse_float=_finite)
             except (ValueError, RecursionError) as error:
-                raise bad_request(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+                raise bad_request(f"The body is not valid JSON: {error}.", code=Code.INVALID_JSON) from None
             _check_text(value)
             self._json = value
         return self._json
@@ -91,7 +92,7 @@ def _check_type(content_type: str) -> None:
     kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(
-            "unsupported_media_type", 415, f"The content type must be application/json, not {content_type[:100]!r}."
+            Code.UNSUPPORTED_MEDIA_TYPE, f"The content type must be application/json, not {content_type[:100]!r}."
         )
 
 
@@ -116,7 +117,7 @@ def _check_text(value: Any) -> None:
         elif isinstance(current, list):
             waiting += current
         elif isinstance(current, str) and (bad := _bad_character(current)):
-            raise bad_request(f"The body contains a text with {bad}: {current[:100]!r}.", code="invalid_json")
+            raise bad_request(f"The body contains a text with {bad}: {current[:100]!r}.", code=Code.INVALID_JSON)
 
 
 def _bad_character(text: str) -> str | None:

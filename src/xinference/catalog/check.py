@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from xinference.catalog.models import ModelFamily, ModelSpec, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 MODEL_NAME = re.compile(r"[^+/?%#&=\s\\\x00-\x1f\x7f]+")
@@ -66,9 +67,7 @@ def check_family(family: ModelFamily, origin: str) -> None:
 
 def bad_entry(where: str, reason: str) -> Problem:
     """The problem of a faulty entry."""
-    return Problem(
-        "bad_registry_entry", 400, f"{where}: {reason}.", hint="Correct this field of the model's JSON file."
-    )
+    return Problem(Code.BAD_REGISTRY_ENTRY, f"{where}: {reason}.", hint="Correct this field of the model's JSON file.")
 
 
 def _check_spec(spec: ModelSpec, where: str, *, sized: bool) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from xinference.catalog.check import FILE_FORMATS, MODEL_ID, QUANTIZATION, REVISION
 from xinference.catalog.fields import Fields, bad_field
 from xinference.catalog.models import HubName, ModelFormat, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 HUBS: dict[str, HubName] = {"huggingface": "huggingface", "modelscope": "modelscope"}
@@ -136,8 +137,7 @@ def _path(fields: Fields, uri: str) -> str:
         raise fields.bad("model_uri", "has a character that is invalid in a path")
     if not PurePosixPath(path).is_absolute():
         raise Problem(
-            "invalid_registration",
-            400,
+            Code.INVALID_REGISTRATION,
             f"{fields.at('model_uri')}: Model URI cannot be a relative path: {uri}.",
             hint="Pass an absolute path, such as file:///models/my-model.",
         )

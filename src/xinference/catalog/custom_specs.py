@@ -11,6 +11,7 @@ from xinference.catalog.check import SIZE
 from xinference.catalog.custom_places import PLACEHOLDER, read_locations
 from xinference.catalog.fields import Fields, one_of
 from xinference.catalog.models import FORMAT_ALIASES, GgmlFacts, ModelFamily, ModelFormat, ModelSpec, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 FORMATS: tuple[ModelFormat, ...] = get_args(ModelFormat)
@@ -134,8 +135,7 @@ def _merge(specs: list[ModelSpec], new: ModelSpec, fields: Fields) -> None:
         repeated = [source for source in new.sources if source.hub in hubs]
         if repeated or any(q != mine for q, mine in both.items()):
             raise Problem(
-                "invalid_registration",
-                400,
+                Code.INVALID_REGISTRATION,
                 f"{fields.path} repeats {new.model_format} {new.model_size_in_billions} {', '.join(both)} of an "
                 "earlier spec.",
                 hint="Leave one of the two out.",

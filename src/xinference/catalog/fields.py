@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 #: Larger numbers are not plausible, and do not fit an integer of other programs.
@@ -38,7 +39,7 @@ class Fields:
         return bad_field(self.at(name), self._values.get(name), reason, hint)
 
     def missing(self, name: str, hint: str) -> Problem:
-        return Problem("invalid_registration", 400, f"{self.at(name)} is missing.", hint=hint)
+        return Problem(Code.INVALID_REGISTRATION, f"{self.at(name)} is missing.", hint=hint)
 
     def text(self, name: str, hint: str = "") -> str:
         """A required, non-empty string; `hint` describes it if it is missing."""
@@ -109,8 +110,7 @@ class Fields:
             close = [] if name in known else difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             if close and not self.has(close[0]):
                 raise Problem(
-                    "invalid_registration",
-                    400,
+                    Code.INVALID_REGISTRATION,
                     f"{self.at(name)} is not a field of a model.",
                     hint=f"Did you mean {close[0]}?",
                 )
@@ -121,7 +121,7 @@ def bad_field(path: str, value: object, reason: str, hint: str | None = None) ->
     shown = repr(value)
     shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 1]}…"
     return Problem(
-        "invalid_registration", 400, f"{path} is {shown}, which {reason}.", hint=hint or f"Correct {path} in the JSON."
+        Code.INVALID_REGISTRATION, f"{path} is {shown}, which {reason}.", hint=hint or f"Correct {path} in the JSON."
     )
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import MODEL_TYPES, ModelType, Registration, read_registration
+from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
 from xinference.files.atomic_file import atomic_write
 from xinference.files.durability import sync_folder
@@ -88,8 +89,7 @@ class Registrations:
             for source in spec.sources:
                 if source.hub == "local" and not _exists(source.model_id):
                     raise Problem(
-                        "invalid_registration",
-                        400,
+                        Code.INVALID_REGISTRATION,
                         f"Invalid model URI {source.model_id}: the path does not exist on the server's machine.",
                         hint="Pass a path that exists on the server's machine.",
                     )
@@ -120,8 +120,7 @@ class Registrations:
         running = sorted(users)
         if running:
             raise Problem(
-                "in_use",
-                409,
+                Code.IN_USE,
                 f"{name} is used by the model{'s' if len(running) > 1 else ''} {', '.join(running)}.",
                 hint="End it first: `xinference terminate --model-uid NAME`.",
             )
@@ -139,27 +138,25 @@ class Registrations:
                 self.broken = tuple(b for b in self.broken if b is not broken)
                 return
         if any(known.lower() == name.strip().lower() for known in self._builtin):
-            raise Problem("builtin_model", 400, f"{name} is a built-in model, which can't be removed.")
+            raise Problem(Code.BUILTIN_MODEL, f"{name} is a built-in model, which can't be removed.")
         close = near(name, self._registered)
         raise not_found(
             f"Model {name} not found among the registered {model_type} models.",
             hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists them.",
-            code="model_not_found",
+            code=Code.MODEL_NOT_FOUND,
         )
 
     def _check_free(self, name: str) -> None:
         taken = {known.lower() for known in self._builtin}
         if name.lower() in taken:
             raise Problem(
-                "name_taken",
-                400,
+                Code.NAME_TAKEN,
                 f"model_name: Model name conflicts with existing model {name}, a built-in one.",
                 hint="Choose another name.",
             )
         if self.find(name) is not None:
             raise Problem(
-                "name_taken",
-                400,
+                Code.NAME_TAKEN,
                 f"model_name: Model name conflicts with existing model {name}: Model {name} already registered.",
                 hint=f"Choose another name, or `xinference unregister --model-name {name}` first.",
             )
@@ -182,7 +179,7 @@ class Registrations:
             return
         except OSError as error:
             raise Problem(
-                "cannot_delete", 500, f"{path} can't be deleted: {error.strerror}.", hint="Check its permissions."
+                Code.CANNOT_DELETE, f"{path} can't be deleted: {error.strerror}.", hint="Check its permissions."
             ) from error
 
     def _publish(self) -> None:
@@ -196,10 +193,10 @@ def _read(path: Path) -> bytes:
             text = file.read(MAX_DOCUMENT + 1)
     except OSError as error:
         raise Problem(
-            "invalid_registration", 500, f"{path} can't be read: {error.strerror}.", hint="Check its permissions."
+            Code.UNREADABLE_REGISTRATION, f"{path} can't be read: {error.strerror}.", hint="Check its permissions."
         ) from error
     if len(text) > MAX_DOCUMENT:
-        raise Problem("invalid_registration", 400, f"{path} has more than {MAX_DOCUMENT} bytes.", hint="Delete it.")
+        raise Problem(Code.INVALID_REGISTRATION, f"{path} has more than {MAX_DOCUMENT} bytes.", hint="Delete it.")
     return text
 
 

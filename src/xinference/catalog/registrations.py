@@ -17,6 +17,7 @@ from xinference.catalog.custom_specs import read_specs
 from xinference.catalog.fields import Fields, bad_field, one_of
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.prompt_styles import STYLES, PromptStyle, style_of_family, template_of
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, near
 
 ModelType = Literal["LLM", "embedding", "rerank"]
@@ -85,7 +86,7 @@ def _decode(text: str | bytes) -> object:
         value: object = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Problem(
-            "invalid_registration", 400, f"The model is not JSON: {error}.", hint="Pass one JSON object as a string."
+            Code.INVALID_REGISTRATION, f"The model is not JSON: {error}.", hint="Pass one JSON object as a string."
         ) from None
     if isinstance(value, list) and len(value) == 1:  # the form of Xinference's own files
         return value[0]
@@ -96,8 +97,7 @@ def _name(fields: Fields) -> str:
     name = fields.text("model_name", "Set the name by which the model is launched.")
     if not MODEL_NAME.fullmatch(name) or name.startswith((".", "-")) or len(name.encode()) > MAX_NAME:
         raise Problem(
-            "invalid_registration",
-            400,
+            Code.INVALID_REGISTRATION,
             f"model_name: Invalid model name {name[:MAX_NAME]!r}.",
             hint=f"Use 1 to {MAX_NAME} bytes without a space or any of + / \\ ? % # & =, not beginning with . or -.",
         )
@@ -113,8 +113,7 @@ def _llm(fields: Fields, builtin: Mapping[str, ModelFamily], notes: list[str]) -
     abilities = _abilities(fields)
     if not fields.has("model_family"):
         raise Problem(
-            "invalid_registration",
-            400,
+            Code.INVALID_REGISTRATION,
             "You must specify `model_family` when registering custom LLM models.",
             hint='Use a similar built-in model, or "other".',
         )
@@ -181,8 +180,7 @@ def _prompt(
     if known is None:
         names = ", ".join(sorted(name for name, each in builtin.items() if "chat" in each.model_ability))
         raise Problem(
-            "invalid_registration",
-            400,
+            Code.INVALID_REGISTRATION,
             f"model_family is {family!r}, and `model_family` for chat model must be `other` or one of the following "
             f"values: {names}.",
             hint='Use "other" for the template in the weights, or add a chat_template.',

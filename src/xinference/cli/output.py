@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 INTERRUPTED = 130
@@ -22,6 +23,8 @@ KEY_HINT = (
 #: Control characters except newline and tab: the text of a model or an engine must not control the terminal.
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 del _CONTROLS[ord("\n")], _CONTROLS[ord("\t")]
+#: The program that wrote the last lines of a problem, where it was no engine.
+_WRITERS: dict[str, str] = {Code.SERVER_FAILED: "server", Code.ENVIRONMENT_FAILED: "installer"}
 
 
 def clean(text: str) -> str:
@@ -72,8 +75,7 @@ def show_problem(problem: Problem) -> None:
     if hint:
         note(f"Hint: {hint}")
     if problem.log_tail:
-        program = {"server_failed": "server", "environment_failed": "installer"}.get(problem.code, "engine")
-        note(f"Last lines of the {program}:")
+        note(f"Last lines of the {_WRITERS.get(problem.code, 'engine')}:")
         for line in problem.log_tail:
             note(f"    {line}")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from xinference.cli.output import clean, note, size
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def show_events(events: Iterable[Json], uid: str) -> Json | None:
                 case "FAILED":
                     raise _failure(uid, event)
                 case "TERMINATED":
-                    raise Problem("launch_cancelled", 409, f"{uid} was terminated while it was loading.")
+                    raise Problem(Code.LAUNCH_CANCELLED, f"{uid} was terminated while it was loading.")
                 case _:
                     stages.show(event)
     finally:
@@ -64,7 +65,7 @@ def _failure(uid: str, event: Json) -> Problem:
     if event.get("problem"):
         problem = Problem.from_dict(event["problem"])
     else:
-        problem = Problem("launch_failed", 500, event.get("event_content") or f"The launch of {uid} failed.")
+        problem = Problem(Code.LAUNCH_FAILED, event.get("event_content") or f"The launch of {uid} failed.")
     return problem.at(stage) if stage else problem
 
 

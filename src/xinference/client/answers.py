@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 T = TypeVar("T")
@@ -30,8 +31,8 @@ class ModelLoading(Problem):
     def __init__(self, problem: Problem, retry_after: float) -> None:
         super().__init__(
             problem.code,
-            problem.status,
             problem.cause,
+            status=problem.status,
             stage=problem.stage,
             hint=problem.hint,
             log_tail=problem.log_tail,
@@ -153,7 +154,7 @@ def read_problem(status: int, body: bytes, retry_after: str | None = None) -> Pr
     elif answer.get("detail", "Not Found") == "Not Found":
         raise UnexpectedAnswer("a web framework's own 404")  # our 404s name what was not found
     else:
-        problem = Problem("http_error", status, _detail(answer["detail"]))
+        problem = Problem(Code.HTTP_ERROR, _detail(answer["detail"]), status=status)
     if status == 503 and retry_after is not None:
         try:
             return ModelLoading(problem, float(retry_after))
@@ -164,9 +165,13 @@ def read_problem(status: int, body: bytes, retry_after: str | None = None) -> Pr
 
 def _from_openai(error: Any, status: int) -> Problem:
     if not isinstance(error, dict):
-        return Problem("http_error", status, str(error))
+        return Problem(Code.HTTP_ERROR, str(error), status=status)
     code = error.get("code") or error.get("type") or "http_error"
-    return Problem(str(code), status, str(error.get("message", "unknown problem")))
+    return Problem(
+        str(code),
+        str(error.get("message", "unknown problem")),
+        status=status,
+    )
 
 
 def _detail(detail: Any) -> str:

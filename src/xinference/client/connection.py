@@ -12,6 +12,7 @@ import httpx2
 
 from xinference.client.answers import UnexpectedAnswer, read_problem
 from xinference.client.request import Request, StreamRequest
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.hosts import is_this_machine
 
@@ -93,7 +94,7 @@ class Runner:
             return
         if status >= 500 and not headers.get("content-type", "").startswith("application/json"):
             text = body.decode("utf-8", "replace").strip()[:200]
-            raise Problem("server_error", status, f"The server at {self.base_url} answered {status}: {text}")
+            raise Problem(Code.SERVER_ERROR, f"The server at {self.base_url} answered {status}: {text}", status=status)
         if path == "/health" and status == 404:
             raise self._not_ours()
         raise read_problem(status, body, headers.get("retry-after"))
@@ -106,7 +107,7 @@ class Runner:
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise self._no_server(error) from error
         except httpx2.TimeoutException as error:
-            raise Problem("server_timeout", 504, f"The server at {self.base_url} did not answer in time.") from error
+            raise Problem(Code.SERVER_TIMEOUT, f"The server at {self.base_url} did not answer in time.") from error
         except httpx2.TransportError as error:
             raise self._gone() from error
         except UnexpectedAnswer as error:
@@ -115,24 +116,21 @@ class Runner:
     def _no_server(self, error: Exception) -> Problem:
         reason = "" if "refused" in str(error).lower() else f" ({error})"
         return Problem(
-            "no_server",
-            503,
+            Code.NO_SERVER,
             f"No server answers at {self.base_url}{reason}.",
             hint="Start a server with `xinference serve`, or give the URL of another one with --endpoint.",
         )
 
     def _gone(self) -> Problem:
         return Problem(
-            "server_gone",
-            503,
+            Code.SERVER_GONE,
             f"The server at {self.base_url} closed the connection before the answer was complete.",
             hint="It died or was stopped; see logs/server.log in its home folder.",
         )
 
     def _not_ours(self) -> Problem:
         return Problem(
-            "not_our_server",
-            502,
+            Code.NOT_OUR_SERVER,
             f"The program that answers at {self.base_url} is not an Xinference server.",
             hint="Give the URL of the server with --endpoint, or use another port.",
         )
@@ -272,6 +270,6 @@ def _checked(base_url: str) -> str:
         raise bad_request(
             f"The endpoint {base_url!r} is not a URL.",
             hint="Use a URL such as http://127.0.0.1:9997",
-            code="bad_endpoint",
+            code=Code.BAD_ENDPOINT,
         )
     return base_url.rstrip("/")

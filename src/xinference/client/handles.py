@@ -12,6 +12,7 @@ from xinference.client import model_requests
 from xinference.client.answers import Json
 from xinference.client.calls import of_model, whole_or_streamed
 from xinference.client.connection import AsyncRunner, Runner, SyncRunner
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 SERVED = "LLM, embedding and rerank models"
@@ -67,8 +68,7 @@ class _Unserved(_Handle):
         if name.startswith("_"):
             raise AttributeError(name)
         raise Problem(
-            "unserved_model_type",
-            400,
+            Code.UNSERVED_MODEL_TYPE,
             f"{name}() of {self._model_uid!r}: this version serves {SERVED}, no images, audio or video.",
             hint="Run such models with another server.",
         )
@@ -153,15 +153,14 @@ def kind(model_uid: str, description: Json) -> str:
                 if ability in abilities:
                     return ability
             raise UnrecognizedModelError(
-                "unrecognized_ability", 400, f"Unrecognized model ability of {model_uid!r}: {abilities}."
+                Code.UNRECOGNIZED_ABILITY, f"Unrecognized model ability of {model_uid!r}: {abilities}."
             )
         case "embedding" | "rerank":
             return model_type
         case _ if model_type in _UNSERVED:
             return "unserved"
     raise UnrecognizedModelError(
-        "unrecognized_type",
-        400,
+        Code.UNRECOGNIZED_TYPE,
         f"Unrecognized model type of {model_uid!r}: {model_type}.",
         hint=f"This version serves {SERVED}.",
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from xinference.client.client import Client
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, Problem
 
 START_SECONDS = 30.0
@@ -52,7 +53,7 @@ def _answers(client: Client) -> bool:
     try:
         client.health()
     except Problem as problem:
-        if problem.code in ("no_server", "server_gone"):  # gone: it is being stopped
+        if problem.code in (Code.NO_SERVER, Code.SERVER_GONE):  # gone: it is being stopped
             return False
         raise
     return True
@@ -94,7 +95,7 @@ def _wait(client: Client, child: subprocess.Popen[bytes], tail: Callable[[], lis
             deadline = min(deadline, time.monotonic() + RIVAL_SECONDS)
         elif status is not None and status != EXIT_IN_USE:
             raise Problem(
-                "server_failed", 500, f"The server ended with exit status {status}.", stage="start", log_tail=tail()
+                Code.SERVER_FAILED, f"The server ended with exit status {status}.", stage="start", log_tail=tail()
             )
         if time.monotonic() > deadline:
             child.terminate()
@@ -105,16 +106,13 @@ def _wait(client: Client, child: subprocess.Popen[bytes], tail: Callable[[], lis
 def _too_late(client: Client, rival: bool, tail: list[str], seconds: float) -> Problem:
     if rival:
         return Problem(
-            "server_failed",
-            500,
+            Code.SERVER_FAILED,
             f"The port or the home folder of {client.base_url} is in use, but no server answers there.",
             stage="start",
             hint="Set XINFERENCE_PORT or XINFERENCE_HOME to another one, or end the program that uses it.",
             log_tail=tail,
         )
-    return Problem(
-        "server_failed", 500, f"The server did not answer within {seconds:g} s.", stage="start", log_tail=tail
-    )
+    return Problem(Code.SERVER_FAILED, f"The server did not answer within {seconds:g} s.", stage="start", log_tail=tail)
 
 
 def _tail(log: Path, start: int) -> list[str]:

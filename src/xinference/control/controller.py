@@ -30,6 +30,7 @@ from xinference.deployments.snapshot import Status
 from xinference.deployments.views import listing_entry
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
+from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.registry import all_hubs
@@ -116,8 +117,7 @@ class Controller:
             request = msgspec.json.decode(row.request, type=LaunchRequest)
         except msgspec.DecodeError as error:
             raise Problem(
-                "unreadable_row",
-                500,
+                Code.UNREADABLE_ROW,
                 f"The stored request of {row.uid} can't be read: {error}.",
                 hint="Launch it again.",
             ) from None
@@ -161,8 +161,7 @@ class Controller:
                 if is_same_launch(draft, existing.plan.request):
                     return uid
                 raise Problem(
-                    "model_uid_taken",
-                    409,
+                    Code.MODEL_UID_TAKEN,
                     f"The model UID {uid} is taken by {existing.plan.version.version_id}.",
                     hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
                 )
@@ -205,7 +204,7 @@ class Controller:
         if not deployment.launching:
             state = "failed" if deployment.problem else "ready"
             hint = f"`xinference terminate --model-uid {uid}` ends it."
-            raise Problem("not_launching", 409, f"{uid} is not being launched: it is {state}.", hint=hint)
+            raise Problem(Code.NOT_LAUNCHING, f"{uid} is not being launched: it is {state}.", hint=hint)
         await self.terminate(uid)
 
     def progress(self, uid: str) -> dict[str, Any]:
@@ -301,7 +300,7 @@ class Controller:
         close = near(uid, self._deployments)
         there = ", ".join(self._deployments) or "none"
         hint = f"Did you mean {' or '.join(close)}?" if close else f"Running models: {there}."
-        return not_found(f"There is no running model {uid!r}.", hint=hint, code="model_not_found")
+        return not_found(f"There is no running model {uid!r}.", hint=hint, code=Code.MODEL_NOT_FOUND)
 
     def _publish(self) -> None:
         deployments = self._deployments.values()

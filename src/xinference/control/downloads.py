@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.cached_files import total_size
@@ -51,13 +52,12 @@ class Downloads:
             if running.source == source:
                 return version_id
             raise Problem(
-                "download_running",
-                409,
+                Code.DOWNLOAD_RUNNING,
                 f"{version_id} is being fetched from {running.source.hub}.",
                 hint="Wait for it or cancel it first.",
             )
         if source.hub not in self._hubs:
-            raise Problem("hub_unavailable", 400, f"The hub {source.hub} is not available.")
+            raise Problem(Code.HUB_UNAVAILABLE, f"The hub {source.hub} is not available.")
         job = _Download(version, source, threading.Event())
         self._jobs[version_id] = job
         self._events.clear(_key(version_id))
@@ -113,7 +113,7 @@ class Downloads:
         except Exception as error:
             # The task's outermost guard: a defect of ours must end as FAILED, not as a task that died silently.
             log.exception("download %s", job.version.version_id)
-            self._fail(job, Problem("internal_error", 500, f"A defect in xinference: {error!r}.", stage="fetch"))
+            self._fail(job, Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.", stage="fetch"))
 
     async def _fetch(self, job: _Download) -> Path:
         loop, key = asyncio.get_running_loop(), _key(job.version.version_id)
@@ -149,7 +149,7 @@ class Downloads:
             raise not_found(
                 f"There is no download of {version_id!r}.",
                 hint=f"Did you mean {' or '.join(similar)}?" if similar else f"Downloads: {known}.",
-                code="download_not_found",
+                code=Code.DOWNLOAD_NOT_FOUND,
             )
         return job
 

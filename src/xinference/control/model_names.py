@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from xinference.catalog.registry import MODEL_NAME
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.launch.request import LaunchRequest
 from xinference.routing.table import Route
@@ -35,7 +36,7 @@ def uid_for(request: LaunchRequest, taken: Collection[str], reserved: Collection
         if not is_valid(uid):
             raise bad_request(f"The model UID {request.model_uid!r} is invalid.", hint=FORM)
         if uid in reserved:
-            raise Problem("model_uid_taken", 409, f"The model UID {uid} is being launched just now.")
+            raise Problem(Code.MODEL_UID_TAKEN, f"The model UID {uid} is being launched just now.")
         return uid
     uid = name = request.model_name.strip()
     while uid in taken or uid in reserved:
@@ -59,7 +60,7 @@ def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:
             raise bad_request(
                 f"The path {path} of the adapter {name} does not exist, or has no {ADAPTER_CONFIG}.",
                 hint="Pass the folder of the adapter, as PEFT writes it.",
-                code="path_not_found",
+                code=Code.PATH_NOT_FOUND,
             )
 
 
@@ -90,4 +91,4 @@ def check_free(uid: str, adapters: Collection[str], routes: Mapping[str, Route],
 
 
 def _taken(cause: str) -> Problem:
-    return Problem("model_uid_taken", 409, cause, hint="Choose another name, or terminate that model first.")
+    return Problem(Code.MODEL_UID_TAKEN, cause, hint="Choose another name, or terminate that model first.")

@@ -12,6 +12,7 @@ from xinference.config import Settings
 from xinference.control.hub_choice import HubChooser
 from xinference.control.resolver import ModelResolver
 from xinference.engines.base import Engine
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
@@ -121,6 +122,6 @@ async def _read_options(name: str, engine: Engine) -> Mapping[str, str]:
     output, errors = await process.communicate()
     if process.returncode != 0:
         tail = errors.decode(errors="replace").splitlines()[-40:]
-        raise Problem("engine_broken", 503, f"The program that lists the options of {name} fails.", log_tail=tail)
+        raise Problem(Code.ENGINE_BROKEN, f"The program that lists the options of {name} fails.", log_tail=tail)
     options: Mapping[str, str] = json.loads(output)["options"]
     return options

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from xinference.deployments.snapshot import DeploymentSnapshot
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.routing.table import Route, RoutingTable, with_adapters
 
@@ -71,7 +72,7 @@ class Publisher:
             left = end - time.monotonic()
             if route.problem is not None or left <= 0:
                 raise route.problem or Problem(
-                    "model_loading", 503, f"The model {uid} is not ready yet (stage {route.stage}).", stage=route.stage
+                    Code.MODEL_LOADING, f"The model {uid} is not ready yet (stage {route.stage}).", stage=route.stage
                 )
             try:
                 await asyncio.wait_for(self._changes.wait(), left)

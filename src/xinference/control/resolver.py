@@ -13,6 +13,7 @@ import msgspec
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.launch.request import LaunchRequest
@@ -20,7 +21,7 @@ from xinference.weights.derivation import DerivedRequest, derive, requested_refe
 
 log = logging.getLogger(__name__)
 #: Codes of problems with an unreachable hub: the cached look-up replaces the hub's answer.
-_UNREACHABLE_CODES = ("offline", "hub_unreachable")
+_UNREACHABLE_CODES = (Code.OFFLINE, Code.HUB_UNREACHABLE)
 _DERIVED_FIELDS = ("family", "asked_name", "model_name", "model_type", "model_format", "quantization", "model_path")
 
 

@@ -11,6 +11,7 @@ from xinference.config import Settings
 from xinference.deployments.context import MemoryHolder
 from xinference.deployments.measurement import corrected
 from xinference.deployments.snapshot import DeploymentSnapshot, Residency
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.launch.plan import LaunchPlan, SizedPlan
@@ -116,7 +117,7 @@ class Admission:
         except Exception as error:
             # A defect of ours, in a candidate's size: that one is told, and those behind it are served.
             log.exception("admission")
-            self._scheduler.refuse_first(Problem("internal_error", 500, f"A defect in xinference: {error!r}."))
+            self._scheduler.refuse_first(Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}."))
             self._wake = time.monotonic()
 
     async def _until_needed(self) -> None:

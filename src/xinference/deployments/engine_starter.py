@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from xinference.config import Settings
 from xinference.deployments.measurement import Used, measure
 from xinference.engines.base import Engine, Placement
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
 from xinference.planning import replicas
@@ -118,28 +119,20 @@ def sized_by(plan: LaunchPlan, number: int, context: Mapping[str, Any]) -> Launc
 def death(uid: str, engine: Engine, ended: Exit) -> Problem:
     """An engine that was ready and ended."""
     hint = engine.explain(ended.log_tail)
-    return Problem("engine_died", 503, f"The engine of {uid} {ended.reason}.", hint=hint, log_tail=ended.log_tail)
+    return Problem(Code.ENGINE_DIED, f"The engine of {uid} {ended.reason}.", hint=hint, log_tail=ended.log_tail)
 
 
 def explained(engine: Engine, problem: Problem) -> Problem:
     """The same with what the engine's last words mean."""
     if problem.hint is not None:
         return problem
-    return Problem(
-        problem.code,
-        problem.status,
-        problem.cause,
-        stage=problem.stage,
-        hint=engine.explain(problem.log_tail),
-        log_tail=problem.log_tail,
-    )
+    return problem.replace(hint=engine.explain(problem.log_tail))
 
 
 def given_up(uid: str, died: Problem, deaths: int) -> Problem:
     """Why an engine is not started again."""
     return Problem(
-        "engine_keeps_dying",
-        503,
+        Code.ENGINE_KEEPS_DYING,
         f"{died.cause} It died {deaths} times in a row, so it is not started again.",
         stage=died.stage,
         hint=died.hint or f"`xinference logs {uid}` shows its output; launch it again once it is mended.",

@@ -21,6 +21,7 @@ from xinference.deployments.inbox import (
     Requested,
 )
 from xinference.deployments.snapshot import OnDemandTerms, Residency
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
 
@@ -92,10 +93,10 @@ def _queued(message: Message, waiting: int) -> tuple[Residency, Action]:
             return Residency.QUEUED, Action.WITHDRAW
         case Granted():
             return Residency.LOADING, Action.START
-        case Refused(problem) if problem.code == NOBODY_WAITS and waiting:
+        case Refused(problem) if problem.code == Code.NOBODY_WAITS and waiting:
             # Whoever has come since then is not refused.
             return Residency.QUEUED, Action.LOAD
-        case Refused(problem) if problem.code == NOBODY_WAITS:
+        case Refused(problem) if problem.code == Code.NOBODY_WAITS:
             return Residency.UNLOADED, Action.REST
         case Refused() | PreparationFailed():
             return Residency.UNLOADED, Action.REFUSE
@@ -135,10 +136,6 @@ def _draining(message: Message, waiting: int) -> tuple[Residency, Action]:
     return Residency.DRAINING, Action.NONE
 
 
-#: The code of the refusal that follows `Action.WITHDRAW`.
-NOBODY_WAITS = "nobody_waits"
-
-
 def terms_of(request: LaunchRequest, settings: Settings) -> OnDemandTerms:
     """When a model on demand may be unloaded, as its launch or the settings say."""
     default_ttl = 0.0 if request.pin else settings.on_demand_ttl_seconds
@@ -163,8 +160,7 @@ class DemandCounter:
         """
         if self.waiting >= self._limit:
             raise Problem(
-                "too_many_waiting",
-                429,
+                Code.TOO_MANY_WAITING,
                 f"{self.waiting} requests wait for the model {name} to be loaded, and no more may.",
                 hint="Ask again later; XINFERENCE_ON_DEMAND_QUEUE is the limit.",
             )

@@ -39,12 +39,13 @@ from xinference.deployments.record import Record
 from xinference.deployments.replica_changes import ReplicaChanges, not_running
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import Residency, Stage, Status
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan
 
 log = logging.getLogger(__name__)
 #: Refusals of a load that say nothing of the model itself.
-_NOT_ITS_FAULT = frozenset({"no_room", "does_not_fit"})
+_NOT_ITS_FAULT = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT})
 #: Actions before which the engines are ended.
 _UNLOADING = frozenset({Action.UNLOAD, Action.RELOAD, Action.REFUSE})
 
@@ -97,7 +98,7 @@ class Owner:
             # The owner's last line: a defect of ours must end as a FAILED row, not as a silent dead task.
             log.exception("deployment %s", self._record.snapshot.uid)
             cause = f"A defect in xinference: {error!r}."
-            await self._fail(Problem("internal_error", 500, cause))
+            await self._fail(Problem(Code.INTERNAL_ERROR, cause))
 
     async def _handle(self, message: Message) -> None:
         match message:
@@ -331,9 +332,8 @@ class Owner:
             self._failures += 1
             if self._failures > self._context.settings.restart_limit:
                 raise problem
-        refusal = Problem(
-            problem.code, 503, problem.cause, stage=problem.stage, hint=problem.hint, log_tail=problem.log_tail
-        )
+        # A request gets a 503 for whatever stopped its load: the next one may find another state of the machine.
+        refusal = problem if problem.status == 503 else problem.replace(code=Code.LOAD_FAILED)
         self._record.change(refusals=self._record.snapshot.refusals + 1, refusal=refusal)
         self._rest(f"not loaded: {problem.cause}")
 

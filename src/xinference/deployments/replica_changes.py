@@ -21,6 +21,7 @@ from xinference.deployments.record import Record
 from xinference.deployments.replica_exit import GivenUp, NotStarted, Removed, Restart
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import Residency, Stage, Status
+from xinference.error_codes import Code
 from xinference.errors import Problem, not_found
 from xinference.launch.plan import SizedPlan
 from xinference.planning.replicas import with_replica, without_replica
@@ -88,7 +89,7 @@ class ReplicaChanges:
             return None
         if plan is None:  # an engine of another release, whose context could not be read
             cause = f"The engine of {snapshot.uid} ended, and what it was started with is not known."
-            return Problem("engine_died", 503, cause, hint="Launch it again.")
+            return Problem(Code.ENGINE_DIED, cause, hint="Launch it again.")
         self._record.say(Stage.START, f"starting {plan.engine}")
         try:
             self._replicas.start(number, plan, python)
@@ -155,10 +156,10 @@ class ReplicaChanges:
         uid, staying = self._record.snapshot.uid, self._replicas.staying
         if number not in staying:
             there = ", ".join(map(str, staying))
-            raise not_found(f"{uid} has no replica {number}.", hint=f"There are: {there}.", code="replica_not_found")
+            raise not_found(f"{uid} has no replica {number}.", hint=f"There are: {there}.", code=Code.REPLICA_NOT_FOUND)
         if len(staying) == 1:
             hint = f"`xinference terminate --model-uid {uid}` ends the model."
-            raise Problem("last_replica", 409, f"{number} is the only replica of {uid}.", hint=hint)
+            raise Problem(Code.LAST_REPLICA, f"{number} is the only replica of {uid}.", hint=hint)
         return plan
 
     def _running_plan(self) -> SizedPlan:
@@ -176,8 +177,7 @@ class ReplicaChanges:
 def not_running(uid: str, stage: Stage) -> Problem:
     """The refusal to change the replicas of a deployment that has none."""
     return Problem(
-        "not_running",
-        409,
+        Code.NOT_RUNNING,
         f"{uid} is not running (stage {stage}).",
         hint="Its replicas can be changed once it is ready.",
     )

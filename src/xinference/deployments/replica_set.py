@@ -22,6 +22,7 @@ from xinference.deployments.inbox import (
 from xinference.deployments.replica_exit import GivenUp, NotStarted, Outcome, Removed, Restart
 from xinference.deployments.snapshot import ReplicaView
 from xinference.engines.base import Engine
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.replicas import lowest_free, positions
@@ -297,7 +298,7 @@ class ReplicaSet:
         """Tell those who wait for a replica that is not there any more."""
         if each.added is not None:
             cause = f"Replica {number} of {self._uid} was ended before it was ready."
-            answer(each.added, Problem("launch_cancelled", 409, cause))
+            answer(each.added, Problem(Code.REPLICA_STOPPED, cause))
         if each.removed is not None:
             answer(each.removed, each.left)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Request
 
@@ -97,7 +98,7 @@ def unsupported(name: str, engine: str, hint: str) -> FieldRewrite:
 
     def rewrite(body: Body, value: Any) -> None:
         if value or value == 0:
-            raise Refusal("unsupported_field", 400, f"{engine} has no {name}.", hint=hint, param=name)
+            raise Refusal(Code.UNSUPPORTED_FIELD, f"{engine} has no {name}.", hint=hint, param=name)
         del body[name]
 
     return rewrite
@@ -128,7 +129,7 @@ def _parsed(name: str, value: Any) -> Any:
     try:
         return json.loads(value)
     except ValueError:
-        raise Refusal("invalid_request", 400, f"{name} is a string that is not JSON.", param=name) from None
+        raise Refusal(Code.INVALID_REQUEST, f"{name} is a string that is not JSON.", param=name) from None
 
 
 # -- errors -----------------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ TEMPLATE_ERROR = "Jinja Exception: "
 
 def context_exceeded(error: EngineError, message: str) -> Refusal:
     """The refusal of a prompt that is longer than the context."""
-    return Refusal("context_length_exceeded", 400, message, param=error.prompt_field)
+    return Refusal(Code.CONTEXT_LENGTH_EXCEEDED, message, param=error.prompt_field)
 
 
 def prompt_too_long(error: EngineError, limit: int, tokens: int | str) -> Refusal:
@@ -164,4 +165,4 @@ def explain_template_error(error: EngineError) -> Refusal | None:
         return None
     reason = error.message.rpartition(TEMPLATE_ERROR)[2].strip()
     cause = f"The model's chat template refuses this: {reason}"
-    return Refusal("invalid_messages", 400, cause, param=error.prompt_field)
+    return Refusal(Code.INVALID_MESSAGES, cause, param=error.prompt_field)

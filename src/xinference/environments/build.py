@@ -17,6 +17,7 @@ from xinference.environments.child import ProgramResult, run
 from xinference.environments.lock import DistInfo, Lock
 from xinference.environments.pip_settings import UvSettings
 from xinference.environments.uv_program import uv_program
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.atomic_file import disk_full
 from xinference.files.progress import Progress
@@ -97,8 +98,7 @@ def verify_import(lock: Lock, python: Path, cancelled: Event) -> None:
     )
     if result.status:
         raise Problem(
-            "environment_failed",
-            502,
+            Code.ENVIRONMENT_FAILED,
             f"{lock.spec.name} is installed, but {lock.recipe.engine} cannot be imported from it.",
             hint="The last lines give the reason; usually a missing driver or an old C library.",
             log_tail=result.tail,
@@ -168,8 +168,7 @@ def _failed(lock: Lock, result: ProgramResult, folder: Path, hint: str) -> Probl
         return disk_full(f"The disk of {folder} became full while {name} was installed.")
     if _NO_NETWORK.search(result.output):
         return Problem(
-            "offline",
-            503,
+            Code.OFFLINE,
             f"{name} is not installed, and XINFERENCE_OFFLINE forbids downloading its packages.",
             hint=f"Unset it, or `xinference env install --from` a bundle made by `xinference env pack` for {name}.",
             log_tail=result.tail,
@@ -178,7 +177,7 @@ def _failed(lock: Lock, result: ProgramResult, folder: Path, hint: str) -> Probl
         hint = "Check the network, and `pip config list` for index, proxy and certificate."
     elif _MISSING.search(result.output):
         hint = "The packages come from the indexes of `pip config list`; a mirror may be out of date."
-    return Problem("environment_failed", 502, f"{name} could not be installed.", hint=hint, log_tail=result.tail)
+    return Problem(Code.ENVIRONMENT_FAILED, f"{name} could not be installed.", hint=hint, log_tail=result.tail)
 
 
 def _quiet_variables() -> dict[str, str]:

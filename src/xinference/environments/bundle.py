@@ -15,6 +15,7 @@ from xinference.environments.build import BuildContext, create_environment
 from xinference.environments.cache_growth import folder_bytes
 from xinference.environments.child import run
 from xinference.environments.lock import Lock, parse_lock
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.atomic_file import atomic_write, need_space
 from xinference.files.progress import Progress
@@ -73,7 +74,7 @@ def unpack_wheels(bundle: Path, into: Path, cancelled: Event) -> Path:
             if match is None or source is None:
                 raise _bad(bundle, f"contains {member.name!r}, which is not a wheel")
             if cancelled.is_set():
-                raise Problem("cancelled", 499, f"Unpacking {bundle.name} was cancelled.", hint="Start again.")
+                raise Problem(Code.CANCELLED, f"Unpacking {bundle.name} was cancelled.", hint="Start again.")
             # Numbered names, so that nothing in the bundle decides where a file is written.
             with (into / match[1]).open("xb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
@@ -105,8 +106,7 @@ def _fetch(lock: Lock, folder: Path, context: BuildContext, progress: Progress, 
         if not result.status:
             return wheels
     raise Problem(
-        "environment_failed",
-        502,
+        Code.ENVIRONMENT_FAILED,
         f"The wheels of {name} could not be fetched.",
         hint="The last lines are pip's output.",
         log_tail=result.tail,
@@ -119,7 +119,7 @@ def _opened(bundle: Path) -> tarfile.TarFile:
     except tarfile.TarError as error:
         raise _bad(bundle, "is not a bundle of `xinference env pack`") from error
     except OSError as error:
-        raise Problem("bad_bundle", 400, f"{bundle} cannot be read: {error.strerror}.") from error
+        raise Problem(Code.BAD_BUNDLE, f"{bundle} cannot be read: {error.strerror}.") from error
 
 
 def _text(tar: tarfile.TarFile, bundle: Path, name: str) -> str:
@@ -141,4 +141,4 @@ def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
 
 
 def _bad(bundle: Path, what: str) -> Problem:
-    return Problem("bad_bundle", 400, f"{bundle} {what}.", hint="Create it again: `xinference env pack`.")
+    return Problem(Code.BAD_BUNDLE, f"{bundle} {what}.", hint="Create it again: `xinference env pack`.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from xinference.environments import exec_child
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 _TAIL_LINES = 20
@@ -85,7 +86,7 @@ def _watch(
         selector.register(process.stdout, selectors.EVENT_READ)
         while time.monotonic() < deadline:
             if cancelled.is_set():
-                raise Problem("cancelled", 499, f"{what} was cancelled.", hint="Start again.")
+                raise Problem(Code.CANCELLED, f"{what} was cancelled.", hint="Start again.")
             if not selector.select(_TICK_SECONDS):
                 tick(tail[-1] if tail else "")
                 continue

@@ -22,6 +22,7 @@ from xinference.environments.lock import SHIPPED, Lock, read_locks
 from xinference.environments.pip_settings import uv_settings
 from xinference.environments.spec import EnvironmentSpec
 from xinference.environments.uv_program import uv_program
+from xinference.error_codes import Code
 from xinference.errors import Problem, not_found
 from xinference.files.atomic_file import disk_full, need_space
 from xinference.files.progress import Progress
@@ -162,7 +163,7 @@ class Environments:
         raise not_found(
             f"There is no environment {spec.name}.",
             hint=f"The environments are {', '.join(s.name for s in self.specs())}.",
-            code="environment_unknown",
+            code=Code.ENVIRONMENT_UNKNOWN,
         )
 
     def _installed(self, spec: EnvironmentSpec) -> InstalledEnvironment | None:
@@ -178,7 +179,7 @@ class Environments:
             raise not_found(
                 f"{spec.name} is not installed.",
                 hint="`xinference env list` shows the installed ones; `xinference env install` installs it.",
-                code="environment_missing",
+                code=Code.ENVIRONMENT_MISSING,
             )
         return installed
 
@@ -198,8 +199,7 @@ class Environments:
         platform = get_platform()
         if lock.recipe.platform != platform:
             raise Problem(
-                "environment_unavailable",
-                400,
+                Code.ENVIRONMENT_UNAVAILABLE,
                 f"{lock.spec.name} is built for {lock.recipe.platform}, but this machine is {platform}.",
             )
 
@@ -212,7 +212,7 @@ class Environments:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full(f"The disk of {root} is full.") from error
             cause = f"{error.filename or root} cannot be written: {error.strerror}."
-            raise Problem("cannot_write", 500, cause, hint="Check the folder's owner and permissions.") from error
+            raise Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions.") from error
 
     def _clean_cache(self, lock: Lock, cancelled: Event) -> None:
         """Delete an environment's packages from uv's cache: its files are links, so only then is the disk space freed.

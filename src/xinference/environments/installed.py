@@ -15,6 +15,7 @@ import psutil
 
 from xinference.environments.cache_growth import folder_bytes
 from xinference.environments.lock import Lock, parse_lock
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.locks import locked
 
@@ -107,8 +108,7 @@ class EnvironmentFolder:
         with self._alone(installed.folder.name, cancelled):
             if pids := _users(installed.folder):
                 raise Problem(
-                    "environment_in_use",
-                    409,
+                    Code.ENVIRONMENT_IN_USE,
                     f"{installed.lock.spec.name} is in use by process {', '.join(map(str, pids))}.",
                     hint="`xinference list` shows the running models; terminate those on this engine first.",
                 )

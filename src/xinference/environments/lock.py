@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from xinference.environments.spec import Accelerator, EnvironmentSpec
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 SHIPPED = Path(__file__).parent / "locks"
@@ -93,9 +94,9 @@ def parse_lock(recipe_text: str, requirements_text: str, what: str) -> Lock:
     try:
         recipe = msgspec.toml.decode(recipe_text, type=Recipe)
     except msgspec.DecodeError as error:
-        raise Problem("bad_lock", 400, f"{what} is not the description of an environment: {error}.") from error
+        raise Problem(Code.BAD_LOCK, f"{what} is not the description of an environment: {error}.") from error
     if not re.fullmatch(r"[A-Za-z0-9]+", recipe.engine) or not _VERSION.fullmatch(recipe.version):
-        raise Problem("bad_lock", 400, f"{what} has the engine {recipe.engine!r} {recipe.version!r}.")
+        raise Problem(Code.BAD_LOCK, f"{what} has the engine {recipe.engine!r} {recipe.version!r}.")
     return Lock(recipe, recipe_text, requirements_text)
 
 

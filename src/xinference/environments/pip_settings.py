@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 #: Variables for indexes, passwords and connections; none that changes which packages are installed.
@@ -54,7 +55,7 @@ def uv_settings(environ: Mapping[str, str] = os.environ) -> UvSettings:
     )
     if run.returncode:
         tail = run.stderr.strip().splitlines()[-5:]
-        raise Problem("bad_pip_configuration", 400, "pip cannot read its own configuration.", log_tail=tail)
+        raise Problem(Code.BAD_PIP_CONFIGURATION, "pip cannot read its own configuration.", log_tail=tail)
     return translate(parse(run.stdout.splitlines()), environ)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 
@@ -24,8 +25,7 @@ def uv_program() -> str:
             program = shutil.which("uv")
     if program is None:
         raise Problem(
-            "uv_missing",
-            500,
+            Code.UV_MISSING,
             "uv, which builds the engines' environments, is not installed.",
             hint="Install it: `pip install uv`.",
         )

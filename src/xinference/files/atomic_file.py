@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files import durability
 from xinference.files.durability import sync_folder
@@ -71,8 +72,7 @@ def atomic_write(
         if error.errno in _FULL:
             raise disk_full(f"The disk of {target.parent} became full while {target.name} was written.") from error
         raise Problem(
-            "cannot_write",
-            500,
+            Code.CANNOT_WRITE,
             f"{target} cannot be written: {error.strerror}.",
             hint="Check the folder's permissions and its disk.",
         ) from error
@@ -80,9 +80,7 @@ def atomic_write(
 
 def disk_full(cause: str) -> Problem:
     """The problem of a full disk."""
-    return Problem(
-        "disk_full", 507, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk."
-    )
+    return Problem(Code.DISK_FULL, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk.")
 
 
 def need_space(folder: Path, size: int, what: str, problem: Callable[[str], Problem] = disk_full) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 Progress = Callable[[int, int | None, str], None]
@@ -12,4 +13,4 @@ Progress = Callable[[int, int | None, str], None]
 
 def cancelled_problem(what: str, *, action: str = "Fetching", hint: str = "Launch again to go on.") -> Problem:
     """The problem of a file operation that was cancelled."""
-    return Problem("cancelled", 499, f"{action} {what} was cancelled.", hint=hint)
+    return Problem(Code.CANCELLED, f"{action} {what} was cancelled.", hint=hint)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 #: No weight file is this large; a greater length means damage, not truncation.
@@ -20,7 +21,7 @@ _U64 = struct.Struct("<Q")
 
 def bad_weight_file(path: Path, what: str, hint: str) -> Problem:
     """The problem of an unusable weight file: `what` completes "<path> …"."""
-    return Problem("bad_weight_file", 400, f"{path} {what}.", hint=hint)
+    return Problem(Code.BAD_WEIGHT_FILE, f"{path} {what}.", hint=hint)
 
 
 class Cursor:

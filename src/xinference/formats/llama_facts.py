@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xinference.catalog.models import ModelVersion
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.formats.ggml import GgmlHeader
 
@@ -37,8 +38,7 @@ def facts_for(version: ModelVersion) -> LlamaFacts:
     family, ggml = version.family, version.spec.ggml
     if ggml is None:
         raise Problem(
-            "ggml_facts_missing",
-            400,
+            Code.GGML_FACTS_MISSING,
             f"The spec of {version.version_id} has no field 'ggml', and a ggmlv3 file cannot be used without it.",
             hint='Add "ggml": {"rms_norm_eps": 1e-05, "n_gqa": 1} with the model\'s own numbers, or use model format '
             "ggufv2.",

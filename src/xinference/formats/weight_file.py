@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.formats.cursor import bad_weight_file
 
@@ -50,7 +51,7 @@ def weight_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         with _opened(path, expected) as (file, size):
             yield file, size
     except Problem as problem:
-        if problem.code != "bad_weight_file" or has_model_file_name(path):
+        if problem.code != Code.BAD_WEIGHT_FILE or has_model_file_name(path):
             raise
         raise not_a_weight_file(path) from None
 

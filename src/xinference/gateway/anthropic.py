@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route, RoutingTable
 
@@ -25,10 +26,10 @@ def check_version(headers: dict[bytes, bytes]) -> None:
     """
     version = headers.get(b"anthropic-version")
     if version is None:
-        raise Refusal("invalid_request", 400, f"The header anthropic-version is required, such as {VERSION}.")
+        raise Refusal(Code.INVALID_REQUEST, f"The header anthropic-version is required, such as {VERSION}.")
     if not A_VERSION.fullmatch(version):
         shown = version[:40].decode("latin-1")
-        raise Refusal("invalid_request", 400, f"anthropic-version {shown!r} is not a version, such as {VERSION}.")
+        raise Refusal(Code.INVALID_REQUEST, f"anthropic-version {shown!r} is not a version, such as {VERSION}.")
 
 
 def models(table: RoutingTable, path: str) -> bytes:
@@ -44,7 +45,7 @@ def models(table: RoutingTable, path: str) -> bytes:
         return msgspec.json.encode({"data": data, "has_more": False, "first_id": first, "last_id": last})
     uid = path.removeprefix(MODELS + "/")
     if uid not in routes:
-        raise Refusal("model_not_found", 404, f"There is no model {uid[:200]!r} that answers messages.")
+        raise Refusal(Code.MODEL_NOT_FOUND, f"There is no model {uid[:200]!r} that answers messages.")
     return msgspec.json.encode(_model(routes[uid]))
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway import anthropic
 from xinference.gateway.auth import origin_check
@@ -166,7 +167,7 @@ class Gateway:
             if not reply.started:
                 await refuse(
                     reply,
-                    Refusal("internal_error", 500, "The server failed because of a defect; its log has the details."),
+                    Refusal(Code.INTERNAL_ERROR, "The server failed because of a defect; its log has the details."),
                 )
         finally:
             self.metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
@@ -175,7 +176,7 @@ class Gateway:
         """Read and check the request, find its deployment, forward it."""
         if scope["method"] != "POST":
             cause = f"{scope['path']} takes POST, not {scope['method']}."
-            raise Refusal("method_not_allowed", 405, cause, headers=((b"allow", b"POST"),))
+            raise Refusal(Code.METHOD_NOT_ALLOWED, cause, headers=((b"allow", b"POST"),))
         headers = dict(scope.get("headers", ()))
         check_content_type(headers)
         if path.anthropic:
@@ -225,7 +226,7 @@ class Gateway:
             return
         message = f"The request {request_id} was aborted."
         if not reply.started:
-            raise Refusal("request_aborted", 499, message)
+            raise Refusal(Code.REQUEST_ABORTED, message)
         if request.stream:
             await reply.end(stream_error(message, "request_aborted", anthropic=reply.anthropic))
 
@@ -259,7 +260,7 @@ async def _health(reply: Reply, method: str) -> None:
         await reply.whole(200, HEALTH, head=method == "HEAD")
     else:
         allow = ((b"allow", b"GET, HEAD"),)
-        await refuse(reply, Refusal("method_not_allowed", 405, f"/health takes GET, not {method}.", headers=allow))
+        await refuse(reply, Refusal(Code.METHOD_NOT_ALLOWED, f"/health takes GET, not {method}.", headers=allow))
 
 
 async def _anthropic_models(table: RoutingTable, path: str, reply: Reply, *, head: bool) -> None:

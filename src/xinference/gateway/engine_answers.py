@@ -9,6 +9,7 @@ import msgspec
 
 from xinference.engines.dialect import BytesRewrite, EngineError, Exchange
 from xinference.engines.dialects import dialect_of
+from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Chat, Request, Rerank, text_of
 from xinference.routing.table import Route
@@ -94,17 +95,15 @@ def read_error(route: Route, status: int, body: bytes, prompt_field: str) -> Ref
     message = _message(error, body, status)
     if status == 401:
         # The refused key is the gateway's own: nothing that the client sends could change that.
-        return Refusal(
-            "engine_refused_key", 502, "The engine refused the gateway's own key.", hint="Restart the model."
-        )
+        return Refusal(Code.ENGINE_REFUSED_KEY, "The engine refused the gateway's own key.", hint="Restart the model.")
     if status == 503:
-        return Refusal("model_loading", 503, message, retry_after=route.retry_after)
+        return Refusal(Code.MODEL_LOADING, message, retry_after=route.retry_after)
     explained = dialect_of(route.engine).explain(EngineError(error, message, prompt_field, route.context_length))
     if explained is not None:
         return explained
     code, param = error.get("code"), error.get("param")
     return Refusal(
-        code if isinstance(code, str) else None, status, message, param=param if isinstance(param, str) else None
+        code if isinstance(code, str) else None, message, status=status, param=param if isinstance(param, str) else None
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from xinference.engines.dialect import Body, BytesRewrite, Dialect, Exchange, FieldRewrite
 from xinference.engines.dialects import dialect_of
+from xinference.error_codes import Code
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import (
@@ -128,7 +129,7 @@ def _adapter(table: RoutingTable, route: Route, name: str) -> Route:
         return adapter
     adapters = sorted(uid for uid, other in table.routes.items() if other.parent == base)
     has = f"it has {', '.join(adapters)}" if adapters else "it was launched without any"
-    raise Refusal("adapter_not_found", 400, f"The model {base!r} has no adapter {name!r}: {has}.", param="lora_name")
+    raise Refusal(Code.ADAPTER_NOT_FOUND, f"The model {base!r} has no adapter {name!r}: {has}.", param="lora_name")
 
 
 def _json_object(body: Body, value: Any) -> None:
@@ -156,7 +157,7 @@ def _template_kwargs(value: Any) -> Body:
             value = None
         if not isinstance(value, dict):
             param = "chat_template_kwargs"
-            raise Refusal("invalid_request", 400, f"{param} is neither an object nor one as JSON text.", param=param)
+            raise Refusal(Code.INVALID_REQUEST, f"{param} is neither an object nor one as JSON text.", param=param)
     return value or {}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from xinference.config import Settings
 from xinference.engines.dialect import BytesRewrite
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.engine_answers import MAX_ERROR_BYTES, read_error
@@ -110,7 +111,7 @@ class Forwarder:
             return await self._wait(route, self._settings.on_demand_wait_seconds)
         if not route.recovering:
             cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
-            raise Refusal("model_loading", 503, cause, hint="Ask again in a moment.", retry_after=route.retry_after)
+            raise Refusal(Code.MODEL_LOADING, cause, hint="Ask again in a moment.", retry_after=route.retry_after)
         return await self._wait(route, self._settings.recover_seconds)
 
     async def _wait(self, route: Route, seconds: float) -> Route:
@@ -120,8 +121,10 @@ class Forwarder:
             now = self._router.table.routes.get(route.uid, route)
             retry_after = now.retry_after if problem.status in (429, 503) and now.problem is None else None
             # These hints name other models, which the request's key may not see.
-            hint = None if problem.status == 404 or problem.code == "no_room" else problem.hint
-            raise Refusal(problem.code, problem.status, problem.cause, hint=hint, retry_after=retry_after) from None
+            hint = None if problem.status == 404 or problem.code == Code.NO_ROOM else problem.hint
+            raise Refusal(
+                problem.code, problem.cause, status=problem.status, hint=hint, retry_after=retry_after
+            ) from None
 
     async def _replacement(self, route: Route) -> Route:
         """The route once the controller has noticed that none of its targets can be reached."""
@@ -132,7 +135,7 @@ class Forwarder:
             if time.monotonic() >= until:
                 raise _unreachable(route.uid)
             await asyncio.sleep(NOTICE_POLL_SECONDS)
-        raise Refusal("model_not_found", 404, f"The model {route.uid!r} is gone.", param="model")
+        raise Refusal(Code.MODEL_NOT_FOUND, f"The model {route.uid!r} is gone.", param="model")
 
 
 async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply) -> None:
@@ -168,12 +171,12 @@ async def _engine_refusal(answer: EngineAnswer, call: ForwardedCall, route: Rout
 
 
 def _failed(uid: str, problem: Problem) -> Refusal:
-    return Refusal("model_failed", 503, f"The model {uid!r} has failed: {problem.cause}", hint=problem.hint)
+    return Refusal(Code.MODEL_FAILED, f"The model {uid!r} has failed: {problem.cause}", hint=problem.hint)
 
 
 def _died(uid: str) -> Refusal:
-    return Refusal("engine_died", 502, f"The engine of model {uid!r} died before it answered.", hint="Ask again.")
+    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} died before it answered.", hint="Ask again.")
 
 
 def _unreachable(uid: str) -> Refusal:
-    return Refusal("engine_died", 502, f"The engine of model {uid!r} cannot be reached.", hint="Ask again in a moment.")
+    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} cannot be reached.", hint="Ask again in a moment.")

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass
 from typing import Protocol
 
+from xinference.error_codes import Code
 from xinference.keys.key import Key
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route
@@ -143,8 +144,7 @@ class Permits:
         """
         if self._held[uid] >= maximum:
             raise Refusal(
-                "rate_limit_exceeded",
-                429,
+                Code.RATE_LIMIT_EXCEEDED,
                 f"Rate limit reached for the model. Request limit {maximum} for the model: {uid}",
                 retry_after=1,
             )
@@ -210,8 +210,7 @@ def _share(now: float) -> float:
 
 def _too_many(key: Key, limit: str, wait: float) -> Refusal:
     return Refusal(
-        "rate_limit_exceeded",
-        429,
+        Code.RATE_LIMIT_EXCEEDED,
         f"Rate limit reached for the key {key.name}: {limit} a minute.",
         hint="Ask again later.",
         retry_after=max(1, math.ceil(wait)),

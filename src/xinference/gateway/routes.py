@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from xinference.error_codes import Code
 from xinference.protocol import requests
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route, RoutingTable
@@ -84,15 +85,14 @@ def _unknown(table: RoutingTable, model: str) -> Refusal:
         hint = f"There are: {_listed(table.routes)}."
     else:
         hint = "No model is running: start one with `xinference launch`."
-    return Refusal("model_not_found", 404, f"There is no model {_short(model)!r}.", hint=hint, param="model")
+    return Refusal(Code.MODEL_NOT_FOUND, f"There is no model {_short(model)!r}.", hint=hint, param="model")
 
 
 def _wrong_path(table: RoutingTable, route: Route, path: str) -> Refusal:
     serves = _listed(route.paths)
     others = [uid for uid, other in table.routes.items() if path in other.paths]
     return Refusal(
-        "unsupported_path",
-        400,
+        Code.UNSUPPORTED_PATH,
         f"The model {route.uid!r} ({route.model_type} on {route.engine}) does not serve {path}; it serves {serves}.",
         hint=f"{path} is served by {_listed(others)}." if others else f"No running model serves {path}.",
         param="model",

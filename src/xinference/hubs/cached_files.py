@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 
@@ -56,8 +57,7 @@ def delete(files: Iterable[CachedFile]) -> int:
                 freed += size
         except OSError as error:
             raise Problem(
-                "cannot_delete",
-                500,
+                Code.CANNOT_DELETE,
                 f"{file.path} cannot be deleted: {error.strerror or error}.",
                 hint="Check the folder's owner and permissions.",
             ) from error
@@ -86,8 +86,7 @@ def _check_inside(file: CachedFile) -> None:
         real = Path(os.path.realpath(path.parent)) / path.name
         if not real.is_relative_to(root):
             raise Problem(
-                "outside_cache",
-                409,
+                Code.OUTSIDE_CACHE,
                 f"{path} resolves to {real}, outside the cache {root}, so it is not deleted.",
                 hint="Delete it by hand, if you do not need it.",
             )

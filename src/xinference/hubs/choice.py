@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from xinference.catalog.models import HubName, ModelVersion, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
 HUB_NAMES: tuple[HubName, ...] = get_args(HubName)
@@ -52,7 +53,7 @@ def choose_hub(
         raise bad_request(
             f"No hub is known to have {version.version_id}.",
             hint="Pass its weights with --model-path.",
-            code="not_on_hub",
+            code=Code.NOT_ON_HUB,
         )
     note = ""
     if setting:
@@ -72,7 +73,7 @@ def _requested(version: ModelVersion, candidates: list[Source], requested: str) 
         raise bad_request(
             f"{requested} does not have {version.version_id}.",
             hint=f"It is on: {names}." if names else "No hub is known to have it; pass its weights with --model-path.",
-            code="not_on_hub",
+            code=Code.NOT_ON_HUB,
         )
     return HubChoice(source, "It was requested.")
 
@@ -99,5 +100,5 @@ def _first(sources: Iterable[Source], names: set[str]) -> Source | None:
 def _check_name(what: str, name: str) -> None:
     if name not in HUB_NAMES:
         raise Problem(
-            "unknown_hub", 400, f"{what} is {name!r}, which is not a hub.", hint=f"Use one of {', '.join(HUB_NAMES)}."
+            Code.UNKNOWN_HUB, f"{what} is {name!r}, which is not a hub.", hint=f"Use one of {', '.join(HUB_NAMES)}."
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from xinference.catalog.models import Source
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 #: An owner and a name, as on Hugging Face and ModelScope; a match can neither leave a folder nor change a URL.
@@ -60,8 +61,7 @@ def check_source(source: Source) -> None:
     ):
         if not good:
             raise Problem(
-                "bad_source",
-                400,
+                Code.BAD_SOURCE,
                 f"The {source.hub} source {source.model_id!r} is invalid: its {what} is {value!r}.",
                 hint="Correct the model's registration.",
             )

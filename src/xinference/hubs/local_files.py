@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.formats.gguf import read_header
 from xinference.formats.sniff import SNIFF_BYTES, describe
@@ -39,7 +40,7 @@ def resolve_local(model_path: str, model_format: str, quantization: str | None) 
         raise bad_request(
             f"`--model-path`: {path} does not exist, or has no weights.",
             hint=f"Pass {required} on the machine that the server runs on.",
-            code="model_path_not_found",
+            code=Code.MODEL_PATH_NOT_FOUND,
         ) from None
 
 
@@ -60,7 +61,7 @@ def _resolve(path: Path, model_format: str, quantization: str | None) -> Path:
             raise bad_request(
                 f"`--model-path`: {path} does not exist.",
                 hint="Pass a file or folder on the machine that the server runs on.",
-                code="model_path_not_found",
+                code=Code.MODEL_PATH_NOT_FOUND,
             )
         if model_format == "ggufv2":
             return _gguf(path, quantization)
@@ -69,7 +70,7 @@ def _resolve(path: Path, model_format: str, quantization: str | None) -> Path:
         raise bad_request(
             f"`--model-path`: {path} cannot be read: {error.strerror}.",
             hint="Check its permissions.",
-            code="bad_weight_file",
+            code=Code.BAD_WEIGHT_FILE,
         ) from error
 
 
@@ -81,7 +82,7 @@ def _gguf(path: Path, quantization: str | None) -> Path:
         raise bad_request(
             f"`--model-path`: {file} is one part of a model, and these parts are missing: {', '.join(missing)}.",
             hint="Put all parts into the same folder.",
-            code="model_path_not_found",
+            code=Code.MODEL_PATH_NOT_FOUND,
         )
     return read_header(first).path
 
@@ -105,7 +106,7 @@ def _ggml(path: Path, quantization: str | None) -> Path:
             f"`--model-path`: {file} is not in the older ggml format"
             + (" but GGUF." if is_gguf else f": it {describe(head, size, 'ggml').what}."),
             hint="Use --model-format ggufv2." if is_gguf else "Pass the weight file itself.",
-            code="bad_weight_file",
+            code=Code.BAD_WEIGHT_FILE,
         )
     return file
 
@@ -122,12 +123,12 @@ def _one_of(folder: Path, suffixes: tuple[str, ...], quantization: str | None) -
         raise bad_request(
             f"`--model-path`: {folder} has no {' or '.join(suffixes)} file.",
             hint="Pass the weight file itself, or another --model-format.",
-            code="model_path_not_found",
+            code=Code.MODEL_PATH_NOT_FOUND,
         )
     raise bad_request(
         f"`--model-path`: {folder} has several models: {', '.join(f.name for f in named or files)}.",
         hint="Pass the file itself" + ("." if quantization else ", or a --quantization."),
-        code="model_path_ambiguous",
+        code=Code.MODEL_PATH_AMBIGUOUS,
     )
 
 
@@ -147,18 +148,17 @@ def _folder(path: Path, model_format: str) -> Path:
         raise bad_request(
             f"`--model-path`: {path} is a file, and {model_format} needs a folder.",
             hint=f"Pass {path.parent}, or another --model-format.",
-            code="bad_weight_file",
+            code=Code.BAD_WEIGHT_FILE,
         )
     if not (path / "config.json").is_file():
         raise bad_request(
             f"`--model-path`: {path} has no config.json, which a {model_format} model needs.",
             hint="Pass the folder that contains it, or another --model-format.",
-            code="bad_weight_file",
+            code=Code.BAD_WEIGHT_FILE,
         )
     if not any(f.suffix in _WEIGHTS for f in path.iterdir()):
         raise Problem(
-            "bad_weight_file",
-            400,
+            Code.BAD_WEIGHT_FILE,
             f"`--model-path`: {path} has a config.json but no weights ({', '.join(_WEIGHTS)}).",
             hint="Download the model's weights into the same folder.",
         )

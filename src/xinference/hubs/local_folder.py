@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from xinference.catalog.models import HubName, ModelVersion, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.progress import Progress
 from xinference.hubs.base import RemoteFile
@@ -52,8 +53,7 @@ def _find(version: ModelVersion, source: Source) -> Path:
     if names and not path.is_file():
         if must_join(names):
             raise Problem(
-                "model_path_not_found",
-                400,
+                Code.MODEL_PATH_NOT_FOUND,
                 f"{version.version_id} is in parts in {path} ({', '.join(names)}), which no engine reads one by one.",
                 hint="Join them into one file, such as with `cat`, and register that.",
             )
@@ -63,4 +63,4 @@ def _find(version: ModelVersion, source: Source) -> Path:
     except Problem as problem:
         cause = problem.cause.replace("`--model-path`", f"model_uri of {version.family.model_name}")
         hint = "Put the weights there, or register the model again with the right model_uri."
-        raise Problem(problem.code, problem.status, cause, hint=hint) from None
+        raise problem.replace(cause=cause, hint=hint) from None

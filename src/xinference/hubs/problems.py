@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 
@@ -25,8 +26,7 @@ def gated_model(terms: HubTerms, model_id: str, *, has_token: bool) -> Problem:
     url = f"{terms.endpoint}/{'models/' if terms.hub == 'modelscope' else ''}{model_id}"
     reason = f"the token in {terms.token_variable} has no access" if has_token else "no token is set"
     return Problem(
-        "gated_model",
-        403,
+        Code.GATED_MODEL,
         f"{model_id} on {terms.hub} is gated, and {reason}.",
         hint=f"Accept its licence at {url}, and set {terms.token_variable} to a token of that account.",
     )
@@ -36,8 +36,7 @@ def repo_not_found(terms: HubTerms, model_id: str, *, has_token: bool) -> Proble
     """The repository does not exist, or the token may not read it: hubs do not report which."""
     private = "" if has_token else f" If it is private, set {terms.token_variable}."
     return Problem(
-        "repo_not_found",
-        404,
+        Code.REPO_NOT_FOUND,
         f"{terms.hub} has no repository {model_id} ({terms.endpoint}).",
         hint=f"Check the id; it is case-sensitive.{private}",
     )
@@ -47,20 +46,19 @@ def revision_not_found(terms: HubTerms, model_id: str, revision: str, existing: 
     """The repository has no such branch, tag or commit."""
     hint = f"It has {', '.join(existing[:8])}." if existing else "Correct the revision in the model's entry."
     cause = f"{model_id} on {terms.hub} has no revision {revision}."
-    return Problem("revision_not_found", 404, cause, hint=hint)
+    return Problem(Code.REVISION_NOT_FOUND, cause, hint=hint)
 
 
 def file_not_found(terms: HubTerms, model_id: str, name: str) -> Problem:
     """The hub listed a file that it does not have."""
     cause = f"{terms.hub} lists {name} in {model_id}, but does not have it."
-    return Problem("file_not_found", 404, cause, hint="Try again later, or choose another hub with --download-hub.")
+    return Problem(Code.FILE_NOT_FOUND, cause, hint="Try again later, or choose another hub with --download-hub.")
 
 
 def unreachable(terms: HubTerms, reason: str) -> Problem:
     """The server did not answer, or the answer is not a hub's."""
     return Problem(
-        "hub_unreachable",
-        503,
+        Code.HUB_UNREACHABLE,
         f"{terms.hub} could not be reached at {terms.endpoint}: {reason.rstrip('.')}.",
         hint=f"Check the network and the proxy (HTTPS_PROXY), set {terms.endpoint_variable} to a mirror, "
         "or choose another hub with --download-hub.",
@@ -70,8 +68,7 @@ def unreachable(terms: HubTerms, reason: str) -> Problem:
 def offline(terms: HubTerms, what: str, variable: str) -> Problem:
     """Connections are forbidden by `variable`, and files are missing in the cache."""
     return Problem(
-        "offline",
-        503,
+        Code.OFFLINE,
         f"{variable} is set, and {what} is not in the cache.",
         hint=f"Unset {variable}, or pass the weights with --model-path.",
     )
@@ -80,4 +77,4 @@ def offline(terms: HubTerms, what: str, variable: str) -> Problem:
 def disk_full(terms: HubTerms, cause: str) -> Problem:
     """The disk of the hub's cache is full."""
     hint = f"Free some space, or set {terms.cache_variable} to a folder on a larger disk."
-    return Problem("disk_full", 507, cause, hint=hint)
+    return Problem(Code.DISK_FULL, cause, hint=hint)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hubs.listing import ListedFile, is_inside
 
@@ -57,8 +58,7 @@ def choose_files(version: ModelVersion, source: Source, listed: Iterable[ListedF
     for file in chosen:
         if not is_inside(file.name):
             raise Problem(
-                "unsafe_file_name",
-                502,
+                Code.UNSAFE_FILE_NAME,
                 f"{source.hub} lists a file {file.name!r} in {source.model_id}, which would leave its folder.",
                 hint="Do not use this repository.",
             )
@@ -109,4 +109,4 @@ def _missing_file(version: ModelVersion, source: Source, what: str, near: Sequen
     hint = f"The repository has {', '.join(near)}. " if near else ""
     hint += f"Use --download-hub {others[0]}, which has it." if others else "Correct the model's entry."
     where = f"{source.model_id} on {source.hub}" + (f" (revision {source.revision})" if source.revision else "")
-    return Problem("file_not_found", 404, f"{what} is not in {where}.", hint=hint)
+    return Problem(Code.FILE_NOT_FOUND, f"{what} is not in {where}.", hint=hint)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, not_found
 from xinference.keys.key import Key
 from xinference.keys.rows import KeyRows
@@ -87,8 +88,7 @@ class Keyring:
         name = new.name or key_id
         if any(name in (key.name, key.key_id) and key.revoked is None for key in self._keys.values()):
             raise Problem(
-                "key_name_taken",
-                409,
+                Code.KEY_NAME_TAKEN,
                 f"A key with the name {name} exists already.",
                 hint="Choose another name, or revoke that key first.",
             )
@@ -178,7 +178,7 @@ class Keyring:
                 return key
         if matching:
             return matching[-1]
-        raise not_found(f"There is no key {named!r}.", hint="See `xinference keys list`.", code="key_not_found")
+        raise not_found(f"There is no key {named!r}.", hint="See `xinference keys list`.", code=Code.KEY_NOT_FOUND)
 
     def _publish(self) -> None:
         owner: Iterable[Key] = () if self._owner is None else (self._owner,)

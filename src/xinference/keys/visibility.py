@@ -27,4 +27,4 @@ def for_holder(key: Key | None, problem: Problem) -> Problem:
     """`problem` without its hint, if the holder of `key` may not know all models that the hint may name."""
     if key is None or key.models is None or "manage" in key.scopes:
         return problem
-    return Problem(problem.code, problem.status, problem.cause)
+    return problem.replace(hint=None, stage=None, log_tail=())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from xinference.catalog.models import FORMAT_ALIASES, ModelFamily, ModelSpec, ModelVersion, same_size
+from xinference.error_codes import Code
 from xinference.errors import Problem, near
 from xinference.launch.request import LaunchRequest
 
@@ -54,8 +55,7 @@ def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
     similar = near(name, families)
     listed = f"Did you mean {_either(similar)}?" if similar else f"Models: {', '.join(sorted(families))}."
     raise Problem(
-        "model_not_found",
-        400,
+        Code.UNKNOWN_MODEL,
         f"There is no model named {name!r}.",
         hint=f"{listed} `xinference registrations` lists all of them.",
     )
@@ -86,8 +86,7 @@ def _narrow(
     known = list(dict.fromkeys(choices))
     similar = near(requested, known)
     raise Problem(
-        "model_not_found",
-        400,
+        Code.UNKNOWN_MODEL,
         f"{name} has no {field} {requested}.",
         hint=f"Did you mean {_either(similar)}?" if similar else f"It has: {', '.join(known)}.",
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xinference.catalog.registry import builtin_families
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.formats.convert import convert_ggml
 from xinference.formats.ggml import read_ggml
@@ -42,7 +43,7 @@ def convert(
             `convert_ggml`.
     """
     if target.exists() and not force:
-        raise Problem("exists", 409, f"{target} exists already.", hint="Name another file, or replace it with --force.")
+        raise Problem(Code.EXISTS, f"{target} exists already.", hint="Name another file, or replace it with --force.")
     header = read_ggml(source)
     facts = _facts(source, model_name, size, rms_norm_eps, context_length)
     convert_ggml(source, target, facts, progress, threading.Event())
@@ -65,7 +66,7 @@ def _facts(
             f"{source} does not contain the model's RMS epsilon, its context length and its chat template.",
             hint="Name the model, such as --model-name llama-2-chat --size-in-billions 7, or pass both "
             "--rms-norm-eps (1e-5 for Llama 2, 1e-6 for the first LLaMA) and --context-length.",
-            code="ggml_facts_missing",
+            code=Code.GGML_FACTS_MISSING,
         )
     return LlamaFacts(name=source.stem, context_length=context, rms_norm_eps=rms_norm_eps)
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from xinference.config import Settings
 from xinference.environments.environments import EnvironmentEntry, Environments
 from xinference.environments.spec import Accelerator, EnvironmentSpec
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.files.progress import Progress
 from xinference.hardware.devices import read_host
@@ -106,5 +107,5 @@ def _unknown(name: str, near: list[EnvironmentEntry], installed: bool) -> Proble
     return bad_request(
         f"No environment {'is installed' if installed else 'is known'} for {name}.",
         hint=f"{'Installed' if installed else 'Known'}: {names or 'none'}.",
-        code="environment_missing" if installed else "environment_unknown",
+        code=Code.ENVIRONMENT_MISSING if installed else Code.ENVIRONMENT_UNKNOWN,
     )

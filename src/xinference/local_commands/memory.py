@@ -10,6 +10,7 @@ from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
+from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.hubs.registry import all_hubs
 from xinference.launch.match import match
@@ -129,7 +130,7 @@ def _shape(version: ModelVersion, settings: Settings) -> tuple[ModelShape, str]:
             "weights are not cached.",
             hint=f"`xinference download -n {version.family.model_name} -s {version.size} -f "
             f"{version.spec.model_format} -q {version.quantization}` downloads them; then their own numbers are used.",
-            code="shape_unknown",
+            code=Code.SHAPE_UNKNOWN,
         )
     shape = estimated_shape(facts, version.spec.model_format, version.quantization, version.family.context_length)
     described = version.spec.sources[0].hub if version.family.model_name not in builtin_families() else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from xinference.catalog.models import ModelFamily, ModelSpec, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 Supporters = Mapping[str, Callable[[ModelSpec, str], bool]]
@@ -81,8 +82,7 @@ def write_docs(
         return [_replace(out / name, text) for name, text in sorted(pages.items())]
     except OSError as error:
         raise Problem(
-            "cannot_write",
-            400,
+            Code.OUTPUT_NOT_WRITABLE,
             f"The pages cannot be written to {out}: {error.strerror}.",
             hint="Choose another folder.",
         ) from error

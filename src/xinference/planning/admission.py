@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.planning import eviction
@@ -228,7 +229,7 @@ class AdmissionScheduler(Generic[PlanT]):
         byte is promised twice, however late a deployment handles its message.
         """
         for uid in self._withdrawn:
-            self._effects.refuse(uid, Problem("nobody_waits", 503, f"Nobody waits for {uid} any more."))
+            self._effects.refuse(uid, Problem(Code.NOBODY_WAITS, f"Nobody waits for {uid} any more."))
         self._withdrawn.clear()
         self._evict_expired(state, now)
         while self._queue:
@@ -285,7 +286,7 @@ class AdmissionScheduler(Generic[PlanT]):
             refusal = problem
             leaving = eviction.whose_turn_ends(need, free, residents, now=now, turn_seconds=self._turn_seconds)  # 5
         if now >= self._deadline:  # 6
-            late = Problem("no_room", 503, f"There was no room for {candidate.uid} in time.")
+            late = Problem(Code.NO_ROOM, f"There was no room for {candidate.uid} in time.")
             return self._refuse(candidate, refusal or late)
         lacking = "; ".join(eviction.size(count) for count in need.values())
         for resident in residents:

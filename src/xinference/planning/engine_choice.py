@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from xinference.catalog.models import ModelVersion
 from xinference.engines.base import Engine, Support
+from xinference.error_codes import Code
 from xinference.errors import bad_request, near
 from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
@@ -26,14 +27,14 @@ def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, 
             raise bad_request(
                 f"{_display_name(version)} can't run on {engine.table.engine}: {supported.reason}.",
                 hint=_suitable_engines(facts, version),
-                code="engine_unsupported",
+                code=Code.ENGINE_UNSUPPORTED,
             )
         available = engine.available(version.spec, facts.host)
         if not available:
             raise bad_request(
                 f"{engine.table.engine} can't run {_display_name(version)} here: {available.reason}.",
                 hint=_suitable_engines(facts, version, excluded=engine),
-                code="engine_unavailable",
+                code=Code.ENGINE_UNAVAILABLE,
             )
         return version, engine, "requested"
     for engine in facts.engines.values():
@@ -42,7 +43,7 @@ def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, 
     raise bad_request(
         f"No engine here can run {_display_name(version)}.",
         hint=_suitable_engines(facts, version),
-        code="engine_unavailable",
+        code=Code.ENGINE_UNAVAILABLE,
     )
 
 
@@ -58,7 +59,7 @@ def supporting_engine(facts: Facts, version: ModelVersion, name: str) -> Engine:
         raise bad_request(
             f"{_display_name(version)} can't run on {engine.table.engine}: {supported.reason}.",
             hint=_suitable_engines(facts, version),
-            code="engine_unsupported",
+            code=Code.ENGINE_UNSUPPORTED,
         )
     return engine
 
@@ -77,7 +78,7 @@ def _engine(engines: Mapping[str, Engine], requested: str) -> Engine:
         return engine
     names = near(requested, engines) or list(engines)
     raise bad_request(
-        f"There is no engine named {requested!r}.", hint=f"Engines: {', '.join(names)}.", code="engine_not_found"
+        f"There is no engine named {requested!r}.", hint=f"Engines: {', '.join(names)}.", code=Code.ENGINE_NOT_FOUND
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.units import GIB, MIB
 
@@ -89,8 +90,7 @@ def no_room(needing: str, need: Bytes, free: Bytes, residents: Sequence[Resident
     held = [_held(resident, lacking) for resident in residents if any(resident.holds.get(d) for d in lacking)]
     by = f"{', '.join(held)}. " if held else ""
     return Problem(
-        "no_room",
-        503,
+        Code.NO_ROOM,
         f"{'; '.join(parts)}.",
         stage="room",
         # Not in the cause, which clients of one model are told: it names other models.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xinference.engines.memory_model import RETAINED_BELOW, Dimensions, MemoryModel
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Sizing
@@ -175,8 +176,7 @@ def _fitting_slots(estimate: MemoryEstimate, context: int, usable: int) -> int:
 def _does_not_fit(estimate: MemoryEstimate, required: int, dimensions: str) -> Problem:
     available, model = estimate.budget.available_bytes, estimate.model
     return Problem(
-        "does_not_fit",
-        400,
+        Code.DOES_NOT_FIT,
         f"The model with {dimensions} needs {required / MIB:,.0f} MiB, and {available / MIB:,.0f} MiB are free.",
         stage="plan",
         hint=f"Use a smaller quantization or size, a smaller --{model.context_option} or --{model.slots_option}, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.hardware.devices import Gpu
 from xinference.launch.plan import Devices
@@ -71,18 +72,18 @@ def group_devices(gpus: Sequence[Gpu], indices: Sequence[int], replicas: int) ->
             multiple of the number of replicas.
     """
     if not indices or len(indices) % replicas:
-        raise bad_request("Invalid input. Allocated gpu must be a multiple of replica.", code="no_such_device")
+        raise bad_request("Invalid input. Allocated gpu must be a multiple of replica.", code=Code.NO_SUCH_DEVICE)
     existing = [gpu.index for gpu in gpus]
     for index in indices:
         if index not in existing:
             raise bad_request(
                 f"gpu_idx names GPU {index}, and this host has {', '.join(map(str, existing)) or 'none'}.",
                 hint="Use --gpu-idx with the numbers that `xinference doctor` shows.",
-                code="no_such_device",
+                code=Code.NO_SUCH_DEVICE,
             )
     groups = tuple(tuple(indices[position::replicas]) for position in range(replicas))
     if any(len(set(group)) < len(group) for group in groups):
-        raise bad_request(f"gpu_idx {list(indices)} gives one replica the same GPU twice.", code="no_such_device")
+        raise bad_request(f"gpu_idx {list(indices)} gives one replica the same GPU twice.", code=Code.NO_SUCH_DEVICE)
     return groups
 
 
@@ -126,8 +127,7 @@ def _does_not_fit(gpus: Sequence[Gpu], count: int, demand: GpuDemand) -> Problem
     copies = f", {demand.replicas} times" if demand.replicas > 1 else ""
     lines = "; ".join(f"GPU {gpu.index} ({gpu.name}) {_shortfall(gpu, required)}" for gpu in gpus)
     return Problem(
-        "does_not_fit",
-        400,
+        Code.DOES_NOT_FIT,
         f"{demand.description} needs {required / MIB:,.0f} MiB{each}{copies}: {lines or 'there is no GPU'}.",
         stage="plan",
         hint="Use a smaller quantization or size, a shorter context or more GPUs, or terminate another model.",

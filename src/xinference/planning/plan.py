@@ -9,6 +9,7 @@ import msgspec
 
 from xinference.catalog.models import Source
 from xinference.engines.base import Engine
+from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch
@@ -107,7 +108,7 @@ def check_request(facts: Facts, request: LaunchRequest) -> None:
         raise bad_request(
             f"n_gpu is {n_gpu}, and this host has {existing} GPU{'' if existing == 1 else 's'}.",
             hint="Use --n-gpu auto, or --n-gpu none for the CPU.",
-            code="no_such_device",
+            code=Code.NO_SUCH_DEVICE,
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan
 from xinference.planning.plan import MAX_REPLICAS
@@ -45,7 +46,7 @@ def with_replica(plan: SizedPlan, position: int, group: Sequence[int]) -> SizedP
     """
     count = plan.request.replica + 1
     if count > MAX_REPLICAS:
-        raise Problem("too_many_replicas", 400, f"{plan.uid} has {count - 1} replicas, the maximum for one model.")
+        raise Problem(Code.TOO_MANY_REPLICAS, f"{plan.uid} has {count - 1} replicas, the maximum for one model.")
     groups = [_group(plan.devices, n) for n in range(max(len(plan.devices), position + 1))]
     groups[position] = tuple(group)
     return _with_groups(plan, count, tuple(groups))
@@ -67,7 +68,7 @@ def one_alone(plan: SizedPlan, gpu_idx: tuple[int, ...]) -> ResolvedLaunch:
         raise bad_request(
             f"gpu_idx names GPU {gpu_idx[0]}, and {plan.uid} runs on the CPU.",
             hint="Launch it with --gpu-idx under another --model-uid.",
-            code="no_such_device",
+            code=Code.NO_SUCH_DEVICE,
         )
     request = msgspec.structs.replace(plan.request, replica=1, gpu_idx=gpu_idx or None)
     return replace(plan.launch, draft=replace(plan.launch.draft, uid="", request=request), reasons=())
@@ -82,8 +83,7 @@ def check_same_size(plan: SizedPlan, probe: SizedPlan) -> None:
     existing, additional = plan.sizing, probe.sizing
     if additional.context_length < existing.context_length or additional.slots < existing.slots:
         raise Problem(
-            "does_not_fit",
-            400,
+            Code.DOES_NOT_FIT,
             f"Another replica of {plan.uid} would have {additional.slots} slots of {additional.context_length} tokens "
             f"in the free memory, and the others have {existing.slots} of {existing.context_length}.",
             hint="Terminate another model first, or launch this one with a shorter context.",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xinference.engines.memory_model import MemoryModel
+from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu
 from xinference.launch.model_shape import ModelShape
@@ -155,7 +156,7 @@ class _Sizer:
                 f"{self._launch.engine} can't split {self._launch.version.version_id} over {count} GPUs: the "
                 f"number must be a power of two and divide the model's {self._shape.heads} heads evenly.",
                 hint="Use --n-gpu with 1, 2, 4 or 8.",
-                code="no_such_device",
+                code=Code.NO_SUCH_DEVICE,
             )
 
     def _whole_context_bytes(self, count: int) -> int:
@@ -190,7 +191,7 @@ class _Sizer:
                 f"--{self._model.fraction_option} {fraction:g} is {share >> 20:,} MiB of each GPU, "
                 f"and {each >> 20:,} MiB are free.",
                 hint="Use a smaller fraction, or omit the option: the plan then computes it.",
-                code="does_not_fit",
+                code=Code.DOES_NOT_FIT,
             )
         return share
 

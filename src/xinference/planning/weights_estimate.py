@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xinference.catalog.models import ModelShapeFacts
+from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.launch.model_shape import BITSANDBYTES_BITS, ModelShape
 
@@ -79,5 +80,5 @@ def _unknown(model_format: str, quantization: str | None, known: list[str]) -> E
     return bad_request(
         f"{model_format} has no quantization {quantization!r} of known size.",
         hint=f"Known quantizations: {', '.join(known)}.",
-        code="unknown_quantization",
+        code=Code.UNKNOWN_QUANTIZATION,
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import InUse
 from xinference.process.link import private_run_dir
 
@@ -26,7 +27,7 @@ def own_home(settings: Settings) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InUse(
-                "home_taken",
+                Code.HOME_TAKEN,
                 f"Another server uses {settings.home}{_other_server(settings)}.",
                 hint="Use that server, or set XINFERENCE_HOME to another folder.",
             ) from None

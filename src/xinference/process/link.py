@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand
 from xinference.process.leftovers import KEEPER_VARIABLE
@@ -102,7 +103,7 @@ class KeeperProcess:
         except OSError as error:
             stderr.close()
             raise Problem(
-                "keeper_failed", 503, f"The engine's keeper could not be started: {error}.", stage="start"
+                Code.KEEPER_FAILED, f"The engine's keeper could not be started: {error}.", stage="start"
             ) from error
         keeper = cls(process, stderr)
         try:
@@ -126,7 +127,7 @@ class KeeperProcess:
                 await asyncio.sleep(0.01)
         status = self._process.poll()
         cause = f"ended with status {status}" if status is not None else f"did not answer within {seconds:g} seconds"
-        raise Problem("keeper_failed", 503, f"The engine's keeper {cause}.", stage="start", log_tail=self.stderr_tail())
+        raise Problem(Code.KEEPER_FAILED, f"The engine's keeper {cause}.", stage="start", log_tail=self.stderr_tail())
 
     def runs(self) -> bool:
         """Whether it still runs; reaps it if it does not."""
@@ -157,8 +158,7 @@ def private_run_dir(settings: Settings) -> Path:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise Problem(
-            "unsafe_run_dir",
-            500,
+            Code.UNSAFE_RUN_DIR,
             f"{folder} is not a folder that only this user can write to.",
             hint=f"Remove it, or change its owner to this user and `chmod 700 {folder}`.",
         )

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.leftovers import ProcessIdentity, end_leftovers
@@ -283,7 +284,7 @@ class Replica:
             return
         assert self._link is not None
         if self.state is ReplicaState.STARTING and self._problem is None:
-            self._problem = Problem("engine_stopped", 409, "The engine was stopped while it was starting.")
+            self._problem = Problem(Code.ENGINE_STOPPED, "The engine was stopped while it was starting.")
         self._show(state=ReplicaState.STOPPING)
         self._link.stop_engine()
         overdue = self._settings.stop_seconds + _OVERDUE_SECONDS
@@ -311,11 +312,7 @@ class Replica:
         self._exited.set_result(exit)
         if not self._ready.done():
             tail = problem.log_tail or exit.log_tail
-            self._ready.set_exception(
-                Problem(
-                    problem.code, problem.status, problem.cause, stage=problem.stage, hint=problem.hint, log_tail=tail
-                )
-            )
+            self._ready.set_exception(problem.replace(log_tail=tail))
 
     async def _keeper_left(self) -> bool:
         """Wait for the keeper's exit, which removes its socket. It is our child unless it was adopted."""
@@ -336,7 +333,7 @@ class Replica:
             os.kill(self._snapshot.keeper_pid, signal.SIGTERM)
 
     def _fail_waiters(self) -> None:
-        detached = Problem("engine_detached", 503, "The engine was handed to another server.")
+        detached = Problem(Code.ENGINE_DETACHED, "The engine was handed to another server.")
         for result in (self._ready, self._exited):
             if not result.done():
                 result.set_exception(detached)
@@ -373,8 +370,7 @@ class Replica:
     def _start_timeout(self) -> Problem:
         fault = "did not report health" if self._answered else "did not open its port"
         return Problem(
-            "engine_start_timeout",
-            503,
+            Code.ENGINE_START_TIMEOUT,
             f"The engine {fault} within {self._settings.start_seconds:g} seconds.",
             stage="health",
             hint="Increase XINFERENCE_START_SECONDS.",
@@ -382,4 +378,4 @@ class Replica:
 
     def _death(self, exit: Exit) -> Problem:
         stage = "health" if self._answered else "start"
-        return Problem("engine_died", 503, f"The engine {exit.reason} before it was ready.", stage=stage)
+        return Problem(Code.ENGINE_DIED, f"The engine {exit.reason} before it was ready.", stage=stage)

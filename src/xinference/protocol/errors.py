@@ -28,15 +28,15 @@ class Refusal(Problem):
     def __init__(
         self,
         code: str | None,
-        status: int,
         cause: str,
         *,
+        status: int | None = None,
         param: str | None = None,
         hint: str | None = None,
         retry_after: int | None = None,
         headers: tuple[Header, ...] = (),
     ) -> None:
-        super().__init__(code or "", status, cause, hint=hint)
+        super().__init__(code or "", cause, status=status, hint=hint)
         self.param = param
         self.headers = headers if retry_after is None else (*headers, (b"retry-after", b"%d" % retry_after))
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 
 Name = Annotated[str, Meta(min_length=1)]
@@ -250,11 +251,11 @@ def _lower(text: str) -> str:
 
 
 def _invalid(cause: str, param: str | None) -> Refusal:
-    return Refusal("invalid_request", 400, cause, param=param)
+    return Refusal(Code.INVALID_REQUEST, cause, param=param)
 
 
 def _bad_json(cause: str) -> Refusal:
-    return Refusal("invalid_json", 400, cause)
+    return Refusal(Code.INVALID_JSON, cause)
 
 
 def text_of(document: str | Document, param: str) -> str:
@@ -262,5 +263,5 @@ def text_of(document: str | Document, param: str) -> str:
     if isinstance(document, str):
         return document
     if document.text is None:
-        raise Refusal("unsupported_content", 400, f"{param} has no text; this model takes nothing else.", param=param)
+        raise Refusal(Code.UNSUPPORTED_CONTENT, f"{param} has no text; this model takes nothing else.", param=param)
     return document.text

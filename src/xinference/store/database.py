@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.store.schema import SCHEMA_VERSION, SCHEMAS
 
@@ -215,8 +216,7 @@ class Store:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise Problem(
-                "store_too_new",
-                500,
+                Code.STORE_TOO_NEW,
                 f"{self._path} has the schema {version} of a newer Xinference; this one supports {SCHEMA_VERSION}.",
                 hint="Upgrade, or set XINFERENCE_HOME to another folder.",
             )
@@ -225,8 +225,7 @@ class Store:
 
     def _broken(self, error: Exception) -> Problem:
         return Problem(
-            "store_unusable",
-            500,
+            Code.STORE_UNUSABLE,
             f"The store {self._path} can't be used: {error}.",
             hint="Free disk space or correct its permissions; if it is damaged, move it away and launch again.",
         )
@@ -242,6 +241,4 @@ def _problem(text: str | None) -> Problem | None:
     try:
         return Problem.from_dict(json.loads(text))
     except (ValueError, TypeError, AttributeError):
-        return Problem(
-            "unreadable_row", 500, "The stored reason of the failure can't be read.", hint="Launch it again."
-        )
+        return Problem(Code.UNREADABLE_ROW, "The stored reason of the failure can't be read.", hint="Launch it again.")

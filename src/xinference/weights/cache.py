@@ -10,6 +10,7 @@ from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelVersion, Source
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.cached_files import CachedFile, delete, total_size
@@ -102,7 +103,7 @@ def find_version(versions: Sequence[CachedVersion], version_id: str) -> list[Cac
     raise not_found(
         f"{version_id} is not in the cache.",
         hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference cached` lists the cached versions.",
-        code="not_cached",
+        code=Code.NOT_CACHED,
     )
 
 
@@ -128,8 +129,7 @@ def remove(
     for use in uses:
         if use.version_id in affected or (use.path is not None and _reaches(use.path.resolve(), deleted)):
             raise Problem(
-                "in_use",
-                409,
+                Code.IN_USE,
                 f"{version_id} is in use by {use.who}.",
                 hint="End it first: `xinference terminate` a model, cancel a download.",
             )

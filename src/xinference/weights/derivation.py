@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from xinference.catalog.models import FORMAT_ALIASES, FileFacts, ModelFamily, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.hubs.base import Hub
 from xinference.hubs.local_files import is_model_path
@@ -111,27 +112,27 @@ def _local(request: LaunchRequest, path_text: str) -> _Origin:
         raise bad_request(
             f"{path_text} is a relative path, but the server has a different working directory.",
             hint="Pass the absolute path.",
-            code="model_path_not_found",
+            code=Code.MODEL_PATH_NOT_FOUND,
         )
     if not is_model_path(path):
         # The same problem whether a file exists or not: the path may be one of the server's own files.
         raise bad_request(
             f"{path_text} does not exist on the server's machine, or is neither a GGUF file nor the folder of a model.",
             hint="Check the path; a repository is named as owner/name.",
-            code="model_path_not_found",
+            code=Code.MODEL_PATH_NOT_FOUND,
         )
     if not path.exists():
         raise bad_request(
             f"{path_text} does not exist on the server's machine.",
             hint="Check the path; a repository is named as owner/name.",
-            code="model_path_not_found",
+            code=Code.MODEL_PATH_NOT_FOUND,
         )
     folder, file = (path, None) if path.is_dir() else (path.parent, path.name)
     if file is not None and not file.lower().endswith(".gguf"):
         raise bad_request(
             f"{path_text} is not a GGUF file.",
             hint="Pass a .gguf file, or the folder with the config.json and the safetensors.",
-            code="bad_weight_file",
+            code=Code.BAD_WEIGHT_FILE,
         )
     requested = request.model_name.strip()
     by_path = request.model_path is None or reference(requested) is not None
@@ -156,7 +157,7 @@ def _repository(model_id: str, revision: str | None, hubs: Mapping[str, Hub], na
         raise bad_request(
             f"{named} has no repositories by owner and name.",
             hint=f"Use one of {', '.join(_HUBS)}.",
-            code="unknown_hub",
+            code=Code.UNKNOWN_HUB,
         )
     first: Problem | None = None
     for name in [named] if named else _HUBS:
@@ -165,12 +166,12 @@ def _repository(model_id: str, revision: str | None, hubs: Mapping[str, Hub], na
         try:
             return RepositorySource(hub, model_id, hub.listing(model_id, revision))
         except Problem as problem:
-            if problem.code == "bad_source":
+            if problem.code == Code.BAD_SOURCE:
                 raise bad_request(
                     f"{model_id}@{revision} is not a repository id with a revision.",
                     hint="Name it as owner/name or owner/name@revision.",
                 ) from None
-            if first is None or (problem.code == "gated_model" and first.code == "hub_unreachable"):
+            if first is None or (problem.code == Code.GATED_MODEL and first.code == Code.HUB_UNREACHABLE):
                 first = problem
     assert first is not None
     raise first
@@ -190,7 +191,7 @@ def _choose_format(request: LaunchRequest, origin: _Origin) -> str:
                 f"Format {request.model_format} can't be derived from files.", hint=f"Use {', '.join(_FORMATS)}."
             )
         if requested_format == "ggufv2" and not ggufs:
-            raise bad_request(f"{title} has no GGUF file.", hint="Leave --model-format out.", code="model_not_found")
+            raise bad_request(f"{title} has no GGUF file.", hint="Leave --model-format out.", code=Code.UNKNOWN_MODEL)
         return requested_format
     if ggufs and folder:
         quantization = (request.quantization or "").lower()
@@ -199,8 +200,7 @@ def _choose_format(request: LaunchRequest, origin: _Origin) -> str:
         if quantization in ("none", "4-bit", "8-bit"):
             return "pytorch"
         raise Problem(
-            "format_needed",
-            400,
+            Code.FORMAT_NEEDED,
             f"{title} has the model as GGUF and as safetensors.",
             hint="Choose with --model-format ggufv2 or --model-format pytorch.",
         )
@@ -213,7 +213,7 @@ def _check_format(facts: ModelFacts, request: LaunchRequest, title: str) -> None
         raise bad_request(
             f"The weights of {title} have the format {facts.model_format}, not {requested_format}.",
             hint=f"Leave --model-format out, or set {facts.model_format}.",
-            code="model_not_found",
+            code=Code.UNKNOWN_MODEL,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.engines.registry import all_engines
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.launch.request import LaunchRequest
 from xinference.weights.model_facts import ModelFacts
@@ -111,13 +112,12 @@ def _check_runnable(facts: ModelFacts, title: str, request: LaunchRequest) -> No
         raise bad_request(
             f"The weights of {title} are quantized by {facts.quantization}, which no engine here supports.",
             hint="Use the unquantized weights, or a version in GGUF, GPTQ or AWQ.",
-            code="engine_unsupported",
+            code=Code.ENGINE_UNSUPPORTED,
         )
     trust: Any = request.options.get("trust_remote_code")
     if facts.remote_code and trust is None:
         raise Problem(
-            "remote_code",
-            400,
+            Code.REMOTE_CODE,
             f"{title} contains its own Python code (auto_map in its config.json), which would be executed here.",
             hint="Read it, and if you trust it, launch with --trust_remote_code true. With --trust_remote_code false "
             "the engine's own code for this architecture is used, if it has any.",
@@ -141,8 +141,7 @@ def _model_type(
         reasons.append(f"type LLM: {facts.architecture} generates text")
         return "LLM"
     raise Problem(
-        "model_type_needed",
-        400,
+        Code.MODEL_TYPE_NEEDED,
         f"The purpose of the architecture {facts.architecture} of {title} is unknown.",
         hint="Set it with --model-type: embedding or rerank. Models of other kinds are not served.",
     )
@@ -159,8 +158,7 @@ def _context(facts: ModelFacts, title: str, request: LaunchRequest, reasons: lis
             reasons.append(f"context {value} tokens: set by --{name}")
             return value
     raise Problem(
-        "context_length_needed",
-        400,
+        Code.CONTEXT_LENGTH_NEEDED,
         f"The files of {title} do not contain its context length.",
         hint=f"Set it with {' or '.join(f'--{option} ({names})' for option, names in engines.items())}.",
     )
@@ -210,8 +208,7 @@ def _size(facts: ModelFacts, name: str, title: str, request: LaunchRequest, reas
         reasons.append(f"size {size} billion: from the weights in its files")
         return size
     raise Problem(
-        "size_needed",
-        400,
+        Code.SIZE_NEEDED,
         f"Neither the name nor the files of {title} contain its size.",
         hint="Set it with --size-in-billions, such as 7 or 1_8.",
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.launch.plan import ResolvedLaunch
@@ -37,8 +38,7 @@ def fetch(
     hub = hubs.get(source.hub)
     if hub is None:
         raise Problem(
-            "hub_unavailable",
-            400,
+            Code.HUB_UNAVAILABLE,
             f"The weights of {version.version_id} are on {source.hub} ({source.model_id}), "
             "from which this version can't fetch yet.",
             stage="fetch",

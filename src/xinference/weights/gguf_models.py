@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
 _PARTED = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
@@ -79,9 +80,9 @@ def choose_model(models: Iterable[GgufModel], title: str, quantization: str | No
             raise bad_request(
                 f"{file} of {title} is one part of a model, and other parts are missing.",
                 hint="Put all parts into the same folder.",
-                code="model_path_not_found",
+                code=Code.MODEL_PATH_NOT_FOUND,
             )
-        raise bad_request(f"{title} has no model {file}.", hint=_files_hint(every), code="model_not_found")
+        raise bad_request(f"{title} has no model {file}.", hint=_files_hint(every), code=Code.UNKNOWN_MODEL)
     matching = every
     if quantization is not None:
         matching = [m for m in every if (m.quantization or "").lower() == quantization.lower()]
@@ -91,17 +92,16 @@ def choose_model(models: Iterable[GgufModel], title: str, quantization: str | No
         return matching[0]
     if not matching:
         raise bad_request(
-            f"{title} has no quantization {quantization}.", hint=_quantizations_hint(every), code="model_not_found"
+            f"{title} has no quantization {quantization}.", hint=_quantizations_hint(every), code=Code.UNKNOWN_MODEL
         )
     names = [model.quantization for model in matching]
     if quantization is None and None not in names and len(set(names)) == len(names):
         raise Problem(
-            "quantization_needed",
-            400,
+            Code.QUANTIZATION_NEEDED,
             f"{title} has the model in {len(names)} quantizations.",
             hint=f"Choose one with --quantization: {', '.join(str(name) for name in names)}.",
         )
-    raise Problem("model_path_ambiguous", 400, f"{title} has several models.", hint=_files_hint(matching))
+    raise Problem(Code.MODEL_PATH_AMBIGUOUS, f"{title} has several models.", hint=_files_hint(matching))
 
 
 def _quantizations_hint(models: Iterable[GgufModel]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from xinference.catalog.models import ModelFormat, ModelShapeFacts
+from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.formats.gguf import GgufHeader
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
@@ -60,7 +61,7 @@ def gguf_facts(source: FileSource, model: GgufModel) -> ModelFacts:
         raise bad_request(
             f"{model.files[0]} of {source.title} is a part of a model (a projector, a vocabulary), not a model.",
             hint="Name the model's own file.",
-            code="bad_weight_file",
+            code=Code.BAD_WEIGHT_FILE,
         )
     first = max(1, source.files[model.files[0]])
     label = header.metadata.get("general.size_label")
@@ -109,7 +110,7 @@ def folder_facts(source: FileSource) -> ModelFacts:
         raise bad_request(
             f"{source.title} has neither a config.json nor a GGUF file.",
             hint="Name a folder or repository with a model in GGUF or safetensors.",
-            code="bad_weight_file",
+            code=Code.BAD_WEIGHT_FILE,
         )
     if not weights:
         pickles = [name for name in source.files if name.endswith(_PICKLES) and "/" not in name]
@@ -117,7 +118,7 @@ def folder_facts(source: FileSource) -> ModelFacts:
             f"{source.title} has no safetensors"
             + (f", and {pickles[0]} is a pickle, i.e. a program, which is not opened." if pickles else " at all."),
             hint="Convert the weights to safetensors or GGUF, or name a repository that has them.",
-            code="bad_weight_file",
+            code=Code.BAD_WEIGHT_FILE,
         )
     config = read_config(data, Path(f"{source.title}: config.json"))
     fields: dict[str, Any] = msgspec.json.decode(data)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import GgufHeader, read_header
@@ -172,7 +173,7 @@ def _only_file(folder: Path, files: list[Path]) -> Inspection:
     raise bad_request(
         f"{folder} has several models: {names}." if firsts else f"{folder} has no config.json and no weight file.",
         hint="Name one file." if firsts else "Name a weight file, a model's folder, or an id such as org/repo.",
-        code="model_path_ambiguous" if firsts else "bad_weight_file",
+        code=Code.MODEL_PATH_AMBIGUOUS if firsts else Code.BAD_WEIGHT_FILE,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from xinference.catalog.models import ModelVersion
 from xinference.engines.base import ExtraWeightFile
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import read_header
@@ -65,8 +66,7 @@ def _extra_bytes(file: ExtraWeightFile) -> int:
     header = read_header(file.path)
     if header.architecture != file.architecture:
         raise Problem(
-            "bad_weight_file",
-            400,
+            Code.BAD_WEIGHT_FILE,
             f"{file.path} is not a {file.kind} but a separate model ({header.architecture}).",
             hint=file.hint,
         )

@@ -65,6 +65,7 @@ def test_an_image_for_a_model_without_a_projector_is_a_400_that_says_so() -> Non
     assert "has no multimodal projector" in refusal.cause
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("vector", [[0.5, 1.0], base64.b64encode(bytes(8)).decode()])
 async def test_dimensions_that_llama_cpp_does_not_give_are_a_400_that_names_those_it_gives(vector: Any) -> None:
     says = {"data": [{"embedding": vector}]}

@@ -15,6 +15,7 @@ import pytest
 
 from tests.gateway.harness import HandMadeRouter, route
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.metrics import Counts
 from xinference.gateway.rate_limits import LocalQuota
@@ -91,7 +92,7 @@ async def turns() -> None:
 
 
 def test_a_table_arrives_as_it_was() -> None:
-    problem = Problem("engine_died", 503, "It died.", stage="start", hint="Look.", log_tail=["a", "b"])
+    problem = Problem(Code.ENGINE_DIED, "It died.", stage="start", hint="Look.", log_tail=["a", "b"])
     sent = table(HERE, problem=problem, adapters=("lora",), request_limits=3)
     found = FROM_SERVER.decode(packed(sent)[4:])
     assert isinstance(found, TableUpdate) and found.keys == [KEY]
@@ -100,7 +101,7 @@ def test_a_table_arrives_as_it_was() -> None:
 
 
 def test_each_field_of_a_route_arrives_as_it_was() -> None:
-    problem = Problem("engine_died", 503, "It died.", stage="start", hint="Look.", log_tail=["a", "b"])
+    problem = Problem(Code.ENGINE_DIED, "It died.", stage="start", hint="Look.", log_tail=["a", "b"])
     sent = Route(
         uid="mine",
         engine="vLLM",
@@ -131,7 +132,7 @@ def test_each_field_of_a_route_arrives_as_it_was() -> None:
 
 
 def test_a_refusal_arrives_with_its_headers() -> None:
-    refusal = Refusal("rate_limit_exceeded", 429, "Too many.", hint="Later.", retry_after=7)
+    refusal = Refusal(Code.RATE_LIMIT_EXCEEDED, "Too many.", hint="Later.", retry_after=7)
     found = FROM_SERVER.decode(packed(Rejection.of(1, refusal))[4:])
     assert isinstance(found, Rejection)
     again = found.refusal

@@ -16,6 +16,7 @@ from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.catalog.registrations import MODEL_TYPES
 from xinference.control.controller import Controller
 from xinference.engines.base import Engine
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.keys.key import Key
@@ -85,8 +86,7 @@ async def _family_of(controller: Controller, key: Key | None, name: str) -> Mode
         return find_family(controller, name)
     if key is not None and "manage" not in key.scopes:
         raise Problem(
-            "permission_denied",
-            403,
+            Code.PERMISSION_DENIED,
             "Not enough permissions: reading files and repositories needs the scope `manage`.",
             hint="Use the name of a model.",
         )

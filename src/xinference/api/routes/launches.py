@@ -13,6 +13,7 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import LaunchBody, Text
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.launch.plan import plan_entry
 
@@ -116,5 +117,5 @@ async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_read
     if deployment.problem is not None:
         raise deployment.problem
     if last == "TERMINATED":
-        raise Problem("launch_cancelled", 499, f"The launch of {uid} was cancelled.", hint="Launch it again.")
+        raise Problem(Code.LAUNCH_CANCELLED, f"The launch of {uid} was cancelled.", hint="Launch it again.")
     return {"model_uid": uid}

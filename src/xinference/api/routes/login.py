@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from xinference.api.dependencies import KeyringDep
 from xinference.api.errors import problem_response, problems
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
 router = APIRouter(tags=["keys"])
@@ -54,7 +55,7 @@ async def token(request: Request, keys: KeyringDep) -> JSONResponse:
     names = () if key is None else (key.name, key.key_id)
     right = any(hmac.compare_digest(_bytes(login.username), name.encode()) for name in names)
     if key is None or not right or (key.expires is not None and key.expires <= time.time()):
-        answer = problem_response(Problem("wrong_login", 401, "Incorrect username or password"))
+        answer = problem_response(Problem(Code.WRONG_LOGIN, "Incorrect username or password"))
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer
     return JSONResponse(
@@ -93,5 +94,5 @@ async def _read(request: Request) -> bytes:
     async for piece in request.stream():
         body += piece
         if len(body) > MAX_BYTES:
-            raise Problem("request_too_large", 413, f"The body may have at most {MAX_BYTES} bytes.")
+            raise Problem(Code.REQUEST_TOO_LARGE, f"The body may have at most {MAX_BYTES} bytes.")
     return body

@@ -17,6 +17,7 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.responses import EVENT_STREAM, event_stream
 from xinference.api.strict import StrictRoute
 from xinference.deployments.views import listing_entry
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.visibility import sees
 
@@ -46,7 +47,7 @@ async def describe(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
     deployment = controller.deployment(model_uid)
     if deployment.launching:
         stage = deployment.progress["stage"]
-        raise Problem("model_loading", 503, f"Model is loading, please retry later: {model_uid} is {stage}.")
+        raise Problem(Code.MODEL_LOADING, f"Model is loading, please retry later: {model_uid} is {stage}.")
     return listing_entry(model_uid, deployment.description)
 
 

@@ -18,6 +18,7 @@ from xinference.catalog.models import ModelFamily, same_size
 from xinference.catalog.registration_store import BrokenRegistration
 from xinference.catalog.registrations import model_type_of
 from xinference.control.controller import Controller
+from xinference.error_codes import Code
 from xinference.errors import near, not_found
 
 router = APIRouter(
@@ -64,7 +65,7 @@ async def registration(controller: ControllerDep, model_type: str, model_name: s
         raise not_found(
             f"Model {model_name} not found.",
             hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
-            code="model_not_found",
+            code=Code.MODEL_NOT_FOUND,
         )
     return _detailed(controller, family, await asyncio.to_thread(controller.library.complete_versions, [family]))
 

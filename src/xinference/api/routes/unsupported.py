@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 router = APIRouter(include_in_schema=False)
 
 
 def _unsupported(cause: str, hint: str) -> Problem:
-    return Problem("not_here", 501, cause, hint=hint)
+    return Problem(Code.NOT_HERE, cause, hint=hint)
 
 
 @router.get("/v1/autostart/models")

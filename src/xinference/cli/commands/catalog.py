@@ -11,7 +11,8 @@ from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.version_options import read_name, read_size
 from xinference.cli.output import print_json, print_table
-from xinference.errors import not_found
+from xinference.error_codes import Code
+from xinference.errors import bad_request
 
 Json = dict[str, Any]
 
@@ -40,10 +41,10 @@ def engine(
     if model_engine:
         engines = list(dict.fromkeys(row["engine"] for row in rows))
         if model_engine.lower() not in (name.lower() for name in engines):
-            raise not_found(
+            raise bad_request(
                 f'Xinference does not support this inference engine "{model_engine}".',
                 hint=f"Supported engines: {', '.join(engines)}.",
-                code="engine_not_found",
+                code=Code.ENGINE_UNAVAILABLE,
             )
     filters |= {"engine": model_engine, "quantization": quantization}
     matching = [row for row in rows if _matches(row, filters)]
@@ -52,8 +53,8 @@ def engine(
         return
     _print_engines(model_name, matching)
     if not any(row["ok"] for row in matching):
-        raise not_found(
-            f"No engine on the server's machine runs such a version of {model_name}.", code="engine_not_found"
+        raise bad_request(
+            f"No engine on the server's machine runs such a version of {model_name}.", code=Code.ENGINE_UNAVAILABLE
         )
 
 

@@ -14,6 +14,7 @@ import click
 from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, print_table
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 Json = dict[str, Any]
@@ -132,7 +133,7 @@ def _keys(target: Target) -> Iterator[Any]:
         try:
             keys: Any = stack.enter_context(keys_of_home(target.settings))
         except Problem as problem:
-            if problem.code != "home_taken":
+            if problem.code != Code.HOME_TAKEN:
                 raise
             keys = stack.enter_context(_of_this_home(target).connect())
         yield keys

@@ -10,6 +10,7 @@ import click
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.output import note
 from xinference.config import MAX_GATEWAY_WORKERS
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
 _PROGRAM = {"help_option_names": ["-h", "--help"]}
@@ -106,8 +107,7 @@ def supervisor(
 def worker(endpoint: str | None, **ignored: object) -> None:
     """Not supported: a server runs models only on its own machine."""
     raise Problem(
-        "no_workers",
-        501,
+        Code.NO_WORKERS,
         "Workers on other machines are not supported.",
         hint="Run `xinference serve` on each machine, and use each server for its own models.",
     )

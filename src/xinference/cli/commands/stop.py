@@ -9,6 +9,7 @@ import click
 
 from xinference.cli.connection import Target, talks_to_named_server, talks_to_server
 from xinference.cli.output import note
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def stop(target: Target) -> None:
         try:
             running = _running(client)
         except Problem as problem:
-            if problem.code != "no_server":
+            if problem.code != Code.NO_SERVER:
                 raise
             note(f"No server runs at {client.base_url}.")
             return
@@ -65,7 +66,7 @@ def _wait_until_gone(client: Client) -> None:
         try:
             client.health()
         except Problem as problem:
-            if problem.code == "no_server":
+            if problem.code == Code.NO_SERVER:
                 return
         time.sleep(POLL_SECONDS)
-    raise Problem("server_lives", 504, f"The server at {client.base_url} still answers after {STOP_SECONDS:g} s.")
+    raise Problem(Code.SERVER_LIVES, f"The server at {client.base_url} still answers after {STOP_SECONDS:g} s.")

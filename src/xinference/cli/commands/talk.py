@@ -13,6 +13,7 @@ import click
 
 from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.output import note, show_problem, write
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
 if TYPE_CHECKING:
@@ -176,8 +177,7 @@ def _only_ready(client: Client) -> str:
         raise bad_request(f"Several models are ready: {', '.join(ready)}.", hint="Choose one with --model-uid.")
     loading = [i["model_uid"] for i in instances if i.get("status") not in ("ERROR", "TERMINATING")]
     raise Problem(
-        "no_model_ready",
-        409,
+        Code.NO_MODEL_READY,
         "No model is ready" + (f"; still loading: {', '.join(loading)}." if loading else "."),
         hint="Give --model-uid to wait for one." if loading else "Launch one with `xinference launch`.",
     )
@@ -206,7 +206,7 @@ def _converse(talk: Talk) -> None:
             pieces.close()  # stops the answer; the conversation continues
         except Problem as problem:
             click.echo()
-            if problem.code in ("no_server", "server_gone"):
+            if problem.code in (Code.NO_SERVER, Code.SERVER_GONE):
                 raise
             show_problem(problem)
             continue

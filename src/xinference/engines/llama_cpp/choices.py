@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from xinference.engines.dialect import UNCHANGED, Body, Exchange
+from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Completion, Generation
 
@@ -128,7 +129,7 @@ def gather(body: bytes, request: Generation) -> bytes:
             if "error" in event:
                 error = event["error"]
                 reason = error.get("message") if isinstance(error, dict) else error
-                raise Refusal("engine_error", 502, f"The engine broke off its answer: {reason}")
+                raise Refusal(Code.ENGINE_ERROR, f"The engine broke off its answer: {reason}")
             head = head or event
             for part in event["choices"]:
                 _add_part(choices.setdefault(part["index"], {"index": part["index"]}), part)
@@ -174,10 +175,10 @@ def _echoed(request: Generation) -> list[str]:
     if not isinstance(request, Completion) or not request.echo:
         return []
     if request.logprobs is not None:
-        raise Refusal("unsupported_field", 400, "llama.cpp gives no logprobs of a prompt.", param="echo")
+        raise Refusal(Code.UNSUPPORTED_FIELD, "llama.cpp gives no logprobs of a prompt.", param="echo")
     texts = [prompt for prompt in prompts(request) if isinstance(prompt, str)]
     if len(texts) != len(prompts(request)):
-        raise Refusal("unsupported_field", 400, "llama.cpp echoes a prompt of text only.", param="echo")
+        raise Refusal(Code.UNSUPPORTED_FIELD, "llama.cpp echoes a prompt of text only.", param="echo")
     return texts
 
 

@@ -25,6 +25,7 @@ from xinference.engines.dialect import (
     unsupported,
 )
 from xinference.engines.llama_cpp import choices
+from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request, Responses
 
@@ -47,9 +48,7 @@ def require_one_tool(body: Body, value: Any) -> None:
     name = (value.get("function") or {}).get("name")
     tools = [tool for tool in body.get("tools") or [] if (tool.get("function") or {}).get("name") == name]
     if not tools:
-        raise Refusal(
-            "invalid_request", 400, f"tool_choice names {name!r}, which is not in tools.", param="tool_choice"
-        )
+        raise Refusal(Code.INVALID_REQUEST, f"tool_choice names {name!r}, which is not in tools.", param="tool_choice")
     body["tools"], body["tool_choice"] = tools, "required"
 
 
@@ -83,7 +82,7 @@ def check_dimensions(body: bytes, *, wanted: int, uid: str) -> bytes:
     if length == wanted:
         return body
     cause = f"The model {uid!r} gives vectors of {length} numbers on llama.cpp, not {wanted}."
-    raise Refusal("unsupported_dimensions", 400, cause, hint="Leave dimensions out.", param="dimensions")
+    raise Refusal(Code.UNSUPPORTED_DIMENSIONS, cause, hint="Leave dimensions out.", param="dimensions")
 
 
 def _name_model(uid: str) -> BytesRewrite:
@@ -127,14 +126,14 @@ def _explain_token_id(error: EngineError) -> Refusal | None:
     if size is None:
         return None
     cause = f"A token id is not in the model's vocabulary, which has {size[1]} tokens."
-    return Refusal("invalid_token", 400, cause, param=error.prompt_field)
+    return Refusal(Code.INVALID_TOKEN, cause, param=error.prompt_field)
 
 
 def _explain_missing_projector(error: EngineError) -> Refusal | None:
     if not NO_PROJECTOR.search(error.message):
         return None
     cause = f"The model has no multimodal projector: {error.message}."
-    return Refusal("unsupported_content", 400, cause, param=error.prompt_field)
+    return Refusal(Code.UNSUPPORTED_CONTENT, cause, param=error.prompt_field)
 
 
 DIALECT = Dialect(

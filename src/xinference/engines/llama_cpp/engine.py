@@ -18,6 +18,7 @@ from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.variable_policy import VARIABLES
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.environments.spec import EnvironmentSpec
+from xinference.error_codes import Code
 from xinference.errors import Problem, near
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
@@ -96,8 +97,7 @@ class LlamaCpp:
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         if options.get("lora_modules"):
             raise Problem(
-                "engine_unsupported",
-                400,
+                Code.ENGINE_UNSUPPORTED,
                 "LoRA adapters of PEFT's form go with weights of the format pytorch, gptq or awq, not with GGUF.",
                 hint="Launch such a version of the model, on Transformers or vLLM.",
             )
@@ -116,7 +116,7 @@ class LlamaCpp:
             checked[name] = _typed(option, value, known[name])
         for name in ("n_ctx", "n_parallel"):
             if checked.get(name, 1) < (0 if name == "n_ctx" else 1):
-                raise Problem("bad_option", 400, f"--{name} is {checked[name]}, and must be positive.")
+                raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
         return checked
 
     def complete_options(
@@ -233,15 +233,14 @@ def _typed(option: str, value: Any, kind: str) -> Any:
         value = float(value) if kind == "float" and fits else value
     if fits:
         return value
-    raise Problem("bad_option", 400, f"--{option} is {value!r}, and llama.cpp takes a value of type {kind} there.")
+    raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, and llama.cpp takes a value of type {kind} there.")
 
 
 def _unknown_option(name: str, known: Mapping[str, str]) -> Problem:
     available = known.keys() & POLICY.available
     close = near(name, [*available, *ALIASES])
     return Problem(
-        "unknown_option",
-        400,
+        Code.UNKNOWN_OPTION,
         f"llama.cpp has no option --{name}.",
         hint=f"Did you mean --{' or --'.join(close)}?" if close else f"It has: {', '.join(sorted(available))}.",
     )

@@ -10,6 +10,7 @@ import msgspec
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.engines.base import ExtraWeightFile, FileChoice
+from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 
@@ -46,7 +47,7 @@ def choose_projector(source: Source | None, version: ModelVersion, options: Mapp
     raise bad_request(
         f"{version.family.model_name} has no projector {requested!r} in the repository of its weights.",
         hint=f"It has {', '.join(available)}." if available else "Use the absolute path of a projector's file.",
-        code="projector_not_found",
+        code=Code.PROJECTOR_NOT_FOUND,
     )
 
 

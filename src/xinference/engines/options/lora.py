@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 
@@ -19,9 +20,9 @@ def read_modules(option: str, value: Any) -> dict[str, str]:
     for name, path in _pairs(option, value):
         # The name becomes a word of the engine's command line, where a dash begins an option and a brace begins JSON.
         if name.startswith(("-", "{")) or any(ord(letter) < 32 for letter in name + path):
-            raise Problem("bad_option", 400, f"--{option}: {name!r:.100} is not a valid name of an adapter.")
+            raise Problem(Code.BAD_OPTION, f"--{option}: {name!r:.100} is not a valid name of an adapter.")
         if name in modules:
-            raise Problem("bad_option", 400, f"--{option} names the adapter {name!r} twice.")
+            raise Problem(Code.BAD_OPTION, f"--{option} names the adapter {name!r} twice.")
         # An engine has another working directory than the server.
         modules[name] = str(Path(path).expanduser().absolute())
     return modules
@@ -39,5 +40,5 @@ def _pairs(option: str, value: Any) -> Iterator[tuple[str, str]]:
             continue
         name, _, path = item.partition("=") if isinstance(item, str) else ("", "", "")
         if not path:
-            raise Problem("bad_option", 400, f"--{option} is {item!r}, but must be NAME=PATH.")
+            raise Problem(Code.BAD_OPTION, f"--{option} is {item!r}, but must be NAME=PATH.")
         yield name, path

@@ -12,6 +12,7 @@ from typing import Any
 
 from xinference.engines.options.risk import Risk
 from xinference.engines.options.value_rules import Rule, no_path
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 
@@ -103,4 +104,4 @@ def _any_value(value: Any) -> str | None:
 
 
 def _bad_option(cause: str, hint: str) -> Problem:
-    return Problem("bad_option", 400, cause, hint=hint)
+    return Problem(Code.BAD_OPTION, cause, hint=hint)

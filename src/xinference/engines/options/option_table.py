@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.engines.options.option_policy import OptionPolicy
+from xinference.error_codes import Code
 from xinference.errors import Problem, near
 
 #: One file for each locked version, the output of `describe_options.py` in that engine's environment.
@@ -88,18 +89,17 @@ class OptionTable:
             items = list(value) if isinstance(value, (list, tuple)) else [value]
             # On the command line an item that begins with a dash would be another option.
             if any(isinstance(item, str) and item.startswith("-") for item in items):
-                raise Problem("bad_option", 400, f"--{option} is {value!r:.100}, but no item may begin with a dash.")
+                raise Problem(Code.BAD_OPTION, f"--{option} is {value!r:.100}, but no item may begin with a dash.")
             return items
         if isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind in ("switch", "flag")):
             return str(value) if kind == "str" else value
         needed = _NEEDED.get(kind, f"a value of type {kind}")
-        raise Problem("bad_option", 400, f"--{option} is {value!r}, but {self.engine} needs {needed}.")
+        raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, but {self.engine} needs {needed}.")
 
     def _unknown(self, name: str) -> Problem:
         close = near(name, [*self.kinds.keys() & self.policy.available, *self.aliases])
         return Problem(
-            "unknown_option",
-            400,
+            Code.UNKNOWN_OPTION,
             f"{self.engine} {self.version} has no option --{name}.",
             hint=f"Did you mean --{' or --'.join(close)}?"
             if close

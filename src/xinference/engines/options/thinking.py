@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xinference.catalog.models import ModelVersion
+from xinference.error_codes import Code
 from xinference.errors import bad_request
 
 
@@ -49,7 +50,7 @@ def with_thinking(
         raise bad_request(
             f"{engine} does not support enable_thinking at a launch.",
             hint=f'Send "chat_template_kwargs": {{"enable_thinking": {json.dumps(enable)}}} with each request.',
-            code="unsupported_option",
+            code=Code.UNSUPPORTED_OPTION,
         )
     variables = {"enable_thinking": option.form(enable)}
     user_variables = options.get(option.name)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xinference.engines.options.option_policy import names
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -103,4 +104,4 @@ def _effect(name: str) -> str:
 
 
 def _bad_variable(cause: str, hint: str) -> Problem:
-    return Problem("bad_variable", 400, cause, hint=hint)
+    return Problem(Code.BAD_VARIABLE, cause, hint=hint)

@@ -18,6 +18,7 @@ from xinference.engines.transformers.memory_model import MEMORY
 from xinference.engines.transformers.option_policy import POLICY
 from xinference.engines.transformers.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
@@ -79,16 +80,16 @@ class Transformers(WeightsOnly):
         checked = OPTIONS.check(options)
         for name in ("context_length", "max_num_seqs"):
             if checked.get(name, 1) < 1:
-                raise Problem("bad_option", 400, f"--{name} is {checked[name]}, and must be positive.")
+                raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
         if checked.get("device", "auto") not in DEVICES:
             raise Problem(
-                "bad_option", 400, f"--device is {checked['device']!r}; Transformers takes {', '.join(DEVICES)} there."
+                Code.BAD_OPTION, f"--device is {checked['device']!r}; Transformers takes {', '.join(DEVICES)} there."
             )
         if "lora_modules" in checked:
             checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
             dotted = next((name for name in checked["lora_modules"] if "." in name), None)
             if dotted is not None:  # PEFT makes modules of these names
-                raise Problem("bad_option", 400, f"The adapter's name {dotted!r} has a dot, and PEFT takes none there.")
+                raise Problem(Code.BAD_OPTION, f"The adapter's name {dotted!r} has a dot, and PEFT takes none there.")
         return checked
 
     def complete_options(

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from xinference.error_codes import Code
 from xinference.gateway.auth.permissions import Access, Need
 from xinference.keys.key import Key
 from xinference.keys.table import KeyTable
@@ -126,19 +127,18 @@ def _check_reach(key: Key, access: Access) -> None:
 
 
 def _unknown(why: str) -> Refusal:
-    return Refusal("invalid_api_key", 401, f"Could not validate credentials: {why}.", hint=HINT, headers=CHALLENGE)
+    return Refusal(Code.INVALID_API_KEY, f"Could not validate credentials: {why}.", hint=HINT, headers=CHALLENGE)
 
 
 def _forbidden(why: str) -> Refusal:
-    return Refusal("permission_denied", 403, f"Not enough permissions: {why}.")
+    return Refusal(Code.PERMISSION_DENIED, f"Not enough permissions: {why}.")
 
 
 def _no_model(key: Key, model: str) -> Refusal:
     allowed = ", ".join(sorted(key.models or ()))
     shown = model if len(model) <= 100 else model[:100] + "…"
     return Refusal(
-        "permission_denied",
-        403,
+        Code.PERMISSION_DENIED,
         f"Not enough permissions: this key is not for the model {shown!r}.",
         hint=f"It is for {allowed}.",
         param="model",

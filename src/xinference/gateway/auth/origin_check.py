@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from xinference.error_codes import Code
 from xinference.hosts import is_loopback
 from xinference.protocol.errors import Header, Refusal
 
@@ -29,9 +30,9 @@ def refusal(headers: Iterable[Header]) -> Refusal | None:
             continue
         if name == b"host":
             if not _USUAL_HOST.fullmatch(value) and not is_loopback_host(value):
-                return Refusal("forbidden_host", 403, f"The Host {_shown(value)} is not this machine.", hint=HINT)
+                return Refusal(Code.FORBIDDEN_HOST, f"The Host {_shown(value)} is not this machine.", hint=HINT)
         elif not is_loopback_origin(value):
-            return Refusal("forbidden_host", 403, f"The Origin {_shown(value)} is not this machine.", hint=HINT)
+            return Refusal(Code.FORBIDDEN_HOST, f"The Origin {_shown(value)} is not this machine.", hint=HINT)
     return None
 
 

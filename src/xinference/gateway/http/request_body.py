@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from types import TracebackType
 
+from xinference.error_codes import Code
 from xinference.gateway.http.asgi import Receive, Scope
 from xinference.gateway.http.uvicorn_protocol import WATCH, Watch
 from xinference.protocol.errors import Header, Refusal
@@ -51,12 +52,12 @@ def check_content_type(headers: dict[bytes, bytes]) -> None:
     content_type = headers.get(b"content-type")
     if content_type and content_type.partition(b";")[0].strip().lower() != b"application/json":
         shown = content_type[:100].decode("latin-1")
-        raise Refusal("unsupported_media_type", 415, f"The content type must be application/json, not {shown!r}.")
+        raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, f"The content type must be application/json, not {shown!r}.")
 
 
 def _too_large(headers: dict[bytes, bytes], limit: int, size: str) -> Refusal:
     cause = f"The request body may have at most {limit} bytes; this one is {size}."
-    return Refusal("request_too_large", 413, cause, headers=closing(headers.items()))
+    return Refusal(Code.REQUEST_TOO_LARGE, cause, headers=closing(headers.items()))
 
 
 def closing(headers: Iterable[Header]) -> tuple[Header, ...]:

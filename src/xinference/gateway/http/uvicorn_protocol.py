@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from xinference.error_codes import Code
 from xinference.gateway.http.error_replies import raw_answer
 from xinference.protocol.errors import Refusal
 
@@ -114,7 +115,7 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for bytes that are not HTTP."""
-        self._refuse(Refusal("invalid_http", 400, msg))
+        self._refuse(Refusal(Code.INVALID_HTTP, msg))
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer bytes that never become a request, and close the connection."""
@@ -140,8 +141,7 @@ class Protocol(HttpToolsProtocol):
 
 def _head_too_large() -> Refusal:
     return Refusal(
-        "headers_too_large",
-        431,
+        Code.HEADERS_TOO_LARGE,
         f"The request line and the headers of a request may have at most {MAX_HEAD} bytes together.",
         hint="Send fewer or shorter headers; long text belongs in the request's body.",
     )

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from xinference.errors import Problem
+from xinference.errors import Problem, known_code
 from xinference.gateway.metrics import Counts
 from xinference.keys.key import Key
 from xinference.protocol.errors import Refusal
@@ -97,7 +97,7 @@ class Rejection(msgspec.Struct, tag=True):
 
     @property
     def refusal(self) -> Refusal:
-        return Refusal(self.code, self.status, self.cause, hint=self.hint, headers=self.headers)
+        return Refusal(known_code(self.code), self.cause, status=self.status, hint=self.hint, headers=self.headers)
 
 
 # -- to the server ----------------------------------------------------------------------------------------------

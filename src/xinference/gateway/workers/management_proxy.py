@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import httpx2
 
+from xinference.error_codes import Code
 from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
 from xinference.gateway.http.error_replies import refuse_management
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
@@ -49,7 +50,7 @@ class ManagementProxy:
             await refuse_management(reply, refusal, openai=False)
         except httpx2.TransportError as error:
             if not reply.started:  # else the client sees that the answer is incomplete
-                why = Refusal("server_unreachable", 503, f"The server does not answer: {error!r}.", retry_after=1)
+                why = Refusal(Code.SERVER_UNREACHABLE, f"The server does not answer: {error!r}.", retry_after=1)
                 await refuse_management(reply, why, openai=False)
 
     async def _pass(self, scope: Scope, headers: list[Header], body: bytes, reply: Reply) -> None:

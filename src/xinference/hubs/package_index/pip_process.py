@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.atomic_file import disk_full
 from xinference.files.progress import cancelled_problem
@@ -130,26 +131,23 @@ def _explain(requirement: str, status: int, tail: list[str], into: Path) -> Prob
         return disk_full(f"The disk of {into} has no space for {requirement}.")
     if "DO NOT MATCH THE HASHES" in output:
         problem = hash_mismatch(f"The index's file for {requirement} does not have the expected sha256.")
-        return Problem(problem.code, problem.status, problem.cause, hint=problem.hint, log_tail=tail)
+        return problem.replace(log_tail=tail)
     if "Could not fetch URL" in output or _BROKEN.search(output):
         return Problem(
-            "hub_unreachable",
-            503,
+            Code.HUB_UNREACHABLE,
             f"pip could not reach a package index to fetch {requirement}.",
             hint="Check the network, and `pip config list` for index, proxy and certificate.",
             log_tail=tail,
         )
     if "No matching distribution found" in output:
         return Problem(
-            "package_not_found",
-            404,
+            Code.PACKAGE_NOT_FOUND,
             f"No package index that pip is configured for has {requirement}.",
             hint="`pip config list` shows the configured indexes; a mirror may be out of date.",
             log_tail=tail,
         )
     return Problem(
-        "download_failed",
-        502,
+        Code.DOWNLOAD_FAILED,
         f"pip ended with status {status} while fetching {requirement}.",
         hint="pip's last lines give the reason; `pip download` with the same requirement repeats it.",
         log_tail=tail,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xinference.catalog.models import HubName
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hubs import problems
 from xinference.hubs.cached_files import CachedFile
@@ -196,7 +197,7 @@ def _etag(model_id: str, file: ListedFile) -> str:
     etag = file.sha256 or file.git_sha1 or ""
     if not _HASH.fullmatch(etag):
         cause = f"huggingface gives {file.name} of {model_id} no usable hash ({etag!r})."
-        raise Problem("download_failed", 502, cause, hint="Choose another hub, or another endpoint (HF_ENDPOINT).")
+        raise Problem(Code.DOWNLOAD_FAILED, cause, hint="Choose another hub, or another endpoint (HF_ENDPOINT).")
     return etag
 
 

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.atomic_file import need_space
 from xinference.files.progress import Progress
@@ -129,7 +130,7 @@ class RepositoryHub(ABC):
                 cause = f"The disk of {where} became full while fetching {version.version_id}."
                 raise problems.disk_full(self.terms, cause) from error
             cause = f"{error.filename or where} cannot be written: {error.strerror or error}."
-            raise Problem("download_failed", 500, cause, hint="Check the folder's owner and permissions.") from error
+            raise Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions.") from error
 
     def listing(self, model_id: str, revision: str | None = None) -> Listing:
         """The file list of any repository, in a family or not. Sends a request.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from io import RawIOBase
 from typing import TYPE_CHECKING, Any
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class RangedFile(RawIOBase):
         self._fetched += count
         if self._fetched > MAX_BYTES:
             raise Problem(
-                "bad_weight_file", 400, f"The file's header has more than {MAX_BYTES} bytes, which no model's has."
+                Code.BAD_WEIGHT_FILE, f"The file's header has more than {MAX_BYTES} bytes, which no model's has."
             )
         data = self._fetch(self._position, count)
         buffer[: len(data)] = data

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from xinference.catalog.models import FileFacts
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.durability import sync_folder
 from xinference.files.progress import Progress, cancelled_problem
@@ -74,8 +75,7 @@ def _copy(
 def hash_mismatch(cause: str) -> Problem:
     """The problem of a file that differs from the expected one."""
     return Problem(
-        "hash_mismatch",
-        502,
+        Code.HASH_MISMATCH,
         cause,
         hint="It is not the file of the model's entry: it was replaced at its source, or a mirror altered it.",
     )
