@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,17 @@ def test_a_key_that_is_made_or_revoked_counts_for_both_at_once(two: Two, tiny: d
         assert [key["last_used"] is not None for key in listed] == [True]
         assert clients[n % 2].delete("/v1/keys", headers=headers).status_code == 200
         assert [client.get("/v1/models").status_code for client in clients] == [200, 200]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/models/m", "/metrics"])
+def test_a_head_beyond_the_limit_is_refused_and_one_within_it_reaches_the_server(two: Two, path: str) -> None:
+    address = ("127.0.0.1", int(two.home.url.rpartition(":")[2]))
+    start = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n".encode()
+    for size, statuses in ((60_000, (b"200", b"404", b"405")), (1_000_000, (b"431",))):
+        with socket.create_connection(address, 30) as client:
+            client.sendall(start + b"X: " + b"a" * size + b"\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert answer.split(b" ", 2)[1] in statuses
 
 
 def test_limits_hold_for_both_together(two: Two, tiny: dict[str, Any]) -> None:
