@@ -19,8 +19,8 @@ from xinference.gateway.rate_limits import (
     Limits,
     LocalMeter,
     LocalQuota,
+    MinuteAmounts,
     Permits,
-    Spent,
     spent_in_window,
     wait_seconds,
 )
@@ -116,12 +116,12 @@ def test_no_minute_of_the_clock_has_more_requests_than_allowed(limit: int, steps
     limit=st.integers(0, 10**6),
 )
 def test_after_the_wait_there_is_room(before: int, now_spent: int, at: float, limit: int) -> None:
-    spent, now = Spent(10_000, before, now_spent), START + at
+    spent, now = MinuteAmounts(10_000, before, now_spent), START + at
     wait = wait_seconds(spent, now, limit)
     assert 0 <= wait <= 120
     later = now + wait + 0.001
     minutes = int(later // 60) - 10_000
-    moved = (spent, Spent(10_001, now_spent, 0), Spent(10_002, 0, 0))[minutes]
+    moved = (spent, MinuteAmounts(10_001, now_spent, 0), MinuteAmounts(10_002, 0, 0))[minutes]
     assert spent_in_window(moved, later) <= limit + 1e-6 * (1 + limit)
 
 
@@ -137,7 +137,7 @@ def test_a_clock_that_is_set_back_forgets_nothing() -> None:
     meter = LocalMeter()
     meter.add("a", 100, 5)
     meter.add("a", 99, 1)
-    assert meter.read("a", 99) == meter.read("a", 100) == Spent(100, 0, 6)
+    assert meter.read("a", 99) == meter.read("a", 100) == MinuteAmounts(100, 0, 6)
 
 
 def test_a_permit_is_given_back_however_the_block_ends() -> None:

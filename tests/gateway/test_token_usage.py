@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 
 from xinference.gateway.http.asgi import Message
-from xinference.gateway.token_usage import KEPT_BYTES, Metered, total
+from xinference.gateway.token_usage import KEPT_BYTES, TokenMeter, total
 
 LONG = "word " * KEPT_BYTES
 
 
-async def metered(*pieces: bytes, status: int = 200) -> tuple[Metered, list[Message]]:
+async def metered(*pieces: bytes, status: int = 200) -> tuple[TokenMeter, list[Message]]:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    meter = Metered(send)
+    meter = TokenMeter(send)
     await meter.send({"type": "http.response.start", "status": status, "headers": []})
     for piece in pieces:
         await meter.send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -27,7 +27,7 @@ from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.routes import DATA_PATHS, DataPath, find
 from xinference.gateway.token_texts import convert
-from xinference.gateway.token_usage import FREE, Metered
+from xinference.gateway.token_usage import FREE, TokenMeter
 from xinference.hosts import is_loopback
 from xinference.keys.key import Key
 from xinference.keys.table import Keys, NoKeys
@@ -212,7 +212,7 @@ class Gateway:
             await self._pass(call, request, route, reply)
             return
         async with self.quota.permit(route):
-            with self._metered(key, call, reply):
+            with self._count_tokens(key, call, reply):
                 # The wait for the permit may have taken long: use the newest table's route.
                 route = self._router.table.routes.get(route.uid, route)
                 await self._pass(call, request, route, reply)
@@ -237,12 +237,12 @@ class Gateway:
             await self._forwarder.forward(call, route, reply)
 
     @contextlib.contextmanager
-    def _metered(self, key: Key | None, call: ForwardedCall, reply: Reply) -> Iterator[None]:
+    def _count_tokens(self, key: Key | None, call: ForwardedCall, reply: Reply) -> Iterator[None]:
         """Count the tokens of the answer, also of an incomplete one, if the key has a limit of tokens."""
         if key is None or key.tokens_per_minute is None or call.path.upstream in FREE:
             yield
             return
-        meter = Metered(reply.send, reply.write)
+        meter = TokenMeter(reply.send, reply.write)
         # The meter replaces the functions of this reply, it does not wrap the reply: `_serve` reads whether and with
         # which status the answer has started from this object, and an answer without a meter calls nothing more.
         reply.send = meter.send

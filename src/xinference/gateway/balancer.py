@@ -9,7 +9,7 @@ import time
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from xinference.gateway.prefix_affinity import Prefixes, Seen, prefix_hashes
+from xinference.gateway.prefix_affinity import Prefixes, PrefixRecord, prefix_hashes
 from xinference.routing.table import Target
 
 #: A prefix leads a request to a replica only while that replica has at most `BOUND` times the mean in flight, plus one.
@@ -152,7 +152,7 @@ class Balancer:
             minimum = min((recent[target.replica_id] for target in free if target.replica_id in recent), default=0)
             recent.update(dict.fromkeys(new, minimum))
 
-    def _within_bounds(self, free: list[Target], seen: Seen) -> list[Target]:
+    def _within_bounds(self, free: list[Target], seen: PrefixRecord) -> list[Target]:
         counts, recent = self._counts, self._recent
         max_in_flight = sum(counts.get(target.replica_id, 0) for target in free) * BOUND / len(free) + 1
         excess = RECENT_EXCESS_COMMON if seen.common else RECENT_EXCESS_OWN

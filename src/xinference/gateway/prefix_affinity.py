@@ -49,7 +49,7 @@ def prefix_hashes(body: bytes, prompt_field: str) -> list[int]:
     return hashes
 
 
-class Seen:
+class PrefixRecord:
     """The record of one prefix."""
 
     __slots__ = ("ends", "replicas")
@@ -74,14 +74,14 @@ class Prefixes:
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._maximum = remembered
-        self._young: dict[int, Seen] = {}
-        self._old: dict[int, Seen] = {}
+        self._young: dict[int, PrefixRecord] = {}
+        self._old: dict[int, PrefixRecord] = {}
 
     def __len__(self) -> int:
         """The number of recorded prefixes, at most twice `remembered`."""
         return len(self._young) + len(self._old)
 
-    def longest(self, hashes: Sequence[int]) -> Seen | None:
+    def longest(self, hashes: Sequence[int]) -> PrefixRecord | None:
         """The longest known prefix of a prompt."""
         for value in reversed(hashes):
             seen = self._young.get(value) or self._old.get(value)
@@ -95,7 +95,7 @@ class Prefixes:
         for value in reversed(hashes):
             seen = self._young.get(value)
             if seen is None:
-                seen = self._young[value] = self._old.pop(value) if value in self._old else Seen(replica)
+                seen = self._young[value] = self._old.pop(value) if value in self._old else PrefixRecord(replica)
             elif seen.replicas[0] == replica:
                 return  # its shorter prefixes were recorded with it
             if seen.replicas[0] != replica:

@@ -23,7 +23,7 @@ MIN_SWEEP = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class MinuteAmounts:
     """The amounts of the current minute of the clock and of the minute before it."""
 
     minute: int
@@ -34,7 +34,7 @@ class Spent:
 class Meter(Protocol):
     """Counts by name."""
 
-    def read(self, name: str, minute: int) -> Spent:
+    def read(self, name: str, minute: int) -> MinuteAmounts:
         """The amounts of `name`."""
         ...
 
@@ -47,32 +47,32 @@ class LocalMeter:
     """The counts, in the memory of one process."""
 
     def __init__(self) -> None:
-        self._spent: dict[str, Spent] = {}
+        self._spent: dict[str, MinuteAmounts] = {}
         self._sweep_at = MIN_SWEEP
 
-    def read(self, name: str, minute: int) -> Spent:
+    def read(self, name: str, minute: int) -> MinuteAmounts:
         """See `Meter.read`."""
         spent = self._spent.get(name)
         if spent is None or spent.minute < minute - 1:
-            return Spent(minute, 0, 0)
+            return MinuteAmounts(minute, 0, 0)
         # After the clock was set back, the later minute stays the current one.
-        return spent if spent.minute >= minute else Spent(minute, spent.now, 0)
+        return spent if spent.minute >= minute else MinuteAmounts(minute, spent.now, 0)
 
     def add(self, name: str, minute: int, amount: int) -> None:
         """See `Meter.add`."""
         spent = self.read(name, minute)
-        self._spent[name] = Spent(spent.minute, spent.before, spent.now + amount)
+        self._spent[name] = MinuteAmounts(spent.minute, spent.before, spent.now + amount)
         if len(self._spent) > self._sweep_at:
             self._spent = {n: s for n, s in self._spent.items() if s.minute >= minute - 1}
             self._sweep_at = max(MIN_SWEEP, 2 * len(self._spent))
 
 
-def spent_in_window(spent: Spent, now: float) -> float:
+def spent_in_window(spent: MinuteAmounts, now: float) -> float:
     """The amount of the 60 s before `now`, on the assumption that the minute before was spent evenly."""
     return spent.before * (1 - _share(now)) + spent.now
 
 
-def wait_seconds(spent: Spent, now: float, limit: float) -> float:
+def wait_seconds(spent: MinuteAmounts, now: float, limit: float) -> float:
     """Seconds until the amount of the last 60 s is at most `limit`, if nothing is added."""
     share = _share(now)
     if spent.before * (1 - share) + spent.now <= limit:

@@ -27,7 +27,7 @@ _COUNT = re.compile(
 _NATIVE = re.compile(rb'"(tokens_evaluated|tokens_predicted)"\s*:\s*(\d{1,12})')
 
 
-class Metered:
+class TokenMeter:
     """Passes an answer on to the client; stores its first and last bytes and counts its events."""
 
     __slots__ = ("_events", "_head", "_send", "_status", "_tail", "_write")
