@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import xinference
+from tests.support.architecture_map import PACKAGE, PAGE, first_sentence, page_with_map
 from xinference.engines.registry import all_engines
 
 SOURCE = Path(xinference.__file__).parent
@@ -36,3 +37,13 @@ def test_no_engine_is_named_between_clients_and_engines() -> None:
     lines = lines_of("gateway", "routing", "protocol", "keys")
     found = [place for place, line in lines if named.search(line) and not any(path in line for path in API_PATHS)]
     assert found == []
+
+
+def test_the_map_has_a_line_for_every_file() -> None:
+    assert PAGE.read_text() == page_with_map(), "`python -m tests.support.architecture_map` writes the map"
+
+
+def test_every_module_says_what_it_is() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "__init__.py":
+            assert len(first_sentence(path)) > 10, path

@@ -1,3 +1,3 @@
-"""Xinference: the name of an open language model in, an OpenAI-compatible endpoint out."""
+"""Xinference turns the name of an open language model into an OpenAI-compatible endpoint."""
 
 __version__ = "0.1.0"

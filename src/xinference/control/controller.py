@@ -1,4 +1,4 @@
-"""The controller: rows say what should run, and it makes that so. Launch, crash and restart are one path."""
+"""The controller: takes up every stored row, launches, terminates and lists deployments."""
 
 from __future__ import annotations
 

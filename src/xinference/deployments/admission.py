@@ -1,4 +1,4 @@
-"""The memory of all deployments: one task that reads the host, runs the scheduler and hands out its decisions."""
+"""Grants memory to deployments: one task reads the host, runs the scheduler and sends its effects to the deployments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every deployment works with: services of the server, the memory of all deployments, and how it may end."""
+"""The context of every deployment: the server's services, the memory admission, and the ways to end."""
 
 from __future__ import annotations
 

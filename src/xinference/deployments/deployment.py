@@ -1,4 +1,4 @@
-"""One deployment, as everybody else sees it: a snapshot to read, and messages to its owner."""
+"""One deployment for its users: a snapshot to read, and methods that send messages to its owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for the last answers of engines that no new request goes to any more."""
+"""Waits for the last answers of engines that get no new requests."""
 
 from __future__ import annotations
 

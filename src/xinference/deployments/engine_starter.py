@@ -1,4 +1,4 @@
-"""How an engine of a deployment is started, what it then takes, and what its death means."""
+"""Starts an engine, records its memory use and explains its exit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights, environment, size and memory: what the engines of a deployment are started with. Used by the owner only."""
+"""Prepares a load: weights, environment, size and memory of the engines of a deployment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine really takes once it is ready, and what that says of the next estimate."""
+"""Measures the memory of a ready engine and corrects the next estimate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model on demand: the requests that wait for it, and its states. The transitions are pure."""
+"""An on-demand model: the count of waiting requests, and the transitions between its residency states."""
 
 from __future__ import annotations
 

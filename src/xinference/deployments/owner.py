@@ -1,4 +1,4 @@
-"""The task that owns one deployment: takes messages, and is the only one that changes anything."""
+"""The owner task of one deployment: handles its messages and is the only code that changes its state."""
 
 from __future__ import annotations
 

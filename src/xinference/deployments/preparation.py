@@ -1,4 +1,4 @@
-"""What comes before an engine can be started: weights here, in a form it loads, and an environment to run in."""
+"""The steps before an engine can start: fetch, read and convert the weights, and build the environment."""
 
 from __future__ import annotations
 

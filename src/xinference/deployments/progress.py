@@ -1,4 +1,4 @@
-"""How far a launch is, in the words of the API. Pure."""
+"""The progress of a launch as the API reports it. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the owner of a deployment writes: its snapshot, its row, its events. Used by the owner only."""
+"""The record of a deployment that its owner writes: snapshot, row and events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the owner of a deployment does when replicas come, go and die. Used by the owner only."""
+"""Handles the messages about replicas for the owner: added, removed, ready, exited."""
 
 from __future__ import annotations
 

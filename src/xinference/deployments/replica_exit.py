@@ -1,4 +1,4 @@
-"""What the exit of a replica's process means for the deployment: values that `ReplicaSet` returns to the owner."""
+"""The consequences of a replica's exit: values that `ReplicaSet` returns to the owner."""
 
 from __future__ import annotations
 

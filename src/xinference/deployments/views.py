@@ -1,4 +1,4 @@
-"""A deployment in the words of the API. Pure."""
+"""The REST entries and the route of a deployment, made from its snapshot. Pure."""
 
 from __future__ import annotations
 

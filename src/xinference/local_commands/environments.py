@@ -10,7 +10,7 @@ from xinference.config import Settings
 from xinference.environments.environments import EnvironmentEntry, Environments
 from xinference.environments.spec import Accelerator, EnvironmentSpec
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem, bad_request, not_found
 from xinference.files.progress import Progress
 from xinference.hardware.devices import read_host
 
@@ -104,7 +104,7 @@ def _entry(entry: EnvironmentEntry) -> Json:
 def _unknown(name: str, near: list[EnvironmentEntry], installed: bool) -> Problem:
     known = [entry for entry in near if entry.python] if installed else near
     names = ", ".join(f"{entry.spec.engine}=={entry.spec.version} ({entry.spec.accelerator})" for entry in known)
-    return bad_request(
+    return not_found(
         f"No environment {'is installed' if installed else 'is known'} for {name}.",
         hint=f"{'Installed' if installed else 'Known'}: {names or 'none'}.",
         code=Code.ENVIRONMENT_MISSING if installed else Code.ENVIRONMENT_UNKNOWN,
