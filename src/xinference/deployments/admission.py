@@ -1,4 +1,4 @@
-"""Grants memory to deployments: one task reads the host, runs the scheduler and sends its effects to the deployments."""
+"""Grants memory to deployments: one task reads the host, runs the scheduler and sends its effects to deployments."""
 
 from __future__ import annotations
 
