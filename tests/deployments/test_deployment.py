@@ -170,6 +170,32 @@ async def test_a_defect_of_ours_ends_as_a_failed_row(world: World) -> None:
     assert world.starter.running == []
 
 
+async def test_a_store_that_can_not_be_written_keeps_no_engine_and_does_not_keep_the_owner_from_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = await launched(world)
+    (replica,) = world.starter.running
+
+    def full(*arguments: object) -> None:
+        raise Problem(Code.STORE_UNUSABLE, "The disk is full.")
+
+    for write in ("add_event", "set_problem", "remove_replica", "set_request"):
+        monkeypatch.setattr(world.store, write, full)
+    with pytest.raises(Problem, match="The disk is full"):
+        await deployment.add_replica()
+    assert deployment.ready and statuses(deployment) == ["READY"], "it goes on as it was"
+    await turns()
+    replica.die()
+    await turns()
+    assert world.starter.running == [] and deployment.status is Status.ERROR
+    assert world.ledger == {}
+    with pytest.raises(Problem, match="not running"):
+        await deployment.add_replica()
+    monkeypatch.undo()
+    await deployment.end("terminate")
+    assert world.starter.running == []
+
+
 # -- taking up what an earlier server left ------------------------------------------------------------------------
 
 

@@ -160,11 +160,16 @@ class Deployment:
         """End the owner: ``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor.
 
         Also of one that was never begun: what an earlier server left of it ends.
+
+        Raises:
+            Problem: its rows can't be written.
         """
         self._inbox.put(End(how))
         if self._task is None:
             self._task = asyncio.create_task(self._owner.run(), name=f"deployment {self.uid}")
         await asyncio.wait({self._task})
+        if not self._task.cancelled() and (error := self._task.exception()) is not None:
+            raise error
 
     @contextlib.contextmanager
     def wait(self, name: str) -> Iterator[None]:

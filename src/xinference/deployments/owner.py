@@ -93,12 +93,12 @@ class Owner:
             else:
                 self._refuse_request(message)
         except Problem as problem:
-            await self._fail(problem)
+            await self._fail_or_log(problem, message)
         except Exception as error:
-            # The owner's last line: a defect of ours must end as a FAILED row, not as a silent dead task.
+            # A defect of ours must end as a FAILED row, not as a silent dead task.
             log.exception("deployment %s", self._record.snapshot.uid)
             cause = f"A defect in xinference: {error!r}."
-            await self._fail(Problem(Code.INTERNAL_ERROR, cause))
+            await self._fail_or_log(Problem(Code.INTERNAL_ERROR, cause), message)
 
     async def _handle(self, message: Message) -> None:
         match message:
@@ -184,15 +184,28 @@ class Owner:
         await self._replicas.stop_all()
         self._record.change()
 
+    async def _fail_or_log(self, problem: Problem, message: Message) -> None:
+        """Fail by a message, which is answered then.
+
+        A failure that can't be written, as on a full disk, must not keep the owner from the message to end.
+        """
+        try:
+            await self._fail(problem)
+        except Exception:
+            log.exception("the failure of deployment %s is not stored", self._record.snapshot.uid)
+        self._refuse_request(message)
+
     async def _fail(self, problem: Problem) -> None:
         snapshot = self._record.snapshot
         problem = problem.at(snapshot.stage)
         self._record.change(problem=problem, launching=False)
-        await self._replicas.stop_all()
-        await self._inbox.end_helpers()
-        self._context.admission.release(snapshot.uid)
-        self._record.change(residency=None if snapshot.residency is None else Residency.UNLOADED)
-        self._record.fail(problem)
+        try:
+            await self._replicas.stop_all()
+        finally:
+            await self._inbox.end_helpers()
+            self._context.admission.release(snapshot.uid)
+            self._record.change(residency=None if snapshot.residency is None else Residency.UNLOADED)
+            self._record.fail(problem)
 
     def _refuse_request(self, message: Message) -> None:
         """It has failed or ended: its replicas can't be changed, and nothing else is done."""

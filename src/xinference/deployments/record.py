@@ -72,6 +72,6 @@ class Record:
     def fail(self, problem: Problem) -> None:
         """It has failed, also for the next server."""
         uid = self.snapshot.uid
-        self._context.store.set_problem(uid, problem)
         self.show(Status.ERROR, Stage.FAILED)
+        self._context.store.set_problem(uid, problem)
         self._context.events.add(uid, "FAILED", problem.stage or Stage.FAILED, problem.cause, problem=problem)

@@ -116,12 +116,11 @@ class ReplicaChanges:
         try:
             group = await self._loader.place_one_more(self._running_plan(), message.gpu_idx)
             number = self._replicas.next_number
-            plan = with_replica(self._running_plan(), number, group)
+            self._record.set_replicas(with_replica(self._running_plan(), number, group))
         except Problem as problem:
             answer(message.number, problem)
             return
         self._replicas.add(number, message.ready)
-        self._record.set_replicas(plan)
         self._record.say(Stage.START, f"replica {number} is added")
         answer(message.number, number)
         self.start_due(RestartDue(number))
@@ -131,10 +130,10 @@ class ReplicaChanges:
         number = message.number
         try:
             plan = without_replica(self._plan_of(number), number)
+            self._record.set_replicas(plan)
         except Problem as problem:
             answer(message.left, problem)
             return None
-        self._record.set_replicas(plan)
         self._record.say(Stage.STOP, f"replica {number} is removed")
         self._replicas.remove(number, message.left, plan.request.replica)
         self._record.publish()
