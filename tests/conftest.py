@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
+import httpcore2
 import pytest
+
+# Each client of httpx2, and each call of its functions, makes a TLS context, which takes 25 ms of CPU time. Tests that
+# poll a server on loopback would use a core for that, so all share one context.
+httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
 pytest_plugins = ["pytester", "tests.support.unit_guard", "tests.support.examples"]
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.gateway.test_engine_answers import ask
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.process
 async def test_ids_are_turned_into_texts_in_the_form_of_the_question() -> None:

@@ -26,12 +26,14 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
 @pytest.fixture(scope="module")
 def home(make_home: Callable[..., Home], hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Home:
     own = tmp_path_factory.mktemp("hubs")
-    return make_home(
+    home = make_home(
         HF_ENDPOINT=hub.url,
         HF_HOME=str(own / "huggingface"),
         MODELSCOPE_ENDPOINT=hub.url,
         MODELSCOPE_CACHE=str(own / "modelscope"),
     )
+    (home.path / "cache").unlink()  # the shared one has what other modules converted
+    return home
 
 
 def entries(home: Home) -> list[dict[str, object]]:

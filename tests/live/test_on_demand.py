@@ -88,8 +88,10 @@ def test_one_load_for_all_who_wait_and_429_for_those_beyond(
     together = threading.Barrier(16)  # or the first ones might be answered before the last have asked
 
     def ask(_: int) -> httpx2.Response:
-        together.wait(60)
-        return complete(home, "m")
+        with httpx2.Client(base_url=home.url, timeout=120) as client:
+            assert client.get("/health").status_code == 200  # the connection is there before all ask
+            together.wait(60)
+            return client.post("/v1/completions", json={"model": "m", "prompt": "Once upon", "max_tokens": 12})
 
     with ThreadPoolExecutor(16) as clients:
         answers = list(clients.map(ask, range(16)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-import hypothesis
+from hypothesis import HealthCheck, settings
 
 #: `make test-unit` divides the number of examples by this.
 _DIVISOR = int(os.environ.get("EXAMPLES_DIVISOR", "1"))
@@ -16,5 +16,8 @@ def examples(number: int) -> int:
 
 
 def pytest_configure() -> None:
-    hypothesis.settings.register_profile("this run", max_examples=examples(100))
-    hypothesis.settings.load_profile("this run")
+    """Make this run's number the default. An example has no deadline: no test asserts a speed."""
+    settings.register_profile(
+        "this run", max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("this run")
