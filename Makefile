@@ -16,12 +16,12 @@ chat: $(VENV)/.installed
 		--size-in-billions 0_135 --model-format ggufv2 --quantization Q4_1 > /dev/null
 	@$(BIN)/xinference chat --model-uid smollm2-instruct --temperature 0 --max-tokens 64 "$(QUESTION)"
 
-# Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Tests of
-# one module share a server, so the live tests are distributed by module, in the order of the files.
+# Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Tests
+# that start an engine run one after the other: they measure memory and share the cores with their engines.
 test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check env-transformers
 	$(BIN)/pytest -n logical --dist worksteal -m "not live"
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m live
+	$(BIN)/pytest -m live
 
 # The unit tests on each Python that the package promises and this machine has, and the gate on the newest of them.
 test-pythons:
