@@ -83,7 +83,7 @@ async def test_a_death_during_the_start_is_a_problem_with_the_last_words(home: E
     with pytest.raises(Problem) as caught:
         await replica.wait_ready()
     problem = caught.value
-    assert (problem.code, problem.status, problem.stage) == ("engine_died", 503, "start")
+    assert (problem.code, problem.status, problem.stage) == ("engine_died", 502, "start")
     assert "status 7" in problem.cause
     assert problem.log_tail == ("no such tensor", "no such tensor")
     assert (await replica.wait_exited()).code == 7
