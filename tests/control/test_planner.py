@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -60,7 +61,14 @@ def hub() -> Hub:
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The uids whose deployments began; nothing is started."""
     uids: list[str] = []
-    monkeypatch.setattr(Deployment, "begin", lambda self: uids.append(self.uid))
+
+    def begin(deployment: Deployment) -> asyncio.Future[int]:
+        uids.append(deployment.uid)
+        adopted = asyncio.get_running_loop().create_future()
+        adopted.set_result(0)
+        return adopted
+
+    monkeypatch.setattr(Deployment, "begin", begin)
     return uids
 
 
@@ -151,6 +159,28 @@ async def test_a_row_of_an_earlier_release_is_taken_up(controller: Controller, b
     await controller.start()
     assert begun == ["old"]
     assert controller.running("old").plan.request.replica == 1
+    await controller.close("detach")
+
+
+async def test_the_server_answers_only_once_it_knows_what_an_earlier_one_left_running(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = '{"model_name":"llama-2-chat","model_format":"ggufv2","quantization":"Q8_0","model_engine":"Fifth"}'
+    controller._store.add_deployment("old", row)
+    adopted = asyncio.get_running_loop().create_future()
+    begun = asyncio.Event()
+
+    def begin(deployment: Deployment) -> asyncio.Future[int]:
+        begun.set()
+        return adopted
+
+    monkeypatch.setattr(Deployment, "begin", begin)
+    start = asyncio.create_task(controller.start())
+    await begun.wait()
+    await asyncio.sleep(0)
+    assert not start.done()
+    adopted.set_result(1)
+    await start
     await controller.close("detach")
 
 

@@ -218,6 +218,18 @@ async def test_a_running_replica_is_taken_back_with_its_size_and_needs_no_prepar
     assert world.ledger.keys() == {"one"}
 
 
+async def test_the_replicas_are_known_once_the_begin_is_answered(world: World) -> None:
+    leave_running(world)
+    deployment = world.add(begin=False)
+    assert await deployment.begin() == 1
+    assert [each["replica_uid"] for each in deployment.replicas] == ["r0"]
+
+
+async def test_a_failed_deployment_answers_its_begin(world: World) -> None:
+    deployment = world.add(begin=False, problem=Problem(Code.ENGINE_DIED, "It died."))
+    assert await deployment.begin() == 0
+
+
 async def test_one_that_dies_after_it_was_taken_back_needs_an_interpreter(world: World) -> None:
     leave_running(world)
     deployment = world.add()

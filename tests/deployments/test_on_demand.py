@@ -57,7 +57,7 @@ NOBODY = Problem(Code.NOBODY_WAITS, "Nobody waits.")
 _FUTURE: Any = None
 _REPLICA: Any = None
 EVERY_MESSAGE: dict[str, Message] = {
-    "begin": Begin(),
+    "begin": Begin(_FUTURE),
     "stage": StageBegan(Stage.FETCH),
     "weights": WeightsRead(Weights(Path("w"), SHAPE, (), HOST)),
     "prepared": Prepared(Runnable(Path("w"), Path("python"))),

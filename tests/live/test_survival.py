@@ -135,10 +135,12 @@ def test_two_replicas_answer_and_one_may_die_unnoticed(make_home: Callable[..., 
     home = make_home()
     home.serve()
     assert home.launch(model_name=UID, replica=2, n_ctx=512).status_code == 200
+    until("both answer", lambda: [r["status"] for r in home.instance()["replicas"]] == ["READY", "READY"])
     pids = [replica["engine_pid"] for replica in home.instance()["replicas"]]
     assert len(set(pids)) == 2
     os.kill(pids[0], signal.SIGKILL)
-    assert all(home.chat().status_code == 200 for _ in range(4))
+    answers = [home.chat() for _ in range(4)]
+    assert [each.status_code for each in answers] == [200] * 4, [each.text for each in answers]
     until("both are back", lambda: [r["status"] for r in home.instance()["replicas"]] == ["READY", "READY"])
 
 

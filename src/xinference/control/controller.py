@@ -129,8 +129,9 @@ class Controller:
             self._store.remove_deployment(row.uid)
             return
         self._deployments[row.uid] = deployment
-        deployment.begin()
+        adopted = deployment.begin()
         self._publish()
+        await adopted  # a server that answers tells of everything that runs
 
     # -- what users ask -------------------------------------------------------------------------------------
 

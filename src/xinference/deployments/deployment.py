@@ -151,10 +151,15 @@ class Deployment:
 
     # -- messages to the owner --------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Start the owner task, and with it what should run."""
-        self._inbox.put(Begin())
+    def begin(self) -> asyncio.Future[int]:
+        """Start the owner task, and with it what should run.
+
+        The answer is the number of replicas of an earlier server that are running, once they have been looked for.
+        """
+        adopted = asyncio.get_running_loop().create_future()
+        self._inbox.put(Begin(adopted))
         self._task = asyncio.create_task(self._owner.run(), name=f"deployment {self.uid}")
+        return adopted
 
     async def end(self, how: Ending) -> None:
         """End the owner: ``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor.

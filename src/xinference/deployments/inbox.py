@@ -22,6 +22,9 @@ from xinference.process.command import Exit
 class Begin:
     """Take up what an earlier server left, and make what should run."""
 
+    adopted: asyncio.Future[int]
+    """The number of replicas of an earlier server that are running."""
+
 
 @dataclass(frozen=True)
 class StageBegan:

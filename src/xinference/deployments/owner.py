@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -102,8 +103,8 @@ class Owner:
 
     async def _handle(self, message: Message) -> None:
         match message:
-            case Begin():
-                await self._take_up()
+            case Begin(adopted):
+                await self._take_up(adopted)
             case StageBegan(stage, content):
                 self._record.show(Status.LOADING, stage)
                 if content is not None:
@@ -148,8 +149,9 @@ class Owner:
 
     # -- begin and end ----------------------------------------------------------------------------------------
 
-    async def _take_up(self) -> None:
+    async def _take_up(self, reply: asyncio.Future[int]) -> None:
         adopted, on_demand = await self._adopt(), self._record.snapshot.residency is not None
+        answer(reply, adopted)
         if not adopted:
             self._record.change(launching=self._record.snapshot.launching or on_demand)
             self._loader.prepare()
@@ -211,6 +213,8 @@ class Owner:
         """It has failed or ended: its replicas can't be changed, and nothing else is done."""
         snapshot = self._record.snapshot
         match message:
+            case Begin():
+                answer(message.adopted, 0)
             case AddReplica():
                 answer(message.number, not_running(snapshot.uid, snapshot.stage))
             case RemoveReplica():
