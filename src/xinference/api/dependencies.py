@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 
@@ -42,51 +42,27 @@ def provide(
     app.state.started = started
 
 
-# They are coroutines because FastAPI calls a plain function in a thread.
+def _state(name: str) -> Callable[[Request], Awaitable[Any]]:
+    """A dependency that reads one name of the application's state."""
 
+    async def read(request: Request) -> Any:  # FastAPI would call a plain function in a thread
+        return getattr(request.app.state, name)
 
-async def _controller(request: Request) -> Controller:
-    controller: Controller = request.app.state.controller
-    return controller
-
-
-async def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-async def _keyring(request: Request) -> Keyring:
-    keys: Keyring = request.app.state.keys
-    return keys
-
-
-async def _abortables(request: Request) -> Abortables:
-    running: Abortables = request.app.state.running
-    return running
-
-
-async def _stop(request: Request) -> Stop:
-    stop: Stop = request.app.state.stop
-    return stop
-
-
-async def _started(request: Request) -> float:
-    started: float = request.app.state.started
-    return started
+    return read
 
 
 async def _key(request: Request) -> Key | None:
     return key_of(request.scope)
 
 
-ControllerDep = Annotated[Controller, Depends(_controller)]
-SettingsDep = Annotated[Settings, Depends(_settings)]
-KeyringDep = Annotated[Keyring, Depends(_keyring)]
-AbortablesDep = Annotated[Abortables, Depends(_abortables)]
+ControllerDep = Annotated[Controller, Depends(_state("controller"))]
+SettingsDep = Annotated[Settings, Depends(_state("settings"))]
+KeyringDep = Annotated[Keyring, Depends(_state("keys"))]
+AbortablesDep = Annotated[Abortables, Depends(_state("running"))]
 #: Asks the server to stop its engines and itself after the answer is sent.
-StopDep = Annotated[Stop, Depends(_stop)]
+StopDep = Annotated[Stop, Depends(_state("stop"))]
 #: `time.monotonic` at the server's start.
-StartedDep = Annotated[float, Depends(_started)]
+StartedDep = Annotated[float, Depends(_state("started"))]
 #: The key of the request; None if it needed none.
 KeyDep = Annotated[Key | None, Depends(_key)]
 

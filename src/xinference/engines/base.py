@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from xinference.catalog.models import ModelSpec, ModelVersion, Source
 from xinference.engines.memory_model import MemoryModel
+from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.engines.options.variable_policy import VariablePolicy
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
@@ -111,6 +112,39 @@ class WeightsOnly:
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
         return plan.version.family.model_ability
+
+
+class SetsThinking:
+    """The part of `Engine` that completes a launch's options with `with_thinking`."""
+
+    table: StaticTable
+    thinking: ThinkingOption | None = None
+    """None: the engine has no such option."""
+
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        return with_thinking(self.table.engine, self.thinking, version, request.enable_thinking, options)
+
+
+class LoadsAdapters:
+    """The part of `Engine` that is the same for all engines which load LoRA adapters."""
+
+    adapters_option = "lora_modules"
+    """The engine's option whose checked value maps the name of an adapter to its path."""
+
+    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
+        adapters: Mapping[str, str] = plan.options.get(self.adapters_option, {})
+        return adapters
+
+    def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
+        return tuple(self.adapters(plan))
+
+
+def explanation_of(log_tail: Sequence[str], explanations: Iterable[tuple[str, str]]) -> str | None:
+    """The explanation of the first known part, in lower case, that an engine's last log lines contain."""
+    text = "\n".join(log_tail).lower()
+    return next((explanation for part, explanation in explanations if part in text), None)
 
 
 class Engine(Protocol):

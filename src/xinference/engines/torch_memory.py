@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xinference.engines.memory_model import Dimensions
+from xinference.engines.memory_model import Dimensions, MemoryModel
 from xinference.launch.model_shape import BITSANDBYTES_BITS, TYPE_BYTES, ModelShape
 from xinference.units import GIB, MIB
 
@@ -86,3 +86,17 @@ def served_cpu_overhead(dims: Dimensions) -> int:
 def chunk_later(dims: Dimensions) -> int:
     """The part of `served_cpu_overhead` that only requests touch: a chunk's activations with 32 bits."""
     return min(dims.cells, CHUNK) * 4 * 4 * dims.hidden
+
+
+def served_memory_model(**own: Any) -> MemoryModel:
+    """The memory model of vLLM and SGLang, with the fields in which the two differ."""
+    return MemoryModel(
+        default_slots=16,
+        splits="tensors",
+        cuda_overhead=served_cuda_overhead,
+        cpu_overhead=served_cpu_overhead,
+        cpu_later=chunk_later,
+        loaded_shape=TorchLoadedShape(cpu_type="bfloat16", type_option="dtype"),
+        cell_padding=16,
+        **own,
+    )

@@ -18,7 +18,7 @@ from xinference.environments.lock import Lock, parse_lock
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.atomic_file import atomic_write, need_space
-from xinference.files.progress import Progress
+from xinference.files.progress import Progress, cancelled_problem
 
 _RECIPE, _REQUIREMENTS = "environment.toml", "requirements.txt"
 # https://packaging.python.org/en/latest/specifications/binary-distribution-format/: no slash, no leading dot.
@@ -74,7 +74,7 @@ def unpack_wheels(bundle: Path, into: Path, cancelled: Event) -> Path:
             if match is None or source is None:
                 raise _bad(bundle, f"contains {member.name!r}, which is not a wheel")
             if cancelled.is_set():
-                raise Problem(Code.CANCELLED, f"Unpacking {bundle.name} was cancelled.", hint="Start again.")
+                raise cancelled_problem(bundle.name, action="Unpacking", hint="Start again.")
             # Numbered names, so that nothing in the bundle decides where a file is written.
             with (into / match[1]).open("xb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)

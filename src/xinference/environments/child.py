@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from threading import Event
 from xinference.environments import exec_child
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.process_group import end_group
 
 _TAIL_LINES = 20
 _TICK_SECONDS = 0.5
@@ -67,7 +67,7 @@ def run(
         in_time = _watch(process, tail, tick, cancelled, what, time.monotonic() + timeout)
         status = process.wait() if in_time else TIMED_OUT
     finally:
-        _end(process)
+        end_group(process)
     return ProgramResult(status, tuple(tail))
 
 
@@ -99,12 +99,3 @@ def _watch(
             if not data:
                 return True
     return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the rest of the process group and reap the program."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.stdout is not None
-    process.stdout.close()

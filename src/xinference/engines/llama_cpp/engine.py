@@ -11,18 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelSpec, ModelVersion, Source
-from xinference.engines.base import YES, ExtraWeightFile, FileChoice, Placement, StaticTable, Support, cuda_env
+from xinference.engines.base import (
+    YES,
+    ExtraWeightFile,
+    FileChoice,
+    Placement,
+    SetsThinking,
+    StaticTable,
+    Support,
+    cuda_env,
+    explanation_of,
+)
 from xinference.engines.llama_cpp import projector
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.variable_policy import VARIABLES
-from xinference.engines.options.thinking import ThinkingOption, with_thinking
+from xinference.engines.options.thinking import ThinkingOption
 from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
 from xinference.errors import Problem, near
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
-from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
 PROGRAM = Path(__file__).with_name("server.py")
@@ -60,7 +69,6 @@ WITHOUT_EFFECT = frozenset(
     {"n_parts", "n_gqa", "rms_norm_eps", "f16_kv", "logits_all", "vocab_only", "low_vram", "verbose"}
     | {"trust_remote_code"}
 )
-THINKING = ThinkingOption("default_template_kwargs", json.dumps)
 #: Maximum memory for prompts that are swapped out of a slot, in MiB; llama.cpp's default is 8192.
 PROMPT_CACHE_MIB = 512
 #: A part of a log line, in lower case -> its explanation.
@@ -77,7 +85,7 @@ _WIDTHS = re.compile(r"text model \(n_embd = (\d+)\) and mmproj \(n_embd = (\d+)
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,)}
 
 
-class LlamaCpp:
+class LlamaCpp(SetsThinking):
     """The engine of the base install: GGUF on the CPU, and on GPUs for which its build has kernels."""
 
     table = StaticTable(
@@ -86,6 +94,7 @@ class LlamaCpp:
         model_types=("LLM", "embedding", "rerank"),
     )
     memory = MEMORY
+    thinking = ThinkingOption("default_template_kwargs", json.dumps)
     variables = VARIABLES
     describe_argv = (sys.executable, "-I", str(PROGRAM), "--describe")
 
@@ -118,11 +127,6 @@ class LlamaCpp:
             if checked.get(name, 1) < (0 if name == "n_ctx" else 1):
                 raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
         return checked
-
-    def complete_options(
-        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        return with_thinking(self.table.engine, THINKING, version, request.enable_thinking, options)
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         model_type = plan.version.family.model_type
@@ -201,8 +205,7 @@ class LlamaCpp:
         log = "\n".join(log_tail)
         if failed := _PROJECTOR_FAILED.search(log):
             return _explain_projector_failure(failed[1], log)
-        text = log.lower()
-        return next((explanation for part, explanation in LOG_EXPLANATIONS if part in text), None)
+        return explanation_of(log_tail, LOG_EXPLANATIONS)
 
 
 def _explain_projector_failure(file: str, log: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xinference.engines.options.risk import Risk
-from xinference.engines.options.value_rules import Rule, no_path
+from xinference.engines.options.value_rules import Rule, no_path, text
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -89,7 +89,7 @@ class OptionPolicy:
                 f"--{option} of {self.engine} {Risk.CODE.value} that the launch names.",
                 f"If you trust that code, launch with --{switch} true.",
             )
-        rule = self.rules.get(name, no_path if switch is None else _any_value)
+        rule = self.rules.get(name, no_path if switch is None else text)
         if (error := rule(value)) is not None:
             raise _bad_option(
                 f"--{option} is {value!r:.100}, but {error}.", "docs/engines.md lists the accepted values."
@@ -97,10 +97,6 @@ class OptionPolicy:
 
     def _refused(self, option: str, risk: Risk) -> Problem:
         return _bad_option(f"--{option} of {self.engine} is refused: it {risk.value}.", risk.hint)
-
-
-def _any_value(value: Any) -> str | None:
-    return None
 
 
 def _bad_option(cause: str, hint: str) -> Problem:

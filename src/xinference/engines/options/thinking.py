@@ -1,4 +1,4 @@
-"""Sets the engine option by which a hybrid model thinks before it answers. Pure."""
+"""Sets the engine option by which a hybrid model reasons before it answers. Pure."""
 
 from __future__ import annotations
 

@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
-from xinference.engines.base import Placement, StaticTable, Support, WeightsOnly, cuda_env
+from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.engines.base import (
+    LoadsAdapters,
+    Placement,
+    SetsThinking,
+    StaticTable,
+    Support,
+    WeightsOnly,
+    cuda_env,
+    explanation_of,
+)
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
-from xinference.engines.options.thinking import ThinkingOption, with_thinking
+from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import is_template
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.engines.sglang.option_policy import POLICY
@@ -21,7 +30,6 @@ from xinference.engines.sglang.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
-from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
 VERSION = "0.5.23"
@@ -88,7 +96,6 @@ PARSERS = Parsers(
     tagged="deepseek-r1",
     tagged_hybrid="qwen3",
 )
-THINKING = ThinkingOption("default_chat_template_kwargs")
 _MEMORY = "There is not enough device memory: use a smaller --context_length, model or --mem_fraction_static."
 #: A part of a log line, in lower case -> its explanation.
 LOG_EXPLANATIONS = (
@@ -105,7 +112,7 @@ LOG_EXPLANATIONS = (
 )  # fmt: skip
 
 
-class SGLang(WeightsOnly):
+class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
     """The engine with a prefix cache: on NVIDIA GPUs only."""
 
     table = StaticTable(
@@ -113,9 +120,11 @@ class SGLang(WeightsOnly):
         formats={"pytorch": ("none",), "gptq": ("4-bit",), "awq": ("4-bit",)},
     )
     memory = MEMORY
+    thinking = ThinkingOption("default_chat_template_kwargs")
     variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
+    adapters_option = "lora_paths"
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
         if sysconfig.get_platform() != PLATFORM:
@@ -131,17 +140,8 @@ class SGLang(WeightsOnly):
             checked["lora_paths"] = lora.read_modules("lora_paths", checked["lora_paths"])
         return checked
 
-    def complete_options(
-        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        return with_thinking(self.table.engine, THINKING, version, request.enable_thinking, options)
-
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS
-
-    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
-        adapters: Mapping[str, str] = plan.options.get("lora_paths", {})
-        return adapters
 
     def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
         # SGLang reads an adapter's name after a colon; any other name is that of the base model.
@@ -179,8 +179,7 @@ class SGLang(WeightsOnly):
         return EngineCommand(argv=argv, env=env, model_name=plan.uid, api_key=api_key)
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
-        text = "\n".join(log_tail).lower()
-        return next((explanation for part, explanation in LOG_EXPLANATIONS if part in text), None)
+        return explanation_of(log_tail, LOG_EXPLANATIONS)
 
 
 def _sized(sizing: Sizing) -> dict[str, Any]:

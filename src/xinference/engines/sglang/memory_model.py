@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from xinference.engines.memory_model import MemoryModel
-from xinference.engines.torch_memory import TorchLoadedShape, chunk_later, served_cpu_overhead, served_cuda_overhead
+from xinference.engines.torch_memory import served_memory_model
 
-MEMORY = MemoryModel(
+MEMORY = served_memory_model(
     context_option="context_length",
     slots_option="max_running_requests",
-    default_slots=16,
-    splits="tensors",
-    cuda_overhead=served_cuda_overhead,
-    cpu_overhead=served_cpu_overhead,
-    cpu_later=chunk_later,
-    loaded_shape=TorchLoadedShape(cpu_type="bfloat16", type_option="dtype"),
-    cell_padding=16,
     parallel_option="tp_size",
     fraction_option="mem_fraction_static",
     fraction_of="free",

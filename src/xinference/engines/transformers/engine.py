@@ -8,12 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelSpec, ModelVersion
-from xinference.engines.base import YES, Placement, StaticTable, Support, WeightsOnly, cuda_env
+from xinference.catalog.models import ModelSpec
+from xinference.engines.base import (
+    YES,
+    LoadsAdapters,
+    Placement,
+    SetsThinking,
+    StaticTable,
+    Support,
+    WeightsOnly,
+    cuda_env,
+    explanation_of,
+)
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
-from xinference.engines.options.thinking import with_thinking
 from xinference.engines.transformers.memory_model import MEMORY
 from xinference.engines.transformers.option_policy import POLICY
 from xinference.engines.transformers.variable_policy import VARIABLES
@@ -22,7 +31,6 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
-from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
 VERSION = "5.23.0"
@@ -58,7 +66,7 @@ LOG_EXPLANATIONS = (
 )  # fmt: skip
 
 
-class Transformers(WeightsOnly):
+class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
     """The engine for every safetensors model that transformers supports, on CPUs and NVIDIA GPUs."""
 
     table = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
@@ -92,20 +100,8 @@ class Transformers(WeightsOnly):
                 raise Problem(Code.BAD_OPTION, f"The adapter's name {dotted!r} has a dot, and PEFT takes none there.")
         return checked
 
-    def complete_options(
-        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        return with_thinking(self.table.engine, None, version, request.enable_thinking, options)
-
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS
-
-    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
-        adapters: Mapping[str, str] = plan.options.get("lora_modules", {})
-        return adapters
-
-    def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
-        return tuple(self.adapters(plan))
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("Transformers", VERSION, "cuda" if host.gpus else "cpu")
@@ -140,5 +136,4 @@ class Transformers(WeightsOnly):
         )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
-        text = "\n".join(log_tail).lower()
-        return next((explanation for part, explanation in LOG_EXPLANATIONS if part in text), None)
+        return explanation_of(log_tail, LOG_EXPLANATIONS)

@@ -6,13 +6,23 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
-from xinference.engines.base import YES, Placement, StaticTable, Support, WeightsOnly, cuda_env
+from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.engines.base import (
+    YES,
+    LoadsAdapters,
+    Placement,
+    SetsThinking,
+    StaticTable,
+    Support,
+    WeightsOnly,
+    cuda_env,
+    explanation_of,
+)
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
-from xinference.engines.options.thinking import ThinkingOption, with_thinking
+from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import literal_template
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.engines.vllm.option_policy import POLICY
@@ -20,7 +30,6 @@ from xinference.engines.vllm.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
-from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
 VERSION = "0.32.0"
@@ -102,7 +111,6 @@ CPU_NEEDS = ("avx2", "fma", "f16c")
 FOUR_BIT_NEEDS = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 #: Number of tokens of one block of vLLM's cache on the CPU.
 CPU_BLOCK = 128
-THINKING = ThinkingOption("default_chat_template_kwargs")
 _MEMORY = "There is not enough memory: use a smaller --max_model_len, --max_num_seqs or model, or more devices."
 #: A part of a log line, in lower case -> its explanation.
 LOG_EXPLANATIONS = (
@@ -125,7 +133,7 @@ LOG_EXPLANATIONS = (
 )  # fmt: skip
 
 
-class VLLM(WeightsOnly):
+class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
     """The engine for many concurrent requests: on NVIDIA GPUs, and on CPUs for which it has kernels."""
 
     table = StaticTable(
@@ -134,6 +142,7 @@ class VLLM(WeightsOnly):
         model_types=("LLM", "embedding", "rerank"),
     )
     memory = MEMORY
+    thinking = ThinkingOption("default_chat_template_kwargs")
     variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
@@ -154,20 +163,8 @@ class VLLM(WeightsOnly):
             checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
         return checked
 
-    def complete_options(
-        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        return with_thinking(self.table.engine, THINKING, version, request.enable_thinking, options)
-
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return POOLING_PATHS.get(plan.version.family.model_type, LLM_PATHS)
-
-    def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
-        adapters: Mapping[str, str] = plan.options.get("lora_modules", {})
-        return adapters
-
-    def lora_names(self, plan: LaunchPlan) -> tuple[str, ...]:
-        return tuple(self.adapters(plan))
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("vLLM", VERSION, "cuda" if host.gpus else "cpu")
@@ -208,8 +205,7 @@ class VLLM(WeightsOnly):
         )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
-        text = "\n".join(log_tail).lower()
-        return next((explanation for part, explanation in LOG_EXPLANATIONS if part in text), None)
+        return explanation_of(log_tail, LOG_EXPLANATIONS)
 
 
 def _cpu_support(spec: ModelSpec, bits: set[str], host: Host) -> Support:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import selectors
-import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from xinference.files.atomic_file import disk_full
 from xinference.files.progress import cancelled_problem
 from xinference.hubs.package_index import pip_child
 from xinference.hubs.transfer.verified_copy import hash_mismatch
+from xinference.process_group import end_group
 
 _TAIL_LINES = 20
 _POLL_SECONDS = 0.1
@@ -69,7 +69,7 @@ def pip_download(
         tail = _watch(process, requirement, on_progress, cancelled)
         status = process.wait()
     finally:
-        _end(process)
+        end_group(process)
     if status:
         raise _explain(requirement, status, [*_unfetched(log), *tail], into)
 
@@ -105,15 +105,6 @@ def _take_line(line: str, tail: deque[str], on_progress: Callable[[int, int | No
         on_progress(done, total or None)  # pip writes 0 if the server did not report the size
     elif line:
         tail.append(line)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the rest of pip's process group and reap it."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
 
 
 def _unfetched(log: Path) -> list[str]:
