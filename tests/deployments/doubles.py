@@ -18,7 +18,7 @@ from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
 from xinference.deployments.engine_starter import ReplicaProcess
 from xinference.deployments.inbox import Inbox
-from xinference.deployments.measurement import Used
+from xinference.deployments.measurement import MemoryUse
 from xinference.deployments.preparation import Preparation, Runnable, Weights
 from xinference.deployments.snapshot import DeploymentSnapshot
 from xinference.engines.llama_cpp.engine import LlamaCpp
@@ -145,8 +145,8 @@ class FakeStarter:
         replica.become_ready()
         return replica
 
-    async def measure(self, replica: ReplicaProcess) -> Used | None:
-        return Used(MIB, None)
+    async def measure(self, replica: ReplicaProcess) -> MemoryUse | None:
+        return MemoryUse(MIB, None)
 
     @property
     def running(self) -> list[FakeReplica]:

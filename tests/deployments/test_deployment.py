@@ -358,7 +358,7 @@ async def test_the_end_ends_a_replica_that_starts_and_whoever_waits_is_told(worl
     waiting = asyncio.create_task(deployment.add_replica())
     await turns()
     await deployment.end("terminate")
-    with pytest.raises(Problem, match="ended before it was ready"):
+    with pytest.raises(Problem, match="stopped before it was ready"):
         await waiting
     assert world.starter.running == [] and world.store.replicas("one") == []
 
@@ -496,7 +496,7 @@ async def test_a_replica_is_removed_while_it_starts_and_whoever_waits_is_told(wo
     adding = asyncio.create_task(deployment.add_replica())
     await turns()
     assert await deployment.remove_replica(1) == 1
-    with pytest.raises(Problem, match="ended before it was ready"):
+    with pytest.raises(Problem, match="stopped before it was ready"):
         await adding
     assert wanted(world.store) == 1 and statuses(deployment) == ["READY"]
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from tests.engines.plans import launch_of, sized
 from tests.fakes.fifth_engine.dialect import NAME
 from tests.fakes.fifth_engine.engine import FifthEngine
-from xinference.deployments.engine_starter import engine_command, sized_by
+from xinference.deployments.engine_starter import engine_command, restore_sizing
 from xinference.launch.plan import SizedPlan
 
 PLAN = sized(launch_of(engine=NAME), devices=((0,), (1,)), memory_fraction=0.5, reasons=("2 slots",))
@@ -42,17 +42,17 @@ def test_an_engine_is_started_with_its_plan_in_the_form_of_earlier_releases() ->
 
 
 def test_an_adopted_engine_gives_its_plan_back() -> None:
-    assert sized_by(PLAN.launch, 0, CONTEXT) == replace(PLAN, sizing=replace(PLAN.sizing, reasons=()))
+    assert restore_sizing(PLAN.launch, 0, CONTEXT) == replace(PLAN, sizing=replace(PLAN.sizing, reasons=()))
 
 
 def test_each_adopted_replica_keeps_the_devices_that_it_was_started_with() -> None:
-    plan = sized_by(PLAN.launch, 0, CONTEXT)
-    plan = sized_by(plan, 1, {**CONTEXT, "devices": [[0], [3]]})
+    plan = restore_sizing(PLAN.launch, 0, CONTEXT)
+    plan = restore_sizing(plan, 1, {**CONTEXT, "devices": [[0], [3]]})
     assert isinstance(plan, SizedPlan) and plan.devices == ((0,), (3,))
 
 
 def test_a_context_that_can_not_be_read_leaves_the_launch_to_be_sized_anew() -> None:
     unreadable: list[dict[str, Any]] = [{}, CONTEXT | {"sizing": {"slots": 1}}, CONTEXT | {"devices": 1}]
     for context in unreadable:
-        assert sized_by(PLAN.launch, 0, context) == PLAN.launch
+        assert restore_sizing(PLAN.launch, 0, context) == PLAN.launch
     assert asdict(PLAN.sizing).keys() == cast(dict[str, Any], CONTEXT["sizing"]).keys()

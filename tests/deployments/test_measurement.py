@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xinference.catalog.registry import builtin_families
-from xinference.deployments.measurement import Used, correction, measure, measurement
+from xinference.deployments.measurement import MemoryUse, correction, measure, measurement
 from xinference.launch.match import match
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
@@ -20,13 +20,13 @@ PLAN = SizedPlan(ResolvedLaunch(DRAFT, Path("/w.gguf")), Path("/w.gguf"), SIZING
 
 
 def test_the_bare_estimate_is_kept_so_that_corrections_do_not_add_up() -> None:
-    kept = measurement(PLAN, Used(memory=355, gpu_memory=None))
+    kept = measurement(PLAN, MemoryUse(memory=355, gpu_memory=None))
     assert (kept.measured_bytes, kept.estimated_bytes) == (355, 100 + 200 + 60 - 10 - 20)
     assert correction(PLAN, [kept]) == 25
 
 
 def test_the_newest_measurement_on_the_cpu_counts() -> None:
-    kept = measurement(PLAN, Used(memory=355, gpu_memory=None))
+    kept = measurement(PLAN, MemoryUse(memory=355, gpu_memory=None))
     on_gpu, older = replace(kept, gpu_bytes=1, measured_bytes=999), replace(kept, measured_bytes=1)
     assert correction(PLAN, [on_gpu, kept, older]) == 25
     assert correction(ResolvedLaunch(replace(DRAFT, use_gpu=True), Path("/w.gguf")), [kept]) == 0

@@ -93,12 +93,12 @@ TABLE: dict[tuple[Residency, str, int], tuple[Residency, Action]] = {
     (UNLOADED, "evict", 1): (UNLOADED, Action.DECLINE),
     (UNLOADED, "evict idle", 0): (UNLOADED, Action.DECLINE),
     (UNLOADED, "evict idle", 1): (UNLOADED, Action.DECLINE),
-    (QUEUED, "prepared", 0): (UNLOADED, Action.REST),
+    (QUEUED, "prepared", 0): (UNLOADED, Action.SHOW_UNLOADED),
     (QUEUED, "prepared", 1): (QUEUED, Action.LOAD),
     (QUEUED, "abandoned", 0): (QUEUED, Action.WITHDRAW),
     (QUEUED, "granted", 0): (LOADING, Action.START),
     (QUEUED, "granted", 1): (LOADING, Action.START),
-    (QUEUED, "nobody waits", 0): (UNLOADED, Action.REST),
+    (QUEUED, "nobody waits", 0): (UNLOADED, Action.SHOW_UNLOADED),
     (QUEUED, "nobody waits", 1): (QUEUED, Action.LOAD),
     (QUEUED, "refused", 0): (UNLOADED, Action.REFUSE),
     (QUEUED, "refused", 1): (UNLOADED, Action.REFUSE),
@@ -263,7 +263,7 @@ async def test_a_request_that_leaves_before_there_is_memory_gives_its_place_up(w
     world.load.settle_all()
     await turns()
     assert (deployment.snapshot.residency, world.starter.started) == (UNLOADED, [])
-    assert world.contents()[-1] == "nobody waits for it any more"
+    assert world.contents()[-1] == "no request waits for the model any more"
     assert deployment.snapshot.refusals == 0
 
 

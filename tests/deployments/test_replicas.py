@@ -140,7 +140,7 @@ async def test_a_replica_is_removed_while_it_starts_and_whoever_waits_is_told(la
     waiting = asyncio.create_task(launched.deployment.add_replica())
     await launched.until(lambda: len(launched.statuses) == 2 and bool(launched.deployment.replicas[1]["engine_pid"]))
     assert await launched.deployment.remove_replica(1) == 1
-    with pytest.raises(Problem, match="ended before it was ready"):
+    with pytest.raises(Problem, match="stopped before it was ready"):
         await waiting
     assert (wanted(store), launched.statuses) == (1, ["READY"])
 
@@ -151,7 +151,7 @@ async def test_the_end_of_the_deployment_ends_a_replica_that_starts(launch: Call
     await launched.until(lambda: len(launched.statuses) == 2 and bool(launched.deployment.replicas[1]["engine_pid"]))
     pids = [replica["engine_pid"] for replica in launched.deployment.replicas]
     await launched.deployment.end("terminate")
-    with pytest.raises(Problem, match="ended before it was ready"):
+    with pytest.raises(Problem, match="stopped before it was ready"):
         await waiting
     assert not any(Path(f"/proc/{pid}").exists() and os.getpgid(pid) for pid in pids)
     assert store.replicas("one") == []

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from xinference.config import Settings
 from xinference.deployments.context import MemoryHolder
-from xinference.deployments.measurement import corrected
+from xinference.deployments.measurement import with_correction
 from xinference.deployments.snapshot import DeploymentSnapshot, Residency
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -23,14 +23,14 @@ from xinference.routing.interfaces import ReplicaLoad
 from xinference.store.database import Store
 
 log = logging.getLogger(__name__)
-#: How often it is looked whether a model in use has become idle while a launch waits for memory.
+#: Interval at which the task checks whether a model in use has become idle, while a launch waits for memory.
 POLL_SECONDS = 0.02
 
 
 class Admission:
-    """A `MemoryAdmission`, and the scheduler's `Effects`.
+    """Implements `MemoryAdmission` for deployments and `Effects` for the scheduler.
 
-    Whatever a deployment says only notes an event and wakes the task; the task is the only one that decides.
+    A call by a deployment only records an event and wakes the task. Only the task makes decisions.
     """
 
     def __init__(
@@ -53,86 +53,78 @@ class Admission:
             turn_seconds=settings.on_demand_turn_seconds,
             memory_limit=settings.model_memory,
         )
-        self._news = asyncio.Event()
-        self._wake: float | None = None
+        self._change_event = asyncio.Event()
+        self._wake_time: float | None = None
 
     # -- for deployments --------------------------------------------------------------------------------------
 
     def occupancy_of_others(self, plan: LaunchPlan) -> Occupancy:
-        """See `MemoryAdmission.occupancy_of_others`."""
-        return corrected(self._scheduler.occupancy_of_others(plan.uid, self._activity()), plan, self._store)
+        return with_correction(self._scheduler.occupancy_of_others(plan.uid, self._activity()), plan, self._store)
 
     def occupancy_for(self, plan: LaunchPlan) -> Occupancy:
-        """See `MemoryAdmission.occupancy_for`."""
         occupancy = self._scheduler.occupancy_for(plan.uid, plan.request.on_demand, self._activity())
-        return corrected(occupancy, plan, self._store)
+        return with_correction(occupancy, plan, self._store)
 
     def hold(self, uid: str, plan: SizedPlan) -> None:
-        """See `MemoryAdmission.hold`."""
         self._scheduler.hold(uid, plan)
         self.changed()
 
     def release(self, uid: str) -> None:
-        """See `MemoryAdmission.release`."""
         self._scheduler.release(uid)
         self.changed()
 
     def ask(self, candidate: Candidate[SizedPlan]) -> None:
-        """See `MemoryAdmission.ask`."""
         self._scheduler.ask(candidate)
         self.changed()
 
     def withdraw(self, uid: str) -> None:
-        """See `MemoryAdmission.withdraw`."""
         self._scheduler.withdraw(uid)
         self.changed()
 
     def declined(self, uid: str) -> None:
-        """See `MemoryAdmission.declined`."""
         self._scheduler.declined(uid)
         self.changed()
 
     def changed(self) -> None:
-        """See `MemoryAdmission.changed`."""
-        self._news.set()
+        self._change_event.set()
 
     # -- the task ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Decide whenever something has changed, or a time has come; for ever."""
+        """Make decisions after each change and at each wake time, until the task is cancelled."""
         while True:
-            await self._until_needed()
-            self._news.clear()
+            await self._wait_for_work()
+            self._change_event.clear()
             activity = self._activity()
             if self._scheduler.waiting or self._scheduler.undelivered or activity.residents:
                 await self._decide()
 
     async def _decide(self) -> None:
-        self._wake = None
+        self._wake_time = None
         host = await self._read_host()
         await self._load.settled()
         activity = self._activity()
         try:
             self._scheduler.run(MemoryState(activity.ready, activity.residents, host), time.monotonic())
         except Exception as error:
-            # A defect of ours, in a candidate's size: that one is told, and those behind it are served.
+            # A defect of xinference in the sizing of a candidate: refuse this candidate, and serve the next ones.
             log.exception("admission")
             self._scheduler.refuse_first(Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}."))
-            self._wake = time.monotonic()
+            self._wake_time = time.monotonic()
 
-    async def _until_needed(self) -> None:
-        """Until there is news, or the time to wake, or a resident is idle that was in use."""
+    async def _wait_for_work(self) -> None:
+        """Wait for a change, for the wake time, or until a resident that was in use becomes idle."""
         before = self._states()
-        while not self._news.is_set():
+        while not self._change_event.is_set():
             now = time.monotonic()
-            left = [] if self._wake is None else [max(POLL_SECONDS, self._wake - now)]
+            timeouts = [] if self._wake_time is None else [max(POLL_SECONDS, self._wake_time - now)]
             if polls := self._scheduler.waiting and "in_use" in before.values():
-                left.append(POLL_SECONDS)  # the data path counts its requests, and tells nobody
+                timeouts.append(POLL_SECONDS)  # the data path counts its requests without notifying the admission
             try:
-                async with asyncio.timeout(min(left, default=None)):
-                    await self._news.wait()
+                async with asyncio.timeout(min(timeouts, default=None)):
+                    await self._change_event.wait()
             except TimeoutError:
-                if self._wake is not None and time.monotonic() >= self._wake:
+                if self._wake_time is not None and time.monotonic() >= self._wake_time:
                     return
             if polls:
                 await self._load.settled()
@@ -153,26 +145,22 @@ class Admission:
     # -- the scheduler's effects ------------------------------------------------------------------------------
 
     def grant(self, uid: str, plan: SizedPlan) -> None:
-        """See `Effects.grant`."""
-        for holder in self._named(uid):
+        for holder in self._holders_of(uid):
             holder.grant(plan)
 
     def evict(self, uid: str, reason: str, *, only_idle: bool) -> None:
-        """See `Effects.evict`."""
-        for holder in self._named(uid):
+        for holder in self._holders_of(uid):
             holder.evict(reason, only_idle=only_idle)
 
     def refuse(self, uid: str, problem: Problem) -> None:
-        """See `Effects.refuse`."""
-        for holder in self._named(uid):
+        for holder in self._holders_of(uid):
             holder.refuse(problem)
 
     def wake_at(self, when: float) -> None:
-        """See `Effects.wake_at`."""
-        self._wake = when
+        self._wake_time = when
 
-    def _named(self, uid: str) -> list[MemoryHolder]:
-        """The deployment of that name; none if it has ended meanwhile."""
+    def _holders_of(self, uid: str) -> list[MemoryHolder]:
+        """The deployment with this uid; empty if the deployment has ended meanwhile."""
         return [holder for holder in self._holders() if holder.uid == uid]
 
 
@@ -181,7 +169,10 @@ async def _read_host() -> Host:
 
 
 def resident_of(deployment: DeploymentSnapshot, waiting: int, load: ReplicaLoad) -> Resident | None:
-    """What a deployment does, if it is on demand and holds memory; its bytes are in the scheduler's ledger."""
+    """The state of an on-demand deployment that has memory reserved, else None.
+
+    Its `reserved` is empty: the scheduler fills it in from its ledger.
+    """
     terms = deployment.terms
     if terms is None or deployment.residency is None or not deployment.residency.holds_memory:
         return None

@@ -1,4 +1,4 @@
-"""The context of every deployment: the server's services, the memory admission, and the ways to end."""
+"""The context of every deployment: the server's services, the memory admission, and the ways to end it."""
 
 from __future__ import annotations
 
@@ -20,73 +20,73 @@ from xinference.store.event_log import EventLog
 
 
 class MemoryHolder(Protocol):
-    """A deployment, seen from the admission."""
+    """The part of a deployment that the admission uses."""
 
     @property
     def uid(self) -> str: ...
 
     @property
     def snapshot(self) -> DeploymentSnapshot:
-        """What it does now."""
+        """The current state of the deployment."""
         ...
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for it to be loaded."""
+        """The number of requests that wait for the deployment to be loaded."""
         ...
 
     def grant(self, plan: SizedPlan) -> None:
-        """The memory of this plan is its own from now on."""
+        """The memory of this plan is reserved for the deployment."""
         ...
 
     def refuse(self, problem: Problem) -> None:
-        """It gets no memory."""
+        """The admission reserves no memory for the deployment."""
         ...
 
     def evict(self, reason: str, *, only_idle: bool) -> None:
-        """It is to leave after its last answer; with `only_idle` it may decline if it is in use."""
+        """Unload the model after its last answer; with `only_idle`, the deployment declines while it is in use."""
         ...
 
 
 class MemoryAdmission(Protocol):
-    """The memory of all deployments, seen from one of them."""
+    """The part of the memory admission that a deployment uses."""
 
     def occupancy_of_others(self, plan: LaunchPlan) -> Occupancy:
-        """Memory that was promised to all but the plan's deployment."""
+        """The memory reserved for all deployments except that of the plan."""
         ...
 
     def occupancy_for(self, plan: LaunchPlan) -> Occupancy:
-        """The same as if those had left that would leave for `plan`."""
+        """The same without the deployments that can be evicted for `plan`."""
         ...
 
     def hold(self, uid: str, plan: SizedPlan) -> None:
-        """`uid` holds the memory of `plan` without having asked for it."""
+        """Reserve the memory of `plan` for `uid` at once, without the queue."""
         ...
 
     def release(self, uid: str) -> None:
-        """`uid` holds nothing and asks for nothing any more."""
+        """Release the memory of `uid`, and remove `uid` from the queue."""
         ...
 
     def ask(self, candidate: Candidate[SizedPlan]) -> None:
-        """Ask for memory; `MemoryHolder.grant` or `MemoryHolder.refuse` answers."""
+        """Add a candidate to the queue for memory. The reply is `MemoryHolder.grant` or `MemoryHolder.refuse`."""
         ...
 
     def withdraw(self, uid: str) -> None:
-        """Nobody waits for `uid` any more; if it has no answer yet, the answer is ``nobody_waits``."""
+        """No request waits for `uid` any more. If it is still in the queue, it is refused with ``nobody_waits``."""
         ...
 
     def declined(self, uid: str) -> None:
-        """`uid` was to leave if it was idle, and is in use."""
+        """`uid` declines its eviction, because it is in use."""
         ...
 
     def changed(self) -> None:
-        """The state of a deployment is another one, such as ready."""
+        """Report that the state of a deployment has changed."""
         ...
 
 
 @dataclass(frozen=True)
 class DeploymentContext:
-    """What every deployment works with."""
+    """The services of the server that every deployment uses."""
 
     settings: Settings
     store: Store
@@ -96,9 +96,9 @@ class DeploymentContext:
     publish: Callable[[], None]
     """Publishes a new routing table."""
     load: ReplicaLoad
-    """Requests at each replica."""
+    """Counts the requests in flight at each replica."""
     admission: MemoryAdmission
 
 
 Ending = Literal["terminate", "stop", "detach"]
-"""``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor."""
+"""``terminate`` and ``stop`` stop the engines; ``detach`` lets them run on for a later server."""

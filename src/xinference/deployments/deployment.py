@@ -1,4 +1,4 @@
-"""One deployment for its users: a snapshot to read, and methods that send messages to its owner."""
+"""A deployment for its callers: a snapshot to read, and methods that send messages to its owner."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from xinference.routing.table import Route
 
 
 class Deployment:
-    """What runs of one row, owned by one asyncio task.
+    """A launched model with its replicas, owned by one asyncio task. Implements `MemoryHolder`.
 
-    Public methods put a message into the owner's inbox, or wait for its reply; only the owner changes anything.
-    `snapshot` may be read at any time. Helper tasks (the preparation, one supervisor a replica, a drain) only put
+    Public methods put a message into the owner's inbox or wait for its reply; only the owner changes state.
+    `snapshot` may be read at any time. Helper tasks (the preparation, one supervisor per replica, a drain) only put
     messages, too.
     """
 
@@ -59,7 +59,7 @@ class Deployment:
         starter: Starter | None = None,
         preparation: Preparation | None = None,
     ) -> None:
-        """`problem` is that of a deployment which failed under an earlier server."""
+        """`problem`: the stored problem of a deployment that failed under an earlier server."""
         settings, store = context.settings, context.store
         self._context = context
         self._engine = engine = context.engines[plan.engine]
@@ -79,11 +79,11 @@ class Deployment:
         if problem is None and isinstance(plan, SizedPlan) and not plan.request.on_demand:
             context.admission.hold(plan.uid, plan)
 
-    # -- read by everybody ------------------------------------------------------------------------------------
+    # -- state, for all readers -------------------------------------------------------------------------------
 
     @property
     def snapshot(self) -> DeploymentSnapshot:
-        """What is known now."""
+        """The current state."""
         return self._record.snapshot
 
     @property
@@ -112,7 +112,7 @@ class Deployment:
 
     @property
     def launching(self) -> bool:
-        """Whether it is on its way to its first answer."""
+        """Whether the launch is not complete yet."""
         return self.snapshot.launching
 
     @property
@@ -133,28 +133,28 @@ class Deployment:
 
     @property
     def progress(self) -> dict[str, Any]:
-        """How far its launch is: see `progress.progress`."""
+        """The progress of the launch in the form of the API."""
         stage = Stage.READY if self.ready else self.snapshot.stage
         failed = (self.problem.stage or Stage.START) if self.problem else None
         return progress(stage, failed, self._context.events.moving(self.uid), self.replicas, time.time())
 
     @property
     def log_paths(self) -> list[Path]:
-        """The output of its running replicas, or else of the last one."""
+        """The log files of the running replicas, or that of the last replica if none runs."""
         last = self.snapshot.last_log
         return [process.log_path for process in self.snapshot.running] or ([last] if last else [])
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for it to be loaded."""
+        """The number of requests that wait for the model to be loaded."""
         return self._demand.waiting
 
     # -- messages to the owner --------------------------------------------------------------------------------
 
     def begin(self) -> asyncio.Future[int]:
-        """Start the owner task, and with it what should run.
+        """Start the owner task, which adopts or prepares the replicas.
 
-        The answer is the number of replicas of an earlier server that are running, once they have been looked for.
+        The result of the future is the number of adopted replicas.
         """
         adopted = asyncio.get_running_loop().create_future()
         self._inbox.put(Begin(adopted))
@@ -162,12 +162,12 @@ class Deployment:
         return adopted
 
     async def end(self, how: Ending) -> None:
-        """End the owner: ``terminate`` and ``stop`` end the engines, ``detach`` leaves them for a successor.
+        """End the owner task. ``terminate`` and ``stop`` stop the engines; ``detach`` leaves them to a later server.
 
-        Also of one that was never begun: what an earlier server left of it ends.
+        Without an earlier `begin`, this stops or detaches the replicas that an earlier server left running.
 
         Raises:
-            Problem: its rows can't be written.
+            Problem: the store cannot be written.
         """
         self._inbox.put(End(how))
         if self._task is None:
@@ -178,7 +178,7 @@ class Deployment:
 
     @contextlib.contextmanager
     def wait(self, name: str) -> Iterator[None]:
-        """Be one of the requests that wait while the block runs: a model on demand is loaded for them.
+        """Count one waiting request while the block runs; an on-demand model is loaded for it.
 
         Raises:
             Problem: 429 ``too_many_waiting``.
@@ -191,45 +191,47 @@ class Deployment:
             yield
 
     def grant(self, plan: SizedPlan) -> None:
-        """See `MemoryHolder.grant`."""
         self._inbox.put(Granted(plan))
 
     def refuse(self, problem: Problem) -> None:
-        """See `MemoryHolder.refuse`."""
         self._inbox.put(Refused(problem))
 
     def evict(self, reason: str, *, only_idle: bool) -> None:
-        """See `MemoryHolder.evict`."""
         self._inbox.put(Evict(reason, only_idle))
 
     async def add_replica(self, gpu_idx: tuple[int, ...] = (), *, wait_ready: bool = True) -> int:
-        """Start one replica more, of the same size as the others; the answer is its number.
+        """Start an additional replica of the same size as the others, and return its number.
 
-        With `wait_ready` once it can be asked. If its first start fails, it is taken back.
+        With `wait_ready`, the call returns when the replica is ready. A replica whose first start fails is removed.
 
         Raises:
-            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 not now, 503 its start failed.
+            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 nothing runs, 503 the start failed.
         """
         loop = asyncio.get_running_loop()
         message = AddReplica(gpu_idx, loop.create_future(), loop.create_future())
-        message.ready.add_done_callback(lambda done: done.cancelled() or done.exception())  # not everybody waits
-        number: int = await self._ask(message, message.number)
+        # Without `wait_ready`, no caller retrieves the exception.
+        message.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+        number: int = await self._request(message, message.number)
         if wait_ready:
             await message.ready
         return number
 
     async def remove_replica(self, number: int) -> int:
-        """End one replica after its last answer, for which it has `drain_seconds`; the answer is how many are left.
+        """Stop a replica after its last answer, at most `drain_seconds` later; returns the number that remains.
 
         Raises:
-            Problem: 404, 409 it is the last one or it is not the time.
+            Problem: 404; 409 if the replica is the last one, or the deployment is not running.
         """
         message = RemoveReplica(number, asyncio.get_running_loop().create_future())
-        left: int = await self._ask(message, message.left)
-        return left
+        remaining: int = await self._request(message, message.remaining)
+        return remaining
 
-    async def _ask(self, message: Message, reply: asyncio.Future[Any]) -> Any:
-        """The owner's reply; there is none any more once it has ended."""
+    async def _request(self, message: Message, reply: asyncio.Future[Any]) -> Any:
+        """Send a message to the owner and return its reply.
+
+        Raises:
+            Problem: 409, the owner does not run.
+        """
         if self._task is None or self._task.done():
             raise not_running(self.uid, self.snapshot.stage)
         self._inbox.put(message)
@@ -239,8 +241,8 @@ class Deployment:
 def _first_snapshot(
     plan: LaunchPlan, context: DeploymentContext, created: float, problem: Problem | None
 ) -> DeploymentSnapshot:
-    # Rows of replicas mean that an earlier server had it running: requests may wait for it.
-    known, on_demand = bool(context.store.replicas(plan.uid)), plan.request.on_demand
+    # A deployment with stored replicas was running under an earlier server: requests may wait for it.
+    has_replicas, on_demand = bool(context.store.replicas(plan.uid)), plan.request.on_demand
     return DeploymentSnapshot(
         plan.uid,
         plan,
@@ -248,8 +250,8 @@ def _first_snapshot(
         status=Status.CREATING if problem is None else Status.ERROR,
         stage=Stage.PENDING if problem is None else Stage.FAILED,
         problem=problem,
-        launching=problem is None and not known,
-        was_ready=known,
+        launching=problem is None and not has_replicas,
+        was_ready=has_replicas,
         residency=Residency.UNLOADED if on_demand else None,
         terms=terms_of(plan.request, context.settings) if on_demand else None,
         ready_since=time.monotonic(),
@@ -258,7 +260,7 @@ def _first_snapshot(
 
 @dataclass(frozen=True)
 class BrokenDeployment:
-    """What is left of a row whose request can't be read or planned any more. Its engine, if any, ends by itself."""
+    """A stored row whose request cannot be read or planned. Its keeper stops its engine after the grace period."""
 
     uid: str
     problem: Problem
@@ -288,7 +290,7 @@ class BrokenDeployment:
 
     @property
     def route(self) -> Route:
-        """Nothing is known of its model: the type is what errors call a model by default."""
+        """A route without targets. The model type is unknown; ``LLM`` is the default in error texts."""
         return Route(
             self.uid,
             engine="",
@@ -301,4 +303,4 @@ class BrokenDeployment:
         )
 
     async def end(self, how: Ending) -> None:
-        """Nothing of it runs here."""
+        """Do nothing: this server runs no engine of it."""

@@ -1,4 +1,4 @@
-"""Waits for the last answers of engines that get no new requests."""
+"""Waits for the last answers of replicas that get no new requests."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable
 
 from xinference.routing.interfaces import ReplicaLoad
 
-#: How often it is looked whether the last answer has been sent.
+#: Interval at which the request counts are read.
 POLL_SECONDS = 0.02
 
 
-async def drain(use: ReplicaLoad, replica_ids: Callable[[], Iterable[str]], seconds: float = math.inf) -> bool:
-    """Wait until no answer is on its way from these replicas, at most `seconds`; whether that was reached.
+async def drain(load: ReplicaLoad, replica_ids: Callable[[], Iterable[str]], seconds: float = math.inf) -> bool:
+    """Wait at most `seconds` until the replicas have sent their last answers; returns whether they have.
 
-    The routing table without them has been published before this is called.
+    The caller has published a routing table without these replicas before.
     """
     until = time.monotonic() + seconds
-    await use.settled()
-    while any(use.at(replica_id) for replica_id in replica_ids()):  # the data path counts, and tells nobody
+    await load.settled()
+    while any(load.at(replica_id) for replica_id in replica_ids()):  # the data path counts without events
         if time.monotonic() >= until:
             return False
         await asyncio.sleep(POLL_SECONDS)

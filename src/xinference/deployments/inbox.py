@@ -1,4 +1,4 @@
-"""The messages to the owner of a deployment, and its inbox. A reply is a Future that the owner sets."""
+"""The messages to the owner of a deployment, and its inbox. A reply is a Future that the owner resolves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from xinference.deployments.context import Ending
 from xinference.deployments.engine_starter import ReplicaProcess
-from xinference.deployments.measurement import Used
+from xinference.deployments.measurement import MemoryUse
 from xinference.deployments.preparation import Runnable, Weights
 from xinference.deployments.snapshot import Stage
 from xinference.errors import Problem
@@ -20,7 +20,7 @@ from xinference.process.command import Exit
 
 @dataclass(frozen=True)
 class Begin:
-    """Take up what an earlier server left, and make what should run."""
+    """Adopt the replicas of an earlier server, or prepare the deployment."""
 
     adopted: asyncio.Future[int]
     """The number of replicas of an earlier server that are running."""
@@ -28,7 +28,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class StageBegan:
-    """The preparation has reached a stage; `content` is said among the events."""
+    """The preparation has reached a stage; `content` is the text of its event, if it has one."""
 
     stage: Stage
     content: str | None = None
@@ -36,52 +36,55 @@ class StageBegan:
 
 @dataclass(frozen=True)
 class WeightsRead:
-    """The weights are here, and their header has been read."""
+    """The weights are available on this machine, and their header has been read."""
 
     weights: Weights
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The weights can be loaded, and the engine's environment is installed."""
+    """The weights have a format that the engine loads, and the engine's environment is installed."""
 
     runnable: Runnable
 
 
 @dataclass(frozen=True)
 class PreparationFailed:
+    """The preparation has stopped with a problem."""
+
     problem: Problem
 
 
 @dataclass(frozen=True)
 class Granted:
-    """The memory of this plan is its own."""
+    """The memory of this plan is reserved for the deployment."""
 
     plan: SizedPlan
 
 
 @dataclass(frozen=True)
 class Refused:
-    """It gets no memory."""
+    """The admission has refused to reserve memory for the deployment."""
 
     problem: Problem
 
 
 @dataclass(frozen=True)
 class Requested:
-    """A request waits for a model on demand, and has been told of so many refusals."""
+    """A request waits for an on-demand model."""
 
     refusals: int
+    """The number of refused loads at the time of the request."""
 
 
 @dataclass(frozen=True)
 class Abandoned:
-    """No request waits any more."""
+    """The last waiting request has ended."""
 
 
 @dataclass(frozen=True)
 class Evict:
-    """Leave after the last answer; with `only_idle` not if a request is there."""
+    """Unload the model after its last answer; with `only_idle`, decline while the model has requests."""
 
     reason: str
     only_idle: bool
@@ -89,7 +92,7 @@ class Evict:
 
 @dataclass(frozen=True)
 class Drained:
-    """The last answer has been sent."""
+    """The engines have sent their last answers."""
 
 
 @dataclass(frozen=True)
@@ -99,38 +102,38 @@ class ReplicaChanged:
 
 @dataclass(frozen=True)
 class ReplicaReady:
-    """A replica answers."""
+    """A replica is ready to answer requests."""
 
     number: int
     replica: ReplicaProcess
-    used: Used | None
-    """Memory that it takes; None: it could not be measured."""
+    used: MemoryUse | None
+    """Memory that the replica uses; None: it could not be measured."""
 
 
 @dataclass(frozen=True)
 class ReplicaExited:
-    """A replica's process has ended."""
+    """A replica's process has exited."""
 
     number: int
     replica: ReplicaProcess
     exit: Exit | None
-    """None: it had no process."""
+    """None: the replica had no process."""
     problem: Problem | None = None
-    """Why it did not become ready; None: it was ready."""
+    """The reason why the replica did not become ready; None: it was ready."""
 
 
 @dataclass(frozen=True)
 class RestartDue:
-    """A replica without a process is to be started."""
+    """A replica without a process must be started now."""
 
     number: int
     python: Path | None = None
-    """The engine's interpreter, if it had to be looked for."""
+    """The engine's interpreter, if this message follows a search for it."""
 
 
 @dataclass(frozen=True)
 class ReplicaDrained:
-    """The last answer of a replica that is removed has been sent, or its time for that is over."""
+    """A replica that is being removed has sent its last answer, or its `drain_seconds` have passed."""
 
     number: int
     replica: ReplicaProcess
@@ -139,39 +142,42 @@ class ReplicaDrained:
 
 @dataclass(frozen=True)
 class ReplicasFailed:
-    """The first start of a replica failed, or the last replica was given up: what the replicas report in a turn."""
+    """The replicas as a whole have failed: the first start failed, or none of them is started again."""
 
     problem: Problem
 
 
 @dataclass(frozen=True)
 class AddReplica:
-    """Start one replica more on these GPUs, or where it fits."""
+    """Start an additional replica on these GPUs, or on devices with enough memory."""
 
     gpu_idx: tuple[int, ...]
     number: asyncio.Future[int]
-    """Its number, once its row is written."""
+    """Reply: the number of the replica, after its request is stored."""
     ready: asyncio.Future[None]
+    """Reply: the replica is ready."""
 
 
 @dataclass(frozen=True)
 class RemoveReplica:
-    """End one replica after its last answer."""
+    """Stop one replica after its last answer."""
 
     number: int
-    left: asyncio.Future[int]
-    """How many stay, once it has ended."""
+    remaining: asyncio.Future[int]
+    """Reply: the number of replicas that remain, after the replica has exited."""
 
 
 @dataclass(frozen=True)
 class Defect:
-    """A helper task failed as it never should."""
+    """A helper task raised an exception other than `Problem`: a defect of xinference."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class End:
+    """End the owner task."""
+
     how: Ending
 
 
@@ -201,9 +207,9 @@ Message = (
 
 
 class Inbox:
-    """Keeps the messages in the order in which they came, and runs the owner's helper tasks.
+    """Queues the messages to the owner, and runs its helper tasks.
 
-    A helper only puts messages. One that raises is a defect of ours, which the owner is told as `Defect`.
+    A helper only puts messages. If a helper raises an exception, the inbox puts a `Defect`.
     """
 
     def __init__(self) -> None:
@@ -214,21 +220,21 @@ class Inbox:
         self._messages.put_nowait(message)
 
     async def get(self) -> Message:
-        """The next message, once there is one."""
+        """Wait for the next message and return it."""
         return await self._messages.get()
 
-    def rest(self) -> list[Message]:
-        """Take out what is there now."""
+    def take_all(self) -> list[Message]:
+        """Remove and return all queued messages, without waiting."""
         return [self._messages.get_nowait() for _ in range(self._messages.qsize())]
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a helper task."""
+        """Start a helper task."""
         task = asyncio.create_task(self._run(work))
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
 
     async def end_helpers(self) -> None:
-        """Cancel the helper tasks, and wait for them."""
+        """Cancel the helper tasks, and wait until they have ended."""
         helpers = tuple(self._helpers)
         for task in helpers:
             task.cancel()
@@ -241,11 +247,14 @@ class Inbox:
             self.put(Defect(error))
 
 
-def answer(reply: asyncio.Future[Any], with_: object) -> None:
-    """Set a reply, to an exception if it is a `Problem`; nothing if whoever asked has gone."""
+def resolve(reply: asyncio.Future[Any], result: object) -> None:
+    """Resolve a reply with a result, or with an exception if the result is a `Problem`.
+
+    A reply that the requester has cancelled stays unchanged.
+    """
     if reply.done():
         return
-    if isinstance(with_, Problem):
-        reply.set_exception(with_)
+    if isinstance(result, Problem):
+        reply.set_exception(result)
     else:
-        reply.set_result(with_)
+        reply.set_result(result)

@@ -1,4 +1,4 @@
-"""Prepares a load: weights, environment, size and memory of the engines of a deployment."""
+"""Prepares the load of a model: weights, environment, size and memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.inbox import Inbox, PreparationFailed, Prepared, RestartDue, WeightsRead
-from xinference.deployments.measurement import corrected
+from xinference.deployments.measurement import with_correction
 from xinference.deployments.preparation import Preparation, Runnable, Weights
 from xinference.deployments.record import Record
 from xinference.deployments.snapshot import Stage
@@ -21,7 +21,10 @@ from xinference.planning.sizing import size_launch
 
 
 class Loader:
-    """Prepares, sizes and asks for memory; its tasks put `WeightsRead`, `Prepared` or `PreparationFailed`."""
+    """Prepares and sizes a model and requests its memory.
+
+    Its tasks put `WeightsRead`, `Prepared`, `PreparationFailed` or `RestartDue` into the inbox.
+    """
 
     def __init__(self, context: DeploymentContext, record: Record, preparation: Preparation, inbox: Inbox) -> None:
         self._context = context
@@ -35,32 +38,37 @@ class Loader:
 
     @property
     def prepared(self) -> bool:
-        """Whether weights and environment are here."""
+        """Whether the weights and the environment are available."""
         return self._runnable is not None
 
     @property
     def python(self) -> Path | None:
-        """The engine's interpreter; None: it has not been looked for."""
+        """The engine's interpreter; None: the preparation is not complete."""
         return self._runnable.python if self._runnable else None
 
     # -- preparation ------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Begin to get weights and environment here; no memory is taken."""
+        """Start the preparation of the weights and the environment. It reserves no memory before the size is known."""
         self.preparing = True
-        if self._record.snapshot.residency is not None:  # it is sized at each load
+        if self._record.snapshot.residency is not None:  # each load sizes the model again
             self._record.change(plan=self._record.snapshot.launch)
         plan = self._record.snapshot.plan
-        self._record.say(Stage.PLAN, "; ".join(plan.reasons))
+        self._record.add_event(Stage.PLAN, "; ".join(plan.reasons))
         self._inbox.spawn(self._make_runnable(plan) if isinstance(plan, SizedPlan) else self._read_weights(plan))
 
     def size(self, weights: Weights, *, then_run: bool) -> None:
-        """Size the plan and hold its memory in one turn: nobody else is promised it meanwhile."""
+        """Size the plan and reserve its memory, without an await between: no other deployment can reserve it meanwhile.
+
+        `then_run`: continue with the conversion of the weights and the environment.
+        """
         self._weights = weights
         snapshot = self._record.snapshot
-        there = available(weights.host, self._context.admission.occupancy_for(snapshot.plan))
+        available_memory = available(weights.host, self._context.admission.occupancy_for(snapshot.plan))
         try:
-            plan = size_launch(snapshot.launch, weights.path, weights.shape, there, self._memory, weights.notes)
+            plan = size_launch(
+                snapshot.launch, weights.path, weights.shape, available_memory, self._memory, weights.notes
+            )
         except Problem as problem:
             self._inbox.put(PreparationFailed(problem))
             return
@@ -71,14 +79,14 @@ class Loader:
             self._inbox.spawn(self._make_runnable(plan))
 
     def note_prepared(self, runnable: Runnable) -> None:
-        """Weights and environment are here."""
+        """Record that the weights and the environment are available."""
         self.preparing, self._runnable = False, runnable
         sized = self._record.snapshot.sized
         if sized is not None:
             self._record.change(plan=replace(sized, path=runnable.path))
 
     def find_interpreter(self, number: int) -> None:
-        """Begin to look for the interpreter of an engine that is to be started again."""
+        """Start a task that finds the interpreter of an engine and then puts `RestartDue`."""
         self._inbox.spawn(self._find_interpreter(number))
 
     async def _read_weights(self, launch: ResolvedLaunch) -> None:
@@ -101,15 +109,15 @@ class Loader:
 
     # -- memory -----------------------------------------------------------------------------------------------
 
-    def ask_for_memory(self) -> None:
-        """The admission answers by `Granted` or `Refused`."""
+    def request_memory(self) -> None:
+        """Request memory; the admission replies with `Granted` or `Refused`."""
         request = self._record.snapshot.plan.request
         self._context.admission.ask(
             Candidate(self._record.snapshot.uid, request.on_demand, self._size, request.priority, request.pin)
         )
 
     def _size(self, host: Host, occupancy: Occupancy) -> SizedPlan:
-        """The plan for what is available; what was planned and told to the user stays as it was told.
+        """The plan for the available memory. A plan that is already sized, and that users have seen, does not change.
 
         Raises:
             Problem: ``does_not_fit``.
@@ -117,20 +125,20 @@ class Loader:
         snapshot, weights, runnable = self._record.snapshot, self._weights, self._runnable
         if snapshot.sized is not None and (snapshot.residency is None or weights is None):
             return snapshot.sized
-        assert weights is not None and runnable is not None  # `ask_for_memory` comes after both
-        there = available(host, corrected(occupancy, snapshot.launch, self._context.store))
-        return size_launch(snapshot.launch, runnable.path, weights.shape, there, self._memory, weights.notes)
+        assert weights is not None and runnable is not None  # `request_memory` is called after both are set
+        available_memory = available(host, with_correction(occupancy, snapshot.launch, self._context.store))
+        return size_launch(snapshot.launch, runnable.path, weights.shape, available_memory, self._memory, weights.notes)
 
-    async def place_one_more(self, plan: SizedPlan, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
-        """The devices of one replica more, if it fits beside all that runs.
+    async def place_additional_replica(self, plan: SizedPlan, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
+        """The devices of an additional replica, if the memory beside all running deployments is enough.
 
         Raises:
             Problem: 400 ``does_not_fit`` or ``no_such_device``.
         """
         launch = one_alone(plan, gpu_idx)
         weights = await self._preparation.read_weights(launch, plan.path)
-        # No other turn of the loop from here to the new plan in the ledger.
-        there = available(weights.host, self._context.admission.occupancy_of_others(launch))
-        probe = size_launch(launch, weights.path, weights.shape, there, self._memory)
+        # No await may follow until the new plan is in the ledger: no other deployment can reserve this memory.
+        available_memory = available(weights.host, self._context.admission.occupancy_of_others(launch))
+        probe = size_launch(launch, weights.path, weights.shape, available_memory, self._memory)
         check_same_size(plan, probe)
         return probe.devices_of(0)

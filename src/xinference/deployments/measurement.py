@@ -14,28 +14,28 @@ from xinference.store.database import Measurement, Store
 
 
 @dataclass(frozen=True)
-class Used:
-    """Bytes that an engine's processes hold."""
+class MemoryUse:
+    """Memory that an engine's processes use; bytes."""
 
     memory: int
-    """Resident set sizes of the whole tree: pages that its processes share count once for each of them."""
+    """Sum of the resident set sizes of the process tree; a shared page counts once for each process."""
     gpu_memory: int | None
-    """None: no GPU, or its driver does not say."""
+    """None: there is no GPU, or its driver does not report the value."""
 
 
-def measure(pid: int) -> Used | None:
-    """What process `pid` and all below it hold now; None if it has ended. Blocks for some milliseconds."""
+def measure(pid: int) -> MemoryUse | None:
+    """The memory that process `pid` and its descendants use; None: it has exited. Blocks for some milliseconds."""
     try:
         root = psutil.Process(pid)
         tree = [root, *root.children(recursive=True)]
         memory = root.memory_info().rss + sum(_resident(process) for process in tree[1:])
     except psutil.Error:
         return None
-    return Used(memory, nvidia.processes(frozenset(process.pid for process in tree)))
+    return MemoryUse(memory, nvidia.processes(frozenset(process.pid for process in tree)))
 
 
-def measurement(plan: SizedPlan, used: Used) -> Measurement:
-    """The row to keep of it."""
+def measurement(plan: SizedPlan, used: MemoryUse) -> Measurement:
+    """The row that stores a measurement."""
     sizing = plan.sizing
     return Measurement(
         plan.version.version_id,
@@ -48,26 +48,26 @@ def measurement(plan: SizedPlan, used: Used) -> Measurement:
     )
 
 
-def correction(plan: LaunchPlan, known: Sequence[Measurement]) -> int:
-    """Bytes to add to the next estimate of `plan`: what the newest measurement showed beyond its own estimate.
+def correction(plan: LaunchPlan, measurements: Sequence[Measurement]) -> int:
+    """Bytes to add to the next estimate of `plan`: the difference between the newest measurement and its estimate.
 
-    Weights and cache are known to the byte, so what is off is the overhead, and it is about the same at any context.
-    With GPUs the host's memory says nothing of the plan's, and nothing is corrected.
+    The sizes of weights and cache are exact. The difference is therefore overhead, which hardly depends on the
+    context length. A plan that uses GPUs is not corrected: its use of host memory does not predict its use of the GPU.
     """
-    comparable = [m for m in known if m.gpu_bytes is None]
+    comparable = [m for m in measurements if m.gpu_bytes is None]
     if plan.use_gpu or not comparable:
         return 0
     return comparable[0].measured_bytes - comparable[0].estimated_bytes
 
 
-def corrected(occupancy: Occupancy, plan: LaunchPlan, store: Store) -> Occupancy:
-    """The same with the correction that earlier measurements of the plan's version on its engine give."""
-    known = store.measurements(plan.version.version_id, plan.engine)
-    return replace(occupancy, correction_bytes=correction(plan, known))
+def with_correction(occupancy: Occupancy, plan: LaunchPlan, store: Store) -> Occupancy:
+    """The occupancy with the correction from earlier measurements of the plan's version on its engine."""
+    measurements = store.measurements(plan.version.version_id, plan.engine)
+    return replace(occupancy, correction_bytes=correction(plan, measurements))
 
 
 def _resident(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
-    except psutil.Error:  # it ended while we looked
+    except psutil.Error:  # the process has exited meanwhile
         return 0

@@ -27,35 +27,35 @@ from xinference.launch.request import LaunchRequest
 
 
 class Action(Enum):
-    """What the owner does on a transition."""
+    """The action of the owner on a transition."""
 
     NONE = auto()
     LOAD = auto()
-    """Prepare it if it has to be, and ask for memory."""
+    """Prepare the model if it is not prepared, and request memory."""
     WITHDRAW = auto()
-    """Give up the place in the queue for memory; the admission answers."""
+    """Withdraw from the queue for memory; the admission replies with `Refused`."""
     START = auto()
-    """Start the engines in the memory that was granted."""
+    """Start the engines with the granted plan."""
     DRAIN = auto()
-    """Publish the route without targets, and wait for the last answer."""
+    """Publish the route without targets, and wait for the last answers."""
     DECLINE = auto()
-    """Tell the admission that it does not leave."""
+    """Notify the admission that the model declines its eviction."""
     UNLOAD = auto()
-    """End the engines and give the memory back."""
+    """Stop the engines and release the memory."""
     RELOAD = auto()
-    """The same, and ask for memory again: requests wait."""
+    """Stop the engines, release the memory and request memory again: requests wait."""
     REFUSE = auto()
-    """End the engines, give the memory back, and tell those who wait why."""
-    REST = auto()
-    """Say that it is unloaded: nobody waits any more."""
+    """Stop the engines, release the memory, and refuse the waiting requests with the reason."""
+    SHOW_UNLOADED = auto()
+    """Publish that the model is unloaded: no request waits any more."""
     RELEASE = auto()
-    """Give memory back that nobody asked for any more."""
+    """Release memory that was granted after the last waiting request had ended."""
 
 
 def next_residency(state: Residency, message: Message, waiting: int) -> tuple[Residency, Action]:
-    """The state after a message, and what is to be done; what a state ignores leaves it as it is.
+    """The state after a message, and the owner's action. A message that a state does not handle changes nothing.
 
-    `waiting` is the number of requests that wait for the model; for `Evict`, those at its engines count too.
+    `waiting` is the number of requests that wait for the model; for `Evict`, it includes those at its engines.
     """
     match state:
         case Residency.UNLOADED:
@@ -86,7 +86,7 @@ def _unloaded(message: Message, waiting: int) -> tuple[Residency, Action]:
 def _queued(message: Message, waiting: int) -> tuple[Residency, Action]:
     match message:
         case Prepared() if not waiting:
-            return Residency.UNLOADED, Action.REST
+            return Residency.UNLOADED, Action.SHOW_UNLOADED
         case Prepared():
             return Residency.QUEUED, Action.LOAD
         case Abandoned() if not waiting:
@@ -94,10 +94,10 @@ def _queued(message: Message, waiting: int) -> tuple[Residency, Action]:
         case Granted():
             return Residency.LOADING, Action.START
         case Refused(problem) if problem.code == Code.NOBODY_WAITS and waiting:
-            # Whoever has come since then is not refused.
+            # Requests that came after the withdrawal are not refused.
             return Residency.QUEUED, Action.LOAD
         case Refused(problem) if problem.code == Code.NOBODY_WAITS:
-            return Residency.UNLOADED, Action.REST
+            return Residency.UNLOADED, Action.SHOW_UNLOADED
         case Refused() | PreparationFailed():
             return Residency.UNLOADED, Action.REFUSE
         case Evict():
@@ -137,23 +137,23 @@ def _draining(message: Message, waiting: int) -> tuple[Residency, Action]:
 
 
 def terms_of(request: LaunchRequest, settings: Settings) -> OnDemandTerms:
-    """When a model on demand may be unloaded, as its launch or the settings say."""
+    """The conditions for unloading a model, from its launch request and the settings."""
     default_ttl = 0.0 if request.pin else settings.on_demand_ttl_seconds
     return OnDemandTerms(default_ttl if request.ttl is None else request.ttl, request.pin, request.priority)
 
 
 class DemandCounter:
-    """The number of requests that wait for a model; written by them, read by its owner."""
+    """Counts the requests that wait for a model. The requests write the count; the owner reads it."""
 
     def __init__(self, limit: int, abandoned: Callable[[], None]) -> None:
-        """`abandoned` is called when the last request has gone."""
+        """`abandoned` is called when the last waiting request has ended."""
         self._limit = limit
         self._abandoned = abandoned
         self.waiting = 0
 
     @contextlib.contextmanager
     def wait(self, name: str) -> Iterator[None]:
-        """Count one request more while the block runs.
+        """Count one waiting request while the block runs.
 
         Raises:
             Problem: 429 ``too_many_waiting``.
@@ -161,8 +161,8 @@ class DemandCounter:
         if self.waiting >= self._limit:
             raise Problem(
                 Code.TOO_MANY_WAITING,
-                f"{self.waiting} requests wait for the model {name} to be loaded, and no more may.",
-                hint="Ask again later; XINFERENCE_ON_DEMAND_QUEUE is the limit.",
+                f"{self.waiting} requests wait for the model {name} to be loaded, which is the maximum.",
+                hint="Retry later, or raise XINFERENCE_ON_DEMAND_QUEUE.",
             )
         self.waiting += 1
         try:

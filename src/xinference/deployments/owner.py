@@ -32,7 +32,7 @@ from xinference.deployments.inbox import (
     RestartDue,
     StageBegan,
     WeightsRead,
-    answer,
+    resolve,
 )
 from xinference.deployments.loader import Loader
 from xinference.deployments.on_demand import Action, DemandCounter, next_residency
@@ -45,14 +45,14 @@ from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan
 
 log = logging.getLogger(__name__)
-#: Refusals of a load that say nothing of the model itself.
-_NOT_ITS_FAULT = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT})
-#: Actions before which the engines are ended.
+#: Refusals for lack of memory; they do not count as failures of the model.
+_MEMORY_REFUSALS = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT})
+#: Actions before which the engines are stopped.
 _UNLOADING = frozenset({Action.UNLOAD, Action.RELOAD, Action.REFUSE})
 
 
 class Owner:
-    """The life of one deployment."""
+    """Handles the messages of one deployment, one after the other."""
 
     def __init__(
         self,
@@ -72,11 +72,11 @@ class Owner:
         self._demand = demand
         self._adopted = False
         self._failures = 0
-        """Loads in a row that failed by the model's own fault."""
-        self._load_began = record.snapshot.created
+        """Consecutive loads that failed for a reason other than lack of memory."""
+        self._load_started = record.snapshot.created
 
     async def run(self) -> None:
-        """One message after the other, until the end."""
+        """Handle messages until `End`."""
         try:
             while not isinstance(message := await self._inbox.get(), End):
                 await self._handle_or_fail(message)
@@ -84,19 +84,19 @@ class Owner:
         finally:
             await self._inbox.end_helpers()
             self._context.admission.release(self._record.snapshot.uid)
-            for message in self._inbox.rest():  # nobody may wait for the reply of an owner that has ended
-                self._refuse_request(message)
+            for message in self._inbox.take_all():  # no caller may wait for the reply of an owner that has ended
+                self._resolve_replies(message)
 
     async def _handle_or_fail(self, message: Message) -> None:
         try:
             if self._record.snapshot.problem is None:
                 await self._handle(message)
             else:
-                self._refuse_request(message)
+                self._resolve_replies(message)
         except Problem as problem:
             await self._fail_or_log(problem, message)
         except Exception as error:
-            # A defect of ours must end as a FAILED row, not as a silent dead task.
+            # A defect of xinference must result in a failed deployment, not in a task that ends unnoticed.
             log.exception("deployment %s", self._record.snapshot.uid)
             cause = f"A defect in xinference: {error!r}."
             await self._fail_or_log(Problem(Code.INTERNAL_ERROR, cause), message)
@@ -104,24 +104,24 @@ class Owner:
     async def _handle(self, message: Message) -> None:
         match message:
             case Begin(adopted):
-                await self._take_up(adopted)
+                await self._restore(adopted)
             case StageBegan(stage, content):
-                self._record.show(Status.LOADING, stage)
+                self._record.publish_status(Status.LOADING, stage)
                 if content is not None:
-                    self._record.say(stage, content)
+                    self._record.add_event(stage, content)
             case WeightsRead(weights):
                 self._loader.size(weights, then_run=not self._replicas)
             case Prepared(runnable):
                 self._loader.note_prepared(runnable)
                 self._note_launched()
-                await self._step(message)
+                await self._advance(message)
             case PreparationFailed():
                 self._loader.preparing = False
-                await self._step(message)
+                await self._advance(message)
             case Requested(refusals) if refusals != self._record.snapshot.refusals:
-                pass  # those who asked before the last refusal are told by it
+                pass  # the last refusal already ends this request
             case Granted() | Refused() | Requested() | Abandoned() | Evict() | Drained() | ReplicasFailed():
-                await self._step(message)
+                await self._advance(message)
             case ReplicaReady():
                 await self._note_ready(message)
             case ReplicaChanged() | ReplicaExited() | RestartDue() | ReplicaDrained() | AddReplica() | RemoveReplica():
@@ -145,31 +145,31 @@ class Owner:
             case RemoveReplica():
                 failed = self._changes.remove(message)
         if failed is not None:
-            await self._step(ReplicasFailed(failed))
+            await self._advance(ReplicasFailed(failed))
 
     # -- begin and end ----------------------------------------------------------------------------------------
 
-    async def _take_up(self, reply: asyncio.Future[int]) -> None:
+    async def _restore(self, reply: asyncio.Future[int]) -> None:
         adopted, on_demand = await self._adopt(), self._record.snapshot.residency is not None
-        answer(reply, adopted)
+        resolve(reply, adopted)
         if not adopted:
             self._record.change(launching=self._record.snapshot.launching or on_demand)
             self._loader.prepare()
             return
         plan = self._record.snapshot.plan
-        self._record.say(Stage.START, f"took back {adopted} running replica(s) of an earlier server")
+        self._record.add_event(Stage.START, f"adopted {adopted} running replica(s) of an earlier server")
         if isinstance(plan, SizedPlan):
             self._context.admission.hold(plan.uid, plan)
         if on_demand:
             self._record.change(residency=Residency.LOADING)
         elif not isinstance(plan, SizedPlan):
             self._loader.prepare()
-        self._record.show(Status.LOADING, Stage.START)
+        self._record.publish_status(Status.LOADING, Stage.START)
         await self._replicas.resume(plan)
         self._record.change()
 
     async def _adopt(self) -> int:
-        """Take back what an earlier server left running; the number of its replicas."""
+        """Adopt the replicas that an earlier server left running; returns their number."""
         self._adopted = True
         plan, adopted = await self._replicas.adopt(self._record.snapshot.plan)
         self._record.change(plan=plan)
@@ -179,23 +179,23 @@ class Owner:
         if not self._adopted:
             await self._adopt()
         self._record.change(ending=True, launching=False)
-        if how == "detach":  # before the helpers are cancelled: that would end an engine which is still loading
+        if how == "detach":  # before the helpers are cancelled: that would stop an engine which is still loading
             await self._replicas.detach_all()
             return
-        self._record.show(Status.TERMINATING, Stage.STOP)
+        self._record.publish_status(Status.TERMINATING, Stage.STOP)
         await self._replicas.stop_all()
         self._record.change()
 
     async def _fail_or_log(self, problem: Problem, message: Message) -> None:
-        """Fail by a message, which is answered then.
+        """Mark the deployment as failed, and refuse the message.
 
-        A failure that can't be written, as on a full disk, must not keep the owner from the message to end.
+        If the failure cannot be stored, for example on a full disk, the owner still handles later messages.
         """
         try:
             await self._fail(problem)
         except Exception:
             log.exception("the failure of deployment %s is not stored", self._record.snapshot.uid)
-        self._refuse_request(message)
+        self._resolve_replies(message)
 
     async def _fail(self, problem: Problem) -> None:
         snapshot = self._record.snapshot
@@ -209,48 +209,48 @@ class Owner:
             self._record.change(residency=None if snapshot.residency is None else Residency.UNLOADED)
             self._record.fail(problem)
 
-    def _refuse_request(self, message: Message) -> None:
-        """It has failed or ended: its replicas can't be changed, and nothing else is done."""
+    def _resolve_replies(self, message: Message) -> None:
+        """Resolve the replies of a message that is not handled: the deployment has failed or ended."""
         snapshot = self._record.snapshot
         match message:
             case Begin():
-                answer(message.adopted, 0)
+                resolve(message.adopted, 0)
             case AddReplica():
-                answer(message.number, not_running(snapshot.uid, snapshot.stage))
+                resolve(message.number, not_running(snapshot.uid, snapshot.stage))
             case RemoveReplica():
-                answer(message.left, not_running(snapshot.uid, snapshot.stage))
+                resolve(message.remaining, not_running(snapshot.uid, snapshot.stage))
 
-    # -- steps ------------------------------------------------------------------------------------------------
+    # -- transitions ------------------------------------------------------------------------------------------
 
-    async def _step(self, message: Message) -> None:
-        """One step of a model on demand, or of one that is loaded once."""
+    async def _advance(self, message: Message) -> None:
+        """Perform the transition that a message causes."""
         residency = self._record.snapshot.residency
         if residency is None:
-            await self._step_once(message)
+            await self._advance_launch(message)
             return
         waiting = self._demand.waiting
         if isinstance(message, Evict) and residency is Residency.LOADED:
             await self._context.load.settled()
-            # From here to the new table there is no other turn of the loop: nobody comes who is not counted.
+            # No await may follow until the new table is published: every request is in these counts.
             replica_ids = self._record.snapshot.replica_ids
             waiting = self._demand.waiting + sum(self._context.load.at(name) for name in replica_ids)
         residency, action = next_residency(residency, message, waiting)
         if action in _UNLOADING:
             await self._unload()
         self._record.change(residency=residency)
-        await self._act(action, message)
+        await self._perform(action, message)
 
-    async def _step_once(self, message: Message) -> None:
-        """A deployment that is not on demand is loaded once; whatever fails, fails the launch."""
+    async def _advance_launch(self, message: Message) -> None:
+        """Advance a launch that is not on demand: it is loaded once, and each failure fails the deployment."""
         match message:
             case Prepared():
-                self._loader.ask_for_memory()
+                self._loader.request_memory()
             case Granted():
                 await self._start(message)
             case PreparationFailed(problem) | Refused(problem) | ReplicasFailed(problem):
                 raise problem
 
-    async def _act(self, action: Action, message: Message) -> None:
+    async def _perform(self, action: Action, message: Message) -> None:
         match action, message:
             case Action.LOAD, _:
                 self._load()
@@ -261,100 +261,100 @@ class Owner:
             case Action.DECLINE, _:
                 self._context.admission.declined(self._record.snapshot.uid)
             case Action.DRAIN, Evict(reason):
-                self._record.say(Stage.UNLOAD, reason)
-                self._record.show(Status.UNLOADING, Stage.UNLOAD)
+                self._record.add_event(Stage.UNLOAD, reason)
+                self._record.publish_status(Status.UNLOADING, Stage.UNLOAD)
                 self._inbox.spawn(self._drain(self._record.snapshot.replica_ids))
             case Action.UNLOAD | Action.RELOAD, _:
                 self._failures = 0
-                self._rest("unloaded")
+                self._publish_unloaded("unloaded")
                 if action is Action.RELOAD:
                     self._load()
-            case Action.REST, _:
-                self._rest("nobody waits for it any more")
+            case Action.SHOW_UNLOADED, _:
+                self._publish_unloaded("no request waits for the model any more")
             case Action.RELEASE, _:
                 self._context.admission.release(self._record.snapshot.uid)
             case Action.REFUSE, PreparationFailed(problem) | Refused(problem) | ReplicasFailed(problem):
-                self._refuse(problem)
+                self._refuse_load(problem)
 
-    # -- loaded ----------------------------------------------------------------------------------------------
+    # -- load -------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        """Ask for memory, after the preparation if there was none yet."""
+        """Request memory; prepare the model first if it is not prepared."""
         if self._loader.preparing:
             return
-        self._load_began = time.time()
+        self._load_started = time.time()
         self._record.change(was_ready=False)
-        self._record.show(Status.LOADING, Stage.ROOM)
+        self._record.publish_status(Status.LOADING, Stage.ROOM)
         if self._loader.prepared:
-            self._loader.ask_for_memory()
+            self._loader.request_memory()
         else:
             self._loader.prepare()
 
     async def _start(self, granted: Granted) -> None:
-        """Start the engines in the memory that was granted."""
+        """Start the engines with the granted plan."""
         python = self._loader.python
         assert python is not None
         self._record.change(plan=granted.plan)
-        self._record.show(Status.LOADING, Stage.START)
-        self._record.say(Stage.START, f"starting {granted.plan.engine}")
+        self._record.publish_status(Status.LOADING, Stage.START)
+        self._record.add_event(Stage.START, f"starting {granted.plan.engine}")
         try:
             self._replicas.start_all(granted.plan, python)
         except Problem as problem:
-            await self._step(ReplicasFailed(problem))
+            await self._advance(ReplicasFailed(problem))
             return
         self._record.publish()
 
     def _note_launched(self) -> None:
-        """A model on demand is launched once it can be loaded."""
+        """Complete the launch of an on-demand model: it can be loaded now."""
         snapshot = self._record.snapshot
         if snapshot.residency is not None and snapshot.launching:
             self._record.change(launching=False)
-            self._record.show(Status.UNLOADED, Stage.UNLOADED)
-            self._record.say_ready(Stage.UNLOADED, "ready: the first request loads it")
+            self._record.publish_status(Status.UNLOADED, Stage.UNLOADED)
+            self._record.add_ready_event(Stage.UNLOADED, "ready: the first request loads it")
 
     async def _note_ready(self, message: ReplicaReady) -> None:
         first = not self._record.snapshot.was_ready
         if not self._changes.note_ready(message):
             return
-        await self._step(message)
+        await self._advance(message)
         if self._record.snapshot.residency is not Residency.DRAINING:
-            self._record.show(Status.READY, Stage.READY)
-        took = f"ready after {time.time() - self._load_began:.1f} s"
-        self._record.say_ready(Stage.READY, took if first else "ready again")
+            self._record.publish_status(Status.READY, Stage.READY)
+        content = f"ready after {time.time() - self._load_started:.1f} s"
+        self._record.add_ready_event(Stage.READY, content if first else "ready again")
 
-    # -- unloaded --------------------------------------------------------------------------------------------
+    # -- unload -----------------------------------------------------------------------------------------------
 
     async def _drain(self, replica_ids: tuple[str, ...]) -> None:
-        """Wait for the last answer, however long that takes: nothing in use is evicted."""
+        """Wait for the last answers without a time limit: a model in use is not stopped."""
         await drain(self._context.load, lambda: replica_ids)
         self._inbox.put(Drained())
 
     async def _unload(self) -> None:
-        """End the engines, and give their memory back; until that is done it is on its way out."""
+        """Stop the engines, then release their memory; the state is `DRAINING` until then."""
         if self._replicas:
             self._record.publish(residency=Residency.DRAINING)
         await self._replicas.stop_all()
         self._context.admission.release(self._record.snapshot.uid)
         self._record.change(used=None)
 
-    def _refuse(self, problem: Problem) -> None:
-        """Tell those who wait that this load came to nothing; the next request tries again, within limits.
+    def _refuse_load(self, problem: Problem) -> None:
+        """End the wait of the requests with the reason why the load failed. The next request starts a new load.
 
         Raises:
-            Problem: its launch has failed by it, or it failed too often.
+            Problem: the launch was not complete, or the number of consecutive failures exceeds the restart limit.
         """
         if self._record.snapshot.launching:
             raise problem
-        if problem.code not in _NOT_ITS_FAULT:
+        if problem.code not in _MEMORY_REFUSALS:
             self._failures += 1
             if self._failures > self._context.settings.restart_limit:
                 raise problem
-        # A request gets a 503 for whatever stopped its load: the next one may find another state of the machine.
+        # Each failed load is a 503 for its requests: the state of the machine may be different at the next request.
         refusal = problem if problem.status == 503 else problem.replace(code=Code.LOAD_FAILED)
         self._record.change(refusals=self._record.snapshot.refusals + 1, refusal=refusal)
-        self._rest(f"not loaded: {problem.cause}")
+        self._publish_unloaded(f"not loaded: {problem.cause}")
 
-    def _rest(self, content: str) -> None:
-        """Nothing of it runs."""
-        self._record.show(Status.UNLOADED, Stage.UNLOADED)
-        self._record.say(Stage.UNLOADED, content)
+    def _publish_unloaded(self, content: str) -> None:
+        """Publish that the model is unloaded, with an event."""
+        self._record.publish_status(Status.UNLOADED, Stage.UNLOADED)
+        self._record.add_event(Stage.UNLOADED, content)

@@ -23,29 +23,29 @@ from xinference.weights.fetch import cached_path, fetch
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights on this machine, and what sizing must know of them and of the host."""
+    """Weights on this machine, with the inputs of sizing: the shape of the model and the host."""
 
     path: Path
     shape: ModelShape
     notes: tuple[str, ...]
-    """What reading the header gave to say."""
+    """Notes for the user from reading the header."""
     host: Host
 
 
 @dataclass(frozen=True)
 class Runnable:
-    """What an engine is started with."""
+    """The inputs of an engine's start."""
 
     path: Path
-    """Weights in a form that the engine loads."""
+    """Weights in a format that the engine loads."""
     python: Path
-    """The interpreter of its environment."""
+    """The Python interpreter of the engine's environment."""
 
 
 class Preparation:
-    """The steps of one deployment; each says that it begins, shows its progress, and can be cancelled.
+    """The preparation steps of one deployment. Each step reports its begin and its progress, and can be cancelled.
 
-    It changes nothing of the deployment: `begin_stage` and the results go to its owner.
+    It does not change the deployment: `begin_stage` and the results of the steps are sent to the owner.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Preparation:
         self._begin_stage = begin_stage
 
     async def read_weights(self, launch: ResolvedLaunch, path: Path | None = None) -> Weights:
-        """The weights of a launch, fetched if they are not here, and their header; `path`: they are there.
+        """Fetch the weights of a launch, unless they are cached or `path` names them, and read their header.
 
         Raises:
-            Problem: what could not be fetched or read.
+            Problem: the weights cannot be fetched or read.
         """
         path = path or await self._find_or_fetch(launch)
         extra = self._engine.extra_weight_files(launch, path)
@@ -68,10 +68,10 @@ class Preparation:
         return Weights(path, shape, notes, await asyncio.to_thread(read_host))
 
     async def make_runnable(self, plan: SizedPlan) -> Runnable:
-        """The weights converted if the engine can't load them, and the engine's environment.
+        """Convert the weights if the engine cannot load their format, and install the engine's environment.
 
         Raises:
-            Problem: what could not be converted or installed.
+            Problem: the conversion or the installation failed.
         """
         path = plan.path
         if plan.version.spec.model_format == "ggmlv3":
@@ -81,17 +81,17 @@ class Preparation:
         return Runnable(path, await self.find_interpreter())
 
     async def find_interpreter(self) -> Path:
-        """The interpreter that the engine runs with; what it needs is installed first.
+        """The interpreter of the engine's environment, which is installed if it is missing.
 
         Raises:
-            Problem: the environment could not be built.
+            Problem: the environment cannot be installed.
         """
         spec = self._engine.environment(await asyncio.to_thread(read_host))
         if spec is None:
             return Path(sys.executable)
         environments = Environments(self._context.settings)
-        if found := await asyncio.to_thread(environments.find, spec):
-            return found
+        if python := await asyncio.to_thread(environments.find, spec):
+            return python
         size = f"{environments.size(spec) / 1e9:.1f} GB"
         self._begin_stage(Stage.ENVIRONMENT, f"installing {spec.engine} {spec.version} ({size})")
         return await self._in_thread(Stage.ENVIRONMENT, environments.install, spec)
@@ -100,13 +100,13 @@ class Preparation:
         version, source, hubs = launch.version, launch.origin, self._context.hubs
         if isinstance(source, Path):
             return source
-        if found := await asyncio.to_thread(cached_path, hubs, version, source):
-            return found
+        if path := await asyncio.to_thread(cached_path, hubs, version, source):
+            return path
         self._begin_stage(Stage.FETCH, f"fetching {version.version_id} from {source.hub} ({source.model_id})")
         return await self._in_thread(Stage.FETCH, fetch, hubs, version, source)
 
     async def _in_thread(self, stage: Stage, work: Callable[..., Path], *arguments: object) -> Path:
-        """Do long blocking work that reports its progress and can be cancelled."""
+        """Run long blocking work in a thread, with its progress and cancellation."""
         loop, cancelled = asyncio.get_running_loop(), threading.Event()
 
         def progress(done: int, total: int | None, file: str) -> None:
@@ -117,7 +117,7 @@ class Preparation:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
             cancelled.set()
-            # The thread sees the flag; wait, so that nothing of it goes on after us.
+            # The thread reads the flag. Wait for its end, so that it does not outlive this task.
             await asyncio.gather(job, return_exceptions=True)
             raise
         except Problem as problem:

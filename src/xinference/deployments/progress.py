@@ -7,7 +7,7 @@ from typing import Any
 
 from xinference.store.event_log import TransferProgress
 
-#: Where each stage begins and ends on the way from 0 to 1: bytes move in three of them, the rest is waited for.
+#: The progress at the begin and the end of each stage, from 0 to 1. Only stages that transfer bytes have a range.
 SHARES: Mapping[str, tuple[float, float]] = {
     "pending": (0.0, 0.0),
     "plan": (0.0, 0.0),
@@ -20,7 +20,7 @@ SHARES: Mapping[str, tuple[float, float]] = {
     "ready": (1.0, 1.0),
     "unloaded": (1.0, 1.0),
 }
-#: The same stages by the names that clients know.
+#: The names of the stages in the API's progress entries.
 NAMES: Mapping[str, str] = {
     "pending": "pending",
     "plan": "launching",
@@ -33,17 +33,17 @@ NAMES: Mapping[str, str] = {
 def progress(
     stage: str,
     failed_in: str | None,
-    moving: TransferProgress | None,
+    transfer: TransferProgress | None,
     replicas: Sequence[Mapping[str, Any]],
     now: float,
 ) -> dict[str, Any]:
-    """``GET /v1/models/{uid}/progress``; `failed_in` is the stage of the launch's problem, if it has one."""
+    """The answer of ``GET /v1/models/{uid}/progress``; `failed_in` is the stage of the deployment's problem, if any."""
     at = failed_in or stage
     begins, ends = SHARES.get(at, (0.9, 0.9))
-    current = moving if moving is not None and moving.stage == at else None
+    current = transfer if transfer is not None and transfer.stage == at else None
     done = round(begins + (ends - begins) * (current.share if current else 0.0), 4)
     name = "failed" if failed_in else NAMES.get(stage, "loading")
-    files = [_file(moving)] if moving is not None and moving.stage == "fetch" else []
+    files = [_file(transfer)] if transfer is not None and transfer.stage == "fetch" else []
     return {
         "progress": done,
         "stage": name,
@@ -64,14 +64,14 @@ def progress(
 
 
 def unknown() -> dict[str, Any]:
-    """The progress of what was never asked for: nothing, and no error, as clients poll before the launch is there."""
+    """The progress of an unknown uid: pending instead of an error, because clients poll before the launch is stored."""
     return {"progress": 0.0, "stage": "pending", "download_files": [], "replicas": []}
 
 
-def _file(moving: TransferProgress) -> dict[str, Any]:
+def _file(transfer: TransferProgress) -> dict[str, Any]:
     return {
-        "file_name": moving.file,
-        "bytes_done": moving.done,
-        "bytes_total": moving.total,
-        "progress": round(moving.share, 4),
+        "file_name": transfer.file,
+        "bytes_done": transfer.done,
+        "bytes_total": transfer.total,
+        "progress": round(transfer.share, 4),
     }

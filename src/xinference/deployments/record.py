@@ -17,7 +17,7 @@ from xinference.launch.plan import LaunchPlan, SizedPlan
 
 
 class Record:
-    """Makes each new snapshot, and publishes it."""
+    """Replaces and publishes the snapshot, and writes the row and the events."""
 
     def __init__(
         self, context: DeploymentContext, engine: Engine, replicas: ReplicaSet, first: DeploymentSnapshot
@@ -29,7 +29,7 @@ class Record:
         self.change()
 
     def change(self, **changes: Any) -> None:
-        """Replace the snapshot by one with these fields, and with what the replicas are now."""
+        """Replace the snapshot by one with these fields and the current views of the replicas."""
         plan: LaunchPlan = changes.get("plan", self.snapshot.plan)
         self.snapshot = replace(
             self.snapshot,
@@ -39,19 +39,19 @@ class Record:
         )
 
     def publish(self, **changes: Any) -> None:
-        """The same, and let the gateway and the admission know."""
+        """Change the snapshot, publish a new routing table and notify the admission."""
         self.change(**changes)
         self._context.publish()
         self._context.admission.changed()
 
-    def show(self, status: Status, stage: Stage) -> None:
-        """Publish where it is."""
+    def publish_status(self, status: Status, stage: Stage) -> None:
+        """Publish a new status and stage."""
         self.publish(status=status, stage=stage)
 
     def set_replicas(self, plan: SizedPlan) -> None:
-        """There should be another number of replicas, whose memory `plan` holds.
+        """Store the changed number of replicas, and reserve the memory of `plan`.
 
-        The row first: from here on a restart of the server makes the new number.
+        The row is written first: a server that starts afterwards runs the new number of replicas.
         """
         uid = self.snapshot.uid
         self._context.store.set_request(uid, msgspec.json.encode(plan.request).decode())
@@ -60,18 +60,18 @@ class Record:
 
     # -- events -----------------------------------------------------------------------------------------------
 
-    def say(self, stage: Stage, content: str, *, level: str = "INFO") -> None:
-        """Add to its events; `level` is ``INFO``, ``WARNING`` or ``ERROR``."""
+    def add_event(self, stage: Stage, content: str, *, level: str = "INFO") -> None:
+        """Add an event; `level` is ``INFO``, ``WARNING`` or ``ERROR``."""
         self._context.events.add(self.snapshot.uid, level, stage, content)
 
-    def say_ready(self, stage: Stage, content: str) -> None:
-        """Tell those who follow its launch that it is over."""
+    def add_ready_event(self, stage: Stage, content: str) -> None:
+        """Add the ``READY`` event, which ends the event streams of the launch."""
         model = views.description(self.snapshot, self._engine)
         self._context.events.add(self.snapshot.uid, "READY", stage, content, model=model)
 
     def fail(self, problem: Problem) -> None:
-        """It has failed, also for the next server."""
+        """Publish and store the failure of the deployment, and add its ``FAILED`` event."""
         uid = self.snapshot.uid
-        self.show(Status.ERROR, Stage.FAILED)
+        self.publish_status(Status.ERROR, Stage.FAILED)
         self._context.store.set_problem(uid, problem)
         self._context.events.add(uid, "FAILED", problem.stage or Stage.FAILED, problem.cause, problem=problem)

@@ -10,37 +10,37 @@ from xinference.errors import Problem
 
 @dataclass(frozen=True)
 class Restart:
-    """A replica is started again."""
+    """The replica is started again."""
 
     number: int
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
-class GivenUp:
-    """A replica is not started again."""
+class RestartLimitReached:
+    """The replica is not started again."""
 
     problem: Problem
-    last: bool
-    """No other replica is left."""
+    is_last: bool
+    """No other replica of the deployment runs or is being started."""
 
 
 @dataclass(frozen=True)
-class NotStarted:
-    """The first start of a replica failed."""
+class StartFailed:
+    """The first start of the replica failed."""
 
     number: int
     problem: Problem
-    added: asyncio.Future[None] | None
-    """To be told; None: it is one of those that the deployment was launched with."""
+    ready_reply: asyncio.Future[None] | None
+    """The reply to the request that added the replica; None: the replica belongs to the launch."""
 
 
 @dataclass(frozen=True)
-class Removed:
-    """A replica that was removed has ended."""
+class ReplicaRemoved:
+    """A replica that was removed on request has exited."""
 
-    last: Problem | None
-    """Why no other replica is left."""
+    last_problem: Problem | None
+    """The problem of the last replica, if none of the others is started again."""
 
 
-Outcome = Restart | GivenUp | NotStarted | Removed | None
+Outcome = Restart | RestartLimitReached | StartFailed | ReplicaRemoved | None

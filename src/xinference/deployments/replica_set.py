@@ -9,7 +9,14 @@ from pathlib import Path
 
 from xinference.config import Settings
 from xinference.deployments.drain import drain
-from xinference.deployments.engine_starter import ReplicaProcess, Starter, death, explained, given_up, sized_by
+from xinference.deployments.engine_starter import (
+    ReplicaProcess,
+    Starter,
+    exit_problem,
+    restart_limit_problem,
+    restore_sizing,
+    with_engine_hint,
+)
 from xinference.deployments.inbox import (
     Inbox,
     ReplicaChanged,
@@ -17,9 +24,9 @@ from xinference.deployments.inbox import (
     ReplicaExited,
     ReplicaReady,
     RestartDue,
-    answer,
+    resolve,
 )
-from xinference.deployments.replica_exit import GivenUp, NotStarted, Outcome, Removed, Restart
+from xinference.deployments.replica_exit import Outcome, ReplicaRemoved, Restart, RestartLimitReached, StartFailed
 from xinference.deployments.snapshot import ReplicaView
 from xinference.engines.base import Engine
 from xinference.error_codes import Code
@@ -34,21 +41,25 @@ from xinference.store.database import Store
 
 @dataclass
 class _Replica:
-    """One replica that there should be."""
+    """One replica of the deployment, with or without a process."""
 
     process: ReplicaProcess | None = None
     measured: bool = False
     quick_deaths: int = 0
-    leaving: bool = False
-    added: asyncio.Future[None] | None = None
-    """Set once it is ready; None: nobody added it, or it has been ready."""
-    removed: asyncio.Future[int] | None = None
-    left: int = 0
-    """What `removed` is set to."""
+    removing: bool = False
+    ready_reply: asyncio.Future[None] | None = None
+    """The reply to the request that added the replica; None: there was no such request, or it has its reply."""
+    removed_reply: asyncio.Future[int] | None = None
+    """The reply to the request that removes the replica."""
+    remaining: int = 0
+    """The result of `removed_reply`: the number of replicas that remain."""
 
 
 class ReplicaSet:
-    """The replicas by their numbers. Called by the owner only; its tasks put messages, and change nothing."""
+    """The replicas of a deployment by their numbers.
+
+    Only the owner calls its methods. Its tasks only put messages into the inbox; they change no state.
+    """
 
     def __init__(
         self,
@@ -68,243 +79,252 @@ class ReplicaSet:
         self._load = load
         self._inbox = inbox
         self._replicas: dict[int, _Replica] = {}
-        self._lost: dict[int, Problem] = {}
-        """Those that are not started again, and why, in that order."""
+        self._restart_problems: dict[int, Problem] = {}
+        """The problems of the replicas that are not started again, by number; oldest first."""
         self.last_log: Path | None = None
-        """The output of the replica that ended last."""
+        """The log file of the replica that exited last."""
 
-    # -- what there is ----------------------------------------------------------------------------------------
+    # -- current state ----------------------------------------------------------------------------------------
 
     def __bool__(self) -> bool:
         return bool(self._replicas)
 
     @property
-    def staying(self) -> list[int]:
-        """The numbers of those that are not being removed."""
-        return sorted(number for number, each in self._replicas.items() if not each.leaving)
+    def remaining_numbers(self) -> list[int]:
+        """The numbers of the replicas that are not being removed."""
+        return sorted(number for number, replica in self._replicas.items() if not replica.removing)
 
     @property
     def next_number(self) -> int:
         return lowest_free(self._replicas)
 
     def views(self, count: int) -> tuple[ReplicaView, ...]:
-        """Every replica that there should be, by its number; `count` of them where none has been started."""
+        """Views of all replicas, sorted by number; `count` views without a process if no replica has been started."""
         if not self._replicas:
             return tuple(ReplicaView(number) for number in positions((), count))
         return tuple(
             ReplicaView(
                 number,
-                each.process.snapshot if each.process is not None else None,
-                each.measured,
-                each.leaving,
-                self._lost.get(number),
+                replica.process.snapshot if replica.process is not None else None,
+                replica.measured,
+                replica.removing,
+                self._restart_problems.get(number),
             )
-            for number, each in sorted(self._replicas.items())
+            for number, replica in sorted(self._replicas.items())
         )
 
-    # -- all of them ------------------------------------------------------------------------------------------
+    # -- all replicas -----------------------------------------------------------------------------------------
 
     async def adopt(self, plan: LaunchPlan) -> tuple[LaunchPlan, int]:
-        """Take back the replicas that an earlier server left running; the plan as they were sized, and their number."""
+        """Adopt the replicas that an earlier server left running.
+
+        Returns the plan with the size that those replicas were started with, and the number of adopted replicas.
+        """
         adopted: dict[int, ReplicaProcess] = {}
         for row in self._store.replicas(self._uid):
-            process = await self._starter.adopt(row.replica_id, self._changed)
+            process = await self._starter.adopt(row.replica_id, self._report_change)
             if process is None or row.position in adopted:
                 self._store.remove_replica(row.replica_id)
                 continue
             adopted[row.position] = process
-            plan = sized_by(plan, row.position, process.snapshot.context)
+            plan = restore_sizing(plan, row.position, process.snapshot.context)
         self._replicas = {number: _Replica(process) for number, process in adopted.items()}
         return plan, len(adopted)
 
     async def resume(self, plan: LaunchPlan) -> None:
-        """Follow those that were adopted, and start the others that `plan` wants."""
-        wanted = positions(self._replicas, plan.request.replica)
-        for number in self._replicas.keys() - set(wanted):  # an earlier server was told to remove it and did not get to
+        """Supervise the adopted replicas, and start the missing ones of `plan`."""
+        numbers = positions(self._replicas, plan.request.replica)
+        for number in self._replicas.keys() - set(numbers):  # an earlier server ended before it could remove them
             process = self._replicas.pop(number).process
             assert process is not None
             await process.stop()
             self._forget(process)
-        for number in wanted:
+        for number in numbers:
             if number in self._replicas:
-                self._follow(number)
+                self._spawn_supervisor(number)
             else:
                 self._replicas[number] = _Replica()
                 self._inbox.put(RestartDue(number))
 
     def start_all(self, plan: SizedPlan, python: Path) -> None:
-        """Start as many as `plan` wants.
+        """Start all replicas of `plan`.
 
         Raises:
-            Problem: one can't be started.
+            Problem: a replica cannot be started.
         """
         for number in positions((), plan.request.replica):
             self._replicas[number] = _Replica()
-        for number in self.staying:
+        for number in self.remaining_numbers:
             self.start(number, plan, python)
 
     async def stop_all(self) -> None:
-        """End all of them; none is there as before the first start."""
+        """Stop all replicas and remove them from the set."""
         running = self._running
         await asyncio.gather(*(process.stop() for process in running))
         for process in running:
             self._forget(process)
-        for number, each in self._replicas.items():
-            self._answer(number, each)
+        for number, replica in self._replicas.items():
+            self._resolve_replies(number, replica)
         self._replicas.clear()
-        self._lost.clear()
+        self._restart_problems.clear()
 
     async def detach_all(self) -> None:
-        """Leave all of them running for a later server."""
+        """Stop the supervision of all replicas; their engines go on running for a later server."""
         await asyncio.gather(*(process.detach() for process in self._running))
-        for number, each in self._replicas.items():
-            self._answer(number, each)
+        for number, replica in self._replicas.items():
+            self._resolve_replies(number, replica)
         self._replicas.clear()
 
-    # -- one of them ------------------------------------------------------------------------------------------
+    # -- one replica ------------------------------------------------------------------------------------------
 
     def waits_for_start(self, number: int) -> bool:
-        """Whether a replica should have a process and has none."""
-        each = self._replicas.get(number)
-        return each is not None and each.process is None and not each.leaving and number not in self._lost
+        """Whether a replica has no process and needs one."""
+        replica = self._replicas.get(number)
+        return (
+            replica is not None
+            and replica.process is None
+            and not replica.removing
+            and number not in self._restart_problems
+        )
 
     def start(self, number: int, plan: SizedPlan, python: Path) -> None:
-        """Start the process of a replica; its row is written first, so that a successor finds what it started.
+        """Start the process of a replica. Its row is written first, so that a later server can adopt the process.
 
         Raises:
-            Problem: it can't be started.
+            Problem: the process cannot be started.
         """
         replica_id = f"r{secrets.token_hex(5)}"
         self._store.add_replica(replica_id, self._uid, number)
         try:
-            process = self._starter.start(replica_id, plan, number, python, self._changed)
+            process = self._starter.start(replica_id, plan, number, python, self._report_change)
         except BaseException:
             self._store.remove_replica(replica_id)
             raise
         self._replicas[number].process = process
-        self._follow(number)
+        self._spawn_supervisor(number)
 
     def add(self, number: int, ready: asyncio.Future[None]) -> None:
-        """There should be one replica more; `ready` is set once it is."""
-        self._replicas[number] = _Replica(added=ready)
+        """Add a replica without a process; `ready` is resolved when the replica is ready."""
+        self._replicas[number] = _Replica(ready_reply=ready)
 
-    def added(self, number: int) -> asyncio.Future[None] | None:
-        """Who waits for a replica that was added and has not been ready."""
-        return self._replicas[number].added
+    def ready_reply(self, number: int) -> asyncio.Future[None] | None:
+        """The reply to the request that added a replica; None: there is no request that waits for this replica."""
+        return self._replicas[number].ready_reply
 
-    def take_back(self, number: int) -> None:
-        """A replica that was added should not be there any more."""
+    def discard(self, number: int) -> None:
+        """Remove a replica that was added and has no process."""
         del self._replicas[number]
 
-    def remove(self, number: int, removed: asyncio.Future[int], left: int) -> bool:
-        """From now on no request goes to a replica; whether it has ended already.
+    def remove(self, number: int, removed: asyncio.Future[int], remaining: int) -> bool:
+        """Drain and stop a replica; returns whether it is removed already, because it had no process.
 
-        `removed` is set to `left` once it has ended, after its last answer if that is sent in time.
+        `removed` is resolved with `remaining` when the process has exited.
         """
-        each = self._replicas[number]
-        each.leaving, each.removed, each.left = True, removed, left
-        if each.process is None:
+        replica = self._replicas[number]
+        replica.removing, replica.removed_reply, replica.remaining = True, removed, remaining
+        if replica.process is None:
             self._drop(number)
             return True
-        self._inbox.spawn(self._drain(number, each.process))
+        self._inbox.spawn(self._drain(number, replica.process))
         return False
 
     def end_removed(self, message: ReplicaDrained) -> bool:
-        """End the process of a removed replica; whether it is still there."""
-        each = self._replicas.get(message.number)
-        if each is None or each.process is not message.replica:
+        """Stop the process of a removed replica; returns whether that process is still the replica's."""
+        replica = self._replicas.get(message.number)
+        if replica is None or replica.process is not message.replica:
             return False
         self._inbox.spawn(_stop(message.replica))
         return True
 
     @property
-    def last_lost(self) -> Problem | None:
-        """Why the last replica was given up; None: there is one that was not."""
-        if self._lost and self._lost.keys() == self._replicas.keys():
-            return next(reversed(self._lost.values()))
+    def last_restart_problem(self) -> Problem | None:
+        """The newest problem, if none of the replicas is started again; else None."""
+        if self._restart_problems and self._restart_problems.keys() == self._replicas.keys():
+            return next(reversed(self._restart_problems.values()))
         return None
 
-    # -- what its processes report ----------------------------------------------------------------------------
+    # -- reports of the processes ----------------------------------------------------------------------------
 
     def note_ready(self, message: ReplicaReady) -> bool:
-        """A process answers; whether it is still that of a replica."""
-        each = self._replicas.get(message.number)
-        if each is None or each.process is not message.replica:
+        """Mark the replica of a process as ready; returns whether the process is still a replica's."""
+        replica = self._replicas.get(message.number)
+        if replica is None or replica.process is not message.replica:
             return False
-        each.measured = True
-        if each.added is not None:
-            answer(each.added, None)
-            each.added = None
+        replica.measured = True
+        if replica.ready_reply is not None:
+            resolve(replica.ready_reply, None)
+            replica.ready_reply = None
         return True
 
-    def note_exit(self, message: ReplicaExited, *, was_ready: bool, wanted: bool = True) -> Outcome:
-        """A process has ended; what that means.
+    def note_exit(self, message: ReplicaExited, *, was_ready: bool, restartable: bool = True) -> Outcome:
+        """Record that a process has exited, and return the consequence.
 
-        `was_ready`: the deployment has answered since it was loaded. `wanted`: it is not about to be unloaded.
+        `was_ready`: a replica has become ready since the deployment was loaded. `restartable`: the deployment is not
+        being unloaded.
         """
-        number, each = message.number, self._replicas.get(message.number)
-        if each is None or each.process is not message.replica:
+        number, replica = message.number, self._replicas.get(message.number)
+        if replica is None or replica.process is not message.replica:
             return None
-        each.process, each.measured = None, False
+        replica.process, replica.measured = None, False
         self._forget(message.replica)
-        if each.leaving:
+        if replica.removing:
             self._drop(number)
-            return Removed(self.last_lost)
-        if not wanted:
+            return ReplicaRemoved(self.last_restart_problem)
+        if not restartable:
             return None
-        died = self._why(message)
-        if message.problem is not None and (each.added is not None or not was_ready):
-            return NotStarted(number, died, each.added)
-        each.quick_deaths = each.quick_deaths + 1 if self._was_quick(message.exit) else 1
-        delay = restart_delay(each.quick_deaths, self._settings)
+        problem = self._exit_problem(message)
+        if message.problem is not None and (replica.ready_reply is not None or not was_ready):
+            return StartFailed(number, problem, replica.ready_reply)
+        replica.quick_deaths = replica.quick_deaths + 1 if self._was_quick(message.exit) else 1
+        delay = restart_delay(replica.quick_deaths, self._settings)
         if delay is None:
-            self._lost[number] = given_up(self._uid, died, each.quick_deaths)
-            return GivenUp(self._lost[number], self.last_lost is not None)
+            self._restart_problems[number] = restart_limit_problem(self._uid, problem, replica.quick_deaths)
+            return RestartLimitReached(self._restart_problems[number], self.last_restart_problem is not None)
         self._inbox.spawn(self._restart(number, delay))
-        again = f"Starting it again{f' in {delay:g} s' if delay else ''}."
-        return Restart(number, f"{died.cause} {again}")
+        again = f"It is started again{f' in {delay:g} s' if delay else ''}."
+        return Restart(number, f"{problem.cause} {again}")
 
-    def _why(self, message: ReplicaExited) -> Problem:
+    def _exit_problem(self, message: ReplicaExited) -> Problem:
         if message.problem is not None:
-            return explained(self._engine, message.problem)
+            return with_engine_hint(self._engine, message.problem)
         assert message.exit is not None
-        return death(self._uid, self._engine, message.exit)
+        return exit_problem(self._uid, self._engine, message.exit)
 
-    def _was_quick(self, ended: Exit | None) -> bool:
-        """Whether it died too early to have been of use."""
-        return ended is None or ended.ran_seconds < self._settings.quick_death_seconds
+    def _was_quick(self, exit: Exit | None) -> bool:
+        """Whether the process exited within `quick_death_seconds`, or did not start."""
+        return exit is None or exit.ran_seconds < self._settings.quick_death_seconds
 
-    # -- within -----------------------------------------------------------------------------------------------
+    # -- helpers ----------------------------------------------------------------------------------------------
 
     @property
     def _running(self) -> list[ReplicaProcess]:
-        return [each.process for each in self._replicas.values() if each.process is not None]
+        return [replica.process for replica in self._replicas.values() if replica.process is not None]
 
-    def _changed(self) -> None:
+    def _report_change(self) -> None:
         self._inbox.put(ReplicaChanged())
 
     def _forget(self, process: ReplicaProcess) -> None:
-        """A process is gone for good."""
+        """Delete the row and the request count of a process that has exited."""
         self.last_log = process.snapshot.log_path
         self._store.remove_replica(process.snapshot.replica_id)
         self._load.forget(process.snapshot.replica_id)
 
     def _drop(self, number: int) -> None:
-        """A removed replica has ended."""
-        self._answer(number, self._replicas.pop(number))
-        self._lost.pop(number, None)
+        """Delete a removed replica that has no process any more."""
+        self._resolve_replies(number, self._replicas.pop(number))
+        self._restart_problems.pop(number, None)
 
-    def _answer(self, number: int, each: _Replica) -> None:
-        """Tell those who wait for a replica that is not there any more."""
-        if each.added is not None:
-            cause = f"Replica {number} of {self._uid} was ended before it was ready."
-            answer(each.added, Problem(Code.REPLICA_STOPPED, cause))
-        if each.removed is not None:
-            answer(each.removed, each.left)
+    def _resolve_replies(self, number: int, replica: _Replica) -> None:
+        """Resolve the replies about a replica that is deleted from the set."""
+        if replica.ready_reply is not None:
+            cause = f"Replica {number} of {self._uid} was stopped before it was ready."
+            resolve(replica.ready_reply, Problem(Code.REPLICA_STOPPED, cause))
+        if replica.removed_reply is not None:
+            resolve(replica.removed_reply, replica.remaining)
 
     # -- tasks, which only put messages -----------------------------------------------------------------------
 
-    def _follow(self, number: int) -> None:
+    def _spawn_supervisor(self, number: int) -> None:
         process = self._replicas[number].process
         assert process is not None
         self._inbox.spawn(self._supervise(number, process))
@@ -317,10 +337,10 @@ class ReplicaSet:
             return
         self._inbox.put(ReplicaReady(number, process, await self._starter.measure(process)))
         try:
-            ended = await process.wait_exited()
+            exit = await process.wait_exited()
         except Problem:
-            return  # it was left to another server
-        self._inbox.put(ReplicaExited(number, process, ended))
+            return  # the process was detached
+        self._inbox.put(ReplicaExited(number, process, exit))
 
     async def _restart(self, number: int, delay: float) -> None:
         await asyncio.sleep(delay)

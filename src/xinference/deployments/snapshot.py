@@ -1,4 +1,4 @@
-"""A deployment at one moment: immutable values that its owner replaces and everybody reads."""
+"""A deployment at one moment: immutable values that its owner replaces and all other code reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from pathlib import Path
 
-from xinference.deployments.measurement import Used
+from xinference.deployments.measurement import MemoryUse
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
@@ -46,18 +46,18 @@ class Stage(StrEnum):
 
 
 class Residency(Enum):
-    """The states of a model on demand."""
+    """The residency states of an on-demand model."""
 
     UNLOADED = auto()
-    """It holds no memory, and no request waits for it."""
+    """No memory is reserved for the model, and no request waits for it."""
     QUEUED = auto()
-    """A request waits for it; it is prepared if it has to be, and asks for memory."""
+    """A request waits for the model, which is being prepared or waits for memory."""
     LOADING = auto()
-    """It was granted memory; no replica has answered yet."""
+    """Memory is granted; no replica is ready yet."""
     LOADED = auto()
-    """A replica has answered."""
+    """A replica has been ready since the load."""
     DRAINING = auto()
-    """No request goes to it any more; it is unloaded after its last answer."""
+    """The model gets no new requests, and is unloaded after its last answer."""
 
     @property
     def holds_memory(self) -> bool:
@@ -66,29 +66,29 @@ class Residency(Enum):
 
 @dataclass(frozen=True)
 class OnDemandTerms:
-    """When a model on demand may be unloaded."""
+    """The conditions for unloading an on-demand model."""
 
     ttl: float
-    """Seconds without a request after which it is; 0: only when its memory is needed."""
+    """Seconds without a request after which the model is unloaded; 0: no time limit."""
     pinned: bool
-    """It does not leave for another model."""
+    """The model is not evicted for another model."""
     priority: int
-    """The least leaves first."""
+    """The model with the lowest priority is evicted first."""
 
 
 @dataclass(frozen=True)
 class ReplicaView:
-    """One replica that there should be."""
+    """One replica of the deployment, with or without a process."""
 
     number: int
     process: ReplicaSnapshot | None = None
-    """None: it has no process now."""
+    """None: the replica has no process now."""
     measured: bool = False
-    """It has answered, and its memory has been measured: requests may go to it."""
-    leaving: bool = False
-    """It is being removed, and no request goes to it any more."""
+    """The replica has become ready and its memory has been measured: it may get requests."""
+    removing: bool = False
+    """The replica is being removed and gets no new requests."""
     problem: Problem | None = None
-    """Why it is not started again."""
+    """The reason why the replica is not started again."""
 
     @property
     def ready(self) -> bool:
@@ -106,27 +106,28 @@ class DeploymentSnapshot:
     status: Status = Status.CREATING
     stage: Stage = Stage.PENDING
     problem: Problem | None = None
-    """Why it has failed."""
+    """The reason why the deployment has failed."""
     launching: bool = True
-    """It is on its way to its first answer, or, on demand, to be loadable."""
+    """The launch is not complete: no replica has been ready, or an on-demand model is not prepared."""
     was_ready: bool = False
-    """It has answered since it was loaded: requests may wait while it is restarted."""
+    """A replica has been ready since the load: requests may wait while it is restarted."""
     ending: bool = False
-    used: Used | None = None
-    """Memory that its last measured replica took."""
+    """The owner task is ending."""
+    used: MemoryUse | None = None
+    """Memory use of the replica that was measured last."""
     residency: Residency | None = None
-    """None: it is not on demand."""
+    """None: the deployment is not on demand."""
     terms: OnDemandTerms | None = None
-    """None: it is not on demand."""
+    """None: the deployment is not on demand."""
     ready_since: float = 0.0
-    """When it was loaded, by `time.monotonic`."""
+    """Time at which the first replica became ready after the load, by `time.monotonic`."""
     refusals: int = 0
-    """Loads that have failed."""
+    """Number of loads that have failed."""
     refusal: Problem | None = None
-    """Why the last of them did."""
+    """The reason of the last failed load."""
     replicas: tuple[ReplicaView, ...] = ()
     last_log: Path | None = None
-    """The output of the replica that ended last."""
+    """The log file of the replica that exited last."""
 
     @property
     def launch(self) -> ResolvedLaunch:
@@ -135,20 +136,20 @@ class DeploymentSnapshot:
 
     @property
     def sized(self) -> SizedPlan | None:
-        """The plan with its size; None: it is not known yet."""
+        """The plan with its size; None: the size is not known yet."""
         return self.plan if isinstance(self.plan, SizedPlan) else None
 
     @property
     def ready(self) -> bool:
-        """Whether a replica answers."""
+        """Whether a replica is ready."""
         return any(replica.ready for replica in self.replicas)
 
     @property
     def running(self) -> tuple[ReplicaSnapshot, ...]:
-        """The replicas that have a process."""
+        """The processes of the replicas that have one."""
         return tuple(replica.process for replica in self.replicas if replica.process is not None)
 
     @property
     def replica_ids(self) -> tuple[str, ...]:
-        """The names by which the gateway counts their requests."""
+        """The ids of these processes, by which the gateway counts requests."""
         return tuple(process.replica_id for process in self.running)

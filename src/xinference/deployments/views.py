@@ -44,7 +44,7 @@ def describe(
 
 
 def _context_length(plan: LaunchPlan) -> int:
-    """Tokens of the longest prompt; the family's number until the plan is sized."""
+    """The context length in tokens: that of the sized plan, or that of the family before the plan is sized."""
     return plan.sizing.context_length if isinstance(plan, SizedPlan) else plan.version.family.context_length
 
 
@@ -59,7 +59,7 @@ def listing_entry(uid: str, description: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-#: A replica's states in the words of the API.
+#: The API's status of each replica state.
 STATUSES = {
     ReplicaState.NEW: Status.LOADING,
     ReplicaState.STARTING: Status.LOADING,
@@ -70,7 +70,7 @@ STATUSES = {
 
 
 def description(deployment: DeploymentSnapshot, engine: Engine) -> dict[str, Any]:
-    """Its entry in ``GET /v1/models``."""
+    """The entry of a deployment in ``GET /v1/models``."""
     addresses = [process.base_url for process in deployment.running if process.base_url]
     described = describe(
         deployment.plan,
@@ -90,7 +90,7 @@ def description(deployment: DeploymentSnapshot, engine: Engine) -> dict[str, Any
 
 
 def instance(deployment: DeploymentSnapshot, engine: Engine) -> dict[str, Any]:
-    """Its entry in ``GET /v1/models/instances``."""
+    """The entry of a deployment in ``GET /v1/models/instances``."""
     entries = replica_entries(deployment)
     return {
         **description(deployment, engine),
@@ -103,14 +103,14 @@ def instance(deployment: DeploymentSnapshot, engine: Engine) -> dict[str, Any]:
 
 
 def replica_entries(deployment: DeploymentSnapshot) -> list[dict[str, Any]]:
-    """Every replica that there should be, by its number, as in ``GET /v1/models/{uid}/replicas``."""
+    """The entries of all replicas in ``GET /v1/models/{uid}/replicas``, sorted by number."""
     return [_replica_entry(deployment, replica) for replica in deployment.replicas]
 
 
 def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
     """The deployment's row of the routing table."""
     on_demand, plan, family = deployment.residency is not None, deployment.plan, deployment.plan.version.family
-    wanted = deployment.problem is None and not deployment.ending
+    active = deployment.problem is None and not deployment.ending
     return Route(
         uid=deployment.uid,
         engine=plan.engine,
@@ -120,8 +120,8 @@ def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
         created=deployment.created,
         targets=() if deployment.residency is Residency.DRAINING else _targets(deployment),
         stage=deployment.stage,
-        recovering=not on_demand and deployment.was_ready and wanted,
-        on_demand=on_demand and wanted,
+        recovering=not on_demand and deployment.was_ready and active,
+        on_demand=on_demand and active,
         problem=deployment.problem,
         paths=engine.paths(plan),
         adapters=engine.lora_names(plan),
@@ -160,7 +160,7 @@ def _replica_entry(deployment: DeploymentSnapshot, replica: ReplicaView) -> dict
 
 
 def _replica_status(deployment: DeploymentSnapshot, replica: ReplicaView, problem: Problem | None) -> Status:
-    if replica.leaving:
+    if replica.removing:
         return Status.TERMINATING
     if replica.process is not None:
         return STATUSES[replica.process.state]
@@ -172,9 +172,9 @@ def _replica_status(deployment: DeploymentSnapshot, replica: ReplicaView, proble
 
 
 def _targets(deployment: DeploymentSnapshot) -> tuple[Target, ...]:
-    """Those that answer and stay."""
+    """The replicas that are ready and are not being removed."""
     return tuple(
         Target(replica.process.replica_id, replica.process.base_url, replica.process.api_key)
         for replica in deployment.replicas
-        if replica.ready and replica.process is not None and replica.process.base_url and not replica.leaving
+        if replica.ready and replica.process is not None and replica.process.base_url and not replica.removing
     )
