@@ -25,6 +25,9 @@ class Code(StrEnum):
     INVALID_MESSAGES = "invalid_messages", 400
     INVALID_TOKEN = "invalid_token", 400
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded", 400
+    MEDIA_ADDRESS = "media_address", 400
+    CONSTRAINT_TOO_COMPLEX = "constraint_too_complex", 400
+    INVALID_CONSTRAINT = "invalid_constraint", 400
     UNSUPPORTED_CONTENT = "unsupported_content", 400
     UNSUPPORTED_DIMENSIONS = "unsupported_dimensions", 400
     UNSUPPORTED_FIELD = "unsupported_field", 400

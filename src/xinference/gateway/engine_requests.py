@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from xinference.engines.dialect import Body, BytesRewrite, Dialect, Exchange, FieldRewrite
 from xinference.engines.dialects import dialect_of
@@ -103,7 +104,9 @@ def _fields_to_rewrite(request: Request) -> dict[str, Any]:
     """The fields of `request` that may need a rewrite, with their values."""
     if isinstance(request, Generation):
         names = _CHAT if isinstance(request, Chat) else _GENERATION
-        fields = {name: value for name in names if (value := getattr(request, name)) is not None}
+        fields = {name: value for name in names if (value := getattr(request, name)) is not None and value is not UNSET}
+        if "guided_json" in fields and bytes(fields["guided_json"]) == b"null":
+            del fields["guided_json"]
         if isinstance(fields.get("tool_choice"), str):
             del fields["tool_choice"]
         return fields

@@ -11,7 +11,7 @@ from tests.gateway.harness import CHAT
 from tests.gateway.test_engine_answers import ask
 from xinference.engines.llama_cpp.dialect import DIALECT
 from xinference.gateway.routes import DATA_PATHS
-from xinference.protocol.requests import check
+from xinference.protocol.request_check import check
 
 TOO_LONG = {
     "code": 400,
