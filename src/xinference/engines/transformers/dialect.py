@@ -9,6 +9,7 @@ from xinference.engines.dialect import (
     explain_template_error,
     unsupported,
 )
+from xinference.engines.transformers.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
 
 ENGINE = "Transformers"
@@ -27,4 +28,5 @@ DIALECT = Dialect(
         "guided_grammar": unsupported("guided_grammar", ENGINE, ONLY_JSON),
     },
     explain=_explain,
+    native=NATIVE,
 )
