@@ -123,6 +123,7 @@ class Code(StrEnum):
 
     # Engines
     ENGINE_DIED = "engine_died", 502
+    REQUEST_CRASHES_ENGINE = "request_crashes_engine", 502
     ENGINE_KEEPS_DYING = "engine_keeps_dying", 503
     ENGINE_START_TIMEOUT = "engine_start_timeout", 503
     ENGINE_STOPPED = "engine_stopped", 409
