@@ -27,6 +27,7 @@ class Code(StrEnum):
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded", 400
     MEDIA_ADDRESS = "media_address", 400
     CONSTRAINT_TOO_COMPLEX = "constraint_too_complex", 400
+    TEMPLATE_LIMIT = "template_limit", 400
     INVALID_CONSTRAINT = "invalid_constraint", 400
     UNSUPPORTED_CONTENT = "unsupported_content", 400
     UNSUPPORTED_DIMENSIONS = "unsupported_dimensions", 400
