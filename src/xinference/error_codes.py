@@ -25,6 +25,10 @@ class Code(StrEnum):
     INVALID_MESSAGES = "invalid_messages", 400
     INVALID_TOKEN = "invalid_token", 400
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded", 400
+    MEDIA_ADDRESS = "media_address", 400
+    CONSTRAINT_TOO_COMPLEX = "constraint_too_complex", 400
+    TEMPLATE_LIMIT = "template_limit", 400
+    INVALID_CONSTRAINT = "invalid_constraint", 400
     UNSUPPORTED_CONTENT = "unsupported_content", 400
     UNSUPPORTED_DIMENSIONS = "unsupported_dimensions", 400
     UNSUPPORTED_FIELD = "unsupported_field", 400
@@ -120,6 +124,7 @@ class Code(StrEnum):
 
     # Engines
     ENGINE_DIED = "engine_died", 502
+    REQUEST_CRASHES_ENGINE = "request_crashes_engine", 502
     ENGINE_KEEPS_DYING = "engine_keeps_dying", 503
     ENGINE_START_TIMEOUT = "engine_start_timeout", 503
     ENGINE_STOPPED = "engine_stopped", 409

@@ -61,3 +61,9 @@ def test_our_transformers_servers_errors_are_read_as_llama_cpps_are() -> None:
     assert "context length is 8 tokens, but the prompt has 9" in explained("Transformers", error).cause
     refusal = explained("Transformers", {"message": "Jinja Exception: Roles must alternate"})
     assert (refusal.code, refusal.param) == ("invalid_messages", "messages")
+
+
+@pytest.mark.parametrize("code", ["template_limit", "constraint_too_complex"])
+def test_work_that_our_transformers_server_ended_is_the_requests_fault(code: str) -> None:
+    refusal = explained("Transformers", {"message": "It takes more than 5 seconds.", "code": code, "param": "messages"})
+    assert (refusal.status, refusal.code, refusal.param) == (400, code, "messages")

@@ -141,7 +141,7 @@ async def test_a_body_in_pieces_is_put_together() -> None:
 
 @pytest.mark.process
 async def test_the_engine_gets_the_same_bytes_our_key_and_not_the_clients() -> None:
-    body = b'{ "model" : "m",  "messages":[{"role":"user","content":"\xc3\xa9"}], "x_unknown": 1.50 }'
+    body = b'{ "model" : "m",  "messages":[{"role":"user","content":"\xc3\xa9"}], "temperature": 1.50 }'
     headers = {"Authorization": "Bearer mine", "Content-Type": "application/json", "anthropic-version": "2023-06-01"}
     headers |= {"Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"}
     async with start_fake_engine(echo=True, api_key="ours") as engine, served(router_of(engine)) as gateway:

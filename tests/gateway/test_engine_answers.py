@@ -11,7 +11,7 @@ from xinference.engines.dialect import UNCHANGED, Exchange
 from xinference.gateway.engine_answers import events_rewrite, fill_deltas, read_error
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal, anthropic_error, openai_error
-from xinference.protocol.requests import check
+from xinference.protocol.request_check import check
 
 PATHS = ALL_PATHS | {"/v1/rerank", "/detokenize"}
 RANKED = {

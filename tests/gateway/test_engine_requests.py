@@ -10,7 +10,7 @@ from xinference.gateway.engine_answers import fill_deltas
 from xinference.gateway.engine_requests import EngineCall, prepare
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import check
+from xinference.protocol.request_check import check
 from xinference.routing.table import Route, RoutingTable, with_adapters
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
+from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.fakes.running import start_fake_engine
+from tests.fakes.running import FakeEngine, start_fake_engine
 from tests.gateway.harness import (
     CHAT,
     STREAM,
@@ -43,14 +45,99 @@ async def test_a_replica_that_cannot_be_reached_is_passed_over() -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize("body", [CHAT, STREAM])
-async def test_a_replica_that_dies_before_the_first_byte_is_replaced_by_another(body: dict[str, object]) -> None:
-    async with start_fake_engine(die={"on_request": True}) as dying, start_fake_engine() as engine:
-        router = router_to(target(dying, "dying"), target(engine, "well"))
+async def test_a_connection_that_an_engine_closes_before_the_first_byte_is_replaced_by_another(
+    body: dict[str, object],
+) -> None:
+    async with start_fake_engine(drop_requests=1) as closing, start_fake_engine() as engine:
+        router = router_to(target(closing, "closing"), target(engine, "well"))
         async with served(router) as gateway:
             for _ in range(2):
                 status, answer = await gateway.stream(PATH, body)
                 assert status == 200
                 assert b"error" not in answer
+
+
+OTHER: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "something else"}]}
+DEATHS: list[dict[str, Any]] = [{"on_request": True}, {"on_request": True, "signal": "SIGSEGV"}]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("die", DEATHS)
+@pytest.mark.parametrize("body", [CHAT, STREAM])
+async def test_a_request_whose_engine_crashes_is_given_to_no_other_and_refused_from_then_on(
+    body: dict[str, Any], die: dict[str, Any]
+) -> None:
+    async with start_fake_engine(die=die) as dying, start_fake_engine() as engine:
+        router = router_to(target(dying, "dying"))
+        async with served(router) as gateway:
+            status, answer, _ = await gateway.post(PATH, body)
+            assert (status, answer["error"]["code"]) == (502, "engine_died")
+            router.publish(route(target(engine, "well")))
+            for _ in range(2):
+                status, answer, _ = await gateway.post(PATH, body)
+                assert (status, answer["error"]["code"]) == (502, "request_crashes_engine")
+            assert (await engine.stats())["requests"] == 0
+            assert (await gateway.post(PATH, OTHER))[0] == 200
+            router.publish(route(target(engine, "well"), created=99.0))
+            assert (await gateway.stream(PATH, body))[0] == 200, "a model that is launched anew may do better"
+
+
+@pytest.mark.process
+async def test_no_request_of_a_crashed_replica_is_retried_on_one_that_is_ready() -> None:
+    async with start_fake_engine(die={"on_request": True}) as dying, start_fake_engine() as engine:
+        router = router_to(target(dying, "dying"), target(engine, "well"))
+        async with served(router) as gateway:
+            asked = [{"model": "m", "messages": [{"role": "user", "content": f"{n} {n}" * 50}]} for n in range(4)]
+            answers = [await gateway.post(PATH, body) for body in asked]
+            failed = [answer["error"]["code"] for status, answer, _ in answers if status != 200]
+            assert failed == ["engine_died"]
+            assert (await engine.stats())["requests"] == 3
+
+
+@pytest.mark.process
+async def test_an_engine_that_crashes_in_mid_stream_is_a_crash_too() -> None:
+    async with start_fake_engine(die={"after_chunks": 2}) as dying, start_fake_engine() as engine:
+        router = router_to(target(dying, "dying"))
+        async with served(router) as gateway:
+            assert b"engine_died" in (await gateway.stream(PATH, STREAM))[1]
+            router.publish(route(target(engine, "well")))
+            status, answer, _ = await gateway.post(PATH, STREAM)
+            assert (status, answer["error"]["code"]) == (502, "request_crashes_engine")
+
+
+@pytest.mark.process
+async def test_an_engine_that_was_stopped_in_order_is_no_crash() -> None:
+    """Its replica has left the table, so the request goes on to another, and is not held against it."""
+
+    async with start_fake_engine(delay=0.5) as stopped, start_fake_engine() as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(stopped, "stopped"), target(engine, "well")))
+        async with served(router) as gateway:
+            asking = [asyncio.create_task(gateway.post(PATH, CHAT)) for _ in range(2)]
+            await until_async("a replica has a request", lambda: gateway.gateway.balancer.at("stopped") > 0)
+            router.publish(route(target(engine, "well")))
+            stopped.process.kill()
+            assert [(await one)[0] for one in asking] == [200, 200]
+            assert (await gateway.post(PATH, CHAT))[0] == 200
+
+
+async def both_are_at(engine: FakeEngine) -> bool:
+    return (await engine.stats())["requests"] == 2
+
+
+@pytest.mark.process
+async def test_requests_that_were_together_at_a_crash_are_refused_after_a_second_one() -> None:
+    async with start_fake_engine(delay=60) as first, start_fake_engine(delay=60) as second:
+        router = router_to(target(first, "first"))
+        async with served(router) as gateway:
+            for engine, code in ((first, "engine_died"), (second, "engine_died")):
+                router.publish(route(target(engine, f"r{engine.pid}")))
+                asking = [asyncio.create_task(gateway.post(PATH, body)) for body in (CHAT, OTHER)]
+                await until_async("the engine has both", partial(both_are_at, engine))
+                engine.process.kill()
+                assert [(await one)[1]["error"]["code"] for one in asking] == [code, code]
+            for body in (CHAT, OTHER):
+                assert (await gateway.post(PATH, body))[1]["error"]["code"] == "request_crashes_engine"
 
 
 @pytest.mark.process

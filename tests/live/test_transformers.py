@@ -284,3 +284,60 @@ def test_a_client_that_leaves_frees_its_rows(tiny: RunningEngine, stream: bool) 
                 client.post(request.url, json=body, headers=tiny.headers, timeout=0.5)
     until("nothing is computed any more", lambda: tiny.metric("running") + tiny.metric("waiting") == 0, 10)
     assert tiny.text("Goodbye.") == "Goodbye, and have a nice day!"
+
+
+# -- limits -----------------------------------------------------------------------------------------------------
+
+TEMPLATE_HEAD = "{% set word = messages[-1].content %}"
+TEMPLATES = {
+    "two loops": (
+        "{% if word == 'bad' %}{% for a in range(99999) %}{% for b in range(99999) %}"
+        "{% endfor %}{% endfor %}{% endif %}"
+    ),
+    "a text that doubles": (
+        "{% if word == 'bad' %}{% set ns = namespace(t='a' * 1000) %}"
+        "{% for a in range(60) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}{% endif %}"
+    ),
+    "a text without end": "{% if word == 'bad' %}{% for a in range(99999) %}{{ 'a' * 1000 }}{% endfor %}{% endif %}",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_without_end_is_a_400_and_others_are_answered_meanwhile(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    template = TEMPLATE_HEAD + TEMPLATES[name] + "[INST] {{ word }} [/INST]"
+    bad = {"model": UID, "messages": [{"role": "user", "content": "bad"}], "max_tokens": 2}
+    with engine(tmp_path_factory.mktemp("engine") / "log", chat_template=template) as running:
+        running.text("hello", max_tokens=2)
+        with ThreadPoolExecutor(2) as pool:
+            refused = [pool.submit(lambda: running.post("/v1/chat/completions", **bad)) for _ in range(2)]
+            answered = 0
+            while not all(one.done() for one in refused):
+                running.text("hello", max_tokens=2)
+                answered += 1
+        for one in refused:
+            error = one.result().json()["error"]
+            assert (one.result().status_code, error["code"]) == (400, "template_limit"), error
+        assert answered
+        running.text("hello", max_tokens=2)
+
+
+def test_a_schema_without_end_is_a_400_and_others_are_answered_meanwhile(tiny: RunningEngine) -> None:
+    schema = {"type": "string", "allOf": [{"pattern": f"^.*a{n}.*$"} for n in range(299)]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    body = {"model": UID, "messages": [{"role": "user", "content": "a"}], "response_format": wanted}
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(lambda: tiny.post("/v1/chat/completions", **body))
+        while not refused.done():
+            tiny.text(max_tokens=2)
+    error = refused.result().json()["error"]
+    assert (refused.result().status_code, error["param"]) == (400, "response_format"), error
+    assert error["code"] in ("constraint_too_complex", None)
+
+
+def test_the_arguments_of_the_renderer_itself_are_not_the_clients(tiny: RunningEngine) -> None:
+    for name in ("chat_template", "tokenize", "return_assistant_tokens_mask"):
+        body = {"model": UID, "messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": {name: "x"}}
+        answer = tiny.post("/v1/chat/completions", **body)
+        assert answer.status_code == 400 and name in answer.text

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import Request, check
+from xinference.protocol.request_check import check
+from xinference.protocol.requests import Request
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xinference.engines.native_fields import NativeFields
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Request
@@ -50,6 +51,10 @@ class EngineError:
     """The model's context in tokens; None: not known, the engine's own number is used."""
 
 
+#: An engine that reads the fields of the APIs only.
+NO_NATIVE_FIELDS = NativeFields()
+
+
 def _leave_unchanged(request: Request, uid: str) -> Exchange:
     return UNCHANGED
 
@@ -79,6 +84,8 @@ class Dialect:
     """
     explain: Callable[[EngineError], Refusal | None] = _explain_nothing
     """Returns the refusal for an error that this engine words in its own way; None for any other error."""
+    native: NativeFields = NO_NATIVE_FIELDS
+    """The fields that the engine reads besides those of the APIs."""
 
 
 # -- request fields ---------------------------------------------------------------------------------------------

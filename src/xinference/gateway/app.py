@@ -33,7 +33,8 @@ from xinference.keys.key import Key
 from xinference.keys.table import Keys, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
 from xinference.protocol.errors import Refusal, stream_error
-from xinference.protocol.requests import Request, TokenIds, check
+from xinference.protocol.request_check import check
+from xinference.protocol.requests import Request, TokenIds
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, RoutingTable

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from xinference.engines.dialect import Body, BytesRewrite, Dialect, Exchange, FieldRewrite
 from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
+from xinference.protocol.constraint_limits import check_constraint_fields
 from xinference.protocol.errors import Refusal
+from xinference.protocol.request_check import wrong_field
 from xinference.protocol.requests import (
     AnthropicMessages,
     Chat,
@@ -56,6 +59,8 @@ def prepare(table: RoutingTable, route: Route, request: Request, body: bytes) ->
     """
     dialect = dialect_of(route.engine)
     exchange = dialect.exchange(request, route.uid)
+    if request.has_further_fields:
+        body = _judged(dialect, request, body)
     body = _with_stops(dialect, route, request, body)
     fields = _fields_to_rewrite(request)
     if fields or exchange.body is not None:
@@ -81,6 +86,31 @@ def _rewritten(
     return route, body if changed == before else msgspec.json.encode(changed)
 
 
+def _judged(dialect: Dialect, request: Request, body: bytes) -> bytes:
+    """Check the fields that the API does not have, and leave out those that the engine's table does not have either.
+
+    Raises:
+        Refusal: 400, naming a field with a wrong value, or one that no client may set.
+    """
+    native = dialect.native
+    fields: Body = msgspec.json.decode(body)
+    known = request.__struct_fields__
+    further = {name: value for name, value in fields.items() if name not in known}
+    for name, value in further.items():
+        if name in native.refused and value is not None:
+            cause = f"{name[:100]}: a request cannot set this field of {dialect.engine}."
+            raise Refusal(Code.UNSUPPORTED_FIELD, cause, param=name)
+    try:
+        msgspec.convert(further, native.form)
+    except msgspec.ValidationError as error:
+        raise wrong_field(str(error)) from None
+    taken = {name: value for name, value in further.items() if name in native.taken}
+    check_constraint_fields(taken)
+    if len(taken) == len(further):
+        return body
+    return msgspec.json.encode({name: value for name, value in fields.items() if name in known or name in taken})
+
+
 def _with_stops(dialect: Dialect, route: Route, request: Request, body: bytes) -> bytes:
     """Add the model's stop texts and token ids to a chat, unless the request or the engine's start has set them."""
     if not (route.stop or route.stop_token_ids) or dialect.has_stops_at_start:
@@ -103,7 +133,9 @@ def _fields_to_rewrite(request: Request) -> dict[str, Any]:
     """The fields of `request` that may need a rewrite, with their values."""
     if isinstance(request, Generation):
         names = _CHAT if isinstance(request, Chat) else _GENERATION
-        fields = {name: value for name in names if (value := getattr(request, name)) is not None}
+        fields = {name: value for name in names if (value := getattr(request, name)) is not None and value is not UNSET}
+        if "guided_json" in fields and bytes(fields["guided_json"]) == b"null":
+            del fields["guided_json"]
         if isinstance(fields.get("tool_choice"), str):
             del fields["tool_choice"]
         return fields

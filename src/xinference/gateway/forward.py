@@ -12,11 +12,12 @@ from xinference.engines.dialect import BytesRewrite
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.crash_memory import CrashMemory, is_listening
 from xinference.gateway.engine_answers import MAX_ERROR_BYTES, read_error
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.routes import DataPath
-from xinference.gateway.stream import relay_bytes, relay_events
+from xinference.gateway.stream import OnDeath, relay_bytes, relay_events
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
@@ -51,16 +52,20 @@ class Forwarder:
         self._settings = settings
         self._pool = pool
         self._balancer = balancer
+        self._crashes = CrashMemory()
 
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas.
 
         The next replica is tried if one cannot be reached; after the last one, the call waits once for the controller
-        to start another. A request that may have crashed its replica is retried at most once.
+        to start another. A lost connection is retried once, unless the engine has crashed: the request may be the
+        cause, so no other engine gets it, and it is refused if it comes again.
 
         Raises:
             Refusal: no replica has answered, and nothing has been sent to the client.
         """
+        if self._crashes.suspects and self._crashes.is_refused(route, call.path.upstream, call.body):
+            raise _crashes(route.uid)
         route = await self._ready(route)
         tried: set[Target] = set()
         lost = waited = False
@@ -95,11 +100,25 @@ class Forwarder:
             self._balancer.reached(target)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
-            await _relay(answer, call, route, reply)
+            await _relay(answer, call, route, reply, lambda: self._note_crash(call, route, target))
+        except EngineDiedError:
+            if await self._note_crash(call, route, target):
+                raise _died(route.uid) from None
+            raise
         finally:
             if answer is not None:
                 answer.close()
             self._balancer.end(target)
+
+    async def _note_crash(self, call: ForwardedCall, route: Route, target: Target) -> bool:
+        """Whether the engine has crashed; the request is then remembered as a possible cause."""
+        in_flight = self._balancer.count(target)
+        now = self._router.table.routes.get(route.uid)
+        # A replica that is stopped or evicted leaves the table before its engine ends.
+        if now is None or target not in now.targets or await is_listening(target):
+            return False
+        self._crashes.add(route, target, call.path.upstream, call.body, in_flight)
+        return True
 
     async def _ready(self, route: Route) -> Route:
         """`route` with targets; waits while the deployment is restarted, or while an on-demand model is loaded."""
@@ -138,20 +157,28 @@ class Forwarder:
         raise Refusal(Code.MODEL_NOT_FOUND, f"The model {route.uid!r} is gone.", param="model")
 
 
-async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply) -> None:
+async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply, on_death: OnDeath) -> None:
     if call.answer is not None:
         await reply.whole(answer.status, call.answer(answer.first + await _rest(answer)))
         return
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
         await reply.start(answer.status, (*headers, *STREAM_HEADERS))
-        await relay_events(answer.read, answer.first, reply, done=call.path.done, model=route.uid, rewrite=call.events)
+        await relay_events(
+            answer.read,
+            answer.first,
+            reply,
+            done=call.path.done,
+            model=route.uid,
+            rewrite=call.events,
+            on_death=on_death,
+        )
         return
     await reply.start(answer.status, answer.headers)
     if answer.at_end:
         await reply.end(answer.first)
     else:
-        await relay_bytes(answer.read, answer.first, reply, model=route.uid)
+        await relay_bytes(answer.read, answer.first, reply, model=route.uid, on_death=on_death)
 
 
 async def _rest(answer: EngineAnswer) -> bytes:
@@ -176,6 +203,14 @@ def _failed(uid: str, problem: Problem) -> Refusal:
 
 def _died(uid: str) -> Refusal:
     return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} died before it answered.", hint="Ask again.")
+
+
+def _crashes(uid: str) -> Refusal:
+    return Refusal(
+        Code.REQUEST_CRASHES_ENGINE,
+        f"This request has crashed an engine of model {uid!r}, so it is not given to another.",
+        hint="Change the request. It is taken again after ten minutes, or once the model is launched anew.",
+    )
 
 
 def _unreachable(uid: str) -> Refusal:

@@ -53,10 +53,10 @@ DATA_PATHS: dict[str, DataPath] = {
     "/v1/rerank": _path("/v1/rerank", requests.Rerank, "documents"),
     "/rerank": _path("/rerank", requests.Rerank, "documents"),
     "/v1/convert_ids_to_tokens": _path("/detokenize", requests.TokenIds, "input"),
-    "/tokenize": _path("/tokenize", requests.Request, "content"),
-    "/detokenize": _path("/detokenize", requests.Request, "tokens"),
+    "/tokenize": _path("/tokenize", requests.Tokenize, "content"),
+    "/detokenize": _path("/detokenize", requests.Detokenize, "tokens"),
     "/apply-template": _path("/apply-template", requests.Template, "messages"),
-    "/infill": _path("/infill", requests.Request, "prompt"),
+    "/infill": _path("/infill", requests.Infill, "prompt"),
 }
 
 

@@ -13,6 +13,9 @@ from xinference.protocol.errors import stream_error
 log = logging.getLogger(__name__)
 
 
+OnDeath = Callable[[], Awaitable[object]]
+
+
 class Read(Protocol):
     """The signature of `EngineConnection.read`."""
 
@@ -54,6 +57,7 @@ async def relay_events(
     done: bool,
     model: str,
     rewrite: Callable[[bytes], bytes] | None = None,
+    on_death: OnDeath | None = None,
 ) -> None:
     """Relay a stream of events, from `first` to its end.
 
@@ -62,6 +66,7 @@ async def relay_events(
 
     Args:
         rewrite: applied to complete events, each once.
+        on_death: called if the engine dies, before the client is told.
     """
     send, write, events = reply.send, reply.write, EventBuffer()
     chunk, last = first, b""
@@ -91,13 +96,15 @@ async def relay_events(
             chunk = await read(through)
         except EngineDiedError as error:
             log.warning("the engine of %s died in mid-stream: %r", model, error)
+            if on_death is not None:
+                await on_death()
             message = f"The engine of model {model!r} died while it was answering. Ask again."
             await reply.end(stream_error(message, "engine_died", anthropic=reply.anthropic))
             return
     await reply.end(DONE if done and not _says_done(last) else b"")
 
 
-async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str) -> None:
+async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str, on_death: OnDeath | None = None) -> None:
     """Relay any other answer.
 
     If the engine dies, the answer stays incomplete and the server closes the connection: nothing else can tell a
@@ -110,6 +117,8 @@ async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str) -> 
             chunk = await read()
         except EngineDiedError as error:
             log.warning("the engine of %s died in mid-answer: %r", model, error)
+            if on_death is not None:
+                await on_death()
             return
     await reply.end()
 

@@ -1,18 +1,18 @@
-"""The form of each request body: decoded and checked in one pass; unknown fields are ignored.
+"""The form of each request body, with the limits of the two API references.
 
 Some engines accept what OpenAI's and Anthropic's APIs refuse, such as an unknown model or empty messages, so the
-gateway refuses it. The limits are those of the two API references.
+gateway refuses it. Further fields are ignored here: `request_check` decodes by these forms and decides on the rest.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from xinference.error_codes import Code
+from xinference.protocol.constraint_limits import MAX_VALUES
 from xinference.protocol.errors import Refusal
 
 Name = Annotated[str, Meta(min_length=1)]
@@ -22,54 +22,100 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 UpTo20 = Annotated[int, Meta(ge=0, le=20)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
+#: A text that ends an answer.
+StopText = Annotated[str, Meta(max_length=1024)]
+Stops = StopText | Annotated[list[StopText], Meta(max_length=64)]
+Bias = Annotated[dict[Annotated[str, Meta(max_length=1024)], float | bool], Meta(max_length=1024)]
+#: JSON that is looked at only where it is too long or too complex for an engine: see `constraint_limits`.
+JsonObject = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "null"]})]
+JsonOrText = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
 
 
 class Opaque(Struct):
     """Any JSON object."""
 
 
-def _check_here(url: str) -> None:
-    # An engine would fetch it, from this machine and with this machine's reach.
-    if not url.startswith("data:"):
-        raise ValueError("media is taken as a data: URI only, addresses are not fetched")
+#: What holds a piece of media itself: engines would fetch an address, from this machine and with its reach.
+DataUri = Annotated[str, Meta(pattern="^data:")]
+#: The kinds of content that are passed on; others may be files or media that no check of ours knows.
+PartType = Literal[
+    "text", "input_text", "output_text", "refusal", "image_url", "image", "input_image", "audio_url", "input_audio",
+    "tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text",
+]  # fmt: skip
+ItemType = Literal["message", "function_call", "function_call_output", "reasoning"]
 
 
 class Link(Struct):
     """Where a piece of media is."""
 
-    url: str
+    url: DataUri
 
-    def __post_init__(self) -> None:
-        _check_here(self.url)
+
+class Recording(Struct):
+    """Sound as base64, as OpenAI has it."""
+
+    data: Annotated[str, Meta(pattern="^(data:|[A-Za-z0-9+/=_\\s-]*$)")]
+    format: str | None = None
 
 
 class MediaSource(Struct):
-    """The same in Anthropic's form."""
+    """A piece of media in Anthropic's form."""
 
-    url: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.url is not None:
-            _check_here(self.url)
+    type: str | None = None
+    url: DataUri | None = None
+    data: Annotated[str, Meta(pattern="^(data:|[A-Za-z0-9+/=_\\s-]*$)")] | None = None
 
 
 class Part(Struct):
     """One piece of a message's content: text, an image, a tool's result."""
 
-    type: Name
-    image_url: Link | str | None = None
-    video_url: Link | None = None
+    type: PartType
+    text: str | None = None
+    image_url: Link | DataUri | None = None
+    image: DataUri | None = None
     audio_url: Link | None = None
+    input_audio: Recording | None = None
     source: MediaSource | None = None
+    content: str | list[Part] | None = None
+    """Of a tool's result."""
 
-    def __post_init__(self) -> None:
-        if isinstance(self.image_url, str):
-            _check_here(self.image_url)
+
+class CalledFunction(Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class ToolCall(Struct):
+    id: str | None = None
+    function: CalledFunction | None = None
 
 
 class ChatMessage(Struct):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+
+
+class Function(Struct):
+    name: str | None = None
+    description: str | None = None
+    parameters: JsonObject = UNSET
+
+
+class Tool(Struct):
+    """A tool in OpenAI's form, in that of responses, or in Anthropic's."""
+
+    type: str | None = None
+    function: Function | None = None
+    name: str | None = None
+    description: str | None = None
+    parameters: JsonObject = UNSET
+    input_schema: JsonObject = UNSET
 
 
 Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
@@ -80,10 +126,17 @@ Tokens = str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
 class Request(Struct, kw_only=True):
     """What every data path's body has."""
 
+    has_further_fields: ClassVar[bool] = True
+    """Whether the body may have fields that are not here; False for the forms of `exact_requests`."""
+
     model: Name
     stream: bool | None = None
     request_id: Annotated[str, Meta(max_length=200)] | None = None
     """By which it can be aborted."""
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: dict[str, Any] | None = None
+    service_tier: str | None = None
 
 
 class Sampling(Request, kw_only=True):
@@ -102,18 +155,19 @@ class Generation(Sampling, kw_only=True):
     n: Choices | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    stop: str | list[str] | None = None
+    logit_bias: Bias | None = None
+    stop: Stops | None = None
     seed: int | None = None
-    response_format: Opaque | None = None
+    response_format: JsonObject = UNSET
     stream_options: StreamOptions | None = None
     # Fields outside OpenAI's API that older clients of Xinference send: see `gateway.engine_requests`.
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: Annotated[list[int], Meta(max_length=1024)] | None = None
     ignore_eos: bool | None = None
     lora_name: str | None = None
-    guided_json: dict[str, Any] | str | None = None
+    guided_json: JsonOrText = UNSET
     guided_regex: str | None = None
-    guided_choice: Annotated[list[str], Meta(min_length=1)] | None = None
+    guided_choice: Annotated[list[StopText], Meta(min_length=1, max_length=MAX_VALUES)] | None = None
     guided_grammar: str | None = None
     guided_json_object: bool | None = None
 
@@ -123,40 +177,94 @@ class Chat(Generation, kw_only=True):
     max_completion_tokens: Positive | None = None
     logprobs: bool | None = None
     top_logprobs: UpTo20 | None = None
-    tools: list[Opaque] | None = None
+    tools: list[Tool] | None = None
     tool_choice: str | Opaque | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: Opaque | str | None = None
+    # Fields of OpenAI's API that no engine here reads.
+    audio: Opaque | None = None
+    function_call: Any = None
+    functions: list[Tool] | None = None
+    modalities: Any = None
+    prediction: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    store: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
 
 
 class Completion(Generation, kw_only=True):
     prompt: Tokens
     logprobs: UpTo20 | None = None
     echo: bool | None = None
+    best_of: int | None = None
+    suffix: str | None = None
 
 
 class Item(Struct):
     """One item of a response's input: a message, a call or its result."""
 
+    type: ItemType | None = None
+    role: str | None = None
     content: str | list[Part] | None = None
+    output: str | list[Part] | None = None
+    arguments: str | None = None
+    name: str | None = None
+    call_id: str | None = None
 
 
 class Responses(Sampling, kw_only=True):
     input: str | Annotated[list[Item], Meta(min_length=1)]
+    instructions: str | None = None
     max_output_tokens: Positive | None = None
-    tools: list[Opaque] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | Opaque | None = None
+    text: JsonObject = UNSET
+    reasoning: Opaque | None = None
+    parallel_tool_calls: bool | None = None
+    top_logprobs: UpTo20 | None = None
+    stream_options: Opaque | None = None
+    # Fields of OpenAI's API that no engine here reads.
+    background: Any = None
+    context_management: Any = None
+    conversation: Any = None
+    include: Any = None
+    max_tool_calls: Any = None
+    previous_response_id: str | None = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    store: Any = None
+    truncation: Any = None
 
 
-class CountTokens(Request, kw_only=True):
+class AnthropicCommon(Sampling, kw_only=True):
+    """What a message and the count of its tokens have in common."""
+
     messages: Messages
-    tools: list[Opaque] | None = None
+    system: str | list[Part] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Opaque | None = None
+    thinking: Opaque | None = None
+    output_config: JsonObject = UNSET
+    output_format: JsonObject = UNSET
+    cache_control: Any = None
+    context_management: Any = None
 
 
-class AnthropicMessages(Sampling, kw_only=True):
-    messages: Messages
+class CountTokens(AnthropicCommon, kw_only=True):
+    pass
+
+
+class AnthropicMessages(AnthropicCommon, kw_only=True):
     max_tokens: Positive
-    tools: list[Opaque] | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: Annotated[list[StopText], Meta(max_length=64)] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    betas: Any = None
+    container: Any = None
+    inference_geo: Any = None
 
 
 class Document(Struct):
@@ -184,78 +292,32 @@ class TokenIds(Request, kw_only=True):
     input: Annotated[list[int | list[int]], Meta(min_length=1, max_length=4096)]
 
 
+class Tokenize(Request, kw_only=True):
+    """Text, in the field that the engine reads, ``content`` or ``prompt``, or a conversation."""
+
+    content: str | list[str | int] | None = None
+    prompt: str | None = None
+    messages: Messages | None = None
+
+
+class Detokenize(Request, kw_only=True):
+    tokens: list[int] | None = None
+
+
+class Infill(Request, kw_only=True):
+    prompt: Tokens | None = None
+    input_prefix: str | None = None
+    input_suffix: str | None = None
+
+
 class Template(Request, kw_only=True):
     messages: Messages
-
-
-def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
-    """Decode what the gateway needs of `body` and check its shape.
-
-    Raises:
-        Refusal: 400, saying where the JSON breaks or which field is wrong.
-    """
-    try:
-        if not body.isascii():
-            # msgspec does not look inside the strings it skips, and the engine gets all of them.
-            body.decode()
-        request = decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _wrong_field(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise _not_json(body, str(error)) from None
-    except UnicodeDecodeError as error:
-        byte, at = error.object[error.start], error.start
-        raise _bad_json(f"The body is not UTF-8: byte 0x{byte:02x} at byte {at}.") from None
-    except RecursionError:
-        raise _bad_json("The body's JSON is nested too deeply.") from None
-    if isinstance(request, Completion):
-        _check_one_kind(request.prompt)
-    return request
-
-
-def _check_one_kind(prompt: Tokens) -> None:
-    if isinstance(prompt, list) and len(set(map(type, prompt))) > 1:
-        raise _invalid("prompt mixes texts and tokens: all its items must be of one kind.", "prompt")
-
-
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
-_MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
-_BYTE = re.compile(r"^(?P<what>.*) \(byte (?P<at>\d+)\)$")
-
-
-def _wrong_field(message: str) -> Refusal:
-    """Turn "Expected `str`, got `int` - at `$.messages[0].role`" into a refusal that names the field."""
-    match = _AT.match(message)
-    assert match is not None
-    what, path = match["what"], match["path"] or ""
-    missing = _MISSING.match(what)
-    if missing:
-        param = f"{path}.{missing['name']}" if path else missing["name"]
-        return _invalid(f"{param} is required.", param)
-    if not path:
-        return _invalid(f"The body must be a JSON object: {_lower(what)}.", None)
-    return _invalid(f"{path}: {_lower(what)}.", path)
-
-
-def _not_json(body: bytes, message: str) -> Refusal:
-    match = _BYTE.match(message)
-    if match is None:
-        return _bad_json(f"The body is not valid JSON: {_lower(message)} (byte {len(body)}).")
-    what, at = match["what"].removeprefix("JSON is malformed: "), int(match["at"])
-    line, column = body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)
-    return _bad_json(f"The body is not valid JSON: {what} at line {line}, column {column} (byte {at}).")
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _invalid(cause: str, param: str | None) -> Refusal:
-    return Refusal(Code.INVALID_REQUEST, cause, param=param)
-
-
-def _bad_json(cause: str) -> Refusal:
-    return Refusal(Code.INVALID_JSON, cause)
+    tools: list[Tool] | None = None
+    tool_choice: str | Opaque | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: JsonObject = UNSET
+    reasoning_effort: str | None = None
+    chat_template_kwargs: Opaque | str | None = None
 
 
 def text_of(document: str | Document, param: str) -> str:

@@ -10,7 +10,8 @@ from xinference.engines.dialect import UNCHANGED, BytesRewrite
 from xinference.engines.llama_cpp.choices import exchange
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import Generation, check
+from xinference.protocol.request_check import check
+from xinference.protocol.requests import Generation
 
 TEXT = {"model": "m", "prompt": ["a", "b"], "max_tokens": 2}
 

@@ -11,7 +11,7 @@ from tests.gateway.harness import CHAT
 from tests.gateway.test_engine_answers import ask
 from xinference.engines.llama_cpp.dialect import DIALECT
 from xinference.gateway.routes import DATA_PATHS
-from xinference.protocol.requests import check
+from xinference.protocol.request_check import check
 
 TOO_LONG = {
     "code": 400,
@@ -93,3 +93,17 @@ def test_a_streamed_response_names_its_model() -> None:
     bare = b'data: {"response":{"id":"r","object":"response","status":"in_progress"}}\n\n'
     named = b'data: {"response":{"id":"r","object":"response","model":"m","status":"in_progress"}}\n\n'
     assert rewrite(bare) == named and rewrite(named) == named
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Failed to parse messages: [json.exception.type_error.302] type must be string, but is array",
+        "Failed to parse tools: Expected 'tools' to be an array, got 7; tools = 7",
+        "Failed to parse messages: Missing tool call type: {}",
+        "Unknown reasoning format: zzz",
+    ],
+)
+def test_a_value_that_only_llama_cpp_reads_is_the_clients_mistake(message: str) -> None:
+    refusal = explained("llama.cpp", {"message": message, "code": 500, "type": "server_error"})
+    assert (refusal.status, refusal.code) == (400, "invalid_request") and message in refusal.cause

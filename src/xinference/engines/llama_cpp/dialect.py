@@ -25,6 +25,7 @@ from xinference.engines.dialect import (
     unsupported,
 )
 from xinference.engines.llama_cpp import choices
+from xinference.engines.llama_cpp.native_fields import NATIVE
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request, Responses
@@ -101,6 +102,9 @@ NO_PROJECTOR = re.compile(r"(?:image|audio|video) input is not supported")
 #: The C++ library's error for a token id that is not in the vocabulary.
 NO_SUCH_TOKEN = re.compile(r"vector::_M_range_check: .* >= this->size\(\) \(which is (\d+)\)")
 
+#: The errors for a value that the server's JSON reader or one of its parsers cannot use; some have the status 500.
+WRONG_TYPE = re.compile(r"\[json\.exception\.|Failed to parse (?:messages|tools|tool call)|Unknown reasoning format")
+
 
 def _explain(error: EngineError) -> Refusal | None:
     return (
@@ -109,6 +113,7 @@ def _explain(error: EngineError) -> Refusal | None:
         or _explain_token_id(error)
         or explain_template_error(error)
         or _explain_missing_projector(error)
+        or _explain_wrong_type(error)
     )
 
 
@@ -136,6 +141,12 @@ def _explain_missing_projector(error: EngineError) -> Refusal | None:
     return Refusal(Code.UNSUPPORTED_CONTENT, cause, param=error.prompt_field)
 
 
+def _explain_wrong_type(error: EngineError) -> Refusal | None:
+    if not WRONG_TYPE.search(error.message):
+        return None
+    return Refusal(Code.INVALID_REQUEST, f"The engine cannot read a field of the request: {error.message[:300]}")
+
+
 DIALECT = Dialect(
     engine=ENGINE,
     fields={
@@ -153,4 +164,5 @@ DIALECT = Dialect(
     has_stops_at_start=True,
     exchange=_exchange,
     explain=_explain,
+    native=NATIVE,
 )

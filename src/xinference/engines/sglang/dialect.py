@@ -13,6 +13,7 @@ from xinference.engines.dialect import (
     renamed,
     schema_as,
 )
+from xinference.engines.sglang.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
 
 #: The error for a prompt that is too long. Its limit includes the first token of the answer, ours does not.
@@ -44,4 +45,5 @@ DIALECT = Dialect(
         "guided_grammar": renamed("guided_grammar", "ebnf"),
     },
     explain=_explain,
+    native=NATIVE,
 )

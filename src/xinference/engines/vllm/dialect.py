@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from xinference.engines.dialect import Dialect, EngineError, context_exceeded, nested, prompt_too_long
+from xinference.engines.vllm.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
 
 #: Errors for a prompt that is too long; they contain the limit and the number of tokens.
@@ -36,4 +37,5 @@ DIALECT = Dialect(
         "guided_grammar": nested(CONSTRAINTS, "guided_grammar", "grammar"),
     },
     explain=_explain,
+    native=NATIVE,
 )

@@ -22,6 +22,7 @@ from .answers import AnswerBuilder
 from .constraints import Grammars
 from .errors import RefusedError
 from .generate import Generator, Job
+from .limited import WORKERS, Workers
 from .loading import LoadedModel
 from .prompts import Prompts
 from .scheduler import Scheduler
@@ -32,11 +33,14 @@ class ModelRoutes:
 
     def __init__(self, loaded: LoadedModel, uid: str, scheduler: Scheduler) -> None:
         self._loaded, self._uid, self._scheduler = loaded, uid, scheduler
-        self._prompts = Prompts(loaded)
-        self._grammars = Grammars(loaded.tokenizer, loaded.vocab_size, loaded.eos, loaded.device)
-        self._generator = Generator(loaded, self._prompts, self._grammars, scheduler)
+        workers = Workers()
+        self._prompts = Prompts(loaded, workers)
+        self._grammars = Grammars(loaded.tokenizer, loaded.vocab_size, loaded.eos, loaded.device, workers)
+        self._generator = Generator(loaded, self._prompts, scheduler)
         # Encoding a long prompt takes a while, and a tokenizer must not be used by two threads.
         self._encoding = ThreadPoolExecutor(1, "encoding")
+        # Each thread waits for a process; one that works up to its deadline keeps none of the others waiting.
+        self._limiting = ThreadPoolExecutor(WORKERS, "limited")
 
     def routes(self) -> list[Route]:
         """All routes."""
@@ -71,7 +75,7 @@ class ModelRoutes:
     async def tokenize(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.TokenizeRequest)
         if body.messages is not None:
-            text, special = await self._encoded(self._prompts.render, body.messages), False
+            text, special = await self._limited(self._prompts.render, body.messages), False
         elif body.content is not None:
             text, special = body.content, body.add_special
         else:
@@ -87,7 +91,7 @@ class ModelRoutes:
 
     async def apply_template(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.TemplateRequest)
-        return JSONResponse({"prompt": await self._encoded(self._prompts.render, body.messages)})
+        return JSONResponse({"prompt": await self._limited(self._prompts.render, body.messages)})
 
     async def completions(self, request: Request) -> Response:
         return await self._answer(request, requests.read(await request.body(), requests.CompletionRequest))
@@ -97,7 +101,11 @@ class ModelRoutes:
 
     async def _answer(self, request: Request, body: requests.ChatRequest | requests.CompletionRequest) -> Response:
         adapter = self._adapter(body.model)
-        job: Job = await self._encoded(self._generator.prepare, body, adapter, int(time.time()))
+        text = await self._limited(self._generator.render, body) if isinstance(body, requests.ChatRequest) else None
+        prompts = await self._encoded(self._generator.encode, body, text)
+        grammar = self._generator.grammar(body)
+        constraint = await self._limited(self._grammars.compile, grammar) if grammar is not None else None
+        job = Job(body, prompts, adapter, constraint, int(time.time()))
         answer = AnswerBuilder(job, body.model, self._echoed(job), self._token_bytes)
         if body.stream:
             return StreamingResponse(self._stream(job, answer), media_type="text/event-stream")
@@ -147,6 +155,9 @@ class ModelRoutes:
 
     def _token_bytes(self, token: int) -> bytes:
         return bytes(self._grammars.tokenizer().decode_bytes([token]))
+
+    async def _limited(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._limiting, work, *arguments)
 
     async def _encoded(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._encoding, work, *arguments)

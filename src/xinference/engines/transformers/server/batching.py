@@ -8,6 +8,7 @@ are computed together, padded at their ends; a long one is computed alone, some 
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from .cache import RowCache, Step
+from .constraints import ConstraintError
 from .loading import LoadedModel
 from .sampling import token_logprob
 from .sequence import Sequence
@@ -195,7 +197,13 @@ class Batch:
                 token, logprob = best, None
             else:
                 scores = logits.float()
-                allowed = sequence.constraint.allowed() if sequence.constraint else None
+                try:
+                    allowed = sequence.constraint.allowed() if sequence.constraint else None
+                except ConstraintError:
+                    traceback.print_exc()
+                    sequence.fail()  # the others go on
+                    ended.append(row)
+                    continue
                 token = sequence.sampler.choose(scores, allowed)
                 alternatives = sequence.sampler.params.logprobs
                 logprob = None if alternatives is None else token_logprob(scores, token, alternatives)

@@ -12,9 +12,23 @@ import llguidance.hf
 import torch
 
 from .errors import RefusedError
+from .limited import LimitError, Workers, WorkFailedError
 
 #: Whitespace between the parts of JSON; with unbounded whitespace small models never end.
 WHITESPACE = r"[ \n]{0,4}"
+#: What llguidance may spend on one grammar, below its own limits where those take seconds.
+LIMITS = {
+    "max_items_in_row": 2000,
+    "initial_lexer_fuel": 500_000,
+    "step_lexer_fuel": 100_000,
+    "step_max_items": 50_000,
+    "max_lexer_states": 50_000,
+    "max_grammar_size": 100_000,
+}
+
+
+class ConstraintError(Exception):
+    """One sequence cannot go on in its grammar."""
 
 
 class Constraint:
@@ -25,16 +39,24 @@ class Constraint:
         self._vocab_size = vocab_size
         self._device = device
 
+    def copy(self) -> Constraint:
+        """A constraint in the same state, for another sequence."""
+        return Constraint(self._matcher.deep_copy(), self._vocab_size, self._device)
+
     @property
     def finished(self) -> bool:
         """Whether no further token can follow."""
         return bool(self._matcher.is_stopped())
 
     def allowed(self) -> torch.Tensor:
-        """True for each token of the vocabulary that may follow."""
+        """True for each token of the vocabulary that may follow.
+
+        Raises:
+            ConstraintError: the grammar allows nothing more, or is beyond a limit here.
+        """
         mask = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
         if self._matcher.is_error():
-            raise RuntimeError(f"the grammar can't go on: {self._matcher.get_error()}")
+            raise ConstraintError(f"the grammar can't go on: {self._matcher.get_error()}")
         return mask[: self._vocab_size].bool().to(self._device)
 
     def accept(self, token: int) -> None:
@@ -45,22 +67,35 @@ class Constraint:
 class Grammars:
     """Compiles grammars for one tokenizer."""
 
-    def __init__(self, tokenizer: Any, vocab_size: int, eos: tuple[int, ...], device: torch.device) -> None:
+    def __init__(
+        self, tokenizer: Any, vocab_size: int, eos: tuple[int, ...], device: torch.device, workers: Workers
+    ) -> None:
+        self._workers = workers
         self._tokenizer, self._vocab_size, self._eos, self._device = tokenizer, vocab_size, eos, device
         self._lock = threading.Lock()
         self._ready: llguidance.LLTokenizer | None = None
 
-    def constraint(self, grammar: str) -> Constraint:
-        """A fresh constraint for one sequence.
+    def compile(self, grammar: str) -> Constraint:
+        """The constraint at its beginning; each sequence takes a copy. Slow: run it in a thread.
+
+        The grammar is compiled in a process of its own first: only one that is done there in time is compiled here.
 
         Raises:
-            RefusedError: 400: the grammar or schema is wrong.
+            RefusedError: 400: the grammar or schema is wrong, or beyond a limit.
         """
-        tokenizer = self.tokenizer()
-        error = llguidance.LLMatcher.validate_grammar(grammar, tokenizer)
-        if error:
-            raise RefusedError(f"The schema is not valid: {error}", param="response_format")
-        return Constraint(llguidance.LLMatcher(tokenizer, grammar), self._vocab_size, self._device)
+        try:
+            fault = self._workers.do("validate", grammar=grammar, limits=LIMITS)
+        except LimitError as error:
+            cause = f"The schema is too complex: to compile it takes {error}."
+            raise RefusedError(cause, code="constraint_too_complex", param="response_format") from None
+        except WorkFailedError as error:
+            fault = str(error)
+        if not fault:
+            matcher = llguidance.LLMatcher(self.tokenizer(), grammar, limits=llguidance.LLParserLimits(**LIMITS))
+            fault = matcher.get_error()
+        if fault:
+            raise RefusedError(f"The schema is not valid: {fault}", param="response_format")
+        return Constraint(matcher, self._vocab_size, self._device)
 
     def tokenizer(self) -> llguidance.LLTokenizer:
         """Built on first use: that takes about a second for a large vocabulary."""

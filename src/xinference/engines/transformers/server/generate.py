@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from .constraints import Constraint, Grammars, json_grammar, tool_grammar
+from .constraints import Constraint, json_grammar, tool_grammar
 from .errors import RefusedError
 from .loading import LoadedModel
 from .prompts import Prompts
@@ -29,7 +29,8 @@ class Job:
     request: ChatRequest | CompletionRequest
     prompts: list[list[int]]
     adapter: str | None
-    grammar: str | None
+    constraint: Constraint | None
+    """At its beginning; each sequence takes a copy."""
     created: int
 
     @property
@@ -48,27 +49,40 @@ class Job:
 class Generator:
     """Starts the sequences of a job and yields their pieces."""
 
-    def __init__(self, loaded: LoadedModel, prompts: Prompts, grammars: Grammars, scheduler: Scheduler) -> None:
-        self._loaded, self._prompts, self._grammars, self._scheduler = loaded, prompts, grammars, scheduler
+    def __init__(self, loaded: LoadedModel, prompts: Prompts, scheduler: Scheduler) -> None:
+        self._loaded, self._prompts, self._scheduler = loaded, prompts, scheduler
 
-    def prepare(self, request: ChatRequest | CompletionRequest, adapter: str | None, created: int) -> Job:
-        """Encode the prompts and choose the grammar. Slow for long prompts: run it in a thread.
+    def render(self, request: ChatRequest) -> str:
+        """The text of a conversation. It may take until a deadline: run it in a thread.
 
         Raises:
             RefusedError: 400: the fault of the request.
         """
-        if isinstance(request, CompletionRequest):
-            if request.suffix:
-                raise RefusedError("suffix is not supported by this model.", param="suffix")
-            prompts = self._prompts.encode_prompts(request.prompt)
-            grammar = _format_grammar(request)
-        else:
-            prompts = [self._prompts.encode_chat(self._render(request))]
-            grammar = _tool_choice_grammar(request) or _format_grammar(request)
-        if grammar is not None:
-            self._grammars.constraint(grammar)
+        tools = request.tools if request.tool_schemas() and request.tool_choice != "none" else None
+        return self._prompts.render(request.messages, tools, request.chat_template_kwargs)
+
+    def encode(self, request: ChatRequest | CompletionRequest, text: str | None) -> list[list[int]]:
+        """The tokens of the prompts; `text` is what `render` returned. Slow for long prompts: run it in a thread.
+
+        Raises:
+            RefusedError: 400: the fault of the request.
+        """
+        if isinstance(request, ChatRequest):
+            assert text is not None
+            return [self._prompts.encode_chat(text)]
+        if request.suffix:
+            raise RefusedError("suffix is not supported by this model.", param="suffix")
+        return self._prompts.encode_prompts(request.prompt)
+
+    def grammar(self, request: ChatRequest | CompletionRequest) -> str | None:
+        """The grammar of the answer, to be compiled; None: it has none.
+
+        Raises:
+            RefusedError: 400: the fault of the request.
+        """
         _bias(request, self._loaded.vocab_size)
-        return Job(request, prompts, adapter, grammar, created)
+        chosen = _tool_choice_grammar(request) if isinstance(request, ChatRequest) else None
+        return chosen or _format_grammar(request)
 
     async def run(self, job: Job) -> AsyncIterator[tuple[int, Piece]]:
         """Every piece with the index of its choice; ending the iteration cancels the running sequences."""
@@ -94,10 +108,6 @@ class Generator:
             for sequence in sequences:
                 sequence.cancelled = True
 
-    def _render(self, request: ChatRequest) -> str:
-        tools = request.tools if request.tool_schemas() and request.tool_choice != "none" else None
-        return self._prompts.render(request.messages, tools, request.chat_template_kwargs)
-
     def _sequence(self, job: Job, prompt: list[int], choice: int, deliver: Any) -> Sequence:
         request, loaded = job.request, self._loaded
         room = loaded.context_length + 1 - len(prompt)
@@ -111,15 +121,12 @@ class Generator:
             max_tokens=min(room, _requested_tokens(request) or room),
             stops=StopStrings([request.stop] if isinstance(request.stop, str) else request.stop or ()),
             stop_tokens=frozenset(stop_tokens),
-            constraint=self._constraint(job),
+            constraint=None if job.constraint is None else job.constraint.copy(),
             adapter=job.adapter,
             wants_prompt_logprobs=isinstance(request, CompletionRequest)
             and request.echo
             and request.logprobs is not None,
         )
-
-    def _constraint(self, job: Job) -> Constraint | None:
-        return self._grammars.constraint(job.grammar) if job.grammar is not None else None
 
     def _sampling(self, request: ChatRequest | CompletionRequest, choice: int) -> SamplingParams:
         defaults = self._loaded.defaults

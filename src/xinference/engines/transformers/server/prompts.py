@@ -7,20 +7,53 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
+from transformers.utils import chat_template_utils
 
 from .errors import RefusedError, too_long
+from .limited import LimitError, Workers, WorkFailedError
 from .loading import LoadedModel
 
 #: The prefix by which the gateway recognises a chat template's own refusal.
 TEMPLATE_REFUSAL = "Jinja Exception: "
 
 
+#: Arguments of `apply_chat_template` itself, which a request does not set.
+RESERVED_OPTIONS = frozenset(
+    {
+        "conversation", "tools", "documents", "chat_template", "tokenize", "sanitize_control_tokens", "padding",
+        "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs",
+    }
+)  # fmt: skip
+
+
+class RemoteTemplate:
+    """A compiled template of transformers, as far as it is used, that renders in a process of its own."""
+
+    def __init__(self, template: str, workers: Workers) -> None:
+        self._template, self._workers = template, workers
+
+    def render(self, **values: Any) -> str:
+        """The text.
+
+        Raises:
+            LimitError: it takes too long, or too much.
+            TemplateError: the template fails, or refuses the messages.
+        """
+        try:
+            text: str = self._workers.do("render", template=self._template, values=values)
+        except WorkFailedError as error:
+            raise TemplateError(str(error)) from None
+        return text
+
+
 class Prompts:
     """Renders and encodes with the model's own tokenizer."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, workers: Workers) -> None:
         self._loaded = loaded
         self._tokenizer = loaded.tokenizer
+        # transformers compiles the template by this function; what it prepares and what it makes of the text stay here.
+        chat_template_utils._compile_jinja_template = lambda template: RemoteTemplate(template, workers)
 
     def render(
         self,
@@ -36,12 +69,18 @@ class Prompts:
         template = self._loaded.chat_template
         if template is None:
             raise RefusedError("This model has no chat template; use /v1/completions.", param="messages")
+        for name in RESERVED_OPTIONS & (more or {}).keys():
+            param = f"chat_template_kwargs.{name}"
+            raise RefusedError(f"{param} is no argument of a chat template.", param=param)
         plain = [_plain(message, i) for i, message in enumerate(messages)]
         options = {"add_generation_prompt": True, **(more or {})}
         try:
             text: str = self._tokenizer.apply_chat_template(
                 plain, tools=tools, chat_template=template, tokenize=False, **options
             )
+        except LimitError as error:
+            cause = f"The model's chat template takes {error} for these messages."
+            raise RefusedError(cause, code="template_limit", param="messages") from None
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise RefusedError(f"{TEMPLATE_REFUSAL}{error}", param="messages") from None
         return text

@@ -1,0 +1,35 @@
+"""The table of the request fields that one engine reads besides those of the APIs that the gateway serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+#: A count, or -1 for no limit or all.
+CountOrAll = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+UpTo20 = Annotated[int, Meta(ge=0, le=20)]
+ShortText = Annotated[str, Meta(max_length=1024)]
+LongText = Annotated[str, Meta(max_length=64 * 1024)]
+ShortTexts = Annotated[list[ShortText], Meta(max_length=64)]
+TokenList = Annotated[list[int], Meta(max_length=1024)]
+
+
+class NativeFields:
+    """The fields that an engine takes, each with its type and bounds, and those that no client may set.
+
+    A field that is in neither table is not passed on: a newer version of the engine may give it a meaning that nobody
+    has judged. It is not refused either, because clients send fields of APIs that are newer than this server.
+    """
+
+    def __init__(self, taken: Mapping[str, Any] | None = None, refused: frozenset[str] = frozenset()) -> None:
+        self.taken = taken or {}
+        self.refused = refused
+        fields = [(name, kind | None, None) for name, kind in self.taken.items()]
+        self.form = msgspec.defstruct("NativeFields", fields)
+        """The form by which `msgspec.convert` checks types and bounds."""

@@ -1,0 +1,117 @@
+"""Refuses a request that holds the address of a piece of media, wherever in its body it stands.
+
+An engine would fetch the address with this machine's reach. Engines read media in places that differ and that change
+with their versions, so no list of places is kept: every string is looked at that stands below a field with the name
+of media. A body whose bytes cannot hold an address is not decoded for this.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from xinference.error_codes import Code
+from xinference.protocol.errors import Refusal
+
+#: Fields whose values engines take for media or for its place; so is each whose name ends with one of `ENDS`.
+MEDIA_FIELDS = frozenset(
+    {
+        "url", "urls", "uri", "uris", "href", "data", "source", "image", "images", "video", "videos", "audio", "audios",
+        "file", "files", "media", "input_image", "input_audio", "input_video", "input_file", "image_data",
+        "audio_data", "video_data", "file_data", "multi_modal_data", "mm_data",
+    }
+)  # fmt: skip
+ENDS = ("_url", "_urls", "_uri", "_uris")
+#: A scheme, or the slashes before a host. ``data:`` has neither and holds its content itself.
+ADDRESS = re.compile(
+    r"[\x00-\x20]*(?:(?:[a-z][a-z0-9+.-]*:)?[/\\]{2}|(?:https?|ftps?|file|s3|gs|unix):)", re.IGNORECASE
+)
+#: Fields of the body that hold schemas or labels: engines read no media in them, and addresses are common there.
+_LABELS = (
+    "metadata",
+    "response_format",
+    "guided_json",
+    "json_schema",
+    "structured_outputs",
+    "output_format",
+    "output_config",
+)
+_TOOL_SCHEMAS = ("parameters", "input_schema", "input_examples")
+
+Place = tuple["Place | None", str | int]
+
+
+def may_hold_address(body: bytes) -> bool:
+    """Whether the bytes can hold an address; JSON can write its characters as escapes, too."""
+    return b":/" in body or b'"//' in body or b"\\/" in body or b"\\u00" in body
+
+
+def refuse_addresses(body: bytes) -> None:
+    """Refuse a body with an address below a field of media.
+
+    Args:
+        body: valid JSON, an object.
+
+    Raises:
+        Refusal: 400, naming the place.
+    """
+    root: dict[str, Any] = msgspec.json.decode(body)
+    _drop_schemas(root)
+    pending: list[tuple[Any, Place | None, bool]] = [(root, None, False)]
+    while pending:
+        value, place, is_media = pending.pop()
+        if isinstance(value, dict):
+            unread = _unread_field(value) if place is not None else None
+            for name, inner in value.items():
+                if name != unread:
+                    pending.append((inner, (place, name), is_media or is_media_field(name)))
+        elif isinstance(value, list):
+            pending += [(inner, (place, n), is_media) for n, inner in enumerate(value)]
+        elif is_media and isinstance(value, str) and ADDRESS.match(value):
+            raise refused_address(_path(place))
+
+
+def is_media_field(name: str) -> bool:
+    """Whether engines take the value of a field with this name for media."""
+    name = name.lower()
+    return name in MEDIA_FIELDS or name.endswith(ENDS)
+
+
+def refused_address(path: str) -> Refusal:
+    """The refusal of the address at `path`."""
+    cause = f"{path}: media is taken as a data: URI only, addresses are not fetched."
+    return Refusal(Code.MEDIA_ADDRESS, cause, param=path)
+
+
+def _drop_schemas(root: dict[str, Any]) -> None:
+    """Remove what describes an answer or a tool, and the labels of the request."""
+    for name in _LABELS:
+        root.pop(name, None)
+    text = root.get("text")
+    if isinstance(text, dict) and isinstance(text.get("format"), dict):
+        text["format"].pop("schema", None)
+    for group in ("tools", "functions"):
+        for tool in root[group] if isinstance(root.get(group), list) else ():
+            for described in (tool, tool.get("function")) if isinstance(tool, dict) else ():
+                if isinstance(described, dict):
+                    for name in _TOOL_SCHEMAS:
+                        described.pop(name, None)
+
+
+def _unread_field(part: dict[str, Any]) -> str | None:
+    """The field of a part that engines read as text: a call's arguments, or the sources of an earlier answer."""
+    kind = part.get("type")
+    if kind == "tool_use" and isinstance(part.get("input"), dict):
+        return "input"
+    return "annotations" if kind == "output_text" else None
+
+
+def _path(place: Place | None) -> str:
+    steps: list[str | int] = []
+    while place is not None:
+        place, step = place
+        steps.append(step)
+    steps.reverse()
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")

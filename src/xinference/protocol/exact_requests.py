@@ -1,0 +1,216 @@
+"""The forms of bodies in which every field is known, at every depth; most bodies are of them.
+
+A body that one of these forms takes holds media only where the form has media, and the form takes no address there. So
+such a body needs no search for addresses, and no look at the fields that only its engine knows. The schemas of its
+tools have no part that a compiler could expand.
+"""
+
+# Each form narrows fields of its base to the exact forms, which mypy takes for a wrong override of a mutable field.
+# mypy: disable-error-code="assignment"
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from xinference.protocol import requests
+from xinference.protocol.constraint_limits import MAX_ALTERNATIVES, MAX_VALUES
+from xinference.protocol.requests import DataUri, Request
+
+#: JSON that engines read as text, or not at all.
+Skipped = msgspec.Raw | UnsetType
+#: Levels of the schemas that are decoded here; deeper ones are looked at by `constraint_limits`.
+SCHEMA_LEVELS = 8
+
+
+def _plain_schema() -> Any:
+    """A form for schemas without references, patterns, maxima and merged parts."""
+    inner: Any = bool
+    for _ in range(SCHEMA_LEVELS):
+        alternatives = Annotated[list[inner], Meta(max_length=MAX_ALTERNATIVES)]
+        value = str | int | float | bool | None
+        inner = msgspec.defstruct(
+            "PlainSchema",
+            [
+                ("type", str | list[str] | None, None),
+                ("title", str | None, None),
+                ("description", str | None, None),
+                ("format", str | None, None),
+                ("nullable", bool | None, None),
+                ("strict", bool | None, None),
+                ("default", Skipped, UNSET),
+                ("examples", Skipped, UNSET),
+                ("const", value, None),
+                ("enum", Annotated[list[value], Meta(max_length=MAX_VALUES)] | None, None),
+                ("properties", Annotated[dict[str, inner], Meta(max_length=MAX_ALTERNATIVES)] | None, None),
+                ("required", list[str] | None, None),
+                ("additionalProperties", inner if inner is bool else bool | inner, True),
+                ("items", inner if inner is bool else inner | None, None),
+                ("anyOf", alternatives | None, None),
+                ("oneOf", alternatives | None, None),
+                ("minimum", float | None, None),
+                ("exclusiveMinimum", float | None, None),
+                ("minLength", Annotated[int, Meta(ge=0, le=100)] | None, None),
+                ("minItems", Annotated[int, Meta(ge=0, le=100)] | None, None),
+                ("dialect", str | None, msgspec.field(default=None, name="$schema")),
+            ],
+            forbid_unknown_fields=True,
+        )
+    return inner
+
+
+PlainSchema: Any = _plain_schema()
+
+
+class Link(requests.Link, forbid_unknown_fields=True):
+    detail: str | None = None
+
+
+class Recording(requests.Recording, forbid_unknown_fields=True):
+    pass
+
+
+class MediaSource(requests.MediaSource, forbid_unknown_fields=True):
+    media_type: str | None = None
+
+
+class Part(requests.Part, forbid_unknown_fields=True):
+    image_url: Link | DataUri | None = None
+    audio_url: Link | None = None
+    input_audio: Recording | None = None
+    source: MediaSource | None = None
+    content: str | list[Part] | None = None
+    detail: str | None = None
+    cache_control: Skipped = UNSET
+    # A call and its result.
+    id: str | None = None
+    name: str | None = None
+    input: Skipped = UNSET
+    tool_use_id: str | None = None
+    is_error: bool | None = None
+    # Thoughts, and what an earlier answer said of itself.
+    thinking: str | None = None
+    signature: str | None = None
+    refusal: str | None = None
+    annotations: Skipped = UNSET
+    citations: Skipped = UNSET
+    logprobs: Skipped = UNSET
+
+
+class CalledFunction(requests.CalledFunction, forbid_unknown_fields=True):
+    pass
+
+
+class ToolCall(requests.ToolCall, forbid_unknown_fields=True):
+    function: CalledFunction | None = None
+    type: str | None = None
+    index: int | None = None
+
+
+class ChatMessage(requests.ChatMessage, forbid_unknown_fields=True):
+    content: str | list[Part] | None = None
+    tool_calls: list[ToolCall] | None = None
+    annotations: Skipped = UNSET
+    audio: Skipped = UNSET
+    function_call: Skipped = UNSET
+
+
+class Function(requests.Function, forbid_unknown_fields=True):
+    parameters: PlainSchema | None = None
+    strict: bool | None = None
+
+
+class Tool(requests.Tool, forbid_unknown_fields=True):
+    function: Function | None = None
+    parameters: PlainSchema | None = None
+    input_schema: PlainSchema | None = None
+    strict: bool | None = None
+    cache_control: Skipped = UNSET
+
+
+class Item(requests.Item, forbid_unknown_fields=True):
+    content: str | list[Part] | None = None
+    output: str | list[Part] | None = None
+    summary: list[Part] | None = None
+    id: str | None = None
+    status: str | None = None
+    encrypted_content: str | None = None
+    phase: str | None = None
+
+
+class Document(requests.Document, forbid_unknown_fields=True):
+    pass
+
+
+Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
+Tools = Annotated[list[Tool], Meta(max_length=MAX_ALTERNATIVES)]
+
+
+class Chat(requests.Chat, kw_only=True, forbid_unknown_fields=True):
+    messages: Messages
+    tools: Tools | None = None
+    functions: Tools | None = None
+
+
+class Completion(requests.Completion, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Responses(requests.Responses, kw_only=True, forbid_unknown_fields=True):
+    input: str | Annotated[list[Item], Meta(min_length=1)]
+    tools: Tools | None = None
+
+
+class CountTokens(requests.CountTokens, kw_only=True, forbid_unknown_fields=True):
+    messages: Messages
+    system: str | list[Part] | None = None
+    tools: Tools | None = None
+
+
+class AnthropicMessages(requests.AnthropicMessages, kw_only=True, forbid_unknown_fields=True):
+    messages: Messages
+    system: str | list[Part] | None = None
+    tools: Tools | None = None
+
+
+class Embeddings(requests.Embeddings, kw_only=True, forbid_unknown_fields=True):
+    input: str | Annotated[list[str | int | list[int] | Document], Meta(min_length=1)]
+
+
+class Rerank(requests.Rerank, kw_only=True, forbid_unknown_fields=True):
+    query: str | Document
+    documents: Annotated[list[str | Document], Meta(min_length=1)]
+
+
+class TokenIds(requests.TokenIds, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Tokenize(requests.Tokenize, kw_only=True, forbid_unknown_fields=True):
+    messages: Messages | None = None
+
+
+class Detokenize(requests.Detokenize, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Infill(requests.Infill, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Template(requests.Template, kw_only=True, forbid_unknown_fields=True):
+    messages: Messages
+    tools: Tools | None = None
+
+
+_FORMS: tuple[type[Request], ...] = (
+    Chat, Completion, Responses, CountTokens, AnthropicMessages, Embeddings, Rerank, TokenIds, Tokenize, Detokenize,
+    Infill, Template,
+)  # fmt: skip
+for _form in _FORMS:
+    _form.has_further_fields = False
+
+#: The decoder of the exact form of each form of `requests`.
+EXACT: dict[Any, msgspec.json.Decoder[Request]] = {form.__bases__[0]: msgspec.json.Decoder(form) for form in _FORMS}

@@ -1,0 +1,214 @@
+"""Decodes and checks the body of a request: its shape, its media, and what constrains its answer."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from xinference.error_codes import Code
+from xinference.protocol.addresses import may_hold_address, refuse_addresses, refused_address
+from xinference.protocol.constraint_limits import (
+    MAX_ALTERNATIVES,
+    MAX_BYTES,
+    MAX_TOOL_PARTS,
+    SchemaLimits,
+    check_grammar,
+    check_regex,
+    exceeded,
+)
+from xinference.protocol.errors import Refusal
+from xinference.protocol.exact_requests import EXACT
+from xinference.protocol.requests import (
+    Chat,
+    Completion,
+    Generation,
+    ItemType,
+    JsonObject,
+    PartType,
+    Request,
+    Tokens,
+    Tool,
+)
+
+
+def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
+    """Decode what the gateway needs of `body` and check it.
+
+    A body whose fields are all known, at every depth, is decoded once, by a form that takes media in a known place
+    and nowhere else. Any other body is decoded by the form with the known fields alone, and searched for addresses.
+
+    Raises:
+        Refusal: 400, saying where the JSON breaks or which field is wrong.
+    """
+    kind = decoder.type
+    try:
+        if not body.isascii():
+            # msgspec does not look inside the strings it skips, and the engine gets all of them.
+            body.decode()
+        try:
+            request: Any = EXACT[kind].decode(body)
+        except msgspec.ValidationError:
+            # An error that is not about a further field is raised again.
+            request = decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise wrong_field(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise _not_json(body, str(error)) from None
+    except UnicodeDecodeError as error:
+        byte, at = error.object[error.start], error.start
+        raise _bad_json(f"The body is not UTF-8: byte 0x{byte:02x} at byte {at}.") from None
+    except RecursionError:
+        raise _bad_json("The body's JSON is nested too deeply.") from None
+    if request.has_further_fields:
+        if may_hold_address(body):
+            refuse_addresses(body)
+        _check_constraints(request, body)
+    elif (
+        kind is not Chat
+        or request.tools
+        or request.functions
+        or request.response_format
+        or (request.guided_json or request.guided_regex or request.guided_choice or request.guided_grammar)
+    ):  # these conditions call nothing: they are all that a plain chat pays for the check
+        _check_constraints(request, body)
+    if kind is Completion:
+        _check_one_kind(request.prompt)
+    checked: Request = request
+    return checked
+
+
+# -- what constrains an answer ----------------------------------------------------------------------------------
+
+
+class _Tools(Struct):
+    """The tools of any body."""
+
+    tools: JsonObject = UNSET
+    functions: JsonObject = UNSET
+
+
+_TOOLS = msgspec.json.Decoder(_Tools)
+_TOOL_LIST = msgspec.json.Decoder(list[Tool])
+
+
+def _check_constraints(request: Request, body: bytes) -> None:
+    """Check the schemas, regular expressions and grammars of a request.
+
+    Raises:
+        Refusal: 400, naming the field and the limit.
+    """
+    limits = SchemaLimits()
+    for name in ("response_format", "text", "output_config", "output_format"):
+        _check_object(getattr(request, name, UNSET), name, limits)
+    if isinstance(request, Generation):
+        _check_guided(request, limits)
+    has_tools = getattr(request, "tools", None) or getattr(request, "functions", None)
+    # The schemas of an exact form are plain and flat, and a body up to this size has no room for too many.
+    if has_tools and (request.has_further_fields or len(body) > MAX_BYTES):
+        _check_tools(_TOOLS.decode(body), is_exact=not request.has_further_fields)
+
+
+def _check_tools(given: _Tools, *, is_exact: bool) -> None:
+    limits = SchemaLimits(MAX_TOOL_PARTS)
+    for group, value in (("tools", given.tools), ("functions", given.functions)):
+        if not value or (is_exact and len(bytes(value)) <= MAX_BYTES):
+            continue
+        tools = _TOOL_LIST.decode(value) if bytes(value) != b"null" else []
+        if len(tools) > MAX_ALTERNATIVES:
+            raise exceeded(group, "tools", MAX_ALTERNATIVES)
+        for n, tool in enumerate(tools):
+            _check_object(tool.parameters, f"{group}[{n}].parameters", limits)
+            _check_object(tool.input_schema, f"{group}[{n}].input_schema", limits)
+            if tool.function is not None:
+                _check_object(tool.function.parameters, f"{group}[{n}].function.parameters", limits)
+
+
+def _check_guided(request: Generation, limits: SchemaLimits) -> None:
+    schema = request.guided_json
+    if schema:
+        value = bytes(schema)
+        if value.startswith(b'"'):
+            limits.check_text(msgspec.json.decode(value), "guided_json")
+        else:
+            _check_object(schema, "guided_json", limits)
+    if request.guided_regex is not None:
+        check_regex(request.guided_regex, "guided_regex")
+    if request.guided_grammar is not None:
+        check_grammar(request.guided_grammar, "guided_grammar")
+    if request.guided_choice is not None and sum(map(len, request.guided_choice)) > MAX_BYTES:
+        raise exceeded("guided_choice", "characters", MAX_BYTES)
+
+
+def _check_object(value: msgspec.Raw | UnsetType, name: str, limits: SchemaLimits) -> None:
+    if not value:
+        return
+    text = bytes(value)
+    if text.startswith(b"{"):
+        limits.check_json(text, name)
+    elif text != b"null":
+        given = type(msgspec.json.decode(text)).__name__
+        raise _invalid(f"{name}: expected `object`, got `{JSON_TYPES.get(given, given)}`.", name)
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------
+
+
+def _check_one_kind(prompt: Tokens) -> None:
+    if isinstance(prompt, list) and len(set(map(type, prompt))) > 1:
+        raise _invalid("prompt mixes texts and tokens: all its items must be of one kind.", "prompt")
+
+
+JSON_TYPES = {"str": "str", "list": "array", "NoneType": "null"}
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
+_BYTE = re.compile(r"^(?P<what>.*) \(byte (?P<at>\d+)\)$")
+
+
+def wrong_field(message: str) -> Refusal:
+    """Turn "Expected `str`, got `int` - at `$.messages[0].role`" into a refusal that names the field."""
+    match = _AT.match(message)
+    assert match is not None
+    what, path = match["what"], match["path"] or ""
+    if what.startswith("Expected `str` matching regex '^data:"):
+        return refused_address(path)
+    if what.startswith("Expected `str` matching regex '^(data:"):
+        return _invalid(f"{path}: media is base64 or a data: URI.", path)
+    if what.startswith("Invalid enum value") and path.endswith(".type"):
+        return _refused_part(what.removeprefix("Invalid enum value "), path)
+    missing = _MISSING.match(what)
+    if missing:
+        param = f"{path}.{missing['name']}" if path else missing["name"]
+        return _invalid(f"{param} is required.", param)
+    if not path:
+        return _invalid(f"The body must be a JSON object: {_lower(what)}.", None)
+    return _invalid(f"{path}: {_lower(what)}.", path)
+
+
+def _refused_part(kind: str, path: str) -> Refusal:
+    known = get_args(PartType) if "content" in path or "output" in path or "system" in path else get_args(ItemType)
+    cause = f"{path}: content of the type {kind[:100]} is not taken here."
+    return Refusal(Code.UNSUPPORTED_CONTENT, cause, hint=f"There are {', '.join(known)}.", param=path)
+
+
+def _not_json(body: bytes, message: str) -> Refusal:
+    match = _BYTE.match(message)
+    if match is None:
+        return _bad_json(f"The body is not valid JSON: {_lower(message)} (byte {len(body)}).")
+    what, at = match["what"].removeprefix("JSON is malformed: "), int(match["at"])
+    line, column = body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)
+    return _bad_json(f"The body is not valid JSON: {what} at line {line}, column {column} (byte {at}).")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _invalid(cause: str, param: str | None) -> Refusal:
+    return Refusal(Code.INVALID_REQUEST, cause, param=param)
+
+
+def _bad_json(cause: str) -> Refusal:
+    return Refusal(Code.INVALID_JSON, cause)

@@ -1,0 +1,220 @@
+"""The fields that only an engine reads: those of its table within their bounds, and no other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.gateway.harness import CHAT, route
+from xinference.engines.dialects import DIALECTS
+from xinference.gateway.engine_requests import prepare
+from xinference.gateway.routes import DATA_PATHS
+from xinference.protocol.errors import Refusal
+from xinference.protocol.request_check import check
+from xinference.routing.table import RoutingTable
+
+CHATS, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+LLAMA_CPP, VLLM, SGLANG, TRANSFORMERS = "llama.cpp", "vLLM", "SGLang", "Transformers"
+
+
+def to_engine(engine: str, path: str = CHATS, **fields: Any) -> dict[str, Any]:
+    """The body that the engine gets."""
+    base: dict[str, Any] = CHAT if path == CHATS else {"model": "m"}
+    body = json.dumps(base | fields).encode()
+    request = check(DATA_PATHS[path].decoder, body)
+    sent: dict[str, Any] = json.loads(prepare(RoutingTable(), route(engine=engine), request, body).body)
+    return sent
+
+
+def refused(engine: str, path: str = CHATS, **fields: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        to_engine(engine, path, **fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("engine", "field", "value"),
+    [
+        (LLAMA_CPP, "n_probs", 49_152),
+        (LLAMA_CPP, "n_probs", 21),
+        (LLAMA_CPP, "n_predict", -2),
+        (LLAMA_CPP, "n_keep", 2**40),
+        (LLAMA_CPP, "n_discard", -1),
+        (LLAMA_CPP, "samplers", ["top_k"] * 17),
+        (LLAMA_CPP, "samplers", "k" * 100_000),
+        (LLAMA_CPP, "dry_sequence_breakers", ["a"] * 65),
+        (LLAMA_CPP, "dry_sequence_breakers", ["a" * 1025]),
+        (LLAMA_CPP, "preserved_tokens", ["a"] * 10_000),
+        (LLAMA_CPP, "response_fields", ["a"] * 65),
+        (LLAMA_CPP, "min_keep", 100_000),
+        (LLAMA_CPP, "mirostat", 3),
+        (VLLM, "prompt_logprobs", 1000),
+        (VLLM, "bad_words", ["a"] * 65),
+        (VLLM, "allowed_token_ids", [1] * 1025),
+        (VLLM, "logprob_token_ids", [1] * 129),
+        (SGLANG, "stop_regex", ["a"] * 65),
+        (SGLANG, "min_tokens", -1),
+        (TRANSFORMERS, "min_p", 2),
+    ],
+)
+def test_a_native_field_beyond_its_bound_is_refused_by_name(engine: str, field: str, value: Any) -> None:
+    refusal = refused(engine, **{field: value})
+    assert refusal.code == "invalid_request" and str(refusal.param).startswith(field) and field in refusal.cause
+
+
+@pytest.mark.parametrize("path", [CHATS, COMPLETIONS])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("stop", ["a"] * 65),
+        ("stop", ["a" * 1025]),
+        ("stop", "a" * 1025),
+        ("logit_bias", {str(n): 1 for n in range(1025)}),
+    ],
+)
+def test_stops_and_biases_are_bounded_on_every_engine(path: str, field: str, value: Any) -> None:
+    for engine in DIALECTS:
+        assert refused(engine, path, prompt="a", **{field: value}).param is not None
+
+
+@pytest.mark.parametrize(
+    ("engine", "field", "value"),
+    [
+        (LLAMA_CPP, "reasoning_format", "zzz"),
+        (LLAMA_CPP, "n_predict", "many"),
+        (LLAMA_CPP, "cache_prompt", 7),
+        (LLAMA_CPP, "dry_base", [1]),
+        (LLAMA_CPP, "json_schema", [1]),
+        (VLLM, "skip_special_tokens", "yes"),
+        (SGLANG, "regex", {"a": 1}),
+    ],
+)
+def test_a_wrong_type_in_a_native_field_is_a_400_that_names_it(engine: str, field: str, value: Any) -> None:
+    assert refused(engine, **{field: value}).param == field
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        (
+            "/apply-template",
+            {"messages": [{"role": "assistant", "reasoning_content": ["a"]}]},
+            "messages[0].reasoning_content",
+        ),
+        (CHATS, {"messages": [{"role": "user", "content": "a", "name": 7}]}, "messages[0].name"),
+        (CHATS, {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": 7}}]}]}, None),
+        (CHATS, {"tools": [{"type": "function", "function": {"name": 7}}]}, "tools[0].function.name"),
+        ("/apply-template", {"messages": [{"role": "user", "content": "a"}], "tools": 7}, "tools"),
+        ("/detokenize", {"tokens": ["a"]}, "tokens[0]"),
+        ("/tokenize", {"content": {"a": 1}}, "content"),
+        ("/infill", {"input_prefix": 7}, "input_prefix"),
+        ("/infill", {"n_probs": 49_152}, "n_probs"),
+    ],
+)
+def test_a_wrong_type_below_a_field_of_the_api_is_named_too(
+    path: str, fields: dict[str, Any], param: str | None
+) -> None:
+    refusal = refused(LLAMA_CPP, path, **fields)
+    assert refusal.param == param or param is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "field", "value"),
+    [
+        (LLAMA_CPP, "grammar_lazy", True),
+        (LLAMA_CPP, "grammar_triggers", [{"type": 0, "value": "a"}]),
+        (LLAMA_CPP, "id_slot", 0),
+        (LLAMA_CPP, "lora", [{"id": 0, "scale": 9}]),
+        (LLAMA_CPP, "chat_parser", "x"),
+        (VLLM, "prompt_embeds", "AAAA"),
+        (VLLM, "kv_transfer_params", {"remote_host": "10.0.0.1"}),
+        (VLLM, "logits_processors", ["os.system"]),
+        (VLLM, "chat_template", "{{ 1 }}"),
+        (VLLM, "mm_processor_kwargs", {"a": 1}),
+        (SGLANG, "custom_logit_processor", "AAAA"),
+        (SGLANG, "bootstrap_host", "10.0.0.1"),
+        (SGLANG, "lora_path", "/etc"),
+    ],
+)
+def test_a_native_field_that_no_client_may_set_is_refused_by_name(engine: str, field: str, value: Any) -> None:
+    refusal = refused(engine, **{field: value})
+    assert (refusal.code, refusal.param) == ("unsupported_field", field)
+    nothing: dict[str, Any] = {field: None}
+    assert to_engine(engine, **nothing) == CHAT, "null asks for nothing"
+
+
+@pytest.mark.parametrize("engine", [*DIALECTS, "an engine without a dialect"])
+def test_a_field_that_nobody_knows_is_left_out_and_those_of_openai_are_passed(engine: str) -> None:
+    fields: dict[str, Any] = {
+        "user": "x",
+        "metadata": {"a": "b"},
+        "store": False,
+        "service_tier": "auto",
+        "logit_bias": {"1": -100},
+    }
+    assert to_engine(engine, never_heard_of=[{"x": [1]}], speculative={"n_max": 9}, **fields) == CHAT | fields
+
+
+def test_the_native_fields_of_a_table_reach_the_engine_with_the_bytes_of_the_body() -> None:
+    fields = {"n_probs": 20, "cache_prompt": True, "dry_multiplier": 0.8, "samplers": ["top_k", "min_p"], "top_k": 40}
+    body = json.dumps(CHAT | fields).encode()
+    request = check(DATA_PATHS[CHATS].decoder, body)
+    assert prepare(RoutingTable(), route(engine=LLAMA_CPP), request, body).body is body
+    assert to_engine(VLLM, top_k=40, min_p=0.1, skip_special_tokens=False)["top_k"] == 40
+    assert to_engine(SGLANG, top_k=40, regex="a+")["regex"] == "a+"
+    assert to_engine(TRANSFORMERS, top_k=40, min_p=0.1)["min_p"] == 0.1
+    assert "n_probs" not in to_engine(VLLM, n_probs=5)
+
+
+@pytest.mark.parametrize(
+    ("engine", "fields"),
+    [
+        (LLAMA_CPP, {"grammar": "root ::= " + "(" * 200}),
+        (LLAMA_CPP, {"json_schema": {"enum": list(range(2000))}}),
+        (VLLM, {"structured_outputs": {"regex": "a{1,100000}"}}),
+        (SGLANG, {"ebnf": "root ::= " + " | ".join(["a"] * 5000)}),
+        (SGLANG, {"json_schema": json.dumps({"minLength": 5, "maxLength": 2})}),
+    ],
+)
+def test_native_constraints_have_the_limits_of_the_others(engine: str, fields: dict[str, Any]) -> None:
+    assert refused(engine, **fields).code in ("constraint_too_complex", "invalid_constraint")
+
+
+def test_documents_to_rerank_are_not_taken_for_native_ones() -> None:
+    sent = to_engine(VLLM, "/v1/rerank", query="q", documents=["a"], unknown=1)
+    assert sent == {"model": "m", "query": "q", "documents": ["a"]}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = sorted({name for dialect in DIALECTS.values() for name in (*dialect.native.taken, *dialect.native.refused)})
+
+
+@given(engine=st.sampled_from(sorted(DIALECTS)), fields=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5))
+def test_only_judged_fields_ever_reach_an_engine(engine: str, fields: dict[str, Any]) -> None:
+    native = DIALECTS[engine].native
+    try:
+        sent = to_engine(engine, **fields)
+    except Refusal as refusal:
+        assert refusal.status == 400
+        return
+    further = {name: value for name, value in sent.items() if name not in check_form() and name not in GENERATED}
+    assert further.keys() <= native.taken.keys()
+    msgspec.convert(further, native.form)
+
+
+def check_form() -> set[str]:
+    return set(DATA_PATHS[CHATS].decoder.type.__struct_fields__)
+
+
+#: Names that a dialect gives to fields of older clients.
+GENERATED = {"repeat_penalty", "structured_outputs", "json_schema", "grammar", "regex", "ebnf"}
