@@ -51,7 +51,7 @@ from xinference.engines.llama_cpp.memory_model import MEMORY
 from xinference.hardware.devices import read_host
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
-from xinference.planning.occupancy import NOTHING_ELSE, available
+from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.sizing import size_launch
 from xinference.weights import shape_reader
 
@@ -134,7 +134,7 @@ def planned(file: Path, context: int, slots: int) -> SizedPlan:
     requested = replace(bare, options={"n_ctx": context, "n_parallel": slots})
     shape, _ = shape_reader.read_shape(file, version)
     # The engine reads both from the sizing.
-    return replace(size_launch(requested, file, shape, available(host, NOTHING_ELSE), MEMORY), launch=bare)
+    return replace(size_launch(requested, file, shape, available(host, Occupancy()), MEMORY), launch=bare)
 
 
 def unescaped(env: Mapping[str, str]) -> dict[str, str]:

@@ -81,7 +81,7 @@ class Problem(RuntimeError):
         )
 
 
-#: Exit status of a server whose home or port is in use; it distinguishes this failure for whoever starts servers.
+#: Exit status of a server whose home or port is in use; the program that started the server can tell this failure from others.
 EXIT_IN_USE = 98
 
 

@@ -27,7 +27,7 @@ from xinference.launch.plan import SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands import docs
 from xinference.planning.facts import Facts
-from xinference.planning.occupancy import NOTHING_ELSE, available
+from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.plan import draft_launch, resolve_launch
 from xinference.planning.sizing import size_launch
 from xinference.units import GIB, MIB
@@ -50,7 +50,7 @@ def plan(request: LaunchRequest = REQUEST, host: Host | None = None) -> SizedPla
     draft = draft_launch(Facts(builtin_families(), registry.all_engines(), host), request, "mine")
     engine = registry.all_engines()[draft.engine]
     launch = resolve_launch(draft, Path("/w.gguf"), "given", engine)
-    return size_launch(launch, Path("/w.gguf"), SHAPE, available(host, NOTHING_ELSE), engine.memory)
+    return size_launch(launch, Path("/w.gguf"), SHAPE, available(host, Occupancy()), engine.memory)
 
 
 def test_it_is_chosen_by_its_name_and_its_options_are_completed_by_itself() -> None:

@@ -16,7 +16,7 @@ from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.facts import Facts
-from xinference.planning.occupancy import NOTHING_ELSE, available
+from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.plan import draft_launch, is_same_launch, resolve_launch
 from xinference.planning.sizing import size_launch
 
@@ -39,7 +39,7 @@ def plan(request: LaunchRequest, host: Host = LAPTOP) -> SizedPlan:
     drafted = draft(request, host)
     engine = all_engines()[drafted.engine]
     launch = resolve_launch(drafted, drafted.version.spec.sources[0], "the only one", engine)
-    return size_launch(launch, Path("/weights.gguf"), SHAPE, available(host, NOTHING_ELSE), engine.memory)
+    return size_launch(launch, Path("/weights.gguf"), SHAPE, available(host, Occupancy()), engine.memory)
 
 
 def test_a_bare_name_takes_the_first_spec_and_an_engine_that_runs_it_here() -> None:

@@ -247,7 +247,7 @@ def _pooling(fields: Fields, model_type: ModelType, notes: list[str]) -> ModelFa
 
 
 def _with_specs(fields: Fields) -> Fields:
-    """Version 1 has the one spec's fields beside the family's."""
+    """Move the spec's fields of a version 1 file, where they lie on the same level as the family's, into a list."""
     if fields.has("model_specs"):
         return fields
     names = ("model_hub", "model_id", "model_revision", "model_uri", "model_format", "quantization", "quantizations")

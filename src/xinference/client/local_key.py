@@ -1,4 +1,4 @@
-"""The owner's key: whoever can read a home may manage the server of that home."""
+"""The owner's key: a user who can read a home may manage the server of that home."""
 
 from __future__ import annotations
 

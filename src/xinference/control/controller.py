@@ -69,7 +69,7 @@ class Controller:
         self._reserved: set[str] = set()
         self._publisher = publisher or Publisher()
         self._admission = Admission(settings, store, load, self._taken_up)
-        self._around = DeploymentContext(
+        self._context = DeploymentContext(
             settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission
         )
         self.planner = Planner(settings, self._hubs, self.engines, self.registrations, self._admission.occupancy_for)
@@ -123,7 +123,7 @@ class Controller:
             ) from None
         # Not sized: what runs already takes the memory that it would be measured against.
         launch = await self.planner.resolve(await self.planner.draft(request, row.uid), request)
-        deployment = Deployment(launch, self._around, row.created, row.problem)
+        deployment = Deployment(launch, self._context, row.created, row.problem)
         if not row.wanted:
             await deployment.end("terminate")
             self._store.remove_deployment(row.uid)
@@ -170,7 +170,7 @@ class Controller:
             if existing is not None:
                 await self.terminate(uid)
             self._store.add_deployment(uid, msgspec.json.encode(launch.request).decode())
-            deployment = Deployment(sized or launch, self._around, time.time())
+            deployment = Deployment(sized or launch, self._context, time.time())
             self._deployments[uid] = deployment
             for remark in remarks:
                 self._events.add(uid, "WARNING", "plan", remark)
@@ -196,7 +196,7 @@ class Controller:
         self._publish()
 
     async def cancel(self, uid: str) -> None:
-        """End a launch that is on its way; whoever waits for it is told.
+        """Cancel a launch that is not ready; each client that waits for it gets the error.
 
         Raises:
             Problem: 404, or 409 ``not_launching``: it answers already, or has failed.
@@ -270,13 +270,13 @@ class Controller:
         async for event in self._events.follow(uid, settled):
             yield event
 
-    async def _draft(self, found: DerivedRequest, uid: str) -> LaunchDraft:
-        """The draft of a request whose name was found, with the reasons of what was found."""
-        draft = await self.planner.draft(found.request, uid)
-        return replace(draft, reasons=(*found.reasons, *draft.reasons))
+    async def _draft(self, derived: DerivedRequest, uid: str) -> LaunchDraft:
+        """The draft of a derived request, with the reasons of both."""
+        draft = await self.planner.draft(derived.request, uid)
+        return replace(draft, reasons=(*derived.reasons, *draft.reasons))
 
     async def _resolve(self, draft: LaunchDraft, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
-        """A launch that can go on beside what there is, with its size if its weights are here."""
+        """The resolved launch, and its sized plan if the weights are on this machine."""
         launch = await self.planner.resolve(draft, request)
         engine, model_type = self.engines[launch.engine], launch.version.family.model_type
         await asyncio.to_thread(model_names.check_adapters, model_type, engine.adapters(launch))

@@ -23,8 +23,8 @@ TokenList = Annotated[list[int], Meta(max_length=1024)]
 class NativeFields:
     """The fields that an engine takes, each with its type and bounds, and those that no client may set.
 
-    A field that is in neither table is not passed on: a newer version of the engine may give it a meaning that nobody
-    has judged. It is not refused either, because clients send fields of APIs that are newer than this server.
+    A field that is in neither table is not passed on: a newer version of the engine may give it a meaning that has not
+    been reviewed. It is not refused either, because clients send fields of APIs that are newer than this server.
     """
 
     def __init__(self, taken: Mapping[str, Any] | None = None, refused: frozenset[str] = frozenset()) -> None:

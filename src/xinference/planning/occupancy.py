@@ -29,9 +29,6 @@ class Occupancy:
     """What is not free now, and will be: that of models on demand which leave for this one."""
 
 
-NOTHING_ELSE = Occupancy()
-
-
 @dataclass(frozen=True)
 class Footprint:
     """Memory that a plan takes, all its replicas together; bytes."""

@@ -3,7 +3,7 @@
 Engines compile them, and their compilers have no limits of their own: one request could occupy an engine for minutes,
 or end it. So the gateway bounds the bytes, the depth and the number of the parts, and estimates what a compiler makes
 of them. The numbers are measured on the slowest of the engines: with a vocabulary of 49,000 tokens, an enum of
-800 values costs it 6 s of CPU, and 400 objects in an anyOf more than 7 s, in which it answers nobody.
+800 values costs it 6 s of CPU, and 400 objects in an anyOf more than 7 s, during which it answers no request.
 """
 
 from __future__ import annotations

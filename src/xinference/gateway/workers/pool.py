@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 #: A process that ends sooner than this after its start is replaced only after `PAUSE_SECONDS`.
 SHORT_LIFE_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
-#: Interval at which counts are collected from the processes, if nobody asks for them.
+#: Interval at which counts are collected from the processes, if there is no request for them.
 COLLECT_SECONDS = 20.0
 #: A process that does not report within this time hangs: it is killed and replaced as if it had died.
 HUNG_SECONDS = 10.0
