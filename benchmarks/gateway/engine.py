@@ -1,7 +1,7 @@
 """An engine that computes nothing: OpenAI's protocol with prepared bytes, at maximum speed or at a fixed rate.
 
 ``python -m benchmarks.gateway.engine`` prints its port. The request sets the answer: ``max_tokens`` events if
-``stream``, one every ``1 / rate`` seconds if ``rate`` is set. Each event is a separate write, as engines do it.
+``stream``, ``user`` events a second if that text is a number. Each event is a separate write, as engines do it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class AnswerSettings(msgspec.Struct):
 
     stream: bool = False
     max_tokens: int = 16
-    rate: float = 0.0
+    user: str = ""
+    """Events a second; empty: as fast as they can be written."""
 
 
 class Connection(asyncio.Protocol):
@@ -105,7 +106,7 @@ class Connection(asyncio.Protocol):
         if not wish.stream:
             self._transport.write(ANSWER)
             return
-        self._left, self._rate, self._due = wish.max_tokens, wish.rate, self._loop.time()
+        self._left, self._rate, self._due = wish.max_tokens, float(wish.user or 0), self._loop.time()
         self._transport.write(STREAM_HEAD)
         self._next()
 

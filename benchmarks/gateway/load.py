@@ -85,7 +85,7 @@ class Run:
         body: dict[str, object] = {"model": load.model, "stream": load.stream, "max_tokens": load.tokens}
         body |= {"messages": [{"role": "user", "content": load.prompt}], **load.extra}
         if load.rate:
-            body["rate"] = load.rate
+            body["user"] = f"{load.rate:g}"  # a field that each server passes on
         data = json.dumps(body).encode()
         lines = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{load.port}\r\nContent-Type: application/json\r\n"

@@ -56,10 +56,11 @@ def costless(versus: dict[str, Path], processes: int = 1) -> Iterator[list[Targe
 
 @contextlib.contextmanager
 def _program(module: str, *arguments: str, source: Path = ROOT / "src") -> Iterator[tuple[int, int]]:
-    """A program that prints its port; yields its pid and port for the block."""
-    env = os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{ROOT}"}
+    """A program of the checkout that has `source`, which prints its port; yields its pid and port for the block."""
+    root = source.parent  # each commit's benchmark knows how its own server is made
+    env = os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{root}"}
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.pid, int(process.stdout.readline())
