@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,20 @@ OWN_STATUS = {
 MAKERS = {"Problem": None, "Refusal": None, "bad_request": 400, "not_found": 404}
 
 
-def _calls() -> Iterator[tuple[str, ast.Call, str]]:
+@functools.cache
+def _calls() -> list[tuple[str, ast.Call, str]]:
+    """Each call that makes an error, with its module and the name that is called."""
+    calls = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        source = path.read_text()
+        if not any(f"{name}(" in source for name in MAKERS):
+            continue
+        for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Call):
                 name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
                 if name in MAKERS:
-                    yield str(path.relative_to(PACKAGE)), node, name
+                    calls.append((str(path.relative_to(PACKAGE)), node, name))
+    return calls
 
 
 def test_the_page_has_every_code_with_its_status_its_meaning_and_its_way_out() -> None:

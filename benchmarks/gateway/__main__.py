@@ -24,7 +24,9 @@ def main() -> int:
     parser.add_argument("--only", help="only loads with this prefix: stream, paced, whole")
     parser.add_argument("--connections", type=int, help="only loads with this number of connections")
     parser.add_argument("--no-minute", action="store_true", help="skip the minute with 1,000 open streams")
-    parser.add_argument("--versus", action="append", default=[], metavar="NAME=SRC", help="src folder of another checkout")
+    parser.add_argument(
+        "--versus", action="append", default=[], metavar="NAME=SRC", help="src folder of another checkout"
+    )
     parser.add_argument(
         "--processes", type=int, default=1, help="also measure the gateway with this number of processes"
     )

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.deployments.doubles import HOST, SHAPE, FakeReplica, World, inbox_of, sized_plan, turns
+from tests.support.examples import examples
 from xinference.config import Settings
 from xinference.deployments.deployment import Deployment
 from xinference.deployments.inbox import (
@@ -545,7 +546,7 @@ async def test_a_model_that_declines_keeps_its_memory_and_the_other_waits_for_it
 EVENTS = ["request", "leave", "ready", "die", "answer", "evict idle", "evict", "drained", "stop ends", "hold", "let"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.sampled_from(EVENTS), max_size=25))
 def test_no_state_is_stuck_whatever_the_order_of_events(events: list[str]) -> None:
     asyncio.run(_live(events))

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.support.examples import examples
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
@@ -614,4 +615,4 @@ class Orders(RuleBasedStateMachine):
 
 
 TestOrders = Orders.TestCase
-TestOrders.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestOrders.settings = settings(max_examples=examples(100), stateful_step_count=50, deadline=None)

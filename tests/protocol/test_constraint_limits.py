@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.constraint_limits import (
     MAX_ALTERNATIVES,
@@ -323,7 +324,7 @@ VALUES = st.recursive(
 
 
 @given(value=VALUES, text=TEXTS, form=st.sampled_from([as_format, as_tool, as_guided, as_text, as_anthropic]))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_random_constraints_pass_or_are_refused(value: Any, text: str, form: Any) -> None:
     asks: list[Callable[[], object]] = [
         lambda: given_with(**form(value)),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def page_with_map() -> str:
     return page[:begin] + "\n".join(_lines(PACKAGE)) + "\n" + page[end:]
 
 
+@functools.cache
 def first_sentence(path: Path) -> str:
     """The first paragraph of a module's docstring as one line, up to its first sentence's end."""
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
