@@ -1,4 +1,4 @@
-"""The controller: takes up every stored row, launches, terminates and lists deployments."""
+"""The controller: restores the stored deployments, and launches, terminates and lists deployments."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Controller:
-    """Owns the deployments. The gateway reads `table`; the management API calls the rest."""
+    """Owns the deployments. Implements `Router` for the gateway; the management API calls the other methods."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Controller:
         load: ReplicaLoad | None = None,
         publisher: Publisher | None = None,
     ) -> None:
-        """`load` counts the requests at each replica; None: there is no gateway."""
+        """`load` counts the requests in flight at each replica; None: there is no gateway."""
         load = load or NoLoad()
         self._store = store
         self._events = EventLog(store)
@@ -68,51 +68,52 @@ class Controller:
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
         self._reserved: set[str] = set()
         self._publisher = publisher or Publisher()
-        self._admission = Admission(settings, store, load, self._taken_up)
+        self._admission = Admission(settings, store, load, self._working_deployments)
         self._context = DeploymentContext(
             settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission
         )
         self.planner = Planner(settings, self._hubs, self.engines, self.registrations, self._admission.occupancy_for)
-        self.library = WeightsStore(settings, self._hubs, self.registrations, self.planner, self.downloads, self._uses)
-        self._admitting: asyncio.Task[None] | None = None
+        self.weights = WeightsStore(
+            settings, self._hubs, self.registrations, self.planner, self.downloads, self._cache_uses
+        )
+        self._admission_task: asyncio.Task[None] | None = None
 
-    # -- the data path's view -------------------------------------------------------------------------------
+    # -- for the gateway ------------------------------------------------------------------------------------
 
     @property
     def table(self) -> RoutingTable:
         return self._publisher.table
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
-        """See `Router.ensure_ready`."""
         route = self.table.routes.get(uid)
-        found = self._deployments.get((route.parent or uid) if route else uid)
-        deployment = found if isinstance(found, Deployment) else None
+        existing = self._deployments.get((route.parent or uid) if route else uid)
+        deployment = existing if isinstance(existing, Deployment) else None
         with deployment.wait(uid) if deployment else contextlib.nullcontext():
-            return await self._publisher.until_ready(uid, time.monotonic() + deadline, deployment, self._unknown)
+            return await self._publisher.wait_until_ready(uid, time.monotonic() + deadline, deployment, self._not_found)
 
-    # -- life -----------------------------------------------------------------------------------------------
+    # -- start and end --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take up every row: adopt what still runs, start what should, finish what was being terminated."""
+        """Restore the stored deployments: adopt running engines, start missing ones, and complete terminations."""
         self.registrations.load()
-        await asyncio.gather(*(self._take_up_or_show(row) for row in self._store.deployments()))
-        self._admitting = asyncio.create_task(self._admission.run(), name="admission")
+        await asyncio.gather(*(self._restore_or_report(row) for row in self._store.deployments()))
+        self._admission_task = asyncio.create_task(self._admission.run(), name="admission")
 
     async def close(self, how: Ending) -> None:
-        """End the tasks; ``stop`` ends the engines too, ``detach`` leaves them for the next server."""
-        if self._admitting is not None:
-            self._admitting.cancel()
+        """End all tasks; ``stop`` also stops the engines, ``detach`` lets them run on for the next server."""
+        if self._admission_task is not None:
+            self._admission_task.cancel()
         await asyncio.gather(self.downloads.close(), *(d.end(how) for d in self._deployments.values()))
 
-    async def _take_up_or_show(self, row: DeploymentRow) -> None:
+    async def _restore_or_report(self, row: DeploymentRow) -> None:
         try:
-            await self._take_up(row)
+            await self._restore(row)
         except Problem as problem:
-            log.error("deployment %s is not taken up: %s", row.uid, problem)
+            log.error("deployment %s cannot be restored: %s", row.uid, problem)
             self._deployments[row.uid] = BrokenDeployment(row.uid, problem, row.created)
             self._publish()
 
-    async def _take_up(self, row: DeploymentRow) -> None:
+    async def _restore(self, row: DeploymentRow) -> None:
         try:
             request = msgspec.json.decode(row.request, type=LaunchRequest)
         except msgspec.DecodeError as error:
@@ -121,7 +122,7 @@ class Controller:
                 f"The stored request of {row.uid} can't be read: {error}.",
                 hint="Launch it again.",
             ) from None
-        # Not sized: what runs already takes the memory that it would be measured against.
+        # Not sized here: an engine that still runs uses the memory that sizing would measure as free.
         launch = await self.planner.resolve(await self.planner.draft(request, row.uid), request)
         deployment = Deployment(launch, self._context, row.created, row.problem)
         if not row.wanted:
@@ -131,32 +132,36 @@ class Controller:
         self._deployments[row.uid] = deployment
         adopted = deployment.begin()
         self._publish()
-        await adopted  # a server that answers tells of everything that runs
+        await adopted  # before the server answers requests, so that its answers include every running engine
 
-    # -- what users ask -------------------------------------------------------------------------------------
+    # -- for the management API -----------------------------------------------------------------------------
 
     async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
-        """What a launch would do, with its size if the weights are here; nothing is changed."""
-        found = await self.planner.resolver.resolve(request)
-        draft = await self._draft(found, self._uid_for(found.request))
-        return await self._resolve(draft, found.request)
-
-    async def launch(self, request: LaunchRequest, *, remarks: Iterable[str] = ()) -> str:
-        """Write the row and begin; the answer is the uid. `remarks` become warnings among its events.
-
-        Asking again for what runs already under the same explicit uid changes nothing and is not an error.
+        """Plan a launch without starting it; the plan has a size if the weights are on this machine.
 
         Raises:
-            Problem: 400 what can't be, 409 a uid that is taken by something else.
+            Problem: 400, the request can't be served.
+        """
+        derived = await self.planner.resolver.resolve(request)
+        draft = await self._draft(derived, self._uid_for(derived.request))
+        return await self._resolve(draft, derived.request)
+
+    async def launch(self, request: LaunchRequest, *, warnings: Iterable[str] = ()) -> str:
+        """Store a deployment and start it; returns its uid. `warnings` are added to its events.
+
+        A repeated launch with the same explicit uid and the same request changes nothing and is not an error.
+
+        Raises:
+            Problem: 400, the request can't be served; 409, the uid is taken by another launch.
         """
         running = self._deployments.get((request.model_uid or "").strip())
-        found = await self.planner.resolver.resolve(
+        derived = await self.planner.resolver.resolve(
             request, running.plan.request if isinstance(running, Deployment) else None
         )
-        request, uid = found.request, self._uid_for(found.request)
+        request, uid = derived.request, self._uid_for(derived.request)
         self._reserved.add(uid)
         try:
-            draft = await self._draft(found, uid)
+            draft = await self._draft(derived, uid)
             existing = self._deployments.get(uid)
             if isinstance(existing, Deployment) and existing.problem is None:
                 if is_same_launch(draft, existing.plan.request):
@@ -172,8 +177,8 @@ class Controller:
             self._store.add_deployment(uid, msgspec.json.encode(launch.request).decode())
             deployment = Deployment(sized or launch, self._context, time.time())
             self._deployments[uid] = deployment
-            for remark in remarks:
-                self._events.add(uid, "WARNING", "plan", remark)
+            for warning in warnings:
+                self._events.add(uid, "WARNING", "plan", warning)
             deployment.begin()
             self._publish()
             return uid
@@ -181,10 +186,10 @@ class Controller:
             self._reserved.discard(uid)
 
     async def terminate(self, uid: str) -> None:
-        """End a deployment and forget it; it is gone when this returns.
+        """Stop the engines of a deployment and delete it.
 
         Raises:
-            Problem: 404, with the models there are.
+            Problem: 404, with the running models.
         """
         deployment = self.deployment(uid)
         self._store.set_unwanted(uid)
@@ -199,7 +204,7 @@ class Controller:
         """Cancel a launch that is not ready; each client that waits for it gets the error.
 
         Raises:
-            Problem: 404, or 409 ``not_launching``: it answers already, or has failed.
+            Problem: 404; 409 ``not_launching``, the deployment is ready or has failed.
         """
         deployment = self.deployment(uid)
         if not deployment.launching:
@@ -209,59 +214,58 @@ class Controller:
         await self.terminate(uid)
 
     def progress(self, uid: str) -> dict[str, Any]:
-        """How far a launch is; of an unknown uid, nothing."""
-        found = self._deployments.get(uid)
-        return progress.unknown() if found is None else found.progress
+        """The progress of a launch in the form of the API; for an unknown uid, no stage has begun."""
+        deployment = self._deployments.get(uid)
+        return progress.unknown() if deployment is None else deployment.progress
 
     def deployment(self, uid: str) -> Deployment | BrokenDeployment:
         """One deployment by its uid.
 
         Raises:
-            Problem: 404, with the models there are.
+            Problem: 404, with the running models.
         """
-        found = self._deployments.get(uid)
-        if found is None:
-            raise self._unknown(uid)
-        return found
+        deployment = self._deployments.get(uid)
+        if deployment is None:
+            raise self._not_found(uid)
+        return deployment
 
     def running(self, uid: str) -> Deployment:
-        """One deployment that was taken up.
+        """One deployment by its uid, which is not a `BrokenDeployment`.
 
         Raises:
-            Problem: 404, or why it could not be taken up.
+            Problem: 404; or the reason why the stored deployment could not be restored.
         """
-        found = self.deployment(uid)
-        if isinstance(found, BrokenDeployment):
-            raise found.problem
-        return found
+        deployment = self.deployment(uid)
+        if isinstance(deployment, BrokenDeployment):
+            raise deployment.problem
+        return deployment
 
     def deployments(self) -> list[Deployment | BrokenDeployment]:
-        """All of them, oldest first."""
+        """All deployments, oldest first."""
         return sorted(self._deployments.values(), key=lambda d: d.created)
 
     @property
     def families(self) -> Mapping[str, ModelFamily]:
-        """Every family that can be launched by its name."""
+        """All families that can be launched by their name."""
         return self.registrations.families
 
-    def users_of(self, family: str) -> list[str]:
-        """The deployments of a family, also those that have failed."""
-        every = self._deployments.items()
-        return [uid for uid, d in every if isinstance(d, Deployment) and d.plan.version.family.model_name == family]
+    def uids_of_family(self, family: str) -> list[str]:
+        """The uids of a family's deployments, including the failed ones."""
+        return [d.uid for d in self._working_deployments() if d.plan.version.family.model_name == family]
 
     def events(self, uid: str) -> list[dict[str, Any]]:
-        """The kept events of a deployment, oldest first."""
+        """The stored events of a deployment, oldest first."""
         self.deployment(uid)
         return self._events.stored(uid)
 
     def follow(self, uid: str) -> AsyncIterator[dict[str, Any]]:
-        """The events of a deployment until it is ready, has failed or is gone."""
+        """The events of a deployment until it is ready, has failed or is terminated."""
         return self._follow(self.deployment(uid), uid)
 
-    # -- within ---------------------------------------------------------------------------------------------
+    # -- helpers --------------------------------------------------------------------------------------------
 
     async def _follow(self, deployment: Deployment | BrokenDeployment, uid: str) -> AsyncIterator[dict[str, Any]]:
-        # Looked at when the following begins: what ended since it was asked for would never be told.
+        # Read when the iteration starts: a deployment that has ended since the call sends no further event.
         settled: dict[str, Any] | None = None
         if deployment.problem is not None:
             settled = final_event("FAILED", deployment.problem.cause) | {"problem": deployment.problem.to_dict()}
@@ -283,33 +287,34 @@ class Controller:
         model_names.check_free(launch.uid, engine.lora_names(launch), self.table.routes, self._reserved)
         return launch, await self.planner.size(launch)
 
-    def _uses(self) -> Iterator[cache.CacheUse]:
+    def _cache_uses(self) -> Iterator[cache.CacheUse]:
         for uid, deployment in self._deployments.items():
             if isinstance(deployment, Deployment) and deployment.problem is None:
                 plan = deployment.plan
                 version_id = plan.version.version_id if plan.source else None
-                yield cache.CacheUse(f"the model {uid}", version_id, _known_path(plan))
+                yield cache.CacheUse(f"the model {uid}", version_id, _weights_path(plan))
 
-    def _taken_up(self) -> list[Deployment]:
+    def _working_deployments(self) -> list[Deployment]:
+        """The deployments that were launched or restored, without those that could not be restored."""
         return [deployment for deployment in self._deployments.values() if isinstance(deployment, Deployment)]
 
     def _uid_for(self, request: LaunchRequest) -> str:
         taken = self._deployments.keys() | self.table.routes.keys()
         return model_names.uid_for(request, taken, self._reserved)
 
-    def _unknown(self, uid: str) -> Problem:
-        close = near(uid, self._deployments)
-        there = ", ".join(self._deployments) or "none"
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"Running models: {there}."
+    def _not_found(self, uid: str) -> Problem:
+        similar = near(uid, self._deployments)
+        running = ", ".join(self._deployments) or "none"
+        hint = f"Did you mean {' or '.join(similar)}?" if similar else f"Running models: {running}."
         return not_found(f"There is no running model {uid!r}.", hint=hint, code=Code.MODEL_NOT_FOUND)
 
     def _publish(self) -> None:
         deployments = self._deployments.values()
-        self._publisher.publish((each.route, listing_entry(each.uid, each.description)) for each in deployments)
+        self._publisher.publish((d.route, listing_entry(d.uid, d.description)) for d in deployments)
 
 
-def _known_path(plan: LaunchPlan) -> Path | None:
-    """Where the weights of a launch are; None: they are on their way."""
+def _weights_path(plan: LaunchPlan) -> Path | None:
+    """The path of a launch's weights; None: they are not fetched yet."""
     if isinstance(plan, SizedPlan):
         return plan.path
     return plan.origin if isinstance(plan.origin, Path) else None

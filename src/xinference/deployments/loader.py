@@ -16,7 +16,7 @@ from xinference.hardware.devices import Host
 from xinference.launch.plan import ResolvedLaunch, SizedPlan
 from xinference.planning.admission import Candidate
 from xinference.planning.occupancy import Occupancy, available
-from xinference.planning.replicas import check_same_size, one_alone
+from xinference.planning.replicas import check_same_size, single_replica_launch
 from xinference.planning.sizing import size_launch
 
 
@@ -135,7 +135,7 @@ class Loader:
         Raises:
             Problem: 400 ``does_not_fit`` or ``no_such_device``.
         """
-        launch = one_alone(plan, gpu_idx)
+        launch = single_replica_launch(plan, gpu_idx)
         weights = await self._preparation.read_weights(launch, plan.path)
         # No await may follow until the new plan is in the ledger: no other deployment can reserve this memory.
         available_memory = available(weights.host, self._context.admission.occupancy_of_others(launch))

@@ -126,7 +126,7 @@ def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
 async def versions(controller: ControllerDep, model_type: str, model_name: str) -> list[Json]:
     """List the versions of a model, with the path of the weights where they are cached."""
     family = find_family(controller, model_name, model_type)
-    entries = await asyncio.to_thread(controller.library.cached, [family])
+    entries = await asyncio.to_thread(controller.weights.cached, [family])
     paths = {entry.version.version_id: str(entry.path) for entry in entries if entry.complete}
     return [
         {

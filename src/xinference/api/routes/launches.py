@@ -108,7 +108,7 @@ async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_read
     Raises:
         Problem: the launch is rejected; with `wait_ready` also if it fails, and 499 if it is cancelled.
     """
-    uid = await controller.launch(body.request(), remarks=body.warnings())
+    uid = await controller.launch(body.request(), warnings=body.warnings())
     if not wait_ready:
         return {"model_uid": uid}
     deployment, last = controller.deployment(uid), ""

@@ -43,7 +43,7 @@ async def registrations(controller: ControllerDep, model_type: str, detailed: bo
     model_type = model_type_of(model_type)
     families = [family for family in controller.families.values() if family.model_type == model_type]
     if detailed:
-        complete = await asyncio.to_thread(controller.library.complete_versions, families)
+        complete = await asyncio.to_thread(controller.weights.complete_versions, families)
         entries = [_detailed(controller, family, complete) for family in families]
     else:
         entries = [
@@ -67,7 +67,7 @@ async def registration(controller: ControllerDep, model_type: str, model_name: s
             hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
             code=Code.MODEL_NOT_FOUND,
         )
-    return _detailed(controller, family, await asyncio.to_thread(controller.library.complete_versions, [family]))
+    return _detailed(controller, family, await asyncio.to_thread(controller.weights.complete_versions, [family]))
 
 
 @router.post("/{model_type}", responses=problems(413, 415))
@@ -81,7 +81,7 @@ async def register(controller: ControllerDep, model_type: str, body: Registratio
 async def unregister(controller: ControllerDep, model_type: str, model_name: str) -> None:
     """Remove a custom model that no deployment uses."""
     registered = controller.registrations.find(model_name)
-    users = controller.users_of(registered.family.model_name) if registered else []
+    users = controller.uids_of_family(registered.family.model_name) if registered else []
     controller.registrations.remove(model_type_of(model_type), model_name, users)
 
 
@@ -98,7 +98,7 @@ def _detailed(controller: Controller, family: ModelFamily, complete: Collection[
     fields["model_specs"] = [
         {**spec, "cache_status": _cache_status(spec, family, complete)} for spec in fields["model_specs"]
     ]
-    running = Counter(controller.users_of(family.model_name))
+    running = Counter(controller.uids_of_family(family.model_name))
     return {
         **fields,
         "model_type": family.model_type,
