@@ -81,7 +81,7 @@ class Problem(RuntimeError):
         )
 
 
-#: Exit status of a server whose home or port is in use; the program that started the server can tell this failure from others.
+#: Exit status of a server whose home or port is in use; the starting program can distinguish this failure from others.
 EXIT_IN_USE = 98
 
 

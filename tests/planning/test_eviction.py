@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinference.errors import Problem
-from xinference.planning.eviction import HOST, Resident, State, fits, find_expired, choose_idle, choose_after_turns
+from xinference.planning.eviction import HOST, Resident, State, choose_after_turns, choose_idle, find_expired, fits
 
 MIB = 1024 * 1024
 

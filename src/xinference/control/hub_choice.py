@@ -25,7 +25,7 @@ class HubChooser:
         """The source of a version and the reason for it; `requested` is the hub in the request, if it names one.
 
         Raises:
-            Problem: see `choose_hub`.
+            Problem: any problem of `choose_hub`.
         """
         return await asyncio.to_thread(self._choose, version, requested)
 

@@ -51,7 +51,7 @@ def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:
         Problem: 400, names the adapter or the path.
     """
     if modules and model_type != "LLM":
-        raise bad_request(f"LoRA adapters need an LLM, and this model's type is {model_type}.")
+        raise bad_request(f"LoRA adapters require an LLM, and this model's type is {model_type}.")
     for name, path in modules.items():
         if not is_valid(name):
             raise bad_request(f"The adapter's name {name!r} is invalid.", hint=FORM)

@@ -26,7 +26,7 @@ _DERIVED_FIELDS = ("family", "asked_name", "model_name", "model_type", "model_fo
 
 
 class ModelResolver:
-    """Resolves a launch name to a family; caches hub look-ups so that they work offline."""
+    """Resolves the name of a launch to a family, and caches the hub look-ups for offline use."""
 
     def __init__(self, settings: Settings, registrations: Registrations, hubs: Mapping[str, Hub]) -> None:
         self._settings = settings
@@ -40,11 +40,11 @@ class ModelResolver:
         """Add the family to a request whose name is not that of a built-in model.
 
         Args:
-            running: the request of the deployment with the same uid; the same name has the same family there.
-            any_file: take the first of several files of a model, because nothing is launched.
+            running: the request of the deployment with the same uid: if it has the same name, its family is reused.
+            any_file: choose the first of several files of a model; for calls that launch nothing.
 
         Raises:
-            Problem: the files can't be found, or do not describe a model.
+            Problem: the files do not exist, or do not describe a model.
         """
         registered = self._registrations.find(request.model_name)
         if registered is not None and request.family is None:
@@ -57,7 +57,7 @@ class ModelResolver:
             fields = {
                 name: getattr(request, name) or getattr(running, name) for name in ("model_format", "quantization")
             }
-            return DerivedRequest(msgspec.structs.replace(_filled(request, running), **fields))
+            return DerivedRequest(msgspec.structs.replace(_with_derived_fields(request, running), **fields))
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
             derived = await asyncio.to_thread(
@@ -68,7 +68,7 @@ class ModelResolver:
             if cached is None:
                 raise
             reason = f"{request.model_name}: from the cached look-up, because {problem.cause}"
-            return DerivedRequest(_filled(request, cached), (reason.rstrip("."),))
+            return DerivedRequest(_with_derived_fields(request, cached), (reason.rstrip("."),))
         if reference.model_id is not None and not any_file:
             await asyncio.to_thread(self._save, request, derived.request)
         return derived
@@ -105,7 +105,7 @@ class ModelResolver:
         return self._folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json"
 
 
-def _filled(request: LaunchRequest, resolved: LaunchRequest) -> LaunchRequest:
+def _with_derived_fields(request: LaunchRequest, resolved: LaunchRequest) -> LaunchRequest:
     """The request with the derived fields of a resolved one."""
     return msgspec.structs.replace(request, **{name: getattr(resolved, name) for name in _DERIVED_FIELDS})
 

@@ -136,7 +136,7 @@ class Deployment:
         """The progress of the launch in the form of the API."""
         stage = Stage.READY if self.ready else self.snapshot.stage
         failed = (self.problem.stage or Stage.START) if self.problem else None
-        return progress(stage, failed, self._context.events.moving(self.uid), self.replicas, time.time())
+        return progress(stage, failed, self._context.events.transfer(self.uid), self.replicas, time.time())
 
     @property
     def log_paths(self) -> list[Path]:

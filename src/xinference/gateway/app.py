@@ -221,7 +221,7 @@ class Gateway:
     async def _pass_abortably(
         self, request_id: str, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
     ) -> None:
-        async with self._running.one(route.uid, request_id) as abortable:
+        async with self._running.abortable(route.uid, request_id) as abortable:
             await self._pass_within(call, request, route, reply, key)
         if not abortable.aborted:
             return

@@ -99,7 +99,7 @@ def _check_groups(gpus: Sequence[Gpu], groups: Devices, demand: GpuDemand) -> No
 
 
 def free_for_each(gpus: Sequence[Gpu], groups: Devices) -> int:
-    """Bytes that are free for each replica on each of its devices: the replicas of a device share its memory equally."""
+    """Free bytes for each replica on each of its devices: the replicas of a device share its memory equally."""
     replicas = {gpu.index: sum(gpu.index in group for group in groups) for gpu in gpus}
     return min(gpu.memory_free // replicas[gpu.index] for gpu in gpus if replicas[gpu.index])
 

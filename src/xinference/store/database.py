@@ -1,7 +1,7 @@
-"""The state that survives a crash: deployments, their replicas and events, in one SQLite file (WAL).
+"""The state that survives a crash: deployments, their replicas and events, in one SQLite file in WAL mode.
 
-Rows are desired state: a deployment's row is written before it starts, and deleted after all of it
-has ended. Calls are short and synchronous; one process owns the file (see the server's lock).
+A row is desired state: the row of a deployment is written before its engines start, and deleted after they have
+exited. All calls are short and synchronous. One process owns the file: the server that holds the home's lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.store.schema import SCHEMA_VERSION, SCHEMAS
 
-EVENTS_KEPT = 100
+MAX_EVENTS = 100
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ReplicaRow:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The memory that a version used on the CPU or its GPUs once it was ready; bytes."""
+    """The memory that a version used when it was ready, in bytes."""
 
     version_id: str
     engine: str
@@ -56,16 +56,17 @@ class Measurement:
     estimated_bytes: int
     """The plan's estimate before any correction."""
     gpu_bytes: int | None = None
+    """Memory of one replica on all its GPUs; None: not measured."""
 
 
 class Store:
-    """The rows of one home."""
+    """Reads and writes the rows of one home."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the file, private to its owner.
 
         Raises:
-            Problem: 500, if it can't be opened, is damaged, or was written by a newer version.
+            Problem: 500, the file can't be opened, is damaged, or was written by a newer version.
         """
         self._path = path
         try:
@@ -129,7 +130,7 @@ class Store:
         return [ReplicaRow(*r) for r in rows]
 
     def add_event(self, uid: str, event_type: str, stage: str, content: str) -> dict[str, Any]:
-        """Store an event (the newest 100 of a deployment) and assign its number."""
+        """Store an event, assign its number, and delete all but the newest `MAX_EVENTS` events of the deployment."""
         now = time.time()
         with self.write() as db:
             cursor = db.execute(
@@ -139,7 +140,7 @@ class Store:
             db.execute(
                 "DELETE FROM events WHERE uid = ? AND event_id <= "
                 "(SELECT event_id FROM events WHERE uid = ? ORDER BY event_id DESC LIMIT 1 OFFSET ?)",
-                (uid, uid, EVENTS_KEPT),
+                (uid, uid, MAX_EVENTS),
             )
         return _event((cursor.lastrowid, now, event_type, stage, content))
 
@@ -168,7 +169,7 @@ class Store:
             )
 
     def measurements(self, version_id: str, engine: str) -> list[Measurement]:
-        """The measurements of a version on an engine, the newest first."""
+        """The measurements of a version on an engine, newest first."""
         rows = self._db.execute(
             "SELECT version_id, engine, context_length, slots, measured_bytes, estimated_bytes, gpu_bytes "
             "FROM measurements WHERE version_id = ? AND engine = ? ORDER BY measured_at DESC, rowid DESC",

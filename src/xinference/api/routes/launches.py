@@ -73,7 +73,7 @@ async def abort(
 ) -> dict[str, str]:
     """Abort a request by the id that its body (`request_id`) or header (`X-Request-Id`) has; its engine stops."""
     controller.deployment(model_uid)  # a 404 if there is none
-    return {"msg": "DONE" if await running.end(model_uid, request_id) else "NOT_FOUND"}
+    return {"msg": "DONE" if await running.abort_all(model_uid, request_id) else "NOT_FOUND"}
 
 
 @router.get("/v1/models/{model_uid}/progress", response_model=schemas.Progress, responses=problems(404))

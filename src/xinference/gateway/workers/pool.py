@@ -179,8 +179,8 @@ class WorkerPool:
             self._keys.note_use(key_id, at)
         self.metrics.add(report.counts)
 
-    async def end(self, model: str, request_id: str) -> bool:
-        """See `Abortables.end`."""
+    async def abort_all(self, model: str, request_id: str) -> bool:
+        """Abort the requests of this id in all processes; returns whether there was one."""
         return any(await asyncio.gather(*(worker.abort(model, request_id) for worker in self._workers)))
 
 
