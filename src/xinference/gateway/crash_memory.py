@@ -1,7 +1,8 @@
-"""Remembers the requests whose engines crashed, so that none of them is given to another engine.
+"""Remembers the requests at whose engines a crash happened, so that no other engine gets them.
 
-A gateway cannot see why an engine has ended. It takes the end for a crash that a request may have caused if the replica
-still stands in the routing table, which an ordered end leaves first, and if nothing listens at its address any more.
+A gateway cannot observe why an engine has exited. It treats the exit as a crash if nothing listens at the replica's
+address any more while the routing table still has the replica: a replica that is stopped is removed from the table
+before its engine exits.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from xinference.routing.table import Route, Target
 
 log = logging.getLogger(__name__)
 
-#: Maximum number of requests that are remembered, and the seconds for which each is.
+#: Maximum number of remembered requests, and the time for which each of them is remembered.
 MAX_REQUESTS = 1024
 REMEMBERED_SECONDS = 600.0
-#: Crashed replicas that are remembered, to tell one crash that several requests report from several crashes.
+#: Maximum number of remembered replicas that crashed: several requests may report the same crash.
 MAX_REPLICAS = 256
-#: Crashes after which a request is refused that was never alone at its engine; alone, one is enough.
+#: Number of crashes after which a request is refused if its engine had other requests too. If the request was the only
+#: one, it is refused after one crash.
 SHARED_CRASHES = 2
 CONNECT_SECONDS = 1.0
-#: Time in which a connection to an engine that is ending is closed; a living engine waits longer for a request.
-KEPT_SECONDS = 0.1
+#: Time in which an exiting engine closes a new connection; a running engine waits longer for a request.
+CLOSE_SECONDS = 0.1
 
 Key = tuple[str, float, bytes]
 
@@ -41,19 +43,19 @@ class _Suspect:
 
 
 class CrashMemory:
-    """The suspected requests, by a hash of model, path and body; used from one event loop, so it needs no lock."""
+    """The suspected requests, by a hash of model, path and body. Used from one event loop, so it needs no lock."""
 
     def __init__(self) -> None:
         self.suspects: OrderedDict[Key, _Suspect] = OrderedDict()
-        """Empty on most servers: then a request need not be looked up."""
+        """Empty on most servers; then no request is looked up."""
         self._replicas: OrderedDict[str, None] = OrderedDict()
 
     def add(self, route: Route, target: Target, path: str, body: bytes, in_flight: int) -> None:
-        """Note that the engine crashed while it had this request.
+        """Record that the engine crashed while it had this request.
 
         Args:
-            in_flight: the requests that the engine had, with this one. If there were others, one of them may be the
-                cause, and this one is refused only after it has been at a second crash.
+            in_flight: the number of requests at the engine, including this one. If there were others, one of them may
+                be the cause, so this request is refused only after a second crash.
         """
         is_alone = in_flight <= 1 and target.replica_id not in self._replicas
         self._replicas[target.replica_id] = None
@@ -69,7 +71,7 @@ class CrashMemory:
         log.warning("the engine of %s crashed with a request to %s of hash %s", route.uid, path, key[2].hex())
 
     def is_refused(self, route: Route, path: str, body: bytes) -> bool:
-        """Whether this request has crashed an engine of this model, as far as is known."""
+        """Whether this request has probably crashed an engine of this model."""
         key = _key(route, path, body)
         suspect = self.suspects.get(key)
         if suspect is None:
@@ -81,13 +83,13 @@ class CrashMemory:
 
 
 def _key(route: Route, path: str, body: bytes) -> Key:
-    """A model that is launched again has another time of launch, and may do what it did not do before."""
+    """The hash of a request with its launch: a new launch of the model may serve the request without a crash."""
     digest = hashlib.blake2b(body, digest_size=16, person=hashlib.blake2b(path.encode(), digest_size=16).digest())
     return route.uid, route.created, digest.digest()
 
 
 class _Closing(asyncio.Protocol):
-    """Tells when its connection is closed from the other side."""
+    """Sets an event when the peer closes the connection."""
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()
@@ -97,9 +99,9 @@ class _Closing(asyncio.Protocol):
 
 
 async def is_listening(target: Target) -> bool:
-    """Whether the engine takes connections, and keeps them: the kernel may close those of a dead one before its port.
+    """Whether the engine accepts connections and keeps them open; also true if there is no result in time.
 
-    An engine that does not answer in time may be alive.
+    After the exit of an engine, its port may accept connections for a moment, and the kernel closes them.
     """
     url = urlsplit(target.base_url)
     loop = asyncio.get_running_loop()
@@ -111,7 +113,7 @@ async def is_listening(target: Target) -> bool:
     except OSError:
         return False
     try:
-        async with asyncio.timeout(KEPT_SECONDS):
+        async with asyncio.timeout(CLOSE_SECONDS):
             await connection.closed.wait()
     except TimeoutError:
         return True

@@ -25,7 +25,7 @@ from xinference.routing.table import Route, Target
 #: Maximum time in which the controller notices that an engine no longer listens.
 NOTICE_SECONDS = 2.0
 NOTICE_POLL_SECONDS = 0.02
-#: Tells proxies in front of the server neither to buffer nor to cache events.
+#: Headers that forbid proxies in front of the server to buffer or cache events.
 STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
@@ -57,9 +57,9 @@ class Forwarder:
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas.
 
-        The next replica is tried if one cannot be reached; after the last one, the call waits once for the controller
-        to start another. A lost connection is retried once, unless the engine has crashed: the request may be the
-        cause, so no other engine gets it, and it is refused if it comes again.
+        If a replica cannot be reached, the next one is tried; after the last one, the call waits once until the
+        controller has started another. A lost connection is retried once, unless the engine has crashed: the request
+        may be the cause, so no other engine gets it, and the same request is refused from then on.
 
         Raises:
             Refusal: no replica has answered, and nothing has been sent to the client.
@@ -79,7 +79,7 @@ class Forwarder:
                 continue
             tried.add(target)
             try:
-                return await self._pass(call, route, target, reply)
+                return await self._attempt(call, route, target, reply)
             except EngineUnreachableError:
                 self._balancer.failed(route.targets, target)
                 continue
@@ -91,8 +91,8 @@ class Forwarder:
                     # The engine may be alive and have closed an idle connection at this moment.
                     tried.discard(target)
 
-    async def _pass(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
-        """One attempt at one target."""
+    async def _attempt(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
+        """Send the call to one target, and relay the answer."""
         self._balancer.begin(target)
         answer = None
         try:
@@ -114,7 +114,7 @@ class Forwarder:
         """Whether the engine has crashed; the request is then remembered as a possible cause."""
         in_flight = self._balancer.count(target)
         now = self._router.table.routes.get(route.uid)
-        # A replica that is stopped or evicted leaves the table before its engine ends.
+        # A replica that is stopped or evicted is removed from the table before its engine exits.
         if now is None or target not in now.targets or await is_listening(target):
             return False
         self._crashes.add(route, target, call.path.upstream, call.body, in_flight)
@@ -130,7 +130,7 @@ class Forwarder:
             return await self._wait(route, self._settings.on_demand_wait_seconds)
         if not route.recovering:
             cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
-            raise Refusal(Code.MODEL_LOADING, cause, hint="Ask again in a moment.", retry_after=route.retry_after)
+            raise Refusal(Code.MODEL_LOADING, cause, hint="Retry in a moment.", retry_after=route.retry_after)
         return await self._wait(route, self._settings.recover_seconds)
 
     async def _wait(self, route: Route, seconds: float) -> Route:
@@ -146,7 +146,7 @@ class Forwarder:
             ) from None
 
     async def _replacement(self, route: Route) -> Route:
-        """The route once the controller has noticed that none of its targets can be reached."""
+        """Wait until the controller has noticed that no target of `route` can be reached; returns the new route."""
         until = time.monotonic() + min(NOTICE_SECONDS, self._settings.recover_seconds)
         while (now := self._router.table.routes.get(route.uid)) is not None:
             if now.targets != route.targets:
@@ -154,12 +154,12 @@ class Forwarder:
             if time.monotonic() >= until:
                 raise _unreachable(route.uid)
             await asyncio.sleep(NOTICE_POLL_SECONDS)
-        raise Refusal(Code.MODEL_NOT_FOUND, f"The model {route.uid!r} is gone.", param="model")
+        raise Refusal(Code.MODEL_NOT_FOUND, f"The model {route.uid!r} was terminated.", param="model")
 
 
 async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply, on_death: OnDeath) -> None:
     if call.answer is not None:
-        await reply.whole(answer.status, call.answer(answer.first + await _rest(answer)))
+        await reply.whole(answer.status, call.answer(answer.first + await _read_rest(answer)))
         return
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
@@ -181,7 +181,7 @@ async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply:
         await relay_bytes(answer.read, answer.first, reply, model=route.uid, on_death=on_death)
 
 
-async def _rest(answer: EngineAnswer) -> bytes:
+async def _read_rest(answer: EngineAnswer) -> bytes:
     pieces = []
     while piece := await answer.read():
         pieces.append(piece)
@@ -202,16 +202,16 @@ def _failed(uid: str, problem: Problem) -> Refusal:
 
 
 def _died(uid: str) -> Refusal:
-    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} died before it answered.", hint="Ask again.")
+    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} died before it answered.", hint="Retry the request.")
 
 
 def _crashes(uid: str) -> Refusal:
     return Refusal(
         Code.REQUEST_CRASHES_ENGINE,
-        f"This request has crashed an engine of model {uid!r}, so it is not given to another.",
-        hint="Change the request. It is taken again after ten minutes, or once the model is launched anew.",
+        f"This request has crashed an engine of model {uid!r}, so it is not sent to another one.",
+        hint="Change the request. It is accepted again after ten minutes, or after a new launch of the model.",
     )
 
 
 def _unreachable(uid: str) -> Refusal:
-    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} cannot be reached.", hint="Ask again in a moment.")
+    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} cannot be reached.", hint="Retry in a moment.")

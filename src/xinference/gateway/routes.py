@@ -26,7 +26,7 @@ class DataPath:
     decoder: msgspec.json.Decoder[Any]
     """Decodes and checks the body; returns a `protocol.requests.Request`."""
     prompt_field: str
-    """The body's field that holds the prompt, for errors that concern its length."""
+    """The body's field with the prompt, for errors about its length."""
     anthropic: bool = False
     """Errors have Anthropic's form."""
     done: bool = False
@@ -64,7 +64,7 @@ def find(table: RoutingTable, model: str, path: str) -> Route:
     """The deployment that `model` names.
 
     Raises:
-        Refusal: 404 with the models there are; 400 if its engine does not serve `path`.
+        Refusal: 404 with the names of the running models; 400 if the engine does not serve `path`.
     """
     route = table.routes.get(model)
     if route is None:
@@ -80,9 +80,9 @@ def find(table: RoutingTable, model: str, path: str) -> Route:
 def _unknown(table: RoutingTable, model: str) -> Refusal:
     near = difflib.get_close_matches(model[:MAX_NAME], table.routes, n=1)
     if near:
-        hint = f"Did you mean {near[0]!r}? There are: {_listed(table.routes)}."
+        hint = f"Did you mean {near[0]!r}? Running models: {_listed(table.routes)}."
     elif table.routes:
-        hint = f"There are: {_listed(table.routes)}."
+        hint = f"Running models: {_listed(table.routes)}."
     else:
         hint = "No model is running: start one with `xinference launch`."
     return Refusal(Code.MODEL_NOT_FOUND, f"There is no model {_short(model)!r}.", hint=hint, param="model")

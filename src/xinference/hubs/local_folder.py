@@ -23,7 +23,6 @@ class LocalFolderHub:
         return "local"
 
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
-        """See `Hub.files`."""
         path = _find(version, source)
         return [RemoteFile(path.name, path.stat().st_size if path.is_file() else None)]
 
@@ -32,7 +31,6 @@ class LocalFolderHub:
         return _find(version, source)
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
-        """See `Hub.find_cached`."""
         try:
             return _find(version, source)
         except Problem:

@@ -57,7 +57,6 @@ class Keyring:
 
     @property
     def table(self) -> KeyTable:
-        """See `Keys.table`."""
         return self._table
 
     def subscribe(self, changed: Callable[[], None]) -> None:

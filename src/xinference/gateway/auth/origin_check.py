@@ -19,7 +19,7 @@ _CHECKED = frozenset({b"host", b"origin"})
 #: The usual `Host` of a request to loopback, which needs no parsing.
 _USUAL_HOST = re.compile(rb"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?")
 #: Maximum bytes of a host name (253, by RFC 1035) with its scheme and port. Longer values are not parsed: `urlsplit`
-#: keeps its last 128 arguments, and what strangers send must not fill the memory.
+#: caches its last 128 arguments, and unauthenticated requests must not fill the memory.
 _MAX_BYTES = 300
 
 

@@ -1,8 +1,8 @@
-"""One HTTP/1.1 connection to an engine, as a bare asyncio protocol over httptools' parser.
+"""One HTTP/1.1 connection to an engine, as an asyncio protocol with httptools' parser.
 
 An HTTP client library costs more than the rest of the gateway: `docs/performance.md` has the figures of aiohttp's
-client, which this module replaced. It sends one request at a time, hands over the body's pieces as they arrive, and
-stops reading from the engine while the client is slower.
+client, which this module replaced. The connection sends one request at a time, returns the pieces of the body as they
+arrive, and stops reading from the engine while the client is slower.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class EngineConnection(asyncio.Protocol):
 
     Attributes:
         status, headers: of the answer, once `begin` has returned; only headers in `PASSED_ON`, names in lower case.
-        length: the answer's length in bytes; None if the head does not say.
+        length: the answer's length in bytes; None if the head has no length.
         idle_since: set by the pool.
     """
 
@@ -99,7 +99,7 @@ class EngineConnection(asyncio.Protocol):
         self.headers: list[Header] = []
         self.length: int | None = None
         self._framed = False
-        """Whether the head says where the body ends; else it ends with the connection."""
+        """Whether the head determines the end of the body; if not, the end of the connection is the end."""
 
     # -- for the pool ---------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class EngineConnection(asyncio.Protocol):
         """Return the bytes that have arrived since the last read, after a wait if there are none; b"" at the end.
 
         Args:
-            through: gets the bytes that arrive while the reader waits; bytes that it does not take are returned.
+            through: is called with the bytes that arrive while the reader waits; rejected bytes are returned.
 
         Raises:
             EngineDiedError: the connection broke, and everything that arrived before has been read.
@@ -204,7 +204,7 @@ class EngineConnection(asyncio.Protocol):
     # -- callbacks of the event loop ------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         if self._state is not BODY:
@@ -233,7 +233,7 @@ class EngineConnection(asyncio.Protocol):
             cast(asyncio.Transport, self._transport).pause_reading()
 
     def _pass_through(self, through: Through) -> bool:
-        """Whether `through` took the bytes. Only while the reader waits: otherwise it has older bytes to send first."""
+        """Whether `through` accepted the bytes. Only while the reader waits: otherwise older bytes come first."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             return False
@@ -248,7 +248,7 @@ class EngineConnection(asyncio.Protocol):
         if exc is None and self._state is BODY and not self._framed:
             self._state = CLOSED  # the body ends with the connection
         self._break(f"the connection broke: {exc!r}" if exc else "the engine closed the connection")
-        del self._parser  # it holds our methods: a reference cycle that only the garbage collector would free
+        del self._parser  # the parser refers to our methods: only the garbage collector would free this cycle
 
     # -- callbacks of the parser ----------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ WATCH = "xinference.watch"
 WRITE = "xinference.write"
 #: Maximum bytes of a request's head; also of a chunk's size line, and of the trailers.
 MAX_HEAD = 64 * 1024
-#: How long a refused client may read the answer before the connection is closed. A connection that is closed while
-#: the client still sends is reset, and the client loses the answer.
+#: Time for a refused client to read the answer before the connection is closed. A connection that is closed while the
+#: client still sends is reset, and the client does not receive the answer.
 LINGER_SECONDS = 2.0
 
 Watch = Callable[[Callable[[], None] | None], None]
@@ -52,7 +52,7 @@ class Protocol(HttpToolsProtocol):
     def write(self, body: bytes) -> bool:
         """Send a chunk of an answer that has begun; False: it can't be sent directly, the caller has to use `send`.
 
-        An empty chunk only asks whether one could be sent.
+        An empty chunk only checks whether a chunk could be sent.
         """
         cycle = self.cycle
         if self.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding or cycle.response_complete:
@@ -129,7 +129,7 @@ class Protocol(HttpToolsProtocol):
                 cycle.keep_alive = False
                 return
             if cycle.response_started or self.pipeline:
-                self.transport.close()  # a client would take a refusal for a part of an answer
+                self.transport.close()  # a client would read a refusal as a part of the answer
                 return
             cycle.disconnected = True
             cycle.message_event.set()

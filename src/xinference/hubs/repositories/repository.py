@@ -116,7 +116,6 @@ class RepositoryHub(ABC):
         return None
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
-        """See `Hub.fetch`."""
         if path := self.find_cached(version, source):
             return path
         self._check_online(version)
@@ -175,7 +174,6 @@ class RepositoryHub(ABC):
         )
 
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
-        """See `Hub.list_cached`."""
         check_source(source)
         last = self._listings.last_revision(source.model_id, source.revision)
         files: dict[Path, CachedFile] = {}
@@ -190,7 +188,6 @@ class RepositoryHub(ABC):
         return tuple(files.values())
 
     def delete_cached(self, version: ModelVersion, source: Source) -> int:
-        """See `Hub.delete_cached`."""
         freed = delete(self._exclusive_files(version, source))
         self._tidy(source.model_id)
         return freed
