@@ -59,11 +59,11 @@ ControllerDep = Annotated[Controller, Depends(_state("controller"))]
 SettingsDep = Annotated[Settings, Depends(_state("settings"))]
 KeyringDep = Annotated[Keyring, Depends(_state("keys"))]
 AbortablesDep = Annotated[Abortables, Depends(_state("running"))]
-#: Asks the server to stop its engines and itself after the answer is sent.
+#: Makes the server stop its engines and exit after the answer is sent.
 StopDep = Annotated[Stop, Depends(_state("stop"))]
 #: `time.monotonic` at the server's start.
 StartedDep = Annotated[float, Depends(_state("started"))]
-#: The key of the request; None if it needed none.
+#: The key of the request; None if no key is required.
 KeyDep = Annotated[Key | None, Depends(_key)]
 
 

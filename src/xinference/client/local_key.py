@@ -1,4 +1,4 @@
-"""The owner's key: a user who can read a home may manage the server of that home."""
+"""Reads the owner's key: a user who can read a home may manage the server of that home."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from xinference.hosts import address_of
 
 
 def owner_key(settings: Settings) -> str | None:
-    """The key of this home's running server, if ``settings.url`` is the very address that the server listens on.
+    """The key of this home's running server, if ``settings.url`` is exactly the address that the server listens on.
 
     It is sent to no other address, where another program could keep it. The key expires with the server.
     """
-    place = _place(settings.url)
+    address = _address(settings.url)
     endpoint = local_endpoint(settings)
-    if place is None or endpoint is None or place != _place(endpoint):
+    if address is None or endpoint is None or address != _address(endpoint):
         return None
     try:
         return settings.owner_key_file.read_text().strip() or None
@@ -39,7 +39,7 @@ def local_endpoint(settings: Settings) -> str | None:
     return str(url).rstrip("/")
 
 
-def _place(url: str) -> tuple[str, int | None] | None:
+def _address(url: str) -> tuple[str, int | None] | None:
     """IP address and port of `url`; None if its host is a name other than localhost, or its scheme is not HTTP."""
     try:
         parsed = httpx2.URL(url)

@@ -15,8 +15,8 @@ from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, Problem
 
 START_SECONDS = 30.0
-#: Maximum seconds until the winner of two simultaneous starts answers the loser.
-RIVAL_SECONDS = 10.0
+#: Maximum time to wait for another server that was started at the same moment and uses the port.
+OTHER_START_SECONDS = 10.0
 POLL_SECONDS = 0.03
 TAIL_LINES = 40
 
@@ -32,7 +32,7 @@ def ensure_server(
         seconds: maximum time until the server answers.
 
     Raises:
-        Problem: another program listens there, or the server did not start (with its last lines).
+        Problem: another program listens at this address; or the server did not start, with its last lines.
     """
     with Client(settings.url, check=False, retries=0) as client:
         if _answers(client):
@@ -53,7 +53,7 @@ def _answers(client: Client) -> bool:
     try:
         client.health()
     except Problem as problem:
-        if problem.code in (Code.NO_SERVER, Code.SERVER_GONE):  # gone: it is being stopped
+        if problem.code in (Code.NO_SERVER, Code.SERVER_GONE):  # SERVER_GONE: the server is being stopped
             return False
         raise
     return True
@@ -87,24 +87,24 @@ def _spawn(settings: Settings, log: Path, command: Sequence[str]) -> subprocess.
 
 def _wait(client: Client, child: subprocess.Popen[bytes], tail: Callable[[], list[str]], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    rival = False
+    in_use = False
     while not _answers(client):
         status = child.poll()
-        if status == EXIT_IN_USE and not rival:
-            rival = True
-            deadline = min(deadline, time.monotonic() + RIVAL_SECONDS)
+        if status == EXIT_IN_USE and not in_use:
+            in_use = True
+            deadline = min(deadline, time.monotonic() + OTHER_START_SECONDS)
         elif status is not None and status != EXIT_IN_USE:
             raise Problem(
                 Code.SERVER_FAILED, f"The server ended with exit status {status}.", stage="start", log_tail=tail()
             )
         if time.monotonic() > deadline:
             child.terminate()
-            raise _too_late(client, rival, tail(), seconds)
+            raise _timeout_problem(client, in_use, tail(), seconds)
         time.sleep(POLL_SECONDS)
 
 
-def _too_late(client: Client, rival: bool, tail: list[str], seconds: float) -> Problem:
-    if rival:
+def _timeout_problem(client: Client, in_use: bool, tail: list[str], seconds: float) -> Problem:
+    if in_use:
         return Problem(
             Code.SERVER_FAILED,
             f"The port or the home folder of {client.base_url} is in use, but no server answers there.",

@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/cache/models", tags=["cache"], route_class=Strict
 
 
 class DownloadBody(BaseModel):
-    """What to download: the fields of a launch that choose a version."""
+    """The version to download: the fields of a launch that choose a version."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 

@@ -87,7 +87,7 @@ async def _family_of(controller: Controller, key: Key | None, name: str) -> Mode
     if key is not None and "manage" not in key.scopes:
         raise Problem(
             Code.PERMISSION_DENIED,
-            "Not enough permissions: reading files and repositories needs the scope `manage`.",
+            "Not enough permissions: reading files and repositories requires the scope `manage`.",
             hint="Use the name of a model.",
         )
     return await controller.planner.family(name)
@@ -196,7 +196,7 @@ def _reason(engine: Engine, family: ModelFamily, spec: ModelSpec, quantization: 
 
 
 def _why_not(engine: Engine, family: ModelFamily, host: Host) -> str:
-    """Why an engine runs none of a family: why its supported specs can't run here, or why none is supported."""
+    """The reason why an engine runs no version of a family: none is supported, or the supported ones can't run here."""
     if family.model_type not in engine.table.model_types:
         return f"{engine.table.engine} does not run {family.model_type} models"
     supported = [spec for spec in family.model_specs if engine.table.supports(spec)]

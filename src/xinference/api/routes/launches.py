@@ -21,7 +21,7 @@ router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RES
 
 
 class InstanceBody(BaseModel):
-    """What to launch, by the id of its version."""
+    """The model to launch, by the id of its version."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -37,12 +37,12 @@ class InstanceBody(BaseModel):
         """The body of the same launch.
 
         Raises:
-            Problem: 400 if the version has not four parts.
+            Problem: 400, the version does not have four parts.
         """
         parts = self.model_version.rsplit("--", 3)
         if len(parts) != 4 or not all(parts):
             raise bad_request(
-                f"model_version {self.model_version!r} has not the form NAME--SIZEB--FORMAT--QUANTIZATION.",
+                f"model_version {self.model_version!r} does not have the form NAME--SIZEB--FORMAT--QUANTIZATION.",
                 hint="`GET /v1/models/{model_type}/{model_name}/versions` lists the versions of a model.",
             )
         name, size, model_format, quantization = parts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xinference.cli.connection import Target, talks_to_named_server, talks_to_server
+from xinference.cli.connection import Target, with_required_endpoint, with_server_options
 from xinference.cli.output import note
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -21,7 +21,7 @@ POLL_SECONDS = 0.05
 
 
 @click.command()
-@talks_to_server
+@with_server_options
 def stop(target: Target) -> None:
     """Stop the server and all its models."""
     with target.connect() as client:
@@ -37,7 +37,7 @@ def stop(target: Target) -> None:
 
 @click.command("stop-cluster")
 @click.option("--check", is_flag=True, help="Stop without confirmation.")
-@talks_to_named_server
+@with_required_endpoint
 def stop_cluster(target: Target, check: bool) -> None:
     """Stop the server at --endpoint and all its models."""
     with target.connect() as client:
@@ -55,11 +55,11 @@ def _running(client: Client) -> list[str]:
 
 def _stop(client: Client, running: list[str]) -> None:
     client.abort_cluster()
-    _wait_until_gone(client)
+    _wait_for_exit(client)
     note(f"Stopped the server at {client.base_url}" + (f" and {', '.join(running)}." if running else "."))
 
 
-def _wait_until_gone(client: Client) -> None:
+def _wait_for_exit(client: Client) -> None:
     """Wait until the port is free, so that a server can be started right after this command."""
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
