@@ -1,8 +1,8 @@
 """Reads the header of a GGUF weight file: the model's hyperparameters and the sizes of its tensors.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Versions 2 and 3, little-endian, are read.
-Weights are never read, and nothing in the file is trusted: every count, length and offset is
-checked against the file before it is used, and the stored values are bounded.
+Weights are never read, and the content of the file is not trusted: every count, length and offset is
+checked against the file's size before its use, and the stored values are bounded.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Driver:
 
 
 def read_nvidia() -> tuple[tuple[Gpu, ...], Driver | None, str | None]:
-    """The devices in CUDA_VISIBLE_DEVICES, the driver, and the reason if there are none (None: there are)."""
+    """The devices in CUDA_VISIBLE_DEVICES, the driver, and the reason why there is no device, else None."""
     try:
         import pynvml
     except ImportError:
@@ -44,7 +44,7 @@ def read_nvidia() -> tuple[tuple[Gpu, ...], Driver | None, str | None]:
         return (), None, f"NVML: {error}"
     try:
         return _read(pynvml)
-    except pynvml.NVMLError as error:  # a device that fell off its bus: no engine could start
+    except pynvml.NVMLError as error:  # such as a device that the bus has lost: no engine could start
         return (), None, f"NVML: {error}"
     finally:
         pynvml.nvmlShutdown()

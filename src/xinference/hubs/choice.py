@@ -41,8 +41,8 @@ def choose_hub(
     (modelscope first in the `locale` ``zh_CN``). A hub that is missing in `reachable` counts as reachable.
 
     Raises:
-        Problem: 400: no such hub (``unknown_hub``), or the requested hub or no hub has the version (``not_on_hub``);
-            names the hubs that have it.
+        Problem: 400 ``unknown_hub``: there is no such hub; 400 ``not_on_hub``: the requested hub does not have the
+            version, or no hub has it. The problem names the hubs that have it.
     """
     in_china = (locale or "").startswith("zh_CN")
     by_name = {s.hub: s for s in version.spec.sources if s.has(version.quantization)}

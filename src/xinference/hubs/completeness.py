@@ -1,4 +1,4 @@
-"""Completeness of weights without a file list: decided by the files' own headers and indexes."""
+"""Checks whether weights without a file list are complete, by the files' own headers and indexes."""
 
 from __future__ import annotations
 

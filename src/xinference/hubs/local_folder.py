@@ -1,4 +1,4 @@
-"""Weights that a registration names by their path on this machine: nothing is fetched, nothing is deleted."""
+"""Weights whose registration has their path on this machine: nothing is fetched, nothing is deleted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LocalFolderHub:
         return [RemoteFile(path.name, path.stat().st_size if path.is_file() else None)]
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
-        """See `Hub.fetch`: the path, if it exists."""
+        """The path, if it exists. Nothing is fetched."""
         return _find(version, source)
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
@@ -41,7 +41,7 @@ class LocalFolderHub:
         return ()
 
     def delete_cached(self, version: ModelVersion, source: Source) -> int:
-        """Deletes nothing, see `list_cached`."""
+        """Delete nothing: the files are the user's."""
         return 0
 
 

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 class EnvironmentCommands:
-    """One method for each subcommand; an engine is named as ``ENGINE[==VERSION]``, case-insensitive."""
+    """One method for each subcommand. The name of an engine is ``ENGINE[==VERSION]``, case-insensitive."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._environments = Environments(settings or Settings.from_env())

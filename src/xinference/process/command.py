@@ -22,7 +22,7 @@ class EngineCommand:
     health_path: str = "/health"
     """Answers 200 once the model is ready."""
     models_path: str = "/v1/models"
-    """Requires the key and lists `model_name`, which proves that our own engine has the port."""
+    """Requires the key and lists `model_name`, which proves that the started engine has the port."""
     model_name: str = ""
     api_key: str = ""
     context: Mapping[str, Any] = field(default_factory=dict)

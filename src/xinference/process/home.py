@@ -1,4 +1,4 @@
-"""Ownership of a home by one server, which writes its endpoint and a key for the home's user there."""
+"""Ownership of a home by one server, which writes its endpoint and the key of the home's user to files there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xinference.process.link import private_run_dir
 
 @contextlib.contextmanager
 def own_home(settings: Settings) -> Iterator[None]:
-    """Hold the home's lock: two servers with the same rows would both start every engine.
+    """Lock the home for the block: two servers with the same rows would both start every engine.
 
     Raises:
         InUse: another server has locked it.

@@ -61,7 +61,7 @@ class KeeperLink:
                 yield json.loads(line)
 
     def stop_engine(self) -> None:
-        """Tell the keeper to end its engine."""
+        """Request the stop of the engine."""
         self._writer.write(b'{"op": "stop"}\n')
 
     def acknowledge_exit(self) -> None:
@@ -88,7 +88,7 @@ class KeeperProcess:
         Raises:
             Problem: the system cannot start another process.
         """
-        # An unnamed file: the stderr of a crashed keeper can be read, and nothing is left on the disk.
+        # An unnamed file: the stderr of a crashed keeper can be read, and no file remains on the disk.
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read after this method returns
         try:
             # Popen, not asyncio's subprocess, which kills its process when the loop is closed.
@@ -151,7 +151,7 @@ def private_run_dir(settings: Settings) -> Path:
     """The folder of the sockets, created if necessary.
 
     Raises:
-        Problem: 500: it belongs to another user, or others may write to it: they could read our engines' keys.
+        Problem: 500, the folder belongs to another user, or others may write to it: they could read the engines' keys.
     """
     folder = settings.run_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
 def keeper_spec(
     command: EngineCommand, endpoint: Endpoint, settings: Settings, socket_path: Path, log_path: Path
 ) -> dict[str, Any]:
-    """The JSON of a keeper's `Spec`; its context contains what an adopting server needs."""
+    """The JSON of a keeper's `Spec`; its context has the data for a server that adopts the engine."""
     port = str(endpoint.port)
     return {
         "argv": [word.replace("{port}", port) for word in command.argv],

@@ -1,4 +1,4 @@
-"""One engine from the server's side: five states, one owner task."""
+"""The server's object for one engine process: five states, one owner task."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ADOPTED_START_SECONDS = 10.0
 
 
 class _OwnerMessage(enum.Enum):
-    """Messages to the owner task, besides the engine's `Exit`."""
+    """Messages to the owner task; a further one is the engine's `Exit`."""
 
     STOP = enum.auto()
     DETACH = enum.auto()
@@ -116,8 +116,8 @@ class Replica:
     ) -> Replica | None:
         """Adopt an engine that an earlier server started; `changed` is called after each new snapshot.
 
-        It is READY if it answers now, STARTING if it does not yet, EXITED if it has ended meanwhile. None if no keeper
-        answers; in that case the processes that the keeper left have been ended.
+        Its state is READY if it answers now, STARTING if it does not answer yet, EXITED if it has exited meanwhile.
+        None if no keeper answers; the processes of that keeper are then killed before the return.
         """
         socket_path = private_run_dir(settings) / f"{replica_id}.sock"
         if not socket_path.exists():
@@ -190,7 +190,7 @@ class Replica:
         return await asyncio.shield(self._exited)
 
     async def stop(self) -> Exit | None:
-        """End the engine, also one that is still starting, and wait for its exit; None if it was detached before."""
+        """Stop the engine, also while it is starting, and wait for its exit; None if it was detached before."""
         self._inbox.put_nowait(_OwnerMessage.STOP)
         try:
             return await self.wait_exited()
@@ -198,7 +198,7 @@ class Replica:
             return None
 
     async def detach(self) -> None:
-        """Leave the engine running for a later `adopt`, for its grace period."""
+        """Disconnect; the engine runs on for its grace period, for a later `adopt`."""
         self._inbox.put_nowait(_OwnerMessage.DETACH)
         if self._owner:
             await asyncio.wait({self._owner})
@@ -206,7 +206,7 @@ class Replica:
     # -- owner task -----------------------------------------------------------------------------------------
 
     async def _own(self, spec: Mapping[str, Any] | None) -> None:
-        """The lifecycle: open, follow events, finish. The only code that changes state."""
+        """The lifecycle: open, handle messages, finish. Only this task changes state."""
         try:
             if spec is not None:
                 await self._open(spec)
@@ -217,7 +217,7 @@ class Replica:
             await asyncio.to_thread(end_leftovers, self._socket_path, None)
             await self._finish(Exit(None, "SIGKILL", problem.log_tail, 0.0))
         except asyncio.CancelledError:
-            self._abandon()
+            self._on_loop_end()
             raise
         finally:
             for task in self._tasks:
@@ -239,7 +239,7 @@ class Replica:
         self._link, hello = link, link.hello
         self._engine = ProcessIdentity.of(hello["engine_pid"])
         self._adopted = None if self._keeper else ProcessIdentity.of(hello["keeper_pid"])
-        self._show(
+        self._set_snapshot(
             state=ReplicaState.STARTING,
             keeper_pid=hello["keeper_pid"],
             engine_pid=hello["engine_pid"] or None,
@@ -249,7 +249,7 @@ class Replica:
             self._inbox.put_nowait(exit_from(hello["exit"]))
 
     async def _follow(self) -> Exit | None:
-        """Process messages until the engine has ended; None once another server owns it."""
+        """Handle messages until the engine has exited; None: another server owns it now."""
         assert self._link is not None
         self._tasks.append(asyncio.create_task(self._listen(self._link)))
         if not self._ready.done():
@@ -271,12 +271,12 @@ class Replica:
                 case _OwnerMessage.LOST | _OwnerMessage.OVERDUE:
                     return await self._end_without_keeper(message)
 
-    def _show(self, **changes: Any) -> None:
+    def _set_snapshot(self, **changes: Any) -> None:
         self._snapshot = dataclasses.replace(self._snapshot, **changes)
         self._changed()
 
     def _become_ready(self) -> None:
-        self._show(state=ReplicaState.READY)
+        self._set_snapshot(state=ReplicaState.READY)
         self._ready.set_result(None)
 
     def _begin_stop(self) -> None:
@@ -285,13 +285,13 @@ class Replica:
         assert self._link is not None
         if self.state is ReplicaState.STARTING and self._problem is None:
             self._problem = Problem(Code.ENGINE_STOPPED, "The engine was stopped while it was starting.")
-        self._show(state=ReplicaState.STOPPING)
+        self._set_snapshot(state=ReplicaState.STOPPING)
         self._link.stop_engine()
         overdue = self._settings.stop_seconds + _OVERDUE_SECONDS
         asyncio.get_running_loop().call_later(overdue, self._inbox.put_nowait, _OwnerMessage.OVERDUE)
 
     async def _end_without_keeper(self, message: _OwnerMessage) -> Exit:
-        """The keeper was killed or hangs: end its processes from here."""
+        """Kill the processes of a keeper that was killed or hangs."""
         await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
         ran = time.time() - (self._snapshot.started_at or time.time())
         reason = "had ended" if message is _OwnerMessage.LOST else "did not end it in time"
@@ -301,21 +301,21 @@ class Replica:
         return Exit(None, "SIGKILL", tail, ran, requested=self.state is ReplicaState.STOPPING)
 
     async def _finish(self, exit: Exit) -> None:
-        """Let the keeper exit, then set the results."""
+        """Acknowledge the exit, so that the keeper exits too; then set the results."""
         if self._link:
             self._link.acknowledge_exit()
-        if not await self._keeper_left():
+        if not await self._wait_keeper_exit():
             await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
-            await self._keeper_left()
-        problem = self._problem or self._death(exit)
-        self._show(state=ReplicaState.EXITED, exit=exit)
+            await self._wait_keeper_exit()
+        problem = self._problem or self._exit_problem(exit)
+        self._set_snapshot(state=ReplicaState.EXITED, exit=exit)
         self._exited.set_result(exit)
         if not self._ready.done():
             tail = problem.log_tail or exit.log_tail
             self._ready.set_exception(problem.replace(log_tail=tail))
 
-    async def _keeper_left(self) -> bool:
-        """Wait for the keeper's exit, which removes its socket. It is our child unless it was adopted."""
+    async def _wait_keeper_exit(self) -> bool:
+        """Wait for the keeper's exit, which removes its socket; False: timeout. An adopted keeper is not a child."""
         deadline = time.monotonic() + _KEEPER_EXIT_SECONDS
         while self._keeper.runs() if self._keeper else self._adopted and self._adopted.alive():
             if time.monotonic() >= deadline:
@@ -323,8 +323,8 @@ class Replica:
             await asyncio.sleep(0.01)
         return True
 
-    def _abandon(self) -> None:
-        """The event loop ends. A ready engine waits for the next server; one that was never ready is ended."""
+    def _on_loop_end(self) -> None:
+        """Handle the end of the event loop: a ready engine runs on for the next server, any other one is stopped."""
         if self.state in (ReplicaState.READY, ReplicaState.EXITED):
             return
         if self._keeper:
@@ -333,7 +333,7 @@ class Replica:
             os.kill(self._snapshot.keeper_pid, signal.SIGTERM)
 
     def _fail_waiters(self) -> None:
-        detached = Problem(Code.ENGINE_DETACHED, "The engine was handed to another server.")
+        detached = Problem(Code.ENGINE_DETACHED, "Another server owns the engine now.")
         for result in (self._ready, self._exited):
             if not result.done():
                 result.set_exception(detached)
@@ -376,6 +376,6 @@ class Replica:
             hint="Increase XINFERENCE_START_SECONDS.",
         )
 
-    def _death(self, exit: Exit) -> Problem:
+    def _exit_problem(self, exit: Exit) -> Problem:
         stage = "health" if self._answered else "start"
         return Problem(Code.ENGINE_DIED, f"The engine {exit.reason} before it was ready.", stage=stage)

@@ -87,7 +87,7 @@ class RepositoryCache:
             blob.replace(pointer)
 
     def list_cached(self, commit: str, files: Mapping[str, str | None]) -> list[CachedFile]:
-        """The cached ones of a commit's `files` (name -> hash, if known): links with their blobs, and partial files.
+        """The cached files among a commit's `files` (name -> hash, if known): links to blobs, and partial files.
 
         A blob that another link uses is `shared`.
         """
@@ -110,7 +110,7 @@ class RepositoryCache:
             if path.resolve() not in taken
         ]
 
-    def tidy(self) -> None:
+    def delete_stale_metadata(self) -> None:
         """Delete the refs and lists of deleted snapshots, and the folder of a repository without files.
 
         The library reports a cache with a ref to a missing snapshot as corrupted.
@@ -135,7 +135,7 @@ class RepositoryCache:
         return {path.resolve() for path in links if path not in pointers}
 
     def listing(self, commit: str) -> Listing | None:
-        """The library's own list of a commit's files; `hf download` of a whole repository leaves one."""
+        """The library's own list of a commit's files, which `hf download` of a whole repository stores."""
         try:
             tree = msgspec.json.decode((self._root / "trees" / f"{commit}.json").read_bytes(), type=_Tree)
         except (OSError, msgspec.MsgspecError):
