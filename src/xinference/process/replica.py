@@ -217,7 +217,7 @@ class Replica:
             await asyncio.to_thread(end_leftovers, self._socket_path, None)
             await self._finish(Exit(None, "SIGKILL", problem.log_tail, 0.0))
         except asyncio.CancelledError:
-            self._on_loop_end()
+            self._abandon()
             raise
         finally:
             for task in self._tasks:
@@ -239,7 +239,7 @@ class Replica:
         self._link, hello = link, link.hello
         self._engine = ProcessIdentity.of(hello["engine_pid"])
         self._adopted = None if self._keeper else ProcessIdentity.of(hello["keeper_pid"])
-        self._set_snapshot(
+        self._show(
             state=ReplicaState.STARTING,
             keeper_pid=hello["keeper_pid"],
             engine_pid=hello["engine_pid"] or None,
@@ -271,12 +271,12 @@ class Replica:
                 case _OwnerMessage.LOST | _OwnerMessage.OVERDUE:
                     return await self._end_without_keeper(message)
 
-    def _set_snapshot(self, **changes: Any) -> None:
+    def _show(self, **changes: Any) -> None:
         self._snapshot = dataclasses.replace(self._snapshot, **changes)
         self._changed()
 
     def _become_ready(self) -> None:
-        self._set_snapshot(state=ReplicaState.READY)
+        self._show(state=ReplicaState.READY)
         self._ready.set_result(None)
 
     def _begin_stop(self) -> None:
@@ -285,7 +285,7 @@ class Replica:
         assert self._link is not None
         if self.state is ReplicaState.STARTING and self._problem is None:
             self._problem = Problem(Code.ENGINE_STOPPED, "The engine was stopped while it was starting.")
-        self._set_snapshot(state=ReplicaState.STOPPING)
+        self._show(state=ReplicaState.STOPPING)
         self._link.stop_engine()
         overdue = self._settings.stop_seconds + _OVERDUE_SECONDS
         asyncio.get_running_loop().call_later(overdue, self._inbox.put_nowait, _OwnerMessage.OVERDUE)
@@ -304,17 +304,17 @@ class Replica:
         """Acknowledge the exit, so that the keeper exits too; then set the results."""
         if self._link:
             self._link.acknowledge_exit()
-        if not await self._wait_keeper_exit():
+        if not await self._keeper_left():
             await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
-            await self._wait_keeper_exit()
-        problem = self._problem or self._exit_problem(exit)
-        self._set_snapshot(state=ReplicaState.EXITED, exit=exit)
+            await self._keeper_left()
+        problem = self._problem or self._death(exit)
+        self._show(state=ReplicaState.EXITED, exit=exit)
         self._exited.set_result(exit)
         if not self._ready.done():
             tail = problem.log_tail or exit.log_tail
             self._ready.set_exception(problem.replace(log_tail=tail))
 
-    async def _wait_keeper_exit(self) -> bool:
+    async def _keeper_left(self) -> bool:
         """Wait for the keeper's exit, which removes its socket; False: timeout. An adopted keeper is not a child."""
         deadline = time.monotonic() + _KEEPER_EXIT_SECONDS
         while self._keeper.runs() if self._keeper else self._adopted and self._adopted.alive():
@@ -323,7 +323,7 @@ class Replica:
             await asyncio.sleep(0.01)
         return True
 
-    def _on_loop_end(self) -> None:
+    def _abandon(self) -> None:
         """Handle the end of the event loop: a ready engine runs on for the next server, any other one is stopped."""
         if self.state in (ReplicaState.READY, ReplicaState.EXITED):
             return
@@ -376,6 +376,6 @@ class Replica:
             hint="Increase XINFERENCE_START_SECONDS.",
         )
 
-    def _exit_problem(self, exit: Exit) -> Problem:
+    def _death(self, exit: Exit) -> Problem:
         stage = "health" if self._answered else "start"
         return Problem(Code.ENGINE_DIED, f"The engine {exit.reason} before it was ready.", stage=stage)
