@@ -1,4 +1,4 @@
-"""The interface of an engine to the rest of the system; each engine has a folder of its own."""
+"""The interface of an engine to the rest of the system; each engine has its own folder."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Placement:
 def cuda_env(placement: Placement) -> dict[str, str]:
     """The variables that make only the replica's own GPUs visible to an engine; on the CPU, no GPU is visible."""
     devices = ",".join(str(index) for index in placement.devices)
-    # By default, CUDA orders the devices by speed; NVML, whose indices we use, orders them by PCI address.
+    # By default, CUDA orders the devices by speed; NVML, whose indices are used here, orders them by PCI address.
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices}
 
 
@@ -234,5 +234,5 @@ class Engine(Protocol):
         ...
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
-        """Explain the last lines of the log of an engine that has died; None: no known error is in them."""
+        """Explain the last lines of the log of an engine that has died; None: they contain no known error."""
         ...

@@ -1,6 +1,6 @@
 """The dialect of an engine, and the rewrites that several engines share.
 
-A dialect holds the differences between an engine's HTTP API and the API that the gateway serves. The gateway's
+A dialect contains the differences between an engine's HTTP API and the API that the gateway serves. The gateway's
 processes load the dialects without the engines, so these modules import only the forms in `protocol`.
 """
 
@@ -39,14 +39,14 @@ UNCHANGED = Exchange()
 
 @dataclass(frozen=True, slots=True)
 class EngineError:
-    """An engine's error answer, with what the gateway knows of the request."""
+    """An engine's error answer, with the gateway's facts of the request."""
 
     error: Mapping[str, Any]
     """The error object, empty if the answer has none."""
     message: str
     """The error's text."""
     prompt_field: str
-    """The request's field that holds the prompt: ``messages``, ``prompt`` or ``input``."""
+    """The request's field with the prompt: ``messages``, ``prompt`` or ``input``."""
     context_length: int | None
     """The model's context in tokens; None: not known, the engine's own number is used."""
 
@@ -75,7 +75,7 @@ class Dialect:
     fields: Mapping[str, FieldRewrite] = field(default_factory=dict)
     """Request field -> its rewrite. A field that is not here reaches the engine under its own name."""
     has_stops_at_start: bool = False
-    """The engine gets the model's stop texts when it starts, so a request does not carry them."""
+    """The engine gets the model's stop texts when it starts, so a request does not need them."""
     exchange: Callable[[Request, str], Exchange] = _leave_unchanged
     """Returns the rewrites that a request to the model of this uid and its answer need.
 
@@ -83,9 +83,9 @@ class Dialect:
         Refusal: 400, the engine cannot serve a field of the request.
     """
     explain: Callable[[EngineError], Refusal | None] = _explain_nothing
-    """Returns the refusal for an error that this engine words in its own way; None for any other error."""
+    """Returns the refusal for an error whose text is specific to this engine; None for any other error."""
     native: NativeFields = NO_NATIVE_FIELDS
-    """The fields that the engine reads besides those of the APIs."""
+    """The fields that the engine reads in addition to those of the APIs."""
 
 
 # -- request fields ---------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def renamed(old: str, new: str) -> FieldRewrite:
 
 
 def unsupported(name: str, engine: str, hint: str) -> FieldRewrite:
-    """Refuse a value of this field; an empty value is dropped, because it asks for nothing."""
+    """Refuse a value of this field; an empty value is dropped, because it has no effect."""
 
     def rewrite(body: Body, value: Any) -> None:
         if value or value == 0:
@@ -157,7 +157,7 @@ def prompt_too_long(error: EngineError, limit: int, tokens: int | str) -> Refusa
 
 
 def explain_context_size(error: EngineError) -> Refusal | None:
-    """Read llama.cpp's error type for a prompt that is too long; our Transformers server answers in the same form."""
+    """Read llama.cpp's error type for a prompt that is too long; the Transformers server answers in the same form."""
     if error.error.get("type") != "exceed_context_size_error":
         return None
     limit, tokens = error.context_length or error.error.get("n_ctx"), error.error.get("n_prompt_tokens")
@@ -167,9 +167,9 @@ def explain_context_size(error: EngineError) -> Refusal | None:
 
 
 def explain_template_error(error: EngineError) -> Refusal | None:
-    """Read a chat template's own message from llama.cpp's error; our Transformers server answers in the same form."""
+    """Read a chat template's own message from llama.cpp's error; the Transformers server answers in the same form."""
     if TEMPLATE_ERROR not in error.message:
         return None
     reason = error.message.rpartition(TEMPLATE_ERROR)[2].strip()
-    cause = f"The model's chat template refuses this: {reason}"
+    cause = f"The model's chat template refuses the request: {reason}"
     return Refusal(Code.INVALID_MESSAGES, cause, param=error.prompt_field)

@@ -21,7 +21,7 @@ class TorchLoadedShape:
     cpu_type: str
     """Default type on the CPU of weights that are not quantized.
 
-    Torch's kernels for 16 bits are slow or missing on most CPUs; vLLM has kernels of its own.
+    Torch's kernels for 16 bits are slow or missing on most CPUs; vLLM has its own kernels.
     """
     type_option: str
     """The engine's option for the type."""
@@ -84,7 +84,7 @@ def served_cpu_overhead(dims: Dimensions) -> int:
 
 
 def chunk_later(dims: Dimensions) -> int:
-    """The part of `served_cpu_overhead` that only requests touch: a chunk's activations with 32 bits."""
+    """The part of `served_cpu_overhead` that is allocated only by requests: a chunk's activations with 32 bits."""
     return min(dims.cells, CHUNK) * 4 * 4 * dims.hidden
 
 

@@ -16,7 +16,7 @@ from xinference.engines.dialect import (
 from xinference.engines.sglang.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
 
-#: The error for a prompt that is too long. Its limit includes the first token of the answer, ours does not.
+#: The error for a prompt that is too long. Its limit includes one token of the answer, that of the gateway does not.
 PROMPT_TOKENS = re.compile(r"The input \((\d+) tokens\) is longer")
 TOO_LONG = "longer than the model's context length"
 REGEX_SPECIAL = frozenset(r"\.^$*+?{}[]|()")

@@ -172,7 +172,7 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
         }
         template = settings.get("chat_template", family.chat_template)
         if template is not None and (is_template(template) or "chat_template" not in settings):
-            # SGLang needs the name of a template or its file: our program writes the text to a file.
+            # SGLang needs the name of a template or its file: `server.py` writes the text to a file.
             settings.pop("chat_template", None)
             env["XINFERENCE_CHAT_TEMPLATE"] = template.replace("{port}", "{ port}")
         argv = (str(placement.python), "-I", str(PROGRAM), "--port", "{port}", *OPTIONS.argv(settings))

@@ -1,4 +1,4 @@
-"""The dialect of our Transformers server."""
+"""The dialect of the Transformers server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xinference.protocol.errors import Refusal
 
 ENGINE = "Transformers"
 ONLY_JSON = "Use response_format with a json_schema."
-#: The server's codes for work that it ended.
+#: The server's error codes for work that it stopped.
 LIMITS = {"template_limit": Code.TEMPLATE_LIMIT, "constraint_too_complex": Code.CONSTRAINT_TOO_COMPLEX}
 
 

@@ -1,4 +1,4 @@
-"""Transformers: runs our own server program, `server/`, inside the engine's environment."""
+"""Transformers: runs the server program `server/` inside the engine's environment."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
                 raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
         if checked.get("device", "auto") not in DEVICES:
             raise Problem(
-                Code.BAD_OPTION, f"--device is {checked['device']!r}; Transformers takes {', '.join(DEVICES)} there."
+                Code.BAD_OPTION, f"--device is {checked['device']!r}; Transformers accepts {', '.join(DEVICES)}."
             )
         if "lora_modules" in checked:
             checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
             dotted = next((name for name in checked["lora_modules"] if "." in name), None)
             if dotted is not None:  # PEFT makes modules of these names
-                raise Problem(Code.BAD_OPTION, f"The adapter's name {dotted!r} has a dot, and PEFT takes none there.")
+                raise Problem(Code.BAD_OPTION, f"The adapter's name {dotted!r} has a dot, which PEFT does not accept.")
         return checked
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:

@@ -10,11 +10,11 @@ from xinference.protocol.errors import Refusal
 
 #: Errors for a prompt that is too long; they contain the limit and the number of tokens.
 TOO_LONG = re.compile(r"maximum context length is \d+|longer than the maximum model length")
-#: The error that counts the prompt's tokens. Its limit includes the first token of the answer, ours does not.
+#: The error that counts the prompt's tokens. Its limit includes one token of the answer, that of the gateway does not.
 PROMPT_TOKENS = re.compile(r"your prompt contains ((?:at least )?\d+)")
 #: The error for a prompt that leaves no token for the answer; the gateway accepts no request for 0 tokens.
 NO_TOKEN_LEFT = re.compile(r"max_(?:completion_|output_)?tokens must be at least 1, got 0\b")
-#: The object that holds the constraints of an answer.
+#: The object with the constraints of an answer.
 CONSTRAINTS = "structured_outputs"
 
 

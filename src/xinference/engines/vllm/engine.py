@@ -195,7 +195,7 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
                 "HF_HUB_OFFLINE": "1",
                 "VLLM_NO_USAGE_STATS": "1",
                 "DO_NOT_TRACK": "1",
-                # Log lines are kept and shown as text.
+                # Log lines are stored and shown as text.
                 "NO_COLOR": "1",
                 **({"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"} if on_cpu else {}),
                 **cuda_env(placement),
@@ -245,7 +245,7 @@ def _cpu_settings(sizing: Sizing) -> dict[str, Any]:
     # vLLM reserves one block of its cache for itself.
     block = -(-sizing.kv_cache_bytes * CPU_BLOCK // (sizing.slots * (sizing.context_length + 1)))
     return {
-        # Compilation on the CPU takes minutes at each start and gains little.
+        # Compilation on the CPU takes minutes at each start and saves little time afterwards.
         "enforce_eager": True,
         # Half the memory of 32 bits, and the only 16-bit type that every CPU kernel supports.
         "dtype": "bfloat16",

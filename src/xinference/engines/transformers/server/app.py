@@ -1,4 +1,4 @@
-"""The HTTP side: routes, the key, streams, and cancellation on disconnect."""
+"""The HTTP application: routes, the key, streams, and cancellation on disconnect."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ModelRoutes:
         self._generator = Generator(loaded, self._prompts, scheduler)
         # Encoding a long prompt takes a while, and a tokenizer must not be used by two threads.
         self._encoding = ThreadPoolExecutor(1, "encoding")
-        # Each thread waits for a process; one that works up to its deadline keeps none of the others waiting.
+        # Each thread waits for one process, so a process that works up to its deadline does not delay the others.
         self._limiting = ThreadPoolExecutor(WORKERS, "limited")
 
     def routes(self) -> list[Route]:
@@ -114,7 +114,7 @@ class ModelRoutes:
     async def _collect(self, job: Job, answer: AnswerBuilder) -> Response:
         async for index, piece in self._generator.run(job):
             if piece.finish == "error":
-                raise RefusedError("The model failed; its log says why.", status=500, kind="server_error")
+                raise RefusedError("The model failed; its log has the reason.", status=500, kind="server_error")
             answer.take(index, piece)
         return JSONResponse(answer.whole())
 
@@ -131,7 +131,7 @@ class ModelRoutes:
                 if new is not None:
                     yield _event(new)
         finally:
-            # A cancelled stream leaves the iteration open, and with it the sequences in the batch.
+            # Otherwise the iteration of a cancelled stream, and its sequences in the batch, would stay open.
             await run.aclose()  # type: ignore[attr-defined]  # it is an async generator
         closing = answer.closing()
         if closing is not None:
@@ -145,7 +145,10 @@ class ModelRoutes:
             return model
         names = ", ".join((self._uid, *self._loaded.adapters))
         raise RefusedError(
-            f"The model {model!r} does not exist; there is {names}.", status=404, code="model_not_found", param="model"
+            f"The model {model!r} does not exist; existing models: {names}.",
+            status=404,
+            code="model_not_found",
+            param="model",
         )
 
     def _echoed(self, job: Job) -> list[str]:

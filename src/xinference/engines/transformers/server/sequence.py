@@ -15,20 +15,20 @@ FinishReason = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True)
 class Piece:
-    """The result of one step: text (possibly none yet), and at the end the reason."""
+    """The result of one step: text, which may be empty, and in the last piece the finish reason."""
 
     text: str
     generated: int
     """Tokens generated so far."""
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
-    """Of the prompt, if requested, with the first piece; the first token has none."""
+    """Log probabilities of the prompt, if requested, in the first piece; the first token has none."""
     finish: FinishReason | None = None
 
 
 @dataclass(eq=False)
 class Sequence:
-    """Owned by the scheduler's thread once it is submitted; only `cancelled` is set by others."""
+    """One answer. After its submission, only the scheduler's thread uses it; other threads only set `cancelled`."""
 
     tokens: list[int]
     """The prompt, then the generated tokens."""
