@@ -104,9 +104,7 @@ class LaunchBody(BaseModel):
     enable_thinking: bool | None = Field(
         default=None, description="Whether a hybrid model thinks before it answers; null: its chat template decides"
     )
-    enable_virtual_env: bool | None = Field(
-        default=None, description="No effect: each engine has an environment of its own"
-    )
+    enable_virtual_env: bool | None = Field(default=None, description="No effect: each engine has its own environment")
     virtual_env_packages: list[Text] | None = Field(
         default=None, description="Rejected: environments are made from lock files"
     )
@@ -159,7 +157,7 @@ class LaunchBody(BaseModel):
             warnings.append("replica_config: worker_ip is ignored: this server is one machine")
         if self.enable_virtual_env is not None:
             warnings.append(
-                "enable_virtual_env is ignored: engines run in locked environments of their own (`xinference env`)"
+                "enable_virtual_env is ignored: each engine runs in its own locked environment (`xinference env`)"
             )
         return warnings
 

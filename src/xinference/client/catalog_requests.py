@@ -29,7 +29,7 @@ def engine_rows(model_name: str) -> Request[list[Json]]:
 
 
 def vllm_models() -> Request[Json]:
-    """What vLLM can run: the model families for ``chat`` and for ``generate``."""
+    """The model families that vLLM can run, for ``chat`` and for ``generate``."""
     return Request(path="/v1/models/vllm-supported", read=answers.as_object)
 
 

@@ -23,7 +23,7 @@ class UnrecognizedModelError(Problem, ValueError):
 
 
 class _Handle(Runner):
-    """A model of a server, with connections of its own.
+    """A model of a server. The handle has its own connections.
 
     Args:
         model_uid: the model's uid.

@@ -13,7 +13,7 @@ from xinference.hosts import address_of
 def owner_key(settings: Settings) -> str | None:
     """The key of this home's running server, if ``settings.url`` is exactly the address that the server listens on.
 
-    It is sent to no other address, where another program could keep it. The key expires with the server.
+    The key is sent to no other address, where another program could store it. It expires with the server.
     """
     address = _address(settings.url)
     endpoint = local_endpoint(settings)
@@ -26,7 +26,7 @@ def owner_key(settings: Settings) -> str | None:
 
 
 def local_endpoint(settings: Settings) -> str | None:
-    """The URL of this home's server, as this machine reaches it; None if no server has announced itself."""
+    """The URL of this home's server for clients on this machine; None if no server has written its endpoint."""
     try:
         url = httpx2.URL(json.loads(settings.server_file.read_text())["endpoint"])
     except (OSError, ValueError, KeyError, TypeError, httpx2.InvalidURL):

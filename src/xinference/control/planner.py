@@ -1,4 +1,4 @@
-"""Gathers the facts for planning and takes a launch from phase to phase: draft, resolve, size."""
+"""Gathers the facts for planning, and runs the phases of a launch: draft, resolve, size."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class ModelResolver:
         for path in sorted(self._folder.glob("*.json")):
             cached = _read(path)
             if cached is not None and cached.family is not None:
-                # Several requests for one repository, such as for two quantizations, give one family.
+                # Several requests for one repository, such as for two quantizations, have the same family.
                 sources = (source for spec in cached.family.model_specs for source in spec.sources)
                 families[cached.model_name, *((s.hub, s.model_id, s.revision) for s in sources)] = cached.family
         return list(families.values())

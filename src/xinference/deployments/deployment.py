@@ -162,7 +162,7 @@ class Deployment:
         return adopted
 
     async def end(self, how: Ending) -> None:
-        """End the owner task. ``terminate`` and ``stop`` stop the engines; ``detach`` leaves them to a later server.
+        """End the owner task. ``terminate`` and ``stop`` stop the engines; ``detach`` lets them run for a later server.
 
         Without an earlier `begin`, this stops or detaches the replicas that an earlier server left running.
 
@@ -205,7 +205,7 @@ class Deployment:
         With `wait_ready`, the call returns when the replica is ready. A replica whose first start fails is removed.
 
         Raises:
-            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 nothing runs, 503 the start failed.
+            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 no replica runs, 503 the start failed.
         """
         loop = asyncio.get_running_loop()
         message = AddReplica(gpu_idx, loop.create_future(), loop.create_future())

@@ -130,7 +130,7 @@ class Loader:
         return size_launch(snapshot.launch, runnable.path, weights.shape, available_memory, self._memory, weights.notes)
 
     async def place_additional_replica(self, plan: SizedPlan, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
-        """The devices of an additional replica, if there is enough memory for it besides all running deployments.
+        """The devices of an additional replica, if there is enough memory for it in addition to all deployments.
 
         Raises:
             Problem: 400 ``does_not_fit`` or ``no_such_device``.

@@ -1,7 +1,7 @@
 """Reads the header of a safetensors file: names, types, shapes and offsets of its tensors.
 
 Format: https://huggingface.co/docs/safetensors#format: 8 bytes of length, that much JSON, then the tensors' bytes.
-Weights are never read, and nothing in the header is trusted.
+Weights are never read, and the content of the header is not trusted.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def _template_kwargs(value: Any) -> Body:
 
 
 def _texts(body: Body, request: Rerank) -> None:
-    """Replace document objects by the plain texts that engines take."""
+    """Replace document objects by texts, the only form that engines accept."""
     body["query"] = text_of(request.query, "query")
     body["documents"] = [text_of(document, f"documents[{n}]") for n, document in enumerate(request.documents)]
 

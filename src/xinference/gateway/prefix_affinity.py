@@ -1,7 +1,7 @@
 """Records which replicas computed which prefixes: engines cache the keys and values of prompts that they computed.
 
 A prompt's prefixes are identified by hashes of the raw body's bytes up to fixed positions, so nothing is parsed or
-tokenized. What two prompts share beyond the last common position is ignored: at most an eighth of the prefix.
+tokenized. The common bytes of two prompts after the last common position are ignored: at most an eighth of the prefix.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "
 
 
 def is_whole_file(path: Path) -> bool:
-    """Whether a weight file exists and, where its header gives a size, has that size."""
+    """Whether a weight file exists and, if its header contains a size, has this size."""
     if not path.is_file():
         return False
     if path.suffix != ".gguf":

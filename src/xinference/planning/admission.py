@@ -213,7 +213,7 @@ class AdmissionScheduler(Generic[PlanT]):
     # -- decisions --------------------------------------------------------------------------------------------
 
     def run(self, state: MemoryState, now: float) -> None:
-        """Make all decisions that are possible now. This is the only method with effects, besides `refuse_first`.
+        """Make all decisions that are possible now. Only this method and `refuse_first` have effects.
 
         Residents that have been idle for their time to live are evicted. Then the head of the queue is considered,
         and the next candidate after each grant or refusal:

@@ -110,7 +110,7 @@ def format_size(count: int) -> str:
 def _choose(need: Bytes, free: Bytes, candidates: Sequence[Resident]) -> tuple[str, ...] | None:
     """The candidates to evict, in their order and without those that are not needed; None if all do not suffice.
 
-    Of several candidates that are not needed, those with the highest priority are kept in memory.
+    If several candidates are not needed, those with the highest priority stay in memory.
     """
     # A model in use comes after all idle models, whatever its priority: no client waits for an idle model.
     ordered = sorted(candidates, key=lambda r: (r.state == "in_use", r.priority, r.last_used, r.uid))

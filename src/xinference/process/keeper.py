@@ -77,7 +77,7 @@ class Keeper:
         self._terminating = False
 
     def run(self) -> None:
-        """Supervise the engine until it has ended and its owner knows, or the grace period without an owner is over."""
+        """Supervise the engine until its exit is reported to the owner, or the grace period has passed without one."""
         self._catch_signals()
         listener = self._listen()
         try:

@@ -30,7 +30,7 @@ class Route:
     """
 
     uid: str
-    """The name that requests give in ``model``."""
+    """The value of ``model`` in requests."""
     engine: str
     """The engine's display name, a key of `engines.dialects.DIALECTS`; empty for a broken deployment."""
     model_type: Literal["LLM", "embedding", "rerank"]
@@ -48,7 +48,7 @@ class Route:
     on_demand: bool = False
     """A request loads the model: `Router.ensure_ready` waits until it is loaded."""
     retry_after: int = 5
-    """Seconds after which a client may ask again."""
+    """Seconds after which a client may retry."""
     paths: frozenset[str] = frozenset()
     """Request paths that the engine serves, such as ``/v1/chat/completions``."""
     adapters: tuple[str, ...] = ()

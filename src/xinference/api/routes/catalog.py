@@ -46,7 +46,7 @@ async def engines(
 ) -> Json | list[Json]:
     """List the engines with the versions of a model that each runs here, or why not; `detailed`: one row for each.
 
-    `enable_virtual_env` has no effect: every engine has an environment of its own.
+    `enable_virtual_env` has no effect: every engine has its own environment.
     """
     return await _engines(controller, await _family_of(controller, key, model_name), detailed=detailed)
 

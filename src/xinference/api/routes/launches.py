@@ -84,7 +84,7 @@ async def progress(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
 
 @router.post("/v1/models/{model_uid}/cancel", response_model=None, responses=problems(404, 409))
 async def cancel(controller: ControllerDep, model_uid: str) -> None:
-    """Cancel a launch; downloaded files are kept."""
+    """Cancel a launch; downloaded files are not deleted."""
     await controller.cancel(model_uid)
 
 

@@ -122,7 +122,7 @@ def _explain_batch_size(error: EngineError) -> Refusal | None:
     if over is None:
         return None
     limit = min(error.context_length or int(over[2]), int(over[2]))
-    message = f"This model takes at most {limit} tokens per input, but the input has {over[1]} tokens. Shorten it."
+    message = f"This model accepts at most {limit} tokens per input, but the input has {over[1]} tokens. Shorten it."
     return context_exceeded(error, message)
 
 

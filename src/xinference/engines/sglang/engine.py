@@ -183,7 +183,7 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
 
 
 def _sized(sizing: Sizing) -> dict[str, Any]:
-    """The options that the planner decides; they override the user's, which the planner has taken into account."""
+    """The options that the planner decides; they override the user's, which the planner has considered."""
     settings: dict[str, Any] = {
         # A prompt must be shorter than SGLang's context; `context_length` is the maximum length of a prompt.
         "context_length": sizing.context_length + 1,

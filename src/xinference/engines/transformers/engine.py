@@ -53,9 +53,9 @@ _MEMORY = "There is not enough memory: use a smaller --context_length, --max_num
 #: A part of a log line, in lower case -> its explanation.
 LOG_EXPLANATIONS = (
     ("there are no .safetensors files", "Only safetensors are loaded: convert the weights, or fetch such a version."),
-    ("requires you to execute the configuration file", "The model contains code of its own: read it, and if you trust "
+    ("requires you to execute the configuration file", "The model contains its own code: read it, and if you trust "
      "it, launch with --trust_remote_code true."),
-    ("contains custom code which must be executed", "The model contains code of its own: read it, and if you trust it, "
+    ("contains custom code which must be executed", "The model contains its own code: read it, and if you trust it, "
      "launch with --trust_remote_code true."),
     ("does not recognize this architecture", "This version of transformers does not know the model's architecture."),
     ("not batched here", "This server batches attention layers only: use another engine for this model."),

@@ -126,7 +126,7 @@ LOG_EXPLANATIONS = (
     ("cpu_gemm_wna16", "vLLM's 4-bit kernels on the CPU need AVX-512."),
     ("failed to find a kernel that can implement", "This version of vLLM has no kernel for this quantization here."),
     ("greater than the derived max_model_len", "The model was trained on fewer tokens: use a smaller --max_model_len."),
-    ("contains custom code which must be executed", "The model contains code of its own: read it, and if you trust it, "
+    ("contains custom code which must be executed", "The model contains its own code: read it, and if you trust it, "
      "launch with --trust_remote_code true."),
     ("are not supported for now", "This version of vLLM does not know the model's architecture."),
     ("address already in use", "Another program took the port during the start: launch again."),
@@ -229,7 +229,7 @@ def _bits(quantization: str) -> str:
 
 
 def _sized(sizing: Sizing) -> dict[str, Any]:
-    """The options that the planner decides; they override the user's, which the planner has taken into account."""
+    """The options that the planner decides; they override the user's, which the planner has considered."""
     settings: dict[str, Any] = {
         # `context_length` is the maximum length of a prompt; vLLM's limit includes one token of the answer.
         "max_model_len": sizing.context_length + 1,

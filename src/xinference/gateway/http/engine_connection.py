@@ -25,7 +25,7 @@ ONE_PIECE = 64 * 1024
 #: The engine's headers that clients get, in lower case.
 PASSED_ON = frozenset({b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"retry-after"})
 
-#: Takes bytes that have arrived, at once; False: they have to be read.
+#: Called with bytes when they arrive; returns False to reject them: then `read` returns them.
 Through = Callable[[bytes], bool]
 
 
@@ -193,7 +193,7 @@ class EngineConnection(asyncio.Protocol):
             waiter.set_result(None)
 
     def _break(self, why: str) -> None:
-        """Take no more bytes and no more requests; `why` is the reason if an answer is due."""
+        """Accept no more bytes and no more requests; `why` is the reason if an answer is due."""
         if self._state is HEAD or self._state is BODY:
             self._state = BROKEN
         elif self._state is IDLE:

@@ -1,4 +1,4 @@
-"""Disables the progress bars that ModelScope's client draws on stderr during our downloads."""
+"""Disables the progress bars that ModelScope's client draws on stderr during downloads."""
 
 from __future__ import annotations
 
