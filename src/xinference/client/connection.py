@@ -62,7 +62,7 @@ class Runner:
         timeout: float = ANSWER_SECONDS,
         retries: int = len(RETRY_SECONDS),
     ) -> None:
-        self.base_url = _checked(base_url)
+        self.base_url = _check_url(base_url)
         self.auth_headers = dict(auth_headers or {})
         self._timeout = timeout
         self._waits = (*RETRY_SECONDS[:retries], None)
@@ -261,7 +261,7 @@ class AsyncRunner(Runner):
         raise AssertionError("the last wait is None")
 
 
-def _checked(base_url: str) -> str:
+def _check_url(base_url: str) -> str:
     try:
         url = httpx2.URL(base_url)
     except httpx2.InvalidURL:

@@ -91,7 +91,7 @@ class Dialect:
 # -- request fields ---------------------------------------------------------------------------------------------
 
 
-def renamed(old: str, new: str) -> FieldRewrite:
+def rename_field(old: str, new: str) -> FieldRewrite:
     """Pass the value under the name `new`."""
 
     def rewrite(body: Body, value: Any) -> None:
@@ -100,7 +100,7 @@ def renamed(old: str, new: str) -> FieldRewrite:
     return rewrite
 
 
-def unsupported(name: str, engine: str, hint: str) -> FieldRewrite:
+def refuse_field(name: str, engine: str, hint: str) -> FieldRewrite:
     """Refuse a value of this field; an empty value is dropped, because it has no effect."""
 
     def rewrite(body: Body, value: Any) -> None:
@@ -111,25 +111,25 @@ def unsupported(name: str, engine: str, hint: str) -> FieldRewrite:
     return rewrite
 
 
-def nested(group: str, old: str, new: str) -> FieldRewrite:
+def nest_field(group: str, old: str, new: str) -> FieldRewrite:
     """Pass the value as the member `new` of the object `group`."""
 
     def rewrite(body: Body, value: Any) -> None:
-        body[group] = {**(body.get(group) or {}), new: _parsed(old, body.pop(old))}
+        body[group] = {**(body.get(group) or {}), new: _parse_schema(old, body.pop(old))}
 
     return rewrite
 
 
-def schema_as(new: str) -> FieldRewrite:
+def rename_schema(new: str) -> FieldRewrite:
     """Pass a JSON schema under the name `new`."""
 
     def rewrite(body: Body, value: Any) -> None:
-        body[new] = _parsed("guided_json", body.pop("guided_json"))
+        body[new] = _parse_schema("guided_json", body.pop("guided_json"))
 
     return rewrite
 
 
-def _parsed(name: str, value: Any) -> Any:
+def _parse_schema(name: str, value: Any) -> Any:
     """Decode a schema that is given as JSON in a string."""
     if name != "guided_json" or not isinstance(value, str):
         return value
@@ -145,15 +145,15 @@ def _parsed(name: str, value: Any) -> Any:
 TEMPLATE_ERROR = "Jinja Exception: "
 
 
-def context_exceeded(error: EngineError, message: str) -> Refusal:
+def context_refusal(error: EngineError, message: str) -> Refusal:
     """The refusal of a prompt that is longer than the context."""
     return Refusal(Code.CONTEXT_LENGTH_EXCEEDED, message, param=error.prompt_field)
 
 
-def prompt_too_long(error: EngineError, limit: int, tokens: int | str) -> Refusal:
+def prompt_refusal(error: EngineError, limit: int, tokens: int | str) -> Refusal:
     """The refusal of a prompt of `tokens` tokens for a context of `limit` tokens."""
     message = f"This model's maximum context length is {limit} tokens, but the prompt has {tokens} tokens. Shorten it."
-    return context_exceeded(error, message)
+    return context_refusal(error, message)
 
 
 def explain_context_size(error: EngineError) -> Refusal | None:
@@ -162,8 +162,8 @@ def explain_context_size(error: EngineError) -> Refusal | None:
         return None
     limit, tokens = error.context_length or error.error.get("n_ctx"), error.error.get("n_prompt_tokens")
     if not isinstance(limit, int) or not isinstance(tokens, int):
-        return context_exceeded(error, error.message)
-    return prompt_too_long(error, limit, tokens)
+        return context_refusal(error, error.message)
+    return prompt_refusal(error, limit, tokens)
 
 
 def explain_template_error(error: EngineError) -> Refusal | None:

@@ -74,7 +74,7 @@ class Environments:
 
     def find(self, spec: EnvironmentSpec) -> Path | None:
         """The interpreter of a complete environment."""
-        installed = self._installed(spec)
+        installed = self._find_environment(spec)
         return installed.python if installed else None
 
     def install(self, spec: EnvironmentSpec, progress: Progress, cancelled: Event) -> Path:
@@ -126,7 +126,7 @@ class Environments:
         Raises:
             Problem: 404 ``environment_missing``, 502 ``environment_failed``, 499 ``cancelled``.
         """
-        installed = self._find_installed(spec)
+        installed = self._require_installed(spec)
         verify_import(installed.lock, installed.python, cancelled)
         return installed.python
 
@@ -136,7 +136,7 @@ class Environments:
         Raises:
             Problem: 404 ``environment_missing``; 409 ``environment_in_use``.
         """
-        installed = self._find_installed(spec)
+        installed = self._require_installed(spec)
         with self._disk_problems():
             self._installed_folder.remove(installed, cancelled)
         self._clean_cache(installed.lock, cancelled)
@@ -166,15 +166,15 @@ class Environments:
             code=Code.ENVIRONMENT_UNKNOWN,
         )
 
-    def _installed(self, spec: EnvironmentSpec) -> InstalledEnvironment | None:
+    def _find_environment(self, spec: EnvironmentSpec) -> InstalledEnvironment | None:
         """The environment of the shipped lock if there is one; otherwise one of an older release or a bundle."""
         for lock in self._locks:
             if lock.spec == spec:
                 return self._installed_folder.find(lock.folder_name)
         return next((installed for installed in self._installed_folder.all() if installed.lock.spec == spec), None)
 
-    def _find_installed(self, spec: EnvironmentSpec) -> InstalledEnvironment:
-        installed = self._installed(spec)
+    def _require_installed(self, spec: EnvironmentSpec) -> InstalledEnvironment:
+        installed = self._find_environment(spec)
         if installed is None:
             raise not_found(
                 f"{spec.name} is not installed.",

@@ -43,7 +43,7 @@ def atomic_write(
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(partial, cancelled, target) as file:
+        with _open_locked(partial, cancelled, target) as file:
             try:
                 if keep_existing and durability.is_intact(target):
                     yield None
@@ -95,7 +95,7 @@ def need_space(folder: Path, size: int, what: str, problem: Callable[[str], Prob
 
 
 @contextmanager
-def _locked(partial: Path, cancelled: threading.Event, target: Path) -> Iterator[BinaryIO]:
+def _open_locked(partial: Path, cancelled: threading.Event, target: Path) -> Iterator[BinaryIO]:
     """`partial`, open and locked against other threads and processes; the lock of a dead process is released."""
     while True:
         with partial.open("ab") as file:

@@ -64,9 +64,9 @@ def read_safetensors(path: Path) -> SafetensorsHeader:
     """
     with weight_file(path, "the .safetensors file itself") as (file, size):
         raw = _read_raw(file, path, size)
-        fields = _decoded(path, raw, dict[str, msgspec.Raw])
-        metadata = _decoded(path, fields.pop("__metadata__", msgspec.Raw(b"{}")), dict[str, str])
-        entries = {name: _decoded(path, field, _Entry, name) for name, field in fields.items()}
+        fields = _decode(path, raw, dict[str, msgspec.Raw])
+        metadata = _decode(path, fields.pop("__metadata__", msgspec.Raw(b"{}")), dict[str, str])
+        entries = {name: _decode(path, field, _Entry, name) for name, field in fields.items()}
         _check(path, entries, size - 8 - len(raw))
     by_type: dict[str, int] = {}
     for entry in entries.values():
@@ -100,7 +100,7 @@ def _other_format(path: Path, head: bytes, size: int, length: int) -> Problem:
     return bad_weight_file(path, description.what.replace("is not GGUF", "is not safetensors"), description.hint)
 
 
-def _decoded(path: Path, data: bytes | msgspec.Raw, kind: type[T], name: str | None = None) -> T:
+def _decode(path: Path, data: bytes | msgspec.Raw, kind: type[T], name: str | None = None) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -13,7 +13,7 @@ from xinference.errors import Problem
 from xinference.gateway import anthropic
 from xinference.gateway.auth import origin_check
 from xinference.gateway.auth.authentication import Views, admit, check_model, check_readable
-from xinference.gateway.auth.permissions import Access, Need, needed
+from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.forward import ForwardedCall, Forwarder
@@ -96,7 +96,7 @@ class Gateway:
                 await refuse(Reply(send, anthropic=data_path.anthropic), refusal)
             return
         try:
-            key = self._admit(needed(method, path), scope)
+            key = self._admit(required_access(method, path), scope)
         except Refusal as why:
             why.headers += closing(headers)
             if data_path is not None or path.startswith("/anthropic/"):

@@ -60,7 +60,7 @@ def visible(text: str | None, uuids: Sequence[str]) -> tuple[int, ...]:
         return tuple(range(len(uuids)))
     indices: list[int] = []
     for word in text.split(","):
-        index = _named(word.strip(), uuids)
+        index = _find_device(word.strip(), uuids)
         if index is None or index in indices:
             break
         indices.append(index)
@@ -72,7 +72,7 @@ def parse_cuda(number: int) -> tuple[int, int]:
     return number // 1000, number % 1000 // 10
 
 
-def _named(word: str, uuids: Sequence[str]) -> int | None:
+def _find_device(word: str, uuids: Sequence[str]) -> int | None:
     if word.isdecimal():
         return int(word) if int(word) < len(uuids) else None
     matches = [index for index, uuid in enumerate(uuids) if word and uuid.startswith(word)]

@@ -48,7 +48,7 @@ def choose_hub(
     by_name = {s.hub: s for s in version.spec.sources if s.has(version.quantization)}
     candidates = [by_name[name] for name in (_ORDER_IN_CHINA if in_china else _ORDER) if name in by_name]
     if requested:
-        return _requested(version, candidates, requested)
+        return _choose_requested(version, candidates, requested)
     if not candidates:
         raise bad_request(
             f"No hub is known to have {version.version_id}.",
@@ -61,11 +61,11 @@ def choose_hub(
         if source := _first(candidates, {setting}):
             return HubChoice(source, "XINFERENCE_MODEL_SRC names it.")
         note = f" XINFERENCE_MODEL_SRC is {setting}, which does not have this version."
-    choice = _default(candidates, cached, reachable or {}, in_china)
+    choice = _choose_default(candidates, cached, reachable or {}, in_china)
     return HubChoice(choice.source, choice.reason + note)
 
 
-def _requested(version: ModelVersion, candidates: list[Source], requested: str) -> HubChoice:
+def _choose_requested(version: ModelVersion, candidates: list[Source], requested: str) -> HubChoice:
     _check_name("The download hub", requested)
     source = _first(candidates, {requested})
     if source is None:
@@ -78,7 +78,7 @@ def _requested(version: ModelVersion, candidates: list[Source], requested: str) 
     return HubChoice(source, "It was requested.")
 
 
-def _default(
+def _choose_default(
     candidates: list[Source], cached: Mapping[str, bool], reachable: Mapping[str, bool], in_china: bool
 ) -> HubChoice:
     if source := _first(candidates, {name for name, is_cached in cached.items() if is_cached}):

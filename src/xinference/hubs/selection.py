@@ -54,7 +54,9 @@ def choose_files(version: ModelVersion, source: Source, listed: Iterable[ListedF
     names = wanted_names(version, source)
     if names is not None and len(source.projectors) == 1 and not must_join(names):
         names = (*names, *source.projectors)
-    chosen = _folder(version, source, by_name) if names is None else _named(version, source, by_name, names)
+    chosen = (
+        _select_folder(version, source, by_name) if names is None else _select_named(version, source, by_name, names)
+    )
     for file in chosen:
         if not is_inside(file.name):
             raise Problem(
@@ -65,7 +67,7 @@ def choose_files(version: ModelVersion, source: Source, listed: Iterable[ListedF
     return chosen
 
 
-def _named(
+def _select_named(
     version: ModelVersion, source: Source, by_name: dict[str, ListedFile], names: Sequence[str]
 ) -> tuple[ListedFile, ...]:
     missing = [name for name in names if name not in by_name]
@@ -74,7 +76,7 @@ def _named(
     return tuple(by_name[name] for name in names)
 
 
-def _folder(version: ModelVersion, source: Source, by_name: dict[str, ListedFile]) -> tuple[ListedFile, ...]:
+def _select_folder(version: ModelVersion, source: Source, by_name: dict[str, ListedFile]) -> tuple[ListedFile, ...]:
     files = {name: file for name, file in by_name.items() if not _is_other_form(name)}
     weights = _weights(files)
     if not weights:

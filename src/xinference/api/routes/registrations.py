@@ -44,7 +44,7 @@ async def registrations(controller: ControllerDep, model_type: str, detailed: bo
     families = [family for family in controller.families.values() if family.model_type == model_type]
     if detailed:
         complete = await asyncio.to_thread(controller.weights.complete_versions, families)
-        entries = [_detailed(controller, family, complete) for family in families]
+        entries = [_describe_family(controller, family, complete) for family in families]
     else:
         entries = [
             {"model_name": f.model_name, "is_builtin": controller.registrations.find(f.model_name) is None}
@@ -67,7 +67,7 @@ async def registration(controller: ControllerDep, model_type: str, model_name: s
             hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
             code=Code.MODEL_NOT_FOUND,
         )
-    return _detailed(controller, family, await asyncio.to_thread(controller.weights.complete_versions, [family]))
+    return _describe_family(controller, family, await asyncio.to_thread(controller.weights.complete_versions, [family]))
 
 
 @router.post("/{model_type}", responses=problems(413, 415))
@@ -85,7 +85,7 @@ async def unregister(controller: ControllerDep, model_type: str, model_name: str
     controller.registrations.remove(model_type_of(model_type), model_name, users)
 
 
-def _detailed(controller: Controller, family: ModelFamily, complete: Collection[str]) -> Json:
+def _describe_family(controller: Controller, family: ModelFamily, complete: Collection[str]) -> Json:
     """The fields of a family, overridden by those of a custom model's JSON, and its cached and running versions."""
     registered = controller.registrations.find(family.model_name)
     fields: Json = msgspec.to_builtins(family)

@@ -60,7 +60,7 @@ class EventRepair:
         self._n = request.n or 1
         self._wants_usage = bool(request.stream_options and request.stream_options.include_usage)
         self._is_text = isinstance(request, Completion)
-        self._echo = _echoed(request)
+        self._echo = _echo_prompts(request)
         self._offsets: dict[int, int] = {}
         self._prompt_tokens = self._completion_tokens = 0
         self._last: Event = {}
@@ -166,7 +166,7 @@ def _add_call(calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
     calls[at]["function"]["arguments"] += function.get("arguments") or ""
 
 
-def _echoed(request: Generation) -> list[str]:
+def _echo_prompts(request: Generation) -> list[str]:
     """The prompts that the answer repeats; empty if the request does not set ``echo``.
 
     Raises:

@@ -17,12 +17,12 @@ from xinference.engines.dialect import (
     Dialect,
     EngineError,
     Exchange,
-    context_exceeded,
+    context_refusal,
     explain_context_size,
     explain_template_error,
-    renamed,
-    schema_as,
-    unsupported,
+    refuse_field,
+    rename_field,
+    rename_schema,
 )
 from xinference.engines.llama_cpp import choices
 from xinference.engines.llama_cpp.native_fields import NATIVE
@@ -123,7 +123,7 @@ def _explain_batch_size(error: EngineError) -> Refusal | None:
         return None
     limit = min(error.context_length or int(over[2]), int(over[2]))
     message = f"This model accepts at most {limit} tokens per input, but the input has {over[1]} tokens. Shorten it."
-    return context_exceeded(error, message)
+    return context_refusal(error, message)
 
 
 def _explain_token_id(error: EngineError) -> Refusal | None:
@@ -150,15 +150,15 @@ def _explain_wrong_type(error: EngineError) -> Refusal | None:
 DIALECT = Dialect(
     engine=ENGINE,
     fields={
-        "repetition_penalty": renamed("repetition_penalty", "repeat_penalty"),
-        "stop_token_ids": unsupported("stop_token_ids", ENGINE, "Pass texts in stop."),
-        "truncate_prompt_tokens": unsupported(
+        "repetition_penalty": rename_field("repetition_penalty", "repeat_penalty"),
+        "stop_token_ids": refuse_field("stop_token_ids", ENGINE, "Pass texts in stop."),
+        "truncate_prompt_tokens": refuse_field(
             "truncate_prompt_tokens", ENGINE, "Send shorter texts, or lists of token ids that are truncated already."
         ),
-        "guided_json": schema_as("json_schema"),
+        "guided_json": rename_schema("json_schema"),
         "guided_choice": choice_as_grammar,
-        "guided_grammar": renamed("guided_grammar", "grammar"),
-        "guided_regex": unsupported("guided_regex", ENGINE, "Use guided_grammar in GBNF, or guided_json."),
+        "guided_grammar": rename_field("guided_grammar", "grammar"),
+        "guided_regex": refuse_field("guided_regex", ENGINE, "Use guided_grammar in GBNF, or guided_json."),
         "tool_choice": require_one_tool,
     },
     has_stops_at_start=True,

@@ -122,7 +122,7 @@ class LlamaCpp(SetsThinking):
                 POLICY.refuse(option, name)
                 raise _unknown_option(option, known)
             POLICY.check(option, name, value, options)
-            checked[name] = _typed(option, value, known[name])
+            checked[name] = _convert(option, value, known[name])
         for name in ("n_ctx", "n_parallel"):
             if checked.get(name, 1) < (0 if name == "n_ctx" else 1):
                 raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
@@ -226,7 +226,7 @@ def _load_mode(options: Mapping[str, Any]) -> str:
     ]
 
 
-def _typed(option: str, value: Any, kind: str) -> Any:
+def _convert(option: str, value: Any, kind: str) -> Any:
     allowed = _TYPES.get(kind)
     if allowed is None:  # a string, or an enum by its name or number
         fits = isinstance(value, (str, int, float)) and not isinstance(value, bool)

@@ -159,7 +159,7 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
             "log_level_http": "warning",
             **_parser_settings(family),
             **plan.options,
-            **_sized(plan.sizing),
+            **_sizing_options(plan.sizing),
         }
         if modules := self.adapters(plan):
             settings |= {"lora_paths": lora.words(modules), "enable_lora": True}
@@ -182,7 +182,7 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
         return explanation_of(log_tail, LOG_EXPLANATIONS)
 
 
-def _sized(sizing: Sizing) -> dict[str, Any]:
+def _sizing_options(sizing: Sizing) -> dict[str, Any]:
     """The options that the planner decides; they override the user's, which the planner has considered."""
     settings: dict[str, Any] = {
         # A prompt must be shorter than SGLang's context; `context_length` is the maximum length of a prompt.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from xinference.engines.dialect import Dialect, EngineError, context_exceeded, nested, prompt_too_long
+from xinference.engines.dialect import Dialect, EngineError, context_refusal, nest_field, prompt_refusal
 from xinference.engines.vllm.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
 
@@ -21,20 +21,20 @@ CONSTRAINTS = "structured_outputs"
 def _explain(error: EngineError) -> Refusal | None:
     limit = error.context_length
     if limit and NO_TOKEN_LEFT.search(error.message):
-        return prompt_too_long(error, limit, limit + 1)
+        return prompt_refusal(error, limit, limit + 1)
     tokens = PROMPT_TOKENS.search(error.message)
     if limit and tokens:
-        return prompt_too_long(error, limit, tokens[1])
-    return context_exceeded(error, error.message) if TOO_LONG.search(error.message) else None
+        return prompt_refusal(error, limit, tokens[1])
+    return context_refusal(error, error.message) if TOO_LONG.search(error.message) else None
 
 
 DIALECT = Dialect(
     engine="vLLM",
     fields={
-        "guided_json": nested(CONSTRAINTS, "guided_json", "json"),
-        "guided_regex": nested(CONSTRAINTS, "guided_regex", "regex"),
-        "guided_choice": nested(CONSTRAINTS, "guided_choice", "choice"),
-        "guided_grammar": nested(CONSTRAINTS, "guided_grammar", "grammar"),
+        "guided_json": nest_field(CONSTRAINTS, "guided_json", "json"),
+        "guided_regex": nest_field(CONSTRAINTS, "guided_regex", "regex"),
+        "guided_choice": nest_field(CONSTRAINTS, "guided_choice", "choice"),
+        "guided_grammar": nest_field(CONSTRAINTS, "guided_grammar", "grammar"),
     },
     explain=_explain,
     native=NATIVE,

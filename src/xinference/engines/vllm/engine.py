@@ -179,7 +179,7 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
             **(_cpu_settings(plan.sizing) if on_cpu else {}),
             **_family_settings(plan.version.family),
             **plan.options,
-            **_sized(plan.sizing),
+            **_sizing_options(plan.sizing),
         }
         if modules := self.adapters(plan):
             settings |= {"lora_modules": lora.words(modules), "enable_lora": True}
@@ -228,7 +228,7 @@ def _bits(quantization: str) -> str:
     return "".join(filter(str.isdigit, quantization))
 
 
-def _sized(sizing: Sizing) -> dict[str, Any]:
+def _sizing_options(sizing: Sizing) -> dict[str, Any]:
     """The options that the planner decides; they override the user's, which the planner has considered."""
     settings: dict[str, Any] = {
         # `context_length` is the maximum length of a prompt; vLLM's limit includes one token of the answer.

@@ -30,9 +30,9 @@ def refusal(headers: Iterable[Header]) -> Refusal | None:
             continue
         if name == b"host":
             if not _USUAL_HOST.fullmatch(value) and not is_loopback_host(value):
-                return Refusal(Code.FORBIDDEN_HOST, f"The Host {_shown(value)} is not this machine.", hint=HINT)
+                return Refusal(Code.FORBIDDEN_HOST, f"The Host {_quote(value)} is not this machine.", hint=HINT)
         elif not is_loopback_origin(value):
-            return Refusal(Code.FORBIDDEN_HOST, f"The Origin {_shown(value)} is not this machine.", hint=HINT)
+            return Refusal(Code.FORBIDDEN_HOST, f"The Origin {_quote(value)} is not this machine.", hint=HINT)
     return None
 
 
@@ -52,5 +52,5 @@ def is_loopback_origin(value: bytes) -> bool:
     return name is not None and is_loopback(name)
 
 
-def _shown(value: bytes) -> str:
+def _quote(value: bytes) -> str:
     return repr(value[:200].decode("latin-1"))

@@ -93,7 +93,7 @@ class RepositoryCache:
         """
         pointers = {name: self.snapshot(commit) / name for name in files}
         existing = {name: pointer for name, pointer in pointers.items() if os.path.lexists(pointer)}
-        unlinked = [self._unlinked(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
+        unlinked = [self._files_without_link(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
         if not existing and not any(unlinked):
             return []
         linked = self._linked_by_others(set(existing.values()))
@@ -125,7 +125,7 @@ class RepositoryCache:
         if not any((self._root / name).exists() for name in ("snapshots", "blobs")):
             shutil.rmtree(self._root, ignore_errors=True)
 
-    def _unlinked(self, etag: str) -> list[Path]:
+    def _files_without_link(self, etag: str) -> list[Path]:
         """The blob without a link, and its partial file."""
         return [path for path in (self.blob(etag), self.partial(etag)) if path.is_file()]
 

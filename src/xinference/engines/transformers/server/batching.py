@@ -193,12 +193,12 @@ class Batch:
         likeliest = torch.stack(rows).argmax(-1).tolist()
         for row, (logits, best) in enumerate(zip(rows, likeliest, strict=True), first_row):
             sequence = self._decoding[row]
-            if sequence.constraint is None and sequence.sampler.takes_the_likeliest:
+            if sequence.constraint is None and sequence.sampler.is_greedy:
                 token, logprob = best, None
             else:
                 scores = logits.float()
                 try:
-                    allowed = sequence.constraint.allowed() if sequence.constraint else None
+                    allowed = sequence.constraint.allowed_tokens() if sequence.constraint else None
                 except ConstraintError:
                     traceback.print_exc()
                     sequence.fail()  # the others continue

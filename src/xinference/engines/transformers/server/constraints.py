@@ -44,11 +44,11 @@ class Constraint:
         return Constraint(self._matcher.deep_copy(), self._vocab_size, self._device)
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether no further token can follow."""
         return bool(self._matcher.is_stopped())
 
-    def allowed(self) -> torch.Tensor:
+    def allowed_tokens(self) -> torch.Tensor:
         """True for each token of the vocabulary that may follow.
 
         Raises:
@@ -116,7 +116,7 @@ def json_grammar(schema: Mapping[str, Any] | bool) -> str:
         schema = {} if schema else {"not": {}}
     # With SentencePiece an answer begins with a space, which decoding drops; without it, the first token would be a
     # rare one.
-    return _lark('start: " "? value', f"value: %json {_spaced(schema)}")
+    return _lark('start: " "? value', f"value: %json {_with_whitespace(schema)}")
 
 
 def tool_grammar(tools: Mapping[str, Mapping[str, Any]], several: bool) -> str:
@@ -126,7 +126,7 @@ def tool_grammar(tools: Mapping[str, Mapping[str, Any]], several: bool) -> str:
     for i, (name, schema) in enumerate(tools.items()):
         begin = f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": '
         rules.append(f"tool_{i}: {_literal(begin)} arguments_{i} {_literal('}' + chr(10) + '</tool_call>')}")
-        rules.append(f"arguments_{i}: %json {_spaced(schema)}")
+        rules.append(f"arguments_{i}: %json {_with_whitespace(schema)}")
     return _lark(*rules)
 
 
@@ -134,7 +134,7 @@ def _lark(*rules: str) -> str:
     return str(llguidance.LLMatcher.grammar_from_lark("\n".join(rules) + "\n"))
 
 
-def _spaced(schema: Mapping[str, Any]) -> str:
+def _with_whitespace(schema: Mapping[str, Any]) -> str:
     return json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
 
 

@@ -66,7 +66,7 @@ def _requests(source: BinaryIO) -> Iterator[dict[str, Any]]:
 def render(request: dict[str, Any]) -> str:
     """The text of a chat template with these values; rendered in pieces, so that an endless text is detected."""
     pieces, size = [], 0
-    for piece in compiled(request["template"]).generate(**request["values"]):
+    for piece in compile_template(request["template"]).generate(**request["values"]):
         size += len(piece)
         if size > MAX_OUTPUT:
             raise WorkError(f"more than {MAX_OUTPUT // 1024**2} MiB of text")
@@ -75,7 +75,7 @@ def render(request: dict[str, Any]) -> str:
 
 
 @lru_cache(maxsize=4)
-def compiled(template: str) -> Any:
+def compile_template(template: str) -> Any:
     """The template, compiled in the same environment as in transformers' `_compile_jinja_template`."""
     import jinja2.ext
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -87,7 +87,7 @@ class Prompts:
 
     def encode_chat(self, text: str) -> list[int]:
         """Tokens of a rendered conversation, whose text contains the special tokens already."""
-        return self.checked(self.encode(text, add_special=False), "messages")
+        return self.check_tokens(self.encode(text, add_special=False), "messages")
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
         """Tokens of a text; special tokens written in it are recognised."""
@@ -101,7 +101,7 @@ class Prompts:
             raise RefusedError("prompt mixes texts and tokens: all its items must be of one kind.", param="prompt")
         return [self._encode_one(item) for item in items]
 
-    def checked(self, tokens: list[int], param: str) -> list[int]:
+    def check_tokens(self, tokens: list[int], param: str) -> list[int]:
         """The tokens, if they are valid for the model.
 
         Raises:
@@ -130,7 +130,7 @@ class Prompts:
     def _encode_one(self, item: str | list[int]) -> list[int]:
         if isinstance(item, list) and not all(isinstance(token, int) for token in item):
             raise RefusedError("prompt mixes texts and tokens: all its items must be of one kind.", param="prompt")
-        return self.checked(self.encode(item, add_special=True) if isinstance(item, str) else item, "prompt")
+        return self.check_tokens(self.encode(item, add_special=True) if isinstance(item, str) else item, "prompt")
 
 
 def _plain(message: Mapping[str, Any], index: int) -> dict[str, Any]:

@@ -73,16 +73,16 @@ class Sequence:
         if self.constraint is not None:
             self.constraint.accept(token)
         if token in self.stop_tokens:
-            return self._rest(), "stop"
+            return self._remaining_text(), "stop"
         text = self.stops.add(self.detokenizer.add(token))
         if self.stops.found:
             return text, "stop"
-        if self.constraint is not None and self.constraint.finished:
-            return text + self._rest(), "stop"
+        if self.constraint is not None and self.constraint.is_finished:
+            return text + self._remaining_text(), "stop"
         if self.generated >= self.max_tokens:
-            return text + self._rest(), "length"
+            return text + self._remaining_text(), "length"
         return text, None
 
-    def _rest(self) -> str:
+    def _remaining_text(self) -> str:
         text = self.stops.add(self.detokenizer.finish())
         return text if self.stops.found else text + self.stops.finish()
