@@ -50,7 +50,7 @@ def with_server_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_required_endpoint(command: Callable[..., None]) -> Callable[..., None]:
-    """The same with a required --endpoint, for commands that must not reach the wrong server."""
+    """Add these options with a required --endpoint, for commands that must not reach the wrong server."""
     return click.option("-e", "--endpoint", required=True, help="URL of the server.")(_with_target(command))
 
 

@@ -177,7 +177,7 @@ class SyncRunner(Runner):
         with self._convert_errors(), closing(self._send(request)) as response:
             if response.status_code >= 400:
                 self._check(request.path, response.status_code, response.read(), response.headers)
-            yield None  # it is open
+            yield None  # the stream is open
             for chunk in response.iter_bytes():
                 yield from decoder.feed(chunk)
         if not decoder.complete():
@@ -238,7 +238,7 @@ class AsyncRunner(Runner):
             async with aclosing(response):
                 if response.status_code >= 400:
                     self._check(request.path, response.status_code, await response.aread(), response.headers)
-                yield None  # it is open
+                yield None  # the stream is open
                 async for chunk in response.aiter_bytes():
                     for item in decoder.feed(chunk):
                         yield item

@@ -152,26 +152,26 @@ class Engine(Protocol):
 
     @property
     def table(self) -> StaticTable:
-        """The formats and model types that it supports on any host."""
+        """The formats and model types that the engine supports on any host."""
         ...
 
     @property
     def memory(self) -> MemoryModel:
-        """Its memory model, for planning."""
+        """The engine's memory model, for planning."""
         ...
 
     @property
     def variables(self) -> VariablePolicy:
-        """The environment variables that a launch may set for its processes."""
+        """The environment variables that a launch may set for the engine's processes."""
         ...
 
     @property
     def describe_argv(self) -> tuple[str, ...]:
-        """A command that prints its options as JSON ``{"options": {name: type}}``; empty: its options are shipped."""
+        """A command that prints the engine's options as JSON ``{"options": {name: type}}``; empty: they are shipped."""
         ...
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
-        """Whether it can run the spec on this host: it is installed, and has kernels for the hardware."""
+        """Whether the engine can run the spec on this host: it is installed, and has kernels for the hardware."""
         ...
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:

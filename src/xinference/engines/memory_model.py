@@ -50,7 +50,7 @@ def stored_shape(
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """How one engine uses memory."""
+    """The use of memory by one engine."""
 
     context_option: str
     slots_option: str

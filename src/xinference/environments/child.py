@@ -27,9 +27,9 @@ class ProgramResult:
     """The end of a program."""
 
     status: int
-    """Its exit status, or `TIMED_OUT`."""
+    """The exit status of the program, or `TIMED_OUT`."""
     tail: tuple[str, ...]
-    """Its last lines, oldest first."""
+    """The last lines of its output, oldest first."""
 
     @property
     def output(self) -> str:

@@ -38,7 +38,7 @@ class EnvironmentEntry:
     size_bytes: int
     """Measured if the environment is installed, else estimated in its lock."""
     python: Path | None
-    """Its interpreter, if it is installed."""
+    """The interpreter of an installed environment, else None."""
 
 
 class Environments:

@@ -21,7 +21,7 @@ class Gpu:
     """``(8, 9)`` is Ada, ``(9, 0)`` Hopper."""
     uuid: str = ""
     mig: bool = False
-    """Whether it is split into MIG instances, which CUDA addresses by their own names: models are not placed on it."""
+    """Whether the GPU is split into MIG instances, which have their own names in CUDA: no model is placed on it."""
 
 
 @dataclass(frozen=True)

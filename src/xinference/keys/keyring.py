@@ -68,7 +68,7 @@ class Keyring:
         self.note_use(key.key_id, now)
 
     def note_use(self, key_id: str, at: float) -> None:
-        """The same as `used`, by the key's id; the latest time is stored."""
+        """Record the time of a request with the key of this id; the latest time is stored."""
         if at > self._last_used.get(key_id, 0.0):
             self._last_used[key_id] = at
 

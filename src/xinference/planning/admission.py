@@ -186,7 +186,7 @@ class AdmissionScheduler(Generic[PlanT]):
         )
 
     def occupancy_for(self, uid: str, on_demand: bool, activity: Activity) -> Occupancy:
-        """The same, with the models that can be evicted for `uid` treated as unloaded.
+        """The result of `occupancy_of_others` if the models that can be evicted for `uid` are treated as unloaded.
 
         For an on-demand model, these are all other on-demand models that are not pinned, whatever their state: the
         model has the same context at every load. For any other launch, these are the idle ones.

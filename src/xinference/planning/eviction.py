@@ -56,9 +56,10 @@ def choose_idle(uid: str, need: Bytes, free: Bytes, residents: Sequence[Resident
 def choose_after_turns(
     need: Bytes, free: Bytes, residents: Sequence[Resident], *, now: float, turn_seconds: float
 ) -> tuple[str, ...]:
-    """As `choose_idle`, and additionally the models in use that have been ready for at least `turn_seconds`.
+    """The models to evict among the idle ones and those in use that have been ready for at least `turn_seconds`.
 
-    A model in use is unloaded after its last answer. Empty if the memory of these models does not suffice.
+    The order is that of `choose_idle`, with models in use last. A model in use is unloaded after its last answer. Empty
+    if the memory of these models does not suffice.
     """
     evictable = [
         resident

@@ -38,7 +38,7 @@ class Exit:
     signal: str | None
     """Name of the signal (``SIGKILL``), or None."""
     log_tail: tuple[str, ...]
-    """Its last 40 lines, oldest first."""
+    """The last 40 lines of the engine's output, oldest first."""
     ran_seconds: float
     requested: bool = False
     """Whether the server requested the stop."""

@@ -36,7 +36,7 @@ class ProcessIdentity:
             return None
 
     def alive(self) -> bool:
-        """Whether it still runs; a zombie does not run."""
+        """Whether the process still runs; a zombie does not run."""
         try:
             process = psutil.Process(self.pid)
             return bool(process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE)

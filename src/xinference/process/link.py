@@ -130,7 +130,7 @@ class KeeperProcess:
         raise Problem(Code.KEEPER_FAILED, f"The engine's keeper {cause}.", stage="start", log_tail=self.stderr_tail())
 
     def runs(self) -> bool:
-        """Whether it still runs; reaps it if it does not."""
+        """Whether the keeper still runs; reaps the keeper if it does not."""
         return self._process.poll() is None
 
     def stderr_tail(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class CachedVersion:
         return total_size(self.files)
 
     def to_dict(self) -> dict[str, Any]:
-        """Its entry in ``GET /v1/cache/models``."""
+        """The version's entry in ``GET /v1/cache/models``."""
         spec = self.version.spec
         return {
             "model_name": self.version.family.model_name,
@@ -60,7 +60,7 @@ class CacheUse:
     """A model or download that uses files in a cache."""
 
     user: str
-    """Its name in messages, such as ``the model llama``."""
+    """The name of the model or download in messages, such as ``the model llama``."""
     version_id: str | None
     """The version whose files it has fetched or is fetching; None: the files are the user's."""
     path: Path | None

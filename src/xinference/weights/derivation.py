@@ -98,7 +98,7 @@ class _Origin:
 
     file_source: FileSource
     title: str
-    """Its name in messages."""
+    """The name of the origin in messages."""
     name: str
     """The base of the model's name."""
     file: str | None

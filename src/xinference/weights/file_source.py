@@ -18,7 +18,7 @@ class FileSource(Protocol):
 
     @property
     def title(self) -> str:
-        """Its name in messages."""
+        """The name of the folder or repository in messages."""
         ...
 
     @property

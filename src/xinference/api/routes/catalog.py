@@ -64,7 +64,7 @@ async def engines_of_type(
     detailed: bool = False,
     enable_virtual_env: bool | None = None,
 ) -> Json | list[Json]:
-    """The same for a model of one type, or for a repository id of a hub (owner and name)."""
+    """List the engines that run a model of one type, or a repository of a hub (owner and name)."""
     if model_type.lower() not in _TYPES:
         family = await _family_of(controller, key, f"{model_type}/{model_name}")
     else:
@@ -76,7 +76,7 @@ async def engines_of_type(
 async def engines_of_files(
     controller: ControllerDep, key: KeyDep, path: str, detailed: bool = False
 ) -> Json | list[Json]:
-    """The same for a path, or for a file of a repository."""
+    """List the engines that run the weights at a path, or a file of a repository."""
     return await _engines(controller, await _family_of(controller, key, path), detailed=detailed)
 
 

@@ -38,7 +38,7 @@ class EngineDiedError(Exception):
 
 
 class State(Enum):
-    """Where a connection is in its exchange of a request and an answer.
+    """The phase of a connection in its exchange of a request and an answer.
 
     IDLE -> HEAD -> BODY -> IDLE or CLOSED. A connection that breaks is CLOSED if it was IDLE, else BROKEN.
     """

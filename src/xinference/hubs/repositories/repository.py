@@ -80,7 +80,7 @@ class RepositoryHub(ABC):
 
     @abstractmethod
     def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
-        """Those of `files` that are cached, completely or in part."""
+        """The cached files among `files`, complete or partial."""
 
     def _delete_metadata(self, model_id: str) -> None:  # noqa: B027 -- optional hook
         """Called after files of the repository were deleted: delete metadata that refers only to them."""

@@ -132,7 +132,7 @@ class ModelRoutes:
                     yield _event(new)
         finally:
             # Otherwise the iteration of a cancelled stream, and its sequences in the batch, would stay open.
-            await run.aclose()  # type: ignore[attr-defined]  # it is an async generator
+            await run.aclose()  # type: ignore[attr-defined]  # an async generator
         closing = answer.closing()
         if closing is not None:
             yield _event(closing)
