@@ -59,7 +59,7 @@ def test_a_note_waits_for_the_lock_of_another_program_without_blocking(
     store._db.set_trace_callback(timeouts.append)
     store.add_event("m", "INFO", "start", "first")
     store.add_event("m", "INFO", "start", "second")
-    assert [text for text in timeouts if "busy_timeout" in text][0] == "PRAGMA busy_timeout=0"
+    assert next(text for text in timeouts if "busy_timeout" in text) == "PRAGMA busy_timeout=0"
     assert [event["event_content"] for event in store.events("m")] == ["first", "second"], "a reader gets it at once"
     assert not store.write_notes()
     lock.release()
@@ -176,7 +176,7 @@ def test_every_read_of_a_damaged_file_is_a_problem_and_none_a_defect(path: Path)
     "change",
     [
         "UPDATE deployments SET created = 9e999",
-        "UPDATE deployments SET problem = '{\"code\": \"x\", \"stage\": {}, \"status\": 7}'",
+        'UPDATE deployments SET problem = \'{"code": "x", "stage": {}, "status": 7}\'',
         "UPDATE deployments SET problem = '{\"log_tail\": [1, 2]}'",
         "UPDATE deployments SET request = CAST(x'ff00' AS TEXT)",
         "UPDATE events SET event_ts = 9e999, event_content = CAST(x'fffe' AS TEXT)",
@@ -197,7 +197,9 @@ def test_one_damaged_row_is_read_and_hides_no_other(path: Path, change: str) -> 
         for row in store.deployments():
             json.dumps([row.created, row.problem and row.problem.to_dict()], allow_nan=False)
         json.dumps(store.events("m"), allow_nan=False)
-        assert all(0 <= m.measured_bytes < 1000 and m.estimated_bytes < 1000 for m in store.measurements("v", "llama.cpp"))
+        assert all(
+            0 <= m.measured_bytes < 1000 and m.estimated_bytes < 1000 for m in store.measurements("v", "llama.cpp")
+        )
 
 
 def test_measurements_and_events_have_an_end(store: Store) -> None:

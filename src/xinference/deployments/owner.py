@@ -296,13 +296,9 @@ class Owner:
         assert python is not None
         self._record.change(plan=granted.plan)
         self._record.publish_status(Status.LOADING, Stage.START)
-        self._record.add_event(Stage.START, f"starting {granted.plan.engine}")
-        try:
-            self._replicas.start_all(granted.plan, python)
-        except Problem as problem:
-            await self._advance(ReplicasFailed(problem))
-            return
-        self._record.publish()
+        failed = self._changes.start_all(granted.plan, python)
+        if failed is not None:
+            await self._advance(ReplicasFailed(failed))
 
     def _note_launched(self) -> None:
         """Complete the launch of an on-demand model: it can be loaded now."""

@@ -89,7 +89,7 @@ class KeeperProcess:
             Problem: the system cannot start another process.
         """
         # An unnamed file: the stderr of a crashed keeper can be read, and nothing is left on the disk.
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read after this method returns
+        stderr = _unnamed_file()
         try:
             # Popen, not asyncio's subprocess, which kills its process when the loop is closed.
             process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
@@ -163,6 +163,13 @@ def private_run_dir(settings: Settings) -> Path:
             hint=f"Remove it, or change its owner to this user and `chmod 700 {folder}`.",
         )
     return folder
+
+
+def _unnamed_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # the disk is full: an engine matters more than the last words of its keeper
+        return Path(os.devnull).open("w+b")
 
 
 def free_port() -> int:

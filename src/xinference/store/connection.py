@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.files.write_errors import is_disk_full
 from xinference.store.schema import SCHEMA_VERSION, SCHEMAS
 
 log = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ class Connection:
         )
 
     def _is_full(self, error: Exception, code: int) -> bool:
-        if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and is_disk_full(error)):
             return True
         if code not in _WRITE_ERRORS:
             return False

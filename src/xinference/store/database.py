@@ -74,7 +74,9 @@ class Store(Connection):
             Problem: see `Connection`.
         """
         super().__init__(path)
-        numbers = self.read("SELECT max(event_id) FROM events UNION SELECT seq FROM sqlite_sequence WHERE name = 'events'")
+        numbers = self.read(
+            "SELECT max(event_id) FROM events UNION SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+        )
         self._next_event = 1 + max(number or 0 for (number,) in numbers)
 
     # -- deployments ------------------------------------------------------------------------------------------
