@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import enum
+import logging
 import os
 import signal
 import time
@@ -25,10 +26,15 @@ from xinference.process.logs import TAIL_LINES, read_tail
 from xinference.process.probe import Endpoint, ProbeResult, probe
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
 
+log = logging.getLogger(__name__)
+
 __all__ = ["Replica", "ReplicaSnapshot", "ReplicaState"]
 
-#: Maximum time for an answer of a new keeper, of an earlier server's keeper, and for the exit of a finished one.
-_SPAWN_SECONDS, _ADOPT_SECONDS, _KEEPER_EXIT_SECONDS = 15.0, 3.0, 3.0
+#: Maximum time for an answer of a new keeper, and of an earlier server's keeper. A machine that swaps or stalls lets
+#: them hang, and to give up one that lives costs its loaded model.
+_SPAWN_SECONDS, _ADOPT_SECONDS = 60.0, 20.0
+#: Maximum time for the first answer of an adopted engine, and for the exit of a keeper that has finished.
+_ADOPTED_PROBE_SECONDS, _KEEPER_EXIT_SECONDS = 3.0, 3.0
 #: Time beyond `stop_seconds` after which a keeper that reports nothing is killed with all its descendants.
 _OVERDUE_SECONDS = 5.0
 #: Minimum time for an adopted engine to answer, regardless of its start time.
@@ -111,16 +117,16 @@ class Replica:
         return replica
 
     @classmethod
-    async def adopt(
-        cls, replica_id: str, settings: Settings, changed: Callable[[], None] = lambda: None
-    ) -> Replica | None:
-        """Adopt an engine that an earlier server started; `changed` is called after each new snapshot.
+    async def adopt(cls, replica_id: str, settings: Settings) -> Replica | None:
+        """Adopt an engine that an earlier server started; see `report_to`.
 
         It is READY if it answers now, STARTING if it does not yet, EXITED if it has ended meanwhile. None if no keeper
-        answers; in that case the processes that the keeper left have been ended.
+        answers; in that case the processes that the keeper left have been ended. That includes a keeper whose socket
+        was deleted: its engine would hold memory and devices beside the one that is started in its place.
         """
         socket_path = private_run_dir(settings) / f"{replica_id}.sock"
         if not socket_path.exists():
+            await asyncio.to_thread(end_leftovers, socket_path, None)
             return None
         try:
             link = await KeeperLink.open(socket_path, _ADOPT_SECONDS)
@@ -128,7 +134,7 @@ class Replica:
             await asyncio.to_thread(end_leftovers, socket_path, None)
             return None
         try:
-            return await cls._take_over(replica_id, settings, socket_path, link, changed)
+            return await cls._take_over(replica_id, settings, socket_path, link)
         except (KeyError, TypeError):  # a keeper of another version, whose context cannot be read
             link.close()
             await asyncio.to_thread(end_leftovers, socket_path, None)
@@ -138,22 +144,24 @@ class Replica:
             raise
 
     @classmethod
-    async def _take_over(
-        cls, replica_id: str, settings: Settings, socket_path: Path, link: KeeperLink, changed: Callable[[], None]
-    ) -> Replica:
+    async def _take_over(cls, replica_id: str, settings: Settings, socket_path: Path, link: KeeperLink) -> Replica:
         stored, running = link.hello["context"], link.hello["state"] == "running"
         endpoint = Endpoint(**stored["endpoint"])
         snapshot = new_snapshot(replica_id, endpoint, stored["context"], Path(stored["log_path"]))
-        replica = cls(snapshot, endpoint, settings, socket_path, changed)
+        replica = cls(snapshot, endpoint, settings, socket_path, lambda: None)
         replica._record_hello(link)
         if running:
             async with aiohttp.ClientSession() as session:
-                if await probe(endpoint, session, _ADOPT_SECONDS) is ProbeResult.HEALTHY:
+                if await probe(endpoint, session, _ADOPTED_PROBE_SECONDS) is ProbeResult.HEALTHY:
                     replica._become_ready()
         replica._owner = asyncio.create_task(replica._own(None), name=f"replica {replica_id}")
         if not running:
             await replica.wait_exited()
         return replica
+
+    def report_to(self, changed: Callable[[], None]) -> None:
+        """Call `changed` after each new snapshot from now on."""
+        self._changed = changed
 
     # -- requests -------------------------------------------------------------------------------------------
 
@@ -219,6 +227,13 @@ class Replica:
         except asyncio.CancelledError:
             self._abandon()
             raise
+        except Exception as error:
+            # A defect of xinference must not leave an engine that no task owns.
+            log.exception("replica %s", self._snapshot.replica_id)
+            self._problem = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.", stage="start")
+            await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
+            if not self._exited.done():
+                await self._finish(Exit(None, "SIGKILL", (), 0.0))
         finally:
             for task in self._tasks:
                 task.cancel()
