@@ -152,6 +152,7 @@ def private_run_dir(settings: Settings) -> Path:
 
     Raises:
         Problem: 500: it belongs to another user, or others may write to it: they could read our engines' keys.
+        OSError: it cannot be created.
     """
     folder = settings.run_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -172,8 +173,37 @@ def _unnamed_file() -> IO[bytes]:
         return Path(os.devnull).open("w+b")
 
 
-def free_port() -> int:
-    """A loopback port that was free a moment ago. `probe` detects whether another program took it first."""
+class Ports:
+    """Chooses ports for engines. An engine opens its port late, so no other engine gets it before its owner is gone."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+
+    def take(self) -> int:
+        """A loopback port that was free a moment ago. `probe` detects whether another program took it first.
+
+        Raises:
+            OSError: the system has no free port.
+        """
+        while (port := _unused_port()) in self._taken:
+            pass
+        self._taken.add(port)
+        return port
+
+    def hold(self, port: int) -> None:
+        """Take the port of an adopted engine."""
+        self._taken.add(port)
+
+    def release(self, port: int) -> None:
+        """Give a port back: its engine has ended, or belongs to another server."""
+        self._taken.discard(port)
+
+
+#: The ports of this process's engines.
+ports = Ports()
+
+
+def _unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

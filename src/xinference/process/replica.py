@@ -21,7 +21,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.leftovers import ProcessIdentity, end_leftovers
-from xinference.process.link import KeeperLink, KeeperProcess, free_port, keeper_spec, private_run_dir
+from xinference.process.link import KeeperLink, KeeperProcess, keeper_spec, ports, private_run_dir
 from xinference.process.logs import TAIL_LINES, read_tail
 from xinference.process.probe import Endpoint, ProbeResult, probe
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
@@ -109,7 +109,7 @@ class Replica:
         """
         socket_path = private_run_dir(settings) / f"{replica_id}.sock"
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        endpoint = Endpoint(free_port(), command.api_key, command.health_path, command.models_path, command.model_name)
+        endpoint = Endpoint(ports.take(), command.api_key, command.health_path, command.models_path, command.model_name)
         snapshot = new_snapshot(replica_id, endpoint, command.context, log_path)
         replica = cls(snapshot, endpoint, settings, socket_path, changed)
         spec = keeper_spec(command, endpoint, settings, socket_path, log_path)
@@ -150,6 +150,7 @@ class Replica:
         snapshot = new_snapshot(replica_id, endpoint, stored["context"], Path(stored["log_path"]))
         replica = cls(snapshot, endpoint, settings, socket_path, lambda: None)
         replica._record_hello(link)
+        ports.hold(endpoint.port)
         if running:
             async with aiohttp.ClientSession() as session:
                 if await probe(endpoint, session, _ADOPTED_PROBE_SECONDS) is ProbeResult.HEALTHY:
@@ -241,6 +242,7 @@ class Replica:
                 self._link.close()
             if self._keeper:
                 self._keeper.release()
+            ports.release(self._endpoint.port)
             self._fail_waiters()
 
     async def _open(self, spec: Mapping[str, Any]) -> None:
