@@ -289,6 +289,10 @@ class Controller:
             raise self._unknown(uid)
         return found
 
+    def has(self, deployment: Deployment | BrokenDeployment) -> bool:
+        """Whether a deployment has not ended."""
+        return deployment in self._deployments.values()
+
     def running(self, uid: str) -> Deployment:
         """One deployment that was taken up.
 
