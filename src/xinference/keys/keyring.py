@@ -25,6 +25,8 @@ SCOPES = ("use", "manage")
 #: Interval in which the times of last use are written, in seconds.
 FLUSH_SECONDS = 60.0
 MAX_MODEL_NAME = 100
+#: Number of revoked and expired keys that are stored and listed.
+DEAD_KEPT = 100
 _NAME = re.compile(r"[\w.@-]{1,100}", re.ASCII)
 
 
@@ -52,7 +54,10 @@ class Keyring:
         self._owner: Key | None = None
         self._last_used: dict[str, float] = {}
         self._subscribers: list[Callable[[], None]] = []
-        self._keys: dict[str, Key] = {key.key_id: key for key in self._rows.all()}
+        stored = self._rows.all()
+        self._keys: dict[str, Key] = {key.key_id: key for key in stored.keys}
+        self._damaged = stored.damaged
+        self._remove_oldest()
         self._publish()
 
     @property
@@ -112,7 +117,8 @@ class Keyring:
     def revoke(self, named: str) -> Key:
         """Revoke a key, by its id or name: from now on it is treated like a wrong one.
 
-        Its row stays, so that requests still need a key when the last one is revoked.
+        Its row stays, so that requests still need a key when the last one is revoked. Only the newest rows of revoked
+        and expired keys are stored, see `DEAD_KEPT`.
 
         Raises:
             Problem: 404.
@@ -122,17 +128,19 @@ class Keyring:
             key = replace(key, revoked=time.time())
             self._rows.revoke(key.key_id, key.revoked or 0.0)
             self._keys[key.key_id] = key
+            self._remove_oldest()
             self._publish()
         return key
 
     def remove_all(self) -> int:
         """Remove every key: the server is as open as before the first one. Returns the number of removed keys."""
-        count = len(self._keys)
-        self._rows.remove(list(self._keys))
+        every = [*self._keys, *self._damaged]
+        self._rows.remove(every)
         self._keys.clear()
+        self._damaged.clear()
         self._last_used.clear()
         self._publish()
-        return count
+        return len(every)
 
     def open_for_owner(self) -> str:
         """A key for users who may read this server's home: it permits everything, is never written to the store, and
@@ -180,11 +188,32 @@ class Keyring:
             return matching[-1]
         raise not_found(f"There is no key {named!r}.", hint="See `xinference keys list`.", code=Code.KEY_NOT_FOUND)
 
+    def _remove_oldest(self) -> None:
+        """Remove the oldest keys that are revoked or expired, if there are too many. A failure is only logged."""
+        dead = [key for key in self._keys.values() if key.revoked is not None or _has_expired(key)]
+        old = sorted(dead, key=lambda key: key.revoked or key.expires or 0.0)[:-DEAD_KEPT]
+        if not old:
+            return
+        try:
+            self._rows.remove([key.key_id for key in old])
+        except Problem as problem:
+            log.error("old keys can't be removed: %s", problem)
+            return
+        for key in old:
+            del self._keys[key.key_id]
+            self._last_used.pop(key.key_id, None)
+
     def _publish(self) -> None:
         owner: Iterable[Key] = () if self._owner is None else (self._owner,)
-        self._table = table_of([*self._keys.values(), *owner], required=self._always or bool(self._keys))
+        self._table = table_of(
+            [*self._keys.values(), *owner], required=self._always or bool(self._keys or self._damaged)
+        )
         for changed in self._subscribers:
             changed()
+
+
+def _has_expired(key: Key) -> bool:
+    return key.expires is not None and key.expires <= time.time()
 
 
 def check(new: NewKey) -> None:

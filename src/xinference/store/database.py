@@ -256,6 +256,6 @@ def _problem(text: str | None) -> Problem | None:
         texts = [value for value in (problem.stage, problem.hint, *problem.log_tail) if value is not None]
         if 400 <= problem.status < 600 and all(isinstance(value, str) for value in texts):
             return problem
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         pass
     return Problem(Code.UNREADABLE_ROW, "The stored reason of the failure can't be read.", hint="Launch it again.")
