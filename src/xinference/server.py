@@ -120,8 +120,10 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
 
 async def _announce(settings: Settings, host: str, port: int, owner_key: str) -> None:
     """Announce the server, again and again until the disk has room for it."""
-    while not announce(settings, host, port, owner_key):
+    announced = announce(settings, host, port, owner_key)
+    while not announced:
         await asyncio.sleep(ANNOUNCE_SECONDS)
+        announced = announce(settings, host, port, owner_key)
 
 
 Parts = tuple[Server, Gateway, "WorkerPool | None", Controller]

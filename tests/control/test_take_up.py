@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 from typing import Any
@@ -75,8 +76,11 @@ async def test_so_does_one_whose_row_cannot_be_read_or_names_an_unknown_family(
 
 
 async def test_the_row_decides_the_number_of_replicas_and_the_engine_everything_else(
-    controller: Controller, engines: Engines, store: Store
+    controller: Controller, engines: Engines, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun = asyncio.get_running_loop().create_future()
+    begun.set_result(1)
+    monkeypatch.setattr(Deployment, "begin", lambda deployment: begun)  # the second replica is not started
     engines.leave("m")
     stored = msgspec.json.decode(store.deployments()[0].request)
     store.set_request("m", json.dumps(stored | {"replica": 2, "envs": {"LD_PRELOAD": "/tmp/evil.so"}}))
@@ -161,3 +165,16 @@ async def test_one_that_does_not_end_keeps_no_other_from_its_end(
         patch.setattr(Deployment, "end", end)
         await controller.close("stop")
     assert second.stopped and not first.stopped
+
+
+async def test_engines_that_no_row_names_are_logged(
+    controller: Controller, engines: Engines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines.leave("known")
+    monkeypatch.setattr(module, "keepers_of", lambda run_dir: {"r-known": [1, 2], "rlost": [3, 4]})
+    await controller.start()
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if "engines run that the database does not name" in caplog.text:
+            break
+    assert "rlost (pids 3, 4)" in caplog.text and "r-known" not in caplog.text

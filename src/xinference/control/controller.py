@@ -39,6 +39,7 @@ from xinference.launch.plan import LaunchDraft, LaunchPlan, ResolvedLaunch, Size
 from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import is_same_launch
 from xinference.process.leftovers import keepers_of
+from xinference.process.log_files import remove_old_logs
 from xinference.process.replica import Replica
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.routing.table import Route, RoutingTable
@@ -109,6 +110,7 @@ class Controller:
         rows, known = self._store.deployments(), self._store.replica_ids()
         self._store.remove_other_events(row.uid for row in rows)
         await asyncio.gather(*(self._take_up_or_show(row) for row in rows))
+        await self._remove_old_logs()
         self._tasks = [
             asyncio.create_task(self._admission.run(), name="admission"),
             asyncio.create_task(self._write_notes(), name="notes of the store"),
@@ -179,6 +181,10 @@ class Controller:
             return running
         count = msgspec.structs.replace(running.request, replica=stored.replica, gpu_idx=stored.gpu_idx)
         return running.with_request(count)
+
+    async def _remove_old_logs(self) -> None:
+        in_use = {path for deployment in self._deployments.values() for path in deployment.log_paths}
+        await asyncio.to_thread(remove_old_logs, self._settings.log_dir, in_use)
 
     async def _write_notes(self) -> None:
         """Write the changes that could not be written at once."""
@@ -340,6 +346,7 @@ class Controller:
             self._publish()
         finally:
             del self._ending[uid]
+        await self._remove_old_logs()
 
     async def _ended(self, uid: str) -> None:
         """Wait until no deployment of this uid is being terminated."""

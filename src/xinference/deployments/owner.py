@@ -73,7 +73,7 @@ class Owner:
         self._adopted = False
         self._failures = 0
         """Consecutive loads that failed for a reason other than lack of memory."""
-        self._load_started = record.snapshot.created
+        self._load_started = time.monotonic()
 
     async def run(self) -> None:
         """Handle messages until `End`."""
@@ -282,7 +282,7 @@ class Owner:
         """Request memory; prepare the model first if it is not prepared."""
         if self._loader.preparing:
             return
-        self._load_started = time.time()
+        self._load_started = time.monotonic()
         self._record.change(was_ready=False)
         self._record.publish_status(Status.LOADING, Stage.ROOM)
         if self._loader.prepared:
@@ -315,7 +315,7 @@ class Owner:
         await self._advance(message)
         if self._record.snapshot.residency is not Residency.DRAINING:
             self._record.publish_status(Status.READY, Stage.READY)
-        content = f"ready after {time.time() - self._load_started:.1f} s"
+        content = f"ready after {time.monotonic() - self._load_started:.1f} s"
         self._record.add_ready_event(Stage.READY, content if first else "ready again")
 
     # -- unload -----------------------------------------------------------------------------------------------

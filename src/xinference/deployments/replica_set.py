@@ -36,6 +36,7 @@ from xinference.planning.plan import MAX_REPLICAS
 from xinference.planning.replicas import lowest_free, positions
 from xinference.planning.restart import restart_delay
 from xinference.process.command import Exit
+from xinference.process.log_files import remove_log
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.store.database import Store
 
@@ -326,8 +327,10 @@ class ReplicaSet:
         self._inbox.put(ReplicaChanged())
 
     def _forget(self, process: ReplicaProcess) -> None:
-        """Delete the row and the request count of a process that has exited."""
-        self.last_log = process.snapshot.log_path
+        """Delete the row and the request count of a process that has exited, and the log of the one before it."""
+        before, self.last_log = self.last_log, process.snapshot.log_path
+        if before is not None and before != self.last_log:
+            remove_log(before)
         self._store.remove_replica(process.snapshot.replica_id)
         self._load.forget(process.snapshot.replica_id)
 

@@ -84,6 +84,8 @@ class Replica:
         self._engine: ProcessIdentity | None = None
         self._adopted: ProcessIdentity | None = None
         self._answered = False
+        self._began = time.monotonic()
+        """The start of the engine, by `time.monotonic`: the time of day may be set while it starts."""
         self._problem: Problem | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._owner: asyncio.Task[None] | None = None
@@ -254,6 +256,8 @@ class Replica:
     def _record_hello(self, link: KeeperLink) -> None:
         """Store the data of the keeper's hello message."""
         self._link, hello = link, link.hello
+        # The keeper of an earlier release tells only the time of day at the start.
+        self._began = time.monotonic() - hello.get("age_seconds", max(0.0, time.time() - hello["started_at"]))
         self._engine = ProcessIdentity.of(hello["engine_pid"])
         self._adopted = None if self._keeper else ProcessIdentity.of(hello["keeper_pid"])
         self._show(
@@ -310,7 +314,7 @@ class Replica:
     async def _end_without_keeper(self, message: _OwnerMessage) -> Exit:
         """The keeper was killed or hangs: end its processes from here."""
         await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
-        ran = time.time() - (self._snapshot.started_at or time.time())
+        ran = time.monotonic() - self._began
         reason = "had ended" if message is _OwnerMessage.LOST else "did not end it in time"
         note = f"The engine's keeper {reason}; the engine was killed."
         stderr = self._keeper.stderr_tail() if self._keeper else ()
@@ -369,8 +373,8 @@ class Replica:
     async def _watch_health(self) -> None:
         """Probe every 50 ms at first, every 500 ms later, until the start deadline."""
         remaining = self._settings.start_seconds
-        if self._keeper is None and self._snapshot.started_at is not None:
-            remaining = max(_ADOPTED_START_SECONDS, remaining - (time.time() - self._snapshot.started_at))
+        if self._keeper is None:
+            remaining = max(_ADOPTED_START_SECONDS, remaining - (time.monotonic() - self._began))
         pause = 0.05
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(remaining), aiohttp.ClientSession() as session:
