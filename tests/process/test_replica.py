@@ -116,7 +116,7 @@ async def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
 ) -> None:
     async with start_fake_engine(**({"api_key": "engine-key"} | stranger)) as other:  # type: ignore[arg-type]
         port = int(other.base_url.rpartition(":")[2])
-        monkeypatch.setattr(replica_module.ports, "take", lambda: port)
+        monkeypatch.setattr("xinference.process.link.ports.take", lambda: port)
         replica = home.start(dataclasses.replace(home.settings, start_seconds=2), listen_delay=600)
         with pytest.raises(Problem) as caught:
             await replica.wait_ready()
