@@ -113,7 +113,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         announcing.cancel()
         flushing.cancel()
         stopping.cancel()
-        keys.try_flush()
+        keys.flush()
         withdraw(settings)
         log.info("ended (%s)", "engines ended" if how == "stop" else "engines left for the next server")
 

@@ -15,6 +15,7 @@ from tests.deployments.doubles import FakeReplica, World, turns, wanted
 from xinference.deployments import replica_set
 from xinference.deployments.deployment import Deployment
 from xinference.deployments.snapshot import Status
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 
@@ -177,4 +178,33 @@ async def test_a_deployment_ends_though_the_store_cannot_be_written(world: World
 async def test_a_measurement_that_cannot_be_read_keeps_no_launch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.store._db.execute("DROP TABLE measurements")
     deployment, _ = await launched(world)
+    assert deployment.ready
+
+
+async def test_loads_that_the_disk_prevents_do_not_fail_a_model_on_demand(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_set, "STORE_RETRIES", 0)
+    deployment = world.add(on_demand=True)
+    await turns()
+    world.starter.refusal = Problem(Code.DISK_FULL, "The disk is full.")
+    for _ in range(world.settings.restart_limit + 3):
+        with deployment.wait("one"):
+            await turns()
+    assert deployment.problem is None and deployment.status is Status.UNLOADED
+    world.starter.refusal, world.starter.instant = None, True
+    with deployment.wait("one"):
+        await turns()
+        assert deployment.ready
+
+
+@pytest.mark.parametrize("code", [Code.CANNOT_WRITE, Code.STORE_UNUSABLE])
+async def test_an_engine_is_started_again_whatever_kept_its_start_from_being_stored(world: World, code: Code) -> None:
+    deployment, replica = await launched(world)
+    world.starter.refusal = Problem(code, "No file descriptor is free.")
+    replica.die()
+    await turns()
+    assert deployment.problem is None
+    world.starter.refusal = None
+    await turns()
     assert deployment.ready

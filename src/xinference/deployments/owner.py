@@ -43,10 +43,11 @@ from xinference.deployments.snapshot import Residency, Stage, Status
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan
+from xinference.store.connection import WRITE_PROBLEMS
 
 log = logging.getLogger(__name__)
-#: Refusals for lack of memory; they do not count as failures of the model.
-_MEMORY_REFUSALS = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT})
+#: Refusals for lack of memory, or because nothing can be written; they do not count as failures of the model.
+_OTHERS_FAULTS = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT}) | WRITE_PROBLEMS
 #: Actions before which the engines are stopped.
 _UNLOADING = frozenset({Action.UNLOAD, Action.RELOAD, Action.REFUSE})
 
@@ -72,7 +73,7 @@ class Owner:
         self._demand = demand
         self._adopted = False
         self._failures = 0
-        """Consecutive loads that failed for a reason other than lack of memory."""
+        """Consecutive loads that failed for a reason of the model's own."""
         self._load_started = time.monotonic()
 
     async def run(self) -> None:
@@ -341,7 +342,7 @@ class Owner:
         """
         if self._record.snapshot.launching:
             raise problem
-        if problem.code not in _MEMORY_REFUSALS:
+        if problem.code not in _OTHERS_FAULTS:
             self._failures += 1
             if self._failures > self._context.settings.restart_limit:
                 raise problem

@@ -26,7 +26,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, not_found
 from xinference.launch.plan import SizedPlan
 from xinference.planning.replicas import with_replica, without_replica
-from xinference.store.connection import PASSING
+from xinference.store.connection import WRITE_PROBLEMS
 
 
 class ReplicaChanges:
@@ -112,7 +112,7 @@ class ReplicaChanges:
         try:
             self._replicas.start(number, plan, python)
         except Problem as problem:
-            if problem.code in PASSING:
+            if problem.code in WRITE_PROBLEMS:
                 delay = self._replicas.start_later(number, was_ready=self._record.snapshot.was_ready)
                 if delay is not None:
                     again = f"{problem.cause} Replica {number} is started again in {delay:g} s."

@@ -55,7 +55,7 @@ class _Replica:
     quick_deaths: int = 0
     removing: bool = False
     failed_starts: int = 0
-    """Consecutive starts that failed because the disk was full or the store was locked."""
+    """Consecutive starts that failed because the disk or the store could not be written."""
     ready_reply: asyncio.Future[None] | None = None
     """The reply to the request that added the replica; None: there was no such request, or it has its reply."""
     removed_reply: asyncio.Future[int] | None = None
@@ -212,7 +212,7 @@ class ReplicaSet:
         self._spawn_supervisor(number)
 
     def start_later(self, number: int, *, was_ready: bool) -> float | None:
-        """Start a replica again after a while, because the disk was full or the store was locked.
+        """Start a replica again after a while, because the disk or the store could not be written.
 
         Returns the delay in seconds; None: a first start has been tried often enough. A replica of a model that has
         been ready is started without a limit: the model recovers as soon as the store can be written.

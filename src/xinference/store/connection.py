@@ -28,8 +28,8 @@ WRITE_SECONDS = 0.1
 NOTES_KEPT = 2000
 #: A disk with less free space than this is full: SQLite reports some failed writes only as I/O errors.
 FULL_BYTES = 256 * 1024
-#: The errors of a store that is full or locked for a while.
-PASSING = frozenset({Code.DISK_FULL, Code.STORE_BUSY})
+#: The errors of a disk or store that cannot be written now. They say nothing about a model.
+WRITE_PROBLEMS = frozenset({Code.DISK_FULL, Code.STORE_BUSY, Code.STORE_UNUSABLE, Code.CANNOT_WRITE})
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _WRITE_ERRORS = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
