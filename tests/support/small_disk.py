@@ -38,6 +38,15 @@ class SmallDisk:
         self._ballast.unlink(missing_ok=True)
 
 
+def can_mount() -> bool:
+    """Whether this user may mount a file system."""
+    try:
+        with small_disk("1m"):
+            return True
+    except pytest.skip.Exception:
+        return False
+
+
 @contextmanager
 def small_disk(size: str = "8m") -> Iterator[SmallDisk]:
     """Mount a disk for the block; the test is skipped where this user may not."""
