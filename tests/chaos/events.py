@@ -9,8 +9,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ class Broken(AssertionError):
     """An invariant does not hold."""
 
 
+@dataclass(eq=False)
+class Change:
+    """A request that changes a uid."""
+
+    runs: bool | None = None
+    """Whether the uid runs after it; None: no answer says so."""
+
+
 class Chaos:
     """One run: a home, its server, and what its clients have been promised."""
 
@@ -49,6 +58,10 @@ class Chaos:
         self.promised: dict[str, bool | None] = dict.fromkeys(UIDS, False)
         """Whether each uid runs, by the last answer; None: no answer came, so either is right."""
         self.trail: list[str] = []
+        self._changes: dict[str, list[Change]] = {uid: [] for uid in UIDS}
+        self._mixed: set[str] = set()
+        """The uids with several requests at one time."""
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(16)
 
     def step(self) -> None:
@@ -87,25 +100,44 @@ class Chaos:
                 raise Broken(f"{method} {path}: {answer.text}")
         return answer
 
+    @contextlib.contextmanager
+    def _changing(self, uid: str) -> Iterator[Change]:
+        """Record what a request makes of a uid. Of two requests at one time, either may be the last one."""
+        change = Change()
+        with self._lock:
+            self._changes[uid].append(change)
+            if len(self._changes[uid]) > 1:
+                self._mixed.add(uid)
+            self.promised[uid] = None
+        try:
+            yield change
+        finally:
+            with self._lock:
+                self._changes[uid].remove(change)
+                self.promised[uid] = None if uid in self._mixed else change.runs
+                if not self._changes[uid]:
+                    self._mixed.discard(uid)
+
     def launch(self) -> None:
         uid, script = self.random.choice(UIDS), self.random.choice(SCRIPTS)
         wait_ready, replica = self.random.random() < 0.7, self.random.choice((1, 1, 2))
         body = self.home.request(uid, script=script, replica=replica)
         if self.random.random() < 0.2:
             body["on_demand"] = True
-        before, self.promised[uid] = self.promised[uid], None
-        answer = self.ask("POST", "/v1/models", json=body, params={"wait_ready": str(wait_ready).lower()})
-        if answer is not None and answer.status_code == 200:
-            self.promised[uid] = True
-        elif answer is not None and answer.status_code in (400, 409) and before is not None:
-            self.promised[uid] = before
+        before = self.promised[uid]
+        with self._changing(uid) as change:
+            answer = self.ask("POST", "/v1/models", json=body, params={"wait_ready": str(wait_ready).lower()})
+            if answer is not None and answer.status_code == 200:
+                change.runs = True
+            elif answer is not None and answer.status_code in (400, 409):
+                change.runs = before
 
     def terminate(self) -> None:
         uid = self.random.choice(UIDS)
-        self.promised[uid] = None
-        answer = self.ask("DELETE", f"/v1/models/{uid}")
-        if answer is not None and answer.status_code in (200, 404):
-            self.promised[uid] = False
+        with self._changing(uid) as change:
+            answer = self.ask("DELETE", f"/v1/models/{uid}")
+            if answer is not None and answer.status_code in (200, 404):
+                change.runs = False
 
     def change_replicas(self) -> None:
         uid = self.random.choice(UIDS)

@@ -46,9 +46,14 @@ def own_home(settings: Settings) -> Iterator[None]:
                 _lock_file(settings, settings.home / "server.lock", opened)
             except OSError as error:
                 raise write_problem(error, settings.home) from None
-        # A server of an earlier release locks this file only.
         with contextlib.suppress(OSError):
-            _lock_file(settings, private_run_dir(settings) / "server.lock", opened)
+            run_dir = private_run_dir(settings)
+            # A server of an earlier release locks this file only.
+            _lock_file(settings, run_dir / "server.lock", opened)
+            # systemd-tmpfiles cleans no folder up that has a lock.
+            sockets = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
+            opened.callback(os.close, sockets)
+            fcntl.flock(sockets, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
 
 
