@@ -97,7 +97,13 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     await asyncio.sleep(0)  # the first attempt is before the first answer
     flushing = asyncio.create_task(keys.flush_periodically())
     stopping = asyncio.create_task(_stop_when(stop_requested, server))
-    await controller.start()
+    try:
+        await controller.start()
+    except BaseException:  # the database cannot be read: what was adopted is left for the next server
+        announcing.cancel()
+        await controller.close("detach")
+        withdraw(settings)
+        raise
     # A full collection would visit all loaded objects and block every stream meanwhile: 29 ms for 85,000 objects.
     gc.freeze()
     log.info("xinference %s serves http://%s:%d (home %s)", __version__, host, port, settings.home)

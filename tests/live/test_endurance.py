@@ -191,7 +191,7 @@ def test_a_keeper_that_hangs_for_some_seconds_at_a_restart_keeps_its_engine(make
     engine, keeper = home.engine_pid("m"), home.keeper_pid("m")
     os.kill(keeper, signal.SIGSTOP)
     home.kill()
-    timer = threading.Timer(6, os.kill, (keeper, signal.SIGCONT))
+    timer = threading.Timer(12, os.kill, (keeper, signal.SIGCONT))
     timer.start()
     home.start()
     timer.join()

@@ -212,3 +212,11 @@ def test_measurements_and_events_have_an_end(store: Store) -> None:
     assert len(store.events("m")) == EVENTS_KEPT
     store.remove_other_events(["other"])
     assert store.events("m") == []
+
+
+def test_a_file_that_is_deleted_or_replaced_is_noticed(path: Path, store: Store) -> None:
+    assert not store.is_replaced()
+    path.unlink()
+    assert store.is_replaced()
+    path.write_bytes(b"")
+    assert store.is_replaced()

@@ -187,10 +187,16 @@ class Controller:
         await asyncio.to_thread(remove_old_logs, self._settings.log_dir, in_use)
 
     async def _write_notes(self) -> None:
-        """Write the changes that could not be written at once."""
+        """Write the changes that could not be written at once; warn once if the file of the database is lost."""
+        lost = False
         while True:
             await asyncio.sleep(NOTE_SECONDS)
             self._store.write_notes()
+            if not lost and (lost := self._store.is_replaced()):
+                log.error(
+                    "the database was deleted or replaced while the server runs: "
+                    "the next server will know neither its models nor its API keys"
+                )
 
     async def _warn_of_unknown_engines(self, known: Collection[str]) -> None:
         """Log the engines of this home that no row names: the database was lost, or replaced by an older one."""

@@ -63,6 +63,8 @@ class Connection:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = self._open()
             self._migrate()
+            status = path.stat()
+            self._identity = (status.st_dev, status.st_ino)
         except (OSError, sqlite3.Error) as error:
             raise self._problem(error) from None
 
@@ -70,6 +72,14 @@ class Connection:
         """Write the waiting notes, if possible, and close the file."""
         self.write_notes()
         self._db.close()
+
+    def is_replaced(self) -> bool:
+        """Whether the file at the path is another one than the open one: it was deleted or replaced meanwhile."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return True
+        return (status.st_dev, status.st_ino) != self._identity
 
     # -- reads ------------------------------------------------------------------------------------------------
 
