@@ -7,7 +7,7 @@ CLIENTS_VENV ?= .venv-clients
 # Tests with neither mark: tests/support/unit_guard.py holds them to it.
 UNIT := not live and not process
 
-.PHONY: chat test test-unit test-pythons test-clients bench-budget check coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: chaos chat test test-unit test-pythons test-clients bench-budget check coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -26,6 +26,10 @@ test: $(VENV)/.installed-dev
 # The unit tests on each Python that the package promises and this machine has, and the gate on the newest of them.
 test-pythons:
 	.ci/pythons
+
+# 500 random faults and requests, as SEED chooses them, with checks between: minutes to an hour.
+chaos: $(VENV)/.installed-dev
+	CHAOS_EVENTS=500 CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest tests/chaos
 
 # The tests that start no process and ask no other machine, on all cores; properties get a quarter of their examples.
 test-unit: $(VENV)/.installed-dev

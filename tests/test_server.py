@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from xinference import server
 from xinference.config import Settings
-from xinference.errors import EXIT_IN_USE, InUse
+from xinference.errors import EXIT_IN_USE, InUse, Problem
+from xinference.process import home
 from xinference.process.home import own_home
+from xinference.process.link import private_run_dir
 
 
 @pytest.fixture
@@ -35,6 +41,65 @@ def test_a_home_has_one_server(tmp_path: Path) -> None:
         assert (refused.value.code, refused.value.status) == ("home_taken", 409)
     with own_home(settings):
         pass  # it is free again
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_a_home_stays_locked_when_the_system_cleans_its_folder_of_sockets_up(tmp_path: Path, all_of_it: bool) -> None:
+    settings = Settings(home=tmp_path)
+    with own_home(settings):
+        if all_of_it:
+            shutil.rmtree(settings.run_dir)
+        else:
+            (settings.run_dir / "server.lock").unlink()
+        with pytest.raises(InUse), own_home(settings):
+            pass
+
+
+def test_a_file_system_that_locks_no_folders_has_a_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+
+    def only_files(file: int | TextIO, operation: int) -> None:
+        if isinstance(file, int):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", only_files)
+    settings = Settings(home=tmp_path)
+    with own_home(settings), pytest.raises(InUse), own_home(settings):
+        pass
+    assert (tmp_path / "server.lock").exists()
+
+
+def test_a_server_of_an_earlier_release_is_noticed(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with (private_run_dir(settings) / "server.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InUse), own_home(settings):
+            pass
+
+
+def test_a_home_that_cannot_be_created_is_a_problem_and_no_defect(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Problem) as refused, own_home(Settings(home=tmp_path / "file" / "home")):
+        pass
+    assert refused.value.code == "cannot_write"
+
+
+async def test_a_server_that_cannot_write_the_files_which_announce_it_writes_them_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, write, attempts = Settings(home=tmp_path), home._write_private, [0]
+
+    def full_at_first(file: Path, text: str) -> None:
+        attempts[0] += 1
+        if attempts[0] < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, text)
+
+    monkeypatch.setattr(home, "_write_private", full_at_first)
+    monkeypatch.setattr(server, "ANNOUNCE_SECONDS", 0.0)
+    await server._announce(settings, "127.0.0.1", 9997, "sk-owner")
+    assert settings.server_file.exists() and settings.owner_key_file.read_text() == "sk-owner"
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--port", "PORT"], EXIT_IN_USE), (["--port", "70000"], 1)])

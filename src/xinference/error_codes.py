@@ -157,6 +157,7 @@ class Code(StrEnum):
     CANNOT_WRITE = "cannot_write", 500
     CANNOT_DELETE = "cannot_delete", 500
     OUTPUT_NOT_WRITABLE = "output_not_writable", 400
+    STORE_BUSY = "store_busy", 503
     STORE_UNUSABLE = "store_unusable", 500
     STORE_TOO_NEW = "store_too_new", 500
     UNREADABLE_ROW = "unreadable_row", 500

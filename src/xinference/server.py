@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("xinference")
 #: Number of ports to try after the default one, if that is in use.
 PORTS_TRIED = 100
+#: Interval at which the server tries again to write the files that announce it.
+ANNOUNCE_SECONDS = 10.0
 
 
 def run(
@@ -76,7 +78,6 @@ def run(
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
     with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
         keys = Keyring(store, always_required=is_exposed(settings) and not settings.allow_unauthenticated)
@@ -92,10 +93,17 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     build = _build_several if settings.gateway_workers > 1 else _build_single
     stop_requested = asyncio.Event()
     server, gateway, workers, controller = build(settings, store, keys, stop_requested.set)
-    announce(settings, host, port, keys.open_for_owner())
+    announcing = asyncio.create_task(_announce(settings, host, port, keys.open_for_owner()))
+    await asyncio.sleep(0)  # the first attempt is before the first answer
     flushing = asyncio.create_task(keys.flush_periodically())
     stopping = asyncio.create_task(_stop_when(stop_requested, server))
-    await controller.start()
+    try:
+        await controller.start()
+    except BaseException:  # the database cannot be read: what was adopted is left for the next server
+        announcing.cancel()
+        await controller.close("detach")
+        withdraw(settings)
+        raise
     # A full collection would visit all loaded objects and block every stream meanwhile: 29 ms for 85,000 objects.
     gc.freeze()
     log.info("xinference %s serves http://%s:%d (home %s)", __version__, host, port, settings.home)
@@ -108,11 +116,20 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         how: Ending = "stop" if server.ended_by == signal.SIGINT else "detach"
         await controller.close(how)
         await gateway.close()
+        announcing.cancel()
         flushing.cancel()
         stopping.cancel()
-        keys.try_flush()
+        keys.flush()
         withdraw(settings)
         log.info("ended (%s)", "engines stopped" if how == "stop" else "engines run on for the next server")
+
+
+async def _announce(settings: Settings, host: str, port: int, owner_key: str) -> None:
+    """Announce the server, again and again until the disk has room for it."""
+    announced = announce(settings, host, port, owner_key)
+    while not announced:
+        await asyncio.sleep(ANNOUNCE_SECONDS)
+        announced = announce(settings, host, port, owner_key)
 
 
 Parts = tuple[Server, Gateway, "WorkerPool | None", Controller]

@@ -125,3 +125,23 @@ def test_a_disk_that_cannot_be_written_leaves_nothing_registered(tmp_path: Path)
     with pytest.raises(Problem, match="cannot be written"):
         registrations.add("LLM", text(VERSION_1), persist=True)
     assert "my-llama" not in registrations.families
+
+
+def test_the_unfinished_file_of_a_killed_server_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "model" / "llm"
+    folder.mkdir(parents=True)
+    draft, other = folder / ".mine.json.partial", folder / ".notes"
+    draft.write_text("{")
+    other.write_text("the user's own")
+    Registrations(tmp_path, builtin_families()).load()
+    assert not draft.exists() and other.exists()
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"version": 1e999}', b"\xff\xfe", b"null", b""])
+def test_no_content_of_a_file_keeps_the_server_from_starting(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "model" / "llm"
+    folder.mkdir(parents=True)
+    (folder / "mine.json").write_bytes(content)
+    registrations = Registrations(tmp_path, builtin_families())
+    registrations.load()
+    assert [broken.name for broken in registrations.broken] == ["mine"]

@@ -72,6 +72,9 @@ class FakeReplica:
     def over(self) -> bool:
         return self._exited.done()
 
+    def report_to(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
     def become_ready(self) -> None:
         self._show(ReplicaState.READY)
         if not self._ready.done():

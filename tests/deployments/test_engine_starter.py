@@ -7,10 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from tests.engines.plans import launch_of, sized
 from tests.fakes.fifth_engine.dialect import NAME
 from tests.fakes.fifth_engine.engine import FifthEngine
 from xinference.deployments.engine_starter import engine_command, restore_sizing
+from xinference.deployments.launch_context import decode_launch, encode_launch
 from xinference.launch.plan import SizedPlan
 
 PLAN = sized(launch_of(engine=NAME), devices=((0,), (1,)), memory_fraction=0.5, reasons=("2 slots",))
@@ -37,7 +40,11 @@ CONTEXT = {
 
 def test_an_engine_is_started_with_its_plan_in_the_form_of_earlier_releases() -> None:
     command = engine_command(FifthEngine(), PLAN, 1, Path("python"))
-    assert json.loads(json.dumps(command.context)) == CONTEXT
+    context = json.loads(json.dumps(command.context))
+    assert decode_launch("m", context.pop("launch")) == replace(
+        PLAN.launch, draft=replace(PLAN.launch.draft, uid="m", reasons=()), reasons=()
+    )
+    assert context == CONTEXT
     assert command.env["CUDA_VISIBLE_DEVICES"] == "1"
 
 
@@ -49,6 +56,15 @@ def test_each_adopted_replica_keeps_the_devices_that_it_was_started_with() -> No
     plan = restore_sizing(PLAN.launch, 0, CONTEXT)
     plan = restore_sizing(plan, 1, {**CONTEXT, "devices": [[0], [3]]})
     assert isinstance(plan, SizedPlan) and plan.devices == ((0,), (3,))
+
+
+@pytest.mark.parametrize(
+    "change", [{"request": {}}, {"version": 1}, {"engine": None}, {"options": 3}, {"source": "x", "path": None}]
+)
+def test_a_launch_of_another_release_is_not_read(change: dict[str, Any]) -> None:
+    stored = json.loads(json.dumps(encode_launch(PLAN)))
+    assert decode_launch("m", {**stored, **change}) is None
+    assert decode_launch("m", None) is None and decode_launch("m", {}) is None
 
 
 def test_a_context_that_can_not_be_read_leaves_the_launch_to_be_sized_anew() -> None:

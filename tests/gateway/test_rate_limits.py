@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Served, call, gateway_of, route, served, target
 from tests.support.polling import until_async
+from xinference.gateway import app
 from xinference.gateway.app import Gateway
 from xinference.gateway.rate_limits import (
     MIN_SWEEP,
@@ -231,7 +233,7 @@ async def test_the_tokens_of_an_answer_count_against_its_key(stream: bool) -> No
         async with gateway_of(router, keys=OneKey(tokens_per_minute=3)) as gateway:
             body = json.dumps(STREAM if stream else CHAT).encode()
             assert (await call(gateway, "/v1/chat/completions", body, headers=BEARER)).status == 200
-            spent = _quota(gateway).limits._meter.read("tokens k1", int(time.time() // 60))
+            spent = _quota(gateway).limits._meter.read("tokens k1", int(time.monotonic() // 60))
             assert spent.now + spent.before >= 3
             assert (await call(gateway, "/v1/chat/completions", body, headers=BEARER)).status == 429
 
@@ -246,3 +248,17 @@ async def test_counting_tokens_spends_none(path: str) -> None:
             headers = BEARER | {"anthropic-version": "2023-06-01"}
             for _ in range(2):
                 assert (await call(gateway, path, BODY, headers=headers)).status == 200
+
+
+async def test_a_clock_that_is_set_back_lets_no_key_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = HandMadeRouter()
+    router.publish(route(stage="fetch"))
+    clock = SimpleNamespace(time=lambda: 1e9, monotonic=lambda: START, perf_counter=time.perf_counter)
+    monkeypatch.setattr(app, "time", clock)
+    async with gateway_of(router, keys=OneKey(requests_per_minute=1)) as gateway:
+        statuses = []
+        for waited, set_back in ((0, 0), (1, 3600), (121, 3600)):
+            clock.time = lambda set_back=set_back: 1e9 - set_back
+            clock.monotonic = lambda waited=waited: START + waited
+            statuses.append((await call(gateway, "/v1/chat/completions", BODY, headers=BEARER)).status)
+    assert statuses == [503, 429, 503], "two minutes later the key may ask again, whatever the time of day"

@@ -136,3 +136,74 @@ def test_what_cant_be_a_key_is_400_and_named(keys: Keyring, wanted: NewKey, said
     assert caught.value.status == 400
     assert said in str(caught.value)
     assert keys.all() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "scopes = 'root'",
+        "scopes = '\"use\"'",
+        "scopes = '[1]'",
+        "scopes = '{}'",
+        "scopes = CAST(x'ff' AS TEXT)",
+        f"scopes = '{'[' * 100_000}'",
+        "models = 'llama'",
+        "models = '[[]]'",
+        "digest = x'00'",
+        "expires = 9e999",
+    ],
+)
+def test_one_damaged_key_is_refused_and_keeps_neither_the_server_nor_another_key(
+    keys: Keyring, store: Store, change: str
+) -> None:
+    _, damaged = keys.create(NewKey(name="damaged"))
+    other, secret = keys.create(NewKey(name="other"))
+    store._db.execute(f"UPDATE keys SET {change} WHERE name = 'damaged'")
+    again = Keyring(store)
+    assert again.table.find(damaged.encode()) is None
+    assert again.table.find(secret.encode()) == other
+    assert [key.name for key in again.all()] == ["other"]
+
+
+def test_a_server_whose_only_key_is_damaged_stays_closed_until_all_keys_are_removed(
+    keys: Keyring, store: Store
+) -> None:
+    keys.create(NewKey())
+    store._db.execute("UPDATE keys SET scopes = 'root'")
+    again = Keyring(store)
+    assert again.table.required and again.all() == []
+    assert again.remove_all() == 1
+    assert not again.table.required and not Keyring(store).table.required
+
+
+def test_revoked_and_expired_keys_have_an_end_and_a_key_is_still_required(
+    keys: Keyring, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xinference.keys.keyring.DEAD_KEPT", 3)
+    keys.create(NewKey(name="expired", expires_in=1e-9))
+    for number in range(10):
+        keys.create(NewKey(name=f"k{number}"))
+        keys.revoke(f"k{number}")
+    assert [key.name for key in keys.all()] == ["k7", "k8", "k9"]
+    assert keys.table.required and keys.table.by_digest == {}
+    again = Keyring(store)
+    assert again.table.required and [key.name for key in again.all()] == ["k7", "k8", "k9"]
+
+
+def test_keys_that_are_valid_are_never_removed(keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xinference.keys.keyring.DEAD_KEPT", 1)
+    valid = [keys.create(NewKey(name=f"valid{number}", expires_in=1e6))[0] for number in range(5)]
+    for number in range(5):
+        keys.create(NewKey(name=f"k{number}"))
+        keys.revoke(f"k{number}")
+    assert [key for key in keys.all() if key.revoked is None] == valid
+
+
+def test_a_key_on_a_full_disk_is_refused_by_type_and_does_not_exist(keys: Keyring, store: Store) -> None:
+    store._db.execute("CREATE TABLE rest(text TEXT)")
+    store._db.execute("PRAGMA max_page_count=1")
+    with pytest.raises(Problem) as refused:
+        for _ in range(200):
+            keys.create(NewKey(models=("m" * 90,)))
+    assert (refused.value.code, refused.value.status) == ("disk_full", 507)
+    assert len(keys.all()) == len(Keyring(store).all())

@@ -129,6 +129,28 @@ async def test_what_a_killed_keeper_left_is_ended_by_the_next_server(home: Engin
     assert not home.living() and not home.socket.exists()
 
 
+async def test_an_engine_whose_socket_was_deleted_is_ended_before_another_is_started(home: EngineHome) -> None:
+    await _run_and_kill_server(home, 30.0, children=1, detached_children=1)
+    home.socket.unlink()
+    assert await Replica.adopt("r1", home.settings) is None
+    assert not home.living()
+
+
+async def test_a_keeper_that_hangs_for_some_seconds_keeps_its_engine(home: EngineHome) -> None:
+    known = await _run_and_kill_server(home, 60.0)
+    os.kill(known["keeper_pid"], signal.SIGSTOP)
+    adopting = asyncio.create_task(Replica.adopt("r1", home.settings))
+    try:
+        await asyncio.sleep(5)
+        assert not adopting.done(), "it is waited for"
+    finally:
+        os.kill(known["keeper_pid"], signal.SIGCONT)
+    replica = await adopting
+    assert replica is not None and replica.snapshot.engine_pid == known["engine_pid"]
+    assert replica.state is ReplicaState.READY
+    await replica.stop()
+
+
 async def test_a_keeper_whose_context_cannot_be_read_is_ended(
     home: EngineHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+from typing import Any
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from tests.support.polling import until_async
 from xinference.errors import Problem
 from xinference.process import replica as replica_module
 from xinference.process.command import EngineCommand
+from xinference.process.link import KeeperLink, KeeperProcess
 from xinference.process.replica import Replica, ReplicaState
 
 pytestmark = pytest.mark.process
@@ -116,7 +118,7 @@ async def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
 ) -> None:
     async with start_fake_engine(**({"api_key": "engine-key"} | stranger)) as other:  # type: ignore[arg-type]
         port = int(other.base_url.rpartition(":")[2])
-        monkeypatch.setattr(replica_module, "free_port", lambda: port)
+        monkeypatch.setattr("xinference.process.link.ports.take", lambda: port)
         replica = home.start(dataclasses.replace(home.settings, start_seconds=2), listen_delay=600)
         with pytest.raises(Problem) as caught:
             await replica.wait_ready()
@@ -221,3 +223,21 @@ def _post(base_url: str) -> None:
 
     headers = {"Authorization": "Bearer engine-key"}
     urllib.request.urlopen(urllib.request.Request(f"{base_url}/v1/completions", b"{}", headers), timeout=5)
+
+
+async def test_a_defect_of_ours_leaves_no_engine_that_no_task_owns(
+    home: EngineHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = KeeperProcess.connect
+
+    async def broken(keeper: KeeperProcess, *arguments: Any) -> KeeperLink:
+        await connect(keeper, *arguments)
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(KeeperProcess, "connect", broken)
+    replica = home.start(children=1, detached_children=1)
+    with pytest.raises(Problem) as failed:
+        await replica.wait_ready()
+    assert failed.value.code == "internal_error"
+    await replica.wait_exited()
+    assert replica.state is ReplicaState.EXITED and not home.living()

@@ -6,6 +6,7 @@ end with this server. Calls are short and block for one small file; only one tas
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Iterable, Mapping
@@ -58,10 +59,10 @@ class Registrations:
         """Read the persisted registrations. A file that can't be read is reported in the log and in `broken`."""
         broken: list[BrokenRegistration] = []
         for model_type in MODEL_TYPES:
+            self._remove_drafts(model_type)
             for path in self._files(model_type):
                 try:
-                    registration = read_registration(model_type, _read(path), self._builtin)
-                    self._check_free(registration.family.model_name)
+                    registration = self._read_stored(model_type, path)
                 except Problem as problem:
                     log.error("the registration in %s can't be loaded: %s", path, problem)
                     broken.append(BrokenRegistration(path, model_type, problem))
@@ -170,6 +171,27 @@ class Registrations:
             except OSError as error:
                 log.error("registrations in %s can't be listed: %s", folder, error.strerror)
         return paths
+
+    def _read_stored(self, model_type: ModelType, path: Path) -> Registration:
+        """Read one persisted registration.
+
+        Raises:
+            Problem: it cannot be used, whatever its file contains.
+        """
+        try:
+            registration = read_registration(model_type, _read(path), self._builtin)
+        except (RecursionError, ValueError, TypeError, OverflowError) as error:  # a damaged file
+            cause = f"{path} can't be read: {error}."
+            raise Problem(Code.UNREADABLE_REGISTRATION, cause, hint="Register the model again.") from None
+        self._check_free(registration.family.model_name)
+        return registration
+
+    def _remove_drafts(self, model_type: ModelType) -> None:
+        """Delete the unfinished files of a server that was killed: no other process writes here."""
+        folder = self._folder / model_type.lower()
+        with contextlib.suppress(OSError):
+            for draft in folder.glob(".*.json.partial"):
+                draft.unlink(missing_ok=True)
 
     def _delete(self, path: Path) -> None:
         try:

@@ -60,14 +60,20 @@ def _answers(client: Client) -> bool:
 
 
 def _open_log(settings: Settings) -> Path:
-    """The server's log file, in folders that only the user can read; a long log is rotated first."""
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings.log_dir.mkdir(mode=0o700, exist_ok=True)
+    """The server's log file, in folders that only the user can read; a long log is rotated first.
+
+    On a full disk the server starts without a log.
+    """
     log = settings.log_dir / "server.log"
-    log.touch(mode=0o600)
-    if log.stat().st_size > settings.log_bytes:
-        log.replace(log.with_suffix(".log.1"))
+    try:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.log_dir.mkdir(mode=0o700, exist_ok=True)
         log.touch(mode=0o600)
+        if log.stat().st_size > settings.log_bytes:
+            log.replace(log.with_suffix(".log.1"))
+            log.touch(mode=0o600)
+    except OSError:
+        return Path(os.devnull)
     return log
 
 

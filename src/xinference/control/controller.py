@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from xinference.control.publisher import Publisher
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments import progress
 from xinference.deployments.admission import Admission
+from xinference.deployments.adoption import adopt_running, end_adopted, launch_of
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.deployments.snapshot import Status
@@ -37,6 +38,9 @@ from xinference.hubs.registry import all_hubs
 from xinference.launch.plan import LaunchDraft, LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import is_same_launch
+from xinference.process.leftovers import keepers_of
+from xinference.process.log_files import remove_old_logs
+from xinference.process.replica import Replica
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import DeploymentRow, Store
@@ -45,6 +49,10 @@ from xinference.weights import cache
 from xinference.weights.derivation import DerivedRequest
 
 log = logging.getLogger(__name__)
+#: Interval at which changes are written that the store could not take at once.
+NOTE_SECONDS = 1.0
+#: Pauses between the attempts to store a launch while another program has locked the store.
+LOCK_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
 
 
 class Controller:
@@ -66,7 +74,10 @@ class Controller:
         self.downloads = Downloads(self._hubs, self._events)
         self.engines: Mapping[str, Engine] = all_engines()
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
-        self._reserved: set[str] = set()
+        self._reserved: dict[str, asyncio.Future[None]] = {}
+        """The uids of the launches that are being planned; each future ends with its launch."""
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        """The terminations of deployments, by uid."""
         self._publisher = publisher or Publisher()
         self._admission = Admission(settings, store, load, self._working_deployments)
         self._context = DeploymentContext(
@@ -76,7 +87,8 @@ class Controller:
         self.weights = WeightsStore(
             settings, self._hubs, self.registrations, self.planner, self.downloads, self._cache_uses
         )
-        self._admission_task: asyncio.Task[None] | None = None
+        self._settings = settings
+        self._tasks: list[asyncio.Task[None]] = []
 
     # -- for the gateway ------------------------------------------------------------------------------------
 
@@ -96,43 +108,107 @@ class Controller:
     async def start(self) -> None:
         """Restore the stored deployments: adopt running engines, start missing ones, and complete terminations."""
         self.registrations.load()
-        await asyncio.gather(*(self._restore_or_report(row) for row in self._store.deployments()))
-        self._admission_task = asyncio.create_task(self._admission.run(), name="admission")
+        rows, known = self._store.deployments(), self._store.replica_ids()
+        self._store.remove_other_events(row.uid for row in rows)
+        await asyncio.gather(*(self._restore_or_report(row) for row in rows))
+        await self._remove_old_logs()
+        self._tasks = [
+            asyncio.create_task(self._admission.run(), name="admission"),
+            asyncio.create_task(self._write_notes(), name="notes of the store"),
+            asyncio.create_task(self._warn_of_unknown_engines(known), name="unknown engines"),
+        ]
 
     async def close(self, how: Ending) -> None:
         """End all tasks; ``stop`` also stops the engines, ``detach`` lets them run on for the next server."""
-        if self._admission_task is not None:
-            self._admission_task.cancel()
-        await asyncio.gather(self.downloads.close(), *(d.end(how) for d in self._deployments.values()))
+        for task in self._tasks:
+            task.cancel()
+        ends = [deployment.end(how) for deployment in self._deployments.values()]
+        for result in await asyncio.gather(
+            self.downloads.close(), *ends, *self._ending.values(), return_exceptions=True
+        ):
+            if isinstance(result, Exception):  # the failure of one deployment must not stop the end of the others
+                log.error("the end of a deployment or download failed: %r", result)
 
     async def _restore_or_report(self, row: DeploymentRow) -> None:
+        """Restore one deployment. If this fails for any reason, the server starts and serves the others."""
+        adopted: dict[str, Replica] = {}
         try:
-            await self._restore(row)
-        except Problem as problem:
+            # First, because the grace period of a running engine ends with its adoption, which needs no plan.
+            adopted = await adopt_running(row.uid, self._store, self._settings)
+            await self._restore(row, adopted)
+        except Exception as error:
+            problem = error if isinstance(error, Problem) else None
+            if problem is None:
+                log.exception("deployment %s", row.uid)
+                problem = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.")
             log.error("deployment %s cannot be restored: %s", row.uid, problem)
-            self._deployments[row.uid] = BrokenDeployment(row.uid, problem, row.created)
+            self._deployments[row.uid] = BrokenDeployment(row.uid, problem, row.created, tuple(adopted.values()))
             self._publish()
 
-    async def _restore(self, row: DeploymentRow) -> None:
-        try:
-            request = msgspec.json.decode(row.request, type=LaunchRequest)
-        except msgspec.DecodeError as error:
-            raise Problem(
-                Code.UNREADABLE_ROW,
-                f"The stored request of {row.uid} can't be read: {error}.",
-                hint="Launch it again.",
-            ) from None
-        # Not sized here: an engine that still runs uses the memory that sizing would measure as free.
-        launch = await self.planner.resolve(await self.planner.draft(request, row.uid), request)
-        deployment = Deployment(launch, self._context, row.created, row.problem)
+    async def _restore(self, row: DeploymentRow, adopted: Mapping[str, Replica]) -> None:
         if not row.wanted:
-            await deployment.end("terminate")
+            await end_adopted(adopted.values(), "terminate")
             self._store.remove_deployment(row.uid)
             return
+        if row.problem is not None:  # the earlier server was killed while it stopped the engines
+            await end_adopted(adopted.values(), "terminate")
+            adopted = {}
+        launch = await self._launch_of_row(row, adopted.values())
+        deployment = Deployment(launch, self._context, row.created, row.problem, adopted=adopted)
         self._deployments[row.uid] = deployment
-        adopted = deployment.begin()
+        begun = deployment.begin()
         self._publish()
-        await adopted  # before the server answers requests, so that its answers include every running engine
+        await begun  # before the server answers requests, so that its answers include every running engine
+
+    async def _launch_of_row(self, row: DeploymentRow, adopted: Iterable[Replica]) -> ResolvedLaunch:
+        """The launch of a row; if it cannot be planned now, the launch of its running replicas.
+
+        Raises:
+            Problem: the launch cannot be planned, and no replica runs.
+        """
+        try:
+            # Not sized here: an engine that still runs uses the memory that sizing would measure as free.
+            request = _stored_request(row)
+            return await self.planner.resolve(await self.planner.draft(request, row.uid), request)
+        except Problem as problem:
+            running = launch_of(row.uid, adopted, self.engines)
+            if running is None:
+                raise
+            log.warning("%s runs on with its earlier plan, because it cannot be planned now: %s", row.uid, problem)
+        try:
+            stored = _stored_request(row)
+        except Problem:
+            self._store.note_request(row.uid, msgspec.json.encode(running.request).decode())
+            return running
+        count = msgspec.structs.replace(running.request, replica=stored.replica, gpu_idx=stored.gpu_idx)
+        return running.with_request(count)
+
+    async def _remove_old_logs(self) -> None:
+        in_use = {path for deployment in self._deployments.values() for path in deployment.log_paths}
+        await asyncio.to_thread(remove_old_logs, self._settings.log_dir, in_use)
+
+    async def _write_notes(self) -> None:
+        """Write the delayed changes of the store; log once if the database file was deleted or replaced."""
+        lost = False
+        while True:
+            await asyncio.sleep(NOTE_SECONDS)
+            self._store.write_notes()
+            if not lost and (lost := self._store.is_replaced()):
+                log.error(
+                    "the database was deleted or replaced while the server runs: "
+                    "the next server will have neither its models nor its API keys"
+                )
+
+    async def _warn_of_unknown_engines(self, known: Collection[str]) -> None:
+        """Log the engines of this home without a row: the database was lost, or replaced by an older one."""
+        marked = await asyncio.to_thread(keepers_of, self._settings.run_dir)
+        if unknown := {name: pids for name, pids in marked.items() if name not in known}:
+            log.warning(
+                "engines without a row in the database run: %s. They end %g s after the end of their server; if the "
+                "database was lost, its API keys are lost, too.",
+                "; ".join(f"{name} (pids {', '.join(map(str, pids))})" for name, pids in sorted(unknown.items())),
+                self._settings.grace_seconds,
+            )
 
     # -- for the management API -----------------------------------------------------------------------------
 
@@ -159,9 +235,9 @@ class Controller:
             request, running.plan.request if isinstance(running, Deployment) else None
         )
         request, uid = derived.request, self._uid_for(derived.request)
-        self._reserved.add(uid)
-        try:
+        async with self._reservation(uid):
             draft = await self._draft(derived, uid)
+            await self._ended(uid)
             existing = self._deployments.get(uid)
             if isinstance(existing, Deployment) and existing.problem is None:
                 if is_same_launch(draft, existing.plan.request):
@@ -172,18 +248,21 @@ class Controller:
                     hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
                 )
             launch, sized = await self._resolve(draft, request)
-            if existing is not None:
+            if uid in self._deployments:  # one that has failed
                 await self.terminate(uid)
-            self._store.add_deployment(uid, msgspec.json.encode(launch.request).decode())
-            deployment = Deployment(sized or launch, self._context, time.time())
+            created = time.time()
+            await self._add_row(uid, msgspec.json.encode(launch.request).decode(), created)
+            try:
+                deployment = Deployment(sized or launch, self._context, created)
+            except BaseException:
+                self._store.remove_deployment(uid)
+                raise
             self._deployments[uid] = deployment
             for warning in warnings:
                 self._events.add(uid, "WARNING", "plan", warning)
             deployment.begin()
             self._publish()
             return uid
-        finally:
-            self._reserved.discard(uid)
 
     async def terminate(self, uid: str) -> None:
         """Stop the engines of a deployment and delete it.
@@ -192,13 +271,11 @@ class Controller:
             Problem: 404, with the running models.
         """
         deployment = self.deployment(uid)
-        self._store.set_unwanted(uid)
-        await deployment.end("terminate")
-        self._events.add(uid, "TERMINATED", "stop", "terminated")
-        if self._deployments.get(uid) is deployment:
-            del self._deployments[uid]
-        self._store.remove_deployment(uid)
-        self._publish()
+        ending = self._ending.get(uid)
+        if ending is None:
+            ending = asyncio.create_task(self._end(uid, deployment), name=f"end of {uid}")
+            self._ending[uid] = ending
+        await asyncio.shield(ending)  # a client that disconnects does not interrupt the termination
 
     async def cancel(self, uid: str) -> None:
         """Cancel a launch that is not ready; each client that waits for it gets the error.
@@ -228,6 +305,10 @@ class Controller:
         if deployment is None:
             raise self._not_found(uid)
         return deployment
+
+    def has(self, deployment: Deployment | BrokenDeployment) -> bool:
+        """Whether a deployment has not ended."""
+        return deployment in self._deployments.values()
 
     def running(self, uid: str) -> Deployment:
         """One deployment by its uid, which is not a `BrokenDeployment`.
@@ -264,6 +345,52 @@ class Controller:
 
     # -- helpers --------------------------------------------------------------------------------------------
 
+    async def _end(self, uid: str, deployment: Deployment | BrokenDeployment) -> None:
+        """End a deployment. Its uid is free only after its engines have exited and its row is removed."""
+        try:
+            self._store.set_unwanted(uid)
+            await deployment.end("terminate")
+            self._events.add(uid, "TERMINATED", "stop", "terminated")
+            self._store.remove_deployment(uid)
+            del self._deployments[uid]
+            self._publish()
+        finally:
+            del self._ending[uid]
+        await self._remove_old_logs()
+
+    async def _ended(self, uid: str) -> None:
+        """Wait until no deployment of this uid is being terminated."""
+        while (ending := self._ending.get(uid)) is not None:
+            await asyncio.wait({ending})
+
+    @contextlib.asynccontextmanager
+    async def _reservation(self, uid: str) -> AsyncIterator[None]:
+        """Reserve a uid for one launch, after all other launches of this uid, so that equal launches are one."""
+        while (other := self._reserved.get(uid)) is not None:
+            await asyncio.wait({other})
+        done = self._reserved[uid] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._reserved[uid]
+            done.set_result(None)
+
+    async def _add_row(self, uid: str, request: str, created: float) -> None:
+        """Store a launch; retried for some time if another program has locked the store.
+
+        Raises:
+            Problem: the row cannot be written.
+        """
+        for pause in LOCK_PAUSES:
+            try:
+                self._store.add_deployment(uid, request, created)
+                return
+            except Problem as problem:
+                if problem.code != Code.STORE_BUSY:
+                    raise
+            await asyncio.sleep(pause)
+        self._store.add_deployment(uid, request, created)
+
     async def _follow(self, deployment: Deployment | BrokenDeployment, uid: str) -> AsyncIterator[dict[str, Any]]:
         # Read when the iteration starts: a deployment that has ended since the call sends no further event.
         settled: dict[str, Any] | None = None
@@ -299,7 +426,7 @@ class Controller:
         return [deployment for deployment in self._deployments.values() if isinstance(deployment, Deployment)]
 
     def _uid_for(self, request: LaunchRequest) -> str:
-        taken = self._deployments.keys() | self.table.routes.keys()
+        taken = (self._deployments.keys() | self.table.routes.keys()) - self._ending.keys()
         return model_names.uid_for(request, taken, self._reserved)
 
     def _not_found(self, uid: str) -> Problem:
@@ -311,6 +438,20 @@ class Controller:
     def _publish(self) -> None:
         deployments = self._deployments.values()
         self._publisher.publish((d.route, listing_entry(d.uid, d.description)) for d in deployments)
+
+
+def _stored_request(row: DeploymentRow) -> LaunchRequest:
+    """The request of a row.
+
+    Raises:
+        Problem: 500 ``unreadable_row``.
+    """
+    try:
+        return msgspec.json.decode(row.request, type=LaunchRequest)
+    except msgspec.MsgspecError as error:
+        raise Problem(
+            Code.UNREADABLE_ROW, f"The stored request of {row.uid} can't be read: {error}.", hint="Launch it again."
+        ) from None
 
 
 def _weights_path(plan: LaunchPlan) -> Path | None:

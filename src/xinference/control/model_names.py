@@ -29,14 +29,12 @@ def uid_for(request: LaunchRequest, taken: Collection[str], reserved: Collection
     """The uid of a launch: the requested one, or else the model's name, with a random suffix if it is taken.
 
     Raises:
-        Problem: 400, the uid is invalid; 409 ``model_uid_taken``, another launch is reserving it.
+        Problem: 400, the uid is invalid.
     """
     if request.model_uid is not None:
         uid = request.model_uid.strip()
         if not is_valid(uid):
             raise bad_request(f"The model UID {request.model_uid!r} is invalid.", hint=FORM)
-        if uid in reserved:
-            raise Problem(Code.MODEL_UID_TAKEN, f"The model UID {uid} is being launched just now.")
         return uid
     uid = name = request.model_name.strip()
     while uid in taken or uid in reserved:

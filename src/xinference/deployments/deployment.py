@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from xinference.deployments import views
+from xinference.deployments.adoption import end_adopted
 from xinference.deployments.context import DeploymentContext, Ending
-from xinference.deployments.engine_starter import EngineStarter, Starter
+from xinference.deployments.engine_starter import EngineStarter, ReplicaProcess, Starter
 from xinference.deployments.inbox import (
     Abandoned,
     AddReplica,
@@ -38,6 +40,7 @@ from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import DeploymentSnapshot, Residency, Stage, Status
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.process.replica import Replica
 from xinference.routing.table import Route
 
 
@@ -56,15 +59,17 @@ class Deployment:
         created: float,
         problem: Problem | None = None,
         *,
+        adopted: Mapping[str, Replica] = MappingProxyType({}),
         starter: Starter | None = None,
         preparation: Preparation | None = None,
     ) -> None:
-        """`problem`: the stored problem of a deployment that failed under an earlier server."""
+        """`problem`: the stored problem of a deployment that failed under an earlier server. `adopted`: its running
+        replicas by their ids."""
         settings, store = context.settings, context.store
         self._context = context
         self._engine = engine = context.engines[plan.engine]
         self._inbox = inbox = Inbox()
-        starter = starter or EngineStarter(engine, settings)
+        starter = starter or EngineStarter(engine, settings, adopted)
         replicas = ReplicaSet(plan.uid, engine, starter, settings, store, context.load, inbox)
         self._record = Record(context, engine, replicas, _first_snapshot(plan, context, created, problem))
         loader = Loader(
@@ -260,15 +265,16 @@ def _first_snapshot(
 
 @dataclass(frozen=True)
 class BrokenDeployment:
-    """A stored row whose request cannot be read or planned. Its keeper stops its engine after the grace period."""
+    """A stored row whose request cannot be read or planned."""
 
     uid: str
     problem: Problem
     created: float
+    adopted: tuple[ReplicaProcess, ...] = ()
+    """Running replicas of an earlier server, of a release that did not store their launch. They get no requests."""
     ready: bool = False
     launching: bool = False
     status: Status = Status.ERROR
-    log_paths: tuple[Path, ...] = ()
     replicas: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -283,6 +289,10 @@ class BrokenDeployment:
     @property
     def instance(self) -> dict[str, Any]:
         return {**self.description, "problem": self.problem.to_dict(), "replicas": [], "replica_statuses": []}
+
+    @property
+    def log_paths(self) -> list[Path]:
+        return [process.snapshot.log_path for process in self.adopted]
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -303,4 +313,5 @@ class BrokenDeployment:
         )
 
     async def end(self, how: Ending) -> None:
-        """Do nothing: this server runs no engine of it."""
+        """End or detach the replicas of an earlier server."""
+        await end_adopted(self.adopted, how)

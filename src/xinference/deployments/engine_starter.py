@@ -7,13 +7,16 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from xinference.config import Settings
+from xinference.deployments.launch_context import encode_launch
 from xinference.deployments.measurement import MemoryUse, measure
 from xinference.engines.base import Engine, Placement
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.files.write_errors import write_problem
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
 from xinference.planning import replicas
 from xinference.process.command import EngineCommand, Exit
@@ -50,7 +53,7 @@ class Starter(Protocol):
         ...
 
     async def adopt(self, replica_id: str, changed: Callable[[], None]) -> ReplicaProcess | None:
-        """Adopt a replica that an earlier server left running; None: it does not run any more."""
+        """The running replica of an earlier server, which calls `changed` from now on; None: it does not run."""
         ...
 
     async def measure(self, replica: ReplicaProcess) -> MemoryUse | None:
@@ -61,19 +64,29 @@ class Starter(Protocol):
 class EngineStarter:
     """A `Starter` of real engines."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings, adopted: Mapping[str, Replica] = MappingProxyType({})
+    ) -> None:
+        """`adopted`: the running replicas of an earlier server, by their ids."""
         self._engine = engine
         self._settings = settings
+        self._adopted = dict(adopted)
 
     def start(
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
     ) -> ReplicaProcess:
         command = engine_command(self._engine, plan, number, python)
         log_path = self._settings.log_dir / f"{replica_id}.log"
-        return Replica.start(replica_id, command, self._settings, log_path=log_path, changed=changed)
+        try:
+            return Replica.start(replica_id, command, self._settings, log_path=log_path, changed=changed)
+        except OSError as error:
+            raise write_problem(error, log_path.parent) from None
 
     async def adopt(self, replica_id: str, changed: Callable[[], None]) -> ReplicaProcess | None:
-        return await Replica.adopt(replica_id, self._settings, changed)
+        replica = self._adopted.pop(replica_id, None)
+        if replica is not None:
+            replica.report_to(changed)
+        return replica
 
     async def measure(self, replica: ReplicaProcess) -> MemoryUse | None:
         pid = replica.snapshot.engine_pid
@@ -85,7 +98,8 @@ def engine_command(engine: Engine, plan: SizedPlan, number: int, python: Path) -
     placement = Placement(python, plan.devices_of(number))
     command = engine.command(plan, secrets.token_urlsafe(32), placement)
     sizing, devices = asdict(plan.sizing), plan.devices
-    context = {"uid": plan.uid, "path": str(plan.path), "sizing": sizing, "devices": devices}
+    launch = encode_launch(plan)
+    context = {"uid": plan.uid, "path": str(plan.path), "sizing": sizing, "devices": devices, "launch": launch}
     # The variables of the engine override those of the user: they set its key, its devices and its offline mode.
     env = {**plan.request.envs, **command.env}
     return EngineCommand(**{**vars(command), "env": env, "context": context})

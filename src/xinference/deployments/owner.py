@@ -43,10 +43,11 @@ from xinference.deployments.snapshot import Residency, Stage, Status
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan
+from xinference.store.connection import WRITE_PROBLEMS
 
 log = logging.getLogger(__name__)
-#: Refusals for lack of memory; they do not count as failures of the model.
-_MEMORY_REFUSALS = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT})
+#: Refusals for lack of memory, or because nothing can be written; they do not count as failures of the model.
+_OTHERS_FAULTS = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT}) | WRITE_PROBLEMS
 #: Actions before which the engines are stopped.
 _UNLOADING = frozenset({Action.UNLOAD, Action.RELOAD, Action.REFUSE})
 
@@ -72,8 +73,8 @@ class Owner:
         self._demand = demand
         self._adopted = False
         self._failures = 0
-        """Consecutive loads that failed for a reason other than lack of memory."""
-        self._load_started = record.snapshot.created
+        """Consecutive loads that failed for a reason of the model's own."""
+        self._load_started = time.monotonic()
 
     async def run(self) -> None:
         """Handle messages until `End`."""
@@ -282,7 +283,7 @@ class Owner:
         """Request memory; prepare the model first if it is not prepared."""
         if self._loader.preparing:
             return
-        self._load_started = time.time()
+        self._load_started = time.monotonic()
         self._record.change(was_ready=False)
         self._record.publish_status(Status.LOADING, Stage.ROOM)
         if self._loader.prepared:
@@ -296,13 +297,9 @@ class Owner:
         assert python is not None
         self._record.change(plan=granted.plan)
         self._record.publish_status(Status.LOADING, Stage.START)
-        self._record.add_event(Stage.START, f"starting {granted.plan.engine}")
-        try:
-            self._replicas.start_all(granted.plan, python)
-        except Problem as problem:
-            await self._advance(ReplicasFailed(problem))
-            return
-        self._record.publish()
+        failed = self._changes.start_all(granted.plan, python)
+        if failed is not None:
+            await self._advance(ReplicasFailed(failed))
 
     def _note_launched(self) -> None:
         """Complete the launch of an on-demand model: it can be loaded now."""
@@ -319,7 +316,7 @@ class Owner:
         await self._advance(message)
         if self._record.snapshot.residency is not Residency.DRAINING:
             self._record.publish_status(Status.READY, Stage.READY)
-        content = f"ready after {time.time() - self._load_started:.1f} s"
+        content = f"ready after {time.monotonic() - self._load_started:.1f} s"
         self._record.add_ready_event(Stage.READY, content if first else "ready again")
 
     # -- unload -----------------------------------------------------------------------------------------------
@@ -345,7 +342,7 @@ class Owner:
         """
         if self._record.snapshot.launching:
             raise problem
-        if problem.code not in _MEMORY_REFUSALS:
+        if problem.code not in _OTHERS_FAULTS:
             self._failures += 1
             if self._failures > self._context.settings.restart_limit:
                 raise problem

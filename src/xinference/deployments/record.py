@@ -48,13 +48,18 @@ class Record:
         """Publish a new status and stage."""
         self.publish(status=status, stage=stage)
 
-    def set_replicas(self, plan: SizedPlan) -> None:
+    def set_replicas(self, plan: SizedPlan, *, refusable: bool = True) -> None:
         """Store the changed number of replicas, and reserve the memory of `plan`.
 
-        The row is written first: a server that starts afterwards runs the new number of replicas.
+        The row is written first: a server that starts afterwards runs the new number of replicas. A change that is
+        not `refusable` has happened already; its row is written when the store can be written.
+
+        Raises:
+            Problem: the change is refusable, and the row cannot be written.
         """
-        uid = self.snapshot.uid
-        self._context.store.set_request(uid, msgspec.json.encode(plan.request).decode())
+        uid, store = self.snapshot.uid, self._context.store
+        write = store.set_request if refusable else store.note_request
+        write(uid, msgspec.json.encode(plan.request).decode())
         self.change(plan=plan)
         self._context.admission.hold(uid, plan)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.inbox import (
@@ -25,6 +26,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, not_found
 from xinference.launch.plan import SizedPlan
 from xinference.planning.replicas import with_replica, without_replica
+from xinference.store.connection import WRITE_PROBLEMS
 
 
 class ReplicaChanges:
@@ -93,11 +95,30 @@ class ReplicaChanges:
             cause = f"The engine of {snapshot.uid} exited, and the settings that it was started with are not known."
             return Problem(Code.ENGINE_DIED, cause, hint="Launch the model again.")
         self._record.add_event(Stage.START, f"starting {plan.engine}")
+        failed = self._start(number, plan, python)
+        self._record.publish()
+        return failed
+
+    def start_all(self, plan: SizedPlan, python: Path) -> Problem | None:
+        """Start the replicas of a plan whose memory is granted."""
+        self._record.add_event(Stage.START, f"starting {plan.engine}")
+        for number in self._replicas.create_all(plan.request.replica):
+            if (failed := self._start(number, plan, python)) is not None:
+                return failed
+        self._record.publish()
+        return None
+
+    def _start(self, number: int, plan: SizedPlan, python: Path) -> Problem | None:
         try:
             self._replicas.start(number, plan, python)
         except Problem as problem:
+            if problem.code in WRITE_PROBLEMS:
+                delay = self._replicas.start_later(number, was_ready=self._record.snapshot.was_ready)
+                if delay is not None:
+                    again = f"{problem.cause} Replica {number} is started again in {delay:g} s."
+                    self._record.add_event(Stage.START, again, level="WARNING")
+                    return None
             return self._note_start_failure(number, problem, self._replicas.ready_reply(number))
-        self._record.publish()
         return None
 
     def _note_start_failure(
@@ -108,7 +129,7 @@ class ReplicaChanges:
         # An additional replica that cannot be started is removed again.
         self._record.add_event(Stage.FAILED, f"replica {number} could not be started: {problem.cause}", level="ERROR")
         self._replicas.discard(number)
-        self._record.set_replicas(without_replica(self._running_plan(), number))
+        self._record.set_replicas(without_replica(self._running_plan(), number), refusable=False)
         resolve(ready_reply, problem.at(Stage.START))
         self._record.publish()
         return None

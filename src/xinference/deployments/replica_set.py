@@ -32,11 +32,18 @@ from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.planning.plan import MAX_REPLICAS
 from xinference.planning.replicas import lowest_free_number, positions
 from xinference.planning.restart import restart_delay
 from xinference.process.command import Exit
+from xinference.process.log_files import remove_log
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.store.database import Store
+
+#: Delays between the starts of a replica whose row cannot be written: the first one, which doubles, and the longest.
+STORE_RETRY_SECONDS, MAX_STORE_RETRY_SECONDS = 0.5, 15.0
+#: Number of further attempts of a first start: about 30 s with the default `restart_backoff_seconds`.
+STORE_RETRIES = 5
 
 
 @dataclass
@@ -47,6 +54,8 @@ class _Replica:
     measured: bool = False
     quick_deaths: int = 0
     removing: bool = False
+    failed_starts: int = 0
+    """Consecutive starts that failed because the disk or the store could not be written."""
     ready_reply: asyncio.Future[None] | None = None
     """The reply to the request that added the replica; None: there was no such request, or it has its reply."""
     removed_reply: asyncio.Future[int] | None = None
@@ -123,7 +132,10 @@ class ReplicaSet:
         adopted: dict[int, ReplicaProcess] = {}
         for row in self._store.replicas(self._uid):
             process = await self._starter.adopt(row.replica_id, self._report_change)
-            if process is None or row.position in adopted:
+            if process is not None and (row.position in adopted or not 0 <= row.position < MAX_REPLICAS * 2):
+                await process.stop()  # a damaged row: no other replica may have the number
+                process = None
+            if process is None:
                 self._store.remove_replica(row.replica_id)
                 continue
             adopted[row.position] = process
@@ -146,16 +158,11 @@ class ReplicaSet:
                 self._replicas[number] = _Replica()
                 self._inbox.put(RestartDue(number))
 
-    def start_all(self, plan: SizedPlan, python: Path) -> None:
-        """Start all replicas of `plan`.
-
-        Raises:
-            Problem: a replica cannot be started.
-        """
-        for number in positions((), plan.request.replica):
+    def create_all(self, count: int) -> list[int]:
+        """Add `count` replicas without a process, and return their numbers."""
+        for number in positions((), count):
             self._replicas[number] = _Replica()
-        for number in self.remaining_numbers:
-            self.start(number, plan, python)
+        return self.remaining_numbers
 
     async def stop_all(self) -> None:
         """Stop all replicas and remove them from the set."""
@@ -201,7 +208,23 @@ class ReplicaSet:
             self._store.remove_replica(replica_id)
             raise
         self._replicas[number].process = process
+        self._replicas[number].failed_starts = 0
         self._spawn_supervisor(number)
+
+    def start_later(self, number: int, *, was_ready: bool) -> float | None:
+        """Start a replica again after a while, because the disk or the store could not be written.
+
+        Returns the delay in seconds; None: a first start has been tried often enough. A replica of a model that has
+        been ready is started without a limit: the model recovers as soon as the store can be written.
+        """
+        replica = self._replicas[number]
+        replica.failed_starts += 1
+        if replica.failed_starts > STORE_RETRIES and (not was_ready or replica.ready_reply is not None):
+            return None
+        first = max(STORE_RETRY_SECONDS, self._settings.restart_backoff_seconds)
+        delay = min(MAX_STORE_RETRY_SECONDS, first * 2.0 ** min(replica.failed_starts - 1, 10))
+        self._inbox.spawn(self._restart(number, delay))
+        return delay
 
     def add(self, number: int, ready: asyncio.Future[None]) -> None:
         """Add a replica without a process; `ready` is resolved when the replica is ready."""
@@ -304,8 +327,10 @@ class ReplicaSet:
         self._inbox.put(ReplicaChanged())
 
     def _forget(self, process: ReplicaProcess) -> None:
-        """Delete the row and the request count of a process that has exited."""
-        self.last_log = process.snapshot.log_path
+        """Delete the row and the request count of a process that has exited, and the log of the one before it."""
+        before, self.last_log = self.last_log, process.snapshot.log_path
+        if before is not None and before != self.last_log:
+            remove_log(before)
         self._store.remove_replica(process.snapshot.replica_id)
         self._load.forget(process.snapshot.replica_id)
 

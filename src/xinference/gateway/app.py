@@ -183,7 +183,7 @@ class Gateway:
         if path.anthropic:
             anthropic.check_version(headers)
         if key is not None and (key.requests_per_minute or key.tokens_per_minute):
-            await self.quota.take_request(key, time.time())
+            await self.quota.take_request(key, time.monotonic())
         body = await read_body(receive, headers, self._settings.max_body_bytes)
         request = check(path.decoder, body)
         table = self._views.for_use(key, self._router.table)
@@ -252,7 +252,7 @@ class Gateway:
             yield
         finally:
             tokens = meter.tokens(len(call.body))
-            self.quota.spend_tokens(key, tokens, time.time())
+            self.quota.spend_tokens(key, tokens, time.monotonic())
             self.metrics.count_tokens(reply.model, tokens)
 
 

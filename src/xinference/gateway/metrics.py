@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0.encode()
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 #: The status of a request whose client left before its answer began.
 CLIENT_LEFT = 499
+#: Time for which the counts of a model stay after it is gone, in seconds: scrapers read the last ones.
+GONE_SECONDS = 900.0
+#: Minimum number of series of requests before those of models that are gone are removed without a scrape.
+MIN_SWEEP = 512
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,16 @@ class Metrics(Collector):
     The library's own counters cost some microseconds per request, so this class counts, and the library only formats.
     """
 
-    def __init__(self, table: Callable[[], RoutingTable], load: Callable[[], ReplicaLoad]) -> None:
+    def __init__(
+        self,
+        table: Callable[[], RoutingTable],
+        load: Callable[[], ReplicaLoad],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now_seconds = now
+        self._gone_since: dict[str, float] = {}
+        """The models with counts that are not in the routing table, with the time since which they are missing."""
+        self._sweep_at = MIN_SWEEP
         self._table = table
         self._load = load
         self._requests: Counter[tuple[str, str, int]] = Counter()
@@ -55,6 +69,8 @@ class Metrics(Collector):
         self._requests[model, path, status or CLIENT_LEFT] += 1
         self._buckets[model, path][bisect_left(BUCKETS, seconds)] += 1
         self._seconds[model, path] += seconds
+        if len(self._requests) > self._sweep_at:
+            self._sweep()
 
     def count_tokens(self, model: str, tokens: int) -> None:
         """Count the tokens of an answer."""
@@ -82,15 +98,34 @@ class Metrics(Collector):
             buckets[:] = [a + b for a, b in zip(buckets, counts, strict=True)]
             self._seconds[model, path] += seconds
         self._tokens.update(counted.tokens)
+        if len(self._requests) > self._sweep_at:
+            self._sweep()
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """The counts, and the current state of the models in the routing table."""
+        """The counts, and the current state by the routing table."""
+        self._sweep()
         yield from self._counters()
         yield from self._gauges()
+
+    def _sweep(self) -> None:
+        """Remove the counts of models that are terminated for `GONE_SECONDS`, so that their number is limited."""
+        now, routes = self._now_seconds(), self._table().routes
+        counted = {model for model, _, _ in self._requests} | self._tokens.keys()
+        gone = {model for model in counted if model and model not in routes}
+        self._gone_since = {model: self._gone_since.get(model, now) for model in gone}
+        old = {model for model, since in self._gone_since.items() if now - since >= GONE_SECONDS}
+        if old:
+            self._requests = Counter({key: n for key, n in self._requests.items() if key[0] not in old})
+            for key in [key for key in self._buckets if key[0] in old]:
+                del self._buckets[key], self._seconds[key]
+            for model in old:
+                del self._gone_since[model]
+                self._tokens.pop(model, None)
+        self._sweep_at = max(MIN_SWEEP, 2 * len(self._requests))
 
     def _counters(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

@@ -1,6 +1,7 @@
 """Limits: requests and tokens per minute of a key, and concurrent requests of a model.
 
 With several gateway processes, only the server counts: they send it a message about each request that has a limit.
+Times are those of `time.monotonic`, which all processes of a machine share and which is never set back.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MIN_SWEEP = 256
 
 @dataclass(frozen=True, slots=True)
 class MinuteAmounts:
-    """The amounts of the current minute of the clock and of the minute before it."""
+    """The amounts of the current minute and of the minute before it."""
 
     minute: int
     before: int
@@ -54,7 +55,7 @@ class LocalMeter:
         spent = self._spent.get(name)
         if spent is None or spent.minute < minute - 1:
             return MinuteAmounts(minute, 0, 0)
-        # If the clock was set back, the later minute stays the current one.
+        # Another process may have read the clock a moment before: the later minute stays the current one.
         return spent if spent.minute >= minute else MinuteAmounts(minute, spent.now, 0)
 
     def add(self, name: str, minute: int, amount: int) -> None:
@@ -199,7 +200,7 @@ def _minute(now: float) -> int:
 
 
 def _share(now: float) -> float:
-    """The elapsed share of the current minute of the clock, from 0 to 1."""
+    """The elapsed share of the current minute, from 0 to 1."""
     return now % WINDOW_SECONDS / WINDOW_SECONDS
 
 

@@ -25,6 +25,8 @@ SCOPES = ("use", "manage")
 #: Interval in which the times of last use are written, in seconds.
 FLUSH_SECONDS = 60.0
 MAX_MODEL_NAME = 100
+#: Number of revoked and expired keys that are stored and listed.
+DEAD_KEPT = 100
 _NAME = re.compile(r"[\w.@-]{1,100}", re.ASCII)
 
 
@@ -52,7 +54,10 @@ class Keyring:
         self._owner: Key | None = None
         self._last_used: dict[str, float] = {}
         self._subscribers: list[Callable[[], None]] = []
-        self._keys: dict[str, Key] = {key.key_id: key for key in self._rows.all()}
+        stored = self._rows.all()
+        self._keys: dict[str, Key] = {key.key_id: key for key in stored.keys}
+        self._damaged = stored.damaged
+        self._remove_oldest()
         self._publish()
 
     @property
@@ -111,7 +116,8 @@ class Keyring:
     def revoke(self, named: str) -> Key:
         """Revoke a key, by its id or name: from now on it is treated like a wrong one.
 
-        Its row stays, so that requests still need a key when the last one is revoked.
+        Its row stays, so that requests still need a key when the last one is revoked. Only the newest rows of revoked
+        and expired keys are stored, see `DEAD_KEPT`.
 
         Raises:
             Problem: 404.
@@ -121,17 +127,19 @@ class Keyring:
             key = replace(key, revoked=time.time())
             self._rows.revoke(key.key_id, key.revoked or 0.0)
             self._keys[key.key_id] = key
+            self._remove_oldest()
             self._publish()
         return key
 
     def remove_all(self) -> int:
         """Remove every key: the server is as open as before the first one. Returns the number of removed keys."""
-        count = len(self._keys)
-        self._rows.remove(list(self._keys))
+        every = [*self._keys, *self._damaged]
+        self._rows.remove(every)
         self._keys.clear()
+        self._damaged.clear()
         self._last_used.clear()
         self._publish()
-        return count
+        return len(every)
 
     def open_for_owner(self) -> str:
         """A key for users who may read this server's home. It permits everything, is never written to the store, and
@@ -142,11 +150,7 @@ class Keyring:
         return secret
 
     def flush(self) -> None:
-        """Write the times of last use.
-
-        Raises:
-            Problem: the store can't be written.
-        """
+        """Write the times of last use; if the store cannot be written, they are written later."""
         times, self._last_used = self._last_used, {}
         known = {key_id: at for key_id, at in times.items() if key_id in self._keys}
         for key_id, at in known.items():
@@ -158,14 +162,7 @@ class Keyring:
         """Flush in intervals until cancelled, so that no request waits for the disk."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            self.try_flush()
-
-    def try_flush(self) -> None:
-        """`flush`, but a failure is only logged."""
-        try:
             self.flush()
-        except Problem as problem:
-            log.error("the times of the keys' last use can't be stored: %s", problem)
 
     def _find(self, named: str) -> Key:
         """By id, or by name; of several keys with one name the active one, else the newest."""
@@ -179,11 +176,32 @@ class Keyring:
             return matching[-1]
         raise not_found(f"There is no key {named!r}.", hint="See `xinference keys list`.", code=Code.KEY_NOT_FOUND)
 
+    def _remove_oldest(self) -> None:
+        """Remove the oldest keys that are revoked or expired, if there are too many. A failure is only logged."""
+        dead = [key for key in self._keys.values() if key.revoked is not None or _has_expired(key)]
+        old = sorted(dead, key=lambda key: key.revoked or key.expires or 0.0)[:-DEAD_KEPT]
+        if not old:
+            return
+        try:
+            self._rows.remove([key.key_id for key in old])
+        except Problem as problem:
+            log.error("old keys can't be removed: %s", problem)
+            return
+        for key in old:
+            del self._keys[key.key_id]
+            self._last_used.pop(key.key_id, None)
+
     def _publish(self) -> None:
         owner: Iterable[Key] = () if self._owner is None else (self._owner,)
-        self._table = table_of([*self._keys.values(), *owner], required=self._always or bool(self._keys))
+        self._table = table_of(
+            [*self._keys.values(), *owner], required=self._always or bool(self._keys or self._damaged)
+        )
         for changed in self._subscribers:
             changed()
+
+
+def _has_expired(key: Key) -> bool:
+    return key.expires is not None and key.expires <= time.time()
 
 
 def check(new: NewKey) -> None:

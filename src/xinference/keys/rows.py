@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from xinference.keys.key import Key
 from xinference.store.database import Store
 
+log = logging.getLogger(__name__)
+
+#: Size of a digest by SHA-256.
+DIGEST_BYTES = 32
 _COLUMNS = (
     "key_id, name, digest, scopes, models, expires, requests_per_minute, tokens_per_minute, created, last_used, revoked"
 )
+
+
+@dataclass(frozen=True)
+class StoredKeys:
+    """The content of the table."""
+
+    keys: list[Key]
+    damaged: list[str]
+    """The ids of rows that cannot be read. Their keys are refused."""
 
 
 class KeyRows:
@@ -20,10 +36,20 @@ class KeyRows:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def all(self) -> list[Key]:
-        """All keys, also the revoked ones; oldest first."""
-        rows = self._store.read(f"SELECT {_COLUMNS} FROM keys ORDER BY created, rowid")  # noqa: S608 -- a constant
-        return [_key(row) for row in rows]
+    def all(self) -> StoredKeys:
+        """All keys, also the revoked ones; oldest first. A damaged row hides no other one.
+
+        Raises:
+            Problem: the table cannot be read.
+        """
+        keys, damaged = [], []
+        for row in self._store.read(f"SELECT {_COLUMNS} FROM keys ORDER BY created, rowid"):  # noqa: S608 -- a constant
+            try:
+                keys.append(_key(row))
+            except (ValueError, TypeError, RecursionError) as error:
+                log.error("the stored key %s cannot be read, and is refused: %s", row[0], error)
+                damaged.append(str(row[0]))
+        return StoredKeys(keys, damaged)
 
     def add(self, key: Key) -> None:
         models = None if key.models is None else json.dumps(sorted(key.models))
@@ -44,12 +70,32 @@ class KeyRows:
             db.executemany("DELETE FROM keys WHERE key_id = ?", [(key_id,) for key_id in key_ids])
 
     def set_last_used(self, times: Mapping[str, float]) -> None:
-        """Store the times of the keys' last use; deleted keys are left out."""
-        with self._store.write() as db:
-            db.executemany("UPDATE keys SET last_used = ? WHERE key_id = ?", [(at, k) for k, at in times.items()])
+        """Store the times of the keys' last use, as a note; deleted keys are left out."""
+        text = json.dumps(dict(times))
+        self._store.note(
+            "UPDATE keys SET last_used = (SELECT value FROM json_each(?) WHERE json_each.key = key_id) "
+            "WHERE key_id IN (SELECT json_each.key FROM json_each(?))",
+            *(text, text),
+        )
 
 
 def _key(row: tuple[Any, ...]) -> Key:
+    """The key of a row.
+
+    Raises:
+        ValueError, TypeError, RecursionError: the row is damaged.
+    """
     key_id, name, digest, scopes, models, *rest = row
-    allowed = None if models is None else frozenset(json.loads(models))
-    return Key(key_id, name, bytes(digest), frozenset(json.loads(scopes)), allowed, *rest)
+    if len(digest) != DIGEST_BYTES:
+        raise ValueError(f"its digest has {len(digest)} bytes")
+    if not all(math.isfinite(number) for number in rest if number is not None):
+        raise ValueError("a number is infinite")
+    allowed = None if models is None else _names(models)
+    return Key(key_id, name, bytes(digest), _names(scopes), allowed, *rest)
+
+
+def _names(text: str) -> frozenset[str]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{text!r} is not a list of names")
+    return frozenset(names)

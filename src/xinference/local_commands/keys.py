@@ -46,6 +46,5 @@ def keys_of_home(settings: Settings) -> Iterator[KeyCommands]:
     Raises:
         Problem: ``home_taken``, if a server has locked it.
     """
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with own_home(settings), closing(Store(settings.home / "xinference.db")) as store:
         yield KeyCommands(Keyring(store))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,26 +13,64 @@ from pathlib import Path
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import InUse
+from xinference.files.write_errors import write_problem
 from xinference.process.link import private_run_dir
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def own_home(settings: Settings) -> Iterator[None]:
-    """Lock the home for the block: two servers with the same rows would both start every engine.
+    """Create the home if it is missing, and lock it: two servers with the same rows would start engines twice.
+
+    The lock is on the folder of the home itself. A lock file could be deleted under a running server, above all in a
+    temporary folder that the system cleans up.
 
     Raises:
         InUse: another server has locked it.
+        Problem: the folder cannot be created or opened.
     """
-    with (private_run_dir(settings) / "server.lock").open("a") as lock:
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = os.open(settings.home, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise write_problem(error, settings.home) from None
+    with contextlib.ExitStack() as opened:
+        opened.callback(os.close, folder)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InUse(
-                Code.HOME_TAKEN,
-                f"Another server uses {settings.home}{_other_server(settings)}.",
-                hint="Use that server, or set XINFERENCE_HOME to another folder.",
-            ) from None
+            raise _in_use(settings) from None
+        except OSError:  # a network file system that locks only files
+            try:
+                _lock_file(settings, settings.home / "server.lock", opened)
+            except OSError as error:
+                raise write_problem(error, settings.home) from None
+        with contextlib.suppress(OSError):
+            run_dir = private_run_dir(settings)
+            # A server of an earlier release locks this file only.
+            _lock_file(settings, run_dir / "server.lock", opened)
+            # systemd-tmpfiles does not clean up a locked folder.
+            sockets = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
+            opened.callback(os.close, sockets)
+            fcntl.flock(sockets, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
+
+
+def _lock_file(settings: Settings, path: Path, opened: contextlib.ExitStack) -> None:
+    file = opened.enter_context(path.open("a"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _in_use(settings) from None
+
+
+def _in_use(settings: Settings) -> InUse:
+    return InUse(
+        Code.HOME_TAKEN,
+        f"Another server uses {settings.home}{_other_server(settings)}.",
+        hint="Use that server, or set XINFERENCE_HOME to another folder.",
+    )
 
 
 def _other_server(settings: Settings) -> str:
@@ -42,23 +81,42 @@ def _other_server(settings: Settings) -> str:
         return ""
 
 
-def announce(settings: Settings, host: str, port: int, owner_key: str) -> None:
-    """Write the endpoint of this home's server, and the key for commands of users who may read the home."""
+def announce(settings: Settings, host: str, port: int, owner_key: str) -> bool:
+    """Write the endpoint of this home's server, and the key for commands of users who may read the home.
+
+    Returns whether both files are written. If they cannot be, for example on a full disk, that is logged: the server
+    serves without them, and the caller tries again.
+    """
     named = f"[{host}]" if ":" in host else host
-    _write_private(settings.owner_key_file, owner_key)
-    _write_private(settings.server_file, json.dumps({"pid": os.getpid(), "endpoint": f"http://{named}:{port}"}))
+    try:
+        _write_private(settings.owner_key_file, owner_key)
+        _write_private(settings.server_file, json.dumps({"pid": os.getpid(), "endpoint": f"http://{named}:{port}"}))
+    except OSError as error:
+        log.warning("the server is not announced yet: %s", write_problem(error, settings.home))
+        return False
+    return True
 
 
 def withdraw(settings: Settings) -> None:
     """Delete the files of `announce`."""
-    settings.server_file.unlink(missing_ok=True)
-    settings.owner_key_file.unlink(missing_ok=True)
+    for file in (settings.server_file, settings.owner_key_file):
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
 
 
 def _write_private(file: Path, text: str) -> None:
-    """Replace `file` atomically; only its owner may read it, from its first byte on."""
+    """Replace `file` atomically; only its owner may read it, from its first byte on.
+
+    Raises:
+        OSError: nothing is changed.
+    """
     draft = file.with_name(file.name + ".tmp")
     draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
-        output.write(text)
-    draft.replace(file)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
+            output.write(text)
+        draft.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise

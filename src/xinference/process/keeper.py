@@ -179,6 +179,7 @@ class Keeper:
                 "keeper_pid": os.getpid(),
                 "engine_pid": self._engine_pid,
                 "started_at": self._started_at,
+                "age_seconds": time.monotonic() - self._started,
                 "context": self._spec.context,
                 "state": "exited" if self._exit else "running",
                 "exit": self._exit,

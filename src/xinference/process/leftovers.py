@@ -64,6 +64,17 @@ def end_leftovers(socket_path: Path, engine: ProcessIdentity | None) -> None:
     socket_path.unlink(missing_ok=True)
 
 
+def keepers_of(run_dir: Path) -> dict[str, list[int]]:
+    """The processes of all keepers whose sockets are in `run_dir`, by the name of the socket. Blocks."""
+    found: dict[str, list[int]] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            mark = Path(process.environ().get(KEEPER_VARIABLE, ""))
+            if mark.parent == run_dir and process.status() != psutil.STATUS_ZOMBIE:
+                found.setdefault(mark.stem, []).append(process.pid)
+    return found
+
+
 def _leftovers(mark: str, engine: ProcessIdentity | None) -> list[psutil.Process]:
     session = engine.pid if engine and not engine.reused() else None
     return [process for process in psutil.process_iter() if _belongs(process, mark, session)]

@@ -88,8 +88,8 @@ class KeeperProcess:
         Raises:
             Problem: the system cannot start another process.
         """
-        # An unnamed file: the stderr of a crashed keeper can be read, and no file remains on the disk.
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read after this method returns
+        # An unnamed file: the stderr of a crashed keeper can be read, and nothing is left on the disk.
+        stderr = _unnamed_file()
         try:
             # Popen, not asyncio's subprocess, which kills its process when the loop is closed.
             process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
@@ -151,7 +151,8 @@ def private_run_dir(settings: Settings) -> Path:
     """The folder of the sockets, created if necessary.
 
     Raises:
-        Problem: 500, the folder belongs to another user, or others may write to it: they could read the engines' keys.
+        Problem: 500: it belongs to another user, or others may write to it: they could read our engines' keys.
+        OSError: it cannot be created.
     """
     folder = settings.run_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,8 +166,44 @@ def private_run_dir(settings: Settings) -> Path:
     return folder
 
 
-def free_port() -> int:
-    """A loopback port that was free a moment ago. `probe` detects whether another program took it first."""
+def _unnamed_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # the disk is full: an engine matters more than the last words of its keeper
+        return Path(os.devnull).open("w+b")
+
+
+class Ports:
+    """Chooses ports for engines. An engine opens its port late, so no other engine gets it before its owner is gone."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+
+    def take(self) -> int:
+        """A loopback port that was free a moment ago. `probe` detects whether another program took it first.
+
+        Raises:
+            OSError: the system has no free port.
+        """
+        while (port := _unused_port()) in self._taken:
+            pass
+        self._taken.add(port)
+        return port
+
+    def hold(self, port: int) -> None:
+        """Take the port of an adopted engine."""
+        self._taken.add(port)
+
+    def release(self, port: int) -> None:
+        """Give a port back: its engine has ended, or belongs to another server."""
+        self._taken.discard(port)
+
+
+#: The ports of this process's engines.
+ports = Ports()
+
+
+def _unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

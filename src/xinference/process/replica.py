@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import enum
+import logging
 import os
 import signal
 import time
@@ -20,15 +21,20 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.leftovers import ProcessIdentity, end_leftovers
-from xinference.process.link import KeeperLink, KeeperProcess, free_port, keeper_spec, private_run_dir
+from xinference.process.link import KeeperLink, KeeperProcess, keeper_spec, ports, private_run_dir
 from xinference.process.logs import TAIL_LINES, read_tail
 from xinference.process.probe import Endpoint, ProbeResult, probe
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
 
+log = logging.getLogger(__name__)
+
 __all__ = ["Replica", "ReplicaSnapshot", "ReplicaState"]
 
-#: Maximum time for an answer of a new keeper, of an earlier server's keeper, and for the exit of a finished one.
-_SPAWN_SECONDS, _ADOPT_SECONDS, _KEEPER_EXIT_SECONDS = 15.0, 3.0, 3.0
+#: Maximum time for an answer of a new keeper, and of an earlier server's keeper. A machine that swaps or stalls lets
+#: them hang, and to give up one that lives costs its loaded model.
+_SPAWN_SECONDS, _ADOPT_SECONDS = 60.0, 20.0
+#: Maximum time for the first answer of an adopted engine, and for the exit of a keeper that has finished.
+_ADOPTED_PROBE_SECONDS, _KEEPER_EXIT_SECONDS = 3.0, 3.0
 #: Time beyond `stop_seconds` after which a keeper that reports nothing is killed with all its descendants.
 _OVERDUE_SECONDS = 5.0
 #: Minimum time for an adopted engine to answer, regardless of its start time.
@@ -78,6 +84,8 @@ class Replica:
         self._engine: ProcessIdentity | None = None
         self._adopted: ProcessIdentity | None = None
         self._answered = False
+        self._began = time.monotonic()
+        """The start of the engine, by `time.monotonic`: the time of day may be set while it starts."""
         self._problem: Problem | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._owner: asyncio.Task[None] | None = None
@@ -103,7 +111,7 @@ class Replica:
         """
         socket_path = private_run_dir(settings) / f"{replica_id}.sock"
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        endpoint = Endpoint(free_port(), command.api_key, command.health_path, command.models_path, command.model_name)
+        endpoint = Endpoint(ports.take(), command.api_key, command.health_path, command.models_path, command.model_name)
         snapshot = new_snapshot(replica_id, endpoint, command.context, log_path)
         replica = cls(snapshot, endpoint, settings, socket_path, changed)
         spec = keeper_spec(command, endpoint, settings, socket_path, log_path)
@@ -111,16 +119,16 @@ class Replica:
         return replica
 
     @classmethod
-    async def adopt(
-        cls, replica_id: str, settings: Settings, changed: Callable[[], None] = lambda: None
-    ) -> Replica | None:
-        """Adopt an engine that an earlier server started; `changed` is called after each new snapshot.
+    async def adopt(cls, replica_id: str, settings: Settings) -> Replica | None:
+        """Adopt an engine that an earlier server started; see `report_to`.
 
-        Its state is READY if it answers now, STARTING if it does not answer yet, EXITED if it has exited meanwhile.
-        None if no keeper answers; the processes of that keeper are then killed before the return.
+        It is READY if it answers now, STARTING if it does not yet, EXITED if it has ended meanwhile. None if no keeper
+        answers; in that case the processes that the keeper left have been ended. That includes a keeper whose socket
+        was deleted: its engine would hold memory and devices beside the one that is started in its place.
         """
         socket_path = private_run_dir(settings) / f"{replica_id}.sock"
         if not socket_path.exists():
+            await asyncio.to_thread(end_leftovers, socket_path, None)
             return None
         try:
             link = await KeeperLink.open(socket_path, _ADOPT_SECONDS)
@@ -128,7 +136,7 @@ class Replica:
             await asyncio.to_thread(end_leftovers, socket_path, None)
             return None
         try:
-            return await cls._take_over(replica_id, settings, socket_path, link, changed)
+            return await cls._take_over(replica_id, settings, socket_path, link)
         except (KeyError, TypeError):  # a keeper of another version, whose context cannot be read
             link.close()
             await asyncio.to_thread(end_leftovers, socket_path, None)
@@ -138,22 +146,25 @@ class Replica:
             raise
 
     @classmethod
-    async def _take_over(
-        cls, replica_id: str, settings: Settings, socket_path: Path, link: KeeperLink, changed: Callable[[], None]
-    ) -> Replica:
+    async def _take_over(cls, replica_id: str, settings: Settings, socket_path: Path, link: KeeperLink) -> Replica:
         stored, running = link.hello["context"], link.hello["state"] == "running"
         endpoint = Endpoint(**stored["endpoint"])
         snapshot = new_snapshot(replica_id, endpoint, stored["context"], Path(stored["log_path"]))
-        replica = cls(snapshot, endpoint, settings, socket_path, changed)
+        replica = cls(snapshot, endpoint, settings, socket_path, lambda: None)
         replica._record_hello(link)
+        ports.hold(endpoint.port)
         if running:
             async with aiohttp.ClientSession() as session:
-                if await probe(endpoint, session, _ADOPT_SECONDS) is ProbeResult.HEALTHY:
+                if await probe(endpoint, session, _ADOPTED_PROBE_SECONDS) is ProbeResult.HEALTHY:
                     replica._become_ready()
         replica._owner = asyncio.create_task(replica._own(None), name=f"replica {replica_id}")
         if not running:
             await replica.wait_exited()
         return replica
+
+    def report_to(self, changed: Callable[[], None]) -> None:
+        """Call `changed` after each new snapshot from now on."""
+        self._changed = changed
 
     # -- requests -------------------------------------------------------------------------------------------
 
@@ -219,6 +230,13 @@ class Replica:
         except asyncio.CancelledError:
             self._abandon()
             raise
+        except Exception as error:
+            # A defect of xinference must not leave an engine that no task owns.
+            log.exception("replica %s", self._snapshot.replica_id)
+            self._problem = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.", stage="start")
+            await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
+            if not self._exited.done():
+                await self._finish(Exit(None, "SIGKILL", (), 0.0))
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -226,6 +244,7 @@ class Replica:
                 self._link.close()
             if self._keeper:
                 self._keeper.release()
+            ports.release(self._endpoint.port)
             self._fail_waiters()
 
     async def _open(self, spec: Mapping[str, Any]) -> None:
@@ -237,6 +256,8 @@ class Replica:
     def _record_hello(self, link: KeeperLink) -> None:
         """Store the data of the keeper's hello message."""
         self._link, hello = link, link.hello
+        # The keeper of an earlier release tells only the time of day at the start.
+        self._began = time.monotonic() - hello.get("age_seconds", max(0.0, time.time() - hello["started_at"]))
         self._engine = ProcessIdentity.of(hello["engine_pid"])
         self._adopted = None if self._keeper else ProcessIdentity.of(hello["keeper_pid"])
         self._show(
@@ -293,7 +314,7 @@ class Replica:
     async def _end_without_keeper(self, message: _OwnerMessage) -> Exit:
         """Kill the processes of a keeper that was killed or hangs."""
         await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
-        ran = time.time() - (self._snapshot.started_at or time.time())
+        ran = time.monotonic() - self._began
         reason = "had ended" if message is _OwnerMessage.LOST else "did not end it in time"
         note = f"The engine's keeper {reason}; the engine was killed."
         stderr = self._keeper.stderr_tail() if self._keeper else ()
@@ -352,8 +373,8 @@ class Replica:
     async def _watch_health(self) -> None:
         """Probe every 50 ms at first, every 500 ms later, until the start deadline."""
         remaining = self._settings.start_seconds
-        if self._keeper is None and self._snapshot.started_at is not None:
-            remaining = max(_ADOPTED_START_SECONDS, remaining - (time.time() - self._snapshot.started_at))
+        if self._keeper is None:
+            remaining = max(_ADOPTED_START_SECONDS, remaining - (time.monotonic() - self._began))
         pause = 0.05
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(remaining), aiohttp.ClientSession() as session:

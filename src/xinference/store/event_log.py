@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -11,6 +12,8 @@ from typing import Any
 
 from xinference.errors import Problem
 from xinference.store.database import Store
+
+log = logging.getLogger(__name__)
 
 FINAL = frozenset({"READY", "FAILED", "TERMINATED"})
 #: A follower with this many unread events loses progress events, but no others.
@@ -83,7 +86,7 @@ class EventLog:
         self._followers[uid].add(queue)
         try:
             newest = 0
-            for event in self.stored(uid):
+            for event in self._stored_or_none(uid):
                 newest = event["event_id"]
                 if event["event_type"] not in FINAL:
                     yield event | {"progress": None, "problem": None, "model": None}
@@ -100,6 +103,14 @@ class EventLog:
             self._followers[uid].discard(queue)
             if not self._followers[uid]:
                 del self._followers[uid]
+
+    def _stored_or_none(self, uid: str) -> list[dict[str, Any]]:
+        """The stored events; none if they cannot be read: the new ones are still sent."""
+        try:
+            return self.stored(uid)
+        except Problem as problem:
+            log.error("the stored events of %s are left out: %s", uid, problem)
+            return []
 
     def _send(self, uid: str, event: dict[str, Any]) -> None:
         for queue in self._followers.get(uid, ()):

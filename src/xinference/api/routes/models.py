@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,12 +83,14 @@ async def logs(
     lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES)] = 40,
     follow: bool = False,
 ) -> PlainTextResponse | StreamingResponse:
-    """The output of the engine."""
-    paths = controller.deployment(model_uid).log_paths
+    """The output of the engine; with `follow` until the deployment ends."""
+    deployment = controller.deployment(model_uid)
+    paths = deployment.log_paths
     text = "".join([await asyncio.to_thread(_tail, path, lines) for path in paths])
     if not follow:
         return PlainTextResponse(text)
-    return StreamingResponse(_follow(text, list(paths)), media_type="text/plain; charset=utf-8")
+    followed = _follow(text, lambda: deployment.log_paths, lambda: controller.has(deployment))
+    return StreamingResponse(followed, media_type="text/plain; charset=utf-8")
 
 
 def _tail(path: Path, lines: int) -> str:
@@ -99,12 +101,15 @@ def _tail(path: Path, lines: int) -> str:
         return ""
 
 
-async def _follow(text: str, paths: list[Path]) -> AsyncIterator[bytes]:
-    positions = {path: path.stat().st_size for path in paths if path.exists()}
+async def _follow(text: str, paths: Callable[[], list[Path]], goes_on: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """`text`, then the new output of the engines, also of those that are started later, until the deployment's end."""
+    positions = {path: path.stat().st_size for path in paths() if path.exists()}
     yield text.encode()
-    while True:
+    follows = True
+    while follows:
         await asyncio.sleep(LOG_POLL_SECONDS)
-        for path in paths:
+        follows = goes_on()  # the output is read once more after the end
+        for path in paths():
             new = await asyncio.to_thread(_read_from, path, positions)
             if new:
                 yield new
