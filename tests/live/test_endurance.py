@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -23,6 +24,10 @@ from xinference.errors import EXIT_IN_USE
 
 TINY = Path(__file__).parents[1] / "assets" / "tiny-llama2-chat-hf"
 MakeHome = Callable[..., ScriptedHome]
+
+
+def answers(home: ScriptedHome, uid: str) -> bool:
+    return bool(home.chat(model=uid).status_code == 200)
 
 
 @pytest.fixture
@@ -106,7 +111,7 @@ def test_a_folder_of_sockets_that_is_deleted_lets_no_second_server_and_no_second
     home.kill()
     home.start()
     for uid in ("a", "b"):
-        until(f"{uid} answers", lambda uid=uid: home.chat(model=uid).status_code == 200)
+        until(f"{uid} answers", partial(answers, home, uid))
     assert len(home.engines()) == 2
 
 
