@@ -37,7 +37,8 @@ CONTEXT = {
 
 def test_an_engine_is_started_with_its_plan_in_the_form_of_earlier_releases() -> None:
     command = engine_command(FifthEngine(), PLAN, 1, Path("python"))
-    assert json.loads(json.dumps(command.context)) == CONTEXT
+    context = json.loads(json.dumps(command.context))
+    assert {name: context[name] for name in CONTEXT} == CONTEXT
     assert command.env["CUDA_VISIBLE_DEVICES"] == "1"
 
 
