@@ -17,6 +17,7 @@ from tests.gateway.harness import HandMadeRouter, route
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.gateway.crash_memory import CrashMemory
 from xinference.gateway.metrics import Counts
 from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers import pool
@@ -45,7 +46,7 @@ from xinference.keys.key import Key
 from xinference.keys.secret import digest
 from xinference.keys.table import NoKeys
 from xinference.protocol.errors import Refusal
-from xinference.routing.table import Route, Target
+from xinference.routing.table import Crash, Route, Target
 
 HERE = Target("r0", "http://127.0.0.1:1", "engine's key")
 KEY = Key("k1", "k", digest(b"secret"), frozenset({"use"}), models=frozenset({"m"}), requests_per_minute=1)
@@ -82,7 +83,7 @@ def table(*targets: Target, **changes: Any) -> TableUpdate:
 
 def process(router: HandMadeRouter, *coming: Any) -> tuple[WorkerHandle, list[Any]]:
     channel = RecordingChannel(*coming)
-    shared = SharedState(router, LocalQuota(), lambda report: None, lambda: None)
+    shared = SharedState(router, LocalQuota(), lambda report: None, lambda: None, CrashMemory())
     return WorkerHandle(cast(subprocess.Popen[bytes], None), cast(Any, channel), shared), channel.sent
 
 
@@ -121,6 +122,7 @@ def test_each_field_of_a_route_arrives_as_it_was() -> None:
         request_limits=3,
         stop=("USER:", "###"),
         stop_token_ids=(7, 9),
+        crashes=(Crash("r7", Code.ENGINE_HUNG),),
     )
     plain = {field.name for field in fields(Route) if getattr(sent, field.name) in (field.default, None)}
     assert not plain, f"set these to values of their own: {plain}"
@@ -240,7 +242,7 @@ async def test_a_process_that_hangs_is_killed_and_one_that_answers_is_not(monkey
         worker._handle(TableAck(1))
         asking = asyncio.create_task(pool._report_or_kill(worker))
         await turns()
-        worker._handle(Report(sent[-1].number, {}, {}, {}, Counts([], [], {})))
+        worker._handle(Report(sent[-1].number, {}, {}, {}, {}, Counts([], [], {})))
         await asking
         assert worker.process.poll() is None
         await pool._report_or_kill(worker)
@@ -276,7 +278,7 @@ class ProcessChannel:
     def send(self, message: Any) -> None:
         self.sent.append(message)
         if isinstance(message, ReportRequest):
-            self.coming.put_nowait(Report(message.number, {}, {}, {}, Counts([], [], {})))
+            self.coming.put_nowait(Report(message.number, {}, {}, {}, {}, Counts([], [], {})))
         if isinstance(message, Stop):
             self.coming.put_nowait(None)
 
