@@ -97,8 +97,8 @@ class Settings:
     """Seconds an engine may leave its probe unanswered before it is killed and started again; 0: engines are never
     probed."""
     hung_computing_seconds: float = 1800.0
-    """The same while the engine computes with several threads or reads from the disk, as a slow processor does for
-    minutes with a long prompt."""
+    """The same in seconds while the engine computes with several threads or reads from the disk, as with a long prompt
+    on a slow processor."""
     engine_memory_margin: int = field(default=2 << 30, metadata={"parser": BYTES})
     """Host memory, beyond five quarters of the planned one, at which an engine is killed and started again, in bytes
     or with a unit such as 2GiB; 0: no ceiling. Linux only."""

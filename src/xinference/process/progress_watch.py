@@ -17,8 +17,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-#: Maximum seconds between two observations.
-INTERVAL_SECONDS = 5.0
+#: Maximum and minimum seconds between two observations.
+INTERVAL_SECONDS, MIN_INTERVAL_SECONDS = 5.0, 0.05
 #: The second busiest thread has at least this share of the busiest one's time if several threads compute.
 PARALLEL_SHARE = 0.25
 #: Threads with less processor time than this share of the observed time do nothing.
@@ -43,7 +43,7 @@ class Limits:
     @property
     def interval(self) -> float:
         """Seconds between two observations."""
-        return min(INTERVAL_SECONDS, self.busy / 2, self.answer / 4)
+        return max(MIN_INTERVAL_SECONDS, min(INTERVAL_SECONDS, self.busy / 2, self.answer / 4))
 
 
 @dataclass(frozen=True)
