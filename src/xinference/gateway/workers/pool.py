@@ -112,7 +112,8 @@ class WorkerPool:
             settings = asdict(self._settings) | {"home": os.fspath(self._settings.home)}
             worker.channel.send(Configuration(settings, os.fspath(self._management)))
             worker.channel.send(self._table_update())
-            worker.channel.send(Suspects(self._crashes.memory.crashes))
+            if crashes := self._crashes.memory.crashes:
+                worker.channel.send(Suspects(crashes))
             self._workers.append(worker)
             await worker.handle_messages()
             await asyncio.to_thread(worker.process.wait)
