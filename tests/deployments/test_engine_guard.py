@@ -13,7 +13,7 @@ from tests.deployments.doubles import sized_plan
 from xinference.config import Settings
 from xinference.deployments.engine_guard import GPU_HOST_BYTES, ceilings, guard_of, host_bytes, machine_bytes
 from xinference.deployments.engine_starter import engine_command, exit_problem, start_problem
-from xinference.engines.llama_cpp.engine import HTTP_THREADS, LlamaCpp
+from xinference.engines.llama_cpp.engine import HTTP_REQUESTS, LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, Exit, Fault, ProgressProbe
@@ -65,7 +65,7 @@ def test_a_later_server_reads_the_limits_from_the_context() -> None:
     command = engine_command(LlamaCpp(), sized_plan("one"), 0, Path("python"))
     context = json.loads(json.dumps(command.context))
     guard = guard_of(context, Settings(engine_memory_margin=MARGIN), NoLoad())
-    assert guard.progress == ProgressProbe("/slots", None, one_thread=True, max_in_flight=HTTP_THREADS)
+    assert guard.progress == ProgressProbe("/slots", None, one_thread=True, max_in_flight=HTTP_REQUESTS)
     assert guard.traffic is not None and MARGIN < guard.ceiling <= guard.starting_ceiling
     assert guard_of({"uid": "one"}, Settings(), NoLoad()) == Guard(), "an earlier release has started it"
 

@@ -72,8 +72,9 @@ WITHOUT_EFFECT = frozenset(
 )
 #: Maximum memory for prompts that are swapped out of a slot, in MiB; llama.cpp's default is 8192.
 PROMPT_CACHE_MIB = 512
-#: Threads of the HTTP server: each open stream occupies one.
-HTTP_THREADS = 64
+#: Number of requests that its HTTP server takes at the same time, each with a thread. Measured with 1,200 streams; with
+#: 300, it answered /slots within 40 ms.
+HTTP_REQUESTS = 1024
 #: A part of a log line, in lower case -> its explanation.
 LOG_EXPLANATIONS = (
     ("unknown model architecture", "This llama.cpp does not know the model's architecture: update xllamacpp."),
@@ -161,7 +162,8 @@ class LlamaCpp(SetsThinking):
             "cpuparams.n_threads": plan.threads,
             "cpuparams_batch.n_threads": plan.threads,
             "cache_ram_mib": PROMPT_CACHE_MIB,
-            "n_threads_http": HTTP_THREADS,
+            # Threads of the HTTP server at its start: each open stream occupies one.
+            "n_threads_http": 64,
             "ui": False,
             **plan.options,
             "model_alias": plan.uid,
@@ -204,7 +206,7 @@ class LlamaCpp(SetsThinking):
             progress=ProgressProbe(
                 "/slots",  # answered by the loop that computes, between two batches
                 one_thread=not plan.use_gpu and params.get("cpuparams.n_threads") == 1,
-                max_in_flight=params["n_threads_http"],
+                max_in_flight=HTTP_REQUESTS,
             ),
             extra_bytes=_extra_bytes(params["cache_ram_mib"], sizing),
         )
