@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 SHORT_LIFE_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 #: Interval at which counts are collected from the processes, if there is no request for them.
-COLLECT_SECONDS = 20.0
+COLLECT_SECONDS = 5.0
 #: A process that does not report within this time hangs: it is killed and replaced as if it had died.
 HUNG_SECONDS = 10.0
 #: Maximum delay of a management response by a process that hangs.
