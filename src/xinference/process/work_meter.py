@@ -32,9 +32,9 @@ class WorkMeter:
 
     def _processor_times(self) -> dict[_Thread, float]:
         return {
-            (process.pid, thread.id): thread.user_time + thread.system_time
+            (process.pid, thread): seconds
             for process in self._processes()
-            for thread in _threads(process)
+            for thread, seconds in _threads(process).items()
         }
 
     def _bytes_read(self) -> dict[int, int]:
@@ -48,11 +48,19 @@ class WorkMeter:
             return
 
 
-def _threads(process: psutil.Process) -> list[psutil._common.pthread]:
+def _threads(process: psutil.Process) -> dict[int, float]:
+    """Processor seconds by thread; empty if the process has ended."""
     try:
-        return list(process.threads())
-    except psutil.Error:  # it has ended, or the system does not tell
-        return []
+        return {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+    except psutil.AccessDenied:  # macOS tells only root: any work of the process may be that of several threads
+        pass
+    except psutil.Error:
+        return {}
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return {}
+    return dict.fromkeys((-1, -2), times.user + times.system)
 
 
 def _read_by(process: psutil.Process) -> int:

@@ -47,7 +47,7 @@ LLM_PATHS = frozenset(
     }
 )
 #: Options for host memory in place of a device's, in GiB.
-OFFLOADING_OPTIONS = ("cpu_offload_gb", "kv_offloading_size", "swap_space")
+OFFLOADING_OPTIONS = ("cpu_offload_gb", "kv_offloading_size")
 POOLING_PATHS = {
     "embedding": frozenset({"/v1/embeddings", "/tokenize", "/detokenize"}),
     "rerank": frozenset({"/v1/rerank", "/rerank", "/tokenize", "/detokenize"}),
