@@ -81,7 +81,7 @@ class Problem(RuntimeError):
         )
 
 
-#: Exit status of a server whose home or port is in use; the program that started the server can tell this failure from others.
+#: Exit status of a server whose home or port is in use. A program that starts servers tells this failure by it.
 EXIT_IN_USE = 98
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -46,6 +47,10 @@ def make_home(weights: Path) -> Iterator[MakeHome]:
     yield make
     for home in homes:
         home.clean_up()
+
+
+def _answers(home: ScriptedHome, uid: str) -> bool:
+    return bool(home.chat(model=uid).status_code == 200)
 
 
 def test_a_server_starts_and_serves_on_a_full_disk_and_heals_when_there_is_room(make_home: MakeHome) -> None:
@@ -106,7 +111,7 @@ def test_a_folder_of_sockets_that_is_deleted_lets_no_second_server_and_no_second
     home.kill()
     home.start()
     for uid in ("a", "b"):
-        until(f"{uid} answers", lambda uid=uid: home.chat(model=uid).status_code == 200)
+        until(f"{uid} answers", functools.partial(_answers, home, uid))
     assert len(home.engines()) == 2
 
 

@@ -133,7 +133,7 @@ class Controller:
         adopted: dict[str, Replica] = {}
         try:
             # Before anything else: an engine that runs needs no plan, and its grace period ends with this.
-            adopted = await adopt_running(row.uid, self._store, self._settings)
+            adopted = await adopt_running(row.uid, self._store, self._settings, self._context.load)
             await self._take_up(row, adopted)
         except Exception as error:
             problem = error if isinstance(error, Problem) else None
