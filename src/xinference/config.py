@@ -91,6 +91,17 @@ class Settings:
     """Seconds a removed replica may take to finish its requests before it is stopped."""
     start_seconds: float = 600.0
     """Seconds an engine may take to become healthy."""
+    probe_seconds: float = 20.0
+    """Seconds with requests in flight after which an engine gets a probe that its main loop has to answer."""
+    hung_seconds: float = 60.0
+    """Seconds an engine may leave its probe unanswered before it is killed and started again; 0: engines are never
+    probed."""
+    hung_computing_seconds: float = 1800.0
+    """The same in seconds while the engine computes with several threads or reads from the disk, as with a long prompt
+    on a slow processor."""
+    engine_memory_margin: int = field(default=2 << 30, metadata={"parser": BYTES})
+    """Host memory, beyond five quarters of the planned one, at which an engine is killed and started again, in bytes
+    or with a unit such as 2GiB; 0: no ceiling. Linux only."""
     recover_seconds: float = 30.0
     """Seconds a request waits for a crashed engine to restart before it gets a 503."""
     on_demand_wait_seconds: float = 120.0

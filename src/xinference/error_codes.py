@@ -124,6 +124,8 @@ class Code(StrEnum):
 
     # Engines
     ENGINE_DIED = "engine_died", 502
+    ENGINE_HUNG = "engine_hung", 502
+    ENGINE_OUT_OF_MEMORY = "engine_out_of_memory", 502
     REQUEST_CRASHES_ENGINE = "request_crashes_engine", 502
     ENGINE_KEEPS_DYING = "engine_keeps_dying", 503
     ENGINE_START_TIMEOUT = "engine_start_timeout", 503

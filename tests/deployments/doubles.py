@@ -83,6 +83,7 @@ class FakeReplica:
     def die(self, exit: Exit = DIED, problem: Problem | None = None) -> None:
         if self.over:
             return
+        self.snapshot = dataclasses.replace(self.snapshot, exit=exit)
         self._show(ReplicaState.EXITED)
         self._exited.set_result(exit)
         if not self._ready.done():
@@ -213,6 +214,9 @@ class FakeLoad:
 
     def last_end(self, replica_id: str) -> float | None:
         return self.ended.get(replica_id)
+
+    async def last_byte(self, base_url: str) -> float:
+        return 0.0
 
     def forget(self, replica_id: str) -> None:
         self.forgotten.append(replica_id)

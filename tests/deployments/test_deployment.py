@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.deployments.doubles import (
     turns,
     wanted,
 )
+from xinference.deployments import views
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.deployments.inbox import (
     Abandoned,
@@ -43,8 +45,12 @@ from xinference.deployments.inbox import (
 )
 from xinference.deployments.preparation import Weights
 from xinference.deployments.snapshot import DeploymentSnapshot, Stage, Status
+from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.process.command import Exit, Fault
+from xinference.process.snapshot import ReplicaState
+from xinference.routing.table import Crash
 
 
 async def launched(world: World, **request: Any) -> Deployment:
@@ -544,6 +550,63 @@ async def test_the_last_replica_that_is_given_up_fails_the_deployment(world: Wor
         await turns()
     assert deployment.problem is not None and deployment.problem.code == "engine_keeps_dying"
     assert (await_row := world.store.deployments()[0].problem) is not None and await_row.code == "engine_keeps_dying"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_ends_with_requests_in_flight_count_for_no_limit(world: World, ended: bool) -> None:
+    deployment = await launched(world)
+    for _ in range(10):
+        replica = world.starter.running[0]
+        name = replica.snapshot.replica_id
+        world.load.counts = {} if ended else {name: 1}
+        world.load.ended = {name: time.monotonic()} if ended else {}
+        replica.die()
+        await turns()
+    assert deployment.problem is None and len(deployment.route.targets) == 1
+    world.load.counts, world.load.ended = {}, {}
+    world.starter.instant = False
+    for _ in range(2):
+        world.starter.running[-1].die()
+        await turns()
+    assert deployment.problem is not None and deployment.problem.code == "engine_keeps_dying"
+
+
+async def test_a_request_that_ended_long_before_an_exit_did_not_cause_it(world: World) -> None:
+    deployment = await launched(world)
+    for _ in range(2):
+        replica = world.starter.running[-1]
+        world.load.ended = {replica.snapshot.replica_id: time.monotonic() - 10}
+        replica.die()
+        await turns()
+    assert deployment.problem is not None and deployment.problem.code == "engine_keeps_dying"
+
+
+async def test_the_route_names_the_replicas_whose_engines_crashed(world: World) -> None:
+    deployment = await launched(world)
+    first = world.starter.running[0]
+    first.die(Exit(None, "SIGKILL", (), 1.0, fault=Fault.HUNG, detail="answered no probe"))
+    crash = Crash(first.snapshot.replica_id, "engine_hung")
+    for published in world.published:  # in no table is it gone without its reason
+        route = views.route(published["one"], LlamaCpp())
+        ids = {target.replica_id for target in route.targets}
+        assert not published["one"].ready or first.snapshot.replica_id in ids or route.crashes == (crash,)
+    await turns()
+    assert deployment.route.crashes == (crash,)
+    assert "answered no probe" in world.contents()[-3]
+    await deployment.remove_replica(await deployment.add_replica())
+    assert deployment.route.crashes == (crash,), "a requested end is no crash"
+
+
+async def test_an_engine_that_is_being_killed_has_crashed(world: World) -> None:
+    deployment = await launched(world)
+    replica = world.starter.running[0]
+    replica.snapshot = replace(replica.snapshot, fault=Fault.HUNG)
+    replica._show(ReplicaState.STOPPING)
+    await turns()
+    assert (deployment.route.targets, deployment.route.crashes) == (
+        (),
+        (Crash(replica.snapshot.replica_id, "engine_hung"),),
+    )
 
 
 async def test_whoever_asks_for_a_replica_and_leaves_does_not_stop_it(world: World) -> None:

@@ -18,7 +18,7 @@ from xinference.engines.base import Placement
 from xinference.engines.sglang.engine import OPTIONS, PARSERS, PROGRAM, VERSION, SGLang
 from xinference.engines.sglang.server import complete
 from xinference.errors import Problem
-from xinference.process.command import EngineCommand
+from xinference.process.command import EngineCommand, ProgressProbe
 
 ENGINE = SGLang()
 #: An interpreter that has `sglang` of the locked version, with or without CUDA.
@@ -164,3 +164,13 @@ def test_a_registered_model_names_its_parsers_itself(
     family = msgspec.structs.replace(plan_of().version.family, **changes)
     assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)
     assert set(PARSERS.aliases.values()) | set(PARSERS.tools.values()) <= PARSERS.known_tools
+
+
+def test_its_progress_is_shown_by_its_own_route_which_computes_a_token() -> None:
+    assert command().progress == ProgressProbe("/health_generate")
+
+
+def test_host_memory_for_the_cache_counts_if_its_size_is_known() -> None:
+    assert command().extra_bytes == 0
+    assert command(options={"enable_hierarchical_cache": True, "hicache_size": 4}).extra_bytes == 4 << 30
+    assert command(options={"enable_hierarchical_cache": True}).extra_bytes is None

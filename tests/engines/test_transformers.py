@@ -12,6 +12,7 @@ from tests.engines.plans import host_of, plan_of, spec_of
 from xinference.engines.base import Placement
 from xinference.engines.transformers.engine import VERSION, Transformers
 from xinference.errors import Problem
+from xinference.process.command import ProgressProbe
 
 ENGINE = Transformers()
 
@@ -92,3 +93,12 @@ def test_last_words_are_explained() -> None:
     hint = ENGINE.explain(["transformers could not load the model: there are no .safetensors files in /x"])
     assert hint is not None and "safetensors" in hint
     assert ENGINE.explain(["all is well"]) is None
+
+
+def test_its_progress_is_shown_by_its_computing_thread() -> None:
+    made = ENGINE.command(plan_of(), "secret", Placement(Path("/env/bin/python")))
+    assert made.progress == ProgressProbe("/progress") and made.extra_bytes == 0
+    single = plan_of(options={"threads": 1})
+    assert ENGINE.command(single, "secret", Placement(Path("/env/bin/python"))).progress == ProgressProbe(
+        "/progress", one_thread=True
+    )

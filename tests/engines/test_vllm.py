@@ -14,7 +14,7 @@ from tests.environments.newest import newest_spec
 from xinference.engines.base import Placement
 from xinference.engines.vllm.engine import PARSERS, VERSION, VLLM
 from xinference.errors import Problem
-from xinference.process.command import EngineCommand
+from xinference.process.command import EngineCommand, ProgressProbe
 
 ENGINE = VLLM()
 CPU = Placement(Path("/env/bin/python"))
@@ -231,3 +231,18 @@ def test_a_registered_model_names_its_parsers_itself(
     family = msgspec.structs.replace(plan_of().version.family, **changes)
     assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)
     assert set(PARSERS.aliases.values()) | set(PARSERS.tools.values()) <= PARSERS.known_tools
+
+
+def test_its_progress_is_shown_by_the_request_that_computes_the_least() -> None:
+    probe = command(slots=6).progress
+    assert probe == ProgressProbe("/v1/completions", {"model": "mine", "prompt": "a", "max_tokens": 1}, max_in_flight=6)
+    paths = {kind: ENGINE.command(pooling_plan(kind), "key", CPU).progress for kind in ("embedding", "rerank")}
+    assert {kind: probe and probe.path for kind, probe in paths.items()} == {
+        "embedding": "/v1/embeddings",
+        "rerank": "/v1/rerank",
+    }
+
+
+def test_host_memory_in_place_of_a_devices_counts() -> None:
+    assert command().extra_bytes == 0
+    assert command(options={"cpu_offload_gb": 3, "kv_offloading_size": 1.5}).extra_bytes == int(4.5 * GIB)

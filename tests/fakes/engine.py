@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,8 +40,11 @@ DEFAULTS: dict[str, Any] = {
     "drop_requests": 0,  # close the connection without one byte for this many first POSTs
     # -- death: {} never; one of the keys at_start (bool), after_seconds (float), on_request (bool: before any byte),
     #    after_chunks (int, of one stream), mid_event (int: half of this event is sent, counted from 0);
-    #    and how: "code" (exit status, default 1) or "signal" (name, as "SIGKILL")
+    #    and how: "code" (exit status, default 1) or "signal" (name, as "SIGKILL"); "on": only for a body with this text
     "die": {},
+    # -- misbehaviour on a POST whose body contains the text "on" (any POST without it)
+    "hang": {},  # "how": "sleep" or "spin": its only loop answers nothing more, idle or busy
+    "eat": {},  # "mib_per_second": memory that it takes from then on; others are answered
     # -- process
     "ignore_sigterm": False,
     "children": 0,  # sleeping child processes in the engine's own process group
@@ -117,6 +121,8 @@ class Engine:
             await answer.json(200, vars(self.stats))
         elif self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             await answer.json(401, {"error": {"message": "wrong key", "type": "authentication_error"}})
+        elif request.path == "/progress":
+            await answer.json(200, {"status": "ok"})
         elif request.path == "/v1/models":
             listing = {"object": "list", "data": [{"id": self.script["model_name"], "object": "model"}]}
             await answer.json(self.script["models_status"], listing)
@@ -131,8 +137,13 @@ class Engine:
         self.stats.requests += 1
         if self.stats.requests <= script["drop_requests"]:
             return False
-        if script["die"].get("on_request"):
+        if script["die"].get("on_request") and concerns(script["die"], request):
             die(script["die"])
+        if script["hang"] and concerns(script["hang"], request):
+            hang(script["hang"])
+        if script["eat"] and concerns(script["eat"], request):
+            threading.Thread(target=eat, args=(script["eat"]["mib_per_second"],), daemon=True).start()
+            await asyncio.sleep(600)
         try:
             await answer.pause(script["delay"])
             if script["status"] is not None:
@@ -272,6 +283,26 @@ def echo(request: Request) -> dict[str, Any]:
         "body": request.body.decode("utf-8", "replace"),
         "body_base64": base64.b64encode(request.body).decode(),
     }
+
+
+def concerns(what: dict[str, Any], request: Request) -> bool:
+    """Whether this misbehaviour is meant for this request."""
+    return str(what.get("on", "")).encode() in request.body
+
+
+def hang(how: dict[str, Any]) -> None:
+    """Answer nothing any more."""
+    while True:
+        if how["how"] == "sleep":
+            time.sleep(1)
+
+
+def eat(mib_per_second: int) -> None:
+    """Take memory until somebody stops it."""
+    taken = []
+    while True:
+        taken.append(b"x" * (mib_per_second << 20 >> 4))
+        time.sleep(1 / 16)
 
 
 def die(how: dict[str, Any]) -> None:

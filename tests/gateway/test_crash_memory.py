@@ -5,7 +5,14 @@ import asyncio
 import pytest
 
 from tests.gateway.harness import route
-from xinference.gateway.crash_memory import MAX_REQUESTS, REMEMBERED_SECONDS, CrashMemory, is_listening
+from xinference.gateway.crash_memory import (
+    LEFT_SECONDS,
+    MAX_REQUESTS,
+    REMEMBERED_SECONDS,
+    CrashMemory,
+    RequestKey,
+    is_listening,
+)
 from xinference.routing.table import Target
 
 PATH = "/v1/chat/completions"
@@ -62,3 +69,59 @@ async def test_an_engine_listens_that_keeps_its_connections() -> None:
         async with server:
             assert await is_listening(target) is listens
         assert not await is_listening(target)
+
+
+LEFT = b"left"
+
+
+def test_a_request_whose_client_left_may_be_the_cause_too() -> None:
+    memory = CrashMemory()
+    memory.leave(route(), replica(0), PATH, LEFT)
+    memory.add(route(), replica(0), PATH, b"a", in_flight=1)
+    assert not memory.is_refused(route(), PATH, b"a") and not memory.is_refused(route(), PATH, LEFT)
+    memory.add(route(), replica(1), PATH, LEFT, in_flight=2)
+    assert memory.is_refused(route(), PATH, LEFT) and not memory.is_refused(route(), PATH, b"a")
+
+
+def test_a_request_that_came_again_after_its_client_left_is_alone() -> None:
+    memory = CrashMemory()
+    memory.leave(route(), replica(0), PATH, b"a")
+    memory.add(route(), replica(0), PATH, b"a", in_flight=1)
+    assert memory.is_refused(route(), PATH, b"a")
+
+
+def test_a_client_that_left_another_replica_or_long_ago_is_no_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("xinference.gateway.crash_memory.time.monotonic", lambda: now)
+    memory = CrashMemory()
+    memory.leave(route(), replica(0), PATH, LEFT)
+    memory.leave(route(), replica(1), PATH, LEFT)
+    memory.add(route(), replica(2), PATH, b"a", in_flight=1)
+    now += LEFT_SECONDS + 1
+    memory.add(route(), replica(0), PATH, b"b", in_flight=1)
+    assert memory.is_refused(route(), PATH, b"a") and memory.is_refused(route(), PATH, b"b")
+
+
+def test_reports_of_several_processes_are_judged_together() -> None:
+    first, second = (("m", 0.0, digest) for digest in (b"a", b"b"))
+    memory = CrashMemory()
+    assert memory.judge("r0", [(first, 1), (second, 1)]) == [(first, 1), (second, 1)]
+    assert memory.judge("r1", [(first, 1)]) == [(first, 2)]
+    assert memory.judge("r1", [(second, 1)]) == [(second, 1)], "a late report of the same crash"
+    assert memory.crashes == [(first, 3), (second, 2)]
+
+
+def test_a_memory_with_reports_leaves_the_judgement_to_them() -> None:
+    seen: list[tuple[object, ...]] = []
+
+    class Reports:
+        def note_crash(self, replica_id: str, key: RequestKey, in_flight: int) -> None:
+            seen.append((replica_id, key[0], in_flight))
+
+        def note_left(self, replica_id: str, key: RequestKey) -> None:
+            seen.append((replica_id, key[0]))
+
+    memory = CrashMemory(Reports())
+    memory.add(route(), replica(0), PATH, b"a", in_flight=1)
+    memory.leave(route(), replica(0), PATH, b"a")
+    assert seen == [("r0", "m", 1), ("r0", "m")] and not memory.suspects

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -27,7 +28,7 @@ from tests.support.polling import until_async
 from tests.support.ports import free_port
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.routing.table import Route, Target
+from xinference.routing.table import Crash, Route, Target
 
 PATH = "/v1/chat/completions"
 
@@ -121,8 +122,87 @@ async def test_an_engine_that_was_stopped_in_order_is_no_crash() -> None:
             assert (await gateway.post(PATH, CHAT))[0] == 200
 
 
-async def both_are_at(engine: FakeEngine) -> bool:
-    return (await engine.stats())["requests"] == 2
+@pytest.mark.process
+@pytest.mark.parametrize("body", [CHAT, STREAM])
+@pytest.mark.parametrize("code", ["engine_hung", "engine_out_of_memory"])
+async def test_clients_are_told_why_the_server_killed_an_engine(body: dict[str, Any], code: str) -> None:
+    script: dict[str, Any] = {"chunks": 9, "interval": 60} if body is STREAM else {"delay": 60}
+    async with start_fake_engine(**script) as killed, start_fake_engine() as engine:
+        router = router_to(target(killed, "killed"))
+        async with served(router) as gateway:
+            asking = asyncio.create_task(gateway.stream(PATH, body))
+            await until_async("it has the request", partial(has_requests, killed, 1))
+            router.publish(route(target(engine, "well"), crashes=(Crash("killed", code),)))
+            killed.process.kill()
+            status, answer = await asking
+            assert status == (200 if body is STREAM else 502) and code.encode() in answer
+            status, told, _ = await gateway.post(PATH, body)
+            assert (status, told["error"]["code"]) == (502, "request_crashes_engine")
+
+
+@pytest.mark.process
+async def test_the_reason_of_an_end_is_waited_for_after_the_connections_broke() -> None:
+    async with start_fake_engine(delay=60) as killed:
+        router = router_to(target(killed, "killed"))
+        async with served(router) as gateway:
+            asking = asyncio.create_task(gateway.post(PATH, CHAT))
+            await until_async("it has the request", partial(has_requests, killed, 1))
+            looks = router.looks
+            killed.process.kill()
+            await until_async("the gateway looks at the table", lambda: router.looks > looks + 1)
+            router.publish(route(crashes=(Crash("killed", "engine_out_of_memory"),)))
+            assert (await asking)[1]["error"]["code"] == "engine_out_of_memory"
+
+
+@pytest.mark.process
+async def test_a_request_that_waits_for_a_new_engine_is_refused_once_it_is_suspected() -> None:
+    """It came again while the crash was judged."""
+    suspected: list[Any] = []
+
+    class Router(HandMadeRouter):
+        async def ensure_ready(self, uid: str, deadline: float) -> Route:
+            crashes.suspect(suspected[0], 2)
+            return await super().ensure_ready(uid, deadline)
+
+    async with start_fake_engine(die={"on_request": True}) as dying, start_fake_engine() as engine:
+        router = Router(coming=route(target(engine)))
+        router.publish(route(target(dying, "dying")))
+        async with served(router) as gateway:
+            crashes = gateway.gateway._forwarder._crashes
+            crashes._reports = cast(Any, Recorder(suspected))
+            assert (await gateway.post(PATH, CHAT))[0] == 502
+            router.publish(route(recovering=True))
+            status, answer, _ = await gateway.post(PATH, CHAT)
+            assert (status, answer["error"]["code"]) == (502, "request_crashes_engine")
+            assert (await engine.stats())["requests"] == 0
+
+
+@pytest.mark.process
+async def test_a_client_that_leaves_before_its_answer_is_remembered() -> None:
+    async with start_fake_engine(delay=60) as engine, served(router_of(engine)) as gateway:
+        left: list[Any] = []
+        gateway.gateway._forwarder._crashes._reports = cast(Any, Recorder(left))
+        asking = asyncio.create_task(gateway.post(PATH, CHAT))
+        await until_async("it has the request", partial(has_requests, engine, 1))
+        asking.cancel()
+        await until_async("the gateway has noticed", lambda: bool(left))
+
+
+@dataclass
+class Recorder:
+    """`CrashReports` that only records the keys."""
+
+    keys: list[Any]
+
+    def note_crash(self, replica_id: str, key: Any, in_flight: int) -> None:
+        self.keys.append(key)
+
+    def note_left(self, replica_id: str, key: Any) -> None:
+        self.keys.append(key)
+
+
+async def has_requests(engine: FakeEngine, number: int) -> bool:
+    return (await engine.stats())["requests"] == number
 
 
 @pytest.mark.process
@@ -133,7 +213,7 @@ async def test_requests_that_were_together_at_a_crash_are_refused_after_a_second
             for engine, code in ((first, "engine_died"), (second, "engine_died")):
                 router.publish(route(target(engine, f"r{engine.pid}")))
                 asking = [asyncio.create_task(gateway.post(PATH, body)) for body in (CHAT, OTHER)]
-                await until_async("the engine has both", partial(both_are_at, engine))
+                await until_async("the engine has both", partial(has_requests, engine, 2))
                 engine.process.kill()
                 assert [(await one)[1]["error"]["code"] for one in asking] == [code, code]
             for body in (CHAT, OTHER):

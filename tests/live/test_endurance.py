@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -9,7 +10,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -24,10 +24,6 @@ from xinference.errors import EXIT_IN_USE
 
 TINY = Path(__file__).parents[1] / "assets" / "tiny-llama2-chat-hf"
 MakeHome = Callable[..., ScriptedHome]
-
-
-def answers(home: ScriptedHome, uid: str) -> bool:
-    return bool(home.chat(model=uid).status_code == 200)
 
 
 @pytest.fixture
@@ -51,6 +47,10 @@ def make_home(weights: Path) -> Iterator[MakeHome]:
     yield make
     for home in homes:
         home.clean_up()
+
+
+def _answers(home: ScriptedHome, uid: str) -> bool:
+    return bool(home.chat(model=uid).status_code == 200)
 
 
 def test_a_server_starts_and_serves_on_a_full_disk_and_heals_when_there_is_room(make_home: MakeHome) -> None:
@@ -111,7 +111,7 @@ def test_a_folder_of_sockets_that_is_deleted_lets_no_second_server_and_no_second
     home.kill()
     home.start()
     for uid in ("a", "b"):
-        until(f"{uid} answers", partial(answers, home, uid))
+        until(f"{uid} answers", functools.partial(_answers, home, uid))
     assert len(home.engines()) == 2
 
 

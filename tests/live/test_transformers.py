@@ -262,6 +262,18 @@ def test_bad_input_is_refused_in_openais_envelope(
     assert said in answer.json()["error"]["message"] and "Traceback" not in answer.text
 
 
+def test_its_computing_thread_shows_progress_idle_and_between_steps(tiny: RunningEngine) -> None:
+    def progress() -> int:
+        return httpx2.get(f"{tiny.url}/progress", headers=tiny.headers, timeout=60).status_code
+
+    assert progress() == 200
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(tiny.text, max_tokens=200, ignore_eos=True)
+        while not asking.done():
+            assert progress() == 200
+        assert asking.result()
+
+
 def test_every_path_but_health_asks_for_the_key(tiny: RunningEngine) -> None:
     for path, status in (("/health", 200), ("/v1/models", 401), ("/metrics", 401)):
         assert httpx2.get(f"{tiny.url}{path}", timeout=30).status_code == status

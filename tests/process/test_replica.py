@@ -16,9 +16,11 @@ from tests.process.conftest import EngineHome
 from tests.support.polling import until_async
 from xinference.errors import Problem
 from xinference.process import replica as replica_module
-from xinference.process.command import EngineCommand
+from xinference.process.command import EngineCommand, Fault, ProgressProbe
+from xinference.process.hang import EngineTraffic
 from xinference.process.link import KeeperLink, KeeperProcess
-from xinference.process.replica import Replica, ReplicaState
+from xinference.process.replica import Guard, Replica, ReplicaState
+from xinference.units import MIB
 
 pytestmark = pytest.mark.process
 
@@ -222,7 +224,7 @@ def _post(base_url: str) -> None:
     import urllib.request
 
     headers = {"Authorization": "Bearer engine-key"}
-    urllib.request.urlopen(urllib.request.Request(f"{base_url}/v1/completions", b"{}", headers), timeout=5)
+    urllib.request.urlopen(urllib.request.Request(f"{base_url}/v1/completions", b"{}", headers), timeout=30)
 
 
 async def test_a_defect_of_ours_leaves_no_engine_that_no_task_owns(
@@ -241,3 +243,87 @@ async def test_a_defect_of_ours_leaves_no_engine_that_no_task_owns(
     assert failed.value.code == "internal_error"
     await replica.wait_exited()
     assert replica.state is ReplicaState.EXITED and not home.living()
+
+
+# -- the limits of an engine -------------------------------------------------------------------------------------
+
+
+def _watched(home: EngineHome, ceiling: int = 0, **script: object) -> Replica:
+    settings = dataclasses.replace(home.settings, probe_seconds=0.1, hung_seconds=0.6, hung_computing_seconds=30.0)
+
+    async def last_byte(base_url: str) -> float:
+        return 0.0
+
+    guard = Guard(EngineTraffic(lambda replica_id: 1, last_byte), ProgressProbe("/progress"), 0, ceiling)
+    return Replica.start("r1", home.command(**script), settings, log_path=home.log_path, guard=guard)
+
+
+@pytest.mark.parametrize("how", ["sleep", "spin"])
+async def test_an_engine_whose_main_loop_hangs_is_killed(home: EngineHome, how: str) -> None:
+    replica = _watched(home, hang={"how": how}, ignore_sigterm=True, detached_children=1)
+    await replica.wait_ready()
+    asking = asyncio.create_task(asyncio.to_thread(_post, replica.snapshot.base_url))
+    ended = await replica.wait_exited()
+    assert (ended.signal, ended.fault, ended.requested) == ("SIGKILL", Fault.HUNG, False)
+    assert "answered no probe" in ended.reason
+    assert not home.living()
+    with pytest.raises(OSError):
+        await asking
+
+
+async def test_an_engine_that_is_stopped_by_a_signal_is_killed_too(home: EngineHome) -> None:
+    replica = _watched(home)
+    await replica.wait_ready()
+    assert replica.snapshot.engine_pid
+    os.kill(replica.snapshot.engine_pid, signal.SIGSTOP)
+    assert (await replica.wait_exited()).fault is Fault.HUNG
+    assert not home.living()
+
+
+async def test_an_engine_that_answers_its_probes_lives_on(home: EngineHome) -> None:
+    replica = _watched(home)
+    await replica.wait_ready()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(replica.wait_exited(), 2.0)
+    assert replica.state is ReplicaState.READY
+    await replica.stop()
+
+
+async def test_an_engine_above_its_ceiling_is_killed_before_it_takes_much_more(home: EngineHome) -> None:
+    replica = _watched(home, ceiling=150 * MIB, eat={"mib_per_second": 100}, ignore_sigterm=True)
+    await replica.wait_ready()
+    asking = asyncio.create_task(asyncio.to_thread(_post, replica.snapshot.base_url))
+    ended = await replica.wait_exited()
+    assert (ended.signal, ended.fault, ended.requested) == ("SIGKILL", Fault.MEMORY_CEILING, False)
+    used = int(ended.reason.split()[1].replace(",", ""))
+    assert 150 < used < 450 and "ceiling of 150 MiB" in ended.reason
+    assert not home.living()
+    with pytest.raises(OSError):
+        await asking
+
+
+async def test_an_engine_that_was_adopted_is_watched_too(home: EngineHome) -> None:
+    first = home.start(eat={"mib_per_second": 100})
+    await first.wait_ready()
+    await first.detach()
+    adopted = await Replica.adopt("r1", home.settings, guard=lambda context: Guard(ceiling=150 * MIB))
+    assert adopted is not None and adopted.state is ReplicaState.READY
+    asking = asyncio.create_task(asyncio.to_thread(_post, adopted.snapshot.base_url))
+    assert (await adopted.wait_exited()).fault is Fault.MEMORY_CEILING
+    with pytest.raises(OSError):
+        await asking
+
+
+async def test_the_ceiling_holds_while_no_server_runs(home: EngineHome) -> None:
+    settings = dataclasses.replace(home.settings, grace_seconds=60.0)
+    guard = Guard(ceiling=150 * MIB)
+    command = home.command(eat={"mib_per_second": 100})
+    replica = Replica.start("r1", command, settings, log_path=home.log_path, guard=guard)
+    await replica.wait_ready()
+    url = replica.snapshot.base_url
+    await replica.detach()
+    with pytest.raises(OSError):
+        await asyncio.to_thread(_post, url)
+    engine = replica.snapshot.engine_pid
+    assert engine
+    await until_async("the engine is ended", lambda: not psutil.pid_exists(engine))

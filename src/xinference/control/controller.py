@@ -134,7 +134,7 @@ class Controller:
         adopted: dict[str, Replica] = {}
         try:
             # First, because the grace period of a running engine ends with its adoption, which needs no plan.
-            adopted = await adopt_running(row.uid, self._store, self._settings)
+            adopted = await adopt_running(row.uid, self._store, self._settings, self._context.load)
             await self._restore(row, adopted)
         except Exception as error:
             problem = error if isinstance(error, Problem) else None

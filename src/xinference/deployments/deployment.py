@@ -69,7 +69,7 @@ class Deployment:
         self._context = context
         self._engine = engine = context.engines[plan.engine]
         self._inbox = inbox = Inbox()
-        starter = starter or EngineStarter(engine, settings, adopted)
+        starter = starter or EngineStarter(engine, settings, context.load, adopted)
         replicas = ReplicaSet(plan.uid, engine, starter, settings, store, context.load, inbox)
         self._record = Record(context, engine, replicas, _first_snapshot(plan, context, created, problem))
         loader = Loader(

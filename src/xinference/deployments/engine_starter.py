@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from xinference.config import Settings
+from xinference.deployments.engine_guard import guard_context, guard_of
 from xinference.deployments.launch_context import encode_launch
 from xinference.deployments.measurement import MemoryUse, measure
 from xinference.engines.base import Engine, Placement
@@ -19,9 +20,10 @@ from xinference.errors import Problem
 from xinference.files.write_errors import write_problem
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
 from xinference.planning import replicas
-from xinference.process.command import EngineCommand, Exit
+from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.replica import Replica
 from xinference.process.snapshot import ReplicaSnapshot
+from xinference.routing.interfaces import ReplicaLoad
 
 
 class ReplicaProcess(Protocol):
@@ -65,11 +67,16 @@ class EngineStarter:
     """A `Starter` of real engines."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, adopted: Mapping[str, Replica] = MappingProxyType({})
+        self,
+        engine: Engine,
+        settings: Settings,
+        load: ReplicaLoad,
+        adopted: Mapping[str, Replica] = MappingProxyType({}),
     ) -> None:
         """`adopted`: the running replicas of an earlier server, by their ids."""
         self._engine = engine
         self._settings = settings
+        self._load = load
         self._adopted = dict(adopted)
 
     def start(
@@ -77,8 +84,9 @@ class EngineStarter:
     ) -> ReplicaProcess:
         command = engine_command(self._engine, plan, number, python)
         log_path = self._settings.log_dir / f"{replica_id}.log"
+        guard = guard_of(command.context, self._settings, self._load)
         try:
-            return Replica.start(replica_id, command, self._settings, log_path=log_path, changed=changed)
+            return Replica.start(replica_id, command, self._settings, log_path=log_path, changed=changed, guard=guard)
         except OSError as error:
             raise write_problem(error, log_path.parent) from None
 
@@ -98,8 +106,14 @@ def engine_command(engine: Engine, plan: SizedPlan, number: int, python: Path) -
     placement = Placement(python, plan.devices_of(number))
     command = engine.command(plan, secrets.token_urlsafe(32), placement)
     sizing, devices = asdict(plan.sizing), plan.devices
-    launch = encode_launch(plan)
-    context = {"uid": plan.uid, "path": str(plan.path), "sizing": sizing, "devices": devices, "launch": launch}
+    context = {
+        "uid": plan.uid,
+        "path": str(plan.path),
+        "sizing": sizing,
+        "devices": devices,
+        "launch": encode_launch(plan),
+        "guard": guard_context(plan, command),
+    }
     # The variables of the engine override those of the user: they set its key, its devices and its offline mode.
     env = {**plan.request.envs, **command.env}
     return EngineCommand(**{**vars(command), "env": env, "context": context})
@@ -119,10 +133,34 @@ def restore_sizing(plan: LaunchPlan, number: int, context: Mapping[str, Any]) ->
 # -- problems of an engine's exit --------------------------------------------------------------------------------
 
 
+#: The code of an engine's exit by its fault.
+FAULT_CODES = {Fault.HUNG: Code.ENGINE_HUNG, Fault.MEMORY_CEILING: Code.ENGINE_OUT_OF_MEMORY}
+#: The hint for an exit by its fault, in place of what the engine's log tells.
+FAULT_HINTS = {
+    Fault.HUNG: "One of its requests may be the cause. XINFERENCE_HUNG_SECONDS is the time for the answer to a probe.",
+    Fault.MEMORY_CEILING: "One of its requests may be the cause. XINFERENCE_ENGINE_MEMORY_MARGIN raises the ceiling.",
+    Fault.KERNEL: "The kernel killed it because memory was exhausted: use a smaller context, quantization or model, or "
+    "terminate another model.",
+}
+
+
+def exit_code(exit: Exit | None) -> Code:
+    """The code of an engine's exit."""
+    fault = exit.fault if exit is not None else None
+    return Code.ENGINE_DIED if fault is None else FAULT_CODES.get(fault, Code.ENGINE_DIED)
+
+
 def exit_problem(uid: str, engine: Engine, exit: Exit) -> Problem:
     """The problem of an engine that was ready and has exited."""
-    hint = engine.explain(exit.log_tail)
-    return Problem(Code.ENGINE_DIED, f"The engine of {uid} {exit.reason}.", hint=hint, log_tail=exit.log_tail)
+    hint = FAULT_HINTS[exit.fault] if exit.fault is not None else engine.explain(exit.log_tail)
+    return Problem(exit_code(exit), f"The engine of {uid} {exit.reason}.", hint=hint, log_tail=exit.log_tail)
+
+
+def start_problem(problem: Problem, exit: Exit | None) -> Problem:
+    """The problem of an engine that did not become ready, with the code and hint of its fault, if it had one."""
+    if exit is None or exit.fault is None or problem.code != Code.ENGINE_DIED:
+        return problem
+    return problem.replace(code=exit_code(exit), hint=FAULT_HINTS[exit.fault])
 
 
 def with_engine_hint(engine: Engine, problem: Problem) -> Problem:

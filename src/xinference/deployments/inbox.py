@@ -120,6 +120,8 @@ class ReplicaExited:
     """None: the replica had no process."""
     problem: Problem | None = None
     """The reason why the replica did not become ready; None: it was ready."""
+    had_requests: bool = False
+    """Requests were in flight when it exited: one of them may be the cause."""
 
 
 @dataclass(frozen=True)

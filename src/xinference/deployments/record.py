@@ -35,6 +35,7 @@ class Record:
             self.snapshot,
             replicas=self._replicas.views(plan.request.replica),
             last_log=self._replicas.last_log,
+            crashes=self._replicas.crashes,
             **changes,
         )
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
 from xinference.config import Settings
 from xinference.deployments.drain import drain
 from xinference.deployments.engine_starter import (
+    FAULT_CODES,
     ReplicaProcess,
     Starter,
+    exit_code,
     exit_problem,
     restart_limit_problem,
     restore_sizing,
+    start_problem,
     with_engine_hint,
 )
 from xinference.deployments.inbox import (
@@ -34,16 +40,24 @@ from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.plan import MAX_REPLICAS
 from xinference.planning.replicas import lowest_free_number, positions
-from xinference.planning.restart import restart_delay
+from xinference.planning.restart import request_crash_delay, restart_delay
 from xinference.process.command import Exit
 from xinference.process.log_files import remove_log
+from xinference.process.snapshot import ReplicaSnapshot
 from xinference.routing.interfaces import ReplicaLoad
+from xinference.routing.table import Crash
 from xinference.store.database import Store
 
 #: Delays between the starts of a replica whose row cannot be written: the first one, which doubles, and the longest.
 STORE_RETRY_SECONDS, MAX_STORE_RETRY_SECONDS = 0.5, 15.0
 #: Number of further attempts of a first start: about 30 s with the default `restart_backoff_seconds`.
 STORE_RETRIES = 5
+#: Crashes that the gateway is told of; it asks for one within a second.
+MAX_CRASHES = 32
+#: A request that ended within this time before an exit was in flight at it.
+REQUEST_SECONDS = 2.0
+#: Maximum time to wait for the counts of all gateway processes.
+COUNT_SECONDS = 2.0
 
 
 @dataclass
@@ -53,6 +67,8 @@ class _Replica:
     process: ReplicaProcess | None = None
     measured: bool = False
     quick_deaths: int = 0
+    request_crashes: int = 0
+    """Consecutive exits with requests in flight."""
     removing: bool = False
     failed_starts: int = 0
     """Consecutive starts that failed because the disk or the store could not be written."""
@@ -92,6 +108,7 @@ class ReplicaSet:
         """The problems of the replicas that are not started again, by number; oldest first."""
         self.last_log: Path | None = None
         """The log file of the replica that exited last."""
+        self._crashes: deque[Crash] = deque(maxlen=MAX_CRASHES)
 
     # -- current state ----------------------------------------------------------------------------------------
 
@@ -121,6 +138,12 @@ class ReplicaSet:
             )
             for number, replica in sorted(self._replicas.items())
         )
+
+    @property
+    def crashes(self) -> tuple[Crash, ...]:
+        """The engines that ended last without a request of the server, and those that are being killed."""
+        found = (_crash(process.snapshot) for process in self._running)
+        return (*self._crashes, *(crash for crash in found if crash is not None))
 
     # -- all replicas -----------------------------------------------------------------------------------------
 
@@ -289,6 +312,8 @@ class ReplicaSet:
         if replica is None or replica.process is not message.replica:
             return None
         replica.process, replica.measured = None, False
+        if message.problem is None and (crash := _crash(message.replica.snapshot)) is not None:
+            self._crashes.append(crash)
         self._forget(message.replica)
         if replica.removing:
             self._drop(number)
@@ -298,8 +323,7 @@ class ReplicaSet:
         problem = self._exit_problem(message)
         if message.problem is not None and (replica.ready_reply is not None or not was_ready):
             return StartFailed(number, problem, replica.ready_reply)
-        replica.quick_deaths = replica.quick_deaths + 1 if self._was_quick(message.exit) else 1
-        delay = restart_delay(replica.quick_deaths, self._settings)
+        delay = self._restart_delay(replica, message)
         if delay is None:
             self._restart_problems[number] = restart_limit_problem(self._uid, problem, replica.quick_deaths)
             return RestartLimitReached(self._restart_problems[number], self.last_restart_problem is not None)
@@ -307,9 +331,22 @@ class ReplicaSet:
         again = f"It is started again{f' in {delay:g} s' if delay else ''}."
         return Restart(number, f"{problem.cause} {again}")
 
+    def _restart_delay(self, replica: _Replica, message: ReplicaExited) -> float | None:
+        """Seconds to wait before the next start; None: the replica is not started again.
+
+        A request may have caused an exit. Such exits do not count towards the limit: otherwise the requests of one
+        client could take the model from all others.
+        """
+        if message.had_requests:
+            replica.request_crashes = replica.request_crashes + 1 if self._was_quick(message.exit) else 1
+            return request_crash_delay(replica.request_crashes, self._settings)
+        replica.request_crashes = 0
+        replica.quick_deaths = replica.quick_deaths + 1 if self._was_quick(message.exit) else 1
+        return restart_delay(replica.quick_deaths, self._settings)
+
     def _exit_problem(self, message: ReplicaExited) -> Problem:
         if message.problem is not None:
-            return with_engine_hint(self._engine, message.problem)
+            return with_engine_hint(self._engine, start_problem(message.problem, message.exit))
         assert message.exit is not None
         return exit_problem(self._uid, self._engine, message.exit)
 
@@ -365,7 +402,16 @@ class ReplicaSet:
             exit = await process.wait_exited()
         except Problem:
             return  # the process was detached
-        self._inbox.put(ReplicaExited(number, process, exit))
+        had_requests = not exit.requested and await self._had_requests(process.snapshot.replica_id)
+        self._inbox.put(ReplicaExited(number, process, exit, had_requests=had_requests))
+
+    async def _had_requests(self, replica_id: str) -> bool:
+        """Whether requests were in flight at a replica when its process exited."""
+        exited = time.monotonic()
+        with contextlib.suppress(TimeoutError):  # the counts of a process that hangs stay as they were
+            await asyncio.wait_for(self._load.settled(), COUNT_SECONDS)
+        last_end = self._load.last_end(replica_id)
+        return self._load.at(replica_id) > 0 or (last_end is not None and last_end >= exited - REQUEST_SECONDS)
 
     async def _restart(self, number: int, delay: float) -> None:
         await asyncio.sleep(delay)
@@ -375,6 +421,13 @@ class ReplicaSet:
         ids = (process.snapshot.replica_id,)
         in_time = await drain(self._load, lambda: ids, self._settings.drain_seconds)
         self._inbox.put(ReplicaDrained(number, process, in_time))
+
+
+def _crash(process: ReplicaSnapshot) -> Crash | None:
+    """The crash of a replica whose engine has ended without a request, or is being killed; else None."""
+    if process.exit is not None:
+        return None if process.exit.requested else Crash(process.replica_id, exit_code(process.exit))
+    return None if process.fault is None else Crash(process.replica_id, FAULT_CODES[process.fault])
 
 
 async def _stop(process: ReplicaProcess) -> None:

@@ -10,6 +10,7 @@ from xinference.deployments.measurement import MemoryUse
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
+from xinference.routing.table import Crash
 
 
 class Status(StrEnum):
@@ -128,6 +129,8 @@ class DeploymentSnapshot:
     replicas: tuple[ReplicaView, ...] = ()
     last_log: Path | None = None
     """The log file of the replica that exited last."""
+    crashes: tuple[Crash, ...] = ()
+    """The engines that ended last without a request of the server, oldest first."""
 
     @property
     def launch(self) -> ResolvedLaunch:

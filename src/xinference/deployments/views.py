@@ -128,6 +128,7 @@ def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
         request_limits=plan.request.request_limits,
         stop=family.stop_texts,
         stop_token_ids=family.stop_token_ids,
+        crashes=deployment.crashes,
     )
 
 

@@ -100,3 +100,9 @@ def served_memory_model(**own: Any) -> MemoryModel:
         cell_padding=16,
         **own,
     )
+
+
+def offloaded_bytes(options: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    """Host memory that these options, in GiB, let an engine use in place of a device's."""
+    values = (options.get(name) for name in names)
+    return sum(int(value * GIB) for value in values if isinstance(value, int | float))

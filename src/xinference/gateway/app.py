@@ -15,6 +15,7 @@ from xinference.gateway.auth import origin_check
 from xinference.gateway.auth.authentication import Views, admit, check_model, check_readable
 from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.crash_memory import CrashMemory
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
@@ -61,6 +62,7 @@ class Gateway:
         quota: Quota | None = None,
         metrics: Metrics | None = None,
         balancer: Balancer | None = None,
+        crashes: CrashMemory | None = None,
     ) -> None:
         self._router = router
         self._keys = keys or NoKeys()
@@ -72,7 +74,8 @@ class Gateway:
         self._pool = EnginePool()
         self.balancer = balancer or Balancer()
         """Chooses replicas and counts the requests at each."""
-        self._forwarder = Forwarder(router, settings, self._pool, self.balancer)
+        self.balancer.last_bytes = self._pool.last_bytes
+        self._forwarder = Forwarder(router, settings, self._pool, self.balancer, crashes or CrashMemory())
         self._running = running or AbortableRequests()
         self.metrics = metrics or Metrics(lambda: router.table, lambda: self.balancer)
 

@@ -6,7 +6,7 @@ The bounds are those of consistent hashing with bounded loads (Mirrokni, Thorup,
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from xinference.gateway.prefix_affinity import Prefixes, PrefixRecord, prefix_hashes
@@ -46,6 +46,8 @@ class Balancer:
         self._excluded: dict[str, _Exclusion] = {}
         self._prefixes = Prefixes()
         self._turn = 0
+        self.last_bytes: Callable[[], Mapping[str, float]] = dict
+        """When the last byte of each engine arrived, by base URL; the gateway sets it."""
 
     # -- counting -------------------------------------------------------------------------------------------
 
@@ -93,6 +95,10 @@ class Balancer:
         """Delete the records of a replica that has exited."""
         for known in (self._ended, self._recent, self._failures, self._excluded):
             known.pop(replica_id, None)
+
+    async def last_byte(self, base_url: str) -> float:
+        """See `ReplicaLoad.last_byte`."""
+        return self.last_bytes().get(base_url, 0.0)
 
     async def settled(self) -> None:
         """Return at once: this gateway reads the table at each request, so it always uses the newest one."""

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from xinference.config import Settings
 from xinference.engines.dialect import BytesRewrite
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, known_code
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory, is_listening
 from xinference.gateway.engine_answers import MAX_ERROR_BYTES, read_error
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.routes import DataPath
-from xinference.gateway.stream import OnDeath, relay_bytes, relay_events
+from xinference.gateway.stream import END_TEXTS, OnDeath, relay_bytes, relay_events
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
@@ -25,6 +25,8 @@ from xinference.routing.table import Route, Target
 #: Maximum time in which the controller notices that an engine no longer listens.
 NOTICE_SECONDS = 2.0
 NOTICE_POLL_SECONDS = 0.02
+#: Maximum time until the routing table has the reason of an engine's exit.
+REASON_SECONDS = 0.5
 #: Headers that forbid proxies in front of the server to buffer or cache events.
 STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
@@ -47,12 +49,14 @@ class ForwardedCall:
 class Forwarder:
     """Forwards calls to engines."""
 
-    def __init__(self, router: Router, settings: Settings, pool: EnginePool, balancer: Balancer) -> None:
+    def __init__(
+        self, router: Router, settings: Settings, pool: EnginePool, balancer: Balancer, crashes: CrashMemory
+    ) -> None:
         self._router = router
         self._settings = settings
         self._pool = pool
         self._balancer = balancer
-        self._crashes = CrashMemory()
+        self._crashes = crashes
 
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas.
@@ -64,9 +68,10 @@ class Forwarder:
         Raises:
             Refusal: no replica has answered, and nothing has been sent to the client.
         """
-        if self._crashes.suspects and self._crashes.is_refused(route, call.path.upstream, call.body):
-            raise _crashes(route.uid)
-        route = await self._ready(route)
+        self._check_not_suspected(call, route)
+        if not route.targets:
+            route = await self._ready(route)
+            self._check_not_suspected(call, route)
         tried: set[Target] = set()
         lost = waited = False
         while True:
@@ -75,6 +80,7 @@ class Forwarder:
                 if lost or waited:
                     raise _died(route.uid) if lost else _unreachable(route.uid)
                 route, waited = await self._replacement(route), True
+                self._check_not_suspected(call, route)
                 tried.clear()
                 continue
             tried.add(target)
@@ -102,23 +108,54 @@ class Forwarder:
                 raise await _engine_refusal(answer, call, route)
             await _relay(answer, call, route, reply, lambda: self._note_crash(call, route, target))
         except EngineDiedError:
-            if await self._note_crash(call, route, target):
-                raise _died(route.uid) from None
+            if (code := await self._note_crash(call, route, target)) is not None:
+                raise _died(route.uid, code) from None
+            raise
+        except asyncio.CancelledError:
+            if answer is None:  # the engine may go on with a request whose client has left
+                self._crashes.leave(route, target, call.path.upstream, call.body)
             raise
         finally:
             if answer is not None:
                 answer.close()
             self._balancer.end(target)
 
-    async def _note_crash(self, call: ForwardedCall, route: Route, target: Target) -> bool:
-        """Whether the engine has crashed; the request is then remembered as a possible cause."""
+    def _check_not_suspected(self, call: ForwardedCall, route: Route) -> None:
+        """Refuse a request that has crashed an engine of this model.
+
+        Raises:
+            Refusal: 502 ``request_crashes_engine``.
+        """
+        if self._crashes.suspects and self._crashes.is_refused(route, call.path.upstream, call.body):
+            raise _crashes(route.uid)
+
+    async def _note_crash(self, call: ForwardedCall, route: Route, target: Target) -> str | None:
+        """The code of the crash if the engine has crashed; the request is then remembered as a possible cause."""
         in_flight = self._balancer.count(target)
-        now = self._router.table.routes.get(route.uid)
+        code = await self._crash_code(route.uid, target)
+        if code is not None:
+            self._crashes.add(route, target, call.path.upstream, call.body, in_flight)
+        return code
+
+    async def _crash_code(self, uid: str, target: Target) -> str | None:
+        """The code of the engine's crash; None: the engine runs, or its stop was requested."""
+        code, is_target = self._look_up(uid, target)
+        if code is not None or not is_target or await is_listening(target):
+            return code
+        until = time.monotonic() + REASON_SECONDS
+        while code is None and is_target and time.monotonic() < until:
+            await asyncio.sleep(NOTICE_POLL_SECONDS)
+            code, is_target = self._look_up(uid, target)
+        return code or Code.ENGINE_DIED
+
+    def _look_up(self, uid: str, target: Target) -> tuple[str | None, bool]:
+        """The code of the target's crash, if the table names it, and whether it still is a target."""
+        route = self._router.table.routes.get(uid)
+        if route is None:
+            return None, False
+        codes = (crash.code for crash in route.crashes if crash.replica_id == target.replica_id)
         # A replica that is stopped or evicted is removed from the table before its engine exits.
-        if now is None or target not in now.targets or await is_listening(target):
-            return False
-        self._crashes.add(route, target, call.path.upstream, call.body, in_flight)
-        return True
+        return next(codes, None), target in route.targets
 
     async def _ready(self, route: Route) -> Route:
         """`route` with targets; waits while the deployment is restarted, or while an on-demand model is loaded."""
@@ -201,8 +238,9 @@ def _failed(uid: str, problem: Problem) -> Refusal:
     return Refusal(Code.MODEL_FAILED, f"The model {uid!r} has failed: {problem.cause}", hint=problem.hint)
 
 
-def _died(uid: str) -> Refusal:
-    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} died before it answered.", hint="Retry the request.")
+def _died(uid: str, code: str = Code.ENGINE_DIED) -> Refusal:
+    cause = f"The engine of model {uid!r} {END_TEXTS[code]} before it answered."
+    return Refusal(known_code(code), cause, hint="Retry the request.")
 
 
 def _crashes(uid: str) -> Refusal:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from xinference.error_codes import Code
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_connection import EngineDiedError, Through
 from xinference.protocol.errors import stream_error
@@ -13,7 +14,14 @@ from xinference.protocol.errors import stream_error
 log = logging.getLogger(__name__)
 
 
-OnDeath = Callable[[], Awaitable[object]]
+OnDeath = Callable[[], Awaitable[str | None]]
+"""Returns the code of the engine's crash; None: it has not crashed."""
+#: What is told of an engine's end, by its code.
+END_TEXTS: Mapping[str, str] = {
+    Code.ENGINE_DIED: "died",
+    Code.ENGINE_HUNG: "made no progress any more and was ended",
+    Code.ENGINE_OUT_OF_MEMORY: "took more memory than it may use and was ended",
+}
 
 
 class Read(Protocol):
@@ -96,10 +104,9 @@ async def relay_events(
             chunk = await read(through)
         except EngineDiedError as error:
             log.warning("the engine of %s died in mid-stream: %r", model, error)
-            if on_death is not None:
-                await on_death()
-            message = f"The engine of model {model!r} died while it was answering. Retry the request."
-            await reply.end(stream_error(message, "engine_died", anthropic=reply.anthropic))
+            code = (await on_death() if on_death is not None else None) or Code.ENGINE_DIED
+            message = f"The engine of model {model!r} {END_TEXTS[code]} while it was answering. Retry the request."
+            await reply.end(stream_error(message, code, anthropic=reply.anthropic))
             return
     await reply.end(DONE if done and not _has_done_event(last) else b"")
 

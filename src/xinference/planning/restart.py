@@ -17,3 +17,11 @@ def restart_delay(quick_deaths: int, settings: Settings) -> float | None:
     if quick_deaths <= 1:
         return 0.0
     return min(MAX_BACKOFF_SECONDS, settings.restart_backoff_seconds * 2.0 ** (quick_deaths - 2))
+
+
+def request_crash_delay(crashes: int, settings: Settings) -> float:
+    """The same after consecutive exits with requests in flight, each soon after its start.
+
+    The delay stays at that of the last restart before the limit: the next request may be harmless.
+    """
+    return restart_delay(max(1, min(crashes, settings.restart_limit)), settings) or 0.0

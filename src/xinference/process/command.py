@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True)
+class ProgressProbe:
+    """A request that an engine answers only if its main loop runs; any status below 500 is an answer.
+
+    It is sent with the engine's key, from time to time while the engine has requests.
+    """
+
+    path: str
+    body: Mapping[str, Any] | None = None
+    """The JSON body of a POST; None: a GET."""
+    one_thread: bool = False
+    """The engine computes with a single thread: then a single busy thread is no sign of a main loop that hangs."""
+    max_in_flight: int | None = None
+    """From this number of requests on, the probe may wait behind them: then bytes that arrive are an answer, too.
+    None: it never waits behind requests."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +43,23 @@ class EngineCommand:
     """Requires the key and lists `model_name`, which proves that the started engine has the port."""
     model_name: str = ""
     api_key: str = ""
+    progress: ProgressProbe | None = None
+    """Shows whether the ready engine makes progress; None: nothing does."""
+    extra_bytes: int | None = 0
+    """Host memory that its options allow in addition to the plan; None: they set no limit."""
     context: Mapping[str, Any] = field(default_factory=dict)
     """Opaque JSON for a later server that adopts the engine; the keeper only stores it."""
+
+
+class Fault(enum.Enum):
+    """The reason for which an engine was killed."""
+
+    HUNG = "hung"
+    """By the server: it did not answer its probe."""
+    MEMORY_CEILING = "memory_ceiling"
+    """By its keeper: it used more memory than its ceiling."""
+    KERNEL = "kernel"
+    """By the kernel, because memory was exhausted."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +75,13 @@ class Exit:
     ran_seconds: float
     requested: bool = False
     """Whether the server requested the stop."""
+    fault: Fault | None = None
+    """None: it ended by itself or was stopped, or the reason is not known."""
+    detail: str = ""
+    """What was measured, for a fault: the sentence "The engine …" without its subject."""
 
     @property
     def reason(self) -> str:
+        if self.detail:
+            return self.detail
         return f"was killed by {self.signal}" if self.signal else f"exited with status {self.code}"

@@ -5,7 +5,10 @@ Unix socket for its owner, the server. After the death of the server, the engine
 that connects in this time adopts it. In every case the engine's whole process tree ends with the keeper.
 
 Protocol, one JSON object a line. To the owner: ``hello`` (at once), ``exited`` (the engine and all its descendants have
-ended), ``replaced`` (another owner connected). From the owner: ``{"op": "stop"}``.
+ended), ``replaced`` (another owner connected). From the owner: ``{"op": "stop"}``, and ``{"op": "limit_memory",
+"bytes": 0}``, which replaces the ceiling of the engine's memory.
+
+The keeper ends an engine whose memory exceeds its ceiling, also while no server runs.
 
 Standard library only, one thread, no asyncio: there is one keeper for each engine, so its memory counts.
 """
@@ -27,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from xinference.process.logs import BoundedLog
+from xinference.process.memory import raise_oom_score
+from xinference.process.memory_watch import MemoryWatch, OomWatch
 from xinference.process.owner import Owner
 from xinference.process.tree import become_subreaper, descendants, die_with_parent, kill
 
@@ -54,6 +59,8 @@ class Spec:
     stop_seconds: float
     context: Any
     """Stored for an owner that connects, never read."""
+    memory_ceiling: int = 0
+    """Bytes of memory at which the engine is ended; 0: no ceiling."""
 
 
 class Keeper:
@@ -75,6 +82,9 @@ class Keeper:
         self._kill_at: float | None = None
         self._reported_at: float | None = None
         self._terminating = False
+        self._memory = MemoryWatch(spec.memory_ceiling, self._remaining)
+        self._excess: int | None = None  # bytes in use when the engine was ended for its memory
+        self._oom = OomWatch()
 
     def run(self) -> None:
         """Supervise the engine until its exit is reported to the owner, or the grace period has passed without one."""
@@ -137,7 +147,7 @@ class Keeper:
                 stdout=engine_output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: die_with_parent(parent),
+                preexec_fn=lambda: _prepare_child(parent),
             )
         except OSError as error:
             self._log.feed(f"The engine could not be started: {error}\n".encode())
@@ -191,12 +201,18 @@ class Keeper:
         if events & selectors.EVENT_WRITE:
             owner.flush()
         if events & selectors.EVENT_READ:
-            operations = owner.receive()
-            if operations is None:
+            requests = owner.receive()
+            if requests is None:
                 owner.close()
                 self._owner, self._alone_since = None, time.monotonic()
-            elif "stop" in operations:
-                self._stop()
+            for request in requests or ():
+                self._obey(request)
+
+    def _obey(self, request: Mapping[str, Any]) -> None:
+        if request["op"] == "stop":
+            self._stop()
+        elif request["op"] == "limit_memory":
+            self._memory.ceiling = int(request["bytes"])
 
     def _read_output(self) -> bool:
         """Log the engine's output; False if there is none now."""
@@ -229,6 +245,12 @@ class Keeper:
             kill(-self._engine_pid, signal.SIGTERM)
             self._kill_at = time.monotonic() + self._spec.stop_seconds
 
+    def _kill_for_memory(self, used: int) -> None:
+        """End the engine without a grace period, in which it would go on taking memory."""
+        self._excess = used
+        for target in (-self._engine_pid, *self._remaining()):
+            kill(target, signal.SIGKILL)
+
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while (waited := os.waitpid(-1, os.WNOHANG))[0]:
@@ -244,6 +266,9 @@ class Keeper:
         if self._terminating:
             self._stop()
         if self._status is None:
+            self._oom.refresh(now)
+            if self._engine_pid and (used := self._memory.excess(now)) is not None:
+                self._kill_for_memory(used)
             if self._kill_at is not None and now >= self._kill_at:
                 kill(-self._engine_pid, signal.SIGKILL)
                 self._kill_at = now + 1.0
@@ -261,12 +286,16 @@ class Keeper:
             pass
         assert self._status is not None
         code = os.waitstatus_to_exitcode(self._status)
+        killed = code == -signal.SIGKILL and not self._stop_requested and self._excess is None
         self._exit = {
             "code": code if code >= 0 else None,
             "signal": _signal_name(-code) if code < 0 else None,
             "log_tail": self._log.tail(),
             "ran_seconds": self._ended_at - self._started,
             "asked_for": self._stop_requested,
+            "memory_excess": self._excess,
+            "memory_ceiling": self._memory.ceiling,
+            "oom_killed": killed and self._oom.has_risen(),
         }
         if self._owner:
             self._owner.send({"event": "exited", **self._exit})
@@ -288,11 +317,18 @@ class Keeper:
         if self._status is not None and self._exit is None:
             return _TICK
         due = [self._kill_at] if self._exit is None and self._kill_at is not None else []
+        if self._exit is None and (pause := self._memory.seconds_to_sample(now)) is not None:
+            due.append(now + pause)
         if self._owner is None:
             due.append(self._alone_since + self._spec.grace_seconds)
         elif self._reported_at is not None:
             due.append(self._reported_at + ACKNOWLEDGE_SECONDS)
         return max(0.0, min(due) - now) if due else None
+
+
+def _prepare_child(parent: int) -> None:
+    die_with_parent(parent)
+    raise_oom_score()
 
 
 def _signal_name(number: int) -> str:

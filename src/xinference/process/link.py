@@ -64,6 +64,10 @@ class KeeperLink:
         """Request the stop of the engine."""
         self._writer.write(b'{"op": "stop"}\n')
 
+    def limit_memory(self, ceiling: int) -> None:
+        """Tell the keeper the ceiling of its engine's memory in bytes; 0: none. An older keeper ignores it."""
+        self._writer.write(json.dumps({"op": "limit_memory", "bytes": ceiling}).encode() + b"\n")
+
     def acknowledge_exit(self) -> None:
         """Half-close the connection: a keeper whose engine has ended exits now and removes its socket."""
         with contextlib.suppress(OSError, RuntimeError):
@@ -217,7 +221,12 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
 
 
 def keeper_spec(
-    command: EngineCommand, endpoint: Endpoint, settings: Settings, socket_path: Path, log_path: Path
+    command: EngineCommand,
+    endpoint: Endpoint,
+    settings: Settings,
+    socket_path: Path,
+    log_path: Path,
+    memory_ceiling: int = 0,
 ) -> dict[str, Any]:
     """The JSON of a keeper's `Spec`; its context has the data for a server that adopts the engine."""
     port = str(endpoint.port)
@@ -230,6 +239,7 @@ def keeper_spec(
         "socket_path": os.fspath(socket_path),
         "grace_seconds": settings.grace_seconds,
         "stop_seconds": settings.stop_seconds,
+        "memory_ceiling": memory_ceiling,
         "context": {
             "endpoint": dataclasses.asdict(endpoint),
             "log_path": os.fspath(log_path),

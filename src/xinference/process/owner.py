@@ -35,8 +35,8 @@ class Owner:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
         self._selector.modify(self.connection, events, self)
 
-    def receive(self) -> list[str] | None:
-        """The requested operations, or None if the owner has disconnected."""
+    def receive(self) -> list[Mapping[str, Any]] | None:
+        """The requests, each with its operation as ``op``, or None if the owner has disconnected."""
         try:
             data = self.connection.recv(4096)
         except BlockingIOError:
@@ -46,7 +46,7 @@ class Owner:
         *lines, self._in = (self._in + data).split(b"\n")
         if not data or len(self._in) > _LINE_LIMIT:
             return None
-        return [op for op in map(_operation, lines) if op]
+        return [request for request in map(_request, lines) if "op" in request]
 
     def close(self) -> None:
         """Close the connection and unregister it."""
@@ -54,8 +54,9 @@ class Owner:
         self.connection.close()
 
 
-def _operation(line: bytes) -> str:
+def _request(line: bytes) -> Mapping[str, Any]:
     try:
-        return str(json.loads(line).get("op", ""))
-    except (ValueError, AttributeError):
-        return ""
+        request = json.loads(line)
+    except ValueError:
+        return {}
+    return request if isinstance(request, dict) else {}

@@ -19,16 +19,19 @@ import aiohttp
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.process.command import EngineCommand, Exit
+from xinference.process.command import EngineCommand, Exit, Fault, ProgressProbe
+from xinference.process.hang import EngineTraffic, HangWatch
 from xinference.process.leftovers import ProcessIdentity, end_leftovers
 from xinference.process.link import KeeperLink, KeeperProcess, keeper_spec, ports, private_run_dir
 from xinference.process.logs import TAIL_LINES, read_tail
 from xinference.process.probe import Endpoint, ProbeResult, probe
+from xinference.process.progress_watch import Limits
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
+from xinference.process.work_meter import WorkMeter
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Replica", "ReplicaSnapshot", "ReplicaState"]
+__all__ = ["Guard", "Replica", "ReplicaSnapshot", "ReplicaState"]
 
 #: Maximum time for an answer of a new keeper, and of an earlier server's keeper. A machine that swaps or stalls lets
 #: them hang, and to give up one that lives costs its loaded model.
@@ -53,6 +56,30 @@ class _OwnerMessage(enum.Enum):
     OVERDUE = enum.auto()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Hung:
+    """Message to the owner task: the engine hangs; `detail` is that of `Exit`."""
+
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """The limits within which an engine may run."""
+
+    traffic: EngineTraffic | None = None
+    """None: the engine's progress is not watched."""
+    progress: ProgressProbe | None = None
+    """The same."""
+    starting_ceiling: int = 0
+    """Bytes of memory at which the engine is ended before it is ready; 0: no ceiling."""
+    ceiling: int = 0
+    """The same once it is ready."""
+
+
+_NO_GUARD = Guard()
+
+
 class Replica:
     """An engine process and its keeper, owned by one asyncio task.
 
@@ -67,13 +94,15 @@ class Replica:
         settings: Settings,
         socket_path: Path,
         changed: Callable[[], None],
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._snapshot = snapshot
         self._changed = changed
         self._endpoint = endpoint
         self._settings = settings
         self._socket_path = socket_path
-        self._inbox: asyncio.Queue[_OwnerMessage | Exit] = asyncio.Queue()
+        self._inbox: asyncio.Queue[_OwnerMessage | _Hung | Exit] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._exited: asyncio.Future[Exit] = loop.create_future()
@@ -87,6 +116,7 @@ class Replica:
         self._began = time.monotonic()
         """The start of the engine, by `time.monotonic`: the time of day may be set while it starts."""
         self._problem: Problem | None = None
+        self._hung: _Hung | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._owner: asyncio.Task[None] | None = None
 
@@ -101,6 +131,7 @@ class Replica:
         *,
         log_path: Path,
         changed: Callable[[], None] = lambda: None,
+        guard: Guard = _NO_GUARD,
     ) -> Replica:
         """Begin to start an engine on a free loopback port; `wait_ready` reports the result.
 
@@ -113,14 +144,21 @@ class Replica:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         endpoint = Endpoint(ports.take(), command.api_key, command.health_path, command.models_path, command.model_name)
         snapshot = new_snapshot(replica_id, endpoint, command.context, log_path)
-        replica = cls(snapshot, endpoint, settings, socket_path, changed)
-        spec = keeper_spec(command, endpoint, settings, socket_path, log_path)
+        replica = cls(snapshot, endpoint, settings, socket_path, changed, guard)
+        spec = keeper_spec(command, endpoint, settings, socket_path, log_path, guard.starting_ceiling)
         replica._owner = asyncio.create_task(replica._own(spec), name=f"replica {replica_id}")
         return replica
 
     @classmethod
-    async def adopt(cls, replica_id: str, settings: Settings) -> Replica | None:
+    async def adopt(
+        cls,
+        replica_id: str,
+        settings: Settings,
+        guard: Callable[[Mapping[str, Any]], Guard] = lambda context: _NO_GUARD,
+    ) -> Replica | None:
         """Adopt an engine that an earlier server started; see `report_to`.
+
+        `guard` makes the engine's limits from the context of its command.
 
         It is READY if it answers now, STARTING if it does not yet, EXITED if it has ended meanwhile. None if no keeper
         answers; in that case the processes that the keeper left have been ended. That includes a keeper whose socket
@@ -136,7 +174,7 @@ class Replica:
             await asyncio.to_thread(end_leftovers, socket_path, None)
             return None
         try:
-            return await cls._take_over(replica_id, settings, socket_path, link)
+            return await cls._take_over(replica_id, settings, socket_path, link, guard)
         except (KeyError, TypeError):  # a keeper of another version, whose context cannot be read
             link.close()
             await asyncio.to_thread(end_leftovers, socket_path, None)
@@ -146,11 +184,18 @@ class Replica:
             raise
 
     @classmethod
-    async def _take_over(cls, replica_id: str, settings: Settings, socket_path: Path, link: KeeperLink) -> Replica:
+    async def _take_over(
+        cls,
+        replica_id: str,
+        settings: Settings,
+        socket_path: Path,
+        link: KeeperLink,
+        guard: Callable[[Mapping[str, Any]], Guard],
+    ) -> Replica:
         stored, running = link.hello["context"], link.hello["state"] == "running"
         endpoint = Endpoint(**stored["endpoint"])
         snapshot = new_snapshot(replica_id, endpoint, stored["context"], Path(stored["log_path"]))
-        replica = cls(snapshot, endpoint, settings, socket_path, lambda: None)
+        replica = cls(snapshot, endpoint, settings, socket_path, lambda: None, guard(stored["context"]))
         replica._record_hello(link)
         ports.hold(endpoint.port)
         if running:
@@ -275,15 +320,20 @@ class Replica:
         self._tasks.append(asyncio.create_task(self._listen(self._link)))
         if not self._ready.done():
             self._tasks.append(asyncio.create_task(self._watch_health()))
+        elif self.state is ReplicaState.READY:
+            self._begin_watch()
         while True:
             message = await self._inbox.get()
             match message:
                 case Exit():
-                    return message
+                    return self._explained(message)
+                case _Hung() if self.state is ReplicaState.READY:
+                    self._kill(message)
                 case _OwnerMessage.DETACH | _OwnerMessage.REPLACED:
                     return None
                 case _OwnerMessage.HEALTHY if self.state is ReplicaState.STARTING:
                     self._become_ready()
+                    self._begin_watch()
                 case _OwnerMessage.STOP:
                     self._begin_stop()
                 case _OwnerMessage.TIMED_OUT if self.state is ReplicaState.STARTING:
@@ -311,6 +361,29 @@ class Replica:
         overdue = self._settings.stop_seconds + _OVERDUE_SECONDS
         asyncio.get_running_loop().call_later(overdue, self._inbox.put_nowait, _OwnerMessage.OVERDUE)
 
+    def _begin_watch(self) -> None:
+        """Watch the ready engine: its keeper watches its memory, a task its progress."""
+        assert self._link is not None
+        self._link.limit_memory(self._guard.ceiling)
+        if self._guard.traffic is not None and self._guard.progress is not None and self._settings.hung_seconds:
+            watching = self._watch_progress(self._guard.traffic, self._guard.progress)
+            self._tasks.append(asyncio.create_task(watching))
+
+    def _kill(self, hung: _Hung) -> None:
+        """Kill the engine: one that hangs would not use the time that a stop gives it."""
+        self._hung = hung
+        self._show(state=ReplicaState.STOPPING, fault=Fault.HUNG)
+        if self._engine is not None and self._engine.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._engine.pid, signal.SIGKILL)
+        asyncio.get_running_loop().call_later(_OVERDUE_SECONDS, self._inbox.put_nowait, _OwnerMessage.OVERDUE)
+
+    def _explained(self, exit: Exit) -> Exit:
+        """The exit, with its fault if this server has killed the engine."""
+        if self._hung is None:
+            return exit
+        return dataclasses.replace(exit, fault=Fault.HUNG, detail=self._hung.detail, requested=False)
+
     async def _end_without_keeper(self, message: _OwnerMessage) -> Exit:
         """Kill the processes of a keeper that was killed or hangs."""
         await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
@@ -319,7 +392,7 @@ class Replica:
         note = f"The engine's keeper {reason}; the engine was killed."
         stderr = self._keeper.stderr_tail() if self._keeper else ()
         tail = (*read_tail(self._snapshot.log_path), *stderr, note)[-TAIL_LINES:]
-        return Exit(None, "SIGKILL", tail, ran, requested=self.state is ReplicaState.STOPPING)
+        return self._explained(Exit(None, "SIGKILL", tail, ran, requested=self.state is ReplicaState.STOPPING))
 
     async def _finish(self, exit: Exit) -> None:
         """Acknowledge the exit, so that the keeper exits too; then set the results."""
@@ -385,6 +458,14 @@ class Replica:
                 self._inbox.put_nowait(_OwnerMessage.HEALTHY)
                 return
         self._inbox.put_nowait(_OwnerMessage.TIMED_OUT)
+
+    async def _watch_progress(self, traffic: EngineTraffic, progress: ProgressProbe) -> None:
+        pid, settings = self._snapshot.engine_pid, self._settings
+        if pid is None:
+            return
+        limits = Limits(settings.probe_seconds, settings.hung_seconds, settings.hung_computing_seconds)
+        watch = HangWatch(self._snapshot.replica_id, self._endpoint, progress, WorkMeter(pid), traffic, limits)
+        self._inbox.put_nowait(_Hung(await watch.wait()))
 
     # -- problems -------------------------------------------------------------------------------------------
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xinference.process.command import Exit
+from xinference.process.command import Exit, Fault
 from xinference.process.probe import Endpoint
+from xinference.units import MIB
 
 
 class ReplicaState(enum.Enum):
@@ -39,6 +41,8 @@ class ReplicaSnapshot:
     started_at: float | None = None
     """The start of the engine, in seconds since the epoch."""
     exit: Exit | None = None
+    fault: Fault | None = None
+    """The reason for which the engine is being killed."""
 
 
 def new_snapshot(replica_id: str, endpoint: Endpoint, context: Mapping[str, Any], log_path: Path) -> ReplicaSnapshot:
@@ -55,7 +59,12 @@ def new_snapshot(replica_id: str, endpoint: Endpoint, context: Mapping[str, Any]
 
 
 def exit_from(message: Mapping[str, Any]) -> Exit:
-    """Parse the keeper's JSON form of an exit."""
-    return Exit(
+    """Parse the keeper's JSON form of an exit; a keeper of an earlier release reports no memory."""
+    exit = Exit(
         message["code"], message["signal"], tuple(message["log_tail"]), message["ran_seconds"], message["asked_for"]
     )
+    if (excess := message.get("memory_excess")) is not None:
+        ceiling = message["memory_ceiling"]
+        detail = f"used {excess // MIB:,} MiB of memory, more than its ceiling of {ceiling // MIB:,} MiB, and was ended"
+        return dataclasses.replace(exit, fault=Fault.MEMORY_CEILING, detail=detail)
+    return dataclasses.replace(exit, fault=Fault.KERNEL) if message.get("oom_killed") else exit

@@ -18,6 +18,10 @@ class ReplicaLoad(Protocol):
         """Time at which the last request at a replica ended, by `time.monotonic`; None: no request has ended."""
         ...
 
+    async def last_byte(self, base_url: str) -> float:
+        """When the last byte of an engine arrived, by `time.monotonic`; 0: not known."""
+        ...
+
     def forget(self, replica_id: str) -> None:
         """Delete the records of a replica that has exited."""
         ...
@@ -38,6 +42,9 @@ class NoLoad:
 
     def last_end(self, replica_id: str) -> float | None:
         return None
+
+    async def last_byte(self, base_url: str) -> float:
+        return 0.0
 
     def forget(self, replica_id: str) -> None:
         """Nothing is recorded."""

@@ -22,6 +22,15 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Crash:
+    """The end of a replica's engine that the server did not request."""
+
+    replica_id: str
+    code: str
+    """The code of the error for the requests that it had."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """The data of the gateway on one deployment or one of its adapters.
 
@@ -61,6 +70,8 @@ class Route:
     """Texts that end a chat's answer; a request may override them."""
     stop_token_ids: tuple[int, ...] = ()
     """Token ids that end a chat's answer, in addition to the tokenizer's own end tokens."""
+    crashes: tuple[Crash, ...] = ()
+    """The crashes of the last replicas, oldest first."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from xinference.gateway.http import engine_pool as pool
 from xinference.gateway.http.engine_connection import (
     HIGH_WATER,
     MAX_HEAD,
+    TCP_INFO,
     EngineConnection,
     EngineDiedError,
     EngineUnreachableError,
@@ -421,3 +423,29 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing(ve
         answer = without_chunks(answer.partition(b"\r\n\r\n")[2])
     assert answer.count(event) == count
     assert b"data: [DONE]\n\n" in answer[-40:]
+
+
+@pytest.mark.skipif(not TCP_INFO, reason="the system does not tell")
+async def test_the_kernel_knows_when_the_last_byte_of_an_engine_arrived() -> None:
+    go_on = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(STREAM_HEAD + chunks(b"data: 1\n\n"))
+        await go_on.wait()
+        writer.write(chunks(b"data: 2\n\n"))
+        await reader.read()
+
+    async with engine_that(handle) as engine:
+        connections = EnginePool()
+        assert connections.last_bytes() == {}
+        answer = await connections.post(engine.target, "/v1/chat/completions", b"", HEADERS, b"{}")
+        first = connections.last_bytes()[engine.target.base_url]
+        await until_async("time passes", lambda: time.monotonic() > first + 0.2)
+        assert abs(connections.last_bytes()[engine.target.base_url] - first) < 0.1
+        go_on.set()
+        await answer.read()
+        assert connections.last_bytes()[engine.target.base_url] > first + 0.15
+        answer.close()
+        await until_async("the connection is closed", lambda: not connections.last_bytes())
+        await connections.close()

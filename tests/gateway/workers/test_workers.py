@@ -14,18 +14,23 @@ from typing import Any, cast
 import pytest
 
 from tests.gateway.harness import HandMadeRouter, route
+from tests.support.polling import until_async
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.gateway.crash_memory import CrashMemory
 from xinference.gateway.metrics import Counts
 from xinference.gateway.rate_limits import LocalQuota
-from xinference.gateway.workers import pool
+from xinference.gateway.workers import crash_reports, pool
 from xinference.gateway.workers.ipc import (
     FROM_SERVER,
+    FROM_WORKER,
     Cancel,
     Configuration,
+    CrashNote,
     EnsureReady,
     Grant,
+    LeftNote,
     Ready,
     ReadyAck,
     Rejection,
@@ -33,6 +38,7 @@ from xinference.gateway.workers.ipc import (
     ReportRequest,
     Serve,
     Stop,
+    Suspects,
     TableAck,
     TableUpdate,
     TakePermit,
@@ -45,7 +51,7 @@ from xinference.keys.key import Key
 from xinference.keys.secret import digest
 from xinference.keys.table import NoKeys
 from xinference.protocol.errors import Refusal
-from xinference.routing.table import Route, Target
+from xinference.routing.table import Crash, Route, Target
 
 HERE = Target("r0", "http://127.0.0.1:1", "engine's key")
 KEY = Key("k1", "k", digest(b"secret"), frozenset({"use"}), models=frozenset({"m"}), requests_per_minute=1)
@@ -82,7 +88,7 @@ def table(*targets: Target, **changes: Any) -> TableUpdate:
 
 def process(router: HandMadeRouter, *coming: Any) -> tuple[WorkerHandle, list[Any]]:
     channel = RecordingChannel(*coming)
-    shared = SharedState(router, LocalQuota(), lambda report: None, lambda: None)
+    shared = SharedState(router, LocalQuota(), lambda report: None, lambda: None, CrashMemory())
     return WorkerHandle(cast(subprocess.Popen[bytes], None), cast(Any, channel), shared), channel.sent
 
 
@@ -121,6 +127,7 @@ def test_each_field_of_a_route_arrives_as_it_was() -> None:
         request_limits=3,
         stop=("USER:", "###"),
         stop_token_ids=(7, 9),
+        crashes=(Crash("r7", Code.ENGINE_HUNG),),
     )
     plain = {field.name for field in fields(Route) if getattr(sent, field.name) in (field.default, None)}
     assert not plain, f"set these to values of their own: {plain}"
@@ -240,7 +247,7 @@ async def test_a_process_that_hangs_is_killed_and_one_that_answers_is_not(monkey
         worker._handle(TableAck(1))
         asking = asyncio.create_task(pool._report_or_kill(worker))
         await turns()
-        worker._handle(Report(sent[-1].number, {}, {}, {}, Counts([], [], {})))
+        worker._handle(Report(sent[-1].number, {}, {}, {}, {}, Counts([], [], {})))
         await asking
         assert worker.process.poll() is None
         await pool._report_or_kill(worker)
@@ -276,7 +283,7 @@ class ProcessChannel:
     def send(self, message: Any) -> None:
         self.sent.append(message)
         if isinstance(message, ReportRequest):
-            self.coming.put_nowait(Report(message.number, {}, {}, {}, Counts([], [], {})))
+            self.coming.put_nowait(Report(message.number, {}, {}, {}, {}, Counts([], [], {})))
         if isinstance(message, Stop):
             self.coming.put_nowait(None)
 
@@ -319,3 +326,75 @@ async def test_the_pool_has_started_when_each_process_has_the_table_and_has_ende
 async def test_a_pool_that_never_started_can_be_closed() -> None:
     workers = pool.WorkerPool(Settings(port=0), HandMadeRouter(), cast(Any, NoKeys()), Path("nowhere"))
     await workers.close()
+
+
+KEY_A, KEY_B = ("m", 1.5, b"a" * 16), ("m", 1.5, b"b" * 16)
+
+
+def test_reports_of_crashes_and_suspects_arrive_as_they_were() -> None:
+    for note in (CrashNote("r0", KEY_A, 3), LeftNote("r0", KEY_B)):
+        assert FROM_WORKER.decode(packed(note)[4:]) == note
+    suspects = Suspects([(KEY_A, 2), (KEY_B, 1)])
+    assert FROM_SERVER.decode(packed(suspects)[4:]) == suspects
+
+
+async def test_a_process_reports_crashes_and_judges_none() -> None:
+    double, sent = remote()
+    double.crashes.add(route(HERE), HERE, "/v1/completions", b"{}", in_flight=2)
+    double.crashes.leave(route(HERE), HERE, "/v1/completions", b"{}")
+    assert [type(message) for message in sent] == [CrashNote, LeftNote] and not double.crashes.suspects
+    assert (sent[0].replica_id, sent[0].in_flight) == ("r0", 2)
+
+
+async def test_a_crash_that_two_processes_report_is_judged_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crash_reports, "GATHER_SECONDS", 0.0)
+    announced: list[Any] = []
+    shared = crash_reports.SharedCrashes(announced.append)
+    # Each process sees its own request alone at the engine.
+    shared.note_crash("r0", KEY_A, 1)
+    shared.note_crash("r0", KEY_B, 1)
+    shared.note_crash("r1", KEY_A, 1)
+    await turns()
+    assert announced == [[(KEY_A, 1), (KEY_B, 1)], [(KEY_A, 2)]]
+    assert shared.memory.crashes == [(KEY_B, 1), (KEY_A, 3)]
+
+
+async def test_suspects_reach_each_process_and_one_that_starts_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crash_reports, "GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(pool, "SHORT_LIFE_SECONDS", 0.0)
+    channels: list[ProcessChannel] = []
+
+    async def start(_listener: socket.socket, shared: SharedState) -> WorkerHandle:
+        channels.append(ProcessChannel(FakeProcess(len(channels))))
+        return WorkerHandle(cast(Any, channels[-1].process), cast(Any, channels[-1]), shared)
+
+    monkeypatch.setattr(WorkerHandle, "start", start)
+    router = HandMadeRouter()
+    workers = pool.WorkerPool(Settings(port=0, gateway_workers=2), router, cast(Any, NoKeys()), Path("nowhere"))
+    with socket.socket() as listener:
+        starting = asyncio.create_task(workers.start(listener, router))
+        await turns()
+        for channel in channels:
+            channel.coming.put_nowait(TableAck(0))
+        await starting
+        channels[0].coming.put_nowait(CrashNote("r0", KEY_A, 1))
+        await turns()
+        assert [channel.sent[-1] for channel in channels] == [packed(Suspects([(KEY_A, 2)]))] * 2
+        channels[1].process.ended.set()
+        channels[1].coming.put_nowait(None)
+        await until_async("it is replaced", lambda: len(channels) == 3)
+        await turns()
+        assert channels[2].sent[-1] == Suspects([(KEY_A, 2)])
+        channels[2].coming.put_nowait(TableAck(0))
+        await turns()
+        await workers.close()
+
+
+async def test_the_last_byte_of_an_engine_is_the_newest_that_a_process_has_seen() -> None:
+    workers = pool.WorkerPool(Settings(port=0), HandMadeRouter(), cast(Any, NoKeys()), Path("nowhere"))
+    first, second = (process(HandMadeRouter())[0] for _ in range(2))
+    workers._workers = [first, second]
+    assert await workers.last_byte("http://127.0.0.1:1") == 0.0
+    for worker, at in ((first, 5.0), (second, 7.0)):
+        worker._handle(Report(1, {}, {}, {"http://127.0.0.1:1": at}, {}, Counts([], [], {})))
+    assert await workers.last_byte("http://127.0.0.1:1") == 7.0

@@ -27,10 +27,11 @@ from xinference.engines.options.value_rules import is_template
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.engines.sglang.option_policy import POLICY
 from xinference.engines.sglang.variable_policy import VARIABLES
+from xinference.engines.torch_memory import offloaded_bytes
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
-from xinference.process.command import EngineCommand
+from xinference.process.command import EngineCommand, ProgressProbe
 
 VERSION = "0.5.23"
 PLATFORM = "linux-x86_64"
@@ -176,10 +177,25 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
             settings.pop("chat_template", None)
             env["XINFERENCE_CHAT_TEMPLATE"] = template.replace("{port}", "{ port}")
         argv = (str(placement.python), "-I", str(PROGRAM), "--port", "{port}", *OPTIONS.argv(settings))
-        return EngineCommand(argv=argv, env=env, model_name=plan.uid, api_key=api_key)
+        return EngineCommand(
+            argv=argv,
+            env=env,
+            model_name=plan.uid,
+            api_key=api_key,
+            # Computes a token, and succeeds as well if any other token was computed meanwhile; otherwise it is a 503.
+            progress=ProgressProbe("/health_generate"),
+            extra_bytes=_extra_bytes(plan.options),
+        )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         return explanation_of(log_tail, LOG_EXPLANATIONS)
+
+
+def _extra_bytes(options: Mapping[str, Any]) -> int | None:
+    # The default size of the cache in host memory is a multiple of that on the devices.
+    if options.get("enable_hierarchical_cache") and not options.get("hicache_size"):
+        return None
+    return offloaded_bytes(options, ("cpu_offload_gb", "hicache_size"))
 
 
 def _sizing_options(sizing: Sizing) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
-from xinference.process.command import EngineCommand
+from xinference.process.command import EngineCommand, ProgressProbe
 
 VERSION = "5.23.0"
 PLATFORM = "linux-x86_64"
@@ -133,6 +133,7 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
             },
             model_name=plan.uid,
             api_key=api_key,
+            progress=ProgressProbe("/progress", one_thread=not placement.devices and params["threads"] == 1),
         )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:

@@ -24,13 +24,14 @@ from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import literal_template
+from xinference.engines.torch_memory import offloaded_bytes
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.engines.vllm.option_policy import POLICY
 from xinference.engines.vllm.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
-from xinference.process.command import EngineCommand
+from xinference.process.command import EngineCommand, ProgressProbe
 
 VERSION = "0.32.0"
 PLATFORM = "linux-x86_64"
@@ -45,6 +46,8 @@ LLM_PATHS = frozenset(
         "/detokenize",
     }
 )
+#: Options for host memory in place of a device's, in GiB.
+OFFLOADING_OPTIONS = ("cpu_offload_gb", "kv_offloading_size")
 POOLING_PATHS = {
     "embedding": frozenset({"/v1/embeddings", "/tokenize", "/detokenize"}),
     "rerank": frozenset({"/v1/rerank", "/rerank", "/tokenize", "/detokenize"}),
@@ -202,10 +205,24 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
             },
             model_name=plan.uid,
             api_key=api_key,
+            # Its /health is answered without the process that computes.
+            progress=ProgressProbe(*_shortest_request(plan), max_in_flight=plan.sizing.slots),
+            extra_bytes=offloaded_bytes(plan.options, OFFLOADING_OPTIONS),
         )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         return explanation_of(log_tail, LOG_EXPLANATIONS)
+
+
+def _shortest_request(plan: SizedPlan) -> tuple[str, dict[str, Any]]:
+    """The path and the body of the request that computes the least."""
+    match plan.version.family.model_type:
+        case "embedding":
+            return "/v1/embeddings", {"model": plan.uid, "input": "a"}
+        case "rerank":
+            return "/v1/rerank", {"model": plan.uid, "query": "a", "documents": ["a"]}
+        case _:
+            return "/v1/completions", {"model": plan.uid, "prompt": "a", "max_tokens": 1}
 
 
 def _cpu_support(spec: ModelSpec, bits: set[str], host: Host) -> Support:

@@ -8,6 +8,9 @@ arrive, and stops reading from the engine while the client is slower.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+import sys
 from collections.abc import Callable
 from enum import Enum
 from typing import cast
@@ -22,6 +25,10 @@ HIGH_WATER = 64 * 1024
 MAX_HEAD = 64 * 1024
 #: A request's head and body are written in one piece if the body has at most this many bytes.
 ONE_PIECE = 64 * 1024
+#: Linux counts the time since the last byte of each connection, so that no code has to run for it; elsewhere 0.
+TCP_INFO: int = getattr(socket, "TCP_INFO", 0) if sys.platform == "linux" else 0
+#: Position of `tcpi_last_data_recv` in `struct tcp_info`.
+LAST_DATA_AT = 52
 #: The engine's headers that clients get, in lower case.
 PASSED_ON = frozenset({b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"retry-after"})
 
@@ -60,10 +67,11 @@ class EngineConnection(asyncio.Protocol):
     Attributes:
         status, headers: of the answer, once `begin` has returned; only headers in `PASSED_ON`, names in lower case.
         length: the answer's length in bytes; None if the head has no length.
-        idle_since: set by the pool.
+        address, idle_since: set by the pool.
     """
 
     __slots__ = (
+        "__weakref__",
         "_failure",
         "_framed",
         "_head_size",
@@ -75,6 +83,7 @@ class EngineConnection(asyncio.Protocol):
         "_through",
         "_transport",
         "_waiter",
+        "address",
         "headers",
         "idle_since",
         "length",
@@ -90,6 +99,7 @@ class EngineConnection(asyncio.Protocol):
         self._state = IDLE
         self._failure = ""
         self._paused = False
+        self.address: tuple[str, int] | None = None
         self.idle_since = 0.0
         self._head_size = self._size = 0
         self._clear()
@@ -176,6 +186,19 @@ class EngineConnection(asyncio.Protocol):
     def reusable(self) -> bool:
         """Whether the whole answer has been read and another request may follow."""
         return self._state is IDLE and not self._pieces and not cast(asyncio.Transport, self._transport).is_closing()
+
+    @property
+    def seconds_since_byte(self) -> float | None:
+        """Seconds since the last byte arrived, or since the connection was made; None: the system does not tell."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or not TCP_INFO:
+            return None
+        try:
+            info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, TCP_INFO, LAST_DATA_AT + 4)
+        except OSError:
+            return None
+        milliseconds: int = struct.unpack_from("=I", info, LAST_DATA_AT)[0]
+        return milliseconds / 1000
 
     def abort(self) -> None:
         """Close the connection at once; an engine that is still answering sees a client that disconnects."""

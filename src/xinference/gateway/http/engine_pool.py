@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from xinference.gateway.http.engine_connection import EngineConnection, EngineDiedError, EngineUnreachableError
 from xinference.protocol.errors import Header
@@ -68,6 +70,17 @@ class EnginePool:
     def __init__(self) -> None:
         self._idle: dict[Address, deque[EngineConnection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self._open: WeakSet[EngineConnection] = WeakSet()
+
+    def last_bytes(self) -> dict[str, float]:
+        """When the last byte of each engine arrived on a connection that is open, by base URL and `time.monotonic`."""
+        now, times = time.monotonic(), dict[str, float]()
+        for connection in self._open:
+            seconds, address = connection.seconds_since_byte, connection.address
+            if seconds is not None and address is not None:
+                url = f"http://{address[0]}:{address[1]}"
+                times[url] = max(now - seconds, times.get(url, 0.0))
+        return times
 
     async def close(self) -> None:
         """Close every idle connection."""
@@ -108,7 +121,7 @@ class EnginePool:
         """
         used = self._idle_connection(address)
         if used is None:
-            fresh = await _connect(address)
+            fresh = self._register(await _connect(address), address)
         else:
             try:
                 await used.begin(head, body)
@@ -118,11 +131,16 @@ class EnginePool:
             else:
                 return used
             try:
-                fresh = await _connect(address)
+                fresh = self._register(await _connect(address), address)
             except EngineUnreachableError as error:
                 raise EngineDiedError(str(error)) from error
         await fresh.begin(head, body)
         return fresh
+
+    def _register(self, connection: EngineConnection, address: Address) -> EngineConnection:
+        connection.address = address
+        self._open.add(connection)
+        return connection
 
     def release(self, address: Address, connection: EngineConnection) -> None:
         """Keep a connection for the next request if it is reusable, else close it."""

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from xinference.errors import Problem, known_code
+from xinference.gateway.crash_memory import RequestKey
 from xinference.gateway.metrics import Counts
 from xinference.keys.key import Key
 from xinference.protocol.errors import Refusal
@@ -52,6 +53,12 @@ class ForgetReplica(msgspec.Struct, tag=True):
     """Delete the records of a replica that has exited."""
 
     replica_id: str
+
+
+class Suspects(msgspec.Struct, tag=True):
+    """Requests that were at an engine when it crashed, each with the crashes to add to those of before."""
+
+    crashes: list[tuple[RequestKey, int]]
 
 
 class AbortRequests(msgspec.Struct, tag=True):
@@ -141,6 +148,21 @@ class SpendTokens(msgspec.Struct, tag=True):
     now: float
 
 
+class CrashNote(msgspec.Struct, tag=True):
+    """Call `CrashReports.note_crash`; the answer is `Suspects`, to all processes."""
+
+    replica_id: str
+    key: RequestKey
+    in_flight: int
+
+
+class LeftNote(msgspec.Struct, tag=True):
+    """Call `CrashReports.note_left`; there is no answer."""
+
+    replica_id: str
+    key: RequestKey
+
+
 class TakePermit(msgspec.Struct, tag=True):
     """Call `Permits.take`; the answer is `Grant` or `Rejection`, and `Cancel` returns the permit."""
 
@@ -171,6 +193,8 @@ class Report(msgspec.Struct, tag=True):
     """Requests in flight by replica."""
     last_ends: dict[str, float]
     """Time at which a replica's last request ended, by `time.monotonic`, which all processes of a machine share."""
+    last_bytes: dict[str, float]
+    """Time at which the last byte of each engine arrived, by base URL and the same clock."""
     key_uses: dict[str, float]
     counts: Counts
 
@@ -181,13 +205,26 @@ ToWorker = (
     | Serve
     | Stop
     | ForgetReplica
+    | Suspects
     | AbortRequests
     | ReportRequest
     | Ready
     | Grant
     | Rejection
 )
-ToServer = TableAck | EnsureReady | ReadyAck | TakeRequest | SpendTokens | TakePermit | Cancel | AbortResult | Report
+ToServer = (
+    TableAck
+    | EnsureReady
+    | ReadyAck
+    | TakeRequest
+    | SpendTokens
+    | CrashNote
+    | LeftNote
+    | TakePermit
+    | Cancel
+    | AbortResult
+    | Report
+)
 Message = TypeVar("Message")
 
 # -- the channel ------------------------------------------------------------------------------------------------

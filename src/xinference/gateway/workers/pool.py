@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from xinference.config import Settings
+from xinference.gateway.crash_memory import RequestKey
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from xinference.gateway.http.server import LAST_ANSWERS_SECONDS
 from xinference.gateway.metrics import Metrics
 from xinference.gateway.rate_limits import LocalQuota
-from xinference.gateway.workers.ipc import Configuration, ForgetReplica, Report, Stop, TableUpdate, packed
+from xinference.gateway.workers.crash_reports import SharedCrashes
+from xinference.gateway.workers.ipc import Configuration, ForgetReplica, Report, Stop, Suspects, TableUpdate, packed
 from xinference.gateway.workers.worker_handle import SharedState, WorkerHandle
 from xinference.keys.table import Keys
 from xinference.routing.interfaces import Router, Tables
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 SHORT_LIFE_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 #: Interval at which counts are collected from the processes, if there is no request for them.
-COLLECT_SECONDS = 20.0
+COLLECT_SECONDS = 5.0
 #: A process that does not report within this time hangs: it is killed and replaced as if it had died.
 HUNG_SECONDS = 10.0
 #: Maximum delay of a management response by a process that hangs.
@@ -58,6 +60,7 @@ class WorkerPool:
         self._listener: socket.socket | None = None
         self._workers: list[WorkerHandle] = []
         self._last_ends: dict[str, float] = {}
+        self._crashes = SharedCrashes(self._announce)
         self._version = 0
         self._supervisors: list[asyncio.Task[None]] = []
         self._collector: asyncio.Task[None] | None = None
@@ -69,7 +72,7 @@ class WorkerPool:
     async def start(self, listener: socket.socket, router: Router) -> None:
         """Start the processes; returns when each of them accepts requests."""
         self._listener = listener
-        shared = SharedState(router, LocalQuota(), self._add_report, self._note_serving)
+        shared = SharedState(router, LocalQuota(), self._add_report, self._note_serving, self._crashes)
         self._supervisors = [
             asyncio.create_task(self._supervise(listener, shared)) for _ in range(self._settings.gateway_workers)
         ]
@@ -109,6 +112,8 @@ class WorkerPool:
             settings = asdict(self._settings) | {"home": os.fspath(self._settings.home)}
             worker.channel.send(Configuration(settings, os.fspath(self._management)))
             worker.channel.send(self._table_update())
+            if crashes := self._crashes.memory.crashes:
+                worker.channel.send(Suspects(crashes))
             self._workers.append(worker)
             await worker.handle_messages()
             await asyncio.to_thread(worker.process.wait)
@@ -142,6 +147,11 @@ class WorkerPool:
         table, keys = self._tables.table, self._keys.table
         return TableUpdate(self._version, dict(table.routes), table.listing, [*keys.by_digest.values()], keys.required)
 
+    def _announce(self, crashes: list[tuple[RequestKey, int]]) -> None:
+        message = packed(Suspects(crashes))
+        for worker in self._workers:
+            worker.channel.send(message)
+
     async def informed(self) -> None:
         """Wait until each process uses the newest table, for at most `DELAY_SECONDS`."""
         late = [worker for worker in self._workers if worker.serving and worker.table_version < self._version]
@@ -159,6 +169,10 @@ class WorkerPool:
 
     def last_end(self, replica_id: str) -> float | None:
         return self._last_ends.get(replica_id)
+
+    async def last_byte(self, base_url: str) -> float:
+        await self.collect()
+        return max((worker.last_bytes.get(base_url, 0.0) for worker in self._workers), default=0.0)
 
     def forget(self, replica_id: str) -> None:
         self._last_ends.pop(replica_id, None)

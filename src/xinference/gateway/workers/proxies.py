@@ -10,11 +10,14 @@ from contextlib import asynccontextmanager
 from types import MappingProxyType
 
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.crash_memory import CrashMemory, RequestKey
 from xinference.gateway.workers.ipc import (
     Cancel,
     Channel,
+    CrashNote,
     EnsureReady,
     Grant,
+    LeftNote,
     Ready,
     ReadyAck,
     Rejection,
@@ -46,7 +49,7 @@ class KeysProxy:
 
 
 class ServerProxy:
-    """A `Router` and a `Quota` that send messages to the server, but only for requests that the table can't decide."""
+    """A `Router`, a `Quota` and `CrashReports` that send messages to the server if the table can't decide."""
 
     def __init__(self, channel: Channel[ToWorker]) -> None:
         self._channel = channel
@@ -56,6 +59,8 @@ class ServerProxy:
         self.keys = KeysProxy()
         self.balancer = Balancer()
         """The balancer of this process; its gateway uses it."""
+        self.crashes = CrashMemory(self)
+        """The suspected requests of all processes; the server judges."""
 
     # -- messages of the server -----------------------------------------------------------------------------
 
@@ -107,6 +112,12 @@ class ServerProxy:
 
     def _acknowledge(self, number: int) -> None:
         self._channel.send(ReadyAck(number, self.balancer.counts()))
+
+    def note_crash(self, replica_id: str, key: RequestKey, in_flight: int) -> None:
+        self._channel.send(CrashNote(replica_id, key, in_flight))
+
+    def note_left(self, replica_id: str, key: RequestKey) -> None:
+        self._channel.send(LeftNote(replica_id, key))
 
     async def take_request(self, key: Key, now: float) -> None:
         await self._request(TakeRequest(next(self._numbers), key, now))

@@ -35,6 +35,7 @@ from xinference.gateway.workers.ipc import (
     ReportRequest,
     Serve,
     Stop,
+    Suspects,
     TableAck,
     TableUpdate,
     ToWorker,
@@ -68,6 +69,7 @@ class GatewayWorker:
             self._running,
             quota=self._proxy,
             balancer=self._proxy.balancer,
+            crashes=self._proxy.crashes,
         )
         self.server: Server = http_server(self)
         self.may_serve = asyncio.Event()
@@ -98,6 +100,9 @@ class GatewayWorker:
                 self._channel.send(AbortResult(message.number, aborted))
             case ForgetReplica():
                 self._gateway.balancer.forget(message.replica_id)
+            case Suspects():
+                for key, crashes in message.crashes:
+                    self._proxy.crashes.suspect(key, crashes)
             case Serve():
                 self.may_serve.set()
             case Stop():
@@ -110,7 +115,8 @@ class GatewayWorker:
 
     def _report(self, number: int) -> Report:
         balancer, counts = self._gateway.balancer, self._gateway.metrics.take()
-        return Report(number, balancer.counts(), balancer.ends(), self._proxy.keys.take_uses(), counts)
+        last_bytes, uses = dict(balancer.last_bytes()), self._proxy.keys.take_uses()
+        return Report(number, balancer.counts(), balancer.ends(), last_bytes, uses, counts)
 
 
 async def work(channel_end: socket.socket, listener: socket.socket) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from xinference.errors import Problem
+from xinference.gateway.crash_memory import CrashReports
 from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers.ipc import (
     FROM_WORKER,
@@ -21,8 +22,10 @@ from xinference.gateway.workers.ipc import (
     AbortResult,
     Cancel,
     Channel,
+    CrashNote,
     EnsureReady,
     Grant,
+    LeftNote,
     Ready,
     ReadyAck,
     Rejection,
@@ -50,6 +53,8 @@ class SharedState:
     """Called with each report."""
     on_serving: Callable[[], None]
     """Called when a process has the routing table and may accept requests."""
+    crashes: CrashReports
+    """Gets the reports of all processes."""
 
 
 @dataclass
@@ -66,6 +71,8 @@ class WorkerHandle:
     """The version of the table that the process uses."""
     in_flight: dict[str, int] = field(default_factory=dict)
     """Requests in flight by replica."""
+    last_bytes: dict[str, float] = field(default_factory=dict)
+    """See `Report.last_bytes`."""
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _answers: dict[int, asyncio.Future[bool]] = field(default_factory=dict)
     """The server's questions that the process has not answered yet."""
@@ -168,6 +175,10 @@ class WorkerHandle:
                 self.in_flight = message.in_flight
             case TakeRequest():
                 self._take_request(message)
+            case CrashNote():
+                self.shared.crashes.note_crash(message.replica_id, message.key, message.in_flight)
+            case LeftNote():
+                self.shared.crashes.note_left(message.replica_id, message.key)
             case SpendTokens():
                 self.shared.quota.spend_tokens(message.key, message.tokens, message.now)
             case TakePermit():
@@ -177,7 +188,7 @@ class WorkerHandle:
             case AbortResult():
                 self._resolve(message.number, message.aborted)
             case Report():
-                self.in_flight = message.in_flight
+                self.in_flight, self.last_bytes = message.in_flight, message.last_bytes
                 self.shared.on_report(message)
                 self._resolve(message.number, True)
             case _:

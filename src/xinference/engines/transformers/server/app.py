@@ -46,6 +46,7 @@ class ModelRoutes:
         """All routes."""
         return [
             Route("/health", self.health),
+            Route("/progress", self.progress),
             Route("/metrics", self.metrics),
             Route("/v1/models", self.models),
             Route("/tokenize", self.tokenize, methods=["POST"]),
@@ -56,6 +57,14 @@ class ModelRoutes:
         ]
 
     async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def progress(self, request: Request) -> Response:
+        """Answered after the current step: shows that the computing thread and the encoding thread make progress."""
+        loop, stepped = asyncio.get_running_loop(), asyncio.Event()
+        self._scheduler.call_after_step(lambda: loop.call_soon_threadsafe(stepped.set))
+        await stepped.wait()
+        await self._run_encoder(int)
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:

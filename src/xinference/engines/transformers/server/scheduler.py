@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,7 @@ class Scheduler:
     def __init__(self, loaded: LoadedModel, most_sequences: int) -> None:
         self.counters = Counters()
         self._most_sequences = most_sequences
-        self._new: queue.SimpleQueue[Sequence] = queue.SimpleQueue()
+        self._new: queue.SimpleQueue[Sequence | Callable[[], object]] = queue.SimpleQueue()
         self._batches = {name: Batch(loaded, name) for name in (None, *loaded.adapters)}
 
     def start(self) -> None:
@@ -43,6 +44,10 @@ class Scheduler:
     def submit(self, sequence: Sequence) -> None:
         """Submit a sequence; its `deliver` is called from the scheduler's thread."""
         self._new.put(sequence)
+
+    def call_after_step(self, function: Callable[[], object]) -> None:
+        """Call `function` from the scheduler's thread before its next step."""
+        self._new.put(function)
 
     def _run(self) -> None:
         with torch.inference_mode():
@@ -58,6 +63,9 @@ class Scheduler:
         """Add the submitted sequences to their batches; if there is nothing to compute, wait for one."""
         while not self._new.empty() or not any(batch.busy for batch in self._batches.values()):
             sequence = self._new.get()
+            if not isinstance(sequence, Sequence):
+                sequence()
+                continue
             self.counters.requests += 1
             self.counters.prompt_tokens += sequence.prompt_length
             self._batches[sequence.adapter].add(sequence)
