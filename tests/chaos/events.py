@@ -197,6 +197,24 @@ class Chaos:
         if self.home.server is not None:
             self._suspend(self.home.server.pid)
 
+    def kill_gateway(self) -> None:
+        """Kill or suspend one of the processes that serve clients, if there are such."""
+        gateways = []
+        with contextlib.suppress(psutil.Error):
+            assert self.home.server is not None
+            for process in psutil.Process(self.home.server.pid).children():
+                with contextlib.suppress(psutil.Error):
+                    if any("gateway.workers" in word for word in process.cmdline()):
+                        gateways.append(process.pid)
+        if not gateways:
+            return
+        victim = self.random.choice(gateways)
+        if self.random.random() < 0.5:
+            self._suspend(victim)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+
     def fill_disk(self) -> None:
         if self.disk is None:
             return
@@ -316,6 +334,7 @@ EVENTS: tuple[tuple[Callable[[Chaos], None], int], ...] = (
     (Chaos.kill_one, 4),
     (Chaos.stop_one, 2),
     (Chaos.stop_server, 1),
+    (Chaos.kill_gateway, 3),
     (Chaos.fill_disk, 2),
     (Chaos.lock_store, 3),
     (Chaos.set_clock, 1),
