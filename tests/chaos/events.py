@@ -165,7 +165,7 @@ class Chaos:
     def read(self) -> None:
         for path in ("/v1/models", "/v1/models/instances", "/metrics", "/health"):
             answer = self.ask("GET", path)
-            if answer is not None and answer.status_code != 200:
+            if answer is not None and answer.status_code not in (200, 503):  # 503: its socket is being created again
                 raise Broken(f"GET {path}: {answer.status_code} {answer.text}")
 
     # -- faults -----------------------------------------------------------------------------------------------
@@ -240,6 +240,10 @@ class Chaos:
         for path in self.home.path.rglob("server.lock"):
             path.unlink(missing_ok=True)
 
+    def clean_sockets_up(self) -> None:
+        """Delete the folder of the sockets under the running server, as a system cleans a temporary folder up."""
+        shutil.rmtree(self.home.path / "run", ignore_errors=True)
+
     def lose_sockets(self) -> None:
         """Clean the folder of the sockets up, and kill the server: engines cannot be adopted any more."""
         shutil.rmtree(self.home.path / "run", ignore_errors=True)
@@ -284,8 +288,16 @@ class Chaos:
             raise Broken(f"{error}\nafter: {'; '.join(self.trail[-20:])}\n{self._state()}") from None
 
     def _instances(self) -> dict[str, dict[str, Any]]:
-        answer = self.ask("GET", "/v1/models/instances")
-        return {} if answer is None else {entry["model_uid"]: entry for entry in answer.json()}
+        answers: list[httpx2.Response] = []
+
+        def look() -> bool:
+            answer = self.ask("GET", "/v1/models/instances")
+            if answer is not None and answer.status_code == 200:
+                answers.append(answer)
+            return bool(answers)
+
+        until("models are listed", look, 30)
+        return {entry["model_uid"]: entry for entry in answers[-1].json()}
 
     def _settled(self) -> bool:
         """No model is in between: each is ready, unloaded, or has failed with a reason."""
@@ -339,5 +351,6 @@ EVENTS: tuple[tuple[Callable[[Chaos], None], int], ...] = (
     (Chaos.lock_store, 3),
     (Chaos.set_clock, 1),
     (Chaos.sweep, 1),
+    (Chaos.clean_sockets_up, 1),
     (Chaos.lose_sockets, 1),
 )
