@@ -356,7 +356,7 @@ class Controller:
         await self._remove_old_logs()
 
     async def _written(self, uid: str) -> None:
-        """Wait for a while until a termination is stored: until then, a killed server would leave the model to the next.
+        """Wait for a while until a termination is stored: until then, the next server would run the model again.
 
         The engines have ended already. A disk that stays full does not keep the termination from being answered.
         """
