@@ -50,8 +50,8 @@ from xinference.weights.derivation import DerivedRequest
 
 log = logging.getLogger(__name__)
 #: Interval at which changes are written that the store could not take at once.
-NOTE_SECONDS = 1.0
-#: Pauses between the attempts to store a launch while another program has locked the store.
+NOTE_SECONDS = 0.25
+#: Pauses between the attempts to store a launch or a termination while another program has locked the store.
 LOCK_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
 
 
@@ -348,11 +348,24 @@ class Controller:
             await deployment.end("terminate")
             self._events.add(uid, "TERMINATED", "stop", "terminated")
             self._store.remove_deployment(uid)
+            await self._written(uid)
             del self._deployments[uid]
             self._publish()
         finally:
             del self._ending[uid]
         await self._remove_old_logs()
+
+    async def _written(self, uid: str) -> None:
+        """Wait for a while until a termination is stored: until then, the next server would run the model again.
+
+        The engines have ended already. A disk that stays full does not keep the termination from being answered.
+        """
+        for pause in LOCK_PAUSES:
+            if self._store.write_notes():
+                return
+            await asyncio.sleep(pause)
+        if not self._store.write_notes():
+            log.warning("the termination of %s is not stored yet: a server that starts now runs it again", uid)
 
     async def _ended(self, uid: str) -> None:
         """Wait until no deployment of this uid is being terminated."""

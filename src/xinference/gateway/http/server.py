@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
@@ -16,6 +18,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from xinference.gateway.http.asgi import ASGIApp
 from xinference.gateway.http.uvicorn_protocol import Protocol
 
+log = logging.getLogger(__name__)
 #: Maximum time for answers in flight when the server stops.
 LAST_ANSWERS_SECONDS = 5
 #: Interval at which the date in the answers' headers is updated.
@@ -40,6 +43,25 @@ class Server(uvicorn.Server):
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), DATE_SECONDS)
+            if self.config.uds is not None and not self.should_exit:
+                await self._restore_socket(self._loop, Path(self.config.uds))
+
+    async def _restore_socket(self, loop: asyncio.AbstractEventLoop, path: Path) -> None:
+        """Listen again if the socket was deleted: its folder may be one that the system cleans up."""
+        if path.exists():
+            return
+
+        def create_protocol() -> asyncio.Protocol:
+            protocol: Any = self.config.http_protocol_class
+            return cast(asyncio.Protocol, protocol(config=self.config, server_state=self.server_state, app_state={}))
+
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.servers.append(await loop.create_unix_server(create_protocol, path=path))
+        except OSError as error:
+            log.error("%s was deleted and cannot be created again: %s", path, error.strerror)
+        else:
+            log.warning("%s was deleted, and is created again", path)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's handler raises the signal again at the end: the process would die before its engines are stopped.
