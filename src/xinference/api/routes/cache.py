@@ -51,7 +51,7 @@ async def cached(
         name = model_name.strip().lower()
         entries = [each for each in entries if each.version.family.model_name.lower() == name]
         if not entries:
-            find_family(controller, model_name)  # an unknown name is refused
+            find_family(controller.families, model_name)  # an unknown name is refused
     return {"list": [each.to_dict() | {"actor_ip_address": address} for each in entries]}
 
 
