@@ -29,6 +29,7 @@ from xinference.deployments.context import Ending
 from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.gateway.app import Gateway
+from xinference.gateway.auth.peer import is_marked_by_worker
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.openapi import document
@@ -161,7 +162,7 @@ def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callab
     keys.subscribe(workers.publish)
     controller = Controller(settings, store, workers, publisher)
     management = make_app(controller, settings, keys, stop, document(), workers)
-    gateway = Gateway(controller, settings, management, keys, metrics=workers.metrics)
+    gateway = Gateway(controller, settings, management, keys, metrics=workers.metrics, is_owner=is_marked_by_worker)
     server = http_server(SynchronizedApp(gateway, workers), before_end=workers.close, uds=str(path))
     return server, gateway, workers, controller
 
