@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 OTHER_UID = 54321
 #: Asks as another user: it gives up root before it connects.
 CLIENT = """
-import http.client, json, os, socket, sys
+import encodings.idna, http.client, json, os, socket, sys  # all before: the other user may not read this Python
 address, port, uid, requests = json.loads(sys.argv[1])
 os.setgroups([]); os.setgid(uid); os.setuid(uid)
 answers = []
@@ -35,7 +35,7 @@ print(json.dumps(answers))
 """
 #: A reverse proxy of another user that adds no header: it passes bytes on.
 PROXY = """
-import os, socket, sys, threading
+import encodings.idna, os, socket, sys, threading
 address, port, uid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 os.setgroups([]); os.setgid(uid); os.setuid(uid)
 listener = socket.create_server(("127.0.0.1", 0))

@@ -21,6 +21,7 @@ from xinference.control import model_names
 from xinference.control.downloads import Downloads
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
+from xinference.control.stop_notice import StopNotice
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments import progress
 from xinference.deployments.admission import Admission
@@ -87,6 +88,8 @@ class Controller:
         self.library = WeightsStore(settings, self._hubs, self.registrations, self.planner, self.downloads, self._uses)
         self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []
+        self.stop_notice = StopNotice()
+        """Ends the waits of the management API when the server begins to stop."""
 
     # -- the data path's view -------------------------------------------------------------------------------
 
@@ -116,6 +119,12 @@ class Controller:
             asyncio.create_task(self._write_notes(), name="notes of the store"),
             asyncio.create_task(self._warn_of_unknown_engines(known), name="unknown engines"),
         ]
+
+    def begin_stop(self) -> None:
+        """Tell everybody who waits for a load, a launch or an event that the server is stopping."""
+        self.stop_notice.give()
+        self._publisher.end_waits()
+        self._events.end_followers()
 
     async def close(self, how: Ending) -> None:
         """End the tasks; ``stop`` ends the engines too, ``detach`` leaves them for the next server."""

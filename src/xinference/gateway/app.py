@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -22,6 +23,7 @@ from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
+from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import WRITE
@@ -65,10 +67,16 @@ class Gateway:
         balancer: Balancer | None = None,
         crashes: CrashMemory | None = None,
         is_owner: Callable[[Scope], bool] = is_from_own_user,
+        shutdown: Shutdown | None = None,
     ) -> None:
-        """`is_owner`: whether a request without a key is from the server's own user."""
+        """
+        Args:
+            is_owner: whether a request without a key is from the server's own user.
+            shutdown: that of the HTTP server.
+        """
         self._router = router
         self._is_owner = is_owner
+        self._shutdown = shutdown or Shutdown()
         self._keys = keys or NoKeys()
         self.quota: Quota = quota or LocalQuota()
         self._views = Views()
@@ -127,7 +135,15 @@ class Gateway:
             await _anthropic_models(table, path, Reply(send, anthropic=True), head=method == "HEAD")
         else:
             scope[SCOPE_KEY] = key
-            await self._management(scope, receive, send)
+            await self._manage(scope, receive, ManagementAnswer(send))
+
+    async def _manage(self, scope: Scope, receive: Receive, answer: ManagementAnswer) -> None:
+        try:
+            await self._management(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if not self._shutdown.answers_end:
+                raise
+            await answer.end()
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass scopes other than HTTP to `management`: the application's lifespan, and web sockets."""
@@ -181,6 +197,10 @@ class Gateway:
                 await refuse(reply, problem)
             else:  # the client sees that the answer is incomplete
                 log.error("an answer on %s was left incomplete: %s", scope["path"], problem)
+        except asyncio.CancelledError:
+            if not self._shutdown.answers_end:
+                raise
+            await end_answer(reply)
         except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
             log.exception("unexpected error on %s", scope["path"])
             if not reply.started:
