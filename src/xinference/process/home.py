@@ -79,11 +79,13 @@ def _lock(file: int | IO[str]) -> None:
     """
     for attempt in range(LOCK_TRIES):
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if attempt == LOCK_TRIES - 1:
                 raise
             time.sleep(LOCK_TRY_SECONDS)
+        else:
+            return
 
 
 def is_free(settings: Settings) -> bool:

@@ -127,7 +127,7 @@ def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
 async def versions(controller: ControllerDep, key: KeyDep, model_type: str, model_name: str) -> list[Json]:
     """List the versions of a model, and for `manage` the path of the weights where they are cached."""
     family = find_family(visible_families(controller, key), model_name, model_type)
-    entries = await asyncio.to_thread(controller.library.cached, [family])
+    entries = await controller.library.cached([family])
     paths = {entry.version.version_id: str(entry.path) for entry in entries if entry.complete}
     return [
         {

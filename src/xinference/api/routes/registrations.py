@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -45,7 +44,7 @@ async def registrations(controller: ControllerDep, key: KeyDep, model_type: str,
     visible = visible_families(controller, key).values()
     families = [family for family in visible if family.model_type == model_type]
     if detailed:
-        complete = await asyncio.to_thread(controller.library.complete_versions, families)
+        complete = await controller.library.complete_versions(families)
         entries = [_detailed(controller, family, complete, whole=manages(key)) for family in families]
     else:
         entries = [
@@ -70,7 +69,7 @@ async def registration(controller: ControllerDep, key: KeyDep, model_type: str, 
             hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
             code=Code.MODEL_NOT_FOUND,
         )
-    complete = await asyncio.to_thread(controller.library.complete_versions, [family])
+    complete = await controller.library.complete_versions([family])
     return _detailed(controller, family, complete, whole=manages(key))
 
 
