@@ -83,12 +83,14 @@ class Settings:
     """Preferred hub: huggingface, modelscope or package_index; empty: chosen automatically."""
     offline: bool = False
     """Never connect to a hub or package index."""
+    hub_seconds: float = 60.0
+    """Seconds that all questions to a hub for one request may take; downloads have no limit."""
     grace_seconds: float = 60.0
     """Seconds an engine keeps running after its server died, so that the next server can adopt it."""
     stop_seconds: float = 10.0
     """Seconds an engine may take to stop before it is killed."""
-    drain_seconds: float = 30.0
-    """Seconds a removed replica may take to finish its requests before it is stopped."""
+    drain_seconds: float = 20.0
+    """Seconds that open answers get to finish when the server stops, or when their replica is removed."""
     start_seconds: float = 600.0
     """Seconds an engine may take to become healthy."""
     probe_seconds: float = 20.0

@@ -82,6 +82,8 @@ class Code(StrEnum):
     NOT_ON_HUB = "not_on_hub", 400
     HUB_UNAVAILABLE = "hub_unavailable", 400
     HUB_UNREACHABLE = "hub_unreachable", 503
+    HUB_TIMEOUT = "hub_timeout", 504
+    HUB_BUSY = "hub_busy", 503
     OFFLINE = "offline", 503
     GATED_MODEL = "gated_model", 403
     REPO_NOT_FOUND = "repo_not_found", 404
@@ -165,6 +167,7 @@ class Code(StrEnum):
     UNREADABLE_ROW = "unreadable_row", 500
     UNSAFE_RUN_DIR = "unsafe_run_dir", 500
     INTERNAL_ERROR = "internal_error", 500
+    SERVER_STOPPING = "server_stopping", 503
     NO_WORKERS = "no_workers", 501
     NOT_HERE = "not_here", 501
 

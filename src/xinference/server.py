@@ -29,7 +29,9 @@ from xinference.deployments.context import Ending
 from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.gateway.app import Gateway
+from xinference.gateway.auth.peer import is_marked_by_worker
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.openapi import document
 from xinference.hosts import is_loopback
@@ -142,11 +144,16 @@ async def _stop_when(requested: asyncio.Event, server: Server) -> None:
 
 def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
     """Gateway, management API and controller in this process."""
-    balancer, running = Balancer(), AbortableRequests()
+    balancer, running, shutdown = Balancer(), AbortableRequests(), Shutdown()
     controller = Controller(settings, store, balancer)
     management = make_app(controller, settings, keys, stop, document(), running)
-    gateway = Gateway(controller, settings, management, keys, running, balancer=balancer)
-    return http_server(gateway), gateway, None, controller
+    gateway = Gateway(controller, settings, management, keys, running, balancer=balancer, shutdown=shutdown)
+
+    async def before_end() -> None:
+        controller.begin_stop()
+
+    server = http_server(gateway, before_end=before_end, shutdown=shutdown, drain_seconds=settings.drain_seconds)
+    return server, gateway, None, controller
 
 
 def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
@@ -161,8 +168,29 @@ def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callab
     keys.subscribe(workers.publish)
     controller = Controller(settings, store, workers, publisher)
     management = make_app(controller, settings, keys, stop, document(), workers)
-    gateway = Gateway(controller, settings, management, keys, metrics=workers.metrics)
-    server = http_server(SynchronizedApp(gateway, workers), before_end=workers.close, uds=str(path))
+    shutdown = Shutdown()
+    gateway = Gateway(
+        controller,
+        settings,
+        management,
+        keys,
+        metrics=workers.metrics,
+        is_owner=is_marked_by_worker,
+        shutdown=shutdown,
+    )
+
+    async def before_end() -> None:
+        controller.begin_stop()
+        await workers.close()  # from here on no client is connected
+
+    server = http_server(
+        SynchronizedApp(gateway, workers),
+        before_end=before_end,
+        on_hurry=workers.hurry,
+        shutdown=shutdown,
+        drain_seconds=0.0,
+        uds=str(path),
+    )
     return server, gateway, workers, controller
 
 

@@ -15,9 +15,9 @@ def owner_key(settings: Settings) -> str | None:
 
     It is sent to no other address, where another program could keep it. The key expires with the server.
     """
-    place = _place(settings.url)
+    asked = place(settings.url)
     endpoint = local_endpoint(settings)
-    if place is None or endpoint is None or place != _place(endpoint):
+    if asked is None or endpoint is None or asked != place(endpoint):
         return None
     try:
         return settings.owner_key_file.read_text().strip() or None
@@ -39,7 +39,7 @@ def local_endpoint(settings: Settings) -> str | None:
     return str(url).rstrip("/")
 
 
-def _place(url: str) -> tuple[str, int | None] | None:
+def place(url: str) -> tuple[str, int | None] | None:
     """IP address and port of `url`; None if its host is a name other than localhost, or its scheme is not HTTP."""
     try:
         parsed = httpx2.URL(url)

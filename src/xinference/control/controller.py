@@ -21,6 +21,7 @@ from xinference.control import model_names
 from xinference.control.downloads import Downloads
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
+from xinference.control.stop_notice import StopNotice
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments import progress
 from xinference.deployments.admission import Admission
@@ -47,6 +48,7 @@ from xinference.store.database import DeploymentRow, Store
 from xinference.store.event_log import EventLog, final_event
 from xinference.weights import cache
 from xinference.weights.derivation import DerivedRequest
+from xinference.work_threads import LongWork
 
 log = logging.getLogger(__name__)
 #: Interval at which changes are written that the store could not take at once.
@@ -71,7 +73,9 @@ class Controller:
         self._events = EventLog(store)
         self._hubs: Mapping[str, Hub] = all_hubs(settings)
         self.registrations = Registrations(settings.home, builtin_families())
-        self.downloads = Downloads(self._hubs, self._events)
+        work = LongWork(settings.hub_seconds)
+        self._files = work.files
+        self.downloads = Downloads(self._hubs, self._events, work)
         self.engines: Mapping[str, Engine] = all_engines()
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
         self._reserved: dict[str, asyncio.Future[None]] = {}
@@ -81,12 +85,18 @@ class Controller:
         self._publisher = publisher or Publisher()
         self._admission = Admission(settings, store, load, self._taken_up)
         self._context = DeploymentContext(
-            settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission
+            settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission, work
         )
-        self.planner = Planner(settings, self._hubs, self.engines, self.registrations, self._admission.occupancy_for)
-        self.library = WeightsStore(settings, self._hubs, self.registrations, self.planner, self.downloads, self._uses)
+        self.planner = Planner(
+            settings, self._hubs, self.engines, self.registrations, self._admission.occupancy_for, work
+        )
+        self.library = WeightsStore(
+            settings, self._hubs, self.registrations, self.planner, self.downloads, self._uses, work.files
+        )
         self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []
+        self.stop_notice = StopNotice()
+        """Ends the waits of the management API when the server begins to stop."""
 
     # -- the data path's view -------------------------------------------------------------------------------
 
@@ -116,6 +126,12 @@ class Controller:
             asyncio.create_task(self._write_notes(), name="notes of the store"),
             asyncio.create_task(self._warn_of_unknown_engines(known), name="unknown engines"),
         ]
+
+    def begin_stop(self) -> None:
+        """Tell everybody who waits for a load, a launch or an event that the server is stopping."""
+        self.stop_notice.give()
+        self._publisher.end_waits()
+        self._events.end_followers()
 
     async def close(self, how: Ending) -> None:
         """End the tasks; ``stop`` ends the engines too, ``detach`` leaves them for the next server."""
@@ -419,7 +435,7 @@ class Controller:
         """The resolved launch, and its sized plan if the weights are on this machine."""
         launch = await self.planner.resolve(draft, request)
         engine, model_type = self.engines[launch.engine], launch.version.family.model_type
-        await asyncio.to_thread(model_names.check_adapters, model_type, engine.adapters(launch))
+        await self._files.run(model_names.check_adapters, model_type, engine.adapters(launch))
         model_names.check_free(launch.uid, engine.lora_names(launch), self.table.routes, self._reserved)
         return launch, await self.planner.size(launch)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway import anthropic
 from xinference.gateway.auth import origin_check
-from xinference.gateway.auth.authentication import Views, admit, check_model, check_seen
+from xinference.gateway.auth.authentication import Views, admit, admit_without_keys, check_model, check_seen
+from xinference.gateway.auth.peer import FROM_OWNER, is_forwarded, is_from_own_user
 from xinference.gateway.auth.permissions import Access, Need, needed
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory
@@ -21,6 +23,7 @@ from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
+from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import WRITE
@@ -31,7 +34,7 @@ from xinference.gateway.token_texts import convert
 from xinference.gateway.token_usage import FREE, TokenMeter
 from xinference.hosts import is_loopback
 from xinference.keys.key import Key
-from xinference.keys.table import Keys, NoKeys
+from xinference.keys.table import Keys, KeyTable, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
 from xinference.protocol.errors import Refusal, stream_error
 from xinference.protocol.request_check import check
@@ -63,8 +66,17 @@ class Gateway:
         metrics: Metrics | None = None,
         balancer: Balancer | None = None,
         crashes: CrashMemory | None = None,
+        is_owner: Callable[[Scope], bool] = is_from_own_user,
+        shutdown: Shutdown | None = None,
     ) -> None:
+        """
+        Args:
+            is_owner: whether a request without a key is from the server's own user.
+            shutdown: that of the HTTP server.
+        """
         self._router = router
+        self._is_owner = is_owner
+        self._shutdown = shutdown or Shutdown()
         self._keys = keys or NoKeys()
         self.quota: Quota = quota or LocalQuota()
         self._views = Views()
@@ -123,7 +135,15 @@ class Gateway:
             await _anthropic_models(table, path, Reply(send, anthropic=True), head=method == "HEAD")
         else:
             scope[SCOPE_KEY] = key
-            await self._management(scope, receive, send)
+            await self._manage(scope, receive, ManagementAnswer(send))
+
+    async def _manage(self, scope: Scope, receive: Receive, answer: ManagementAnswer) -> None:
+        try:
+            await self._management(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if not self._shutdown.answers_end:
+                raise
+            await answer.end()
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass scopes other than HTTP to `management`: the application's lifespan, and web sockets."""
@@ -145,7 +165,9 @@ class Gateway:
         """
         table = self._keys.table
         if not table.required:
-            return None
+            if not self._guarded or access.need is Need.ASK or access.need is Need.NOTHING:
+                return None
+            return self._admit_without_keys(table, access, scope)
         now = time.time()
         key = admit(table, access, scope.get("headers", ()), now)
         if key is None:
@@ -154,6 +176,15 @@ class Gateway:
         if access.model is not None:
             check_seen(key, access.model, self._router.table.routes)
         return key
+
+    def _admit_without_keys(self, table: KeyTable, access: Access, scope: Scope) -> Key | None:
+        headers = scope.get("headers", ())
+
+        def is_owner() -> bool:
+            scope[FROM_OWNER] = not is_forwarded(headers) and self._is_owner(scope)
+            return bool(scope[FROM_OWNER])
+
+        return admit_without_keys(table, access, headers, time.time(), is_owner=is_owner)
 
     async def _serve(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
         began = time.perf_counter()
@@ -166,6 +197,10 @@ class Gateway:
                 await refuse(reply, problem)
             else:  # the client sees that the answer is incomplete
                 log.error("an answer on %s was left incomplete: %s", scope["path"], problem)
+        except asyncio.CancelledError:
+            if not self._shutdown.answers_end:
+                raise
+            await end_answer(reply)
         except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
             log.exception("unexpected error on %s", scope["path"])
             if not reply.started:

@@ -200,6 +200,7 @@ async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply:
         return
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
+        reply.is_stream = True
         await reply.start(answer.status, (*headers, *STREAM_HEADERS))
         await relay_events(
             answer.read,

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.http.asgi import Reply
 from xinference.protocol.errors import Header, Refusal, anthropic_error, openai_error
@@ -18,7 +19,9 @@ async def refuse(reply: Reply, problem: Problem) -> None:
     message = str(problem)
     param, headers = (problem.param, problem.headers) if isinstance(problem, Refusal) else (None, ())
     if reply.anthropic:
-        body = anthropic_error(problem.status, message)
+        # Anthropic's form has no code. A stop of the server is told by its code in every form.
+        stop = problem.code if problem.code == Code.SERVER_STOPPING else None
+        body = anthropic_error(problem.status, message, stop)
     else:
         body = openai_error(problem.status, message, problem.code, param)
     await reply.whole(problem.status, body, headers)

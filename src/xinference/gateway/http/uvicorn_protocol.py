@@ -11,6 +11,7 @@ from collections.abc import Callable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from xinference.error_codes import Code
+from xinference.gateway.auth.peer import PEER_UID, find_peer_uid
 from xinference.gateway.http.error_replies import raw_answer
 from xinference.protocol.errors import Refusal
 
@@ -29,6 +30,9 @@ Watch = Callable[[Callable[[], None] | None], None]
 class Protocol(HttpToolsProtocol):
     """One connection of a client."""
 
+    _peer_uid: int | None = None
+    _peer_is_known = False
+    """Whether the system has been asked for the peer."""
     _on_disconnect: Callable[[], None] | None = None
     _lost = False
     _refused = False
@@ -62,6 +66,14 @@ class Protocol(HttpToolsProtocol):
         if body:
             self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
         return True
+
+    def peer_uid(self) -> int | None:
+        """The unix user at the other end; None: the system does not tell. It is asked once a connection."""
+        if not self._peer_is_known:
+            self._peer_is_known = True
+            connection = self.transport.get_extra_info("socket")
+            self._peer_uid = None if connection is None else find_peer_uid(connection)
+        return self._peer_uid
 
     # -- callbacks of the event loop ------------------------------------------------------------------------
 
@@ -103,6 +115,7 @@ class Protocol(HttpToolsProtocol):
         self._line_bytes = 0
         self.scope[WATCH] = self.watch  # type: ignore[literal-required]
         self.scope[WRITE] = self.write  # type: ignore[literal-required]
+        self.scope[PEER_UID] = self.peer_uid  # type: ignore[literal-required]
 
     def on_chunk_header(self) -> None:
         self.headers = []  # trailers are not headers: the scope keeps the list of the head

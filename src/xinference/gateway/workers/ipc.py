@@ -46,7 +46,7 @@ class Serve(msgspec.Struct, tag=True):
 
 
 class Stop(msgspec.Struct, tag=True):
-    """Accept no more requests, finish the answers in flight, exit."""
+    """Accept no more requests, finish the answers in flight, exit; the second time, end the answers at once."""
 
 
 class ForgetReplica(msgspec.Struct, tag=True):
