@@ -30,6 +30,7 @@ from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.http.connection_limits import ConnectionLimits, raise_descriptor_limit
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.openapi import document
 from xinference.hosts import is_loopback
@@ -78,6 +79,7 @@ def run(
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    raise_descriptor_limit()
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
     with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
         keys = Keyring(store, always_required=is_exposed(settings) and not settings.allow_unauthenticated)
@@ -146,7 +148,7 @@ def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callabl
     controller = Controller(settings, store, balancer)
     management = make_app(controller, settings, keys, stop, document(), running)
     gateway = Gateway(controller, settings, management, keys, running, balancer=balancer)
-    return http_server(gateway), gateway, None, controller
+    return http_server(gateway, limits=ConnectionLimits.of(settings)), gateway, None, controller
 
 
 def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
@@ -162,7 +164,12 @@ def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callab
     controller = Controller(settings, store, workers, publisher)
     management = make_app(controller, settings, keys, stop, document(), workers)
     gateway = Gateway(controller, settings, management, keys, metrics=workers.metrics)
-    server = http_server(SynchronizedApp(gateway, workers), before_end=workers.close, uds=str(path))
+    server = http_server(
+        SynchronizedApp(gateway, workers),
+        limits=ConnectionLimits.of(settings),
+        before_end=workers.close,
+        uds=str(path),
+    )
     return server, gateway, workers, controller
 
 

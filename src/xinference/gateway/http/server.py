@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import FrameType
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from xinference.gateway.http.asgi import ASGIApp
+from xinference.gateway.http.connection_limits import ConnectionLimits, Connections
 from xinference.gateway.http.uvicorn_protocol import Protocol
 
 #: Maximum time for answers in flight when the server stops.
@@ -59,15 +61,22 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def http_server(app: ASGIApp, *, before_end: Callable[[], Awaitable[None]] | None = None, **more: Any) -> Server:
+def http_server(
+    app: ASGIApp,
+    *,
+    limits: ConnectionLimits | None = None,
+    before_end: Callable[[], Awaitable[None]] | None = None,
+    **more: Any,
+) -> Server:
     """The HTTP server for `app`, with the same settings in the product, in tests and in benchmarks.
 
     `before_end` is awaited before the server stops accepting requests; `more` are settings of uvicorn.
     """
+    protocol = partial(Protocol, connections=Connections(limits or ConnectionLimits()))
     return Server(
         uvicorn.Config(
             app,
-            http=Protocol,
+            http=cast(type[Protocol], protocol),
             ws="none",
             lifespan="off",
             log_config=None,

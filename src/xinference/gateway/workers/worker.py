@@ -20,6 +20,7 @@ import uvloop
 from xinference.config import Settings
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.asgi import Receive, Scope, Send
+from xinference.gateway.http.connection_limits import ConnectionLimits
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.workers.ipc import (
     FROM_SERVER,
@@ -71,7 +72,7 @@ class GatewayWorker:
             balancer=self._proxy.balancer,
             crashes=self._proxy.crashes,
         )
-        self.server: Server = http_server(self)
+        self.server: Server = http_server(self, limits=ConnectionLimits.of(settings))
         self.may_serve = asyncio.Event()
         """Set when the server allows the first request, or when it stops this process before that."""
 
