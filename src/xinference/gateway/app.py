@@ -24,9 +24,16 @@ from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Sco
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
-from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
+from xinference.gateway.http.request_body import (
+    BodyMemory,
+    ClientLeftError,
+    ClientWatch,
+    check_content_type,
+    closing,
+    read_body,
+)
 from xinference.gateway.http.server import trust_proxy
-from xinference.gateway.http.uvicorn_protocol import WRITE
+from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.routes import DATA_PATHS, DataPath, find
@@ -83,6 +90,7 @@ class Gateway:
         self._settings = settings
         self._management = trust_proxy(management)
         self._guarded = is_loopback(settings.host)
+        self._bodies = BodyMemory(settings.max_bodies_bytes)
         self._pool = EnginePool()
         self.balancer = balancer or Balancer()
         """Chooses replicas and counts the requests at each."""
@@ -209,6 +217,8 @@ class Gateway:
                     Refusal(Code.INTERNAL_ERROR, "The server failed because of a defect; its log has the details."),
                 )
         finally:
+            if self._bodies.held:
+                self._bodies.give_back(reply)
             self.metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
 
     async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
@@ -222,7 +232,7 @@ class Gateway:
             anthropic.check_version(headers)
         if key is not None and (key.requests_per_minute or key.tokens_per_minute):
             await self.quota.take_request(key, time.monotonic())
-        body = await read_body(receive, headers, self._settings.max_body_bytes)
+        body = await read_body(receive, headers, self._settings.max_body_bytes, self._bodies, reply)
         request = check(path.decoder, body)
         table = self._views.for_asking(key, self._router.table)
         if key is not None:
@@ -234,8 +244,16 @@ class Gateway:
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
         call = ForwardedCall(
-            path, prepared.body, scope.get("query_string", b""), to_engine, prepared.answer, prepared.events
+            path,
+            prepared.body,
+            scope.get("query_string", b""),
+            to_engine,
+            prepared.answer,
+            prepared.events,
+            key.key_id if key is not None else _address(scope.get("client")),
         )
+        queue, uid = self._forwarder.queue, route.parent or route.uid
+        scope[CONTENDED] = lambda: queue.is_contended(uid)
         request_id = request.request_id or headers.get(b"x-request-id", b"").decode("latin-1")
         with ClientWatch(scope, receive):
             if request_id:
@@ -247,6 +265,17 @@ class Gateway:
         self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
     ) -> None:
         """Forward within the limits of the model and the key."""
+        if key is None and route.request_limits is None:
+            await self._pass(call, request, route, reply)
+        elif key is not None and (at_once := key.requests_in_flight or self._settings.key_requests_in_flight):
+            async with self.quota.key_permit(key, at_once):
+                await self._pass_within_model(call, request, route, reply, key)
+        else:
+            await self._pass_within_model(call, request, route, reply, key)
+
+    async def _pass_within_model(
+        self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
+    ) -> None:
         if route.request_limits is None and (key is None or key.tokens_per_minute is None):
             await self._pass(call, request, route, reply)
             return
@@ -292,6 +321,11 @@ class Gateway:
             tokens = meter.tokens(len(call.body))
             self.quota.spend_tokens(key, tokens, time.monotonic())
             self.metrics.spent(reply.model, tokens)
+
+
+def _address(client: tuple[str, int] | None) -> str:
+    """The name of a client without a key; all connections of one reverse proxy have the same."""
+    return client[0] if client else ""
 
 
 async def _health(reply: Reply, method: str) -> None:
