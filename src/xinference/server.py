@@ -29,8 +29,12 @@ from xinference.deployments.context import Ending
 from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.gateway.app import Gateway
+from xinference.gateway.auth.peer import is_marked_by_worker
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.http.connection_limits import ConnectionLimits, raise_descriptor_limit
+from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
+from xinference.gateway.http.tcp_keepalive import CLIENT
 from xinference.gateway.openapi import document
 from xinference.hosts import is_loopback
 from xinference.keys.keyring import Keyring
@@ -78,6 +82,7 @@ def run(
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    raise_descriptor_limit()
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
     with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
         keys = Keyring(store, always_required=is_exposed(settings) and not settings.allow_unauthenticated)
@@ -142,11 +147,22 @@ async def _stop_when(requested: asyncio.Event, server: Server) -> None:
 
 def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
     """Gateway, management API and controller in this process."""
-    balancer, running = Balancer(), AbortableRequests()
+    balancer, running, shutdown = Balancer(), AbortableRequests(), Shutdown()
     controller = Controller(settings, store, balancer)
     management = make_app(controller, settings, keys, stop, document(), running)
-    gateway = Gateway(controller, settings, management, keys, running, balancer=balancer)
-    return http_server(gateway), gateway, None, controller
+    gateway = Gateway(controller, settings, management, keys, running, balancer=balancer, shutdown=shutdown)
+
+    async def before_end() -> None:
+        controller.begin_stop()
+
+    server = http_server(
+        gateway,
+        limits=ConnectionLimits.of(settings),
+        before_end=before_end,
+        shutdown=shutdown,
+        drain_seconds=settings.drain_seconds,
+    )
+    return server, gateway, None, controller
 
 
 def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
@@ -161,8 +177,30 @@ def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callab
     keys.subscribe(workers.publish)
     controller = Controller(settings, store, workers, publisher)
     management = make_app(controller, settings, keys, stop, document(), workers)
-    gateway = Gateway(controller, settings, management, keys, metrics=workers.metrics)
-    server = http_server(SynchronizedApp(gateway, workers), before_end=workers.close, uds=str(path))
+    shutdown = Shutdown()
+    gateway = Gateway(
+        controller,
+        settings,
+        management,
+        keys,
+        metrics=workers.metrics,
+        is_owner=is_marked_by_worker,
+        shutdown=shutdown,
+    )
+
+    async def before_end() -> None:
+        controller.begin_stop()
+        await workers.close()  # from here on no client is connected
+
+    server = http_server(
+        SynchronizedApp(gateway, workers),
+        limits=ConnectionLimits.of(settings),
+        before_end=before_end,
+        on_hurry=workers.hurry,
+        shutdown=shutdown,
+        drain_seconds=0.0,
+        uds=str(path),
+    )
     return server, gateway, workers, controller
 
 
@@ -202,6 +240,7 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
     for port in range(settings.port, last + 1):
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        CLIENT.set_on(listener)
         try:
             listener.bind((settings.host, port))
             listener.listen(2048)

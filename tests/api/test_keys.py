@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from xinference.control.controller import Controller
 from xinference.deployments.deployment import BrokenDeployment
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
-from xinference.gateway.auth.permissions import OPEN
+from xinference.gateway.auth.permissions import OPEN, Need, required_access
 from xinference.gateway.routes import DATA_PATHS
 from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
@@ -42,13 +43,27 @@ async def app(tmp_path: Path, stopped: list[bool]) -> AsyncIterator[FastAPI]:
     store.close()
 
 
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
-    gateway = Gateway(app.state.controller, app.state.settings, app, app.state.keys)
+@asynccontextmanager
+async def client_of(app: FastAPI, *, is_owner: bool) -> AsyncIterator[httpx2.AsyncClient]:
+    gateway = Gateway(app.state.controller, app.state.settings, app, app.state.keys, is_owner=lambda scope: is_owner)
     transport = httpx2.ASGITransport(gateway, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         yield client
     await gateway.close()
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """A program of the server's own user."""
+    async with client_of(app, is_owner=True) as client:
+        yield client
+
+
+@pytest.fixture
+async def stranger(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """A program of another user of the machine."""
+    async with client_of(app, is_owner=False) as client:
+        yield client
 
 
 def bearer(key: dict[str, Any]) -> dict[str, str]:
@@ -98,6 +113,37 @@ async def test_a_key_for_use_changes_nothing(app: FastAPI, client: httpx2.AsyncC
             assert abort or "Not enough permissions" in answer.text
     assert (await client.get("/v1/keys", headers=bearer(key))).status_code == 403
     assert stopped == [] and len(app.state.keys.all()) == 1
+
+
+async def test_without_keys_another_user_gets_nothing_that_needs_manage(
+    app: FastAPI, stranger: httpx2.AsyncClient, stopped: list[bool]
+) -> None:
+    for method, path in every_route(app):
+        if required_access(method, path).need is not Need.MANAGE:
+            continue
+        for headers in ({}, {"Authorization": "Bearer sk-xinf-wrong"}, {"x-xinference-owner": "1"}):
+            answer = await stranger.request(method, path, headers=headers)
+            assert answer.status_code == 401, (method, path)
+            assert answer.headers["www-authenticate"] == "Bearer"
+    assert stopped == [] and app.state.keys.all() == []
+
+
+async def test_without_keys_another_user_may_use_and_read_but_no_path_of_this_machine(
+    app: FastAPI, stranger: httpx2.AsyncClient, client: httpx2.AsyncClient
+) -> None:
+    for path in ("/v1/models", "/v1/models/instances", "/status", "/v1/engines/llama-2-chat", "/v1/cluster/auth"):
+        assert (await stranger.get(path)).status_code == 200, path
+    assert (await stranger.get("/v1/engines/org/repo")).status_code == 403
+    assert (await stranger.get("/v1/engines//etc/passwd")).status_code == 401
+    assert (await stranger.post("/v1/chat/completions", json={"model": "x", "messages": []})).status_code != 401
+
+
+async def test_without_keys_the_owners_key_works_for_another_user_who_can_read_it(
+    app: FastAPI, stranger: httpx2.AsyncClient
+) -> None:
+    owner = {"Authorization": f"Bearer {app.state.keys.open_for_owner()}"}
+    assert (await stranger.get("/v1/keys", headers=owner)).json() == []
+    assert (await stranger.get("/v1/keys")).status_code == 401
 
 
 async def test_auth_is_off_until_the_first_key_and_on_from_then_even_when_it_is_revoked(
@@ -165,6 +211,7 @@ async def test_the_owners_key_works_and_is_not_listed(app: FastAPI, client: http
         {"expires_in": -1},
         {"requests_per_minute": 0},
         {"tokens_per_minute": 10**30},
+        {"requests_in_flight": 0},
         {"unknown": 1},
         [],
     ],

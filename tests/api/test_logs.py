@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from xinference.api.routes import models
+from xinference.control.stop_notice import StopNotice
 
 
 async def test_following_ends_with_the_deployment_after_its_last_words(
@@ -23,7 +24,7 @@ async def test_following_ends_with_the_deployment_after_its_last_words(
 
     received = ""
     async with asyncio.timeout(30):
-        async for part in models._follow("old\n", current, lambda: present[0]):
+        async for part in models._follow("old\n", current, lambda: present[0], StopNotice()):
             received += part.decode()
             match received.splitlines()[-1]:
                 case "old":
@@ -35,3 +36,14 @@ async def test_following_ends_with_the_deployment_after_its_last_words(
                     second.write_text("again\nlast words\n")
                     present[0] = False
     assert received == "old\nnew\nagain\nlast words\n"
+
+
+async def test_following_ends_with_a_line_when_the_server_stops(tmp_path: Path) -> None:
+    log, notice = tmp_path / "r1.log", StopNotice()
+    log.write_text("old\n")
+    received = b""
+    async with asyncio.timeout(30):
+        async for part in models._follow("old\n", lambda: [log], lambda: True, notice):
+            received += part
+            notice.give()
+    assert received == b"old\n\nThe server is stopping.\n"

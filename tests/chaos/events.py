@@ -165,7 +165,7 @@ class Chaos:
     def read(self) -> None:
         for path in ("/v1/models", "/v1/models/instances", "/metrics", "/health"):
             answer = self.ask("GET", path)
-            if answer is not None and answer.status_code != 200:
+            if answer is not None and answer.status_code not in (200, 503):  # 503: its socket is being created again
                 raise Broken(f"GET {path}: {answer.status_code} {answer.text}")
 
     # -- faults -----------------------------------------------------------------------------------------------
@@ -197,6 +197,24 @@ class Chaos:
         if self.home.server is not None:
             self._suspend(self.home.server.pid)
 
+    def kill_gateway(self) -> None:
+        """Kill or suspend one of the processes that serve clients, if there are such."""
+        gateways = []
+        with contextlib.suppress(psutil.Error):
+            assert self.home.server is not None
+            for process in psutil.Process(self.home.server.pid).children():
+                with contextlib.suppress(psutil.Error):
+                    if any("gateway.workers" in word for word in process.cmdline()):
+                        gateways.append(process.pid)
+        if not gateways:
+            return
+        victim = self.random.choice(gateways)
+        if self.random.random() < 0.5:
+            self._suspend(victim)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+
     def fill_disk(self) -> None:
         if self.disk is None:
             return
@@ -221,6 +239,10 @@ class Chaos:
         """Delete the lock files that an administrator might take for leftovers."""
         for path in self.home.path.rglob("server.lock"):
             path.unlink(missing_ok=True)
+
+    def clean_sockets_up(self) -> None:
+        """Delete the folder of the sockets under the running server, as a system cleans a temporary folder up."""
+        shutil.rmtree(self.home.path / "run", ignore_errors=True)
 
     def lose_sockets(self) -> None:
         """Clean the folder of the sockets up, and kill the server: engines cannot be adopted any more."""
@@ -266,8 +288,16 @@ class Chaos:
             raise Broken(f"{error}\nafter: {'; '.join(self.trail[-20:])}\n{self._state()}") from None
 
     def _instances(self) -> dict[str, dict[str, Any]]:
-        answer = self.ask("GET", "/v1/models/instances")
-        return {} if answer is None else {entry["model_uid"]: entry for entry in answer.json()}
+        answers: list[httpx2.Response] = []
+
+        def look() -> bool:
+            answer = self.ask("GET", "/v1/models/instances")
+            if answer is not None and answer.status_code == 200:
+                answers.append(answer)
+            return bool(answers)
+
+        until("models are listed", look, 30)
+        return {entry["model_uid"]: entry for entry in answers[-1].json()}
 
     def _settled(self) -> bool:
         """No model is in between: each is ready, unloaded, or has failed with a reason."""
@@ -316,9 +346,11 @@ EVENTS: tuple[tuple[Callable[[Chaos], None], int], ...] = (
     (Chaos.kill_one, 4),
     (Chaos.stop_one, 2),
     (Chaos.stop_server, 1),
+    (Chaos.kill_gateway, 3),
     (Chaos.fill_disk, 2),
     (Chaos.lock_store, 3),
     (Chaos.set_clock, 1),
     (Chaos.sweep, 1),
+    (Chaos.clean_sockets_up, 1),
     (Chaos.lose_sockets, 1),
 )

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests.cli.canned import Answer, Asked, Canned
 from tests.cli.conftest import Run
 from tests.support.ports import free_port
+from xinference.cli.commands import stop as stop_command
+from xinference.config import Settings
 
 
 @pytest.fixture
@@ -49,3 +54,34 @@ def test_a_cluster_is_left_alone_without_a_yes(canned: Canned, run: Run, two_mod
 def test_the_cluster_to_stop_has_to_be_named(canned: Canned, run: Run) -> None:
     assert run("stop-cluster", "--check").exit_code == 2
     assert canned.asked == []
+
+
+def test_stop_waits_until_the_servers_process_has_left_its_home(
+    canned: Canned, run: Run, two_models: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path))
+    monkeypatch.setattr(stop_command, "REPORT_SECONDS", 0.0)
+    settings = Settings(home=tmp_path)
+    (tmp_path / "server.json").write_text(json.dumps({"pid": 1, "endpoint": canned.url}))
+    looks = []
+
+    def is_free(asked: Settings) -> bool:
+        assert asked.home == settings.home
+        looks.append(1)
+        return len(looks) == 3
+
+    monkeypatch.setattr("xinference.process.home.is_free", is_free)
+    result = run("stop")
+    assert result.exit_code == 0, result.stderr
+    assert len(looks) == 3
+    assert "Waiting for the server to end its answers and models" in result.stderr
+    assert result.stderr.endswith(f"Stopped the server at {canned.url} and a, b.\n")
+
+
+def test_stop_does_not_wait_for_the_home_of_another_server(
+    canned: Canned, run: Run, two_models: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path))
+    (tmp_path / "server.json").write_text(json.dumps({"pid": 1, "endpoint": "http://127.0.0.1:1"}))
+    monkeypatch.setattr("xinference.process.home.is_free", lambda settings: False)
+    assert run("stop").exit_code == 0

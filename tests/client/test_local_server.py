@@ -4,15 +4,18 @@ import os
 import signal
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.support.polling import until
 from tests.support.ports import free_port
 from xinference.client import local_server
 from xinference.client.local_server import ensure_server
 from xinference.config import Settings
-from xinference.errors import Problem
+from xinference.errors import InUse, Problem
+from xinference.process.home import is_free, own_home
 
 pytestmark = pytest.mark.process
 
@@ -83,6 +86,46 @@ def test_a_taken_home_without_an_answer_is_given_up(settings: Settings, monkeypa
     monkeypatch.setattr(local_server, "OTHER_START_SECONDS", 0.1)
     with pytest.raises(Problem, match="in use"):
         ensure_server(settings, lambda: None, command=[sys.executable, "-c", "raise SystemExit(98)"])
+
+
+def test_a_server_is_started_once_more_when_the_lock_of_the_stopping_one_is_gone(settings: Settings) -> None:
+    # The command fails as a server does while another one holds the home's lock, and serves once that has left.
+    script = f"""
+import sys
+from pathlib import Path
+from xinference.config import Settings
+from xinference.process.home import is_free
+Path("tried").open("a").write("x")
+if not is_free(Settings(home=Path({str(settings.home)!r}))):
+    sys.exit(98)
+sys.argv = ["server", {str(settings.port)!r}]
+exec({SERVER!r})
+"""
+    settings.home.mkdir()
+
+    def tried() -> bool:
+        return (settings.home / "tried").exists()
+
+    with ThreadPoolExecutor(1) as threads:
+        with own_home(settings):
+            starting = threads.submit(ensure_server, settings, lambda: None, command=[sys.executable, "-c", script])
+            until("the first try has failed", tried)
+            assert not starting.done()
+        assert starting.result()
+    try:
+        assert (settings.home / "tried").read_text() == "xx"
+    finally:
+        end(settings)
+
+
+def test_a_home_is_free_once_its_owner_has_left(settings: Settings) -> None:
+    settings.home.mkdir()
+    assert is_free(settings)
+    with own_home(settings):
+        assert not is_free(settings)
+        with pytest.raises(InUse), own_home(settings):
+            pass
+    assert is_free(settings)
 
 
 def test_a_server_that_never_answers_is_ended(settings: Settings) -> None:

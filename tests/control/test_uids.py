@@ -151,6 +151,48 @@ async def test_a_failed_deployment_is_replaced_though_another_client_terminates_
     assert uid == "m" and controller.running("m").problem is None
 
 
+async def test_a_termination_is_answered_when_it_is_stored(
+    controller: Controller,
+    store: Store,
+    ends: Ends,
+    request_: LaunchRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOCK_PAUSES", (0.01,) * 1000)
+    await controller.launch(request_)
+    ends.allowed.set()
+    other = sqlite3.connect(tmp_path / "home" / "x.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    ending = asyncio.create_task(controller.terminate("m"))
+    await settled()
+    assert len(ends.ended) == 1 and not ending.done(), "the engine has ended, and a killed server would run it again"
+    other.execute("ROLLBACK")
+    other.close()
+    await ending
+    assert store.deployments() == [] and not store.waiting
+
+
+async def test_a_termination_is_answered_though_the_store_stays_locked(
+    controller: Controller,
+    store: Store,
+    ends: Ends,
+    request_: LaunchRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOCK_PAUSES", (0.0,) * 3)
+    await controller.launch(request_)
+    ends.allowed.set()
+    other = sqlite3.connect(tmp_path / "home" / "x.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    await controller.terminate("m")
+    assert controller.deployments() == []
+    other.execute("ROLLBACK")
+    other.close()
+    assert store.write_notes() and store.deployments() == []
+
+
 async def test_a_launch_waits_a_moment_for_the_lock_of_another_program(
     controller: Controller,
     store: Store,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,9 @@ from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
+from xinference.gateway.auth.peer import PEER_UID
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
+from xinference.gateway.http.connection_limits import ConnectionLimits
 from xinference.gateway.http.server import Server, http_server
 from xinference.keys.table import Keys
 from xinference.routing.table import Route, RoutingTable, Target
@@ -131,16 +134,18 @@ async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Serve
     """The gateway on a loopback port while the block runs."""
     async with (
         gateway_of(router, **settings) as gateway,
-        listening(gateway) as (_, _, url),
+        listening(gateway, limits=ConnectionLimits.of(Settings(**settings))) as (_, _, url),
         aiohttp.ClientSession(headers=ANTHROPIC) as http,
     ):
         yield Served(url, http, gateway)
 
 
 @contextlib.asynccontextmanager
-async def listening(gateway: ASGIApp) -> AsyncIterator[tuple[Server, asyncio.Task[None], str]]:
+async def listening(
+    gateway: ASGIApp, *, limits: ConnectionLimits | None = None
+) -> AsyncIterator[tuple[Server, asyncio.Task[None], str]]:
     """The production server in front of `gateway`, its task and its address; it has ended when the block is left."""
-    server = http_server(gateway)
+    server = http_server(gateway, limits=limits)
     with listen(Settings(port=0), port_is_given=True) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await until_async("the server has started", lambda: server.started)
@@ -180,8 +185,12 @@ async def call(
     method: str = "POST",
     headers: dict[str, str] | None = None,
     pieces: list[bytes] | None = None,
+    peer_uid: int | None = os.geteuid(),
 ) -> Said:
-    """Call an ASGI app once with one request; its client stays until the answer is complete."""
+    """Call an ASGI app once with one request; its client stays until the answer is complete.
+
+    The client is a program of the server's own user, unless `peer_uid` is another one, or None: not known.
+    """
     said, waiting = Said(), pieces if pieces is not None else [body]
     incoming = [
         {"type": "http.request", "body": piece, "more_body": n < len(waiting) - 1} for n, piece in enumerate(waiting)
@@ -203,6 +212,7 @@ async def call(
         "path": path,
         "query_string": b"",
         "headers": [(name.encode(), value.encode()) for name, value in given.items() if value],
+        PEER_UID: lambda: peer_uid,
     }
     await app(scope, receive, send)
     assert [message["type"] for message in said.messages].count("http.response.start") == 1

@@ -69,10 +69,10 @@ def test_a_request_alone_at_an_engine_that_hangs_is_refused_by_every_process(
 def test_an_engine_that_computes_a_long_prompt_or_is_not_read_is_left_alone(make_home: Callable[..., Home]) -> None:
     home = launched(make_home)
     first = home.engine_pid()
-    prompt = " ".join(f"word{n}" for n in range(1000))
+    prompt = " ".join(f"word{n}" for n in range(400))
     unread = CHAT | {"stream": True, "max_tokens": 2000, "ignore_eos": True}
     with httpx2.stream("POST", f"{home.url}/v1/chat/completions", json=unread, timeout=300):
-        body = {"model": UID, "prompt": prompt, "max_tokens": 100, "ignore_eos": True}
+        body = {"model": UID, "prompt": prompt, "max_tokens": 20, "ignore_eos": True}
         assert httpx2.post(f"{home.url}/v1/completions", json=body, timeout=300).status_code == 200
     assert home.engine_pid() == first
 
@@ -86,7 +86,7 @@ def test_a_server_that_was_suspended_finds_its_engine_well(make_home: Callable[.
     assert keeper is not None
     idle = engine.cpu_times().user
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(home.chat, max_tokens=100, ignore_eos=True)
+        asking = pool.submit(home.chat, max_tokens=40, ignore_eos=True)
         until("it computes", lambda: engine.cpu_times().user > idle + 0.2)
         for process in (server, keeper, engine):
             os.kill(process.pid, signal.SIGSTOP)

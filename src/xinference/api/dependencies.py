@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
@@ -15,7 +15,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.key import Key
 from xinference.keys.keyring import Keyring
-from xinference.keys.visibility import key_of
+from xinference.keys.visibility import key_of, manages
 from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
 from xinference.routing.abortable_requests import Abortables
@@ -75,13 +75,28 @@ async def _address(settings: SettingsDep) -> str:
 AddressDep = Annotated[str, Depends(_address)]
 
 
-def find_family(controller: Controller, model_name: str, model_type: str | None = None) -> ModelFamily:
-    """A family by its name, in any case; with `model_type` only one of that type.
+def visible_families(controller: Controller, key: Key | None) -> Mapping[str, ModelFamily]:
+    """The families that the holder of `key` may know of.
+
+    Of the registered models, a key of certain models sees those that it names and those whose deployments it names.
+    """
+    if key is None or key.models is None or manages(key):
+        return controller.families
+    return {name: family for name, family in controller.families.items() if _is_visible(controller, key, name)}
+
+
+def _is_visible(controller: Controller, key: Key, family: str) -> bool:
+    if controller.registrations.find(family) is None:
+        return True  # built in, and so public
+    return any(key.may_ask(name) for name in (family, *controller.uids_of_family(family)))
+
+
+def find_family(families: Mapping[str, ModelFamily], model_name: str, model_type: str | None = None) -> ModelFamily:
+    """One of `families` by its name, in any case; with `model_type` only one of that type.
 
     Raises:
         Problem: 404 with similar names; 400 if there is no such type.
     """
-    families = controller.families
     if model_type is not None:
         normalized = model_type_of(model_type)
         families = {name: family for name, family in families.items() if family.model_type == normalized}

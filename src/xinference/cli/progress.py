@@ -49,7 +49,7 @@ def show_events(events: Iterable[Json], uid: str) -> Json | None:
                     stages.end()
                     model: Json | None = event.get("model")
                     return model
-                case "FAILED":
+                case "FAILED" | "SERVER_STOPPING":
                     raise _failure(uid, event)
                 case "TERMINATED":
                     raise Problem(Code.LAUNCH_CANCELLED, f"{uid} was terminated while it was loading.")

@@ -14,7 +14,7 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 #: The event types that end a launch's stream of events.
-LAST_EVENTS = frozenset({"READY", "FAILED", "TERMINATED"})
+LAST_EVENTS = frozenset({"READY", "FAILED", "TERMINATED", "SERVER_STOPPING"})
 
 
 class UnexpectedAnswer(ValueError):
@@ -222,7 +222,7 @@ class Decoder(Generic[T]):
 
 
 class LaunchEvents(Decoder[Json]):
-    """The events of one launch; complete after READY, FAILED or TERMINATED."""
+    """The events of one launch; complete after one of `LAST_EVENTS`."""
 
     def __init__(self) -> None:
         self._events = ServerSentEvents()

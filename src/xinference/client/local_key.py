@@ -15,9 +15,9 @@ def owner_key(settings: Settings) -> str | None:
 
     The key is sent to no other address, where another program could store it. It expires with the server.
     """
-    address = _address(settings.url)
+    asked = place(settings.url)
     endpoint = local_endpoint(settings)
-    if address is None or endpoint is None or address != _address(endpoint):
+    if asked is None or endpoint is None or asked != place(endpoint):
         return None
     try:
         return settings.owner_key_file.read_text().strip() or None
@@ -39,7 +39,7 @@ def local_endpoint(settings: Settings) -> str | None:
     return str(url).rstrip("/")
 
 
-def _address(url: str) -> tuple[str, int | None] | None:
+def place(url: str) -> tuple[str, int | None] | None:
     """IP address and port of `url`; None if its host is a name other than localhost, or its scheme is not HTTP."""
     try:
         parsed = httpx2.URL(url)

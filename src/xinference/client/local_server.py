@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xinference.client.client import Client
+from xinference.client.local_key import local_endpoint, place
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, Problem
+from xinference.process.home import is_free
 
 START_SECONDS = 30.0
 #: Maximum time to wait for another server that was started at the same moment and uses the port.
@@ -40,9 +42,18 @@ def ensure_server(
         announce()
         log = _open_log(settings)
         start = log.stat().st_size
-        child = _spawn(settings, log, command or _server_command(settings))
-        _wait(client, child, lambda: _tail(log, start), seconds)
+
+        def spawn() -> subprocess.Popen[bytes]:
+            return _spawn(settings, log, command or _server_command(settings))
+
+        _wait(client, settings, spawn, lambda: _tail(log, start), seconds)
     return True
+
+
+def owns_home(settings: Settings, url: str) -> bool:
+    """Whether the server at `url` is the one that has announced itself in this home."""
+    endpoint = local_endpoint(settings)
+    return endpoint is not None and place(endpoint) == place(url)
 
 
 def _server_command(settings: Settings) -> list[str]:
@@ -91,22 +102,51 @@ def _spawn(settings: Settings, log: Path, command: Sequence[str]) -> subprocess.
         )
 
 
-def _wait(client: Client, child: subprocess.Popen[bytes], tail: Callable[[], list[str]], seconds: float) -> None:
+def _wait(
+    client: Client,
+    settings: Settings,
+    spawn: Callable[[], subprocess.Popen[bytes]],
+    tail: Callable[[], list[str]],
+    seconds: float,
+) -> None:
+    """Start a server and wait until it answers, or another one.
+
+    If the home or the port is in use, there is a rival: it was started at the same time and will answer, or it is
+    stopping. Once it has left the home, a server is started a second time.
+    """
+    child, is_first, in_use = spawn(), True, False
     deadline = time.monotonic() + seconds
-    in_use = False
     while not _answers(client):
         status = child.poll()
-        if status == EXIT_IN_USE and not in_use:
-            in_use = True
-            deadline = min(deadline, time.monotonic() + OTHER_START_SECONDS)
-        elif status is not None and status != EXIT_IN_USE:
+        if status is not None and status != EXIT_IN_USE:
             raise Problem(
                 Code.SERVER_FAILED, f"The server ended with exit status {status}.", stage="start", log_tail=tail()
             )
+        if status == EXIT_IN_USE and not in_use:
+            in_use, deadline = True, time.monotonic() + _other_start_seconds(settings)
+        if in_use and is_first and is_free(settings):
+            child, is_first, in_use = spawn(), False, False
+            deadline = time.monotonic() + seconds
         if time.monotonic() > deadline:
             child.terminate()
             raise _timeout_problem(client, in_use, tail(), seconds)
         time.sleep(POLL_SECONDS)
+
+
+def _other_start_seconds(settings: Settings) -> float:
+    """Maximum time until the other server answers or exits: a stopping one waits for open answers and for its engines."""
+    endpoint = local_endpoint(settings)
+    if is_free(settings) or (endpoint is not None and _runs(endpoint)):
+        return OTHER_START_SECONDS
+    return OTHER_START_SECONDS + settings.drain_seconds + settings.stop_seconds
+
+
+def _runs(endpoint: str) -> bool:
+    with Client(endpoint, check=False, retries=0) as client:
+        try:
+            return _answers(client)
+        except Problem:
+            return False
 
 
 def _timeout_problem(client: Client, in_use: bool, tail: list[str], seconds: float) -> Problem:

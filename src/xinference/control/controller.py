@@ -21,6 +21,7 @@ from xinference.control import model_names
 from xinference.control.downloads import Downloads
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
+from xinference.control.stop_notice import StopNotice
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments import progress
 from xinference.deployments.admission import Admission
@@ -47,11 +48,12 @@ from xinference.store.database import DeploymentRow, Store
 from xinference.store.event_log import EventLog, final_event
 from xinference.weights import cache
 from xinference.weights.derivation import DerivedRequest
+from xinference.work_threads import LongWork
 
 log = logging.getLogger(__name__)
 #: Interval at which changes are written that the store could not take at once.
-NOTE_SECONDS = 1.0
-#: Pauses between the attempts to store a launch while another program has locked the store.
+NOTE_SECONDS = 0.25
+#: Pauses between the attempts to store a launch or a termination while another program has locked the store.
 LOCK_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
 
 
@@ -71,7 +73,9 @@ class Controller:
         self._events = EventLog(store)
         self._hubs: Mapping[str, Hub] = all_hubs(settings)
         self.registrations = Registrations(settings.home, builtin_families())
-        self.downloads = Downloads(self._hubs, self._events)
+        work = LongWork(settings.hub_seconds)
+        self._files = work.files
+        self.downloads = Downloads(self._hubs, self._events, work)
         self.engines: Mapping[str, Engine] = all_engines()
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
         self._reserved: dict[str, asyncio.Future[None]] = {}
@@ -81,14 +85,18 @@ class Controller:
         self._publisher = publisher or Publisher()
         self._admission = Admission(settings, store, load, self._working_deployments)
         self._context = DeploymentContext(
-            settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission
+            settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission, work
         )
-        self.planner = Planner(settings, self._hubs, self.engines, self.registrations, self._admission.occupancy_for)
+        self.planner = Planner(
+            settings, self._hubs, self.engines, self.registrations, self._admission.occupancy_for, work
+        )
         self.weights = WeightsStore(
-            settings, self._hubs, self.registrations, self.planner, self.downloads, self._cache_uses
+            settings, self._hubs, self.registrations, self.planner, self.downloads, self._cache_uses, work.files
         )
         self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []
+        self.stop_notice = StopNotice()
+        """Ends the waits of the management API when the server begins to stop."""
 
     # -- for the gateway ------------------------------------------------------------------------------------
 
@@ -117,6 +125,12 @@ class Controller:
             asyncio.create_task(self._write_notes(), name="notes of the store"),
             asyncio.create_task(self._warn_of_unknown_engines(known), name="unknown engines"),
         ]
+
+    def begin_stop(self) -> None:
+        """Tell everybody who waits for a load, a launch or an event that the server is stopping."""
+        self.stop_notice.give()
+        self._publisher.end_waits()
+        self._events.end_followers()
 
     async def close(self, how: Ending) -> None:
         """End all tasks; ``stop`` also stops the engines, ``detach`` lets them run on for the next server."""
@@ -352,11 +366,24 @@ class Controller:
             await deployment.end("terminate")
             self._events.add(uid, "TERMINATED", "stop", "terminated")
             self._store.remove_deployment(uid)
+            await self._written(uid)
             del self._deployments[uid]
             self._publish()
         finally:
             del self._ending[uid]
         await self._remove_old_logs()
+
+    async def _written(self, uid: str) -> None:
+        """Wait for a while until a termination is stored: until then, the next server would run the model again.
+
+        The engines have ended already. A disk that stays full does not keep the termination from being answered.
+        """
+        for pause in LOCK_PAUSES:
+            if self._store.write_notes():
+                return
+            await asyncio.sleep(pause)
+        if not self._store.write_notes():
+            log.warning("the termination of %s is not stored yet: a server that starts now runs it again", uid)
 
     async def _ended(self, uid: str) -> None:
         """Wait until no deployment of this uid is being terminated."""
@@ -410,7 +437,7 @@ class Controller:
         """The resolved launch, and its sized plan if the weights are on this machine."""
         launch = await self.planner.resolve(draft, request)
         engine, model_type = self.engines[launch.engine], launch.version.family.model_type
-        await asyncio.to_thread(model_names.check_adapters, model_type, engine.adapters(launch))
+        await self._files.run(model_names.check_adapters, model_type, engine.adapters(launch))
         model_names.check_free(launch.uid, engine.lora_names(launch), self.table.routes, self._reserved)
         return launch, await self.planner.size(launch)
 

@@ -16,6 +16,7 @@ from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.cached_files import total_size
 from xinference.store.event_log import EventLog, final_event
+from xinference.work_threads import LongWork
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,9 @@ class _Download:
 class Downloads:
     """Owns the downloads of this server and their results, until the server ends."""
 
-    def __init__(self, hubs: Mapping[str, Hub], events: EventLog) -> None:
+    def __init__(self, hubs: Mapping[str, Hub], events: EventLog, work: LongWork) -> None:
         self._hubs = hubs
+        self._work = work
         self._events = events
         self._jobs: dict[str, _Download] = {}
 
@@ -122,10 +124,11 @@ class Downloads:
             loop.call_soon_threadsafe(self._events.progress, key, "fetch", file, done, total)
 
         hub = self._hubs[job.source.hub]
-        return await asyncio.to_thread(hub.fetch, job.version, job.source, progress, job.cancelled)
+        fetch = (hub.fetch, job.version, job.source, progress, job.cancelled)
+        return await self._work.transfers.run(*fetch, cancelled=job.cancelled)
 
     async def _finish(self, job: _Download, path: Path) -> None:
-        files = await asyncio.to_thread(self._hubs[job.source.hub].list_cached, job.version, job.source)
+        files = await self._work.files.run(self._hubs[job.source.hub].list_cached, job.version, job.source)
         model = {
             "model_version": job.version.version_id,
             "path": str(path),

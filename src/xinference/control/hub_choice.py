@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import locale
 from collections.abc import Mapping
 
@@ -12,22 +11,24 @@ from xinference.hubs.base import Hub
 from xinference.hubs.choice import choose_hub
 from xinference.hubs.reachability import reachable_for
 from xinference.weights.fetch import cached_path
+from xinference.work_threads import HubQuestions
 
 
 class HubChooser:
     """Gathers the facts for `choose_hub`."""
 
-    def __init__(self, settings: Settings, hubs: Mapping[str, Hub]) -> None:
+    def __init__(self, settings: Settings, hubs: Mapping[str, Hub], questions: HubQuestions) -> None:
         self._settings = settings
+        self._questions = questions
         self._hubs = hubs
 
     async def choose(self, version: ModelVersion, requested: str | None) -> tuple[Source, str]:
         """The source of a version and the reason for it; `requested` is the hub in the request, if it names one.
 
         Raises:
-            Problem: any problem of `choose_hub`.
+            Problem: see `choose_hub` and `HubQuestions.ask`.
         """
-        return await asyncio.to_thread(self._choose, version, requested)
+        return await self._questions.ask(self._choose, version, requested)
 
     def _choose(self, version: ModelVersion, requested: str | None) -> tuple[Source, str]:
         reach: Mapping[str, bool] = {}

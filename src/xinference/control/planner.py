@@ -26,6 +26,7 @@ from xinference.planning.plan import draft_launch, resolve_launch
 from xinference.planning.sizing import size_launch
 from xinference.weights import shape_reader
 from xinference.weights.fetch import local_path
+from xinference.work_threads import LongWork
 
 
 class Planner:
@@ -38,13 +39,15 @@ class Planner:
         engines: Mapping[str, Engine],
         registrations: Registrations,
         occupancy_of: Callable[[ResolvedLaunch], Occupancy],
+        work: LongWork,
     ) -> None:
         self._hubs = hubs
         self._engines = engines
         self._registrations = registrations
         self._occupancy_of = occupancy_of
-        self.resolver = ModelResolver(settings, registrations, hubs)
-        self.hub_chooser = HubChooser(settings, hubs)
+        self._files = work.files
+        self.resolver = ModelResolver(settings, registrations, hubs, work.questions)
+        self.hub_chooser = HubChooser(settings, hubs, work.choices)
         self._option_tables: dict[str, Mapping[str, str]] = {}
         self._option_lock = asyncio.Lock()
 
@@ -75,9 +78,7 @@ class Planner:
         if request.model_path is None:
             source, why = await self.hub_chooser.choose(version, request.download_hub)
             return resolve_launch(draft, source, why, engine)
-        path = await asyncio.to_thread(
-            resolve_local, request.model_path, version.spec.model_format, request.quantization
-        )
+        path = await self._files.run(resolve_local, request.model_path, version.spec.model_format, request.quantization)
         return resolve_launch(draft, path, "given with --model-path", engine)
 
     async def size(self, launch: ResolvedLaunch) -> SizedPlan | None:
@@ -86,12 +87,12 @@ class Planner:
         Raises:
             Problem: 400 ``does_not_fit``, ``bad_weight_file``.
         """
-        path = await asyncio.to_thread(local_path, self._hubs, launch)
+        path = await self._files.run(local_path, self._hubs, launch)
         if path is None:
             return None
         engine = self._engines[launch.engine]
         extra = engine.extra_weight_files(launch, path)
-        shape, notes = await asyncio.to_thread(shape_reader.read_shape, path, launch.version, extra)
+        shape, notes = await self._files.run(shape_reader.read_shape, path, launch.version, extra)
         memory = available(await asyncio.to_thread(read_host), self._occupancy_of(launch))
         return size_launch(launch, path, shape, memory, engine.memory, notes)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from xinference.deployments.snapshot import DeploymentSnapshot
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, server_stopping
 from xinference.routing.table import Route, RoutingTable, with_adapters
 
 
@@ -30,6 +30,7 @@ class Publisher:
         self.table = RoutingTable()
         self._changes = asyncio.Event()
         self._subscribers: list[Callable[[], None]] = []
+        self._stopping = False
 
     def subscribe(self, published: Callable[[], None]) -> None:
         """Call `published` after each new table, before the tasks that wait for a change continue."""
@@ -55,6 +56,12 @@ class Publisher:
         self._changes.set()
         self._changes = asyncio.Event()
 
+    def end_waits(self) -> None:
+        """End all current and later waits for a target, because the server is stopping."""
+        self._stopping = True
+        self._changes.set()
+        self._changes = asyncio.Event()
+
     async def wait_until_ready(
         self, uid: str, end: float, deployment: SnapshotSource | None, unknown: Callable[[str], Problem]
     ) -> Route:
@@ -71,6 +78,8 @@ class Publisher:
                 raise unknown(uid)
             if route.targets:
                 return route
+            if self._stopping:
+                raise server_stopping()
             if deployment is not None and deployment.snapshot.refusals != refusals and deployment.snapshot.refusal:
                 raise deployment.snapshot.refusal
             remaining = end - time.monotonic()

@@ -18,20 +18,28 @@ from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.launch.request import LaunchRequest
 from xinference.weights.derivation import DerivedRequest, derive, requested_reference
+from xinference.work_threads import HubQuestions
 
 log = logging.getLogger(__name__)
 #: Codes of problems with an unreachable hub: the cached look-up replaces the hub's answer.
-_UNREACHABLE_CODES = (Code.OFFLINE, Code.HUB_UNREACHABLE)
+_UNREACHABLE_CODES = (Code.OFFLINE, Code.HUB_UNREACHABLE, Code.HUB_TIMEOUT)
 _DERIVED_FIELDS = ("family", "asked_name", "model_name", "model_type", "model_format", "quantization", "model_path")
 
 
 class ModelResolver:
     """Resolves the name of a launch to a family, and caches the hub look-ups for offline use."""
 
-    def __init__(self, settings: Settings, registrations: Registrations, hubs: Mapping[str, Hub]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registrations: Registrations,
+        hubs: Mapping[str, Hub],
+        questions: HubQuestions | None = None,
+    ) -> None:
         self._settings = settings
         self._registrations = registrations
         self._hubs = hubs
+        self._questions = questions or HubQuestions(settings.hub_seconds)
         self._folder = settings.cache_dir / "derived"
 
     async def resolve(
@@ -60,7 +68,7 @@ class ModelResolver:
             return DerivedRequest(msgspec.structs.replace(_with_derived_fields(request, running), **fields))
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
-            derived = await asyncio.to_thread(
+            derived = await self._questions.ask(
                 derive, request, reference, list(families), self._hubs, preferred, any_quantization=any_file
             )
         except Problem as problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from xinference.catalog.models import ModelFamily
@@ -16,6 +15,7 @@ from xinference.launch.request import LaunchRequest
 from xinference.planning.engine_choice import supporting_engine
 from xinference.weights import cache
 from xinference.weights.fetch import cached_path
+from xinference.work_threads import WorkThreads
 
 
 class WeightsStore:
@@ -29,6 +29,7 @@ class WeightsStore:
         planner: Planner,
         downloads: Downloads,
         uses: Callable[[], Iterable[cache.CacheUse]],
+        files: WorkThreads,
     ) -> None:
         self._settings = settings
         self._hubs = hubs
@@ -36,15 +37,22 @@ class WeightsStore:
         self._planner = planner
         self._downloads = downloads
         self._uses = uses
+        self._files = files
 
-    def cached(self, families: Iterable[ModelFamily] | None = None) -> list[cache.CachedVersion]:
-        """The cached versions of these families, or of all. Blocks; opens no connection."""
+    async def cached(self, families: Iterable[ModelFamily] | None = None) -> list[cache.CachedVersion]:
+        """The cached versions of these families, or of all; opens no connection."""
+        return await self._files.run(self._cached, families)
+
+    def _cached(self, families: Iterable[ModelFamily] | None) -> list[cache.CachedVersion]:
         if families is None:
             families = (*self._registrations.families.values(), *self._planner.resolver.cached_families())
         return cache.cached_versions(families, self._hubs, self._settings)
 
-    def complete_versions(self, families: Iterable[ModelFamily]) -> set[str]:
-        """The ids of the families' versions whose weights are complete on disk. Blocks; opens no connection."""
+    async def complete_versions(self, families: Iterable[ModelFamily]) -> set[str]:
+        """The ids of the families' versions whose weights are complete on disk; opens no connection."""
+        return await self._files.run(self._complete_versions, families)
+
+    def _complete_versions(self, families: Iterable[ModelFamily]) -> set[str]:
         return {
             version.version_id
             for version in cache.versions_of(families)
@@ -57,9 +65,9 @@ class WeightsStore:
         Raises:
             Problem: any problem of `cache.remove`.
         """
-        versions = await asyncio.to_thread(self.cached)
+        versions = await self.cached()
         downloads = (cache.CacheUse(f"the download of {v}", v, None) for v in self._downloads.running)
-        return await asyncio.to_thread(cache.remove, versions, version_id, self._hubs, [*self._uses(), *downloads])
+        return await self._files.run(cache.remove, versions, version_id, self._hubs, [*self._uses(), *downloads])
 
     async def download(self, request: LaunchRequest) -> str:
         """Start the download of a version without a launch; returns the version id, the key in `Downloads`.

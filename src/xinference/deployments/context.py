@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from xinference.config import Settings
@@ -17,6 +17,7 @@ from xinference.planning.occupancy import Occupancy
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.store.database import Store
 from xinference.store.event_log import EventLog
+from xinference.work_threads import LongWork
 
 
 class MemoryHolder(Protocol):
@@ -98,6 +99,8 @@ class DeploymentContext:
     load: ReplicaLoad
     """Counts the requests in flight at each replica."""
     admission: MemoryAdmission
+    work: LongWork = field(default_factory=LongWork)
+    """The threads for downloads, conversions and builds."""
 
 
 Ending = Literal["terminate", "stop", "detach"]

@@ -64,7 +64,7 @@ class Preparation:
         """
         path = path or await self._find_or_fetch(launch)
         extra = self._engine.extra_weight_files(launch, path)
-        shape, notes = await asyncio.to_thread(shape_reader.read_shape, path, launch.version, extra)
+        shape, notes = await self._context.work.files.run(shape_reader.read_shape, path, launch.version, extra)
         return Weights(path, shape, notes, await asyncio.to_thread(read_host))
 
     async def make_runnable(self, plan: SizedPlan) -> Runnable:
@@ -90,7 +90,7 @@ class Preparation:
         if spec is None:
             return Path(sys.executable)
         environments = Environments(self._context.settings)
-        if python := await asyncio.to_thread(environments.find, spec):
+        if python := await self._context.work.files.run(environments.find, spec):
             return python
         size = f"{environments.size(spec) / 1e9:.1f} GB"
         self._begin_stage(Stage.ENVIRONMENT, f"installing {spec.engine} {spec.version} ({size})")
@@ -100,7 +100,7 @@ class Preparation:
         version, source, hubs = launch.version, launch.origin, self._context.hubs
         if isinstance(source, Path):
             return source
-        if path := await asyncio.to_thread(cached_path, hubs, version, source):
+        if path := await self._context.work.files.run(cached_path, hubs, version, source):
             return path
         self._begin_stage(Stage.FETCH, f"fetching {version.version_id} from {source.hub} ({source.model_id})")
         return await self._in_thread(Stage.FETCH, fetch, hubs, version, source)
@@ -112,7 +112,8 @@ class Preparation:
         def progress(done: int, total: int | None, file: str) -> None:
             loop.call_soon_threadsafe(self._context.events.progress, self._uid, stage, file, done, total)
 
-        job = asyncio.ensure_future(asyncio.to_thread(work, *arguments, progress, cancelled))
+        threads = self._context.work.transfers if stage is Stage.FETCH else self._context.work.builds
+        job = asyncio.ensure_future(threads.run(work, *arguments, progress, cancelled, cancelled=cancelled))
         try:
             return await asyncio.shield(job)
         except asyncio.CancelledError:

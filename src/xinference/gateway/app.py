@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway import anthropic
 from xinference.gateway.auth import origin_check
-from xinference.gateway.auth.authentication import Views, admit, check_model, check_readable
+from xinference.gateway.auth.authentication import Views, admit, admit_without_keys, check_model, check_readable
+from xinference.gateway.auth.peer import FROM_OWNER, is_forwarded, is_from_own_user
 from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory
@@ -21,9 +23,17 @@ from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
-from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
+from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
+from xinference.gateway.http.request_body import (
+    BodyMemory,
+    ClientLeftError,
+    ClientWatch,
+    check_content_type,
+    closing,
+    read_body,
+)
 from xinference.gateway.http.server import trust_proxy
-from xinference.gateway.http.uvicorn_protocol import WRITE
+from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.routes import DATA_PATHS, DataPath, find
@@ -31,7 +41,7 @@ from xinference.gateway.token_texts import convert
 from xinference.gateway.token_usage import FREE, TokenMeter
 from xinference.hosts import is_loopback
 from xinference.keys.key import Key
-from xinference.keys.table import Keys, NoKeys
+from xinference.keys.table import Keys, KeyTable, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
 from xinference.protocol.errors import Refusal, stream_error
 from xinference.protocol.request_check import check
@@ -63,14 +73,24 @@ class Gateway:
         metrics: Metrics | None = None,
         balancer: Balancer | None = None,
         crashes: CrashMemory | None = None,
+        is_owner: Callable[[Scope], bool] = is_from_own_user,
+        shutdown: Shutdown | None = None,
     ) -> None:
+        """
+        Args:
+            is_owner: whether a request without a key is from the server's own user.
+            shutdown: that of the HTTP server.
+        """
         self._router = router
+        self._is_owner = is_owner
+        self._shutdown = shutdown or Shutdown()
         self._keys = keys or NoKeys()
         self.quota: Quota = quota or LocalQuota()
         self._views = Views()
         self._settings = settings
         self._management = trust_proxy(management)
         self._guarded = is_loopback(settings.host)
+        self._bodies = BodyMemory(settings.max_bodies_bytes)
         self._pool = EnginePool()
         self.balancer = balancer or Balancer()
         """Chooses replicas and counts the requests at each."""
@@ -123,7 +143,15 @@ class Gateway:
             await _anthropic_models(table, path, Reply(send, anthropic=True), head=method == "HEAD")
         else:
             scope[SCOPE_KEY] = key
-            await self._management(scope, receive, send)
+            await self._manage(scope, receive, ManagementAnswer(send))
+
+    async def _manage(self, scope: Scope, receive: Receive, answer: ManagementAnswer) -> None:
+        try:
+            await self._management(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if not self._shutdown.answers_end:
+                raise
+            await answer.end()
 
     async def _pass_other_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass scopes other than HTTP to `management`: the application's lifespan, and web sockets."""
@@ -145,7 +173,9 @@ class Gateway:
         """
         table = self._keys.table
         if not table.required:
-            return None
+            if not self._guarded or access.need is Need.ASK or access.need is Need.NOTHING:
+                return None
+            return self._admit_without_keys(table, access, scope)
         now = time.time()
         key = admit(table, access, scope.get("headers", ()), now)
         if key is None:
@@ -154,6 +184,15 @@ class Gateway:
         if access.model is not None:
             check_readable(key, access.model, self._router.table.routes)
         return key
+
+    def _admit_without_keys(self, table: KeyTable, access: Access, scope: Scope) -> Key | None:
+        headers = scope.get("headers", ())
+
+        def is_owner() -> bool:
+            scope[FROM_OWNER] = not is_forwarded(headers) and self._is_owner(scope)
+            return bool(scope[FROM_OWNER])
+
+        return admit_without_keys(table, access, headers, time.time(), is_owner=is_owner)
 
     async def _serve(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
         began = time.perf_counter()
@@ -166,6 +205,10 @@ class Gateway:
                 await refuse(reply, problem)
             else:  # the client sees that the answer is incomplete
                 log.error("an answer on %s was left incomplete: %s", scope["path"], problem)
+        except asyncio.CancelledError:
+            if not self._shutdown.answers_end:
+                raise
+            await end_answer(reply)
         except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
             log.exception("unexpected error on %s", scope["path"])
             if not reply.started:
@@ -174,6 +217,8 @@ class Gateway:
                     Refusal(Code.INTERNAL_ERROR, "The server failed because of a defect; its log has the details."),
                 )
         finally:
+            if self._bodies.held:
+                self._bodies.give_back(reply)
             self.metrics.count_request(reply.model, scope["path"], reply.status, time.perf_counter() - began)
 
     async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
@@ -187,7 +232,7 @@ class Gateway:
             anthropic.check_version(headers)
         if key is not None and (key.requests_per_minute or key.tokens_per_minute):
             await self.quota.take_request(key, time.monotonic())
-        body = await read_body(receive, headers, self._settings.max_body_bytes)
+        body = await read_body(receive, headers, self._settings.max_body_bytes, self._bodies, reply)
         request = check(path.decoder, body)
         table = self._views.for_use(key, self._router.table)
         if key is not None:
@@ -199,8 +244,16 @@ class Gateway:
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
         call = ForwardedCall(
-            path, prepared.body, scope.get("query_string", b""), to_engine, prepared.answer, prepared.events
+            path,
+            prepared.body,
+            scope.get("query_string", b""),
+            to_engine,
+            prepared.answer,
+            prepared.events,
+            key.key_id if key is not None else _address(scope.get("client")),
         )
+        queue, uid = self._forwarder.queue, route.parent or route.uid
+        scope[CONTENDED] = lambda: queue.is_contended(uid)
         request_id = request.request_id or headers.get(b"x-request-id", b"").decode("latin-1")
         with ClientWatch(scope, receive):
             if request_id:
@@ -212,6 +265,17 @@ class Gateway:
         self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
     ) -> None:
         """Forward within the limits of the model and the key."""
+        if key is None and route.request_limits is None:
+            await self._forward(call, request, route, reply)
+        elif key is not None and (at_once := key.requests_in_flight or self._settings.key_requests_in_flight):
+            async with self.quota.key_permit(key, at_once):
+                await self._pass_within_model(call, request, route, reply, key)
+        else:
+            await self._pass_within_model(call, request, route, reply, key)
+
+    async def _pass_within_model(
+        self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
+    ) -> None:
         if route.request_limits is None and (key is None or key.tokens_per_minute is None):
             await self._forward(call, request, route, reply)
             return
@@ -257,6 +321,11 @@ class Gateway:
             tokens = meter.tokens(len(call.body))
             self.quota.spend_tokens(key, tokens, time.monotonic())
             self.metrics.count_tokens(reply.model, tokens)
+
+
+def _address(client: tuple[str, int] | None) -> str:
+    """The name of a client without a key; all connections of one reverse proxy have the same."""
+    return client[0] if client else ""
 
 
 async def _health(reply: Reply, method: str) -> None:

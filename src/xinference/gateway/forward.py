@@ -13,11 +13,13 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, known_code
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory, is_listening
-from xinference.gateway.engine_answers import MAX_ERROR_BYTES, read_error
+from xinference.gateway.engine_answers import MAX_ERROR_BYTES, check_status, read_error, rewritten
+from xinference.gateway.fair_queue import FairQueue, places
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.routes import DataPath
 from xinference.gateway.stream import END_TEXTS, OnDeath, relay_bytes, relay_events
+from xinference.gateway.token_usage import FREE
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
@@ -44,6 +46,8 @@ class ForwardedCall:
     """Rewrites the whole answer; None: its bytes are passed on as they arrive."""
     events: BytesRewrite | None = None
     """Rewrites the complete server-sent events of a stream; None: they are passed on unchanged."""
+    client: str = ""
+    """The key or the address of the client, whose requests have a turn together."""
 
 
 class Forwarder:
@@ -57,9 +61,11 @@ class Forwarder:
         self._pool = pool
         self._balancer = balancer
         self._crashes = crashes
+        self.queue = FairQueue(settings.max_queued_requests)
+        """The requests that wait for a place at an engine."""
 
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
-        """Answer `call` from one of the route's replicas.
+        """Answer `call` from one of the route's replicas, when it is the client's turn.
 
         If a replica cannot be reached, the next one is tried; after the last one, the call waits once until the
         controller has started another. A lost connection is retried once, unless the engine has crashed: the request
@@ -72,30 +78,52 @@ class Forwarder:
         if not route.targets:
             route = await self._ready(route)
             self._check_not_suspected(call, route)
-        tried: set[Target] = set()
-        lost = waited = False
-        while True:
-            target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
-            if target is None:
-                if lost or waited:
-                    raise _died(route.uid) if lost else _unreachable(route.uid)
-                route, waited = await self._replacement(route), True
-                self._check_not_suspected(call, route)
-                tried.clear()
-                continue
-            tried.add(target)
-            try:
-                return await self._attempt(call, route, target, reply)
-            except EngineUnreachableError:
-                self._balancer.failed(route.targets, target)
-                continue
-            except EngineDiedError:
-                if lost:
-                    raise _died(route.uid) from None
-                lost = True
-                if len(route.targets) == 1:
-                    # The engine may be alive and have closed an idle connection at this moment.
-                    tried.discard(target)
+        # An empty name: the path runs no model, so the request needs no place.
+        uid = "" if call.path.upstream in FREE else route.parent or route.uid
+        if uid and not self.queue.enter(uid, call.client, places(route)):
+            route = await self._take_turn(call, route, uid)
+        try:
+            tried: set[Target] = set()
+            lost = waited = False
+            while True:
+                target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
+                if target is None:
+                    if lost or waited:
+                        raise _died(route.uid) if lost else _unreachable(route.uid)
+                    route, waited = await self._replacement(route), True
+                    self._check_not_suspected(call, route)
+                    tried.clear()
+                    continue
+                tried.add(target)
+                try:
+                    return await self._attempt(call, route, target, reply)
+                except EngineUnreachableError:
+                    self._balancer.failed(route.targets, target)
+                    continue
+                except EngineDiedError:
+                    if lost:
+                        raise _died(route.uid) from None
+                    lost = True
+                    if len(route.targets) == 1:
+                        # The engine may be alive and have closed an idle connection at this moment.
+                        tried.discard(target)
+        finally:
+            if uid:
+                self.queue.leave(uid, call.client)
+
+    async def _take_turn(self, call: ForwardedCall, route: Route, uid: str) -> Route:
+        """Wait for a place; returns the route as it is then, with targets."""
+        await self.queue.wait(uid, call.client)
+        try:
+            now = self._router.table.routes.get(route.uid)
+            if now is None:
+                raise _gone(route.uid)
+            now = await self._ready(now)
+            self._check_not_suspected(call, now)
+            return now
+        except BaseException:
+            self.queue.leave(uid, call.client)
+            raise
 
     async def _attempt(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
         """Send the call to one target, and relay the answer."""
@@ -104,6 +132,8 @@ class Forwarder:
         try:
             answer = await self._pool.post(target, call.path.upstream, call.query, call.headers, call.body)
             self._balancer.reached(target)
+            if answer.status != 200:
+                check_status(route.uid, answer.status)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
             await _relay(answer, call, route, reply, lambda: self._note_crash(call, route, target))
@@ -191,15 +221,17 @@ class Forwarder:
             if time.monotonic() >= until:
                 raise _unreachable(route.uid)
             await asyncio.sleep(NOTICE_POLL_SECONDS)
-        raise Refusal(Code.MODEL_NOT_FOUND, f"The model {route.uid!r} was terminated.", param="model")
+        raise _gone(route.uid)
 
 
 async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply, on_death: OnDeath) -> None:
     if call.answer is not None:
-        await reply.whole(answer.status, call.answer(answer.first + await _read_rest(answer)))
+        body = answer.first + await _read_rest(answer)
+        await reply.whole(answer.status, rewritten(call.answer, body, route.uid))
         return
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
+        reply.is_stream = True
         await reply.start(answer.status, (*headers, *STREAM_HEADERS))
         await relay_events(
             answer.read,
@@ -236,6 +268,10 @@ async def _engine_refusal(answer: EngineAnswer, call: ForwardedCall, route: Rout
 
 def _failed(uid: str, problem: Problem) -> Refusal:
     return Refusal(Code.MODEL_FAILED, f"The model {uid!r} has failed: {problem.cause}", hint=problem.hint)
+
+
+def _gone(uid: str) -> Refusal:
+    return Refusal(Code.MODEL_NOT_FOUND, f"The model {uid!r} is gone.", param="model")
 
 
 def _died(uid: str, code: str = Code.ENGINE_DIED) -> Refusal:

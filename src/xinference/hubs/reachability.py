@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from xinference.catalog.models import ModelVersion
 from xinference.config import Settings
 from xinference.hubs.base import Hub
 from xinference.hubs.repositories.repository import RepositoryHub
+from xinference.work_threads import start_thread
 
 _CACHE_SECONDS = 60.0
 _answers: dict[str, tuple[float, bool]] = {}
@@ -34,9 +34,8 @@ def reachable(hubs: Iterable[Hub], settings: Settings, timeout: float = 3.0) -> 
     repositories = [hub for hub in hubs if isinstance(hub, RepositoryHub) and not hub.offline_setting()]
     if settings.offline or not repositories:
         return {}
-    with ThreadPoolExecutor(max_workers=len(repositories)) as pool:
-        answers = pool.map(lambda hub: _cached_check(hub.terms.endpoint, timeout), repositories)
-        return {hub.name: answer for hub, answer in zip(repositories, answers, strict=True)}
+    checks = [start_thread("reachability", _cached_check, hub.terms.endpoint, timeout) for hub in repositories]
+    return {hub.name: check.result() for hub, check in zip(repositories, checks, strict=True)}
 
 
 def _cached_check(endpoint: str, timeout: float) -> bool:

@@ -12,9 +12,14 @@ from xinference.keys.key import Key
 SCOPE_KEY = "xinference.key"
 
 
+def manages(key: Key | None) -> bool:
+    """Whether the holder of `key` may know of every model and of this machine's paths; None: no key was required."""
+    return key is None or "manage" in key.scopes
+
+
 def sees(key: Key | None, model: str, parent: str | None = None) -> bool:
     """Whether `model` is visible with `key`."""
-    return key is None or "manage" in key.scopes or key.may_ask(model, parent)
+    return key is None or manages(key) or key.may_ask(model, parent)
 
 
 def key_of(scope: Mapping[str, Any]) -> Key | None:
@@ -25,6 +30,6 @@ def key_of(scope: Mapping[str, Any]) -> Key | None:
 
 def for_holder(key: Key | None, problem: Problem) -> Problem:
     """`problem`; without its hint if not all models are visible with `key`, because the hint may name models."""
-    if key is None or key.models is None or "manage" in key.scopes:
+    if key is None or key.models is None or manages(key):
         return problem
     return problem.replace(hint=None, stage=None, log_tail=())

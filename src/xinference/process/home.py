@@ -7,8 +7,10 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from xinference.config import Settings
 from xinference.error_codes import Code
@@ -17,6 +19,10 @@ from xinference.files.write_errors import write_problem
 from xinference.process.link import private_run_dir
 
 log = logging.getLogger(__name__)
+
+#: How often and in which intervals a lock is tried that another process may hold for a moment: see `is_free`.
+LOCK_TRIES = 5
+LOCK_TRY_SECONDS = 0.02
 
 
 @contextlib.contextmanager
@@ -38,7 +44,7 @@ def own_home(settings: Settings) -> Iterator[None]:
     with contextlib.ExitStack() as opened:
         opened.callback(os.close, folder)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(folder)
         except BlockingIOError:
             raise _in_use(settings) from None
         except OSError:  # a network file system that locks only files
@@ -60,9 +66,50 @@ def own_home(settings: Settings) -> Iterator[None]:
 def _lock_file(settings: Settings, path: Path, opened: contextlib.ExitStack) -> None:
     file = opened.enter_context(path.open("a"))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
     except BlockingIOError:
         raise _in_use(settings) from None
+
+
+def _lock(file: int | IO[str]) -> None:
+    """Lock a file or folder.
+
+    Raises:
+        BlockingIOError: another process has locked it, and not only for a moment.
+    """
+    for attempt in range(LOCK_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt == LOCK_TRIES - 1:
+                raise
+            time.sleep(LOCK_TRY_SECONDS)
+        else:
+            return
+
+
+def is_free(settings: Settings) -> bool:
+    """Whether no server owns the home. The system frees the lock when its server's process has ended."""
+    try:
+        folder = os.open(settings.home, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # there is no home
+        return True
+    try:
+        return _is_unlocked(folder)
+    except OSError:  # a network file system that locks only files
+        with contextlib.suppress(OSError), (settings.home / "server.lock").open("a") as file:
+            return _is_unlocked(file)
+        return True
+    finally:
+        os.close(folder)
+
+
+def _is_unlocked(file: int | IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _in_use(settings: Settings) -> InUse:

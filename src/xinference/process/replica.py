@@ -465,7 +465,10 @@ class Replica:
             return
         limits = Limits(settings.probe_seconds, settings.hung_seconds, settings.hung_computing_seconds)
         watch = HangWatch(self._snapshot.replica_id, self._endpoint, progress, WorkMeter(pid), traffic, limits)
-        self._inbox.put_nowait(_Hung(await watch.wait()))
+        try:
+            self._inbox.put_nowait(_Hung(await watch.wait()))
+        except Exception:  # a defect of ours: the engine runs on, but nobody would notice that it is not watched
+            log.exception("the progress of replica %s is not watched any more", self._snapshot.replica_id)
 
     # -- problems -------------------------------------------------------------------------------------------
 

@@ -48,17 +48,18 @@ def openai_error(status: int, message: str, code: str | None, param: str | None 
     return msgspec.json.encode({"error": error, "detail": message})
 
 
-def anthropic_error(status: int, message: str) -> bytes:
-    """Anthropic's envelope: ``{"type": "error", "error": {"type", "message"}}``."""
+def anthropic_error(status: int, message: str, code: str | None = None) -> bytes:
+    """Anthropic's envelope: ``{"type": "error", "error": {"type", "message"}}``, with our `code` if it is given."""
     kind = ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+    error = {"type": kind, "message": message} | ({"code": code} if code else {})
+    return msgspec.json.encode({"type": "error", "error": error})
 
 
-def stream_error(message: str, code: str, *, anthropic: bool) -> bytes:
+def stream_error(message: str, code: str, *, anthropic: bool, status: int = 500) -> bytes:
     """An error as one server-sent event, for an answer that has begun."""
     if anthropic:
-        return b"event: error\ndata: " + anthropic_error(500, message) + b"\n\n"
-    return b"data: " + openai_error(500, message, code) + b"\n\n"
+        return b"event: error\ndata: " + anthropic_error(status, message, code) + b"\n\n"
+    return b"data: " + openai_error(status, message, code) + b"\n\n"
 
 
 Header = tuple[bytes, bytes]

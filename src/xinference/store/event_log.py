@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from xinference.errors import Problem
+from xinference.errors import Problem, server_stopping
 from xinference.store.database import Store
 
 log = logging.getLogger(__name__)
 
-FINAL = frozenset({"READY", "FAILED", "TERMINATED"})
+#: The type of the last event of a follower whose server stops; it is not stored.
+STOPPING = "SERVER_STOPPING"
+FINAL = frozenset({"READY", "FAILED", "TERMINATED", STOPPING})
 #: A follower with this many unread events loses progress events, but no others.
 QUEUE_LIMIT = 1000
 
@@ -27,6 +29,7 @@ class EventLog:
         self._store = store
         self._followers: dict[str, set[asyncio.Queue[dict[str, Any]]]] = defaultdict(set)
         self._transfers: dict[str, TransferProgress] = {}
+        self._stopping = False
 
     def add(
         self,
@@ -77,6 +80,12 @@ class EventLog:
         """The stored events of a deployment, oldest first."""
         return self._store.events(uid)
 
+    def end_followers(self) -> None:
+        """Give each follower, now and later, a last event: the server is stopping."""
+        self._stopping = True
+        for uid in self._followers:
+            self._send(uid, _stopping_event())
+
     async def follow(self, uid: str, settled: dict[str, Any] | None) -> AsyncIterator[dict[str, Any]]:
         """All stored events, then all new ones, up to READY, FAILED or TERMINATED.
 
@@ -90,6 +99,8 @@ class EventLog:
                 newest = event["event_id"]
                 if event["event_type"] not in FINAL:
                     yield event | {"progress": None, "problem": None, "model": None}
+            if settled is None and self._stopping:
+                settled = _stopping_event()
             if settled is not None:
                 yield settled
                 return
@@ -116,6 +127,11 @@ class EventLog:
         for queue in self._followers.get(uid, ()):
             if event["event_type"] != "PROGRESS" or queue.qsize() < QUEUE_LIMIT:
                 queue.put_nowait(event)
+
+
+def _stopping_event() -> dict[str, Any]:
+    problem = server_stopping()
+    return final_event(STOPPING, problem.cause) | {"problem": problem.to_dict()}
 
 
 def final_event(event_type: str, content: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
 import time
 import tracemalloc
 from dataclasses import dataclass, field, replace
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, HandMadeRouter, Said, call, gateway_of, route, target
+from tests.gateway.harness import CHAT, HandMadeRouter, Said, call, gateway_of, listening, route, target
 from xinference.gateway.app import Gateway
 from xinference.gateway.routes import DATA_PATHS
 from xinference.keys.key import Key
@@ -271,6 +273,92 @@ async def test_without_keys_any_key_is_let_through() -> None:
         assert (await ask(gateway, "/v1/completions", "other", "none")).status == 503
         assert (await call(gateway, "/v1/models")).status == 200
     assert keys.uses == []
+
+
+@pytest.mark.parametrize(
+    "method_and_path", ["POST /v1/models", "DELETE /v1/clusters", "GET /v1/models/m/logs", "GET /x"]
+)
+async def test_without_keys_manage_is_for_the_servers_own_user(method_and_path: str) -> None:
+    method, path = method_and_path.split()
+    async with gateway_of(busy_router(), keys=keys_of(required=False)) as gateway:
+        own = await call(gateway, path, method=method)
+        other = await call(gateway, path, method=method, peer_uid=os.geteuid() + 1)
+        unknown = await call(gateway, path, method=method, peer_uid=None)
+        wrong = await call(gateway, path, method=method, headers=bearer("wrong"), peer_uid=os.geteuid() + 1)
+        keyed = await call(gateway, path, method=method, headers=bearer(MANAGER), peer_uid=None)
+        use_only = await call(gateway, path, method=method, headers=bearer(ALL), peer_uid=None)
+    assert (own.status, keyed.status) == (200, 200)
+    assert own.body == f"management {method} {path}".encode()
+    assert (other.status, unknown.status, wrong.status, use_only.status) == (401, 401, 401, 403)
+    assert other.json["problem"]["code"] == "invalid_api_key"
+    assert other.headers[b"www-authenticate"] == b"Bearer"
+
+
+@pytest.mark.parametrize("name", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "Via", "X-Real-IP"])
+async def test_without_keys_what_a_proxy_sends_is_never_the_owners(name: str) -> None:
+    async with gateway_of(busy_router(), keys=keys_of(required=False)) as gateway:
+        said = await call(gateway, "/v1/keys", method="GET", headers={name.lower(): "127.0.0.1"})
+        read = await call(gateway, "/v1/models", method="GET", headers={name.lower(): "127.0.0.1"})
+    assert (said.status, read.status) == (401, 200)
+
+
+async def test_without_keys_another_user_may_use_models_and_read() -> None:
+    async with gateway_of(busy_router(), keys=keys_of(required=False)) as gateway:
+        asked = await call(gateway, "/v1/chat/completions", json.dumps(CHAT).encode(), peer_uid=None)
+        read = [
+            (await call(gateway, path, method="GET", peer_uid=None)).status
+            for path in ("/health", "/v1/models", "/metrics", "/status", "/v1/models/m/events")
+        ]
+    assert asked.status == 503  # the model is loading
+    assert read == [200] * 5
+
+
+async def test_beyond_loopback_without_keys_everybody_may_manage() -> None:
+    async with gateway_of(busy_router(), keys=keys_of(required=False), host="0.0.0.0") as gateway:
+        said = await call(gateway, "/v1/keys", method="GET", peer_uid=None, headers={"via": "1.1 x"})
+    assert said.status == 200
+
+
+async def test_the_system_is_asked_once_a_connection_and_not_for_the_data_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def find(connection: object) -> int:
+        asked.append(connection)
+        return os.geteuid()
+
+    monkeypatch.setattr("xinference.gateway.http.uvicorn_protocol.find_peer_uid", find)
+    async with (
+        gateway_of(busy_router(), keys=keys_of(required=False)) as gateway,
+        listening(gateway) as (_, _, url),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+        async def ask_for(method: str, path: str, body: bytes = b"") -> bytes:
+            head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            status = await reader.readline()
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            if "content-length: " in head:
+                await reader.readexactly(int(head.partition("content-length: ")[2].split("\r\n")[0]))
+            else:
+                await reader.readuntil(b"\r\n0\r\n\r\n")
+            return status.split()[1]
+
+        for _ in range(3):
+            assert await ask_for("POST", "/v1/chat/completions", json.dumps(CHAT).encode()) == b"503"
+            assert await ask_for("GET", "/health") == b"200"
+        assert asked == []
+        for _ in range(3):
+            assert await ask_for("GET", "/v1/keys") == b"200"
+        assert len(asked) == 1
+        writer.close()
+
+
+async def test_with_keys_the_servers_own_user_needs_one_too() -> None:
+    async with gateway_of(busy_router(), keys=keys_of()) as gateway:
+        assert (await call(gateway, "/v1/keys", method="GET")).status == 401
 
 
 async def test_the_guard_against_other_origins_stays_with_keys() -> None:

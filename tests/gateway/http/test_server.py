@@ -55,6 +55,6 @@ async def test_the_management_api_knows_the_scheme_that_a_trusted_proxy_was_aske
         gateway_of(router_of(), app) as gateway,
         listening(gateway) as (_, _, url),
         aiohttp.ClientSession(headers={"x-forwarded-proto": "https"}) as http,
-        http.get(f"{url}/ui") as answer,
+        http.get(f"{url}/docs") as answer,
     ):
         assert (answer.status, schemes) == (200, [scheme])

@@ -24,7 +24,14 @@ from xinference.gateway.http.uvicorn_protocol import Protocol
 
 PROTOCOL_METHODS = ("data_received", "connection_lost", "on_message_begin", "on_body", "send_400_response")
 SERVER_METHODS = ("main_loop", "handle_exit", "shutdown", "on_tick")
-SERVER_ATTRIBUTES = ("should_exit", "force_exit", "started", "server_state.default_headers", "config.loaded")
+SERVER_ATTRIBUTES = (
+    "should_exit",
+    "force_exit",
+    "started",
+    "server_state.default_headers",
+    "config.loaded",
+    "config.uds",
+)
 CONNECTION_ATTRIBUTES = (
     *("transport", "loop", "headers", "scope", "pipeline", "server_state.default_headers"),
     *("flow.write_paused", "flow.resume_reading"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.harness import call
+from xinference.gateway.auth.peer import FROM_OWNER, OWNER_HEADER, PEER_UID, is_from_own_user, is_marked_by_worker
+from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.workers.management_proxy import ManagementProxy
 
 
@@ -85,3 +88,31 @@ async def test_a_bad_answer_of_the_server_is_an_error(answer: bytes, tmp_path: P
         found = await call(proxy, "/v1/keys", method="GET")
         await proxy.close()
     assert (found.status, found.json["problem"]["code"]) == (503, "server_unreachable")
+
+
+@pytest.mark.parametrize("found", [True, False])
+async def test_the_server_is_told_who_sent_a_request_by_us_only(found: bool, tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    async with server_that_answers(answer, tmp_path / "s") as heads:
+        proxy = ManagementProxy(str(tmp_path / "s"), 1000)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope[FROM_OWNER] = found
+            await proxy(scope, receive, send)
+
+        for given in ({}, {"x-xinference-owner": "1"}, {"connection": "x-xinference-owner"}):
+            await call(app, "/v1/keys", method="GET", headers=given)
+        await proxy.close()
+    assert [head.lower().count(b"x-xinference-owner: 1") for head in heads] == [int(found)] * 3
+
+
+def test_the_mark_counts_on_a_connection_of_our_own_user_only() -> None:
+    for headers, uid, counts in (
+        ([OWNER_HEADER], os.geteuid(), True),
+        ([], os.geteuid(), False),
+        ([OWNER_HEADER], os.geteuid() + 1, False),
+        ([OWNER_HEADER], None, False),
+    ):
+        assert is_marked_by_worker({"headers": headers, PEER_UID: lambda uid=uid: uid}) is counts
+    assert not is_marked_by_worker({"headers": [OWNER_HEADER]})
+    assert not is_from_own_user({"headers": [OWNER_HEADER]})

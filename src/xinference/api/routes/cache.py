@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -46,19 +45,19 @@ async def cached(
     controller: ControllerDep, address: AddressDep, model_name: str | None = None, worker_ip: str | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """List cached weights, complete and partial: one entry for each version and hub."""
-    entries = await asyncio.to_thread(controller.weights.cached)
+    entries = await controller.weights.cached()
     if model_name:
         name = model_name.strip().lower()
         entries = [each for each in entries if each.version.family.model_name.lower() == name]
         if not entries:
-            find_family(controller, model_name)  # an unknown name is refused
+            find_family(controller.families, model_name)  # an unknown name is refused
     return {"list": [each.to_dict() | {"actor_ip_address": address} for each in entries]}
 
 
 @router.get("/files", response_model=catalog_schemas.CachedFiles, responses=problems(404))
 async def files(controller: ControllerDep, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """List the files that a removal would delete, and the other versions that use the same files."""
-    every = await asyncio.to_thread(controller.weights.cached)
+    every = await controller.weights.cached()
     entries = cache.find_version(every, model_version)
     cached_files = [file for entry in entries for file in entry.files]
     return {

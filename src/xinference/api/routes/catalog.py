@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from xinference.api import catalog_schemas
-from xinference.api.dependencies import ControllerDep, KeyDep, find_family
+from xinference.api.dependencies import ControllerDep, KeyDep, find_family, visible_families
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.strict import StrictRoute
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
@@ -20,6 +20,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.keys.key import Key
+from xinference.keys.visibility import manages
 from xinference.planning.engine_choice import supports
 from xinference.weights.cache import versions_of
 from xinference.weights.reference import reference
@@ -68,7 +69,7 @@ async def engines_of_type(
     if model_type.lower() not in _TYPES:
         family = await _family_of(controller, key, f"{model_type}/{model_name}")
     else:
-        family = find_family(controller, model_name, model_type)
+        family = find_family(visible_families(controller, key), model_name, model_type)
     return await _engines(controller, family, detailed=detailed)
 
 
@@ -83,8 +84,8 @@ async def engines_of_files(
 async def _family_of(controller: Controller, key: Key | None, name: str) -> ModelFamily:
     """The family of a model name, a path or a repository id."""
     if reference(name) is None:
-        return find_family(controller, name)
-    if key is not None and "manage" not in key.scopes:
+        return find_family(visible_families(controller, key), name)
+    if not manages(key):
         raise Problem(
             Code.PERMISSION_DENIED,
             "Not enough permissions: reading files and repositories requires the scope `manage`.",
@@ -123,15 +124,15 @@ def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
     response_model=list[catalog_schemas.Version],
     responses=problems(404),
 )
-async def versions(controller: ControllerDep, model_type: str, model_name: str) -> list[Json]:
-    """List the versions of a model, with the path of the weights where they are cached."""
-    family = find_family(controller, model_name, model_type)
-    entries = await asyncio.to_thread(controller.weights.cached, [family])
+async def versions(controller: ControllerDep, key: KeyDep, model_type: str, model_name: str) -> list[Json]:
+    """List the versions of a model, and for `manage` the path of the weights where they are cached."""
+    family = find_family(visible_families(controller, key), model_name, model_type)
+    entries = await controller.weights.cached([family])
     paths = {entry.version.version_id: str(entry.path) for entry in entries if entry.complete}
     return [
         {
             "model_version": version.version_id,
-            "model_file_location": paths.get(version.version_id),
+            "model_file_location": paths.get(version.version_id) if manages(key) else None,
             "cache_status": version.version_id in paths,
             "quantization": version.quantization,
             "model_format": version.spec.model_format,
@@ -142,7 +143,7 @@ async def versions(controller: ControllerDep, model_type: str, model_name: str) 
 
 
 @router.get("/v1/models/prompts", response_model=dict[str, catalog_schemas.PromptStyle])
-async def prompts(controller: ControllerDep) -> dict[str, Json]:
+async def prompts(controller: ControllerDep, key: KeyDep) -> dict[str, Json]:
     """List the chat templates of the families that do not use the template of their weight files."""
     return {
         family.model_name: {
@@ -150,22 +151,23 @@ async def prompts(controller: ControllerDep) -> dict[str, Json]:
             "stop": list(family.stop),
             "stop_token_ids": list(family.stop_token_ids),
         }
-        for family in controller.families.values()
+        for family in visible_families(controller, key).values()
         if family.chat_template is not None
     }
 
 
 @router.get("/v1/models/families", response_model=catalog_schemas.Abilities)
-async def families(controller: ControllerDep) -> dict[str, list[str]]:
+async def families(controller: ControllerDep, key: KeyDep) -> dict[str, list[str]]:
     """List the language models by ability."""
-    return {ability: _names_of(controller.families.values(), ability) for ability in ("chat", "generate", "tools")}
+    visible = visible_families(controller, key).values()
+    return {ability: _names_of(visible, ability) for ability in ("chat", "generate", "tools")}
 
 
 @router.get(_VLLM_PATH, response_model=catalog_schemas.VllmModels)
-async def vllm_models(controller: ControllerDep) -> dict[str, list[str]]:
+async def vllm_models(controller: ControllerDep, key: KeyDep) -> dict[str, list[str]]:
     """List the language models that vLLM supports, on this machine or another."""
-    table = controller.engines[_VLLM].table
-    supported = [f for f in controller.families.values() if any(table.supports(spec) for spec in f.model_specs)]
+    table, visible = controller.engines[_VLLM].table, visible_families(controller, key)
+    supported = [f for f in visible.values() if any(table.supports(spec) for spec in f.model_specs)]
     return {ability: _names_of(supported, ability) for ability in ("chat", "generate")}
 
 

@@ -14,8 +14,9 @@ from xinference.api.launch_body import LaunchBody, Text
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem, bad_request, server_stopping
 from xinference.launch.plan import plan_entry
+from xinference.store.event_log import STOPPING
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
@@ -98,7 +99,7 @@ async def launch(
 ) -> dict[str, Any]:
     """Launch a model; with `dry_run` answer only the plan, with `wait_ready` answer when the model is ready."""
     if dry_run:
-        return plan_entry(*await controller.plan(body.request()))
+        return plan_entry(*await controller.stop_notice.unless_given(controller.plan(body.request())))
     return await launch_and_wait(controller, body, wait_ready=wait_ready)
 
 
@@ -108,12 +109,14 @@ async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_read
     Raises:
         Problem: the launch is rejected; with `wait_ready` also if it fails, and 499 if it is cancelled.
     """
-    uid = await controller.launch(body.request(), warnings=body.warnings())
+    uid = await controller.stop_notice.unless_given(controller.launch(body.request(), warnings=body.warnings()))
     if not wait_ready:
         return {"model_uid": uid}
     deployment, last = controller.deployment(uid), ""
     async for event in controller.follow(uid):
         last = event["event_type"]
+    if last == STOPPING:
+        raise server_stopping()
     if deployment.problem is not None:
         raise deployment.problem
     if last == "TERMINATED":

@@ -16,9 +16,10 @@ from xinference.api.dependencies import ControllerDep, KeyDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.responses import EVENT_STREAM, event_stream
 from xinference.api.strict import StrictRoute
+from xinference.control.stop_notice import StopNotice
 from xinference.deployments.views import listing_entry
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import SERVER_STOPPING, Problem
 from xinference.keys.visibility import sees
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -89,7 +90,7 @@ async def logs(
     text = "".join([await asyncio.to_thread(_tail, path, lines) for path in paths])
     if not follow:
         return PlainTextResponse(text)
-    followed = _follow(text, lambda: deployment.log_paths, lambda: controller.has(deployment))
+    followed = _follow(text, lambda: deployment.log_paths, lambda: controller.has(deployment), controller.stop_notice)
     return StreamingResponse(followed, media_type="text/plain; charset=utf-8")
 
 
@@ -101,18 +102,25 @@ def _tail(path: Path, lines: int) -> str:
         return ""
 
 
-async def _follow(text: str, paths: Callable[[], list[Path]], goes_on: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """`text`, then the new output of the engines, also of those that are started later, until the deployment's end."""
+async def _follow(
+    text: str, paths: Callable[[], list[Path]], goes_on: Callable[[], bool], stop_notice: StopNotice
+) -> AsyncIterator[bytes]:
+    """`text`, then the new output of the engines, also of those that are started later, until the deployment's end.
+
+    If the server stops first, the last line says so.
+    """
     positions = {path: path.stat().st_size for path in paths() if path.exists()}
     yield text.encode()
-    follows = True
-    while follows:
-        await asyncio.sleep(LOG_POLL_SECONDS)
+    follows, stops = True, False
+    while follows and not stops:
+        stops = await stop_notice.sleep(LOG_POLL_SECONDS)
         follows = goes_on()  # the output is read once more after the end
         for path in paths():
             new = await asyncio.to_thread(_read_from, path, positions)
             if new:
                 yield new
+    if stops:
+        yield f"\n{SERVER_STOPPING}\n".encode()
 
 
 def _read_from(path: Path, positions: dict[Path, int]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from xinference.api.dependencies import ControllerDep
+from xinference.api.dependencies import ControllerDep, KeyDep, visible_families
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.strict import StrictRoute
 from xinference.catalog.models import ModelFamily, same_size
@@ -20,6 +19,7 @@ from xinference.catalog.registrations import model_type_of
 from xinference.control.controller import Controller
 from xinference.error_codes import Code
 from xinference.errors import near, not_found
+from xinference.keys.visibility import manages
 
 router = APIRouter(
     prefix="/v1/model_registrations", tags=["registrations"], route_class=StrictRoute, responses=ERROR_RESPONSES
@@ -38,27 +38,29 @@ class RegistrationBody(BaseModel):
 
 
 @router.get("/{model_type}")
-async def registrations(controller: ControllerDep, model_type: str, detailed: bool = False) -> list[Json]:
-    """List the models by name; a custom model whose file can't be read has a `problem`."""
+async def registrations(controller: ControllerDep, key: KeyDep, model_type: str, detailed: bool = False) -> list[Json]:
+    """List the models by name; for `manage` also each custom model whose file can't be read, with its `problem`."""
     model_type = model_type_of(model_type)
-    families = [family for family in controller.families.values() if family.model_type == model_type]
+    visible = visible_families(controller, key).values()
+    families = [family for family in visible if family.model_type == model_type]
     if detailed:
-        complete = await asyncio.to_thread(controller.weights.complete_versions, families)
-        entries = [_describe_family(controller, family, complete) for family in families]
+        complete = await controller.weights.complete_versions(families)
+        entries = [_describe_family(controller, family, complete, whole=manages(key)) for family in families]
     else:
         entries = [
             {"model_name": f.model_name, "is_builtin": controller.registrations.find(f.model_name) is None}
             for f in families
         ]
-    entries += [_broken(each) for each in controller.registrations.broken if each.model_type == model_type]
+    if manages(key):
+        entries += [_broken(each) for each in controller.registrations.broken if each.model_type == model_type]
     return sorted(entries, key=lambda entry: str(entry["model_name"]).lower())
 
 
 @router.get("/{model_type}/{model_name}", responses=problems(404))
-async def registration(controller: ControllerDep, model_type: str, model_name: str) -> Json:
-    """Describe a model; a custom model has the fields of its own JSON."""
+async def registration(controller: ControllerDep, key: KeyDep, model_type: str, model_name: str) -> Json:
+    """Describe a model; for `manage`, a custom model has the fields of its own JSON."""
     model_type = model_type_of(model_type)
-    families = {name: f for name, f in controller.families.items() if f.model_type == model_type}
+    families = {name: f for name, f in visible_families(controller, key).items() if f.model_type == model_type}
     family = next((f for name, f in families.items() if name.lower() == model_name.strip().lower()), None)
     if family is None:
         close = near(model_name, families)
@@ -67,7 +69,8 @@ async def registration(controller: ControllerDep, model_type: str, model_name: s
             hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
             code=Code.MODEL_NOT_FOUND,
         )
-    return _describe_family(controller, family, await asyncio.to_thread(controller.weights.complete_versions, [family]))
+    complete = await controller.weights.complete_versions([family])
+    return _describe_family(controller, family, complete, whole=manages(key))
 
 
 @router.post("/{model_type}", responses=problems(413, 415))
@@ -85,14 +88,21 @@ async def unregister(controller: ControllerDep, model_type: str, model_name: str
     controller.registrations.remove(model_type_of(model_type), model_name, users)
 
 
-def _describe_family(controller: Controller, family: ModelFamily, complete: Collection[str]) -> Json:
-    """The fields of a family, overridden by those of a custom model's JSON, and its cached and running versions."""
+def _describe_family(controller: Controller, family: ModelFamily, complete: Collection[str], *, whole: bool) -> Json:
+    """The fields of a family, and its cached and running versions.
+
+    With `whole`, the fields of a custom model's JSON override those of the family; without, there is no path of this
+    machine among them.
+    """
     registered = controller.registrations.find(family.model_name)
     fields: Json = msgspec.to_builtins(family)
     for spec, ours in zip(family.model_specs, fields["model_specs"], strict=True):
         first = spec.sources[0]
         ours |= {"model_id": first.model_id, "model_hub": first.hub, "model_revision": first.revision}
-    if registered is not None:
+        if not whole and any(source.hub == "local" for source in spec.sources):
+            ours |= {"sources": [source for source in ours["sources"] if source["hub"] != "local"]}
+            ours |= {"model_id": None} if first.hub == "local" else {}
+    if registered is not None and whole:
         fields |= registered.document
         fields["notes"] = list(registered.notes)
     fields["model_specs"] = [

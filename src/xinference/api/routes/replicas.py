@@ -65,7 +65,8 @@ async def add(
     _check(body, deployment)
     added = []
     for config in body.configs():
-        number = await deployment.add_replica(config.indices, wait_ready=wait_ready)
+        adding = deployment.add_replica(config.indices, wait_ready=wait_ready)
+        number = await controller.stop_notice.unless_given(adding)
         entry = {
             "replica_id": number,
             "replica_model_uid": f"{model_uid}-rep{number}",

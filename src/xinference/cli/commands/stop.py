@@ -14,9 +14,13 @@ from xinference.errors import Problem
 
 if TYPE_CHECKING:
     from xinference.client import Client
+    from xinference.config import Settings
 
-#: Maximum seconds for a server to stop its engines and itself.
+#: Maximum seconds for a server to stop, besides those that its settings give open answers and engines.
 STOP_SECONDS = 60.0
+#: Seconds after which the wait is reported, and after which it is reported again.
+REPORT_SECONDS = 2.0
+REPORT_AGAIN_SECONDS = 10.0
 POLL_SECONDS = 0.05
 
 
@@ -32,7 +36,7 @@ def stop(target: Target) -> None:
                 raise
             note(f"No server runs at {client.base_url}.")
             return
-        _stop(client, running)
+        _stop(client, target.settings, running)
 
 
 @click.command("stop-cluster")
@@ -44,7 +48,7 @@ def stop_cluster(target: Target, check: bool) -> None:
         running = _running(client)
         note(f"The server at {client.base_url} runs " + (f"{', '.join(running)}." if running else "no models."))
         if check or click.confirm("Do you want to stop it?", err=True):
-            _stop(client, running)
+            _stop(client, target.settings, running)
         else:
             note("Nothing was stopped.")
 
@@ -53,20 +57,43 @@ def _running(client: Client) -> list[str]:
     return [str(instance["model_uid"]) for instance in client.list_instances()]
 
 
-def _stop(client: Client, running: list[str]) -> None:
+def _stop(client: Client, settings: Settings, running: list[str]) -> None:
+    from xinference.client.local_server import owns_home
+
+    owns = owns_home(settings, client.base_url)  # before the stop: a server that ends withdraws its address
     client.abort_cluster()
-    _wait_for_exit(client)
+    _wait_for_exit(client, settings, owns)
     note(f"Stopped the server at {client.base_url}" + (f" and {', '.join(running)}." if running else "."))
 
 
-def _wait_for_exit(client: Client) -> None:
-    """Wait until the port is free, so that a server can be started right after this command."""
-    deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            client.health()
-        except Problem as problem:
-            if problem.code == Code.NO_SERVER:
-                return
+def _wait_for_exit(client: Client, settings: Settings, owns: bool) -> None:
+    """Wait until the port is free and, if it is the server of this home, until its process has ended.
+
+    The port is closed before the last answers are sent and the engines have ended. A server can be started right after
+    this command.
+    """
+    from xinference.process.home import is_free
+
+    began = time.monotonic()
+    deadline = began + STOP_SECONDS + settings.drain_seconds + settings.stop_seconds
+    report = began + REPORT_SECONDS
+    while _answers(client) or (owns and not is_free(settings)):
+        now = time.monotonic()
+        if now > deadline:
+            raise Problem(
+                Code.SERVER_LIVES,
+                f"The server at {client.base_url} still runs after {deadline - began:g} s.",
+                hint="Its log, logs/server.log in its home, has the reason.",
+            )
+        if now > report:
+            note(f"Waiting for the server to end its answers and models ({now - began:.0f} s) …")
+            report = now + REPORT_AGAIN_SECONDS
         time.sleep(POLL_SECONDS)
-    raise Problem(Code.SERVER_LIVES, f"The server at {client.base_url} still answers after {STOP_SECONDS:g} s.")
+
+
+def _answers(client: Client) -> bool:
+    try:
+        client.health()
+    except Problem as problem:
+        return problem.code != Code.NO_SERVER
+    return True

@@ -5,7 +5,7 @@ An unknown key costs one hash and one look-up: nothing is written, logged or cac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -24,6 +24,8 @@ KEY_HEADERS = (b"x-api-key", b"api_key", b"api-key")
 CHALLENGE: tuple[Header, ...] = ((b"www-authenticate", b"Bearer"),)
 #: Maximum number of cached views; one more empties the cache.
 MAX_VIEWS = 1000
+#: The permissions of a request without a key, on a server without keys, that is not from the server's own user.
+ANYONE = Key("anyone", "anyone", b"", frozenset({"use"}))
 HINT = "Pass one as `Authorization: Bearer KEY`; `xinference keys create` makes one."
 
 
@@ -45,6 +47,37 @@ def admit(table: KeyTable, access: Access, headers: Iterable[Header], now: float
         raise _unknown(f"the key expired on {datetime.fromtimestamp(key.expires, UTC):%Y-%m-%d %H:%M} UTC")
     _check_reach(key, access)
     return key
+
+
+def admit_without_keys(
+    table: KeyTable, access: Access, headers: Iterable[Header], now: float, *, is_owner: Callable[[], bool]
+) -> Key | None:
+    """The permissions of a request to a server on loopback without keys; None: those of the server's own user.
+
+    Other users may use the models. For more they need a key: the owner's key, as this server has no other.
+
+    Args:
+        is_owner: whether the server's own user has sent the request.
+
+    Raises:
+        Refusal: 401.
+    """
+    secret = _secret(headers)
+    key = table.find(secret) if secret else None
+    if key is not None and (key.expires is None or key.expires > now):
+        _check_reach(key, access)
+        return key
+    if is_owner():
+        return None
+    if access.need is Need.MANAGE:
+        cause = "without a key, only the user who runs this server may manage it, from a program on this machine"
+        raise Refusal(
+            Code.INVALID_API_KEY,
+            f"Could not validate credentials: {cause}.",
+            hint="That user can make one with `xinference keys create --scope manage`.",
+            headers=CHALLENGE,
+        )
+    return ANYONE
 
 
 class Views:

@@ -22,14 +22,16 @@ JSON_TYPE: Header = (b"content-type", b"application/json")
 class Reply:
     """The answer to one request; records whether it has started, because an answer starts only once."""
 
-    __slots__ = ("anthropic", "model", "send", "started", "status", "write")
+    __slots__ = ("anthropic", "ended", "is_stream", "model", "send", "started", "status", "write")
 
     def __init__(self, send: Send, *, anthropic: bool = False, write: Write | None = None) -> None:
         self.send = send
         self.write = write
         """Sends chunks of a started body without `send`; None if the server does not support this."""
         self.anthropic = anthropic
-        self.started = False
+        self.started = self.ended = False
+        self.is_stream = False
+        """Whether the answer consists of server-sent events."""
         self.status = 0
         """The status that was sent; 0: none yet."""
         self.model = ""
@@ -43,6 +45,7 @@ class Reply:
 
     async def end(self, body: bytes = b"") -> None:
         """Send the last piece of the body."""
+        self.ended = True
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def whole(

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.http.asgi import Reply
 from xinference.protocol.errors import Header, Refusal, anthropic_error, openai_error
@@ -18,7 +19,9 @@ async def refuse(reply: Reply, problem: Problem) -> None:
     message = str(problem)
     param, headers = (problem.param, problem.headers) if isinstance(problem, Refusal) else (None, ())
     if reply.anthropic:
-        body = anthropic_error(problem.status, message)
+        # Anthropic's form has no code. A stop of the server is told by its code in every form.
+        stop = problem.code if problem.code == Code.SERVER_STOPPING else None
+        body = anthropic_error(problem.status, message, stop)
     else:
         body = openai_error(problem.status, message, problem.code, param)
     await reply.whole(problem.status, body, headers)
@@ -34,7 +37,7 @@ def raw_answer(problem: Refusal, headers: Iterable[Header]) -> bytes:
     body = _management_error(problem, openai=True)
     lines = [
         b"HTTP/1.1 %d %b" % (problem.status, HTTPStatus(problem.status).phrase.encode()),
-        *(b"%b: %b" % header for header in headers),
+        *(b"%b: %b" % header for header in (*headers, *problem.headers)),
         b"content-type: application/json",
         b"content-length: %d" % len(body),
         b"connection: close",

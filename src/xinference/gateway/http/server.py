@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
@@ -14,10 +18,17 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from xinference.gateway.http.asgi import ASGIApp
+from xinference.gateway.http.connection_limits import ConnectionLimits, Connections
+from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.uvicorn_protocol import Protocol
 
-#: Maximum time for answers in flight when the server stops.
-LAST_ANSWERS_SECONDS = 5
+log = logging.getLogger(__name__)
+
+#: Default of the time that open answers get when the server stops.
+DRAIN_SECONDS = 5.0
+#: Maximum time in which clients read the reason of the end; a client that does not read is not waited for any longer.
+LAST_WRITES_SECONDS = 2.0
+POLL_SECONDS = 0.02
 #: Interval at which the date in the answers' headers is updated.
 DATE_SECONDS = 1.0
 
@@ -27,10 +38,19 @@ class Server(uvicorn.Server):
 
     ended_by: int = signal.SIGTERM
 
-    def __init__(self, config: uvicorn.Config, before_end: Callable[[], Awaitable[None]] | None = None) -> None:
-        """`before_end` is awaited before the server stops accepting requests."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        before_end: Callable[[], Awaitable[None]] | None = None,
+        on_hurry: Callable[[], None] | None = None,
+        shutdown: Shutdown | None = None,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
         super().__init__(config)
         self._before_end = before_end
+        self._on_hurry = on_hurry
+        self._shutdown = shutdown or Shutdown()
+        self._drain_seconds = drain_seconds
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -40,10 +60,30 @@ class Server(uvicorn.Server):
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), DATE_SECONDS)
+            if self.config.uds is not None and not self.should_exit:
+                await self._restore_socket(self._loop, Path(self.config.uds))
+
+    async def _restore_socket(self, loop: asyncio.AbstractEventLoop, path: Path) -> None:
+        """Listen again if the socket was deleted: its folder may be one that the system cleans up."""
+        if path.exists():
+            return
+
+        def create_protocol() -> asyncio.Protocol:
+            protocol: Any = self.config.http_protocol_class
+            return cast(asyncio.Protocol, protocol(config=self.config, server_state=self.server_state, app_state={}))
+
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.servers.append(await loop.create_unix_server(create_protocol, path=path))
+        except OSError as error:
+            log.error("%s was deleted and cannot be created again: %s", path, error.strerror)
+        else:
+            log.warning("%s was deleted, and is created again", path)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's handler raises the signal again at the end: the process would die before its engines are stopped.
-        self.force_exit = self.should_exit and sig == signal.SIGINT
+        if self.should_exit and sig == signal.SIGINT:
+            self.hurry()
         self.stop(sig)
 
     def stop(self, by: int = signal.SIGINT) -> None:
@@ -53,31 +93,82 @@ class Server(uvicorn.Server):
         if self._loop is not None:  # a signal handler does not wake the event loop
             self._loop.call_soon_threadsafe(self._stopped.set)
 
+    def hurry(self) -> None:
+        """End the open answers at once; the server is stopping already."""
+        self.force_exit = True
+        if self._loop is not None and self._on_hurry is not None:
+            self._loop.call_soon_threadsafe(self._on_hurry)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more requests, give open answers their time, and end the others with the reason.
+
+        uvicorn would cancel what is left, and a cancelled request is a 500 or a stream that breaks off.
+        """
         if self._before_end is not None:
             await self._before_end()
-        await super().shutdown(sockets)
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        if state.tasks:
+            log.info("%d open answers get up to %g s; Ctrl+C ends them at once", len(state.tasks), self._drain_seconds)
+        await self._wait_for_answers(self._drain_seconds)
+        self._shutdown.answers_end = True
+        for task in list(state.tasks):
+            task.cancel()
+        self.force_exit = False
+        await self._wait_for_answers(LAST_WRITES_SECONDS)
+        for connection in list(state.connections):
+            connection.transport.abort()
+        if state.tasks:
+            await asyncio.wait(list(state.tasks), timeout=LAST_WRITES_SECONDS)
+
+    async def _wait_for_answers(self, seconds: float) -> None:
+        """Wait until no request runs and no connection is open, at most `seconds`, or until `hurry` is called."""
+        state = self.server_state
+        end = time.monotonic() + seconds
+        # uvicorn has no event for it.
+        while (state.connections or state.tasks) and not self.force_exit and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
 
 
-def http_server(app: ASGIApp, *, before_end: Callable[[], Awaitable[None]] | None = None, **more: Any) -> Server:
+def http_server(
+    app: ASGIApp,
+    *,
+    limits: ConnectionLimits | None = None,
+    before_end: Callable[[], Awaitable[None]] | None = None,
+    on_hurry: Callable[[], None] | None = None,
+    shutdown: Shutdown | None = None,
+    drain_seconds: float = DRAIN_SECONDS,
+    **more: Any,
+) -> Server:
     """The HTTP server for `app`, with the same settings in the product, in tests and in benchmarks.
 
-    `before_end` is awaited before the server stops accepting requests; `more` are settings of uvicorn.
+    Args:
+        before_end: awaited before the server stops accepting requests.
+        on_hurry: called when the open answers are to end at once.
+        shutdown: told when the time for open answers is over; the gateway reads it.
+        drain_seconds: time that open answers get when the server stops.
+        more: settings of uvicorn.
     """
+    protocol = partial(Protocol, connections=Connections(limits or ConnectionLimits()))
     return Server(
         uvicorn.Config(
             app,
-            http=Protocol,
+            http=cast(type[Protocol], protocol),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,  # see `trust_proxy`
-            timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
             **more,
         ),
         before_end,
+        on_hurry,
+        shutdown,
+        drain_seconds,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import httpx2
 
 from xinference.error_codes import Code
+from xinference.gateway.auth.peer import FROM_OWNER, OWNER_HEADER
 from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
 from xinference.gateway.http.error_replies import refuse_management
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
@@ -16,6 +17,8 @@ from xinference.protocol.errors import Header, Refusal
 NOT_PASSED = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"expect", b"date"}
 )
+#: Headers that this process sets for the server.
+OURS = frozenset({b"content-length", OWNER_HEADER[0]})
 
 
 def end_to_end(headers: Iterable[Header]) -> list[Header]:
@@ -57,7 +60,9 @@ class ManagementProxy:
         target = scope.get("raw_path") or scope["path"].encode()
         if scope.get("query_string"):
             target += b"?" + scope["query_string"]
-        passed = [header for header in end_to_end(headers) if header[0] != b"content-length"]
+        passed = [header for header in end_to_end(headers) if header[0] not in OURS]
+        if scope.get(FROM_OWNER):
+            passed.append(OWNER_HEADER)
         if body or any(name in (b"content-length", b"transfer-encoding") for name, _ in headers):
             passed.append((b"content-length", b"%d" % len(body)))
         request = httpx2.Request(

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from xinference.config import Settings
 from xinference.gateway.crash_memory import RequestKey
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
-from xinference.gateway.http.server import LAST_ANSWERS_SECONDS
+from xinference.gateway.http.server import LAST_WRITES_SECONDS
 from xinference.gateway.metrics import Metrics
 from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers.crash_reports import SharedCrashes
@@ -36,6 +36,8 @@ COLLECT_SECONDS = 5.0
 HUNG_SECONDS = 10.0
 #: Maximum delay of a management response by a process that hangs.
 DELAY_SECONDS = 2.0
+#: Time of a process to end after its last answer.
+STOP_SECONDS = 2.0
 #: Paths whose responses contain the counts of the processes.
 COUNTED_PATHS = frozenset({"/metrics", "/v1/keys"})
 
@@ -88,7 +90,8 @@ class WorkerPool:
         for worker in self._workers:
             worker.channel.send(Stop())
         if self._supervisors:  # each returns when its process has ended
-            await asyncio.wait(self._supervisors, timeout=LAST_ANSWERS_SECONDS + 1)
+            last_writes = 2 * LAST_WRITES_SECONDS + STOP_SECONDS
+            await asyncio.wait(self._supervisors, timeout=self._settings.drain_seconds + last_writes)
         for worker in self._workers:
             if worker.process.poll() is None:
                 worker.process.kill()
@@ -97,6 +100,11 @@ class WorkerPool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def hurry(self) -> None:
+        """End the open answers at once; the processes are stopping already."""
+        for worker in self._workers:
+            worker.channel.send(Stop())
 
     async def _supervise(self, listener: socket.socket, shared: SharedState) -> None:
         """Keep one process running: start another one whenever it ends."""

@@ -23,6 +23,7 @@ from xinference.gateway.workers.ipc import (
     Rejection,
     SpendTokens,
     TableUpdate,
+    TakeKeyPermit,
     TakePermit,
     TakeRequest,
     ToWorker,
@@ -79,8 +80,8 @@ class ServerProxy:
         else:
             future.set_result(None)
 
-    async def _request(self, question: EnsureReady | TakeRequest | TakePermit) -> None:
-        """Send a question to the server, and wait for the answer.
+    async def _request(self, question: EnsureReady | TakeRequest | TakePermit | TakeKeyPermit) -> None:
+        """Wait for the server's answer.
 
         Raises:
             Refusal: the answer is a `Rejection`.
@@ -132,6 +133,15 @@ class ServerProxy:
             return
         number = next(self._numbers)
         await self._request(TakePermit(number, route.parent or route.uid, route.request_limits))
+        try:
+            yield
+        finally:
+            self._channel.send(Cancel(number))
+
+    @asynccontextmanager
+    async def key_permit(self, key: Key, maximum: int) -> AsyncIterator[None]:
+        number = next(self._numbers)
+        await self._request(TakeKeyPermit(number, key, maximum))
         try:
             yield
         finally:

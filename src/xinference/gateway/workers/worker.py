@@ -20,6 +20,8 @@ import uvloop
 from xinference.config import Settings
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.asgi import Receive, Scope, Send
+from xinference.gateway.http.connection_limits import ConnectionLimits
+from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.workers.ipc import (
     FROM_SERVER,
@@ -61,6 +63,7 @@ class GatewayWorker:
         self._proxy = ServerProxy(channel)
         self._running = AbortableRequests()
         self._management = ManagementProxy(configuration.management, settings.max_body_bytes)
+        shutdown = Shutdown()
         self._gateway = Gateway(
             self._proxy,
             settings,
@@ -70,8 +73,11 @@ class GatewayWorker:
             quota=self._proxy,
             balancer=self._proxy.balancer,
             crashes=self._proxy.crashes,
+            shutdown=shutdown,
         )
-        self.server: Server = http_server(self)
+        self.server: Server = http_server(
+            self, limits=ConnectionLimits.of(settings), shutdown=shutdown, drain_seconds=settings.drain_seconds
+        )
         self.may_serve = asyncio.Event()
         """Set when the server allows the first request, or when it stops this process before that."""
 
@@ -106,6 +112,8 @@ class GatewayWorker:
             case Serve():
                 self.may_serve.set()
             case Stop():
+                if self.server.should_exit:
+                    self.server.hurry()
                 self.server.stop()
                 self.may_serve.set()
             case Configuration():

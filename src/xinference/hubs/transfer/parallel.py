@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import TypeVar
 
 from xinference.files.progress import Progress, cancelled_problem
 from xinference.hubs.listing import ListedFile
+from xinference.work_threads import DaemonExecutor, start_thread
 
 _Result = TypeVar("_Result")
 
@@ -58,24 +59,20 @@ def fetch_all(
     stop = threading.Event()
     # Large files first: the longest one must not begin last.
     ordered = sorted(files, key=lambda file: -file.size)
-    pool = ThreadPoolExecutor(max_workers=FILES_AT_ONCE, thread_name_prefix="fetch")
+    pool = DaemonExecutor(FILES_AT_ONCE, "fetch")
     try:
         futures = [pool.submit(fetch_one, file, tally.report(file.name), stop) for file in ordered]
         _watch(futures, cancelled, what)
     finally:
         stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown()
 
 
 def run_cancellable(call: Callable[[], _Result], cancelled: threading.Event, what: str) -> _Result:
     """The result of a blocking call; returns at once with ``cancelled`` if the fetch is cancelled meanwhile."""
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ask")
-    try:
-        future = pool.submit(call)
-        _watch([future], cancelled, what)
-        return future.result()
-    finally:
-        pool.shutdown(wait=False)
+    future = start_thread("ask", call)
+    _watch([future], cancelled, what)
+    return future.result()
 
 
 def _watch(futures: Sequence[Future[_Result]], cancelled: threading.Event, what: str) -> None:

@@ -1,0 +1,50 @@
+"""The notice that the server begins to stop, for those who wait for something that it does not do any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from xinference.errors import server_stopping
+
+Result = TypeVar("Result")
+
+
+class StopNotice:
+    """Given once, before the server stops accepting requests."""
+
+    def __init__(self) -> None:
+        self._given = asyncio.Event()
+
+    def give(self) -> None:
+        """Begin the stop."""
+        self._given.set()
+
+    async def unless_given(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`, which is cancelled when the notice is given.
+
+        Raises:
+            Problem: 503 ``server_stopping``.
+        """
+        if self._given.is_set():
+            work.close()
+            raise server_stopping()
+        working, notice = asyncio.ensure_future(work), asyncio.ensure_future(self._given.wait())
+        working.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            await asyncio.wait({working, notice}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise server_stopping()
+        finally:
+            notice.cancel()
+            working.cancel()
+
+    async def sleep(self, seconds: float) -> bool:
+        """Sleep until the notice is given, at most `seconds`; returns whether it is."""
+        try:
+            await asyncio.wait_for(self._given.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
