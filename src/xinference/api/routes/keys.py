@@ -80,7 +80,7 @@ async def create(keys: KeyringDep, body: NewKeyBody) -> dict[str, Any]:
 
 @router.delete("", response_model=dict[str, int])
 async def forget_all(keys: KeyringDep) -> dict[str, int]:
-    """Delete all keys. A server on loopback needs no keys then."""
+    """Delete all keys. A server on loopback needs no keys then, and only its own user may manage it."""
     return {"removed": keys.remove_all()}
 
 
