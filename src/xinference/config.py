@@ -125,6 +125,18 @@ class Settings:
     """An engine that dies within this number of seconds after its start dies a quick death."""
     max_body_bytes: int = 64 * 1024 * 1024
     """Maximum size of a request body on inference routes, in bytes."""
+    head_seconds: float = 10.0
+    """Seconds a client may take for the head of a request, and for the first byte on a new connection."""
+    body_seconds: float = 30.0
+    """Seconds a client may take between two pieces of a request's body."""
+    write_seconds: float = 30.0
+    """Seconds in which a client may read nothing of its answer before its connection is closed."""
+    idle_seconds: float = 5.0
+    """Seconds a connection stays open between two requests."""
+    max_connections: int = 8192
+    """Maximum number of clients' connections of each gateway process; fewer if the system permits fewer descriptors."""
+    max_waiting_connections: int = 1024
+    """Maximum number of connections of one address on which no request is complete, for each gateway process."""
     log_bytes: int = 8 * 1024 * 1024
     """Maximum size of each engine's log, in bytes."""
     allow_unauthenticated: bool = False
@@ -156,6 +168,9 @@ class Settings:
             raise bad_request(
                 f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
             )
+        for name in ("head_seconds", "body_seconds", "write_seconds", "idle_seconds"):
+            if not 0 < getattr(settings, name) < 1e6:
+                raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number of seconds.")
         return settings
 
     @property

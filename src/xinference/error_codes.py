@@ -36,12 +36,14 @@ class Code(StrEnum):
     ADAPTER_NOT_FOUND = "adapter_not_found", 400
     MODEL_NOT_FOUND = "model_not_found", 404
     METHOD_NOT_ALLOWED = "method_not_allowed", 405
+    REQUEST_TIMEOUT = "request_timeout", 408
     REQUEST_TOO_LARGE = "request_too_large", 413
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415
     INVALID_HTTP = "invalid_http", 400
     HEADERS_TOO_LARGE = "headers_too_large", 431
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded", 429
     TOO_MANY_WAITING = "too_many_waiting", 429
+    TOO_MANY_CONNECTIONS = "too_many_connections", 503
     REQUEST_ABORTED = "request_aborted", 499
     HTTP_ERROR = "http_error", 0
 

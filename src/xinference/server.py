@@ -31,6 +31,7 @@ from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.peer import is_marked_by_worker
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.http.connection_limits import ConnectionLimits, raise_descriptor_limit
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.openapi import document
@@ -80,6 +81,7 @@ def run(
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    raise_descriptor_limit()
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
     with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
         keys = Keyring(store, always_required=is_exposed(settings) and not settings.allow_unauthenticated)
@@ -152,7 +154,13 @@ def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callabl
     async def before_end() -> None:
         controller.begin_stop()
 
-    server = http_server(gateway, before_end=before_end, shutdown=shutdown, drain_seconds=settings.drain_seconds)
+    server = http_server(
+        gateway,
+        limits=ConnectionLimits.of(settings),
+        before_end=before_end,
+        shutdown=shutdown,
+        drain_seconds=settings.drain_seconds,
+    )
     return server, gateway, None, controller
 
 
@@ -185,6 +193,7 @@ def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callab
 
     server = http_server(
         SynchronizedApp(gateway, workers),
+        limits=ConnectionLimits.of(settings),
         before_end=before_end,
         on_hurry=workers.hurry,
         shutdown=shutdown,

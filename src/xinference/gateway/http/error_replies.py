@@ -37,7 +37,7 @@ def raw_answer(problem: Refusal, headers: Iterable[Header]) -> bytes:
     body = _management_error(problem, openai=True)
     lines = [
         b"HTTP/1.1 %d %b" % (problem.status, HTTPStatus(problem.status).phrase.encode()),
-        *(b"%b: %b" % header for header in headers),
+        *(b"%b: %b" % header for header in (*headers, *problem.headers)),
         b"content-type: application/json",
         b"content-length: %d" % len(body),
         b"connection: close",

@@ -20,6 +20,7 @@ import uvloop
 from xinference.config import Settings
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.asgi import Receive, Scope, Send
+from xinference.gateway.http.connection_limits import ConnectionLimits
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.workers.ipc import (
@@ -74,7 +75,12 @@ class GatewayWorker:
             crashes=self._proxy.crashes,
             shutdown=shutdown,
         )
-        self.server: Server = http_server(self, shutdown=shutdown, drain_seconds=settings.drain_seconds)
+        self.server: Server = http_server(
+            self,
+            limits=ConnectionLimits.of(settings),
+            shutdown=shutdown,
+            drain_seconds=settings.drain_seconds,
+        )
         self.may_serve = asyncio.Event()
         """Set when the server allows the first request, or when it stops this process before that."""
 
