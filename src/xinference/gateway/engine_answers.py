@@ -17,6 +17,10 @@ from xinference.routing.table import Route
 #: Maximum number of bytes that are read of an engine's error answer.
 MAX_ERROR_BYTES = 64 * 1024
 MAX_TEXT = 500
+#: The errors of a rewrite whose answer has another form than the engine's answers should have.
+ODD_ANSWER = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+#: Statuses without a body: no request to an engine has such an answer.
+_WITHOUT_BODY = frozenset({204, 205})
 FILLED_END = b'"delta":{"content":""}'
 BARE_BEGIN = b'"delta":{"role":"assistant","content":null}'
 FILLED_BEGIN = b'"delta":{"role":"assistant","content":""}'
@@ -81,6 +85,34 @@ def _result(result: dict[str, Any], request: Rerank) -> dict[str, Any]:
 
 
 # -- errors -----------------------------------------------------------------------------------------------------
+
+
+def check_status(uid: str, status: int) -> None:
+    """Refuse a status that no answer of an engine should have.
+
+    Raises:
+        Refusal: 502.
+    """
+    if not (200 <= status < 300 or 400 <= status < 600) or status in _WITHOUT_BODY:
+        raise odd_answer(uid, f"with the status {status}")
+
+
+def odd_answer(uid: str, how: str) -> Refusal:
+    """The refusal for an answer that cannot be used; `how` completes "The engine answered"."""
+    hint = "Look into the log of the engine."
+    return Refusal(Code.ENGINE_ERROR, f"The engine of model {uid!r} answered {how}.", hint=hint)
+
+
+def rewritten(rewrite: BytesRewrite, body: bytes, uid: str) -> bytes:
+    """The whole answer of an engine after its rewrite.
+
+    Raises:
+        Refusal: 502, the answer has another form than the engine's answers should have.
+    """
+    try:
+        return rewrite(body)
+    except ODD_ANSWER as error:
+        raise odd_answer(uid, f"in a form that cannot be read: {type(error).__name__}") from error
 
 
 def read_error(route: Route, status: int, body: bytes, prompt_field: str) -> Refusal:

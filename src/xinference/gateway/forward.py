@@ -13,7 +13,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, known_code
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory, is_listening
-from xinference.gateway.engine_answers import MAX_ERROR_BYTES, read_error
+from xinference.gateway.engine_answers import MAX_ERROR_BYTES, check_status, read_error, rewritten
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.routes import DataPath
@@ -104,6 +104,8 @@ class Forwarder:
         try:
             answer = await self._pool.post(target, call.path.upstream, call.query, call.headers, call.body)
             self._balancer.reached(target)
+            if answer.status != 200:
+                check_status(route.uid, answer.status)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
             await _relay(answer, call, route, reply, lambda: self._note_crash(call, route, target))
@@ -196,7 +198,8 @@ class Forwarder:
 
 async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply, on_death: OnDeath) -> None:
     if call.answer is not None:
-        await reply.whole(answer.status, call.answer(answer.first + await _rest(answer)))
+        body = answer.first + await _rest(answer)
+        await reply.whole(answer.status, rewritten(call.answer, body, route.uid))
         return
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]

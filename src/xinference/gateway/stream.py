@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from xinference.error_codes import Code
+from xinference.gateway.engine_answers import ODD_ANSWER
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_connection import EngineDiedError, Through
 from xinference.protocol.errors import stream_error
@@ -86,7 +87,10 @@ async def relay_events(
         if rewrite is not None:
             if not write(b""):  # `rewrite` may count events: call it only if the chunk can be sent
                 return False
-            chunk = rewrite(chunk)
+            try:
+                chunk = rewrite(chunk)
+            except ODD_ANSWER:
+                return False  # the reader gets the chunk and ends the stream
         if not write(chunk):
             return False
         last = chunk
@@ -96,8 +100,14 @@ async def relay_events(
         if events.incomplete or not chunk.endswith(EVENT_ENDS):
             chunk = events.take(chunk)
         if chunk:
-            if rewrite is not None:
-                chunk = rewrite(chunk)
+            try:
+                if rewrite is not None:
+                    chunk = rewrite(chunk)
+            except ODD_ANSWER as error:
+                log.warning("the engine of %s sent an event that cannot be read: %r", model, error)
+                message = f"The engine of model {model!r} sent an event that cannot be read."
+                await reply.end(stream_error(message, Code.ENGINE_ERROR, anthropic=reply.anthropic))
+                return
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             last = chunk
         try:

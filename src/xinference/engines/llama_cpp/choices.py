@@ -116,7 +116,7 @@ def gather(body: bytes, request: Generation) -> bytes:
     """Assemble a whole answer from its stream.
 
     Raises:
-        Refusal: 502, the stream contains an error.
+        Refusal: 502, the stream contains an error, or no choice.
     """
     repair = EventRepair(request)
     choices: dict[int, dict[str, Any]] = {}
@@ -133,6 +133,8 @@ def gather(body: bytes, request: Generation) -> bytes:
             head = head or event
             for part in event["choices"]:
                 _add_part(choices.setdefault(part["index"], {"index": part["index"]}), part)
+    if not choices:
+        raise Refusal(Code.ENGINE_ERROR, "The engine answered without a choice.")
     kind = str(head.get("object", "")).removesuffix(".chunk")
     whole = head | {"object": kind, "choices": [choices[n] for n in sorted(choices)], "usage": repair.usage()}
     return msgspec.json.encode(whole)

@@ -32,6 +32,9 @@ LAST_DATA_AT = 52
 #: The engine's headers that clients get, in lower case.
 PASSED_ON = frozenset({b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"retry-after"})
 
+#: The versions of HTTP in which an answer may come.
+VERSIONS = ("1.1", "1.0")
+
 #: Takes bytes that have arrived, at once; False: they have to be read.
 Through = Callable[[bytes], bool]
 
@@ -294,6 +297,8 @@ class EngineConnection(asyncio.Protocol):
             self._framed = True
 
     def on_headers_complete(self) -> None:
+        if self._parser.get_http_version() not in VERSIONS:
+            raise EngineDiedError("the answer has another version of HTTP")
         status = self._parser.get_status_code()
         if status < 200:  # "100 Continue" and the like: the answer follows
             self._clear()
