@@ -137,6 +137,9 @@ class Settings:
     """Maximum number of clients' connections of each gateway process; fewer if the system permits fewer descriptors."""
     max_waiting_connections: int = 1024
     """Maximum number of connections of one address on which no request is complete, for each gateway process."""
+    max_queued_requests: int = 1024
+    """Maximum number of requests that wait for a place at the engine of one model, for each gateway process; further
+    requests get a 429."""
     log_bytes: int = 8 * 1024 * 1024
     """Maximum size of each engine's log, in bytes."""
     allow_unauthenticated: bool = False

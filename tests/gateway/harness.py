@@ -134,7 +134,7 @@ async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Serve
     """The gateway on a loopback port while the block runs."""
     async with (
         gateway_of(router, **settings) as gateway,
-        listening(gateway) as (_, _, url),
+        listening(gateway, limits=ConnectionLimits.of(Settings(**settings))) as (_, _, url),
         aiohttp.ClientSession(headers=ANTHROPIC) as http,
     ):
         yield Served(url, http, gateway)

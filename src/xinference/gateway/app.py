@@ -26,7 +26,7 @@ from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
 from xinference.gateway.http.server import trust_proxy
-from xinference.gateway.http.uvicorn_protocol import WRITE
+from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.routes import DATA_PATHS, DataPath, find
@@ -234,8 +234,16 @@ class Gateway:
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
         call = ForwardedCall(
-            path, prepared.body, scope.get("query_string", b""), to_engine, prepared.answer, prepared.events
+            path,
+            prepared.body,
+            scope.get("query_string", b""),
+            to_engine,
+            prepared.answer,
+            prepared.events,
+            _client(scope) if key is None else key.key_id,
         )
+        queue, uid = self._forwarder.queue, route.parent or route.uid
+        scope[CONTENDED] = lambda: queue.is_contended(uid)
         request_id = request.request_id or headers.get(b"x-request-id", b"").decode("latin-1")
         with ClientWatch(scope, receive):
             if request_id:
@@ -292,6 +300,12 @@ class Gateway:
             tokens = meter.tokens(len(call.body))
             self.quota.spend_tokens(key, tokens, time.monotonic())
             self.metrics.spent(reply.model, tokens)
+
+
+def _client(scope: Scope) -> str:
+    """The address of a client without a key; all connections of one reverse proxy have the same."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 async def _health(reply: Reply, method: str) -> None:

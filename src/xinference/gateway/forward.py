@@ -14,10 +14,12 @@ from xinference.errors import Problem, known_code
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory, is_listening
 from xinference.gateway.engine_answers import MAX_ERROR_BYTES, check_status, read_error, rewritten
+from xinference.gateway.fair_queue import FairQueue, places
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.routes import DataPath
 from xinference.gateway.stream import END_TEXTS, OnDeath, relay_bytes, relay_events
+from xinference.gateway.token_usage import FREE
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
@@ -44,6 +46,8 @@ class ForwardedCall:
     """Rewrites the whole answer; None: its bytes are passed on as they arrive."""
     events: BytesRewrite | None = None
     """Rewrites the complete server-sent events of a stream; None: they are passed on unchanged."""
+    client: str = ""
+    """The key or the address of the client, whose requests have a turn together."""
 
 
 class Forwarder:
@@ -57,9 +61,11 @@ class Forwarder:
         self._pool = pool
         self._balancer = balancer
         self._crashes = crashes
+        self.queue = FairQueue(settings.max_queued_requests)
+        """The requests that wait for a place at an engine."""
 
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
-        """Answer `call` from one of the route's replicas.
+        """Answer `call` from one of the route's replicas, when it is the client's turn.
 
         The next replica is tried if one cannot be reached; after the last one, the call waits once for the controller
         to start another. A lost connection is retried once, unless the engine has crashed: the request may be the
@@ -72,6 +78,25 @@ class Forwarder:
         if not route.targets:
             route = await self._ready(route)
             self._check_not_suspected(call, route)
+        if call.path.upstream in FREE:  # these paths run no model
+            await self._pass_to_one(call, route, reply)
+            return
+        uid = route.parent or route.uid
+        if not self.queue.enter(uid, call.client, places(route)):
+            await self.queue.wait(uid, call.client)
+            try:
+                route = await self._ready(self._newest(route))
+                self._check_not_suspected(call, route)
+            except BaseException:
+                self.queue.leave(uid, call.client)
+                raise
+        try:
+            await self._pass_to_one(call, route, reply)
+        finally:
+            self.queue.leave(uid, call.client)
+
+    async def _pass_to_one(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
+        """Answer `call` from one of the route's targets."""
         tried: set[Target] = set()
         lost = waited = False
         while True:
@@ -172,6 +197,13 @@ class Forwarder:
             raise Refusal(Code.MODEL_LOADING, cause, hint="Ask again in a moment.", retry_after=route.retry_after)
         return await self._wait(route, self._settings.recover_seconds)
 
+    def _newest(self, route: Route) -> Route:
+        """The route in the current table."""
+        now = self._router.table.routes.get(route.uid)
+        if now is None:
+            raise _gone(route.uid)
+        return now
+
     async def _wait(self, route: Route, seconds: float) -> Route:
         try:
             return await self._router.ensure_ready(route.uid, seconds)
@@ -193,7 +225,7 @@ class Forwarder:
             if time.monotonic() >= until:
                 raise _unreachable(route.uid)
             await asyncio.sleep(NOTICE_POLL_SECONDS)
-        raise Refusal(Code.MODEL_NOT_FOUND, f"The model {route.uid!r} is gone.", param="model")
+        raise _gone(route.uid)
 
 
 async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply, on_death: OnDeath) -> None:
@@ -240,6 +272,10 @@ async def _engine_refusal(answer: EngineAnswer, call: ForwardedCall, route: Rout
 
 def _failed(uid: str, problem: Problem) -> Refusal:
     return Refusal(Code.MODEL_FAILED, f"The model {uid!r} has failed: {problem.cause}", hint=problem.hint)
+
+
+def _gone(uid: str) -> Refusal:
+    return Refusal(Code.MODEL_NOT_FOUND, f"The model {uid!r} is gone.", param="model")
 
 
 def _died(uid: str, code: str = Code.ENGINE_DIED) -> Refusal:

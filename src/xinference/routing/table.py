@@ -66,6 +66,8 @@ class Route:
     """The deployment's uid if this is the route of an adapter."""
     request_limits: int | None = None
     """Maximum number of concurrent requests; None: no limit."""
+    slots: int = 0
+    """Number of requests that one replica computes at the same time; 0: not known."""
     stop: tuple[str, ...] = ()
     """Texts that end a chat's answer, unless the request names its own."""
     stop_token_ids: tuple[int, ...] = ()
