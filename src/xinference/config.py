@@ -140,6 +140,8 @@ class Settings:
     max_queued_requests: int = 1024
     """Maximum number of requests that wait for a place at the engine of one model, for each gateway process; further
     requests get a 429."""
+    key_requests_in_flight: int = 0
+    """Maximum number of requests in flight of each key that has no such limit of its own; 0: no limit."""
     log_bytes: int = 8 * 1024 * 1024
     """Maximum size of each engine's log, in bytes."""
     allow_unauthenticated: bool = False

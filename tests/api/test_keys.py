@@ -211,6 +211,7 @@ async def test_the_owners_key_works_and_is_not_listed(app: FastAPI, client: http
         {"expires_in": -1},
         {"requests_per_minute": 0},
         {"tokens_per_minute": 10**30},
+        {"requests_in_flight": 0},
         {"unknown": 1},
         [],
     ],

@@ -236,7 +236,7 @@ async def test_requests_with_one_key_from_several_addresses_have_one_turn() -> N
 
 @pytest.mark.process
 async def test_clients_that_do_not_read_their_streams_do_not_hold_a_model() -> None:
-    big = {"chunks": 400, "text": "word " * 2000, "usage": False}
+    big: dict[str, Any] = {"chunks": 400, "text": "word " * 2000, "usage": False}
     async with start_fake_engine(**big) as engine:
         router = HandMadeRouter()
         router.publish(route(target(engine), slots=2))

@@ -262,3 +262,32 @@ async def test_a_clock_that_is_set_back_lets_no_key_wait(monkeypatch: pytest.Mon
             clock.monotonic = lambda waited=waited: START + waited
             statuses.append((await call(gateway, "/v1/chat/completions", BODY, headers=BEARER)).status)
     assert statuses == [503, 429, 503], "two minutes later the key may ask again, whatever the time of day"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("own", "usual"), [(2, 0), (None, 2), (2, 1)])
+async def test_a_key_has_no_more_requests_at_once_than_its_limit(own: int | None, usual: int) -> None:
+    keys = OneKey(requests_in_flight=own)
+    async with start_fake_engine(delay=0.3) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine)))
+        async with gateway_of(router, keys=keys, key_requests_in_flight=usual) as gateway:
+
+            async def ask() -> int:
+                said = await call(gateway, "/v1/chat/completions", BODY, headers=BEARER)
+                if said.status == 429:
+                    assert said.headers[b"retry-after"] == b"1" and "2 requests at the same time" in said.json["detail"]
+                return said.status
+
+            assert sorted(await asyncio.gather(*(ask() for _ in range(5)))) == [200, 200, 429, 429, 429]
+            assert await ask() == 200
+
+
+def test_permits_of_a_key_are_not_those_of_a_model_of_its_name() -> None:
+    permits = Permits()
+    permits.take(KEY.key_id, 1)
+    with permits.one_of_key(KEY, 1), pytest.raises(Refusal), permits.one_of_key(KEY, 1):
+        pass
+    with permits.one_of_key(KEY, 1):
+        pass
+    assert permits.held(KEY.key_id) == 1

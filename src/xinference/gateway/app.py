@@ -255,6 +255,16 @@ class Gateway:
         self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
     ) -> None:
         """Forward within the limits of the model and the key."""
+        at_once = 0 if key is None else key.requests_in_flight or self._settings.key_requests_in_flight
+        if key is not None and at_once:
+            async with self.quota.key_permit(key, at_once):
+                await self._pass_within_model(call, request, route, reply, key)
+        else:
+            await self._pass_within_model(call, request, route, reply, key)
+
+    async def _pass_within_model(
+        self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
+    ) -> None:
         if route.request_limits is None and (key is None or key.tokens_per_minute is None):
             await self._pass(call, request, route, reply)
             return

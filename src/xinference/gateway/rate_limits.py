@@ -1,4 +1,4 @@
-"""Limits: requests and tokens per minute of a key, and concurrent requests of a model.
+"""Limits: requests and tokens per minute of a key, and concurrent requests of a model or a key.
 
 If there are several gateway processes, the server counts for all: they ask it about each request that has a limit.
 Times are those of `time.monotonic`, which all processes of a machine share: a clock that is set back lets no key wait.
@@ -115,10 +115,11 @@ class Limits:
 
 
 class Permits:
-    """Counts the concurrent requests of each deployment, over all its replicas and adapters."""
+    """Counts the concurrent requests of each deployment, over all its replicas and adapters, and of each key."""
 
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
+        self._held_by_keys: Counter[str] = Counter()
 
     @contextmanager
     def one(self, route: Route) -> Iterator[None]:
@@ -157,6 +158,40 @@ class Permits:
         if not self._held[uid]:
             del self._held[uid]
 
+    @contextmanager
+    def one_of_key(self, key: Key, maximum: int) -> Iterator[None]:
+        """A context that holds one of a key's `maximum` permits.
+
+        Raises:
+            Refusal: 429, the key has no permit left.
+        """
+        self.take_of_key(key, maximum)
+        try:
+            yield
+        finally:
+            self.give_back_of_key(key)
+
+    def take_of_key(self, key: Key, maximum: int) -> None:
+        """Take one of a key's `maximum` permits.
+
+        Raises:
+            Refusal: 429, the key has no permit left.
+        """
+        if self._held_by_keys[key.key_id] >= maximum:
+            raise Refusal(
+                Code.RATE_LIMIT_EXCEEDED,
+                f"Rate limit reached for the key {key.name}: {maximum} requests at the same time.",
+                hint="Ask again when one of them is answered.",
+                retry_after=1,
+            )
+        self._held_by_keys[key.key_id] += 1
+
+    def give_back_of_key(self, key: Key) -> None:
+        """Return one permit of a key."""
+        self._held_by_keys[key.key_id] -= 1
+        if not self._held_by_keys[key.key_id]:
+            del self._held_by_keys[key.key_id]
+
     def held(self, uid: str) -> int:
         """The number of a deployment's permits that are held."""
         return self._held.get(uid, 0)
@@ -175,6 +210,10 @@ class Quota(Protocol):
 
     def permit(self, route: Route) -> AbstractAsyncContextManager[None]:
         """See `Permits.one`."""
+        ...
+
+    def key_permit(self, key: Key, maximum: int) -> AbstractAsyncContextManager[None]:
+        """See `Permits.one_of_key`."""
         ...
 
 
@@ -197,6 +236,12 @@ class LocalQuota:
     async def permit(self, route: Route) -> AsyncIterator[None]:
         """See `Quota.permit`."""
         with self.permits.one(route):
+            yield
+
+    @asynccontextmanager
+    async def key_permit(self, key: Key, maximum: int) -> AsyncIterator[None]:
+        """See `Quota.key_permit`."""
+        with self.permits.one_of_key(key, maximum):
             yield
 
 

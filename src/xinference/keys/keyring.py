@@ -42,6 +42,7 @@ class NewKey:
     """Seconds from now; None: never."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    requests_in_flight: int | None = None
 
 
 class Keyring:
@@ -108,6 +109,7 @@ class Keyring:
             new.requests_per_minute,
             new.tokens_per_minute,
             now,
+            requests_in_flight=new.requests_in_flight,
         )
         self._rows.add(key)
         self._keys[key_id] = key
@@ -224,7 +226,7 @@ def check(new: NewKey) -> None:
         raise bad_request("A key for certain models needs their names.", hint="Leave `models` out to allow all.")
     if new.expires_in is not None and not (math.isfinite(new.expires_in) and new.expires_in > 0):
         raise bad_request(f"A key can't expire in {new.expires_in} seconds.", hint="Use a positive number.")
-    for field in ("requests_per_minute", "tokens_per_minute"):
+    for field in ("requests_per_minute", "tokens_per_minute", "requests_in_flight"):
         limit: int | None = getattr(new, field)
         if limit is not None and not 1 <= limit < 2**53:
             raise bad_request(f"{field} is {limit}.", hint="Use a positive number, or leave it out for no limit.")

@@ -29,6 +29,12 @@ class NewKeyBody(BaseModel):
     expires_in: float | None = Field(None, gt=0, le=MAX_INTEGER, description="Seconds from now; null: never")
     requests_per_minute: int | None = Field(None, ge=1, le=MAX_INTEGER)
     tokens_per_minute: int | None = Field(None, ge=1, le=MAX_INTEGER)
+    requests_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_INTEGER,
+        description="Maximum number of requests at the same time; null: that of the settings",
+    )
 
     def wanted(self) -> NewKey:
         """The key for the keyring."""
@@ -47,6 +53,7 @@ class KeyAnswer(BaseModel):
     expires: float | None
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    requests_in_flight: int | None
     created: float
     last_used: float | None
     revoked: float | None

@@ -70,6 +70,11 @@ def keys() -> None:
     type=_count,
     help="Maximum number of tokens of prompts and answers; further requests get a 429.",
 )
+@click.option(
+    "--requests-in-flight",
+    type=_count,
+    help="Maximum number of requests at the same time; further ones get a 429.",
+)
 @json_option
 @talks_to_server
 def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_json: bool, **fields: Any) -> None:
@@ -93,7 +98,18 @@ def list_keys(target: Target, as_json: bool) -> None:
     if as_json:
         print_json(entries)
         return
-    header = ("Name", "Id", "Scopes", "Models", "Requests/min", "Tokens/min", "Expires", "Last used", "State")
+    header = (
+        "Name",
+        "Id",
+        "Scopes",
+        "Models",
+        "Requests/min",
+        "Tokens/min",
+        "In flight",
+        "Expires",
+        "Last used",
+        "State",
+    )
     print_table(header, [_row(key, time.time()) for key in entries])
     if not entries:
         note("There are no keys: everyone who reaches the server can use it. Create one with `xinference keys create`.")
@@ -156,6 +172,7 @@ def _row(key: Json, now: float) -> list[Any]:
         "all" if key["models"] is None else ", ".join(key["models"]),
         key["requests_per_minute"],
         key["tokens_per_minute"],
+        key["requests_in_flight"],
         _moment(key["expires"]),
         _moment(key["last_used"]),
         "revoked" if key["revoked"] is not None else "expired" if expired else "active",

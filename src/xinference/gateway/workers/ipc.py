@@ -82,7 +82,7 @@ class Ready(msgspec.Struct, tag=True):
 
 
 class Grant(msgspec.Struct, tag=True):
-    """Answers `TakeRequest` and `TakePermit`: within the limit."""
+    """Answers `TakeRequest`, `TakePermit` and `TakeKeyPermit`: within the limit."""
 
     number: int
 
@@ -171,8 +171,16 @@ class TakePermit(msgspec.Struct, tag=True):
     maximum: int
 
 
+class TakeKeyPermit(msgspec.Struct, tag=True):
+    """See `Permits.take_of_key`; the answer is `Grant` or `Rejection`, and `Cancel` returns the permit."""
+
+    number: int
+    key: Key
+    maximum: int
+
+
 class Cancel(msgspec.Struct, tag=True):
-    """Cancels `EnsureReady(number)`, or returns the permit of `TakePermit(number)`."""
+    """Cancels `EnsureReady(number)`, or returns the permit of `TakePermit(number)` or `TakeKeyPermit(number)`."""
 
     number: int
 
@@ -221,6 +229,7 @@ ToServer = (
     | CrashNote
     | LeftNote
     | TakePermit
+    | TakeKeyPermit
     | Cancel
     | AbortResult
     | Report

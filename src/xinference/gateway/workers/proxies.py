@@ -23,6 +23,7 @@ from xinference.gateway.workers.ipc import (
     Rejection,
     SpendTokens,
     TableUpdate,
+    TakeKeyPermit,
     TakePermit,
     TakeRequest,
     ToWorker,
@@ -80,7 +81,7 @@ class ServerProxy:
         else:
             future.set_result(None)
 
-    async def _ask(self, question: EnsureReady | TakeRequest | TakePermit) -> None:
+    async def _ask(self, question: EnsureReady | TakeRequest | TakePermit | TakeKeyPermit) -> None:
         """Wait for the server's answer.
 
         Raises:
@@ -139,6 +140,16 @@ class ServerProxy:
             return
         number = next(self._numbers)
         await self._ask(TakePermit(number, route.parent or route.uid, route.request_limits))
+        try:
+            yield
+        finally:
+            self._channel.send(Cancel(number))
+
+    @asynccontextmanager
+    async def key_permit(self, key: Key, maximum: int) -> AsyncIterator[None]:
+        """See `Quota.key_permit`."""
+        number = next(self._numbers)
+        await self._ask(TakeKeyPermit(number, key, maximum))
         try:
             yield
         finally:

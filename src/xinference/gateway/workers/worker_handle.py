@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import assert_never
 
 from xinference.errors import Problem
@@ -34,6 +35,7 @@ from xinference.gateway.workers.ipc import (
     Serve,
     SpendTokens,
     TableAck,
+    TakeKeyPermit,
     TakePermit,
     TakeRequest,
     ToServer,
@@ -80,7 +82,8 @@ class WorkerHandle:
     """The process's `EnsureReady` questions that are not answered yet."""
     _promised: dict[int, frozenset[str]] = field(default_factory=dict)
     """Replicas handed to a worker whose in-flight count does not include the request yet."""
-    _permits: dict[int, str] = field(default_factory=dict)
+    _permits: dict[int, Callable[[], None]] = field(default_factory=dict)
+    """The functions that return the permits which the process holds."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -179,7 +182,7 @@ class WorkerHandle:
                 self.shared.crashes.note_left(message.replica_id, message.key)
             case SpendTokens():
                 self.shared.quota.spend_tokens(message.key, message.tokens, message.now)
-            case TakePermit():
+            case TakePermit() | TakeKeyPermit():
                 self._take_permit(message)
             case Cancel():
                 self._cancel(message.number)
@@ -210,19 +213,25 @@ class WorkerHandle:
         else:
             self.channel.send(Grant(question.number))
 
-    def _take_permit(self, question: TakePermit) -> None:
+    def _take_permit(self, question: TakePermit | TakeKeyPermit) -> None:
+        permits = self.shared.quota.permits
         try:
-            self.shared.quota.permits.take(question.uid, question.maximum)
+            if isinstance(question, TakePermit):
+                permits.take(question.uid, question.maximum)
+                give_back = partial(permits.give_back, question.uid)
+            else:
+                permits.take_of_key(question.key, question.maximum)
+                give_back = partial(permits.give_back_of_key, question.key)
         except Problem as problem:
             self.channel.send(Rejection.of(question.number, problem))
         else:
-            self._permits[question.number] = question.uid
+            self._permits[question.number] = give_back
             self.channel.send(Grant(question.number))
 
     def _cancel(self, number: int) -> None:
         self._promised.pop(number, None)
         if number in self._permits:
-            self.shared.quota.permits.give_back(self._permits.pop(number))
+            self._permits.pop(number)()
         if number in self._ensuring:
             self._ensuring[number].cancel()
 
