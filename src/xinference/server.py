@@ -34,6 +34,7 @@ from xinference.gateway.balancer import Balancer
 from xinference.gateway.http.connection_limits import ConnectionLimits, raise_descriptor_limit
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
+from xinference.gateway.http.tcp_keepalive import CLIENT
 from xinference.gateway.openapi import document
 from xinference.hosts import is_loopback
 from xinference.keys.keyring import Keyring
@@ -239,6 +240,7 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
     for port in range(settings.port, last + 1):
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        CLIENT.set_on(listener)
         try:
             listener.bind((settings.host, port))
             listener.listen(2048)

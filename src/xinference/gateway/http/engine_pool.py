@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from xinference.gateway.http.engine_connection import EngineConnection, EngineDiedError, EngineUnreachableError
+from xinference.gateway.http.tcp_keepalive import ENGINE
 from xinference.protocol.errors import Header
 from xinference.routing.table import Target
 
@@ -183,7 +184,8 @@ async def _connect(address: Address) -> EngineConnection:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, connection = await loop.create_connection(EngineConnection, *address)
+            transport, connection = await loop.create_connection(EngineConnection, *address)
+        ENGINE.set_on(transport.get_extra_info("socket"))
     except OSError as error:  # TimeoutError is one
         raise EngineUnreachableError(repr(error)) from error
     return connection
