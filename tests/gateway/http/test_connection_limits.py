@@ -16,7 +16,7 @@ from tests.gateway.harness import listening
 from tests.gateway.http.clocked import ClockedServer, Socket
 from tests.gateway.http.test_request_head import Recorder
 from tests.support.polling import until_async
-from xinference.gateway.http import connection_limits
+from xinference.gateway.http import connection_limits, uvicorn_protocol
 from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.connection_limits import (
     ConnectionLimits,
@@ -24,7 +24,13 @@ from xinference.gateway.http.connection_limits import (
     free_descriptors,
     raise_descriptor_limit,
 )
-from xinference.gateway.http.uvicorn_protocol import CONTENDED, CONTENDED_SECONDS, MAX_HEADERS
+from xinference.gateway.http.uvicorn_protocol import (
+    CONTENDED,
+    CONTENDED_SECONDS,
+    LINGER_SECONDS,
+    MAX_DROPPED,
+    MAX_HEADERS,
+)
 
 LIMITS = ConnectionLimits()
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -155,6 +161,33 @@ async def test_a_body_that_goes_on_after_its_answer_is_not_answered_again() -> N
         socket.protocol.data_received(b"x")
         server.loop.advance(4)
     assert socket.closing and socket.sent == answer
+
+
+async def test_a_body_that_never_ends_after_its_answer_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def early(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    monkeypatch.setattr(uvicorn_protocol, "MAX_REST", 100_000)
+    server = ClockedServer(early)
+    socket = server.connect()
+    socket.protocol.data_received(CHUNKED)
+    await turns()
+    for number in range(12):
+        assert socket.closing is (number > 9)
+        socket.protocol.data_received(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+
+
+async def test_only_some_bytes_of_a_refused_client_are_read(app: Recorder) -> None:
+    server = ClockedServer(app)
+    socket = server.connect()
+    for _ in range(MAX_DROPPED // 65536):
+        socket.protocol.data_received(b"a" * 65536)
+    assert not socket.paused_reading and refusal(socket)[0] == 400
+    socket.protocol.data_received(b"a" * 65536 * 2)
+    assert socket.paused_reading
+    server.loop.advance(LINGER_SECONDS)
+    assert socket.closing
 
 
 @pytest.mark.parametrize("more", [b"", b"\r\n"], ids=["nothing", "a blank line"])

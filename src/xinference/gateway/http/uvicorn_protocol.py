@@ -36,6 +36,11 @@ MAX_HEADERS = 100
 #: How long a refused client may read the answer before the connection is closed. A connection that is closed while
 #: the client still sends is reset, and the client loses the answer.
 LINGER_SECONDS = 2.0
+#: Maximum bytes that are read and dropped meanwhile: to drop them takes time from other clients.
+MAX_DROPPED = 1024 * 1024
+#: The same for the rest of a body whose request has been answered: many clients read no answer before they have sent
+#: the whole body, and then send the next request.
+MAX_REST = 128 * 1024 * 1024
 #: Maximum time in which a client reads nothing of its answer while other requests wait for the place that it occupies.
 CONTENDED_SECONDS = 5.0
 
@@ -85,6 +90,7 @@ class Protocol(HttpToolsProtocol):
     _lost = False
     _refused = False
     """The connection ends with a refusal; bytes that still arrive are dropped."""
+    _dropped = 0
     _line_bytes = 0
     """Bytes received since the last complete head or the last piece of a body."""
     _has_body = False
@@ -162,7 +168,10 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         size = len(data)
-        if self._refused or self._line_bytes + size > MAX_HEAD:
+        if self._refused:
+            self._drop(size)
+            return
+        if self._line_bytes + size > MAX_HEAD:
             self._receive_in_parts(data)
             return
         cycle, self._has_body = self.cycle, False
@@ -186,6 +195,11 @@ class Protocol(HttpToolsProtocol):
             else:
                 self.data_received(data[start:end])
             start = end
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > MAX_DROPPED:
+            self.flow.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -265,6 +279,9 @@ class Protocol(HttpToolsProtocol):
                 self._began, self._received = now, 0
             self._last_piece = now
             self._received += size
+            if self._received > MAX_REST and self._phase is BODY and self.cycle.response_complete:
+                self._close()
+                return
             if not self._waits:
                 self._waits = True
                 self._connections.wait(self, now)
