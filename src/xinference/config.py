@@ -125,6 +125,9 @@ class Settings:
     """An engine that dies within this number of seconds after its start dies a quick death."""
     max_body_bytes: int = 64 * 1024 * 1024
     """Maximum size of a request body on inference routes, in bytes."""
+    max_bodies_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
+    """Maximum size of all larger request bodies together, in bytes, for each gateway process; a request beyond it gets
+    a 503."""
     head_seconds: float = 10.0
     """Seconds a client may take for the head of a request, and for the first byte on a new connection."""
     body_seconds: float = 30.0

@@ -44,6 +44,7 @@ class Code(StrEnum):
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded", 429
     TOO_MANY_WAITING = "too_many_waiting", 429
     TOO_MANY_CONNECTIONS = "too_many_connections", 503
+    BODIES_TOO_LARGE = "bodies_too_large", 503
     REQUEST_ABORTED = "request_aborted", 499
     HTTP_ERROR = "http_error", 0
 

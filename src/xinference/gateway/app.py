@@ -24,7 +24,14 @@ from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Sco
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
-from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
+from xinference.gateway.http.request_body import (
+    BodyMemory,
+    ClientLeftError,
+    ClientWatch,
+    check_content_type,
+    closing,
+    read_body,
+)
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
@@ -83,6 +90,7 @@ class Gateway:
         self._settings = settings
         self._management = trust_proxy(management)
         self._guarded = is_loopback(settings.host)
+        self._bodies = BodyMemory(settings.max_bodies_bytes)
         self._pool = EnginePool()
         self.balancer = balancer or Balancer()
         """Chooses replicas and counts the requests at each."""
@@ -209,6 +217,8 @@ class Gateway:
                     Refusal(Code.INTERNAL_ERROR, "The server failed because of a defect; its log has the details."),
                 )
         finally:
+            if self._bodies.held:
+                self._bodies.give_back(reply)
             self.metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
 
     async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
@@ -222,7 +232,7 @@ class Gateway:
             anthropic.check_version(headers)
         if key is not None and (key.requests_per_minute or key.tokens_per_minute):
             await self.quota.take_request(key, time.monotonic())
-        body = await read_body(receive, headers, self._settings.max_body_bytes)
+        body = await read_body(receive, headers, self._settings.max_body_bytes, self._bodies, reply)
         request = check(path.decoder, body)
         table = self._views.for_asking(key, self._router.table)
         if key is not None:
