@@ -51,11 +51,17 @@ class ClockedLoop:
         """The number of timers that will call something."""
         return sum(not timer.cancelled for _, _, timer in self._timers)
 
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass in which nothing in this process runs; what is due is called next."""
+        self._now += seconds
+        self.advance(0)
+
     def advance(self, seconds: float) -> None:
         """Let time pass, and make the calls that are due."""
         end = self._now + seconds
         while self._timers and self._timers[0][0] <= end:
-            self._now, _, timer = heapq.heappop(self._timers)
+            at, _, timer = heapq.heappop(self._timers)
+            self._now = max(self._now, at)
             if not timer.cancelled:
                 timer.call()
         self._now = end

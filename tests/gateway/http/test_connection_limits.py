@@ -338,6 +338,38 @@ async def test_a_client_that_does_not_read_the_end_of_its_answer_is_disconnected
     assert socket.aborted and server.open == 0
 
 
+# -- a process that stood still --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:20], POST], ids=["silent", "head", "body"])
+async def test_what_arrived_while_the_process_stood_still_is_read_first(app: Recorder, sent: bytes) -> None:
+    server = ClockedServer(app)
+    sockets = [server.connect() for _ in range(2)]
+    for socket in sockets:
+        if sent:
+            socket.protocol.data_received(sent)
+    await turns()
+    server.loop.stand_still(3600)
+    assert not any(socket.closing or socket.sent for socket in sockets)
+    sockets[0].protocol.data_received((GET if sent != POST else POST + b"x" * 100_000)[len(sent) :])
+    await turns()
+    server.loop.advance(LIMITS.body_seconds)
+    assert [bool(socket.closing or socket.sent) for socket in sockets] == [False, True]
+    assert len(app.requests) == (2 if sent == POST else 1)
+
+
+async def test_what_was_read_while_the_process_stood_still_counts() -> None:
+    app = Streamer(size=5_000_000, contended=True)
+    server, socket = await stalled(app)
+    server.loop.stand_still(3600)
+    assert not socket.aborted
+    socket.read(4_900_000)
+    server.loop.advance(1)
+    assert not socket.aborted
+    server.loop.advance(LIMITS.write_seconds)
+    assert socket.aborted
+
+
 # -- number of connections --------------------------------------------------------------------------------------
 
 

@@ -41,6 +41,9 @@ MAX_DROPPED = 1024 * 1024
 #: The same for the rest of a body whose request has been answered: many clients read no answer before they have sent
 #: the whole body, and then send the next request.
 MAX_REST = 128 * 1024 * 1024
+#: A timer that fires later than this was held up with everything else in this process. Clients get a further second:
+#: what they have sent or read meanwhile is not known yet.
+LATE_SECONDS = 0.5
 #: Maximum time in which a client reads nothing of its answer while other requests wait for the place that it occupies.
 CONTENDED_SECONDS = 5.0
 
@@ -81,6 +84,7 @@ class Protocol(HttpToolsProtocol):
     _request_timer_at = 0.0
     _reader_timer: asyncio.TimerHandle | None = None
     """Runs while the client reads more slowly than the answer is written."""
+    _reader_timer_at = 0.0
     _unsent = 0
     """Bytes of the answer that had not been sent at `_unsent_since`."""
     _unsent_since = 0.0
@@ -318,6 +322,9 @@ class Protocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         now = self.loop.time()
+        if now - self._request_timer_at > LATE_SECONDS:
+            self._check_request_at(now + 1.0)
+            return
         deadline = self._request_deadline(now)
         if deadline is None or (self._phase is NONE and self.timeout_keep_alive_task is not None):
             return  # an answer is due, or uvicorn's timer runs
@@ -329,11 +336,16 @@ class Protocol(HttpToolsProtocol):
             self._close()
 
     def _check_reader_in(self, seconds: float) -> None:
-        self._reader_timer = self.loop.call_later(min(seconds, self._limits.write_seconds), self._check_reader)
+        seconds = min(seconds, self._limits.write_seconds)
+        self._reader_timer_at = self.loop.time() + seconds
+        self._reader_timer = self.loop.call_later(seconds, self._check_reader)
 
     def _check_reader(self) -> None:
         """Close the connection if the client has read too little since the last check."""
         now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
+        if now - self._reader_timer_at > LATE_SECONDS:
+            self._check_reader_in(1.0)
+            return
         elapsed = now - self._unsent_since
         if self._unsent - unsent >= MIN_SPEED * elapsed:
             self._unsent, self._unsent_since = unsent, now
