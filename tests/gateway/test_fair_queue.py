@@ -289,6 +289,22 @@ async def test_a_request_that_waited_goes_to_the_model_of_the_newest_table() -> 
             assert (await asking).status == 200
 
 
+async def test_a_request_that_waited_is_refused_if_its_like_has_crashed_the_engine_meanwhile() -> None:
+    router = HandMadeRouter()
+    router.publish(route(TARGET, slots=1))
+    async with gateway_of(router) as gateway:
+        queue = gateway._forwarder.queue
+        assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
+        asking = asyncio.create_task(call(gateway, PATH, BODY))
+        await until_async("it waits", lambda: queue.waiting("m") == 1)
+        gateway._forwarder._crashes.add(router.current.routes["m"], TARGET, PATH, BODY, 1)
+        queue.leave("m", "a")
+        said = await asking
+        assert (said.status, said.json["error"]["code"]) == (502, "request_crashes_engine")
+        queue.leave("m", "a")
+        assert queue._models == {}
+
+
 async def asked(gateway: Any, address: str, headers: dict[str, str] | None = None) -> int:
     """The status of a chat of a client at this address."""
 

@@ -250,7 +250,7 @@ class Gateway:
             to_engine,
             prepared.answer,
             prepared.events,
-            _client(scope) if key is None else key.key_id,
+            key.key_id if key is not None else _address(scope.get("client")),
         )
         queue, uid = self._forwarder.queue, route.parent or route.uid
         scope[CONTENDED] = lambda: queue.is_contended(uid)
@@ -265,8 +265,9 @@ class Gateway:
         self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
     ) -> None:
         """Forward within the limits of the model and the key."""
-        at_once = 0 if key is None else key.requests_in_flight or self._settings.key_requests_in_flight
-        if key is not None and at_once:
+        if key is None and route.request_limits is None:
+            await self._pass(call, request, route, reply)
+        elif key is not None and (at_once := key.requests_in_flight or self._settings.key_requests_in_flight):
             async with self.quota.key_permit(key, at_once):
                 await self._pass_within_model(call, request, route, reply, key)
         else:
@@ -322,9 +323,8 @@ class Gateway:
             self.metrics.spent(reply.model, tokens)
 
 
-def _client(scope: Scope) -> str:
-    """The address of a client without a key; all connections of one reverse proxy have the same."""
-    client = scope.get("client")
+def _address(client: tuple[str, int] | None) -> str:
+    """The name of a client without a key; all connections of one reverse proxy have the same."""
     return client[0] if client else ""
 
 

@@ -78,49 +78,52 @@ class Forwarder:
         if not route.targets:
             route = await self._ready(route)
             self._check_not_suspected(call, route)
-        if call.path.upstream in FREE:  # these paths run no model
-            await self._pass_to_one(call, route, reply)
-            return
-        uid = route.parent or route.uid
-        if not self.queue.enter(uid, call.client, places(route)):
-            await self.queue.wait(uid, call.client)
-            try:
-                route = await self._ready(self._newest(route))
-                self._check_not_suspected(call, route)
-            except BaseException:
-                self.queue.leave(uid, call.client)
-                raise
+        # An empty name: the path runs no model, so the request needs no place.
+        uid = "" if call.path.upstream in FREE else route.parent or route.uid
+        if uid and not self.queue.enter(uid, call.client, places(route)):
+            route = await self._take_turn(call, route, uid)
         try:
-            await self._pass_to_one(call, route, reply)
+            tried: set[Target] = set()
+            lost = waited = False
+            while True:
+                target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
+                if target is None:
+                    if lost or waited:
+                        raise _died(route.uid) if lost else _unreachable(route.uid)
+                    route, waited = await self._replacement(route), True
+                    self._check_not_suspected(call, route)
+                    tried.clear()
+                    continue
+                tried.add(target)
+                try:
+                    return await self._pass(call, route, target, reply)
+                except EngineUnreachableError:
+                    self._balancer.failed(route.targets, target)
+                    continue
+                except EngineDiedError:
+                    if lost:
+                        raise _died(route.uid) from None
+                    lost = True
+                    if len(route.targets) == 1:
+                        # The engine may be alive and have closed an idle connection at this moment.
+                        tried.discard(target)
         finally:
-            self.queue.leave(uid, call.client)
+            if uid:
+                self.queue.leave(uid, call.client)
 
-    async def _pass_to_one(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
-        """Answer `call` from one of the route's targets."""
-        tried: set[Target] = set()
-        lost = waited = False
-        while True:
-            target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
-            if target is None:
-                if lost or waited:
-                    raise _died(route.uid) if lost else _unreachable(route.uid)
-                route, waited = await self._replacement(route), True
-                self._check_not_suspected(call, route)
-                tried.clear()
-                continue
-            tried.add(target)
-            try:
-                return await self._pass(call, route, target, reply)
-            except EngineUnreachableError:
-                self._balancer.failed(route.targets, target)
-                continue
-            except EngineDiedError:
-                if lost:
-                    raise _died(route.uid) from None
-                lost = True
-                if len(route.targets) == 1:
-                    # The engine may be alive and have closed an idle connection at this moment.
-                    tried.discard(target)
+    async def _take_turn(self, call: ForwardedCall, route: Route, uid: str) -> Route:
+        """Wait for a place; returns the route as it is then, with targets."""
+        await self.queue.wait(uid, call.client)
+        try:
+            now = self._router.table.routes.get(route.uid)
+            if now is None:
+                raise _gone(route.uid)
+            now = await self._ready(now)
+            self._check_not_suspected(call, now)
+            return now
+        except BaseException:
+            self.queue.leave(uid, call.client)
+            raise
 
     async def _pass(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
         """One attempt at one target."""
@@ -196,13 +199,6 @@ class Forwarder:
             cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
             raise Refusal(Code.MODEL_LOADING, cause, hint="Ask again in a moment.", retry_after=route.retry_after)
         return await self._wait(route, self._settings.recover_seconds)
-
-    def _newest(self, route: Route) -> Route:
-        """The route in the current table."""
-        now = self._router.table.routes.get(route.uid)
-        if now is None:
-            raise _gone(route.uid)
-        return now
 
     async def _wait(self, route: Route, seconds: float) -> Route:
         try:
