@@ -16,7 +16,7 @@ from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of
 from tests.gateway.test_rate_limits import BEARER, OneKey
 from tests.routing.routes import TARGET
 from tests.support.polling import until_async
-from xinference.gateway.fair_queue import UNKNOWN_SLOTS, FairQueue, places
+from xinference.gateway.fair_queue import MAX_UNUSED, UNKNOWN_SLOTS, FairQueue, places
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Target
 
@@ -122,7 +122,7 @@ async def test_a_client_that_leaves_gives_its_turn_to_the_next() -> None:
     await users.end("a1")
     assert users.order == ["a1", "a4"]
     await users.end("a4")
-    assert users.queue._models == {}
+    assert users.queue.is_unused
 
 
 async def test_a_client_that_leaves_in_the_moment_of_its_turn_gives_the_place_back() -> None:
@@ -191,7 +191,16 @@ async def test_no_place_is_lost_and_none_is_given_twice(seed: int) -> None:
             break
         ended.update(running)
         await users.end(*running)
-    assert users.queue._models == {}
+    assert users.queue.is_unused
+
+
+def test_models_that_are_gone_leave_nothing() -> None:
+    queue = FairQueue(1)
+    assert queue.enter("used", "a", 1)
+    for number in range(1000):
+        assert queue.enter(str(number), "a", 1)
+        queue.leave(str(number), "a")
+    assert len(queue._models) <= MAX_UNUSED and not queue.enter("used", "a", 1)
 
 
 def test_an_engine_gets_a_few_requests_more_than_it_computes() -> None:
@@ -216,7 +225,7 @@ async def test_a_key_is_answered_while_another_one_has_many_requests_waiting() -
             assert await asked(gateway, "10.0.0.2") == 200
             assert queue.waiting("m") > 30
             assert set(await asyncio.gather(*many)) == {200}
-            assert queue._models == {}
+            assert queue.is_unused
 
 
 async def test_requests_with_one_key_from_several_addresses_have_one_turn() -> None:
@@ -302,7 +311,7 @@ async def test_a_request_that_waited_is_refused_if_its_like_has_crashed_the_engi
         said = await asking
         assert (said.status, said.json["error"]["code"]) == (502, "request_crashes_engine")
         queue.leave("m", "a")
-        assert queue._models == {}
+        assert queue.is_unused
 
 
 async def asked(gateway: Any, address: str, headers: dict[str, str] | None = None) -> int:

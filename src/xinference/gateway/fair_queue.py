@@ -16,6 +16,8 @@ from xinference.routing.table import Route
 #: The number of requests that a replica is assumed to compute at the same time if its plan does not say.
 UNKNOWN_SLOTS = 256
 RETRY_AFTER_SECONDS = 5
+#: The queues of models without a request are removed when there are this many queues.
+MAX_UNUSED = 64
 
 
 def places(route: Route) -> int:
@@ -55,6 +57,11 @@ class FairQueue:
         queue = self._models.get(uid)
         return queue is not None and bool(queue.waiting)
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether no request is in flight or waits, at any model."""
+        return not any(queue.in_flight or queue.waiting or queue.held for queue in self._models.values())
+
     def waiting(self, uid: str) -> int:
         """The number of requests that wait for a place at the model."""
         queue = self._models.get(uid)
@@ -62,9 +69,7 @@ class FairQueue:
 
     def enter(self, uid: str, client: str, places: int) -> bool:
         """Take one of the model's `places` if one is free and nobody waits for it; False: use `wait`."""
-        queue = self._models.get(uid)
-        if queue is None:
-            queue = self._models[uid] = _ModelQueue()
+        queue = self._models.get(uid) or self._add(uid)
         queue.places = places
         if queue.waiting or queue.in_flight >= places:
             return False
@@ -90,7 +95,7 @@ class FairQueue:
             if place.done() and not place.cancelled() and place.exception() is None:
                 self.leave(uid, client)
             else:
-                self._remove(queue, uid, client, place)
+                self._remove(queue, client, place)
             raise
 
     def leave(self, uid: str, client: str) -> None:
@@ -104,8 +109,12 @@ class FairQueue:
             del queue.held[client]
         if queue.waiting:
             self._give_places(queue)
-        elif not queue.in_flight:
-            del self._models[uid]
+
+    def _add(self, uid: str) -> _ModelQueue:
+        if len(self._models) >= MAX_UNUSED:
+            self._models = {name: queue for name, queue in self._models.items() if queue.in_flight or queue.waiting}
+        queue = self._models[uid] = _ModelQueue()
+        return queue
 
     def _give_places(self, queue: _ModelQueue) -> None:
         held, waiting = queue.held, queue.waiting
@@ -131,14 +140,12 @@ class FairQueue:
         if not place.done():
             place.set_exception(_too_many(uid, self._maximum))
 
-    def _remove(self, queue: _ModelQueue, uid: str, client: str, place: asyncio.Future[None]) -> None:
+    def _remove(self, queue: _ModelQueue, client: str, place: asyncio.Future[None]) -> None:
         places = queue.waiting.get(client)
         if places is not None and place in places:
             places.remove(place)
             if not places:
                 del queue.waiting[client]
-        if not queue.waiting and not queue.in_flight:
-            self._models.pop(uid, None)
 
 
 def _too_many(uid: str, maximum: int) -> Refusal:
