@@ -72,3 +72,10 @@ def test_the_meaning_of_every_quantity_names_its_unit() -> None:
     for each in fields(Settings):
         for_type = units.get(str(each.type), ("",))
         assert any(unit in meanings()[each.name].lower() for unit in for_type), each.name
+
+
+@pytest.mark.parametrize("name", ["HEAD_SECONDS", "BODY_SECONDS", "WRITE_SECONDS", "IDLE_SECONDS", "MAX_CONNECTIONS"])
+def test_a_limit_of_connections_is_positive(name: str) -> None:
+    with pytest.raises(Problem) as caught:
+        Settings.from_env({f"XINFERENCE_{name}": "0"})
+    assert name.lower() in caught.value.cause

@@ -179,6 +179,9 @@ class Settings:
         for name in ("head_seconds", "body_seconds", "write_seconds", "idle_seconds"):
             if not 0 < getattr(settings, name) < 1e6:
                 raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number of seconds.")
+        for name in ("max_connections", "max_waiting_connections"):
+            if getattr(settings, name) < 1:
+                raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number.")
         return settings
 
     @property
