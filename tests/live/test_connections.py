@@ -12,12 +12,13 @@ import pytest
 from tests.support.home import Home
 from tests.support.polling import until
 
+POST = b"HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
 SENT = (
     b"",
     b"\r\n",
     b"GET /health HTTP/1.1\r\nX: ",
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
-    b"POST /v1/keys HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+    b"POST /v1/chat/completions " + POST,
+    b"POST /v1/keys " + POST,
 )
 
 
