@@ -1,4 +1,4 @@
-"""Settings: every environment variable, once, with its meaning and default."""
+"""The settings: all environment variables with their meanings and defaults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xinference.errors import Problem, bad_request
 ENV_PREFIX = "XINFERENCE_"
 #: Maximum length of a Unix socket's path (108 bytes on Linux, 104 on macOS, with the final NUL).
 MAX_SOCKET_PATH = 100
-#: Maximum number of gateway processes; more than a machine has cores bring nothing.
+#: Maximum number of gateway processes; more processes than cores are not faster.
 MAX_GATEWAY_WORKERS = 64
 _UNITS = {
     "": 1,
@@ -54,7 +54,7 @@ def parse_bytes(text: str) -> int:
 
 
 BYTES = Parser(parse_bytes, "a number of bytes, such as 24GiB")
-#: The parser of a field by its type, where the field's metadata names none.
+#: The parser of a field by its type, if the field's metadata has no parser.
 PARSERS: Mapping[Any, Parser] = {
     str: Parser(str, "a text"),
     Path: Parser(str, "a path"),
@@ -156,10 +156,10 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
-        """Settings from the environment; an override that is not None wins.
+        """Settings from the environment; `overrides` that are not None have precedence.
 
         Raises:
-            Problem: 400, naming the variable, its value and the kind of value it takes.
+            Problem: 400, with the variable, its value and the expected kind of value.
         """
         values: dict[str, Any] = {}
         types = get_type_hints(cls)

@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """A stable name for a kind of problem, with the HTTP status that it is answered with.
+    """A stable name for a kind of problem, with the HTTP status of its answer.
 
-    A status of 0 means that the status is that of the answer which the problem describes.
+    A status of 0 means: the problem describes the answer of another server, and has the status of that answer.
     """
 
     status: int

@@ -65,7 +65,7 @@ def run(
 ) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
-    SIGTERM leaves the engines to the next server for their grace period; SIGINT and a stop request end them.
+    After SIGTERM, the engines run on for their grace period, for the next server; SIGINT and a stop request stop them.
 
     Raises:
         Problem: a setting is wrong, or the server would be exposed without keys.
@@ -126,7 +126,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         stopping.cancel()
         keys.flush()
         withdraw(settings)
-        log.info("ended (%s)", "engines ended" if how == "stop" else "engines left for the next server")
+        log.info("ended (%s)", "engines stopped" if how == "stop" else "engines run on for the next server")
 
 
 async def _announce(settings: Settings, host: str, port: int, owner_key: str) -> None:
@@ -166,7 +166,7 @@ def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callabl
 
 
 def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
-    """Gateways in processes of their own; management API and controller in this process, behind them."""
+    """Gateways in separate processes; management API and controller in this process, behind them."""
     from xinference.gateway.workers.pool import SynchronizedApp, WorkerPool  # a single process starts faster without it
 
     path = private_run_dir(settings) / "management.sock"

@@ -144,11 +144,11 @@ def test_a_clock_that_is_set_back_forgets_nothing() -> None:
 
 def test_a_permit_is_given_back_however_the_block_ends() -> None:
     permits, limited = Permits(), route(request_limits=1)
-    with pytest.raises(ZeroDivisionError), permits.one(limited):
+    with pytest.raises(ZeroDivisionError), permits.permit(limited):
         assert permits.held("m") == 1
         raise ZeroDivisionError
     assert permits.held("m") == 0
-    with permits.one(limited), pytest.raises(Refusal) as caught, permits.one(limited):
+    with permits.permit(limited), pytest.raises(Refusal) as caught, permits.permit(limited):
         pass
     assert caught.value.cause == "Rate limit reached for the model. Request limit 1 for the model: m"
     assert permits.held("m") == 0
@@ -157,13 +157,13 @@ def test_a_permit_is_given_back_however_the_block_ends() -> None:
 def test_an_adapter_takes_its_models_permits() -> None:
     permits = Permits()
     adapter = route(uid="lora", parent="m", request_limits=1)
-    with permits.one(route(request_limits=1)), pytest.raises(Refusal) as caught, permits.one(adapter):
+    with permits.permit(route(request_limits=1)), pytest.raises(Refusal) as caught, permits.permit(adapter):
         pass
     assert str(caught.value).endswith("for the model: m")
 
 
 def test_a_limit_of_none_takes_no_request_at_all() -> None:
-    with pytest.raises(Refusal), Permits().one(route(request_limits=0)):
+    with pytest.raises(Refusal), Permits().permit(route(request_limits=0)):
         pass
 
 

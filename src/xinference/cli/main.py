@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
-from xinference.cli.output import showing_problems
+from xinference.cli.output import report_problems
 
 #: Command -> its function, and its line in the help.
 COMMANDS = {
@@ -57,7 +57,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, help_line) for name, (_, help_line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        with showing_problems():
+        with report_problems():
             return super().invoke(ctx)
 
 
@@ -123,7 +123,7 @@ def worker() -> None:
 
 
 def _run(program: str) -> None:
-    with showing_problems():
+    with report_problems():
         load(f"xinference.cli.commands.serve:{program}")(prog_name=f"xinference-{program}")
 
 

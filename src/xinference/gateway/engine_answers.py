@@ -55,7 +55,7 @@ def fill_deltas(chunk: bytes) -> bytes:
 
 
 def rerank_answer(body: bytes, uid: str, request: Rerank) -> bytes:
-    """Convert to Cohere's form, which clients of Xinference read; the engine's ``usage`` is kept in addition."""
+    """Convert a rerank answer to Cohere's form, which clients of Xinference read, and add the engine's ``usage``."""
     answer: dict[str, Any] = msgspec.json.decode(body)
     tokens = (answer.get("usage") or {}).get("total_tokens", 0)
     results = sorted(answer.get("results") or [], key=lambda result: -result["relevance_score"])
@@ -121,12 +121,12 @@ def read_error(route: Route, status: int, body: bytes, prompt_field: str) -> Ref
     Args:
         status: the engine's HTTP status, 400 or more.
         body: its answer, or the first bytes of it.
-        prompt_field: the request's field that holds the prompt: ``messages``, ``prompt`` or ``input``.
+        prompt_field: the request's field with the prompt: ``messages``, ``prompt`` or ``input``.
     """
     error = _error(body)
     message = _message(error, body, status)
     if status == 401:
-        # The refused key is the gateway's own: nothing that the client sends could change that.
+        # The refused key is that of the gateway, so a change of the client's request would have no effect.
         return Refusal(Code.ENGINE_REFUSED_KEY, "The engine refused the gateway's own key.", hint="Restart the model.")
     if status == 503:
         return Refusal(Code.MODEL_LOADING, message, retry_after=route.retry_after)
@@ -152,7 +152,7 @@ def _error(body: bytes) -> dict[str, Any]:
 
 
 def _message(error: dict[str, Any], body: bytes, status: int) -> str:
-    """The engine's own text; FastAPI keeps it under ``detail``."""
+    """The engine's own text; FastAPI sends it as ``detail``."""
     text = error.get("message") or error.get("detail")
     if isinstance(text, str):
         return text

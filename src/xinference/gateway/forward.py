@@ -27,9 +27,9 @@ from xinference.routing.table import Route, Target
 #: Maximum time in which the controller notices that an engine no longer listens.
 NOTICE_SECONDS = 2.0
 NOTICE_POLL_SECONDS = 0.02
-#: Maximum time in which the table names the reason of an engine's end.
+#: Maximum time until the routing table has the reason of an engine's exit.
 REASON_SECONDS = 0.5
-#: Tells proxies in front of the server neither to buffer nor to cache events.
+#: Headers that forbid proxies in front of the server to buffer or cache events.
 STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
@@ -67,9 +67,9 @@ class Forwarder:
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas, when it is the client's turn.
 
-        The next replica is tried if one cannot be reached; after the last one, the call waits once for the controller
-        to start another. A lost connection is retried once, unless the engine has crashed: the request may be the
-        cause, so no other engine gets it, and it is refused if it comes again.
+        If a replica cannot be reached, the next one is tried; after the last one, the call waits once until the
+        controller has started another. A lost connection is retried once, unless the engine has crashed: the request
+        may be the cause, so no other engine gets it, and the same request is refused from then on.
 
         Raises:
             Refusal: no replica has answered, and nothing has been sent to the client.
@@ -96,7 +96,7 @@ class Forwarder:
                     continue
                 tried.add(target)
                 try:
-                    return await self._pass(call, route, target, reply)
+                    return await self._attempt(call, route, target, reply)
                 except EngineUnreachableError:
                     self._balancer.failed(route.targets, target)
                     continue
@@ -125,8 +125,8 @@ class Forwarder:
             self.queue.leave(uid, call.client)
             raise
 
-    async def _pass(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
-        """One attempt at one target."""
+    async def _attempt(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
+        """Send the call to one target, and relay the answer."""
         self._balancer.begin(target)
         answer = None
         try:
@@ -168,7 +168,7 @@ class Forwarder:
         return code
 
     async def _crash_code(self, uid: str, target: Target) -> str | None:
-        """The code of the engine's crash; None: it lives, or its end was requested."""
+        """The code of the engine's crash; None: the engine runs, or its stop was requested."""
         code, is_target = self._look_up(uid, target)
         if code is not None or not is_target or await is_listening(target):
             return code
@@ -184,7 +184,7 @@ class Forwarder:
         if route is None:
             return None, False
         codes = (crash.code for crash in route.crashes if crash.replica_id == target.replica_id)
-        # A replica that is stopped or evicted leaves the table before its engine ends.
+        # A replica that is stopped or evicted is removed from the table before its engine exits.
         return next(codes, None), target in route.targets
 
     async def _ready(self, route: Route) -> Route:
@@ -197,7 +197,7 @@ class Forwarder:
             return await self._wait(route, self._settings.on_demand_wait_seconds)
         if not route.recovering:
             cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
-            raise Refusal(Code.MODEL_LOADING, cause, hint="Ask again in a moment.", retry_after=route.retry_after)
+            raise Refusal(Code.MODEL_LOADING, cause, hint="Retry in a moment.", retry_after=route.retry_after)
         return await self._wait(route, self._settings.recover_seconds)
 
     async def _wait(self, route: Route, seconds: float) -> Route:
@@ -213,7 +213,7 @@ class Forwarder:
             ) from None
 
     async def _replacement(self, route: Route) -> Route:
-        """The route once the controller has noticed that none of its targets can be reached."""
+        """Wait until the controller has noticed that no target of `route` can be reached; returns the new route."""
         until = time.monotonic() + min(NOTICE_SECONDS, self._settings.recover_seconds)
         while (now := self._router.table.routes.get(route.uid)) is not None:
             if now.targets != route.targets:
@@ -226,7 +226,7 @@ class Forwarder:
 
 async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply, on_death: OnDeath) -> None:
     if call.answer is not None:
-        body = answer.first + await _rest(answer)
+        body = answer.first + await _read_rest(answer)
         await reply.whole(answer.status, rewritten(call.answer, body, route.uid))
         return
     if answer.is_stream:
@@ -250,7 +250,7 @@ async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply:
         await relay_bytes(answer.read, answer.first, reply, model=route.uid, on_death=on_death)
 
 
-async def _rest(answer: EngineAnswer) -> bytes:
+async def _read_rest(answer: EngineAnswer) -> bytes:
     pieces = []
     while piece := await answer.read():
         pieces.append(piece)
@@ -276,16 +276,16 @@ def _gone(uid: str) -> Refusal:
 
 def _died(uid: str, code: str = Code.ENGINE_DIED) -> Refusal:
     cause = f"The engine of model {uid!r} {END_TEXTS[code]} before it answered."
-    return Refusal(known_code(code), cause, hint="Ask again.")
+    return Refusal(known_code(code), cause, hint="Retry the request.")
 
 
 def _crashes(uid: str) -> Refusal:
     return Refusal(
         Code.REQUEST_CRASHES_ENGINE,
-        f"This request has crashed an engine of model {uid!r}, so it is not given to another.",
-        hint="Change the request. It is taken again after ten minutes, or once the model is launched anew.",
+        f"This request has crashed an engine of model {uid!r}, so it is not sent to another one.",
+        hint="Change the request. It is accepted again after ten minutes, or after a new launch of the model.",
     )
 
 
 def _unreachable(uid: str) -> Refusal:
-    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} cannot be reached.", hint="Ask again in a moment.")
+    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} cannot be reached.", hint="Retry in a moment.")

@@ -38,7 +38,7 @@ LONGEST_END = 3
 
 
 class EventBuffer:
-    """Holds the incomplete event at the end of the bytes that have been read."""
+    """Stores the incomplete event at the end of the bytes that have been read."""
 
     __slots__ = ("incomplete",)
 
@@ -75,7 +75,7 @@ async def relay_events(
 
     Args:
         rewrite: applied to complete events, each once.
-        on_death: called if the engine dies, before the client is told.
+        on_death: called if the engine dies, before the error is sent to the client.
     """
     send, write, events = reply.send, reply.write, EventBuffer()
     chunk, last = first, b""
@@ -115,17 +115,17 @@ async def relay_events(
         except EngineDiedError as error:
             log.warning("the engine of %s died in mid-stream: %r", model, error)
             code = (await on_death() if on_death is not None else None) or Code.ENGINE_DIED
-            message = f"The engine of model {model!r} {END_TEXTS[code]} while it was answering. Ask again."
+            message = f"The engine of model {model!r} {END_TEXTS[code]} while it was answering. Retry the request."
             await reply.end(stream_error(message, code, anthropic=reply.anthropic))
             return
-    await reply.end(DONE if done and not _says_done(last) else b"")
+    await reply.end(DONE if done and not _has_done_event(last) else b"")
 
 
 async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str, on_death: OnDeath | None = None) -> None:
     """Relay any other answer.
 
-    If the engine dies, the answer stays incomplete and the server closes the connection: nothing else can tell a
-    client that has received a part of it.
+    If the engine dies, the answer stays incomplete and the server closes the connection: there is no other way to
+    report an error to a client that has received a part of the answer.
     """
     chunk = first
     while chunk:
@@ -140,5 +140,5 @@ async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str, on_
     await reply.end()
 
 
-def _says_done(last: bytes) -> bool:
+def _has_done_event(last: bytes) -> bool:
     return last.rstrip().endswith((b"data: [DONE]", b"data:[DONE]"))

@@ -15,7 +15,7 @@ from xinference.routing.table import Route
 
 
 class _Recorder:
-    """Receives an answer in place of a client."""
+    """Records an answer instead of sending it to a client."""
 
     def __init__(self) -> None:
         self.body = b""
@@ -25,7 +25,7 @@ class _Recorder:
 
 
 async def convert(forwarder: Forwarder, call: ForwardedCall, request: TokenIds, route: Route, reply: Reply) -> None:
-    """Ask the engine for the text of each distinct id, and answer in the form of the request: a list, or lists."""
+    """Get the text of each distinct id from the engine, and answer in the form of the request: a list, or lists."""
     lists = [ids if isinstance(ids, list) else [ids] for ids in request.input]
     texts: dict[int, Any] = {}
     for number in sorted({number for ids in lists for number in ids}):

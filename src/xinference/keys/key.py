@@ -15,7 +15,7 @@ class Key:
     digest: bytes
     """SHA-256 of the key; the key itself is not stored."""
     scopes: frozenset[str]
-    """``use``: send requests to models, and read what runs. ``manage``: everything except requests to models."""
+    """``use``: requests to models, and their state. ``manage``: everything except requests to models."""
     models: frozenset[str] | None = None
     """Names of the permitted models; None: all."""
     expires: float | None = None

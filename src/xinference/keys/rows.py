@@ -32,7 +32,7 @@ class StoredKeys:
 
 
 class KeyRows:
-    """The table of keys in a store. A revoked key must not come back after a power cut."""
+    """The table of keys in a store. A revoked key must not be valid again after a power cut."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -36,7 +36,7 @@ class NewKeyBody(BaseModel):
         description="Maximum number of requests at the same time; null: that of the settings",
     )
 
-    def wanted(self) -> NewKey:
+    def new_key(self) -> NewKey:
         """The key for the keyring."""
         fields = self.model_dump()
         models = None if self.models is None else tuple(self.models)
@@ -74,7 +74,7 @@ async def every(keys: KeyringDep) -> list[dict[str, Any]]:
 @router.post("", response_model=CreatedKeyAnswer, responses=problems(409, 413, 415))
 async def create(keys: KeyringDep, body: NewKeyBody) -> dict[str, Any]:
     """Create a key. Once there is a key, every request needs one."""
-    key, secret = keys.create(body.wanted())
+    key, secret = keys.create(body.new_key())
     return {**key.to_dict(), "key": secret}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.commands.launch import confirms_cancel
-from xinference.cli.connection import Target, on_worker, talks_to_server
+from xinference.cli.connection import Target, with_server_options, worker_ip_option
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.version_options import version_options
 from xinference.cli.output import INTERRUPTED, note, print_json, print_table, size
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 @click.command()
 @version_options
 @json_option
-@talks_to_server
+@with_server_options
 def download(target: Target, as_json: bool, **arguments: Any) -> None:
     """Download a model's weights without launching it, and print their path."""
     with target.connect(start=True) as client:
@@ -53,9 +53,9 @@ def _wait(client: Client, version: str) -> Json | None:
 
 @click.command()
 @click.option("-n", "--model_name", "--model-name", "model_name", help="Only this model.")
-@on_worker
+@worker_ip_option
 @json_option
-@talks_to_server
+@with_server_options
 def cached(target: Target, model_name: str | None, worker_ip: str | None, as_json: bool) -> None:
     """List cached weights on the server's machine, complete and partial."""
     with target.connect() as client:
@@ -94,9 +94,9 @@ def cached(target: Target, model_name: str | None, worker_ip: str | None, as_jso
     help="The version, such as llama-2-chat--7B--ggufv2--Q4_K_M.",
 )
 @click.option("--check", is_flag=True, help="Delete without confirmation.")
-@on_worker
+@worker_ip_option
 @json_option
-@talks_to_server
+@with_server_options
 def remove_cache(target: Target, model_version: str, worker_ip: str | None, check: bool, as_json: bool) -> None:
     """Delete the cached weights of a version."""
     with target.connect() as client:

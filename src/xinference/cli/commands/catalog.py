@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.version_options import read_name, read_size
 from xinference.cli.output import print_json, print_table
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 )
 @click.option("-q", "--quantization", help="Only this quantization.")
 @json_option
-@talks_to_server
+@with_server_options
 def engine(
     target: Target, model_name: str, model_engine: str | None, quantization: str | None, as_json: bool, **filters: Any
 ) -> None:
@@ -63,7 +63,7 @@ def _matches(row: Json, filters: Mapping[str, Any]) -> bool:
 
 
 def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
-    """One line for each spec, engine and reason, with the quantizations that it holds for."""
+    """Print one line for each spec, engine and reason, with all quantizations that have them in common."""
     lines: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         key = (row["model_format"], row["model_size_in_billions"], row["engine"], row["reason"])
@@ -88,7 +88,7 @@ def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
 
 @click.command("vllm-models")
 @json_option
-@talks_to_server
+@with_server_options
 def vllm_models(target: Target, as_json: bool) -> None:
     """List the models that vLLM supports, by ability."""
     with target.connect() as client:

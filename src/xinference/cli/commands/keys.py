@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, print_table
 from xinference.error_codes import Code
@@ -76,7 +76,7 @@ def keys() -> None:
     help="Maximum number of requests at the same time; further ones get a 429.",
 )
 @json_option
-@talks_to_server
+@with_server_options
 def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_json: bool, **fields: Any) -> None:
     """Create a key. It is printed only once and not stored."""
     with _keys(target) as keys:
@@ -90,7 +90,7 @@ def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_
 
 @keys.command("list")
 @json_option
-@talks_to_server
+@with_server_options
 def list_keys(target: Target, as_json: bool) -> None:
     """List the keys, without their secrets."""
     with _keys(target) as keys:
@@ -117,7 +117,7 @@ def list_keys(target: Target, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("name", metavar="NAME|ID")
-@talks_to_server
+@with_server_options
 def revoke(target: Target, name: str) -> None:
     """Revoke a key at once. Requests still need a key, also after the last one is revoked."""
     with _keys(target) as keys:
@@ -127,7 +127,7 @@ def revoke(target: Target, name: str) -> None:
 
 @keys.command()
 @click.option("--yes", is_flag=True, help="Delete without confirmation.")
-@talks_to_server
+@with_server_options
 def off(target: Target, yes: bool) -> None:
     """Delete all keys. A server on loopback needs no keys then."""
     if not yes:

@@ -6,14 +6,14 @@ from contextlib import closing
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, print_table, write
 
 
 @click.command("list")
 @json_option
-@talks_to_server
+@with_server_options
 def list_models(target: Target, as_json: bool) -> None:
     """List launched models, ready or not."""
     with target.connect() as client:
@@ -42,7 +42,7 @@ def list_models(target: Target, as_json: bool) -> None:
 @click.command()
 @click.option("-u", "--model-uid", "option_uid", metavar="UID", help="The model's uid.")
 @click.argument("uid", required=False)
-@talks_to_server
+@with_server_options
 def terminate(target: Target, option_uid: str | None, uid: str | None) -> None:
     """Terminate the model UID, or cancel its launch."""
     uids = {name for name in (option_uid, uid) if name}
@@ -60,7 +60,7 @@ def terminate(target: Target, option_uid: str | None, uid: str | None) -> None:
 @click.option(
     "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Number of lines from the end."
 )
-@talks_to_server
+@with_server_options
 def logs(target: Target, uid: str, follow: bool, lines: int) -> None:
     """Show the output of the engine of the model UID."""
     with target.connect() as client, closing(client.logs(uid, lines=lines, follow=follow)) as pieces:

@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 import click
 
-from xinference.cli.connection import Target, on_worker, talks_to_server
+from xinference.cli.connection import Target, with_server_options, worker_ip_option
 from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, print_table
 
@@ -23,9 +23,9 @@ _of_type = click.option("-t", "--model-type", default="LLM", show_default=True, 
     type=click.File(encoding="utf-8"),
     help="JSON file that describes the model; - reads standard input.",
 )
-@on_worker
+@worker_ip_option
 @click.option("-p", "--persist", is_flag=True, help="Keep the model after a restart of the server.")
-@talks_to_server
+@with_server_options
 def register(target: Target, model_type: str, file: TextIO, worker_ip: str | None, persist: bool) -> None:
     """Register a custom model."""
     text = file.read()
@@ -37,7 +37,7 @@ def register(target: Target, model_type: str, file: TextIO, worker_ip: str | Non
 @click.command()
 @_of_type
 @click.option("-n", "--model-name", required=True, help="The model's name.")
-@talks_to_server
+@with_server_options
 def unregister(target: Target, model_type: str, model_name: str) -> None:
     """Remove a custom model."""
     with target.connect() as client:
@@ -48,7 +48,7 @@ def unregister(target: Target, model_type: str, model_name: str) -> None:
 @click.command()
 @_of_type
 @json_option
-@talks_to_server
+@with_server_options
 def registrations(target: Target, model_type: str, as_json: bool) -> None:
     """List the models that can be launched."""
     with target.connect() as client:

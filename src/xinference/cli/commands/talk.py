@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.output import note, show_problem, write
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
@@ -46,7 +46,7 @@ class Chat:
     answer_label = "Assistant: "
 
     def turn(self, text: str) -> Iterator[str]:
-        """Ask once; the history keeps a partial answer after an interrupt, but no turn without an answer."""
+        """Send one message. After an interrupt, the history has the incomplete answer if there is one."""
         messages = [*self.history, {"role": "user", "content": text}]
         answer = ""
         try:
@@ -88,7 +88,7 @@ class Generate:
                     yield choice.get("text") or ""
 
 
-def talking_options(command: Callable[..., None]) -> Callable[..., None]:
+def with_request_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of `chat` and `generate`."""
     for option in (
         click.argument("prompt", required=False),
@@ -107,11 +107,11 @@ def talking_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-u", "--model-uid", help="The model's uid. [default: the only ready model]"),
     ):  # fmt: skip
         command = option(command)
-    return talks_to_server(command)
+    return with_server_options(command)
 
 
 class TalkCommand(click.Command):
-    """A command that also takes ``--stream True`` and ``--stream False``, as in older versions."""
+    """A command that also accepts ``--stream True`` and ``--stream False``, as in older versions."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = list(args)
@@ -124,7 +124,7 @@ class TalkCommand(click.Command):
 
 @click.command(cls=TalkCommand)
 @click.option("--system", help="System message of the conversation.")
-@talking_options
+@with_request_options
 def chat(target: Target, model_uid: str | None, prompt: str | None, system: str | None, **config: Any) -> None:
     """Chat with a model: one answer to PROMPT (or standard input), else a conversation."""
     from xinference.client import RESTfulChatModelHandle
@@ -138,7 +138,7 @@ def chat(target: Target, model_uid: str | None, prompt: str | None, system: str 
 
 
 @click.command(cls=TalkCommand)
-@talking_options
+@with_request_options
 def generate(target: Target, model_uid: str | None, prompt: str | None, **config: Any) -> None:
     """Complete PROMPT (or standard input), else one prompt after the other."""
     from xinference.client import RESTfulGenerateModelHandle
@@ -187,7 +187,7 @@ def _run(talk: Talk, text: str | None) -> None:
     if text is None:
         _converse(talk)
         return
-    for piece in _patient(talk, text):
+    for piece in _retry_while_loading(talk, text):
         write(piece)
     click.echo()
 
@@ -196,9 +196,9 @@ def _converse(talk: Talk) -> None:
     """Run turns until an empty line or the end of the input."""
     import readline  # noqa: F401 -- adds line editing to input()
 
-    while text := _ask(talk.prompt_label):
+    while text := _read_line(talk.prompt_label):
         write(talk.answer_label)
-        pieces = _patient(talk, text)
+        pieces = _retry_while_loading(talk, text)
         try:
             for piece in pieces:
                 write(piece)
@@ -213,7 +213,7 @@ def _converse(talk: Talk) -> None:
         click.echo("\n")
 
 
-def _ask(label: str) -> str:
+def _read_line(label: str) -> str:
     try:
         return input(label).strip()
     except EOFError:
@@ -221,8 +221,8 @@ def _ask(label: str) -> str:
         return ""
 
 
-def _patient(talk: Talk, text: str) -> Generator[str, None, None]:
-    """One turn, retried while the model is loading; no part of an answer has arrived then."""
+def _retry_while_loading(talk: Talk, text: str) -> Generator[str, None, None]:
+    """One turn, which is repeated while the model is loading: no part of an answer has arrived until then."""
     from xinference.client.answers import ModelLoading
 
     deadline = time.monotonic() + LOADING_SECONDS

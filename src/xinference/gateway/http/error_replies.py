@@ -1,4 +1,4 @@
-"""Error replies of the data path, of the management API, and for bytes that are not a request."""
+"""Error replies of the data path, of the management API, and to bytes that are not a request."""
 
 from __future__ import annotations
 

@@ -104,7 +104,8 @@ def closing(headers: Iterable[Header]) -> tuple[Header, ...]:
     """The headers that an answer needs if it is sent before the request's body has been read.
 
     The server reads and drops the rest of the body, so the connection stays usable. But a client that waits for "100
-    Continue" may send no body at all, and the server would take its next request for the body: close the connection.
+    Continue" may send no body at all, and the server would read its next request as the body. So this connection is
+    closed.
     """
     return ((b"connection", b"close"),) if any(name == b"expect" for name, _ in headers) else ()
 

@@ -46,7 +46,6 @@ class Server(uvicorn.Server):
         shutdown: Shutdown | None = None,
         drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
-        """See `http_server`."""
         super().__init__(config)
         self._before_end = before_end
         self._on_hurry = on_hurry

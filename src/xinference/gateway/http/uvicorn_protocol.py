@@ -138,7 +138,7 @@ class Protocol(HttpToolsProtocol):
     def write(self, body: bytes) -> bool:
         """Send a chunk of an answer that has begun; False: it can't be sent directly, the caller has to use `send`.
 
-        An empty chunk only asks whether one could be sent.
+        An empty chunk only checks whether a chunk could be sent.
         """
         cycle = self.cycle
         if self.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding or cycle.response_complete:
@@ -388,7 +388,7 @@ class Protocol(HttpToolsProtocol):
                 cycle.keep_alive = False
                 return
             if cycle.response_started or self.pipeline:
-                self.transport.close()  # a client would take a refusal for a part of an answer
+                self.transport.close()  # a client would read a refusal as a part of the answer
                 return
             cycle.disconnected = True
             cycle.message_event.set()

@@ -102,8 +102,8 @@ class GatewayWorker:
             case ReportRequest():
                 self._channel.send(self._report(message.number))
             case AbortRequests():
-                found = self._running.abort(message.model, message.request_id)
-                self._channel.send(AbortResult(message.number, found))
+                aborted = self._running.abort(message.model, message.request_id)
+                self._channel.send(AbortResult(message.number, aborted))
             case ForgetReplica():
                 self._gateway.balancer.forget(message.replica_id)
             case Suspects():
@@ -139,9 +139,9 @@ async def work(channel_end: socket.socket, listener: socket.socket) -> None:
         try:
             async for message in messages:
                 worker.handle(message)
-        except Exception:  # a bug of ours: the process must not go on with a table that is never renewed
+        except Exception:  # a defect: the process must not continue with a table that is not updated any more
             log.exception("a message of the server could not be handled")
-        # Otherwise the server is dead. The next server needs the port, and the engines wait for it.
+        # Otherwise the server is dead. The next server needs the port, and must adopt the engines in time.
         os._exit(1)
 
     handling = asyncio.create_task(handle_messages())
