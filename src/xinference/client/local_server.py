@@ -134,7 +134,7 @@ def _wait(
 
 
 def _other_start_seconds(settings: Settings) -> float:
-    """Maximum time until the other server answers or exits: a stopping one waits for open answers and its engines."""
+    """Maximum time until the other server answers or exits; one that stops waits for open answers and engines."""
     endpoint = local_endpoint(settings)
     if is_free(settings) or (endpoint is not None and _runs(endpoint)):
         return OTHER_START_SECONDS

@@ -146,6 +146,7 @@ def http_server(
     """The HTTP server for `app`, with the same settings in the product, in tests and in benchmarks.
 
     Args:
+        limits: of connections; None: the default ones.
         before_end: awaited before the server stops accepting requests.
         on_hurry: called when the open answers are to end at once.
         shutdown: told when the time for open answers is over; the gateway reads it.
