@@ -249,7 +249,7 @@ async def test_clients_that_do_not_read_their_streams_do_not_hold_a_model() -> N
     async with start_fake_engine(**big) as engine:
         router = HandMadeRouter()
         router.publish(route(target(engine), slots=2))
-        async with served(router, write_seconds=0.3) as gateway:
+        async with served(router, write_seconds=1.0) as gateway:
             port = int(gateway.url.rpartition(":")[2])
             async with contextlib.AsyncExitStack() as stack:
                 for _ in range(12):
@@ -258,7 +258,7 @@ async def test_clients_that_do_not_read_their_streams_do_not_hold_a_model() -> N
                     transport: Any = writer.transport
                     transport.pause_reading()
                     writer.write(stream_request())
-                await until_async("they wait", lambda: gateway.gateway._forwarder.queue.waiting("m") > 8)
+                await until_async("they wait", lambda: gateway.gateway._forwarder.queue.is_contended("m"))
                 assert (await gateway.post(PATH, CHAT | {"max_tokens": 1}))[0] == 200
 
 
