@@ -68,7 +68,14 @@ def canonical(request: Request, body: bytes) -> bytes:
 
 def _may_differ(request: Request, body: bytes) -> bool:
     """Whether the body may have another form. A plain chat pays for this alone, so it calls nothing."""
-    if b"null" in body or b'"type"' in body or b'"stop' in body or b'"tool_c' in body or b'"function' in body:
+    if (
+        b"null" in body
+        or b'"type"' in body
+        or b'"stop' in body
+        or b'"tool_c' in body
+        or b'"function' in body
+        or b'"response_f' in body
+    ):
         return True
     if request.__class__ is Chat or isinstance(request, (Chat, Template)):
         messages = request.messages
@@ -382,7 +389,7 @@ def _anthropic(body: Body) -> None:
     if isinstance(choice, dict):
         _drop_nulls(choice)
         if choice.get("type") == "tool":
-            named_tool(choice, dict.fromkeys(names, {}), "tool_choice.name")
+            named_tool(choice, {name: {} for name in names}, "tool_choice.name")
         elif choice.get("type") == "any" and not names:
             raise invalid("tool_choice", "it is 'any', but there are no tools.")
     output = body.get("output_config")

@@ -138,6 +138,9 @@ class Item(requests.Item, forbid_unknown_fields=True):
     status: str | None = None
     encrypted_content: str | None = None
     phase: str | None = None
+    namespace: str | None = None
+    input: str | None = None
+    action: Skipped = UNSET
 
 
 class Document(requests.Document, forbid_unknown_fields=True):

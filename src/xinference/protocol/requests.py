@@ -46,7 +46,6 @@ PartType = Literal[
     "text", "input_text", "output_text", "refusal", "image_url", "image", "input_image", "audio_url", "input_audio",
     "tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text",
 ]  # fmt: skip
-ItemType = Literal["message", "function_call", "function_call_output", "reasoning"]
 
 
 class Link(Struct):
@@ -209,9 +208,9 @@ class Completion(Generation, kw_only=True):
 
 
 class Item(Struct):
-    """One item of a response's input: a message, a call or its result."""
+    """One item of a response's input: a message, a call or its result. `gateway.responses` reads the rest."""
 
-    type: ItemType | None = None
+    type: str | None = None
     role: str | None = None
     content: str | list[Part] | None = None
     output: str | list[Part] | None = None
@@ -231,6 +230,8 @@ class Responses(Sampling, kw_only=True):
     parallel_tool_calls: bool | None = None
     top_logprobs: UpTo20 | None = None
     stream_options: Opaque | None = None
+    moderation: Any = None
+    prompt: Any = None
     # Fields of OpenAI's API that no engine here reads.
     background: Any = None
     context_management: Any = None

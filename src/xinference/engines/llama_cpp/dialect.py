@@ -13,7 +13,6 @@ import msgspec
 from xinference.engines.dialect import (
     UNCHANGED,
     Body,
-    BytesRewrite,
     Dialect,
     EngineError,
     Exchange,
@@ -29,7 +28,7 @@ from xinference.engines.llama_cpp.native_fields import NATIVE
 from xinference.engines.llama_cpp.prefill import PrefillFilter, prefill, without_prefill
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request, Responses
+from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request
 
 ENGINE = "llama.cpp"
 FLOAT_BYTES = 4
@@ -65,8 +64,6 @@ def _exchange(request: Request, uid: str) -> Exchange:
         return _messages_exchange(request)
     if isinstance(request, Embeddings) and request.dimensions:
         return Exchange(answer=partial(check_dimensions, wanted=request.dimensions, uid=uid))
-    if isinstance(request, Responses):
-        return Exchange(events=_name_model(uid))
     return UNCHANGED
 
 
@@ -101,13 +98,6 @@ def check_dimensions(body: bytes, *, wanted: int, uid: str) -> bytes:
         return body
     cause = f"The model {uid!r} returns vectors of {length} numbers on llama.cpp, not {wanted}."
     raise Refusal(Code.UNSUPPORTED_DIMENSIONS, cause, hint="Omit dimensions.", param="dimensions")
-
-
-def _name_model(uid: str) -> BytesRewrite:
-    """Add the model's name to the response object, from which llama.cpp omits it."""
-    begun = b'"object":"response",'
-    named = begun + b'"model":%b,' % msgspec.json.encode(uid)
-    return lambda chunk: chunk.replace(begun + b'"status"', named + b'"status"')
 
 
 # -- errors -----------------------------------------------------------------------------------------------------
