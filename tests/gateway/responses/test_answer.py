@@ -27,7 +27,7 @@ def whole(message: dict[str, Any], finish: str = "stop", **fields: Any) -> dict[
 
 def events(*deltas: dict[str, Any], finish: str = "stop", kept: list[Any] | None = None, **fields: Any) -> list[Any]:
     """The events of a stream whose bytes come one event at a time."""
-    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks: list[Any] = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}, {"choices": [], "usage": USAGE}]
     made = builder(kept, **fields)
     lines = [json.dumps(chunk).encode() for chunk in chunks] + [b"[DONE]"]

@@ -151,8 +151,7 @@ class _Messages:
             self._message(item, at)
         elif kind == "reasoning":
             parts = item.get("content") or item.get("summary") or []
-            texts = [parts] if isinstance(parts, str) else [str(part.get("text") or "") for part in parts]
-            self._thoughts += "\n".join(filter(None, texts))
+            self._thoughts += parts if isinstance(parts, str) else "\n".join(_text(part) for part in parts)
         elif kind in _RECORDS:
             return
         elif kind in ("function_call", "custom_tool_call", "local_shell_call"):
@@ -217,6 +216,10 @@ class _Messages:
         output = item.get("output", "")
         content = output if isinstance(output, str) else _parts(output, f"{at}.output")
         self._messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+
+
+def _text(part: Body) -> str:
+    return str(part.get("text") or "")
 
 
 def _parts(parts: Any, at: str) -> Any:
