@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -28,11 +29,13 @@ from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
 from xinference.gateway.http.request_body import (
+    SMALL_BODY,
     BodyMemory,
     ClientLeftError,
     ClientWatch,
     check_content_type,
     closing,
+    decompressed,
     read_body,
 )
 from xinference.gateway.http.server import trust_proxy
@@ -121,6 +124,11 @@ class Gateway:
             return
         path, method = scope["path"], scope["method"]
         data_path = DATA_PATHS.get(path)
+        if data_path is None and ("//" in path or (len(path) > 1 and path[-1] == "/")):
+            # Before anything is decided by the path.
+            path = scope["path"] = tidied(path)
+            scope["raw_path"] = quote(path).encode()
+            data_path = DATA_PATHS.get(path)
         headers = scope.get("headers", ())
         refusal = origin_check.refusal(headers) if self._guarded else None
         if refusal is not None:
@@ -263,6 +271,10 @@ class Gateway:
         if key is not None and (key.requests_per_minute or key.tokens_per_minute):
             await self.quota.take_request(key, time.monotonic())
         body = await read_body(receive, headers, self._settings.max_body_bytes, self._bodies, reply)
+        if b"content-encoding" in headers:
+            body = decompressed(body, headers, self._settings.max_body_bytes)
+            if len(body) > SMALL_BODY:
+                self._bodies.take(reply, len(body))
         request = check(path.decoder, body)
         table = self._views.for_use(key, self._router.table)
         if key is not None:
@@ -380,6 +392,11 @@ class Gateway:
 def _address(client: tuple[str, int] | None) -> str:
     """The name of a client without a key; all connections of one reverse proxy have the same."""
     return client[0] if client else ""
+
+
+def tidied(path: str) -> str:
+    """The path without empty parts: base URLs are often written with a slash at their end."""
+    return "/" + "/".join(filter(None, path.split("/")))
 
 
 async def _health(reply: Reply, method: str) -> None:

@@ -131,7 +131,12 @@ class ResponseBuilder:
 
     def _begin(self, kind: str) -> None:
         if kind == "message":
-            item: Body = {"id": f"msg_{secrets.token_hex(16)}", "type": kind, "status": "in_progress", "role": "assistant"}
+            item: Body = {
+                "id": f"msg_{secrets.token_hex(16)}",
+                "type": kind,
+                "status": "in_progress",
+                "role": "assistant",
+            }
         else:
             item = {"id": f"rs_{secrets.token_hex(16)}", "type": kind, "status": "in_progress", "summary": []}
         self._open = item | {"content": []}
