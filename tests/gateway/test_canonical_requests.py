@@ -154,7 +154,10 @@ def test_the_input_of_an_earlier_tool_use_is_an_object() -> None:
         ({"tool_choice": {"type": "function"}, "tools": TOOLS}, "tool_choice.function.name"),
         ({"tool_choice": {"type": "custom", "custom": {"name": "one"}}, "tools": TOOLS}, "tool_choice.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+            "response_format.json_schema.schema",
+        ),
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"response_format": {"json_schema": {}, "type": None}}, "response_format.type"),
         ({"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}}, "modalities"),

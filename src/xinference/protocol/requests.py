@@ -213,7 +213,7 @@ class Item(Struct):
     type: str | None = None
     role: str | None = None
     content: str | list[Part] | None = None
-    output: str | list[Part] | None = None
+    output: Any = None
     arguments: str | None = None
     name: str | None = None
     call_id: str | None = None

@@ -20,12 +20,12 @@ UNSERVED = {
     "prompt": "prompts are not kept here.",
     "moderation": "answers are not moderated here.",
 }
-#: Fields that a chat has under the same name; fields of engines go on, too.
+#: Fields that a chat does not have, or has in another form. All others are passed on, also those of engines.
 _OWN = frozenset(
     {
         "input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning", "top_logprobs",
-        "include", "max_tool_calls", "previous_response_id", "store", "truncation", "stream_options", "prompt_cache_key",
-        "prompt_cache_retention", "safety_identifier", "service_tier", "metadata", "messages", "functions",
+        "include", "max_tool_calls", "previous_response_id", "store", "truncation", "stream_options",
+        "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "metadata", "messages", "functions",
         "function_call", *UNSERVED,
     }
 )  # fmt: skip
@@ -214,6 +214,8 @@ class _Messages:
         if not isinstance(call_id, str):
             raise required(f"{at}.call_id")
         output = item.get("output", "")
+        if not isinstance(output, (str, list)):
+            raise invalid(f"{at}.output", "it is a text, or a list of parts.")
         content = output if isinstance(output, str) else _parts(output, f"{at}.output")
         self._messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
 
@@ -224,6 +226,8 @@ def _text(part: Body) -> str:
 
 def _parts(parts: Any, at: str) -> Any:
     """The content of a message as a chat has it; one text if there is only text."""
+    if not all(isinstance(part, dict) for part in parts):
+        raise invalid(at, "each part is an object.")
     taken = [_part({k: v for k, v in part.items() if v is not None}, f"{at}[{n}]") for n, part in enumerate(parts)]
     if all(part["type"] == "text" for part in taken):
         return "".join(part["text"] for part in taken)

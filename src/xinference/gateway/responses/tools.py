@@ -85,7 +85,7 @@ class Tools:
         elif kind == "local_shell":
             self._put("local_shell_call", "local_shell", {"description": "Run a command."}, _SHELL, namespace)
         else:
-            cause = f"tools of the type {str(kind)[:100]} are not taken here: no server of OpenAI runs them."
+            cause = f"tools of the type {str(kind)[:100]} are not taken here: they run on servers of OpenAI."
             raise unsupported(f"{at}.type", cause, "Switch it off in the client, or describe it as a function.")
 
     def _put(self, kind: str, name: str, described: Body, parameters: Any, namespace: str | None) -> None:
