@@ -337,7 +337,10 @@ def _tool_choice(body: Body, choice: Any, tools: dict[str, Body]) -> None:
         return
     kind = choice.get("type")
     if kind == "allowed_tools":
-        _allow(body, choice.get("allowed_tools") or choice, tools)
+        allowed = choice.get("allowed_tools")
+        if not isinstance(allowed, dict):
+            raise required("tool_choice.allowed_tools")
+        _allow(body, allowed, tools)
     elif kind in ("function", None):
         named_tool(choice.get("function"), tools, "tool_choice.function.name")
     else:

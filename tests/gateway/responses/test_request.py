@@ -216,3 +216,31 @@ def test_what_cannot_be_served_is_refused_by_name(fields: dict[str, Any], param:
 )
 def test_null_asks_for_nothing(name: str) -> None:
     assert chat(**{name: None}) == chat()
+
+
+@pytest.mark.parametrize("odd", [1, "a", [], ["a"], [1], {}, {"a": 1}, [{}], [{"type": 1}], True])
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda odd: {"tools": [{"type": "namespace", "name": "n", "tools": odd}]},
+        lambda odd: {"tools": [{"type": "custom", "name": "n", "format": odd}]},
+        lambda odd: {"tool_choice": {"type": "allowed_tools", "tools": odd}},
+        lambda odd: {"tool_choice": {"type": "function", "name": odd}},
+        lambda odd: {"include": odd},
+        lambda odd: {"reasoning": {"effort": odd}},
+        lambda odd: {"text": {"format": odd}},
+        lambda odd: {"text": {"format": {"type": odd}}},
+        lambda odd: {"of": [{"type": "reasoning", "summary": odd}]},
+        lambda odd: {"of": [{"type": "custom_tool_call", "call_id": "c", "name": "n", "input": odd}]},
+        lambda odd: {"of": [{"type": "local_shell_call", "call_id": "c", "action": odd}]},
+        lambda odd: {"of": [{"type": "function_call_output", "call_id": "c", "output": odd}]},
+        lambda odd: {"of": [{"type": "function_call", "call_id": "c", "name": "n", "namespace": odd}]},
+        lambda odd: {"store": odd, "background": odd, "conversation": odd, "prompt": odd, "truncation": odd},
+    ],
+)
+def test_an_odd_value_is_taken_or_refused_and_never_a_defect(place: Any, odd: Any) -> None:
+    fields = place(odd)
+    try:
+        chat(**fields)
+    except Refusal as refusal:
+        assert refusal.status == 400

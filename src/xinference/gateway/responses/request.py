@@ -76,11 +76,16 @@ def translate(body: Body, earlier: list[Body]) -> Translation:
     translate_choice(chat, request.get("tool_choice"), tools)
     _translate_format(chat, request.get("text"))
     _translate_reasoning(chat, request.get("reasoning"))
-    if request.get("top_logprobs") or "message.output_text.logprobs" in (request.get("include") or ()):
+    if request.get("top_logprobs") or _includes(request, "message.output_text.logprobs"):
         chat |= {"logprobs": True, "top_logprobs": request.get("top_logprobs", 0)}
     if request.get("stream"):
         chat["stream_options"] = {"include_usage": True}
     return Translation(chat, tools, request, items)
+
+
+def _includes(request: Body, name: str) -> bool:
+    include = request.get("include")
+    return isinstance(include, list) and name in include
 
 
 def _check_unserved(request: Body) -> None:
@@ -114,7 +119,7 @@ def _translate_reasoning(chat: Body, reasoning: Any) -> None:
         return
     if effort == "none":
         chat["enable_thinking"] = False
-    elif effort in _EFFORTS:
+    elif isinstance(effort, str) and effort in _EFFORTS:
         chat["reasoning_effort"] = _EFFORTS[effort]
     else:
         raise invalid("reasoning.effort", f"there are none, {', '.join(_EFFORTS)}.")
@@ -151,7 +156,7 @@ class _Messages:
             self._message(item, at)
         elif kind == "reasoning":
             parts = item.get("content") or item.get("summary") or []
-            self._thoughts += parts if isinstance(parts, str) else "\n".join(_text(part) for part in parts)
+            self._thoughts += "\n".join(map(_text, parts)) if isinstance(parts, list) else str(parts)
         elif kind in _RECORDS:
             return
         elif kind in ("function_call", "custom_tool_call", "local_shell_call"):
@@ -174,12 +179,10 @@ class _Messages:
             raise required(f"{at}.content")
         content = item["content"] if isinstance(item["content"], str) else _parts(item["content"], f"{at}.content")
         if role != "assistant":
-            text = content if isinstance(content, str) else None
-            if role != "user" and text is None:
-                text = "\n".join(str(part.get("text", "")) for part in content)
-            self.add({"role": "user", "content": content} if role == "user" else {"role": "system", "content": text})
+            system = content if isinstance(content, str) else "\n".join(map(_text, content))
+            self.add({"role": "user", "content": content} if role == "user" else {"role": "system", "content": system})
             return
-        text = content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
+        text = content if isinstance(content, str) else "".join(map(_text, content))
         message = self._assistant()
         before = message["content"]
         message["content"] = f"{before}\n\n{text}" if before else text
@@ -220,8 +223,8 @@ class _Messages:
         self._messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
 
 
-def _text(part: Body) -> str:
-    return str(part.get("text") or "")
+def _text(part: Any) -> str:
+    return str(part.get("text") or "") if isinstance(part, dict) else ""
 
 
 def _parts(parts: Any, at: str) -> Any:

@@ -63,22 +63,24 @@ class Tools:
         """The function's name for a tool, which may be one of a namespace."""
         return f"{namespace}{SEPARATOR}{name}" if namespace else name
 
-    def _add(self, tool: Body, at: str, namespace: str | None = None) -> None:
+    def _add(self, tool: Any, at: str, namespace: str | None = None) -> None:
+        if not isinstance(tool, dict):
+            raise invalid(at, "a tool is an object.")
         kind = tool.get("type")
         if kind is None:
             raise required(f"{at}.type")
         if kind == "namespace" and namespace is None:
             name = _name(tool, at)
-            for n, inner in enumerate(tool.get("tools") or ()):
+            for n, inner in enumerate(_list(tool.get("tools"), f"{at}.tools")):
                 self._add(inner, f"{at}.tools[{n}]", name)
         elif kind == "function":
             inner = tool.get("function")
             described = inner if isinstance(inner, dict) else tool
             self._put("function_call", _name(described, at), described, described.get("parameters"), namespace)
         elif kind == "custom":
-            form = tool.get("format") or {}
+            form = tool.get("format")
             described = tool
-            if form.get("type") == "grammar":
+            if isinstance(form, dict) and form.get("type") == "grammar":
                 text = f"{tool.get('description') or ''}\n\nThe input has this grammar ({form.get('syntax')}):\n"
                 described = {"description": f"{text}{form.get('definition')}".strip()}
             self._put("custom_tool_call", _name(tool, at), described, _INPUT, namespace)
@@ -103,6 +105,12 @@ def _name(tool: Body, at: str) -> str:
     return name
 
 
+def _list(value: Any, at: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise required(at)
+    return value
+
+
 def translate_choice(chat: Body, choice: Any, tools: Tools) -> None:
     """Set the chat's choice of tools."""
     if choice is None:
@@ -114,7 +122,10 @@ def translate_choice(chat: Body, choice: Any, tools: Tools) -> None:
     if kind in ("function", "custom"):
         chat["tool_choice"] = _named(choice, tools, "tool_choice")
     elif kind == "allowed_tools":
-        named = [_named(one, tools, f"tool_choice.tools[{n}]") for n, one in enumerate(choice.get("tools") or ())]
+        named = [
+            _named(one, tools, f"tool_choice.tools[{n}]")
+            for n, one in enumerate(_list(choice.get("tools"), "tool_choice.tools"))
+        ]
         chat["tool_choice"] = {
             "type": kind,
             "allowed_tools": {"mode": choice.get("mode") or "auto", "tools": named},
