@@ -25,7 +25,8 @@ _OWN = frozenset(
     {
         "input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning", "top_logprobs",
         "include", "max_tool_calls", "previous_response_id", "store", "truncation", "stream_options",
-        "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "metadata", "messages", "functions",
+        "prompt_cache_key", "prompt_cache_retention",
+        "safety_identifier", "service_tier", "metadata", "messages", "functions",
         "function_call", *UNSERVED,
     }
 )  # fmt: skip
