@@ -25,6 +25,7 @@ from xinference.gateway.crash_memory import CrashMemory
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
+from xinference.gateway.http.cors import AllowedOrigins, answer_preflight, is_preflight, with_origin
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
@@ -103,6 +104,7 @@ class Gateway:
         self._settings = settings
         self._management = trust_proxy(management)
         self._guarded = is_loopback(settings.host)
+        self._origins = AllowedOrigins(settings.allow_origin) if settings.allow_origin else None
         self._bodies = BodyMemory(settings.max_bodies_bytes)
         self._pool = EnginePool()
         self._responses = ResponseStore()
@@ -130,7 +132,13 @@ class Gateway:
             scope["raw_path"] = quote(path).encode()
             data_path = DATA_PATHS.get(path)
         headers = scope.get("headers", ())
-        refusal = origin_check.refusal(headers) if self._guarded else None
+        origin = self._origins.find(headers) if self._origins is not None else None
+        if origin is not None:
+            if is_preflight(method, headers):
+                await answer_preflight(send, origin, headers)
+                return
+            send = with_origin(send, origin)
+        refusal = origin_check.refusal(headers, is_allowed=origin is not None) if self._guarded else None
         if refusal is not None:
             if data_path is None:
                 await refuse_management(Reply(send), refusal, openai=True)

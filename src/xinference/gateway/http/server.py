@@ -29,9 +29,6 @@ DRAIN_SECONDS = 5.0
 #: Maximum time in which clients read the reason of the end; a client that does not read is not waited for any longer.
 LAST_WRITES_SECONDS = 2.0
 POLL_SECONDS = 0.02
-#: How long a connection without a request stays open: longer than pools of clients and proxies keep theirs (60 s), so
-#: that no request is sent on a connection that is being closed.
-KEEP_ALIVE_SECONDS = 75
 #: Interval at which the date in the answers' headers is updated.
 DATE_SECONDS = 1.0
 
@@ -167,7 +164,6 @@ def http_server(
             access_log=False,
             server_header=False,
             proxy_headers=False,  # see `trust_proxy`
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             **more,
         ),
         before_end,
