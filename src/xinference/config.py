@@ -149,6 +149,9 @@ class Settings:
     """Maximum size of each engine's log, in bytes."""
     allow_unauthenticated: bool = False
     """Allow listening beyond loopback without any API key."""
+    allow_origin: str = ""
+    """Origins whose web pages may send requests and read the answers, separated by commas, such as
+    ``http://localhost:3000``; ``*``: every origin. Empty: none."""
     gateway_workers: int = 1
     """Number of processes that serve requests on the port; 1: the server's own."""
     log_level: str = "INFO"

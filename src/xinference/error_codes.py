@@ -35,6 +35,7 @@ class Code(StrEnum):
     UNSUPPORTED_PATH = "unsupported_path", 400
     ADAPTER_NOT_FOUND = "adapter_not_found", 400
     MODEL_NOT_FOUND = "model_not_found", 404
+    RESPONSE_NOT_FOUND = "response_not_found", 404
     METHOD_NOT_ALLOWED = "method_not_allowed", 405
     REQUEST_TIMEOUT = "request_timeout", 408
     REQUEST_TOO_LARGE = "request_too_large", 413

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.routing.routes import route
-from xinference.control.model_names import check_adapters, check_free
+from xinference.control.model_names import PATH_NAMES, check_adapters, check_free, uid_for
 from xinference.errors import Problem
+from xinference.gateway.auth.permissions import READ
+from xinference.launch.request import LaunchRequest
 from xinference.routing.table import with_adapters
 
 ROUTES = with_adapters({"base": route(uid="base", adapters=("mine", "other")), "other": route(uid="other")})
@@ -55,3 +57,13 @@ def test_an_adapter_that_cannot_be_loaded_is_refused(
 def test_an_adapter_that_is_here_may_be_loaded(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     check_adapters("LLM", {"mine": str(tmp_path)})
+
+
+def test_a_uid_is_no_fixed_path() -> None:
+    paths = {path for path in READ if path.startswith("/v1/models/") and "{" not in path}
+    assert {path.removeprefix("/v1/models/") for path in paths} == PATH_NAMES
+    for name in PATH_NAMES:
+        with pytest.raises(Problem, match="is the name of a route") as caught:
+            uid_for(LaunchRequest(model_name="a", model_uid=name), (), ())
+        assert caught.value.status == 400
+        assert uid_for(LaunchRequest(model_name=name), (), ()).startswith(f"{name}-")

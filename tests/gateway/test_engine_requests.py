@@ -42,7 +42,6 @@ def said(
     [
         {},
         {"tools": TOOLS, "tool_choice": "auto", "temperature": 0.10, "n": 1, "logit_bias": {"1": -100}, "user": "x"},
-        {"max_tokens": None, "repetition_penalty": None, "guided_json": None, "lora_name": None},
     ],
 )
 def test_an_ordinary_bodys_very_bytes_go_on(fields: dict[str, Any]) -> None:

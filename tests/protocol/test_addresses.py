@@ -141,9 +141,10 @@ def test_content_of_a_type_that_is_not_on_the_list_is_refused_by_name(path: str,
     assert kind in refusal.cause and str(refusal.param).endswith("type") and "text" in str(refusal.hint)
 
 
-def test_an_item_of_a_response_that_is_not_on_the_list_is_refused_by_name() -> None:
-    item = {"type": "computer_call_output", "output": {"image_url": "data:,"}}
-    assert refused(RESPONSES, {"model": "m", "input": [item]}).param == "input[0].type"
+def test_the_media_of_an_unknown_item_of_a_response_is_no_address() -> None:
+    # `gateway.responses` refuses the item by its type.
+    item = {"type": "computer_call_output", "output": {"image_url": "https://a.b/c"}}
+    assert refused(RESPONSES, {"model": "m", "input": [item]}).param == "input[0].output.image_url"
 
 
 @pytest.mark.parametrize("data", ["http:/h", "file:/etc/passwd", "~.wav"])

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.visibility import for_holder, key_of
+from xinference.protocol.errors import openai_error_object
 
 
 class ProblemParts(BaseModel):
@@ -66,9 +67,21 @@ def problems(*statuses: int) -> Responses:
 ERROR_RESPONSES: Responses = problems(400, 401, 403, 500)
 
 
-def problem_response(problem: Problem) -> JSONResponse:
+#: Paths of OpenAI's API; its clients read errors in OpenAI's form only.
+OPENAI_PATHS = (
+    "/v1/models", "/v1/images", "/v1/audio", "/v1/moderations", "/v1/files", "/v1/batches", "/v1/fine_tuning",
+    "/v1/uploads", "/v1/assistants", "/v1/threads", "/v1/vector_stores", "/v1/realtime", "/v1/videos",
+    "/v1/conversations", "/v1/chat", "/v1/completions", "/v1/embeddings", "/v1/engines",
+)  # fmt: skip
+
+
+def problem_response(problem: Problem, path: str = "") -> JSONResponse:
+    """The error answer; for a path of OpenAI's API it has OpenAI's form, too."""
     headers = {"Retry-After": "5"} if problem.status == 503 else None
-    return JSONResponse({"detail": str(problem), "problem": problem.to_dict()}, problem.status, headers)
+    document: dict[str, Any] = {"detail": str(problem), "problem": problem.to_dict()}
+    if path.startswith(OPENAI_PATHS):
+        document["error"] = openai_error_object(problem.status, str(problem), problem.code)
+    return JSONResponse(document, problem.status, headers)
 
 
 INTERNAL = Problem(
@@ -84,7 +97,7 @@ def install(app: FastAPI) -> None:
         # The hint lists running models, and not every key may see all of them.
         if problem.code == Code.MODEL_NOT_FOUND and request.url.path.startswith("/v1/models/"):
             problem = for_holder(key_of(request.scope), problem)
-        return problem_response(problem)
+        return problem_response(problem, request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -95,9 +108,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
         cause = f"{request.method} {request.url.path}: {error.detail}."
-        return problem_response(
-            Problem(Code.HTTP_ERROR, cause, status=error.status_code, hint="See /docs for the routes.")
-        )
+        problem = Problem(Code.HTTP_ERROR, cause, status=error.status_code, hint="See /docs for the routes.")
+        return problem_response(problem, request.url.path)
 
     @app.exception_handler(Exception)
     async def on_defect(request: Request, error: Exception) -> JSONResponse:

@@ -17,6 +17,8 @@ MAX_UID_LENGTH = 100
 #: Every folder of a PEFT adapter has this file.
 ADAPTER_CONFIG = "adapter_config.json"
 FORM = f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =."
+#: The last part of a route where others have a uid; a test holds these to the routes.
+PATH_NAMES = frozenset({"instances", "prompts", "families", "vllm-supported"})
 _RANDOM = string.ascii_lowercase + string.digits
 
 
@@ -35,9 +37,12 @@ def uid_for(request: LaunchRequest, taken: Collection[str], reserved: Collection
         uid = request.model_uid.strip()
         if not is_valid(uid):
             raise bad_request(f"The model UID {request.model_uid!r} is invalid.", hint=FORM)
+        if uid in PATH_NAMES:
+            cause = f"The model UID {uid!r} is the name of a route, GET /v1/models/{uid}."
+            raise bad_request(cause, hint="Choose another name.")
         return uid
     uid = name = request.model_name.strip()
-    while uid in taken or uid in reserved:
+    while uid in taken or uid in reserved or uid in PATH_NAMES:
         uid = f"{name}-{''.join(secrets.choice(_RANDOM) for _ in range(8))}"
     return uid
 
@@ -51,7 +56,7 @@ def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:
     if modules and model_type != "LLM":
         raise bad_request(f"LoRA adapters require an LLM, and this model's type is {model_type}.")
     for name, path in modules.items():
-        if not is_valid(name):
+        if not is_valid(name) or name in PATH_NAMES:
             raise bad_request(f"The adapter's name {name!r} is invalid.", hint=FORM)
         # The same problem whether a file exists or not: the path may be one of the server's own files.
         if not _is_file(Path(path) / ADAPTER_CONFIG):

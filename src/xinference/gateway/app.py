@@ -7,6 +7,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
 
 from xinference.config import Settings
 from xinference.error_codes import Code
@@ -21,22 +25,28 @@ from xinference.gateway.crash_memory import CrashMemory
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
+from xinference.gateway.http.cors import AllowedOrigins, answer_preflight, is_preflight, with_origin
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
 from xinference.gateway.http.request_body import (
+    SMALL_BODY,
     BodyMemory,
     ClientLeftError,
     ClientWatch,
     check_content_type,
     closing,
+    decompressed,
     read_body,
 )
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.rate_limits import LocalQuota, Quota
-from xinference.gateway.routes import DATA_PATHS, DataPath, find
+from xinference.gateway.responses.answer import ResponseBuilder, as_response
+from xinference.gateway.responses.request import translate
+from xinference.gateway.responses.store import ResponseStore
+from xinference.gateway.routes import DATA_PATHS, RESPONSE_AS_CHAT, DataPath, find
 from xinference.gateway.token_texts import convert
 from xinference.gateway.token_usage import FREE, TokenMeter
 from xinference.hosts import is_loopback
@@ -53,6 +63,10 @@ from xinference.routing.table import Route, RoutingTable
 log = logging.getLogger(__name__)
 
 HEALTH = b'{"status":"ok"}'
+#: Paths of OpenAI's API that the management API answers: its clients read OpenAI's errors only.
+OPENAI_PATHS = ("/v1/models", "/v1/responses")
+#: The path of a kept response begins with it.
+RESPONSES = "/v1/responses/"
 READ_METHODS = frozenset({"GET", "HEAD"})
 #: Client headers that are passed to the engine. The client's Authorization is for the gateway and is never passed on.
 TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
@@ -90,8 +104,10 @@ class Gateway:
         self._settings = settings
         self._management = trust_proxy(management)
         self._guarded = is_loopback(settings.host)
+        self._origins = AllowedOrigins(settings.allow_origin) if settings.allow_origin else None
         self._bodies = BodyMemory(settings.max_bodies_bytes)
         self._pool = EnginePool()
+        self._responses = ResponseStore()
         self.balancer = balancer or Balancer()
         """Chooses replicas and counts the requests at each."""
         self.balancer.last_bytes = self._pool.last_bytes
@@ -110,8 +126,19 @@ class Gateway:
             return
         path, method = scope["path"], scope["method"]
         data_path = DATA_PATHS.get(path)
+        if data_path is None and ("//" in path or (len(path) > 1 and path[-1] == "/")):
+            # Before anything is decided by the path.
+            path = scope["path"] = tidied(path)
+            scope["raw_path"] = quote(path).encode()
+            data_path = DATA_PATHS.get(path)
         headers = scope.get("headers", ())
-        refusal = origin_check.refusal(headers) if self._guarded else None
+        origin = self._origins.find(headers) if self._origins is not None else None
+        if origin is not None:
+            if is_preflight(method, headers):
+                await answer_preflight(send, origin, headers)
+                return
+            send = with_origin(send, origin)
+        refusal = origin_check.refusal(headers, is_allowed=origin is not None) if self._guarded else None
         if refusal is not None:
             if data_path is None:
                 await refuse_management(Reply(send), refusal, openai=True)
@@ -125,7 +152,7 @@ class Gateway:
             if data_path is not None or path.startswith("/anthropic/"):
                 await refuse(Reply(send, anthropic=data_path is None or data_path.anthropic), why)
             else:
-                await refuse_management(Reply(send), why, openai=path.startswith("/v1/models"))
+                await refuse_management(Reply(send), why, openai=path.startswith(OPENAI_PATHS))
             return
         if data_path is not None:
             reply = Reply(send, anthropic=data_path.anthropic, write=scope.get(WRITE))
@@ -138,6 +165,8 @@ class Gateway:
         elif path == "/v1/models" and method in READ_METHODS:
             listing = self._views.for_reading(key, self._router.table).listing
             await Reply(send).whole(200, listing, head=method == "HEAD")
+        elif path.startswith(RESPONSES):
+            await self._kept_response(Reply(send), method, path.removeprefix(RESPONSES), key)
         elif path.startswith(anthropic.MODELS) and method in READ_METHODS:
             table = self._views.for_reading(key, self._router.table)
             await _anthropic_models(table, path, Reply(send, anthropic=True), head=method == "HEAD")
@@ -152,6 +181,23 @@ class Gateway:
             if not self._shutdown.answers_end:
                 raise
             await answer.end()
+
+    async def _kept_response(self, reply: Reply, method: str, response_id: str, key: Key | None) -> None:
+        """Read or delete a response that is kept."""
+        owner = None if key is None else key.key_id
+        try:
+            if method in READ_METHODS:
+                await reply.whole(200, self._responses.response(owner, response_id), head=method == "HEAD")
+            elif method == "DELETE":
+                self._responses.delete(owner, response_id)
+                deleted = {"id": response_id, "object": "response", "deleted": True}
+                await reply.whole(200, msgspec.json.encode(deleted))
+            else:
+                allow = ((b"allow", b"GET, HEAD, DELETE"),)
+                cause = f"A response takes GET and DELETE, not {method}."
+                raise Refusal(Code.METHOD_NOT_ALLOWED, cause, headers=allow)
+        except Refusal as refusal:
+            await refuse(reply, refusal)
 
     async def _pass_other_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass scopes other than HTTP to `management`: the application's lifespan, and web sockets."""
@@ -233,13 +279,23 @@ class Gateway:
         if key is not None and (key.requests_per_minute or key.tokens_per_minute):
             await self.quota.take_request(key, time.monotonic())
         body = await read_body(receive, headers, self._settings.max_body_bytes, self._bodies, reply)
+        if b"content-encoding" in headers:
+            body = decompressed(body, headers, self._settings.max_body_bytes)
+            if len(body) > SMALL_BODY:
+                self._bodies.take(reply, len(body))
         request = check(path.decoder, body)
         table = self._views.for_use(key, self._router.table)
         if key is not None:
             check_model(key, request.model, table)
         route = find(table, request.model, path.upstream)
         reply.model = route.uid
+        builder: ResponseBuilder | None = None
+        if path.is_response:
+            path = RESPONSE_AS_CHAT
+            builder, request, body = self._as_chat(body, request.model, None if key is None else key.key_id)
         prepared = prepare(table, route, request, body)
+        if builder is not None:
+            prepared = as_response(prepared, builder, is_stream=bool(request.stream))
         to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
@@ -260,6 +316,24 @@ class Gateway:
                 await self._forward_abortably(request_id, call, request, prepared.route, reply, key)
                 return
             await self._forward_within_limits(call, request, prepared.route, reply, key)
+
+    def _as_chat(self, body: bytes, model: str, owner: str | None) -> tuple[ResponseBuilder, Request, bytes]:
+        """Translate a response's request to a chat, which is checked as any other.
+
+        Raises:
+            Refusal: 400; 404 for an unknown response that it continues.
+        """
+        document = msgspec.json.decode(body)
+        previous = document.get("previous_response_id")
+        translation = translate(document, [] if previous is None else self._responses.items(owner, previous))
+        keeps = document.get("store") is not False
+
+        def keep(response: dict[str, Any]) -> None:
+            if keeps:
+                self._responses.keep(owner, response, translation.items)
+
+        chat = msgspec.json.encode(translation.chat)
+        return ResponseBuilder(translation, model, keep), check(RESPONSE_AS_CHAT.decoder, chat), chat
 
     async def _forward_within_limits(
         self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
@@ -326,6 +400,11 @@ class Gateway:
 def _address(client: tuple[str, int] | None) -> str:
     """The name of a client without a key; all connections of one reverse proxy have the same."""
     return client[0] if client else ""
+
+
+def tidied(path: str) -> str:
+    """The path without empty parts: base URLs are often written with a slash at their end."""
+    return "/" + "/".join(filter(None, path.split("/")))
 
 
 async def _health(reply: Reply, method: str) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from xinference.engines.dialect import BytesRewrite, EngineError, Exchange
 from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
+from xinference.gateway.legacy_functions import answer_with_function, events_with_function
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Chat, Request, Rerank, text_of
 from xinference.routing.table import Route
@@ -32,7 +33,9 @@ def answer_rewrite(request: Request, uid: str, exchange: Exchange) -> BytesRewri
     """The rewrite of the answer's whole body; None: its bytes are passed on as they arrive."""
     if isinstance(request, Rerank):
         return lambda body: rerank_answer(body, uid, request)
-    return None if request.stream else exchange.answer
+    if request.stream:
+        return None
+    return chained(exchange.answer, answer_with_function) if _has_functions(request) else exchange.answer
 
 
 def events_rewrite(request: Request, exchange: Exchange) -> BytesRewrite | None:
@@ -42,7 +45,18 @@ def events_rewrite(request: Request, exchange: Exchange) -> BytesRewrite | None:
     rewrite = exchange.events
     if not isinstance(request, Chat):
         return rewrite
+    if request.functions:
+        rewrite = chained(rewrite, events_with_function)
     return fill_deltas if rewrite is None else lambda chunk: rewrite(fill_deltas(chunk))
+
+
+def chained(first: BytesRewrite | None, second: BytesRewrite) -> BytesRewrite:
+    """A rewrite that applies `first`, if there is one, and then `second`."""
+    return second if first is None else lambda chunk: second(first(chunk))
+
+
+def _has_functions(request: Request) -> bool:
+    return isinstance(request, Chat) and bool(request.functions)
 
 
 def fill_deltas(chunk: bytes) -> bytes:

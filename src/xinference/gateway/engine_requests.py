@@ -17,6 +17,7 @@ from msgspec import UNSET
 from xinference.engines.dialect import Body, BytesRewrite, Dialect, Exchange, FieldRewrite
 from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
+from xinference.gateway.canonical_requests import canonical
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.protocol.constraint_limits import check_constraint_fields
 from xinference.protocol.errors import Refusal
@@ -24,6 +25,7 @@ from xinference.protocol.request_check import wrong_field
 from xinference.protocol.requests import (
     AnthropicMessages,
     Chat,
+    Completion,
     Document,
     Embeddings,
     Generation,
@@ -36,6 +38,7 @@ from xinference.routing.table import Route, RoutingTable
 #: Fields that constrain the text of an answer, under the names that older clients of Xinference use.
 GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_json_object")
 _GENERATION = ("repetition_penalty", "stop_token_ids", "lora_name", *GUIDED)
+_COMPLETION = (*_GENERATION, "suffix")
 _CHAT = (*_GENERATION, "enable_thinking", "chat_template_kwargs", "tool_choice")
 
 
@@ -59,6 +62,7 @@ def prepare(table: RoutingTable, route: Route, request: Request, body: bytes) ->
         Refusal: 400, naming a field that the engine cannot serve.
     """
     dialect = dialect_of(route.engine)
+    body = canonical(request, body)
     exchange = dialect.exchange(request, route.uid)
     if request.has_further_fields:
         body = _check_extra_fields(dialect, request, body)
@@ -80,7 +84,7 @@ def _rewritten(
         del changed["lora_name"]
     for name, value in fields.items():
         rewrite = dialect.fields.get(name) or COMMON.get(name)
-        if rewrite is not None:
+        if rewrite is not None and (name in DECODED or name in changed):
             rewrite(changed, value if name in DECODED else changed[name])
     if exchange.body is not None:
         changed = exchange.body(changed)
@@ -133,7 +137,7 @@ def _with_stops(dialect: Dialect, route: Route, request: Request, body: bytes) -
 def _fields_to_rewrite(request: Request) -> dict[str, Any]:
     """The fields of `request` that may need a rewrite, with their values."""
     if isinstance(request, Generation):
-        names = _CHAT if isinstance(request, Chat) else _GENERATION
+        names = _CHAT if isinstance(request, Chat) else _COMPLETION if isinstance(request, Completion) else _GENERATION
         fields = {name: value for name in names if (value := getattr(request, name)) is not None and value is not UNSET}
         if "guided_json" in fields and bytes(fields["guided_json"]) == b"null":
             del fields["guided_json"]

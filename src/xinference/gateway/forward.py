@@ -263,7 +263,8 @@ async def _engine_refusal(answer: EngineAnswer, call: ForwardedCall, route: Rout
     with contextlib.suppress(EngineDiedError):  # the bytes so far are used
         while len(body) < MAX_ERROR_BYTES and (chunk := await answer.read()):
             body += chunk
-    return read_error(route, answer.status, body[:MAX_ERROR_BYTES], call.path.prompt_field)
+    prompt_field = "input" if call.path.is_response else call.path.prompt_field
+    return read_error(route, answer.status, body[:MAX_ERROR_BYTES], prompt_field)
 
 
 def _failed(uid: str, problem: Problem) -> Refusal:

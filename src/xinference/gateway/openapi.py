@@ -114,6 +114,7 @@ def document() -> Json:
         "describe_anthropic_model", "Describe a model, in Anthropic's form", _ANTHROPIC_MODEL, (401, 403, 404)
     )
     paths["/anthropic/v1/models/{model_uid}"] = {"get": {**one, "parameters": [uid]}}
+    paths["/v1/responses/{response_id}"] = _kept_response()
     schemas = {**shapes, "OpenAIError": _OPENAI_ERROR, "AnthropicError": _ANTHROPIC_ERROR}
     return {"paths": paths, "components": {"schemas": schemas}}
 
@@ -141,6 +142,14 @@ def _operation(name: str, path: DataPath, body: Json) -> Json:
         schema = {"type": "string", "pattern": f"^{A_VERSION.pattern.decode()}$", "example": VERSION}
         operation["parameters"] = [{"name": "anthropic-version", "in": "header", "required": True, "schema": schema}]
     return operation
+
+
+def _kept_response() -> Json:
+    named = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    answers = _ANSWERS["/v1/responses"], _object("What was deleted", {"id": "string", "deleted": "boolean"})
+    read = _reading("read_response", "Read a response that is kept for the key", answers[0], (401, 404))
+    delete = _reading("delete_response", "Delete a response that is kept for the key", answers[1], (401, 404))
+    return {"get": {**read, "parameters": [named]}, "delete": {**delete, "parameters": [named]}}
 
 
 def _metrics() -> Json:

@@ -31,6 +31,8 @@ class DataPath:
     """Errors have Anthropic's form."""
     done: bool = False
     """A stream ends with ``data: [DONE]``."""
+    is_response: bool = False
+    """The request is translated to a chat: see `gateway.responses`."""
 
 
 def _path(upstream: str, shape: type[requests.Request], field: str, **options: bool) -> DataPath:
@@ -45,7 +47,7 @@ DATA_PATHS: dict[str, DataPath] = {
     "/v1/chat/completions": _path("/v1/chat/completions", requests.Chat, "messages", done=True),
     "/v1/completions": _path("/v1/completions", requests.Completion, "prompt", done=True),
     "/v1/embeddings": _path("/v1/embeddings", requests.Embeddings, "input"),
-    "/v1/responses": _path("/v1/responses", requests.Responses, "input"),
+    "/v1/responses": _path("/v1/chat/completions", requests.Responses, "input", is_response=True),
     "/v1/messages": _MESSAGES,
     "/v1/messages/count_tokens": _COUNT,
     "/anthropic/v1/messages": _MESSAGES,
@@ -58,6 +60,9 @@ DATA_PATHS: dict[str, DataPath] = {
     "/apply-template": _path("/apply-template", requests.Template, "messages"),
     "/infill": _path("/infill", requests.Infill, "prompt"),
 }
+
+#: The chat that a response is translated to.
+RESPONSE_AS_CHAT = _path("/v1/chat/completions", requests.Chat, "messages", is_response=True)
 
 
 def find(table: RoutingTable, model: str, path: str) -> Route:

@@ -17,6 +17,10 @@ ANTHROPIC_TYPES = {
 }
 
 
+#: SDKs choose their exception by the status; programs read the type.
+OPENAI_TYPES = {429: "rate_limit_error"}
+
+
 class Refusal(Problem):
     """A `Problem` with the further fields of an HTTP error answer.
 
@@ -41,11 +45,15 @@ class Refusal(Problem):
         self.headers = headers if retry_after is None else (*headers, (b"retry-after", b"%d" % retry_after))
 
 
+def openai_error_object(status: int, message: str, code: str | None, param: str | None = None) -> dict[str, str | None]:
+    """OpenAI's error: ``{"message", "type", "param", "code"}``."""
+    kind = OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"message": message, "type": kind, "param": param, "code": code or None}
+
+
 def openai_error(status: int, message: str, code: str | None, param: str | None = None) -> bytes:
-    """OpenAI's envelope, ``{"error": {"message", "type", "param", "code"}}``; Xinference's clients read ``detail``."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    error = {"message": message, "type": kind, "param": param, "code": code or None}
-    return msgspec.json.encode({"error": error, "detail": message})
+    """OpenAI's envelope, ``{"error": {…}}``; Xinference's clients read ``detail``."""
+    return msgspec.json.encode({"error": openai_error_object(status, message, code, param), "detail": message})
 
 
 def anthropic_error(status: int, message: str, code: str | None = None) -> bytes:

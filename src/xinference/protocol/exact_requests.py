@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from xinference.protocol import requests
 from xinference.protocol.constraint_limits import MAX_ALTERNATIVES, MAX_VALUES
-from xinference.protocol.requests import DataUri, Request
+from xinference.protocol.requests import DataUri, Request, TokenId
 
 #: JSON that engines read as text or ignore.
 Skipped = msgspec.Raw | UnsetType
@@ -138,6 +138,9 @@ class Item(requests.Item, forbid_unknown_fields=True):
     status: str | None = None
     encrypted_content: str | None = None
     phase: str | None = None
+    namespace: str | None = None
+    input: str | None = None
+    action: Skipped = UNSET
 
 
 class Document(requests.Document, forbid_unknown_fields=True):
@@ -176,7 +179,7 @@ class AnthropicMessages(requests.AnthropicMessages, kw_only=True, forbid_unknown
 
 
 class Embeddings(requests.Embeddings, kw_only=True, forbid_unknown_fields=True):
-    input: str | Annotated[list[str | int | list[int] | Document], Meta(min_length=1)]
+    input: str | Annotated[list[str | TokenId | list[TokenId] | Document], Meta(min_length=1)]
 
 
 class Rerank(requests.Rerank, kw_only=True, forbid_unknown_fields=True):

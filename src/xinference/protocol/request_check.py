@@ -25,7 +25,6 @@ from xinference.protocol.requests import (
     Chat,
     Completion,
     Generation,
-    ItemType,
     JsonObject,
     PartType,
     Request,
@@ -188,7 +187,7 @@ def wrong_field(message: str) -> Refusal:
 
 
 def _refused_part(kind: str, path: str) -> Refusal:
-    known = get_args(PartType) if "content" in path or "output" in path or "system" in path else get_args(ItemType)
+    known = get_args(PartType)
     cause = f"{path}: content of the type {kind[:100]} is not accepted."
     return Refusal(Code.UNSUPPORTED_CONTENT, cause, hint=f"Accepted types: {', '.join(known)}.", param=path)
 

@@ -16,7 +16,11 @@ from xinference.protocol.constraint_limits import MAX_VALUES
 from xinference.protocol.errors import Refusal
 
 Name = Annotated[str, Meta(min_length=1)]
-Positive = Annotated[int, Meta(ge=1)]
+#: The largest number that all engines read: some keep numbers of tokens and token ids in 32 bits.
+MOST = 2**31 - 1
+Positive = Annotated[int, Meta(ge=1, le=MOST)]
+TokenId = Annotated[int, Meta(ge=-MOST - 1, le=MOST)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -42,7 +46,6 @@ PartType = Literal[
     "text", "input_text", "output_text", "refusal", "image_url", "image", "input_image", "audio_url", "input_audio",
     "tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text",
 ]  # fmt: skip
-ItemType = Literal["message", "function_call", "function_call_output", "reasoning"]
 
 
 class Link(Struct):
@@ -120,7 +123,7 @@ class Tool(Struct):
 
 Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
 #: Text, several texts, token ids, or several lists of token ids.
-Tokens = str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+Tokens = str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
 
 
 class Request(Struct, kw_only=True):
@@ -157,12 +160,12 @@ class Generation(Sampling, kw_only=True):
     frequency_penalty: Penalty | None = None
     logit_bias: Bias | None = None
     stop: Stops | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     response_format: JsonObject = UNSET
     stream_options: StreamOptions | None = None
     # Fields outside OpenAI's API that older clients of Xinference send; `gateway.engine_requests` rewrites them.
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
-    stop_token_ids: Annotated[list[int], Meta(max_length=1024)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=1024)] | None = None
     ignore_eos: bool | None = None
     lora_name: str | None = None
     guided_json: JsonOrText = UNSET
@@ -200,17 +203,17 @@ class Completion(Generation, kw_only=True):
     prompt: Tokens
     logprobs: UpTo20 | None = None
     echo: bool | None = None
-    best_of: int | None = None
+    best_of: Choices | None = None
     suffix: str | None = None
 
 
 class Item(Struct):
-    """One item of a response's input: a message, a call or its result."""
+    """One item of a response's input: a message, a call or its result. `gateway.responses` reads the rest."""
 
-    type: ItemType | None = None
+    type: str | None = None
     role: str | None = None
     content: str | list[Part] | None = None
-    output: str | list[Part] | None = None
+    output: Any = None
     arguments: str | None = None
     name: str | None = None
     call_id: str | None = None
@@ -227,6 +230,8 @@ class Responses(Sampling, kw_only=True):
     parallel_tool_calls: bool | None = None
     top_logprobs: UpTo20 | None = None
     stream_options: Opaque | None = None
+    moderation: Any = None
+    prompt: Any = None
     # Fields of OpenAI's API that no engine here reads.
     background: Any = None
     context_management: Any = None
@@ -240,14 +245,27 @@ class Responses(Sampling, kw_only=True):
     truncation: Any = None
 
 
+class NamedChoice(Struct):
+    """Which tool a message's answer calls."""
+
+    type: str | None = None
+    name: str | None = None
+
+
+class Thinking(Struct):
+    """How much a model may think."""
+
+    budget_tokens: Positive | None = None
+
+
 class AnthropicCommon(Sampling, kw_only=True):
     """The common fields of a message and of the count of its tokens."""
 
     messages: Messages
     system: str | list[Part] | None = None
     tools: list[Tool] | None = None
-    tool_choice: Opaque | None = None
-    thinking: Opaque | None = None
+    tool_choice: NamedChoice | None = None
+    thinking: Thinking | None = None
     output_config: JsonObject = UNSET
     output_format: JsonObject = UNSET
     cache_control: Any = None
@@ -261,7 +279,7 @@ class CountTokens(AnthropicCommon, kw_only=True):
 class AnthropicMessages(AnthropicCommon, kw_only=True):
     max_tokens: Positive
     stop_sequences: Annotated[list[StopText], Meta(max_length=64)] | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=MOST)] | None = None
     betas: Any = None
     container: Any = None
     inference_geo: Any = None
@@ -274,10 +292,10 @@ class Document(Struct):
 
 
 class Embeddings(Request, kw_only=True):
-    input: str | Annotated[list[str | int | list[int] | Document], Meta(min_length=1)]
+    input: str | Annotated[list[str | TokenId | list[TokenId] | Document], Meta(min_length=1)]
     dimensions: Positive | None = None
     encoding_format: Literal["float", "base64"] | None = None
-    truncate_prompt_tokens: Annotated[int, Meta(ge=-1)] | None = None
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=MOST)] | None = None
 
 
 class Rerank(Request, kw_only=True):
@@ -289,19 +307,19 @@ class Rerank(Request, kw_only=True):
 
 
 class TokenIds(Request, kw_only=True):
-    input: Annotated[list[int | list[int]], Meta(min_length=1, max_length=4096)]
+    input: Annotated[list[TokenId | list[TokenId]], Meta(min_length=1, max_length=4096)]
 
 
 class Tokenize(Request, kw_only=True):
     """A text, in the field of the engine (``content`` or ``prompt``), or a conversation."""
 
-    content: str | list[str | int] | None = None
+    content: str | list[str | TokenId] | None = None
     prompt: str | None = None
     messages: Messages | None = None
 
 
 class Detokenize(Request, kw_only=True):
-    tokens: list[int] | None = None
+    tokens: list[TokenId] | None = None
 
 
 class Infill(Request, kw_only=True):

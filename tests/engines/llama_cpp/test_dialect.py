@@ -86,15 +86,6 @@ def test_a_stop_sequence_is_the_reason_where_one_is_named(stream: bool) -> None:
         assert rewrite(by_itself) == by_itself
 
 
-def test_a_streamed_response_names_its_model() -> None:
-    body = json.dumps({"model": "m", "input": "hi", "stream": True}).encode()
-    rewrite = DIALECT.exchange(check(DATA_PATHS["/v1/responses"].decoder, body), "m").events
-    assert rewrite is not None
-    bare = b'data: {"response":{"id":"r","object":"response","status":"in_progress"}}\n\n'
-    named = b'data: {"response":{"id":"r","object":"response","model":"m","status":"in_progress"}}\n\n'
-    assert rewrite(bare) == named and rewrite(named) == named
-
-
 @pytest.mark.parametrize(
     "message",
     [

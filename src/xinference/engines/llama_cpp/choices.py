@@ -15,7 +15,7 @@ import msgspec
 from xinference.engines.dialect import UNCHANGED, Body, Exchange
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import Completion, Generation
+from xinference.protocol.requests import Chat, Completion, Generation
 
 Event = dict[str, Any]
 DATA, DONE = b"data: ", b"[DONE]"
@@ -29,17 +29,31 @@ def exchange(request: Generation) -> Exchange:
     """
     if not _needs_repair(request):
         return UNCHANGED
+    wants_no_top = _wants_no_top(request)
     if request.stream:
-        return Exchange(events=EventRepair(request))
-    return Exchange(body=_as_stream, answer=partial(gather, request=request))
+        return Exchange(body=_with_top if wants_no_top else None, events=EventRepair(request))
+    body = (lambda body: _as_stream(_with_top(body))) if wants_no_top else _as_stream
+    return Exchange(body=body, answer=partial(gather, request=request))
 
 
 def _needs_repair(request: Generation) -> bool:
-    if (request.n or 1) > 1:
+    if (request.n or 1) > 1 or _wants_no_top(request):
         return True
     return isinstance(request, Completion) and (
         request.logprobs is not None or bool(request.echo) or len(prompts(request)) > 1
     )
+
+
+def _wants_no_top(request: Generation) -> bool:
+    """Whether the request asks for log probabilities without alternatives: llama.cpp then gives none, or all."""
+    if isinstance(request, Chat):
+        return bool(request.logprobs) and not request.top_logprobs
+    return isinstance(request, Completion) and request.logprobs == 0
+
+
+def _with_top(body: Body) -> Body:
+    """The request body for one alternative at each token, which is the token itself."""
+    return body | ({"top_logprobs": 1} if "messages" in body else {"logprobs": 1})
 
 
 def prompts(request: Completion) -> list[Any]:
@@ -61,6 +75,7 @@ class EventRepair:
         self._wants_usage = bool(request.stream_options and request.stream_options.include_usage)
         self._is_text = isinstance(request, Completion)
         self._echo = _echo_prompts(request)
+        self._drops_top = isinstance(request, Chat) and _wants_no_top(request)
         self._offsets: dict[int, int] = {}
         self._prompt_tokens = self._completion_tokens = 0
         self._last: Event = {}
@@ -90,6 +105,9 @@ class EventRepair:
         self._last = event
         if self._is_text:
             self._complete(event["choices"][0])
+        elif self._drops_top:
+            for token in (event["choices"][0].get("logprobs") or {}).get("content") or ():
+                token["top_logprobs"] = []
         return event
 
     def usage(self) -> dict[str, int]:

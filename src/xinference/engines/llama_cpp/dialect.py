@@ -13,7 +13,6 @@ import msgspec
 from xinference.engines.dialect import (
     UNCHANGED,
     Body,
-    BytesRewrite,
     Dialect,
     EngineError,
     Exchange,
@@ -26,9 +25,10 @@ from xinference.engines.dialect import (
 )
 from xinference.engines.llama_cpp import choices
 from xinference.engines.llama_cpp.native_fields import NATIVE
+from xinference.engines.llama_cpp.prefill import PrefillFilter, prefill, without_prefill
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request, Responses
+from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request
 
 ENGINE = "llama.cpp"
 FLOAT_BYTES = 4
@@ -61,12 +61,26 @@ def _exchange(request: Request, uid: str) -> Exchange:
     if isinstance(request, Generation):
         return choices.exchange(request)
     if isinstance(request, AnthropicMessages):
-        return Exchange(answer=name_stop, events=name_stop) if request.stop_sequences else UNCHANGED
+        return _messages_exchange(request)
     if isinstance(request, Embeddings) and request.dimensions:
         return Exchange(answer=partial(check_dimensions, wanted=request.dimensions, uid=uid))
-    if isinstance(request, Responses):
-        return Exchange(events=_name_model(uid))
     return UNCHANGED
+
+
+def _messages_exchange(request: AnthropicMessages) -> Exchange:
+    choice = request.tool_choice.name if request.tool_choice is not None else None
+    body = partial(only_tool, name=choice) if choice else None
+    begun = prefill(request)
+    if begun:
+        answer, events = partial(without_prefill, begun=begun), PrefillFilter(begun)
+        return Exchange(body, lambda whole: name_stop(answer(whole)), lambda chunk: name_stop(events(chunk)))
+    named = name_stop if request.stop_sequences else None
+    return Exchange(body, named, named) if body or named else UNCHANGED
+
+
+def only_tool(body: Body, name: str) -> Body:
+    """Pass a named tool as the only one: llama.cpp requires a call, but of any tool."""
+    return body | {"tools": [tool for tool in body.get("tools") or [] if tool.get("name") == name]}
 
 
 def name_stop(chunk: bytes) -> bytes:
@@ -86,13 +100,6 @@ def check_dimensions(body: bytes, *, wanted: int, uid: str) -> bytes:
     raise Refusal(Code.UNSUPPORTED_DIMENSIONS, cause, hint="Omit dimensions.", param="dimensions")
 
 
-def _name_model(uid: str) -> BytesRewrite:
-    """Add the model's name to the response object, from which llama.cpp omits it."""
-    begun = b'"object":"response",'
-    named = begun + b'"model":%b,' % msgspec.json.encode(uid)
-    return lambda chunk: chunk.replace(begun + b'"status"', named + b'"status"')
-
-
 # -- errors -----------------------------------------------------------------------------------------------------
 
 #: The error for an embedding or rerank input that is longer than the batch.
@@ -101,7 +108,8 @@ OVER_BATCH = re.compile(r"input \((\d+) tokens\) is too large to process.*?batch
 NO_PROJECTOR = re.compile(r"(?:image|audio|video) input is not supported")
 #: The C++ library's error for a token id that is not in the vocabulary.
 NO_SUCH_TOKEN = re.compile(r"vector::_M_range_check: .* >= this->size\(\) \(which is (\d+)\)")
-
+#: The error for more answers to one request than the server has slots.
+TOO_MANY_CHOICES = re.compile(r"Field 'n(?:_cmpl)?': Value must be between 1 <= value <= (\d+)")
 #: The errors for a value that the server's JSON reader or one of its parsers cannot use; some have the status 500.
 WRONG_TYPE = re.compile(r"\[json\.exception\.|Failed to parse (?:messages|tools|tool call)|Unknown reasoning format")
 
@@ -113,6 +121,7 @@ def _explain(error: EngineError) -> Refusal | None:
         or _explain_token_id(error)
         or explain_template_error(error)
         or _explain_missing_projector(error)
+        or _explain_choices(error)
         or _explain_wrong_type(error)
     )
 
@@ -141,6 +150,14 @@ def _explain_missing_projector(error: EngineError) -> Refusal | None:
     return Refusal(Code.UNSUPPORTED_CONTENT, cause, param=error.prompt_field)
 
 
+def _explain_choices(error: EngineError) -> Refusal | None:
+    choices = TOO_MANY_CHOICES.search(error.message)
+    if choices is None:
+        return None
+    cause = f"n: this model gives at most {choices[1]} answers to a request, one for each of its slots."
+    return Refusal(Code.INVALID_REQUEST, cause, hint="Launch it with a larger --n_parallel.", param="n")
+
+
 def _explain_wrong_type(error: EngineError) -> Refusal | None:
     if not WRONG_TYPE.search(error.message):
         return None
@@ -155,6 +172,7 @@ DIALECT = Dialect(
         "truncate_prompt_tokens": refuse_field(
             "truncate_prompt_tokens", ENGINE, "Send shorter texts, or lists of token ids that are truncated already."
         ),
+        "suffix": refuse_field("suffix", ENGINE, "Use /infill with input_prefix and input_suffix."),
         "guided_json": rename_schema("json_schema"),
         "guided_choice": choice_as_grammar,
         "guided_grammar": rename_field("guided_grammar", "grammar"),

@@ -23,15 +23,19 @@ _USUAL_HOST = re.compile(rb"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?")
 _MAX_BYTES = 300
 
 
-def refusal(headers: Iterable[Header]) -> Refusal | None:
-    """The reason to refuse a request with these headers; None: accepted. `Host` may be missing (HTTP/1.0)."""
+def refusal(headers: Iterable[Header], *, is_allowed: bool = False) -> Refusal | None:
+    """The reason to refuse a request with these headers; None: accepted. `Host` may be missing (HTTP/1.0).
+
+    Args:
+        is_allowed: the setting `allow_origin` names the origin.
+    """
     for name, value in headers:
         if name not in _CHECKED:
             continue
         if name == b"host":
             if not _USUAL_HOST.fullmatch(value) and not is_loopback_host(value):
                 return Refusal(Code.FORBIDDEN_HOST, f"The Host {_quote(value)} is not this machine.", hint=HINT)
-        elif not is_loopback_origin(value):
+        elif not is_allowed and not is_loopback_origin(value):
             return Refusal(Code.FORBIDDEN_HOST, f"The Origin {_quote(value)} is not this machine.", hint=HINT)
     return None
 

@@ -69,7 +69,7 @@ _MANAGE = Access(Need.MANAGE)
 
 def required_access(method: str, path: str) -> Access:
     """The permission for a request of `method` to `path`, which is percent-decoded as the router matches it."""
-    if path in DATA_PATHS:
+    if path in DATA_PATHS or path.startswith("/v1/responses/"):
         return _ASK
     if method == "HEAD":
         method = "GET"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Iterable
 from types import TracebackType
 
@@ -81,6 +82,37 @@ async def read_body(
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+#: The encodings that are decoded, and the window by which zlib reads each.
+ENCODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+
+
+def decompressed(body: bytes, headers: dict[bytes, bytes], limit: int) -> bytes:
+    """The body without its content encoding, at most `limit` bytes.
+
+    Raises:
+        Refusal: 415 for an encoding that is not decoded here, 413 for a larger body, 400 for bytes that are not of it.
+    """
+    encoding = headers[b"content-encoding"].strip().lower()
+    if encoding in (b"identity", b""):
+        return body
+    window = ENCODINGS.get(encoding)
+    if window is None:
+        shown = encoding[:40].decode("latin-1")
+        cause = f"The content encoding {shown!r} is not taken here."
+        hint = "Send the body with gzip or deflate, or without an encoding."
+        raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, cause, hint=hint)
+    decoder = zlib.decompressobj(window)
+    try:
+        plain = decoder.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise Refusal(Code.INVALID_REQUEST, f"The body is not {encoding.decode()}: {error}.") from None
+    if len(plain) > limit:
+        raise _too_large(headers, limit, "larger once it is decoded")
+    if not decoder.eof or decoder.unused_data:
+        raise Refusal(Code.INVALID_REQUEST, f"The body is not one complete piece of {encoding.decode()}.")
+    return plain
+
+
 def check_content_type(headers: dict[bytes, bytes]) -> None:
     """Accept JSON, or a request without a content type.
 
@@ -92,7 +124,8 @@ def check_content_type(headers: dict[bytes, bytes]) -> None:
     content_type = headers.get(b"content-type")
     if content_type and content_type.partition(b";")[0].strip().lower() != b"application/json":
         shown = content_type[:100].decode("latin-1")
-        raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, f"The content type must be application/json, not {shown!r}.")
+        cause = f"The content type must be application/json, not {shown!r}."
+        raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, cause, hint="Add the header Content-Type: application/json.")
 
 
 def _too_large(headers: dict[bytes, bytes], limit: int, size: str) -> Refusal:

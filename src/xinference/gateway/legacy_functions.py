@@ -1,0 +1,78 @@
+"""Translates the older fields `functions` and `function_call` to tools, and the answer back.
+
+OpenAI's API replaced them by `tools` and `tool_choice`. An answer to them has at most one call, in a field of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from xinference.error_codes import Code
+from xinference.protocol.errors import Refusal
+
+Body = dict[str, Any]
+DATA, DONE = b"data: ", b"[DONE]"
+
+
+def replace_functions(body: Body) -> None:
+    """Replace the older fields of a chat, and the calls and results in its messages.
+
+    Raises:
+        Refusal: 400, the body has the older and the newer fields.
+    """
+    functions, choice = body.pop("functions", None), body.pop("function_call", None)
+    if functions is not None and body.get("tools"):
+        cause = "functions is the older name of tools: a request has one of the two."
+        raise Refusal(Code.INVALID_REQUEST, cause, param="functions")
+    if functions:
+        body["tools"] = [{"type": "function", "function": function} for function in functions]
+        body.setdefault("parallel_tool_calls", False)
+    if isinstance(choice, dict):
+        choice = {"type": "function", "function": choice}
+    if choice is not None:
+        body["tool_choice"] = choice
+    last = ""
+    for n, message in enumerate(body["messages"]):
+        call = message.pop("function_call", None)
+        if isinstance(call, dict) and not message.get("tool_calls"):
+            last = f"call_{n}"
+            message["tool_calls"] = [{"id": last, "type": "function", "function": call}]
+        elif message["role"] == "function":
+            message["role"] = "tool"
+            message.setdefault("tool_call_id", last)
+
+
+def answer_with_function(body: bytes) -> bytes:
+    """The whole answer with the first call in `function_call`."""
+    document = msgspec.json.decode(body)
+    for choice in document.get("choices") or ():
+        _replace_call(choice, choice.get("message") or {})
+    return msgspec.json.encode(document)
+
+
+def events_with_function(chunk: bytes) -> bytes:
+    """Complete events of a stream with the first call in `function_call`."""
+    if b'"tool_calls"' not in chunk:
+        return chunk
+    events = []
+    for event in chunk.split(b"\n\n"):
+        data = event.strip()
+        if data.startswith(DATA) and not data.endswith(DONE):
+            document = msgspec.json.decode(data[len(DATA) :])
+            for choice in document.get("choices") or ():
+                _replace_call(choice, choice.get("delta") or {})
+            event = DATA + msgspec.json.encode(document)
+        events.append(event)
+    return b"\n\n".join(events)
+
+
+def _replace_call(choice: Body, message: Body) -> None:
+    for call in message.pop("tool_calls", None) or ():
+        if call.get("index", 0) == 0:
+            function = call.get("function") or {}
+            message["function_call"] = {name: value for name, value in function.items() if value is not None}
+            break
+    if choice.get("finish_reason") == "tool_calls":
+        choice["finish_reason"] = "function_call"

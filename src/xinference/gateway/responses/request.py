@@ -1,0 +1,257 @@
+"""Translates a request of the Responses API to a chat: every engine has chats, and few have all of this API."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from xinference.error_codes import Code
+from xinference.gateway.canonical_requests import FORMATS, check_schema, invalid, required, unsupported
+from xinference.gateway.responses.tools import Tools, translate_choice
+from xinference.protocol.errors import Refusal
+
+Body = dict[str, Any]
+#: Fields that would change the answer, or where it is kept, and that are not served here.
+UNSERVED = {
+    "background": "an answer is sent to the request that asks for it.",
+    "conversation": "conversations are not kept here.",
+    "context_management": "a conversation is never shortened here.",
+    "prompt": "prompts are not kept here.",
+    "moderation": "answers are not moderated here.",
+}
+#: Fields that a chat does not have, or has in another form. All others are passed on, also those of engines.
+_OWN = frozenset(
+    {
+        "input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning", "top_logprobs",
+        "include", "max_tool_calls", "previous_response_id", "store", "truncation", "stream_options",
+        "prompt_cache_key", "prompt_cache_retention",
+        "safety_identifier", "service_tier", "metadata", "messages", "functions",
+        "function_call", *UNSERVED,
+    }
+)  # fmt: skip
+_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
+_TEXT = ("input_text", "output_text", "text")
+#: Records of work that a server did with tools of its own. They hold nothing that a model reads.
+_RECORDS = frozenset({"web_search_call", "file_search_call"})
+
+
+@dataclass
+class Translation:
+    """A request as a chat, and what its answer is made of."""
+
+    chat: Body
+    tools: Tools
+    request: Body
+    """The request without null."""
+    items: list[Body] = field(default_factory=list)
+    """The items of the input, with those of earlier responses."""
+
+
+def translate(body: Body, earlier: list[Body]) -> Translation:
+    """The chat for a request.
+
+    Args:
+        body: the decoded request.
+        earlier: the items of the response that the request continues.
+
+    Raises:
+        Refusal: 400, naming the field that is wrong or not served.
+    """
+    request = {name: value for name, value in body.items() if value is not None}
+    _check_unserved(request)
+    tools = Tools(request.get("tools") or [])
+    given = request["input"]
+    items = [*earlier, *([{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given)]
+    messages = _Messages(tools)
+    if request.get("instructions"):
+        messages.add({"role": "system", "content": request["instructions"]})
+    for n, item in enumerate(items, -len(earlier)):
+        messages.add_item({k: v for k, v in item.items() if v is not None}, f"input[{n}]")
+    # The messages come first: the replica is chosen by the bytes that follow them.
+    chat: Body = {"messages": messages.finished(), **{k: v for k, v in request.items() if k not in _OWN}}
+    if "max_output_tokens" in request:
+        chat["max_tokens"] = request["max_output_tokens"]
+    if tools.chat:
+        chat["tools"] = tools.chat
+    translate_choice(chat, request.get("tool_choice"), tools)
+    _translate_format(chat, request.get("text"))
+    _translate_reasoning(chat, request.get("reasoning"))
+    if request.get("top_logprobs") or _includes(request, "message.output_text.logprobs"):
+        chat |= {"logprobs": True, "top_logprobs": request.get("top_logprobs", 0)}
+    if request.get("stream"):
+        chat["stream_options"] = {"include_usage": True}
+    return Translation(chat, tools, request, items)
+
+
+def _includes(request: Body, name: str) -> bool:
+    include = request.get("include")
+    return isinstance(include, list) and name in include
+
+
+def _check_unserved(request: Body) -> None:
+    for name, cause in UNSERVED.items():
+        if request.get(name) not in (None, False, [], {}):
+            raise unsupported(name, cause, "Leave it out.")
+    if request.get("truncation") not in (None, "disabled"):
+        raise unsupported("truncation", "a conversation is never shortened here.", "Shorten the input.")
+
+
+def _translate_format(chat: Body, text: Any) -> None:
+    form = text.get("format") if isinstance(text, dict) else None
+    if not isinstance(form, dict):
+        return
+    kind = form.get("type")
+    if kind is None:
+        raise required("text.format.type")
+    if kind not in FORMATS[:3]:
+        raise invalid("text.format.type", f"{str(kind)[:100]!r} is no format; there are {', '.join(FORMATS[:3])}.")
+    if kind == "json_object":
+        chat["response_format"] = {"type": kind}
+    elif kind == "json_schema":
+        check_schema(form.get("schema"), "text.format.schema")
+        inner = {name: form[name] for name in ("name", "description", "schema", "strict") if form.get(name) is not None}
+        chat["response_format"] = {"type": kind, "json_schema": {"name": "answer", **inner}}
+
+
+def _translate_reasoning(chat: Body, reasoning: Any) -> None:
+    effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
+    if effort is None:
+        return
+    if effort == "none":
+        chat["enable_thinking"] = False
+    elif isinstance(effort, str) and effort in _EFFORTS:
+        chat["reasoning_effort"] = _EFFORTS[effort]
+    else:
+        raise invalid("reasoning.effort", f"there are none, {', '.join(_EFFORTS)}.")
+
+
+class _Messages:
+    """The messages of a chat, made from items: what a model said in one turn is one message."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._messages: list[Body] = []
+        self._thoughts = ""
+
+    def add(self, message: Body) -> None:
+        """Add a message; system messages at the beginning become one, as most templates take one only."""
+        last = self._messages[-1] if self._messages else None
+        if last is not None and len(self._messages) == 1 and last["role"] == "system" == message["role"]:
+            last["content"] = f"{last['content']}\n\n{message['content']}"
+        else:
+            self._messages.append(message)
+
+    def finished(self) -> list[Body]:
+        """All messages."""
+        if self._thoughts:
+            self._assistant()
+        return self._messages
+
+    def add_item(self, item: Body, at: str) -> None:
+        """Add one item of the input."""
+        kind = item.get("type") or ("message" if "role" in item else None)
+        if kind is None and "id" in item:
+            kind = "item_reference"
+        if kind == "message":
+            self._message(item, at)
+        elif kind == "reasoning":
+            parts = item.get("content") or item.get("summary") or []
+            self._thoughts += "\n".join(map(_text, parts)) if isinstance(parts, list) else str(parts)
+        elif kind in _RECORDS:
+            return
+        elif kind in ("function_call", "custom_tool_call", "local_shell_call"):
+            self._call(item, kind, at)
+        elif kind in ("function_call_output", "custom_tool_call_output", "local_shell_call_output"):
+            self._output(item, at)
+        elif kind == "item_reference":
+            raise invalid(f"{at}.id", "this server does not have the item; send the item itself.")
+        elif kind is None:
+            raise required(f"{at}.type")
+        else:
+            cause = f"{at}.type: items of the type {str(kind)[:100]} are not taken here."
+            raise Refusal(Code.UNSUPPORTED_CONTENT, cause, param=f"{at}.type")
+
+    def _message(self, item: Body, at: str) -> None:
+        role = item.get("role")
+        if role not in ("user", "assistant", "system", "developer"):
+            raise invalid(f"{at}.role", "there are user, assistant, system and developer.")
+        if "content" not in item:
+            raise required(f"{at}.content")
+        content = item["content"] if isinstance(item["content"], str) else _parts(item["content"], f"{at}.content")
+        if role != "assistant":
+            system = content if isinstance(content, str) else "\n".join(map(_text, content))
+            self.add({"role": "user", "content": content} if role == "user" else {"role": "system", "content": system})
+            return
+        text = content if isinstance(content, str) else "".join(map(_text, content))
+        message = self._assistant()
+        before = message["content"]
+        message["content"] = f"{before}\n\n{text}" if before else text
+
+    def _assistant(self) -> Body:
+        """The message of the current turn of the assistant, begun if there is none."""
+        if not self._messages or self._messages[-1]["role"] != "assistant":
+            self._messages.append({"role": "assistant", "content": None})
+        message = self._messages[-1]
+        if self._thoughts:
+            message["reasoning_content"] = message.get("reasoning_content", "") + self._thoughts
+            self._thoughts = ""
+        return message
+
+    def _call(self, item: Body, kind: str, at: str) -> None:
+        call_id = item.get("call_id") or item.get("id")
+        if not isinstance(call_id, str):
+            raise required(f"{at}.call_id")
+        if kind == "local_shell_call":
+            name, arguments = "local_shell", json.dumps(item.get("action") or {})
+        elif not item.get("name"):
+            raise required(f"{at}.name")
+        elif kind == "custom_tool_call":
+            name, arguments = item["name"], json.dumps({"input": item.get("input", "")}, ensure_ascii=False)
+        else:
+            name, arguments = self._tools.full_name(item.get("namespace"), item["name"]), item.get("arguments", "")
+        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        self._assistant().setdefault("tool_calls", []).append(call)
+
+    def _output(self, item: Body, at: str) -> None:
+        call_id = item.get("call_id") or item.get("id")
+        if not isinstance(call_id, str):
+            raise required(f"{at}.call_id")
+        output = item.get("output", "")
+        if not isinstance(output, (str, list)):
+            raise invalid(f"{at}.output", "it is a text, or a list of parts.")
+        content = output if isinstance(output, str) else _parts(output, f"{at}.output")
+        self._messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+
+
+def _text(part: Any) -> str:
+    return str(part.get("text") or "") if isinstance(part, dict) else ""
+
+
+def _parts(parts: Any, at: str) -> Any:
+    """The content of a message as a chat has it; one text if there is only text."""
+    if not all(isinstance(part, dict) for part in parts):
+        raise invalid(at, "each part is an object.")
+    taken = [_part({k: v for k, v in part.items() if v is not None}, f"{at}[{n}]") for n, part in enumerate(parts)]
+    if all(part["type"] == "text" for part in taken):
+        return "".join(part["text"] for part in taken)
+    return taken
+
+
+def _part(part: Body, at: str) -> Body:
+    kind = part.get("type")
+    if kind in _TEXT:
+        if not isinstance(part.get("text"), str):
+            raise required(f"{at}.text")
+        return {"type": "text", "text": part["text"]}
+    if kind == "refusal":
+        return {"type": "text", "text": part.get("refusal", "")}
+    if kind == "input_image":
+        url = part.get("image_url")
+        if not isinstance(url, str):
+            raise required(f"{at}.image_url")
+        return {"type": "image_url", "image_url": {"url": url}}
+    if kind in ("image_url", "input_audio"):
+        return part
+    cause = f"{at}.type: content of the type {str(kind)[:100]} is not taken here."
+    raise Refusal(Code.UNSUPPORTED_CONTENT, cause, param=f"{at}.type")

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from xinference.gateway.responses.request import translate
+from xinference.gateway.routes import DATA_PATHS
+from xinference.protocol.errors import Refusal
+from xinference.protocol.request_check import check
+
+PARAMETERS = {"type": "object", "properties": {"path": {"type": "string"}}}
+FUNCTION = {"type": "function", "name": "read", "description": None, "parameters": PARAMETERS, "strict": True}
+
+
+def chat(of: Any = "hi", earlier: list[dict[str, Any]] | None = None, **fields: Any) -> dict[str, Any]:
+    """The chat for a request, which the form of requests takes."""
+    body = {"model": "m", "input": of, **fields}
+    check(DATA_PATHS["/v1/responses"].decoder, json.dumps(body).encode())
+    return translate(body, earlier or []).chat
+
+
+def messages(*items: Any, **fields: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = chat(list(items), **fields)["messages"]
+    return found
+
+
+def refused(of: Any = "hi", **fields: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        chat(of, **fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_a_text_is_a_question() -> None:
+    assert chat(max_output_tokens=5, temperature=0.5, top_k=3, tools=None, user="u", metadata={"a": "b"}) == {
+        "messages": [{"role": "user", "content": "hi"}],
+        "model": "m",
+        "max_tokens": 5,
+        "temperature": 0.5,
+        "top_k": 3,
+        "user": "u",
+    }
+
+
+def test_what_a_model_said_in_one_turn_is_one_message() -> None:
+    said = messages(
+        {"role": "user", "content": [{"type": "input_text", "text": "go"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "think"}]},
+        {"role": "assistant", "content": "text"},
+        {"type": "function_call", "call_id": "c1", "name": "read", "arguments": "{}"},
+        {"type": "function_call", "call_id": "c2", "name": "open", "namespace": "files", "arguments": "", "id": None},
+        {"type": "function_call_output", "call_id": "c1", "output": "one"},
+        {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "two"}]},
+    )
+    calls = [
+        {"id": "c1", "type": "function", "function": {"name": "read", "arguments": "{}"}},
+        {"id": "c2", "type": "function", "function": {"name": "files__open", "arguments": ""}},
+    ]
+    assert said == [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": "text", "reasoning_content": "think", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "c1", "content": "one"},
+        {"role": "tool", "tool_call_id": "c2", "content": "two"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "wanted"),
+    [
+        (
+            {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "a", "annotations": []}],
+            },
+            {"role": "assistant", "content": "a"},
+        ),
+        (
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+            {"role": "assistant", "content": "no"},
+        ),
+        ({"role": "developer", "content": "d"}, {"role": "system", "content": "d"}),
+        (
+            {"type": "custom_tool_call", "call_id": "c", "name": "patch", "input": 'a"b'},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {
+                        "id": "c",
+                        "type": "function",
+                        "function": {"name": "patch", "arguments": '{"input": "a\\"b"}'},
+                    }
+                ],
+            },
+        ),
+        (
+            {"type": "custom_tool_call_output", "call_id": "c", "output": "done"},
+            {"role": "tool", "tool_call_id": "c", "content": "done"},
+        ),
+        (
+            {"type": "local_shell_call_output", "call_id": "c", "output": "done"},
+            {"role": "tool", "tool_call_id": "c", "content": "done"},
+        ),
+        (
+            {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]},
+            {"role": "assistant", "content": None, "reasoning_content": "t"},
+        ),
+    ],
+)
+def test_every_item_of_a_history_has_its_message(item: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert messages(item) == [wanted]
+
+
+def test_a_shells_call_and_a_search_are_items_of_a_history() -> None:
+    action = {"type": "exec", "command": ["ls"], "env": {}}
+    (said,) = messages(
+        {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "search", "query": "a"}},
+        {"type": "local_shell_call", "call_id": "c", "status": "completed", "action": action},
+    )
+    function = said["tool_calls"][0]["function"]
+    assert function["name"] == "local_shell" and json.loads(function["arguments"]) == action
+
+
+def test_instructions_and_the_first_system_messages_are_one() -> None:
+    said = messages(
+        {"role": "developer", "content": [{"type": "input_text", "text": "b"}]},
+        {"role": "user", "content": "c"},
+        {"role": "system", "content": "d"},
+        instructions="a",
+    )
+    assert [(one["role"], one["content"]) for one in said] == [("system", "a\n\nb"), ("user", "c"), ("system", "d")]
+
+
+def test_an_image_is_passed_as_one() -> None:
+    parts = [{"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": None}]
+    (said,) = messages({"role": "user", "content": parts})
+    assert said["content"] == [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+
+
+def test_a_request_goes_on_where_an_earlier_one_ended() -> None:
+    earlier = [
+        {"type": "message", "role": "user", "content": "a"},
+        {"type": "message", "role": "assistant", "content": "b"},
+    ]
+    assert [one["content"] for one in chat("c", earlier)["messages"]] == ["a", "b", "c"]
+
+
+def test_the_format_of_the_text_is_enforced() -> None:
+    form = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}}
+    assert chat(text={"format": form})["response_format"] == wanted
+    assert chat(text={"format": {"type": "json_object"}})["response_format"] == {"type": "json_object"}
+    assert "response_format" not in chat(text={"format": {"type": "text"}, "verbosity": "low"})
+
+
+def test_tools_are_functions() -> None:
+    grammar = {"type": "grammar", "syntax": "lark", "definition": "start: A"}
+    tools = [
+        FUNCTION,
+        {"type": "custom", "name": "patch", "description": "Apply", "format": grammar},
+        {"type": "namespace", "name": "files", "description": "d", "tools": [FUNCTION]},
+        {"type": "local_shell"},
+    ]
+    read, patch, inner, shell = (tool["function"] for tool in chat(tools=tools)["tools"])
+    assert read == {"name": "read", "parameters": PARAMETERS, "strict": True}
+    assert patch["name"] == "patch" and patch["parameters"]["required"] == ["input"]
+    assert "start: A" in patch["description"]
+    assert (inner["name"], shell["name"]) == ("files__read", "local_shell")
+    choice = chat(tools=tools, tool_choice={"type": "custom", "name": "patch"})["tool_choice"]
+    assert choice == {"type": "function", "function": {"name": "patch"}}
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "read"}]}
+    assert chat(tools=tools, tool_choice=allowed)["tool_choice"]["allowed_tools"]["mode"] == "required"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"background": True}, "background"),
+        ({"conversation": "c"}, "conversation"),
+        ({"conversation": {"id": "c"}}, "conversation"),
+        ({"prompt": {"id": "p"}}, "prompt"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [FUNCTION, {"type": "mcp", "server_label": "a"}]}, "tools[1].type"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "web_search"}]}]}, "tools[0].tools[0].type"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].name"),
+        ({"tool_choice": {"type": "function", "name": "x"}, "tools": [FUNCTION]}, "tool_choice"),
+        ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),
+        ({"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "yaml"}}}, "text.format.type"),
+        ({"reasoning": {"effort": "most"}}, "reasoning.effort"),
+        ({"of": [{"type": "item_reference", "id": "i"}]}, "input[0].id"),
+        ({"of": [{"id": "i"}]}, "input[0].id"),
+        ({"of": [{"type": "computer_call", "call_id": "c"}]}, "input[0].type"),
+        ({"of": [{"type": "computer_call_output", "output": {"image_url": "data:,"}}]}, "input[0].type"),
+        ({"of": [{"type": "function_call_output", "call_id": "c", "output": {"a": 1}}]}, "input[0].output"),
+        ({"of": [{"type": "function_call_output", "call_id": "c", "output": ["a"]}]}, "input[0].output"),
+        ({"of": [{"type": "function_call_output", "output": "a"}]}, "input[0].call_id"),
+        ({"of": [{"type": "function_call", "call_id": "a"}]}, "input[0].name"),
+        ({"of": [{"role": "user"}]}, "input[0].content"),
+        ({"of": [{"role": "robot", "content": "a"}]}, "input[0].role"),
+        ({"of": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
+        ({"of": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input[0].content[0].type"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    refusal = refused(**fields)
+    assert refusal.param is not None and refusal.param.replace("[...]", "[0]") == param
+
+
+@pytest.mark.parametrize(
+    "name", ["background", "conversation", "prompt", "truncation", "previous_response_id", "store"]
+)
+def test_null_asks_for_nothing(name: str) -> None:
+    assert chat(**{name: None}) == chat()
+
+
+@pytest.mark.parametrize("odd", [1, "a", [], ["a"], [1], {}, {"a": 1}, [{}], [{"type": 1}], True])
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda odd: {"tools": [{"type": "namespace", "name": "n", "tools": odd}]},
+        lambda odd: {"tools": [{"type": "custom", "name": "n", "format": odd}]},
+        lambda odd: {"tool_choice": {"type": "allowed_tools", "tools": odd}},
+        lambda odd: {"tool_choice": {"type": "function", "name": odd}},
+        lambda odd: {"include": odd},
+        lambda odd: {"reasoning": {"effort": odd}},
+        lambda odd: {"text": {"format": odd}},
+        lambda odd: {"text": {"format": {"type": odd}}},
+        lambda odd: {"of": [{"type": "reasoning", "summary": odd}]},
+        lambda odd: {"of": [{"type": "custom_tool_call", "call_id": "c", "name": "n", "input": odd}]},
+        lambda odd: {"of": [{"type": "local_shell_call", "call_id": "c", "action": odd}]},
+        lambda odd: {"of": [{"type": "function_call_output", "call_id": "c", "output": odd}]},
+        lambda odd: {"of": [{"type": "function_call", "call_id": "c", "name": "n", "namespace": odd}]},
+        lambda odd: {"store": odd, "background": odd, "conversation": odd, "prompt": odd, "truncation": odd},
+    ],
+)
+def test_an_odd_value_is_taken_or_refused_and_never_a_defect(place: Any, odd: Any) -> None:
+    fields = place(odd)
+    try:
+        chat(**fields)
+    except Refusal as refusal:
+        assert refusal.status == 400

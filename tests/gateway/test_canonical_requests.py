@@ -1,0 +1,343 @@
+"""Every form that the APIs allow reaches an engine in the one form that all engines read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.gateway.harness import CHAT, route
+from xinference.engines.dialects import DIALECTS
+from xinference.gateway.engine_requests import EngineCall, prepare
+from xinference.gateway.routes import DATA_PATHS
+from xinference.protocol.errors import Refusal
+from xinference.protocol.request_check import check
+from xinference.routing.table import RoutingTable
+
+ENGINES = sorted(DIALECTS)
+USER = {"role": "user", "content": "hi"}
+CALL = {"id": "c", "type": "function", "function": {"name": "one", "arguments": "{}"}}
+TOOLS: list[dict[str, Any]] = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("one", "two")
+]
+MESSAGES = "/v1/messages"
+
+
+def prepared(engine: str, path: str = "/v1/chat/completions", **fields: Any) -> EngineCall:
+    base: dict[str, Any] = CHAT if path == "/v1/chat/completions" else {"model": "m"}
+    if path == MESSAGES:
+        base = {**CHAT, "max_tokens": 5}
+    body = json.dumps(base | fields).encode()
+    request = check(DATA_PATHS[path].decoder, body)
+    table = RoutingTable({"m": route(engine=engine)})
+    return prepare(table, table.routes["m"], request, body)
+
+
+def sent(engine: str, path: str = "/v1/chat/completions", **fields: Any) -> dict[str, Any]:
+    """The body that the engine gets."""
+    body: dict[str, Any] = json.loads(prepared(engine, path, **fields).body)
+    return body
+
+
+def refused(path: str = "/v1/chat/completions", **fields: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        prepared("vLLM", path, **fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def conversation(message: dict[str, Any]) -> list[dict[str, Any]]:
+    return [USER, message, USER]
+
+
+# -- null -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"max_tokens": None, "stop": None, "tools": None, "response_format": None, "guided_json": None}, {}),
+        ({"stream_options": {"include_usage": None}}, {"stream_options": {}}),
+        ({"messages": [USER | {"name": None, "tool_call_id": None, "reasoning_content": None}]}, {"messages": [USER]}),
+        (
+            {"messages": conversation({"role": "assistant", "content": "a", "tool_calls": None, "refusal": None})},
+            {"messages": conversation({"role": "assistant", "content": "a"})},
+        ),
+        (
+            {"messages": conversation({"role": "assistant", "content": None, "function_call": None})},
+            {"messages": conversation({"role": "assistant", "content": ""})},
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": None}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "description": None, "parameters": None}}]},
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        ),
+    ],
+)
+def test_null_in_an_optional_field_is_an_absent_field(
+    engine: str, given: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    assert sent(engine, **given) == CHAT | wanted
+
+
+def test_null_in_a_schema_is_a_part_of_the_schema() -> None:
+    parameters = {"type": "object", "properties": {"a": {"enum": [None, 1], "default": None}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    assert sent("vLLM", tools=tools)["tools"] == tools
+
+
+def test_null_is_absent_on_every_route() -> None:
+    assert sent("vLLM", "/v1/embeddings", input="a", encoding_format=None, user=None) == {"model": "m", "input": "a"}
+    assert sent("vLLM", "/v1/completions", prompt="a", suffix=None, best_of=None) == {"model": "m", "prompt": "a"}
+    tool = {"name": "f", "description": None, "input_schema": {"type": "object"}}
+    body = sent("vLLM", MESSAGES, tools=[tool], system=None, tool_choice=None)
+    assert body == CHAT | {"max_tokens": 5, "tools": [{"name": "f", "input_schema": {"type": "object"}}]}
+
+
+def test_the_content_of_a_call_may_be_null_and_that_of_a_question_may_not() -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    assert sent("vLLM", messages=conversation(message))["messages"][1] == message
+    assert refused(messages=[{"role": "user", "content": None}]).param == "messages[0].content"
+    assert refused(messages=[USER, {"role": "system"}]).param == "messages[1].content"
+
+
+# -- earlier calls ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ("", {}),
+        (" \n", {}),
+        (None, {}),
+        ("null", {}),
+        ('{"a": 1', {"unreadable_arguments": '{"a": 1'}),
+        ("go on", {"unreadable_arguments": "go on"}),
+        ("[1]", {"unreadable_arguments": [1]}),
+        ("NaN", {"unreadable_arguments": "NaN"}),
+        ('{"a": 1}', {"a": 1}),
+        ({"a": 1}, {"a": 1}),
+    ],
+)
+def test_the_arguments_of_an_earlier_call_are_an_object(engine: str, arguments: Any, wanted: dict[str, Any]) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "one", "arguments": arguments}}
+    body = sent(engine, messages=conversation({"role": "assistant", "content": None, "tool_calls": [call]}))
+    assert json.loads(body["messages"][1]["tool_calls"][0]["function"]["arguments"]) == wanted
+
+
+def test_the_input_of_an_earlier_tool_use_is_an_object() -> None:
+    part = {"type": "tool_use", "id": "c", "name": "f", "input": '{"a'}
+    body = sent("llama.cpp", MESSAGES, messages=conversation({"role": "assistant", "content": [part]}))
+    assert body["messages"][1]["content"][0]["input"] == {"unreadable_arguments": '{"a'}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].image_url"),
+        ({"tools": [{"function": {"name": "f"}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "name": "f"}]}, "tools[0].function"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"tools": [TOOLS[0], {"type": "custom", "custom": {"name": "f"}}]}, "tools[1].type"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "required", "tools": []}, "tool_choice"),
+        ({"tool_choice": "one", "tools": TOOLS}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "three"}}, "tools": TOOLS}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}, "tools": TOOLS}, "tool_choice.function.name"),
+        ({"tool_choice": {"type": "custom", "custom": {"name": "one"}}, "tools": TOOLS}, "tool_choice.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"response_format": {"type": "yaml"}}, "response_format.type"),
+        ({"response_format": {"json_schema": {}, "type": None}}, "response_format.type"),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}}, "modalities"),
+        ({"web_search_options": {}}, "web_search_options"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_a_400_that_names_the_field(fields: dict[str, Any], param: str) -> None:
+    assert refused(**fields).param == param
+
+
+@pytest.mark.parametrize(
+    ("call", "step"),
+    [
+        ({"id": "c", "function": {"name": "one"}}, "type"),
+        ({"id": "c", "type": "function"}, "function"),
+        ({"id": "c", "type": "function", "function": {"name": None}}, "function.name"),
+        ({"id": "c", "type": "custom", "custom": {"name": "one", "input": "a"}}, "type"),
+    ],
+)
+def test_a_mistake_in_an_earlier_call_is_named(call: dict[str, Any], step: str) -> None:
+    messages = conversation({"role": "assistant", "content": None, "tool_calls": [call]})
+    assert refused(messages=messages).param == f"messages[1].tool_calls[0].{step}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
+        ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"output_format": {"type": "json_schema"}}, "output_format.schema"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+    ],
+)
+def test_a_mistake_in_an_anthropic_message_is_named(fields: dict[str, Any], param: str) -> None:
+    assert refused(MESSAGES, **fields).param == param
+
+
+def test_parts_that_other_apis_write_are_read_as_their_text() -> None:
+    parts = [{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b", "annotations": []}]
+    assert sent("llama.cpp", messages=[{"role": "user", "content": parts}])["messages"][0]["content"] == [
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "b"},
+    ]
+    parts = [{"type": "thinking", "thinking": "t"}, {"type": "refusal", "refusal": "no"}]
+    message = sent("llama.cpp", messages=conversation({"role": "assistant", "content": parts}))["messages"][1]
+    assert message == {"role": "assistant", "content": [{"type": "text", "text": "no"}], "reasoning_content": "t"}
+
+
+# -- stop texts, numbers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("stop", "wanted"), [("", None), ([""], None), (["", "a", ""], ["a"]), ("a", "a"), ([], [])])
+def test_an_empty_stop_text_asks_for_nothing(engine: str, stop: Any, wanted: Any) -> None:
+    assert sent(engine, stop=stop).get("stop") == wanted
+    assert sent(engine, "/v1/completions", prompt="a", stop=stop).get("stop") == wanted
+    if isinstance(stop, list):
+        assert sent(engine, MESSAGES, stop_sequences=stop).get("stop_sequences") == wanted
+
+
+def test_an_empty_stop_text_does_not_replace_those_of_the_model() -> None:
+    body = json.dumps(CHAT | {"stop": ""}).encode()
+    request = check(DATA_PATHS["/v1/chat/completions"].decoder, body)
+    table = RoutingTable({"m": route(engine="vLLM", stop=("USER:",))})
+    assert json.loads(prepare(table, table.routes["m"], request, body).body)["stop"] == ["USER:"]
+
+
+@pytest.mark.parametrize("number", [2**31, 2**32 + 8, 2**63, 10**30])
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/chat/completions", "max_tokens"),
+        ("/v1/chat/completions", "max_completion_tokens"),
+        ("/v1/completions", "best_of"),
+        (MESSAGES, "max_tokens"),
+        (MESSAGES, "top_k"),
+        ("/v1/embeddings", "dimensions"),
+    ],
+)
+def test_a_number_that_an_engine_cannot_hold_is_refused(path: str, field: str, number: int) -> None:
+    more = {"prompt": "a"} if path == "/v1/completions" else {"input": "a"} if path == "/v1/embeddings" else {}
+    assert refused(path, **more, **{field: number}).param == field
+
+
+def test_token_ids_seeds_and_thinking_have_bounds() -> None:
+    assert refused("/v1/completions", prompt=[1, 2**32]).param == "prompt[1]"
+    assert refused(seed=2**63).param == "seed"
+    assert refused(MESSAGES, thinking={"type": "enabled", "budget_tokens": 2**40}).param == "thinking.budget_tokens"
+
+
+# -- what engines do not do -------------------------------------------------------------------------------------
+
+
+def test_the_best_of_more_answers_is_refused_and_of_as_many_is_nothing() -> None:
+    assert refused("/v1/completions", prompt="a", best_of=3).param == "best_of"
+    assert "best_of" not in sent("vLLM", "/v1/completions", prompt="a", best_of=3, n=3)
+
+
+def test_llama_cpp_refuses_a_suffix_by_name() -> None:
+    with pytest.raises(Refusal, match="suffix") as caught:
+        prepared("llama.cpp", "/v1/completions", prompt="a", suffix="b")
+    assert caught.value.param == "suffix"
+    assert "suffix" not in sent("llama.cpp", "/v1/completions", prompt="a", suffix="")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_only_the_allowed_tools_are_passed(engine: str) -> None:
+    named = [{"type": "function", "function": {"name": "two"}}]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": named}}
+    body = sent(engine, tools=TOOLS, tool_choice=choice)
+    assert (body["tools"], body["tool_choice"]) == (TOOLS[1:], "required")
+    unknown = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "three"}}]}
+    assert refused(tools=TOOLS, tool_choice={"type": "allowed_tools", "allowed_tools": unknown}).param == "tool_choice"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_tools_are_absent_tools(engine: str) -> None:
+    assert sent(engine, tools=[], tool_choice="auto") == CHAT
+    assert sent(engine, tool_choice="none") == CHAT
+
+
+def test_llama_cpp_gets_anthropics_named_tool_alone() -> None:
+    tools = [{"name": name, "input_schema": {"type": "object"}} for name in ("one", "two")]
+    body = sent("llama.cpp", MESSAGES, tools=tools, tool_choice={"type": "tool", "name": "two"})
+    assert body["tools"] == tools[1:]
+
+
+def test_assistant_messages_at_the_end_are_one_message() -> None:
+    end = [{"role": "assistant", "content": text} for text in ("a", "b", "c")]
+    assert sent("llama.cpp", messages=[USER, *end])["messages"] == [
+        USER,
+        {"role": "assistant", "content": "a\n\nb\n\nc"},
+    ]
+    parts = [{"type": "text", "text": "b"}]
+    joined = sent("llama.cpp", messages=[USER, end[0], {"role": "assistant", "content": parts}])["messages"][1]
+    assert joined["content"] == [{"type": "text", "text": "a"}, *parts]
+    assert len(sent("llama.cpp", messages=[end[0], end[1], USER])["messages"]) == 3
+
+
+# -- the older functions ----------------------------------------------------------------------------------------
+
+
+def test_functions_become_tools() -> None:
+    function = {"name": "one", "parameters": {"type": "object"}}
+    messages = [
+        USER,
+        {"role": "assistant", "content": None, "function_call": {"name": "one", "arguments": ""}},
+        {"role": "function", "name": "one", "content": "4"},
+    ]
+    body = sent("vLLM", functions=[function], function_call={"name": "one"}, messages=messages)
+    assert body["tools"] == [{"type": "function", "function": function}]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "one"}}
+    assert not {"functions", "function_call"} & body.keys()
+    call, result = body["messages"][1:]
+    assert call["tool_calls"][0]["function"] == {"name": "one", "arguments": "{}"}
+    assert (result["role"], result["tool_call_id"]) == ("tool", call["tool_calls"][0]["id"])
+    assert sent("llama.cpp", functions=[function], function_call={"name": "one"})["tool_choice"] == "required"
+    assert refused(functions=[function], tools=TOOLS).param == "functions"
+
+
+def test_a_call_is_answered_as_a_function_call() -> None:
+    rewrite = prepared("vLLM", functions=[{"name": "one"}]).answer
+    assert rewrite is not None
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    (answered,) = json.loads(rewrite(json.dumps({"choices": [choice]}).encode()))["choices"]
+    assert answered["message"]["function_call"] == {"name": "one", "arguments": "{}"}
+    assert "tool_calls" not in answered["message"] and answered["finish_reason"] == "function_call"
+
+
+def test_the_events_of_a_call_are_those_of_a_function_call() -> None:
+    rewrite = prepared("vLLM", functions=[{"name": "one"}], stream=True).events
+    assert rewrite is not None
+    delta = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "one", "arguments": "{"}}]}
+    event = {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    chunk = rewrite(b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\ndata: [DONE]\n\n")
+    first, done = chunk.strip().split(b"\n\n")
+    assert json.loads(first[6:])["choices"][0]["delta"] == {"function_call": {"name": "one", "arguments": "{"}}
+    assert done == b"data: [DONE]"
