@@ -75,9 +75,9 @@ def _open_log(settings: Settings) -> Path:
 
     On a full disk the server starts without a log.
     """
+    settings.make_home()
     log = settings.log_dir / "server.log"
     try:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.log_dir.mkdir(mode=0o700, exist_ok=True)
         log.touch(mode=0o600)
         if log.stat().st_size > settings.log_bytes:
