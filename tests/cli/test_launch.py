@@ -331,3 +331,17 @@ def test_at_a_terminal_moving_bytes_are_a_bar(canned: Canned, terminal: Callable
     assert "100.0/100.0 MiB" in shown.seen
     assert "on the [cpu]" in shown.seen
     until("the command has ended", lambda: shown.process.poll() is not None)
+
+
+@pytest.mark.parametrize("words", [["llama"], ["-n", "llama"], ["llama", "-n", "llama"], ["--n_ctx", "9", "llama"]])
+def test_the_name_is_an_argument_or_an_option(canned: Canned, run: Run, words: list[str]) -> None:
+    told(canned, READY)
+    assert run("launch", *words).exit_code == 0
+    assert canned.asked_for("POST", "/v1/models")[0].body["model_name"] == "llama"
+
+
+@pytest.mark.parametrize("words", [[], ["a", "-n", "b"]])
+def test_no_name_and_two_names_are_usage_errors(canned: Canned, run: Run, words: list[str]) -> None:
+    result = run("launch", *words)
+    assert (result.exit_code, canned.asked) == (2, [])
+    assert "name" in result.stderr

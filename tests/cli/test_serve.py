@@ -82,9 +82,9 @@ def test_a_worker_says_what_to_do_instead(capsys: pytest.CaptureFixture[str], mo
 
 
 @pytest.mark.parametrize(
-    ("words", "host", "port"), [([], None, None), (["-H", "127.0.0.2", "-p", "7"], "127.0.0.2", 7)]
+    ("words", "host", "port"), [(["-p", "7"], None, 7), (["-H", "127.0.0.2", "-p", "7"], "127.0.0.2", 7)]
 )
-def test_without_a_command_a_server_is_started(
+def test_options_of_a_server_without_a_command_start_one(
     run: Run, told: list[dict[str, Any]], words: list[str], host: str | None, port: int | None
 ) -> None:
     result = run(*words)

@@ -9,6 +9,7 @@ import click
 from xinference.cli.commands.launch import confirms_cancel
 from xinference.cli.connection import Target, on_worker, talks_to_server
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import version_options
 from xinference.cli.output import INTERRUPTED, note, print_json, print_table, size
 
@@ -22,6 +23,7 @@ Json = dict[str, Any]
 @version_options
 @json_option
 @talks_to_server
+@name_argument()
 def download(target: Target, as_json: bool, **arguments: Any) -> None:
     """Download a model's weights without launching it, and print their path."""
     with target.connect(start=True) as client:
@@ -56,6 +58,7 @@ def _wait(client: Client, version: str) -> Json | None:
 @on_worker
 @json_option
 @talks_to_server
+@name_argument(required=False)
 def cached(target: Target, model_name: str | None, worker_ip: str | None, as_json: bool) -> None:
     """List cached weights on the server's machine, complete and partial."""
     with target.connect() as client:

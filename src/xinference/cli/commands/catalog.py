@@ -9,6 +9,7 @@ import click
 
 from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import read_name, read_size
 from xinference.cli.output import print_json, print_table
 from xinference.error_codes import Code
@@ -18,7 +19,7 @@ Json = dict[str, Any]
 
 
 @click.command()
-@click.option("-n", "--model-name", required=True, callback=read_name, help="Name of a model, repository id or path.")
+@click.option("-n", "--model-name", callback=read_name, help="Name of a model, repository id or path.")
 @click.option("-en", "--model-engine", help="Only this engine.")
 @click.option("-f", "--model-format", help="Only this format.")
 @click.option(
@@ -32,6 +33,7 @@ Json = dict[str, Any]
 @click.option("-q", "--quantization", help="Only this quantization.")
 @json_option
 @talks_to_server
+@name_argument()
 def engine(
     target: Target, model_name: str, model_engine: str | None, quantization: str | None, as_json: bool, **filters: Any
 ) -> None:

@@ -8,6 +8,7 @@ import click
 
 from xinference.cli.connection import Target, on_worker, talks_to_server
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.name_argument import name_argument
 from xinference.cli.output import note, print_json, print_table
 
 Json = dict[str, Any]
@@ -36,8 +37,9 @@ def register(target: Target, model_type: str, file: TextIO, worker_ip: str | Non
 
 @click.command()
 @_of_type
-@click.option("-n", "--model-name", required=True, help="The model's name.")
+@click.option("-n", "--model-name", help="The model's name.")
 @talks_to_server
+@name_argument()
 def unregister(target: Target, model_type: str, model_name: str) -> None:
     """Remove a custom model."""
     with target.connect() as client:

@@ -113,16 +113,15 @@ def worker(endpoint: str | None, **ignored: object) -> None:
     )
 
 
-def bare(host: str | None, port: int | None, log_level: str | None, subcommand: str | None) -> None:
-    """`xinference` without a command starts a server, as in older versions."""
-    if subcommand is None:
-        note("Starting a server; the command for this is `xinference serve`.")
-        run(host, port, log_level)
-    elif (host, port, log_level) != (None, None, None):
+def serve_from_options(host: str | None, port: int | None, log_level: str | None, subcommand: str | None) -> None:
+    """`xinference -H HOST -p PORT` without a command starts a server, as in older versions."""
+    if subcommand is not None:
         raise bad_request(
             "-H, -p and --log-level before a command are options of the server.",
             hint=f"For `{subcommand}`, give the URL of the server with --endpoint.",
         )
+    note("Starting a server; the command for this is `xinference serve`.")
+    run(host, port, log_level)
 
 
 def run(
