@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -49,14 +49,6 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns as wide as their widest value, on stdout; None is shown as ``-``."""
-    texts = [["-" if value is None else clean(str(value)) for value in row] for row in rows]
-    widths = [max(len(line[column]) for line in [header, *texts]) for column in range(len(header))]
-    for line in [header, ["-" * width for width in widths], *texts]:
-        click.echo("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
-
-
 def size(count: int | None) -> str:
     """Bytes in a readable unit: ``3.9 GiB``; ``unknown`` for None."""
     if count is None:
@@ -67,6 +59,18 @@ def size(count: int | None) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """A duration in its largest unit.
+
+    >>> [duration(seconds) for seconds in (5, 90, 7200, 200000)]
+    ['5 s', '1 min', '2 h', '2 d']
+    """
+    for name, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {name}"
+    return f"{seconds:.0f} s"
 
 
 def size_in_billions(size: float | str | None) -> str | None:

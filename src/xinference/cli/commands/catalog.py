@@ -11,7 +11,9 @@ from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import read_name, read_size
-from xinference.cli.output import print_json, print_table
+from xinference.cli.options.wide_option import wide_option
+from xinference.cli.output import note, print_json, size_in_billions
+from xinference.cli.table import print_table
 from xinference.error_codes import Code
 from xinference.errors import bad_request
 
@@ -31,13 +33,22 @@ Json = dict[str, Any]
     help="Only this size.",
 )
 @click.option("-q", "--quantization", help="Only this quantization.")
+@click.option("--all", "show_all", is_flag=True, help="Show the versions that no engine runs here, too, and why.")
+@wide_option
 @json_option
 @talks_to_server
 @name_argument()
 def engine(
-    target: Target, model_name: str, model_engine: str | None, quantization: str | None, as_json: bool, **filters: Any
+    target: Target,
+    model_name: str,
+    model_engine: str | None,
+    quantization: str | None,
+    show_all: bool,
+    as_json: bool,
+    wide: bool,
+    **filters: Any,
 ) -> None:
-    """Show the versions of a model that each engine runs, or why it runs none."""
+    """Show the versions of a model that the server's machine can run, and on which engines."""
     with target.connect() as client:
         rows = client.engine_rows(model_name)
     if model_engine:
@@ -53,7 +64,10 @@ def engine(
     if as_json:
         print_json(matching)
         return
-    _print_engines(model_name, matching)
+    if show_all or wide or not any(row["ok"] for row in matching):
+        _print_reasons(matching, wide)
+    else:
+        _print_runnable(matching)
     if not any(row["ok"] for row in matching):
         raise bad_request(
             f"No engine on the server's machine runs such a version of {model_name}.", code=Code.ENGINE_UNAVAILABLE
@@ -61,10 +75,40 @@ def engine(
 
 
 def _matches(row: Json, filters: Mapping[str, Any]) -> bool:
-    return all(value is None or str(row[key]).lower() == str(value).lower() for key, value in filters.items())
+    return all(value is None or _equal(row[key], value) for key, value in filters.items())
 
 
-def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
+def _equal(value: Any, wanted: Any) -> bool:
+    left, right = (str(each).lower().replace("_", ".") for each in (value, wanted))
+    return left == right or (left.replace(".", "", 1).isdigit() and right.replace(".", "", 1).isdigit()
+        and float(left) == float(right))  # fmt: skip
+
+
+def _print_runnable(rows: Sequence[Json]) -> None:
+    """One line for each size, format and set of engines, with its quantizations."""
+    engines: dict[tuple[Any, ...], list[str]] = {}
+    for row in rows:
+        version = (row["model_size_in_billions"], row["model_format"], row["quantization"])
+        engines.setdefault(version, [])
+        if row["ok"]:
+            engines[version].append(row["engine"])
+    lines: dict[tuple[Any, ...], list[str]] = {}
+    for (billions, model_format, quantization), names in engines.items():
+        if names:
+            lines.setdefault((billions, model_format, ", ".join(names)), []).append(quantization)
+    print_table(
+        ["Size", "Format", "Engines", "Quantizations"],
+        [
+            [size_in_billions(billions), model_format, names, ", ".join(quantizations)]
+            for (billions, model_format, names), quantizations in lines.items()
+        ],
+    )
+    hidden = sum(not names for names in engines.values())
+    if hidden:
+        note(f"{hidden} of {len(engines)} versions can't run on this machine; --all shows why.")
+
+
+def _print_reasons(rows: Sequence[Json], wide: bool) -> None:
     """One line for each spec, engine and reason, with the quantizations that it holds for."""
     lines: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
@@ -72,19 +116,19 @@ def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
         lines.setdefault(key, []).append(row["quantization"])
     if lines:
         print_table(
-            ["Name", "Engine", "Format", "Size (in billions)", "Runs", "Quantization", "Reason"],
+            ["Engine", "Format", "Size", "Runs", "Quantizations", "Reason"],
             [
                 [
-                    model_name,
                     name,
                     model_format,
-                    size,
+                    size_in_billions(billions),
                     "no" if reason else "yes",
                     ", ".join(quantizations),
                     reason or "",
                 ]
-                for (model_format, size, name, reason), quantizations in lines.items()
+                for (model_format, billions, name, reason), quantizations in lines.items()
             ],
+            wide=wide,
         )
 
 

@@ -13,7 +13,9 @@ import click
 
 from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.options.json_option import json_option
-from xinference.cli.output import note, print_json, print_table
+from xinference.cli.options.wide_option import wide_option
+from xinference.cli.output import note, print_json
+from xinference.cli.table import print_table
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -84,9 +86,10 @@ def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_
 
 
 @keys.command("list")
+@wide_option
 @json_option
 @talks_to_server
-def list_keys(target: Target, as_json: bool) -> None:
+def list_keys(target: Target, as_json: bool, wide: bool) -> None:
     """List the keys, without their secrets."""
     with _keys(target) as keys:
         entries = keys.list_keys()
@@ -94,7 +97,7 @@ def list_keys(target: Target, as_json: bool) -> None:
         print_json(entries)
         return
     header = ("Name", "Id", "Scopes", "Models", "Requests/min", "Tokens/min", "Expires", "Last used", "State")
-    print_table(header, [_row(key, time.time()) for key in entries])
+    print_table(header, [_row(key, time.time()) for key in entries], wide=wide)
     if not entries:
         note("There are no keys: everyone who reaches the server can use it. Create one with `xinference keys create`.")
 

@@ -9,7 +9,8 @@ import click
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import read_name, read_size
-from xinference.cli.output import note, print_json, print_table, size
+from xinference.cli.output import note, print_json, size
+from xinference.cli.table import print_table
 
 
 @click.command("cal-model-mem")
