@@ -88,15 +88,15 @@ def test_what_vllm_runs_is_a_table_or_json(canned: Canned, run: Run) -> None:
 
 
 def test_without_more_only_the_versions_that_run_are_shown(canned: Canned, run: Run) -> None:
-    rows = [*ROWS, row(70, "Q4_0", "llama.cpp", "too big"), row(7, "Q4_0", "Transformers")]
+    rows = [*ROWS, row(70, "Q4_0", "llama.cpp", "too big"), row(7, "Q4_0", "Transformers"), row(3, "Q4_0", "llama.cpp")]
     canned.answers["GET", "/v1/engines/llama"] = Answer(rows)
     result = run("engine", "llama")
     assert [line.split() for line in result.stdout.splitlines()[2:]] == [
         ["7B", "ggufv2", "llama.cpp,", "Transformers", "Q4_0"],
         ["7B", "ggufv2", "llama.cpp", "Q8_0"],
-        ["1.8B", "ggufv2", "llama.cpp", "Q4_0"],
+        ["1.8B,", "3B", "ggufv2", "llama.cpp", "Q4_0"],
     ]
-    assert result.stderr == "1 of 4 versions can't run on this machine; --all shows why.\n"
+    assert result.stderr == "1 of 5 versions can't run on this machine; --all shows why.\n"
 
 
 def test_a_size_is_found_as_people_write_it(run: Run) -> None:

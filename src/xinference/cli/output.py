@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,8 +35,24 @@ def clean(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
-    click.echo(clean(text), err=True)
+    """A message on stderr; on a terminal its lines are broken between words."""
+    click.echo(broken(clean(text)) if sys.stderr.isatty() else clean(text), err=True)
+
+
+def broken(text: str) -> str:
+    """`text` with lines as long as the terminal at most, broken between words; further lines are indented."""
+    width = shutil.get_terminal_size().columns
+    return "\n".join(_broken_line(line, width) for line in text.split("\n"))
+
+
+def _broken_line(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    import textwrap
+
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(line.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  ",
+        break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 
 def write(text: str) -> None:

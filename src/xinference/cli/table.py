@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -16,6 +17,9 @@ from xinference.cli.output import clean
 GAP = 2
 #: Minimum width of a column that is cut.
 MIN_WIDTH = 6
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+#: The space between a number and its unit, where no line is broken.
+_UNITS = re.compile(r"(?<=\d) (?=(?:B|KiB|MiB|GiB|TiB|s|min|h|d)\b)")
 #: The colours of words about a state.
 COLOURS = {
     "READY": "green",
@@ -39,7 +43,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, wide: b
     Args:
         wide: use as many columns of the terminal as the values need.
     """
-    texts = [["-" if value is None else clean(str(value)) for value in row] for row in rows]
+    texts = [["-" if value is None else _UNITS.sub(_NO_BREAK, clean(str(value))) for value in row] for row in rows]
     limit = None if wide or not sys.stdout.isatty() else shutil.get_terminal_size().columns
     widths = column_widths([list(header), *texts], limit)
     coloured = use_colour()
@@ -48,7 +52,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, wide: b
             text = (" " * GAP).join(part).rstrip()
             if coloured:
                 text = click.style(text, bold=True) if number == 0 else _with_colours(text, line)
-            click.echo(text)
+            click.echo(text.replace(_NO_BREAK, " "))
 
 
 def use_colour() -> bool:
@@ -73,7 +77,7 @@ def column_widths(lines: Sequence[Sequence[str]], limit: int | None) -> list[int
     natural = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if limit is None:
         return natural
-    words = [max(len(word) for cell in column for word in cell.split() or [""]) for column in zip(*lines, strict=True)]
+    words = [max(len(word) for cell in column for word in cell.split(" ")) for column in zip(*lines, strict=True)]
     minimums: Mapping[int, list[int]] = {
         0: [natural[0], *words[1:]],
         1: [natural[0], *(min(MIN_WIDTH, word) for word in words[1:])],

@@ -85,7 +85,7 @@ def _equal(value: Any, wanted: Any) -> bool:
 
 
 def _print_runnable(rows: Sequence[Json]) -> None:
-    """One line for each size, format and set of engines, with its quantizations."""
+    """One line for the sizes of a format that have the same quantizations on the same engines."""
     engines: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         version = (row["model_size_in_billions"], row["model_format"], row["quantization"])
@@ -96,11 +96,14 @@ def _print_runnable(rows: Sequence[Json]) -> None:
     for (billions, model_format, quantization), names in engines.items():
         if names:
             lines.setdefault((billions, model_format, ", ".join(names)), []).append(quantization)
+    sizes: dict[tuple[str, str, str], list[str]] = {}
+    for (billions, model_format, names), quantizations in lines.items():
+        sizes.setdefault((model_format, names, ", ".join(quantizations)), []).append(str(size_in_billions(billions)))
     print_table(
-        ["Size", "Format", "Engines", "Quantizations"],
+        ["Sizes", "Format", "Engines", "Quantizations"],
         [
-            [size_in_billions(billions), model_format, names, ", ".join(quantizations)]
-            for (billions, model_format, names), quantizations in lines.items()
+            [", ".join(billions), model_format, names, quantizations]
+            for (model_format, names, quantizations), billions in sizes.items()
         ],
     )
     hidden = sum(not names for names in engines.values())
