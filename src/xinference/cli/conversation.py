@@ -304,7 +304,7 @@ HELP = {
     "/exit, /bye": "leave (also Ctrl-D, or an empty line)",
     "/clear": "forget the conversation; the system message stays",
     "/system [TEXT]": "set the system message; without TEXT show it",
-    "/set [NAME VALUE]": "set a field of the request, such as temperature 0.2; without NAME show them",
+    "/set [NAME VALUE]": "set a field, such as temperature 0.2; alone: show them",
     "/save FILE": "write the conversation to a JSON file",
 }
 

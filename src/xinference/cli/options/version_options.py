@@ -39,8 +39,9 @@ def read_name(ctx: click.Context, param: click.Parameter, name: str | None) -> s
     """A model's name or a repository id unchanged; a path through `absolute_if_exists`."""
     if name is None:
         return None
-    is_path = name.startswith((".", "/", "~")) or "/" in name or name.lower().endswith(".gguf")
-    return (absolute_if_exists(name) or name) if is_path else name
+    if name.startswith((".", "/", "~")) or ("/" not in name and name.lower().endswith(".gguf")):
+        return str(Path(name).expanduser().absolute())  # also if it is missing, so that the server names the path
+    return (absolute_if_exists(name) or name) if "/" in name else name
 
 
 def version_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -97,7 +97,8 @@ class OptionTable:
         raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, but {self.engine} needs {needed}.")
 
     def _unknown(self, name: str) -> Problem:
-        close = near(name, [*self.kinds.keys() & self.policy.available, *self.aliases])
+        available = sorted(self.kinds.keys() & self.policy.available)
+        close = list(dict.fromkeys([*_in_groups(name, available), *near(name, [*available, *self.aliases])]))[:3]
         return Problem(
             Code.UNKNOWN_OPTION,
             f"{self.engine} {self.version} has no option --{name}.",
@@ -106,6 +107,13 @@ class OptionTable:
             else f"Its {len(self.kinds)} options are its own "
             f"server's; see the documentation of {self.engine} {self.version}.",
         )
+
+
+def _in_groups(name: str, options: Iterable[str]) -> list[str]:
+    """The options of a group whose last part begins as `name`: ``sampling.temp`` for ``temperature``."""
+    wanted = name.lower().replace("-", "_")
+    parts = ((option, option.rpartition(".")[2]) for option in options if "." in option)
+    return [option for option, part in parts if len(part) > 2 and (wanted.startswith(part) or part.startswith(wanted))]
 
 
 @cache
