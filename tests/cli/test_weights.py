@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.cli.conftest import Run
 from xinference.cli.main import cli
 from xinference.formats.gguf import read_header
 

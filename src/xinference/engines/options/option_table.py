@@ -97,8 +97,7 @@ class OptionTable:
         raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, but {self.engine} needs {needed}.")
 
     def _unknown(self, name: str) -> Problem:
-        available = sorted(self.kinds.keys() & self.policy.available)
-        close = list(dict.fromkeys([*_in_groups(name, available), *near(name, [*available, *self.aliases])]))[:3]
+        close = near_options(name, self.kinds.keys() & self.policy.available, self.aliases)
         return Problem(
             Code.UNKNOWN_OPTION,
             f"{self.engine} {self.version} has no option --{name}.",
@@ -109,11 +108,15 @@ class OptionTable:
         )
 
 
-def _in_groups(name: str, options: Iterable[str]) -> list[str]:
-    """The options of a group whose last part begins as `name`: ``sampling.temp`` for ``temperature``."""
-    wanted = name.lower().replace("-", "_")
-    parts = ((option, option.rpartition(".")[2]) for option in options if "." in option)
-    return [option for option, part in parts if len(part) > 2 and (wanted.startswith(part) or part.startswith(wanted))]
+def near_options(name: str, options: Iterable[str], aliases: Iterable[str]) -> list[str]:
+    """The options closest to `name`, at most three.
+
+    An option of a group is close if its last part begins as `name`: ``sampling.temp`` for ``temperature``.
+    """
+    available = sorted(options)
+    parts = ((option, option.rpartition(".")[2]) for option in available if "." in option)
+    grouped = [option for option, part in parts if len(part) > 2 and (name.startswith(part) or part.startswith(name))]
+    return list(dict.fromkeys([*grouped, *near(name, [*available, *aliases])]))[:3]
 
 
 @cache
