@@ -44,7 +44,7 @@ def ensure_server(
         start = log.stat().st_size
 
         def spawn() -> subprocess.Popen[bytes]:
-            return _spawn(settings, log, command or _server_command(settings))
+            return _spawn(settings, log, command or server_command(settings))
 
         _wait(client, settings, spawn, lambda: _tail(log, start), seconds)
     return True
@@ -56,7 +56,8 @@ def owns_home(settings: Settings, url: str) -> bool:
     return endpoint is not None and place(endpoint) == place(url)
 
 
-def _server_command(settings: Settings) -> list[str]:
+def server_command(settings: Settings) -> list[str]:
+    """The command that runs a server with these settings."""
     return [sys.executable, "-m", "xinference.server", "--host", settings.host, "--port", str(settings.port)]
 
 

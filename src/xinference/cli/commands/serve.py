@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 
 import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.output import note
-from xinference.config import MAX_GATEWAY_WORKERS
+from xinference.config import MAX_GATEWAY_WORKERS, Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
@@ -52,6 +53,7 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
     type=click.IntRange(1, MAX_GATEWAY_WORKERS),
     help="Number of processes that serve requests. [default: 1]",
 )
+@click.option("--background", is_flag=True, help="Return when the server answers; it outlives this terminal.")
 def serve(
     host: str | None,
     port: int | None,
@@ -59,8 +61,12 @@ def serve(
     allow_unauthenticated: bool,
     home: str | None,
     gateway_workers: int | None,
+    background: bool,
 ) -> None:
-    """Run the server in this terminal."""
+    """Run the server in this terminal, or in the background."""
+    if background:
+        start_in_background(host, port, log_level, allow_unauthenticated, home, gateway_workers)
+        return
     run(host, port, log_level, allow_unauthenticated, home, gateway_workers)
 
 
@@ -111,6 +117,33 @@ def worker(endpoint: str | None, **ignored: object) -> None:
         "Workers on other machines are not supported.",
         hint="Run `xinference serve` on each machine, and use each server for its own models.",
     )
+
+
+def start_in_background(
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    allow_unauthenticated: bool,
+    home: str | None,
+    gateway_workers: int | None,
+) -> None:
+    """Start a server as a process of its own, and print its URL once it answers.
+
+    Raises:
+        Problem: the server did not start.
+    """
+    from xinference.client.local_server import ensure_server, server_command
+
+    settings = Settings.from_env(host=host, port=port, home=home, endpoint=None)
+    settings = replace(settings, endpoint="")  # of another server
+    command = server_command(settings)
+    command += ["--log-level", log_level] if log_level else []
+    command += ["--gateway-workers", str(gateway_workers)] if gateway_workers else []
+    command += ["--allow-unauthenticated"] if allow_unauthenticated else []
+    started = ensure_server(settings, lambda: None, command=command)
+    log = settings.log_dir / "server.log"
+    note(f"Started a server; its log is {log}. `xinference stop` ends it." if started else "A server runs already.")
+    click.echo(settings.url)
 
 
 def serve_from_options(host: str | None, port: int | None, log_level: str | None, subcommand: str | None) -> None:
