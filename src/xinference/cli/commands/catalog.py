@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.options.completion import complete_engine, complete_model, complete_quantization
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import read_name, read_size
@@ -21,8 +22,14 @@ Json = dict[str, Any]
 
 
 @click.command()
-@click.option("-n", "--model-name", callback=read_name, help="Name of a model, repository id or path.")
-@click.option("-en", "--model-engine", help="Only this engine.")
+@click.option(
+    "-n",
+    "--model-name",
+    callback=read_name,
+    shell_complete=complete_model,
+    help="Name of a model, repository id or path.",
+)
+@click.option("-en", "--model-engine", shell_complete=complete_engine, help="Only this engine.")
 @click.option("-f", "--model-format", help="Only this format.")
 @click.option(
     "-s",
@@ -32,7 +39,7 @@ Json = dict[str, Any]
     callback=read_size,
     help="Only this size.",
 )
-@click.option("-q", "--quantization", help="Only this quantization.")
+@click.option("-q", "--quantization", shell_complete=complete_quantization, help="Only this quantization.")
 @click.option("--all", "show_all", is_flag=True, help="Show the versions that no engine runs here, too, and why.")
 @wide_option
 @json_option

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import duration, note, print_json, size, size_in_billions, write
@@ -110,8 +111,8 @@ def _narrow(instances: Sequence[Json]) -> list[str]:
 
 
 @click.command()
-@click.option("-u", "--model-uid", "option_uid", metavar="UID", help="The model's uid.")
-@click.argument("uid", required=False)
+@click.option("-u", "--model-uid", "option_uid", metavar="UID", shell_complete=complete_uid, help="The model's uid.")
+@click.argument("uid", required=False, shell_complete=complete_uid)
 @json_option
 @talks_to_server
 def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: bool) -> None:
@@ -128,7 +129,7 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
 
 
 @click.command()
-@click.argument("uid")
+@click.argument("uid", shell_complete=complete_uid)
 @click.option("-f", "--follow", is_flag=True, help="Follow further output.")
 @click.option(
     "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Number of lines from the end."

@@ -64,6 +64,8 @@ def serve(
     background: bool,
 ) -> None:
     """Run the server in this terminal, or in the background."""
+    if background and port == 0:
+        raise click.UsageError("--background needs a port that is known, not 0.")
     if background:
         start_in_background(host, port, log_level, allow_unauthenticated, home, gateway_workers)
         return

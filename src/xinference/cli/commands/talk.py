@@ -12,6 +12,7 @@ import click
 
 from xinference.cli.connection import Target, talks_to_server
 from xinference.cli.conversation import Chat, Generate, Talk, answer_once, converse
+from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
 from xinference.cli.output import print_json, size_in_billions
 from xinference.error_codes import Code
@@ -49,8 +50,13 @@ def talking_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         json_option,
         answer_options,
-        click.argument("words", metavar="[NAME] [PROMPT]", nargs=-1),
-        click.option("-u", "--model-uid", help="The model's uid. [default: NAME, else the only ready model]"),
+        click.argument("words", metavar="[NAME] [PROMPT]", nargs=-1, shell_complete=complete_uid),
+        click.option(
+            "-u",
+            "--model-uid",
+            shell_complete=complete_uid,
+            help="The model's uid. [default: NAME, else the only ready model]",
+        ),
     ):
         command = option(command)
     return talks_to_server(command)

@@ -8,16 +8,23 @@ from typing import Any
 
 import click
 
+from xinference.cli.options.completion import complete_model
 from xinference.cli.options.version_options import read_name
+
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def name_argument(
-    field: str = "model_name", option: str = "--model-name", *, required: bool = True
+    field: str = "model_name",
+    option: str = "--model-name",
+    *,
+    required: bool = True,
+    complete: Complete = complete_model,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the argument NAME, and pass the name to the command as `field`, wherever it was given."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @click.argument("name", metavar="[NAME]", required=False, callback=read_name)
+        @click.argument("name", metavar="[NAME]", required=False, callback=read_name, shell_complete=complete)
         @wraps(command)
         def with_name(*args: Any, name: str | None, **arguments: Any) -> None:
             arguments[field] = one_name(name, arguments[field], option, required=required)

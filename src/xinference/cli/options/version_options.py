@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from xinference.cli.options.completion import complete_engine, complete_model, complete_quantization
+
 _SIZE = re.compile(r"(\d{1,6}(?:[._]\d{1,6})?)\s*([bm]?)", re.IGNORECASE)
 
 
@@ -49,14 +51,14 @@ def version_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--download-hub", "--download_hub", "download_hub",
             help="Hub: huggingface, modelscope, package_index or local. [default: the server chooses]"),
-        click.option("-q", "--quantization", help="Quantization, such as Q4_K_M."),
+        click.option("-q", "--quantization", shell_complete=complete_quantization, help="Quantization, such as Q4_K_M."),
         click.option("-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch."),
         click.option("-s", "--size-in-billions", "--model-size-in-billions", "model_size_in_billions",
             callback=read_size, help="Billions of parameters, such as 7B or 0.5B."),
         click.option("-t", "--model-type", default="LLM", show_default=True, help="LLM, embedding or rerank."),
-        click.option("-en", "--model-engine", help="Engine, such as llama.cpp or vLLM. [default: the server chooses]"),
+        click.option("-en", "--model-engine", shell_complete=complete_engine, help="Engine, such as llama.cpp or vLLM. [default: the server chooses]"),
         click.option("-n", "--model-name", "--model_name", "model_name",
-            callback=read_name,
+            callback=read_name, shell_complete=complete_model,
             help="Name of a model (see `xinference registrations`), repository id such as org/repo, or path."),
     ):  # fmt: skip
         command = option(command)
