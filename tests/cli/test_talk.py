@@ -257,6 +257,17 @@ def test_run_chats_with_a_model_that_runs(canned: Canned, run: Run) -> None:
     assert not canned.asked_for("POST", "/v1/models")
 
 
+def test_run_needs_no_launch_for_the_version_that_runs(canned: Canned, run: Run) -> None:
+    version = {"model_size_in_billions": "0_5", "quantization": "Q4_0", "model_engine": "llama.cpp"}
+    canned.answers["GET", "/v1/models/instances"] = Answer([INSTANCES[0], {**INSTANCES[1], **version}])
+    canned.answers[CHAT] = said("Hello")
+    line = ["run", "qwen", "-s", "0.5B", "-q", "q4_0", "-en", "LLAMA.CPP", "Hi"]
+    assert run(*line).stdout == "Hello\n"
+    assert not canned.asked_for("POST", "/v1/models")
+    assert run("run", "qwen", "-q", "Q8_0", "Hi").exit_code == 1
+    assert canned.asked_for("POST", "/v1/models")
+
+
 def test_run_launches_a_model_that_does_not_run(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
     canned.answers["POST", "/v1/models"] = Answer({"model_uid": "phi"})
@@ -314,7 +325,7 @@ def test_a_file_that_cannot_be_written_ends_no_conversation(
 
 @pytest.mark.process
 def test_pasted_lines_are_one_message(canned: Canned, terminal: Callable[..., Terminal]) -> None:
-    canned.answers[CHAT] = [said("Fine."), said("Bye.")]
+    canned.answers[CHAT] = [said("Fine."), said("Bye."), said("Bye.")]
     shown = terminal("chat", "-u", "m", stdout_is_terminal=True)
     shown.until("/exit or Ctrl-D leaves")
     shown.until("User: ")
@@ -324,10 +335,15 @@ def test_pasted_lines_are_one_message(canned: Canned, terminal: Callable[..., Te
     shown.type("\x1b[200~four\nfive\x1b[201~\n")
     shown.until("Assistant: Bye.")
     shown.until("User: ")
+    shown.type("six\nseven")
+    shown.until("seven")
+    shown.type(" and more\n")
+    shown.until("Assistant: Bye.")
+    shown.until("User: ")
     shown.type("/bye\n")
     assert shown.end()[0] == 0
     asked = [asked.body["messages"][-1]["content"] for asked in canned.asked_for(*CHAT)]
-    assert asked == ["one\ntwo\n\nthree", "four\nfive"]
+    assert asked == ["one\ntwo\n\nthree", "four\nfive", "six\nseven and more"]
 
 
 @pytest.mark.process

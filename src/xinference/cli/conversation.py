@@ -264,8 +264,12 @@ def read_message(label: str) -> str:
     except UnicodeDecodeError:
         note("This line is not UTF-8 text.")
         return read_message(label)
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        text += _pasted(sys.stdin.fileno())
+    while sys.stdin.isatty() and sys.stdout.isatty() and (rest := _pasted(sys.stdin.fileno())):
+        write(rest)  # it came while input() showed what was typed, so the terminal has not shown it
+        text += f"\n{rest}"
+        if rest.endswith("\n"):
+            break
+        text += input()  # the user has not ended the last line yet
     return text.replace("\r", "\n").strip()
 
 
@@ -277,7 +281,7 @@ def _pasted(descriptor: int) -> str:
         if not piece or piece == b"\x04":
             break
         rest += piece
-    return f"\n{rest.decode('utf-8', 'replace')}" if rest else ""
+    return rest.decode("utf-8", "replace").replace("\r", "\n")
 
 
 def _patient(talk: Talk, text: str) -> Generator[str, None, None]:

@@ -78,9 +78,12 @@ def column_widths(lines: Sequence[Sequence[str]], limit: int | None) -> list[int
     if limit is None:
         return natural
     words = [max(len(word) for cell in column for word in cell.split(" ")) for column in zip(*lines, strict=True)]
+    # A number is never cut: `87…` says nothing.
+    is_number = [all(cell[:1] in "0123456789-" for cell in column[1:]) for column in zip(*lines, strict=True)]
+    shortest = [word if number else min(MIN_WIDTH, word) for word, number in zip(words, is_number, strict=True)]
     minimums: Mapping[int, list[int]] = {
         0: [natural[0], *words[1:]],
-        1: [natural[0], *(min(MIN_WIDTH, word) for word in words[1:])],
+        1: [natural[0], *shortest[1:]],
     }
     widths = list(natural)
     for minimum in minimums.values():

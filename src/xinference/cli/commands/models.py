@@ -45,7 +45,7 @@ def _version(instance: Json) -> str | None:
     """What the uid does not tell about the model."""
     name, uid = instance.get("model_name"), instance["model_uid"]
     parts = [
-        name if name != uid else None,
+        name if not str(uid).startswith(str(name)) else None,
         size_in_billions(instance.get("model_size_in_billions")),
         instance.get("quantization"),
     ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xinference.client import Client
 
 Json = dict[str, Any]
+_CHOICES = ("model_engine", "model_size_in_billions", "model_format", "quantization", "model_uid")
 _EXAMPLES = """\b
 Examples:
   xinference run smollm2-instruct
@@ -69,14 +70,21 @@ def run(
 
 
 def running(instances: Sequence[Json], version: Json) -> Json | None:
-    """The instance to chat with, if the model needs no launch: it has the name, and nothing else was asked for."""
-    choices = ("model_engine", "model_size_in_billions", "model_format", "quantization", "download_hub", "model_uid")
-    if any(version.get(choice) is not None for choice in choices):
-        return None
+    """The instance to chat with, if the model needs no launch: it has the name, and all that was asked for."""
     name = version["model_name"]
-    active = [instance for instance in instances if instance.get("status") not in ("ERROR", "TERMINATING")]
+    active = [
+        instance
+        for instance in instances
+        if instance.get("status") not in ("ERROR", "TERMINATING")
+        and all(_same(version.get(choice), instance.get(choice)) for choice in _CHOICES)
+    ]
     matching = [i for i in active if i["model_uid"] == name] or [i for i in active if i.get("model_name") == name]
     return matching[0] if matching else None
+
+
+def _same(wanted: object, value: object) -> bool:
+    left, right = (str(each).replace("_", ".").lower() for each in (wanted, value))
+    return wanted is None or left == right
 
 
 def _launch(client: Client, version: Json) -> Json | None:
