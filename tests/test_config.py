@@ -94,3 +94,10 @@ def test_the_endpoint_may_be_the_url_of_openai_clients(endpoint: str) -> None:
 def test_a_home_that_cannot_be_made_is_a_problem() -> None:
     with pytest.raises(Problem, match="/dev/null/home can't be made"):
         Settings.from_env({}, home="/dev/null/home").make_home()
+
+
+@pytest.mark.parametrize("name", ["HEAD_SECONDS", "BODY_SECONDS", "WRITE_SECONDS", "IDLE_SECONDS", "MAX_CONNECTIONS"])
+def test_a_limit_of_connections_is_positive(name: str) -> None:
+    with pytest.raises(Problem) as caught:
+        Settings.from_env({f"XINFERENCE_{name}": "0"})
+    assert name.lower() in caught.value.cause

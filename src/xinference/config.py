@@ -1,4 +1,4 @@
-"""Settings: every environment variable, once, with its meaning and default."""
+"""The settings: all environment variables with their meanings and defaults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xinference.hosts import host_in_url, server_url
 ENV_PREFIX = "XINFERENCE_"
 #: Maximum length of a Unix socket's path (108 bytes on Linux, 104 on macOS, with the final NUL).
 MAX_SOCKET_PATH = 100
-#: Maximum number of gateway processes; more than a machine has cores bring nothing.
+#: Maximum number of gateway processes; more processes than cores are not faster.
 MAX_GATEWAY_WORKERS = 64
 _UNITS = {
     "": 1,
@@ -55,7 +55,7 @@ def parse_bytes(text: str) -> int:
 
 
 BYTES = Parser(parse_bytes, "a number of bytes, such as 24GiB")
-#: The parser of a field by its type, where the field's metadata names none.
+#: The parser of a field by its type, if the field's metadata has no parser.
 PARSERS: Mapping[Any, Parser] = {
     str: Parser(str, "a text"),
     Path: Parser(str, "a path"),
@@ -126,6 +126,26 @@ class Settings:
     """An engine that dies within this number of seconds after its start dies a quick death."""
     max_body_bytes: int = 64 * 1024 * 1024
     """Maximum size of a request body on inference routes, in bytes."""
+    max_bodies_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
+    """Maximum size of all larger request bodies together, in bytes, for each gateway process; a request beyond it gets
+    a 503."""
+    head_seconds: float = 10.0
+    """Seconds a client may take for the head of a request, and for the first byte on a new connection."""
+    body_seconds: float = 30.0
+    """Seconds a client may take between two pieces of a request's body."""
+    write_seconds: float = 30.0
+    """Seconds in which a client may read nothing of its answer before its connection is closed."""
+    idle_seconds: float = 5.0
+    """Seconds a connection stays open between two requests."""
+    max_connections: int = 8192
+    """Maximum number of clients' connections of each gateway process; fewer if the system permits fewer descriptors."""
+    max_waiting_connections: int = 1024
+    """Maximum number of connections of one address on which no request is complete, for each gateway process."""
+    max_queued_requests: int = 1024
+    """Maximum number of requests that wait for a place at the engine of one model, for each gateway process; further
+    requests get a 429."""
+    key_requests_in_flight: int = 0
+    """Maximum number of requests in flight of each key that has no such limit of its own; 0: no limit."""
     log_bytes: int = 8 * 1024 * 1024
     """Maximum size of each engine's log, in bytes."""
     allow_unauthenticated: bool = False
@@ -137,10 +157,10 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
-        """Settings from the environment; an override that is not None wins.
+        """Settings from the environment; `overrides` that are not None have precedence.
 
         Raises:
-            Problem: 400, naming the variable, its value and the kind of value it takes.
+            Problem: 400, with the variable, its value and the expected kind of value.
         """
         values: dict[str, Any] = {}
         types = get_type_hints(cls)
@@ -159,6 +179,12 @@ class Settings:
             raise bad_request(
                 f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
             )
+        for name in ("head_seconds", "body_seconds", "write_seconds", "idle_seconds"):
+            if not 0 < getattr(settings, name) < 1e6:
+                raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number of seconds.")
+        for name in ("max_connections", "max_waiting_connections"):
+            if getattr(settings, name) < 1:
+                raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number.")
         return settings
 
     @property

@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """A stable name for a kind of problem, with the HTTP status that it is answered with.
+    """A stable name for a kind of problem, with the HTTP status of its answer.
 
-    A status of 0 means that the status is that of the answer which the problem describes.
+    A status of 0 means: the problem describes the answer of another server, and has the status of that answer.
     """
 
     status: int
@@ -36,12 +36,15 @@ class Code(StrEnum):
     ADAPTER_NOT_FOUND = "adapter_not_found", 400
     MODEL_NOT_FOUND = "model_not_found", 404
     METHOD_NOT_ALLOWED = "method_not_allowed", 405
+    REQUEST_TIMEOUT = "request_timeout", 408
     REQUEST_TOO_LARGE = "request_too_large", 413
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415
     INVALID_HTTP = "invalid_http", 400
     HEADERS_TOO_LARGE = "headers_too_large", 431
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded", 429
     TOO_MANY_WAITING = "too_many_waiting", 429
+    TOO_MANY_CONNECTIONS = "too_many_connections", 503
+    BODIES_TOO_LARGE = "bodies_too_large", 503
     REQUEST_ABORTED = "request_aborted", 499
     HTTP_ERROR = "http_error", 0
 

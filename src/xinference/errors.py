@@ -9,17 +9,17 @@ from xinference.error_codes import Code
 
 
 class Problem(RuntimeError):
-    """A failure that names its cause and the way out.
+    """A failure with its cause and a hint for its solution.
 
-    The CLI prints it, REST sends it, and the store keeps it with a failed deployment. It is a RuntimeError, because
-    that is what scripts written for older clients catch.
+    The CLI prints it, REST sends it, and the store has it with a failed deployment. It is a RuntimeError, because
+    scripts for older clients catch RuntimeError.
 
     Attributes:
-        code: a `Code`; a plain string only for a code that another version or an engine made.
+        code: a `Code`; a plain string only for a code of another version or an engine.
         status: HTTP status; that of the code, except for codes that describe the answer of another server.
         cause: one sentence that names the thing and the value.
         stage: the stage in which a launch failed (``fetch``, ``start``, ``health`` …), or None.
-        hint: the way out, or None.
+        hint: a sentence on how to solve the problem, or None.
         log_tail: the last lines of the engine, oldest first.
     """
 
@@ -47,7 +47,7 @@ class Problem(RuntimeError):
         return f"{self.cause} {self.hint}" if self.hint else self.cause
 
     def replace(self, **changes: Any) -> Problem:
-        """A copy with other values; a new code brings its own status."""
+        """A copy with other values; a new code replaces the status, too."""
         fields = {name: getattr(self, name) for name in ("code", "cause", "status", "stage", "hint", "log_tail")}
         if "code" in changes:
             del fields["status"]
@@ -81,7 +81,7 @@ class Problem(RuntimeError):
         )
 
 
-#: Exit status of a server whose home or port is in use. A program that starts servers tells this failure by it.
+#: Exit status of a server whose home or port is in use; the starting program can distinguish this failure from others.
 EXIT_IN_USE = 98
 
 

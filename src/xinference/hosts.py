@@ -1,4 +1,4 @@
-"""Host names and addresses that stand for this machine. One definition for the server, the gateway and the client."""
+"""Host names and addresses of this machine. One definition for the server, the gateway and the client."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
 def address_of(host: str) -> IPv4Address | IPv6Address | None:
-    """The IP address that `host` is, without asking DNS; None for a name other than localhost.
+    """The IP address of `host`, without a DNS request; None for a name other than localhost.
 
     ``localhost`` and the names below it are 127.0.0.1 (RFC 6761). An IPv4 address in an IPv6 one is returned as IPv4.
     """

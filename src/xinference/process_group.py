@@ -1,4 +1,4 @@
-"""Ends a child process that was started in a session of its own."""
+"""Ends a child process that was started in a new session."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the process group, reap the process and close its output."""
+    """Kill the remaining processes of the group, reap the process and close its output."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -31,8 +31,10 @@ from xinference.errors import EXIT_IN_USE, InUse, Problem, bad_request
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.peer import is_marked_by_worker
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.http.connection_limits import ConnectionLimits, raise_descriptor_limit
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
+from xinference.gateway.http.tcp_keepalive import CLIENT
 from xinference.gateway.openapi import document
 from xinference.hosts import host_in_url, is_loopback
 from xinference.keys.keyring import Keyring
@@ -63,7 +65,7 @@ def run(
 ) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
-    SIGTERM leaves the engines to the next server for their grace period; SIGINT and a stop request end them.
+    After SIGTERM, the engines run on for their grace period, for the next server; SIGINT and a stop request stop them.
 
     Raises:
         Problem: a setting is wrong, or the server would be exposed without keys.
@@ -80,6 +82,7 @@ def run(
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    raise_descriptor_limit()
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
     with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
         keys = Keyring(store, always_required=is_exposed(settings) and not settings.allow_unauthenticated)
@@ -124,7 +127,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         stopping.cancel()
         keys.flush()
         withdraw(settings)
-        log.info("ended (%s)", "engines ended" if how == "stop" else "engines left for the next server")
+        log.info("ended (%s)", "engines stopped" if how == "stop" else "engines run on for the next server")
 
 
 async def _announce(settings: Settings, host: str, port: int, owner_key: str) -> None:
@@ -153,12 +156,18 @@ def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callabl
     async def before_end() -> None:
         controller.begin_stop()
 
-    server = http_server(gateway, before_end=before_end, shutdown=shutdown, drain_seconds=settings.drain_seconds)
+    server = http_server(
+        gateway,
+        limits=ConnectionLimits.of(settings),
+        before_end=before_end,
+        shutdown=shutdown,
+        drain_seconds=settings.drain_seconds,
+    )
     return server, gateway, None, controller
 
 
 def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
-    """Gateways in processes of their own; management API and controller in this process, behind them."""
+    """Gateways in separate processes; management API and controller in this process, behind them."""
     from xinference.gateway.workers.pool import SynchronizedApp, WorkerPool  # a single process starts faster without it
 
     path = private_run_dir(settings) / "management.sock"
@@ -186,6 +195,7 @@ def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callab
 
     server = http_server(
         SynchronizedApp(gateway, workers),
+        limits=ConnectionLimits.of(settings),
         before_end=before_end,
         on_hurry=workers.hurry,
         shutdown=shutdown,
@@ -251,6 +261,7 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
     for port in range(settings.port, last + 1):
         listener = socket.socket(_family(settings.host), socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        CLIENT.set_on(listener)
         try:
             listener.bind((settings.host, port))
             listener.listen(2048)

@@ -62,7 +62,6 @@ class DaemonExecutor(Executor):
     def submit(
         self, fn: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Future[Result]:
-        """See `Executor.submit`."""
         future: Future[Result] = Future()
         self._parts.put((future, partial(fn, *args, **kwargs)))
         with self._lock:

@@ -9,7 +9,7 @@ from typing import Any
 from xinference.api.app import make_app
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.gateway.auth.permissions import Need, needed
+from xinference.gateway.auth.permissions import Need, required_access
 from xinference.gateway.openapi import document as data_path
 from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
@@ -36,4 +36,4 @@ def document(home: Path) -> dict[str, Any]:
 
 def scope_of(method: str, path: str) -> str:
     """What a request to a path, with names in place of its parameters, needs."""
-    return SCOPES[needed(method, re.sub(r"\{[^}]*\}", "x", path)).need]
+    return SCOPES[required_access(method, re.sub(r"\{[^}]*\}", "x", path)).need]

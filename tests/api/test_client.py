@@ -64,7 +64,7 @@ async def test_an_abort_does_not_block_a_later_request_with_the_same_id(
     begun = asyncio.Event()
 
     async def request() -> str:
-        async with requests.one("m", "r") as running:
+        async with requests.abortable("m", "r") as running:
             begun.set()
             await asyncio.Event().wait()
         return "aborted" if running.aborted else "served"

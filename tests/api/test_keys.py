@@ -19,7 +19,7 @@ from xinference.control.controller import Controller
 from xinference.deployments.deployment import BrokenDeployment
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
-from xinference.gateway.auth.permissions import OPEN, Need, needed
+from xinference.gateway.auth.permissions import OPEN, Need, required_access
 from xinference.gateway.routes import DATA_PATHS
 from xinference.keys.keyring import Keyring
 from xinference.store.database import Store
@@ -119,7 +119,7 @@ async def test_without_keys_another_user_gets_nothing_that_needs_manage(
     app: FastAPI, stranger: httpx2.AsyncClient, stopped: list[bool]
 ) -> None:
     for method, path in every_route(app):
-        if needed(method, path).need is not Need.MANAGE:
+        if required_access(method, path).need is not Need.MANAGE:
             continue
         for headers in ({}, {"Authorization": "Bearer sk-xinf-wrong"}, {"x-xinference-owner": "1"}):
             answer = await stranger.request(method, path, headers=headers)
@@ -211,6 +211,7 @@ async def test_the_owners_key_works_and_is_not_listed(app: FastAPI, client: http
         {"expires_in": -1},
         {"requests_per_minute": 0},
         {"tokens_per_minute": 10**30},
+        {"requests_in_flight": 0},
         {"unknown": 1},
         [],
     ],

@@ -116,7 +116,7 @@ async def test_the_path_of_cached_weights_is_for_manage_only(
     controller = app.state.controller
     (version,) = versions_of([controller.families["private-model"]])
     cached = SimpleNamespace(version=version, path=Path("/home/somebody/m.gguf"), complete=True)
-    monkeypatch.setattr(controller.library, "_cached", lambda families: [cached])
+    monkeypatch.setattr(controller.weights, "_cached", lambda families: [cached])
     owner = {"Authorization": f"Bearer {app.state.keys.open_for_owner()}"}
     everything = await key(client, owner)
     for headers, path in ((everything, None), (owner, "/home/somebody/m.gguf")):

@@ -129,8 +129,8 @@ class Chaos:
             answer = self.ask("POST", "/v1/models", json=body, params={"wait_ready": str(wait_ready).lower()})
             if answer is not None and answer.status_code == 200:
                 change.runs = True
-            elif answer is not None and answer.status_code in (400, 409):
-                change.runs = before
+            elif answer is not None and answer.json()["problem"]["code"] == "model_uid_taken":
+                change.runs = before  # after any other refusal, its row may be stored or not
 
     def terminate(self) -> None:
         uid = self.random.choice(UIDS)

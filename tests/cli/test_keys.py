@@ -23,6 +23,7 @@ KEY = {
     "expires": None,
     "requests_per_minute": None,
     "tokens_per_minute": None,
+    "requests_in_flight": None,
     "created": 1.0,
     "last_used": None,
     "revoked": None,

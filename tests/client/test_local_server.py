@@ -83,7 +83,7 @@ def test_the_loser_of_two_starts_uses_the_winners_server(settings: Settings, tmp
 
 
 def test_a_taken_home_without_an_answer_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_server, "RIVAL_SECONDS", 0.1)
+    monkeypatch.setattr(local_server, "OTHER_START_SECONDS", 0.1)
     with pytest.raises(Problem, match="in use"):
         ensure_server(settings, lambda: None, command=[sys.executable, "-c", "raise SystemExit(98)"])
 

@@ -68,16 +68,16 @@ async def test_requests_that_wait_for_a_target_are_told_at_once_and_ready_ones_g
     def unknown(uid: str) -> Problem:
         return not_found(uid, code=Code.MODEL_NOT_FOUND)
 
-    waiting = asyncio.create_task(publisher.until_ready("m", time.monotonic() + 3600, None, unknown))
+    waiting = asyncio.create_task(publisher.wait_until_ready("m", time.monotonic() + 3600, None, unknown))
     await asyncio.sleep(0)
     publisher.end_waits()
     with pytest.raises(Problem) as told:
         await waiting
     assert told.value.code == "server_stopping"
     with pytest.raises(Problem, match="stopping"):
-        await publisher.until_ready("m", time.monotonic() + 3600, None, unknown)
+        await publisher.wait_until_ready("m", time.monotonic() + 3600, None, unknown)
     publisher.publish([(routes.route(routes.TARGET, uid="m"), {"id": "m"})])
-    assert (await publisher.until_ready("m", time.monotonic() + 3600, None, unknown)).targets
+    assert (await publisher.wait_until_ready("m", time.monotonic() + 3600, None, unknown)).targets
 
 
 async def test_followers_get_a_last_event_that_is_not_stored(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class FakeReplica:
 
     async def detach(self) -> None:
         self.detached = True
-        gone = Problem(Code.ENGINE_DETACHED, "The engine was handed to another server.")
+        gone = Problem(Code.ENGINE_DETACHED, "Another server owns the engine now.")
         for result in (self._ready, self._exited):
             if not result.done():
                 result.set_exception(gone)

@@ -209,8 +209,8 @@ def test_a_correction_is_that_of_the_plans_own_version(store: Store) -> None:
 def test_memory_of_others_that_would_leave_is_returned_to_a_model_on_demand(store: Store) -> None:
     running = Running(store, 1.5)
     running.add(Holder("there", Residency.LOADED))
-    assert running.admission.occupancy_for(sized("m")).returned == {HOST_MEMORY: BYTES}
-    assert running.admission.occupancy_of_others(sized("m")).host_left == int(BYTES * 1.5) - BYTES
+    assert running.admission.occupancy_for(sized("m")).reclaimable == {HOST_MEMORY: BYTES}
+    assert running.admission.occupancy_of_others(sized("m")).host_remaining == int(BYTES * 1.5) - BYTES
 
 
 # -- what a deployment does, as the scheduler sees it -------------------------------------------------------------
@@ -235,7 +235,7 @@ def test_one_that_holds_no_memory_is_no_resident(residency: Residency | None) ->
         (Residency.LOADED, True, 0, 0, "idle"),
         (Residency.LOADED, True, 1, 0, "in_use"),
         (Residency.LOADED, True, 0, 1, "in_use"),
-        (Residency.DRAINING, True, 1, 1, "leaving"),
+        (Residency.DRAINING, True, 1, 1, "unloading"),
     ],
 )
 def test_a_resident_is_in_use_while_somebody_waits_or_is_answered(

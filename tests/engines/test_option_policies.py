@@ -48,14 +48,14 @@ def refused(engine: str, known: dict[str, str], **options: Any) -> Problem:
 
 
 def test_every_parameter_of_xllamacpp_is_in_one_group(described: dict[str, str]) -> None:
-    wrong = LLAMA_CPP.misclassified(described)
+    wrong = LLAMA_CPP.find_misclassified(described)
     assert not wrong, f"put these into one group of engines/llama_cpp/option_policy.py: {', '.join(wrong)}"
 
 
 @pytest.mark.parametrize("engine", TABLES)
 def test_every_option_of_an_engines_table_is_in_one_group(engine: str) -> None:
     table = TABLES[engine]
-    wrong = table.policy.misclassified(table.kinds)
+    wrong = table.policy.find_misclassified(table.kinds)
     assert not wrong, f"put these into one group of the option_policy.py of {engine}: {', '.join(wrong)}"
 
 
@@ -67,7 +67,7 @@ def test_no_group_contains_an_option_that_the_engine_does_not_have(engine: str) 
 
 
 def test_an_option_in_no_group_is_detected_and_refused(described: dict[str, str]) -> None:
-    assert LLAMA_CPP.misclassified([*described, "open_any_file"]) == ["open_any_file"]
+    assert LLAMA_CPP.find_misclassified([*described, "open_any_file"]) == ["open_any_file"]
     problem = refused("llama.cpp", {**described, "open_any_file": "str"}, open_any_file="/etc/passwd")
     assert "--open_any_file" in problem.cause and Risk.UNREVIEWED.value in problem.cause
 
@@ -75,7 +75,7 @@ def test_an_option_in_no_group_is_detected_and_refused(described: dict[str, str]
 def test_an_option_in_two_groups_is_detected() -> None:
     one = frozenset({"x"})
     policy = OptionPolicy("e", allowed=one, reserved=frozenset(), refused={Risk.FILES: one})
-    assert policy.misclassified(["x"]) == ["x"]
+    assert policy.find_misclassified(["x"]) == ["x"]
 
 
 # -- refused options ------------------------------------------------------------------------------------------

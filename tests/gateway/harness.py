@@ -22,6 +22,7 @@ from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.peer import PEER_UID
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
+from xinference.gateway.http.connection_limits import ConnectionLimits
 from xinference.gateway.http.server import Server, http_server
 from xinference.keys.table import Keys
 from xinference.routing.table import Route, RoutingTable, Target
@@ -133,16 +134,18 @@ async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Serve
     """The gateway on a loopback port while the block runs."""
     async with (
         gateway_of(router, **settings) as gateway,
-        listening(gateway) as (_, _, url),
+        listening(gateway, limits=ConnectionLimits.of(Settings(**settings))) as (_, _, url),
         aiohttp.ClientSession(headers=ANTHROPIC) as http,
     ):
         yield Served(url, http, gateway)
 
 
 @contextlib.asynccontextmanager
-async def listening(gateway: ASGIApp) -> AsyncIterator[tuple[Server, asyncio.Task[None], str]]:
+async def listening(
+    gateway: ASGIApp, *, limits: ConnectionLimits | None = None
+) -> AsyncIterator[tuple[Server, asyncio.Task[None], str]]:
     """The production server in front of `gateway`, its task and its address; it has ended when the block is left."""
-    server = http_server(gateway)
+    server = http_server(gateway, limits=limits)
     with listen(Settings(port=0), port_is_given=True) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await until_async("the server has started", lambda: server.started)

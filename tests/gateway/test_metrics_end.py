@@ -26,8 +26,8 @@ class Server:
         self.table = RoutingTable(MappingProxyType(routes))
 
     def answer(self, uid: str) -> None:
-        self.metrics.ended(uid, "/v1/chat/completions", 200, 0.1)
-        self.metrics.spent(uid, 5)
+        self.metrics.count_request(uid, "/v1/chat/completions", 200, 0.1)
+        self.metrics.count_tokens(uid, 5)
 
 
 def test_the_counts_of_a_model_stay_for_a_while_after_it_is_gone() -> None:

@@ -144,11 +144,11 @@ def test_a_clock_that_is_set_back_forgets_nothing() -> None:
 
 def test_a_permit_is_given_back_however_the_block_ends() -> None:
     permits, limited = Permits(), route(request_limits=1)
-    with pytest.raises(ZeroDivisionError), permits.one(limited):
+    with pytest.raises(ZeroDivisionError), permits.permit(limited):
         assert permits.held("m") == 1
         raise ZeroDivisionError
     assert permits.held("m") == 0
-    with permits.one(limited), pytest.raises(Refusal) as caught, permits.one(limited):
+    with permits.permit(limited), pytest.raises(Refusal) as caught, permits.permit(limited):
         pass
     assert caught.value.cause == "Rate limit reached for the model. Request limit 1 for the model: m"
     assert permits.held("m") == 0
@@ -157,13 +157,13 @@ def test_a_permit_is_given_back_however_the_block_ends() -> None:
 def test_an_adapter_takes_its_models_permits() -> None:
     permits = Permits()
     adapter = route(uid="lora", parent="m", request_limits=1)
-    with permits.one(route(request_limits=1)), pytest.raises(Refusal) as caught, permits.one(adapter):
+    with permits.permit(route(request_limits=1)), pytest.raises(Refusal) as caught, permits.permit(adapter):
         pass
     assert str(caught.value).endswith("for the model: m")
 
 
 def test_a_limit_of_none_takes_no_request_at_all() -> None:
-    with pytest.raises(Refusal), Permits().one(route(request_limits=0)):
+    with pytest.raises(Refusal), Permits().permit(route(request_limits=0)):
         pass
 
 
@@ -262,3 +262,32 @@ async def test_a_clock_that_is_set_back_lets_no_key_wait(monkeypatch: pytest.Mon
             clock.monotonic = lambda waited=waited: START + waited
             statuses.append((await call(gateway, "/v1/chat/completions", BODY, headers=BEARER)).status)
     assert statuses == [503, 429, 503], "two minutes later the key may ask again, whatever the time of day"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("own", "usual"), [(2, 0), (None, 2), (2, 1)])
+async def test_a_key_has_no_more_requests_at_once_than_its_limit(own: int | None, usual: int) -> None:
+    keys = OneKey(requests_in_flight=own)
+    async with start_fake_engine(delay=0.3) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine)))
+        async with gateway_of(router, keys=keys, key_requests_in_flight=usual) as gateway:
+
+            async def ask() -> int:
+                said = await call(gateway, "/v1/chat/completions", BODY, headers=BEARER)
+                if said.status == 429:
+                    assert said.headers[b"retry-after"] == b"1" and "2 requests at the same time" in said.json["detail"]
+                return said.status
+
+            assert sorted(await asyncio.gather(*(ask() for _ in range(5)))) == [200, 200, 429, 429, 429]
+            assert await ask() == 200
+
+
+def test_permits_of_a_key_are_not_those_of_a_model_of_its_name() -> None:
+    permits = Permits()
+    permits.take(KEY.key_id, 1)
+    with permits.one_of_key(KEY, 1), pytest.raises(Refusal), permits.one_of_key(KEY, 1):
+        pass
+    with permits.one_of_key(KEY, 1):
+        pass
+    assert permits.held(KEY.key_id) == 1

@@ -35,12 +35,12 @@ def test_neither_the_store_nor_a_listing_has_the_key_itself(keys: Keyring, tmp_p
 
 
 def test_keys_are_the_same_after_a_restart(keys: Keyring, store: Store) -> None:
-    wanted = NewKey("a", ("use", "manage"), ("m", "n"), 60.0, 5, 1000)
+    wanted = NewKey("a", ("use", "manage"), ("m", "n"), 60.0, 5, 1000, 7)
     key, secret = keys.create(wanted)
     again = Keyring(store)
     assert again.table.find(secret.encode()) == key
     assert sorted(key.scopes) == ["manage", "use"] and sorted(key.models or ()) == ["m", "n"]
-    assert (key.requests_per_minute, key.tokens_per_minute) == (5, 1000)
+    assert (key.requests_per_minute, key.tokens_per_minute, key.requests_in_flight) == (5, 1000, 7)
     assert key.expires is not None and key.expires - key.created == pytest.approx(60)
 
 
@@ -128,6 +128,7 @@ def test_a_change_is_on_the_disk_before_it_is_answered(keys: Keyring, store: Sto
         (NewKey(expires_in=float("nan")), "nan"),
         (NewKey(requests_per_minute=0), "requests_per_minute is 0"),
         (NewKey(tokens_per_minute=-1), "tokens_per_minute is -1"),
+        (NewKey(requests_in_flight=0), "requests_in_flight is 0"),
     ],
 )
 def test_what_cant_be_a_key_is_400_and_named(keys: Keyring, wanted: NewKey, said: str) -> None:

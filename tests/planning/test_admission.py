@@ -28,7 +28,7 @@ WAIT, TURN = 60.0, 5.0
 class Plan:
     """A size, as the scheduler sees one; `context` is what the user gets."""
 
-    held: Bytes
+    reserved: Bytes
     context: int
     later: int = 0
 
@@ -78,7 +78,7 @@ class Memory:
         self.effects = Recorder()
         self.scheduler = AdmissionScheduler[Plan](
             self.effects,
-            lambda plan: Footprint(plan.held, plan.later),
+            lambda plan: Footprint(plan.reserved, plan.later),
             lambda plan, best: plan.context == best.context,
             wait_seconds=WAIT,
             turn_seconds=TURN,
@@ -98,7 +98,7 @@ class Memory:
 
     def leave(self, uid: str) -> None:
         """It has left: its bytes are free again."""
-        self.free += self.scheduler.ledger[uid].held.get(HOST, 0)
+        self.free += self.scheduler.ledger[uid].reserved.get(HOST, 0)
         del self.residents[uid]
         self.ready.discard(uid)
         self.scheduler.release(uid)
@@ -123,7 +123,7 @@ class Memory:
         return [(said[0], said[1]) if said[0] == "grant" else said for said in self.effects.said]
 
     def granted(self, uid: str) -> Bytes:
-        return self.scheduler.ledger[uid].held
+        return self.scheduler.ledger[uid].reserved
 
 
 # -- the six branches ---------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_a_candidate_withdrawn_at_the_head_lets_the_next_in() -> None:
     memory.ask("second", flexible(HOST, 5))
     assert memory.run() == []
     memory.scheduler.withdraw("first")
-    assert memory.scheduler.undelivered
+    assert memory.scheduler.has_withdrawn
     assert memory.run() == [("refuse", "first", "nobody_waits"), ("grant", "second")]
 
 
@@ -328,7 +328,7 @@ def test_a_declined_eviction_chooses_another() -> None:
 
 def test_enough_that_leaves_already_spares_the_others() -> None:
     memory = Memory(10)
-    memory.load("leaving", 70, "leaving")
+    memory.load("unloading", 70, "unloading")
     memory.load("idle", 70)
     memory.ask("new", flexible(HOST, 60))
     assert memory.run() == []
@@ -412,7 +412,7 @@ def test_a_limit_of_all_models_together_counts_what_was_promised() -> None:
     memory.ask("new", flexible(HOST, 60, 10))
     assert memory.run() == [("grant", "new")]
     assert memory.granted("new") == {HOST: 30}
-    assert memory.scheduler.occupancy_of_others("x", memory.state()).host_left == 0
+    assert memory.scheduler.occupancy_of_others("x", memory.state()).host_remaining == 0
 
 
 def test_a_model_on_demand_is_sized_as_if_all_others_on_demand_had_left() -> None:
@@ -421,8 +421,8 @@ def test_a_model_on_demand_is_sized_as_if_all_others_on_demand_had_left() -> Non
     memory.load("busy", 30, "in_use")
     memory.load("pinned", 40, pinned=True)
     occupancy = memory.scheduler.occupancy_for("new", True, memory.state())
-    assert occupancy.returned == {HOST: 50}
-    assert memory.scheduler.occupancy_for("new", False, memory.state()).returned == {HOST: 20}
+    assert occupancy.reclaimable == {HOST: 50}
+    assert memory.scheduler.occupancy_for("new", False, memory.state()).reclaimable == {HOST: 20}
 
 
 def test_each_device_has_its_own_bytes() -> None:
@@ -463,7 +463,7 @@ class Orders(RuleBasedStateMachine):
         self.there = {uid: Deployment() for uid in UIDS}
         self.scheduler = AdmissionScheduler[Plan](
             self,
-            lambda plan: Footprint(plan.held, plan.later),
+            lambda plan: Footprint(plan.reserved, plan.later),
             lambda plan, best: plan.context == best.context,
             wait_seconds=WAIT,
             turn_seconds=TURN,
@@ -500,7 +500,7 @@ class Orders(RuleBasedStateMachine):
         for uid, one in self.there.items():
             if one.taken:
                 plan = self.scheduler.ledger[uid]
-                for device, count in plan.held.items():
+                for device, count in plan.reserved.items():
                     free[device] -= count - plan.later * (device == HOST)
         gpus = tuple(Gpu(index, "gpu", CAPACITY[index], free[index]) for index in (0, 1))
         host = Host(1, CAPACITY[HOST], free[HOST], gpus)
@@ -569,12 +569,12 @@ class Orders(RuleBasedStateMachine):
             case ("evict", True) if one.in_flight:
                 self.scheduler.declined(uid)
             case ("evict", _):
-                one.state, one.evicted = "leaving", True
+                one.state, one.evicted = "unloading", True
 
     @rule(uid=st.sampled_from(UIDS))
     def leave(self, uid: str) -> None:
         one = self.there[uid]
-        if one.state == "leaving" and not one.in_flight:
+        if one.state == "unloading" and not one.in_flight:
             self.there[uid] = Deployment()
             self.scheduler.release(uid)
 
@@ -596,7 +596,7 @@ class Orders(RuleBasedStateMachine):
     @invariant()
     def no_byte_is_promised_twice(self) -> None:
         for device, capacity in CAPACITY.items():
-            promised = sum(plan.held.get(device, 0) for plan in self.scheduler.ledger.values())
+            promised = sum(plan.reserved.get(device, 0) for plan in self.scheduler.ledger.values())
             assert promised <= capacity, f"{promised} of device {device} are promised"
 
     def teardown(self) -> None:

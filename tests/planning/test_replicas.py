@@ -46,8 +46,8 @@ def test_on_the_cpu_there_are_no_devices_to_remember() -> None:
 
 
 def test_each_replica_that_is_taken_back_says_its_own_devices() -> None:
-    known = replicas.merged((), ((0,),), 0)  # started when it was alone
-    known = replicas.merged(known, ((9,), (1,), (2,)), 1)  # started when another had its place
+    known = replicas.merge_devices((), ((0,),), 0)  # started when it was alone
+    known = replicas.merge_devices(known, ((9,), (1,), (2,)), 1)  # started when another had its place
     assert known == ((0,), (1,), (2,))
 
 
@@ -55,7 +55,7 @@ def test_too_many_replicas_and_foreign_devices_are_refused() -> None:
     with pytest.raises(Problem, match="the maximum for one model"):
         replicas.with_replica(plan_on(*[()] * MAX_REPLICAS), MAX_REPLICAS, ())
     with pytest.raises(Problem, match="runs on the CPU"):
-        replicas.one_alone(plan_on(()), (0,))
+        replicas.single_replica_launch(plan_on(()), (0,))
 
 
 def test_a_replica_with_a_shorter_context_is_refused_with_both_numbers() -> None:

@@ -21,7 +21,7 @@ from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.eviction import HOST
-from xinference.planning.occupancy import Occupancy, available, promised_bytes
+from xinference.planning.occupancy import Occupancy, available, reserved_gpu_bytes
 from xinference.planning.sizing import size_launch
 from xinference.planning.weights_estimate import estimated_shape
 
@@ -157,7 +157,7 @@ def test_two_models_share_a_card_by_fractions_of_what_each_needs() -> None:
     machine = host(1, 80)
     first = plan(7, "gptq", "Int4", "vLLM", machine)
     # The first was granted its bytes and has not taken them yet: the driver still shows them as free.
-    second = plan(7, "gptq", "Int4", "vLLM", machine, Occupancy(promised_bytes(first)))
+    second = plan(7, "gptq", "Int4", "vLLM", machine, Occupancy(reserved_gpu_bytes(first)))
     fractions = [made.sizing.memory_fraction for made in (first, second)]
     assert None not in fractions and sum(f for f in fractions if f) <= 1
     full = {0: int(75 * GIB)}
@@ -222,7 +222,7 @@ def test_a_size_never_exceeds_what_is_available(
 ) -> None:
     gpus = tuple(Gpu(i, "GPU", gib * GIB, int(gib * GIB * share)) for i, (gib, share) in enumerate(cards))
     machine = Host(16, max(1, free), free, gpus)
-    there = available(machine, Occupancy({0: taken}, host_outstanding=taken, host_left=left))
+    there = available(machine, Occupancy({0: taken}, host_outstanding=taken, host_remaining=left))
     request = LaunchRequest(model_name="llama-2-chat", replica=replica)
     launch = launch_of(request=request, engine=engine, use_gpu=bool(gpus))
     try:
@@ -230,7 +230,7 @@ def test_a_size_never_exceeds_what_is_available(
     except Problem as problem:
         assert problem.code == "does_not_fit"
         return
-    promised = promised_bytes(made)
+    promised = reserved_gpu_bytes(made)
     if not gpus:
         assert made.sizing.total_bytes * replica <= there.usable[HOST]
     elif any("stay on the CPU" in reason for reason in made.reasons):

@@ -136,7 +136,7 @@ def test_a_schema_in_text_that_is_nested_without_end_is_refused() -> None:
 @pytest.mark.parametrize(
     ("schema", "named"),
     [
-        ({"type": "string", "minLength": 5, "maxLength": 2}, "minLength 5 is above maxLength 2"),
+        ({"type": "string", "minLength": 5, "maxLength": 2}, "minLength 5 is greater than maxLength 2"),
         ({"type": "array", "items": {"type": "string"}, "minItems": 5, "maxItems": 2}, "minItems"),
         ({"type": "object", "minProperties": 3, "maxProperties": 1}, "minProperties"),
         ({"type": "integer", "minimum": 7, "maximum": 3}, "minimum"),

@@ -14,7 +14,7 @@ import pytest
 from xinference.errors import Problem
 from xinference.keys.rows import KeyRows
 from xinference.store.connection import NOTES_KEPT
-from xinference.store.database import EVENTS_KEPT, MEASUREMENTS_KEPT, Measurement, Store
+from xinference.store.database import MAX_EVENTS, MEASUREMENTS_KEPT, Measurement, Store
 
 LARGE = "x" * 20_000
 
@@ -207,9 +207,9 @@ def test_measurements_and_events_have_an_end(store: Store) -> None:
         store.add_measurement(Measurement("v", "llama.cpp", number, 1, 100, 90))
     assert [m.context_length for m in store.measurements("v", "llama.cpp")][:2] == [39, 38]
     assert len(store.measurements("v", "llama.cpp")) == MEASUREMENTS_KEPT
-    for number in range(EVENTS_KEPT + 5):
+    for number in range(MAX_EVENTS + 5):
         store.add_event("m", "INFO", "start", str(number))
-    assert len(store.events("m")) == EVENTS_KEPT
+    assert len(store.events("m")) == MAX_EVENTS
     store.remove_other_events(["other"])
     assert store.events("m") == []
 

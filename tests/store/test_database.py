@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xinference.errors import Problem
-from xinference.store.database import EVENTS_KEPT, Measurement, Store
+from xinference.store.database import MAX_EVENTS, Measurement, Store
 from xinference.store.schema import SCHEMA_1, SCHEMA_VERSION
 
 
@@ -42,11 +42,11 @@ def test_removing_a_deployment_removes_all_that_is_its_own(path: Path) -> None:
 
 def test_only_the_newest_events_of_each_deployment_are_kept(path: Path) -> None:
     store = Store(path)
-    for number in range(EVENTS_KEPT + 20):
+    for number in range(MAX_EVENTS + 20):
         store.add_event("m", "INFO", "start", str(number))
     store.add_event("other", "INFO", "start", "kept")
     contents = [event["event_content"] for event in store.events("m")]
-    assert contents == [str(number) for number in range(20, EVENTS_KEPT + 20)]
+    assert contents == [str(number) for number in range(20, MAX_EVENTS + 20)]
     assert len(store.events("other")) == 1
 
 

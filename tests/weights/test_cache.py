@@ -153,7 +153,7 @@ def test_what_something_uses_is_not_removed(hub: FolderHub, settings: Settings, 
     weights = put(hub.root / "folder", "w.safetensors", 9)
     path = hub.root / use.path if use.path else None
     with pytest.raises(Problem) as caught:
-        free(hub, settings, "tiny--1B--pytorch--none", CacheUse(use.who, use.version_id, path))
+        free(hub, settings, "tiny--1B--pytorch--none", CacheUse(use.user, use.version_id, path))
     assert (caught.value.status, caught.value.code) == (409, "in_use")
     assert "the model mine" in caught.value.cause
     assert weights.exists()

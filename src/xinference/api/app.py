@@ -43,7 +43,7 @@ def make_app(
     """Build the management API.
 
     Args:
-        stop: asks the server to stop its engines and itself after the answer is sent.
+        stop: makes the server stop its engines and exit after the answer is sent.
         data_path: the OpenAPI paths and components of the gateway's routes.
         running: the requests of the gateway, which can be aborted.
     """

@@ -59,11 +59,11 @@ ControllerDep = Annotated[Controller, Depends(_state("controller"))]
 SettingsDep = Annotated[Settings, Depends(_state("settings"))]
 KeyringDep = Annotated[Keyring, Depends(_state("keys"))]
 AbortablesDep = Annotated[Abortables, Depends(_state("running"))]
-#: Asks the server to stop its engines and itself after the answer is sent.
+#: Makes the server stop its engines and exit after the answer is sent.
 StopDep = Annotated[Stop, Depends(_state("stop"))]
 #: `time.monotonic` at the server's start.
 StartedDep = Annotated[float, Depends(_state("started"))]
-#: The key of the request; None if it needed none.
+#: The key of the request; None if no key is required.
 KeyDep = Annotated[Key | None, Depends(_key)]
 
 
@@ -88,7 +88,7 @@ def visible_families(controller: Controller, key: Key | None) -> Mapping[str, Mo
 def _is_visible(controller: Controller, key: Key, family: str) -> bool:
     if controller.registrations.find(family) is None:
         return True  # built in, and so public
-    return any(key.may_ask(name) for name in (family, *controller.users_of(family)))
+    return any(key.may_ask(name) for name in (family, *controller.uids_of_family(family)))
 
 
 def find_family(families: Mapping[str, ModelFamily], model_name: str, model_type: str | None = None) -> ModelFamily:

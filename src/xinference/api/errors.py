@@ -16,7 +16,7 @@ from xinference.keys.visibility import for_holder, key_of
 
 
 class ProblemParts(BaseModel):
-    """A failure: its cause, and what to do about it."""
+    """A failure: its cause, and a hint for its solution."""
 
     code: str
     status: int
@@ -27,7 +27,7 @@ class ProblemParts(BaseModel):
 
 
 class ProblemBody(BaseModel):
-    """Clients of older versions read `detail`; `problem` has the parts."""
+    """An error: `problem` has its parts; `detail` is the text that clients of older versions read."""
 
     detail: str
     problem: ProblemParts
@@ -39,9 +39,9 @@ _BODY = {"application/json": {"schema": {"$ref": "#/components/schemas/ProblemBo
 
 Responses = dict[int | str, dict[str, Any]]
 _DESCRIPTIONS = {
-    400: "The request is not valid; the cause says why",
+    400: "The request is not valid; the cause has the reason",
     401: "A key is required, or the given one is unknown",
-    403: "The key may not do this, or the request comes from another site",
+    403: "The key does not permit this, or the request comes from another site",
     404: "Not found; similar names are listed",
     405: "The path does not support this method",
     409: "A conflict with the present state; the cause names it",

@@ -75,7 +75,7 @@ class ReplicaConfig(BaseModel):
 
 
 class LaunchBody(BaseModel):
-    """What to launch. Every further field is an option of the engine, by the engine's own name."""
+    """The model to launch. Every further field is an option of the engine, by the engine's own name."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -104,9 +104,7 @@ class LaunchBody(BaseModel):
     enable_thinking: bool | None = Field(
         default=None, description="Whether a hybrid model thinks before it answers; null: its chat template decides"
     )
-    enable_virtual_env: bool | None = Field(
-        default=None, description="No effect: each engine has an environment of its own"
-    )
+    enable_virtual_env: bool | None = Field(default=None, description="No effect: each engine has its own environment")
     virtual_env_packages: list[Text] | None = Field(
         default=None, description="Rejected: environments are made from lock files"
     )
@@ -135,7 +133,7 @@ class LaunchBody(BaseModel):
         """The request for the controller.
 
         Raises:
-            Problem: 400 for what one machine can't do, or what would be wrong to ignore.
+            Problem: 400, a field requires several machines, or is not supported and must not be ignored.
         """
         self._check()
         replica, gpu_idx = self._placement()
@@ -159,7 +157,7 @@ class LaunchBody(BaseModel):
             warnings.append("replica_config: worker_ip is ignored: this server is one machine")
         if self.enable_virtual_env is not None:
             warnings.append(
-                "enable_virtual_env is ignored: engines run in locked environments of their own (`xinference env`)"
+                "enable_virtual_env is ignored: each engine runs in its own locked environment (`xinference env`)"
             )
         return warnings
 
@@ -180,7 +178,7 @@ class LaunchBody(BaseModel):
         if self.keep_alive is None:
             return self.ttl
         if self.ttl is not None:
-            raise bad_request("ttl and keep_alive mean the same.", hint="Give only one of them.")
+            raise bad_request("ttl and keep_alive are the same setting.", hint="Pass only one of them.")
         return ttl_of(self.keep_alive)
 
     def _placement(self) -> tuple[int, tuple[int, ...] | None]:
@@ -189,16 +187,16 @@ class LaunchBody(BaseModel):
         if not self.replica_config:
             return self.replica, gpu_idx
         if gpu_idx is not None:
-            raise bad_request("replica_config and gpu_idx both name devices.", hint="Give only one of them.")
+            raise bad_request("replica_config and gpu_idx both name devices.", hint="Pass only one of them.")
         groups = [config.indices for config in self.replica_config]
         if not any(groups):
             return len(groups), None
         if len({len(group) for group in groups}) > 1:
-            raise bad_request("replica_config: every replica needs the same number of devices in gpu_idx.")
+            raise bad_request("replica_config: every replica requires the same number of devices in gpu_idx.")
         return len(groups), tuple(group[n] for n in range(len(groups[0])) for group in groups)
 
     def _adapters(self) -> dict[str, Any]:
-        """The adapters as the engine's option, after those that the option names already."""
+        """The adapters as the engine's option, after the adapters that the option already has."""
         adapters = (self.peft_model_config and self.peft_model_config.lora_list) or []
         if not adapters:
             return {}
@@ -208,7 +206,7 @@ class LaunchBody(BaseModel):
 
 
 _CONVERTED = ("model_size_in_billions", "gpu_idx", "replica", "envs", "ttl")
-#: The fields that a `LaunchRequest` has from the body as they are.
+#: The fields that a `LaunchRequest` takes from the body unchanged.
 _UNCHANGED = tuple(
     name for name in LaunchRequest.__struct_fields__ if name in LaunchBody.model_fields and name not in _CONVERTED
 )
@@ -237,7 +235,7 @@ def ttl_of(keep_alive: float | str) -> float:
 
 
 def as_indices(indices: int | list[int] | None) -> tuple[int, ...] | None:
-    """The indices of one device or several; None if there is no choice."""
+    """The indices of one device or several; None: the request names no device."""
     if indices is None:
         return None
     return (indices,) if isinstance(indices, int) else tuple(indices)

@@ -42,7 +42,7 @@ class PlannedFile(Answer):
 
 
 class PlannedMemory(Answer):
-    """Memory of one replica, in bytes. `loaded` is what it holds once it is ready; null before the weights are read."""
+    """Memory of one replica, in bytes. `loaded` is its memory when it is ready; null before the weights are read."""
 
     weights: int | None
     kv_cache: int | None
@@ -75,7 +75,7 @@ class LaunchPlanAnswer(Answer):
 
 
 class Description(Answer):
-    """One deployment. One that can't be restored has only its uid, status and stage."""
+    """One deployment. A deployment that can't be restored has only its uid, status and stage."""
 
     model_uid: str
     status: Status

@@ -65,7 +65,7 @@ class StrictRoute(APIRoute):
             request = StrictRequest(request.scope, request.receive)
             if self.body_field is not None and await request.body():
                 _check_type(request.headers.get("content-type", ""))
-                await request.json()  # read here, because FastAPI gives the same answer for every failure
+                await request.json()  # read here, because FastAPI sends the same answer for every failure
             return await handler(request)
 
         return strict
@@ -88,7 +88,7 @@ class NulCheck:
 
 
 def _check_type(content_type: str) -> None:
-    # Browsers send JSON to another origin only after a preflight request; other types they send without one.
+    # Browsers send JSON to another origin only after a preflight request, and other types without one.
     kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(

@@ -1,6 +1,6 @@
 """Checks registry entries beyond their schema: names, sizes and files must be safe and unambiguous.
 
-Entries come from our own files and from users; a name in them becomes part of paths and command lines.
+Entries come from Xinference's files and from users; a name in them is used in paths and command lines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MODEL_NAME = re.compile(r"[^+/?%#&=\s\\\x00-\x1f\x7f]+")
 ABILITIES = (
     "generate", "chat", "tools", "vision", "audio", "video", "omni", "reasoning", "hybrid", "code", "embed", "rerank",
 )  # fmt: skip
-#: Formats whose weights are one file for each quantization; the other formats use the files_needed folder.
+#: Formats whose weights are one file for each quantization; the weights of other formats are a folder.
 FILE_FORMATS = ("ggufv2", "ggmlv3")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 SIZE = re.compile(r"\d+([._]\d+)?")
@@ -135,7 +135,7 @@ def check_names(field: str, names: Iterable[str], where: str) -> None:
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.name or "\\" in name or ":" in name:
-            raise bad_entry(where, f"{field}: the file name {name!r} leaves the model's folder")
+            raise bad_entry(where, f"{field}: the file name {name!r} is outside the model's folder")
         if _CONTROLS.search(name) or "{" in name or "}" in name:
             raise bad_entry(where, f"{field}: {name!r} is not a file name; the only placeholder is {{quantization}}")
 

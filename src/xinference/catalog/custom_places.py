@@ -52,21 +52,21 @@ def read_locations(fields: Fields, model_format: ModelFormat, notes: list[str]) 
     sources = fields.object("model_src")
     if sources is None:
         hub = fields.optional_text("model_hub") or "huggingface"
-        return [_place(fields, fields, hub, "model_hub", model_format)]
-    places = []
+        return [_read_location(fields, fields, hub, "model_hub", model_format)]
+    locations = []
     for name in sources.items():
         if name.lower() in UNSUPPORTED_HUBS:
             notes.append(f"{sources.at(name)} is left out: the hub {name} is not supported")
             continue
         inner = sources.object(name)
         assert inner is not None
-        places.append(_place(inner, fields, name, name, model_format))
-    if not places:
+        locations.append(_read_location(inner, fields, name, name, model_format))
+    if not locations:
         raise fields.bad("model_src", "has no supported hub", f"Name one of {', '.join(HUBS)}.")
-    return places
+    return locations
 
 
-def _place(inner: Fields, spec: Fields, hub: str, hub_field: str, model_format: ModelFormat) -> WeightLocation:
+def _read_location(inner: Fields, spec: Fields, hub: str, hub_field: str, model_format: ModelFormat) -> WeightLocation:
     """`inner` has the hub's own fields, `spec` those of the whole spec; with one hub they are the same object."""
     quantizations = _quantizations(inner, model_format) or _quantizations(spec, model_format)
     if not quantizations:
@@ -204,7 +204,7 @@ def _check_template(fields: Fields, name: str, template: str, placeholders: Iter
     if "{" in plain or "}" in plain:
         raise fields.bad(name, f"has another placeholder than {' and '.join(placeholders)}")
     if not _is_inside(plain):
-        raise fields.bad(name, "leaves the model's folder, or is not a file name")
+        raise fields.bad(name, "is outside the model's folder, or is not a file name")
 
 
 def _is_inside(name: str) -> bool:

@@ -115,7 +115,7 @@ def _ggml(fields: Fields, size: int | str, like: ModelFamily | None) -> GgmlFact
     raise fields.missing(
         "ggml",
         'A ggmlv3 file lacks some facts: add "ggml": {"rms_norm_eps": 1e-05, "n_gqa": 1} with the model\'s own '
-        "numbers, or take format ggufv2.",
+        "numbers, or use format ggufv2.",
     )
 
 
@@ -138,7 +138,7 @@ def _merge(specs: list[ModelSpec], new: ModelSpec, fields: Fields) -> None:
                 Code.INVALID_REGISTRATION,
                 f"{fields.path} repeats {new.model_format} {new.model_size_in_billions} {', '.join(both)} of an "
                 "earlier spec.",
-                hint="Leave one of the two out.",
+                hint="Remove one of the two.",
             )
         whole = tuple(both) == spec.quantizations
         added = tuple(

@@ -61,7 +61,7 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value < _LARGEST:
-            raise self.bad(name, f"is not an integer of at minimum {minimum}")
+            raise self.bad(name, f"is not an integer of at least {minimum}")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -85,14 +85,14 @@ class Fields:
             raise self.bad(name, "is not a list of integers such as [2]")
         for position, each in enumerate(value):
             if isinstance(each, bool) or not isinstance(each, int) or not 0 <= each < _LARGEST:
-                raise bad_field(f"{self.at(name)}[{position}]", each, "is not an integer of at minimum 0")
+                raise bad_field(f"{self.at(name)}[{position}]", each, "is not an integer of at least 0")
         return tuple(value)
 
     def object(self, name: str) -> Fields | None:
         return Fields(self._values[name], self.at(name)) if self.has(name) else None
 
     def objects(self, name: str) -> list[Fields]:
-        """A list of at minimum one object."""
+        """A list of at least one object."""
         value = self._values.get(name)
         if not isinstance(value, list) or not value:
             if value is None:

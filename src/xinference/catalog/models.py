@@ -1,6 +1,6 @@
 """Launchable models: families, their specs, and versions, which are specs with a chosen quantization.
 
-All are frozen; registry files are decoded straight into them, and an unknown or misplaced field is an error.
+All are frozen. Registry files are decoded to these types directly, and an unknown or misplaced field is an error.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class GgmlFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class ModelShapeFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The architecture of one size, as in its config.json: enough to compute its memory before any download."""
+    """The architecture of one size, as in its config.json, from which its memory is computed before any download."""
 
     parameters: int
     layers: int
@@ -117,7 +117,7 @@ class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
-        """The texts of `stop` that an answer can contain: special tokens are not decoded, and end it by themselves."""
+        """The texts of `stop` that an answer can contain; special tokens are not decoded, and end an answer anyway."""
         return tuple(text for text in self.stop if not _SPECIAL_TOKEN.fullmatch(text))
 
 

@@ -146,7 +146,7 @@ def _chatml(style: PromptStyle) -> str:
     """``<|im_start|>role\\ncontent<|im_end|>\\n``."""
     user, assistant = style.user or "<|im_start|>user", style.assistant or "<|im_start|>assistant"
     end = style.intra_message_sep or "<|im_end|>"
-    return _tagged(
+    return _with_tags(
         style, system=user.replace("user", "system"), user=user, assistant=assistant, gap="\n", end=f"{end}\n"
     )
 
@@ -156,7 +156,7 @@ def _llama3(style: PromptStyle) -> str:
     gap, end = style.intra_message_sep or "\n\n", style.inter_message_sep or "<|eot_id|>"
     names = ("system", style.user or "user", style.assistant or "assistant")
     system, user, assistant = (f"<|start_header_id|>{name}<|end_header_id|>" for name in names)
-    return "{{ bos_token }}" + _tagged(style, system=system, user=user, assistant=assistant, gap=gap, end=end)
+    return "{{ bos_token }}" + _with_tags(style, system=system, user=user, assistant=assistant, gap=gap, end=end)
 
 
 def _phi3(style: PromptStyle) -> str:
@@ -164,7 +164,7 @@ def _phi3(style: PromptStyle) -> str:
     names = ("system", style.user or "user", style.assistant or "assistant")
     system, user, assistant = (name if name.startswith("<|") else f"<|{name}|>" for name in names)
     gap, end = style.intra_message_sep or "\n", style.inter_message_sep or "<|end|>\n"
-    return _tagged(style, system=system, user=user, assistant=assistant, gap=gap, end=end)
+    return _with_tags(style, system=system, user=user, assistant=assistant, gap=gap, end=end)
 
 
 def _gemma(style: PromptStyle) -> str:
@@ -178,7 +178,7 @@ def _gemma(style: PromptStyle) -> str:
     )
 
 
-def _tagged(style: PromptStyle, *, system: str, user: str, assistant: str, gap: str, end: str) -> str:
+def _with_tags(style: PromptStyle, *, system: str, user: str, assistant: str, gap: str, end: str) -> str:
     """Each role has a tag before its message and an end tag after it, also the system role."""
     default = style.system_prompt.removeprefix(system).removesuffix(end.strip() or end).strip()
     return (

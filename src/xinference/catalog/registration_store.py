@@ -1,7 +1,7 @@
 """The store of launchable models: the built-in families, and those that the user registered.
 
 Persisted registrations are in ``$XINFERENCE_HOME/model/{llm,embedding,rerank}/<name>.json``, unchanged; the others
-last as long as this server. Calls are short and block for one small file; only one task calls them at a time.
+end with this server. Calls are short and block for one small file; only one task calls them at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_DOCUMENT = 16 << 20
 
 @dataclass(frozen=True)
 class BrokenRegistration:
-    """A persisted document that can't be read any more. It is listed, and does not block other models."""
+    """A persisted document that can't be read. It is listed, and other models are not affected."""
 
     path: Path
     model_type: ModelType
@@ -100,7 +100,7 @@ class Registrations:
                 assert file is not None
                 file.write(text.encode())
             self._paths[name] = path
-            # A broken file of this name was replaced, and so repaired.
+            # The new file has replaced a broken one of this name.
             self.broken = tuple(b for b in self.broken if b.path != path)
         self._registered[name] = registration
         self._publish()

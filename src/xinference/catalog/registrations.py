@@ -185,7 +185,7 @@ def _prompt(
             f"values: {names}.",
             hint='Use "other" for the template in the weights, or add a chat_template.',
         )
-    # The weights' own template, if any, is better: the name only shows that it is a chat model.
+    # The template of the weights, if any, has precedence: the name only shows that this is a chat model.
     return None if fields.raw("version") == 2 else template_of(known), stop, stop_ids
 
 
@@ -247,7 +247,7 @@ def _pooling(fields: Fields, model_type: ModelType, notes: list[str]) -> ModelFa
 
 
 def _with_specs(fields: Fields) -> Fields:
-    """Move the spec's fields of a version 1 file, where they lie on the same level as the family's, into a list."""
+    """Move the fields of a version 1 file's only spec, which are among the fields of the family, to a list of specs."""
     if fields.has("model_specs"):
         return fields
     names = ("model_hub", "model_id", "model_revision", "model_uri", "model_format", "quantization", "quantizations")

@@ -1,4 +1,4 @@
-"""The registry of families: the built-in files, read once and checked on the way in."""
+"""The registry of families: reads and checks the built-in files once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def builtin_families() -> Mapping[str, ModelFamily]:
     families: dict[str, ModelFamily] = {}
     for file in files:
         family = read_family(file.read_bytes(), file.name)
-        # A family's file bears its name, so that two cannot have one name, whatever the case.
+        # The file name is the family's name, so two families cannot have the same name in any case.
         if file.name != f"{family.model_name.lower()}.json":
             raise bad_entry(file.name, f"model_name {family.model_name!r} is not the name of the file")
         families[family.model_name] = family

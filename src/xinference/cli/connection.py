@@ -30,7 +30,7 @@ class Target:
         from xinference.client import Client
         from xinference.client.local_key import owner_key
 
-        if start and not self.settings.endpoint:  # a named endpoint belongs to someone else
+        if start and not self.settings.endpoint:  # a named endpoint may be another machine
             from xinference.client.local_server import ensure_server
 
             ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
@@ -39,18 +39,18 @@ class Target:
         return Client(self.settings.url, key, check=False, retries=0)
 
 
-on_worker = click.option("-w", "--worker-ip", help="No effect: the server is one machine.")
+worker_ip_option = click.option("-w", "--worker-ip", help="No effect: the server is one machine.")
 _ENDPOINT = "URL of the server. [env: XINFERENCE_ENDPOINT; default: the local server]"
 _API_KEY = "API key. [env: XINFERENCE_API_KEY; default: the key of the last `xinference login`]"
 
 
-def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
+def with_server_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options --endpoint and --api-key, and pass a `Target` to the command as `target`."""
     return click.option("-e", "--endpoint", help=_ENDPOINT)(_with_target(command))
 
 
-def talks_to_named_server(command: Callable[..., None]) -> Callable[..., None]:
-    """The same with a required --endpoint, for commands that must not reach the wrong server."""
+def with_required_endpoint(command: Callable[..., None]) -> Callable[..., None]:
+    """Add these options with a required --endpoint, for commands that must not reach the wrong server."""
     return click.option("-e", "--endpoint", required=True, help="URL of the server.")(_with_target(command))
 
 

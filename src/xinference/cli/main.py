@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
-from xinference.cli.output import showing_problems
+from xinference.cli.output import report_problems
 from xinference.errors import near
 
 #: Command -> its function, and its line in the help.
@@ -109,7 +109,7 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name.ljust(_NAME_WIDTH), COMMANDS[name][1]) for name in names])
 
     def invoke(self, ctx: click.Context) -> Any:
-        with showing_problems(ctx.meta[_AS_JSON]):
+        with report_problems(ctx.meta[_AS_JSON]):
             return super().invoke(ctx)
 
 
@@ -199,7 +199,7 @@ def open_streams() -> None:
 def main() -> None:
     """``xinference``."""
     open_streams()
-    with showing_problems():  # of the help, too
+    with report_problems():  # of the help, too
         cli(prog_name="xinference")
 
 
@@ -220,7 +220,7 @@ def worker() -> None:
 
 def _run(program: str) -> None:
     open_streams()
-    with showing_problems():
+    with report_problems():
         load(f"xinference.cli.commands.serve:{program}")(prog_name=f"xinference-{program}")
 
 

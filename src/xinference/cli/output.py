@@ -25,7 +25,7 @@ KEY_HINT = (
 #: Control characters except newline and tab: the text of a model or an engine must not control the terminal.
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 del _CONTROLS[ord("\n")], _CONTROLS[ord("\t")]
-#: The program that wrote the last lines of a problem, where it was no engine.
+#: The program that wrote the last lines of a problem, if it is not an engine.
 _WRITERS: dict[str, str] = {Code.SERVER_FAILED: "server", Code.ENVIRONMENT_FAILED: "installer"}
 
 
@@ -121,7 +121,7 @@ def show_json_problem(problem: Problem) -> None:
 
 
 @contextmanager
-def showing_problems(as_json: bool = False) -> Iterator[None]:
+def report_problems(as_json: bool = False) -> Iterator[None]:
     """Show the problem that ends a command, and exit with 1, or with 130 after an interrupt.
 
     Args:

@@ -70,7 +70,7 @@ def _failure(uid: str, event: Json) -> Problem:
 
 
 def new_display() -> LineDisplay:
-    """A display for a terminal or for a log, by what stderr is."""
+    """A display for a terminal if stderr is one, else for a log."""
     return TerminalDisplay() if sys.stderr.isatty() else LineDisplay()
 
 

@@ -1,6 +1,6 @@
 """Python clients of the REST interface: `Client`, and `AsyncClient` whose methods are awaited.
 
-Names of older versions, such as ``RESTfulClient``, are kept. Modules are imported at the first use of a name.
+Names of older versions, such as ``RESTfulClient``, still exist. Modules are imported at the first use of a name.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def read_problem(status: int, body: bytes, retry_after: str | None = None) -> Pr
     elif "error" in answer:
         problem = _from_openai(answer["error"], status)
     elif answer.get("detail", "Not Found") == "Not Found":
-        raise UnexpectedAnswer("a web framework's own 404")  # our 404s name what was not found
+        raise UnexpectedAnswer("a web framework's own 404")  # a 404 of Xinference names the missing thing
     else:
         problem = Problem(Code.HTTP_ERROR, _detail(answer["detail"]), status=status)
     if status == 503 and retry_after is not None:

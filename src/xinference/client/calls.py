@@ -12,15 +12,14 @@ from xinference.client.request import Request, StreamRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Now = TypeVar("Now")
-Later = TypeVar("Later")
+Result = TypeVar("Result")
+AsyncResult = TypeVar("AsyncResult")
 
 
-class Call(Generic[P, Now, Later]):
-    """A method made from a function that builds a request.
+class Call(Generic[P, Result, AsyncResult]):
+    """A method made from a function that builds a request. It has the arguments and the docstring of the function.
 
-    On a `SyncRunner` it returns `Now`, on an `AsyncRunner` an awaitable of `Later`. Arguments and documentation are
-    those of the function.
+    On a `SyncRunner` it returns a `Result`, on an `AsyncRunner` an awaitable of an `AsyncResult`.
     """
 
     def __init__(self, request: Callable[..., Any]) -> None:
@@ -35,10 +34,10 @@ class Call(Generic[P, Now, Later]):
     def __get__(self, runner: None, owner: type) -> Self: ...
 
     @overload
-    def __get__(self, runner: SyncRunner, owner: type) -> Callable[P, Now]: ...
+    def __get__(self, runner: SyncRunner, owner: type) -> Callable[P, Result]: ...
 
     @overload
-    def __get__(self, runner: AsyncRunner, owner: type) -> Callable[P, Awaitable[Later]]: ...
+    def __get__(self, runner: AsyncRunner, owner: type) -> Callable[P, Awaitable[AsyncResult]]: ...
 
     def __get__(self, runner: Runner | None, owner: type) -> Any:
         return self if runner is None else _bound(runner, self.request_of(runner))
@@ -52,7 +51,7 @@ class Call(Generic[P, Now, Later]):
         return self.request
 
 
-class ModelCall(Call[P, Now, Later]):
+class ModelCall(Call[P, Result, AsyncResult]):
     """A `Call` of a model handle: the function's first argument is the uid of the handle's model."""
 
     def request_of(self, runner: Runner) -> Callable[..., Any]:
@@ -65,36 +64,36 @@ def _bound(runner: Runner, request: Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(runner, AsyncRunner):
 
         @wraps(request)
-        async def later(*args: Any, **kwargs: Any) -> Any:
+        async def run_async(*args: Any, **kwargs: Any) -> Any:
             return await runner.run(request(*args, **kwargs))
 
-        return later
+        return run_async
 
     assert isinstance(runner, SyncRunner)
 
     @wraps(request)
-    def now(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         return runner.run(request(*args, **kwargs))
 
-    return now
+    return run
 
 
-def whole(request: Callable[P, Request[T]]) -> Call[P, T, T]:
+def answer_call(request: Callable[P, Request[T]]) -> Call[P, T, T]:
     """A method that returns a whole answer."""
     return Call(request)
 
 
-def streamed(request: Callable[P, StreamRequest[T]]) -> Call[P, Generator[T, None, None], AsyncGenerator[T, None]]:
+def stream_call(request: Callable[P, StreamRequest[T]]) -> Call[P, Generator[T, None, None], AsyncGenerator[T, None]]:
     """A method that returns an iterator over a streamed answer."""
     return Call(request)
 
 
-def of_model(request: Callable[Concatenate[str, P], Request[T]]) -> ModelCall[P, T, T]:
+def model_call(request: Callable[Concatenate[str, P], Request[T]]) -> ModelCall[P, T, T]:
     """A handle's method that returns a whole answer."""
     return ModelCall(request)
 
 
-def whole_or_streamed(
+def model_stream_call(
     request: Callable[Concatenate[str, P], Request[Any] | StreamRequest[Any]],
 ) -> ModelCall[P, Any, Any]:
     """A handle's method that returns a whole answer or, with ``stream``, an iterator."""

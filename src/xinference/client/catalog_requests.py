@@ -29,7 +29,7 @@ def engine_rows(model_name: str) -> Request[list[Json]]:
 
 
 def vllm_models() -> Request[Json]:
-    """What vLLM can run: the model families for ``chat`` and for ``generate``."""
+    """The model families that vLLM can run, for ``chat`` and for ``generate``."""
     return Request(path="/v1/models/vllm-supported", read=answers.as_object)
 
 
@@ -78,13 +78,15 @@ def list_deletable_models(model_version: str, worker_ip: str | None = None) -> R
 def remove_cached_model(model_version: str, worker_ip: str | None = None) -> Request[Json]:
     """Delete the cached weights of a version such as ``llama-2-chat--7B--ggufv2--Q4_K_M``: ``freed_bytes``."""
     query = query_of(model_version=model_version, worker_ip=worker_ip)
-    return Request(method="DELETE", path=_CACHE, query=query, read=answers.as_object, patient=True)
+    return Request(method="DELETE", path=_CACHE, query=query, read=answers.as_object, without_timeout=True)
 
 
 def confirm_and_remove_model(model_version: str, worker_ip: str | None = None) -> Request[bool]:
     """Delete the cached weights of a version; True if they are deleted."""
     removal = remove_cached_model(model_version, worker_ip)
-    return Request(method=removal.method, path=removal.path, query=removal.query, read=answers.as_result, patient=True)
+    return Request(
+        method=removal.method, path=removal.path, query=removal.query, read=answers.as_result, without_timeout=True
+    )
 
 
 def download_model(model_name: str, **arguments: Any) -> Request[str]:

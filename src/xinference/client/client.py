@@ -1,70 +1,70 @@
-"""`Client` and `AsyncClient`: one list of methods, run by waiting or by awaiting."""
+"""`Client` and `AsyncClient`, which have the same methods: synchronous ones and asynchronous ones."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from xinference.client import catalog_requests, handles, key_requests, requests
-from xinference.client.calls import streamed, whole
+from xinference.client.calls import answer_call, stream_call
 from xinference.client.connection import AsyncRunner, Runner, SyncRunner
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
 
 class Methods(Runner):
-    """The methods of both clients; those of `AsyncClient` are awaited, also those that stream."""
+    """The methods of both clients; all methods of `AsyncClient` are awaited, also those that return a stream."""
 
-    health = whole(requests.health)
-    auth = whole(requests.auth)
-    status = whole(requests.status)
-    request_token = whole(requests.request_token)
+    health = answer_call(requests.health)
+    auth = answer_call(requests.auth)
+    status = answer_call(requests.status)
+    request_token = answer_call(requests.request_token)
 
-    launch_model = whole(requests.launch_model)
-    plan_launch = whole(requests.plan_launch)
-    follow_events = streamed(requests.follow_events)
-    get_launch_model_progress = whole(requests.get_launch_model_progress)
-    cancel_launch_model = whole(requests.cancel_launch_model)
+    launch_model = answer_call(requests.launch_model)
+    plan_launch = answer_call(requests.plan_launch)
+    follow_events = stream_call(requests.follow_events)
+    get_launch_model_progress = answer_call(requests.get_launch_model_progress)
+    cancel_launch_model = answer_call(requests.cancel_launch_model)
 
-    list_models = whole(requests.list_models)
-    list_instances = whole(requests.list_instances)
-    get_instance_info = whole(requests.get_instance_info)
-    describe_model = whole(requests.describe_model)
-    terminate_model = whole(requests.terminate_model)
-    list_model_replicas = whole(requests.list_model_replicas)
-    add_model_replica = whole(requests.add_model_replica)
-    terminate_model_replica = whole(requests.terminate_model_replica)
-    logs = streamed(requests.logs)
-    abort_request = whole(requests.abort_request)
-    get_progress = whole(requests.get_progress)
+    list_models = answer_call(requests.list_models)
+    list_instances = answer_call(requests.list_instances)
+    get_instance_info = answer_call(requests.get_instance_info)
+    describe_model = answer_call(requests.describe_model)
+    terminate_model = answer_call(requests.terminate_model)
+    list_model_replicas = answer_call(requests.list_model_replicas)
+    add_model_replica = answer_call(requests.add_model_replica)
+    terminate_model_replica = answer_call(requests.terminate_model_replica)
+    logs = stream_call(requests.logs)
+    abort_request = answer_call(requests.abort_request)
+    get_progress = answer_call(requests.get_progress)
 
-    query_engine_by_model_name = whole(catalog_requests.query_engine_by_model_name)
-    engine_rows = whole(catalog_requests.engine_rows)
-    vllm_models = whole(catalog_requests.vllm_models)
-    register_model = whole(catalog_requests.register_model)
-    unregister_model = whole(catalog_requests.unregister_model)
-    list_model_registrations = whole(catalog_requests.list_model_registrations)
-    get_model_registration = whole(catalog_requests.get_model_registration)
+    query_engine_by_model_name = answer_call(catalog_requests.query_engine_by_model_name)
+    engine_rows = answer_call(catalog_requests.engine_rows)
+    vllm_models = answer_call(catalog_requests.vllm_models)
+    register_model = answer_call(catalog_requests.register_model)
+    unregister_model = answer_call(catalog_requests.unregister_model)
+    list_model_registrations = answer_call(catalog_requests.list_model_registrations)
+    get_model_registration = answer_call(catalog_requests.get_model_registration)
 
-    list_cached_models = whole(catalog_requests.list_cached_models)
-    list_deletable_models = whole(catalog_requests.list_deletable_models)
-    confirm_and_remove_model = whole(catalog_requests.confirm_and_remove_model)
-    remove_cached_model = whole(catalog_requests.remove_cached_model)
-    download_model = whole(catalog_requests.download_model)
-    follow_download = streamed(catalog_requests.follow_download)
-    cancel_download = whole(catalog_requests.cancel_download)
+    list_cached_models = answer_call(catalog_requests.list_cached_models)
+    list_deletable_models = answer_call(catalog_requests.list_deletable_models)
+    confirm_and_remove_model = answer_call(catalog_requests.confirm_and_remove_model)
+    remove_cached_model = answer_call(catalog_requests.remove_cached_model)
+    download_model = answer_call(catalog_requests.download_model)
+    follow_download = stream_call(catalog_requests.follow_download)
+    cancel_download = answer_call(catalog_requests.cancel_download)
 
-    list_keys = whole(key_requests.list_keys)
-    create_key = whole(key_requests.create_key)
-    revoke_key = whole(key_requests.revoke_key)
-    forget_keys = whole(key_requests.forget_keys)
+    list_keys = answer_call(key_requests.list_keys)
+    create_key = answer_call(key_requests.create_key)
+    revoke_key = answer_call(key_requests.revoke_key)
+    forget_keys = answer_call(key_requests.forget_keys)
 
-    get_workers_info = whole(requests.get_workers_info)
-    get_supervisor_info = whole(requests.get_supervisor_info)
-    abort_cluster = whole(requests.abort_cluster)
-    get_autostart_config = whole(requests.get_autostart_config)
-    get_autostart_model_summary = whole(requests.get_autostart_model_summary)
-    upsert_autostart_model = whole(requests.upsert_autostart_model)
-    remove_autostart_model = whole(requests.remove_autostart_model)
+    get_workers_info = answer_call(requests.get_workers_info)
+    get_supervisor_info = answer_call(requests.get_supervisor_info)
+    abort_cluster = answer_call(requests.abort_cluster)
+    get_autostart_config = answer_call(requests.get_autostart_config)
+    get_autostart_model_summary = answer_call(requests.get_autostart_model_summary)
+    upsert_autostart_model = answer_call(requests.upsert_autostart_model)
+    remove_autostart_model = answer_call(requests.remove_autostart_model)
 
     def _use_token(self, token: str) -> None:
         self.auth_headers["Authorization"] = f"Bearer {token}"

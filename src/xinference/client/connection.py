@@ -1,4 +1,4 @@
-"""The two runners of requests, a waiting and an awaited one, and their common parts."""
+"""The synchronous and the asynchronous runner of requests, and their common parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ C = TypeVar("C")
 AnyRequest = Request[Any] | StreamRequest[Any]
 
 CONNECT_SECONDS = 5.0
-#: Long, because a dry run may ask a hub for file sizes, and a stop may wait for engines to end.
+#: Long, because a dry run may request file sizes from a hub, and a stop may wait until engines exit.
 ANSWER_SECONDS = 120.0
 #: Seconds to wait before each retry of a request.
 RETRY_SECONDS = (0.1, 0.4)
@@ -43,7 +43,7 @@ def may_repeat(method: str, error: httpx2.TransportError) -> bool:
 
 
 class Runner:
-    """The server's URL, the headers of every request, and the meaning of errors.
+    """The server's URL and the headers of every request; converts errors to problems.
 
     Args:
         base_url: the server's URL, with or without a slash at its end.
@@ -52,7 +52,7 @@ class Runner:
             time limit.
         retries: maximum number of retries where that is safe, 0 to 2.
 
-    Every request may raise `Problem`: the server's, or one with the reason why there is no answer.
+    Every request may raise a `Problem`: that of the server's answer, or one with the reason for a missing answer.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Runner:
         timeout: float = ANSWER_SECONDS,
         retries: int = len(RETRY_SECONDS),
     ) -> None:
-        self.base_url = _checked(base_url)
+        self.base_url = _check_url(base_url)
         self.auth_headers = dict(auth_headers or {})
         self._timeout = timeout
         self._waits = (*RETRY_SECONDS[:retries], None)
         self._http_options: dict[str, Any] = {
             "base_url": self.base_url,
-            "trust_env": not is_local(self.base_url),  # a proxy cannot reach our loopback
-            "verify": self.base_url.startswith("https:"),  # plain HTTP: spare the loading of certificates
+            "trust_env": not is_local(self.base_url),  # a proxy cannot reach this machine's loopback
+            "verify": self.base_url.startswith("https:"),  # plain HTTP needs no certificates, which load slowly
         }
 
     def _http_client(self, kind: Callable[..., C]) -> C:
@@ -95,14 +95,14 @@ class Runner:
 
     def _message(self, request: AnyRequest) -> dict[str, Any]:
         """The arguments for httpx2's ``build_request``."""
-        patient = isinstance(request, StreamRequest) or request.patient
+        without_timeout = isinstance(request, StreamRequest) or request.without_timeout
         return {
             "method": request.method,
             "url": request.path,
             "params": dict(request.query),
             "json": request.body,
             "headers": self.auth_headers,
-            "timeout": httpx2.Timeout(None if patient else self._timeout, connect=CONNECT_SECONDS),
+            "timeout": httpx2.Timeout(None if without_timeout else self._timeout, connect=CONNECT_SECONDS),
         }
 
     def _check(self, path: str, status: int, body: bytes, headers: Mapping[str, str]) -> None:
@@ -112,12 +112,12 @@ class Runner:
             text = body.decode("utf-8", "replace").strip()[:200]
             raise Problem(Code.SERVER_ERROR, f"The server at {self.base_url} answered {status}: {text}", status=status)
         if path == "/health" and status == 404:
-            raise self._not_ours()
+            raise self._wrong_server()
         raise read_problem(status, body, headers.get("retry-after"))
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn httpx2's exceptions into problems."""
+    def _convert_errors(self) -> Iterator[None]:
+        """Convert httpx2's exceptions to problems."""
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -125,9 +125,9 @@ class Runner:
         except httpx2.TimeoutException as error:
             raise Problem(Code.SERVER_TIMEOUT, f"The server at {self.base_url} did not answer in time.") from error
         except httpx2.TransportError as error:
-            raise self._gone() from error
+            raise self._connection_lost() from error
         except UnexpectedAnswer as error:
-            raise self._not_ours() from error
+            raise self._wrong_server() from error
 
     def _no_server(self, error: Exception) -> Problem:
         reason = "" if "refused" in str(error).lower() else f" ({error})"
@@ -137,14 +137,14 @@ class Runner:
             hint="Start a server with `xinference serve`, or give the URL of another one with --endpoint.",
         )
 
-    def _gone(self) -> Problem:
+    def _connection_lost(self) -> Problem:
         return Problem(
             Code.SERVER_GONE,
             f"The server at {self.base_url} closed the connection before the answer was complete.",
             hint="It died or was stopped; see logs/server.log in its home folder.",
         )
 
-    def _not_ours(self) -> Problem:
+    def _wrong_server(self) -> Problem:
         return Problem(
             Code.NOT_OUR_SERVER,
             f"The program that answers at {self.base_url} is not an Xinference server.",
@@ -183,21 +183,21 @@ class SyncRunner(Runner):
             items = self._items(request)
             next(items)
             return cast("Generator[T, None, None]", items)
-        with self._explained():
+        with self._convert_errors():
             response = self._send(request)
             self._check(request.path, response.status_code, response.content, response.headers)
             return request.read(response.content)
 
     def _items(self, request: StreamRequest[T]) -> Generator[T | None, None, None]:
         decoder = request.decoder()
-        with self._explained(), closing(self._send(request)) as response:
+        with self._convert_errors(), closing(self._send(request)) as response:
             if response.status_code >= 400:
                 self._check(request.path, response.status_code, response.read(), response.headers)
-            yield None  # it is open
+            yield None  # the stream is open
             for chunk in response.iter_bytes():
                 yield from decoder.feed(chunk)
         if not decoder.complete():
-            raise self._gone()
+            raise self._connection_lost()
 
     def _send(self, request: AnyRequest) -> httpx2.Response:
         message = self._message(request)
@@ -237,29 +237,29 @@ class AsyncRunner(Runner):
     async def run(self, request: StreamRequest[T]) -> AsyncGenerator[T, None]: ...
 
     async def run(self, request: Request[T] | StreamRequest[T]) -> T | AsyncGenerator[T, None]:
-        """As `SyncRunner.run`."""
+        """Send a request and read its answer; a stream is open when this returns, so that errors are raised here."""
         if isinstance(request, StreamRequest):
             items = self._items(request)
             await anext(items)
             return cast("AsyncGenerator[T, None]", items)
-        with self._explained():
+        with self._convert_errors():
             response = await self._send(request)
             self._check(request.path, response.status_code, response.content, response.headers)
             return request.read(response.content)
 
     async def _items(self, request: StreamRequest[T]) -> AsyncGenerator[T | None, None]:
         decoder = request.decoder()
-        with self._explained():
+        with self._convert_errors():
             response = await self._send(request)
             async with aclosing(response):
                 if response.status_code >= 400:
                     self._check(request.path, response.status_code, await response.aread(), response.headers)
-                yield None  # it is open
+                yield None  # the stream is open
                 async for chunk in response.aiter_bytes():
                     for item in decoder.feed(chunk):
                         yield item
         if not decoder.complete():
-            raise self._gone()
+            raise self._connection_lost()
 
     async def _send(self, request: AnyRequest) -> httpx2.Response:
         message = self._message(request)
@@ -277,7 +277,7 @@ class AsyncRunner(Runner):
         raise AssertionError("the last wait is None")
 
 
-def _checked(base_url: str) -> str:
+def _check_url(base_url: str) -> str:
     try:
         url = httpx2.URL(base_url)
     except httpx2.InvalidURL:

@@ -1,4 +1,4 @@
-"""Public names of the model handles. Audio, flexible, image and video models are not served: their handles say so."""
+"""Public names of the model handles. The handles of audio, flexible, image and video models raise an error."""
 
 from xinference.client import handles
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from xinference.client import model_requests
 from xinference.client.answers import Json
-from xinference.client.calls import of_model, whole_or_streamed
+from xinference.client.calls import model_call, model_stream_call
 from xinference.client.connection import AsyncRunner, Runner, SyncRunner
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -23,7 +23,7 @@ class UnrecognizedModelError(Problem, ValueError):
 
 
 class _Handle(Runner):
-    """A model of a server, with connections of its own.
+    """A model of a server. The handle has its own connections.
 
     Args:
         model_uid: the model's uid.
@@ -45,20 +45,20 @@ class _Handle(Runner):
 
 
 class _Generates(_Handle):
-    generate = whole_or_streamed(model_requests.generate)
+    generate = model_stream_call(model_requests.generate)
 
 
 class _Chats(_Generates):
-    chat = whole_or_streamed(model_requests.chat)
+    chat = model_stream_call(model_requests.chat)
 
 
 class _Embeds(_Handle):
-    create_embedding = of_model(model_requests.create_embedding)
-    convert_ids_to_tokens = of_model(model_requests.convert_ids_to_tokens)
+    create_embedding = model_call(model_requests.create_embedding)
+    convert_ids_to_tokens = model_call(model_requests.convert_ids_to_tokens)
 
 
 class _Reranks(_Handle):
-    rerank = of_model(model_requests.rerank)
+    rerank = model_call(model_requests.rerank)
 
 
 class _Unserved(_Handle):

@@ -23,17 +23,20 @@ def create_key(
     expires_in: float | None = None,
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
+    requests_in_flight: int | None = None,
 ) -> Request[Json]:
     """Create a key; only this answer has its secret, as ``key``. Once there is a key, every request needs one.
 
     Args:
         models: uids of the models that the key may use; None: all.
         expires_in: seconds until the key expires; None: never.
+        requests_in_flight: maximum number of requests at the same time; None: that of the server's settings.
     """
     limits = {
         "expires_in": expires_in,
         "requests_per_minute": requests_per_minute,
         "tokens_per_minute": tokens_per_minute,
+        "requests_in_flight": requests_in_flight,
     }
     body = {"name": name, "scopes": list(scopes), "models": None if models is None else list(models), **limits}
     body = {field: value for field, value in body.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The owner's key: a user who can read a home may manage the server of that home."""
+"""Reads the owner's key: a user who can read a home may manage the server of that home."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from xinference.hosts import address_of
 
 
 def owner_key(settings: Settings) -> str | None:
-    """The key of this home's running server, if ``settings.url`` is the very address that the server listens on.
+    """The key of this home's running server, if ``settings.url`` is exactly the address that the server listens on.
 
-    It is sent to no other address, where another program could keep it. The key expires with the server.
+    The key is sent to no other address, where another program could store it. It expires with the server.
     """
     asked = place(settings.url)
     endpoint = local_endpoint(settings)
@@ -26,7 +26,7 @@ def owner_key(settings: Settings) -> str | None:
 
 
 def local_endpoint(settings: Settings) -> str | None:
-    """The URL of this home's server, as this machine reaches it; None if no server has announced itself."""
+    """The URL of this home's server for clients on this machine; None if no server has written its endpoint."""
     try:
         url = httpx2.URL(json.loads(settings.server_file.read_text())["endpoint"])
     except (OSError, ValueError, KeyError, TypeError, httpx2.InvalidURL):

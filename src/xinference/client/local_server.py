@@ -17,8 +17,8 @@ from xinference.errors import EXIT_IN_USE, Problem
 from xinference.process.home import is_free
 
 START_SECONDS = 30.0
-#: Maximum seconds until the winner of two simultaneous starts answers the loser.
-RIVAL_SECONDS = 10.0
+#: Maximum time to wait for another server that was started at the same moment and uses the port.
+OTHER_START_SECONDS = 10.0
 POLL_SECONDS = 0.03
 TAIL_LINES = 40
 
@@ -34,7 +34,7 @@ def ensure_server(
         seconds: maximum time until the server answers.
 
     Raises:
-        Problem: another program listens there, or the server did not start (with its last lines).
+        Problem: another program listens at this address; or the server did not start, with its last lines.
     """
     with Client(settings.url, check=False, retries=0) as client:
         if _answers(client):
@@ -65,7 +65,7 @@ def _answers(client: Client) -> bool:
     try:
         client.health()
     except Problem as problem:
-        if problem.code in (Code.NO_SERVER, Code.SERVER_GONE):  # gone: it is being stopped
+        if problem.code in (Code.NO_SERVER, Code.SERVER_GONE):  # SERVER_GONE: the server is being stopped
             return False
         raise
     return True
@@ -124,22 +124,22 @@ def _wait(
                 Code.SERVER_FAILED, f"The server ended with exit status {status}.", stage="start", log_tail=tail()
             )
         if status == EXIT_IN_USE and not in_use:
-            in_use, deadline = True, time.monotonic() + _rival_seconds(settings)
+            in_use, deadline = True, time.monotonic() + _other_start_seconds(settings)
         if in_use and is_first and is_free(settings):
             child, is_first, in_use = spawn(), False, False
             deadline = time.monotonic() + seconds
         if time.monotonic() > deadline:
             child.terminate()
-            raise _too_late(client, in_use, tail(), seconds)
+            raise _timeout_problem(client, in_use, tail(), seconds)
         time.sleep(POLL_SECONDS)
 
 
-def _rival_seconds(settings: Settings) -> float:
-    """How long a rival may take to answer or to leave: one that stops gives open answers and engines their time."""
+def _other_start_seconds(settings: Settings) -> float:
+    """Maximum time until the other server answers or exits; one that stops waits for open answers and engines."""
     endpoint = local_endpoint(settings)
     if is_free(settings) or (endpoint is not None and _runs(endpoint)):
-        return RIVAL_SECONDS
-    return RIVAL_SECONDS + settings.drain_seconds + settings.stop_seconds
+        return OTHER_START_SECONDS
+    return OTHER_START_SECONDS + settings.drain_seconds + settings.stop_seconds
 
 
 def _runs(endpoint: str) -> bool:
@@ -150,8 +150,8 @@ def _runs(endpoint: str) -> bool:
             return False
 
 
-def _too_late(client: Client, rival: bool, tail: list[str], seconds: float) -> Problem:
-    if rival:
+def _timeout_problem(client: Client, in_use: bool, tail: list[str], seconds: float) -> Problem:
+    if in_use:
         return Problem(
             Code.SERVER_FAILED,
             f"The port or the home folder of {client.base_url} is in use, but no server answers there.",

@@ -94,7 +94,7 @@ def rerank(
 
 
 def _post(path: str, body: Json) -> Request[Json]:
-    return Request(method="POST", path=path, body=body, read=answers.as_object, patient=True)
+    return Request(method="POST", path=path, body=body, read=answers.as_object, without_timeout=True)
 
 
 def _completion(path: str, model_uid: str, fields: Json) -> Answer:

@@ -21,7 +21,7 @@ class Request(Generic[T]):
     read: Callable[[bytes], T]
     query: Mapping[str, str] = field(default_factory=dict)
     body: Json | None = None
-    patient: bool = False
+    without_timeout: bool = False
     """Wait for the answer without a time limit: a model loads or generates first."""
 
 

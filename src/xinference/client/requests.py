@@ -71,7 +71,7 @@ def launch_model(
     wait_ready: bool = True,
     **kwargs: Any,
 ) -> Request[str]:
-    """Launch a model; the answer is its uid, once it is ready or (`wait_ready` False) as soon as it is accepted.
+    """Launch a model; returns its uid when the model is ready, or at once if `wait_ready` is False.
 
     Args:
         n_gpu: ``auto``, a number for each replica, or None for only the CPU.
@@ -93,16 +93,16 @@ def launch_model(
         query={"wait_ready": str(bool(wait_ready)).lower()},
         body={**kwargs, **_launch_fields(arguments)},
         read=answers.as_model_uid,
-        patient=wait_ready,
+        without_timeout=wait_ready,
     )
 
 
-#: Fields that are sent even if they have their defaults: servers of other versions have other defaults.
+#: Fields that are sent even with their default values: servers of other versions have other defaults.
 _ALWAYS_SENT = ("model_name", "model_type", "replica", "n_gpu")
 
 
 def _launch_fields(arguments: Mapping[str, Any]) -> Json:
-    """The arguments of `launch_model` as JSON; the others that have their defaults are left out."""
+    """The arguments of `launch_model` as JSON; other arguments with their default values are omitted."""
     parameters = signature(launch_model).parameters
     fields = {
         name: value
@@ -188,7 +188,11 @@ def add_model_replica(
     fields = {"replica_config": replica_config, "model_engine": model_engine, "n_gpu": n_gpu}
     body |= {name: value for name, value in fields.items() if value is not None}
     return Request(
-        method="POST", path=path("v1", "models", model_uid, "replicas"), body=body, read=answers.as_object, patient=True
+        method="POST",
+        path=path("v1", "models", model_uid, "replicas"),
+        body=body,
+        read=answers.as_object,
+        without_timeout=True,
     )
 
 
@@ -257,7 +261,7 @@ def get_autostart_model_summary() -> Request[Json]:
 
 
 def upsert_autostart_model(entry: Json) -> Request[Json]:
-    """Not supported: `launch_model` also makes a model start with the server.
+    """Not supported: a model of `launch_model` starts with the server anyway.
 
     Raises:
         Problem: 501 ``not_here``, always.
@@ -266,7 +270,7 @@ def upsert_autostart_model(entry: Json) -> Request[Json]:
 
 
 def remove_autostart_model(model_uid: str) -> Request[Json]:
-    """Not supported: `terminate_model` also keeps a model from starting with the server.
+    """Not supported: after `terminate_model`, a model does not start with the server.
 
     Raises:
         Problem: 501 ``not_here``, always.

@@ -1,4 +1,4 @@
-"""The controller: takes up every stored row, launches, terminates and lists deployments."""
+"""The controller: restores the stored deployments, and launches, terminates and lists deployments."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ LOCK_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
 
 
 class Controller:
-    """Owns the deployments. The gateway reads `table`; the management API calls the rest."""
+    """Owns the deployments. Implements `Router` for the gateway; the management API calls the other methods."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Controller:
         load: ReplicaLoad | None = None,
         publisher: Publisher | None = None,
     ) -> None:
-        """`load` counts the requests at each replica; None: there is no gateway."""
+        """`load` counts the requests in flight at each replica; None: there is no gateway."""
         load = load or NoLoad()
         self._store = store
         self._events = EventLog(store)
@@ -79,47 +79,46 @@ class Controller:
         self.engines: Mapping[str, Engine] = all_engines()
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
         self._reserved: dict[str, asyncio.Future[None]] = {}
-        """The uids of the launches that are being decided; each future ends with its launch."""
+        """The uids of the launches that are being planned; each future ends with its launch."""
         self._ending: dict[str, asyncio.Task[None]] = {}
         """The terminations of deployments, by uid."""
         self._publisher = publisher or Publisher()
-        self._admission = Admission(settings, store, load, self._taken_up)
+        self._admission = Admission(settings, store, load, self._working_deployments)
         self._context = DeploymentContext(
             settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission, work
         )
         self.planner = Planner(
             settings, self._hubs, self.engines, self.registrations, self._admission.occupancy_for, work
         )
-        self.library = WeightsStore(
-            settings, self._hubs, self.registrations, self.planner, self.downloads, self._uses, work.files
+        self.weights = WeightsStore(
+            settings, self._hubs, self.registrations, self.planner, self.downloads, self._cache_uses, work.files
         )
         self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []
         self.stop_notice = StopNotice()
         """Ends the waits of the management API when the server begins to stop."""
 
-    # -- the data path's view -------------------------------------------------------------------------------
+    # -- for the gateway ------------------------------------------------------------------------------------
 
     @property
     def table(self) -> RoutingTable:
         return self._publisher.table
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
-        """See `Router.ensure_ready`."""
         route = self.table.routes.get(uid)
-        found = self._deployments.get((route.parent or uid) if route else uid)
-        deployment = found if isinstance(found, Deployment) else None
+        existing = self._deployments.get((route.parent or uid) if route else uid)
+        deployment = existing if isinstance(existing, Deployment) else None
         with deployment.wait(uid) if deployment else contextlib.nullcontext():
-            return await self._publisher.until_ready(uid, time.monotonic() + deadline, deployment, self._unknown)
+            return await self._publisher.wait_until_ready(uid, time.monotonic() + deadline, deployment, self._not_found)
 
-    # -- life -----------------------------------------------------------------------------------------------
+    # -- start and end --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take up every row: adopt what still runs, start what should, finish what was being terminated."""
+        """Restore the stored deployments: adopt running engines, start missing ones, and complete terminations."""
         self.registrations.load()
         rows, known = self._store.deployments(), self._store.replica_ids()
         self._store.remove_other_events(row.uid for row in rows)
-        await asyncio.gather(*(self._take_up_or_show(row) for row in rows))
+        await asyncio.gather(*(self._restore_or_report(row) for row in rows))
         await self._remove_old_logs()
         self._tasks = [
             asyncio.create_task(self._admission.run(), name="admission"),
@@ -134,38 +133,38 @@ class Controller:
         self._events.end_followers()
 
     async def close(self, how: Ending) -> None:
-        """End the tasks; ``stop`` ends the engines too, ``detach`` leaves them for the next server."""
+        """End all tasks; ``stop`` also stops the engines, ``detach`` lets them run on for the next server."""
         for task in self._tasks:
             task.cancel()
         ends = [deployment.end(how) for deployment in self._deployments.values()]
         for result in await asyncio.gather(
             self.downloads.close(), *ends, *self._ending.values(), return_exceptions=True
         ):
-            if isinstance(result, Exception):  # one that cannot end keeps no other from its end
-                log.error("a deployment or download has not ended well: %r", result)
+            if isinstance(result, Exception):  # the failure of one deployment must not stop the end of the others
+                log.error("the end of a deployment or download failed: %r", result)
 
-    async def _take_up_or_show(self, row: DeploymentRow) -> None:
-        """Take up one row. Whatever is wrong with it, the server starts and serves the others."""
+    async def _restore_or_report(self, row: DeploymentRow) -> None:
+        """Restore one deployment. If this fails for any reason, the server starts and serves the others."""
         adopted: dict[str, Replica] = {}
         try:
-            # Before anything else: an engine that runs needs no plan, and its grace period ends with this.
+            # First, because the grace period of a running engine ends with its adoption, which needs no plan.
             adopted = await adopt_running(row.uid, self._store, self._settings, self._context.load)
-            await self._take_up(row, adopted)
+            await self._restore(row, adopted)
         except Exception as error:
             problem = error if isinstance(error, Problem) else None
             if problem is None:
                 log.exception("deployment %s", row.uid)
                 problem = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.")
-            log.error("deployment %s is not taken up: %s", row.uid, problem)
+            log.error("deployment %s cannot be restored: %s", row.uid, problem)
             self._deployments[row.uid] = BrokenDeployment(row.uid, problem, row.created, tuple(adopted.values()))
             self._publish()
 
-    async def _take_up(self, row: DeploymentRow, adopted: Mapping[str, Replica]) -> None:
+    async def _restore(self, row: DeploymentRow, adopted: Mapping[str, Replica]) -> None:
         if not row.wanted:
             await end_adopted(adopted.values(), "terminate")
             self._store.remove_deployment(row.uid)
             return
-        if row.problem is not None:  # the earlier server was killed while it ended the engines
+        if row.problem is not None:  # the earlier server was killed while it stopped the engines
             await end_adopted(adopted.values(), "terminate")
             adopted = {}
         launch = await self._launch_of_row(row, adopted.values())
@@ -173,16 +172,16 @@ class Controller:
         self._deployments[row.uid] = deployment
         begun = deployment.begin()
         self._publish()
-        await begun  # a server that answers tells of everything that runs
+        await begun  # before the server answers requests, so that its answers include every running engine
 
     async def _launch_of_row(self, row: DeploymentRow, adopted: Iterable[Replica]) -> ResolvedLaunch:
-        """The launch of a row. If it cannot be planned now, that of its running replicas.
+        """The launch of a row; if it cannot be planned now, the launch of its running replicas.
 
         Raises:
-            Problem: it cannot be planned, and nothing of it runs.
+            Problem: the launch cannot be planned, and no replica runs.
         """
         try:
-            # Not sized: what runs already takes the memory that it would be measured against.
+            # Not sized here: an engine that still runs uses the memory that sizing would measure as free.
             request = _stored_request(row)
             return await self.planner.resolve(await self.planner.draft(request, row.uid), request)
         except Problem as problem:
@@ -203,7 +202,7 @@ class Controller:
         await asyncio.to_thread(remove_old_logs, self._settings.log_dir, in_use)
 
     async def _write_notes(self) -> None:
-        """Write the changes that could not be written at once; warn once if the file of the database is lost."""
+        """Write the delayed changes of the store; log once if the database file was deleted or replaced."""
         lost = False
         while True:
             await asyncio.sleep(NOTE_SECONDS)
@@ -211,43 +210,47 @@ class Controller:
             if not lost and (lost := self._store.is_replaced()):
                 log.error(
                     "the database was deleted or replaced while the server runs: "
-                    "the next server will know neither its models nor its API keys"
+                    "the next server will have neither its models nor its API keys"
                 )
 
     async def _warn_of_unknown_engines(self, known: Collection[str]) -> None:
-        """Log the engines of this home that no row names: the database was lost, or replaced by an older one."""
+        """Log the engines of this home without a row: the database was lost, or replaced by an older one."""
         marked = await asyncio.to_thread(keepers_of, self._settings.run_dir)
         if unknown := {name: pids for name, pids in marked.items() if name not in known}:
             log.warning(
-                "engines run that the database does not name: %s. They end %g s after the end of their server; if the "
+                "engines without a row in the database run: %s. They end %g s after the end of their server; if the "
                 "database was lost, its API keys are lost, too.",
                 "; ".join(f"{name} (pids {', '.join(map(str, pids))})" for name, pids in sorted(unknown.items())),
                 self._settings.grace_seconds,
             )
 
-    # -- what users ask -------------------------------------------------------------------------------------
+    # -- for the management API -----------------------------------------------------------------------------
 
     async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
-        """What a launch would do, with its size if the weights are here; nothing is changed."""
-        found = await self.planner.resolver.resolve(request)
-        draft = await self._draft(found, self._uid_for(found.request))
-        return await self._resolve(draft, found.request)
-
-    async def launch(self, request: LaunchRequest, *, remarks: Iterable[str] = ()) -> str:
-        """Write the row and begin; the answer is the uid. `remarks` become warnings among its events.
-
-        Asking again for what runs already under the same explicit uid changes nothing and is not an error.
+        """Plan a launch without starting it; the plan has a size if the weights are on this machine.
 
         Raises:
-            Problem: 400 what can't be, 409 a uid that is taken by something else.
+            Problem: 400, the request can't be served.
+        """
+        derived = await self.planner.resolver.resolve(request)
+        draft = await self._draft(derived, self._uid_for(derived.request))
+        return await self._resolve(draft, derived.request)
+
+    async def launch(self, request: LaunchRequest, *, warnings: Iterable[str] = ()) -> str:
+        """Store a deployment and start it; returns its uid. `warnings` are added to its events.
+
+        A repeated launch with the same explicit uid and the same request changes nothing and is not an error.
+
+        Raises:
+            Problem: 400, the request can't be served; 409, the uid is taken by another launch.
         """
         running = self._deployments.get((request.model_uid or "").strip())
-        found = await self.planner.resolver.resolve(
+        derived = await self.planner.resolver.resolve(
             request, running.plan.request if isinstance(running, Deployment) else None
         )
-        request, uid = found.request, self._uid_for(found.request)
+        request, uid = derived.request, self._uid_for(derived.request)
         async with self._reservation(uid):
-            draft = await self._draft(found, uid)
+            draft = await self._draft(derived, uid)
             await self._ended(uid)
             existing = self._deployments.get(uid)
             if isinstance(existing, Deployment) and existing.problem is None:
@@ -269,30 +272,30 @@ class Controller:
                 self._store.remove_deployment(uid)
                 raise
             self._deployments[uid] = deployment
-            for remark in remarks:
-                self._events.add(uid, "WARNING", "plan", remark)
+            for warning in warnings:
+                self._events.add(uid, "WARNING", "plan", warning)
             deployment.begin()
             self._publish()
             return uid
 
     async def terminate(self, uid: str) -> None:
-        """End a deployment and forget it; it is gone when this returns.
+        """Stop the engines of a deployment and delete it.
 
         Raises:
-            Problem: 404, with the models there are.
+            Problem: 404, with the running models.
         """
         deployment = self.deployment(uid)
         ending = self._ending.get(uid)
         if ending is None:
             ending = asyncio.create_task(self._end(uid, deployment), name=f"end of {uid}")
             self._ending[uid] = ending
-        await asyncio.shield(ending)  # a client that leaves does not stop it halfway
+        await asyncio.shield(ending)  # a client that disconnects does not interrupt the termination
 
     async def cancel(self, uid: str) -> None:
         """Cancel a launch that is not ready; each client that waits for it gets the error.
 
         Raises:
-            Problem: 404, or 409 ``not_launching``: it answers already, or has failed.
+            Problem: 404; 409 ``not_launching``, the deployment is ready or has failed.
         """
         deployment = self.deployment(uid)
         if not deployment.launching:
@@ -302,63 +305,62 @@ class Controller:
         await self.terminate(uid)
 
     def progress(self, uid: str) -> dict[str, Any]:
-        """How far a launch is; of an unknown uid, nothing."""
-        found = self._deployments.get(uid)
-        return progress.unknown() if found is None else found.progress
+        """The progress of a launch in the form of the API; for an unknown uid, no stage has begun."""
+        deployment = self._deployments.get(uid)
+        return progress.unknown() if deployment is None else deployment.progress
 
     def deployment(self, uid: str) -> Deployment | BrokenDeployment:
         """One deployment by its uid.
 
         Raises:
-            Problem: 404, with the models there are.
+            Problem: 404, with the running models.
         """
-        found = self._deployments.get(uid)
-        if found is None:
-            raise self._unknown(uid)
-        return found
+        deployment = self._deployments.get(uid)
+        if deployment is None:
+            raise self._not_found(uid)
+        return deployment
 
     def has(self, deployment: Deployment | BrokenDeployment) -> bool:
         """Whether a deployment has not ended."""
         return deployment in self._deployments.values()
 
     def running(self, uid: str) -> Deployment:
-        """One deployment that was taken up.
+        """One deployment by its uid, which is not a `BrokenDeployment`.
 
         Raises:
-            Problem: 404, or why it could not be taken up.
+            Problem: 404; or the reason why the stored deployment could not be restored.
         """
-        found = self.deployment(uid)
-        if isinstance(found, BrokenDeployment):
-            raise found.problem
-        return found
+        deployment = self.deployment(uid)
+        if isinstance(deployment, BrokenDeployment):
+            raise deployment.problem
+        return deployment
 
     def deployments(self) -> list[Deployment | BrokenDeployment]:
-        """All of them, oldest first."""
+        """All deployments, oldest first."""
         return sorted(self._deployments.values(), key=lambda d: d.created)
 
     @property
     def families(self) -> Mapping[str, ModelFamily]:
-        """Every family that can be launched by its name."""
+        """All families that can be launched by their name."""
         return self.registrations.families
 
-    def users_of(self, family: str) -> list[str]:
-        """The deployments of a family, also those that have failed."""
-        every = self._deployments.items()
-        return [uid for uid, d in every if isinstance(d, Deployment) and d.plan.version.family.model_name == family]
+    def uids_of_family(self, family: str) -> list[str]:
+        """The uids of a family's deployments, including the failed ones."""
+        return [d.uid for d in self._working_deployments() if d.plan.version.family.model_name == family]
 
     def events(self, uid: str) -> list[dict[str, Any]]:
-        """The kept events of a deployment, oldest first."""
+        """The stored events of a deployment, oldest first."""
         self.deployment(uid)
         return self._events.stored(uid)
 
     def follow(self, uid: str) -> AsyncIterator[dict[str, Any]]:
-        """The events of a deployment until it is ready, has failed or is gone."""
+        """The events of a deployment until it is ready, has failed or is terminated."""
         return self._follow(self.deployment(uid), uid)
 
-    # -- within ---------------------------------------------------------------------------------------------
+    # -- helpers --------------------------------------------------------------------------------------------
 
     async def _end(self, uid: str, deployment: Deployment | BrokenDeployment) -> None:
-        """End a deployment. Its uid is free only after its engines have ended and its row is removed."""
+        """End a deployment. Its uid is free only after its engines have exited and its row is removed."""
         try:
             self._store.set_unwanted(uid)
             await deployment.end("terminate")
@@ -390,7 +392,7 @@ class Controller:
 
     @contextlib.asynccontextmanager
     async def _reservation(self, uid: str) -> AsyncIterator[None]:
-        """Reserve a uid for one launch, after the other launches of this uid: two equal ones are one launch."""
+        """Reserve a uid for one launch, after all other launches of this uid, so that equal launches are one."""
         while (other := self._reserved.get(uid)) is not None:
             await asyncio.wait({other})
         done = self._reserved[uid] = asyncio.get_running_loop().create_future()
@@ -401,7 +403,7 @@ class Controller:
             done.set_result(None)
 
     async def _add_row(self, uid: str, request: str, created: float) -> None:
-        """Store a launch. For a while, it is tried again if another program has locked the store.
+        """Store a launch; retried for some time if another program has locked the store.
 
         Raises:
             Problem: the row cannot be written.
@@ -417,7 +419,7 @@ class Controller:
         self._store.add_deployment(uid, request, created)
 
     async def _follow(self, deployment: Deployment | BrokenDeployment, uid: str) -> AsyncIterator[dict[str, Any]]:
-        # Looked at when the following begins: what ended since it was asked for would never be told.
+        # Read when the iteration starts: a deployment that has ended since the call sends no further event.
         settled: dict[str, Any] | None = None
         if deployment.problem is not None:
             settled = final_event("FAILED", deployment.problem.cause) | {"problem": deployment.problem.to_dict()}
@@ -439,29 +441,30 @@ class Controller:
         model_names.check_free(launch.uid, engine.lora_names(launch), self.table.routes, self._reserved)
         return launch, await self.planner.size(launch)
 
-    def _uses(self) -> Iterator[cache.CacheUse]:
+    def _cache_uses(self) -> Iterator[cache.CacheUse]:
         for uid, deployment in self._deployments.items():
             if isinstance(deployment, Deployment) and deployment.problem is None:
                 plan = deployment.plan
                 version_id = plan.version.version_id if plan.source else None
-                yield cache.CacheUse(f"the model {uid}", version_id, _known_path(plan))
+                yield cache.CacheUse(f"the model {uid}", version_id, _weights_path(plan))
 
-    def _taken_up(self) -> list[Deployment]:
+    def _working_deployments(self) -> list[Deployment]:
+        """The deployments that were launched or restored, without those that could not be restored."""
         return [deployment for deployment in self._deployments.values() if isinstance(deployment, Deployment)]
 
     def _uid_for(self, request: LaunchRequest) -> str:
         taken = (self._deployments.keys() | self.table.routes.keys()) - self._ending.keys()
         return model_names.uid_for(request, taken, self._reserved)
 
-    def _unknown(self, uid: str) -> Problem:
-        close = near(uid, self._deployments)
-        there = ", ".join(self._deployments) or "none"
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"Running models: {there}."
+    def _not_found(self, uid: str) -> Problem:
+        similar = near(uid, self._deployments)
+        running = ", ".join(self._deployments) or "none"
+        hint = f"Did you mean {' or '.join(similar)}?" if similar else f"Running models: {running}."
         return not_found(f"There is no running model {uid!r}.", hint=hint, code=Code.MODEL_NOT_FOUND)
 
     def _publish(self) -> None:
         deployments = self._deployments.values()
-        self._publisher.publish((each.route, listing_entry(each.uid, each.description)) for each in deployments)
+        self._publisher.publish((d.route, listing_entry(d.uid, d.description)) for d in deployments)
 
 
 def _stored_request(row: DeploymentRow) -> LaunchRequest:
@@ -478,8 +481,8 @@ def _stored_request(row: DeploymentRow) -> LaunchRequest:
         ) from None
 
 
-def _known_path(plan: LaunchPlan) -> Path | None:
-    """Where the weights of a launch are; None: they are on their way."""
+def _weights_path(plan: LaunchPlan) -> Path | None:
+    """The path of a launch's weights; None: they are not fetched yet."""
     if isinstance(plan, SizedPlan):
         return plan.path
     return plan.origin if isinstance(plan.origin, Path) else None

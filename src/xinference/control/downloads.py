@@ -113,7 +113,7 @@ class Downloads:
         except Problem as problem:
             self._fail(job, problem.at("fetch"))
         except Exception as error:
-            # The task's outermost guard: a defect of ours must end as FAILED, not as a task that died silently.
+            # The task's outermost guard: a defect must be reported as FAILED, not end the task without an event.
             log.exception("download %s", job.version.version_id)
             self._fail(job, Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.", stage="fetch"))
 
@@ -158,7 +158,7 @@ class Downloads:
 
 
 def _key(version_id: str) -> str:
-    """The key of a download's events, in the log that also has those of the deployments."""
+    """The key of a download's events. The event log stores them together with those of the deployments."""
     return f"download:{version_id}"
 
 

@@ -49,7 +49,7 @@ def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:
         Problem: 400, names the adapter or the path.
     """
     if modules and model_type != "LLM":
-        raise bad_request(f"LoRA adapters need an LLM, and this model's type is {model_type}.")
+        raise bad_request(f"LoRA adapters require an LLM, and this model's type is {model_type}.")
     for name, path in modules.items():
         if not is_valid(name):
             raise bad_request(f"The adapter's name {name!r} is invalid.", hint=FORM)
@@ -78,15 +78,15 @@ def check_free(uid: str, adapters: Collection[str], routes: Mapping[str, Route],
     others = {name: route for name, route in routes.items() if uid not in (name, route.parent)}
     for name in adapters:
         if name == uid:
-            raise _taken(f"The adapter {name} has the name of the model that it adapts.")
+            raise _conflict(f"The adapter {name} has the name of the model that it adapts.")
         if name in others or name in reserved:
             parent = others[name].parent if name in others else None
             owner = f"an adapter of {parent}" if parent else "a model"
-            raise _taken(f"The adapter's name {name} is taken by {owner}.")
+            raise _conflict(f"The adapter's name {name} is taken by {owner}.")
     route = routes.get(uid)
     if route is not None and route.parent is not None:
-        raise _taken(f"The model UID {uid} is taken by an adapter of {route.parent}.")
+        raise _conflict(f"The model UID {uid} is taken by an adapter of {route.parent}.")
 
 
-def _taken(cause: str) -> Problem:
+def _conflict(cause: str) -> Problem:
     return Problem(Code.MODEL_UID_TAKEN, cause, hint="Choose another name, or terminate that model first.")

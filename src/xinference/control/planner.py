@@ -1,4 +1,4 @@
-"""Gathers the facts for planning and takes a launch from phase to phase: draft, resolve, size."""
+"""Gathers the facts for planning, and runs the phases of a launch: draft, resolve, size."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Planner:
         self._option_lock = asyncio.Lock()
 
     async def family(self, name: str) -> ModelFamily:
-        """The family of a name: that of a known model, or one derived from the files at a path or of a hub's id.
+        """The family of a known model's name; for a path or a hub's id, the family derived from the files.
 
         Raises:
-            Problem: 400 ``model_not_found`` with similar names; see `ModelResolver.resolve`.
+            Problem: 400 ``model_not_found`` with similar names, or any problem of `ModelResolver.resolve`.
         """
         request = (await self.resolver.resolve(LaunchRequest(model_name=name), any_file=True)).request
         return request.family or match(self._registrations.families, request).family
@@ -82,7 +82,7 @@ class Planner:
         return resolve_launch(draft, path, "given with --model-path", engine)
 
     async def size(self, launch: ResolvedLaunch) -> SizedPlan | None:
-        """Size a launch within the memory that other deployments leave; None: its weights are not on disk yet.
+        """Size a launch within the memory that is not reserved for others; None: its weights are not on disk yet.
 
         Raises:
             Problem: 400 ``does_not_fit``, ``bad_weight_file``.
@@ -109,7 +109,7 @@ class Planner:
         return Facts(families, self._engines, host, known)
 
     async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
-        """The options of an engine and their types; runs the engine's program once."""
+        """The options of an engine and their types. The program that lists them runs only once."""
         async with self._option_lock:
             if name not in self._option_tables:
                 self._option_tables[name] = await _read_options(name, engine)

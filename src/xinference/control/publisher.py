@@ -1,4 +1,4 @@
-"""The routing table that the gateway reads, and waiting for a change in it."""
+"""Publishes the routing table to the gateway, and waits for changes of a route."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from xinference.errors import Problem, server_stopping
 from xinference.routing.table import Route, RoutingTable, with_adapters
 
 
-class Watched(Protocol):
-    """A deployment that requests wait for."""
+class SnapshotSource(Protocol):
+    """A deployment with a snapshot, for which a request waits."""
 
     @property
     def snapshot(self) -> DeploymentSnapshot: ...
 
 
 class Publisher:
-    """Holds the newest table."""
+    """Owns the newest routing table."""
 
     def __init__(self) -> None:
         self.table = RoutingTable()
@@ -33,17 +33,19 @@ class Publisher:
         self._stopping = False
 
     def subscribe(self, published: Callable[[], None]) -> None:
-        """Have `published` called after each new table, before those who wait for a change go on."""
+        """Call `published` after each new table, before the tasks that wait for a change continue."""
         self._subscribers.append(published)
 
     def publish(self, entries: Iterable[tuple[Route, Mapping[str, Any]]]) -> None:
-        """Make a new table of each deployment's route and ``/v1/models`` entry; the next request uses it."""
-        deployments, listed = {}, {}
+        """Make a new table from each deployment's route and ``/v1/models`` entry; the next request uses it."""
+        deployments, listing_entries = {}, {}
         for route, entry in entries:
-            deployments[route.uid], listed[route.uid] = route, entry
+            deployments[route.uid], listing_entries[route.uid] = route, entry
         routes = with_adapters(deployments)
         data = [
-            listed[name] if route.parent is None else {**listed[route.parent], "id": name, "parent": route.parent}
+            listing_entries[name]
+            if route.parent is None
+            else {**listing_entries[route.parent], "id": name, "parent": route.parent}
             for name, route in routes.items()
             if route.targets or route.recovering or route.on_demand
         ]
@@ -55,17 +57,19 @@ class Publisher:
         self._changes = asyncio.Event()
 
     def end_waits(self) -> None:
-        """End all waits for a target, now and later: the server is stopping."""
+        """End all current and later waits for a target, because the server is stopping."""
         self._stopping = True
         self._changes.set()
         self._changes = asyncio.Event()
 
-    async def until_ready(
-        self, uid: str, end: float, deployment: Watched | None, unknown: Callable[[str], Problem]
+    async def wait_until_ready(
+        self, uid: str, end: float, deployment: SnapshotSource | None, unknown: Callable[[str], Problem]
     ) -> Route:
-        """Wait until `uid` has a target, at most until `end` by `time.monotonic`; see `Router.ensure_ready`.
+        """Wait until `uid` has a target, at most until the time `end` of `time.monotonic`.
 
-        A load of `deployment` that is refused meanwhile ends the wait.
+        Raises:
+            Problem: `unknown(uid)` if there is no such route; the refusal of a load of `deployment` during the wait;
+                the problem of a failed launch; 503 ``model_loading`` at the end of the time.
         """
         refusals = deployment.snapshot.refusals if deployment else 0
         while True:
@@ -78,12 +82,12 @@ class Publisher:
                 raise server_stopping()
             if deployment is not None and deployment.snapshot.refusals != refusals and deployment.snapshot.refusal:
                 raise deployment.snapshot.refusal
-            left = end - time.monotonic()
-            if route.problem is not None or left <= 0:
+            remaining = end - time.monotonic()
+            if route.problem is not None or remaining <= 0:
                 raise route.problem or Problem(
                     Code.MODEL_LOADING, f"The model {uid} is not ready yet (stage {route.stage}).", stage=route.stage
                 )
             try:
-                await asyncio.wait_for(self._changes.wait(), left)
+                await asyncio.wait_for(self._changes.wait(), remaining)
             except TimeoutError:
                 continue

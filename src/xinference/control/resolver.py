@@ -27,7 +27,7 @@ _DERIVED_FIELDS = ("family", "asked_name", "model_name", "model_type", "model_fo
 
 
 class ModelResolver:
-    """Resolves a launch name to a family; caches hub look-ups so that they work offline."""
+    """Resolves the name of a launch to a family, and caches the hub look-ups for offline use."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class ModelResolver:
         """Add the family to a request whose name is not that of a built-in model.
 
         Args:
-            running: the request of the deployment with the same uid; the same name has the same family there.
-            any_file: take the first of several files of a model, because nothing is launched.
+            running: the request of the deployment with the same uid: if it has the same name, its family is reused.
+            any_file: choose the first of several files of a model; for calls that launch nothing.
 
         Raises:
-            Problem: the files can't be found, or do not describe a model.
+            Problem: the files do not exist, or do not describe a model.
         """
         registered = self._registrations.find(request.model_name)
         if registered is not None and request.family is None:
@@ -65,7 +65,7 @@ class ModelResolver:
             fields = {
                 name: getattr(request, name) or getattr(running, name) for name in ("model_format", "quantization")
             }
-            return DerivedRequest(msgspec.structs.replace(_filled(request, running), **fields))
+            return DerivedRequest(msgspec.structs.replace(_with_derived_fields(request, running), **fields))
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
             derived = await self._questions.ask(
@@ -76,7 +76,7 @@ class ModelResolver:
             if cached is None:
                 raise
             reason = f"{request.model_name}: from the cached look-up, because {problem.cause}"
-            return DerivedRequest(_filled(request, cached), (reason.rstrip("."),))
+            return DerivedRequest(_with_derived_fields(request, cached), (reason.rstrip("."),))
         if reference.model_id is not None and not any_file:
             await asyncio.to_thread(self._save, request, derived.request)
         return derived
@@ -87,7 +87,7 @@ class ModelResolver:
         for path in sorted(self._folder.glob("*.json")):
             cached = _read(path)
             if cached is not None and cached.family is not None:
-                # Several requests for one repository, such as for two quantizations, give one family.
+                # Several requests for one repository, such as for two quantizations, have the same family.
                 sources = (source for spec in cached.family.model_specs for source in spec.sources)
                 families[cached.model_name, *((s.hub, s.model_id, s.revision) for s in sources)] = cached.family
         return list(families.values())
@@ -113,7 +113,7 @@ class ModelResolver:
         return self._folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json"
 
 
-def _filled(request: LaunchRequest, resolved: LaunchRequest) -> LaunchRequest:
+def _with_derived_fields(request: LaunchRequest, resolved: LaunchRequest) -> LaunchRequest:
     """The request with the derived fields of a resolved one."""
     return msgspec.structs.replace(request, **{name: getattr(resolved, name) for name in _DERIVED_FIELDS})
 

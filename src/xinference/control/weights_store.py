@@ -63,7 +63,7 @@ class WeightsStore:
         """Delete a version's files; returns the freed bytes.
 
         Raises:
-            Problem: see `cache.remove`.
+            Problem: any problem of `cache.remove`.
         """
         versions = await self.cached()
         return await self._files.run(cache.remove, versions, version_id, self._hubs, self._all_uses())
@@ -80,7 +80,7 @@ class WeightsStore:
         """Start the download of a version without a launch; returns the version id, the key in `Downloads`.
 
         Raises:
-            Problem: 400, the version does not exist; 409 ``download_running``, it is running from another hub.
+            Problem: 400, the version does not exist; 409 ``download_running``, it is being fetched from another hub.
         """
         request = (await self._planner.resolver.resolve(request)).request
         facts = await self._planner.facts(request)

@@ -96,7 +96,7 @@ class Admission:
             await self._wait_for_work()
             self._change_event.clear()
             activity = self._activity()
-            if self._scheduler.waiting or self._scheduler.undelivered or activity.residents:
+            if self._scheduler.waiting or self._scheduler.has_withdrawn or activity.residents:
                 await self._decide()
 
     async def _decide(self) -> None:
@@ -178,7 +178,7 @@ def resident_of(deployment: DeploymentSnapshot, waiting: int, load: ReplicaLoad)
         return None
     state: State = "idle"
     if deployment.residency is Residency.DRAINING:
-        state = "leaving"
+        state = "unloading"
     elif not deployment.ready:
         state = "loading"
     elif waiting or any(load.at(replica_id) for replica_id in deployment.replica_ids):

@@ -22,7 +22,7 @@ _REPLICA_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
 async def adopt_running(uid: str, store: Store, settings: Settings, load: ReplicaLoad) -> dict[str, Replica]:
-    """The running replicas of a deployment by their ids. Their keepers end nothing while this server lives.
+    """The running replicas of a deployment by their ids. Their keepers stop no engine while this server runs.
 
     Raises:
         Problem: the rows cannot be read, or the folder of the sockets is not safe.
@@ -42,7 +42,7 @@ async def end_adopted(adopted: Iterable[ReplicaProcess], how: Ending) -> None:
 
 
 def launch_of(uid: str, adopted: Iterable[ReplicaProcess], engines: Collection[str]) -> ResolvedLaunch | None:
-    """The launch that the replicas were started with; None: another release started them, or its engine is gone."""
+    """The launch that the replicas were started with; None: another release made it, or its engine does not exist."""
     for process in adopted:
         launch = decode_launch(uid, process.snapshot.context.get("launch"))
         if launch is not None and launch.engine in engines:

@@ -57,7 +57,7 @@ class MemoryAdmission(Protocol):
         ...
 
     def occupancy_for(self, plan: LaunchPlan) -> Occupancy:
-        """The same without the deployments that can be evicted for `plan`."""
+        """The memory reserved for all deployments except that of `plan` and those that can be evicted for it."""
         ...
 
     def hold(self, uid: str, plan: SizedPlan) -> None:

@@ -141,7 +141,7 @@ class Deployment:
         """The progress of the launch in the form of the API."""
         stage = Stage.READY if self.ready else self.snapshot.stage
         failed = (self.problem.stage or Stage.START) if self.problem else None
-        return progress(stage, failed, self._context.events.moving(self.uid), self.replicas, time.time())
+        return progress(stage, failed, self._context.events.transfer(self.uid), self.replicas, time.time())
 
     @property
     def log_paths(self) -> list[Path]:
@@ -167,7 +167,7 @@ class Deployment:
         return adopted
 
     async def end(self, how: Ending) -> None:
-        """End the owner task. ``terminate`` and ``stop`` stop the engines; ``detach`` leaves them to a later server.
+        """End the owner task. ``terminate`` and ``stop`` stop the engines; ``detach`` lets them run for a later server.
 
         Without an earlier `begin`, this stops or detaches the replicas that an earlier server left running.
 
@@ -210,7 +210,7 @@ class Deployment:
         With `wait_ready`, the call returns when the replica is ready. A replica whose first start fails is removed.
 
         Raises:
-            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 nothing runs, 503 the start failed.
+            Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 no replica runs, 503 the start failed.
         """
         loop = asyncio.get_running_loop()
         message = AddReplica(gpu_idx, loop.create_future(), loop.create_future())

@@ -127,7 +127,7 @@ def restore_sizing(plan: LaunchPlan, number: int, context: Mapping[str, Any]) ->
     except (KeyError, TypeError):
         return plan  # another release wrote the context: the launch is sized again, and only a restart uses that size
     launch, adopted = (plan.launch, plan.devices) if isinstance(plan, SizedPlan) else (plan, ())
-    return SizedPlan(launch, path, sizing, replicas.merged(adopted, devices, number))
+    return SizedPlan(launch, path, sizing, replicas.merge_devices(adopted, devices, number))
 
 
 # -- problems of an engine's exit --------------------------------------------------------------------------------

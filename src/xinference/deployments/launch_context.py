@@ -1,4 +1,4 @@
-"""The launch in the context of a running replica: a later server needs nothing else to go on with the replica."""
+"""The launch in the context of a running replica, from which a later server can adopt the replica."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from xinference.hardware.devices import Host
 from xinference.launch.plan import ResolvedLaunch, SizedPlan
 from xinference.planning.admission import Candidate
 from xinference.planning.occupancy import Occupancy, available
-from xinference.planning.replicas import check_same_size, one_alone
+from xinference.planning.replicas import check_same_size, single_replica_launch
 from xinference.planning.sizing import size_launch
 
 
@@ -130,12 +130,12 @@ class Loader:
         return size_launch(snapshot.launch, runnable.path, weights.shape, available_memory, self._memory, weights.notes)
 
     async def place_additional_replica(self, plan: SizedPlan, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
-        """The devices of an additional replica, if there is enough memory for it besides all running deployments.
+        """The devices of an additional replica, if there is enough memory for it in addition to all deployments.
 
         Raises:
             Problem: 400 ``does_not_fit`` or ``no_such_device``.
         """
-        launch = one_alone(plan, gpu_idx)
+        launch = single_replica_launch(plan, gpu_idx)
         weights = await self._preparation.read_weights(launch, plan.path)
         # No await may follow until the new plan is in the ledger: no other deployment can reserve this memory.
         available_memory = available(weights.host, self._context.admission.occupancy_of_others(launch))

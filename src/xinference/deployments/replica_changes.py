@@ -151,7 +151,7 @@ class ReplicaChanges:
         self.start_due(RestartDue(number))
 
     def remove(self, message: RemoveReplica) -> Problem | None:
-        """Drain and stop one replica. The changed request is stored before the replica leaves the routing table."""
+        """Drain and stop one replica. The changed request is stored before the route is published without it."""
         number = message.number
         try:
             plan = without_replica(self._plan_for_removal(number), number)

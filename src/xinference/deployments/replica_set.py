@@ -39,7 +39,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.plan import MAX_REPLICAS
-from xinference.planning.replicas import lowest_free, positions
+from xinference.planning.replicas import lowest_free_number, positions
 from xinference.planning.restart import request_crash_delay, restart_delay
 from xinference.process.command import Exit
 from xinference.process.log_files import remove_log
@@ -122,7 +122,7 @@ class ReplicaSet:
 
     @property
     def next_number(self) -> int:
-        return lowest_free(self._replicas)
+        return lowest_free_number(self._replicas)
 
     def views(self, count: int) -> tuple[ReplicaView, ...]:
         """Views of all replicas, sorted by number; `count` views without a process if no replica has been started."""

@@ -126,6 +126,7 @@ def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
         paths=engine.paths(plan),
         adapters=engine.lora_names(plan),
         request_limits=plan.request.request_limits,
+        slots=deployment.sized.sizing.slots if deployment.sized else 0,
         stop=family.stop_texts,
         stop_token_ids=family.stop_token_ids,
         crashes=deployment.crashes,

@@ -1,4 +1,4 @@
-"""The interface of an engine to the rest of the system; each engine has a folder of its own."""
+"""The interface of an engine to the rest of the system; each engine has its own folder."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Placement:
 def cuda_env(placement: Placement) -> dict[str, str]:
     """The variables that make only the replica's own GPUs visible to an engine; on the CPU, no GPU is visible."""
     devices = ",".join(str(index) for index in placement.devices)
-    # By default, CUDA orders the devices by speed; NVML, whose indices we use, orders them by PCI address.
+    # By default, CUDA orders the devices by speed; NVML, whose indices are used here, orders them by PCI address.
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices}
 
 
@@ -152,26 +152,26 @@ class Engine(Protocol):
 
     @property
     def table(self) -> StaticTable:
-        """The formats and model types that it supports on any host."""
+        """The formats and model types that the engine supports on any host."""
         ...
 
     @property
     def memory(self) -> MemoryModel:
-        """Its memory model, for planning."""
+        """The engine's memory model, for planning."""
         ...
 
     @property
     def variables(self) -> VariablePolicy:
-        """The environment variables that a launch may set for its processes."""
+        """The environment variables that a launch may set for the engine's processes."""
         ...
 
     @property
     def describe_argv(self) -> tuple[str, ...]:
-        """A command that prints its options as JSON ``{"options": {name: type}}``; empty: its options are shipped."""
+        """A command that prints the engine's options as JSON ``{"options": {name: type}}``; empty: they are shipped."""
         ...
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
-        """Whether it can run the spec on this host: it is installed, and has kernels for the hardware."""
+        """Whether the engine can run the spec on this host: it is installed, and has kernels for the hardware."""
         ...
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
@@ -234,5 +234,5 @@ class Engine(Protocol):
         ...
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
-        """Explain the last lines of the log of an engine that has died; None: no known error is in them."""
+        """Explain the last lines of the log of an engine that has died; None: they contain no known error."""
         ...

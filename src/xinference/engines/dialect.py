@@ -1,6 +1,6 @@
 """The dialect of an engine, and the rewrites that several engines share.
 
-A dialect holds the differences between an engine's HTTP API and the API that the gateway serves. The gateway's
+A dialect contains the differences between an engine's HTTP API and the API that the gateway serves. The gateway's
 processes load the dialects without the engines, so these modules import only the forms in `protocol`.
 """
 
@@ -39,14 +39,14 @@ UNCHANGED = Exchange()
 
 @dataclass(frozen=True, slots=True)
 class EngineError:
-    """An engine's error answer, with what the gateway knows of the request."""
+    """An engine's error answer, with the gateway's facts of the request."""
 
     error: Mapping[str, Any]
     """The error object, empty if the answer has none."""
     message: str
     """The error's text."""
     prompt_field: str
-    """The request's field that holds the prompt: ``messages``, ``prompt`` or ``input``."""
+    """The request's field with the prompt: ``messages``, ``prompt`` or ``input``."""
     context_length: int | None
     """The model's context in tokens; None: not known, the engine's own number is used."""
 
@@ -75,7 +75,7 @@ class Dialect:
     fields: Mapping[str, FieldRewrite] = field(default_factory=dict)
     """Request field -> its rewrite. A field that is not here reaches the engine under its own name."""
     has_stops_at_start: bool = False
-    """The engine gets the model's stop texts when it starts, so a request does not carry them."""
+    """The engine gets the model's stop texts when it starts, so a request does not need them."""
     exchange: Callable[[Request, str], Exchange] = _leave_unchanged
     """Returns the rewrites that a request to the model of this uid and its answer need.
 
@@ -83,15 +83,15 @@ class Dialect:
         Refusal: 400, the engine cannot serve a field of the request.
     """
     explain: Callable[[EngineError], Refusal | None] = _explain_nothing
-    """Returns the refusal for an error that this engine words in its own way; None for any other error."""
+    """Returns the refusal for an error whose text is specific to this engine; None for any other error."""
     native: NativeFields = NO_NATIVE_FIELDS
-    """The fields that the engine reads besides those of the APIs."""
+    """The fields that the engine reads in addition to those of the APIs."""
 
 
 # -- request fields ---------------------------------------------------------------------------------------------
 
 
-def renamed(old: str, new: str) -> FieldRewrite:
+def rename_field(old: str, new: str) -> FieldRewrite:
     """Pass the value under the name `new`."""
 
     def rewrite(body: Body, value: Any) -> None:
@@ -100,8 +100,8 @@ def renamed(old: str, new: str) -> FieldRewrite:
     return rewrite
 
 
-def unsupported(name: str, engine: str, hint: str) -> FieldRewrite:
-    """Refuse a value of this field; an empty value is dropped, because it asks for nothing."""
+def refuse_field(name: str, engine: str, hint: str) -> FieldRewrite:
+    """Refuse a value of this field; an empty value is dropped, because it has no effect."""
 
     def rewrite(body: Body, value: Any) -> None:
         if value or value == 0:
@@ -111,25 +111,25 @@ def unsupported(name: str, engine: str, hint: str) -> FieldRewrite:
     return rewrite
 
 
-def nested(group: str, old: str, new: str) -> FieldRewrite:
+def nest_field(group: str, old: str, new: str) -> FieldRewrite:
     """Pass the value as the member `new` of the object `group`."""
 
     def rewrite(body: Body, value: Any) -> None:
-        body[group] = {**(body.get(group) or {}), new: _parsed(old, body.pop(old))}
+        body[group] = {**(body.get(group) or {}), new: _parse_schema(old, body.pop(old))}
 
     return rewrite
 
 
-def schema_as(new: str) -> FieldRewrite:
+def rename_schema(new: str) -> FieldRewrite:
     """Pass a JSON schema under the name `new`."""
 
     def rewrite(body: Body, value: Any) -> None:
-        body[new] = _parsed("guided_json", body.pop("guided_json"))
+        body[new] = _parse_schema("guided_json", body.pop("guided_json"))
 
     return rewrite
 
 
-def _parsed(name: str, value: Any) -> Any:
+def _parse_schema(name: str, value: Any) -> Any:
     """Decode a schema that is given as JSON in a string."""
     if name != "guided_json" or not isinstance(value, str):
         return value
@@ -145,31 +145,31 @@ def _parsed(name: str, value: Any) -> Any:
 TEMPLATE_ERROR = "Jinja Exception: "
 
 
-def context_exceeded(error: EngineError, message: str) -> Refusal:
+def context_refusal(error: EngineError, message: str) -> Refusal:
     """The refusal of a prompt that is longer than the context."""
     return Refusal(Code.CONTEXT_LENGTH_EXCEEDED, message, param=error.prompt_field)
 
 
-def prompt_too_long(error: EngineError, limit: int, tokens: int | str) -> Refusal:
+def prompt_refusal(error: EngineError, limit: int, tokens: int | str) -> Refusal:
     """The refusal of a prompt of `tokens` tokens for a context of `limit` tokens."""
     message = f"This model's maximum context length is {limit} tokens, but the prompt has {tokens} tokens. Shorten it."
-    return context_exceeded(error, message)
+    return context_refusal(error, message)
 
 
 def explain_context_size(error: EngineError) -> Refusal | None:
-    """Read llama.cpp's error type for a prompt that is too long; our Transformers server answers in the same form."""
+    """Read llama.cpp's error type for a prompt that is too long; the Transformers server answers in the same form."""
     if error.error.get("type") != "exceed_context_size_error":
         return None
     limit, tokens = error.context_length or error.error.get("n_ctx"), error.error.get("n_prompt_tokens")
     if not isinstance(limit, int) or not isinstance(tokens, int):
-        return context_exceeded(error, error.message)
-    return prompt_too_long(error, limit, tokens)
+        return context_refusal(error, error.message)
+    return prompt_refusal(error, limit, tokens)
 
 
 def explain_template_error(error: EngineError) -> Refusal | None:
-    """Read a chat template's own message from llama.cpp's error; our Transformers server answers in the same form."""
+    """Read a chat template's own message from llama.cpp's error; the Transformers server answers in the same form."""
     if TEMPLATE_ERROR not in error.message:
         return None
     reason = error.message.rpartition(TEMPLATE_ERROR)[2].strip()
-    cause = f"The model's chat template refuses this: {reason}"
+    cause = f"The model's chat template refuses the request: {reason}"
     return Refusal(Code.INVALID_MESSAGES, cause, param=error.prompt_field)

@@ -13,5 +13,5 @@ _PLAIN = Dialect("")
 
 
 def dialect_of(engine: str) -> Dialect:
-    """The dialect of the engine of this display name; one without differences if the name is not known."""
+    """The dialect of the engine with this display name; for an unknown name, a dialect without differences."""
     return DIALECTS.get(engine, _PLAIN)

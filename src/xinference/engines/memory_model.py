@@ -1,4 +1,4 @@
-"""The memory model of an engine for planning: the names of its options, its way to split a model, its overheads."""
+"""The memory model of an engine for planning: the names of its options, how it splits a model, its overheads."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def stored_shape(
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """How one engine uses memory."""
+    """The use of memory by one engine."""
 
     context_option: str
     slots_option: str
@@ -61,7 +61,7 @@ class MemoryModel:
     """Bytes on each device in addition to weights and cache."""
     cpu_overhead: Callable[[Dimensions], int]
     cpu_later: Callable[[Dimensions], int] = lambda dims: 0
-    """The part of `cpu_overhead` that only requests touch."""
+    """The part of `cpu_overhead` that is allocated only by requests."""
     loaded_shape: LoadedShape = stored_shape
     file_pages_bytes: Callable[[ModelShape, frozenset[str]], int] = lambda shape, cpu_flags: 0
     """Bytes of the weight file's pages that stay in memory next to a copy of them, on a CPU with these flags."""

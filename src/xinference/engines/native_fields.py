@@ -1,4 +1,4 @@
-"""The table of the request fields that one engine reads besides those of the APIs that the gateway serves."""
+"""The table of the request fields that one engine reads in addition to those of the APIs that the gateway serves."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TokenList = Annotated[list[int], Meta(max_length=1024)]
 
 
 class NativeFields:
-    """The fields that an engine takes, each with its type and bounds, and those that no client may set.
+    """The fields that an engine accepts, each with its type and bounds, and the fields that no client may set.
 
-    A field that is in neither table is not passed on: a newer version of the engine may give it a meaning that has not
-    been reviewed. It is not refused either, because clients send fields of APIs that are newer than this server.
+    A field in neither table is not passed on: in a newer version of the engine it may have an effect that has not been
+    reviewed. It is not refused either, because clients send fields of APIs that are newer than this server.
     """
 
     def __init__(self, taken: Mapping[str, Any] | None = None, refused: frozenset[str] = frozenset()) -> None:

@@ -21,7 +21,7 @@ class TorchLoadedShape:
     cpu_type: str
     """Default type on the CPU of weights that are not quantized.
 
-    Torch's kernels for 16 bits are slow or missing on most CPUs; vLLM has kernels of its own.
+    Torch's kernels for 16 bits are slow or missing on most CPUs; vLLM has its own kernels.
     """
     type_option: str
     """The engine's option for the type."""
@@ -33,7 +33,7 @@ class TorchLoadedShape:
             return shape
         bits = BITSANDBYTES_BITS.get(quantization)
         if bits is not None:
-            return _packed(shape, bits)
+            return _with_packed_layers(shape, bits)
         width = self._type_bytes(options) if on_cpu else None
         if width is None or width == shape.element_bytes == 2:
             return shape
@@ -51,7 +51,7 @@ class TorchLoadedShape:
         return TYPE_BYTES.get(self.cpu_type if name == "auto" else name)
 
 
-def _packed(shape: ModelShape, bits: float) -> ModelShape:
+def _with_packed_layers(shape: ModelShape, bits: float) -> ModelShape:
     """The shape after bitsandbytes has packed the linear layers; all other weights are loaded with 16 bits."""
     others = (shape.weights_bytes - shape.linear_bytes) * 2 // shape.element_bytes if shape.linear_bytes else 0
     packed = int(shape.linear_bytes // shape.element_bytes * bits / 8)
@@ -84,7 +84,7 @@ def served_cpu_overhead(dims: Dimensions) -> int:
 
 
 def chunk_later(dims: Dimensions) -> int:
-    """The part of `served_cpu_overhead` that only requests touch: a chunk's activations with 32 bits."""
+    """The part of `served_cpu_overhead` that is allocated only by requests: a chunk's activations with 32 bits."""
     return min(dims.cells, CHUNK) * 4 * 4 * dims.hidden
 
 

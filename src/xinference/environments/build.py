@@ -75,10 +75,10 @@ def create_environment(lock: Lock, folder: Path, context: BuildContext, cancelle
     # If the version matches, the base interpreter of this process; otherwise uv finds or downloads one.
     interpreter = str(sys._base_executable) if is_current else version  # type: ignore[attr-defined]  # not in typeshed
     argv = [uv_program(), "venv", "--quiet", "--relocatable", "--python", interpreter, *_offline(context), str(folder)]
-    result = run(argv, variables=context.variables, cancelled=cancelled, what=_what(lock), timeout=_INSTALL_SECONDS)
+    result = run(argv, variables=context.variables, cancelled=cancelled, what=_title(lock), timeout=_INSTALL_SECONDS)
     if result.status:
         hint = f"Python {version} is needed; if uv cannot download it, install it with the system's package manager."
-        raise _failed(lock, result, folder, hint)
+        raise _failure(lock, result, folder, hint)
     return folder / "bin" / "python"
 
 
@@ -93,7 +93,7 @@ def verify_import(lock: Lock, python: Path, cancelled: Event) -> None:
         [str(python), "-I", "-B", "-c", lock.recipe.verify],
         variables=_quiet_variables(),
         cancelled=cancelled,
-        what=_what(lock),
+        what=_title(lock),
         timeout=_IMPORT_SECONDS,
     )
     if result.status:
@@ -120,8 +120,8 @@ def _install(
             *("--python-platform", lock.recipe.wheel_platform),
             *flags,
         ]
-        tick = _ticker(lock, context, progress)
-        what, variables = _what(lock), context.variables
+        tick = _progress_reporter(lock, context, progress)
+        what, variables = _title(lock), context.variables
         return run(argv, variables=variables, cancelled=cancelled, what=what, timeout=_INSTALL_SECONDS, tick=tick)
 
     if wheels is not None:
@@ -129,15 +129,15 @@ def _install(
     else:
         result = attempt((*context.settings.flags, *_offline(context)))
         if result.status and lock.recipe.indexes and not context.offline and _MISSING.search(result.output):
-            # Only as a fallback: if the user's own indexes have everything, the additional one need not be reachable.
+            # Only as a fallback: if the user's own indexes have all packages, the additional one may be unreachable.
             hints = (flag for index in lock.recipe.indexes for flag in ("--index", index))
             result = attempt((*context.settings.flags, *hints))
     if result.status:
-        raise _failed(lock, result, python.parents[1], "The last lines are uv's output.")
+        raise _failure(lock, result, python.parents[1], "The last lines are uv's output.")
 
 
-def _ticker(lock: Lock, context: BuildContext, progress: Progress) -> Callable[[str], None]:
-    """Reports the downloaded bytes; packages that are already in uv's cache do not count."""
+def _progress_reporter(lock: Lock, context: BuildContext, progress: Progress) -> Callable[[str], None]:
+    """A function that reports the downloaded bytes, without the packages that are already in uv's cache."""
     growth, checked_at, done = CacheGrowth(context.cache), 0.0, 0
     total, label = lock.recipe.size_bytes, lock.spec.name
 
@@ -161,8 +161,8 @@ def _add(info: DistInfo, site_packages: Path) -> None:
     (folder / "RECORD").write_text("".join(f"{folder.name}/{name},,\n" for name in ("METADATA", "INSTALLER", "RECORD")))
 
 
-def _failed(lock: Lock, result: ProgramResult, folder: Path, hint: str) -> Problem:
-    """Translate uv's failure to a problem."""
+def _failure(lock: Lock, result: ProgramResult, folder: Path, hint: str) -> Problem:
+    """Convert uv's failure to a problem."""
     name = lock.spec.name
     if "No space left on device" in result.output or "Disk quota exceeded" in result.output:
         return disk_full(f"The disk of {folder} became full while {name} was installed.")
@@ -181,7 +181,7 @@ def _failed(lock: Lock, result: ProgramResult, folder: Path, hint: str) -> Probl
 
 
 def _quiet_variables() -> dict[str, str]:
-    """Variables for the import: no connection to Hugging Face, whatever the engine does when it is loaded."""
+    """Variables for the import, which forbid the engine any connection to Hugging Face."""
     return {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 
 
@@ -189,5 +189,5 @@ def _offline(context: BuildContext) -> tuple[str, ...]:
     return ("--offline", "--no-python-downloads") if context.offline else ()
 
 
-def _what(lock: Lock) -> str:
+def _title(lock: Lock) -> str:
     return f"Installing {lock.spec.name}"

@@ -52,7 +52,7 @@ def read_lock(bundle: Path) -> Lock:
     Raises:
         Problem: 400 ``bad_bundle``.
     """
-    with _opened(bundle) as tar:
+    with _open(bundle) as tar:
         recipe, requirements = _text(tar, bundle, _RECIPE), _text(tar, bundle, _REQUIREMENTS)
     return parse_lock(recipe, requirements, f"{_RECIPE} in {bundle.name}")
 
@@ -65,7 +65,7 @@ def unpack_wheels(bundle: Path, into: Path, cancelled: Event) -> Path:
     """
     need_space(into.parent, bundle.stat().st_size, bundle.name)
     into.mkdir()
-    with _opened(bundle) as tar:
+    with _open(bundle) as tar:
         for member in tar:
             if member.isreg() and member.name in (_RECIPE, _REQUIREMENTS):
                 continue
@@ -75,7 +75,7 @@ def unpack_wheels(bundle: Path, into: Path, cancelled: Event) -> Path:
                 raise _bad(bundle, f"contains {member.name!r}, which is not a wheel")
             if cancelled.is_set():
                 raise cancelled_problem(bundle.name, action="Unpacking", hint="Start again.")
-            # Numbered names, so that nothing in the bundle decides where a file is written.
+            # Numbered names, so that the bundle cannot choose the path of a written file.
             with (into / match[1]).open("xb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
     return into
@@ -113,7 +113,7 @@ def _fetch(lock: Lock, folder: Path, context: BuildContext, progress: Progress, 
     )
 
 
-def _opened(bundle: Path) -> tarfile.TarFile:
+def _open(bundle: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(bundle, "r:")
     except tarfile.TarError as error:

@@ -27,9 +27,9 @@ class ProgramResult:
     """The end of a program."""
 
     status: int
-    """Its exit status, or `TIMED_OUT`."""
+    """The exit status of the program, or `TIMED_OUT`."""
     tail: tuple[str, ...]
-    """Its last lines, oldest first."""
+    """The last lines of its output, oldest first."""
 
     @property
     def output(self) -> str:
@@ -45,7 +45,7 @@ def run(
     timeout: float,
     tick: Callable[[str], None] = lambda line: None,
 ) -> ProgramResult:
-    """Run `argv` in ``/`` and wait for it; the process has ended when this returns or raises.
+    """Run `argv` in ``/`` and wait for its end; the process has exited when this returns or raises.
 
     `tick` is called with the program's latest line, about twice a second and with each new line. `timeout` is in
     seconds.
@@ -79,7 +79,7 @@ def _watch(
     what: str,
     deadline: float,
 ) -> bool:
-    """Read the output to its end; False if the deadline came before."""
+    """Read the output to its end; False if the deadline passes before."""
     assert process.stdout is not None
     unfinished = b""
     with selectors.DefaultSelector() as selector:

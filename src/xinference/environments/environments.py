@@ -38,14 +38,14 @@ class EnvironmentEntry:
     size_bytes: int
     """Measured if the environment is installed, else estimated in its lock."""
     python: Path | None
-    """Its interpreter, if it is installed."""
+    """The interpreter of an installed environment, else None."""
 
 
 class Environments:
     """The engines' environments of one home. Every method blocks; several processes may use it at once.
 
     An environment is a folder named by the hash of its lock. It is built in a temporary folder, renamed when it is
-    complete, and never changed. Environments of older releases stay until they are removed.
+    complete, and never changed. Environments of older releases are not deleted automatically.
     """
 
     def __init__(self, settings: Settings, locks: Path | None = None) -> None:
@@ -74,7 +74,7 @@ class Environments:
 
     def find(self, spec: EnvironmentSpec) -> Path | None:
         """The interpreter of a complete environment."""
-        installed = self._installed(spec)
+        installed = self._find_environment(spec)
         return installed.python if installed else None
 
     def install(self, spec: EnvironmentSpec, progress: Progress, cancelled: Event) -> Path:
@@ -116,7 +116,7 @@ class Environments:
         """
         lock = self._lock(spec)
         self._refuse_platform(lock)
-        with self._disk_problems(), self._installed_folder.building(lock, cancelled) as folder:
+        with self._disk_problems(), self._installed_folder.build_folder(lock, cancelled) as folder:
             need_space(folder, lock.recipe.size_bytes, lock.spec.name)
             return bundles.pack(lock, out, folder, self._build_context, progress, cancelled)
 
@@ -126,17 +126,17 @@ class Environments:
         Raises:
             Problem: 404 ``environment_missing``, 502 ``environment_failed``, 499 ``cancelled``.
         """
-        installed = self._present(spec)
+        installed = self._require_installed(spec)
         verify_import(installed.lock, installed.python, cancelled)
         return installed.python
 
     def remove(self, spec: EnvironmentSpec, cancelled: Event) -> int:
-        """Delete an environment, and its packages in our cache that no other one uses; returns the freed bytes.
+        """Delete an environment, and its packages in uv's cache that no other one uses; returns the freed bytes.
 
         Raises:
             Problem: 404 ``environment_missing``; 409 ``environment_in_use``.
         """
-        installed = self._present(spec)
+        installed = self._require_installed(spec)
         with self._disk_problems():
             self._installed_folder.remove(installed, cancelled)
         self._clean_cache(installed.lock, cancelled)
@@ -166,15 +166,15 @@ class Environments:
             code=Code.ENVIRONMENT_UNKNOWN,
         )
 
-    def _installed(self, spec: EnvironmentSpec) -> InstalledEnvironment | None:
-        """The environment of our lock if we ship one; otherwise one of an older release or a bundle."""
+    def _find_environment(self, spec: EnvironmentSpec) -> InstalledEnvironment | None:
+        """The environment of the shipped lock if there is one; otherwise one of an older release or a bundle."""
         for lock in self._locks:
             if lock.spec == spec:
                 return self._installed_folder.find(lock.folder_name)
         return next((installed for installed in self._installed_folder.all() if installed.lock.spec == spec), None)
 
-    def _present(self, spec: EnvironmentSpec) -> InstalledEnvironment:
-        installed = self._installed(spec)
+    def _require_installed(self, spec: EnvironmentSpec) -> InstalledEnvironment:
+        installed = self._find_environment(spec)
         if installed is None:
             raise not_found(
                 f"{spec.name} is not installed.",
@@ -187,7 +187,7 @@ class Environments:
         if installed := self._installed_folder.find(lock.folder_name):
             return installed.python
         self._refuse_platform(lock)
-        with self._disk_problems(), self._installed_folder.building(lock, cancelled) as folder:
+        with self._disk_problems(), self._installed_folder.build_folder(lock, cancelled) as folder:
             if installed := self._installed_folder.find(lock.folder_name):  # another process built it meanwhile
                 return installed.python
             need_space(folder, lock.recipe.size_bytes, lock.spec.name)
@@ -215,9 +215,9 @@ class Environments:
             raise Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions.") from error
 
     def _clean_cache(self, lock: Lock, cancelled: Event) -> None:
-        """Delete an environment's packages from uv's cache: its files are links, so only then is the disk space freed.
+        """Delete an environment's packages from uv's cache, which frees their disk space: its files are links to them.
 
-        The user's own cache is not changed, nor is one that a build is using.
+        The user's own cache is not changed, and neither is a cache that a build is using.
         """
         context = self._build_context
         if "UV_CACHE_DIR" in context.settings.variables or not context.cache.exists():

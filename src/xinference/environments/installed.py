@@ -1,4 +1,4 @@
-"""The folder of built environments: finds complete ones, deletes leftovers, detects use."""
+"""Manages the folder of built environments: finds complete ones, deletes incomplete ones, detects use."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ class EnvironmentFolder:
         return [installed for name in names if (installed := self.find(name))]
 
     @contextlib.contextmanager
-    def building(self, lock: Lock, cancelled: Event) -> Iterator[Path]:
+    def build_folder(self, lock: Lock, cancelled: Event) -> Iterator[Path]:
         """An empty folder for a build, locked for this process; deleted with its content afterwards.
 
         Raises:
             Problem: 499 ``cancelled`` while another process builds the same environment.
         """
-        with self._alone(lock.folder_name, cancelled):
+        with self._locked(lock.folder_name, cancelled):
             self._clear_leftovers()
             workspace = self.root / f"{_BUILDING}{lock.folder_name}"
             _delete(workspace)  # the folder of a killed build
@@ -105,8 +105,8 @@ class EnvironmentFolder:
         Raises:
             Problem: 409 ``environment_in_use``, with the processes.
         """
-        with self._alone(installed.folder.name, cancelled):
-            if pids := _users(installed.folder):
+        with self._locked(installed.folder.name, cancelled):
+            if pids := _processes_using(installed.folder):
                 raise Problem(
                     Code.ENVIRONMENT_IN_USE,
                     f"{installed.lock.spec.name} is in use by process {', '.join(map(str, pids))}.",
@@ -123,15 +123,15 @@ class EnvironmentFolder:
         _delete(renamed)
 
     def _clear_leftovers(self) -> None:
-        """Delete the leftovers of killed builds and removals of other environments, unless a process holds the lock."""
+        """Delete the folders of killed builds and removals of other environments, unless a process has the lock."""
         at_once = Event()
         at_once.set()  # `locked` raises instead of waiting
         for leftover in (*self.root.glob(f"{_BUILDING}*"), *self.root.glob(f"{_REMOVING}*")):
             name = leftover.name.removeprefix(_BUILDING).removeprefix(_REMOVING)
-            with contextlib.suppress(Problem), self._alone(name, at_once):
+            with contextlib.suppress(Problem), self._locked(name, at_once):
                 _delete(leftover)
 
-    def _alone(self, folder_name: str, cancelled: Event) -> contextlib.AbstractContextManager[None]:
+    def _locked(self, folder_name: str, cancelled: Event) -> contextlib.AbstractContextManager[None]:
         return locked(self.root / ".locks" / folder_name, cancelled, folder_name)
 
 
@@ -140,7 +140,7 @@ def _delete(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _users(folder: Path) -> list[int]:
+def _processes_using(folder: Path) -> list[int]:
     """Processes whose program is the environment's interpreter."""
     prefix = f"{folder}{os.sep}"
     return [p.pid for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0].startswith(prefix)]

@@ -40,7 +40,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     python: str
     """The Python version of the hashes: ``3.11``."""
     platform: str
-    """As `sysconfig.get_platform` names it: ``linux-x86_64``."""
+    """The name of the platform by `sysconfig.get_platform`: ``linux-x86_64``."""
     wheel_platform: str
     """The platform for uv, with the oldest supported C library: ``x86_64-manylinux_2_31``."""
     size_bytes: int
@@ -58,7 +58,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Lock:
-    """One environment, defined down to the bytes of its packages."""
+    """One environment, with the version and the hash of each package."""
 
     recipe: Recipe
     recipe_text: str
@@ -70,9 +70,9 @@ class Lock:
 
     @cached_property
     def folder_name(self) -> str:
-        """``vllm-0.32.0-cpu-0123456789ab``: a name for the content.
+        """The name of the folder: ``vllm-0.32.0-cpu-0123456789ab``.
 
-        The hash covers everything that affects the content, so neither the size nor the additional indexes.
+        The hash covers all fields that affect the content: not the size, and not the additional indexes.
         """
         recipe = self.recipe
         parts = (self.requirements_text, recipe.python, recipe.platform, recipe.verify, repr(recipe.dist_info))
@@ -89,7 +89,7 @@ def parse_lock(recipe_text: str, requirements_text: str, what: str) -> Lock:
     """A lock from the texts of its two files.
 
     Raises:
-        Problem: 400 ``bad_lock``, with the fault in `what`.
+        Problem: 400 ``bad_lock``; `what` is the name of the lock in the message.
     """
     try:
         recipe = msgspec.toml.decode(recipe_text, type=Recipe)

@@ -13,7 +13,7 @@ from pathlib import Path
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
-#: Variables for indexes, passwords and connections; none that changes which packages are installed.
+#: Variables for indexes, passwords and connections. None of them changes which packages are installed.
 _PASSED_UV_VARIABLES = (
     *("UV_CACHE_DIR", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_KEYRING_PROVIDER"),
     *("UV_HTTP_", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_INSECURE_HOST", "UV_CONCURRENT_", "UV_LINK_MODE"),

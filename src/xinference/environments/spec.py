@@ -1,4 +1,4 @@
-"""The environment that an engine needs: a plain value."""
+"""The specification of an engine's environment: a plain value."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from xinference.files.locks import lock
 from xinference.files.progress import cancelled_problem
 
 Sync = Literal["before", "after", "never"]
-"""When a file is synced to the disk: before it gets its name; after that, with a marker until then (see
-`durability`); or whenever the system does it."""
+"""The time at which a file is synced to the disk: before it gets its name; after that, with a marker until then (see
+`durability`); or not explicitly."""
 
 #: Bytes left free for the store and the logs.
 _RESERVE_BYTES = 64 << 20
@@ -34,7 +34,7 @@ def atomic_write(
     """An empty file, open for writing, that becomes `target` when the block ends without an exception.
 
     The file is in `target`'s folder under another name, and locked: writers of one target wait for each other, and the
-    rest of a killed writer is overwritten. With `keep_existing`, the file is None if an intact `target` exists when the
+    file of a killed writer is overwritten. With `keep_existing`, the file is None if an intact `target` exists when the
     lock is acquired. With `sync` "never", `target` may be lost or have holes after a power cut.
 
     Raises:
@@ -43,7 +43,7 @@ def atomic_write(
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(partial, cancelled, target) as file:
+        with _open_locked(partial, cancelled, target) as file:
             try:
                 if keep_existing and durability.is_intact(target):
                     yield None
@@ -95,13 +95,13 @@ def need_space(folder: Path, size: int, what: str, problem: Callable[[str], Prob
 
 
 @contextmanager
-def _locked(partial: Path, cancelled: threading.Event, target: Path) -> Iterator[BinaryIO]:
+def _open_locked(partial: Path, cancelled: threading.Event, target: Path) -> Iterator[BinaryIO]:
     """`partial`, open and locked against other threads and processes; the lock of a dead process is released."""
     while True:
         with partial.open("ab") as file:
             if not lock(file, cancelled):
                 raise cancelled_problem(target.name, action="Writing", hint="Start again.")
-            # The last owner of the lock may have renamed or deleted the file: then the lock is of another file.
+            # The previous owner of the lock may have renamed or deleted the file: then this is a lock of another file.
             if _is_at(file, partial):
                 with partial.open("r+b") as writable:  # copy_file_range refuses a file in append mode
                     if os.fstat(writable.fileno()).st_size:  # only if needed: ext4 syncs a truncated file at once

@@ -1,8 +1,8 @@
 """Marker files for files that are complete in memory but may not be on the disk yet.
 
 After a power cut such a file may have its name and length but holes in its content. Its marker contains the id of the
-boot in which it was written: until the next boot, readers get the kernel's data, and a crash or kill of the writer has
-no effect.
+boot in which it was written: until the next boot, the kernel has the complete content, and a crash or kill of the
+writer has no effect.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def start_sync(path: Path) -> threading.Thread | None:
     """Sync a file with a marker to the disk in a new thread, then delete the marker; None: there is no marker."""
     if not marker_path(path).exists():
         return None
-    # A daemon thread: the program's exit must not wait for the disk. The marker stays, and the next start syncs again.
+    # A daemon thread: the exit of the program must not wait for the disk. The marker remains for the next start.
     thread = threading.Thread(target=_sync, args=(path,), name=f"sync {path.name}", daemon=True)
     thread.start()
     return thread

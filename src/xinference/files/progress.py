@@ -11,6 +11,6 @@ Progress = Callable[[int, int | None, str], None]
 """Called with the bytes done, the total bytes (None: unknown) and the file's name; often, in the fetching thread."""
 
 
-def cancelled_problem(what: str, *, action: str = "Fetching", hint: str = "Launch again to go on.") -> Problem:
+def cancelled_problem(what: str, *, action: str = "Fetching", hint: str = "Launch again to continue.") -> Problem:
     """The problem of a file operation that was cancelled."""
     return Problem(Code.CANCELLED, f"{action} {what} was cancelled.", hint=hint)

@@ -1,9 +1,9 @@
 """Converts a ggmlv3 file to GGUF at the disk's speed: writes a new header and copies the tensors' bytes unchanged.
 
-A tensor's blocks are the same bits in both formats, and so is the order of rows: ggmlv3 files hold the attention
+A tensor's blocks are the same bits in both formats, and so is the order of rows: ggmlv3 files have the attention
 weights in the order of Meta's checkpoints, which llama.cpp's ``llama`` architecture expects in GGUF too (only
-files in Hugging Face's order have to be permuted). The vocabulary is written anew: ggmlv3 holds the pieces'
-decoded text, GGUF the pieces themselves and a type for each.
+files in Hugging Face's order have to be permuted). Only the vocabulary is converted: ggmlv3 has the decoded text of
+each piece, GGUF the piece itself and its type.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Progress = Callable[[int, int | None, str], None]
 
 #: Bytes between two checks of `cancelled`.
 _STEP = 16 << 20
-#: Buffer in bytes where the kernel cannot copy by itself.
+#: Buffer in bytes, for files that the kernel cannot copy directly.
 _BUFFER = 1 << 20
 _NO_KERNEL_COPY = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 #: GGUF's `tokenizer.ggml.token_type` (SentencePiece's own numbers).
@@ -80,8 +80,8 @@ def convert_ggml(
         facts: the model's facts that the file does not contain.
         progress: called every 16 MiB.
         cancelled: stops the conversion soon, when another thread sets it.
-        keep_existing: an existing `target` is returned as it is, also one that another writer has just made.
-        sync: when the file is synced to the disk, so that it also survives a power cut.
+        keep_existing: return an existing `target` unchanged, also one that another writer has completed meanwhile.
+        sync: the time at which the file is synced to the disk, so that it also survives a power cut.
 
     Returns:
         `target`.

@@ -25,9 +25,9 @@ def bad_weight_file(path: Path, what: str, hint: str) -> Problem:
 
 
 class Cursor:
-    """Reads little-endian values in order; holds at most one chunk and the requested bytes in memory.
+    """Reads little-endian values in order; stores at most one chunk and the requested bytes in memory.
 
-    Every method raises `Problem` ``bad_weight_file`` if the file ends before, and OSError if it cannot be read.
+    Every method raises `Problem` ``bad_weight_file`` if the file is too short, and OSError if it cannot be read.
     """
 
     def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
@@ -89,7 +89,7 @@ class Cursor:
     def entries(self, count: int, tail: int, max_length: int, what: str) -> Iterator[bytes]:
         """`count` entries, each a 32-bit length of at most `max_length`, that many bytes, and `tail` more; yields both.
 
-        A vocabulary has 10^5 of them: whole entries inside the loaded chunk are taken without further calls.
+        A vocabulary has 10^5 of them: complete entries inside the loaded chunk are read without further calls.
         """
         unpack = _U32.unpack_from
         while count:

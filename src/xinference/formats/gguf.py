@@ -1,8 +1,8 @@
 """Reads the header of a GGUF weight file: the model's hyperparameters and the sizes of its tensors.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Versions 2 and 3, little-endian, are read.
-Weights are never read, and nothing in the file is trusted: every count, length and offset is
-checked against the file before it is used, and the stored values are bounded.
+Weights are never read, and the content of the file is not trusted: every count, length and offset is
+checked against the file's size before its use, and the stored values are bounded.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class _Numbers:
         value = self._metadata.get(key)
         if value is None:
             return None
-        if (count := self._checked(key, value)) < minimum:
+        if (count := self._check_count(key, value)) < minimum:
             raise self._cursor.damaged(f"{key} is {count}, but must be at least {minimum}")
         return count
 
@@ -220,12 +220,12 @@ class _Numbers:
         if value is None:
             return ()
         if not isinstance(value, tuple):
-            return (self._checked(key, value),) * n_layers
+            return (self._check_count(key, value),) * n_layers
         if len(value) != n_layers:
             raise self._cursor.damaged(f"{key} has {len(value)} numbers for {n_layers} layers")
-        return tuple(self._checked(key, each) for each in value)
+        return tuple(self._check_count(key, each) for each in value)
 
-    def _checked(self, key: str, value: Value) -> int:
+    def _check_count(self, key: str, value: Value) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
             raise self._cursor.damaged(f"{key} is {value!r:.80}, which is not a count")
         return value

@@ -18,7 +18,7 @@ class LlamaFacts:
     context_length: int
     """The trained context in tokens."""
     rms_norm_eps: float
-    """1e-5 for Llama 2, 1e-6 for the first LLaMA; the file's programs had a default, which matched neither."""
+    """1e-5 for Llama 2, 1e-6 for the first LLaMA; the default of the programs that read such files was neither."""
     n_gqa: int = 1
     """Query heads that share one key and value head, by the registry; the tensors' shapes override it."""
     rope_freq_base: float = 10000.0

@@ -31,7 +31,7 @@ class ModelConfig:
     vocab_size: int | None
     model_format: Literal["pytorch", "gptq", "awq"]
     quantization: str
-    """As in launches: ``none``, ``4-bit``, ``Int4``; or the name of a method that launches do not support."""
+    """The name in launches: ``none``, ``4-bit``, ``Int4``; or the name of a method that launches do not support."""
     dtype: str | None
     """Type of the weights, such as ``bfloat16``."""
     latent_dim: int | None = None

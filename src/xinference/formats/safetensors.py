@@ -1,7 +1,7 @@
 """Reads the header of a safetensors file: names, types, shapes and offsets of its tensors.
 
 Format: https://huggingface.co/docs/safetensors#format: 8 bytes of length, that much JSON, then the tensors' bytes.
-Weights are never read, and nothing in the header is trusted.
+Weights are never read, and the content of the header is not trusted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
     "C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }  # fmt: skip
-_FETCH_AGAIN = "Delete the file and download it again."
+_DOWNLOAD_AGAIN = "Delete the file and download it again."
 
 
 class _Entry(msgspec.Struct):
@@ -64,9 +64,9 @@ def read_safetensors(path: Path) -> SafetensorsHeader:
     """
     with weight_file(path, "the .safetensors file itself") as (file, size):
         raw = _read_raw(file, path, size)
-        fields = _decoded(path, raw, dict[str, msgspec.Raw])
-        metadata = _decoded(path, fields.pop("__metadata__", msgspec.Raw(b"{}")), dict[str, str])
-        entries = {name: _decoded(path, field, _Entry, name) for name, field in fields.items()}
+        fields = _decode(path, raw, dict[str, msgspec.Raw])
+        metadata = _decode(path, fields.pop("__metadata__", msgspec.Raw(b"{}")), dict[str, str])
+        entries = {name: _decode(path, field, _Entry, name) for name, field in fields.items()}
         _check(path, entries, size - 8 - len(raw))
     by_type: dict[str, int] = {}
     for entry in entries.values():
@@ -80,32 +80,32 @@ def _read_raw(file: BinaryIO, path: Path, size: int) -> bytes:
     if len(head) < 9 or head[8:9] != b"{" or length > MAX_HEADER:
         raise _other_format(path, head, size, length)
     if length > size - 8:
-        raise bad_weight_file(path, f"is truncated: its header has {length} bytes, and the file {size}", _FETCH_AGAIN)
+        raise bad_weight_file(path, f"is truncated: its header has {length} bytes, the file {size}", _DOWNLOAD_AGAIN)
     file.seek(8)
     raw = b""
     while len(raw) < length and (chunk := file.read(length - len(raw))):
         raw += chunk
     if len(raw) < length:
-        raise bad_weight_file(path, "became shorter while it was read", _FETCH_AGAIN)
+        raise bad_weight_file(path, "became shorter while it was read", _DOWNLOAD_AGAIN)
     return raw
 
 
 def _other_format(path: Path, head: bytes, size: int, length: int) -> Problem:
     if head[8:9] == b"{":
         cause = f"is damaged: its header claims {length} bytes, and the maximum is {MAX_HEADER}"
-        return bad_weight_file(path, cause, _FETCH_AGAIN)
+        return bad_weight_file(path, cause, _DOWNLOAD_AGAIN)
     if head.startswith(b"GGUF"):
         return bad_weight_file(path, "is not safetensors but GGUF", "Rename it with the suffix .gguf.")
     description = describe(head, size)
     return bad_weight_file(path, description.what.replace("is not GGUF", "is not safetensors"), description.hint)
 
 
-def _decoded(path: Path, data: bytes | msgspec.Raw, kind: type[T], name: str | None = None) -> T:
+def _decode(path: Path, data: bytes | msgspec.Raw, kind: type[T], name: str | None = None) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         where = f"tensor {name!r:.80}" if name is not None else "its header"
-        raise bad_weight_file(path, f"is damaged: {where} cannot be read ({error})", _FETCH_AGAIN) from None
+        raise bad_weight_file(path, f"is damaged: {where} cannot be read ({error})", _DOWNLOAD_AGAIN) from None
 
 
 def _check(path: Path, entries: Mapping[str, _Entry], data_size: int) -> None:
@@ -117,14 +117,14 @@ def _check(path: Path, entries: Mapping[str, _Entry], data_size: int) -> None:
         possible = bits and len(entry.shape) <= _MAX_RANK and all(0 <= n < 1 << 48 for n in entry.shape)
         if not possible or 8 * (last - first) != bits * math.prod(entry.shape):
             what = f"{last - first} bytes of {entry.dtype:.20} for the shape {list(entry.shape)!s:.80}"
-            raise bad_weight_file(path, f"is damaged: tensor {name!r:.80} has {what}", _FETCH_AGAIN)
+            raise bad_weight_file(path, f"is damaged: tensor {name!r:.80} has {what}", _DOWNLOAD_AGAIN)
         if first != end:
             raise bad_weight_file(
-                path, f"is damaged: tensor {name!r:.80} begins at {first} instead of {end}", _FETCH_AGAIN
+                path, f"is damaged: tensor {name!r:.80} begins at {first} instead of {end}", _DOWNLOAD_AGAIN
             )
         end = last
     if end != data_size:
         kind = "truncated" if end > data_size else "damaged"
         raise bad_weight_file(
-            path, f"is {kind}: its tensors need {end} bytes, and the file has {data_size}", _FETCH_AGAIN
+            path, f"is {kind}: its tensors need {end} bytes, and the file has {data_size}", _DOWNLOAD_AGAIN
         )

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 #: Number of first bytes that `describe` needs.
 SNIFF_BYTES = 512
 _GGML = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt", b"algg": "ggla"}
-_FETCH_AGAIN = "Delete the file and download it again from its hub."
+_DOWNLOAD_AGAIN = "Delete the file and download it again from its hub."
 
 
 class FileDescription(NamedTuple):
@@ -20,7 +20,7 @@ class FileDescription(NamedTuple):
 def describe(head: bytes, size: int, expected: Literal["GGUF", "ggml"] = "GGUF") -> FileDescription:
     """Describe a file that starts with `head`, has `size` bytes, and is not of the `expected` format."""
     if size == 0:
-        return FileDescription("is empty", _FETCH_AGAIN)
+        return FileDescription("is empty", _DOWNLOAD_AGAIN)
     if head.startswith(b"GGUF"):
         return FileDescription("is GGUF, not the older ggml format", "Use --model-format ggufv2.")
     if head[:4] in _GGML:
@@ -50,13 +50,13 @@ def _describe_text(head: bytes, expected: str) -> FileDescription:
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return FileDescription(
-            f"is not {expected} but an HTML page, probably an error page saved as a file", _FETCH_AGAIN
+            f"is not {expected} but an HTML page, probably an error page saved as a file", _DOWNLOAD_AGAIN
         )
     if text.startswith(b"{"):
         return FileDescription(
-            f"is not {expected} but JSON text, probably an error message saved as a file", _FETCH_AGAIN
+            f"is not {expected} but JSON text, probably an error message saved as a file", _DOWNLOAD_AGAIN
         )
     if not head.strip(b"\0"):
-        return FileDescription("starts with zero bytes, probably an interrupted download", _FETCH_AGAIN)
+        return FileDescription("starts with zero bytes, probably an interrupted download", _DOWNLOAD_AGAIN)
     # The message does not quote the bytes: the file may be any file that the server's user can read.
     return FileDescription(f"is not {expected}", f"Pass a {'.gguf' if expected == 'GGUF' else 'ggmlv3 .bin'} file.")

@@ -57,7 +57,7 @@ TENSOR_TYPES: dict[int, TensorType] = {
     42: TensorType("Q2_0", 64, 18),
 }
 
-#: `general.file_type` -> the quantization's name as people write it (llama.cpp's name without ``MOSTLY_``).
+#: `general.file_type` -> the usual name of the quantization (llama.cpp's name without ``MOSTLY_``).
 FILE_TYPES: dict[int, str] = {
     0: "F32",
     1: "F16",

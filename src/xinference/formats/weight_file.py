@@ -1,7 +1,7 @@
-"""Opens an untrusted weight file; every failure becomes ``bad_weight_file``.
+"""Opens an untrusted weight file; every failure is reported as ``bad_weight_file``.
 
-A path comes from a user who may not read the server's files. If a file has no model's file name, the problem states
-neither whether the file exists nor what it contains.
+The path may come from a user without permission to read the server's files. If the file name is not that of a model,
+the problem discloses neither the existence nor the content of the file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MODEL_ENDINGS = (".gguf", ".safetensors", ".bin", ".ggml", ".pt", ".pth", ".json
 
 
 def has_model_file_name(path: Path) -> bool:
-    """Whether the file name is a model's, so that a problem may describe the file at `path`."""
+    """Whether the file name is that of a model, so that a problem may describe the file at `path`."""
     return path.name.lower().endswith(MODEL_ENDINGS)
 
 
 def not_a_weight_file(path: Path) -> Problem:
-    """The problem of a path whose file name is not a model's: the same for every file, and for a missing one."""
+    """The problem of a path whose file name is not that of a model: the same for existing and missing files."""
     return bad_weight_file(
         path,
         "is not a weight file that the server can read",
@@ -48,7 +48,7 @@ def weight_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
             caller raises it for the content. It is `not_a_weight_file` if the file name is not a model's.
     """
     try:
-        with _opened(path, expected) as (file, size):
+        with _open(path, expected) as (file, size):
             yield file, size
     except Problem as problem:
         if problem.code != Code.BAD_WEIGHT_FILE or has_model_file_name(path):
@@ -57,7 +57,7 @@ def weight_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 @contextmanager
-def _opened(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
+def _open(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
     try:
         # Checked before opening: opening a named pipe would wait for a writer.
         status = _stat(path)

@@ -1,4 +1,4 @@
-"""Anthropic's API without its messages: the version header, and the list of models in Anthropic's form."""
+"""The parts of Anthropic's API other than messages: the version header, and the list of models."""
 
 from __future__ import annotations
 

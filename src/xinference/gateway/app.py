@@ -1,4 +1,4 @@
-"""The gateway: raw ASGI in front of every request, because a framework would cost more than the gateway's own work."""
+"""The gateway: an ASGI app without a framework, because a framework would cost more than the gateway's own work."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway import anthropic
 from xinference.gateway.auth import origin_check
-from xinference.gateway.auth.authentication import Views, admit, admit_without_keys, check_model, check_seen
+from xinference.gateway.auth.authentication import Views, admit, admit_without_keys, check_model, check_readable
 from xinference.gateway.auth.peer import FROM_OWNER, is_forwarded, is_from_own_user
-from xinference.gateway.auth.permissions import Access, Need, needed
+from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory
 from xinference.gateway.engine_requests import prepare
@@ -24,9 +24,16 @@ from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Sco
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
-from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, check_content_type, closing, read_body
+from xinference.gateway.http.request_body import (
+    BodyMemory,
+    ClientLeftError,
+    ClientWatch,
+    check_content_type,
+    closing,
+    read_body,
+)
 from xinference.gateway.http.server import trust_proxy
-from xinference.gateway.http.uvicorn_protocol import WRITE
+from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.routes import DATA_PATHS, DataPath, find
@@ -83,6 +90,7 @@ class Gateway:
         self._settings = settings
         self._management = trust_proxy(management)
         self._guarded = is_loopback(settings.host)
+        self._bodies = BodyMemory(settings.max_bodies_bytes)
         self._pool = EnginePool()
         self.balancer = balancer or Balancer()
         """Chooses replicas and counts the requests at each."""
@@ -98,7 +106,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind != "http":
-            await self._pass_on(scope, receive, send)
+            await self._pass_other_scope(scope, receive, send)
             return
         path, method = scope["path"], scope["method"]
         data_path = DATA_PATHS.get(path)
@@ -111,7 +119,7 @@ class Gateway:
                 await refuse(Reply(send, anthropic=data_path.anthropic), refusal)
             return
         try:
-            key = self._admit(needed(method, path), scope)
+            key = self._admit(required_access(method, path), scope)
         except Refusal as why:
             why.headers += closing(headers)
             if data_path is not None or path.startswith("/anthropic/"):
@@ -145,7 +153,7 @@ class Gateway:
                 raise
             await answer.end()
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_other_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass scopes other than HTTP to `management`: the application's lifespan, and web sockets."""
         if scope["type"] != "lifespan":
             try:
@@ -174,7 +182,7 @@ class Gateway:
             return None
         self._keys.used(key, now)
         if access.model is not None:
-            check_seen(key, access.model, self._router.table.routes)
+            check_readable(key, access.model, self._router.table.routes)
         return key
 
     def _admit_without_keys(self, table: KeyTable, access: Access, scope: Scope) -> Key | None:
@@ -209,12 +217,14 @@ class Gateway:
                     Refusal(Code.INTERNAL_ERROR, "The server failed because of a defect; its log has the details."),
                 )
         finally:
-            self.metrics.ended(reply.model, scope["path"], reply.status, time.perf_counter() - began)
+            if self._bodies.held:
+                self._bodies.give_back(reply)
+            self.metrics.count_request(reply.model, scope["path"], reply.status, time.perf_counter() - began)
 
     async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
         """Read and check the request, find its deployment, forward it."""
         if scope["method"] != "POST":
-            cause = f"{scope['path']} takes POST, not {scope['method']}."
+            cause = f"{scope['path']} accepts POST, not {scope['method']}."
             raise Refusal(Code.METHOD_NOT_ALLOWED, cause, headers=((b"allow", b"POST"),))
         headers = dict(scope.get("headers", ()))
         check_content_type(headers)
@@ -222,9 +232,9 @@ class Gateway:
             anthropic.check_version(headers)
         if key is not None and (key.requests_per_minute or key.tokens_per_minute):
             await self.quota.take_request(key, time.monotonic())
-        body = await read_body(receive, headers, self._settings.max_body_bytes)
+        body = await read_body(receive, headers, self._settings.max_body_bytes, self._bodies, reply)
         request = check(path.decoder, body)
-        table = self._views.for_asking(key, self._router.table)
+        table = self._views.for_use(key, self._router.table)
         if key is not None:
             check_model(key, request.model, table)
         route = find(table, request.model, path.upstream)
@@ -234,33 +244,52 @@ class Gateway:
         if b"content-type" not in headers:
             to_engine += (JSON_TYPE,)
         call = ForwardedCall(
-            path, prepared.body, scope.get("query_string", b""), to_engine, prepared.answer, prepared.events
+            path,
+            prepared.body,
+            scope.get("query_string", b""),
+            to_engine,
+            prepared.answer,
+            prepared.events,
+            key.key_id if key is not None else _address(scope.get("client")),
         )
+        queue, uid = self._forwarder.queue, route.parent or route.uid
+        scope[CONTENDED] = lambda: queue.is_contended(uid)
         request_id = request.request_id or headers.get(b"x-request-id", b"").decode("latin-1")
         with ClientWatch(scope, receive):
             if request_id:
-                await self._pass_abortably(request_id, call, request, prepared.route, reply, key)
+                await self._forward_abortably(request_id, call, request, prepared.route, reply, key)
                 return
-            await self._pass_within(call, request, prepared.route, reply, key)
+            await self._forward_within_limits(call, request, prepared.route, reply, key)
 
-    async def _pass_within(
+    async def _forward_within_limits(
         self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
     ) -> None:
         """Forward within the limits of the model and the key."""
+        if key is None and route.request_limits is None:
+            await self._forward(call, request, route, reply)
+        elif key is not None and (at_once := key.requests_in_flight or self._settings.key_requests_in_flight):
+            async with self.quota.key_permit(key, at_once):
+                await self._pass_within_model(call, request, route, reply, key)
+        else:
+            await self._pass_within_model(call, request, route, reply, key)
+
+    async def _pass_within_model(
+        self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
+    ) -> None:
         if route.request_limits is None and (key is None or key.tokens_per_minute is None):
-            await self._pass(call, request, route, reply)
+            await self._forward(call, request, route, reply)
             return
         async with self.quota.permit(route):
             with self._count_tokens(key, call, reply):
                 # The wait for the permit may have taken long: use the newest table's route.
                 route = self._router.table.routes.get(route.uid, route)
-                await self._pass(call, request, route, reply)
+                await self._forward(call, request, route, reply)
 
-    async def _pass_abortably(
+    async def _forward_abortably(
         self, request_id: str, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
     ) -> None:
-        async with self._running.one(route.uid, request_id) as abortable:
-            await self._pass_within(call, request, route, reply, key)
+        async with self._running.abortable(route.uid, request_id) as abortable:
+            await self._forward_within_limits(call, request, route, reply, key)
         if not abortable.aborted:
             return
         message = f"The request {request_id} was aborted."
@@ -269,7 +298,7 @@ class Gateway:
         if request.stream:
             await reply.end(stream_error(message, "request_aborted", anthropic=reply.anthropic))
 
-    async def _pass(self, call: ForwardedCall, request: Request, route: Route, reply: Reply) -> None:
+    async def _forward(self, call: ForwardedCall, request: Request, route: Route, reply: Reply) -> None:
         if isinstance(request, TokenIds):
             await convert(self._forwarder, call, request, route, reply)
         else:
@@ -282,8 +311,8 @@ class Gateway:
             yield
             return
         meter = TokenMeter(reply.send, reply.write)
-        # The meter replaces the functions of this reply, it does not wrap the reply: `_serve` reads whether and with
-        # which status the answer has started from this object, and an answer without a meter calls nothing more.
+        # The meter replaces the functions of this reply and does not wrap the reply: `_serve` reads from this object
+        # whether and with which status the answer has started, and an answer without a meter needs no further call.
         reply.send = meter.send
         reply.write = reply.write and meter.write
         try:
@@ -291,7 +320,12 @@ class Gateway:
         finally:
             tokens = meter.tokens(len(call.body))
             self.quota.spend_tokens(key, tokens, time.monotonic())
-            self.metrics.spent(reply.model, tokens)
+            self.metrics.count_tokens(reply.model, tokens)
+
+
+def _address(client: tuple[str, int] | None) -> str:
+    """The name of a client without a key; all connections of one reverse proxy have the same."""
+    return client[0] if client else ""
 
 
 async def _health(reply: Reply, method: str) -> None:
@@ -299,7 +333,7 @@ async def _health(reply: Reply, method: str) -> None:
         await reply.whole(200, HEALTH, head=method == "HEAD")
     else:
         allow = ((b"allow", b"GET, HEAD"),)
-        await refuse(reply, Refusal(Code.METHOD_NOT_ALLOWED, f"/health takes GET, not {method}.", headers=allow))
+        await refuse(reply, Refusal(Code.METHOD_NOT_ALLOWED, f"/health accepts GET, not {method}.", headers=allow))
 
 
 async def _anthropic_models(table: RoutingTable, path: str, reply: Reply, *, head: bool) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xinference.gateway.prefix_affinity import Prefixes, PrefixRecord, prefix_hashes
 from xinference.routing.table import Target
 
-#: A prefix leads a request to a replica only while that replica has at most `BOUND` times the mean in flight, plus one.
+#: A replica is chosen for its prefix only while it has at most `BOUND` times the mean of requests in flight, plus one.
 BOUND = 1.25
 #: The same for recent requests: short requests are never in flight at the same time, and are balanced by this bound.
 RECENT_BOUND = 1.1
@@ -36,7 +36,7 @@ class _Exclusion:
 
 
 class Balancer:
-    """Counts the requests at each target and chooses a target; used from one event loop, so it needs no lock."""
+    """Counts the requests at each target and chooses a target. It is used from one event loop, so it needs no lock."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -85,14 +85,14 @@ class Balancer:
         """Count a request at `target` as ended."""
         replica = target.replica_id
         self._ended[replica] = time.monotonic()
-        left = self._counts[replica] - 1
-        if left:
-            self._counts[replica] = left
+        remaining = self._counts[replica] - 1
+        if remaining:
+            self._counts[replica] = remaining
         else:
             del self._counts[replica]
 
     def forget(self, replica_id: str) -> None:
-        """Drop what is recorded of a replica that will not return."""
+        """Delete the records of a replica that has exited."""
         for known in (self._ended, self._recent, self._failures, self._excluded):
             known.pop(replica_id, None)
 
@@ -101,14 +101,14 @@ class Balancer:
         return self.last_bytes().get(base_url, 0.0)
 
     async def settled(self) -> None:
-        """See `ReplicaLoad.settled`: this gateway reads the table at each request, so it always has the newest."""
+        """Return at once: this gateway reads the table at each request, so it always uses the newest one."""
 
     # -- health ---------------------------------------------------------------------------------------------
 
     def failed(self, targets: Sequence[Target], target: Target) -> None:
         """Count a failed connection to `target`, one of a route's `targets`; exclude it after `FAILURES` in a row.
 
-        The next routing table ends the exclusion, or `EXCLUDED_SECONDS` if no new table comes.
+        The exclusion ends with the next routing table, at the latest after `EXCLUDED_SECONDS`.
         """
         replica = target.replica_id
         self._failures[replica] = failures = self._failures.get(replica, 0) + 1
@@ -128,11 +128,11 @@ class Balancer:
         """The best target that is not in `tried`; None if there is none.
 
         The candidates are the targets that computed the longest known prefix of the prompt and are within the bounds
-        of load; if there are none, all targets. Of these it takes the one with the fewest requests in flight, then
-        with the fewest recent requests, then each in turn.
+        of load; if there are none, all targets. The chosen candidate has the fewest requests in flight, then the
+        fewest recent requests; equal candidates are chosen in turn.
 
         Args:
-            body: the client's request body; `prompt_field` is its field that holds the prompt.
+            body: the client's request body; `prompt_field` is the field with the prompt.
         """
         free = [target for target in targets if target not in tried]
         if self._excluded:

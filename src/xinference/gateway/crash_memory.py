@@ -1,8 +1,9 @@
-"""Remembers the requests whose engines crashed, so that none of them is given to another engine.
+"""Remembers the requests at whose engines a crash happened, so that no other engine gets them.
 
-A crash is an end that the server did not request, also that of an engine which the server killed because it hung or
-took too much memory. The routing table names the crashed replicas. Before it does, a gateway takes an end for a crash
-if the replica still stands in the table, which an ordered end leaves first, and if nothing listens at its address.
+A crash is an exit that the server did not request, or that of an engine which the server killed because it hung or used
+too much memory. The routing table names the crashed replicas. Until it does, a gateway treats an exit as a crash if
+nothing listens at the replica's address any more while the table still has the replica: a replica that is stopped is
+removed from the table before its engine exits.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from xinference.routing.table import Route, Target
 
 log = logging.getLogger(__name__)
 
-#: Maximum number of requests that are remembered, and the seconds for which each is.
+#: Maximum number of remembered requests, and the time for which each of them is remembered.
 MAX_REQUESTS = 1024
 REMEMBERED_SECONDS = 600.0
-#: Crashed replicas that are remembered, to tell one crash that several requests report from several crashes.
+#: Maximum number of remembered replicas that crashed: several requests may report the same crash.
 MAX_REPLICAS = 256
-#: Requests that are remembered because their clients left before the answer began, and the seconds for which each is.
+#: Maximum number of requests that are remembered because their clients disconnected before the answer; and the time.
 MAX_LEFT, LEFT_SECONDS = 256, 600.0
-#: Crashes after which a request is refused that was never alone at its engine; alone, one is enough.
+#: Number of crashes after which a request is refused if its engine had other requests too. If the request was the only
+#: one, it is refused after one crash.
 SHARED_CRASHES = 2
 CONNECT_SECONDS = 1.0
-#: Time in which a connection to an engine that is ending is closed; a living engine waits longer for a request.
-KEPT_SECONDS = 0.1
+#: Time in which an exiting engine closes a new connection; a running engine waits longer for a request.
+CLOSE_SECONDS = 0.1
 
 RequestKey = tuple[str, float, bytes]
 """The model, the time of its launch, and the hash of the path and the body."""
@@ -48,7 +50,7 @@ class _Suspect:
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """A request whose client left before its answer began: the engine may have gone on with it."""
+    """A request whose client disconnected before its answer began: the engine may have continued with it."""
 
     replica_id: str
     key: RequestKey
@@ -56,24 +58,24 @@ class _Left:
 
 
 class CrashReports(Protocol):
-    """Where a gateway reports crashes; the server, if several gateway processes share what they know."""
+    """The receiver of a gateway's reports of crashes; the server, if there are several gateway processes."""
 
     def note_crash(self, replica_id: str, key: RequestKey, in_flight: int) -> None:
-        """Note that an engine crashed while it had this request, of `in_flight` in all."""
+        """Report that an engine crashed while it had this request, one of `in_flight` requests."""
         ...
 
     def note_left(self, replica_id: str, key: RequestKey) -> None:
-        """Note that the client of this request left before its answer began."""
+        """Report that the client of this request disconnected before its answer began."""
         ...
 
 
 class CrashMemory:
-    """The suspected requests, by a hash of model, path and body; used from one event loop, so it needs no lock."""
+    """The suspected requests, by a hash of model, path and body. Used from one event loop, so it needs no lock."""
 
     def __init__(self, reports: CrashReports | None = None) -> None:
-        """`reports`: where `add` and `leave` report; None: this memory judges by itself."""
+        """`reports`: the receiver of the reports of `add` and `leave`; None: this object."""
         self.suspects: OrderedDict[RequestKey, _Suspect] = OrderedDict()
-        """Empty on most servers: then a request need not be looked up."""
+        """Empty on most servers; then no request is looked up."""
         self._replicas: OrderedDict[str, None] = OrderedDict()
         self._left: deque[_Left] = deque(maxlen=MAX_LEFT)
         self._reports: CrashReports = reports or self
@@ -82,32 +84,30 @@ class CrashMemory:
         """Report that the engine crashed while it had this request.
 
         Args:
-            in_flight: the requests that the engine had, with this one.
+            in_flight: the number of requests at the engine, including this one.
         """
         key = _key(route, path, body)
         log.warning("the engine of %s crashed with a request to %s of hash %s", route.uid, path, key[2].hex())
         self._reports.note_crash(target.replica_id, key, in_flight)
 
     def leave(self, route: Route, target: Target, path: str, body: bytes) -> None:
-        """Report that the client left before the answer to this request began."""
+        """Report that the client disconnected before the answer to this request began."""
         self._reports.note_left(target.replica_id, _key(route, path, body))
 
     def note_crash(self, replica_id: str, key: RequestKey, in_flight: int) -> None:
-        """See `CrashReports.note_crash`."""
         self.judge(replica_id, [(key, in_flight)])
 
     def note_left(self, replica_id: str, key: RequestKey) -> None:
-        """See `CrashReports.note_left`."""
         self._left.append(_Left(replica_id, key, time.monotonic()))
 
     def judge(self, replica_id: str, reports: Sequence[tuple[RequestKey, int]]) -> list[tuple[RequestKey, int]]:
         """Suspect the requests of a crash; returns each with its share of the crash.
 
-        A request that was alone at the engine is the cause, and refused from now on. If there were others, or a client
-        left before its answer, one of them may be the cause: each is refused only after it has been at a second crash.
+        The only request at an engine is the cause, and is refused from now on. If there were others, or a client
+        disconnected before its answer, one of them may be the cause: each is refused only after a second crash.
 
         Args:
-            reports: the requests that were reported, each with the number of requests in flight that was seen.
+            reports: the reported requests, each with the number of requests in flight at that time.
         """
         is_new = replica_id not in self._replicas
         self._replicas[replica_id] = None
@@ -137,7 +137,7 @@ class CrashMemory:
             self.suspects.popitem(last=False)
 
     def is_refused(self, route: Route, path: str, body: bytes) -> bool:
-        """Whether this request has crashed an engine of this model, as far as is known."""
+        """Whether this request has probably crashed an engine of this model."""
         key = _key(route, path, body)
         suspect = self.suspects.get(key)
         if suspect is None:
@@ -149,13 +149,13 @@ class CrashMemory:
 
 
 def _key(route: Route, path: str, body: bytes) -> RequestKey:
-    """A model that is launched again has another time of launch, and may do what it did not do before."""
+    """The hash of a request with its launch: a new launch of the model may serve the request without a crash."""
     digest = hashlib.blake2b(body, digest_size=16, person=hashlib.blake2b(path.encode(), digest_size=16).digest())
     return route.uid, route.created, digest.digest()
 
 
 class _Closing(asyncio.Protocol):
-    """Tells when its connection is closed from the other side."""
+    """Sets an event when the peer closes the connection."""
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()
@@ -165,9 +165,9 @@ class _Closing(asyncio.Protocol):
 
 
 async def is_listening(target: Target) -> bool:
-    """Whether the engine takes connections, and keeps them: the kernel may close those of a dead one before its port.
+    """Whether the engine accepts connections and keeps them open; also true if there is no result in time.
 
-    An engine that does not answer in time may be alive.
+    After the exit of an engine, its port may accept connections for a moment, and the kernel closes them.
     """
     url = urlsplit(target.base_url)
     loop = asyncio.get_running_loop()
@@ -179,7 +179,7 @@ async def is_listening(target: Target) -> bool:
     except OSError:
         return False
     try:
-        async with asyncio.timeout(KEPT_SECONDS):
+        async with asyncio.timeout(CLOSE_SECONDS):
             await connection.closed.wait()
     except TimeoutError:
         return True

@@ -17,6 +17,10 @@ from xinference.routing.table import Route
 #: Maximum number of bytes that are read of an engine's error answer.
 MAX_ERROR_BYTES = 64 * 1024
 MAX_TEXT = 500
+#: The errors of a rewrite whose answer has another form than the engine's answers should have.
+ODD_ANSWER = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+#: Statuses without a body: no request to an engine has such an answer.
+_WITHOUT_BODY = frozenset({204, 205})
 FILLED_END = b'"delta":{"content":""}'
 BARE_BEGIN = b'"delta":{"role":"assistant","content":null}'
 FILLED_BEGIN = b'"delta":{"role":"assistant","content":""}'
@@ -51,7 +55,7 @@ def fill_deltas(chunk: bytes) -> bytes:
 
 
 def rerank_answer(body: bytes, uid: str, request: Rerank) -> bytes:
-    """Convert to Cohere's form, which clients of Xinference read; the engine's ``usage`` is kept in addition."""
+    """Convert a rerank answer to Cohere's form, which clients of Xinference read, and add the engine's ``usage``."""
     answer: dict[str, Any] = msgspec.json.decode(body)
     tokens = (answer.get("usage") or {}).get("total_tokens", 0)
     results = sorted(answer.get("results") or [], key=lambda result: -result["relevance_score"])
@@ -83,18 +87,46 @@ def _result(result: dict[str, Any], request: Rerank) -> dict[str, Any]:
 # -- errors -----------------------------------------------------------------------------------------------------
 
 
+def check_status(uid: str, status: int) -> None:
+    """Refuse a status that no answer of an engine should have.
+
+    Raises:
+        Refusal: 502.
+    """
+    if not (200 <= status < 300 or 400 <= status < 600) or status in _WITHOUT_BODY:
+        raise odd_answer(uid, f"with the status {status}")
+
+
+def odd_answer(uid: str, how: str) -> Refusal:
+    """The refusal for an answer that cannot be used; `how` completes "The engine answered"."""
+    hint = "Look into the log of the engine."
+    return Refusal(Code.ENGINE_ERROR, f"The engine of model {uid!r} answered {how}.", hint=hint)
+
+
+def rewritten(rewrite: BytesRewrite, body: bytes, uid: str) -> bytes:
+    """The whole answer of an engine after its rewrite.
+
+    Raises:
+        Refusal: 502, the answer has another form than the engine's answers should have.
+    """
+    try:
+        return rewrite(body)
+    except ODD_ANSWER as error:
+        raise odd_answer(uid, f"in a form that cannot be read: {type(error).__name__}") from error
+
+
 def read_error(route: Route, status: int, body: bytes, prompt_field: str) -> Refusal:
     """Read an engine's error answer.
 
     Args:
         status: the engine's HTTP status, 400 or more.
         body: its answer, or the first bytes of it.
-        prompt_field: the request's field that holds the prompt: ``messages``, ``prompt`` or ``input``.
+        prompt_field: the request's field with the prompt: ``messages``, ``prompt`` or ``input``.
     """
     error = _error(body)
     message = _message(error, body, status)
     if status == 401:
-        # The refused key is the gateway's own: nothing that the client sends could change that.
+        # The refused key is that of the gateway, so a change of the client's request would have no effect.
         return Refusal(Code.ENGINE_REFUSED_KEY, "The engine refused the gateway's own key.", hint="Restart the model.")
     if status == 503:
         return Refusal(Code.MODEL_LOADING, message, retry_after=route.retry_after)
@@ -120,7 +152,7 @@ def _error(body: bytes) -> dict[str, Any]:
 
 
 def _message(error: dict[str, Any], body: bytes, status: int) -> str:
-    """The engine's own text; FastAPI keeps it under ``detail``."""
+    """The engine's own text; FastAPI sends it as ``detail``."""
     text = error.get("message") or error.get("detail")
     if isinstance(text, str):
         return text

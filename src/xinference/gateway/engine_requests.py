@@ -1,7 +1,8 @@
-"""The request that the engine gets: the client's body, rewritten where the engine needs another form.
+"""Converts a client's request to the engine's form.
 
-A body is decoded and encoded again only if a field in it needs that; the bytes of every other request are passed on
-unchanged. A field that the engine cannot serve is refused by name, because an answer without it would be wrong.
+A body is decoded and encoded again only if it has a field that needs a rewrite; the bytes of every other request are
+passed on unchanged. A field that the engine cannot serve is refused by name, because an answer without it would be
+wrong.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class EngineCall:
 
 
 def prepare(table: RoutingTable, route: Route, request: Request, body: bytes) -> EngineCall:
-    """Rewrite a request for the engine of `route`, and find the rewrites of its answer.
+    """Rewrite a request for the engine of `route`, and choose the rewrites of its answer.
 
     Raises:
         Refusal: 400, naming a field that the engine cannot serve.
@@ -60,7 +61,7 @@ def prepare(table: RoutingTable, route: Route, request: Request, body: bytes) ->
     dialect = dialect_of(route.engine)
     exchange = dialect.exchange(request, route.uid)
     if request.has_further_fields:
-        body = _judged(dialect, request, body)
+        body = _check_extra_fields(dialect, request, body)
     body = _with_stops(dialect, route, request, body)
     fields = _fields_to_rewrite(request)
     if fields or exchange.body is not None:
@@ -86,8 +87,8 @@ def _rewritten(
     return route, body if changed == before else msgspec.json.encode(changed)
 
 
-def _judged(dialect: Dialect, request: Request, body: bytes) -> bytes:
-    """Check the fields that the API does not have, and leave out those that the engine's table does not have either.
+def _check_extra_fields(dialect: Dialect, request: Request, body: bytes) -> bytes:
+    """Check the fields that the API does not define, and remove those that the engine does not define either.
 
     Raises:
         Refusal: 400, naming a field with a wrong value, or one that no client may set.
@@ -125,7 +126,7 @@ def _with_stops(dialect: Dialect, route: Route, request: Request, body: bytes) -
         stops["stop_sequences"] = route.stop
     if not stops:
         return body
-    # At the end of the object: the last of two equal keys wins, and the client may have sent the key with null.
+    # At the end of the object: a parser uses the last of two equal keys, and the client may have sent one with null.
     return body[: body.rindex(b"}")] + b"," + msgspec.json.encode(stops)[1:]
 
 
@@ -194,7 +195,7 @@ def _template_kwargs(value: Any) -> Body:
 
 
 def _texts(body: Body, request: Rerank) -> None:
-    """Replace document objects by the plain texts that engines take."""
+    """Replace document objects by texts, the only form that engines accept."""
     body["query"] = text_of(request.query, "query")
     body["documents"] = [text_of(document, f"documents[{n}]") for n, document in enumerate(request.documents)]
 

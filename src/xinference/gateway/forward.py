@@ -13,11 +13,13 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, known_code
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory, is_listening
-from xinference.gateway.engine_answers import MAX_ERROR_BYTES, read_error
+from xinference.gateway.engine_answers import MAX_ERROR_BYTES, check_status, read_error, rewritten
+from xinference.gateway.fair_queue import FairQueue, places
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.routes import DataPath
 from xinference.gateway.stream import END_TEXTS, OnDeath, relay_bytes, relay_events
+from xinference.gateway.token_usage import FREE
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
@@ -25,9 +27,9 @@ from xinference.routing.table import Route, Target
 #: Maximum time in which the controller notices that an engine no longer listens.
 NOTICE_SECONDS = 2.0
 NOTICE_POLL_SECONDS = 0.02
-#: Maximum time in which the table names the reason of an engine's end.
+#: Maximum time until the routing table has the reason of an engine's exit.
 REASON_SECONDS = 0.5
-#: Tells proxies in front of the server neither to buffer nor to cache events.
+#: Headers that forbid proxies in front of the server to buffer or cache events.
 STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
@@ -44,6 +46,8 @@ class ForwardedCall:
     """Rewrites the whole answer; None: its bytes are passed on as they arrive."""
     events: BytesRewrite | None = None
     """Rewrites the complete server-sent events of a stream; None: they are passed on unchanged."""
+    client: str = ""
+    """The key or the address of the client, whose requests have a turn together."""
 
 
 class Forwarder:
@@ -57,13 +61,15 @@ class Forwarder:
         self._pool = pool
         self._balancer = balancer
         self._crashes = crashes
+        self.queue = FairQueue(settings.max_queued_requests)
+        """The requests that wait for a place at an engine."""
 
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
-        """Answer `call` from one of the route's replicas.
+        """Answer `call` from one of the route's replicas, when it is the client's turn.
 
-        The next replica is tried if one cannot be reached; after the last one, the call waits once for the controller
-        to start another. A lost connection is retried once, unless the engine has crashed: the request may be the
-        cause, so no other engine gets it, and it is refused if it comes again.
+        If a replica cannot be reached, the next one is tried; after the last one, the call waits once until the
+        controller has started another. A lost connection is retried once, unless the engine has crashed: the request
+        may be the cause, so no other engine gets it, and the same request is refused from then on.
 
         Raises:
             Refusal: no replica has answered, and nothing has been sent to the client.
@@ -72,38 +78,62 @@ class Forwarder:
         if not route.targets:
             route = await self._ready(route)
             self._check_not_suspected(call, route)
-        tried: set[Target] = set()
-        lost = waited = False
-        while True:
-            target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
-            if target is None:
-                if lost or waited:
-                    raise _died(route.uid) if lost else _unreachable(route.uid)
-                route, waited = await self._replacement(route), True
-                self._check_not_suspected(call, route)
-                tried.clear()
-                continue
-            tried.add(target)
-            try:
-                return await self._pass(call, route, target, reply)
-            except EngineUnreachableError:
-                self._balancer.failed(route.targets, target)
-                continue
-            except EngineDiedError:
-                if lost:
-                    raise _died(route.uid) from None
-                lost = True
-                if len(route.targets) == 1:
-                    # The engine may be alive and have closed an idle connection at this moment.
-                    tried.discard(target)
+        # An empty name: the path runs no model, so the request needs no place.
+        uid = "" if call.path.upstream in FREE else route.parent or route.uid
+        if uid and not self.queue.enter(uid, call.client, places(route)):
+            route = await self._take_turn(call, route, uid)
+        try:
+            tried: set[Target] = set()
+            lost = waited = False
+            while True:
+                target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
+                if target is None:
+                    if lost or waited:
+                        raise _died(route.uid) if lost else _unreachable(route.uid)
+                    route, waited = await self._replacement(route), True
+                    self._check_not_suspected(call, route)
+                    tried.clear()
+                    continue
+                tried.add(target)
+                try:
+                    return await self._attempt(call, route, target, reply)
+                except EngineUnreachableError:
+                    self._balancer.failed(route.targets, target)
+                    continue
+                except EngineDiedError:
+                    if lost:
+                        raise _died(route.uid) from None
+                    lost = True
+                    if len(route.targets) == 1:
+                        # The engine may be alive and have closed an idle connection at this moment.
+                        tried.discard(target)
+        finally:
+            if uid:
+                self.queue.leave(uid, call.client)
 
-    async def _pass(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
-        """One attempt at one target."""
+    async def _take_turn(self, call: ForwardedCall, route: Route, uid: str) -> Route:
+        """Wait for a place; returns the route as it is then, with targets."""
+        await self.queue.wait(uid, call.client)
+        try:
+            now = self._router.table.routes.get(route.uid)
+            if now is None:
+                raise _gone(route.uid)
+            now = await self._ready(now)
+            self._check_not_suspected(call, now)
+            return now
+        except BaseException:
+            self.queue.leave(uid, call.client)
+            raise
+
+    async def _attempt(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
+        """Send the call to one target, and relay the answer."""
         self._balancer.begin(target)
         answer = None
         try:
             answer = await self._pool.post(target, call.path.upstream, call.query, call.headers, call.body)
             self._balancer.reached(target)
+            if answer.status != 200:
+                check_status(route.uid, answer.status)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
             await _relay(answer, call, route, reply, lambda: self._note_crash(call, route, target))
@@ -138,7 +168,7 @@ class Forwarder:
         return code
 
     async def _crash_code(self, uid: str, target: Target) -> str | None:
-        """The code of the engine's crash; None: it lives, or its end was requested."""
+        """The code of the engine's crash; None: the engine runs, or its stop was requested."""
         code, is_target = self._look_up(uid, target)
         if code is not None or not is_target or await is_listening(target):
             return code
@@ -154,7 +184,7 @@ class Forwarder:
         if route is None:
             return None, False
         codes = (crash.code for crash in route.crashes if crash.replica_id == target.replica_id)
-        # A replica that is stopped or evicted leaves the table before its engine ends.
+        # A replica that is stopped or evicted is removed from the table before its engine exits.
         return next(codes, None), target in route.targets
 
     async def _ready(self, route: Route) -> Route:
@@ -167,7 +197,7 @@ class Forwarder:
             return await self._wait(route, self._settings.on_demand_wait_seconds)
         if not route.recovering:
             cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
-            raise Refusal(Code.MODEL_LOADING, cause, hint="Ask again in a moment.", retry_after=route.retry_after)
+            raise Refusal(Code.MODEL_LOADING, cause, hint="Retry in a moment.", retry_after=route.retry_after)
         return await self._wait(route, self._settings.recover_seconds)
 
     async def _wait(self, route: Route, seconds: float) -> Route:
@@ -183,7 +213,7 @@ class Forwarder:
             ) from None
 
     async def _replacement(self, route: Route) -> Route:
-        """The route once the controller has noticed that none of its targets can be reached."""
+        """Wait until the controller has noticed that no target of `route` can be reached; returns the new route."""
         until = time.monotonic() + min(NOTICE_SECONDS, self._settings.recover_seconds)
         while (now := self._router.table.routes.get(route.uid)) is not None:
             if now.targets != route.targets:
@@ -191,12 +221,13 @@ class Forwarder:
             if time.monotonic() >= until:
                 raise _unreachable(route.uid)
             await asyncio.sleep(NOTICE_POLL_SECONDS)
-        raise Refusal(Code.MODEL_NOT_FOUND, f"The model {route.uid!r} is gone.", param="model")
+        raise _gone(route.uid)
 
 
 async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply, on_death: OnDeath) -> None:
     if call.answer is not None:
-        await reply.whole(answer.status, call.answer(answer.first + await _rest(answer)))
+        body = answer.first + await _read_rest(answer)
+        await reply.whole(answer.status, rewritten(call.answer, body, route.uid))
         return
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
@@ -219,7 +250,7 @@ async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply:
         await relay_bytes(answer.read, answer.first, reply, model=route.uid, on_death=on_death)
 
 
-async def _rest(answer: EngineAnswer) -> bytes:
+async def _read_rest(answer: EngineAnswer) -> bytes:
     pieces = []
     while piece := await answer.read():
         pieces.append(piece)
@@ -239,18 +270,22 @@ def _failed(uid: str, problem: Problem) -> Refusal:
     return Refusal(Code.MODEL_FAILED, f"The model {uid!r} has failed: {problem.cause}", hint=problem.hint)
 
 
+def _gone(uid: str) -> Refusal:
+    return Refusal(Code.MODEL_NOT_FOUND, f"The model {uid!r} is gone.", param="model")
+
+
 def _died(uid: str, code: str = Code.ENGINE_DIED) -> Refusal:
     cause = f"The engine of model {uid!r} {END_TEXTS[code]} before it answered."
-    return Refusal(known_code(code), cause, hint="Ask again.")
+    return Refusal(known_code(code), cause, hint="Retry the request.")
 
 
 def _crashes(uid: str) -> Refusal:
     return Refusal(
         Code.REQUEST_CRASHES_ENGINE,
-        f"This request has crashed an engine of model {uid!r}, so it is not given to another.",
-        hint="Change the request. It is taken again after ten minutes, or once the model is launched anew.",
+        f"This request has crashed an engine of model {uid!r}, so it is not sent to another one.",
+        hint="Change the request. It is accepted again after ten minutes, or after a new launch of the model.",
     )
 
 
 def _unreachable(uid: str) -> Refusal:
-    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} cannot be reached.", hint="Ask again in a moment.")
+    return Refusal(Code.ENGINE_DIED, f"The engine of model {uid!r} cannot be reached.", hint="Retry in a moment.")

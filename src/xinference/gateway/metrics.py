@@ -39,32 +39,32 @@ class Counts:
 
 
 class Metrics(Collector):
-    """Counts since the server's start, by model and path. A request for an unknown model counts under no model.
+    """Counts since the server's start, by model and path. The model of a request for an unknown model is empty.
 
-    The library's own counters cost some microseconds a request, so this class counts, and the library formats.
+    The library's own counters cost some microseconds per request, so this class counts, and the library only formats.
     """
 
     def __init__(
         self,
         table: Callable[[], RoutingTable],
-        use: Callable[[], ReplicaLoad],
+        load: Callable[[], ReplicaLoad],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now_seconds = now
         self._gone_since: dict[str, float] = {}
-        """The models with counts that are not in the routing table, with the time at which that was noticed."""
+        """The models with counts that are not in the routing table, with the time since which they are missing."""
         self._sweep_at = MIN_SWEEP
         self._table = table
-        self._use = use
+        self._load = load
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._buckets: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * (len(BUCKETS) + 1))
         self._seconds: dict[tuple[str, str], float] = defaultdict(float)
         self._tokens: Counter[str] = Counter()
-        # A registry of its own: the library's default one is shared by the whole process.
+        # Not the library's default registry, which the whole process shares.
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def ended(self, model: str, path: str, status: int, seconds: float) -> None:
+    def count_request(self, model: str, path: str, status: int, seconds: float) -> None:
         """Count a request that has ended; `model` is empty if the request named no known model."""
         self._requests[model, path, status or CLIENT_LEFT] += 1
         self._buckets[model, path][bisect_left(BUCKETS, seconds)] += 1
@@ -72,7 +72,7 @@ class Metrics(Collector):
         if len(self._requests) > self._sweep_at:
             self._sweep()
 
-    def spent(self, model: str, tokens: int) -> None:
+    def count_tokens(self, model: str, tokens: int) -> None:
         """Count the tokens of an answer."""
         self._tokens[model] += tokens
 
@@ -94,8 +94,8 @@ class Metrics(Collector):
         for model, path, status, count in counted.requests:
             self._requests[model, path, status] += count
         for model, path, counts, seconds in counted.seconds:
-            ours = self._buckets[model, path]
-            ours[:] = [a + b for a, b in zip(ours, counts, strict=True)]
+            buckets = self._buckets[model, path]
+            buckets[:] = [a + b for a, b in zip(buckets, counts, strict=True)]
             self._seconds[model, path] += seconds
         self._tokens.update(counted.tokens)
         if len(self._requests) > self._sweep_at:
@@ -108,11 +108,11 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The counts, and the current state by the routing table."""
         self._sweep()
-        yield from self._happened()
-        yield from self._now()
+        yield from self._counters()
+        yield from self._gauges()
 
     def _sweep(self) -> None:
-        """Remove the counts of models that are gone for `GONE_SECONDS`: names of models have no end."""
+        """Remove the counts of models that are terminated for `GONE_SECONDS`, so that their number is limited."""
         now, routes = self._now_seconds(), self._table().routes
         counted = {model for model, _, _ in self._requests} | self._tokens.keys()
         gone = {model for model in counted if model and model not in routes}
@@ -127,7 +127,7 @@ class Metrics(Collector):
                 self._tokens.pop(model, None)
         self._sweep_at = max(MIN_SWEEP, 2 * len(self._requests))
 
-    def _happened(self) -> Iterator[Metric]:
+    def _counters(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "xinference_requests", "Inference requests that have ended", labels=("model", "path", "status")
         )
@@ -142,18 +142,18 @@ class Metrics(Collector):
             seconds.add_metric(key, [(name, float(count)) for name, count in named], self._seconds[key])
         tokens = CounterMetricFamily(
             "xinference_tokens",
-            "Tokens of prompts and answers, where a key's limit has them counted",
+            "Tokens of prompts and answers, counted only for keys with a limit of tokens",
             labels=("model",),
         )
         for model, count in self._tokens.items():
             tokens.add_metric((model,), count)
         return iter((requests, seconds, tokens))
 
-    def _now(self) -> Iterator[Metric]:
-        use = self._use()
+    def _gauges(self) -> Iterator[Metric]:
+        load = self._load()
         info = GaugeMetricFamily("xinference_info", "The server", labels=("version",))
         info.add_metric((__version__,), 1)
-        flying = GaugeMetricFamily("xinference_requests_in_flight", "Requests at engines now", labels=("model",))
+        in_flight = GaugeMetricFamily("xinference_requests_in_flight", "Requests at engines now", labels=("model",))
         replicas = GaugeMetricFamily("xinference_replicas_ready", "Replicas that answer", labels=("model",))
         state = GaugeMetricFamily(
             "xinference_model_state", "1 for the state that a model is in", labels=("model", "state")
@@ -161,10 +161,10 @@ class Metrics(Collector):
         for uid, route in self._table().routes.items():
             if route.parent is not None:  # an adapter has its deployment's engine
                 continue
-            flying.add_metric((uid,), sum(use.at(target.replica_id) for target in route.targets))
+            in_flight.add_metric((uid,), sum(load.at(target.replica_id) for target in route.targets))
             replicas.add_metric((uid,), len(route.targets))
             state.add_metric((uid, _state(route)), 1)
-        return iter((info, flying, replicas, state))
+        return iter((info, in_flight, replicas, state))
 
 
 def _state(route: Route) -> str:

@@ -17,7 +17,7 @@ TEMPLATE = "#/components/schemas/{name}"
 _ERRORS = {
     400: "The request is not valid; the message names the field",
     401: "A key is required, or the given one is unknown",
-    403: "The key may not do this, or the request comes from another site",
+    403: "The key does not permit this, or the request comes from another site",
     404: "Model not found; similar names are listed",
     413: "The body is too large",
     415: "The content type is not JSON",

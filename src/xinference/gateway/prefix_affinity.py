@@ -1,14 +1,14 @@
 """Records which replicas computed which prefixes: engines cache the keys and values of prompts that they computed.
 
 A prompt's prefixes are identified by hashes of the raw body's bytes up to fixed positions, so nothing is parsed or
-tokenized. What two prompts share beyond the last common position is ignored: at most an eighth of the prefix.
+tokenized. The common bytes of two prompts after the last common position are ignored: at most an eighth of the prefix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Bytes between the first positions; prompts that share less are not worth an uneven load.
+#: Bytes between the first positions. A shorter common prefix does not justify an uneven load.
 STEP = 128
 #: Beyond this number of bytes, the distance between positions is an eighth of the prefix.
 EVEN_UP_TO = 1024
@@ -23,10 +23,10 @@ MAX_REPLICAS = 8
 
 
 def _positions() -> tuple[int, ...]:
-    found = list(range(STEP, EVEN_UP_TO + 1, STEP))
-    while found[-1] < LONGEST:
-        found.append(found[-1] + found[-1] // 8)
-    return tuple(found)
+    positions = list(range(STEP, EVEN_UP_TO + 1, STEP))
+    while positions[-1] < LONGEST:
+        positions.append(positions[-1] + positions[-1] // 8)
+    return tuple(positions)
 
 
 POSITIONS = _positions()
@@ -35,7 +35,7 @@ POSITIONS = _positions()
 def prefix_hashes(body: bytes, prompt_field: str) -> list[int]:
     """One hash for each position in the prompt, the shortest prefix first; each hash covers all bytes before it."""
     start = body.find(b'"%b"' % prompt_field.encode())
-    # Anthropic's bodies have the system prompt in a field of its own; a role "system" comes after the prompt's field.
+    # Anthropic's bodies have the system prompt in a separate field; a role "system" comes after the prompt's field.
     system = body.find(b'"system"', 0, start) if start > 0 else -1
     start = max(0, start if system < 0 else system)
     hashes: list[int] = []

@@ -1,7 +1,7 @@
-"""Limits: requests and tokens per minute of a key, and concurrent requests of a model.
+"""Limits: requests and tokens per minute of a key, and concurrent requests of a model or a key.
 
-If there are several gateway processes, the server counts for all: they ask it about each request that has a limit.
-Times are those of `time.monotonic`, which all processes of a machine share: a clock that is set back lets no key wait.
+With several gateway processes, only the server counts: they send it a message about each request that has a limit.
+Times are those of `time.monotonic`, which all processes of a machine share and which is never set back.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ class LocalMeter:
         self._sweep_at = MIN_SWEEP
 
     def read(self, name: str, minute: int) -> MinuteAmounts:
-        """See `Meter.read`."""
         spent = self._spent.get(name)
         if spent is None or spent.minute < minute - 1:
             return MinuteAmounts(minute, 0, 0)
@@ -60,7 +59,6 @@ class LocalMeter:
         return spent if spent.minute >= minute else MinuteAmounts(minute, spent.now, 0)
 
     def add(self, name: str, minute: int, amount: int) -> None:
-        """See `Meter.add`."""
         spent = self.read(name, minute)
         self._spent[name] = MinuteAmounts(spent.minute, spent.before, spent.now + amount)
         if len(self._spent) > self._sweep_at:
@@ -115,17 +113,18 @@ class Limits:
 
 
 class Permits:
-    """Counts the concurrent requests of each deployment, over all its replicas and adapters."""
+    """Counts the concurrent requests of each deployment, over all its replicas and adapters, and of each key."""
 
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
+        self._held_by_keys: Counter[str] = Counter()
 
     @contextmanager
-    def one(self, route: Route) -> Iterator[None]:
-        """A context that holds a permit of the route's deployment.
+    def permit(self, route: Route) -> Iterator[None]:
+        """A context with a permit of the route's deployment.
 
         Raises:
-            Refusal: 429, the deployment has no permit left.
+            Refusal: 429, all permits of the deployment are in use.
         """
         if route.request_limits is None:
             yield
@@ -141,7 +140,7 @@ class Permits:
         """Take one of a deployment's `maximum` permits.
 
         Raises:
-            Refusal: 429, the deployment has no permit left.
+            Refusal: 429, all permits of the deployment are in use.
         """
         if self._held[uid] >= maximum:
             raise Refusal(
@@ -157,8 +156,42 @@ class Permits:
         if not self._held[uid]:
             del self._held[uid]
 
+    @contextmanager
+    def one_of_key(self, key: Key, maximum: int) -> Iterator[None]:
+        """A context that holds one of a key's `maximum` permits.
+
+        Raises:
+            Refusal: 429, the key has no permit left.
+        """
+        self.take_of_key(key, maximum)
+        try:
+            yield
+        finally:
+            self.give_back_of_key(key)
+
+    def take_of_key(self, key: Key, maximum: int) -> None:
+        """Take one of a key's `maximum` permits.
+
+        Raises:
+            Refusal: 429, the key has no permit left.
+        """
+        if self._held_by_keys[key.key_id] >= maximum:
+            raise Refusal(
+                Code.RATE_LIMIT_EXCEEDED,
+                f"Rate limit reached for the key {key.name}: {maximum} requests at the same time.",
+                hint="Ask again when one of them is answered.",
+                retry_after=1,
+            )
+        self._held_by_keys[key.key_id] += 1
+
+    def give_back_of_key(self, key: Key) -> None:
+        """Return one permit of a key."""
+        self._held_by_keys[key.key_id] -= 1
+        if not self._held_by_keys[key.key_id]:
+            del self._held_by_keys[key.key_id]
+
     def held(self, uid: str) -> int:
-        """The number of a deployment's permits that are held."""
+        """The number of a deployment's permits that are in use."""
         return self._held.get(uid, 0)
 
 
@@ -166,15 +199,19 @@ class Quota(Protocol):
     """The limits of keys and models as the data path uses them; called only for keys and models that have limits."""
 
     async def take_request(self, key: Key, now: float) -> None:
-        """See `Limits.take_request`."""
+        """Count a request of `key`. Raises a 429 `Refusal` above its limit."""
         ...
 
     def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
-        """See `Limits.spend_tokens`."""
+        """Count the tokens of a prompt and its answer."""
         ...
 
     def permit(self, route: Route) -> AbstractAsyncContextManager[None]:
-        """See `Permits.one`."""
+        """A context with a permit of the route's deployment. Raises a 429 `Refusal` if all permits are in use."""
+        ...
+
+    def key_permit(self, key: Key, maximum: int) -> AbstractAsyncContextManager[None]:
+        """See `Permits.one_of_key`."""
         ...
 
 
@@ -186,17 +223,19 @@ class LocalQuota:
         self.permits = Permits()
 
     async def take_request(self, key: Key, now: float) -> None:
-        """See `Quota.take_request`."""
         self.limits.take_request(key, now)
 
     def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
-        """See `Quota.spend_tokens`."""
         self.limits.spend_tokens(key, tokens, now)
 
     @asynccontextmanager
     async def permit(self, route: Route) -> AsyncIterator[None]:
-        """See `Quota.permit`."""
-        with self.permits.one(route):
+        with self.permits.permit(route):
+            yield
+
+    @asynccontextmanager
+    async def key_permit(self, key: Key, maximum: int) -> AsyncIterator[None]:
+        with self.permits.one_of_key(key, maximum):
             yield
 
 
@@ -213,6 +252,6 @@ def _too_many(key: Key, limit: str, wait: float) -> Refusal:
     return Refusal(
         Code.RATE_LIMIT_EXCEEDED,
         f"Rate limit reached for the key {key.name}: {limit} a minute.",
-        hint="Ask again later.",
+        hint="Retry later.",
         retry_after=max(1, math.ceil(wait)),
     )

@@ -26,7 +26,7 @@ class DataPath:
     decoder: msgspec.json.Decoder[Any]
     """Decodes and checks the body; returns a `protocol.requests.Request`."""
     prompt_field: str
-    """The body's field that holds the prompt, for errors that concern its length."""
+    """The body's field with the prompt, for errors about its length."""
     anthropic: bool = False
     """Errors have Anthropic's form."""
     done: bool = False
@@ -64,7 +64,7 @@ def find(table: RoutingTable, model: str, path: str) -> Route:
     """The deployment that `model` names.
 
     Raises:
-        Refusal: 404 with the models there are; 400 if its engine does not serve `path`.
+        Refusal: 404 with the names of the running models; 400 if the engine does not serve `path`.
     """
     route = table.routes.get(model)
     if route is None:
@@ -80,26 +80,26 @@ def find(table: RoutingTable, model: str, path: str) -> Route:
 def _unknown(table: RoutingTable, model: str) -> Refusal:
     near = difflib.get_close_matches(model[:MAX_NAME], table.routes, n=1)
     if near:
-        hint = f"Did you mean {near[0]!r}? There are: {_listed(table.routes)}."
+        hint = f"Did you mean {near[0]!r}? Running models: {_format_names(table.routes)}."
     elif table.routes:
-        hint = f"There are: {_listed(table.routes)}."
+        hint = f"Running models: {_format_names(table.routes)}."
     else:
         hint = "No model is running: start one with `xinference launch`."
     return Refusal(Code.MODEL_NOT_FOUND, f"There is no model {_short(model)!r}.", hint=hint, param="model")
 
 
 def _wrong_path(table: RoutingTable, route: Route, path: str) -> Refusal:
-    serves = _listed(route.paths)
+    serves = _format_names(route.paths)
     others = [uid for uid, other in table.routes.items() if path in other.paths]
     return Refusal(
         Code.UNSUPPORTED_PATH,
         f"The model {route.uid!r} ({route.model_type} on {route.engine}) does not serve {path}; it serves {serves}.",
-        hint=f"{path} is served by {_listed(others)}." if others else f"No running model serves {path}.",
+        hint=f"{path} is served by {_format_names(others)}." if others else f"No running model serves {path}.",
         param="model",
     )
 
 
-def _listed(names: Any, maximum: int = 20) -> str:
+def _format_names(names: Any, maximum: int = 20) -> str:
     shown = sorted(names)
     rest = f" and {len(shown) - maximum} more" if len(shown) > maximum else ""
     return ", ".join(shown[:maximum]) + rest

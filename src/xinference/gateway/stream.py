@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from xinference.error_codes import Code
+from xinference.gateway.engine_answers import ODD_ANSWER
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_connection import EngineDiedError, Through
 from xinference.protocol.errors import stream_error
@@ -37,7 +38,7 @@ LONGEST_END = 3
 
 
 class EventBuffer:
-    """Holds the incomplete event at the end of the bytes that have been read."""
+    """Stores the incomplete event at the end of the bytes that have been read."""
 
     __slots__ = ("incomplete",)
 
@@ -74,7 +75,7 @@ async def relay_events(
 
     Args:
         rewrite: applied to complete events, each once.
-        on_death: called if the engine dies, before the client is told.
+        on_death: called if the engine dies, before the error is sent to the client.
     """
     send, write, events = reply.send, reply.write, EventBuffer()
     chunk, last = first, b""
@@ -86,7 +87,10 @@ async def relay_events(
         if rewrite is not None:
             if not write(b""):  # `rewrite` may count events: call it only if the chunk can be sent
                 return False
-            chunk = rewrite(chunk)
+            try:
+                chunk = rewrite(chunk)
+            except ODD_ANSWER:
+                return False  # the reader gets the chunk and ends the stream
         if not write(chunk):
             return False
         last = chunk
@@ -96,8 +100,14 @@ async def relay_events(
         if events.incomplete or not chunk.endswith(EVENT_ENDS):
             chunk = events.take(chunk)
         if chunk:
-            if rewrite is not None:
-                chunk = rewrite(chunk)
+            try:
+                if rewrite is not None:
+                    chunk = rewrite(chunk)
+            except ODD_ANSWER as error:
+                log.warning("the engine of %s sent an event that cannot be read: %r", model, error)
+                message = f"The engine of model {model!r} sent an event that cannot be read."
+                await reply.end(stream_error(message, Code.ENGINE_ERROR, anthropic=reply.anthropic))
+                return
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             last = chunk
         try:
@@ -105,17 +115,17 @@ async def relay_events(
         except EngineDiedError as error:
             log.warning("the engine of %s died in mid-stream: %r", model, error)
             code = (await on_death() if on_death is not None else None) or Code.ENGINE_DIED
-            message = f"The engine of model {model!r} {END_TEXTS[code]} while it was answering. Ask again."
+            message = f"The engine of model {model!r} {END_TEXTS[code]} while it was answering. Retry the request."
             await reply.end(stream_error(message, code, anthropic=reply.anthropic))
             return
-    await reply.end(DONE if done and not _says_done(last) else b"")
+    await reply.end(DONE if done and not _has_done_event(last) else b"")
 
 
 async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str, on_death: OnDeath | None = None) -> None:
     """Relay any other answer.
 
-    If the engine dies, the answer stays incomplete and the server closes the connection: nothing else can tell a
-    client that has received a part of it.
+    If the engine dies, the answer stays incomplete and the server closes the connection: there is no other way to
+    report an error to a client that has received a part of the answer.
     """
     chunk = first
     while chunk:
@@ -130,5 +140,5 @@ async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str, on_
     await reply.end()
 
 
-def _says_done(last: bytes) -> bool:
+def _has_done_event(last: bytes) -> bool:
     return last.rstrip().endswith((b"data: [DONE]", b"data:[DONE]"))

@@ -49,7 +49,7 @@ class TokenMeter:
         self._count(message.get("body", b""))
 
     def write(self, body: bytes) -> bool:
-        """Pass a chunk on without `send`, if the server has a way for that; returns whether the chunk was written."""
+        """Pass a chunk on without `send`, if the server supports that; returns whether the chunk was written."""
         if self._write is None or not self._write(body):
             return False
         self._count(body)
@@ -81,8 +81,8 @@ def total(head: bytes, tail: bytes) -> int | None:
     """
     counts: dict[bytes, int] = {}
     for piece in (head, tail):
-        for found in _USAGE.finditer(piece):
-            for name, count in _COUNT.findall(piece[found.end() : found.end() + USAGE_BYTES]):
+        for match in _USAGE.finditer(piece):
+            for name, count in _COUNT.findall(piece[match.end() : match.end() + USAGE_BYTES]):
                 counts[name] = max(counts.get(name, 0), int(count))
     if not counts:
         for name, count in _NATIVE.findall(head + tail):

@@ -1,6 +1,6 @@
 """The limits of this process's control group: memory and processor time. Versions 2 and 1.
 
-https://docs.kernel.org/admin-guide/cgroup-v2.html: every group on the way to the root limits what is below it.
+https://docs.kernel.org/admin-guide/cgroup-v2.html: every group limits the groups below it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _memory_v1(group: str, read: ReadText) -> tuple[int, int] | None:
 
 
 def _memory(group: str, read: ReadText, limit: str, used: str, cache: str) -> tuple[int, int] | None:
-    """The group's limit and the rest of it. Unused cached file pages do not count, because they are reclaimed."""
+    """The group's limit and its free memory, which includes unused cached file pages: the kernel reclaims them."""
     maximum = parse_bytes(read(f"{group}/{limit}"))
     if maximum is None:
         return None

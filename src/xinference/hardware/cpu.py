@@ -1,4 +1,4 @@
-"""The processor: cores, instruction sets, NUMA nodes. Readers are thin; pure functions parse their texts."""
+"""The processor: cores, instruction sets, NUMA nodes. Pure functions parse the texts of the system."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def parse_sysctl(text: str) -> tuple[str, frozenset[str]]:
 
 
 def _cores() -> int:
-    """Cores this process may run on: hyper-threads add nothing to llama.cpp's matrix products."""
+    """The cores that this process may run on: hyper-threads do not accelerate llama.cpp's matrix products."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 

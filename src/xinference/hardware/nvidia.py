@@ -21,7 +21,7 @@ class Gpu:
     """``(8, 9)`` is Ada, ``(9, 0)`` Hopper."""
     uuid: str = ""
     mig: bool = False
-    """Whether it is split into MIG instances, which CUDA addresses by their own names: models are not placed on it."""
+    """Whether the GPU is split into MIG instances, which have their own names in CUDA: no model is placed on it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Driver:
 
 
 def read_nvidia() -> tuple[tuple[Gpu, ...], Driver | None, str | None]:
-    """The devices in CUDA_VISIBLE_DEVICES, the driver, and the reason if there are none (None: there are)."""
+    """The devices in CUDA_VISIBLE_DEVICES, the driver, and the reason why there is no device, else None."""
     try:
         import pynvml
     except ImportError:
@@ -44,7 +44,7 @@ def read_nvidia() -> tuple[tuple[Gpu, ...], Driver | None, str | None]:
         return (), None, f"NVML: {error}"
     try:
         return _read(pynvml)
-    except pynvml.NVMLError as error:  # a device that fell off its bus: no engine could start
+    except pynvml.NVMLError as error:  # such as a device that the bus has lost: no engine could start
         return (), None, f"NVML: {error}"
     finally:
         pynvml.nvmlShutdown()
@@ -60,7 +60,7 @@ def visible(text: str | None, uuids: Sequence[str]) -> tuple[int, ...]:
         return tuple(range(len(uuids)))
     indices: list[int] = []
     for word in text.split(","):
-        index = _named(word.strip(), uuids)
+        index = _find_device(word.strip(), uuids)
         if index is None or index in indices:
             break
         indices.append(index)
@@ -72,7 +72,7 @@ def parse_cuda(number: int) -> tuple[int, int]:
     return number // 1000, number % 1000 // 10
 
 
-def _named(word: str, uuids: Sequence[str]) -> int | None:
+def _find_device(word: str, uuids: Sequence[str]) -> int | None:
     if word.isdecimal():
         return int(word) if int(word) < len(uuids) else None
     matches = [index for index, uuid in enumerate(uuids) if word and uuid.startswith(word)]

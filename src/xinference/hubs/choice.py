@@ -41,14 +41,14 @@ def choose_hub(
     (modelscope first in the `locale` ``zh_CN``). A hub that is missing in `reachable` counts as reachable.
 
     Raises:
-        Problem: 400: no such hub (``unknown_hub``), or the requested hub or no hub has the version (``not_on_hub``);
-            names the hubs that have it.
+        Problem: 400 ``unknown_hub``: there is no such hub; 400 ``not_on_hub``: the requested hub does not have the
+            version, or no hub has it. The problem names the hubs that have it.
     """
     in_china = (locale or "").startswith("zh_CN")
     by_name = {s.hub: s for s in version.spec.sources if s.has(version.quantization)}
     candidates = [by_name[name] for name in (_ORDER_IN_CHINA if in_china else _ORDER) if name in by_name]
     if requested:
-        return _requested(version, candidates, requested)
+        return _choose_requested(version, candidates, requested)
     if not candidates:
         raise bad_request(
             f"No hub is known to have {version.version_id}.",
@@ -61,11 +61,11 @@ def choose_hub(
         if source := _first(candidates, {setting}):
             return HubChoice(source, "XINFERENCE_MODEL_SRC names it.")
         note = f" XINFERENCE_MODEL_SRC is {setting}, which does not have this version."
-    choice = _default(candidates, cached, reachable or {}, in_china)
+    choice = _choose_default(candidates, cached, reachable or {}, in_china)
     return HubChoice(choice.source, choice.reason + note)
 
 
-def _requested(version: ModelVersion, candidates: list[Source], requested: str) -> HubChoice:
+def _choose_requested(version: ModelVersion, candidates: list[Source], requested: str) -> HubChoice:
     _check_name("The download hub", requested)
     source = _first(candidates, {requested})
     if source is None:
@@ -78,7 +78,7 @@ def _requested(version: ModelVersion, candidates: list[Source], requested: str) 
     return HubChoice(source, "It was requested.")
 
 
-def _default(
+def _choose_default(
     candidates: list[Source], cached: Mapping[str, bool], reachable: Mapping[str, bool], in_china: bool
 ) -> HubChoice:
     if source := _first(candidates, {name for name, is_cached in cached.items() if is_cached}):

@@ -1,4 +1,4 @@
-"""Completeness of weights without a file list: decided by the files' own headers and indexes."""
+"""Checks whether weights without a file list are complete, by the files' own headers and indexes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "
 
 
 def is_whole_file(path: Path) -> bool:
-    """Whether a weight file exists and, where its header gives a size, has that size."""
+    """Whether a weight file exists and, if its header contains a size, has this size."""
     if not path.is_file():
         return False
     if path.suffix != ".gguf":

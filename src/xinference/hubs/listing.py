@@ -12,7 +12,7 @@ from xinference.catalog.models import Source
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
-#: An owner and a name, as on Hugging Face and ModelScope; a match can neither leave a folder nor change a URL.
+#: An owner and a name, as on Hugging Face and ModelScope; a match is safe as part of a path or a URL.
 _MODEL_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.+-]*(?:/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 
@@ -46,7 +46,7 @@ def is_inside(name: str) -> bool:
 
 
 def check_source(source: Source) -> None:
-    """Refuse an entry that could leave the cache folder; it may come from a user's registration.
+    """Refuse an entry whose path could be outside the cache folder; it may come from a user's registration.
 
     Raises:
         Problem: 400 ``bad_source``.
@@ -72,7 +72,7 @@ def _is_revision(revision: str) -> bool:
 
 
 class Listings:
-    """Stored file lists of fetched repositories, one file each: offline, they decide whether a folder is complete."""
+    """The stored file lists of fetched repositories; offline, a list shows whether a folder is complete."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Weights that a registration names by their path on this machine: nothing is fetched, nothing is deleted."""
+"""Weights whose registration has their path on this machine: nothing is fetched, nothing is deleted."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ class LocalFolderHub:
         return "local"
 
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
-        """See `Hub.files`."""
         path = _find(version, source)
         return [RemoteFile(path.name, path.stat().st_size if path.is_file() else None)]
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
-        """See `Hub.fetch`: the path, if it exists."""
+        """The path, if it exists. Nothing is fetched."""
         return _find(version, source)
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
-        """See `Hub.find_cached`."""
         try:
             return _find(version, source)
         except Problem:
@@ -43,7 +41,7 @@ class LocalFolderHub:
         return ()
 
     def delete_cached(self, version: ModelVersion, source: Source) -> int:
-        """Deletes nothing, see `list_cached`."""
+        """Delete nothing: the files are the user's."""
         return 0
 
 

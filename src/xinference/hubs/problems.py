@@ -13,9 +13,9 @@ class HubTerms:
     """The hub's name, address and variables, for the texts of its problems."""
 
     hub: str
-    """As in ``--download-hub``."""
+    """The hub's name in ``--download-hub``."""
     endpoint: str
-    """Its address, without a trailing slash."""
+    """The hub's address, without a trailing slash."""
     token_variable: str
     endpoint_variable: str
     cache_variable: str

@@ -1,4 +1,4 @@
-"""Checks which hubs can be reached; sends requests only where the answer affects a decision."""
+"""Checks which hubs can be reached; sends requests only if the answer affects a decision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _lock = threading.Lock()
 
 
 def reachable_for(version: ModelVersion, hubs: Mapping[str, Hub], settings: Settings) -> dict[str, bool]:
-    """As `reachable`, but only if it affects the choice: several hubs have the version, and no cache has it."""
+    """The result of `reachable` if it affects the choice: several hubs have the version, and no cache has it."""
     candidates = [s for s in version.spec.sources if s.hub in hubs and s.has(version.quantization)]
     if len(candidates) < 2 or any(hubs[s.hub].find_cached(version, s) for s in candidates):
         return {}
@@ -28,10 +28,10 @@ def reachable_for(version: ModelVersion, hubs: Mapping[str, Hub], settings: Sett
 def reachable(hubs: Iterable[Hub], settings: Settings, timeout: float = 3.0) -> dict[str, bool]:
     """Hub name -> whether its server answers, with any status. Blocks for about `timeout` seconds at most.
 
-    A hub without a server of its own (a package index) is left out. Results are cached for a minute.
+    A hub without its own server (a package index) is left out. Results are cached for a minute.
     Offline, no request is sent and the result is empty.
     """
-    repositories = [hub for hub in hubs if isinstance(hub, RepositoryHub) and not hub.offline_because()]
+    repositories = [hub for hub in hubs if isinstance(hub, RepositoryHub) and not hub.offline_setting()]
     if settings.offline or not repositories:
         return {}
     checks = [start_thread("reachability", _cached_check, hub.terms.endpoint, timeout) for hub in repositories]

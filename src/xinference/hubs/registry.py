@@ -13,7 +13,7 @@ from xinference.hubs.repositories.modelscope import ModelScopeHub
 
 
 def all_hubs(settings: Settings) -> Mapping[str, Hub]:
-    """Every hub by its name. Their client libraries are imported only when something is fetched."""
+    """All hubs by name. Their client libraries are imported at the first fetch."""
     hubs: tuple[Hub, ...] = (
         LocalFolderHub(),
         HuggingFaceHub(settings),

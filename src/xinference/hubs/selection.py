@@ -1,4 +1,4 @@
-"""Selects the files of a repository that a version needs: pure decisions over the hub's file list."""
+"""Selects the files of a repository that a version needs, from the hub's file list. Pure."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _READ_IN_PARTS = re.compile(r".+-\d{5}-of-\d{5}\.gguf")
 #: Folders with copies of the same weights in the formats of other programs.
 _OTHER_FORMS = frozenset({"original", "onnx", "openvino", "coreml", "gguf", "ggml", "metal", "runs", "assets"})
 _SMALL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".py"})
-#: Files that training leaves in the folder of the weights.
+#: Files of the training in the folder of the weights.
 _TRAINING = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|trainer_state")
 
 
 def wanted_names(version: ModelVersion, source: Source) -> tuple[str, ...] | None:
-    """The names of the version's files, parts in order; None: the whole folder, see `choose_files`."""
+    """The names of the version's files, parts in order; None: `choose_files` selects files of the folder."""
     if parts := source.parts.get(version.quantization):
         return parts
     name = source.file_name(version.quantization)
@@ -54,18 +54,20 @@ def choose_files(version: ModelVersion, source: Source, listed: Iterable[ListedF
     names = wanted_names(version, source)
     if names is not None and len(source.projectors) == 1 and not must_join(names):
         names = (*names, *source.projectors)
-    chosen = _folder(version, source, by_name) if names is None else _named(version, source, by_name, names)
+    chosen = (
+        _select_folder(version, source, by_name) if names is None else _select_named(version, source, by_name, names)
+    )
     for file in chosen:
         if not is_inside(file.name):
             raise Problem(
                 Code.UNSAFE_FILE_NAME,
-                f"{source.hub} lists a file {file.name!r} in {source.model_id}, which would leave its folder.",
+                f"{source.hub} lists a file {file.name!r} in {source.model_id}, whose path is outside its folder.",
                 hint="Do not use this repository.",
             )
     return chosen
 
 
-def _named(
+def _select_named(
     version: ModelVersion, source: Source, by_name: dict[str, ListedFile], names: Sequence[str]
 ) -> tuple[ListedFile, ...]:
     missing = [name for name in names if name not in by_name]
@@ -74,7 +76,7 @@ def _named(
     return tuple(by_name[name] for name in names)
 
 
-def _folder(version: ModelVersion, source: Source, by_name: dict[str, ListedFile]) -> tuple[ListedFile, ...]:
+def _select_folder(version: ModelVersion, source: Source, by_name: dict[str, ListedFile]) -> tuple[ListedFile, ...]:
     files = {name: file for name, file in by_name.items() if not _is_other_form(name)}
     weights = _weights(files)
     if not weights:
@@ -82,7 +84,7 @@ def _folder(version: ModelVersion, source: Source, by_name: dict[str, ListedFile
     if "config.json" not in files:
         raise _missing_file(version, source, "config.json", sorted(files)[:8])
     small = [name for name in files if PurePosixPath(name).suffix in _SMALL_FILES]
-    # The engine would look for the files of an index, so an index of files that are not fetched is left out.
+    # An engine loads all files of an index, so an index of files that are not fetched is left out.
     suffixes = {PurePosixPath(name).suffix for name in weights}
     small = [n for n in small if not n.endswith(".index.json") or PurePosixPath(n[:-11]).suffix in suffixes]
     return tuple(files[name] for name in sorted({*weights, *small}))

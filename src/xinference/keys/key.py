@@ -15,7 +15,7 @@ class Key:
     digest: bytes
     """SHA-256 of the key; the key itself is not stored."""
     scopes: frozenset[str]
-    """``use``: send requests to models, and read what runs. ``manage``: everything except requests to models."""
+    """``use``: requests to models, and their state. ``manage``: everything except requests to models."""
     models: frozenset[str] | None = None
     """Names of the permitted models; None: all."""
     expires: float | None = None
@@ -24,6 +24,8 @@ class Key:
     created: float = 0.0
     last_used: float | None = None
     revoked: float | None = None
+    requests_in_flight: int | None = None
+    """Maximum number of requests at the same time; None: that of the settings."""
 
     def may_ask(self, model: str, parent: str | None = None) -> bool:
         """Whether the key permits `model`; `parent` is the deployment if `model` is its adapter."""
@@ -39,6 +41,7 @@ class Key:
             "expires": self.expires,
             "requests_per_minute": self.requests_per_minute,
             "tokens_per_minute": self.tokens_per_minute,
+            "requests_in_flight": self.requests_in_flight,
             "created": self.created,
             "last_used": self.last_used,
             "revoked": self.revoked,

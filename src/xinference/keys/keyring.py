@@ -42,6 +42,7 @@ class NewKey:
     """Seconds from now; None: never."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    requests_in_flight: int | None = None
 
 
 class Keyring:
@@ -62,7 +63,6 @@ class Keyring:
 
     @property
     def table(self) -> KeyTable:
-        """See `Keys.table`."""
         return self._table
 
     def subscribe(self, changed: Callable[[], None]) -> None:
@@ -70,11 +70,11 @@ class Keyring:
         self._subscribers.append(changed)
 
     def used(self, key: Key, now: float) -> None:
-        """See `Keys.used`; `flush` writes the times."""
+        """Record that a request came with `key`; `flush` writes the times."""
         self.note_use(key.key_id, now)
 
     def note_use(self, key_id: str, at: float) -> None:
-        """The same as `used`, by the key's id; the latest time counts."""
+        """Record the time of a request with the key of this id; the latest time is stored."""
         if at > self._last_used.get(key_id, 0.0):
             self._last_used[key_id] = at
 
@@ -108,6 +108,7 @@ class Keyring:
             new.requests_per_minute,
             new.tokens_per_minute,
             now,
+            requests_in_flight=new.requests_in_flight,
         )
         self._rows.add(key)
         self._keys[key_id] = key
@@ -143,8 +144,8 @@ class Keyring:
         return len(every)
 
     def open_for_owner(self) -> str:
-        """A key for users who may read this server's home: it permits everything, is never written to the store, and
-        ends with this process."""
+        """A key for users who may read this server's home. It permits everything, is never written to the store, and
+        is valid until this process ends."""
         secret = new_secret()
         self._owner = Key("owner", "owner", digest(secret.encode()), frozenset(SCOPES), created=time.time())
         self._publish()
@@ -160,7 +161,7 @@ class Keyring:
             self._rows.set_last_used(known)
 
     async def flush_periodically(self) -> None:
-        """Flush in intervals until cancelled; a request never waits for the disk because of it."""
+        """Flush in intervals until cancelled, so that no request waits for the disk."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             self.flush()
@@ -221,10 +222,10 @@ def check(new: NewKey) -> None:
     if new.models is not None and not all(
         0 < len(m) <= MAX_MODEL_NAME and m.isprintable() for m in new.models or ("",)
     ):
-        raise bad_request("A key for certain models needs their names.", hint="Leave `models` out to allow all.")
+        raise bad_request("A key for certain models needs their names.", hint="Omit `models` to allow all.")
     if new.expires_in is not None and not (math.isfinite(new.expires_in) and new.expires_in > 0):
         raise bad_request(f"A key can't expire in {new.expires_in} seconds.", hint="Use a positive number.")
-    for field in ("requests_per_minute", "tokens_per_minute"):
+    for field in ("requests_per_minute", "tokens_per_minute", "requests_in_flight"):
         limit: int | None = getattr(new, field)
         if limit is not None and not 1 <= limit < 2**53:
             raise bad_request(f"{field} is {limit}.", hint="Use a positive number, or leave it out for no limit.")

@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 #: Size of a digest by SHA-256.
 DIGEST_BYTES = 32
 _COLUMNS = (
-    "key_id, name, digest, scopes, models, expires, requests_per_minute, tokens_per_minute, created, last_used, revoked"
+    "key_id, name, digest, scopes, models, expires, requests_per_minute, tokens_per_minute, created, last_used, "
+    "revoked, requests_in_flight"
 )
 
 
@@ -31,7 +32,7 @@ class StoredKeys:
 
 
 class KeyRows:
-    """The table of keys in a store. A revoked key must not come back after a power cut."""
+    """The table of keys in a store. A revoked key must not be valid again after a power cut."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -56,9 +57,10 @@ class KeyRows:
         row = (
             *(key.key_id, key.name, key.digest, json.dumps(sorted(key.scopes)), models, key.expires),
             *(key.requests_per_minute, key.tokens_per_minute, key.created, key.last_used, key.revoked),
+            key.requests_in_flight,
         )
         with self._store.write(durable=True) as db:
-            db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+            db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
 
     def revoke(self, key_id: str, at: float) -> None:
         with self._store.write(durable=True) as db:

@@ -8,7 +8,7 @@ import secrets
 PREFIX = "sk-xinf-"
 #: Random bytes in a key: 192 bits, 32 characters.
 ENTROPY_BYTES = 24
-#: A longer one is not a key of ours, and is not hashed.
+#: A longer text cannot be a key, and is not hashed.
 MAX_LENGTH = 128
 
 

@@ -1,4 +1,4 @@
-"""Which models the holder of a key may know of, for the gateway and for the management API."""
+"""Decides which models are visible with a key, for the gateway and for the management API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def manages(key: Key | None) -> bool:
 
 
 def sees(key: Key | None, model: str, parent: str | None = None) -> bool:
-    """Whether the holder of `key` may know of `model`."""
+    """Whether `model` is visible with `key`."""
     return key is None or manages(key) or key.may_ask(model, parent)
 
 
@@ -29,7 +29,7 @@ def key_of(scope: Mapping[str, Any]) -> Key | None:
 
 
 def for_holder(key: Key | None, problem: Problem) -> Problem:
-    """`problem` without its hint, if the holder of `key` may not know all models that the hint may name."""
+    """`problem`; without its hint if not all models are visible with `key`, because the hint may name models."""
     if key is None or key.models is None or manages(key):
         return problem
     return problem.replace(hint=None, stage=None, log_tail=())

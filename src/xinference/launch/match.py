@@ -53,7 +53,7 @@ def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
     if family is not None:
         return family
     similar = near(name, families)
-    listed = f"Did you mean {_either(similar)}?" if similar else "A repository on a hub is named as owner/name."
+    listed = f"Did you mean {_join_names(similar)}?" if similar else "A repository on a hub is named as owner/name."
     raise Problem(
         Code.UNKNOWN_MODEL,
         f"There is no model named {name!r}.",
@@ -88,7 +88,7 @@ def _narrow(
     raise Problem(
         Code.UNKNOWN_MODEL,
         f"{name} has no {field} {requested}.",
-        hint=f"Did you mean {_either(similar)}?" if similar else f"It has: {', '.join(known)}.",
+        hint=f"Did you mean {_join_names(similar)}?" if similar else f"It has: {', '.join(known)}.",
     )
 
 
@@ -96,5 +96,5 @@ def _display_name(family: ModelFamily, size: int | str | None, model_format: str
     return " ".join(str(part) for part in (family.model_name, size, model_format) if part is not None)
 
 
-def _either(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return " or ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -33,7 +33,7 @@ class Sizing:
     file_pages_bytes: int = 0
     """Pages of the weight file in the page cache next to a repacked copy; the kernel reclaims them when needed."""
     later_bytes: int = 0
-    """Part of cache and overhead that the engine touches only as the contexts fill."""
+    """Part of cache and overhead that the engine allocates only as the contexts fill."""
     correction_bytes: int = 0
     """Part of the overhead that comes from an earlier measurement; may be negative."""
 
@@ -57,7 +57,7 @@ class LaunchDraft:
 
     uid: str
     request: LaunchRequest
-    """The request with every default filled in but the hub; drafting it again gives the same draft."""
+    """The request with all default values except the hub; a draft of this request is the same draft."""
     version: ModelVersion
     engine: str
     use_gpu: bool
@@ -175,7 +175,7 @@ LaunchPlan = ResolvedLaunch | SizedPlan
 
 
 def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None) -> dict[str, Any]:
-    """The output of `launch --dry-run`; fields that only a sized plan has are None before it is sized."""
+    """The output of `launch --dry-run`; without `sized`, the fields of a sized plan are None."""
     source, sizing = launch.source, sized.sizing if sized else None
     path = sized.path if sized else launch.origin if source is None else None
     return {

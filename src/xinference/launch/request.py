@@ -34,7 +34,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     envs: dict[str, str] = {}
     """Environment variables of the engine's processes."""
     family: ModelFamily | None = None
-    """The family of a name that is no built-in model; stored with the launch, so that the name's meaning is stable."""
+    """The family of a name that is not a built-in model; stored with the launch, so that it stays the same."""
     asked_name: str | None = None
     """The name in the original request if it is a path or a hub's id, and the family comes from the model's files."""
     on_demand: bool = False

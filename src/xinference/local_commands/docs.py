@@ -15,7 +15,7 @@ from xinference.local_commands.model_pages import Supporters, write_docs
 def supporters(family: ModelFamily) -> Supporters:
     """Engine name -> whether it supports a spec of the family in a quantization, from static tables alone."""
     return {
-        name: _takes(engine.table)
+        name: _supports(engine.table)
         for name, engine in all_engines().items()
         if family.model_type in engine.table.model_types
     }
@@ -30,5 +30,5 @@ def write(out: Path) -> list[Path]:
     return write_docs(builtin_families().values(), supporters, out)
 
 
-def _takes(table: StaticTable) -> Callable[[ModelSpec, str], bool]:
+def _supports(table: StaticTable) -> Callable[[ModelSpec, str], bool]:
     return lambda spec, quantization: bool(table.supports(spec, quantization))

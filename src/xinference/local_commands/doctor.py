@@ -1,4 +1,4 @@
-"""`xinference doctor`: checks this machine's resources and reports the effect of each lack. Changes nothing."""
+"""`xinference doctor`: checks this machine's resources and reports the effect of each missing one. Changes nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROBE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: the subject of the check, its state, and the effect of a lack."""
+    """One line of the report: the subject of the check, its state, and the effect of a missing resource."""
 
     about: str
     state: State
@@ -40,7 +40,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """All requirements of a launch. Blocks for some seconds while hubs are probed."""
+    """Check all requirements of a launch. Blocks for some seconds while hubs are probed."""
     host = read_host()
     return [
         Finding("xinference", "ok", f"{__version__}, home {settings.home}"),
@@ -100,7 +100,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     for about, path in {"home": settings.home, "cache": settings.cache_dir}.items():
         free = disk_free(path)
         little = free < LITTLE_DISK
-        cost = "a 7B model in 4 bits takes 4 GB, in 16 bits 13.5 GB" if little else None
+        cost = "a 7B model needs 4 GB in 4 bits, 13.5 GB in 16 bits" if little else None
         yield Finding(f"disk of the {about}", "lack" if little else "ok", f"{_gib(free)} free at {path}", cost)
 
 
@@ -143,7 +143,7 @@ def _llama_cpp() -> Finding:
     try:
         return Finding("llama.cpp", "ok", f"xllamacpp {version('xllamacpp')}")
     except PackageNotFoundError:
-        # Our own dependency: without it the installation is incomplete.
+        # A dependency of Xinference: without it the installation is incomplete.
         return Finding("llama.cpp", "broken", "xllamacpp is not installed", "GGUF and ggmlv3 models can't run")
 
 

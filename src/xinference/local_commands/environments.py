@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 class EnvironmentCommands:
-    """One method for each subcommand; an engine is named as ``ENGINE[==VERSION]``, case-insensitive."""
+    """One method for each subcommand. The name of an engine is ``ENGINE[==VERSION]``, case-insensitive."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._environments = Environments(settings or Settings.from_env())
@@ -33,17 +33,17 @@ class EnvironmentCommands:
         """Install an environment unless it is installed. Raises `Problem` as `Environments.install`."""
         spec = self._spec(name, hardware)
         self._environments.install(spec, progress, self._cancelled)
-        return self._described(spec)
+        return self._describe(spec)
 
     def install_from(self, bundle: Path, progress: Progress) -> Json:
         """Install a bundle. Raises `Problem` as `Environments.install_from`."""
         spec, _ = self._environments.install_from(bundle, progress, self._cancelled)
-        return self._described(spec)
+        return self._describe(spec)
 
     def remove(self, name: str, hardware: str | None) -> Json:
         """Delete an environment; returns its description. Raises `Problem` as `Environments.remove`."""
         spec = self._spec(name, hardware, installed=True)
-        was = self._described(spec)
+        was = self._describe(spec)
         self._environments.remove(spec, self._cancelled)
         return was
 
@@ -51,7 +51,7 @@ class EnvironmentCommands:
         """Import the engine. Raises `Problem` as `Environments.verify`."""
         spec = self._spec(name, hardware, installed=True)
         self._environments.verify(spec, self._cancelled)
-        return self._described(spec)
+        return self._describe(spec)
 
     def pack(self, name: str, hardware: str | None, out: Path | None, progress: Progress) -> Path:
         """Write a bundle; by default ``<name>.tar`` in the current folder. Raises `Problem` as `Environments.pack`."""
@@ -63,7 +63,7 @@ class EnvironmentCommands:
         spec = self._spec(name, hardware)
         return spec.name, self._environments.size(spec)
 
-    def _described(self, spec: EnvironmentSpec) -> Json:
+    def _describe(self, spec: EnvironmentSpec) -> Json:
         return next(_entry(entry) for entry in self._environments.entries() if entry.spec == spec)
 
     def _spec(self, name: str, hardware: str | None, *, installed: bool = False) -> EnvironmentSpec:

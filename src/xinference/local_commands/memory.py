@@ -81,7 +81,7 @@ def estimate(
         if version.family.model_type in engine.table.model_types
         and engine.table.supports(version.spec, version.quantization)
     ]
-    return [_on(engine, version, shape, context_length, kv_cache_bits, source) for engine in engines]
+    return [_estimate_on(engine, version, shape, context_length, kv_cache_bits, source) for engine in engines]
 
 
 def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
@@ -98,11 +98,11 @@ def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
     return match({derived.family.model_name: derived.family}, derived)
 
 
-def _on(
+def _estimate_on(
     engine: Engine, version: ModelVersion, shape: ModelShape, context_length: int, kv_cache_bits: int, source: str
 ) -> Estimate:
     estimate = MemoryEstimate(shape, engine.memory, MemoryBudget(0, devices=engine.memory.usual_devices))
-    # A context here is prompt and answer together, as people count it; the planner's is the longest prompt.
+    # The context here is prompt and answer together, the usual definition; that of the planner is the longest prompt.
     prompt = context_length - 1
     return Estimate(
         version.version_id,

@@ -1,7 +1,7 @@
 """A family's reference page and the index of all pages, as reStructuredText. Deterministic: no clock, no host.
 
-A page's bytes follow from the registry entry and from a static table of what the engines support; the table is
-passed in, because the registry does not know the engines.
+A page depends only on the registry entry and on a static table of the supported formats of each engine; the table is an
+argument, because the registry does not import the engines.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which launch gets memory next, and which models leave for it. Pure: events in, named effects out.
+"""Decides which launch gets memory next, and which models are evicted for it. Pure: events in, effects out.
 
-The clock is a number: `now` is in seconds of one clock, as are all times here. `PlanT` is a plan with a size; the
-scheduler knows nothing of it but its `Footprint` and whether it is as good as another one.
+All times are seconds of one clock, also `now`. `PlanT` is a plan with a size: the scheduler uses only its `Footprint`
+and whether it is as good as another plan.
 """
 
 from __future__ import annotations
@@ -24,212 +24,212 @@ PlanT_contra = TypeVar("PlanT_contra", contravariant=True)
 
 @dataclass(frozen=True)
 class Candidate(Generic[PlanT]):
-    """A launch that asks for memory."""
+    """A launch in the queue for memory."""
 
     uid: str
     on_demand: bool
     size: Callable[[Host, Occupancy], PlanT]
-    """Its plan for what is available. Raises `Problem`, ``does_not_fit``."""
+    """Makes a plan for the available memory. Raises `Problem`, ``does_not_fit``."""
     priority: int = 0
     pinned: bool = False
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What the deployments do just now."""
+    """The current state of the deployments."""
 
     ready: frozenset[str]
-    """Those with a replica that answers: what they hold is not free any more."""
+    """The deployments with a ready replica: the host's free memory no longer includes their memory."""
     residents: tuple[Resident, ...]
-    """Models on demand that hold memory; the scheduler fills in `Resident.holds` from its ledger."""
+    """The on-demand models that have memory; the scheduler sets `Resident.reserved` from its ledger."""
 
 
 @dataclass(frozen=True)
 class MemoryState(Activity):
-    """The same with the host, read just now."""
+    """The current state of the deployments and of the host."""
 
     host: Host
 
 
 class Effects(Protocol[PlanT_contra]):
-    """All that the scheduler does to others."""
+    """The decisions of the scheduler, as calls."""
 
     def grant(self, uid: str, plan: PlanT_contra) -> None:
-        """The memory of `plan` is promised to `uid`."""
+        """The memory of `plan` is reserved for `uid`."""
         ...
 
     def evict(self, uid: str, reason: str, *, only_idle: bool) -> None:
-        """`uid` is to leave after its last answer; with `only_idle` it may decline if it is in use meanwhile."""
+        """Unload `uid` after its last answer; with `only_idle`, `uid` may decline if it is in use meanwhile."""
         ...
 
     def refuse(self, uid: str, problem: Problem) -> None:
-        """`uid` gets no memory: ``does_not_fit``, ``no_room`` or ``nobody_waits``."""
+        """No memory is reserved for `uid`: ``does_not_fit``, ``no_room`` or ``nobody_waits``."""
         ...
 
     def wake_at(self, when: float) -> None:
-        """Call `AdmissionScheduler.run` again at that time, if no event comes first."""
+        """Call `AdmissionScheduler.run` again at this time, unless an event comes first."""
         ...
 
 
 class AdmissionScheduler(Generic[PlanT]):
-    """Owns the ledger, which names the plan of each deployment that memory is promised to, and the queue.
+    """Owns the queue of candidates and the ledger, which has the plan of each deployment with reserved memory.
 
-    Events (`hold`, `release`, `ask`, `withdraw`, `declined`) only note what happened. `run` decides.
+    Events (`hold`, `release`, `ask`, `withdraw`, `declined`) are only recorded. `run` decides.
     """
 
     def __init__(
         self,
         effects: Effects[PlanT],
         footprint: Callable[[PlanT], Footprint],
-        as_good: Callable[[PlanT, PlanT], bool],
+        is_as_good: Callable[[PlanT, PlanT], bool],
         *,
         wait_seconds: float,
         turn_seconds: float,
         memory_limit: int = 0,
     ) -> None:
         """Args:
-        footprint: memory that a plan takes.
-        as_good: whether the first plan answers as much as the second, perhaps on other devices.
-        wait_seconds: time that a candidate waits at the head of the queue before it is refused.
-        turn_seconds: time that a model in use keeps its memory at least while a candidate waits.
-        memory_limit: bytes of the host that all models together may take; 0: no limit.
+        footprint: the memory of a plan.
+        is_as_good: whether the first plan answers as much as the second one; its devices may be other ones.
+        wait_seconds: maximum time that a candidate waits at the head of the queue.
+        turn_seconds: minimum time that a model in use stays in memory while a candidate waits.
+        memory_limit: maximum bytes of the host for all models together; 0: no limit.
         """
         self._effects = effects
         self._footprint = footprint
-        self._as_good = as_good
+        self._is_as_good = is_as_good
         self._wait_seconds = wait_seconds
         self._turn_seconds = turn_seconds
         self._memory_limit = memory_limit
         self._ledger: dict[str, PlanT] = {}
         self._loading: dict[str, Candidate[PlanT]] = {}
-        """Granted on demand, and perhaps not among the residents of a state yet."""
-        self._leaving: set[str] = set()
+        """On-demand candidates that were granted memory; they may be missing in `Activity.residents` at first."""
+        self._evicted: set[str] = set()
         self._queue: dict[str, Candidate[PlanT]] = {}
         """In the order of arrival."""
         self._withdrawn: list[str] = []
         self._deadline: float | None = None
-        """When the head of the queue is refused; None: it has not been looked at yet."""
+        """Time at which the head of the queue is refused; None: `run` has not considered it yet."""
 
     @property
     def ledger(self) -> dict[str, PlanT]:
-        """The plans that memory is promised to, by uid."""
+        """The plans with reserved memory, by uid."""
         return dict(self._ledger)
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The candidates, first come first."""
+        """The uids in the queue, in the order of arrival."""
         return tuple(self._queue)
 
     @property
-    def undelivered(self) -> bool:
-        """Whether `run` has something to tell, whatever the state of memory is."""
+    def has_withdrawn(self) -> bool:
+        """Whether the next `run` refuses withdrawn candidates, whatever the state of the memory is."""
         return bool(self._withdrawn)
 
     # -- events -----------------------------------------------------------------------------------------------
 
     def hold(self, uid: str, plan: PlanT) -> None:
-        """`uid` holds the memory of `plan` without having asked: it was adopted, or is launched and not on demand."""
+        """Reserve memory without the queue: `uid` was adopted, or its launch is not on demand."""
         self._ledger[uid] = plan
 
     def release(self, uid: str) -> None:
-        """`uid` holds nothing and asks for nothing any more: it was unloaded, has failed or has ended."""
+        """Release the memory of `uid`, and remove it from the queue: it was unloaded, has failed or has ended."""
         self._ledger.pop(uid, None)
         self._loading.pop(uid, None)
-        self._leaving.discard(uid)
+        self._evicted.discard(uid)
         self._remove(uid)
         self._withdrawn = [other for other in self._withdrawn if other != uid]
 
     def ask(self, candidate: Candidate[PlanT]) -> None:
-        """A launch asks for memory: first come, first served."""
+        """Add a candidate to the end of the queue."""
         self._queue[candidate.uid] = candidate
 
     def withdraw(self, uid: str) -> None:
-        """Nobody waits for `uid` any more. If it was still in the queue, the next `run` refuses it."""
+        """Remove `uid` from the queue, because no request waits for it any more; the next `run` refuses it."""
         if self._remove(uid):
             self._withdrawn.append(uid)
 
     def declined(self, uid: str) -> None:
-        """`uid` was to leave if it was idle, and it is in use."""
-        self._leaving.discard(uid)
+        """`uid` has declined its eviction, because it is in use."""
+        self._evicted.discard(uid)
 
     def refuse_first(self, problem: Problem) -> None:
-        """The head of the queue cannot be served, for a reason that lies outside of memory."""
+        """Refuse the head of the queue for a reason other than memory."""
         if self._queue:
             self._refuse(next(iter(self._queue.values())), problem)
 
-    # -- what is taken ----------------------------------------------------------------------------------------
+    # -- occupancy --------------------------------------------------------------------------------------------
 
     def occupancy_of_others(self, uid: str, activity: Activity, *, without: Collection[str] = ()) -> Occupancy:
-        """Memory that was promised to all but `uid`; `without` names those that are treated as gone."""
-        granted: Counter[int] = Counter()
-        returned: Counter[int] = Counter()
-        outstanding = promised = 0
+        """The memory reserved for all deployments except `uid`; those in `without` are treated as unloaded."""
+        gpus: Counter[int] = Counter()
+        reclaimable: Counter[int] = Counter()
+        host_outstanding = host_reserved = 0
         for other, plan in self._ledger.items():
             if other == uid:
                 continue
             footprint = self._footprint(plan)
-            on_host = footprint.held.get(HOST, 0)
+            on_host = footprint.reserved.get(HOST, 0)
             if other in without:
-                later = {HOST: footprint.later}
-                returned.update({d: max(0, count - later.get(d, 0)) for d, count in footprint.held.items()})
+                later = {HOST: footprint.later_bytes}
+                reclaimable.update({d: max(0, count - later.get(d, 0)) for d, count in footprint.reserved.items()})
                 continue
-            granted.update({d: count for d, count in footprint.held.items() if d != HOST})
-            promised += on_host
-            # What a ready engine holds is not free any more; what it was promised beyond that, it may take at any time.
-            outstanding += min(footprint.later, on_host) if other in activity.ready else on_host
+            gpus.update({d: count for d, count in footprint.reserved.items() if d != HOST})
+            host_reserved += on_host
+            # A ready engine has allocated its memory, except the part that it allocates later.
+            host_outstanding += min(footprint.later_bytes, on_host) if other in activity.ready else on_host
         limit = self._memory_limit
         return Occupancy(
-            granted,
-            host_outstanding=outstanding,
-            host_left=max(0, limit - promised) if limit else None,
-            returned=returned,
+            gpus,
+            host_outstanding=host_outstanding,
+            host_remaining=max(0, limit - host_reserved) if limit else None,
+            reclaimable=reclaimable,
         )
 
     def occupancy_for(self, uid: str, on_demand: bool, activity: Activity) -> Occupancy:
-        """The same as if those models had left that would leave for `uid`.
+        """The result of `occupancy_of_others` if the models that can be evicted for `uid` are treated as unloaded.
 
-        A model on demand is sized as if it had the room of all others on demand, whatever they do just now: it gets
-        the same context at every load. Any other launch takes the room of idle ones.
+        For an on-demand model, these are all other on-demand models that are not pinned, whatever their state: the
+        model has the same context at every load. For any other launch, these are the idle ones.
         """
-        leaving = {
+        evictable = {
             resident.uid
-            for resident in self._residents(activity, besides=uid)
+            for resident in self._residents(activity, excluded=uid)
             if not resident.pinned and (on_demand or resident.state == "idle")
         }
-        return self.occupancy_of_others(uid, activity, without=leaving)
+        return self.occupancy_of_others(uid, activity, without=evictable)
 
-    def _residents(self, activity: Activity, *, besides: str = "") -> list[Resident]:
-        """The residents as the ledger knows them, with those that were granted memory and do not show it yet."""
-        shown = {resident.uid: resident for resident in activity.residents}
+    def _residents(self, activity: Activity, *, excluded: str = "") -> list[Resident]:
+        """The residents with their reserved memory, and the granted candidates that are not among them yet."""
+        residents = {resident.uid: resident for resident in activity.residents}
         for uid, candidate in self._loading.items():
-            shown.setdefault(uid, Resident(uid, "loading", {}, candidate.priority, candidate.pinned))
-        return [self._resident(resident) for uid, resident in shown.items() if uid != besides]
+            residents.setdefault(uid, Resident(uid, "loading", {}, candidate.priority, candidate.pinned))
+        return [self._with_ledger(resident) for uid, resident in residents.items() if uid != excluded]
 
-    def _resident(self, shown: Resident) -> Resident:
-        plan = self._ledger.get(shown.uid)
-        state = "leaving" if shown.uid in self._leaving else shown.state
-        return replace(shown, state=state, holds={} if plan is None else self._footprint(plan).held)
+    def _with_ledger(self, resident: Resident) -> Resident:
+        plan = self._ledger.get(resident.uid)
+        state = "unloading" if resident.uid in self._evicted else resident.state
+        return replace(resident, state=state, reserved={} if plan is None else self._footprint(plan).reserved)
 
     # -- decisions --------------------------------------------------------------------------------------------
 
     def run(self, state: MemoryState, now: float) -> None:
-        """Decide what can be decided now; the only method with effects.
+        """Make all decisions that are possible now. Only this method and `refuse_first` have effects.
 
-        Residents that have been idle for longer than their time to live are evicted. Then the head of the queue is
-        looked at, and the next one after each answer:
+        Residents that have been idle for their time to live are evicted. Then the head of the queue is considered,
+        and the next candidate after each grant or refusal:
 
-        1. It is on demand, and what is free now gives the best context and slots: it gets that.
-        2. Its best plan fits into what is free now: it gets that.
-        3. No resident can leave: it gets a plan for what is free now, or is refused.
-        4. Idle residents suffice, and its deadline has not passed: they are evicted, unless they are in use by then.
-        5. Residents suffice that are idle or have had their turn, and its deadline has not passed: they are evicted.
-        6. Else it waits; if its deadline has passed, it is refused.
+        1. An on-demand candidate whose plan for the free memory is as good as its best plan: it is granted that plan.
+        2. The best plan fits into the free memory: it is granted.
+        3. No resident can be evicted: the candidate is granted a plan for the free memory, or is refused.
+        4. Idle residents suffice, before the deadline: they are evicted; those in use by then may decline.
+        5. Residents that are idle, or in use for longer than a turn, suffice before the deadline: they are evicted.
+        6. Otherwise the candidate waits; after its deadline it is refused.
 
-        A grant enters the ledger here, and an evicted resident counts as leaving until `release` or `declined`: no
-        byte is promised twice, however late a deployment handles its message.
+        A grant is in the ledger before its effect, and an evicted resident counts as unloading until `release` or
+        `declined`: no memory is reserved twice, even if a deployment handles its message late.
         """
         for uid in self._withdrawn:
-            self._effects.refuse(uid, Problem(Code.NOBODY_WAITS, f"Nobody waits for {uid} any more."))
+            self._effects.refuse(uid, Problem(Code.NOBODY_WAITS, f"No request waits for {uid} any more."))
         self._withdrawn.clear()
         self._evict_expired(state, now)
         while self._queue:
@@ -237,68 +237,70 @@ class AdmissionScheduler(Generic[PlanT]):
                 self._deadline = now + self._wait_seconds
             if not self._serve(next(iter(self._queue.values())), state, now):
                 break
-        self._ask_for_wake(state, now)
+        self._set_wake_time(state, now)
 
     def _evict_expired(self, state: MemoryState, now: float) -> None:
         residents = self._residents(state)
-        expired = eviction.who_expired(residents, now)
+        expired = eviction.find_expired(residents, now)
         for resident in residents:
             if resident.uid in expired:
                 self._evict(resident, f"idle for {resident.ttl:g} s")
 
     def _serve(self, candidate: Candidate[PlanT], state: MemoryState, now: float) -> bool:
-        """Whether the candidate has its answer; the numbers are those of `run`."""
-        residents = self._residents(state, besides=candidate.uid)
-        taken = self.occupancy_of_others(candidate.uid, state)
+        """Grant memory to the candidate or refuse it; False: it waits. The numbers are those of `run`."""
+        residents = self._residents(state, excluded=candidate.uid)
+        occupancy = self.occupancy_of_others(candidate.uid, state)
         try:
             best = candidate.size(state.host, self.occupancy_for(candidate.uid, candidate.on_demand, state))
-            here = self._as_good_now(candidate, best, state.host, taken)
-            if here is not None:  # 1
-                return self._grant(candidate, here)
-            need, free = self._footprint(best).held, free_bytes(state.host, taken)
+            equal = self._plan_without_eviction(candidate, best, state.host, occupancy)
+            if equal is not None:  # 1
+                return self._grant(candidate, equal)
+            need, free = self._footprint(best).reserved, free_bytes(state.host, occupancy)
             if eviction.fits(need, free):  # 2
                 return self._grant(candidate, best)
             if all(resident.pinned for resident in residents):  # 3
-                return self._grant(candidate, candidate.size(state.host, taken))
+                return self._grant(candidate, candidate.size(state.host, occupancy))
         except Problem as problem:
             return self._refuse(candidate, problem)
-        return self._wait(candidate, need, free, residents, now)
+        return self._evict_for(candidate, need, free, residents, now)
 
-    def _as_good_now(self, candidate: Candidate[PlanT], best: PlanT, host: Host, taken: Occupancy) -> PlanT | None:
-        """A plan as good as the best one for which nobody has to leave."""
+    def _plan_without_eviction(
+        self, candidate: Candidate[PlanT], best: PlanT, host: Host, occupancy: Occupancy
+    ) -> PlanT | None:
+        """A plan for the free memory that is as good as the best plan; None: there is none, or it is not on demand."""
         if not candidate.on_demand:
             return None
         try:
-            here = candidate.size(host, taken)
+            plan = candidate.size(host, occupancy)
         except Problem:
             return None
-        return here if self._as_good(here, best) else None
+        return plan if self._is_as_good(plan, best) else None
 
-    def _wait(
+    def _evict_for(
         self, candidate: Candidate[PlanT], need: Bytes, free: Bytes, residents: Sequence[Resident], now: float
     ) -> bool:
-        """Make room for the candidate, or refuse it at its deadline."""
+        """Evict residents for the candidate; after its deadline, refuse it. Returns whether it is refused."""
         assert self._deadline is not None
         refusal: Problem | None = None
         try:
-            leaving = eviction.who_leaves(candidate.uid, need, free, residents)  # 4
+            chosen = eviction.choose_idle(candidate.uid, need, free, residents)  # 4
         except Problem as problem:
             refusal = problem
-            leaving = eviction.whose_turn_ends(need, free, residents, now=now, turn_seconds=self._turn_seconds)  # 5
+            chosen = eviction.choose_after_turns(need, free, residents, now=now, turn_seconds=self._turn_seconds)  # 5
         if now >= self._deadline:  # 6
-            late = Problem(Code.NO_ROOM, f"There was no room for {candidate.uid} in time.")
+            late = Problem(Code.NO_ROOM, f"The memory for {candidate.uid} did not become free in time.")
             return self._refuse(candidate, refusal or late)
-        lacking = "; ".join(eviction.size(count) for count in need.values())
+        needed = "; ".join(eviction.format_size(count) for count in need.values())
         for resident in residents:
-            if resident.uid in leaving:
-                self._evict(resident, f"evicted for {candidate.uid}, which needs {lacking}")
+            if resident.uid in chosen:
+                self._evict(resident, f"evicted for {candidate.uid}, which needs {needed}")
         return False
 
-    def _ask_for_wake(self, state: MemoryState, now: float) -> None:
+    def _set_wake_time(self, state: MemoryState, now: float) -> None:
         residents = self._residents(state)
         times = [when for resident in residents if (when := _expires_at(resident, now)) is not None]
         if self._queue and self._deadline is not None:
-            # Memory may also become free without an event, if another program ends: look once a turn.
+            # Memory also becomes free without an event, when another program ends: read the host once a turn.
             times += [self._deadline, now + self._turn_seconds]
             turns = [r.ready_since + self._turn_seconds for r in residents if r.state == "in_use"]
             times += [turn for turn in turns if turn > now]
@@ -321,18 +323,21 @@ class AdmissionScheduler(Generic[PlanT]):
         return True
 
     def _evict(self, resident: Resident, reason: str) -> None:
-        self._leaving.add(resident.uid)
+        self._evicted.add(resident.uid)
         self._effects.evict(resident.uid, reason, only_idle=resident.state == "idle")
 
     def _remove(self, uid: str) -> bool:
-        """Whether it was in the queue."""
+        """Remove `uid` from the queue; returns whether it was in the queue."""
         if next(iter(self._queue), None) == uid:
             self._deadline = None
         return self._queue.pop(uid, None) is not None
 
 
 def _expires_at(resident: Resident, now: float) -> float | None:
-    """The earliest time at which a resident can have been idle for its time to live; None: never, or after an event."""
+    """The earliest time at which a resident can have been idle for its time to live.
+
+    None: it has no time to live, or it can expire only after an event.
+    """
     if resident.ttl <= 0 or resident.state not in ("idle", "in_use"):
         return None
     return resident.ttl + (resident.last_used if resident.state == "idle" else now)

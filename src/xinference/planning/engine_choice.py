@@ -1,4 +1,4 @@
-"""Chooses the version and the engine of a launch request, or lists what can run instead. Pure."""
+"""Chooses the version and the engine of a launch request, or refuses it with a list of alternatives. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, 
     """The requested version, the engine that will run it, and the reason for the engine.
 
     Raises:
-        Problem: 400, names what does not exist or can't run here, and lists similar choices.
+        Problem: 400, with the name that does not exist or can't run here, and similar choices.
     """
     version = match(facts.families, request)
     if request.model_engine is not None:

@@ -45,9 +45,9 @@ def size_replica(
     requested_context: int | None = None,
     requested_slots: int | None = None,
 ) -> Sizing:
-    """Choose context and slots so that every slot can hold the whole context at the same time.
+    """Choose context and slots so that all slots can use the whole context at the same time.
 
-    Requested values are never reduced to fit; values that the request leaves open are.
+    Requested values are never reduced to fit, all others are.
 
     Raises:
         Problem: 400 ``does_not_fit``, with the required and the free memory.

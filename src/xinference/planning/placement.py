@@ -33,14 +33,14 @@ class GpuDemand:
     """Raises `Problem` for a number of devices over which one replica can't be split."""
 
 
-def usable_gpus(gpus: Sequence[Gpu], promised: Mapping[int, int]) -> tuple[Gpu, ...]:
-    """The devices with their free memory reduced by the memory that is promised but not allocated yet.
+def usable_gpus(gpus: Sequence[Gpu], reserved: Mapping[int, int]) -> tuple[Gpu, ...]:
+    """The devices with their free memory reduced by the memory that is reserved but not allocated yet.
 
-    `promised` is bytes by device index, all deployments together. A device in MIG mode is left out: it can't be used
+    `reserved` is bytes by device index, all deployments together. A device in MIG mode is left out: it can't be used
     as a whole.
     """
     return tuple(
-        replace(gpu, memory_free=max(0, min(gpu.memory_free, gpu.memory_total - promised.get(gpu.index, 0))))
+        replace(gpu, memory_free=max(0, min(gpu.memory_free, gpu.memory_total - reserved.get(gpu.index, 0))))
         for gpu in gpus
         if not gpu.mig
     )
@@ -99,9 +99,9 @@ def _check_groups(gpus: Sequence[Gpu], groups: Devices, demand: GpuDemand) -> No
 
 
 def free_for_each(gpus: Sequence[Gpu], groups: Devices) -> int:
-    """Bytes that are free for each replica on each of its devices: a device's replicas share it evenly."""
-    holders = {gpu.index: sum(gpu.index in group for group in groups) for gpu in gpus}
-    return min(gpu.memory_free // holders[gpu.index] for gpu in gpus if holders[gpu.index])
+    """Free bytes for each replica on each of its devices: the replicas of a device share its memory equally."""
+    replicas = {gpu.index: sum(gpu.index in group for group in groups) for gpu in gpus}
+    return min(gpu.memory_free // replicas[gpu.index] for gpu in gpus if replicas[gpu.index])
 
 
 def _spread(gpus: Sequence[Gpu], replicas: int, count: int, required: int) -> Devices | None:

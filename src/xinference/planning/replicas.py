@@ -17,19 +17,19 @@ def positions(running: Collection[int], count: int) -> list[int]:
     """The numbers of `count` replicas: those of the running replicas, then the lowest free ones."""
     numbers = sorted(running)[:count]
     while len(numbers) < count:
-        numbers.append(lowest_free(numbers))
+        numbers.append(lowest_free_number(numbers))
     return sorted(numbers)
 
 
-def lowest_free(taken: Collection[int]) -> int:
+def lowest_free_number(taken: Collection[int]) -> int:
     """The lowest number that is not taken."""
     return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
-def merged(known: Devices, reported: Devices, position: int) -> Devices:
-    """The devices of all replicas; the adopted replica at `position` reports the devices of its own start.
+def merge_devices(known: Devices, reported: Devices, position: int) -> Devices:
+    """The devices of all replicas. `reported` are the devices that the adopted replica at `position` was started with.
 
-    For this replica `reported` overrides `known`; for the others it fills the gaps.
+    `reported` overrides `known` for this replica; for the others it is used only where `known` has none.
     """
     size = max(len(known), len(reported))
     groups = [_group(known, n) or _group(reported, n) for n in range(size)]
@@ -39,7 +39,7 @@ def merged(known: Devices, reported: Devices, position: int) -> Devices:
 
 
 def with_replica(plan: SizedPlan, position: int, group: Sequence[int]) -> SizedPlan:
-    """The plan with an additional replica on these devices (none: CPU).
+    """The plan with an additional replica on these devices; no device means the CPU.
 
     Raises:
         Problem: 400 ``too_many_replicas``.
@@ -58,11 +58,11 @@ def without_replica(plan: SizedPlan, position: int) -> SizedPlan:
     return _with_groups(plan, plan.request.replica - 1, groups)
 
 
-def one_alone(plan: SizedPlan, gpu_idx: tuple[int, ...]) -> ResolvedLaunch:
-    """The launch of one additional replica, to be sized as a launch of its own: the other replicas hold their memory.
+def single_replica_launch(plan: SizedPlan, gpu_idx: tuple[int, ...]) -> ResolvedLaunch:
+    """The launch of one additional replica, which is sized separately: the memory of the others is already reserved.
 
     Raises:
-        Problem: 400 ``no_such_device``, `gpu_idx` names GPUs and the other replicas run on the CPU.
+        Problem: 400 ``no_such_device``, because `gpu_idx` names GPUs and the other replicas run on the CPU.
     """
     if gpu_idx and not plan.use_gpu:
         raise bad_request(

@@ -8,9 +8,9 @@ MAX_BACKOFF_SECONDS = 60.0
 
 
 def restart_delay(quick_deaths: int, settings: Settings) -> float | None:
-    """Seconds to wait before the next start, after this number of consecutive quick deaths; None: give up.
+    """Seconds to wait before the next start, after this number of consecutive quick deaths; None: no further start.
 
-    The first restart is immediate: most deaths happen once, and clients are waiting.
+    The first restart is immediate: most engines die only once, and clients wait meanwhile.
     """
     if quick_deaths > settings.restart_limit:
         return None

@@ -38,7 +38,7 @@ def size_launch(
         Problem: 400 ``does_not_fit``, with the missing memory of each device.
     """
     sizer = _Sizer(launch, shape, available, model)
-    sizing, devices = sizer.on_gpus() if launch.use_gpu else (sizer.on_cpu(), ())
+    sizing, devices = sizer.size_on_gpus() if launch.use_gpu else (sizer.size_on_cpu(), ())
     return SizedPlan(launch, path, sizing, devices, notes)
 
 
@@ -66,7 +66,7 @@ class _Sizer:
         self._context = _requested_context(launch, model)
         self._family = launch.version.family.context_length
 
-    def on_cpu(self) -> Sizing:
+    def size_on_cpu(self) -> Sizing:
         budget = MemoryBudget(
             self._available.host_bytes // self._launch.request.replica,
             usable=self._available.host_share,
@@ -75,9 +75,9 @@ class _Sizer:
         )
         return self._size(budget)
 
-    def on_gpus(self) -> tuple[Sizing, Devices]:
+    def size_on_gpus(self) -> tuple[Sizing, Devices]:
         if self._spills():
-            return self._spilled()
+            return self._size_with_spill()
         groups = place_replicas(self._gpus, self._demand())
         count = len(groups[0])
         each = free_for_each(self._gpus, groups)
@@ -95,7 +95,7 @@ class _Sizer:
         usable = int(sum(gpu.memory_free for gpu in self._gpus) * USABLE_OF_GPU)
         return self._minimum_bytes(1) * self._launch.request.replica > usable
 
-    def _spilled(self) -> tuple[Sizing, Devices]:
+    def _size_with_spill(self) -> tuple[Sizing, Devices]:
         request = self._launch.request
         if request.gpu_idx:
             groups = group_devices(self._gpus, request.gpu_idx, request.replica)

@@ -40,7 +40,7 @@ class EngineCommand:
     health_path: str = "/health"
     """Answers 200 once the model is ready."""
     models_path: str = "/v1/models"
-    """Requires the key and lists `model_name`, which proves that our own engine has the port."""
+    """Requires the key and lists `model_name`, which proves that the started engine has the port."""
     model_name: str = ""
     api_key: str = ""
     progress: ProgressProbe | None = None
@@ -71,7 +71,7 @@ class Exit:
     signal: str | None
     """Name of the signal (``SIGKILL``), or None."""
     log_tail: tuple[str, ...]
-    """Its last 40 lines, oldest first."""
+    """The last 40 lines of the engine's output, oldest first."""
     ran_seconds: float
     requested: bool = False
     """Whether the server requested the stop."""

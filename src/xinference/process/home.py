@@ -1,4 +1,4 @@
-"""Ownership of a home by one server, which writes its endpoint and a key for the home's user there."""
+"""Ownership of a home by one server, which writes its endpoint and the key of the home's user to files there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOCK_TRY_SECONDS = 0.02
 
 @contextlib.contextmanager
 def own_home(settings: Settings) -> Iterator[None]:
-    """Create the home if it is missing, and hold its lock: two servers with the same rows would start engines twice.
+    """Create the home if it is missing, and lock it: two servers with the same rows would start engines twice.
 
     The lock is on the folder of the home itself. A lock file could be deleted under a running server, above all in a
     temporary folder that the system cleans up.
@@ -57,7 +57,7 @@ def own_home(settings: Settings) -> Iterator[None]:
             run_dir = private_run_dir(settings)
             # A server of an earlier release locks this file only.
             _lock_file(settings, run_dir / "server.lock", opened)
-            # systemd-tmpfiles cleans no folder up that has a lock.
+            # systemd-tmpfiles does not clean up a locked folder.
             sockets = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
             opened.callback(os.close, sockets)
             fcntl.flock(sockets, fcntl.LOCK_SH | fcntl.LOCK_NB)

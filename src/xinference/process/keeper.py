@@ -1,8 +1,8 @@
-"""The keeper: the small parent process of exactly one engine. In containerd's terms it is a shim.
+"""The keeper: the small parent process of exactly one engine. containerd calls such a process a shim.
 
 ``python -m xinference.process.keeper`` reads a `Spec` as JSON from standard input, starts the engine, and waits at a
-Unix socket for its owner, the server. The engine outlives a dead server by `grace_seconds`; a new server that
-connects in that time adopts it. In every case the engine's whole process tree ends with the keeper.
+Unix socket for its owner, the server. After the death of the server, the engine runs for `grace_seconds`; a new server
+that connects in this time adopts it. In every case the engine's whole process tree ends with the keeper.
 
 Protocol, one JSON object a line. To the owner: ``hello`` (at once), ``exited`` (the engine and all its descendants have
 ended), ``replaced`` (another owner connected). From the owner: ``{"op": "stop"}``, and ``{"op": "limit_memory",
@@ -35,8 +35,8 @@ from xinference.process.memory_watch import MemoryWatch, OomWatch
 from xinference.process.owner import Owner
 from xinference.process.tree import become_subreaper, descendants, die_with_parent, kill
 
-#: Time for the engine's children to end by themselves after the engine, in seconds. Python's multiprocessing has
-#: helper processes that free shared memory in this time; if killed at once, they would leak it.
+#: Time for the engine's children to exit after the engine, in seconds. Python's multiprocessing has helper processes
+#: that free shared memory in this time; if killed at once, they would leak it.
 LINGER_SECONDS = 0.5
 #: Maximum time to wait for the owner to disconnect after the exit was reported, in seconds.
 ACKNOWLEDGE_SECONDS = 5.0
@@ -64,7 +64,7 @@ class Spec:
 
 
 class Keeper:
-    """The lifecycle of one engine. `run` reads from top to bottom; every other method is one step of it."""
+    """The lifecycle of one engine. `run` has the steps in order; every other method is one step."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
@@ -87,7 +87,7 @@ class Keeper:
         self._oom = OomWatch()
 
     def run(self) -> None:
-        """Supervise the engine until it has ended and its owner knows, or the grace period without an owner is over."""
+        """Supervise the engine until its exit is reported to the owner, or the grace period has passed without one."""
         self._catch_signals()
         listener = self._listen()
         try:
@@ -235,9 +235,9 @@ class Keeper:
     # 2. Wait up to stop_seconds and continue to read its output: a full pipe would prevent its exit.
     # 3. SIGKILL to the group: an engine that hangs in a driver call or ignores SIGTERM must not keep the device.
     # 4. When its main process has ended, for any reason, its children get LINGER_SECONDS to end.
-    # 5. SIGKILL to every descendant, repeated until none is left: step 3 does not reach other sessions, and a process
-    #    that forks during the scan is waited in the next one. As the subreaper we inherit all orphans.
-    # 6. Reap all, read the last output, report to the owner. Only now the memory is really free.
+    # 5. SIGKILL to every descendant, repeated until none runs: step 3 does not reach other sessions, and a process that
+    #    was forked during a scan is found by the next one. As the subreaper, the keeper inherits all orphans.
+    # 6. Reap all, read the last output, report to the owner. Only now all memory is free.
 
     def _stop(self) -> None:
         if self._status is None and not self._stop_requested:

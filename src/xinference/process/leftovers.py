@@ -1,7 +1,7 @@
-"""Ends the processes that a dead keeper left.
+"""Kills the processes of a dead keeper that still run.
 
-The keeper ends its engine's process tree itself, and when the keeper is killed, the kernel kills the engine's main
-process. Only children of the engine can survive. They are processes by the session that the engine started, and by an
+A keeper ends its engine's process tree itself, and when the keeper is killed, the kernel kills the engine's main
+process. Only children of the engine can survive. They are identified by the session that the engine started, and by an
 environment variable that all of them inherit, also those that started their own session.
 """
 
@@ -36,7 +36,7 @@ class ProcessIdentity:
             return None
 
     def alive(self) -> bool:
-        """Whether it still runs; a zombie does not run."""
+        """Whether the process still runs; a zombie does not run."""
         try:
             process = psutil.Process(self.pid)
             return bool(process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE)
@@ -50,7 +50,7 @@ class ProcessIdentity:
 
 
 def end_leftovers(socket_path: Path, engine: ProcessIdentity | None) -> None:
-    """SIGKILL all processes of the keeper at `socket_path`, itself included, until none is left; at most 5 seconds.
+    """SIGKILL all processes of the keeper at `socket_path`, including itself, until none runs; at most 5 seconds.
 
     Blocks; run it in a thread. `engine` is the engine's main process, if known: if another process has its pid now,
     neither that process nor its session is killed.

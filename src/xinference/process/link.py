@@ -61,7 +61,7 @@ class KeeperLink:
                 yield json.loads(line)
 
     def stop_engine(self) -> None:
-        """Tell the keeper to end its engine."""
+        """Request the stop of the engine."""
         self._writer.write(b'{"op": "stop"}\n')
 
     def limit_memory(self, ceiling: int) -> None:
@@ -134,7 +134,7 @@ class KeeperProcess:
         raise Problem(Code.KEEPER_FAILED, f"The engine's keeper {cause}.", stage="start", log_tail=self.stderr_tail())
 
     def runs(self) -> bool:
-        """Whether it still runs; reaps it if it does not."""
+        """Whether the keeper still runs; reaps the keeper if it does not."""
         return self._process.poll() is None
 
     def stderr_tail(self) -> tuple[str, ...]:
@@ -228,7 +228,7 @@ def keeper_spec(
     log_path: Path,
     memory_ceiling: int = 0,
 ) -> dict[str, Any]:
-    """The JSON of a keeper's `Spec`; its context contains what an adopting server needs."""
+    """The JSON of a keeper's `Spec`; its context has the data for a server that adopts the engine."""
     port = str(endpoint.port)
     return {
         "argv": [word.replace("{port}", port) for word in command.argv],

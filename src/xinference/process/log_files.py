@@ -1,4 +1,4 @@
-"""Deletes the log files of engines that have ended. Each start of an engine writes a file of its own."""
+"""Deletes the log files of engines that have exited. Each start of an engine writes a new file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 log = logging.getLogger(__name__)
-#: Number of logs of ended engines that are kept in all, besides the last one of each deployment.
+#: Maximum number of logs of exited engines, in addition to the last one of each deployment.
 LOGS_KEPT = 50
 #: A log of an engine, or its older half.
 _NAME = re.compile(r"(r[0-9a-f]{10}\.log)(\.1)?")
 
 
 def remove_log(path: Path) -> None:
-    """Delete the log of one engine, with its older half. A log that cannot be deleted is left for later."""
+    """Delete the log of one engine, with its older half. A log that cannot be deleted is deleted later."""
     for file in (path, path.with_name(path.name + ".1")):
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ class BoundedLog:
             shown = _visible(line)
             self._tail.append(shown)
             self._write(shown)
-        # An endless line must not fill the memory: keep its beginning, or the text after its last carriage return.
+        # An endless line must not fill the memory: store its beginning, or the text after its last carriage return.
         self._pending = rest if len(rest) <= MAX_LINE else _visible(rest)
 
     def tail(self) -> tuple[str, ...]:

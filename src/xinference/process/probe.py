@@ -1,4 +1,4 @@
-"""Probes an engine over loopback HTTP: whether it answers, and whether it is ours."""
+"""Probes an engine over loopback HTTP: whether it answers, and whether it is the expected engine."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class ProbeResult(enum.Enum):
     """The result of one probe."""
 
     SILENT = "no HTTP answer"
-    LOADING = "an HTTP answer, but not from our engine, or not ready"
-    HEALTHY = "our engine, ready"
+    LOADING = "an HTTP answer, but not from the expected engine, or not ready"
+    HEALTHY = "the expected engine, ready"
 
 
 async def probe(endpoint: Endpoint, session: aiohttp.ClientSession, seconds: float = PROBE_SECONDS) -> ProbeResult:
-    """Request health, then the list of models with our key. Never raises for failures of the other side.
+    """Request health, then the list of models with the engine's key. Failures of the other side raise no exception.
 
-    The second request distinguishes our engine from another program that took the port first: that program has
+    The second request distinguishes the engine from another program that took the port first: that program has
     neither the key nor the model.
     """
     result = ProbeResult.SILENT

@@ -1,4 +1,4 @@
-"""One engine from the server's side: five states, one owner task."""
+"""The server's object for one engine process: five states, one owner task."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _ADOPTED_START_SECONDS = 10.0
 
 
 class _OwnerMessage(enum.Enum):
-    """Messages to the owner task, besides the engine's `Exit`."""
+    """Messages to the owner task; a further one is the engine's `Exit`."""
 
     STOP = enum.auto()
     DETACH = enum.auto()
@@ -246,7 +246,7 @@ class Replica:
         return await asyncio.shield(self._exited)
 
     async def stop(self) -> Exit | None:
-        """End the engine, also one that is still starting, and wait for its exit; None if it was detached before."""
+        """Stop the engine, also while it is starting, and wait for its exit; None if it was detached before."""
         self._inbox.put_nowait(_OwnerMessage.STOP)
         try:
             return await self.wait_exited()
@@ -254,7 +254,7 @@ class Replica:
             return None
 
     async def detach(self) -> None:
-        """Leave the engine running for a later `adopt`, for its grace period."""
+        """Disconnect; the engine runs on for its grace period, for a later `adopt`."""
         self._inbox.put_nowait(_OwnerMessage.DETACH)
         if self._owner:
             await asyncio.wait({self._owner})
@@ -262,7 +262,7 @@ class Replica:
     # -- owner task -----------------------------------------------------------------------------------------
 
     async def _own(self, spec: Mapping[str, Any] | None) -> None:
-        """The lifecycle: open, follow events, finish. The only code that changes state."""
+        """The lifecycle: open, handle messages, finish. Only this task changes state."""
         try:
             if spec is not None:
                 await self._open(spec)
@@ -315,7 +315,7 @@ class Replica:
             self._inbox.put_nowait(exit_from(hello["exit"]))
 
     async def _follow(self) -> Exit | None:
-        """Process messages until the engine has ended; None once another server owns it."""
+        """Handle messages until the engine has exited; None: another server owns it now."""
         assert self._link is not None
         self._tasks.append(asyncio.create_task(self._listen(self._link)))
         if not self._ready.done():
@@ -385,7 +385,7 @@ class Replica:
         return dataclasses.replace(exit, fault=Fault.HUNG, detail=self._hung.detail, requested=False)
 
     async def _end_without_keeper(self, message: _OwnerMessage) -> Exit:
-        """The keeper was killed or hangs: end its processes from here."""
+        """Kill the processes of a keeper that was killed or hangs."""
         await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
         ran = time.monotonic() - self._began
         reason = "had ended" if message is _OwnerMessage.LOST else "did not end it in time"
@@ -395,7 +395,7 @@ class Replica:
         return self._explained(Exit(None, "SIGKILL", tail, ran, requested=self.state is ReplicaState.STOPPING))
 
     async def _finish(self, exit: Exit) -> None:
-        """Let the keeper exit, then set the results."""
+        """Acknowledge the exit, so that the keeper exits too; then set the results."""
         if self._link:
             self._link.acknowledge_exit()
         if not await self._keeper_left():
@@ -409,7 +409,7 @@ class Replica:
             self._ready.set_exception(problem.replace(log_tail=tail))
 
     async def _keeper_left(self) -> bool:
-        """Wait for the keeper's exit, which removes its socket. It is our child unless it was adopted."""
+        """Wait for the keeper's exit, which removes its socket; False: timeout. An adopted keeper is not a child."""
         deadline = time.monotonic() + _KEEPER_EXIT_SECONDS
         while self._keeper.runs() if self._keeper else self._adopted and self._adopted.alive():
             if time.monotonic() >= deadline:
@@ -418,7 +418,7 @@ class Replica:
         return True
 
     def _abandon(self) -> None:
-        """The event loop ends. A ready engine waits for the next server; one that was never ready is ended."""
+        """Handle the end of the event loop: a ready engine runs on for the next server, any other one is stopped."""
         if self.state in (ReplicaState.READY, ReplicaState.EXITED):
             return
         if self._keeper:
@@ -427,7 +427,7 @@ class Replica:
             os.kill(self._snapshot.keeper_pid, signal.SIGTERM)
 
     def _fail_waiters(self) -> None:
-        detached = Problem(Code.ENGINE_DETACHED, "The engine was handed to another server.")
+        detached = Problem(Code.ENGINE_DETACHED, "Another server owns the engine now.")
         for result in (self._ready, self._exited):
             if not result.done():
                 result.set_exception(detached)

@@ -17,13 +17,13 @@ _libc = ctypes.CDLL(None) if _LINUX else None
 
 
 def become_subreaper() -> None:
-    """Make every orphaned descendant our own child, so that none can escape (Linux only; elsewhere no effect)."""
+    """Make every orphaned descendant a child of this process, so that none can escape (Linux only)."""
     if _libc is not None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent(parent: int) -> None:
-    """In a forked child: let the kernel kill it when process `parent` ends, even by SIGKILL (Linux only)."""
+    """In a forked child: make the kernel kill it when process `parent` exits, also after SIGKILL (Linux only)."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it ended before the call

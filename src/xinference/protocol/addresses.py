@@ -1,8 +1,8 @@
-"""Refuses a request that holds the address of a piece of media, wherever in its body it stands.
+"""Refuses a request that contains the address of media in any field of its body.
 
-An engine would fetch the address with this machine's reach. Engines read media in places that differ and that change
-with their versions, so no list of places is kept: every string is looked at that stands below a field with the name
-of media. A body whose bytes cannot hold an address is not decoded for this.
+An engine would fetch the address from this machine's network. The fields with media differ between engines and their
+versions, so there is no list of them: every string inside a field with a name of media is checked. A body whose bytes
+cannot contain an address is not decoded for this check.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 
-#: Fields whose values engines take for media or for its place; so is each whose name ends with one of `ENDS`.
+#: Fields whose values engines read as media or as its address, in addition to fields whose names end with `ENDS`.
 MEDIA_FIELDS = frozenset(
     {
         "url", "urls", "uri", "uris", "href", "data", "source", "image", "images", "video", "videos", "audio", "audios",
@@ -24,11 +24,11 @@ MEDIA_FIELDS = frozenset(
     }
 )  # fmt: skip
 ENDS = ("_url", "_urls", "_uri", "_uris")
-#: A scheme, or the slashes before a host. ``data:`` has neither and holds its content itself.
+#: A scheme, or the slashes before a host. A ``data:`` URI does not match: it contains the media itself.
 ADDRESS = re.compile(
     r"[\x00-\x20]*(?:(?:[a-z][a-z0-9+.-]*:)?[/\\]{2}|(?:https?|ftps?|file|s3|gs|unix):)", re.IGNORECASE
 )
-#: Fields of the body that hold schemas or labels: engines read no media in them, and addresses are common there.
+#: Fields of the body with schemas or labels: engines read no media from them, and addresses are common in them.
 _LABELS = (
     "metadata",
     "response_format",
@@ -43,19 +43,19 @@ _TOOL_SCHEMAS = ("parameters", "input_schema", "input_examples")
 Place = tuple["Place | None", str | int]
 
 
-def may_hold_address(body: bytes) -> bool:
-    """Whether the bytes can hold an address; JSON can write its characters as escapes, too."""
+def may_contain_address(body: bytes) -> bool:
+    """Whether the bytes can contain an address; in JSON, its characters may be escaped."""
     return b":/" in body or b'"//' in body or b"\\/" in body or b"\\u00" in body
 
 
 def refuse_addresses(body: bytes) -> None:
-    """Refuse a body with an address below a field of media.
+    """Refuse a body with an address inside a field of media.
 
     Args:
         body: valid JSON, an object.
 
     Raises:
-        Refusal: 400, naming the place.
+        Refusal: 400, with the path of the field.
     """
     root: dict[str, Any] = msgspec.json.decode(body)
     _drop_schemas(root)
@@ -70,23 +70,23 @@ def refuse_addresses(body: bytes) -> None:
         elif isinstance(value, list):
             pending += [(inner, (place, n), is_media) for n, inner in enumerate(value)]
         elif is_media and isinstance(value, str) and ADDRESS.match(value):
-            raise refused_address(_path(place))
+            raise address_refusal(_path(place))
 
 
 def is_media_field(name: str) -> bool:
-    """Whether engines take the value of a field with this name for media."""
+    """Whether engines read the value of a field with this name as media."""
     name = name.lower()
     return name in MEDIA_FIELDS or name.endswith(ENDS)
 
 
-def refused_address(path: str) -> Refusal:
+def address_refusal(path: str) -> Refusal:
     """The refusal of the address at `path`."""
-    cause = f"{path}: media is taken as a data: URI only, addresses are not fetched."
+    cause = f"{path}: media must be a data: URI; addresses are not fetched."
     return Refusal(Code.MEDIA_ADDRESS, cause, param=path)
 
 
 def _drop_schemas(root: dict[str, Any]) -> None:
-    """Remove what describes an answer or a tool, and the labels of the request."""
+    """Remove the schemas of the answer and of the tools, and the labels of the request."""
     for name in _LABELS:
         root.pop(name, None)
     text = root.get("text")

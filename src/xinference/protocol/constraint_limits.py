@@ -1,9 +1,9 @@
-"""The limits of what constrains an answer: JSON schemas, regular expressions and grammars.
+"""The limits of constraints of an answer: JSON schemas, regular expressions and grammars.
 
-Engines compile them, and their compilers have no limits of their own: one request could occupy an engine for minutes,
-or end it. So the gateway bounds the bytes, the depth and the number of the parts, and estimates what a compiler makes
-of them. The numbers are measured on the slowest of the engines: with a vocabulary of 49,000 tokens, an enum of
-800 values costs it 6 s of CPU, and 400 objects in an anyOf more than 7 s, during which it answers no request.
+Engines compile constraints, and their compilers have no limits: one request could occupy an engine for minutes, or
+crash it. So the gateway limits the bytes, the depth and the number of the parts, and estimates the size of the compiled
+result. The numbers are measured on the slowest engine: with a vocabulary of 49,000 tokens, an enum of 800 values costs
+6 s of CPU, and 400 objects in an anyOf more than 7 s, during which the engine answers no request.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 
 MAX_BYTES = 64 * 1024
-#: Nested objects and arrays of a schema's JSON, and nested parentheses.
+#: Maximum depth of nested objects and arrays in the JSON of a schema, and of nested parentheses.
 MAX_DEPTH = 100
-#: Alternatives at one place: of anyOf, optional properties of an object, what a grammar allows next.
+#: Maximum number of alternatives of one position: of anyOf, of optional properties, of a grammar's next elements.
 MAX_ALTERNATIVES = 256
-#: Values of an enum, choices: they are short, and cost half as much.
+#: Maximum number of values of an enum or of choices, which are short and cost half as much.
 MAX_VALUES = 512
-#: Properties, values, alternatives and rules in all.
+#: Maximum number of properties, values, alternatives and rules in total.
 MAX_PARTS = 2000
-#: The same of all tools of a request: an agent has many, and they are compiled only as far as the model calls them.
+#: The same for all tools of a request: an agent has many, and an engine compiles only those that the model calls.
 MAX_TOOL_PARTS = 10_000
-#: Patterns that hold for the same text at once; a compiler has no answer to 16 of them.
+#: Maximum number of patterns for the same text; with 16 of them, a compiler does not finish.
 MAX_COMMON_PATTERNS = 8
-#: Repetitions of one part of a grammar or a regular expression.
+#: Maximum number of repetitions of one part of a grammar or a regular expression.
 MAX_REPEATS = 2000
-#: The same of a schema's text or array.
+#: Maximum length that a schema may require or allow of a text or an array.
 MAX_LENGTH = 1_000_000
-#: Parts of a regular expression once its repetitions are written out; repetitions of a grammar in all.
+#: Maximum number of parts of a regular expression after its repetitions are expanded, and of repetitions in a grammar.
 MAX_EXPANDED = 20_000
-#: A schema up to this size without what `QUANTIFIED` finds is within every limit.
+#: A schema up to this size without a match of `QUANTIFIED` is within every limit.
 SMALL_BYTES = 1024
 QUANTIFIED = re.compile(rb'pattern|"min|"max|\$ref|allOf|\\u00')
 
@@ -51,14 +51,14 @@ _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSc
 _LISTS = ("enum", "anyOf", "oneOf", "allOf", "prefixItems", "items", "type")
 
 
-def exceeded(where: str, what: str, limit: int) -> Refusal:
-    """The refusal of a constraint that is beyond a limit."""
-    cause = f"{where}: it has more than {limit} {what}, which is the limit of what constrains an answer."
+def limit_refusal(where: str, what: str, limit: int) -> Refusal:
+    """The refusal of a constraint that exceeds a limit."""
+    cause = f"{where}: it has more than {limit} {what}, the limit for a constraint of an answer."
     return Refusal(Code.CONSTRAINT_TOO_COMPLEX, cause, param=where)
 
 
-def contradictory(where: str, cause: str) -> Refusal:
-    """The refusal of a constraint that nothing satisfies."""
+def contradiction_refusal(where: str, cause: str) -> Refusal:
+    """The refusal of a constraint that no answer can satisfy."""
     return Refusal(Code.INVALID_CONSTRAINT, f"{where}: {cause}.", param=where)
 
 
@@ -74,13 +74,13 @@ class SchemaLimits:
     expanded: int = 0
 
     def check_json(self, schema: bytes, where: str) -> None:
-        """Check a schema, or an object around one, as it stands in the body.
+        """Check the JSON of a schema, or of an object that contains a schema.
 
         Raises:
-            Refusal: 400, naming the limit.
+            Refusal: 400, with the limit.
         """
         if len(schema) > MAX_BYTES:
-            raise exceeded(where, "bytes", MAX_BYTES)
+            raise limit_refusal(where, "bytes", MAX_BYTES)
         nested = schema.count(b"{") + schema.count(b"[")
         if len(schema) > SMALL_BYTES or nested > MAX_DEPTH or QUANTIFIED.search(schema):
             self.check(msgspec.json.decode(schema), where)
@@ -88,15 +88,15 @@ class SchemaLimits:
             self._count(where, schema.count(b","))
 
     def check_text(self, schema: str, where: str) -> None:
-        """Check a schema that is given as JSON in a string; the engine's dialect refuses what is not JSON."""
+        """Check a schema that is a string with JSON. Text that is not JSON is refused by the engine's dialect."""
         if len(schema) > MAX_BYTES:
-            raise exceeded(where, "characters", MAX_BYTES)
+            raise limit_refusal(where, "characters", MAX_BYTES)
         try:
             self.check(json.loads(schema), where)
         except ValueError:
             return
         except RecursionError:
-            raise exceeded(where, "nested levels", MAX_DEPTH) from None
+            raise limit_refusal(where, "nested levels", MAX_DEPTH) from None
 
     def check(self, schema: Any, where: str) -> None:
         """Check a decoded schema."""
@@ -105,7 +105,7 @@ class SchemaLimits:
         while pending:
             value, depth = pending.pop()
             if depth > MAX_DEPTH:
-                raise exceeded(where, "nested levels", MAX_DEPTH)
+                raise limit_refusal(where, "nested levels", MAX_DEPTH)
             if isinstance(value, dict):
                 nodes.append(value)
                 self._check_node(value, where)
@@ -115,7 +115,7 @@ class SchemaLimits:
         try:
             _check_combinations(schema, nodes, where)
         except RecursionError:
-            raise exceeded(where, "references that lead to another", MAX_DEPTH) from None
+            raise limit_refusal(where, "nested references", MAX_DEPTH) from None
 
     def _check_node(self, node: dict[str, Any], where: str) -> None:
         for name in _MAPS:
@@ -126,12 +126,12 @@ class SchemaLimits:
                 self._count(where, len(node[name]))
                 limit = MAX_VALUES if name == "enum" else MAX_ALTERNATIVES
                 if len(node[name]) > limit:
-                    raise exceeded(where, f"values of {name} at one place", limit)
+                    raise limit_refusal(where, f"values in one {name}", limit)
         properties, required = node.get("properties"), node.get("required")
         if isinstance(properties, dict):
             optional = len(properties) - (len(required) if isinstance(required, list) else 0)
             if optional > MAX_ALTERNATIVES:
-                raise exceeded(where, "optional properties in one object", MAX_ALTERNATIVES)
+                raise limit_refusal(where, "optional properties in one object", MAX_ALTERNATIVES)
         if isinstance(node.get("patternProperties"), dict):
             for pattern in node["patternProperties"]:
                 self.expanded = check_regex(pattern, where, self.expanded)
@@ -145,7 +145,7 @@ class SchemaLimits:
     def _count(self, where: str, number: int) -> None:
         self.parts += number
         if self.parts > self.max_parts:
-            raise exceeded(where, "properties, values and alternatives", self.max_parts)
+            raise limit_refusal(where, "properties, values and alternatives", self.max_parts)
 
 
 def _check_combinations(schema: Any, nodes: Sequence[dict[str, Any]], where: str) -> None:
@@ -154,26 +154,26 @@ def _check_combinations(schema: Any, nodes: Sequence[dict[str, Any]], where: str
         if "allOf" not in node and "$ref" not in node:
             continue
         if combined.alternatives(node) > MAX_ALTERNATIVES:
-            raise exceeded(where, "combined alternatives", MAX_ALTERNATIVES)
+            raise limit_refusal(where, "combined alternatives", MAX_ALTERNATIVES)
         if combined.patterns(node) > MAX_COMMON_PATTERNS:
-            raise exceeded(where, "patterns for one text", MAX_COMMON_PATTERNS)
-        if combined.merged(node) > MAX_PARTS:
-            raise exceeded(where, "combined schemas", MAX_PARTS)
+            raise limit_refusal(where, "patterns for one text", MAX_COMMON_PATTERNS)
+        if combined.merged_schemas(node) > MAX_PARTS:
+            raise limit_refusal(where, "combined schemas", MAX_PARTS)
 
 
 def _check_ranges(node: dict[str, Any], where: str) -> None:
     for low, high in _PAIRS:
         least, most = node.get(low), node.get(high)
         if _is_number(least) and _is_number(most) and least > most:
-            raise contradictory(where, f"{low} {_short(least)} is above {high} {_short(most)}")
+            raise contradiction_refusal(where, f"{low} {_short(least)} is greater than {high} {_short(most)}")
     for name in _COUNTS:
         value = node.get(name)
         if not _is_number(value):
             continue
         if value < 0:
-            raise contradictory(where, f"{name} is negative")
+            raise contradiction_refusal(where, f"{name} is negative")
         if value > MAX_LENGTH:
-            raise exceeded(where, f"in {name}", MAX_LENGTH)
+            raise limit_refusal(where, f"in {name}", MAX_LENGTH)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -185,7 +185,7 @@ def _short(value: Any) -> str:
 
 
 def _targets(schema: Any, nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The schemas that the references name, as far as they are there."""
+    """The schemas of the references, by reference; None for a missing schema."""
     targets: dict[str, Any] = {}
     for node in nodes:
         reference = node.get("$ref")
@@ -196,7 +196,7 @@ def _targets(schema: Any, nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _target(schema: Any, nodes: Sequence[dict[str, Any]], reference: str) -> Any:
     steps = [step.replace("~1", "/").replace("~0", "~") for step in reference.removeprefix("#").split("/") if step]
-    # A wrapper may hold the schema, so the first node that has what is named is taken.
+    # A reference is relative to the schema, which may be inside a wrapper: the first node with this path is used.
     with_definitions = [node for node in nodes if "$defs" in node or "definitions" in node]
     for root in (schema, *nodes[:4], *with_definitions[:8]):
         value = root
@@ -209,43 +209,43 @@ def _target(schema: Any, nodes: Sequence[dict[str, Any]], reference: str) -> Any
 
 @dataclass
 class _Combinations:
-    """What a compiler makes of schemas that hold at once: it merges them, and the alternatives of each with each."""
+    """Estimates the size of merged schemas: a compiler merges the schemas of one value, with all their alternatives."""
 
     targets: dict[str, Any]
     _known: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def alternatives(self, node: Any) -> int:
-        """The alternatives that the merged schema has."""
-        return self._of("alternatives", node)
+        """The number of alternatives of the merged schema."""
+        return self._measure("alternatives", node)
 
     def patterns(self, node: Any) -> int:
-        """The patterns that hold for the same text."""
-        return self._of("patterns", node)
+        """The number of patterns for the same text."""
+        return self._measure("patterns", node)
 
-    def merged(self, node: Any) -> int:
-        """The schemas that are merged into one."""
-        return self._of("merged", node)
+    def merged_schemas(self, node: Any) -> int:
+        """The number of schemas that are merged."""
+        return self._measure("merged", node)
 
-    def _of(self, measure: str, node: Any) -> int:
+    def _measure(self, measure: str, node: Any) -> int:
         if not isinstance(node, dict):
             return 1 if measure != "patterns" else 0
         key = (measure, id(node))
         known = self._known.get(key)
         if known is None:
-            self._known[key] = 1  # a reference to itself ends here
-            known = self._known[key] = min(self._computed(measure, node), MAX_EXPANDED)
+            self._known[key] = 1  # ends the recursion of a schema that refers to itself
+            known = self._known[key] = min(self._compute_measure(measure, node), MAX_EXPANDED)
         return known
 
-    def _computed(self, measure: str, node: dict[str, Any]) -> int:
+    def _compute_measure(self, measure: str, node: dict[str, Any]) -> int:
         every = list(node["allOf"]) if isinstance(node.get("allOf"), list) else []
         if isinstance(node.get("$ref"), str):
             every.append(self.targets.get(node["$ref"]))
         either = [
-            [self._of(measure, part) for part in node[name]]
+            [self._measure(measure, part) for part in node[name]]
             for name in ("anyOf", "oneOf")
             if isinstance(node.get(name), list) and node[name]
         ]
-        values = [self._of(measure, part) for part in every]
+        values = [self._measure(measure, part) for part in every]
         if measure == "patterns":
             own = 1 if isinstance(node.get("pattern"), str) else 0
             return own + sum(values) + sum(max(one) for one in either)
@@ -263,20 +263,20 @@ _REGEX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*)(,?)(\d*)\}|[(
 
 
 def check_regex(regex: str, where: str, expanded: int = 0) -> int:
-    """Check a regular expression; returns `expanded` and its parts once its repetitions are written out.
+    """Check a regular expression; returns `expanded` plus the number of its parts after repetitions are expanded.
 
     Raises:
-        Refusal: 400, naming the limit.
+        Refusal: 400, with the limit.
     """
     if len(regex) > MAX_BYTES:
-        raise exceeded(where, "characters", MAX_BYTES)
+        raise limit_refusal(where, "characters", MAX_BYTES)
     sizes: list[int] = [0]
     last: list[int] = [0]
     for token in _REGEX_TOKEN.finditer(regex):
         text = token[0]
         if text == "(":
             if len(sizes) > MAX_DEPTH:
-                raise exceeded(where, "nested parentheses", MAX_DEPTH)
+                raise limit_refusal(where, "nested parentheses", MAX_DEPTH)
             sizes.append(0)
             last.append(0)
         elif text == ")" and len(sizes) > 1:
@@ -292,20 +292,20 @@ def check_regex(regex: str, where: str, expanded: int = 0) -> int:
             sizes[-1] += 1
             last[-1] = 1
         if expanded + sizes[-1] > MAX_EXPANDED:
-            raise exceeded(where, "parts after its repetitions are written out", MAX_EXPANDED)
+            raise limit_refusal(where, "parts after its repetitions are expanded", MAX_EXPANDED)
     return expanded + sum(sizes)
 
 
 def _repeats(low: str, comma: str, high: str, where: str) -> int:
-    """The number of repetitions that ``{low,high}`` writes out."""
+    """The number of repetitions of ``{low,high}``."""
     if len(low) > 9 or len(high) > 9:
-        raise exceeded(where, "repetitions", MAX_REPEATS)
+        raise limit_refusal(where, "repetitions", MAX_REPEATS)
     least = int(low or 0)
     most = int(high) if high else least
     if high and most < least:
-        raise contradictory(where, f"the repetition {{{low},{high}}} has its minimum above its maximum")
+        raise contradiction_refusal(where, f"the minimum of the repetition {{{low},{high}}} is above the maximum")
     if max(least, most) > MAX_REPEATS:
-        raise exceeded(where, "repetitions", MAX_REPEATS)
+        raise limit_refusal(where, "repetitions", MAX_REPEATS)
     return most
 
 
@@ -315,7 +315,8 @@ _GRAMMAR_TOKEN = re.compile(
     r'"(?:\\.|[^"\\])*"|\[\^?(?:\\.|[^\]\\])*\]|#[^\n]*|::=|[A-Za-z0-9_-]+|\{\s*(\d*)\s*(,?)\s*(\d*)\s*\}|[()|*+?.:]|<[^>]*>|\S',
     re.DOTALL,
 )
-#: A sequence of an alternative: names of rules, groups, and None for a text or a character class.
+#: An element of an alternative and whether it may be empty. The element is the name of a rule, a group, or None for a
+#: text or a character class.
 _Element = tuple[Any, bool]
 _Alternatives = list[list[_Element]]
 
@@ -324,15 +325,15 @@ def check_grammar(grammar: str, where: str) -> None:
     """Check a grammar in GBNF or another form of EBNF.
 
     Raises:
-        Refusal: 400, naming the limit.
+        Refusal: 400, with the limit.
     """
     if len(grammar) > MAX_BYTES:
-        raise exceeded(where, "characters", MAX_BYTES)
+        raise limit_refusal(where, "characters", MAX_BYTES)
     if grammar.lstrip().startswith("%"):
-        raise Refusal(Code.UNSUPPORTED_FIELD, f"{where}: a grammar is taken in GBNF only.", param=where)
+        raise Refusal(Code.UNSUPPORTED_FIELD, f"{where}: a grammar must be in GBNF.", param=where)
     rules = _rules(grammar, where)
     if len(rules) > MAX_PARTS:
-        raise exceeded(where, "rules", MAX_PARTS)
+        raise limit_refusal(where, "rules", MAX_PARTS)
     _Stacks(rules, where).check()
 
 
@@ -352,7 +353,7 @@ def _rules(grammar: str, where: str) -> dict[str, _Alternatives]:
             continue
         elif text == "(":
             if len(open_groups) >= MAX_DEPTH:
-                raise exceeded(where, "nested parentheses", MAX_DEPTH)
+                raise limit_refusal(where, "nested parentheses", MAX_DEPTH)
             open_groups.append(current)
             current = [[]]
         elif text == ")" and open_groups:
@@ -373,15 +374,15 @@ def _rules(grammar: str, where: str) -> dict[str, _Alternatives]:
             is_name = text[0] not in '"[.<' and len(text.strip("\\")) > 0
             current[-1].append((text if is_name else None, text == '""'))
         if alternatives > MAX_PARTS:
-            raise exceeded(where, "alternatives", MAX_PARTS)
+            raise limit_refusal(where, "alternatives", MAX_PARTS)
         if repeats > MAX_EXPANDED:
-            raise exceeded(where, "repetitions in all", MAX_EXPANDED)
+            raise limit_refusal(where, "repetitions in total", MAX_EXPANDED)
     return rules
 
 
 @dataclass
 class _Stacks:
-    """Estimates how many places of the grammar an engine follows at once: it compares each token with each of them."""
+    """Estimates the number of parser stacks of an engine, which compares each token with the top of each stack."""
 
     rules: dict[str, _Alternatives]
     where: str
@@ -389,21 +390,21 @@ class _Stacks:
     _empty: dict[int, bool] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raises: Refusal: 400."""
+        """Check all rules. Raises a 400 `Refusal`."""
         for alternatives in self.rules.values():
             self._visit(alternatives)
 
     def _visit(self, root: _Alternatives) -> None:
-        """Compute `root` after what it is made of; without recursion, as rules may be nested deeply."""
+        """Compute the rules and groups inside `root`, then `root`. Iterative, because the nesting may be deep."""
         pending: list[tuple[_Alternatives, bool]] = [(root, False)]
-        open_here: set[int] = set()
+        visited: set[int] = set()
         while pending:
             alternatives, is_prepared = pending.pop()
             key = id(alternatives)
-            if key in self._counts or (not is_prepared and key in open_here):
+            if key in self._counts or (not is_prepared and key in visited):
                 continue
             if not is_prepared:
-                open_here.add(key)
+                visited.add(key)
                 pending.append((alternatives, True))
                 for sequence in alternatives:
                     for element, _ in sequence:
@@ -422,16 +423,16 @@ class _Stacks:
             count, empty = 0, True
             for element, is_optional in reversed(sequence):
                 inner = self._inner(element)
-                # A rule that is not computed yet refers to itself.
+                # If the inner rule is not computed yet, it refers to itself.
                 own = 1 if inner is None else self._counts.get(id(inner), 1)
-                own_empty = is_optional or (inner is not None and self._empty.get(id(inner), False))
-                count = own + (count if own_empty else 0)
-                empty = empty and own_empty
+                element_may_be_empty = is_optional or (inner is not None and self._empty.get(id(inner), False))
+                count = own + (count if element_may_be_empty else 0)
+                empty = empty and element_may_be_empty
                 if count > MAX_ALTERNATIVES:
-                    raise exceeded(self.where, "alternatives at one place", MAX_ALTERNATIVES)
+                    raise limit_refusal(self.where, "alternatives at one place", MAX_ALTERNATIVES)
             total, may_be_empty = total + max(count, 1), may_be_empty or empty
         if total > MAX_ALTERNATIVES:
-            raise exceeded(self.where, "alternatives at one place", MAX_ALTERNATIVES)
+            raise limit_refusal(self.where, "alternatives at one place", MAX_ALTERNATIVES)
         self._counts[id(alternatives)], self._empty[id(alternatives)] = total, may_be_empty
 
 
@@ -439,10 +440,10 @@ class _Stacks:
 
 
 def check_constraint_fields(fields: dict[str, Any]) -> None:
-    """Check the fields by which engines take a constraint under names of their own.
+    """Check the engines' own fields with a constraint.
 
     Raises:
-        Refusal: 400, naming the field and the limit.
+        Refusal: 400, with the field and the limit.
     """
     limits = SchemaLimits()
     for name, value in fields.items():
@@ -471,4 +472,4 @@ def _check_field(kind: str, value: Any, where: str, limits: SchemaLimits) -> Non
     elif kind == "schema":
         limits.check_json(msgspec.json.encode(value), where)
     elif kind == "choice" and isinstance(value, list) and len(value) > MAX_VALUES:
-        raise exceeded(where, "choices", MAX_VALUES)
+        raise limit_refusal(where, "choices", MAX_VALUES)

@@ -1,4 +1,4 @@
-"""Errors as clients of the data path see them: OpenAI's envelope, or Anthropic's on its paths."""
+"""Errors in the form of the data path's clients: OpenAI's envelope, or Anthropic's on its paths."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The forms of bodies in which every field is known, at every depth; most bodies are of them.
+"""The forms of bodies with only known fields, at every depth. Most requests have such a body.
 
-A body that one of these forms takes holds media only where the form has media, and the form takes no address there. So
-such a body needs no search for addresses, and no look at the fields that only its engine knows. The schemas of its
-tools have no part that a compiler could expand.
+A body that matches one of these forms can contain media only in the form's fields for media, and these accept no
+address. So it is not searched for addresses, and it has no fields that only an engine knows. The schemas of its tools
+have no part that a compiler could expand.
 """
 
-# Each form narrows fields of its base to the exact forms, which mypy takes for a wrong override of a mutable field.
+# Each form narrows fields of its base to the exact forms, which mypy reports as a wrong override of a mutable field.
 # mypy: disable-error-code="assignment"
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from xinference.protocol import requests
 from xinference.protocol.constraint_limits import MAX_ALTERNATIVES, MAX_VALUES
 from xinference.protocol.requests import DataUri, Request
 
-#: JSON that engines read as text, or not at all.
+#: JSON that engines read as text or ignore.
 Skipped = msgspec.Raw | UnsetType
-#: Levels of the schemas that are decoded here; deeper ones are looked at by `constraint_limits`.
+#: Levels of the schemas that are decoded here; `constraint_limits` checks deeper ones.
 SCHEMA_LEVELS = 8
 
 
@@ -90,7 +90,7 @@ class Part(requests.Part, forbid_unknown_fields=True):
     input: Skipped = UNSET
     tool_use_id: str | None = None
     is_error: bool | None = None
-    # Thoughts, and what an earlier answer said of itself.
+    # Thoughts, and the metadata of an earlier answer.
     thinking: str | None = None
     signature: str | None = None
     refusal: str | None = None

@@ -1,4 +1,4 @@
-"""Decodes and checks the body of a request: its shape, its media, and what constrains its answer."""
+"""Decodes and checks the body of a request: its fields, its media, and the constraints of its answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from xinference.error_codes import Code
-from xinference.protocol.addresses import may_hold_address, refuse_addresses, refused_address
+from xinference.protocol.addresses import address_refusal, may_contain_address, refuse_addresses
 from xinference.protocol.constraint_limits import (
     MAX_ALTERNATIVES,
     MAX_BYTES,
@@ -17,7 +17,7 @@ from xinference.protocol.constraint_limits import (
     SchemaLimits,
     check_grammar,
     check_regex,
-    exceeded,
+    limit_refusal,
 )
 from xinference.protocol.errors import Refusal
 from xinference.protocol.exact_requests import EXACT
@@ -35,23 +35,23 @@ from xinference.protocol.requests import (
 
 
 def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
-    """Decode what the gateway needs of `body` and check it.
+    """Decode the fields of `body` that the gateway needs, and check them.
 
-    A body whose fields are all known, at every depth, is decoded once, by a form that takes media in a known place
-    and nowhere else. Any other body is decoded by the form with the known fields alone, and searched for addresses.
+    A body that has only known fields, at every depth, is decoded once, by a form that accepts media only in known
+    fields. Any other body is decoded by the form of the known fields, and its other fields are searched for addresses.
 
     Raises:
-        Refusal: 400, saying where the JSON breaks or which field is wrong.
+        Refusal: 400, with the position of a JSON error, or with the wrong field.
     """
     kind = decoder.type
     try:
         if not body.isascii():
-            # msgspec does not look inside the strings it skips, and the engine gets all of them.
+            # msgspec does not validate the strings that it skips, and the engine gets all of them.
             body.decode()
         try:
             request: Any = EXACT[kind].decode(body)
         except msgspec.ValidationError:
-            # An error that is not about a further field is raised again.
+            # This raises the same error again, unless it was about an unknown field.
             request = decoder.decode(body)
     except msgspec.ValidationError as error:
         raise wrong_field(str(error)) from None
@@ -63,7 +63,7 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
     except RecursionError:
         raise _bad_json("The body's JSON is nested too deeply.") from None
     if request.has_further_fields:
-        if may_hold_address(body):
+        if may_contain_address(body):
             refuse_addresses(body)
         _check_constraints(request, body)
     elif (
@@ -72,7 +72,7 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
         or request.functions
         or request.response_format
         or (request.guided_json or request.guided_regex or request.guided_choice or request.guided_grammar)
-    ):  # these conditions call nothing: they are all that a plain chat pays for the check
+    ):  # conditions without a call: the check of a plain chat costs only these
         _check_constraints(request, body)
     if kind is Completion:
         _check_one_kind(request.prompt)
@@ -80,7 +80,7 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
     return checked
 
 
-# -- what constrains an answer ----------------------------------------------------------------------------------
+# -- constraints of an answer -----------------------------------------------------------------------------------
 
 
 class _Tools(Struct):
@@ -98,7 +98,7 @@ def _check_constraints(request: Request, body: bytes) -> None:
     """Check the schemas, regular expressions and grammars of a request.
 
     Raises:
-        Refusal: 400, naming the field and the limit.
+        Refusal: 400, with the field and the limit.
     """
     limits = SchemaLimits()
     for name in ("response_format", "text", "output_config", "output_format"):
@@ -106,19 +106,19 @@ def _check_constraints(request: Request, body: bytes) -> None:
     if isinstance(request, Generation):
         _check_guided(request, limits)
     has_tools = getattr(request, "tools", None) or getattr(request, "functions", None)
-    # The schemas of an exact form are plain and flat, and a body up to this size has no room for too many.
+    # The schemas of an exact form are simple and flat, and a body up to this size cannot contain too many.
     if has_tools and (request.has_further_fields or len(body) > MAX_BYTES):
         _check_tools(_TOOLS.decode(body), is_exact=not request.has_further_fields)
 
 
-def _check_tools(given: _Tools, *, is_exact: bool) -> None:
+def _check_tools(tools_of_body: _Tools, *, is_exact: bool) -> None:
     limits = SchemaLimits(MAX_TOOL_PARTS)
-    for group, value in (("tools", given.tools), ("functions", given.functions)):
+    for group, value in (("tools", tools_of_body.tools), ("functions", tools_of_body.functions)):
         if not value or (is_exact and len(bytes(value)) <= MAX_BYTES):
             continue
         tools = _TOOL_LIST.decode(value) if bytes(value) != b"null" else []
         if len(tools) > MAX_ALTERNATIVES:
-            raise exceeded(group, "tools", MAX_ALTERNATIVES)
+            raise limit_refusal(group, "tools", MAX_ALTERNATIVES)
         for n, tool in enumerate(tools):
             _check_object(tool.parameters, f"{group}[{n}].parameters", limits)
             _check_object(tool.input_schema, f"{group}[{n}].input_schema", limits)
@@ -139,7 +139,7 @@ def _check_guided(request: Generation, limits: SchemaLimits) -> None:
     if request.guided_grammar is not None:
         check_grammar(request.guided_grammar, "guided_grammar")
     if request.guided_choice is not None and sum(map(len, request.guided_choice)) > MAX_BYTES:
-        raise exceeded("guided_choice", "characters", MAX_BYTES)
+        raise limit_refusal("guided_choice", "characters", MAX_BYTES)
 
 
 def _check_object(value: msgspec.Raw | UnsetType, name: str, limits: SchemaLimits) -> None:
@@ -149,8 +149,8 @@ def _check_object(value: msgspec.Raw | UnsetType, name: str, limits: SchemaLimit
     if text.startswith(b"{"):
         limits.check_json(text, name)
     elif text != b"null":
-        given = type(msgspec.json.decode(text)).__name__
-        raise _invalid(f"{name}: expected `object`, got `{JSON_TYPES.get(given, given)}`.", name)
+        json_type = type(msgspec.json.decode(text)).__name__
+        raise _invalid(f"{name}: expected `object`, got `{JSON_TYPES.get(json_type, json_type)}`.", name)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _check_object(value: msgspec.Raw | UnsetType, name: str, limits: SchemaLimit
 
 def _check_one_kind(prompt: Tokens) -> None:
     if isinstance(prompt, list) and len(set(map(type, prompt))) > 1:
-        raise _invalid("prompt mixes texts and tokens: all its items must be of one kind.", "prompt")
+        raise _invalid("prompt mixes texts and tokens: all its items must have the same type.", "prompt")
 
 
 JSON_TYPES = {"str": "str", "list": "array", "NoneType": "null"}
@@ -168,14 +168,14 @@ _BYTE = re.compile(r"^(?P<what>.*) \(byte (?P<at>\d+)\)$")
 
 
 def wrong_field(message: str) -> Refusal:
-    """Turn "Expected `str`, got `int` - at `$.messages[0].role`" into a refusal that names the field."""
+    """Convert "Expected `str`, got `int` - at `$.messages[0].role`" to a refusal that names the field."""
     match = _AT.match(message)
     assert match is not None
     what, path = match["what"], match["path"] or ""
     if what.startswith("Expected `str` matching regex '^data:"):
-        return refused_address(path)
+        return address_refusal(path)
     if what.startswith("Expected `str` matching regex '^(data:"):
-        return _invalid(f"{path}: media is base64 or a data: URI.", path)
+        return _invalid(f"{path}: media must be base64 or a data: URI.", path)
     if what.startswith("Invalid enum value") and path.endswith(".type"):
         return _refused_part(what.removeprefix("Invalid enum value "), path)
     missing = _MISSING.match(what)
@@ -189,8 +189,8 @@ def wrong_field(message: str) -> Refusal:
 
 def _refused_part(kind: str, path: str) -> Refusal:
     known = get_args(PartType) if "content" in path or "output" in path or "system" in path else get_args(ItemType)
-    cause = f"{path}: content of the type {kind[:100]} is not taken here."
-    return Refusal(Code.UNSUPPORTED_CONTENT, cause, hint=f"There are {', '.join(known)}.", param=path)
+    cause = f"{path}: content of the type {kind[:100]} is not accepted."
+    return Refusal(Code.UNSUPPORTED_CONTENT, cause, hint=f"Accepted types: {', '.join(known)}.", param=path)
 
 
 def _not_json(body: bytes, message: str) -> Refusal:

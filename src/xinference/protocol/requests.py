@@ -1,7 +1,7 @@
-"""The form of each request body, with the limits of the two API references.
+"""The form of each request body, with the limits of OpenAI's and Anthropic's API references.
 
-Some engines accept what OpenAI's and Anthropic's APIs refuse, such as an unknown model or empty messages, so the
-gateway refuses it. Further fields are ignored here: `request_check` decodes by these forms and decides on the rest.
+Some engines accept requests that these APIs refuse, such as an unknown model or empty messages, so the gateway refuses
+them. These forms ignore other fields, which `request_check` checks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Choices = Annotated[int, Meta(ge=1, le=128)]
 StopText = Annotated[str, Meta(max_length=1024)]
 Stops = StopText | Annotated[list[StopText], Meta(max_length=64)]
 Bias = Annotated[dict[Annotated[str, Meta(max_length=1024)], float | bool], Meta(max_length=1024)]
-#: JSON that is looked at only where it is too long or too complex for an engine: see `constraint_limits`.
+#: JSON that is not decoded here; `constraint_limits` checks its size and complexity.
 JsonObject = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "null"]})]
 JsonOrText = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
 
@@ -35,9 +35,9 @@ class Opaque(Struct):
     """Any JSON object."""
 
 
-#: What holds a piece of media itself: engines would fetch an address, from this machine and with its reach.
+#: A URI that contains the media itself: engines would fetch any other address from this machine's network.
 DataUri = Annotated[str, Meta(pattern="^data:")]
-#: The kinds of content that are passed on; others may be files or media that no check of ours knows.
+#: The types of content that are passed on; other types may be files or media that the gateway cannot check.
 PartType = Literal[
     "text", "input_text", "output_text", "refusal", "image_url", "image", "input_image", "audio_url", "input_audio",
     "tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text",
@@ -46,20 +46,20 @@ ItemType = Literal["message", "function_call", "function_call_output", "reasonin
 
 
 class Link(Struct):
-    """Where a piece of media is."""
+    """A data URI with media."""
 
     url: DataUri
 
 
 class Recording(Struct):
-    """Sound as base64, as OpenAI has it."""
+    """Audio as base64, in OpenAI's form."""
 
     data: Annotated[str, Meta(pattern="^(data:|[A-Za-z0-9+/=_\\s-]*$)")]
     format: str | None = None
 
 
 class MediaSource(Struct):
-    """A piece of media in Anthropic's form."""
+    """Media in Anthropic's form."""
 
     type: str | None = None
     url: DataUri | None = None
@@ -77,7 +77,7 @@ class Part(Struct):
     input_audio: Recording | None = None
     source: MediaSource | None = None
     content: str | list[Part] | None = None
-    """Of a tool's result."""
+    """The content of a tool's result."""
 
 
 class CalledFunction(Struct):
@@ -108,7 +108,7 @@ class Function(Struct):
 
 
 class Tool(Struct):
-    """A tool in OpenAI's form, in that of responses, or in Anthropic's."""
+    """A tool, in the form of OpenAI's chats, of OpenAI's responses, or of Anthropic's messages."""
 
     type: str | None = None
     function: Function | None = None
@@ -124,15 +124,15 @@ Tokens = str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
 
 
 class Request(Struct, kw_only=True):
-    """What every data path's body has."""
+    """The common fields of all request bodies."""
 
     has_further_fields: ClassVar[bool] = True
-    """Whether the body may have fields that are not here; False for the forms of `exact_requests`."""
+    """Whether the body may have other fields; False for the forms of `exact_requests`."""
 
     model: Name
     stream: bool | None = None
     request_id: Annotated[str, Meta(max_length=200)] | None = None
-    """By which it can be aborted."""
+    """The id by which the request can be aborted."""
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, Any] | None = None
@@ -149,7 +149,7 @@ class StreamOptions(Struct):
 
 
 class Generation(Sampling, kw_only=True):
-    """What chat and plain completions have in common."""
+    """The common fields of chat completions and completions."""
 
     max_tokens: Positive | None = None
     n: Choices | None = None
@@ -160,7 +160,7 @@ class Generation(Sampling, kw_only=True):
     seed: int | None = None
     response_format: JsonObject = UNSET
     stream_options: StreamOptions | None = None
-    # Fields outside OpenAI's API that older clients of Xinference send: see `gateway.engine_requests`.
+    # Fields outside OpenAI's API that older clients of Xinference send; `gateway.engine_requests` rewrites them.
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     stop_token_ids: Annotated[list[int], Meta(max_length=1024)] | None = None
     ignore_eos: bool | None = None
@@ -241,7 +241,7 @@ class Responses(Sampling, kw_only=True):
 
 
 class AnthropicCommon(Sampling, kw_only=True):
-    """What a message and the count of its tokens have in common."""
+    """The common fields of a message and of the count of its tokens."""
 
     messages: Messages
     system: str | list[Part] | None = None
@@ -268,7 +268,7 @@ class AnthropicMessages(AnthropicCommon, kw_only=True):
 
 
 class Document(Struct):
-    """A text in an object; what else it has is for models that see."""
+    """An object with a text. Other fields are ignored; they are for vision models."""
 
     text: str | None = None
 
@@ -293,7 +293,7 @@ class TokenIds(Request, kw_only=True):
 
 
 class Tokenize(Request, kw_only=True):
-    """Text, in the field that the engine reads, ``content`` or ``prompt``, or a conversation."""
+    """A text, in the field of the engine (``content`` or ``prompt``), or a conversation."""
 
     content: str | list[str | int] | None = None
     prompt: str | None = None
@@ -325,5 +325,5 @@ def text_of(document: str | Document, param: str) -> str:
     if isinstance(document, str):
         return document
     if document.text is None:
-        raise Refusal(Code.UNSUPPORTED_CONTENT, f"{param} has no text; this model takes nothing else.", param=param)
+        raise Refusal(Code.UNSUPPORTED_CONTENT, f"{param} has no text; this model accepts only text.", param=param)
     return document.text

@@ -9,20 +9,20 @@ from typing import Protocol
 
 
 class Abortables(Protocol):
-    """Aborts requests by id, in this process or in others."""
+    """Aborts requests by id, in one process or in several."""
 
-    async def end(self, model: str, request_id: str) -> bool:
-        """Abort the requests of this id; returns whether there was one."""
+    async def abort_all(self, model: str, request_id: str) -> bool:
+        """Abort the requests of this id in all processes; returns whether there was one."""
         ...
 
 
 class AbortableRequests:
-    """Running requests by model and id; used from one event loop, so it needs no lock."""
+    """Running requests by model and id. It is used from one event loop only, so it needs no lock."""
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str], set[Abortable]] = defaultdict(set)
 
-    def one(self, model: str, request_id: str) -> Abortable:
+    def abortable(self, model: str, request_id: str) -> Abortable:
         """A context whose task can be aborted by this id; several requests may have the same id."""
         return Abortable(self._requests, (model, request_id))
 
@@ -33,13 +33,13 @@ class AbortableRequests:
             request.abort()
         return bool(requests)
 
-    async def end(self, model: str, request_id: str) -> bool:
-        """Abort the requests of this id; returns whether there was one."""
+    async def abort_all(self, model: str, request_id: str) -> bool:
+        """The same as `abort`: there is only this process."""
         return self.abort(model, request_id)
 
 
 class Abortable:
-    """A context that `abort` ends by cancelling its task; it then exits without an exception, with `aborted` set."""
+    """A context whose task `abort` cancels; the context then exits without an exception, with `aborted` set."""
 
     __slots__ = ("_key", "_requests", "_task", "aborted")
 

@@ -23,7 +23,7 @@ class ReplicaLoad(Protocol):
         ...
 
     def forget(self, replica_id: str) -> None:
-        """Drop what is recorded of a replica that will not return."""
+        """Delete the records of a replica that has exited."""
         ...
 
     async def settled(self) -> None:
@@ -63,13 +63,13 @@ class Tables(Protocol):
 
 
 class Router(Tables, Protocol):
-    """What the gateway calls of the controller."""
+    """The part of the controller that the gateway uses."""
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
         """Wait until `uid` has a target, for at most `deadline` seconds; loads an on-demand model.
 
-        The caller must call `Balancer.begin` in the turn of the event loop in which this call returns: the count is
-        what keeps the model from being unloaded.
+        The caller must call `Balancer.begin` before its next await: only a counted request prevents the model from
+        being unloaded.
 
         Raises:
             Problem: 404 for an unknown model; 503 with the stage when the deadline passes or the launch has failed;

@@ -1,4 +1,4 @@
-"""The routing table: what the controller publishes for the gateway. Immutable values."""
+"""The routing table, which the controller publishes for the gateway. Immutable values."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One deployment, or one of its adapters, as the gateway sees it.
+    """The data of the gateway on one deployment or one of its adapters.
 
     `targets` is empty unless at least one replica is ready. Without targets, `stage` names the current stage of the
     launch, and `problem` is set if the launch has failed.
     """
 
     uid: str
-    """The name that requests give in ``model``."""
+    """The value of ``model`` in requests."""
     engine: str
     """The engine's display name, a key of `engines.dialects.DIALECTS`; empty for a broken deployment."""
     model_type: Literal["LLM", "embedding", "rerank"]
@@ -57,17 +57,19 @@ class Route:
     on_demand: bool = False
     """A request loads the model: `Router.ensure_ready` waits until it is loaded."""
     retry_after: int = 5
-    """Seconds after which a client may ask again."""
+    """Seconds after which a client may retry."""
     paths: frozenset[str] = frozenset()
     """Request paths that the engine serves, such as ``/v1/chat/completions``."""
     adapters: tuple[str, ...] = ()
-    """Names of the deployment's LoRA adapters; each gets a route of its own."""
+    """Names of the deployment's LoRA adapters; each of them has its own route."""
     parent: str | None = None
     """The deployment's uid if this is the route of an adapter."""
     request_limits: int | None = None
     """Maximum number of concurrent requests; None: no limit."""
+    slots: int = 0
+    """Number of requests that one replica computes at the same time; 0: not known."""
     stop: tuple[str, ...] = ()
-    """Texts that end a chat's answer, unless the request names its own."""
+    """Texts that end a chat's answer; a request may override them."""
     stop_token_ids: tuple[int, ...] = ()
     """Token ids that end a chat's answer, in addition to the tokenizer's own end tokens."""
     crashes: tuple[Crash, ...] = ()
@@ -83,7 +85,7 @@ class RoutingTable:
 
 
 def with_adapters(deployments: Mapping[str, Route]) -> dict[str, Route]:
-    """The routes of deployments by uid, then one for each adapter's name; a uid wins over an adapter of its name."""
+    """The routes of deployments by uid, then those of adapters by name; a uid overrides an adapter of the same name."""
     routes = dict(deployments)
     for uid, route in deployments.items():
         for name in route.adapters:

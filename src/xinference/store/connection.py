@@ -28,7 +28,7 @@ WRITE_SECONDS = 0.1
 NOTES_KEPT = 2000
 #: A disk with less free space than this is full: SQLite reports some failed writes only as I/O errors.
 FULL_BYTES = 256 * 1024
-#: The errors of a disk or store that cannot be written now. They say nothing about a model.
+#: The errors of a disk or store that cannot be written now. They do not indicate a failure of a model.
 WRITE_PROBLEMS = frozenset({Code.DISK_FULL, Code.STORE_BUSY, Code.STORE_UNUSABLE, Code.CANNOT_WRITE})
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -42,13 +42,13 @@ class Note:
     statement: str
     parameters: tuple[Any, ...]
     subject: str = ""
-    """The uid of the events that the change concerns; readers look for it among the waiting notes."""
+    """The uid of the events that the change concerns; readers search the waiting notes for it."""
     row: tuple[Any, ...] = ()
     """The added event; (): the events of the subject are removed."""
 
 
 class Connection:
-    """One database file. A single process writes it (see the lock of the home)."""
+    """One database file. Only one process writes it: the server that has locked the home."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the file, private to its owner.
@@ -74,7 +74,7 @@ class Connection:
         self._db.close()
 
     def is_replaced(self) -> bool:
-        """Whether the file at the path is another one than the open one: it was deleted or replaced meanwhile."""
+        """Whether the open file was deleted or replaced: the file at its path is another one."""
         try:
             status = self._path.stat()
         except OSError:
@@ -119,7 +119,7 @@ class Connection:
                 self._db.execute("PRAGMA synchronous=NORMAL")
 
     def note(self, statement: str, *parameters: Any, subject: str = "", row: tuple[Any, ...] = ()) -> None:
-        """Make a change that may be written later: it neither waits nor raises.
+        """Make a change that may be written later. The call neither waits nor raises.
 
         If the file is full or locked, the change waits for the next transaction that succeeds. All changes are written
         in the order in which they were made. A crash before that loses the change.
@@ -135,7 +135,7 @@ class Connection:
         return tuple(self._notes)
 
     def write_notes(self) -> bool:
-        """Try to write the waiting notes, without waiting for a lock; returns whether none is left."""
+        """Try to write the waiting notes, without waiting for a lock; returns whether all are written."""
         if not self._notes:
             return True
         try:
@@ -158,7 +158,7 @@ class Connection:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:  # a full disk ends the transaction by itself
+            if self._db.in_transaction:  # SQLite itself ends the transaction when the disk is full
                 self._db.execute("ROLLBACK")
             raise
 
@@ -213,7 +213,7 @@ class Connection:
             return Problem(
                 Code.STORE_BUSY,
                 f"Another program has locked the store {self._path}.",
-                hint="Retry; end the program that holds the lock.",
+                hint="Retry, or end the program that has locked the store.",
             )
         if self._is_full(error, code):
             return Problem(

@@ -1,8 +1,8 @@
-"""The state that survives a crash: deployments, their replicas and events, in one SQLite file (WAL).
+"""The state that survives a crash: deployments, their replicas and events, in one SQLite file in WAL mode.
 
-Rows are desired state: a deployment's row is written before it starts, and deleted after all of it has ended. What a
-later server must know is a transaction, which raises if it cannot be written; events, measurements and deletions are
-notes, which wait until the file can be written. Calls are short and synchronous.
+A row is desired state: the row of a deployment is written before its engines start, and deleted after they have exited.
+A change that a later server needs is a transaction, which raises if it cannot be written; events, measurements and
+deletions are notes, which wait until the file can be written. Calls are short and synchronous.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xinference.store.connection import Connection
 
 log = logging.getLogger(__name__)
 
-EVENTS_KEPT = 100
+MAX_EVENTS = 100
 #: Number of measurements that are stored for each version and engine.
 MEASUREMENTS_KEPT = 20
 #: A measurement of more bytes than this is damaged.
@@ -51,7 +51,7 @@ class ReplicaRow:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The memory that a version used on the CPU or its GPUs once it was ready; bytes."""
+    """The memory that a version used when it was ready, in bytes."""
 
     version_id: str
     engine: str
@@ -62,16 +62,17 @@ class Measurement:
     estimated_bytes: int
     """The plan's estimate before any correction."""
     gpu_bytes: int | None = None
+    """Memory of one replica on all its GPUs; None: not measured."""
 
 
 class Store(Connection):
-    """The rows of one home."""
+    """Reads and writes the rows of one home."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the file.
 
         Raises:
-            Problem: see `Connection`.
+            Problem: any problem of `Connection`.
         """
         super().__init__(path)
         numbers = self.read(
@@ -108,7 +109,7 @@ class Store(Connection):
             db.execute("UPDATE deployments SET request = ? WHERE uid = ?", (request, uid))
 
     def note_request(self, uid: str, request: str) -> None:
-        """The same as `set_request`, for a change that has happened and cannot be refused."""
+        """Store a change of the request as a note: the change is already in effect and cannot be refused."""
         self.note("UPDATE deployments SET request = ? WHERE uid = ?", request, uid)
 
     def set_problem(self, uid: str, problem: Problem | None) -> None:
@@ -163,7 +164,7 @@ class Store(Connection):
     # -- events -----------------------------------------------------------------------------------------------
 
     def add_event(self, uid: str, event_type: str, stage: str, content: str) -> dict[str, Any]:
-        """Store an event (the newest 100 of a deployment) and assign its number."""
+        """Store an event, assign its number, and delete all but the newest `MAX_EVENTS` events of the deployment."""
         row = (self._next_event, time.time(), event_type, stage, content)
         self._next_event += 1
         self.note(
@@ -175,7 +176,7 @@ class Store(Connection):
         self.note(
             "DELETE FROM events WHERE uid = ? AND event_id <= "
             "(SELECT event_id FROM events WHERE uid = ? ORDER BY event_id DESC LIMIT 1 OFFSET ?)",
-            *(uid, uid, EVENTS_KEPT),
+            *(uid, uid, MAX_EVENTS),
         )
         return _event(row)
 
@@ -192,7 +193,7 @@ class Store(Connection):
         for note in self.waiting:
             if note.subject == uid:
                 rows = [*rows, note.row] if note.row else []
-        return [_event(row) for row in rows[-EVENTS_KEPT:]]
+        return [_event(row) for row in rows[-MAX_EVENTS:]]
 
     def remove_events(self, uid: str) -> None:
         self.note("DELETE FROM events WHERE uid = ?", uid, subject=uid)
@@ -219,8 +220,8 @@ class Store(Connection):
         )
 
     def measurements(self, version_id: str, engine: str) -> list[Measurement]:
-        """The measurements of a version on an engine, the newest first. They only improve an estimate: none if the
-        rows cannot be read."""
+        """The measurements of a version on an engine, newest first; empty if the rows cannot be read, because
+        measurements only improve an estimate."""
         try:
             rows = self.read(
                 "SELECT version_id, engine, context_length, slots, measured_bytes, estimated_bytes, gpu_bytes "

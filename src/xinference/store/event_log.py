@@ -23,12 +23,12 @@ QUEUE_LIMIT = 1000
 
 
 class EventLog:
-    """One writer (the deployment's owner), any number of followers."""
+    """Stores and sends events: one writer for each uid, any number of followers."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._followers: dict[str, set[asyncio.Queue[dict[str, Any]]]] = defaultdict(set)
-        self._moving: dict[str, TransferProgress] = {}
+        self._transfers: dict[str, TransferProgress] = {}
         self._stopping = False
 
     def add(
@@ -43,17 +43,17 @@ class EventLog:
     ) -> None:
         """Store an event and send it to the followers."""
         if event_type in ("READY", "TERMINATED"):
-            self._moving.pop(uid, None)
+            self._transfers.pop(uid, None)
         event = self._store.add_event(uid, event_type, stage, content)
         event |= {"progress": None, "problem": problem.to_dict() if problem else None, "model": model}
-        self._hand_out(uid, event)
+        self._send(uid, event)
 
     def progress(self, uid: str, stage: str, file: str, done: int, total: int | None) -> None:
-        """Send the progress of a stage, in bytes, to the followers; the newest is stored in memory, and not stored."""
-        self._moving[uid] = TransferProgress(stage, file, done, total, time.time())
+        """Send the progress of a stage, in bytes, to the followers. Only the newest is retained, in memory."""
+        self._transfers[uid] = TransferProgress(stage, file, done, total, time.time())
         if not self._followers.get(uid):
             return
-        self._hand_out(
+        self._send(
             uid,
             {
                 "event_id": None,
@@ -67,13 +67,13 @@ class EventLog:
             },
         )
 
-    def moving(self, uid: str) -> TransferProgress | None:
+    def transfer(self, uid: str) -> TransferProgress | None:
         """The newest progress of a launch or download that is not finished."""
-        return self._moving.get(uid)
+        return self._transfers.get(uid)
 
     def clear(self, uid: str) -> None:
         """Delete the stored events of a uid, before it is reused."""
-        self._moving.pop(uid, None)
+        self._transfers.pop(uid, None)
         self._store.remove_events(uid)
 
     def stored(self, uid: str) -> list[dict[str, Any]]:
@@ -84,12 +84,12 @@ class EventLog:
         """Give each follower, now and later, a last event: the server is stopping."""
         self._stopping = True
         for uid in self._followers:
-            self._hand_out(uid, _stopping_event())
+            self._send(uid, _stopping_event())
 
     async def follow(self, uid: str, settled: dict[str, Any] | None) -> AsyncIterator[dict[str, Any]]:
         """All stored events, then all new ones, up to READY, FAILED or TERMINATED.
 
-        `settled` is the final event of a deployment that has already ended or is ready.
+        `settled` is the final event of a deployment that has failed or is ready already; None: it is starting.
         """
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._followers[uid].add(queue)
@@ -123,7 +123,7 @@ class EventLog:
             log.error("the stored events of %s are left out: %s", uid, problem)
             return []
 
-    def _hand_out(self, uid: str, event: dict[str, Any]) -> None:
+    def _send(self, uid: str, event: dict[str, Any]) -> None:
         for queue in self._followers.get(uid, ()):
             if event["event_type"] != "PROGRESS" or queue.qsize() < QUEUE_LIMIT:
                 queue.put_nowait(event)

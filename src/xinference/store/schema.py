@@ -53,6 +53,7 @@ CREATE TABLE keys (
     revoked REAL
 ) STRICT;
 """
+SCHEMA_4 = "ALTER TABLE keys ADD COLUMN requests_in_flight INTEGER;"
 #: The additions of each schema version; a file of version n has the first n.
-SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3)
+SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4)
 SCHEMA_VERSION = len(SCHEMAS)

@@ -28,7 +28,7 @@ class CachedVersion:
     path: Path
     """The path for an engine: the file or the folder, even if it is incomplete."""
     complete: bool
-    """Whether a launch has nothing to fetch."""
+    """Whether a launch can start without fetching files."""
     files: tuple[CachedFile, ...]
     """All files that belong to the version, conversions included."""
 
@@ -37,7 +37,7 @@ class CachedVersion:
         return total_size(self.files)
 
     def to_dict(self) -> dict[str, Any]:
-        """Its entry in ``GET /v1/cache/models``."""
+        """The version's entry in ``GET /v1/cache/models``."""
         spec = self.version.spec
         return {
             "model_name": self.version.family.model_name,
@@ -59,8 +59,8 @@ class CachedVersion:
 class CacheUse:
     """A model or download that uses files in a cache."""
 
-    who: str
-    """Its name in messages, such as ``the model llama``."""
+    user: str
+    """The name of the model or download in messages, such as ``the model llama``."""
     version_id: str | None
     """The version whose files it has fetched or is fetching; None: the files are the user's."""
     path: Path | None
@@ -108,10 +108,10 @@ def find_version(versions: Sequence[CachedVersion], version_id: str) -> list[Cac
 
 
 def find_sharing(versions: Sequence[CachedVersion], entries: Sequence[CachedVersion]) -> list[str]:
-    """The versions that lose files when these entries are deleted, such as another way to load the same folder."""
-    deleted = {path for entry in entries for path in _deleted(entry.files)}
+    """The versions that also use files of these entries, such as another quantization at load of the same folder."""
+    deleted = {path for entry in entries for path in _deleted_paths(entry.files)}
     ids = {entry.version.version_id for entry in entries}
-    others = (e.version.version_id for e in versions if not deleted.isdisjoint(_deleted(e.files)))
+    others = (e.version.version_id for e in versions if not deleted.isdisjoint(_deleted_paths(e.files)))
     return [version_id for version_id in dict.fromkeys(others) if version_id not in ids]
 
 
@@ -137,11 +137,11 @@ def remove(
 def users(versions: Sequence[CachedVersion], entries: Sequence[CachedVersion], uses: Iterable[CacheUse]) -> list[str]:
     """The models and downloads that use files of these entries, which belong to one version."""
     affected = {*(entry.version.version_id for entry in entries), *find_sharing(versions, entries)}
-    deleted = {path.resolve() for entry in entries for path in _deleted(entry.files)}
+    deleted = {path.resolve() for entry in entries for path in _deleted_paths(entry.files)}
     return [
-        use.who
+        use.user
         for use in uses
-        if use.version_id in affected or (use.path is not None and _reaches(use.path.resolve(), deleted))
+        if use.version_id in affected or (use.path is not None and _contains_any(use.path.resolve(), deleted))
     ]
 
 
@@ -154,7 +154,7 @@ def versions_of(families: Iterable[ModelFamily]) -> Iterator[ModelVersion]:
 
 
 def _conversions(folder: Path) -> dict[str, tuple[CachedFile, ...]]:
-    """Version -> the GGUF files converted for it, with the partial files of broken runs."""
+    """Version -> the GGUF files converted for it, with the partial files of interrupted runs."""
     converted: dict[str, tuple[CachedFile, ...]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if match := _CONVERSION.fullmatch(path.name):
@@ -167,10 +167,10 @@ def _partial_path(version: ModelVersion, source: Source, cached_files: Sequence[
     return cached_files[0].path if source.file_name(version.quantization) else cached_files[0].path.parent
 
 
-def _deleted(files: Iterable[CachedFile]) -> set[Path]:
+def _deleted_paths(files: Iterable[CachedFile]) -> set[Path]:
     return {path for file in files for path in ([file.path] if file.shared else [file.path, file.data])}
 
 
-def _reaches(path: Path, deleted: Iterable[Path]) -> bool:
+def _contains_any(path: Path, deleted: Iterable[Path]) -> bool:
     """Whether `path`, a file or a folder, is or contains one of the deleted files."""
     return any(each.is_relative_to(path) for each in deleted)

@@ -28,7 +28,7 @@ def convert_if_needed(
     if version.spec.model_format != "ggmlv3" or _is_gguf(path):
         return path
     target = converted_path(settings, path, version)
-    # An engine can read the file from the page cache while it is written to the disk.
+    # An engine can read the file from the page cache before it is synced to the disk.
     return convert_ggml(path, target, facts_for(version), progress, cancelled, keep_existing=True, sync="after")
 
 

@@ -55,7 +55,7 @@ def derive(
 
     Args:
         preferred: the hub for a repository id, if the request names none.
-        any_quantization: choose the smallest where the user would have to choose, for callers that launch nothing.
+        any_quantization: choose the smallest of several quantizations; for callers that launch nothing.
 
     Raises:
         Problem: 400: a field that can't be derived, with the flag that sets it; the hub's problems.
@@ -100,7 +100,7 @@ class _Origin:
 
     file_source: FileSource
     title: str
-    """Its name in messages."""
+    """The name of the origin in messages."""
     name: str
     """The base of the model's name."""
     file: str | None

@@ -77,7 +77,7 @@ def derive_family(
         model_type=model_type,
         stop_token_ids=facts.stop_token_ids if model_type == "LLM" else (),
         tool_parser=parser,
-        # Hybrid models write the tags themselves; templates of other models may open the thought in the prompt.
+        # Hybrid models write both tags; the template of another model may put the opening tag into the prompt.
         reasoning_tags=("<think>", "</think>") if "hybrid" in abilities and "<think>" in (template or "") else None,
     )
     return DerivedFamily(family, tuple(reasons))

@@ -18,7 +18,7 @@ class FileSource(Protocol):
 
     @property
     def title(self) -> str:
-        """Its name in messages."""
+        """The name of the folder or repository in messages."""
         ...
 
     @property
@@ -27,7 +27,7 @@ class FileSource(Protocol):
         ...
 
     def small(self, name: str, max_bytes: int) -> bytes | None:
-        """The content of a file of at max_bytes `max_bytes` bytes; None if it does not exist or is larger."""
+        """The content of a file of at most `max_bytes` bytes; None if it does not exist or is larger."""
         ...
 
     def gguf(self, name: str) -> GgufHeader:
@@ -36,7 +36,7 @@ class FileSource(Protocol):
 
 
 class FolderSource:
-    """A folder on this machine, without its subfolders: they belong to other models or to none."""
+    """A folder on this machine, without its subfolders, which may belong to other models."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -32,17 +32,17 @@ class ModelFacts:
     model_format: ModelFormat
     architecture: str
     quantization: str
-    """As in launches; for a GGUF file without one in its name, the type of most of its tensors."""
+    """The quantization's name in launches; if the name of a GGUF file has none, the type of most of its tensors."""
     context_length: int | None = None
     chat_template: str | None = None
     parameters: int | None = None
     size_label: str | None = None
     """Such as ``135M``, from the file's metadata."""
     embeds: bool = False
-    """Whether it is an embedding model, by its architecture or its pooling."""
+    """Whether the model is an embedding model, by its architecture or its pooling."""
     reranks: bool = False
     generates: bool = False
-    """Whether it generates text, by its architecture."""
+    """Whether the model generates text, by its architecture."""
     vision: bool = False
     remote_code: bool = False
     """Whether its configuration names Python files of the repository that would be executed."""

@@ -31,7 +31,7 @@ def is_later_part(name: str) -> bool:
 
 def inspect_file(path: Path) -> Inspection:
     """The report of one file; its format is detected from its first bytes. Raises `Problem` 400 ``bad_weight_file``."""
-    with weight_file(path, "a weight file, or the folder that holds it") as (file, size):
+    with weight_file(path, "a weight file, or the folder that contains it") as (file, size):
         head = file.read(9)
     if head.startswith(b"GGUF"):
         return _of_gguf(path)

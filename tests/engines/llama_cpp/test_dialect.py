@@ -48,7 +48,7 @@ def test_what_a_chat_template_refuses_is_a_400_in_the_templates_own_words() -> N
     said = "Error: Jinja Exception: Conversation roles must alternate"
     refusal = explained("llama.cpp", {"code": 500, "message": f"While executing CallExpression …\n{said}"})
     assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_messages", "messages")
-    assert refusal.cause.endswith("refuses this: Conversation roles must alternate")
+    assert refusal.cause.endswith("refuses the request: Conversation roles must alternate")
 
 
 def test_a_token_id_that_the_vocabulary_has_not_is_the_clients_mistake() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from xinference.gateway.auth.permissions import Access, Need, needed
+from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.routes import DATA_PATHS
 
 MANAGE = Access(Need.MANAGE)
@@ -11,14 +11,14 @@ MANAGE = Access(Need.MANAGE)
 @pytest.mark.parametrize("path", sorted(DATA_PATHS))
 @pytest.mark.parametrize("method", ["POST", "GET", "OPTIONS", "DELETE"])
 def test_every_data_path_needs_use_by_any_method(path: str, method: str) -> None:
-    assert needed(method, path) == Access(Need.ASK)
+    assert required_access(method, path) == Access(Need.ASK)
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/health"), ("HEAD", "/health"), ("GET", "/v1/cluster/auth"), ("POST", "/token")]
 )
 def test_three_paths_are_open(method: str, path: str) -> None:
-    assert needed(method, path) == Access(Need.NOTHING)
+    assert required_access(method, path) == Access(Need.NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -35,24 +35,24 @@ def test_three_paths_are_open(method: str, path: str) -> None:
     ],
 )
 def test_reading_what_there_is_needs_a_key_and_changing_it_needs_manage(path: str) -> None:
-    assert needed("GET", path) == needed("HEAD", path) == Access(Need.READ)
+    assert required_access("GET", path) == required_access("HEAD", path) == Access(Need.READ)
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        assert needed(method, path) == MANAGE
+        assert required_access(method, path) == MANAGE
 
 
 @pytest.mark.parametrize("rest", ["", "/events", "/progress", "/replicas"])
 def test_reading_one_models_state_names_the_model(rest: str) -> None:
-    assert needed("GET", f"/v1/models/a model{rest}") == Access(Need.READ, "a model")
-    assert needed("DELETE", f"/v1/models/m{rest}") == MANAGE
+    assert required_access("GET", f"/v1/models/a model{rest}") == Access(Need.READ, "a model")
+    assert required_access("DELETE", f"/v1/models/m{rest}") == MANAGE
 
 
 def test_aborting_a_request_needs_no_more_than_making_it() -> None:
-    assert needed("POST", "/v1/models/m/requests/r/abort") == Access(Need.READ, "m")
+    assert required_access("POST", "/v1/models/m/requests/r/abort") == Access(Need.READ, "m")
 
 
 @pytest.mark.parametrize("path", ["/status", "/metrics", "/v1/cluster/info", "/v1/workers"])
 def test_what_the_whole_server_does_is_not_for_a_key_of_certain_models(path: str) -> None:
-    assert needed("GET", path) == Access(Need.OVERSEE)
+    assert required_access("GET", path) == Access(Need.OVERSEE)
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_what_the_whole_server_does_is_not_for_a_key_of_certain_models(path: str
     ],
 )
 def test_everything_else_needs_manage(method: str, path: str) -> None:
-    assert needed(method, path) == MANAGE
+    assert required_access(method, path) == MANAGE

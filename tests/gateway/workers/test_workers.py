@@ -41,6 +41,7 @@ from xinference.gateway.workers.ipc import (
     Suspects,
     TableAck,
     TableUpdate,
+    TakeKeyPermit,
     TakePermit,
     TakeRequest,
     packed,
@@ -125,6 +126,7 @@ def test_each_field_of_a_route_arrives_as_it_was() -> None:
         adapters=("a", "b"),
         parent="base",
         request_limits=3,
+        slots=4,
         stop=("USER:", "###"),
         stop_token_ids=(7, 9),
         crashes=(Crash("r7", Code.ENGINE_HUNG),),
@@ -194,10 +196,12 @@ async def test_whoever_leaves_while_it_waits_tells_the_server() -> None:
 
 async def test_what_a_process_held_is_free_when_it_is_gone() -> None:
     router = HandMadeRouter(coming=route(HERE))
-    asked = (TableAck(1), TakePermit(1, "m", 1), TakePermit(2, "m", 1), EnsureReady(3, "m", 5.0))
-    worker, sent = process(router, *asked)
+    permits = (TakePermit(1, "m", 1), TakePermit(2, "m", 1), TakeKeyPermit(4, KEY, 1), TakeKeyPermit(5, KEY, 1))
+    worker, sent = process(router, TableAck(1), *permits, EnsureReady(3, "m", 5.0))
     await worker.handle_messages()
-    assert [type(message) for message in sent[1:4]] == [Grant, Rejection, Ready] and sent[-1] == "closed"
+    assert [type(message) for message in sent[1:6]] == [Grant, Rejection, Grant, Rejection, Ready]
+    assert sent[-1] == "closed"
+    worker.shared.quota.permits.take_of_key(KEY, 1)
     assert worker.shared.quota.permits.held("m") == 0 and worker.requests_at("r0") == 0 and not worker.serving
 
 

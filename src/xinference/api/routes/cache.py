@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/cache/models", tags=["cache"], route_class=Strict
 
 
 class DownloadBody(BaseModel):
-    """What to download: the fields of a launch that choose a version."""
+    """The version to download: the fields of a launch that choose a version."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -45,7 +45,7 @@ async def cached(
     controller: ControllerDep, address: AddressDep, model_name: str | None = None, worker_ip: str | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """List cached weights, complete and partial: one entry for each version and hub."""
-    entries = await controller.library.cached()
+    entries = await controller.weights.cached()
     if model_name:
         name = model_name.strip().lower()
         entries = [each for each in entries if each.version.family.model_name.lower() == name]
@@ -57,7 +57,7 @@ async def cached(
 @router.get("/files", response_model=catalog_schemas.CachedFiles, responses=problems(404))
 async def files(controller: ControllerDep, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """List the files that a removal would delete, and the versions and running models that use them."""
-    every = await controller.library.cached()
+    every = await controller.weights.cached()
     entries = cache.find_version(every, model_version)
     cached_files = [file for entry in entries for file in entry.files]
     return {
@@ -66,14 +66,14 @@ async def files(controller: ControllerDep, model_version: str, worker_ip: str | 
         "paths": [str(file.path) for file in cached_files],
         "files": [{"path": str(file.path), "size_bytes": 0 if file.shared else file.size} for file in cached_files],
         "shared_with": cache.find_sharing(every, entries),
-        "used_by": await controller.library.users(every, entries),
+        "used_by": await controller.weights.users(every, entries),
     }
 
 
 @router.delete("", response_model=catalog_schemas.Removed, responses=problems(404, 409))
 async def remove(controller: ControllerDep, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
     """Delete the files of a version that is not in use."""
-    return {"result": True, "freed_bytes": await controller.library.remove(model_version)}
+    return {"result": True, "freed_bytes": await controller.weights.remove(model_version)}
 
 
 @router.post(
@@ -81,7 +81,7 @@ async def remove(controller: ControllerDep, model_version: str, worker_ip: str |
 )
 async def download(controller: ControllerDep, body: DownloadBody) -> dict[str, str]:
     """Start to download a version without launching it; its events report the progress."""
-    return {"model_version": await controller.library.download(body.request())}
+    return {"model_version": await controller.weights.download(body.request())}
 
 
 @router.get(

@@ -47,7 +47,7 @@ async def engines(
 ) -> Json | list[Json]:
     """List the engines with the versions of a model that each runs here, or why not; `detailed`: one row for each.
 
-    `enable_virtual_env` has no effect: every engine has an environment of its own.
+    `enable_virtual_env` has no effect: every engine has its own environment.
     """
     return await _engines(controller, await _family_of(controller, key, model_name), detailed=detailed)
 
@@ -65,7 +65,7 @@ async def engines_of_type(
     detailed: bool = False,
     enable_virtual_env: bool | None = None,
 ) -> Json | list[Json]:
-    """The same for a model of one type, or for a repository id of a hub (owner and name)."""
+    """List the engines that run a model of one type, or a repository of a hub (owner and name)."""
     if model_type.lower() not in _TYPES:
         family = await _family_of(controller, key, f"{model_type}/{model_name}")
     else:
@@ -77,7 +77,7 @@ async def engines_of_type(
 async def engines_of_files(
     controller: ControllerDep, key: KeyDep, path: str, detailed: bool = False
 ) -> Json | list[Json]:
-    """The same for a path, or for a file of a repository."""
+    """List the engines that run the weights at a path, or a file of a repository."""
     return await _engines(controller, await _family_of(controller, key, path), detailed=detailed)
 
 
@@ -88,7 +88,7 @@ async def _family_of(controller: Controller, key: Key | None, name: str) -> Mode
     if not manages(key):
         raise Problem(
             Code.PERMISSION_DENIED,
-            "Not enough permissions: reading files and repositories needs the scope `manage`.",
+            "Not enough permissions: reading files and repositories requires the scope `manage`.",
             hint="Use the name of a model.",
         )
     return await controller.planner.family(name)
@@ -127,7 +127,7 @@ def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
 async def versions(controller: ControllerDep, key: KeyDep, model_type: str, model_name: str) -> list[Json]:
     """List the versions of a model, and for `manage` the path of the weights where they are cached."""
     family = find_family(visible_families(controller, key), model_name, model_type)
-    entries = await controller.library.cached([family])
+    entries = await controller.weights.cached([family])
     paths = {entry.version.version_id: str(entry.path) for entry in entries if entry.complete}
     return [
         {
@@ -198,7 +198,7 @@ def _reason(engine: Engine, family: ModelFamily, spec: ModelSpec, quantization: 
 
 
 def _why_not(engine: Engine, family: ModelFamily, host: Host) -> str:
-    """Why an engine runs none of a family: why its supported specs can't run here, or why none is supported."""
+    """The reason why an engine runs no version of a family: none is supported, or the supported ones can't run here."""
     if family.model_type not in engine.table.model_types:
         return f"{engine.table.engine} does not run {family.model_type} models"
     supported = [spec for spec in family.model_specs if engine.table.supports(spec)]

@@ -29,8 +29,14 @@ class NewKeyBody(BaseModel):
     expires_in: float | None = Field(None, gt=0, le=MAX_INTEGER, description="Seconds from now; null: never")
     requests_per_minute: int | None = Field(None, ge=1, le=MAX_INTEGER)
     tokens_per_minute: int | None = Field(None, ge=1, le=MAX_INTEGER)
+    requests_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_INTEGER,
+        description="Maximum number of requests at the same time; null: that of the settings",
+    )
 
-    def wanted(self) -> NewKey:
+    def new_key(self) -> NewKey:
         """The key for the keyring."""
         fields = self.model_dump()
         models = None if self.models is None else tuple(self.models)
@@ -47,6 +53,7 @@ class KeyAnswer(BaseModel):
     expires: float | None
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    requests_in_flight: int | None
     created: float
     last_used: float | None
     revoked: float | None
@@ -67,7 +74,7 @@ async def every(keys: KeyringDep) -> list[dict[str, Any]]:
 @router.post("", response_model=CreatedKeyAnswer, responses=problems(409, 413, 415))
 async def create(keys: KeyringDep, body: NewKeyBody) -> dict[str, Any]:
     """Create a key. Once there is a key, every request needs one."""
-    key, secret = keys.create(body.wanted())
+    key, secret = keys.create(body.new_key())
     return {**key.to_dict(), "key": secret}
 
 

@@ -22,7 +22,7 @@ router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RES
 
 
 class InstanceBody(BaseModel):
-    """What to launch, by the id of its version."""
+    """The model to launch, by the id of its version."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -38,12 +38,12 @@ class InstanceBody(BaseModel):
         """The body of the same launch.
 
         Raises:
-            Problem: 400 if the version has not four parts.
+            Problem: 400, the version does not have four parts.
         """
         parts = self.model_version.rsplit("--", 3)
         if len(parts) != 4 or not all(parts):
             raise bad_request(
-                f"model_version {self.model_version!r} has not the form NAME--SIZEB--FORMAT--QUANTIZATION.",
+                f"model_version {self.model_version!r} does not have the form NAME--SIZEB--FORMAT--QUANTIZATION.",
                 hint="`GET /v1/models/{model_type}/{model_name}/versions` lists the versions of a model.",
             )
         name, size, model_format, quantization = parts
@@ -74,7 +74,7 @@ async def abort(
 ) -> dict[str, str]:
     """Abort a request by the id that its body (`request_id`) or header (`X-Request-Id`) has; its engine stops."""
     controller.deployment(model_uid)  # a 404 if there is none
-    return {"msg": "DONE" if await running.end(model_uid, request_id) else "NOT_FOUND"}
+    return {"msg": "DONE" if await running.abort_all(model_uid, request_id) else "NOT_FOUND"}
 
 
 @router.get("/v1/models/{model_uid}/progress", response_model=schemas.Progress, responses=problems(404))
@@ -85,7 +85,7 @@ async def progress(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
 
 @router.post("/v1/models/{model_uid}/cancel", response_model=None, responses=problems(404, 409))
 async def cancel(controller: ControllerDep, model_uid: str) -> None:
-    """Cancel a launch; downloaded files are kept."""
+    """Cancel a launch; downloaded files are not deleted."""
     await controller.cancel(model_uid)
 
 
@@ -109,7 +109,7 @@ async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_read
     Raises:
         Problem: the launch is rejected; with `wait_ready` also if it fails, and 499 if it is cancelled.
     """
-    uid = await controller.stop_notice.unless_given(controller.launch(body.request(), remarks=body.warnings()))
+    uid = await controller.stop_notice.unless_given(controller.launch(body.request(), warnings=body.warnings()))
     if not wait_ready:
         return {"model_uid": uid}
     deployment, last = controller.deployment(uid), ""

@@ -44,8 +44,8 @@ async def registrations(controller: ControllerDep, key: KeyDep, model_type: str,
     visible = visible_families(controller, key).values()
     families = [family for family in visible if family.model_type == model_type]
     if detailed:
-        complete = await controller.library.complete_versions(families)
-        entries = [_detailed(controller, family, complete, whole=manages(key)) for family in families]
+        complete = await controller.weights.complete_versions(families)
+        entries = [_describe_family(controller, family, complete, whole=manages(key)) for family in families]
     else:
         entries = [
             {"model_name": f.model_name, "is_builtin": controller.registrations.find(f.model_name) is None}
@@ -69,8 +69,8 @@ async def registration(controller: ControllerDep, key: KeyDep, model_type: str, 
             hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
             code=Code.MODEL_NOT_FOUND,
         )
-    complete = await controller.library.complete_versions([family])
-    return _detailed(controller, family, complete, whole=manages(key))
+    complete = await controller.weights.complete_versions([family])
+    return _describe_family(controller, family, complete, whole=manages(key))
 
 
 @router.post("/{model_type}", responses=problems(413, 415))
@@ -84,11 +84,11 @@ async def register(controller: ControllerDep, model_type: str, body: Registratio
 async def unregister(controller: ControllerDep, model_type: str, model_name: str) -> None:
     """Remove a custom model that no deployment uses."""
     registered = controller.registrations.find(model_name)
-    users = controller.users_of(registered.family.model_name) if registered else []
+    users = controller.uids_of_family(registered.family.model_name) if registered else []
     controller.registrations.remove(model_type_of(model_type), model_name, users)
 
 
-def _detailed(controller: Controller, family: ModelFamily, complete: Collection[str], *, whole: bool) -> Json:
+def _describe_family(controller: Controller, family: ModelFamily, complete: Collection[str], *, whole: bool) -> Json:
     """The fields of a family, and its cached and running versions.
 
     With `whole`, the fields of a custom model's JSON override those of the family; without, there is no path of this
@@ -108,7 +108,7 @@ def _detailed(controller: Controller, family: ModelFamily, complete: Collection[
     fields["model_specs"] = [
         {**spec, "cache_status": _cache_status(spec, family, complete)} for spec in fields["model_specs"]
     ]
-    running = Counter(controller.users_of(family.model_name))
+    running = Counter(controller.uids_of_family(family.model_name))
     return {
         **fields,
         "model_type": family.model_type,

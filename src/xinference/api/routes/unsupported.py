@@ -37,7 +37,7 @@ async def request_progress(request_id: str) -> None:
 
 @router.get("/v1/launch_history")
 async def launch_history() -> None:
-    """Events are kept with the deployment."""
+    """Not supported: the events of a deployment are deleted with the deployment."""
     raise _unsupported(
         "There is no launch history.",
         "GET /v1/models/{model_uid}/events lists the events of one deployment.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.commands.launch import confirms_cancel
-from xinference.cli.connection import Target, on_worker, talks_to_server
+from xinference.cli.connection import Target, with_server_options, worker_ip_option
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import version_options
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 @click.command()
 @version_options
 @json_option
-@talks_to_server
+@with_server_options
 @name_argument()
 def download(target: Target, as_json: bool, **arguments: Any) -> None:
     """Download a model's weights without launching it, and print their path."""
@@ -60,10 +60,10 @@ def _wait(client: Client, version: str) -> Json | None:
 
 @click.command()
 @click.option("-n", "--model_name", "--model-name", "model_name", help="Only this model.")
-@on_worker
+@worker_ip_option
 @wide_option
 @json_option
-@talks_to_server
+@with_server_options
 @name_argument(required=False)
 def cached(target: Target, model_name: str | None, worker_ip: str | None, as_json: bool, wide: bool) -> None:
     """List cached weights on the server's machine, complete and partial; without a server, those of this machine."""
@@ -119,9 +119,9 @@ Examples:
     help="The name of a model, or a version such as llama-2-chat--7B--ggufv2--Q4_K_M.",
 )
 @click.option("-y", "--yes", "--check", "confirmed", is_flag=True, help="Delete without confirmation.")
-@on_worker
+@worker_ip_option
 @json_option
-@talks_to_server
+@with_server_options
 @name_argument("model_version", "--model-version")
 def remove_cache(target: Target, model_version: str, worker_ip: str | None, confirmed: bool, as_json: bool) -> None:
     """Delete the cached weights of a model, or of one of its versions."""

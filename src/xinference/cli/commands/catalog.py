@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.completion import complete_engine, complete_model, complete_quantization
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
@@ -43,7 +43,7 @@ Json = dict[str, Any]
 @click.option("--all", "show_all", is_flag=True, help="Show the versions that no engine runs here, too, and why.")
 @wide_option
 @json_option
-@talks_to_server
+@with_server_options
 @name_argument()
 def engine(
     target: Target,
@@ -144,7 +144,7 @@ def _print_reasons(rows: Sequence[Json], wide: bool) -> None:
 
 @click.command("vllm-models")
 @json_option
-@talks_to_server
+@with_server_options
 def vllm_models(target: Target, as_json: bool) -> None:
     """List the models that vLLM supports, by ability."""
     with target.connect() as client:

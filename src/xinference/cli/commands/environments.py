@@ -54,7 +54,7 @@ def install(name: str | None, hardware: str | None, bundle: Path | None, as_json
     if (name is None) == (bundle is None):
         raise click.UsageError("Give the name of an engine, or a bundle with --from.")
     commands = _commands()
-    with _showing_progress() as progress:
+    with _progress_display() as progress:
         if bundle is not None:
             entry = commands.install_from(bundle, progress)
         else:
@@ -95,7 +95,7 @@ def verify(name: str, hardware: str | None, as_json: bool) -> None:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="[default: NAME.tar in this folder]")
 def pack(name: str, hardware: str | None, out: Path | None) -> None:
     """Pack an environment into one file, for `env install --from` on a machine without a network."""
-    with _showing_progress() as progress:
+    with _progress_display() as progress:
         bundle = _commands().pack(name, hardware, out, progress)
     click.echo(str(bundle))
 
@@ -107,7 +107,7 @@ def _commands() -> EnvironmentCommands:
 
 
 @contextmanager
-def _showing_progress() -> Iterator[Callable[[int, int | None, str], None]]:
+def _progress_display() -> Iterator[Callable[[int, int | None, str], None]]:
     from xinference.cli.progress import new_display
 
     display = new_display()

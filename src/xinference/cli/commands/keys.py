@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import note, print_json
@@ -72,8 +72,13 @@ def keys() -> None:
     type=_count,
     help="Maximum number of tokens of prompts and answers; further requests get a 429.",
 )
+@click.option(
+    "--requests-in-flight",
+    type=_count,
+    help="Maximum number of requests at the same time; further ones get a 429.",
+)
 @json_option
-@talks_to_server
+@with_server_options
 def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_json: bool, **fields: Any) -> None:
     """Create a key. It is printed only once and not stored."""
     with _keys(target) as keys:
@@ -88,7 +93,7 @@ def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_
 @keys.command("list")
 @wide_option
 @json_option
-@talks_to_server
+@with_server_options
 def list_keys(target: Target, as_json: bool, wide: bool) -> None:
     """List the keys, without their secrets."""
     with _keys(target) as keys:
@@ -96,7 +101,18 @@ def list_keys(target: Target, as_json: bool, wide: bool) -> None:
     if as_json:
         print_json(entries)
         return
-    header = ("Name", "Id", "Scopes", "Models", "Requests/min", "Tokens/min", "Expires", "Last used", "State")
+    header = (
+        "Name",
+        "Id",
+        "Scopes",
+        "Models",
+        "Requests/min",
+        "Tokens/min",
+        "In flight",
+        "Expires",
+        "Last used",
+        "State",
+    )
     print_table(header, [_row(key, time.time()) for key in entries], wide=wide)
     if not entries:
         note("There are no keys: everyone who reaches the server can use it. Create one with `xinference keys create`.")
@@ -104,7 +120,7 @@ def list_keys(target: Target, as_json: bool, wide: bool) -> None:
 
 @keys.command()
 @click.argument("name", metavar="NAME|ID")
-@talks_to_server
+@with_server_options
 def revoke(target: Target, name: str) -> None:
     """Revoke a key at once. Requests still need a key, also after the last one is revoked."""
     with _keys(target) as keys:
@@ -114,7 +130,7 @@ def revoke(target: Target, name: str) -> None:
 
 @keys.command()
 @click.option("--yes", is_flag=True, help="Delete without confirmation.")
-@talks_to_server
+@with_server_options
 def off(target: Target, yes: bool) -> None:
     """Delete all keys. A server on loopback needs no keys then."""
     if not yes:
@@ -159,6 +175,7 @@ def _row(key: Json, now: float) -> list[Any]:
         "all" if key["models"] is None else ", ".join(key["models"]),
         key["requests_per_minute"],
         key["tokens_per_minute"],
+        key["requests_in_flight"],
         _moment(key["expires"]),
         _moment(key["last_used"]),
         "revoked" if key["revoked"] is not None else "expired" if expired else "active",

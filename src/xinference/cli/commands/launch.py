@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.launch_options import further_options
 from xinference.cli.options.name_argument import name_argument
@@ -45,7 +45,7 @@ def _read_lora_modules(
     modules: dict[str, str] = {}
     for name, path in pairs:
         if not name or name in modules:
-            raise click.BadParameter(f"each adapter needs a unique name, and {name!r} is empty or repeated.")
+            raise click.BadParameter(f"each adapter requires a unique name, and {name!r} is empty or repeated.")
         modules[name] = str(Path(path).expanduser().absolute())
     return modules or None
 
@@ -93,7 +93,7 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Show the plan with its reasons; launch nothing.")
 @click.option("--no-wait", is_flag=True, help="Return before the model is ready.")
 @json_option
-@talks_to_server
+@with_server_options
 @name_argument()
 @click.pass_context
 def launch(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.output import note
 
 
 @click.command()
 @click.option("--username", required=True, prompt=True, prompt_required=False, help="Name of the key.")
 @click.option("--password", required=True, prompt=True, prompt_required=False, hide_input=True, help="The key.")
-@talks_to_server
+@with_server_options
 def login(target: Target, username: str, password: str) -> None:
     """Log in with the name of a key and the key; later commands use this login."""
     from xinference.cli.saved_login import save_token, token_file

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.wide_option import wide_option
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 @click.command("list")
 @wide_option
 @json_option
-@talks_to_server
+@with_server_options
 def list_models(target: Target, as_json: bool, wide: bool) -> None:
     """List launched models, ready or not."""
     with target.connect() as client:
@@ -114,7 +114,7 @@ def _narrow(instances: Sequence[Json]) -> list[str]:
 @click.option("-u", "--model-uid", "option_uid", metavar="UID", shell_complete=complete_uid, help="The model's uid.")
 @click.argument("uid", required=False, shell_complete=complete_uid)
 @json_option
-@talks_to_server
+@with_server_options
 def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: bool) -> None:
     """Terminate the model UID, or cancel its launch."""
     uids = {name for name in (option_uid, uid) if name}
@@ -135,7 +135,7 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
     "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Number of lines from the end."
 )
 @json_option
-@talks_to_server
+@with_server_options
 def logs(target: Target, uid: str, follow: bool, lines: int, as_json: bool) -> None:
     """Show the output of the engine of the model UID."""
     if as_json and follow:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from xinference.cli.connection import Target, on_worker, talks_to_server
+from xinference.cli.connection import Target, with_server_options, worker_ip_option
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.wide_option import wide_option
@@ -32,10 +32,10 @@ _of_type = click.option("-t", "--model-type", default="LLM", show_default=True, 
     type=click.File(encoding="utf-8"),
     help="JSON file that describes the model; - reads standard input.",
 )
-@on_worker
+@worker_ip_option
 @click.option("-p", "--persist", is_flag=True, help="Keep the model after a restart of the server.")
 @json_option
-@talks_to_server
+@with_server_options
 def register(
     target: Target, model_type: str, file: TextIO, worker_ip: str | None, persist: bool, as_json: bool
 ) -> None:
@@ -57,7 +57,7 @@ def register(
 @click.command()
 @_of_type
 @click.option("-n", "--model-name", help="The model's name.")
-@talks_to_server
+@with_server_options
 @name_argument()
 def unregister(target: Target, model_type: str, model_name: str) -> None:
     """Remove a custom model."""
@@ -70,7 +70,7 @@ def unregister(target: Target, model_type: str, model_name: str) -> None:
 @_of_type
 @wide_option
 @json_option
-@talks_to_server
+@with_server_options
 def registrations(target: Target, model_type: str, as_json: bool, wide: bool) -> None:
     """List the models that can be launched."""
     with target.connect() as client:

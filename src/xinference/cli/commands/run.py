@@ -10,7 +10,7 @@ import click
 
 from xinference.cli.commands.launch import follow
 from xinference.cli.commands.talk import TalkCommand, answer_options, piped_text, talk_with
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.conversation import Chat, Talk
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import version_options
@@ -32,7 +32,7 @@ Examples:
 @click.option("-u", "--model-uid", help="Name of the model in requests. [default: the model's name]")
 @click.option("--system", help="System message of the conversation.")
 @answer_options
-@talks_to_server
+@with_server_options
 @name_argument()
 @click.argument("prompt", required=False)
 def run(

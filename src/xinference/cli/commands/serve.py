@@ -17,7 +17,7 @@ from xinference.errors import Problem, bad_request
 _PROGRAM = {"help_option_names": ["-h", "--help"]}
 
 
-def listens(command: Callable[..., None]) -> Callable[..., None]:
+def with_listen_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of every program that starts a server."""
     for option in (
         click.option(
@@ -37,7 +37,7 @@ def _refuse_auth_config(ctx: click.Context, param: click.Parameter, file: str | 
         )
 
 
-_on_loopback = click.option("-H", "--host", help="Address to listen on. [default: 127.0.0.1]")
+_host_option = click.option("-H", "--host", help="Address to listen on. [default: 127.0.0.1]")
 _auth_config = click.option(
     "--auth-config", metavar="FILE", callback=_refuse_auth_config, expose_value=False, hidden=True
 )
@@ -45,8 +45,8 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 
 
 @click.command()
-@_on_loopback
-@listens
+@_host_option
+@with_listen_options
 @click.option("--home", type=click.Path(file_okay=False), help="Folder for the database, caches and logs.")
 @click.option(
     "--gateway-workers",
@@ -73,8 +73,8 @@ def serve(
 
 
 @click.command(context_settings=_PROGRAM)
-@_on_loopback
-@listens
+@_host_option
+@with_listen_options
 @_metrics_host
 @click.option("-mp", "--metrics-exporter-port", type=int, hidden=True)
 @_auth_config
@@ -94,7 +94,7 @@ def local(
 
 @click.command(context_settings=_PROGRAM)
 @click.option("-H", "--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
-@listens
+@with_listen_options
 @click.option("--supervisor-port", type=int, hidden=True)
 @_auth_config
 def supervisor(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xinference.cli.connection import Target, talks_to_named_server, talks_to_server
+from xinference.cli.connection import Target, with_required_endpoint, with_server_options
 from xinference.cli.output import note
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -26,7 +26,7 @@ POLL_SECONDS = 0.05
 
 @click.command()
 @click.argument("name", metavar="", required=False)
-@talks_to_server
+@with_server_options
 def stop(target: Target, name: str | None) -> None:
     """Stop the server and all its models."""
     if name is not None:  # `ollama stop NAME` ends one model
@@ -44,7 +44,7 @@ def stop(target: Target, name: str | None) -> None:
 
 @click.command("stop-cluster")
 @click.option("--check", is_flag=True, help="Stop without confirmation.")
-@talks_to_named_server
+@with_required_endpoint
 def stop_cluster(target: Target, check: bool) -> None:
     """Stop the server at --endpoint and all its models."""
     with target.connect() as client:
@@ -65,11 +65,11 @@ def _stop(client: Client, settings: Settings, running: list[str]) -> None:
 
     owns = owns_home(settings, client.base_url)  # before the stop: a server that ends withdraws its address
     client.abort_cluster()
-    _wait_until_gone(client, settings, owns)
+    _wait_for_exit(client, settings, owns)
     note(f"Stopped the server at {client.base_url}" + (f" and {', '.join(running)}." if running else "."))
 
 
-def _wait_until_gone(client: Client, settings: Settings, owns: bool) -> None:
+def _wait_for_exit(client: Client, settings: Settings, owns: bool) -> None:
     """Wait until the port is free and, if it is the server of this home, until its process has ended.
 
     The port is closed before the last answers are sent and the engines have ended. A server can be started right after
@@ -86,7 +86,7 @@ def _wait_until_gone(client: Client, settings: Settings, owns: bool) -> None:
             raise Problem(
                 Code.SERVER_LIVES,
                 f"The server at {client.base_url} still runs after {deadline - began:g} s.",
-                hint="Its log, logs/server.log in its home, says what it waits for.",
+                hint="Its log, logs/server.log in its home, has the reason.",
             )
         if now > report:
             note(f"Waiting for the server to end its answers and models ({now - began:.0f} s) …")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xinference.cli.connection import Target, talks_to_server
+from xinference.cli.connection import Target, with_server_options
 from xinference.cli.conversation import Chat, Generate, Talk, answer_once, converse
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
@@ -45,7 +45,7 @@ def answer_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def talking_options(command: Callable[..., None]) -> Callable[..., None]:
+def with_request_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options and arguments of `chat` and `generate`."""
     for option in (
         json_option,
@@ -59,11 +59,11 @@ def talking_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
     ):
         command = option(command)
-    return talks_to_server(command)
+    return with_server_options(command)
 
 
 class TalkCommand(click.Command):
-    """A command that also takes ``--stream True`` and ``--stream False``, as in older versions."""
+    """A command that also accepts ``--stream True`` and ``--stream False``, as in older versions."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = list(args)
@@ -85,7 +85,7 @@ Examples:
 
 @click.command(cls=TalkCommand, epilog=_CHAT_EXAMPLES)
 @click.option("--system", help="System message of the conversation.")
-@talking_options
+@with_request_options
 def chat(target: Target, words: Sequence[str], system: str | None, **options: Any) -> None:
     """Chat with a model: one answer to PROMPT and standard input, else a conversation.
 
@@ -101,7 +101,7 @@ def chat(target: Target, words: Sequence[str], system: str | None, **options: An
 
 
 @click.command(cls=TalkCommand)
-@talking_options
+@with_request_options
 def generate(target: Target, words: Sequence[str], **options: Any) -> None:
     """Complete PROMPT and standard input, else one prompt after the other.
 

@@ -49,9 +49,9 @@ def inspection_text(report: Json) -> str:
         "Vocabulary": report["vocab_size"],
         "KV cache": cache,
         "Tensors": ", ".join(f"{name} {size(count)}" for name, count in (report["bytes_by_type"] or {}).items()),
-        "Files": _indented([f"{file['name']} ({size(file['size_bytes'])})" for file in report["files"]], _FILES_SHOWN),
-        "Template": _indented((report["chat_template"] or "").splitlines(), _TEMPLATE_LINES),
-        "Notes": _indented(list(report["notes"]), len(report["notes"])),
+        "Files": _indent([f"{file['name']} ({size(file['size_bytes'])})" for file in report["files"]], _FILES_SHOWN),
+        "Template": _indent((report["chat_template"] or "").splitlines(), _TEMPLATE_LINES),
+        "Notes": _indent(list(report["notes"]), len(report["notes"])),
     }
     lines = [report["what"]]
     lines += [f"  {name + ':':<14}{value}" for name, value in facts.items() if value]
@@ -74,7 +74,7 @@ def _engine_lines(engines: Mapping[str, str | None]) -> list[str]:
     return [f"  {name + ':':<14}{'yes' if reason is None else f'no: {reason}'}" for name, reason in engines.items()]
 
 
-def _indented(lines: list[str], maximum: int) -> str:
+def _indent(lines: list[str], maximum: int) -> str:
     """The first lines, one below the other."""
     shown = [line if len(line) <= 200 else f"{line[:199]}…" for line in lines[:maximum]]
     if len(lines) > maximum:

@@ -46,7 +46,7 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-vp", "--virtual-env-package", "virtual_env_packages", multiple=True, callback=_as_list,
             hidden=True),
         click.option("--enable-virtual-env/--disable-virtual-env", default=None,
-            help="No effect: every engine except llama.cpp has an environment of its own, see `xinference env`."),
+            help="No effect: every engine except llama.cpp has its own environment, see `xinference env`."),
         click.option("--worker-ip", help="No effect: the server is one machine."),
         click.option("--n-worker", type=click.IntRange(min=1), default=1, show_default=True,
             help="Number of machines for each replica; only 1 is supported."),

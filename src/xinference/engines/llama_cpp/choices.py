@@ -1,8 +1,8 @@
 """Repairs llama.cpp's answers to requests for several choices, for log probabilities of a completion, or for an echo.
 
-llama.cpp counts the tokens of the first choice only, gives completions the chat's form of log probabilities, and
-ignores ``echo``. Such requests are rare, so their events are decoded, and a whole answer is assembled from a stream:
-only a stream reports the tokens of each choice.
+llama.cpp counts the tokens of the first choice only, answers completions with log probabilities in the form of chats,
+and ignores ``echo``. Such requests are rare, so their events are decoded, and a whole answer is assembled from a
+stream: only a stream reports the tokens of each choice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def exchange(request: Generation) -> Exchange:
     """The rewrites that this request and its answer need.
 
     Raises:
-        Refusal: 400, llama.cpp cannot serve the echo that a stream asks for.
+        Refusal: 400, llama.cpp cannot serve the requested echo of a stream.
     """
     if not _needs_repair(request):
         return UNCHANGED
@@ -54,13 +54,13 @@ def _as_stream(body: Body) -> Body:
 
 
 class EventRepair:
-    """Repairs the events of one streamed answer; each call takes complete events in their order."""
+    """Repairs the events of one streamed answer; each call gets complete events, in their order."""
 
     def __init__(self, request: Generation) -> None:
         self._n = request.n or 1
         self._wants_usage = bool(request.stream_options and request.stream_options.include_usage)
         self._is_text = isinstance(request, Completion)
-        self._echo = _echoed(request)
+        self._echo = _echo_prompts(request)
         self._offsets: dict[int, int] = {}
         self._prompt_tokens = self._completion_tokens = 0
         self._last: Event = {}
@@ -116,7 +116,7 @@ def gather(body: bytes, request: Generation) -> bytes:
     """Assemble a whole answer from its stream.
 
     Raises:
-        Refusal: 502, the stream contains an error.
+        Refusal: 502, the stream contains an error, or no choice.
     """
     repair = EventRepair(request)
     choices: dict[int, dict[str, Any]] = {}
@@ -129,10 +129,12 @@ def gather(body: bytes, request: Generation) -> bytes:
             if "error" in event:
                 error = event["error"]
                 reason = error.get("message") if isinstance(error, dict) else error
-                raise Refusal(Code.ENGINE_ERROR, f"The engine broke off its answer: {reason}")
+                raise Refusal(Code.ENGINE_ERROR, f"The engine did not complete its answer: {reason}")
             head = head or event
             for part in event["choices"]:
                 _add_part(choices.setdefault(part["index"], {"index": part["index"]}), part)
+    if not choices:
+        raise Refusal(Code.ENGINE_ERROR, "The engine answered without a choice.")
     kind = str(head.get("object", "")).removesuffix(".chunk")
     whole = head | {"object": kind, "choices": [choices[n] for n in sorted(choices)], "usage": repair.usage()}
     return msgspec.json.encode(whole)
@@ -166,19 +168,19 @@ def _add_call(calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
     calls[at]["function"]["arguments"] += function.get("arguments") or ""
 
 
-def _echoed(request: Generation) -> list[str]:
-    """The prompts that the answer repeats; empty if the request asks for no echo.
+def _echo_prompts(request: Generation) -> list[str]:
+    """The prompts that the answer repeats; empty if the request does not set ``echo``.
 
     Raises:
-        Refusal: 400, llama.cpp gives no log probabilities of a prompt, or a prompt has no text.
+        Refusal: 400, llama.cpp does not report log probabilities of a prompt, or a prompt has no text.
     """
     if not isinstance(request, Completion) or not request.echo:
         return []
     if request.logprobs is not None:
-        raise Refusal(Code.UNSUPPORTED_FIELD, "llama.cpp gives no logprobs of a prompt.", param="echo")
+        raise Refusal(Code.UNSUPPORTED_FIELD, "llama.cpp does not report logprobs of a prompt.", param="echo")
     texts = [prompt for prompt in prompts(request) if isinstance(prompt, str)]
     if len(texts) != len(prompts(request)):
-        raise Refusal(Code.UNSUPPORTED_FIELD, "llama.cpp echoes a prompt of text only.", param="echo")
+        raise Refusal(Code.UNSUPPORTED_FIELD, "llama.cpp echoes only a prompt of text.", param="echo")
     return texts
 
 

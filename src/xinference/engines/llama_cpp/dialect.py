@@ -17,12 +17,12 @@ from xinference.engines.dialect import (
     Dialect,
     EngineError,
     Exchange,
-    context_exceeded,
+    context_refusal,
     explain_context_size,
     explain_template_error,
-    renamed,
-    schema_as,
-    unsupported,
+    refuse_field,
+    rename_field,
+    rename_schema,
 )
 from xinference.engines.llama_cpp import choices
 from xinference.engines.llama_cpp.native_fields import NATIVE
@@ -57,7 +57,7 @@ def require_one_tool(body: Body, value: Any) -> None:
 
 
 def _exchange(request: Request, uid: str) -> Exchange:
-    """Returns the rewrites of the answers that llama.cpp gives in another form than clients expect."""
+    """The rewrites of llama.cpp's answers whose form differs from the form that clients expect."""
     if isinstance(request, Generation):
         return choices.exchange(request)
     if isinstance(request, AnthropicMessages):
@@ -70,20 +70,20 @@ def _exchange(request: Request, uid: str) -> Exchange:
 
 
 def name_stop(chunk: bytes) -> bytes:
-    """Correct the reason of an answer that a stop sequence ended: llama.cpp names the sequence, but not the reason."""
+    """Add the stop reason of an answer that a stop sequence ended: llama.cpp reports only the sequence."""
     ended, stopped = (b'"stop_reason":"%b","stop_sequence":"' % reason for reason in (b"end_turn", b"stop_sequence"))
     return chunk.replace(ended, stopped)
 
 
 def check_dimensions(body: bytes, *, wanted: int, uid: str) -> bytes:
-    """Refuse an answer with vectors of another length: llama.cpp ignores the length that a request asks for."""
+    """Refuse an answer with vectors of another length: llama.cpp ignores the length in a request."""
     data = msgspec.json.decode(body)["data"]
     vector = data[0]["embedding"] if data else []
     length = len(base64.b64decode(vector)) // FLOAT_BYTES if isinstance(vector, str) else len(vector)
     if length == wanted:
         return body
-    cause = f"The model {uid!r} gives vectors of {length} numbers on llama.cpp, not {wanted}."
-    raise Refusal(Code.UNSUPPORTED_DIMENSIONS, cause, hint="Leave dimensions out.", param="dimensions")
+    cause = f"The model {uid!r} returns vectors of {length} numbers on llama.cpp, not {wanted}."
+    raise Refusal(Code.UNSUPPORTED_DIMENSIONS, cause, hint="Omit dimensions.", param="dimensions")
 
 
 def _name_model(uid: str) -> BytesRewrite:
@@ -122,8 +122,8 @@ def _explain_batch_size(error: EngineError) -> Refusal | None:
     if over is None:
         return None
     limit = min(error.context_length or int(over[2]), int(over[2]))
-    message = f"This model takes at most {limit} tokens per input, but the input has {over[1]} tokens. Shorten it."
-    return context_exceeded(error, message)
+    message = f"This model accepts at most {limit} tokens per input, but the input has {over[1]} tokens. Shorten it."
+    return context_refusal(error, message)
 
 
 def _explain_token_id(error: EngineError) -> Refusal | None:
@@ -150,15 +150,15 @@ def _explain_wrong_type(error: EngineError) -> Refusal | None:
 DIALECT = Dialect(
     engine=ENGINE,
     fields={
-        "repetition_penalty": renamed("repetition_penalty", "repeat_penalty"),
-        "stop_token_ids": unsupported("stop_token_ids", ENGINE, "Give the texts to stop at in stop."),
-        "truncate_prompt_tokens": unsupported(
-            "truncate_prompt_tokens", ENGINE, "Send shorter texts, or lists of token ids that are cut already."
+        "repetition_penalty": rename_field("repetition_penalty", "repeat_penalty"),
+        "stop_token_ids": refuse_field("stop_token_ids", ENGINE, "Pass texts in stop."),
+        "truncate_prompt_tokens": refuse_field(
+            "truncate_prompt_tokens", ENGINE, "Send shorter texts, or lists of token ids that are truncated already."
         ),
-        "guided_json": schema_as("json_schema"),
+        "guided_json": rename_schema("json_schema"),
         "guided_choice": choice_as_grammar,
-        "guided_grammar": renamed("guided_grammar", "grammar"),
-        "guided_regex": unsupported("guided_regex", ENGINE, "Use guided_grammar in GBNF, or guided_json."),
+        "guided_grammar": rename_field("guided_grammar", "grammar"),
+        "guided_regex": refuse_field("guided_regex", ENGINE, "Use guided_grammar in GBNF, or guided_json."),
         "tool_choice": require_one_tool,
     },
     has_stops_at_start=True,

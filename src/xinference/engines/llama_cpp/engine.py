@@ -1,4 +1,4 @@
-"""llama.cpp: runs its own HTTP server from the `xllamacpp` wheel in a process of its own."""
+"""llama.cpp: runs its own HTTP server from the `xllamacpp` wheel in a separate process."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class LlamaCpp(SetsThinking):
         if options.get("lora_modules"):
             raise Problem(
                 Code.ENGINE_UNSUPPORTED,
-                "LoRA adapters of PEFT's form go with weights of the format pytorch, gptq or awq, not with GGUF.",
+                "LoRA adapters in PEFT's form work with weights of the format pytorch, gptq or awq, not with GGUF.",
                 hint="Launch such a version of the model, on Transformers or vLLM.",
             )
         checked: dict[str, Any] = {}
@@ -127,7 +127,7 @@ class LlamaCpp(SetsThinking):
                 POLICY.refuse(option, name)
                 raise _unknown_option(option, known)
             POLICY.check(option, name, value, options)
-            checked[name] = _typed(option, value, known[name])
+            checked[name] = _convert(option, value, known[name])
         for name in ("n_ctx", "n_parallel"):
             if checked.get(name, 1) < (0 if name == "n_ctx" else 1):
                 raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
@@ -169,8 +169,8 @@ class LlamaCpp(SetsThinking):
             **plan.options,
             "model_alias": plan.uid,
             "model_path": str(plan.path),
-            # A unified cache that holds `slots` whole contexts: every slot can use its whole context at the same
-            # time, and the limit of one slot is exact (llama.cpp needs one cell more than the prompt).
+            # A unified cache for `slots` whole contexts: every slot can use its whole context at the same time, and
+            # the limit of one slot is exact (llama.cpp needs one cell more than the prompt).
             "n_ctx": 0,
             "n_parallel": sizing.slots,
             "kv_unified": True,
@@ -183,7 +183,7 @@ class LlamaCpp(SetsThinking):
         if plan.version.family.model_type == "rerank":
             params["pooling_type"] = "RANK"
         if plan.request.n_gpu is None:
-            # Otherwise it uses every device that its build finds, also those that we do not count.
+            # Otherwise it uses every device that its build finds, also devices that planning does not count.
             params["n_gpu_layers"] = 0
             params["mmproj_use_gpu"] = False
         if projector_file := projector.projector_path(plan.launch, plan.path):
@@ -242,7 +242,7 @@ def _load_mode(options: Mapping[str, Any]) -> str:
     ]
 
 
-def _typed(option: str, value: Any, kind: str) -> Any:
+def _convert(option: str, value: Any, kind: str) -> Any:
     allowed = _TYPES.get(kind)
     if allowed is None:  # a string, or an enum by its name or number
         fits = isinstance(value, (str, int, float)) and not isinstance(value, bool)
@@ -252,7 +252,7 @@ def _typed(option: str, value: Any, kind: str) -> Any:
         value = float(value) if kind == "float" and fits else value
     if fits:
         return value
-    raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, and llama.cpp takes a value of type {kind} there.")
+    raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, and llama.cpp requires a value of type {kind}.")
 
 
 def _unknown_option(name: str, known: Mapping[str, str]) -> Problem:

@@ -42,7 +42,7 @@ def cpu_overhead(dims: Dimensions) -> int:
 
 
 def cpu_later(dims: Dimensions) -> int:
-    """The part of `cpu_overhead` that only requests touch.
+    """The part of `cpu_overhead` that is allocated only by requests.
 
     The attention mask of a micro-batch takes 16 bits for each token and filled cell. Fitted as above: 8 MiB for the
     first request's threads and texts, and 1 MiB for each slot.

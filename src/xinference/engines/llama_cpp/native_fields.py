@@ -1,4 +1,4 @@
-"""The request fields that llama.cpp's server reads under names of its own, with their bounds."""
+"""The request fields that llama.cpp's server reads in addition to OpenAI's, with their bounds."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ NATIVE = NativeFields(
         "adaptive_target": Number,
         "adaptive_decay": Annotated[float, Meta(ge=0, le=0.99)],
         "samplers": Annotated[str, Meta(max_length=16)] | Annotated[list[ShortText], Meta(max_length=16)],
-        # What the answer tells.
+        # Contents of the answer.
         "n_probs": UpTo20,
         "post_sampling_probs": bool,
         "return_tokens": bool,
@@ -88,7 +88,7 @@ NATIVE = NativeFields(
         "with_pieces": bool,
         "input_extra": Annotated[list[dict[str, str]], Meta(max_length=1024)],
     },
-    # They steer the server's own parsers and slots; the server sets them itself for a conversation.
+    # They control the server's own parsers and slots; the server sets them itself for a conversation.
     refused=frozenset(
         {
             "id_slot", "lora", "grammar_lazy", "grammar_triggers", "grammar_type", "chat_format", "chat_parser",

@@ -90,7 +90,7 @@ def _folder(launch: ResolvedLaunch, path: Path) -> Path:
 
 
 def _source(source: Source | None, version: ModelVersion) -> Source | None:
-    """The launch's source; for weights given by their path, the local source of a family that their files describe."""
+    """The source of the launch; for weights with a path, the local source of the family derived from their files."""
     return source or version.spec.source("local")
 
 

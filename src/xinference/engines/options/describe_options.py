@@ -1,7 +1,7 @@
 """Prints the options of vLLM's or SGLang's own server as JSON ``{"options": {name: type}}``.
 
-Runs inside that engine's environment and imports nothing of ours: `python describe_options.py vllm|sglang`. The
-output for a locked version is shipped with the adapters, because options are checked before anything is installed.
+Runs inside that engine's environment and imports no module of Xinference: `python describe_options.py vllm|sglang`. The
+output for a locked version is shipped with Xinference, because options are checked before the engine is installed.
 Types: ``switch`` (``--x`` or ``--no-x``), ``flag`` (``--x``), ``int``, ``float``, ``str``, ``json``, ``list``.
 """
 

@@ -48,7 +48,7 @@ class OptionPolicy:
         groups |= {"switch": self.switches.keys()}
         return [group for group, members in groups.items() if name in members]
 
-    def misclassified(self, known: Iterable[str]) -> list[str]:
+    def find_misclassified(self, known: Iterable[str]) -> list[str]:
         """The options that are not in exactly one group."""
         return sorted(name for name in known if len(self.groups(name)) != 1)
 
@@ -66,7 +66,7 @@ class OptionPolicy:
             raise _bad_option(f"--{option} is reserved: Xinference sets it itself.", "Leave it out.")
         risk = next((risk for risk, refused in self.refused.items() if name in refused), None)
         if risk is not None:
-            raise self._refused(option, risk)
+            raise self._refusal(option, risk)
 
     def check(self, option: str, name: str, value: Any, options: Mapping[str, Any]) -> None:
         """Check an option that the engine has.
@@ -82,7 +82,7 @@ class OptionPolicy:
         """
         self.refuse(option, name)
         if name not in self.available:
-            raise self._refused(option, Risk.UNREVIEWED)
+            raise self._refusal(option, Risk.UNREVIEWED)
         switch = next((switch for switch, dependent in self.switches.items() if name in dependent), None)
         if switch is not None and options.get(switch) is not True:
             raise _bad_option(
@@ -95,7 +95,7 @@ class OptionPolicy:
                 f"--{option} is {value!r:.100}, but {error}.", "docs/engines.md lists the accepted values."
             )
 
-    def _refused(self, option: str, risk: Risk) -> Problem:
+    def _refusal(self, option: str, risk: Risk) -> Problem:
         return _bad_option(f"--{option} of {self.engine} is refused: it {risk.value}.", risk.hint)
 
 

@@ -57,13 +57,13 @@ class OptionTable:
             if option in self.without_effect or value is None:
                 continue
             if name in self.policy.switches and name not in self.kinds:  # a switch of Xinference, not of the engine
-                self._typed(option, value, "switch")
+                self._convert(option, value, "switch")
                 continue
             if name not in self.kinds:
                 self.policy.refuse(option, name)
                 raise self._unknown(option)
             self.policy.check(option, name, value, options)
-            checked[name] = self._typed(option, value, self.kinds[name])
+            checked[name] = self._convert(option, value, self.kinds[name])
         return checked
 
     def argv(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ class OptionTable:
             words.extend([f"{option}={values[0]}"] if joined else [option, *values])
         return tuple(words)
 
-    def _typed(self, option: str, value: Any, kind: str) -> Any:
+    def _convert(self, option: str, value: Any, kind: str) -> Any:
         if kind == "list":
             items = list(value) if isinstance(value, (list, tuple)) else [value]
             # On the command line an item that begins with a dash would be another option.

@@ -10,7 +10,7 @@ from xinference.catalog.models import ModelFamily
 
 @dataclass(frozen=True)
 class Parsers:
-    """An engine's parsers by a prefix of a family's name, in lower case; the longest matching prefix wins."""
+    """An engine's parsers by a prefix of a family's name, in lower case; the longest matching prefix is used."""
 
     tools: Mapping[str, str]
     reasoning: Mapping[str, str]

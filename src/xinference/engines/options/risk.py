@@ -1,4 +1,4 @@
-"""The reasons to refuse an engine's option: its effects besides changing how the model computes."""
+"""The reasons to refuse an engine's option: effects other than a change of the model's computation."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def no_path(value: Any) -> str | None:
-    """No text in the value, at any depth, is a path or an address."""
+    """The value contains no path or address in its texts, at any depth."""
     return "no path or address is allowed" if any(map(_PATH_OR_ADDRESS.search, _texts(value))) else None
 
 

@@ -8,15 +8,15 @@ from xinference.engines.dialect import (
     Body,
     Dialect,
     EngineError,
-    context_exceeded,
-    prompt_too_long,
-    renamed,
-    schema_as,
+    context_refusal,
+    prompt_refusal,
+    rename_field,
+    rename_schema,
 )
 from xinference.engines.sglang.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
 
-#: The error for a prompt that is too long. Its limit includes the first token of the answer, ours does not.
+#: The error for a prompt that is too long. Its limit includes one token of the answer, that of the gateway does not.
 PROMPT_TOKENS = re.compile(r"The input \((\d+) tokens\) is longer")
 TOO_LONG = "longer than the model's context length"
 REGEX_SPECIAL = frozenset(r"\.^$*+?{}[]|()")
@@ -25,8 +25,8 @@ REGEX_SPECIAL = frozenset(r"\.^$*+?{}[]|()")
 def _explain(error: EngineError) -> Refusal | None:
     tokens = PROMPT_TOKENS.search(error.message)
     if error.context_length and tokens:
-        return prompt_too_long(error, error.context_length, tokens[1])
-    return context_exceeded(error, error.message) if TOO_LONG in error.message else None
+        return prompt_refusal(error, error.context_length, tokens[1])
+    return context_refusal(error, error.message) if TOO_LONG in error.message else None
 
 
 def choice_as_regex(body: Body, value: list[str]) -> None:
@@ -39,10 +39,10 @@ def choice_as_regex(body: Body, value: list[str]) -> None:
 DIALECT = Dialect(
     engine="SGLang",
     fields={
-        "guided_json": schema_as("json_schema"),
-        "guided_regex": renamed("guided_regex", "regex"),
+        "guided_json": rename_schema("json_schema"),
+        "guided_regex": rename_field("guided_regex", "regex"),
         "guided_choice": choice_as_regex,
-        "guided_grammar": renamed("guided_grammar", "ebnf"),
+        "guided_grammar": rename_field("guided_grammar", "ebnf"),
     },
     explain=_explain,
     native=NATIVE,

@@ -160,7 +160,7 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
             "log_level_http": "warning",
             **_parser_settings(family),
             **plan.options,
-            **_sized(plan.sizing),
+            **_sizing_options(plan.sizing),
         }
         if modules := self.adapters(plan):
             settings |= {"lora_paths": lora.words(modules), "enable_lora": True}
@@ -173,7 +173,7 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
         }
         template = settings.get("chat_template", family.chat_template)
         if template is not None and (is_template(template) or "chat_template" not in settings):
-            # SGLang needs the name of a template or its file: our program writes the text to a file.
+            # SGLang needs the name of a template or its file: `server.py` writes the text to a file.
             settings.pop("chat_template", None)
             env["XINFERENCE_CHAT_TEMPLATE"] = template.replace("{port}", "{ port}")
         argv = (str(placement.python), "-I", str(PROGRAM), "--port", "{port}", *OPTIONS.argv(settings))
@@ -198,8 +198,8 @@ def _extra_bytes(options: Mapping[str, Any]) -> int | None:
     return offloaded_bytes(options, ("cpu_offload_gb", "hicache_size"))
 
 
-def _sized(sizing: Sizing) -> dict[str, Any]:
-    """The options that the planner decides; they override the user's, which the planner has taken into account."""
+def _sizing_options(sizing: Sizing) -> dict[str, Any]:
+    """The options that the planner decides; they override the user's, which the planner has considered."""
     settings: dict[str, Any] = {
         # A prompt must be shorter than SGLang's context; `context_length` is the maximum length of a prompt.
         "context_length": sizing.context_length + 1,

@@ -1,4 +1,4 @@
-"""The request fields that SGLang's server reads besides OpenAI's, with their bounds."""
+"""The request fields that SGLang's server reads in addition to OpenAI's, with their bounds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NATIVE = NativeFields(
         "cache_salt": ShortText,
         "add_special_tokens": bool,
     },
-    # They load code or adapters, name other machines and sessions, or go past the queue.
+    # They load code or adapters, name other machines and sessions, or bypass the queue.
     refused=frozenset(
         {
             "custom_logit_processor", "custom_params", "lora_path", "session_id", "session_params", "bootstrap_host",

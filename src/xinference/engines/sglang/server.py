@@ -1,7 +1,7 @@
 """Starts SGLang's own server with secrets from the environment instead of the command line.
 
-Runs inside SGLang's environment and imports nothing of ours. SGLang takes its key only as an argument, which every
-user of the machine could read, and a chat template only as a file. Both are put into place inside this process:
+Runs inside SGLang's environment and imports no module of Xinference. SGLang accepts its key only as an argument, which
+every user of the machine could read, and a chat template only as a file. This process converts both:
 ``XINFERENCE_ENGINE_KEY`` becomes ``--api-key``, ``XINFERENCE_CHAT_TEMPLATE`` a private file and ``--chat-template``.
 """
 

@@ -1,4 +1,4 @@
-"""The dialect of our Transformers server."""
+"""The dialect of the Transformers server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from xinference.engines.dialect import (
     EngineError,
     explain_context_size,
     explain_template_error,
-    unsupported,
+    refuse_field,
 )
 from xinference.engines.transformers.native_fields import NATIVE
 from xinference.error_codes import Code
@@ -15,7 +15,7 @@ from xinference.protocol.errors import Refusal
 
 ENGINE = "Transformers"
 ONLY_JSON = "Use response_format with a json_schema."
-#: The server's codes for work that it ended.
+#: The server's error codes for work that it stopped.
 LIMITS = {"template_limit": Code.TEMPLATE_LIMIT, "constraint_too_complex": Code.CONSTRAINT_TOO_COMPLEX}
 
 
@@ -31,9 +31,9 @@ def _explain_limit(error: EngineError) -> Refusal | None:
 DIALECT = Dialect(
     engine=ENGINE,
     fields={
-        "guided_regex": unsupported("guided_regex", ENGINE, ONLY_JSON),
-        "guided_choice": unsupported("guided_choice", ENGINE, ONLY_JSON),
-        "guided_grammar": unsupported("guided_grammar", ENGINE, ONLY_JSON),
+        "guided_regex": refuse_field("guided_regex", ENGINE, ONLY_JSON),
+        "guided_choice": refuse_field("guided_choice", ENGINE, ONLY_JSON),
+        "guided_grammar": refuse_field("guided_grammar", ENGINE, ONLY_JSON),
     },
     explain=_explain,
     native=NATIVE,

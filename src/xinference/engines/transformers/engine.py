@@ -1,4 +1,4 @@
-"""Transformers: runs our own server program, `server/`, inside the engine's environment."""
+"""Transformers: runs the server program `server/` inside the engine's environment."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ _MEMORY = "There is not enough memory: use a smaller --context_length, --max_num
 #: A part of a log line, in lower case -> its explanation.
 LOG_EXPLANATIONS = (
     ("there are no .safetensors files", "Only safetensors are loaded: convert the weights, or fetch such a version."),
-    ("requires you to execute the configuration file", "The model contains code of its own: read it, and if you trust "
+    ("requires you to execute the configuration file", "The model contains its own code: read it, and if you trust "
      "it, launch with --trust_remote_code true."),
-    ("contains custom code which must be executed", "The model contains code of its own: read it, and if you trust it, "
+    ("contains custom code which must be executed", "The model contains its own code: read it, and if you trust it, "
      "launch with --trust_remote_code true."),
     ("does not recognize this architecture", "This version of transformers does not know the model's architecture."),
     ("not batched here", "This server batches attention layers only: use another engine for this model."),
@@ -91,13 +91,13 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
                 raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
         if checked.get("device", "auto") not in DEVICES:
             raise Problem(
-                Code.BAD_OPTION, f"--device is {checked['device']!r}; Transformers takes {', '.join(DEVICES)} there."
+                Code.BAD_OPTION, f"--device is {checked['device']!r}; Transformers accepts {', '.join(DEVICES)}."
             )
         if "lora_modules" in checked:
             checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
             dotted = next((name for name in checked["lora_modules"] if "." in name), None)
             if dotted is not None:  # PEFT makes modules of these names
-                raise Problem(Code.BAD_OPTION, f"The adapter's name {dotted!r} has a dot, and PEFT takes none there.")
+                raise Problem(Code.BAD_OPTION, f"The adapter's name {dotted!r} has a dot, which PEFT does not accept.")
         return checked
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The memory model of our server program for transformers."""
+"""The memory model of the Transformers server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cpu_overhead(dims: Dimensions) -> int:
 
 
 def cpu_later(dims: Dimensions) -> int:
-    """The part of `cpu_overhead` that only requests touch: a prompt's activations with 32 bits, at most a chunk's."""
+    """The part of `cpu_overhead` that requests allocate: a prompt's activations with 32 bits, at most a chunk's."""
     return min(dims.longest, CHUNK) * 4 * 4 * dims.hidden
 
 

@@ -1,4 +1,4 @@
-"""The request fields that our Transformers server reads besides OpenAI's; it checks their bounds itself."""
+"""The request fields that the Transformers server reads in addition to OpenAI's; the server checks their bounds."""
 
 from __future__ import annotations
 

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import re
 
-from xinference.engines.dialect import Dialect, EngineError, context_exceeded, nested, prompt_too_long
+from xinference.engines.dialect import Dialect, EngineError, context_refusal, nest_field, prompt_refusal
 from xinference.engines.vllm.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
 
 #: Errors for a prompt that is too long; they contain the limit and the number of tokens.
 TOO_LONG = re.compile(r"maximum context length is \d+|longer than the maximum model length")
-#: The error that counts the prompt's tokens. Its limit includes the first token of the answer, ours does not.
+#: The error that counts the prompt's tokens. Its limit includes one token of the answer, that of the gateway does not.
 PROMPT_TOKENS = re.compile(r"your prompt contains ((?:at least )?\d+)")
 #: The error for a prompt that leaves no token for the answer; the gateway accepts no request for 0 tokens.
 NO_TOKEN_LEFT = re.compile(r"max_(?:completion_|output_)?tokens must be at least 1, got 0\b")
-#: The object that holds the constraints of an answer.
+#: The object with the constraints of an answer.
 CONSTRAINTS = "structured_outputs"
 
 
 def _explain(error: EngineError) -> Refusal | None:
     limit = error.context_length
     if limit and NO_TOKEN_LEFT.search(error.message):
-        return prompt_too_long(error, limit, limit + 1)
+        return prompt_refusal(error, limit, limit + 1)
     tokens = PROMPT_TOKENS.search(error.message)
     if limit and tokens:
-        return prompt_too_long(error, limit, tokens[1])
-    return context_exceeded(error, error.message) if TOO_LONG.search(error.message) else None
+        return prompt_refusal(error, limit, tokens[1])
+    return context_refusal(error, error.message) if TOO_LONG.search(error.message) else None
 
 
 DIALECT = Dialect(
     engine="vLLM",
     fields={
-        "guided_json": nested(CONSTRAINTS, "guided_json", "json"),
-        "guided_regex": nested(CONSTRAINTS, "guided_regex", "regex"),
-        "guided_choice": nested(CONSTRAINTS, "guided_choice", "choice"),
-        "guided_grammar": nested(CONSTRAINTS, "guided_grammar", "grammar"),
+        "guided_json": nest_field(CONSTRAINTS, "guided_json", "json"),
+        "guided_regex": nest_field(CONSTRAINTS, "guided_regex", "regex"),
+        "guided_choice": nest_field(CONSTRAINTS, "guided_choice", "choice"),
+        "guided_grammar": nest_field(CONSTRAINTS, "guided_grammar", "grammar"),
     },
     explain=_explain,
     native=NATIVE,

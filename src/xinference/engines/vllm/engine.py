@@ -129,7 +129,7 @@ LOG_EXPLANATIONS = (
     ("cpu_gemm_wna16", "vLLM's 4-bit kernels on the CPU need AVX-512."),
     ("failed to find a kernel that can implement", "This version of vLLM has no kernel for this quantization here."),
     ("greater than the derived max_model_len", "The model was trained on fewer tokens: use a smaller --max_model_len."),
-    ("contains custom code which must be executed", "The model contains code of its own: read it, and if you trust it, "
+    ("contains custom code which must be executed", "The model contains its own code: read it, and if you trust it, "
      "launch with --trust_remote_code true."),
     ("are not supported for now", "This version of vLLM does not know the model's architecture."),
     ("address already in use", "Another program took the port during the start: launch again."),
@@ -182,7 +182,7 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
             **(_cpu_settings(plan.sizing) if on_cpu else {}),
             **_family_settings(plan.version.family),
             **plan.options,
-            **_sized(plan.sizing),
+            **_sizing_options(plan.sizing),
         }
         if modules := self.adapters(plan):
             settings |= {"lora_modules": lora.words(modules), "enable_lora": True}
@@ -198,7 +198,7 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
                 "HF_HUB_OFFLINE": "1",
                 "VLLM_NO_USAGE_STATS": "1",
                 "DO_NOT_TRACK": "1",
-                # Log lines are kept and shown as text.
+                # Log lines are stored and shown as text.
                 "NO_COLOR": "1",
                 **({"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"} if on_cpu else {}),
                 **cuda_env(placement),
@@ -245,8 +245,8 @@ def _bits(quantization: str) -> str:
     return "".join(filter(str.isdigit, quantization))
 
 
-def _sized(sizing: Sizing) -> dict[str, Any]:
-    """The options that the planner decides; they override the user's, which the planner has taken into account."""
+def _sizing_options(sizing: Sizing) -> dict[str, Any]:
+    """The options that the planner decides; they override the user's, which the planner has considered."""
     settings: dict[str, Any] = {
         # `context_length` is the maximum length of a prompt; vLLM's limit includes one token of the answer.
         "max_model_len": sizing.context_length + 1,
@@ -262,7 +262,7 @@ def _cpu_settings(sizing: Sizing) -> dict[str, Any]:
     # vLLM reserves one block of its cache for itself.
     block = -(-sizing.kv_cache_bytes * CPU_BLOCK // (sizing.slots * (sizing.context_length + 1)))
     return {
-        # Compilation on the CPU takes minutes at each start and gains little.
+        # Compilation on the CPU takes minutes at each start and saves little time afterwards.
         "enforce_eager": True,
         # Half the memory of 32 bits, and the only 16-bit type that every CPU kernel supports.
         "dtype": "bfloat16",

@@ -1,4 +1,4 @@
-"""The request fields that vLLM's server reads besides OpenAI's, with their bounds."""
+"""The request fields that vLLM's server reads in addition to OpenAI's, with their bounds."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NATIVE = NativeFields(
         # Tokens.
         "return_token_strs": bool,
     },
-    # They load code or tensors, name other machines, go past the queue, or render a template of the client's.
+    # They load code or tensors, name other machines, bypass the queue, or render a template of the client.
     refused=frozenset(
         {
             "chat_template", "media_io_kwargs", "mm_processor_kwargs", "prompt_embeds", "kv_transfer_params",

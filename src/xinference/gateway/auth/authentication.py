@@ -86,8 +86,8 @@ class Views:
     def __init__(self) -> None:
         self._views: dict[str, tuple[RoutingTable, RoutingTable]] = {}
 
-    def for_asking(self, key: Key | None, table: RoutingTable) -> RoutingTable:
-        """The part of `table` whose models `key` may use, so that no error names another and no field leads to one."""
+    def for_use(self, key: Key | None, table: RoutingTable) -> RoutingTable:
+        """The part of `table` with the models that `key` may use, so that errors and fields name no other model."""
         if key is None or key.models is None:
             return table
         known = self._views.get(key.key_id)
@@ -99,7 +99,7 @@ class Views:
 
     def for_reading(self, key: Key | None, table: RoutingTable) -> RoutingTable:
         """The part of `table` that `key` may read."""
-        return table if key is None or "manage" in key.scopes else self.for_asking(key, table)
+        return table if key is None or "manage" in key.scopes else self.for_use(key, table)
 
 
 def _view(key: Key, table: RoutingTable) -> RoutingTable:
@@ -119,7 +119,7 @@ def check_model(key: Key, model: str, table: RoutingTable) -> None:
         raise _no_model(key, model)
 
 
-def check_seen(key: Key | None, model: str, routes: Mapping[str, Route]) -> None:
+def check_readable(key: Key | None, model: str, routes: Mapping[str, Route]) -> None:
     """Check that `key` may read the state of `model`.
 
     Raises:
@@ -131,16 +131,16 @@ def check_seen(key: Key | None, model: str, routes: Mapping[str, Route]) -> None
 
 
 def _secret(headers: Iterable[Header]) -> bytes:
-    """The key in the headers; a bearer token wins over the other headers."""
-    found = b""
+    """The key in the headers; a bearer token overrides the other headers."""
+    secret = b""
     for name, value in headers:
         if name == b"authorization":
             scheme, _, credentials = value.strip().partition(b" ")
             if scheme.lower() == b"bearer":
                 return credentials.strip()
         elif name in KEY_HEADERS:
-            found = value.strip()
-    return found
+            secret = value.strip()
+    return secret
 
 
 def _check_reach(key: Key, access: Access) -> None:
@@ -148,13 +148,13 @@ def _check_reach(key: Key, access: Access) -> None:
     match access.need:
         case Need.ASK:
             if not may_use:
-                raise _forbidden("this key is for managing, not for asking models")
+                raise _forbidden("this key permits management, not requests to models")
         case Need.OVERSEE:
             if not may_manage and key.models is not None:
-                raise _forbidden("this key is for certain models, not for the whole server")
+                raise _forbidden("this key permits certain models, not the whole server")
         case Need.MANAGE:
             if not may_manage:
-                raise _forbidden("this key is for asking models, not for managing")
+                raise _forbidden("this key permits requests to models, not management")
         case _:
             return
 
@@ -172,7 +172,7 @@ def _no_model(key: Key, model: str) -> Refusal:
     shown = model if len(model) <= 100 else model[:100] + "…"
     return Refusal(
         Code.PERMISSION_DENIED,
-        f"Not enough permissions: this key is not for the model {shown!r}.",
-        hint=f"It is for {allowed}.",
+        f"Not enough permissions: this key does not permit the model {shown!r}.",
+        hint=f"It permits {allowed}.",
         param="model",
     )

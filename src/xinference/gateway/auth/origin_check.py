@@ -19,7 +19,7 @@ _CHECKED = frozenset({b"host", b"origin"})
 #: The usual `Host` of a request to loopback, which needs no parsing.
 _USUAL_HOST = re.compile(rb"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?")
 #: Maximum bytes of a host name (253, by RFC 1035) with its scheme and port. Longer values are not parsed: `urlsplit`
-#: keeps its last 128 arguments, and what strangers send must not fill the memory.
+#: caches its last 128 arguments, and unauthenticated requests must not fill the memory.
 _MAX_BYTES = 300
 
 
@@ -30,9 +30,9 @@ def refusal(headers: Iterable[Header]) -> Refusal | None:
             continue
         if name == b"host":
             if not _USUAL_HOST.fullmatch(value) and not is_loopback_host(value):
-                return Refusal(Code.FORBIDDEN_HOST, f"The Host {_shown(value)} is not this machine.", hint=HINT)
+                return Refusal(Code.FORBIDDEN_HOST, f"The Host {_quote(value)} is not this machine.", hint=HINT)
         elif not is_loopback_origin(value):
-            return Refusal(Code.FORBIDDEN_HOST, f"The Origin {_shown(value)} is not this machine.", hint=HINT)
+            return Refusal(Code.FORBIDDEN_HOST, f"The Origin {_quote(value)} is not this machine.", hint=HINT)
     return None
 
 
@@ -52,5 +52,5 @@ def is_loopback_origin(value: bytes) -> bool:
     return name is not None and is_loopback(name)
 
 
-def _shown(value: bytes) -> str:
+def _quote(value: bytes) -> str:
     return repr(value[:200].decode("latin-1"))

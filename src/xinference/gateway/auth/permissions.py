@@ -67,7 +67,7 @@ _OVERSEE = Access(Need.OVERSEE)
 _MANAGE = Access(Need.MANAGE)
 
 
-def needed(method: str, path: str) -> Access:
+def required_access(method: str, path: str) -> Access:
     """The permission for a request of `method` to `path`, which is percent-decoded as the router matches it."""
     if path in DATA_PATHS:
         return _ASK

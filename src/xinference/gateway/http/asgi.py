@@ -11,7 +11,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-#: Sends a chunk of a body without awaiting; returns whether it was sent. An empty chunk only asks.
+#: Sends a chunk of a body without awaiting; returns whether it was sent. An empty chunk only checks whether it can be.
 Write = Callable[[bytes], bool]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -27,7 +27,7 @@ class Reply:
     def __init__(self, send: Send, *, anthropic: bool = False, write: Write | None = None) -> None:
         self.send = send
         self.write = write
-        """Sends chunks of a body that has begun without `send`; None if the server has no such way."""
+        """Sends chunks of a started body without `send`; None if the server does not support this."""
         self.anthropic = anthropic
         self.started = self.ended = False
         self.is_stream = False
@@ -35,7 +35,7 @@ class Reply:
         self.status = 0
         """The status that was sent; 0: none yet."""
         self.model = ""
-        """The uid of the deployment; empty until it is found."""
+        """The uid of the deployment; empty until it is known."""
 
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Send the status line and headers."""

@@ -1,8 +1,8 @@
-"""One HTTP/1.1 connection to an engine, as a bare asyncio protocol over httptools' parser.
+"""One HTTP/1.1 connection to an engine, as an asyncio protocol with httptools' parser.
 
 An HTTP client library costs more than the rest of the gateway: `docs/performance.md` has the figures of aiohttp's
-client, which this module replaced. It sends one request at a time, hands over the body's pieces as they arrive, and
-stops reading from the engine while the client is slower.
+client, which this module replaced. The connection sends one request at a time, returns the pieces of the body as they
+arrive, and stops reading from the engine while the client is slower.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ LAST_DATA_AT = 52
 #: The engine's headers that clients get, in lower case.
 PASSED_ON = frozenset({b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"retry-after"})
 
-#: Takes bytes that have arrived, at once; False: they have to be read.
+#: The versions of HTTP in which an answer may come.
+VERSIONS = ("1.1", "1.0")
+
+#: Called with bytes when they arrive; returns False to reject them: then `read` returns them.
 Through = Callable[[bytes], bool]
 
 
@@ -45,7 +48,7 @@ class EngineDiedError(Exception):
 
 
 class State(Enum):
-    """Where a connection is in its exchange of a request and an answer.
+    """The phase of a connection in its exchange of a request and an answer.
 
     IDLE -> HEAD -> BODY -> IDLE or CLOSED. A connection that breaks is CLOSED if it was IDLE, else BROKEN.
     """
@@ -66,7 +69,7 @@ class EngineConnection(asyncio.Protocol):
 
     Attributes:
         status, headers: of the answer, once `begin` has returned; only headers in `PASSED_ON`, names in lower case.
-        length: the answer's length in bytes; None if the head does not say.
+        length: the answer's length in bytes; None if the head has no length.
         address, idle_since: set by the pool.
     """
 
@@ -109,7 +112,7 @@ class EngineConnection(asyncio.Protocol):
         self.headers: list[Header] = []
         self.length: int | None = None
         self._framed = False
-        """Whether the head says where the body ends; else it ends with the connection."""
+        """Whether the head determines the end of the body; if not, the end of the connection is the end."""
 
     # -- for the pool ---------------------------------------------------------------------------------------
 
@@ -148,7 +151,7 @@ class EngineConnection(asyncio.Protocol):
         """Return the bytes that have arrived since the last read, after a wait if there are none; b"" at the end.
 
         Args:
-            through: gets the bytes that arrive while the reader waits; bytes that it does not take are returned.
+            through: is called with the bytes that arrive while the reader waits; rejected bytes are returned.
 
         Raises:
             EngineDiedError: the connection broke, and everything that arrived before has been read.
@@ -216,7 +219,7 @@ class EngineConnection(asyncio.Protocol):
             waiter.set_result(None)
 
     def _break(self, why: str) -> None:
-        """Take no more bytes and no more requests; `why` is the reason if an answer is due."""
+        """Accept no more bytes and no more requests; `why` is the reason if an answer is due."""
         if self._state is HEAD or self._state is BODY:
             self._state = BROKEN
         elif self._state is IDLE:
@@ -227,7 +230,7 @@ class EngineConnection(asyncio.Protocol):
     # -- callbacks of the event loop ------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         if self._state is not BODY:
@@ -256,7 +259,7 @@ class EngineConnection(asyncio.Protocol):
             cast(asyncio.Transport, self._transport).pause_reading()
 
     def _pass_through(self, through: Through) -> bool:
-        """Whether `through` took the bytes. Only while the reader waits: otherwise it has older bytes to send first."""
+        """Whether `through` accepted the bytes. Only while the reader waits: otherwise older bytes come first."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             return False
@@ -271,7 +274,7 @@ class EngineConnection(asyncio.Protocol):
         if exc is None and self._state is BODY and not self._framed:
             self._state = CLOSED  # the body ends with the connection
         self._break(f"the connection broke: {exc!r}" if exc else "the engine closed the connection")
-        del self._parser  # it holds our methods: a reference cycle that only the garbage collector would free
+        del self._parser  # the parser refers to our methods: only the garbage collector would free this cycle
 
     # -- callbacks of the parser ----------------------------------------------------------------------------
 
@@ -294,6 +297,8 @@ class EngineConnection(asyncio.Protocol):
             self._framed = True
 
     def on_headers_complete(self) -> None:
+        if self._parser.get_http_version() not in VERSIONS:
+            raise EngineDiedError("the answer has another version of HTTP")
         status = self._parser.get_status_code()
         if status < 200:  # "100 Continue" and the like: the answer follows
             self._clear()

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from xinference.gateway.http.engine_connection import EngineConnection, EngineDiedError, EngineUnreachableError
+from xinference.gateway.http.tcp_keepalive import ENGINE
 from xinference.protocol.errors import Header
 from xinference.routing.table import Target
 
@@ -28,7 +29,7 @@ Address = tuple[str, int]
 
 
 class EngineAnswer:
-    """An engine's answer: its head, and its body as far as it has arrived. `close` must be called once.
+    """An engine's answer: its head, and the part of its body that has arrived. `close` must be called once.
 
     Attributes:
         first: the beginning of the body.
@@ -44,7 +45,7 @@ class EngineAnswer:
         self.status = connection.status
         self.headers = connection.headers
         self.read = connection.read
-        """See `EngineConnection.read`: the rest of the body, piece by piece."""
+        """Reads the rest of the body, piece by piece: `EngineConnection.read`."""
 
     @property
     def at_end(self) -> bool:
@@ -115,9 +116,9 @@ class EnginePool:
     async def _ask(self, address: Address, head: bytes, body: bytes) -> EngineConnection:
         """A connection on which the answer has begun.
 
-        An engine may close an idle connection just when it is used (some close after each stream), so a request that
-        got no byte of an answer is sent again on a new connection. If none can be made, the request may have crashed
-        the engine.
+        An engine may close an idle connection at the moment of its use (some close it after each stream). So a request
+        without any byte of an answer is sent again on a new connection. If no connection can be made, the request may
+        have crashed the engine.
         """
         used = self._idle_connection(address)
         if used is None:
@@ -183,7 +184,8 @@ async def _connect(address: Address) -> EngineConnection:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, connection = await loop.create_connection(EngineConnection, *address)
+            transport, connection = await loop.create_connection(EngineConnection, *address)
+        ENGINE.set_on(transport.get_extra_info("socket"))
     except OSError as error:  # TimeoutError is one
         raise EngineUnreachableError(repr(error)) from error
     return connection
@@ -214,16 +216,16 @@ def _usual_headers() -> Iterator[tuple[Header, ...]]:
             yield ((b"content-type", b"application/json"), *accept, *version)
 
 
-#: The lines of the headers that most requests have, because to check and write them costs more than to find them.
+#: The lines of the headers that most requests have: a look-up costs less than the check and the formatting.
 USUAL_LINES = {headers: _lines(headers) for headers in _usual_headers()}
 
 
 @lru_cache(maxsize=1024)
 def _fixed_head(base_url: str, api_key: str, path: str) -> tuple[Address, bytes, bytes]:
-    """The address of a target; the beginning of its request line; and what follows the query, up to `Authorization`.
+    """The address of a target, its request line up to the query, and the lines after it, up to `Authorization`.
 
-    Nothing that a client sends is in this cache: it would stay in memory long after its request. The arguments are
-    strings and not the `Target`, because a string remembers its hash.
+    This cache has no data of clients, which would stay in memory after the request. The arguments are strings and not
+    the `Target`, because a string caches its hash.
     """
     url = urlsplit(base_url)
     assert url.scheme == "http" and url.hostname is not None

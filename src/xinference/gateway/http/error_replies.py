@@ -1,4 +1,4 @@
-"""Error replies of the data path, of the management API, and for bytes that are not a request."""
+"""Error replies of the data path, of the management API, and to bytes that are not a request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def raw_answer(problem: Refusal, headers: Iterable[Header]) -> bytes:
     body = _management_error(problem, openai=True)
     lines = [
         b"HTTP/1.1 %d %b" % (problem.status, HTTPStatus(problem.status).phrase.encode()),
-        *(b"%b: %b" % header for header in headers),
+        *(b"%b: %b" % header for header in (*headers, *problem.headers)),
         b"content-type: application/json",
         b"content-length: %d" % len(body),
         b"connection: close",

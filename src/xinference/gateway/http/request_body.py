@@ -11,16 +11,54 @@ from xinference.gateway.http.asgi import Receive, Scope
 from xinference.gateway.http.uvicorn_protocol import WATCH, Watch
 from xinference.protocol.errors import Header, Refusal
 
+#: A body of at most this many bytes is not counted: it takes little, and counting takes time.
+SMALL_BODY = 256 * 1024
+
+
+class BodyMemory:
+    """The bytes of all larger bodies that are being received, or whose requests are in flight."""
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._total = 0
+        self.held: dict[object, int] = {}
+        """Bytes by request."""
+
+    def take(self, request: object, size: int) -> None:
+        """Count that `request` has `size` bytes now.
+
+        Raises:
+            Refusal: 503, all bodies together would have more than the maximum.
+        """
+        total = self._total + size - self.held.get(request, 0)
+        if total > self._maximum:
+            cause = f"The bodies of the requests in flight may have {self._maximum} bytes together."
+            raise Refusal(Code.BODIES_TOO_LARGE, cause, hint="Ask again later.", retry_after=5)
+        self._total, self.held[request] = total, size
+
+    def give_back(self, request: object) -> None:
+        """Count that the request is answered."""
+        self._total -= self.held.pop(request, 0)
+
 
 class ClientLeftError(Exception):
     """The client disconnected before its request was read."""
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+async def read_body(
+    receive: Receive,
+    headers: dict[bytes, bytes],
+    limit: int,
+    memory: BodyMemory | None = None,
+    request: object = None,
+) -> bytes:
     """Read the whole body, at most `limit` bytes.
 
+    Args:
+        memory: counts the body for `request`, and has to be told when that is answered.
+
     Raises:
-        Refusal: 413; before anything is read if ``Content-Length`` exceeds the limit.
+        Refusal: 413; before anything is read if ``Content-Length`` exceeds the limit. 503: see `BodyMemory.take`.
         ClientLeftError: the client disconnected.
     """
     length = headers.get(b"content-length", b"")
@@ -36,6 +74,8 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -
         size += len(piece)
         if size > limit:
             raise _too_large(headers, limit, "larger")
+        if size > SMALL_BODY and memory is not None:
+            memory.take(request, size)
         pieces.append(piece)
         more = message.get("more_body", False)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -64,7 +104,8 @@ def closing(headers: Iterable[Header]) -> tuple[Header, ...]:
     """The headers that an answer needs if it is sent before the request's body has been read.
 
     The server reads and drops the rest of the body, so the connection stays usable. But a client that waits for "100
-    Continue" may send no body at all, and the server would take its next request for the body: close the connection.
+    Continue" may send no body at all, and the server would read its next request as the body. So this connection is
+    closed.
     """
     return ((b"connection", b"close"),) if any(name == b"expect" for name, _ in headers) else ()
 

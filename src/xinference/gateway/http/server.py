@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -17,6 +18,7 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from xinference.gateway.http.asgi import ASGIApp
+from xinference.gateway.http.connection_limits import ConnectionLimits, Connections
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.uvicorn_protocol import Protocol
 
@@ -44,7 +46,6 @@ class Server(uvicorn.Server):
         shutdown: Shutdown | None = None,
         drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
-        """See `http_server`."""
         super().__init__(config)
         self._before_end = before_end
         self._on_hurry = on_hurry
@@ -135,6 +136,7 @@ class Server(uvicorn.Server):
 def http_server(
     app: ASGIApp,
     *,
+    limits: ConnectionLimits | None = None,
     before_end: Callable[[], Awaitable[None]] | None = None,
     on_hurry: Callable[[], None] | None = None,
     shutdown: Shutdown | None = None,
@@ -144,16 +146,18 @@ def http_server(
     """The HTTP server for `app`, with the same settings in the product, in tests and in benchmarks.
 
     Args:
+        limits: of connections; None: the default ones.
         before_end: awaited before the server stops accepting requests.
         on_hurry: called when the open answers are to end at once.
         shutdown: told when the time for open answers is over; the gateway reads it.
         drain_seconds: time that open answers get when the server stops.
         more: settings of uvicorn.
     """
+    protocol = partial(Protocol, connections=Connections(limits or ConnectionLimits()))
     return Server(
         uvicorn.Config(
             app,
-            http=Protocol,
+            http=cast(type[Protocol], protocol),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -1,30 +1,65 @@
-"""uvicorn's HTTP protocol with two fast paths that bypass the request task, and a limit on the size of heads.
+"""uvicorn's HTTP protocol with two fast paths that bypass the request task, and with limits of size and time.
 
 The fast paths are a callback when the client disconnects, and a direct write of chunks: the task of a request costs
-more than either.
+more than either. The limits cost nothing for a request that arrives in one piece and an answer that is read.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
+from enum import Enum
+from typing import Any, cast
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from xinference.error_codes import Code
 from xinference.gateway.auth.peer import PEER_UID, find_peer_uid
+from xinference.gateway.http.connection_limits import MIN_SPEED, ConnectionLimits, Connections
 from xinference.gateway.http.error_replies import raw_answer
 from xinference.protocol.errors import Refusal
+
+log = logging.getLogger(__name__)
 
 #: The scope's entries for `Protocol.watch` and `Protocol.write`.
 WATCH = "xinference.watch"
 WRITE = "xinference.write"
+#: The scope's entry for a function that an app may set: whether other requests wait for what this request occupies.
+CONTENDED = "xinference.contended"
 #: Maximum bytes of a request's head; also of a chunk's size line, and of the trailers.
 MAX_HEAD = 64 * 1024
+#: Maximum number of headers of a request.
+MAX_HEADERS = 100
 #: How long a refused client may read the answer before the connection is closed. A connection that is closed while
 #: the client still sends is reset, and the client loses the answer.
 LINGER_SECONDS = 2.0
+#: Maximum bytes that are read and dropped meanwhile: to drop them takes time from other clients.
+MAX_DROPPED = 1024 * 1024
+#: The same for the rest of a body whose request has been answered: many clients read no answer before they have sent
+#: the whole body, and then send the next request.
+MAX_REST = 128 * 1024 * 1024
+#: A timer that fires later than this was held up with everything else in this process. Clients get a further second:
+#: what they have sent or read meanwhile is not known yet.
+LATE_SECONDS = 0.5
+#: Maximum time in which a client reads nothing of its answer while other requests wait for the place that it occupies.
+CONTENDED_SECONDS = 5.0
 
 Watch = Callable[[Callable[[], None] | None], None]
+
+
+class Phase(Enum):
+    """What has arrived of the request that is being received."""
+
+    NONE = "no byte"
+    HEAD = "a part of the head"
+    BODY = "the head"
+
+
+# Globals: they are compared for each piece of a request.
+NONE, HEAD, BODY = Phase
 
 
 class Protocol(HttpToolsProtocol):
@@ -33,14 +68,61 @@ class Protocol(HttpToolsProtocol):
     _peer_uid: int | None = None
     _peer_is_known = False
     """Whether the system has been asked for the peer."""
+    _phase = NONE
+    _began = 0.0
+    """When the request that is being received began; 0: its first piece is being handled."""
+    _last_piece = 0.0
+    """When its last piece arrived; before the first request, when the connection was made."""
+    _received = 0
+    """Bytes of the pieces in which it arrives."""
+    _was_paused = False
+    """Whether reading was paused when the limits of this request's body were last computed."""
+    _waits = True
+    """Whether `Connections` has this connection as one on which no request is complete."""
+    _request_timer: asyncio.TimerHandle | None = None
+    """Runs while a request may be due. It is not cancelled when the request is complete: that would cost more."""
+    _request_timer_at = 0.0
+    _reader_timer: asyncio.TimerHandle | None = None
+    """Runs while the client reads more slowly than the answer is written."""
+    _reader_timer_at = 0.0
+    _unsent = 0
+    """Bytes of the answer that had not been sent at `_unsent_since`."""
+    _unsent_since = 0.0
+    _refusal: Refusal | None = None
+    """The reason for which the parser was stopped; None: the bytes are not HTTP."""
     _on_disconnect: Callable[[], None] | None = None
     _lost = False
     _refused = False
     """The connection ends with a refusal; bytes that still arrive are dropped."""
+    _dropped = 0
     _line_bytes = 0
     """Bytes received since the last complete head or the last piece of a body."""
     _has_body = False
     """Whether the bytes that the parser was given last have a piece of a body."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        connections: Connections | None = None,
+    ) -> None:
+        """`connections`: all connections of the server; None: this is the only one."""
+        super().__init__(config, server_state, app_state, _loop)
+        self._connections = connections or Connections(ConnectionLimits())
+        self._limits = self._connections.limits
+        self.timeout_keep_alive = self._limits.idle_seconds  # type: ignore[assignment]  # uvicorn only waits for it
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every request has been answered, and no other one has begun."""
+        return self._phase is NONE and (self.cycle is None or self.cycle.response_complete)
+
+    def drop(self) -> None:
+        """Close the connection at once, without an answer."""
+        self.transport.abort()
 
     def watch(self, on_disconnect: Callable[[], None] | None) -> None:
         """Call `on_disconnect` when the client disconnects, or at once if it has; None ends the watch."""
@@ -56,7 +138,7 @@ class Protocol(HttpToolsProtocol):
     def write(self, body: bytes) -> bool:
         """Send a chunk of an answer that has begun; False: it can't be sent directly, the caller has to use `send`.
 
-        An empty chunk only asks whether one could be sent.
+        An empty chunk only checks whether a chunk could be sent.
         """
         cycle = self.cycle
         if self.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding or cycle.response_complete:
@@ -77,15 +159,31 @@ class Protocol(HttpToolsProtocol):
 
     # -- callbacks of the event loop ------------------------------------------------------------------------
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._last_piece = now = self.loop.time()
+        # A connection through a Unix socket has no address: it comes from this server's own processes.
+        if self.client is None or self._connections.open(self, self.client[0], now):
+            self._check_request_at(now + self._limits.head_seconds)
+            return
+        self._refused = True
+        transport.write(raw_answer(_too_many_connections(), self.server_state.default_headers))
+        transport.close()
+
     def data_received(self, data: bytes) -> None:
         size = len(data)
-        if self._refused or self._line_bytes + size > MAX_HEAD:
+        if self._refused:
+            self._drop(size)
+            return
+        if self._line_bytes + size > MAX_HEAD:
             self._receive_in_parts(data)
             return
         cycle, self._has_body = self.cycle, False
         HttpToolsProtocol.data_received(self, data)  # `super()` costs more than the call
         progress = self._has_body or self.cycle is not cycle  # a complete head has made a new cycle
         self._line_bytes = 0 if progress else self._line_bytes + size
+        if self._phase is not NONE or self._waits or self.cycle.response_complete:
+            self._time_request(size)
 
     def _receive_in_parts(self, data: bytes) -> None:
         """Give the parser no more than the limit leaves, so that it completes no head that is too long.
@@ -102,20 +200,58 @@ class Protocol(HttpToolsProtocol):
                 self.data_received(data[start:end])
             start = end
 
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > MAX_DROPPED:
+            self.flow.pause_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._lost = True
+        self._connections.close(self)
+        for timer in (self._request_timer, self._reader_timer):
+            if timer is not None:
+                timer.cancel()  # it would keep this object in memory
         if self._on_disconnect is not None:
             self._on_disconnect()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent, self._unsent_since = self.transport.get_write_buffer_size(), self.loop.time()
+        self._check_reader_in(CONTENDED_SECONDS)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    # -- callbacks of uvicorn -------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        HttpToolsProtocol.on_response_complete(self)
+        if not self.cycle.keep_alive and self.transport.is_closing():
+            self._close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
 
     # -- callbacks of the parser ----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._line_bytes = 0
+        self._phase, self._began = HEAD, 0.0
         self.scope[WATCH] = self.watch  # type: ignore[literal-required]
         self.scope[WRITE] = self.write  # type: ignore[literal-required]
         self.scope[PEER_UID] = self.peer_uid  # type: ignore[literal-required]
+
+    def on_headers_complete(self) -> None:
+        if len(self.headers) > MAX_HEADERS:
+            self._refusal = _too_many_headers()
+            raise self._refusal
+        HttpToolsProtocol.on_headers_complete(self)
+        self._phase = BODY
 
     def on_chunk_header(self) -> None:
         self.headers = []  # trailers are not headers: the scope keeps the list of the head
@@ -124,11 +260,121 @@ class Protocol(HttpToolsProtocol):
         self._has_body = True
         HttpToolsProtocol.on_body(self, body)
 
+    def on_message_complete(self) -> None:
+        self._phase = NONE
+        HttpToolsProtocol.on_message_complete(self)
+
+    # -- time limits ----------------------------------------------------------------------------------------
+
+    def _time_request(self, size: int) -> None:
+        """Start or go on with the time limits of a request, of which a piece of `size` bytes has arrived."""
+        now = self.loop.time()
+        if self._phase is NONE:
+            if self.cycle is None:
+                return  # blank lines before the first request: the limit of the new connection goes on
+            self._last_piece = now
+            if not self.cycle.response_complete:
+                self._waits = False
+                self._connections.end_wait(self)
+                return
+            # What has arrived was the rest of an answered request, or blank lines. uvicorn's timer has ended with it.
+        else:
+            if not self._began:
+                self._began, self._received = now, 0
+            self._last_piece = now
+            self._received += size
+            if self._received > MAX_REST and self._phase is BODY and self.cycle.response_complete:
+                self._close()
+                return
+            if not self._waits:
+                self._waits = True
+                self._connections.wait(self, now)
+        deadline = self._request_deadline(now)
+        if deadline is not None:
+            self._check_request_at(deadline)
+
+    def _request_deadline(self, now: float) -> float | None:
+        """When the next piece of a request, or the whole of it, has to be here; None: nothing is due."""
+        limits = self._limits
+        if self._phase is HEAD:
+            return self._began + limits.head_seconds
+        if self._phase is BODY:
+            if self.flow.read_paused or self._was_paused:  # the client cannot send, or could not until a moment ago
+                self._was_paused = self.flow.read_paused
+                self._began = self._last_piece = now
+            slowest = limits.body_seconds + self._received / MIN_SPEED
+            return min(self._last_piece + limits.body_seconds, self._began + slowest)
+        if self.cycle is None:
+            return self._last_piece + limits.head_seconds
+        return self._last_piece + limits.idle_seconds if self.cycle.response_complete else None
+
+    def _check_request_at(self, deadline: float) -> None:
+        timer = self._request_timer
+        if timer is not None:
+            if self._request_timer_at <= deadline:
+                return  # it checks earlier, and then goes on to wait
+            timer.cancel()
+        self._request_timer_at = deadline
+        self._request_timer = self.loop.call_later(max(0.0, deadline - self.loop.time()), self._check_request)
+
+    def _check_request(self) -> None:
+        self._request_timer = None
+        if self._refused or self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if now - self._request_timer_at > LATE_SECONDS:
+            self._check_request_at(now + 1.0)
+            return
+        deadline = self._request_deadline(now)
+        if deadline is None or (self._phase is NONE and self.timeout_keep_alive_task is not None):
+            return  # an answer is due, or uvicorn's timer runs
+        if now < deadline:
+            self._check_request_at(deadline)
+        elif self._phase is HEAD or (self._phase is BODY and not self.cycle.response_complete):
+            self._refuse(_too_slow(self._phase, self._limits))
+        else:
+            self._close()
+
+    def _check_reader_in(self, seconds: float) -> None:
+        seconds = min(seconds, self._limits.write_seconds)
+        self._reader_timer_at = self.loop.time() + seconds
+        self._reader_timer = self.loop.call_later(seconds, self._check_reader)
+
+    def _check_reader(self) -> None:
+        """Close the connection if the client has read too little since the last check."""
+        now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
+        if now - self._reader_timer_at > LATE_SECONDS:
+            self._check_reader_in(1.0)
+            return
+        elapsed = now - self._unsent_since
+        if self._unsent - unsent >= MIN_SPEED * elapsed:
+            self._unsent, self._unsent_since = unsent, now
+            self._check_reader_in(CONTENDED_SECONDS)
+            return
+        seconds = self._limits.write_seconds
+        if self._is_contended():
+            seconds = min(seconds, CONTENDED_SECONDS)
+        if elapsed < seconds:
+            self._check_reader_in(min(seconds - elapsed, CONTENDED_SECONDS))
+            return
+        log.info("a client has read nothing of its answer for %g s: its connection is closed", elapsed)
+        self.transport.abort()
+
+    def _is_contended(self) -> bool:
+        contended = cast(Callable[[], bool] | None, self.cycle and self.cycle.scope.get(CONTENDED))
+        return contended is not None and contended()
+
+    def _close(self) -> None:
+        """Close the connection once the client has read what was written, within the time limit."""
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(self._limits.write_seconds, self.transport.abort)
+
     # -- refusals without a request -------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for bytes that are not HTTP."""
-        self._refuse(Refusal(Code.INVALID_HTTP, msg))
+        self._refuse(self._refusal or Refusal(Code.INVALID_HTTP, msg))
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer bytes that never become a request, and close the connection."""
@@ -142,14 +388,14 @@ class Protocol(HttpToolsProtocol):
                 cycle.keep_alive = False
                 return
             if cycle.response_started or self.pipeline:
-                self.transport.close()  # a client would take a refusal for a part of an answer
+                self.transport.close()  # a client would read a refusal as a part of the answer
                 return
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.write(raw_answer(refusal, self.server_state.default_headers))
         self.transport.write_eof()
         self.flow.resume_reading()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.loop.call_later(LINGER_SECONDS, self._close)
 
 
 def _head_too_large() -> Refusal:
@@ -158,3 +404,22 @@ def _head_too_large() -> Refusal:
         f"The request line and the headers of a request may have at most {MAX_HEAD} bytes together.",
         hint="Send fewer or shorter headers; long text belongs in the request's body.",
     )
+
+
+def _too_many_headers() -> Refusal:
+    return Refusal(Code.HEADERS_TOO_LARGE, f"A request may have at most {MAX_HEADERS} headers.")
+
+
+def _too_slow(phase: Phase, limits: ConnectionLimits) -> Refusal:
+    if phase is HEAD:
+        cause = f"The head of the request was not complete within {limits.head_seconds:g} seconds."
+    else:
+        cause = (
+            f"The body of the request came too slowly: it may pause for {limits.body_seconds:g} seconds, and needs "
+            f"{MIN_SPEED} bytes a second on average."
+        )
+    return Refusal(Code.REQUEST_TIMEOUT, cause, hint="Send the whole request at once.")
+
+
+def _too_many_connections() -> Refusal:
+    return Refusal(Code.TOO_MANY_CONNECTIONS, "The server has too many connections.", hint="Ask again.", retry_after=1)

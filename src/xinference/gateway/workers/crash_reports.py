@@ -23,14 +23,12 @@ class SharedCrashes:
         self._gathered: dict[str, list[tuple[RequestKey, int]]] = {}
 
     def note_crash(self, replica_id: str, key: RequestKey, in_flight: int) -> None:
-        """See `CrashReports.note_crash`."""
         if replica_id not in self._gathered:
             self._gathered[replica_id] = []
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self._judge, replica_id)
         self._gathered[replica_id].append((key, in_flight))
 
     def note_left(self, replica_id: str, key: RequestKey) -> None:
-        """See `CrashReports.note_left`."""
         self.memory.note_left(replica_id, key)
 
     def _judge(self, replica_id: str) -> None:

@@ -1,6 +1,6 @@
 """Messages between the server and its gateway processes: MessagePack, each message after its length.
 
-Each process holds one end of a socket pair, so the end of a process closes the channel at once.
+Each process has one end of a socket pair, so the exit of a process closes the channel at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Configuration(msgspec.Struct, tag=True):
 
 
 class TableUpdate(msgspec.Struct, tag=True):
-    """All routes and keys; replaces those of the update before."""
+    """All routes and keys; they replace those of the previous update."""
 
     version: int
     routes: dict[str, Route]
@@ -42,7 +42,7 @@ class TableUpdate(msgspec.Struct, tag=True):
 
 
 class Serve(msgspec.Struct, tag=True):
-    """Accept requests. From now on the server waits for this process before it takes a replica away."""
+    """Accept requests. From now on the server waits for this process before it stops a replica."""
 
 
 class Stop(msgspec.Struct, tag=True):
@@ -50,7 +50,7 @@ class Stop(msgspec.Struct, tag=True):
 
 
 class ForgetReplica(msgspec.Struct, tag=True):
-    """Drop what is recorded of a replica that will not return."""
+    """Delete the records of a replica that has exited."""
 
     replica_id: str
 
@@ -76,13 +76,13 @@ class ReportRequest(msgspec.Struct, tag=True):
 
 
 class Ready(msgspec.Struct, tag=True):
-    """Answers `EnsureReady`: the model has a target, and keeps it until `ReadyAck`."""
+    """Answers `EnsureReady`: the model has a target, which is not stopped before `ReadyAck`."""
 
     number: int
 
 
 class Grant(msgspec.Struct, tag=True):
-    """Answers `TakeRequest` and `TakePermit`: within the limit."""
+    """Answers `TakeRequest`, `TakePermit` and `TakeKeyPermit`: within the limit."""
 
     number: int
 
@@ -117,7 +117,7 @@ class TableAck(msgspec.Struct, tag=True):
 
 
 class EnsureReady(msgspec.Struct, tag=True):
-    """See `Router.ensure_ready`; the answer is `Ready` or `Rejection`."""
+    """Call `Router.ensure_ready`; the answer is `Ready` or `Rejection`."""
 
     number: int
     uid: str
@@ -125,7 +125,7 @@ class EnsureReady(msgspec.Struct, tag=True):
 
 
 class ReadyAck(msgspec.Struct, tag=True):
-    """Acknowledges `Ready(number)`: the waiting request has started or given up; `in_flight` includes it."""
+    """Acknowledges `Ready(number)`: the waiting request is in `in_flight`, or was cancelled."""
 
     number: int
     in_flight: dict[str, int]
@@ -133,7 +133,7 @@ class ReadyAck(msgspec.Struct, tag=True):
 
 
 class TakeRequest(msgspec.Struct, tag=True):
-    """See `Limits.take_request`; the answer is `Grant` or `Rejection`."""
+    """Call `Limits.take_request`; the answer is `Grant` or `Rejection`."""
 
     number: int
     key: Key
@@ -141,7 +141,7 @@ class TakeRequest(msgspec.Struct, tag=True):
 
 
 class SpendTokens(msgspec.Struct, tag=True):
-    """See `Limits.spend_tokens`."""
+    """Call `Limits.spend_tokens`; there is no answer."""
 
     key: Key
     tokens: int
@@ -149,7 +149,7 @@ class SpendTokens(msgspec.Struct, tag=True):
 
 
 class CrashNote(msgspec.Struct, tag=True):
-    """See `CrashReports.note_crash`; the answer is `Suspects`, to all processes."""
+    """Call `CrashReports.note_crash`; the answer is `Suspects`, to all processes."""
 
     replica_id: str
     key: RequestKey
@@ -157,22 +157,30 @@ class CrashNote(msgspec.Struct, tag=True):
 
 
 class LeftNote(msgspec.Struct, tag=True):
-    """See `CrashReports.note_left`."""
+    """Call `CrashReports.note_left`; there is no answer."""
 
     replica_id: str
     key: RequestKey
 
 
 class TakePermit(msgspec.Struct, tag=True):
-    """See `Permits.take`; the answer is `Grant` or `Rejection`, and `Cancel` returns the permit."""
+    """Call `Permits.take`; the answer is `Grant` or `Rejection`, and `Cancel` returns the permit."""
 
     number: int
     uid: str
     maximum: int
 
 
+class TakeKeyPermit(msgspec.Struct, tag=True):
+    """See `Permits.take_of_key`; the answer is `Grant` or `Rejection`, and `Cancel` returns the permit."""
+
+    number: int
+    key: Key
+    maximum: int
+
+
 class Cancel(msgspec.Struct, tag=True):
-    """Cancels `EnsureReady(number)`, or returns the permit of `TakePermit(number)`."""
+    """Cancels `EnsureReady(number)`, or returns the permit of `TakePermit(number)` or `TakeKeyPermit(number)`."""
 
     number: int
 
@@ -181,7 +189,7 @@ class AbortResult(msgspec.Struct, tag=True):
     """Answers `AbortRequests`."""
 
     number: int
-    found: bool
+    aborted: bool
     """Whether the process had a request of this id."""
 
 
@@ -192,9 +200,9 @@ class Report(msgspec.Struct, tag=True):
     in_flight: dict[str, int]
     """Requests in flight by replica."""
     last_ends: dict[str, float]
-    """When a replica's last request ended, by `time.monotonic`, which all processes of a machine share."""
+    """Time at which a replica's last request ended, by `time.monotonic`, which all processes of a machine share."""
     last_bytes: dict[str, float]
-    """When the last byte of each engine arrived, by base URL and the same clock."""
+    """Time at which the last byte of each engine arrived, by base URL and the same clock."""
     key_uses: dict[str, float]
     counts: Counts
 
@@ -221,6 +229,7 @@ ToServer = (
     | CrashNote
     | LeftNote
     | TakePermit
+    | TakeKeyPermit
     | Cancel
     | AbortResult
     | Report

@@ -22,7 +22,7 @@ OURS = frozenset({b"content-length", OWNER_HEADER[0]})
 
 
 def end_to_end(headers: Iterable[Header]) -> list[Header]:
-    """The headers that a proxy passes on, names in lower case: RFC 9110, section 7.6.1, names those that it may not."""
+    """The headers that a proxy passes on, names in lower case; RFC 9110, section 7.6.1, lists the other headers."""
     lowered = [(name.lower(), value) for name, value in headers]
     named = {option.strip().lower() for name, value in lowered if name == b"connection" for option in value.split(b",")}
     return [(name, value) for name, value in lowered if name not in NOT_PASSED and name not in named]
@@ -34,7 +34,7 @@ class ManagementProxy:
     def __init__(self, socket_path: str, limit: int) -> None:
         """`limit`: maximum bytes of a request's body."""
         self._limit = limit
-        # A new connection for each request: the server may close an idle one just when it is used.
+        # A new connection for each request: the server may close an idle connection at the moment of its use.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         self._transport = httpx2.AsyncHTTPTransport(uds=socket_path, limits=limits)
 
@@ -46,7 +46,7 @@ class ManagementProxy:
         try:
             body = await read_body(receive, dict(headers), self._limit)
             with ClientWatch(scope, receive):
-                await self._pass(scope, headers, body, reply)
+                await self._forward(scope, headers, body, reply)
         except ClientLeftError:
             return
         except Refusal as refusal:
@@ -56,7 +56,7 @@ class ManagementProxy:
                 why = Refusal(Code.SERVER_UNREACHABLE, f"The server does not answer: {error!r}.", retry_after=1)
                 await refuse_management(reply, why, openai=False)
 
-    async def _pass(self, scope: Scope, headers: list[Header], body: bytes, reply: Reply) -> None:
+    async def _forward(self, scope: Scope, headers: list[Header], body: bytes, reply: Reply) -> None:
         target = scope.get("raw_path") or scope["path"].encode()
         if scope.get("query_string"):
             target += b"?" + scope["query_string"]

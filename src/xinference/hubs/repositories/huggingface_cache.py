@@ -87,13 +87,13 @@ class RepositoryCache:
             blob.replace(pointer)
 
     def list_cached(self, commit: str, files: Mapping[str, str | None]) -> list[CachedFile]:
-        """The cached ones of a commit's `files` (name -> hash, if known): links with their blobs, and partial files.
+        """The cached files among a commit's `files` (name -> hash, if known): links to blobs, and partial files.
 
         A blob that another link uses is `shared`.
         """
         pointers = {name: self.snapshot(commit) / name for name in files}
         existing = {name: pointer for name, pointer in pointers.items() if os.path.lexists(pointer)}
-        unlinked = [self._unlinked(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
+        unlinked = [self._files_without_link(etag) for etag in files.values() if etag and _ETAG.fullmatch(etag)]
         if not existing and not any(unlinked):
             return []
         linked = self._linked_by_others(set(existing.values()))
@@ -110,7 +110,7 @@ class RepositoryCache:
             if path.resolve() not in taken
         ]
 
-    def tidy(self) -> None:
+    def delete_stale_metadata(self) -> None:
         """Delete the refs and lists of deleted snapshots, and the folder of a repository without files.
 
         The library reports a cache with a ref to a missing snapshot as corrupted.
@@ -125,7 +125,7 @@ class RepositoryCache:
         if not any((self._root / name).exists() for name in ("snapshots", "blobs")):
             shutil.rmtree(self._root, ignore_errors=True)
 
-    def _unlinked(self, etag: str) -> list[Path]:
+    def _files_without_link(self, etag: str) -> list[Path]:
         """The blob without a link, and its partial file."""
         return [path for path in (self.blob(etag), self.partial(etag)) if path.is_file()]
 
@@ -135,7 +135,7 @@ class RepositoryCache:
         return {path.resolve() for path in links if path not in pointers}
 
     def listing(self, commit: str) -> Listing | None:
-        """The library's own list of a commit's files; `hf download` of a whole repository leaves one."""
+        """The library's own list of a commit's files, which `hf download` of a whole repository stores."""
         try:
             tree = msgspec.json.decode((self._root / "trees" / f"{commit}.json").read_bytes(), type=_Tree)
         except (OSError, msgspec.MsgspecError):

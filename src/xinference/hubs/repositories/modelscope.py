@@ -1,4 +1,4 @@
-"""ModelScope, over its own light client, which resumes, verifies and cancels. The cache is shared with its own tool."""
+"""ModelScope, through its own client, which resumes, verifies and cancels. Its own tool uses the same cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULT_BRANCH = "master"
 
 
 class ModelScopeHub(RepositoryHub):
-    """Downloads into the cache of ModelScope's own tool: each uses the files of the other."""
+    """Downloads to the cache of ModelScope's own tool, so that both use the same files."""
 
     @property
     def name(self) -> HubName:
@@ -42,7 +42,7 @@ class ModelScopeHub(RepositoryHub):
         return problems.HubTerms("modelscope", endpoint.rstrip("/"), *variables)
 
     def _folder(self, model_id: str, revision: str) -> Path:
-        """The client's layout: releases before 0.1 had no revision in the path, and existing folders stay in use."""
+        """The client's layout. Releases before 0.1 had no revision in the path; such folders are still used."""
         base = cache_folder()
         owner, _, name = model_id.partition("/")
         for models in (base / "models", base / "hub" / "models"):
@@ -54,7 +54,7 @@ class ModelScopeHub(RepositoryHub):
     def _cached_revisions(self, model_id: str, revision: str | None) -> Sequence[str]:
         return (revision or DEFAULT_BRANCH,)
 
-    def _present(self, model_id: str, listing: Listing, file: ListedFile) -> int:
+    def _cached_bytes(self, model_id: str, listing: Listing, file: ListedFile) -> int:
         path = self._folder(model_id, listing.revision) / file.name
         unfinished = path.with_name(f"{path.name}.incomplete")
         sizes = [each.stat().st_size for each in (path, unfinished) if each.is_file()]
@@ -69,7 +69,7 @@ class ModelScopeHub(RepositoryHub):
         from modelscope_hub.errors import NotExistError
 
         requested = revision or DEFAULT_BRANCH
-        with self._explained(model_id):
+        with self._convert_errors(model_id):
             try:
                 listed = _api(cache_folder()).list_repo_files(model_id, "model", revision=requested)
             except NotExistError:
@@ -82,7 +82,7 @@ class ModelScopeHub(RepositoryHub):
         return Listing(requested, tuple(files))
 
     def _missing(self, model_id: str, revision: str) -> Problem:
-        """Find out whether the repository or its revision is missing; the hub's first answer does not say."""
+        """The problem of a missing repository or of a missing revision; the hub's first answer does not tell which."""
         from modelscope_hub.errors import NotExistError
 
         try:
@@ -121,7 +121,7 @@ class ModelScopeHub(RepositoryHub):
             progress_callbacks=[Counter],
             _cancel_event=stop,
         )
-        with self._explained(model_id), without_bars():
+        with self._convert_errors(model_id), without_bars():
             try:
                 while True:
                     before = received
@@ -129,7 +129,7 @@ class ModelScopeHub(RepositoryHub):
                         fetch()
                         break
                     except NetworkError:
-                        # The client gives up after five breaks or an hour, even if bytes arrived meanwhile.
+                        # The client stops after five interruptions or an hour, even if bytes arrived meanwhile.
                         if received <= before:
                             raise
             except NotExistError:
@@ -160,8 +160,8 @@ class ModelScopeHub(RepositoryHub):
             raise problems.unreachable(self.terms, str(error) or type(error).__name__) from error
 
     @contextmanager
-    def _explained(self, model_id: str) -> Iterator[None]:
-        """Turn the client's and the network's errors into problems."""
+    def _convert_errors(self, model_id: str) -> Iterator[None]:
+        """Convert the client's and the network's errors to problems."""
         from modelscope_hub import errors
         from modelscope_hub._download_control import _DownloadCancelledError
         from requests import RequestException

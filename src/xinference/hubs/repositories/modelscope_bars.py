@@ -1,4 +1,4 @@
-"""Disables the progress bars that ModelScope's client draws on stderr during our downloads."""
+"""Disables the progress bars that ModelScope's client draws on stderr during downloads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _replaced: list[Any] = []
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """While any thread runs the block, the client draws no bars; afterwards it draws them again.
+    """Disable the client's bars while any thread runs the block.
 
     The client draws a bar for each file that it downloads in one stream, and has no parameter to disable it.
     """

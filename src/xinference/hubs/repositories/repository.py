@@ -31,7 +31,7 @@ from xinference.hubs.transfer.range_reader import CHUNK, RangedFile
 
 
 class RepositoryHub(ABC):
-    """A `Hub` over repositories. A subclass knows one hub's protocol and the layout of its cache."""
+    """A `Hub` of repositories. A subclass implements the protocol of one hub and the layout of its cache."""
 
     def __init__(self, settings: Settings) -> None:
         self._offline = settings.offline
@@ -72,7 +72,7 @@ class RepositoryHub(ABC):
         """`count` bytes of a file from offset `start`, without storing them. Raises `Problem`."""
 
     @abstractmethod
-    def _present(self, model_id: str, listing: Listing, file: ListedFile) -> int:
+    def _cached_bytes(self, model_id: str, listing: Listing, file: ListedFile) -> int:
         """Bytes of the file that are cached."""
 
     def _finish(self, model_id: str, listing: Listing, requested: str | None) -> None:  # noqa: B027 -- optional hook
@@ -80,26 +80,26 @@ class RepositoryHub(ABC):
 
     @abstractmethod
     def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
-        """The cached ones of these files, complete or partial."""
+        """The cached files among `files`, complete or partial."""
 
-    def _tidy(self, model_id: str) -> None:  # noqa: B027 -- optional hook
+    def _delete_metadata(self, model_id: str) -> None:  # noqa: B027 -- optional hook
         """Called after files of the repository were deleted: delete metadata that refers only to them."""
 
-    def offline_because(self) -> str | None:
+    def offline_setting(self) -> str | None:
         """The name of the setting that forbids connections, or None."""
         return "XINFERENCE_OFFLINE" if self._offline else None
 
-    def _known(self, model_id: str, revision: str) -> Listing | None:
+    def _stored_listing(self, model_id: str, revision: str) -> Listing | None:
         """The list of a revision, if it is stored on this machine."""
         return self._listings.load(model_id, revision)
 
     # -- the same for every hub -----------------------------------------------------------------------------
 
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
-        """See `Hub.files`. Sends a request only if no list is stored."""
+        """The files that the version's quantization needs. Sends a request only if no list is stored."""
         check_source(source)
         revisions = self._cached_revisions(source.model_id, source.revision)
-        listings = (self._known(source.model_id, revision) for revision in revisions)
+        listings = (self._stored_listing(source.model_id, revision) for revision in revisions)
         listing = next((each for each in listings if each is not None), None)
         if listing is None:
             self._check_online(version)
@@ -108,7 +108,7 @@ class RepositoryHub(ABC):
         return [RemoteFile(file.name, file.size, file.sha256) for file in chosen]
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
-        """See `Hub.find_cached`. Files from the hub's own tool count too."""
+        """The path of the complete and verified files; files from the hub's own tool are included."""
         check_source(source)
         for revision in self._cached_revisions(source.model_id, source.revision):
             if path := self._find_cached_at(version, source, revision):
@@ -116,7 +116,6 @@ class RepositoryHub(ABC):
         return None
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
-        """See `Hub.fetch`."""
         if path := self.find_cached(version, source):
             return path
         self._check_online(version)
@@ -133,13 +132,13 @@ class RepositoryHub(ABC):
             raise Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions.") from error
 
     def listing(self, model_id: str, revision: str | None = None) -> Listing:
-        """The file list of any repository, in a family or not. Sends a request.
+        """The file list of any repository, also of one that no family refers to. Sends a request.
 
         Raises:
             Problem: ``bad_source``, ``offline``, ``repo_not_found``, ``gated_model``, ``hub_unreachable``.
         """
         check_source(Source(hub=self.name, model_id=model_id, revision=revision))
-        if variable := self.offline_because():
+        if variable := self.offline_setting():
             raise problems.offline(self.terms, model_id, variable)
         return self._list(model_id, revision)
 
@@ -175,13 +174,12 @@ class RepositoryHub(ABC):
         )
 
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
-        """See `Hub.list_cached`."""
         check_source(source)
         last = self._listings.last_revision(source.model_id, source.revision)
         files: dict[Path, CachedFile] = {}
         cached = self._cached_revisions(source.model_id, source.revision)
         for revision in dict.fromkeys((*cached, *((last,) if last else ()))):
-            for file in self._list_cached(source.model_id, revision, self._claimed(version, source, revision)):
+            for file in self._list_cached(source.model_id, revision, self._version_files(version, source, revision)):
                 files[file.path] = file
             joined = self._joined_path(version, source, revision)
             for path in (joined, joined.with_name(f".{joined.name}.partial")):
@@ -190,9 +188,8 @@ class RepositoryHub(ABC):
         return tuple(files.values())
 
     def delete_cached(self, version: ModelVersion, source: Source) -> int:
-        """See `Hub.delete_cached`."""
         freed = delete(self._exclusive_files(version, source))
-        self._tidy(source.model_id)
+        self._delete_metadata(source.model_id)
         return freed
 
     def _exclusive_files(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
@@ -206,9 +203,9 @@ class RepositoryHub(ABC):
             return tuple(file for file in files if not file.path.as_posix().endswith(shared))
         return files
 
-    def _claimed(self, version: ModelVersion, source: Source, revision: str) -> tuple[ListedFile, ...]:
-        """The version's files at a revision, by the information on this machine."""
-        listing = self._known(source.model_id, revision)
+    def _version_files(self, version: ModelVersion, source: Source, revision: str) -> tuple[ListedFile, ...]:
+        """The version's files at a revision, according to the lists and files on this machine."""
+        listing = self._stored_listing(source.model_id, revision)
         listed = listing.files if listing else _files_in(self._folder(source.model_id, revision))
         names = wanted_names(version, source)
         if names is not None:
@@ -231,7 +228,7 @@ class RepositoryHub(ABC):
         self._listings.save(source.model_id, listing, source.revision)
         names = wanted_names(version, source)
         join_them = names is not None and must_join(names)
-        self._need_space(version, source, listing, files, join_them)
+        self._check_space(version, source, listing, files, join_them)
         fetch_all(
             files,
             lambda file, report, stop: self._fetch_one(source.model_id, listing, file, report, stop),
@@ -249,9 +246,9 @@ class RepositoryHub(ABC):
     def _find_cached_at(self, version: ModelVersion, source: Source, revision: str) -> Path | None:
         folder = self._folder(source.model_id, revision)
         names = wanted_names(version, source)
-        listing = self._known(source.model_id, revision)
+        listing = self._stored_listing(source.model_id, revision)
         if listing is None:
-            return _unlisted(folder, names, source, version.quantization)
+            return _find_unlisted(folder, names, source, version.quantization)
         try:
             files = choose_files(version, source, listing.files)
         except Problem:  # the hub does not have the version at this revision
@@ -268,17 +265,17 @@ class RepositoryHub(ABC):
         return folder / joined_name(version, source)
 
     def _check_online(self, version: ModelVersion) -> None:
-        if variable := self.offline_because():
+        if variable := self.offline_setting():
             raise problems.offline(self.terms, version.version_id, variable)
 
-    def _need_space(
+    def _check_space(
         self, version: ModelVersion, source: Source, listing: Listing, files: Sequence[ListedFile], join_them: bool
     ) -> None:
-        folder = _nearest(self._folder(source.model_id, listing.revision))
-        missing = sum(file.size - self._present(source.model_id, listing, file) for file in files)
+        folder = _nearest_existing(self._folder(source.model_id, listing.revision))
+        missing = sum(file.size - self._cached_bytes(source.model_id, listing, file) for file in files)
         needs = {folder: missing}
         if join_them:
-            joined = _nearest(self._joined)
+            joined = _nearest_existing(self._joined)
             same_disk = folder.stat().st_dev == joined.stat().st_dev
             whole = sum(file.size for file in files)
             needs = {folder: missing + whole} if same_disk else {folder: missing, joined: whole}
@@ -287,12 +284,12 @@ class RepositoryHub(ABC):
                 need_space(where, size, version.version_id, partial(problems.disk_full, self.terms))
 
 
-def _nearest(folder: Path) -> Path:
+def _nearest_existing(folder: Path) -> Path:
     """The folder, or the first of its parents that exists."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 
-def _unlisted(folder: Path, names: tuple[str, ...] | None, source: Source, quantization: str) -> Path | None:
+def _find_unlisted(folder: Path, names: tuple[str, ...] | None, source: Source, quantization: str) -> Path | None:
     """Weights from another tool, if they are complete by their own headers and indexes."""
     if names is None:
         return folder if is_whole_folder(folder) else None

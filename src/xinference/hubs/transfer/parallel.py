@@ -48,12 +48,12 @@ def fetch_all(
     cancelled: threading.Event,
     what: str,
 ) -> None:
-    """Call `fetch_one` for each file, a few at a time; the first failure stops the others and is raised.
+    """Call `fetch_one` for each file, for several files concurrently; the first failure stops the others and is raised.
 
     `fetch_one` gets the file, its counter and an event that is set when it must stop.
 
     Raises:
-        Problem: ``cancelled``, at once: a thread that waits for a silent server ends on its own a little later.
+        Problem: ``cancelled``, at once: a thread that waits for a silent server ends a little later.
     """
     tally = Tally(sum(file.size for file in files), progress)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Reads parts of a file on a hub by HTTP ranges: the header suffices, the rest is not downloaded."""
+"""Reads parts of a file on a hub by HTTP ranges, such as its header, without downloading the whole file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RangedFile(RawIOBase):
         self._fetched += count
         if self._fetched > MAX_BYTES:
             raise Problem(
-                Code.BAD_WEIGHT_FILE, f"The file's header has more than {MAX_BYTES} bytes, which no model's has."
+                Code.BAD_WEIGHT_FILE, f"The file's header has more than {MAX_BYTES} bytes, more than any model needs."
             )
         data = self._fetch(self._position, count)
         buffer[: len(data)] = data

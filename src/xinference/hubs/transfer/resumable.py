@@ -1,4 +1,4 @@
-"""Downloads one URL into one file: resumable, counted, hashed and cancellable.
+"""Downloads one URL to one file, with resumption, progress, a hash and cancellation.
 
 huggingface_hub 2.4 restarts a file in every process, checks only its length and cannot be cancelled. So this module
 transfers the bytes of that hub, with the same HTTP library and into the same cache.
@@ -62,7 +62,7 @@ def transfer(
 
     Raises:
         httpx2.TransportError, Unavailable: after `RETRIES` consecutive failures.
-        TooLong, Stopped, OSError, and what `refuse` raises.
+        TooLong, Stopped, OSError, and the exceptions of `refuse`.
     """
     failures = 0
     with _Partial(partial, size, digest, report, stop) as file:
@@ -78,7 +78,7 @@ def transfer(
                 retry_after = error.retry_after if isinstance(error, Unavailable) else None
             else:
                 if file.length > before:
-                    continue  # a span of a large file, or an answer that ended early: resume from there
+                    continue  # a range of a large file, or an answer that ended early: resume from there
                 failures += 1
                 if failures > RETRIES:
                     raise httpx2.RemoteProtocolError(f"the answer ended after {file.length} of {size} bytes")

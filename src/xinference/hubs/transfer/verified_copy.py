@@ -36,7 +36,7 @@ def write_whole(
 ) -> None:
     """Copy `source` to `target` so that `target` exists only if it is complete, verified and on the disk.
 
-    The copy is written to a file in the same folder; the rest of an earlier run is overwritten.
+    The copy is written to a file in the same folder, which replaces the incomplete file of an earlier run.
 
     Raises:
         Problem: ``cancelled``, or ``hash_mismatch`` if size or hash differ from `facts`.
@@ -77,5 +77,5 @@ def hash_mismatch(cause: str) -> Problem:
     return Problem(
         Code.HASH_MISMATCH,
         cause,
-        hint="It is not the file of the model's entry: it was replaced at its source, or a mirror altered it.",
+        hint="The file differs from that of the model's entry: its source replaced it, or a mirror changed it.",
     )

@@ -1,1 +1,1 @@
-"""An OpenAI-compatible server over transformers; started by path inside its environment, imports nothing of ours."""
+"""An OpenAI-compatible server for transformers. It is started by its path and imports no other module of Xinference."""

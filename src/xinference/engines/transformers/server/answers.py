@@ -40,7 +40,7 @@ class ChoiceBuilder:
         if piece.prompt_logprobs:
             self._logprobs += zip(self._prompt, piece.prompt_logprobs, strict=True)
         self._logprobs += [(logprob.token, logprob) for logprob in piece.logprobs]
-        text, calls = self._parsed(piece)
+        text, calls = self._parse(piece)
         first_call = len(self._calls)
         self._calls += [call.to_dict() for call in calls]
         self._text += text
@@ -75,7 +75,7 @@ class ChoiceBuilder:
             "finish_reason": self.finish,
         }
 
-    def _parsed(self, piece: Piece) -> tuple[str, list[ToolCall]]:
+    def _parse(self, piece: Piece) -> tuple[str, list[ToolCall]]:
         if self._parser is None:
             return piece.text, []
         text, calls = self._parser.add(piece.text)

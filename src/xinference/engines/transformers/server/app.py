@@ -1,4 +1,4 @@
-"""The HTTP side: routes, the key, streams, and cancellation on disconnect."""
+"""The HTTP application: routes, the key, streams, and cancellation on disconnect."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ModelRoutes:
         self._generator = Generator(loaded, self._prompts, scheduler)
         # Encoding a long prompt takes a while, and a tokenizer must not be used by two threads.
         self._encoding = ThreadPoolExecutor(1, "encoding")
-        # Each thread waits for a process; one that works up to its deadline keeps none of the others waiting.
+        # Each thread waits for one process, so a process that works up to its deadline does not delay the others.
         self._limiting = ThreadPoolExecutor(WORKERS, "limited")
 
     def routes(self) -> list[Route]:
@@ -64,7 +64,7 @@ class ModelRoutes:
         loop, stepped = asyncio.get_running_loop(), asyncio.Event()
         self._scheduler.call_after_step(lambda: loop.call_soon_threadsafe(stepped.set))
         await stepped.wait()
-        await self._encoded(int)
+        await self._run_encoder(int)
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
@@ -84,23 +84,23 @@ class ModelRoutes:
     async def tokenize(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.TokenizeRequest)
         if body.messages is not None:
-            text, special = await self._limited(self._prompts.render, body.messages), False
+            text, special = await self._run_limited(self._prompts.render, body.messages), False
         elif body.content is not None:
             text, special = body.content, body.add_special
         else:
             text, special = body.prompt or "", body.add_special_tokens
-        tokens = await self._encoded(lambda: self._prompts.encode(text, add_special=special))
+        tokens = await self._run_encoder(lambda: self._prompts.encode(text, add_special=special))
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": self._loaded.context_length})
 
     async def detokenize(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.DetokenizeRequest)
-        tokens = self._prompts.checked(body.tokens, "tokens") if body.tokens else []
-        text = await self._encoded(self._prompts.decode_all, tokens)
+        tokens = self._prompts.check_tokens(body.tokens, "tokens") if body.tokens else []
+        text = await self._run_encoder(self._prompts.decode_all, tokens)
         return JSONResponse({"content": text, "prompt": text})
 
     async def apply_template(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.TemplateRequest)
-        return JSONResponse({"prompt": await self._limited(self._prompts.render, body.messages)})
+        return JSONResponse({"prompt": await self._run_limited(self._prompts.render, body.messages)})
 
     async def completions(self, request: Request) -> Response:
         return await self._answer(request, requests.read(await request.body(), requests.CompletionRequest))
@@ -110,20 +110,20 @@ class ModelRoutes:
 
     async def _answer(self, request: Request, body: requests.ChatRequest | requests.CompletionRequest) -> Response:
         adapter = self._adapter(body.model)
-        text = await self._limited(self._generator.render, body) if isinstance(body, requests.ChatRequest) else None
-        prompts = await self._encoded(self._generator.encode, body, text)
+        text = await self._run_limited(self._generator.render, body) if isinstance(body, requests.ChatRequest) else None
+        prompts = await self._run_encoder(self._generator.encode, body, text)
         grammar = self._generator.grammar(body)
-        constraint = await self._limited(self._grammars.compile, grammar) if grammar is not None else None
+        constraint = await self._run_limited(self._grammars.compile, grammar) if grammar is not None else None
         job = Job(body, prompts, adapter, constraint, int(time.time()))
-        answer = AnswerBuilder(job, body.model, self._echoed(job), self._token_bytes)
+        answer = AnswerBuilder(job, body.model, self._echo_texts(job), self._token_bytes)
         if body.stream:
             return StreamingResponse(self._stream(job, answer), media_type="text/event-stream")
-        return await _unless_the_client_leaves(request, self._collect(job, answer))
+        return await _cancel_on_disconnect(request, self._collect(job, answer))
 
     async def _collect(self, job: Job, answer: AnswerBuilder) -> Response:
         async for index, piece in self._generator.run(job):
             if piece.finish == "error":
-                raise RefusedError("The model failed; its log says why.", status=500, kind="server_error")
+                raise RefusedError("The model failed; its log has the reason.", status=500, kind="server_error")
             answer.take(index, piece)
         return JSONResponse(answer.whole())
 
@@ -140,8 +140,8 @@ class ModelRoutes:
                 if new is not None:
                     yield _event(new)
         finally:
-            # A cancelled stream leaves the iteration open, and with it the sequences in the batch.
-            await run.aclose()  # type: ignore[attr-defined]  # it is an async generator
+            # Otherwise the iteration of a cancelled stream, and its sequences in the batch, would stay open.
+            await run.aclose()  # type: ignore[attr-defined]  # an async generator
         closing = answer.closing()
         if closing is not None:
             yield _event(closing)
@@ -154,10 +154,13 @@ class ModelRoutes:
             return model
         names = ", ".join((self._uid, *self._loaded.adapters))
         raise RefusedError(
-            f"The model {model!r} does not exist; there is {names}.", status=404, code="model_not_found", param="model"
+            f"The model {model!r} does not exist; existing models: {names}.",
+            status=404,
+            code="model_not_found",
+            param="model",
         )
 
-    def _echoed(self, job: Job) -> list[str]:
+    def _echo_texts(self, job: Job) -> list[str]:
         if isinstance(job.request, requests.CompletionRequest) and job.request.echo:
             return [self._prompts.decode(prompt) for prompt in job.prompts]
         return [""] * len(job.prompts)
@@ -165,10 +168,10 @@ class ModelRoutes:
     def _token_bytes(self, token: int) -> bytes:
         return bytes(self._grammars.tokenizer().decode_bytes([token]))
 
-    async def _limited(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def _run_limited(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._limiting, work, *arguments)
 
-    async def _encoded(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def _run_encoder(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._encoding, work, *arguments)
 
 
@@ -183,34 +186,34 @@ class WithKey:
             header = dict(scope["headers"]).get(b"authorization", b"")
             if not hmac.compare_digest(header, self._expected):
                 error = RefusedError("The key is missing or wrong.", status=401, code="invalid_api_key")
-                await _refused(None, error)(scope, receive, send)
+                await _error_response(None, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
 def build_app(loaded: LoadedModel, uid: str, key: str, scheduler: Scheduler) -> ASGIApp:
     """The whole application."""
-    handlers: dict[Any, Any] = {RefusedError: _refused, HTTPException: _no_such_path}
+    handlers: dict[Any, Any] = {RefusedError: _error_response, HTTPException: _no_such_path}
     return WithKey(Starlette(routes=ModelRoutes(loaded, uid, scheduler).routes(), exception_handlers=handlers), key)
 
 
-def _refused(request: Request | None, error: RefusedError) -> Response:
+def _error_response(request: Request | None, error: RefusedError) -> Response:
     return JSONResponse({"error": error.error}, status_code=error.status)
 
 
 def _no_such_path(request: Request, error: HTTPException) -> Response:
     refused = RefusedError(f"{request.method} {request.url.path}: {error.detail}.", status=error.status_code)
-    return _refused(request, refused)
+    return _error_response(request, refused)
 
 
 def _event(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 
-async def _unless_the_client_leaves(request: Request, work: Awaitable[Response]) -> Response:
+async def _cancel_on_disconnect(request: Request, work: Awaitable[Response]) -> Response:
     """The answer of `work`, which is cancelled if the client disconnects before."""
     job = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
+    leaving = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
         await asyncio.wait({job, leaving}, return_when=asyncio.FIRST_COMPLETED)
         return await job if job.done() else Response(status_code=499)
@@ -220,6 +223,6 @@ async def _unless_the_client_leaves(request: Request, work: Awaitable[Response])
         await asyncio.gather(job, leaving, return_exceptions=True)
 
 
-async def _left(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         continue

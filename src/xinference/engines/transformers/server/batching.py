@@ -1,4 +1,4 @@
-"""Continuous batching: sequences join and leave one batch between two steps of the model.
+"""Continuous batching: sequences are added to and removed from a batch between two steps of the model.
 
 Each sequence has a row of the cache. The rows of decoding sequences are contiguous from row 0, so that a
 step reads them without copying; the rows of prompts that are being computed follow. Short prompts
@@ -83,7 +83,7 @@ class Batch:
                 self._remove(row)
 
     def _remove(self, row: int) -> None:
-        """Close the gap: the last decoding row moves into it, then the one in prefill."""
+        """Remove a row: move the last decoding row to its place, then the last row in prefill to that one's place."""
         last = len(self._decoding) - 1
         if row != last:
             self._decoding[row] = self._decoding[last]
@@ -145,7 +145,7 @@ class Batch:
         width, device = max(map(len, parts)), self._loaded.device
         tokens = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=device)
         starts = torch.tensor([s.computed for s in group], device=device)
-        # Padding is written behind a row's end: it is masked, and overwritten later.
+        # Padding is written after the end of a row: it is masked, and overwritten later.
         positions = starts[:, None] + torch.arange(width, device=device)
         whole = group[0].wants_prompt_logprobs
         last = sorted({len(part) - 1 for part in parts})
@@ -193,15 +193,15 @@ class Batch:
         likeliest = torch.stack(rows).argmax(-1).tolist()
         for row, (logits, best) in enumerate(zip(rows, likeliest, strict=True), first_row):
             sequence = self._decoding[row]
-            if sequence.constraint is None and sequence.sampler.takes_the_likeliest:
+            if sequence.constraint is None and sequence.sampler.is_greedy:
                 token, logprob = best, None
             else:
                 scores = logits.float()
                 try:
-                    allowed = sequence.constraint.allowed() if sequence.constraint else None
+                    allowed = sequence.constraint.allowed_tokens() if sequence.constraint else None
                 except ConstraintError:
                     traceback.print_exc()
-                    sequence.fail()  # the others go on
+                    sequence.fail()  # the others continue
                     ended.append(row)
                     continue
                 token = sequence.sampler.choose(scores, allowed)

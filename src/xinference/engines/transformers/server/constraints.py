@@ -16,7 +16,7 @@ from .limited import LimitError, Workers, WorkFailedError
 
 #: Whitespace between the parts of JSON; with unbounded whitespace small models never end.
 WHITESPACE = r"[ \n]{0,4}"
-#: What llguidance may spend on one grammar, below its own limits where those take seconds.
+#: Limits of llguidance for one grammar. Its own limits allow grammars that take seconds.
 LIMITS = {
     "max_items_in_row": 2000,
     "initial_lexer_fuel": 500_000,
@@ -28,7 +28,7 @@ LIMITS = {
 
 
 class ConstraintError(Exception):
-    """One sequence cannot go on in its grammar."""
+    """No token can follow in the grammar of a sequence."""
 
 
 class Constraint:
@@ -44,19 +44,19 @@ class Constraint:
         return Constraint(self._matcher.deep_copy(), self._vocab_size, self._device)
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether no further token can follow."""
         return bool(self._matcher.is_stopped())
 
-    def allowed(self) -> torch.Tensor:
+    def allowed_tokens(self) -> torch.Tensor:
         """True for each token of the vocabulary that may follow.
 
         Raises:
-            ConstraintError: the grammar allows nothing more, or is beyond a limit here.
+            ConstraintError: the grammar allows no further token, or exceeds a limit at this position.
         """
         mask = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
         if self._matcher.is_error():
-            raise ConstraintError(f"the grammar can't go on: {self._matcher.get_error()}")
+            raise ConstraintError(f"the grammar allows no further token: {self._matcher.get_error()}")
         return mask[: self._vocab_size].bool().to(self._device)
 
     def accept(self, token: int) -> None:
@@ -76,17 +76,17 @@ class Grammars:
         self._ready: llguidance.LLTokenizer | None = None
 
     def compile(self, grammar: str) -> Constraint:
-        """The constraint at its beginning; each sequence takes a copy. Slow: run it in a thread.
+        """The constraint in its initial state; each sequence gets a copy. Slow: run it in a thread.
 
-        The grammar is compiled in a process of its own first: only one that is done there in time is compiled here.
+        The grammar is compiled in a separate process first, and in this one only if that was fast enough.
 
         Raises:
-            RefusedError: 400: the grammar or schema is wrong, or beyond a limit.
+            RefusedError: 400: the grammar or schema is wrong, or exceeds a limit.
         """
         try:
             fault = self._workers.do("validate", grammar=grammar, limits=LIMITS)
         except LimitError as error:
-            cause = f"The schema is too complex: to compile it takes {error}."
+            cause = f"The schema is too complex: its compilation takes {error}."
             raise RefusedError(cause, code="constraint_too_complex", param="response_format") from None
         except WorkFailedError as error:
             fault = str(error)
@@ -114,8 +114,9 @@ def json_grammar(schema: Mapping[str, Any] | bool) -> str:
     """JSON of a schema; ``{"type": "object"}`` permits any object."""
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
-    # With SentencePiece an answer begins with a space, which decoding drops: without it the first token is a rare one.
-    return _lark('start: " "? value', f"value: %json {_spaced(schema)}")
+    # With SentencePiece an answer begins with a space, which decoding drops; without it, the first token would be a
+    # rare one.
+    return _lark('start: " "? value', f"value: %json {_with_whitespace(schema)}")
 
 
 def tool_grammar(tools: Mapping[str, Mapping[str, Any]], several: bool) -> str:
@@ -125,7 +126,7 @@ def tool_grammar(tools: Mapping[str, Mapping[str, Any]], several: bool) -> str:
     for i, (name, schema) in enumerate(tools.items()):
         begin = f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": '
         rules.append(f"tool_{i}: {_literal(begin)} arguments_{i} {_literal('}' + chr(10) + '</tool_call>')}")
-        rules.append(f"arguments_{i}: %json {_spaced(schema)}")
+        rules.append(f"arguments_{i}: %json {_with_whitespace(schema)}")
     return _lark(*rules)
 
 
@@ -133,7 +134,7 @@ def _lark(*rules: str) -> str:
     return str(llguidance.LLMatcher.grammar_from_lark("\n".join(rules) + "\n"))
 
 
-def _spaced(schema: Mapping[str, Any]) -> str:
+def _with_whitespace(schema: Mapping[str, Any]) -> str:
     return json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
 
 

@@ -1,4 +1,4 @@
-"""Turns a checked request into sequences for the scheduler, and returns their pieces to the event loop."""
+"""Converts a checked request to sequences for the scheduler, and returns their pieces to the event loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Job:
     prompts: list[list[int]]
     adapter: str | None
     constraint: Constraint | None
-    """At its beginning; each sequence takes a copy."""
+    """The constraint in its initial state; each sequence gets a copy."""
     created: int
 
     @property
@@ -53,7 +53,7 @@ class Generator:
         self._loaded, self._prompts, self._scheduler = loaded, prompts, scheduler
 
     def render(self, request: ChatRequest) -> str:
-        """The text of a conversation. It may take until a deadline: run it in a thread.
+        """The text of a conversation. Slow, up to a deadline: run it in a thread.
 
         Raises:
             RefusedError: 400: the fault of the request.
@@ -62,7 +62,7 @@ class Generator:
         return self._prompts.render(request.messages, tools, request.chat_template_kwargs)
 
     def encode(self, request: ChatRequest | CompletionRequest, text: str | None) -> list[list[int]]:
-        """The tokens of the prompts; `text` is what `render` returned. Slow for long prompts: run it in a thread.
+        """The tokens of the prompts; `text` is the result of `render`. Slow for long prompts: run it in a thread.
 
         Raises:
             RefusedError: 400: the fault of the request.

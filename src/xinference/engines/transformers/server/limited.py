@@ -1,4 +1,4 @@
-"""Runs chat templates and the compilation of grammars in processes that are ended when they take too long."""
+"""Runs chat templates and the compilation of grammars in processes that are killed after a deadline."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = Path(__file__).with_name("limited_worker.py")
-#: Processes that work at the same time; others are answered while some of them run into their deadline.
+#: Number of processes that work at the same time: some of them may be occupied up to their deadline.
 WORKERS = 4
 SECONDS = 5.0
-#: A worker imports its libraries at its first piece of work, on a machine that may be busy.
+#: Additional time for the first piece of work, in which a process imports its libraries.
 STARTING_SECONDS = 20.0
 LENGTH_BYTES = 8
 PIECE = 1024 * 1024
 
 
 class LimitError(Exception):
-    """The work went beyond a limit; the text names it."""
+    """The work exceeded a limit, which the text names."""
 
 
 class WorkFailedError(Exception):
-    """The template or the grammar is wrong; the text is its own."""
+    """The template or the grammar is wrong; the text is its error message."""
 
 
 class Worker:
@@ -53,7 +53,7 @@ class Worker:
             self._process.stdin.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
             self._process.stdin.flush()
         except OSError:
-            raise LimitError("the process that does it has ended") from None
+            raise LimitError("more memory or time than one request may use") from None
         length = int.from_bytes(self._read(LENGTH_BYTES, until, seconds), "big")
         answer: dict[str, Any] = json.loads(self._read(length, until, seconds))
         return answer
@@ -76,10 +76,10 @@ class Worker:
             left = until - time.monotonic()
             if left <= 0 or not select.select([descriptor], [], [], left)[0]:
                 raise LimitError(f"more than {seconds:g} seconds")
-            # The descriptor itself: the pipe's buffer could hold what select does not see.
+            # The descriptor and not the buffered pipe: select does not know the bytes in its buffer.
             piece = os.read(descriptor, min(size - len(pieces), PIECE))
             if not piece:
-                raise LimitError("more memory or time than one request may take")
+                raise LimitError("more memory or time than one request may use")
             pieces += piece
         return bytes(pieces)
 
@@ -97,8 +97,8 @@ class Workers:
         """The result of a piece of work; waits for a free process.
 
         Raises:
-            LimitError: it went beyond a limit.
-            WorkFailedError: the work failed by a fault of its own.
+            LimitError: the work exceeded a limit.
+            WorkFailedError: the template or the grammar is wrong.
         """
         worker = self._free.get()
         try:

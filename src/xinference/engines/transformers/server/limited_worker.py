@@ -1,7 +1,8 @@
-"""``python -I limited_worker.py`` does one piece of work at a time for the server, which ends it at a deadline.
+"""``python -I limited_worker.py`` does one piece of work at a time for the server, which kills it at a deadline.
 
-A chat template is a program of the model's authors, and a grammar one of the client: both can run without end, in one
-call of a C function that no thread can be taken out of, and can take all memory. So they run here, with less memory.
+A chat template is a program of the model's authors, and a grammar is a program of the client. Both can run without end,
+also in a C function that no thread can interrupt, and can use all memory. So they run in this process, whose
+memory is limited.
 
 Requests and answers are JSON, each after its length in 8 bytes. This program imports neither torch nor transformers.
 """
@@ -19,13 +20,13 @@ from typing import Any, BinaryIO
 
 MAX_MEMORY = 2 * 1024**3
 MAX_OUTPUT = 4 * 1024**2
-#: Seconds of CPU after which the kernel ends the program, should the server have ended without doing so.
+#: Seconds of CPU after which the kernel ends this process, if the server has exited without killing it.
 CPU_SECONDS = 30
 LENGTH_BYTES = 8
 
 
 class WorkError(Exception):
-    """The work cannot be done: the fault of the template, the grammar or the request."""
+    """The work cannot be done, because of an error in the template, the grammar or the request."""
 
 
 def main() -> int:
@@ -45,7 +46,7 @@ def main() -> int:
         except WorkError as error:
             answer = {"limit": str(error)}
         except RecursionError:
-            answer = {"error": "it nests too deeply"}
+            answer = {"error": "it is nested too deeply"}
         except Exception as error:  # noqa: BLE001  # a template may raise whatever it likes
             answer = {"error": str(error) or type(error).__name__}
         data = json.dumps(answer).encode()
@@ -63,9 +64,9 @@ def _requests(source: BinaryIO) -> Iterator[dict[str, Any]]:
 
 
 def render(request: dict[str, Any]) -> str:
-    """The text of a chat template with these values; piece by piece, so that an endless one is noticed."""
+    """The text of a chat template with these values; rendered in pieces, so that an endless text is detected."""
     pieces, size = [], 0
-    for piece in compiled(request["template"]).generate(**request["values"]):
+    for piece in compile_template(request["template"]).generate(**request["values"]):
         size += len(piece)
         if size > MAX_OUTPUT:
             raise WorkError(f"more than {MAX_OUTPUT // 1024**2} MiB of text")
@@ -74,13 +75,13 @@ def render(request: dict[str, Any]) -> str:
 
 
 @lru_cache(maxsize=4)
-def compiled(template: str) -> Any:
-    """The template in the environment that transformers gives it: `_compile_jinja_template` of its chat templates."""
+def compile_template(template: str) -> Any:
+    """The template, compiled in the same environment as in transformers' `_compile_jinja_template`."""
     import jinja2.ext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(jinja2.ext.Extension):  # type: ignore[misc]
-        """``{% generation %}`` marks what the model said; the marks are of no use here."""
+        """``{% generation %}`` marks the model's own messages; the marks have no effect here."""
 
         tags = {"generation"}  # noqa: RUF012  # jinja2 has it so
 
@@ -129,7 +130,7 @@ def _namespace_type() -> Any:
             raise SecurityError(f"Chat templates cannot store the attribute {name!r} on a namespace.")
 
     class TemplateNamespace(Namespace):  # type: ignore[misc]
-        """A namespace without names of Python's own."""
+        """A namespace that refuses the names of Python's special attributes."""
 
         def __init__(*arguments: Any, **named: Any) -> None:  # so that ``namespace(self=...)`` works
             values = dict(*arguments[1:], **named)
@@ -148,7 +149,7 @@ def _namespace_type() -> Any:
 
 
 def validate(request: dict[str, Any]) -> str:
-    """What is wrong with a grammar, without a tokenizer; empty: nothing."""
+    """The error of a grammar, checked without a tokenizer; empty if there is none."""
     import llguidance
 
     limits = llguidance.LLParserLimits(**request["limits"])

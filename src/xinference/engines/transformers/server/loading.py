@@ -23,7 +23,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model with everything that the server needs."""
+    """The loaded model with its tokenizer and its properties."""
 
     model: Any
     tokenizer: Any
@@ -49,7 +49,7 @@ def load(params: Mapping[str, Any]) -> LoadedModel:
     """Load the model of `params`.
 
     Raises:
-        LoadError: an option or the model is not for this server.
+        LoadError: an option or the model is not supported by this server.
     """
     path, device = params["model_path"], torch.device(params.get("device", "cpu"))
     # All devices that are visible to this process, whole layers on each.
@@ -57,7 +57,7 @@ def load(params: Mapping[str, Any]) -> LoadedModel:
     remote = bool(params.get("trust_remote_code", False))
     attention = params.get("attn_implementation", "sdpa")
     if attention not in ATTENTION:
-        raise LoadError(f"attn_implementation is {attention!r}; this server takes {' or '.join(ATTENTION)}")
+        raise LoadError(f"attn_implementation is {attention!r}; this server accepts {' or '.join(ATTENTION)}")
     if not any(Path(path).glob("*.safetensors")):
         raise LoadError(f"there are no .safetensors files in {path}, and only safetensors are loaded")
     dtype = _dtype(params, device, path)
@@ -137,7 +137,7 @@ def _dtype(params: Mapping[str, Any], device: torch.device, path: str) -> torch.
         requested = "bfloat16" if requested == "float32" else requested
     dtype = getattr(torch, requested, None)
     if dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise LoadError(f"torch_dtype is {requested!r}; it takes auto, float32, bfloat16 or float16")
+        raise LoadError(f"torch_dtype is {requested!r}; it must be auto, float32, bfloat16 or float16")
     return dtype
 
 

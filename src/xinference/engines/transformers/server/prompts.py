@@ -1,4 +1,4 @@
-"""Turns messages or text into the tokens of the prompt."""
+"""Converts messages or text to the tokens of the prompt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import RefusedError, too_long
 from .limited import LimitError, Workers, WorkFailedError
 from .loading import LoadedModel
 
-#: The prefix by which the gateway recognises a chat template's own refusal.
+#: The prefix of a chat template's own refusal, which the gateway recognises.
 TEMPLATE_REFUSAL = "Jinja Exception: "
 
 
@@ -27,7 +27,7 @@ RESERVED_OPTIONS = frozenset(
 
 
 class RemoteTemplate:
-    """A compiled template of transformers, as far as it is used, that renders in a process of its own."""
+    """Replaces a compiled template of transformers; it renders in a separate process."""
 
     def __init__(self, template: str, workers: Workers) -> None:
         self._template, self._workers = template, workers
@@ -36,7 +36,7 @@ class RemoteTemplate:
         """The text.
 
         Raises:
-            LimitError: it takes too long, or too much.
+            LimitError: the template exceeds a limit of time, memory or text.
             TemplateError: the template fails, or refuses the messages.
         """
         try:
@@ -52,7 +52,7 @@ class Prompts:
     def __init__(self, loaded: LoadedModel, workers: Workers) -> None:
         self._loaded = loaded
         self._tokenizer = loaded.tokenizer
-        # transformers compiles the template by this function; what it prepares and what it makes of the text stay here.
+        # transformers compiles a template by this function; its preparation and its use of the text are unchanged.
         chat_template_utils._compile_jinja_template = lambda template: RemoteTemplate(template, workers)
 
     def render(
@@ -71,7 +71,7 @@ class Prompts:
             raise RefusedError("This model has no chat template; use /v1/completions.", param="messages")
         for name in RESERVED_OPTIONS & (more or {}).keys():
             param = f"chat_template_kwargs.{name}"
-            raise RefusedError(f"{param} is no argument of a chat template.", param=param)
+            raise RefusedError(f"{param} is not an argument of a chat template.", param=param)
         plain = [_plain(message, i) for i, message in enumerate(messages)]
         options = {"add_generation_prompt": True, **(more or {})}
         try:
@@ -87,7 +87,7 @@ class Prompts:
 
     def encode_chat(self, text: str) -> list[int]:
         """Tokens of a rendered conversation, whose text contains the special tokens already."""
-        return self.checked(self.encode(text, add_special=False), "messages")
+        return self.check_tokens(self.encode(text, add_special=False), "messages")
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
         """Tokens of a text; special tokens written in it are recognised."""
@@ -101,11 +101,11 @@ class Prompts:
             raise RefusedError("prompt mixes texts and tokens: all its items must be of one kind.", param="prompt")
         return [self._encode_one(item) for item in items]
 
-    def checked(self, tokens: list[int], param: str) -> list[int]:
+    def check_tokens(self, tokens: list[int], param: str) -> list[int]:
         """The tokens, if they are valid for the model.
 
         Raises:
-            RefusedError: 400: none at all, one that is not in the vocabulary, or more than the context holds.
+            RefusedError: 400: there is no token, one is not in the vocabulary, or the context is too short for them.
         """
         if not tokens:
             raise RefusedError("The prompt has no tokens.", param=param)
@@ -130,7 +130,7 @@ class Prompts:
     def _encode_one(self, item: str | list[int]) -> list[int]:
         if isinstance(item, list) and not all(isinstance(token, int) for token in item):
             raise RefusedError("prompt mixes texts and tokens: all its items must be of one kind.", param="prompt")
-        return self.checked(self.encode(item, add_special=True) if isinstance(item, str) else item, "prompt")
+        return self.check_tokens(self.encode(item, add_special=True) if isinstance(item, str) else item, "prompt")
 
 
 def _plain(message: Mapping[str, Any], index: int) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _plain(message: Mapping[str, Any], index: int) -> dict[str, Any]:
 def _text(part: Any, index: int) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
-    raise RefusedError(f"messages[{index}].content: this model takes text only.", param=f"messages[{index}].content")
+    raise RefusedError(f"messages[{index}].content: this model accepts only text.", param=f"messages[{index}].content")
 
 
 def _with_object(call: Any) -> Any:

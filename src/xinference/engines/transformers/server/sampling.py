@@ -60,7 +60,7 @@ class Sampler:
         self._bias = torch.tensor(list(params.logit_bias.values()), dtype=torch.float32, device=device)
 
     @property
-    def takes_the_likeliest(self) -> bool:
+    def is_greedy(self) -> bool:
         """Whether the token is the maximum of the scores, which can be computed for the whole batch at once."""
         params = self.params
         return params.temperature == 0 and params.logprobs is None and not self._changes_scores
@@ -76,7 +76,7 @@ class Sampler:
             logits: float32 scores, one for each token of the vocabulary; left as they are.
             allowed: bool of the same shape; None: every token.
         """
-        scores = self._changed(logits) if self._changes_scores else logits
+        scores = self._adjust(logits) if self._changes_scores else logits
         if allowed is not None:
             scores = scores.masked_fill(~allowed, -torch.inf)
         token = int(scores.argmax()) if self.params.temperature == 0 else self._draw(scores / self.params.temperature)
@@ -90,7 +90,7 @@ class Sampler:
         if self._seen is not None:
             self._seen[token] = True
 
-    def _changed(self, logits: torch.Tensor) -> torch.Tensor:
+    def _adjust(self, logits: torch.Tensor) -> torch.Tensor:
         scores, params = logits.clone(), self.params
         scores[self._bias_ids] += self._bias
         if self._seen is not None:

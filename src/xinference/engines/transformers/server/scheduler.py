@@ -1,4 +1,4 @@
-"""The only computing thread: takes submitted sequences, and steps the batches until all are done."""
+"""The only thread that computes: adds submitted sequences to the batches, and steps these until all are complete."""
 
 from __future__ import annotations
 

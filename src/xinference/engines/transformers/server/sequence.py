@@ -15,20 +15,20 @@ FinishReason = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True)
 class Piece:
-    """The result of one step: text (possibly none yet), and at the end the reason."""
+    """The result of one step: text, which may be empty, and in the last piece the finish reason."""
 
     text: str
     generated: int
     """Tokens generated so far."""
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
-    """Of the prompt, if requested, with the first piece; the first token has none."""
+    """Log probabilities of the prompt, if requested, in the first piece; the first token has none."""
     finish: FinishReason | None = None
 
 
 @dataclass(eq=False)
 class Sequence:
-    """Owned by the scheduler's thread once it is submitted; only `cancelled` is set by others."""
+    """One answer. After its submission, only the scheduler's thread uses it; other threads only set `cancelled`."""
 
     tokens: list[int]
     """The prompt, then the generated tokens."""
@@ -73,16 +73,16 @@ class Sequence:
         if self.constraint is not None:
             self.constraint.accept(token)
         if token in self.stop_tokens:
-            return self._rest(), "stop"
+            return self._remaining_text(), "stop"
         text = self.stops.add(self.detokenizer.add(token))
         if self.stops.found:
             return text, "stop"
-        if self.constraint is not None and self.constraint.finished:
-            return text + self._rest(), "stop"
+        if self.constraint is not None and self.constraint.is_finished:
+            return text + self._remaining_text(), "stop"
         if self.generated >= self.max_tokens:
-            return text + self._rest(), "length"
+            return text + self._remaining_text(), "length"
         return text, None
 
-    def _rest(self) -> str:
+    def _remaining_text(self) -> str:
         text = self.stops.add(self.detokenizer.finish())
         return text if self.stops.found else text + self.stops.finish()

@@ -17,7 +17,7 @@ from typing import Any
 # Set before transformers is imported, which reads them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Threads that wait by spinning take the processor from the threads they wait for when other programs run here too.
+# When other programs run on this machine, threads that wait by spinning occupy the processor of the other threads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
@@ -31,7 +31,7 @@ DEFAULT_SEQUENCES = 16
 
 
 class QuickServer(uvicorn.Server):
-    """Ends at once on a signal: open answers are lost in either case, and the gateway reports that."""
+    """Ends at once on a signal, without its open answers; the gateway reports their loss."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         sys.stdout.flush()

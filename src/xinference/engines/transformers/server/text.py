@@ -46,11 +46,11 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Cuts a text before the first stop string, and holds back a possible beginning of one."""
+    """Truncates a text before the first stop string, and withholds a possible beginning of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
-        self._held = ""
+        self._withheld = ""
         self.found = False
         self.rest = ""
         """The text after the stop string."""
@@ -59,20 +59,20 @@ class StopStrings:
         """The text that can be sent; after a stop string was found, nothing more may be added."""
         if not self._stops:
             return text
-        text = self._held + text
+        text = self._withheld + text
         places = [(place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
         if places:
             place, stop = min(places)
-            self.found, self._held, self.rest = True, "", text[place + len(stop) :]
+            self.found, self._withheld, self.rest = True, "", text[place + len(stop) :]
             return text[:place]
         keep = max(_overlap(text, stop) for stop in self._stops)
-        shown, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        shown, self._withheld = text[: len(text) - keep], text[len(text) - keep :]
         return shown
 
     def finish(self) -> str:
-        """The text that was held back and is not a stop string."""
-        held, self._held = self._held, ""
-        return held
+        """The withheld text, which is not a stop string."""
+        withheld, self._withheld = self._withheld, ""
+        return withheld
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -58,17 +58,17 @@ class ToolCallParser:
         """The rest at the end: an incomplete call is plain text."""
         left = self._begin.finish() if self._inside is None else BEGIN + self._inside
         self._inside = None
-        return self._trimmed(left)
+        return self._trim(left)
 
     def _outside(self, text: str) -> str:
         """The text before a call; the text after its opening tag is stored."""
         shown = self._begin.add(text)
         if not self._begin.found:
-            return self._trimmed(shown)
+            return self._trim(shown)
         self._inside, self._begin = self._begin.rest, StopStrings([BEGIN])
-        return self._trimmed(shown)
+        return self._trim(shown)
 
-    def _trimmed(self, text: str) -> str:
+    def _trim(self, text: str) -> str:
         """Line breaks around calls belong to the format, not to the answer."""
         if not self._after_call:
             return text

@@ -1,0 +1,329 @@
+"""Who gets a place at a model's engines, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.fakes.running import start_fake_engine
+from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of, raw_engine, route, served, target
+from tests.gateway.test_rate_limits import BEARER, OneKey
+from tests.routing.routes import TARGET
+from tests.support.polling import until_async
+from xinference.gateway.fair_queue import MAX_UNUSED, UNKNOWN_SLOTS, FairQueue, places
+from xinference.protocol.errors import Refusal
+from xinference.routing.table import Target
+
+PATH = "/v1/chat/completions"
+BODY = json.dumps(CHAT).encode()
+
+
+class Users:
+    """Clients of one model with `places` places; `order` has who got a place, in that order."""
+
+    def __init__(self, places: int, maximum: int = 1000) -> None:
+        self.queue = FairQueue(maximum)
+        self.places = places
+        self.order: list[str] = []
+        self.refused: list[str] = []
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    def ask(self, client: str, count: int = 1) -> None:
+        """Requests of a client, named ``a1``, ``a2`` and so on."""
+        for _ in range(count):
+            number = 1 + sum(name.startswith(client) for name in self.tasks)
+            self.tasks[f"{client}{number}"] = asyncio.create_task(self._ask(client, f"{client}{number}"))
+
+    async def _ask(self, client: str, name: str) -> None:
+        try:
+            if not self.queue.enter("m", client, self.places):
+                await self.queue.wait("m", client)
+        except Refusal as refusal:
+            assert (refusal.status, refusal.code, refusal.headers) == (
+                429,
+                "too_many_waiting",
+                ((b"retry-after", b"5"),),
+            )
+            self.refused.append(name)
+            return
+        self.order.append(name)
+
+    async def end(self, *names: str) -> None:
+        """These requests are answered."""
+        for name in names:
+            self.queue.leave("m", name[0])
+        await self.settle()
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def leave(self, *names: str) -> None:
+        """These clients leave before they have a place."""
+        for name in names:
+            self.tasks[name].cancel()
+        await self.settle()
+
+
+async def test_places_are_taken_at_once_while_there_are_any() -> None:
+    users = Users(3)
+    users.ask("a", 4)
+    await users.settle()
+    assert users.order == ["a1", "a2", "a3"]
+    assert users.queue.is_contended("m") and users.queue.waiting("m") == 1
+    assert not users.queue.is_contended("other")
+    await users.end("a1")
+    assert users.order[3:] == ["a4"] and not users.queue.is_contended("m")
+
+
+async def test_a_client_with_many_requests_does_not_hold_the_model() -> None:
+    users = Users(2)
+    users.ask("a", 80)
+    await users.settle()
+    users.ask("b", 1)
+    await users.settle()
+    await users.end("a1")
+    assert users.order == ["a1", "a2", "b1"]
+
+
+async def test_clients_get_places_in_turn() -> None:
+    users = Users(1)
+    users.ask("a", 4)
+    users.ask("b", 3)
+    users.ask("c", 2)
+    await users.settle()
+    while users.queue.waiting("m"):
+        await users.end(users.order[-1])
+    assert users.order == ["a1", "a2", "b1", "c1", "a3", "b2", "c2", "a4", "b3"]
+
+
+async def test_each_client_gets_an_equal_share_of_the_places() -> None:
+    users = Users(4)
+    users.ask("a", 20)
+    await users.settle()
+    users.ask("b", 20)
+    await users.settle()
+    await users.end("a1", "a2", "a3", "a4")
+    assert Counter(name[0] for name in users.order[4:]) == {"a": 2, "b": 2}
+
+
+async def test_a_client_that_leaves_gives_its_turn_to_the_next() -> None:
+    users = Users(1)
+    users.ask("a", 4)
+    await users.settle()
+    await users.leave("a2", "a3")
+    assert users.queue.waiting("m") == 1
+    await users.end("a1")
+    assert users.order == ["a1", "a4"]
+    await users.end("a4")
+    assert users.queue.is_unused
+
+
+async def test_a_client_that_leaves_in_the_moment_of_its_turn_gives_the_place_back() -> None:
+    users = Users(1)
+    users.ask("a", 3)
+    await users.settle()
+    users.queue.leave("m", "a")
+    users.tasks["a2"].cancel()
+    await users.settle()
+    assert users.order == ["a1", "a3"]
+
+
+async def test_further_requests_are_refused_when_the_queue_is_full() -> None:
+    users = Users(1, maximum=3)
+    users.ask("a", 6)
+    await users.settle()
+    assert (users.refused, users.queue.waiting("m")) == (["a5", "a6"], 3)
+
+
+async def test_a_full_queue_refuses_the_client_with_the_most_requests() -> None:
+    users = Users(1, maximum=3)
+    users.ask("a", 4)
+    await users.settle()
+    users.ask("b", 3)
+    await users.settle()
+    assert sorted(users.refused) == ["a4", "b2", "b3"]
+    while users.queue.waiting("m"):
+        await users.end(users.order[-1])
+    assert users.order == ["a1", "a2", "b1", "a3"]
+
+
+async def test_places_that_are_added_are_given_to_those_who_wait() -> None:
+    users = Users(1)
+    users.ask("a", 3)
+    await users.settle()
+    users.places = 4
+    users.ask("b", 1)
+    await users.settle()
+    assert sorted(users.order) == ["a1", "a2", "a3", "b1"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_place_is_lost_and_none_is_given_twice(seed: int) -> None:
+    chance, users = random.Random(seed), Users(3, maximum=8)
+    ended: set[str] = set()
+    for _ in range(300):
+        what = chance.random()
+        running = [name for name in users.order if name not in ended]
+        assert len(running) <= 3
+        if what < 0.5:
+            users.ask(chance.choice("abc"))
+            if chance.random() < 0.5:
+                await users.settle()
+        elif what < 0.85 and running:
+            name = chance.choice(running)
+            ended.add(name)
+            await users.end(name)
+        elif users.tasks:
+            users.tasks[chance.choice(list(users.tasks))].cancel()
+        await users.settle()
+        running = [name for name in users.order if name not in ended]
+        assert len(running) == 3 or not users.queue.waiting("m")
+    for _ in range(500):
+        running = [name for name in users.order if name not in ended]
+        if not running:
+            break
+        ended.update(running)
+        await users.end(*running)
+    assert users.queue.is_unused
+
+
+def test_models_that_are_gone_leave_nothing() -> None:
+    queue = FairQueue(1)
+    assert queue.enter("used", "a", 1)
+    for number in range(1000):
+        assert queue.enter(str(number), "a", 1)
+        queue.leave(str(number), "a")
+    assert len(queue._models) <= MAX_UNUSED and not queue.enter("used", "a", 1)
+
+
+def test_an_engine_gets_a_few_requests_more_than_it_computes() -> None:
+    assert places(route(TARGET, slots=4)) == 5
+    assert places(route(TARGET, slots=1)) == 2
+    assert places(route(TARGET, TARGET, slots=16)) == 40
+    assert places(route(TARGET)) > UNKNOWN_SLOTS
+
+
+# -- in the gateway ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.process
+async def test_a_key_is_answered_while_another_one_has_many_requests_waiting() -> None:
+    async with start_fake_engine(delay=0.05) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine), slots=1))
+        async with gateway_of(router) as gateway:
+            queue = gateway._forwarder.queue
+            many = [asyncio.create_task(asked(gateway, "10.0.0.1")) for _ in range(40)]
+            await until_async("they wait", lambda: queue.waiting("m") == 38)
+            assert await asked(gateway, "10.0.0.2") == 200
+            assert queue.waiting("m") > 30
+            assert set(await asyncio.gather(*many)) == {200}
+            assert queue.is_unused
+
+
+async def test_requests_with_one_key_from_several_addresses_have_one_turn() -> None:
+    keys = OneKey()
+    router = HandMadeRouter()
+    router.publish(route(TARGET, slots=1))
+    async with gateway_of(router, keys=keys) as gateway:
+        queue = gateway._forwarder.queue
+        assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
+        asking = [asyncio.create_task(asked(gateway, f"10.0.0.{n}", BEARER)) for n in range(3)]
+        await until_async("they wait", lambda: queue.waiting("m") == 3)
+        assert [*queue._models["m"].waiting] == ["k1"]
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+
+
+@pytest.mark.process
+async def test_clients_that_do_not_read_their_streams_do_not_hold_a_model() -> None:
+    big: dict[str, Any] = {"chunks": 400, "text": "word " * 2000, "usage": False}
+    async with start_fake_engine(**big) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine), slots=2))
+        async with served(router, write_seconds=0.3) as gateway:
+            port = int(gateway.url.rpartition(":")[2])
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(12):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+                    stack.callback(writer.close)
+                    transport: Any = writer.transport
+                    transport.pause_reading()
+                    writer.write(stream_request())
+                await until_async("they wait", lambda: gateway.gateway._forwarder.queue.waiting("m") > 8)
+                assert (await gateway.post(PATH, CHAT | {"max_tokens": 1}))[0] == 200
+
+
+async def test_requests_that_compute_nothing_do_not_wait() -> None:
+    body = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    async with raw_engine(body) as engine:
+        router = HandMadeRouter()
+        router.publish(route(engine, slots=1, paths=frozenset({"/tokenize", PATH})))
+        async with gateway_of(router) as gateway:
+            queue = gateway._forwarder.queue
+            assert queue.enter("m", "a", 1)
+            assert (await call(gateway, "/tokenize", b'{"model": "m", "prompt": "a"}')).status == 200
+
+
+async def test_a_full_queue_is_a_429_with_the_time_to_wait() -> None:
+    router = HandMadeRouter()
+    router.publish(route(TARGET, slots=1))
+    async with gateway_of(router, max_queued_requests=0) as gateway:
+        assert gateway._forwarder.queue.enter("m", "a", 2) and gateway._forwarder.queue.enter("m", "a", 2)
+        said = await call(gateway, PATH, BODY)
+        assert (said.status, said.json["error"]["code"]) == (429, "too_many_waiting")
+        assert said.headers[b"retry-after"] == b"5"
+
+
+async def test_a_request_that_waited_goes_to_the_model_of_the_newest_table() -> None:
+    body = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    async with raw_engine(body) as engine:
+        router = HandMadeRouter()
+        router.publish(route(Target("gone", "http://127.0.0.1:9", "key"), slots=1))
+        async with gateway_of(router) as gateway:
+            queue = gateway._forwarder.queue
+            assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
+            asking = asyncio.create_task(call(gateway, PATH, BODY))
+            await until_async("it waits", lambda: queue.waiting("m") == 1)
+            router.publish(route(engine, slots=1))
+            queue.leave("m", "a")
+            assert (await asking).status == 200
+
+
+async def test_a_request_that_waited_is_refused_if_its_like_has_crashed_the_engine_meanwhile() -> None:
+    router = HandMadeRouter()
+    router.publish(route(TARGET, slots=1))
+    async with gateway_of(router) as gateway:
+        queue = gateway._forwarder.queue
+        assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
+        asking = asyncio.create_task(call(gateway, PATH, BODY))
+        await until_async("it waits", lambda: queue.waiting("m") == 1)
+        gateway._forwarder._crashes.add(router.current.routes["m"], TARGET, PATH, BODY, 1)
+        queue.leave("m", "a")
+        said = await asking
+        assert (said.status, said.json["error"]["code"]) == (502, "request_crashes_engine")
+        queue.leave("m", "a")
+        assert queue.is_unused
+
+
+async def asked(gateway: Any, address: str, headers: dict[str, str] | None = None) -> int:
+    """The status of a chat of a client at this address."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await gateway(scope | {"client": (address, 1)}, receive, send)
+
+    return (await call(app, PATH, BODY, headers=headers)).status
+
+
+def stream_request() -> bytes:
+    body = json.dumps(STREAM).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
