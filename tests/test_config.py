@@ -74,6 +74,28 @@ def test_the_meaning_of_every_quantity_names_its_unit() -> None:
         assert any(unit in meanings()[each.name].lower() for unit in for_type), each.name
 
 
+@pytest.mark.parametrize(("host", "url"), [("::1", "http://[::1]:9997"), ("[::1]", "http://[::1]:9997")])
+def test_an_ipv6_address_is_in_brackets_in_a_url_only(host: str, url: str) -> None:
+    settings = Settings.from_env({}, host=host)
+    assert (settings.host, settings.url) == ("::1", url)
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1", "127.0.0.1:9997", "a/b", "localhost:80"])
+def test_a_url_is_no_host(host: str) -> None:
+    with pytest.raises(Problem, match="not an address"):
+        Settings.from_env({}, host=host)
+
+
+@pytest.mark.parametrize("endpoint", ["http://h:1/v1", "http://h:1/v1/", "http://h:1/", "http://h:1"])
+def test_the_endpoint_may_be_the_url_of_openai_clients(endpoint: str) -> None:
+    assert Settings.from_env({}, endpoint=endpoint).url == "http://h:1"
+
+
+def test_a_home_that_cannot_be_made_is_a_problem() -> None:
+    with pytest.raises(Problem, match="/dev/null/home can't be made"):
+        Settings.from_env({}, home="/dev/null/home").make_home()
+
+
 @pytest.mark.parametrize("name", ["HEAD_SECONDS", "BODY_SECONDS", "WRITE_SECONDS", "IDLE_SECONDS", "MAX_CONNECTIONS"])
 def test_a_limit_of_connections_is_positive(name: str) -> None:
     with pytest.raises(Problem) as caught:

@@ -109,3 +109,10 @@ def test_the_exit_status_distinguishes_a_port_in_use_from_other_failures(
     monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(sys, "argv", ["server", *(word.replace("PORT", str(busy_port)) for word in arguments)])
     assert server.main() == status
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no-such-host.invalid"])
+def test_a_host_that_is_not_this_machine_is_named_before_the_keys(host: str, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=f"Can't listen on the host {host}") as refused:
+        server.run(host=host, home=str(tmp_path))
+    assert "keys" not in str(refused.value)

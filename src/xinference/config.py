@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
+from xinference.hosts import host_in_url, server_url
 
 ENV_PREFIX = "XINFERENCE_"
 #: Maximum length of a Unix socket's path (108 bytes on Linux, 104 on macOS, with the final NUL).
@@ -172,6 +173,8 @@ class Settings:
         values.update({name: value for name, value in overrides.items() if value is not None})
         if "home" in values:
             values["home"] = Path(values["home"]).expanduser().absolute()
+        if "host" in values:
+            values["host"] = _host(values["host"])
         settings = cls(**values)
         if not 0 <= settings.port <= 65535:
             raise bad_request(f"port {settings.port} is not a port.", hint="Use a number from 1 to 65535.")
@@ -191,9 +194,24 @@ class Settings:
     def url(self) -> str:
         """Endpoint for clients, without a trailing slash."""
         if self.endpoint:
-            return self.endpoint.rstrip("/")
+            return server_url(self.endpoint)
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 -- compared, not bound
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"http://{host_in_url(host)}:{self.port}"
+
+    def make_home(self) -> None:
+        """Make the home folder, which only the user can read, unless it exists.
+
+        Raises:
+            Problem: the folder can't be made.
+        """
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Problem(
+                Code.CANNOT_WRITE,
+                f"The home folder {self.home} can't be made: {error.strerror}.",
+                hint="Set XINFERENCE_HOME to a folder that you may write to.",
+            ) from error
 
     @property
     def cache_dir(self) -> Path:
@@ -224,6 +242,24 @@ class Settings:
             return short
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"xinference-{os.getuid()}-{digest}"
+
+
+def _host(text: str) -> str:
+    """An address or a name to listen on; an IPv6 address may be in brackets, as in a URL.
+
+    Raises:
+        Problem: `text` is a URL, or has a port.
+    """
+    host = text.strip()
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1]
+    if "/" in host or host.count(":") == 1:
+        raise bad_request(
+            f"The host {text!r} is a URL or has a port, and not an address.",
+            hint="Use an address, such as 127.0.0.1 or ::1, and give the port with --port.",
+            code=Code.BAD_SETTING,
+        )
+    return host
 
 
 def _parse(name: str, parser: Parser, text: str) -> Any:

@@ -172,6 +172,7 @@ class Code(StrEnum):
     UNSAFE_RUN_DIR = "unsafe_run_dir", 500
     INTERNAL_ERROR = "internal_error", 500
     SERVER_STOPPING = "server_stopping", 503
+    SYSTEM_ERROR = "system_error", 500
     NO_WORKERS = "no_workers", 501
     NOT_HERE = "not_here", 501
 

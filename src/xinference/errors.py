@@ -124,7 +124,13 @@ def near(wanted: str, choices: Iterable[str]) -> list[str]:
     import difflib  # every client command loads this module, and few need it
 
     by_lower = {c.lower(): c for c in choices}
-    lowered = wanted.lower()
-    prefixed = [c for low, c in by_lower.items() if low.startswith(lowered)]
+    lowered = wanted.strip().lower()
+    beginning = _letters(lowered.partition(":")[0])  # `llama3:8b` names a version of llama3
+    prefixed = [c for low, c in by_lower.items() if beginning and _letters(low).startswith(beginning)]
     close = [by_lower[m] for m in difflib.get_close_matches(lowered, by_lower, n=4, cutoff=0.6)]
     return list(dict.fromkeys(prefixed + close))[:5]
+
+
+def _letters(name: str) -> str:
+    """The letters and digits of `name`, so that ``llama3`` is the beginning of ``llama-3-instruct``."""
+    return "".join(character for character in name if character.isalnum())

@@ -20,6 +20,20 @@ def address_of(host: str) -> IPv4Address | IPv6Address | None:
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
+def server_url(endpoint: str) -> str:
+    """The URL of the server at `endpoint`, which may be the URL for OpenAI's clients, with ``/v1``.
+
+    >>> server_url("http://127.0.0.1:9997/v1/")
+    'http://127.0.0.1:9997'
+    """
+    return endpoint.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def host_in_url(host: str) -> str:
+    """`host` as a URL has it: an IPv6 address is in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server that listens on `host`."""
     address = address_of(host)

@@ -27,7 +27,7 @@ from xinference.control.controller import Controller
 from xinference.control.publisher import Publisher
 from xinference.deployments.context import Ending
 from xinference.error_codes import Code
-from xinference.errors import EXIT_IN_USE, InUse, Problem
+from xinference.errors import EXIT_IN_USE, InUse, Problem, bad_request
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.peer import is_marked_by_worker
 from xinference.gateway.balancer import Balancer
@@ -36,7 +36,7 @@ from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.http.tcp_keepalive import CLIENT
 from xinference.gateway.openapi import document
-from xinference.hosts import is_loopback
+from xinference.hosts import host_in_url, is_loopback
 from xinference.keys.keyring import Keyring
 from xinference.process.home import announce, own_home, withdraw
 from xinference.process.link import private_run_dir
@@ -86,6 +86,7 @@ def run(
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
     with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
         keys = Keyring(store, always_required=is_exposed(settings) and not settings.allow_unauthenticated)
+        check_host(settings.host)
         _check_exposure(settings, keys)
         with listen(settings, port_is_given) as listener:
             uvloop.run(_serve(settings, store, keys, listener))
@@ -111,7 +112,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         raise
     # A full collection would visit all loaded objects and block every stream meanwhile: 29 ms for 85,000 objects.
     gc.freeze()
-    log.info("xinference %s serves http://%s:%d (home %s)", __version__, host, port, settings.home)
+    log.info("xinference %s serves http://%s:%d (home %s)", __version__, host_in_url(host), port, settings.home)
     try:
         if workers is None:
             await server.serve(sockets=[listener])
@@ -213,6 +214,27 @@ async def _serve_behind(workers: WorkerPool, server: Server, listener: socket.so
         starting.cancel()
 
 
+def check_host(host: str) -> None:
+    """Check that a server can listen on `host`, before anything is said about its keys or its port.
+
+    Raises:
+        Problem: `host` is no address of this machine, or a name without one.
+    """
+    try:
+        with socket.socket(_family(host), socket.SOCK_STREAM) as trial:
+            trial.bind((host, 0))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise bad_request(
+            f"Can't listen on the host {host}: {reason}.",
+            hint="Use 127.0.0.1, ::1, or an address of this machine; 0.0.0.0 means all of them.",
+        ) from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def _check_exposure(settings: Settings, keys: Keyring) -> None:
     if is_exposed(settings) and not settings.allow_unauthenticated and not keys.all():
         raise Problem(
@@ -235,10 +257,9 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
     Raises:
         InUse: the port was given and is in use, or no port is free.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     last = settings.port if port_is_given or settings.port == 0 else min(settings.port + PORTS_TRIED, 65535)
     for port in range(settings.port, last + 1):
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = socket.socket(_family(settings.host), socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         CLIENT.set_on(listener)
         try:
@@ -249,7 +270,7 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
             if port == last:
                 raise InUse(
                     Code.PORT_TAKEN,
-                    f"Can't listen on {settings.host}:{port}: {error.strerror}.",
+                    f"Can't listen on {host_in_url(settings.host)}:{port}: {error.strerror}.",
                     hint="Choose another --port, or stop the program that uses this one.",
                 ) from None
             continue

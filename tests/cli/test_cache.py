@@ -5,12 +5,14 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.cli.canned import Answer, Canned, events, problem
+from tests.cli.canned import Answer, Asked, Canned, events, problem
 from tests.cli.conftest import Run
 from tests.support.polling import until
+from tests.support.ports import free_port
 
 CACHE = "/v1/cache/models"
 VERSION = "tiny--7B--ggufv2--Q4_0"
@@ -24,6 +26,7 @@ ENTRY = {
     "hub": "huggingface",
     "size_bytes": 2048,
     "complete": False,
+    "model_version": VERSION,
     "path": "/cache/tiny.gguf",
 }
 
@@ -87,7 +90,10 @@ def test_the_cache_is_a_table(canned: Canned, run: Run) -> None:
     canned.answers["GET", CACHE] = Answer({"list": [ENTRY]})
     header, _, row = run("cached", "--model_name", "tiny", "--worker-ip", "w").stdout.splitlines()
     assert header.split("  ")[0] == "Name"
-    assert row.split() == ["tiny", "ggufv2", "7", "Q4_0", "huggingface", "2.0", "KiB", "no", "/cache/tiny.gguf"]
+    assert row.split() == ["tiny", "7B", "ggufv2", "Q4_0", "2.0", "KiB", "no"]
+    result = run("cached", "--wide")
+    assert result.stdout.splitlines()[2].split()[-3:] == ["no", VERSION, "/cache/tiny.gguf"]
+    assert "Total: 2.0 KiB in 1 version;" in result.stderr
     assert canned.asked_for("GET", CACHE)[0].query == "model_name=tiny&worker_ip=w"
     assert json.loads(run("cached", "--model-name", "tiny", "--json").stdout) == [ENTRY]
 
@@ -117,5 +123,43 @@ def test_a_checked_removal_does_not_ask(canned: Canned, run: Run) -> None:
 
 def test_a_version_that_is_not_there_exits_with_1(canned: Canned, run: Run) -> None:
     canned.answers["GET", f"{CACHE}/files"] = problem(404, "not_cached", "tiny is not in the cache.", hint="Look.")
+    canned.answers["GET", CACHE] = Answer({"list": [ENTRY | {"model_name": "other"}]})
     result = run("remove-cache", "-n", "tiny")
     assert result.exit_code == 1 and "tiny is not in the cache." in result.stderr
+
+
+def test_the_cache_is_listed_without_a_server(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XINFERENCE_ENDPOINT")
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("XINFERENCE_PORT", str(free_port()))
+    assert run("cached", "no-such-model").stdout == "There are no cache files.\n"
+    monkeypatch.setenv("XINFERENCE_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    assert "No server answers" in run("cached").stderr
+
+
+def test_the_name_of_a_model_removes_all_its_versions(canned: Canned, run: Run) -> None:
+    other = "tiny--7B--ggufv2--Q8_0"
+
+    def files(asked: Asked) -> Answer:
+        version = asked.query.removeprefix("model_version=")
+        if version == "Tiny":
+            return problem(404, "not_cached", "Tiny is not in the cache.")
+        return Answer({"paths": [version], "files": [], "shared_with": [], "used_by": []})
+
+    canned.answers["GET", f"{CACHE}/files"] = files
+    canned.answers["GET", CACHE] = Answer({"list": [ENTRY, {**ENTRY, "model_version": other}]})
+    canned.answers["DELETE", CACHE] = Answer({"result": True, "freed_bytes": 1024})
+    result = run("remove-cache", "Tiny", "-y", "--json")
+    assert json.loads(result.stdout) == {"result": True, "freed_bytes": 2048, "paths": [VERSION, other]}
+    assert [asked.query for asked in canned.asked_for("DELETE", CACHE)] == [
+        f"model_version={VERSION}", f"model_version={other}"
+    ]  # fmt: skip
+
+
+def test_weights_in_use_are_refused_before_the_question(canned: Canned, run: Run) -> None:
+    canned.answers["GET", f"{CACHE}/files"] = Answer({"paths": [], "files": [], "used_by": ["the model m"]})
+    result = run("remove-cache", VERSION, stdin="y\n")
+    assert result.exit_code == 1
+    assert f"{VERSION} is in use by the model m." in result.stderr
+    assert "proceed" not in result.stderr and not canned.asked_for("DELETE", CACHE)

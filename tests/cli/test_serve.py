@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 from tests.cli.conftest import Run
 from xinference.cli.main import load, worker
+from xinference.config import Settings
 
 
 @pytest.fixture
@@ -42,6 +44,28 @@ def test_serve_hands_on_its_options_and_the_exit_status(run: Run, told: list[dic
     assert result.exit_code == 98
     given = {"host": "0.0.0.0", "port": 1234, "log_level": "DEBUG", "allow_unauthenticated": True, "home": "h"}
     assert told == [given | {"gateway_workers": 2}]
+
+
+def test_a_server_in_the_background_gets_the_same_options(
+    run: Run, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[tuple[str, list[str]]] = []
+
+    def ensure_server(settings: Settings, announce: object, *, command: list[str]) -> bool:
+        started.append((settings.url, command))
+        return len(started) == 1
+
+    monkeypatch.setattr("xinference.client.local_server.ensure_server", ensure_server)
+    line = ["serve", "--background", "-H", "::1", "-p", "7", "--home", str(tmp_path), "--gateway-workers", "2"]
+    result = run(*line, "--log-level", "debug", "--allow-unauthenticated")
+    assert (result.exit_code, result.stdout, told) == (0, "http://[::1]:7\n", [])
+    assert "xinference stop" in result.stderr
+    ((url, command),) = started
+    assert url == "http://[::1]:7"
+    assert command[3:] == [
+        "--host", "::1", "--port", "7", "--log-level", "DEBUG", "--gateway-workers", "2", "--allow-unauthenticated"
+    ]  # fmt: skip
+    assert "runs already" in run(*line).stderr
 
 
 def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, told: list[dict[str, Any]]) -> None:
@@ -82,9 +106,9 @@ def test_a_worker_says_what_to_do_instead(capsys: pytest.CaptureFixture[str], mo
 
 
 @pytest.mark.parametrize(
-    ("words", "host", "port"), [([], None, None), (["-H", "127.0.0.2", "-p", "7"], "127.0.0.2", 7)]
+    ("words", "host", "port"), [(["-p", "7"], None, 7), (["-H", "127.0.0.2", "-p", "7"], "127.0.0.2", 7)]
 )
-def test_without_a_command_a_server_is_started(
+def test_options_of_a_server_without_a_command_start_one(
     run: Run, told: list[dict[str, Any]], words: list[str], host: str | None, port: int | None
 ) -> None:
     result = run(*words)

@@ -1,21 +1,28 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.cli.canned import Answer, Canned, events, problem
 from tests.cli.conftest import Run, Terminal
-from xinference.cli.commands import talk
+from xinference.cli import conversation
+from xinference.cli.main import cli
 
 CHAT = ("POST", "/v1/chat/completions")
 LOADING = Answer({"error": {"message": "m is loading (fetch)."}}, 503, headers={"retry-after": "0"})
 
 
-def said(*pieces: str, then: Callable[[], object] | None = None) -> Answer:
+def said(*pieces: str, then: Callable[[], object] | None = None, reason: str | None = None) -> Answer:
     chunks: list[Any] = [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
+    if reason is not None:
+        chunks.append({"choices": [{"delta": {}, "finish_reason": reason}]})
     if then is not None:
         return events(*chunks, then=then)
     return events(*chunks, {"choices": [], "usage": {"total_tokens": 3}}, "[DONE]")
@@ -104,7 +111,7 @@ def test_a_loading_model_is_waited_for(canned: Canned, run: Run) -> None:
 
 
 def test_the_wait_for_a_loading_model_has_an_end(canned: Canned, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(talk, "LOADING_SECONDS", -1.0)
+    monkeypatch.setattr(conversation, "LOADING_SECONDS", -1.0)
     canned.answers[CHAT] = LOADING
     result = run("chat", "-u", "m", "Hi")
     assert (result.exit_code, result.stderr) == (1, "Error: m is loading (fetch).\n")
@@ -165,3 +172,188 @@ def test_a_refused_turn_does_not_end_the_conversation(canned: Canned, terminal: 
     shown.type("\n")
     assert shown.end()[0] == 0
     assert [m["content"] for m in canned.asked[1].body["messages"]] == ["y"]
+
+
+INSTANCES = [
+    {"model_uid": "m", "model_name": "llama", "status": "READY"},
+    {"model_uid": "n", "model_name": "qwen", "status": "READY"},
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "model", "prompt"),
+    [
+        (["m", "Hi"], None, "m", "Hi"),
+        (["llama"], "Hi", "m", "Hi"),
+        (["n"], "Hi", "n", "Hi"),
+        (["-u", "m", "n"], None, "m", "n"),
+        (["m", "Sum up:"], "A text.", "m", "Sum up:\n\nA text."),
+        (["m"], "\ufeffHi", "m", "Hi"),
+    ],
+)
+def test_a_word_is_the_model_if_one_has_that_name(
+    canned: Canned, run: Run, words: list[str], stdin: str | None, model: str, prompt: str
+) -> None:
+    canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
+    canned.answers[CHAT] = said("Hello")
+    result = run("chat", *words, stdin=stdin)
+    assert (result.exit_code, result.stdout) == (0, "Hello\n")
+    asked = canned.asked_for(*CHAT)[0].body
+    assert (asked["model"], asked["messages"][0]["content"]) == (model, prompt)
+
+
+def test_a_prompt_without_quotes_is_a_usage_error(canned: Canned, run: Run) -> None:
+    result = run("chat", "m", "Why", "is", "the", "sky", "blue?")
+    assert (result.exit_code, canned.asked) == (2, [])
+    assert "quotes" in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"gr\xfc\xdfe", b"\xff\xfeH\x00i\x00", b"\x80"])
+def test_a_piped_text_in_another_encoding_is_refused(canned: Canned, content: bytes) -> None:
+    result = CliRunner().invoke(cli, ["chat", "-u", "m", "-e", canned.url], input=content)
+    assert (result.exit_code, canned.asked) == (1, [])
+    assert "Error: Standard input is not UTF-8 text: byte 0x" in result.stderr
+
+
+def test_an_answer_that_was_cut_says_so(canned: Canned, run: Run) -> None:
+    canned.answers[CHAT] = said("Hello", reason="length")
+    result = run("chat", "m", "Hi", "--max-tokens", "7")
+    assert (result.stdout, result.stderr) == ("Hello\n", "(cut at 7 tokens; --max-tokens allows more)\n")
+    canned.answers[CHAT] = said("Hello", reason="stop")
+    assert run("chat", "m", "Hi").stderr == ""
+
+
+def test_the_speed_is_shown_on_request(canned: Canned, run: Run) -> None:
+    canned.answers[CHAT] = said("Hel", "lo")
+    result = run("chat", "m", "Hi", "--verbose")
+    assert result.stdout == "Hello\n"
+    assert "first token after" in result.stderr
+    assert canned.asked[0].body["stream_options"] == {"include_usage": True}
+
+
+def test_the_speed_is_that_between_the_first_and_the_last_token() -> None:
+    times = iter([10.0, 10.5, 11.0, 12.5])
+    statistics = conversation.AnswerStatistics(clock=lambda: next(times))
+    statistics.begin()
+    for _ in range(3):
+        statistics.read({"choices": [{}]})
+    statistics.read({"choices": [], "usage": {"completion_tokens": 9}})
+    assert statistics.speed_note() == "(9 tokens, 4.0 tokens/s, first token after 0.50 s)"
+
+
+def test_a_chat_as_json_is_the_whole_answer(canned: Canned, run: Run) -> None:
+    answer = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
+    canned.answers[CHAT] = Answer(answer)
+    assert json.loads(run("chat", "m", "Hi", "--json").stdout) == answer
+    assert canned.asked[0].body["stream"] is False
+    assert run("chat", "-u", "m", "--json").exit_code == 2
+
+
+def test_run_chats_with_a_model_that_runs(canned: Canned, run: Run) -> None:
+    canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
+    canned.answers[CHAT] = said("Hello")
+    assert run("run", "qwen", "Hi").stdout == "Hello\n"
+    assert canned.asked_for(*CHAT)[0].body["model"] == "n"
+    assert not canned.asked_for("POST", "/v1/models")
+
+
+def test_run_needs_no_launch_for_the_version_that_runs(canned: Canned, run: Run) -> None:
+    version = {"model_size_in_billions": "0_5", "quantization": "Q4_0", "model_engine": "llama.cpp"}
+    canned.answers["GET", "/v1/models/instances"] = Answer([INSTANCES[0], {**INSTANCES[1], **version}])
+    canned.answers[CHAT] = said("Hello")
+    line = ["run", "qwen", "-s", "0.5B", "-q", "q4_0", "-en", "LLAMA.CPP", "Hi"]
+    assert run(*line).stdout == "Hello\n"
+    assert not canned.asked_for("POST", "/v1/models")
+    assert run("run", "qwen", "-q", "Q8_0", "Hi").exit_code == 1
+    assert canned.asked_for("POST", "/v1/models")
+
+
+def test_run_launches_a_model_that_does_not_run(canned: Canned, run: Run) -> None:
+    canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
+    canned.answers["POST", "/v1/models"] = Answer({"model_uid": "phi"})
+    canned.answers["GET", "/v1/models/phi/events"] = events({"event_type": "READY", "model": {"model_uid": "phi"}})
+    canned.answers[CHAT] = said("Hello")
+    result = run("run", "phi", "-s", "4b", "Hi")
+    assert (result.exit_code, result.stdout) == (0, "Hello\n")
+    (asked,) = canned.asked_for("POST", "/v1/models")
+    assert asked.body == {
+        "model_name": "phi",
+        "model_type": "LLM",
+        "model_size_in_billions": 4,
+        "n_gpu": "auto",
+        "replica": 1,
+    }
+    assert canned.asked_for(*CHAT)[0].body["model"] == "phi"
+
+
+@pytest.fixture
+def talk() -> conversation.Chat:
+    model: Any = SimpleNamespace(model_uid="m")
+    history = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    return conversation.Chat(model, {"stream": True, "max_tokens": 512}, history)
+
+
+@pytest.mark.parametrize("word", ["/exit", "/bye", "/quit", "/EXIT"])
+def test_a_user_leaves_by_a_word(talk: conversation.Chat, word: str) -> None:
+    assert not conversation.run_command(talk, word)
+
+
+def test_the_commands_of_a_conversation(
+    talk: conversation.Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "chat.json"
+    for line in ("/help", "/set temperature 0.2", "/set max-tokens 9", f"/save {file}", "/clear", "/hepl", "/save"):
+        assert conversation.run_command(talk, line)
+    assert talk.config == {"stream": True, "max_tokens": 9, "temperature": 0.2}
+    assert json.loads(file.read_text())["messages"][1] == {"role": "user", "content": "Hi"}
+    assert talk.history == [{"role": "system", "content": "Be brief."}]
+    shown = capsys.readouterr()
+    assert all(name in shown.out for name in conversation.HELP)
+    assert "Did you mean /help?" in shown.err
+    conversation.run_command(talk, "/system Rhyme.")
+    assert talk.history == [{"role": "system", "content": "Rhyme."}]
+    conversation.run_command(talk, "/set temperature none")
+    assert "temperature" not in talk.config
+
+
+def test_a_file_that_cannot_be_written_ends_no_conversation(
+    talk: conversation.Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert conversation.run_command(talk, f"/save {tmp_path}")
+    assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_pasted_lines_are_one_message(canned: Canned, terminal: Callable[..., Terminal]) -> None:
+    canned.answers[CHAT] = [said("Fine."), said("Bye."), said("Bye.")]
+    shown = terminal("chat", "-u", "m", stdout_is_terminal=True)
+    shown.until("/exit or Ctrl-D leaves")
+    shown.until("User: ")
+    shown.type("one\ntwo\n\nthree\n")
+    shown.until("Assistant: Fine.")
+    shown.until("User: ")
+    shown.type("\x1b[200~four\nfive\x1b[201~\n")
+    shown.until("Assistant: Bye.")
+    shown.until("User: ")
+    shown.type("six\nseven")
+    shown.until("seven")
+    shown.type(" and more\n")
+    shown.until("Assistant: Bye.")
+    shown.until("User: ")
+    shown.type("/bye\n")
+    assert shown.end()[0] == 0
+    asked = [asked.body["messages"][-1]["content"] for asked in canned.asked_for(*CHAT)]
+    assert asked == ["one\ntwo\n\nthree", "four\nfive", "six\nseven and more"]
+
+
+@pytest.mark.process
+def test_an_interrupt_at_the_prompt_clears_it_and_two_leave(terminal: Callable[..., Terminal]) -> None:
+    shown = terminal("chat", "-u", "m", stdout_is_terminal=True)
+    shown.until("User: ")
+    shown.type("a typo")
+    shown.until("a typo")
+    shown.interrupt()
+    shown.until("Ctrl-C again")
+    shown.until("User: ")
+    shown.interrupt()
+    assert shown.end()[0] == 130

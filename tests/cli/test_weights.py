@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.cli.conftest import Run
 from xinference.cli.main import cli
 from xinference.formats.gguf import read_header
 
@@ -77,3 +78,10 @@ def test_an_existing_file_is_replaced_only_when_told_to(tmp_path: Path) -> None:
     assert target.read_text() == "mine"
     assert run("convert", GGML, target, *flags, "--force").exit_code == 0
     assert read_header(target).architecture == "llama"
+
+
+def test_the_hint_of_a_conversion_names_no_option_that_it_lacks(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.gguf").write_bytes(b"GGUF" + bytes(40))
+    result = run("convert", str(tmp_path / "in.gguf"), str(tmp_path / "out.gguf"))
+    assert result.exit_code == 1
+    assert "--model-format" not in result.stderr and "xinference launch" in result.stderr

@@ -106,6 +106,15 @@ def test_an_option_that_is_not_there_or_of_another_type_is_named(given: dict[str
         LlamaCpp().check_options(given, KNOWN)
 
 
+@pytest.mark.parametrize(
+    ("name", "near"), [("temperature", "--sampling.temp"), ("temp", "--sampling.temp"), ("n_bach", "--n_batch")]
+)
+def test_an_option_of_another_name_is_answered_with_the_near_one(name: str, near: str) -> None:
+    with pytest.raises(Problem) as refused:
+        LlamaCpp().check_options({name: 1}, KNOWN)
+    assert f"{near}" in str(refused.value.hint) and len(str(refused.value.hint)) < 100
+
+
 def test_last_words_that_are_known_become_a_hint() -> None:
     engine = LlamaCpp()
     assert "update xllamacpp" in str(engine.explain(["x", "error: unknown model architecture: 'foo'"]))

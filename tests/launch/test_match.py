@@ -88,8 +88,9 @@ def test_a_misspelt_name_is_answered_with_near_ones() -> None:
     assert "llama-2-chat" in str(problem.hint)
 
 
-def test_a_name_like_no_other_is_answered_with_all() -> None:
-    assert "smollm2-instruct" in str(refusal("zzzzzzzz").hint)
+def test_a_name_like_no_other_is_answered_with_the_command_that_lists_all() -> None:
+    hint = str(refusal("zzzzzzzz").hint)
+    assert "`xinference registrations`" in hint and len(hint) < 160
 
 
 def test_an_unknown_size_is_answered_with_those_there_are() -> None:
@@ -113,3 +114,18 @@ def test_near_puts_what_starts_alike_first_and_names_few() -> None:
     assert near("q4_k", ["q8_0", "q4_K_M", "q4_K_S"])[:2] == ["q4_K_M", "q4_K_S"]
     assert near("zzz", ["q8_0"]) == []
     assert len(near("a", [f"a{i}" for i in range(9)])) == 5
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first"),
+    [
+        ("llama3", "llama-3-instruct"),
+        ("llama3:8b", "llama-3-instruct"),
+        ("Llama-3.2", "llama-3.2-instruct"),
+        ("qwen25", "qwen2.5-instruct"),
+        ("qwen2.5:7b", "qwen2.5-instruct"),
+    ],
+)
+def test_a_near_name_begins_alike(wanted: str, first: str) -> None:
+    names = ["llama-2", "smollm3", "llama-3-instruct", "llama-3.2-instruct", "qwen2.5-instruct", "qwen3"]
+    assert near(wanted, names)[0] == first

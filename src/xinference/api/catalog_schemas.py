@@ -103,6 +103,7 @@ class CachedFiles(Answer):
     paths: list[str]
     files: list[CachedFile]
     shared_with: list[str]
+    used_by: list[str]
 
 
 class Removed(Answer):

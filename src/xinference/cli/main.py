@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -11,9 +13,11 @@ import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.output import report_problems
+from xinference.errors import near
 
 #: Command -> its function, and its line in the help.
 COMMANDS = {
+    "run": ("xinference.cli.commands.run:run", "Launch a model unless it runs, and chat with it."),
     "launch": ("xinference.cli.commands.launch:launch", "Launch a model."),
     "list": ("xinference.cli.commands.models:list_models", "List launched models."),
     "terminate": ("xinference.cli.commands.models:terminate", "Terminate a model, or cancel its launch."),
@@ -43,6 +47,37 @@ COMMANDS = {
 }
 
 
+#: Heading of the help -> its commands.
+GROUPS = {
+    "Run models": ("run", "launch", "list", "terminate", "logs", "chat", "generate"),
+    "Find models": ("registrations", "engine", "vllm-models", "cal-model-mem", "inspect"),
+    "Manage weights": ("download", "cached", "remove-cache", "convert"),
+    "Add custom models": ("register", "unregister"),
+    "Manage the server": ("serve", "stop", "stop-cluster", "keys", "login", "env", "doctor"),
+    "Other": ("docs", "completion"),
+}
+#: The words of other programs -> our command.
+ALIASES = {"ps": "list", "ls": "list", "pull": "download", "rm": "remove-cache"}
+#: Words that are no command -> the command to suggest.
+_SUGGESTIONS = {
+    "start": "serve", "server": "serve", "up": "serve", "kill": "terminate", "delete": "remove-cache",
+    "remove": "remove-cache", "models": "registrations", "search": "registrations", "status": "list",
+    "show": "engine", "estimate": "cal-model-mem", "down": "stop", "shutdown": "stop",
+}  # fmt: skip
+_EXAMPLES = """\b
+Examples:
+  xinference run qwen2.5-instruct -s 0.5B     launch a model and chat with it
+  xinference launch smollm2-instruct          launch a model; prints its uid
+  xinference chat smollm2-instruct "Hello!"   ask a running model once
+  xinference list                             show what is running
+  xinference stop                             stop the server and its models
+
+\b
+`ps`, `pull` and `rm` are `list`, `download` and `remove-cache`.
+`xinference COMMAND --help` describes a command.
+"""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported one at a time."""
 
@@ -50,15 +85,44 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return load(COMMANDS[cmd_name][0]) if cmd_name in COMMANDS else None
+        name = ALIASES.get(cmd_name, cmd_name)
+        return load(COMMANDS[name][0]) if name in COMMANDS else None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_AS_JSON] = "--json" in args
+        refuse_bytes(args)
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(unknown_command(args[0]))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, help_line) for name, (_, help_line) in COMMANDS.items()])
+        for heading, names in GROUPS.items():
+            with formatter.section(heading):
+                # One width for all groups, so that their columns are aligned.
+                formatter.write_dl([(name.ljust(_NAME_WIDTH), COMMANDS[name][1]) for name in names])
 
     def invoke(self, ctx: click.Context) -> Any:
-        with report_problems():
+        with report_problems(ctx.meta[_AS_JSON]):
             return super().invoke(ctx)
+
+
+_AS_JSON = "xinference.cli.as_json"
+_NAME_WIDTH = max(map(len, COMMANDS))
+
+
+def unknown_command(word: str) -> str:
+    """The message for a word that is no command."""
+    suggested = _SUGGESTIONS.get(word.lower())
+    similar = [suggested] if suggested else near(word, [*COMMANDS, *ALIASES])
+    hint = f"Did you mean {' or '.join(similar[:3])}?" if similar else "`xinference --help` lists the commands."
+    return f"No such command {word!r}. {hint}"
 
 
 def load(reference: str) -> click.Command:
@@ -77,7 +141,12 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    epilog=_EXAMPLES,
+)
 @click.option("-H", "--host", hidden=True)
 @click.option("-p", "--port", type=click.IntRange(0, 65535), hidden=True)
 @click.option("--log-level", type=LOG_LEVEL, hidden=True)
@@ -93,18 +162,45 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.pass_context
 def cli(ctx: click.Context, host: str | None, port: int | None, log_level: str | None) -> None:
     """Turn the name of an open language model into an OpenAI-compatible endpoint."""
-    if ctx.invoked_subcommand is None or (host, port, log_level) != (None, None, None):
-        from xinference.cli.commands.serve import bare
+    if (host, port, log_level) != (None, None, None):
+        from xinference.cli.commands.serve import serve_from_options
 
-        bare(host, port, log_level, ctx.invoked_subcommand)
+        serve_from_options(host, port, log_level, ctx.invoked_subcommand)
+    elif ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def refuse_bytes(args: Sequence[str]) -> None:
+    """Refuse arguments that are not text: they can't be sent in a request.
+
+    Raises:
+        click.UsageError: a byte of an argument is no part of a character.
+    """
+    for number, argument in enumerate(args, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"Argument {number} is not UTF-8: {os.fsencode(argument)!r}.") from None
+
+
+def open_streams() -> None:
+    """Open standard streams that are closed on the null device, so that no file takes their number."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 -- lives on
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # models write characters that some encodings lack
 
 
 def main() -> None:
     """``xinference``."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # models write characters that some encodings lack
-    cli(prog_name="xinference")
+    open_streams()
+    with report_problems():  # of the help, too
+        cli(prog_name="xinference")
 
 
 def local() -> None:
@@ -123,6 +219,7 @@ def worker() -> None:
 
 
 def _run(program: str) -> None:
+    open_streams()
     with report_problems():
         load(f"xinference.cli.commands.serve:{program}")(prog_name=f"xinference-{program}")
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
 
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, bad_request
 
 INTERRUPTED = 130
 #: Replaces the server's hint, which is about HTTP headers.
@@ -33,8 +35,24 @@ def clean(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
-    click.echo(clean(text), err=True)
+    """A message on stderr; on a terminal its lines are broken between words."""
+    click.echo(broken(clean(text)) if sys.stderr.isatty() else clean(text), err=True)
+
+
+def broken(text: str) -> str:
+    """`text` with lines as long as the terminal at most, broken between words; further lines are indented."""
+    width = shutil.get_terminal_size().columns
+    return "\n".join(_broken_line(line, width) for line in text.split("\n"))
+
+
+def _broken_line(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    import textwrap
+
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(line.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  ",
+        break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 
 def write(text: str) -> None:
@@ -46,14 +64,6 @@ def write(text: str) -> None:
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns as wide as their widest value, on stdout; None is shown as ``-``."""
-    texts = [["-" if value is None else clean(str(value)) for value in row] for row in rows]
-    widths = [max(len(line[column]) for line in [header, *texts]) for column in range(len(header))]
-    for line in [header, ["-" * width for width in widths], *texts]:
-        click.echo("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
 
 
 def size(count: int | None) -> str:
@@ -68,6 +78,27 @@ def size(count: int | None) -> str:
     return f"{amount:.1f} TiB"
 
 
+def duration(seconds: float) -> str:
+    """A duration in its largest unit.
+
+    >>> [duration(seconds) for seconds in (5, 90, 7200, 200000)]
+    ['5 s', '1 min', '2 h', '2 d']
+    """
+    for name, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def size_in_billions(size: float | str | None) -> str | None:
+    """The parameters of a model as people write them: ``0.5B``, ``7B``.
+
+    >>> [size_in_billions(size) for size in (7, "1_8", "0_135", None)]
+    ['7B', '1.8B', '0.135B', None]
+    """
+    return None if size is None else f"{str(size).replace('_', '.')}B"
+
+
 def show_problem(problem: Problem) -> None:
     """Show a problem on stderr: its cause, its hint and the last lines of the engine."""
     note(f"Error: {problem.cause}")
@@ -80,19 +111,71 @@ def show_problem(problem: Problem) -> None:
             note(f"    {line}")
 
 
-@contextmanager
-def report_problems() -> Iterator[None]:
-    """Show the problem that ends a command, and exit with 1, or with 130 after an interrupt."""
+def show_json_problem(problem: Problem) -> None:
+    """The problem as the one JSON document of a command with ``--json``."""
     try:
-        yield
+        print_json({"error": problem.to_dict()})
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+
+
+@contextmanager
+def report_problems(as_json: bool = False) -> Iterator[None]:
+    """Show the problem that ends a command, and exit with 1, or with 130 after an interrupt.
+
+    Args:
+        as_json: print the problem on stdout as JSON, too.
+    """
+    try:
+        try:
+            yield
+        except SystemExit:
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except Problem as problem:
         show_problem(problem)
+        if as_json:
+            show_json_problem(problem)
         raise SystemExit(1) from None
+    except click.UsageError as error:
+        if as_json:
+            show_json_problem(bad_request(error.format_message()))
+        raise
     except BrokenPipeError:
-        # The reader (`head`, a pager) has closed the pipe. Python would report that again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader (`head`, a pager) has closed the pipe
         raise SystemExit(1) from None
     except (KeyboardInterrupt, click.Abort):
         note("")
         raise SystemExit(INTERRUPTED) from None
+    except (OSError, UnicodeError) as error:
+        if _output_failed(error):
+            _discard_output()
+        failure = _from_system(error)
+        show_problem(failure)
+        if as_json:
+            show_json_problem(failure)
+        raise SystemExit(1) from None
+
+
+def _output_failed(error: OSError | UnicodeError) -> bool:
+    """Whether stdout could not be written; an error of a file names the file."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF) and not error.filename
+
+
+def _discard_output() -> None:
+    """Send further output nowhere: Python would report the error again when it flushes at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _from_system(error: OSError | UnicodeError) -> Problem:
+    """The problem for an error of the operating system, or for text in a wrong encoding."""
+    if isinstance(error, UnicodeError):
+        return bad_request(f"A text has a character or byte that cannot be used: {error}.")
+    reason = error.strerror or str(error)
+    if _output_failed(error):
+        return Problem(Code.SYSTEM_ERROR, f"The output can't be written: {reason}.")
+    files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return Problem(Code.SYSTEM_ERROR, f"{files}: {reason}." if files else f"{reason}.")

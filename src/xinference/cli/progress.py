@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from xinference.cli.output import clean, note, size
+from xinference.cli.output import broken, clean, note, size
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -109,7 +109,7 @@ class TerminalDisplay(LineDisplay):
         self._spinner: Status | None = None
 
     def line(self, text: str) -> None:
-        self._console.print(clean(text), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(broken(clean(text)), markup=False, highlight=False, soft_wrap=True)
 
     def working(self, text: str) -> None:
         from rich.markup import escape

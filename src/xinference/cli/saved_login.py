@@ -26,7 +26,7 @@ def saved_token(settings: Settings) -> str | None:
 def save_token(settings: Settings, token: str) -> None:
     """Save a token, in place of an older one."""
     file = token_file(settings)
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.make_home()
     file.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(dir=file.parent)  # made with mode 0600
     with os.fdopen(descriptor, "w") as opened:

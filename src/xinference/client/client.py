@@ -7,6 +7,7 @@ from typing import Any
 from xinference.client import catalog_requests, handles, key_requests, requests
 from xinference.client.calls import answer_call, stream_call
 from xinference.client.connection import AsyncRunner, Runner, SyncRunner
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 
@@ -127,4 +128,8 @@ class AsyncClient(Methods, AsyncRunner):
 
 
 def _key_header(api_key: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    if not api_key:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise Problem(Code.INVALID_API_KEY, "The API key has a character that no key has.")
+    return {"Authorization": f"Bearer {api_key}"}

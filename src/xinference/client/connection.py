@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, closing, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
@@ -14,9 +14,10 @@ from xinference.client.answers import UnexpectedAnswer, read_problem
 from xinference.client.request import Request, StreamRequest
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
-from xinference.hosts import is_this_machine
+from xinference.hosts import is_this_machine, server_url
 
 T = TypeVar("T")
+C = TypeVar("C")
 AnyRequest = Request[Any] | StreamRequest[Any]
 
 CONNECT_SECONDS = 5.0
@@ -71,6 +72,21 @@ class Runner:
             "trust_env": not is_local(self.base_url),  # a proxy cannot reach this machine's loopback
             "verify": self.base_url.startswith("https:"),  # plain HTTP needs no certificates, which load slowly
         }
+
+    def _http_client(self, kind: Callable[..., C]) -> C:
+        """An HTTP client of httpx2.
+
+        Raises:
+            Problem: the environment names a proxy that can't be used.
+        """
+        try:
+            return kind(**self._http_options)
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            raise bad_request(
+                f"The proxy that the environment sets for {self.base_url} can't be used: {error}",
+                hint="Set HTTP_PROXY, HTTPS_PROXY or ALL_PROXY to an HTTP proxy, or add the server's host to NO_PROXY.",
+                code=Code.BAD_ENDPOINT,
+            ) from error
 
     @property
     def model_uid(self) -> str:
@@ -141,7 +157,7 @@ class SyncRunner(Runner):
 
     def __init__(self, base_url: str, auth_headers: Mapping[str, str] | None = None, **options: Any) -> None:
         super().__init__(base_url, auth_headers, **options)
-        self._http = httpx2.Client(**self._http_options)
+        self._http = self._http_client(httpx2.Client)
 
     def __enter__(self) -> Self:
         return self
@@ -200,7 +216,7 @@ class AsyncRunner(Runner):
 
     def __init__(self, base_url: str, auth_headers: Mapping[str, str] | None = None, **options: Any) -> None:
         super().__init__(base_url, auth_headers, **options)
-        self._http = httpx2.AsyncClient(**self._http_options)
+        self._http = self._http_client(httpx2.AsyncClient)
 
     async def __aenter__(self) -> Self:
         return self
@@ -272,4 +288,4 @@ def _check_url(base_url: str) -> str:
             hint="Use a URL such as http://127.0.0.1:9997",
             code=Code.BAD_ENDPOINT,
         )
-    return base_url.rstrip("/")
+    return server_url(base_url)

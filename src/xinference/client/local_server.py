@@ -44,7 +44,7 @@ def ensure_server(
         start = log.stat().st_size
 
         def spawn() -> subprocess.Popen[bytes]:
-            return _spawn(settings, log, command or _server_command(settings))
+            return _spawn(settings, log, command or server_command(settings))
 
         _wait(client, settings, spawn, lambda: _tail(log, start), seconds)
     return True
@@ -56,7 +56,8 @@ def owns_home(settings: Settings, url: str) -> bool:
     return endpoint is not None and place(endpoint) == place(url)
 
 
-def _server_command(settings: Settings) -> list[str]:
+def server_command(settings: Settings) -> list[str]:
+    """The command that runs a server with these settings."""
     return [sys.executable, "-m", "xinference.server", "--host", settings.host, "--port", str(settings.port)]
 
 
@@ -75,9 +76,9 @@ def _open_log(settings: Settings) -> Path:
 
     On a full disk the server starts without a log.
     """
+    settings.make_home()
     log = settings.log_dir / "server.log"
     try:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.log_dir.mkdir(mode=0o700, exist_ok=True)
         log.touch(mode=0o600)
         if log.stat().st_size > settings.log_bytes:

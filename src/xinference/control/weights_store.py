@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registration_store import Registrations
@@ -66,8 +66,15 @@ class WeightsStore:
             Problem: any problem of `cache.remove`.
         """
         versions = await self.cached()
+        return await self._files.run(cache.remove, versions, version_id, self._hubs, self._all_uses())
+
+    async def users(self, versions: Sequence[cache.CachedVersion], entries: Sequence[cache.CachedVersion]) -> list[str]:
+        """The models and downloads that use the files of these entries, which belong to one version."""
+        return await self._files.run(cache.users, versions, entries, self._all_uses())
+
+    def _all_uses(self) -> list[cache.CacheUse]:
         downloads = (cache.CacheUse(f"the download of {v}", v, None) for v in self._downloads.running)
-        return await self._files.run(cache.remove, versions, version_id, self._hubs, [*self._uses(), *downloads])
+        return [*self._uses(), *downloads]
 
     async def download(self, request: LaunchRequest) -> str:
         """Start the download of a version without a launch; returns the version id, the key in `Downloads`.

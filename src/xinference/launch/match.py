@@ -53,11 +53,11 @@ def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
     if family is not None:
         return family
     similar = near(name, families)
-    listed = f"Did you mean {_join_names(similar)}?" if similar else f"Models: {', '.join(sorted(families))}."
+    listed = f"Did you mean {_join_names(similar)}?" if similar else "A repository on a hub is named as owner/name."
     raise Problem(
         Code.UNKNOWN_MODEL,
         f"There is no model named {name!r}.",
-        hint=f"{listed} `xinference registrations` lists all of them.",
+        hint=f"{listed} `xinference registrations` lists all models.",
     )
 
 

@@ -44,7 +44,14 @@ def convert(
     """
     if target.exists() and not force:
         raise Problem(Code.EXISTS, f"{target} exists already.", hint="Name another file, or replace it with --force.")
-    header = read_ggml(source)
+    try:
+        header = read_ggml(source)
+    except Problem as problem:
+        if "--model-format" not in (problem.hint or ""):
+            raise
+        # The hint is for a launch; this command has no such option.
+        hint = "Only ggmlv3 files are converted. Launch a GGUF file, or the folder of the model, as it is: "
+        raise problem.replace(hint=f"{hint}`xinference launch {source}`.") from None
     facts = _facts(source, model_name, size, rms_norm_eps, context_length)
     convert_ggml(source, target, facts, progress, threading.Event())
     template = "with" if facts.chat_template else "without"

@@ -127,6 +127,10 @@ def _port(settings: Settings) -> Finding:
 
     try:
         answer = httpx2.get(f"{settings.url}/status", timeout=PROBE_SECONDS, trust_env=False)
+        if answer.status_code in (401, 403):  # once there are keys; this route needs none
+            auth = httpx2.get(f"{settings.url}/v1/cluster/auth", timeout=PROBE_SECONDS, trust_env=False)
+            if auth.json()["auth"] is True:
+                return Finding(about, "ok", "a server runs; it requires an API key")
         running = answer.json()["version"] if answer.status_code == 200 else None
     except (httpx2.HTTPError, ValueError, KeyError, TypeError):
         running = None

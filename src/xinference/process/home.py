@@ -16,6 +16,7 @@ from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import InUse
 from xinference.files.write_errors import write_problem
+from xinference.hosts import host_in_url
 from xinference.process.link import private_run_dir
 
 log = logging.getLogger(__name__)
@@ -134,10 +135,11 @@ def announce(settings: Settings, host: str, port: int, owner_key: str) -> bool:
     Returns whether both files are written. If they cannot be, for example on a full disk, that is logged: the server
     serves without them, and the caller tries again.
     """
-    named = f"[{host}]" if ":" in host else host
     try:
         _write_private(settings.owner_key_file, owner_key)
-        _write_private(settings.server_file, json.dumps({"pid": os.getpid(), "endpoint": f"http://{named}:{port}"}))
+        _write_private(
+            settings.server_file, json.dumps({"pid": os.getpid(), "endpoint": f"http://{host_in_url(host)}:{port}"})
+        )
     except OSError as error:
         log.warning("the server is not announced yet: %s", write_problem(error, settings.home))
         return False

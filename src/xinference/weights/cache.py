@@ -124,17 +124,25 @@ def remove(
         Problem: 404 ``not_cached``; 409 ``in_use``, which names the model; ``outside_cache``, ``cannot_delete``.
     """
     entries = find_version(versions, version_id)
-    affected = {version_id, *find_sharing(versions, entries)}
-    deleted = {path.resolve() for entry in entries for path in _deleted_paths(entry.files)}
-    for use in uses:
-        if use.version_id in affected or (use.path is not None and _contains_any(use.path.resolve(), deleted)):
-            raise Problem(
-                Code.IN_USE,
-                f"{version_id} is in use by {use.user}.",
-                hint="End it first: `xinference terminate` a model, cancel a download.",
-            )
+    for user in users(versions, entries, uses):
+        raise Problem(
+            Code.IN_USE,
+            f"{version_id} is in use by {user}.",
+            hint="End it first: `xinference terminate` a model, cancel a download.",
+        )
     freed = delete(file for entry in entries for file in entry.files if file.root.name == "converted")
     return freed + sum(hubs[e.source.hub].delete_cached(e.version, e.source) for e in entries if e.source)
+
+
+def users(versions: Sequence[CachedVersion], entries: Sequence[CachedVersion], uses: Iterable[CacheUse]) -> list[str]:
+    """The models and downloads that use files of these entries, which belong to one version."""
+    affected = {*(entry.version.version_id for entry in entries), *find_sharing(versions, entries)}
+    deleted = {path.resolve() for entry in entries for path in _deleted_paths(entry.files)}
+    return [
+        use.user
+        for use in uses
+        if use.version_id in affected or (use.path is not None and _contains_any(use.path.resolve(), deleted))
+    ]
 
 
 def versions_of(families: Iterable[ModelFamily]) -> Iterator[ModelVersion]:

@@ -60,6 +60,8 @@ def derive(
     Raises:
         Problem: 400: a field that can't be derived, with the flag that sets it; the hub's problems.
     """
+    if what.quantization is not None and request.quantization is None:
+        request = msgspec.structs.replace(request, quantization=what.quantization)
     origin = _local(request, what.path) if what.path is not None else _remote(what, request, hubs, preferred)
     name = valid_name(_stem(origin.name), families)
     if _choose_format(request, origin) == "ggufv2":
@@ -142,7 +144,7 @@ def _local(request: LaunchRequest, path_text: str) -> _Origin:
 
 def _remote(what: Reference, request: LaunchRequest, hubs: Mapping[str, Hub], preferred: str | None) -> _Origin:
     assert what.model_id is not None
-    file_source = _repository(what.model_id, what.revision, hubs, request.download_hub or preferred)
+    file_source = _repository(what.model_id, what.revision, hubs, request.download_hub or what.hub or preferred)
     return _Origin(
         file_source,
         f"{request.model_name.strip()} on {file_source.hub.name}",

@@ -56,7 +56,7 @@ async def cached(
 
 @router.get("/files", response_model=catalog_schemas.CachedFiles, responses=problems(404))
 async def files(controller: ControllerDep, model_version: str, worker_ip: str | None = None) -> dict[str, Any]:
-    """List the files that a removal would delete, and the other versions that use the same files."""
+    """List the files that a removal would delete, and the versions and running models that use them."""
     every = await controller.weights.cached()
     entries = cache.find_version(every, model_version)
     cached_files = [file for entry in entries for file in entry.files]
@@ -66,6 +66,7 @@ async def files(controller: ControllerDep, model_version: str, worker_ip: str | 
         "paths": [str(file.path) for file in cached_files],
         "files": [{"path": str(file.path), "size_bytes": 0 if file.shared else file.size} for file in cached_files],
         "shared_with": cache.find_sharing(every, entries),
+        "used_by": await controller.weights.users(every, entries),
     }
 
 

@@ -8,9 +8,13 @@ from typing import Any
 import click
 
 from xinference.cli.connection import Target, with_server_options
+from xinference.cli.options.completion import complete_engine, complete_model, complete_quantization
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import read_name, read_size
-from xinference.cli.output import print_json, print_table
+from xinference.cli.options.wide_option import wide_option
+from xinference.cli.output import note, print_json, size_in_billions
+from xinference.cli.table import print_table
 from xinference.error_codes import Code
 from xinference.errors import bad_request
 
@@ -18,8 +22,14 @@ Json = dict[str, Any]
 
 
 @click.command()
-@click.option("-n", "--model-name", required=True, callback=read_name, help="Name of a model, repository id or path.")
-@click.option("-en", "--model-engine", help="Only this engine.")
+@click.option(
+    "-n",
+    "--model-name",
+    callback=read_name,
+    shell_complete=complete_model,
+    help="Name of a model, repository id or path.",
+)
+@click.option("-en", "--model-engine", shell_complete=complete_engine, help="Only this engine.")
 @click.option("-f", "--model-format", help="Only this format.")
 @click.option(
     "-s",
@@ -29,13 +39,23 @@ Json = dict[str, Any]
     callback=read_size,
     help="Only this size.",
 )
-@click.option("-q", "--quantization", help="Only this quantization.")
+@click.option("-q", "--quantization", shell_complete=complete_quantization, help="Only this quantization.")
+@click.option("--all", "show_all", is_flag=True, help="Show the versions that no engine runs here, too, and why.")
+@wide_option
 @json_option
 @with_server_options
+@name_argument()
 def engine(
-    target: Target, model_name: str, model_engine: str | None, quantization: str | None, as_json: bool, **filters: Any
+    target: Target,
+    model_name: str,
+    model_engine: str | None,
+    quantization: str | None,
+    show_all: bool,
+    as_json: bool,
+    wide: bool,
+    **filters: Any,
 ) -> None:
-    """Show the versions of a model that each engine runs, or why it runs none."""
+    """Show the versions of a model that the server's machine can run, and on which engines."""
     with target.connect() as client:
         rows = client.engine_rows(model_name)
     if model_engine:
@@ -51,7 +71,10 @@ def engine(
     if as_json:
         print_json(matching)
         return
-    _print_engines(model_name, matching)
+    if show_all or wide or not any(row["ok"] for row in matching):
+        _print_reasons(matching, wide)
+    else:
+        _print_runnable(matching)
     if not any(row["ok"] for row in matching):
         raise bad_request(
             f"No engine on the server's machine runs such a version of {model_name}.", code=Code.ENGINE_UNAVAILABLE
@@ -59,30 +82,63 @@ def engine(
 
 
 def _matches(row: Json, filters: Mapping[str, Any]) -> bool:
-    return all(value is None or str(row[key]).lower() == str(value).lower() for key, value in filters.items())
+    return all(value is None or _equal(row[key], value) for key, value in filters.items())
 
 
-def _print_engines(model_name: str, rows: Sequence[Json]) -> None:
-    """Print one line for each spec, engine and reason, with all quantizations that have them in common."""
+def _equal(value: Any, wanted: Any) -> bool:
+    left, right = (str(each).lower().replace("_", ".") for each in (value, wanted))
+    return left == right or (left.replace(".", "", 1).isdigit() and right.replace(".", "", 1).isdigit()
+        and float(left) == float(right))  # fmt: skip
+
+
+def _print_runnable(rows: Sequence[Json]) -> None:
+    """One line for the sizes of a format that have the same quantizations on the same engines."""
+    engines: dict[tuple[Any, ...], list[str]] = {}
+    for row in rows:
+        version = (row["model_size_in_billions"], row["model_format"], row["quantization"])
+        engines.setdefault(version, [])
+        if row["ok"]:
+            engines[version].append(row["engine"])
+    lines: dict[tuple[Any, ...], list[str]] = {}
+    for (billions, model_format, quantization), names in engines.items():
+        if names:
+            lines.setdefault((billions, model_format, ", ".join(names)), []).append(quantization)
+    sizes: dict[tuple[str, str, str], list[str]] = {}
+    for (billions, model_format, names), quantizations in lines.items():
+        sizes.setdefault((model_format, names, ", ".join(quantizations)), []).append(str(size_in_billions(billions)))
+    print_table(
+        ["Sizes", "Format", "Engines", "Quantizations"],
+        [
+            [", ".join(billions), model_format, names, quantizations]
+            for (model_format, names, quantizations), billions in sizes.items()
+        ],
+    )
+    hidden = sum(not names for names in engines.values())
+    if hidden:
+        note(f"{hidden} of {len(engines)} versions can't run on this machine; --all shows why.")
+
+
+def _print_reasons(rows: Sequence[Json], wide: bool) -> None:
+    """One line for each spec, engine and reason, with the quantizations that it holds for."""
     lines: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         key = (row["model_format"], row["model_size_in_billions"], row["engine"], row["reason"])
         lines.setdefault(key, []).append(row["quantization"])
     if lines:
         print_table(
-            ["Name", "Engine", "Format", "Size (in billions)", "Runs", "Quantization", "Reason"],
+            ["Engine", "Format", "Size", "Runs", "Quantizations", "Reason"],
             [
                 [
-                    model_name,
                     name,
                     model_format,
-                    size,
+                    size_in_billions(billions),
                     "no" if reason else "yes",
                     ", ".join(quantizations),
                     reason or "",
                 ]
-                for (model_format, size, name, reason), quantizations in lines.items()
+                for (model_format, billions, name, reason), quantizations in lines.items()
             ],
+            wide=wide,
         )
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 import click
 
 from xinference.cli.options.json_option import json_option
-from xinference.cli.output import print_json, print_table
+from xinference.cli.options.wide_option import wide_option
+from xinference.cli.output import print_json
+from xinference.cli.table import print_table
 from xinference.config import Settings
 
 
 @click.command()
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="[env: XINFERENCE_HOME]")
+@wide_option
 @json_option
-def doctor(home: Path | None, as_json: bool) -> None:
+def doctor(home: Path | None, as_json: bool, wide: bool) -> None:
     """Check this machine: hardware, engines and their limits. The exit status is 1 only if something is broken."""
     from xinference.local_commands.doctor import examine
 
@@ -26,6 +29,7 @@ def doctor(home: Path | None, as_json: bool) -> None:
         print_table(
             ["", "Item", "Value", "Effect"],
             [[marks[f.state], f.about, f.found, f.cost or ""] for f in findings],
+            wide=wide,
         )
     if any(finding.state == "broken" for finding in findings):
         raise SystemExit(1)

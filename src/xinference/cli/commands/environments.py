@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.options.json_option import json_option
-from xinference.cli.output import note, print_json, print_table, size
+from xinference.cli.options.wide_option import wide_option
+from xinference.cli.output import note, print_json, size
+from xinference.cli.table import print_table
 
 if TYPE_CHECKING:
     from xinference.local_commands.environments import EnvironmentCommands
@@ -28,14 +30,16 @@ def env() -> None:
 
 
 @env.command("list")
+@wide_option
 @json_option
-def list_environments(as_json: bool) -> None:
+def list_environments(as_json: bool, wide: bool) -> None:
     """List available and installed environments."""
     entries = _commands().entries()
     if as_json:
         print_json(entries)
     else:
-        print_table(("Engine", "Version", "Hardware", "Installed", "Size", "Path"), map(_row, entries))
+        header = ("Engine", "Version", "Hardware", "Installed", "Size", "Path")
+        print_table(header, map(_row, entries), wide=wide)
 
 
 @env.command()

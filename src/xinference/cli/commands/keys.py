@@ -13,7 +13,9 @@ import click
 
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
-from xinference.cli.output import note, print_json, print_table
+from xinference.cli.options.wide_option import wide_option
+from xinference.cli.output import note, print_json
+from xinference.cli.table import print_table
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -89,9 +91,10 @@ def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_
 
 
 @keys.command("list")
+@wide_option
 @json_option
 @with_server_options
-def list_keys(target: Target, as_json: bool) -> None:
+def list_keys(target: Target, as_json: bool, wide: bool) -> None:
     """List the keys, without their secrets."""
     with _keys(target) as keys:
         entries = keys.list_keys()
@@ -110,7 +113,7 @@ def list_keys(target: Target, as_json: bool) -> None:
         "Last used",
         "State",
     )
-    print_table(header, [_row(key, time.time()) for key in entries])
+    print_table(header, [_row(key, time.time()) for key in entries], wide=wide)
     if not entries:
         note("There are no keys: everyone who reaches the server can use it. Create one with `xinference keys create`.")
 

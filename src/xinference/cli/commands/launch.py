@@ -11,6 +11,7 @@ import click
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.launch_options import further_options
+from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.native_options import LaunchCommand
 from xinference.cli.options.version_options import absolute_if_exists, version_options
 from xinference.cli.output import INTERRUPTED, note, print_json, size
@@ -49,7 +50,18 @@ def _read_lora_modules(
     return modules or None
 
 
-@click.command(cls=LaunchCommand, epilog="Any other --key value is an option of the engine, by the engine's own name.")
+_EPILOG = """Any other --key value is an option of the engine, by the engine's own name.
+
+\b
+Examples:
+  xinference launch qwen2.5-instruct -s 0.5B
+  xinference launch qwen2.5-instruct -s 7B -q Q8_0 --n_ctx 8192
+  xinference launch org/repo:Q4_K_M
+  xinference launch ./model.gguf -u mine
+"""
+
+
+@click.command(cls=LaunchCommand, epilog=_EPILOG)
 @version_options
 @click.option("-u", "--model-uid", help="Name of the model in requests. [default: the model's name]")
 @click.option("-mp", "--model-path", help="File or folder with the weights, instead of a download.")
@@ -82,6 +94,7 @@ def _read_lora_modules(
 @click.option("--no-wait", is_flag=True, help="Return before the model is ready.")
 @json_option
 @with_server_options
+@name_argument()
 @click.pass_context
 def launch(
     ctx: click.Context, /, target: Target, dry_run: bool, no_wait: bool, as_json: bool, **arguments: Any
@@ -98,24 +111,17 @@ def launch(
             return
         uid = client.launch_model(**request, wait_ready=False)
         if no_wait:
-            _report_background(uid, as_json)
+            _note_background(uid)
+            print_json({"model_uid": uid}) if as_json else click.echo(uid)
             return
         _wait(client, uid, as_json)
 
 
 def _wait(client: Client, uid: str, as_json: bool) -> None:
-    from xinference.cli.progress import follow_launch
-
-    try:
-        model = follow_launch(client, uid)
-    except KeyboardInterrupt:
-        if confirms_cancel("Cancel the launch?"):
-            client.terminate_model(uid)
-            note(f"Cancelled the launch of {uid}.")
-            raise SystemExit(INTERRUPTED) from None
-        _report_background(uid, as_json)
+    description = follow(client, uid)
+    if description is None:
+        print_json({"model_uid": uid}) if as_json else click.echo(uid)
         return
-    description = model or client.describe_model(uid)
     counts = [description.get(name) for name in ("memory_used_bytes", "gpu_memory_used_bytes")]
     facts = {
         "context length": description.get("context_length"),
@@ -126,6 +132,21 @@ def _wait(client: Client, uid: str, as_json: bool) -> None:
     print_json(description) if as_json else click.echo(uid)
 
 
+def follow(client: Client, uid: str) -> Json | None:
+    """Show a launch until the model is ready; returns its description, or None if the launch continues without us."""
+    from xinference.cli.progress import follow_launch
+
+    try:
+        return follow_launch(client, uid) or client.describe_model(uid)
+    except KeyboardInterrupt:
+        if confirms_cancel("Cancel the launch?"):
+            client.terminate_model(uid)
+            note(f"Cancelled the launch of {uid}.")
+            raise SystemExit(INTERRUPTED) from None
+        _note_background(uid)
+        return None
+
+
 def confirms_cancel(question: str) -> bool:
     """Ask the user at a terminal; the interrupt of a script always cancels."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -134,10 +155,8 @@ def confirms_cancel(question: str) -> bool:
     return click.confirm(question, default=False, err=True)
 
 
-def _report_background(uid: str, as_json: bool) -> None:
-    """Report that the launch continues in the background."""
+def _note_background(uid: str) -> None:
     note(f"{uid} is loading in the background; see `xinference list` or `xinference logs -f {uid}`.")
-    print_json({"model_uid": uid}) if as_json else click.echo(uid)
 
 
 def plan_text(plan: Json) -> str:

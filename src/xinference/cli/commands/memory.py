@@ -7,12 +7,14 @@ from typing import Any
 import click
 
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import read_name, read_size
-from xinference.cli.output import note, print_json, print_table, size
+from xinference.cli.output import note, print_json, size
+from xinference.cli.table import print_table
 
 
 @click.command("cal-model-mem")
-@click.option("-n", "--model-name", required=True, callback=read_name, help="Name of a model, repository id or path.")
+@click.option("-n", "--model-name", callback=read_name, help="Name of a model, repository id or path.")
 @click.option(
     "-s",
     "--size-in-billions",
@@ -20,7 +22,7 @@ from xinference.cli.output import note, print_json, print_table, size
     "size_in_billions",
     required=True,
     callback=read_size,
-    help="Billions of parameters, such as 7 or 1_8.",
+    help="Billions of parameters, such as 7B or 0.5B.",
 )
 @click.option("-f", "--model-format", required=True, help="Format of the weights, such as ggufv2 or pytorch.")
 @click.option(
@@ -38,6 +40,7 @@ from xinference.cli.output import note, print_json, print_table, size
     help="Bits of one element of the KV cache.",
 )
 @json_option
+@name_argument()
 def cal_model_mem(as_json: bool, kv_cache_bits: str, **arguments: Any) -> None:
     """Estimate the memory of a model for one request with the whole context, for each engine that runs it."""
     from xinference.local_commands.memory import estimate

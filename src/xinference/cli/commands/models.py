@@ -2,48 +2,120 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import click
 
 from xinference.cli.connection import Target, with_server_options
+from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
-from xinference.cli.output import note, print_json, print_table, write
+from xinference.cli.options.wide_option import wide_option
+from xinference.cli.output import duration, note, print_json, size, size_in_billions, write
+from xinference.cli.table import print_table
+
+Json = dict[str, Any]
 
 
 @click.command("list")
+@wide_option
 @json_option
 @with_server_options
-def list_models(target: Target, as_json: bool) -> None:
+def list_models(target: Target, as_json: bool, wide: bool) -> None:
     """List launched models, ready or not."""
     with target.connect() as client:
         instances = client.list_instances()
     if as_json:
         print_json(instances)
         return
-    header = ["UID", "Type", "Name", "Engine", "Format", "Size (in billions)", "Quantization", "Context", "Status"]
-    keys = [
-        "model_uid",
-        "model_type",
-        "model_name",
-        "model_engine",
-        "model_format",
-        "model_size_in_billions",
-        "quantization",
-        "context_length",
-        "status",
-    ]
-    print_table(header, [[instance.get(key) for key in keys] for instance in instances])
+    columns = WIDE if wide else _narrow(instances)
+    now = time.time()
+    rows = [[COLUMNS[name](instance, now) for name in columns] for instance in instances]
+    print_table(columns, rows, wide=wide)
+    if not instances:
+        note("No model is launched. Launch one with `xinference launch NAME`.")
     for instance in instances:
         if problem := instance.get("problem"):
             note(f"{instance['model_uid']}: {problem['cause']}")
 
 
+def _version(instance: Json) -> str | None:
+    """What the uid does not tell about the model."""
+    name, uid = instance.get("model_name"), instance["model_uid"]
+    parts = [
+        name if not str(uid).startswith(str(name)) else None,
+        size_in_billions(instance.get("model_size_in_billions")),
+        instance.get("quantization"),
+    ]
+    return " ".join(str(part) for part in parts if part and part != "none") or None
+
+
+def _memory(instance: Json) -> str | None:
+    counts = (instance.get("memory_used_bytes"), instance.get("gpu_memory_used_bytes"))
+    return " + ".join(size(count) for count in counts if count) or None
+
+
+def _replicas(instance: Json) -> str | None:
+    """The number of ready replicas, and of all if some are not ready."""
+    replicas = instance.get("replicas") or []
+    ready = sum(replica.get("status") == "READY" for replica in replicas)
+    if not replicas:
+        return None if instance.get("replica") is None else str(instance["replica"])
+    return str(ready) if ready == len(replicas) else f"{ready}/{len(replicas)}"
+
+
+def _until(instance: Json) -> str | None:
+    """When the server unloads the model by itself."""
+    if not instance.get("on_demand") or instance.get("status") == "UNLOADED":
+        return None
+    if instance.get("pin"):
+        return "pinned"
+    ttl = instance.get("ttl")
+    return f"idle {duration(float(ttl))}" if ttl else "memory is short"
+
+
+def _age(instance: Json, now: float) -> str | None:
+    created = instance.get("instance_created_ts")
+    return None if created is None else duration(max(0.0, now - float(created)))
+
+
+#: Column -> its value for an instance at a time.
+COLUMNS: Mapping[str, Callable[[Json, float], Any]] = {
+    "UID": lambda instance, now: instance["model_uid"],
+    "Type": lambda instance, now: instance.get("model_type"),
+    "Name": lambda instance, now: instance.get("model_name"),
+    "Version": lambda instance, now: _version(instance),
+    "Engine": lambda instance, now: instance.get("model_engine"),
+    "Format": lambda instance, now: instance.get("model_format"),
+    "Size": lambda instance, now: size_in_billions(instance.get("model_size_in_billions")),
+    "Quantization": lambda instance, now: instance.get("quantization"),
+    "Context": lambda instance, now: instance.get("context_length"),
+    "Memory": lambda instance, now: _memory(instance),
+    "Replicas": lambda instance, now: _replicas(instance),
+    "Age": _age,
+    "Until": lambda instance, now: _until(instance),
+    "Status": lambda instance, now: instance.get("status"),
+}
+WIDE = [name for name in COLUMNS if name != "Version"]
+
+
+def _narrow(instances: Sequence[Json]) -> list[str]:
+    """The columns for a narrow terminal: replicas and the time of unloading only if some model has them."""
+    several = any(len(instance.get("replicas") or ()) > 1 for instance in instances)
+    on_demand = any(instance.get("on_demand") for instance in instances)
+    shown = {"UID": True, "Version": True, "Engine": True, "Context": True, "Memory": True, "Replicas": several,
+        "Age": True, "Until": on_demand, "Status": True}  # fmt: skip
+    return [name for name, is_shown in shown.items() if is_shown]
+
+
 @click.command()
-@click.option("-u", "--model-uid", "option_uid", metavar="UID", help="The model's uid.")
-@click.argument("uid", required=False)
+@click.option("-u", "--model-uid", "option_uid", metavar="UID", shell_complete=complete_uid, help="The model's uid.")
+@click.argument("uid", required=False, shell_complete=complete_uid)
+@json_option
 @with_server_options
-def terminate(target: Target, option_uid: str | None, uid: str | None) -> None:
+def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: bool) -> None:
     """Terminate the model UID, or cancel its launch."""
     uids = {name for name in (option_uid, uid) if name}
     if len(uids) != 1:
@@ -51,18 +123,27 @@ def terminate(target: Target, option_uid: str | None, uid: str | None) -> None:
     (model_uid,) = uids
     with target.connect() as client:
         client.terminate_model(model_uid)
+    if as_json:
+        print_json({"model_uid": model_uid, "terminated": True})
     note(f"Terminated {model_uid}.")
 
 
 @click.command()
-@click.argument("uid")
+@click.argument("uid", shell_complete=complete_uid)
 @click.option("-f", "--follow", is_flag=True, help="Follow further output.")
 @click.option(
     "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Number of lines from the end."
 )
+@json_option
 @with_server_options
-def logs(target: Target, uid: str, follow: bool, lines: int) -> None:
+def logs(target: Target, uid: str, follow: bool, lines: int, as_json: bool) -> None:
     """Show the output of the engine of the model UID."""
+    if as_json and follow:
+        raise click.UsageError("--json prints one document, so --follow has no end for it.")
+    if as_json:
+        with target.connect() as client, closing(client.logs(uid, lines=lines)) as pieces:
+            print_json({"model_uid": uid, "lines": "".join(pieces).splitlines()})
+        return
     with target.connect() as client, closing(client.logs(uid, lines=lines, follow=follow)) as pieces:
         for piece in pieces:
             write(piece)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, TextIO
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from xinference.cli.connection import Target, with_server_options, worker_ip_option
 from xinference.cli.options.json_option import json_option
-from xinference.cli.output import note, print_json, print_table
+from xinference.cli.options.name_argument import name_argument
+from xinference.cli.options.wide_option import wide_option
+from xinference.cli.output import note, print_json, size_in_billions
+from xinference.cli.table import print_table
+from xinference.errors import Problem, bad_request
+
+if TYPE_CHECKING:
+    from xinference.client import Client
 
 Json = dict[str, Any]
 _of_type = click.option("-t", "--model-type", default="LLM", show_default=True, help="LLM, embedding or rerank.")
@@ -25,19 +34,31 @@ _of_type = click.option("-t", "--model-type", default="LLM", show_default=True, 
 )
 @worker_ip_option
 @click.option("-p", "--persist", is_flag=True, help="Keep the model after a restart of the server.")
+@json_option
 @with_server_options
-def register(target: Target, model_type: str, file: TextIO, worker_ip: str | None, persist: bool) -> None:
+def register(
+    target: Target, model_type: str, file: TextIO, worker_ip: str | None, persist: bool, as_json: bool
+) -> None:
     """Register a custom model."""
-    text = file.read()
+    try:
+        text = file.read()
+    except UnicodeDecodeError:
+        raise bad_request(
+            f"{file.name} is not UTF-8 text.", hint="Give the JSON file that describes the model."
+        ) from None
     with target.connect() as client:
         client.register_model(model_type, text, persist, worker_ip)
-    note(f"Registered {file.name}" + ("." if persist else " until the server stops; --persist keeps it."))
+    name = _described_name(text) or file.name
+    if as_json:
+        print_json({"model_name": name, "model_type": model_type, "persist": persist})
+    note(f"Registered {name}" + ("." if persist else " until the server stops; --persist keeps it."))
 
 
 @click.command()
 @_of_type
-@click.option("-n", "--model-name", required=True, help="The model's name.")
+@click.option("-n", "--model-name", help="The model's name.")
 @with_server_options
+@name_argument()
 def unregister(target: Target, model_type: str, model_name: str) -> None:
     """Remove a custom model."""
     with target.connect() as client:
@@ -47,35 +68,52 @@ def unregister(target: Target, model_type: str, model_name: str) -> None:
 
 @click.command()
 @_of_type
+@wide_option
 @json_option
 @with_server_options
-def registrations(target: Target, model_type: str, as_json: bool) -> None:
+def registrations(target: Target, model_type: str, as_json: bool, wide: bool) -> None:
     """List the models that can be launched."""
     with target.connect() as client:
         families = client.list_model_registrations(model_type, detailed=True)
+        cached = set() if as_json else _cached_names(client)
     if as_json:
         print_json(families)
         return
-    print_table(
-        ["Type", "Name", "Language", "Ability", "Context", "Sizes (in billions)", "Is-built-in"],
-        [
-            [
-                model_type,
-                family["model_name"],
-                ", ".join(family.get("model_lang") or family.get("language") or []),
-                ", ".join(family.get("model_ability") or []),
-                family.get("context_length"),
-                ", ".join(_sizes(family)),
-                family.get("is_builtin"),
-            ]
-            for family in families
-        ],
-    )
+    columns: dict[str, Callable[[Json], Any]] = {
+        "Type": lambda family: model_type,
+        "Name": lambda family: family["model_name"],
+        "Sizes": lambda family: ", ".join(_sizes(family)),
+        "Abilities": lambda family: ", ".join(family.get("model_ability") or []),
+        "Languages": lambda family: ", ".join(family.get("model_lang") or family.get("language") or []),
+        "Context": lambda family: family.get("context_length"),
+        "Origin": lambda family: "built-in" if family.get("is_builtin") else "custom",
+        "Cached": lambda family: "yes" if family["model_name"] in cached else None,
+    }
+    shown = [name for name in columns if wide or name not in ("Type", "Languages", "Origin")]
+    print_table(shown, [[columns[name](family) for name in shown] for family in families], wide=wide)
+    if families:
+        note("`xinference engine NAME` shows which versions of a model this machine can run.")
     for broken in (family for family in families if "problem" in family):
         note(f"{broken['model_name']} can't be launched: {broken.get('path')}: {broken['problem']['cause']}")
+
+
+def _described_name(text: str) -> str | None:
+    try:
+        document = json.loads(text)
+    except ValueError:  # the server has taken it
+        return None
+    return document.get("model_name") if isinstance(document, dict) else None
 
 
 def _sizes(family: Json) -> list[str]:
     """Each size once, in the order of the specs."""
     sizes = (spec.get("model_size_in_billions") for spec in family.get("model_specs") or [])
-    return list(dict.fromkeys(str(size) for size in sizes if size))
+    return list(dict.fromkeys(str(size_in_billions(size)) for size in sizes if size))
+
+
+def _cached_names(client: Client) -> set[str]:
+    """The models with weights in the cache; none if the server does not tell."""
+    try:
+        return {str(entry.get("model_name")) for entry in client.list_cached_models() if entry.get("complete")}
+    except Problem:  # the key may not see the cache
+        return set()

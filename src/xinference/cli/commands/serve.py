@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 
 import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.output import note
-from xinference.config import MAX_GATEWAY_WORKERS
+from xinference.config import MAX_GATEWAY_WORKERS, Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
@@ -52,6 +53,7 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
     type=click.IntRange(1, MAX_GATEWAY_WORKERS),
     help="Number of processes that serve requests. [default: 1]",
 )
+@click.option("--background", is_flag=True, help="Return when the server answers; it outlives this terminal.")
 def serve(
     host: str | None,
     port: int | None,
@@ -59,8 +61,14 @@ def serve(
     allow_unauthenticated: bool,
     home: str | None,
     gateway_workers: int | None,
+    background: bool,
 ) -> None:
-    """Run the server in this terminal."""
+    """Run the server in this terminal, or in the background."""
+    if background and port == 0:
+        raise click.UsageError("--background needs a port that is known, not 0.")
+    if background:
+        start_in_background(host, port, log_level, allow_unauthenticated, home, gateway_workers)
+        return
     run(host, port, log_level, allow_unauthenticated, home, gateway_workers)
 
 
@@ -113,16 +121,42 @@ def worker(endpoint: str | None, **ignored: object) -> None:
     )
 
 
-def bare(host: str | None, port: int | None, log_level: str | None, subcommand: str | None) -> None:
-    """`xinference` without a command starts a server, as in older versions."""
-    if subcommand is None:
-        note("Starting a server; the command for this is `xinference serve`.")
-        run(host, port, log_level)
-    elif (host, port, log_level) != (None, None, None):
+def start_in_background(
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    allow_unauthenticated: bool,
+    home: str | None,
+    gateway_workers: int | None,
+) -> None:
+    """Start a server as a process of its own, and print its URL once it answers.
+
+    Raises:
+        Problem: the server did not start.
+    """
+    from xinference.client.local_server import ensure_server, server_command
+
+    settings = Settings.from_env(host=host, port=port, home=home, endpoint=None)
+    settings = replace(settings, endpoint="")  # of another server
+    command = server_command(settings)
+    command += ["--log-level", log_level] if log_level else []
+    command += ["--gateway-workers", str(gateway_workers)] if gateway_workers else []
+    command += ["--allow-unauthenticated"] if allow_unauthenticated else []
+    started = ensure_server(settings, lambda: None, command=command)
+    log = settings.log_dir / "server.log"
+    note(f"Started a server; its log is {log}. `xinference stop` ends it." if started else "A server runs already.")
+    click.echo(settings.url)
+
+
+def serve_from_options(host: str | None, port: int | None, log_level: str | None, subcommand: str | None) -> None:
+    """`xinference -H HOST -p PORT` without a command starts a server, as in older versions."""
+    if subcommand is not None:
         raise bad_request(
             "-H, -p and --log-level before a command are options of the server.",
             hint=f"For `{subcommand}`, give the URL of the server with --endpoint.",
         )
+    note("Starting a server; the command for this is `xinference serve`.")
+    run(host, port, log_level)
 
 
 def run(

@@ -25,9 +25,12 @@ POLL_SECONDS = 0.05
 
 
 @click.command()
+@click.argument("name", metavar="", required=False)
 @with_server_options
-def stop(target: Target) -> None:
+def stop(target: Target, name: str | None) -> None:
     """Stop the server and all its models."""
+    if name is not None:  # `ollama stop NAME` ends one model
+        raise click.UsageError(f"`xinference stop` stops the server; `xinference terminate {name}` ends that model.")
     with target.connect() as client:
         try:
             running = _running(client)

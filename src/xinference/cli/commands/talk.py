@@ -2,96 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xinference.cli.connection import Target, with_server_options
-from xinference.cli.output import note, show_problem, write
+from xinference.cli.conversation import Chat, Generate, Talk, answer_once, converse
+from xinference.cli.options.completion import complete_uid
+from xinference.cli.options.json_option import json_option
+from xinference.cli.output import print_json, size_in_billions
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
 if TYPE_CHECKING:
-    from xinference.client import Client, RESTfulChatModelHandle, RESTfulGenerateModelHandle
+    from xinference.client import Client
 
 Json = dict[str, Any]
-#: Maximum seconds to wait for a model that is loading.
-LOADING_SECONDS = 300.0
 
 
-class Talk(Protocol):
-    """A kind of conversation: its labels, and its requests."""
-
-    prompt_label: str
-    answer_label: str
-
-    def turn(self, text: str) -> Iterator[str]:
-        """The answer to `text`, in pieces."""
-        ...
-
-
-@dataclass
-class Chat:
-    """A conversation with its history."""
-
-    model: RESTfulChatModelHandle
-    config: Json
-    history: list[Json] = field(default_factory=list)
-    prompt_label = "User: "
-    answer_label = "Assistant: "
-
-    def turn(self, text: str) -> Iterator[str]:
-        """Send one message. After an interrupt, the history has the incomplete answer if there is one."""
-        messages = [*self.history, {"role": "user", "content": text}]
-        answer = ""
-        try:
-            for piece in self._pieces(messages):
-                answer += piece
-                yield piece
-        finally:
-            if answer:
-                self.history = [*messages, {"role": "assistant", "content": answer}]
-
-    def _pieces(self, messages: list[Json]) -> Iterator[str]:
-        answer = self.model.chat(messages, generate_config=self.config)
-        if not self.config["stream"]:
-            yield answer["choices"][0]["message"].get("content") or ""
-            return
-        with closing(answer) as chunks:
-            for chunk in chunks:
-                for choice in chunk.get("choices", ()):
-                    yield choice["delta"].get("content") or ""
-
-
-@dataclass
-class Generate:
-    """Independent completions."""
-
-    model: RESTfulGenerateModelHandle
-    config: Json
-    prompt_label = "Prompt: "
-    answer_label = "Completion: "
-
-    def turn(self, text: str) -> Iterator[str]:
-        answer = self.model.generate(text, self.config)
-        if not self.config["stream"]:
-            yield answer["choices"][0]["text"]
-            return
-        with closing(answer) as chunks:
-            for chunk in chunks:
-                for choice in chunk.get("choices", ()):
-                    yield choice.get("text") or ""
-
-
-def with_request_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of `chat` and `generate`."""
+def answer_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of an answer."""
     for option in (
-        click.argument("prompt", required=False),
+        click.option("--verbose", is_flag=True, help="Show the tokens a second after each answer."),
         click.option(
             "--stream/--no-stream", default=True,
             help="Show the answer while it is generated (the default) or as a whole.",
@@ -104,8 +40,24 @@ def with_request_options(command: Callable[..., None]) -> Callable[..., None]:
             "--max-tokens", "--max_tokens", type=click.IntRange(min=1), default=512, show_default=True,
             help="Maximum number of tokens of an answer.",
         ),
-        click.option("-u", "--model-uid", help="The model's uid. [default: the only ready model]"),
     ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def with_request_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options and arguments of `chat` and `generate`."""
+    for option in (
+        json_option,
+        answer_options,
+        click.argument("words", metavar="[NAME] [PROMPT]", nargs=-1, shell_complete=complete_uid),
+        click.option(
+            "-u",
+            "--model-uid",
+            shell_complete=complete_uid,
+            help="The model's uid. [default: NAME, else the only ready model]",
+        ),
+    ):
         command = option(command)
     return with_server_options(command)
 
@@ -122,119 +74,185 @@ class TalkCommand(click.Command):
         return super().parse_args(ctx, words)
 
 
-@click.command(cls=TalkCommand)
+_CHAT_EXAMPLES = """\b
+Examples:
+  xinference chat                             talk to the only ready model
+  xinference chat smollm2-instruct            talk to this model
+  xinference chat smollm2-instruct "Hello!"   one answer
+  xinference chat "Sum this up:" < notes.txt  one answer about a text
+"""
+
+
+@click.command(cls=TalkCommand, epilog=_CHAT_EXAMPLES)
 @click.option("--system", help="System message of the conversation.")
 @with_request_options
-def chat(target: Target, model_uid: str | None, prompt: str | None, system: str | None, **config: Any) -> None:
-    """Chat with a model: one answer to PROMPT (or standard input), else a conversation."""
+def chat(target: Target, words: Sequence[str], system: str | None, **options: Any) -> None:
+    """Chat with a model: one answer to PROMPT and standard input, else a conversation.
+
+    A single word is NAME if it is the name of a running model, else it is PROMPT.
+    """
     from xinference.client import RESTfulChatModelHandle
 
-    text = _prompt(prompt)
-    with RESTfulChatModelHandle(*_model(target, model_uid)) as model:
-        talk = Chat(model, _without_none(config))
-        if system:
-            talk.history.append({"role": "system", "content": system})
-        _run(talk, text)
+    def new_talk(place: tuple[str, str, dict[str, str]], config: Json) -> Talk:
+        history = [{"role": "system", "content": system}] if system else []
+        return Chat(RESTfulChatModelHandle(*place), config, history)
+
+    _talk(target, words, new_talk, **options)
 
 
 @click.command(cls=TalkCommand)
 @with_request_options
-def generate(target: Target, model_uid: str | None, prompt: str | None, **config: Any) -> None:
-    """Complete PROMPT (or standard input), else one prompt after the other."""
+def generate(target: Target, words: Sequence[str], **options: Any) -> None:
+    """Complete PROMPT and standard input, else one prompt after the other.
+
+    A single word is NAME if it is the name of a running model, else it is PROMPT.
+    """
     from xinference.client import RESTfulGenerateModelHandle
 
-    text = _prompt(prompt)
-    with RESTfulGenerateModelHandle(*_model(target, model_uid)) as model:
-        _run(Generate(model, _without_none(config)), text)
+    def new_talk(place: tuple[str, str, dict[str, str]], config: Json) -> Talk:
+        return Generate(RESTfulGenerateModelHandle(*place), config)
+
+    _talk(target, words, new_talk, **options)
 
 
-def _model(target: Target, model_uid: str | None) -> tuple[str, str, dict[str, str]]:
-    """The arguments of a handle; whether the model exists is not checked, because it may be loading."""
+def _talk(
+    target: Target,
+    words: Sequence[str],
+    new_talk: Callable[[tuple[str, str, dict[str, str]], Json], Talk],
+    *,
+    model_uid: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    if len(words) > 2 - bool(model_uid):
+        raise click.UsageError("There are too many words. Put quotes around the prompt.")
+    piped = piped_text()
+    if not words and not piped:
+        _require_terminal(as_json)
     with target.connect() as client:
-        return model_uid or _only_ready(client), client.base_url, client.auth_headers
+        uid, prompt, model = choose_model(client, words, model_uid)
+        place = (uid, client.base_url, client.auth_headers)
+    text = "\n\n".join(part for part in (prompt, piped) if part)
+    if not text:
+        _require_terminal(as_json)
+    talk_with(new_talk, place, text, model, as_json=as_json, **options)
 
 
-def _without_none(config: Json) -> Json:
-    return {name: value for name, value in config.items() if value is not None}
-
-
-def _prompt(argument: str | None) -> str | None:
-    """The prompt of a single request; None for a conversation at the terminal."""
-    if argument is not None or sys.stdin.isatty():
-        return argument
-    piped = sys.stdin.read()
-    if not piped.strip():
+def _require_terminal(as_json: bool) -> None:
+    """Without a prompt there is a conversation, for which standard input must be a terminal."""
+    if as_json or not sys.stdin.isatty():
         raise click.UsageError("There is no prompt, neither as an argument nor on standard input.")
-    return piped
 
 
-def _only_ready(client: Client) -> str:
+def talk_with(
+    new_talk: Callable[[tuple[str, str, dict[str, str]], Json], Talk],
+    place: tuple[str, str, dict[str, str]],
+    text: str,
+    model: Json,
+    *,
+    as_json: bool = False,
+    verbose: bool,
+    **config: Any,
+) -> None:
+    """One answer to `text`; without a text a conversation.
+
+    Args:
+        place: the uid of the model, the URL of the server and the headers of a request.
+        model: the model's entry in the list of the server, for the banner.
+    """
+    config = {name: value for name, value in config.items() if value is not None}
+    if as_json:
+        config["stream"] = False
+    elif verbose and config["stream"]:
+        config["stream_options"] = {"include_usage": True}
+    talk = new_talk(place, config)
+    with talk.model:
+        if as_json:
+            print_json(talk.whole_answer(text))
+        elif text:
+            answer_once(talk, text, verbose=verbose)
+        else:
+            converse(talk, banner(place[0], model), verbose=verbose)
+
+
+def banner(uid: str, model: Json) -> str:
+    """The first line of a conversation."""
+    billions, context = model.get("model_size_in_billions"), model.get("context_length")
+    facts = [
+        size_in_billions(billions) if billions else None,
+        model.get("quantization"),
+        f"{context} tokens of context" if context else None,
+    ]
+    known = ", ".join(str(fact) for fact in facts if fact and fact != "none")
+    return f"{uid}{f' ({known})' if known else ''}. /help shows the commands; /exit or Ctrl-D leaves."
+
+
+def choose_model(client: Client, words: Sequence[str], model_uid: str | None) -> tuple[str, str | None, Json]:
+    """The uid of the model, the prompt, and the model's entry in the list of the server if it was asked for.
+
+    Whether the model exists is not checked, because it may be loading.
+    """
+    if model_uid is not None:
+        return model_uid, words[0] if words else None, {}
+    if len(words) == 2:
+        return words[0], words[1], {}
     instances = client.list_instances()
-    ready = [instance["model_uid"] for instance in instances if instance.get("status") == "READY"]
+    named = _named(instances, words[0]) if words else None
+    if named is not None:
+        return str(named["model_uid"]), None, named
+    chosen = _only_ready(instances)
+    return str(chosen["model_uid"]), words[0] if words else None, chosen
+
+
+def _named(instances: Sequence[Json], name: str) -> Json | None:
+    """The instance with the uid `name`, else the only one of the model `name`."""
+    for instance in instances:
+        if instance["model_uid"] == name:
+            return instance
+    of_model = [instance for instance in instances if instance.get("model_name") == name]
+    return of_model[0] if len(of_model) == 1 else None
+
+
+def _only_ready(instances: Sequence[Json]) -> Json:
+    ready = [instance for instance in instances if instance.get("status") == "READY"]
     if len(ready) == 1:
-        return str(ready[0])
+        return ready[0]
     if ready:
-        raise bad_request(f"Several models are ready: {', '.join(ready)}.", hint="Choose one with --model-uid.")
+        names = ", ".join(str(instance["model_uid"]) for instance in ready)
+        raise bad_request(f"Several models are ready: {names}.", hint="Choose one: `xinference chat NAME`.")
     loading = [i["model_uid"] for i in instances if i.get("status") not in ("ERROR", "TERMINATING")]
     raise Problem(
         Code.NO_MODEL_READY,
         "No model is ready" + (f"; still loading: {', '.join(loading)}." if loading else "."),
-        hint="Give --model-uid to wait for one." if loading else "Launch one with `xinference launch`.",
-    )
+        hint="Give its name to wait for one: `xinference chat NAME`." if loading
+        else "Launch one with `xinference launch` or `xinference run`.",
+    )  # fmt: skip
 
 
-def _run(talk: Talk, text: str | None) -> None:
-    if text is None:
-        _converse(talk)
-        return
-    for piece in _retry_while_loading(talk, text):
-        write(piece)
-    click.echo()
+def piped_text() -> str | None:
+    """The text of a pipe or file on standard input; None for a terminal and for the null device.
 
-
-def _converse(talk: Talk) -> None:
-    """Run turns until an empty line or the end of the input."""
-    import readline  # noqa: F401 -- adds line editing to input()
-
-    while text := _read_line(talk.prompt_label):
-        write(talk.answer_label)
-        pieces = _retry_while_loading(talk, text)
-        try:
-            for piece in pieces:
-                write(piece)
-        except KeyboardInterrupt:
-            pieces.close()  # stops the answer; the conversation continues
-        except Problem as problem:
-            click.echo()
-            if problem.code in (Code.NO_SERVER, Code.SERVER_GONE):
-                raise
-            show_problem(problem)
-            continue
-        click.echo("\n")
-
-
-def _read_line(label: str) -> str:
+    Raises:
+        Problem: the text is not UTF-8.
+    """
+    if sys.stdin.isatty() or _is_null_device():
+        return None
     try:
-        return input(label).strip()
-    except EOFError:
-        click.echo()
-        return ""
+        content = sys.stdin.buffer.read()
+    except OSError as error:
+        raise bad_request(f"Standard input can't be read: {error.strerror}.") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise bad_request(
+            f"Standard input is not UTF-8 text: byte {content[error.start]:#04x} at position {error.start}.",
+            hint="Convert it, for example with `iconv -f latin1 -t utf-8`.",
+        ) from error
+    return text if text.strip() else None
 
 
-def _retry_while_loading(talk: Talk, text: str) -> Generator[str, None, None]:
-    """One turn, which is repeated while the model is loading: no part of an answer has arrived until then."""
-    from xinference.client.answers import ModelLoading
-
-    deadline = time.monotonic() + LOADING_SECONDS
-    waiting = False
-    while True:
-        try:
-            yield from talk.turn(text)
-            return
-        except ModelLoading as problem:
-            if time.monotonic() + problem.retry_after > deadline:
-                raise
-            if not waiting:
-                note(f"{problem.cause} Waiting …")
-            waiting = True
-            time.sleep(problem.retry_after)
+def _is_null_device() -> bool:
+    try:
+        return stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode)
+    except (OSError, ValueError):  # a stream of a test has no number
+        return False

@@ -24,19 +24,21 @@ class LaunchCommand(click.Command):
             for option in self.get_params(ctx)
             for name in [*option.opts, *option.secondary_opts]
         }
+        arguments = sum(isinstance(param, click.Argument) for param in self.get_params(ctx))
         try:
-            own, ctx.obj = split(args, values)
+            own, ctx.obj = split(args, values, arguments)
         except click.UsageError as error:
             error.ctx = ctx
             raise
         return super().parse_args(ctx, own)
 
 
-def split(args: Sequence[str], values: Mapping[str, int]) -> tuple[list[str], dict[str, Any]]:
+def split(args: Sequence[str], values: Mapping[str, int], arguments: int = 0) -> tuple[list[str], dict[str, Any]]:
     """Split the arguments into those of the command and the engine's options.
 
     Args:
         values: the options of the command, with the number of values of each.
+        arguments: the maximum number of words without an option.
 
     Raises:
         click.UsageError: an argument belongs to no option.
@@ -58,6 +60,9 @@ def split(args: Sequence[str], values: Mapping[str, int]) -> tuple[list[str], di
             native[key] = parse_value(value) if equals else _value_after(words)
         elif word.startswith("-"):
             raise click.UsageError(f"No such option: {word}. Options of the engine start with `--`.")
+        elif arguments > 0:
+            arguments -= 1
+            own.append(word)
         else:
             raise click.UsageError("You must specify extra kwargs with `--` prefix.")
     return own, native

@@ -26,10 +26,11 @@ from xinference.engines.llama_cpp import projector
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.variable_policy import VARIABLES
+from xinference.engines.options.option_table import near_options
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
-from xinference.errors import Problem, near
+from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan, Sizing
 from xinference.process.command import EngineCommand, ProgressProbe
@@ -256,9 +257,11 @@ def _convert(option: str, value: Any, kind: str) -> Any:
 
 def _unknown_option(name: str, known: Mapping[str, str]) -> Problem:
     available = known.keys() & POLICY.available
-    close = near(name, [*available, *ALIASES])
+    close = near_options(name, available, ALIASES)
     return Problem(
         Code.UNKNOWN_OPTION,
         f"llama.cpp has no option --{name}.",
-        hint=f"Did you mean --{' or --'.join(close)}?" if close else f"It has: {', '.join(sorted(available))}.",
+        hint=f"Did you mean --{' or --'.join(close)}?"
+        if close
+        else f"Its {len(available)} options are the fields of llama.cpp's common_params; see docs/engines.md.",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -97,7 +97,7 @@ class OptionTable:
         raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, but {self.engine} needs {needed}.")
 
     def _unknown(self, name: str) -> Problem:
-        close = near(name, [*self.kinds.keys() & self.policy.available, *self.aliases])
+        close = near_options(name, self.kinds.keys() & self.policy.available, self.aliases)
         return Problem(
             Code.UNKNOWN_OPTION,
             f"{self.engine} {self.version} has no option --{name}.",
@@ -106,6 +106,17 @@ class OptionTable:
             else f"Its {len(self.kinds)} options are its own "
             f"server's; see the documentation of {self.engine} {self.version}.",
         )
+
+
+def near_options(name: str, options: Iterable[str], aliases: Iterable[str]) -> list[str]:
+    """The options closest to `name`, at most three.
+
+    An option of a group is close if its last part begins as `name`: ``sampling.temp`` for ``temperature``.
+    """
+    available = sorted(options)
+    parts = ((option, option.rpartition(".")[2]) for option in available if "." in option)
+    grouped = [option for option, part in parts if len(part) > 2 and (name.startswith(part) or part.startswith(name))]
+    return list(dict.fromkeys([*grouped, *near(name, [*available, *aliases])]))[:3]
 
 
 @cache

@@ -1,0 +1,112 @@
+"""Tables on stdout. On a terminal they are as wide as the terminal at most; in a pipe, no value is cut."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from xinference.cli.output import clean
+
+GAP = 2
+#: Minimum width of a column that is cut.
+MIN_WIDTH = 6
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+#: The space between a number and its unit, where no line is broken.
+_UNITS = re.compile(r"(?<=\d) (?=(?:B|KiB|MiB|GiB|TiB|s|min|h|d)\b)")
+#: The colours of words about a state.
+COLOURS = {
+    "READY": "green",
+    "ok": "green",
+    "active": "green",
+    "LOADING": "yellow",
+    "CREATING": "yellow",
+    "RECOVERING": "yellow",
+    "TERMINATING": "yellow",
+    "UNLOADED": "cyan",
+    "ERROR": "red",
+    "BROKEN": "red",
+    "revoked": "red",
+    "expired": "red",
+}
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, wide: bool = False) -> None:
+    """A table on stdout; None is shown as ``-``.
+
+    Args:
+        wide: use as many columns of the terminal as the values need.
+    """
+    texts = [["-" if value is None else _UNITS.sub(_NO_BREAK, clean(str(value))) for value in row] for row in rows]
+    limit = None if wide or not sys.stdout.isatty() else shutil.get_terminal_size().columns
+    widths = column_widths([list(header), *texts], limit)
+    coloured = use_colour()
+    for number, line in enumerate([list(header), ["-" * width for width in widths], *texts]):
+        for part in _lines(line, widths):
+            text = (" " * GAP).join(part).rstrip()
+            if coloured:
+                text = click.style(text, bold=True) if number == 0 else _with_colours(text, line)
+            click.echo(text.replace(_NO_BREAK, " "))
+
+
+def use_colour() -> bool:
+    """Whether stdout shows colours (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _with_colours(text: str, cells: Sequence[str]) -> str:
+    for cell in cells:
+        word = cell.split(" ")[0]
+        if word in COLOURS:
+            text = text.replace(word, click.style(word, fg=COLOURS[word]), 1)
+    return text
+
+
+def column_widths(lines: Sequence[Sequence[str]], limit: int | None) -> list[int]:
+    """The width of each column, so that a line has at most `limit` characters if that is possible.
+
+    Columns are first made narrower by breaking lines between words, the widest one first. If that does not suffice,
+    words are cut, except those of the first column, which holds the name to type in other commands.
+    """
+    natural = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if limit is None:
+        return natural
+    words = [max(len(word) for cell in column for word in cell.split(" ")) for column in zip(*lines, strict=True)]
+    # A number is never cut: `87…` says nothing.
+    is_number = [all(cell[:1] in "0123456789-" for cell in column[1:]) for column in zip(*lines, strict=True)]
+    shortest = [word if number else min(MIN_WIDTH, word) for word, number in zip(words, is_number, strict=True)]
+    minimums: Mapping[int, list[int]] = {
+        0: [natural[0], *words[1:]],
+        1: [natural[0], *shortest[1:]],
+    }
+    widths = list(natural)
+    for minimum in minimums.values():
+        while sum(widths) + GAP * (len(widths) - 1) > limit:
+            shrinkable = [column for column in range(len(widths)) if widths[column] > minimum[column]]
+            if not shrinkable:
+                break
+            widths[max(shrinkable, key=lambda column: widths[column])] -= 1
+    return widths
+
+
+def _lines(cells: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
+    """The lines of one row of the table."""
+    wrapped = [_wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    height = max(map(len, wrapped))
+    return [
+        [(lines[at] if at < len(lines) else "").ljust(width) for lines, width in zip(wrapped, widths, strict=True)]
+        for at in range(height)
+    ]
+
+
+def _wrap(cell: str, width: int) -> list[str]:
+    if len(cell) <= width:
+        return [cell]
+    lines = textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]
+    return [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]

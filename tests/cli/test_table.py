@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xinference.cli import table
+from xinference.cli.table import column_widths, print_table
+
+HEADER = ["UID", "Reason", "Status"]
+ROW = ["a-long-name-to-type", "vLLM runs pytorch, gptq, awq, not ggufv2", "READY"]
+
+
+def shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int | None, **options: bool
+) -> str:
+    """The table on a terminal of so many columns, or in a pipe."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: columns is not None)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns or 80, 24)))
+    print_table(HEADER, [ROW, [None, "", "x"]], **options)
+    return click.unstyle(capsys.readouterr().out)
+
+
+def test_a_pipe_gets_every_value_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shown(monkeypatch, capsys, None).splitlines()[2] == "  ".join(ROW)
+
+
+def test_a_narrow_terminal_gets_narrow_lines_with_whole_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = shown(monkeypatch, capsys, 50).splitlines()
+    assert max(map(len, lines)) <= 50
+    text = " ".join(" ".join(lines).split())
+    assert "a-long-name-to-type vLLM runs pytorch," in text and "not ggufv2" in text
+    assert max(map(len, shown(monkeypatch, capsys, 50, wide=True).splitlines())) > 50
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert table.use_colour()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not table.use_colour()
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    assert not table.use_colour()
+
+
+@given(
+    st.lists(st.lists(st.text("ab ", max_size=30), min_size=3, max_size=3), min_size=1, max_size=5),
+    st.integers(60, 200),
+)
+def test_a_table_fits_if_its_first_column_does(lines: Sequence[Sequence[str]], limit: int) -> None:
+    widths = column_widths(lines, limit)
+    assert widths[0] == max(len(line[0]) for line in lines)
+    assert sum(widths) + table.GAP * 2 <= limit
