@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -61,6 +63,21 @@ class Terminal:
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
+
+    def interrupt_until(self, text: str) -> None:
+        """Interrupt until `text` is shown: readline misses a signal that comes just before it waits for a key."""
+        while self.seen.find(text, self._found) < 0:
+            self.interrupt()
+            while self.seen.find(text, self._found) < 0 and select.select([self.fd], [], [], 5)[0]:
+                self.seen += os.read(self.fd, 4096).decode("utf-8", "replace")
+        self.until(text)
+
+    def interrupt_to_the_end(self) -> int:
+        """Interrupt until the process ends; its exit status."""
+        while True:
+            self.interrupt()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(5)
 
     def end(self) -> tuple[int, str]:
         """Exit status, and what went to stdout if that is a pipe."""

@@ -352,8 +352,6 @@ def test_an_interrupt_at_the_prompt_clears_it_and_two_leave(terminal: Callable[.
     shown.until("User: ")
     shown.type("a typo")
     shown.until("a typo")
-    shown.interrupt()
-    shown.until("Ctrl-C again")
+    shown.interrupt_until("Ctrl-C again")
     shown.until("User: ")
-    shown.interrupt()
-    assert shown.end()[0] == 130
+    assert shown.interrupt_to_the_end() == 130

@@ -67,6 +67,8 @@ HEALTH = b'{"status":"ok"}'
 OPENAI_PATHS = ("/v1/models", "/v1/responses")
 #: The path of a kept response begins with it.
 RESPONSES = "/v1/responses/"
+#: Paths of the management API whose rest is a name, which may be the path of a file on this machine.
+ENGINES_OF_NAME = "/v1/engines/"
 READ_METHODS = frozenset({"GET", "HEAD"})
 #: Client headers that are passed to the engine. The client's Authorization is for the gateway and is never passed on.
 TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
@@ -128,7 +130,7 @@ class Gateway:
         data_path = DATA_PATHS.get(path)
         if data_path is None and ("//" in path or (len(path) > 1 and path[-1] == "/")):
             # Before anything is decided by the path.
-            path = scope["path"] = tidied(path)
+            path = scope["path"] = tidy(path)
             scope["raw_path"] = quote(path).encode()
             data_path = DATA_PATHS.get(path)
         headers = scope.get("headers", ())
@@ -402,8 +404,10 @@ def _address(client: tuple[str, int] | None) -> str:
     return client[0] if client else ""
 
 
-def tidied(path: str) -> str:
-    """The path without empty parts: base URLs are often written with a slash at their end."""
+def tidy(path: str) -> str:
+    """Remove empty parts from a path: base URLs are often written with a slash at their end."""
+    if path.startswith(ENGINES_OF_NAME):
+        return path
     return "/" + "/".join(filter(None, path.split("/")))
 
 
