@@ -118,6 +118,7 @@ WEIGHTS: dict[str, Any] = {
     "model_format": "ggufv2",
     "quantization": "Q8_0",
     "model_engine": "llama.cpp",
+    "lanes": 8,  # places for all clients at once
 }
 
 

@@ -54,7 +54,7 @@ def test_a_key_that_was_made_before_the_server_started_talks_to_its_model(
     assert [model.id for model in client.models.list()] == [UID]
     answer = client.chat.completions.create(model=UID, messages=HELLO, max_tokens=4)
     assert answer.usage is not None and answer.usage.completion_tokens == 4
-    with pytest.raises(openai.PermissionDeniedError, match="not for the model 'another'"):
+    with pytest.raises(openai.PermissionDeniedError, match="does not permit the model 'another'"):
         client.chat.completions.create(model="another", messages=HELLO)
 
 

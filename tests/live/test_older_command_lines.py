@@ -79,7 +79,8 @@ def test_a_model_of_ones_own_is_registered_listed_and_unregistered(home: Home) -
 
 def test_engines_are_listed_under_the_name_that_launch_does_not_have(home: Home) -> None:
     line = "engine --model-name llama-2-chat -s 7 -f ggufv2 -q Q4_K_M -en llama.cpp"
-    assert "yes" in home.cli(*line.split()).stdout
+    listed = home.cli(*line.split()).stdout.splitlines()[-1]
+    assert listed.split() == ["7B", "ggufv2", "llama.cpp", "Q4_K_M"]
     assert "llama-2-chat" in home.cli("vllm-models").stdout.split()
 
 

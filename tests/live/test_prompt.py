@@ -94,7 +94,6 @@ def test_the_engine_computes_exactly_the_reference_tokens(home: Home, uid: str, 
         (("assistant", "user"), "alternate"),
         (("system",), "alternate"),
         (("system", "assistant"), "alternate"),
-        (("user", "assistant", "assistant"), "assistant messages at the end"),
     ],
 )
 def test_roles_that_do_not_alternate_are_a_400(home: Home, uid: str, roles: tuple[str, ...], said: str) -> None:
@@ -102,3 +101,15 @@ def test_roles_that_do_not_alternate_are_a_400(home: Home, uid: str, roles: tupl
     answer = post(home, "/v1/chat/completions", model=uid, messages=messages)
     assert answer.status_code == 400, answer.text
     assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("uid", ["ggmlv3", "ggufv2"])
+def test_two_messages_of_the_assistant_at_the_end_are_one(home: Home, uid: str) -> None:
+    messages = [{"role": role, "content": "Hello!"} for role in ("user", "assistant", "assistant")]
+    joined = [messages[0], {"role": "assistant", "content": "Hello!\n\nHello!"}]
+    answers = [
+        post(home, "/v1/chat/completions", model=uid, messages=each, temperature=0, max_tokens=8)
+        for each in (messages, joined)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
+    assert answers[0].json()["choices"][0]["message"] == answers[1].json()["choices"][0]["message"]

@@ -250,7 +250,7 @@ def test_a_prompt_of_the_whole_context_is_answered_and_one_token_more_is_a_400(t
         ({"logit_bias": {"99999": 1}}, 400, "99999"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "odd"}}}}, 400, "odd"),
         ({"tool_choice": "required"}, 400, "no tools"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "text only"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "accepts only text"),
     ],
 )
 def test_bad_input_is_refused_in_openais_envelope(
