@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xinference.error_codes import Code
-from xinference.gateway.canonical_requests import FORMATS, check_schema, invalid, required, unsupported
+from xinference.gateway.canonical_fields import FORMATS, check_schema, invalid, required, unsupported
 from xinference.gateway.responses.tools import Tools, translate_choice
 from xinference.protocol.errors import Refusal
 

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from xinference.gateway.canonical_requests import invalid, required, unsupported
+from xinference.gateway.canonical_fields import invalid, required, unsupported
 
 Body = dict[str, Any]
 SEPARATOR = "__"

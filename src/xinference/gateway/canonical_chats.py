@@ -1,0 +1,180 @@
+"""Brings the messages, calls and tools of a chat into the form that every engine reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xinference.gateway.canonical_fields import (
+    Body,
+    check_text,
+    drop_nulls,
+    invalid,
+    named_tool,
+    readable_arguments,
+    required,
+    unsupported,
+)
+
+TOOL_CHOICES = ("none", "auto", "required")
+TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+
+
+def canonical_chat(body: Body) -> None:
+    """Change a chat in place.
+
+    Raises:
+        Refusal: 400, naming the field.
+    """
+    messages = body["messages"]
+    for n, message in enumerate(messages):
+        _message(message, f"messages[{n}]")
+    _join_last(messages)
+    tools = _tools(body)
+    choice = body.get("tool_choice")
+    if choice is not None:
+        _tool_choice(body, choice, tools)
+
+
+def _message(message: Body, at: str) -> None:
+    drop_nulls(message, "content")
+    content, role = message.get("content"), message["role"]
+    if isinstance(content, list):
+        message["content"] = content = _parts(message, content, f"{at}.content")
+    if not message.get("tool_calls"):
+        message.pop("tool_calls", None)
+    if content is None and "tool_calls" not in message:
+        if role not in ("assistant", "tool", "function"):
+            raise required(f"{at}.content")
+        message["content"] = ""
+    for n, call in enumerate(message.get("tool_calls", ())):
+        _call(call, f"{at}.tool_calls[{n}]")
+
+
+def _parts(message: Body, parts: list[Any], at: str) -> Any:
+    """The parts of a message's content as engines read them; a text if nothing is left of them."""
+    taken: list[Body] = []
+    for n, part in enumerate(parts):
+        drop_nulls(part)
+        kind = part["type"]
+        if kind in TEXT_PARTS:
+            check_text(part, f"{at}[{n}]")
+            part["type"] = "text"
+            part.pop("annotations", None)
+        elif kind == "refusal":
+            part = {"type": "text", "text": part.get("refusal", part.get("text", ""))}
+        elif kind in ("thinking", "reasoning", "reasoning_text", "summary_text", "redacted_thinking"):
+            thought = part.get("thinking") or part.get("text")
+            if isinstance(thought, str):
+                message["reasoning_content"] = message.get("reasoning_content", "") + thought
+            continue
+        elif kind in ("image_url", "input_audio", "audio_url") and part.get(kind) is None:
+            raise required(f"{at}[{n}].{kind}")
+        taken.append(part)
+    return taken or ""
+
+
+def _call(call: Body, at: str) -> None:
+    """Check an earlier call, and make its arguments an object's JSON: a model may have written anything."""
+    drop_nulls(call)
+    kind = call.get("type")
+    if kind is None:
+        raise required(f"{at}.type")
+    if kind != "function":
+        raise unsupported(f"{at}.type", f"calls of the type {str(kind)[:100]} are not taken here.", "Use function.")
+    function = _named_function(call, at)
+    function["arguments"] = readable_arguments(function.get("arguments"))
+
+
+def _named_function(holder: Body, at: str) -> Body:
+    """The function of a tool or of a call, which must have a name."""
+    function = holder.get("function")
+    if not isinstance(function, dict):
+        raise required(f"{at}.function")
+    drop_nulls(function)
+    if not function.get("name"):
+        raise required(f"{at}.function.name")
+    return function
+
+
+def _join_last(messages: list[Body]) -> None:
+    """Join assistant messages at the end: they begin one answer, and engines take one message for that."""
+    while len(messages) > 1 and messages[-1]["role"] == "assistant" == messages[-2]["role"]:
+        last, first = messages[-1], messages[-2]
+        if last.get("tool_calls") or first.get("tool_calls"):
+            return
+        messages.pop()
+        for name in ("content", "reasoning_content"):
+            if first.get(name) and last.get(name):
+                first[name] = _joined(first[name], last[name])
+            elif last.get(name):
+                first[name] = last[name]
+
+
+def _joined(first: Any, last: Any) -> Any:
+    if isinstance(first, str) and isinstance(last, str):
+        return f"{first}\n\n{last}"
+    return [part for content in (first, last) for part in _as_parts(content)]
+
+
+def _as_parts(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
+
+
+# -- tools of chats ---------------------------------------------------------------------------------------------
+
+
+def _tools(body: Body) -> dict[str, Body]:
+    """The checked tools by name."""
+    tools = body.get("tools")
+    if not tools:
+        body.pop("tools", None)
+        return {}
+    named: dict[str, Body] = {}
+    for n, tool in enumerate(tools):
+        at = f"tools[{n}]"
+        drop_nulls(tool)
+        kind = tool.get("type")
+        if kind is None:
+            raise required(f"{at}.type")
+        if kind != "function":
+            cause = f"tools of the type {str(kind)[:100]} are not taken here."
+            raise unsupported(f"{at}.type", cause, "Describe it as a function.")
+        named[_named_function(tool, at)["name"]] = tool
+    return named
+
+
+def _tool_choice(body: Body, choice: Any, tools: dict[str, Body]) -> None:
+    if isinstance(choice, str):
+        if choice not in TOOL_CHOICES:
+            listed = ", ".join(TOOL_CHOICES)
+            raise invalid("tool_choice", f"{choice[:100]!r} is none of {listed}, and no object that names a tool.")
+        if not tools:
+            if choice == "required":
+                raise invalid("tool_choice", "it is 'required', but there are no tools.")
+            del body["tool_choice"]
+        return
+    kind = choice.get("type")
+    if kind == "allowed_tools":
+        allowed = choice.get("allowed_tools")
+        if not isinstance(allowed, dict):
+            raise required("tool_choice.allowed_tools")
+        _allow(body, allowed, tools)
+    elif kind in ("function", None):
+        named_tool(choice.get("function"), tools, "tool_choice.function.name")
+    else:
+        raise unsupported("tool_choice.type", f"the type {str(kind)[:100]} is not taken here.")
+
+
+def _allow(body: Body, allowed: Body, tools: dict[str, Body]) -> None:
+    """Pass only the tools that the request allows."""
+    at = "tool_choice.allowed_tools"
+    mode, named = allowed.get("mode") or "auto", allowed.get("tools")
+    if mode not in ("auto", "required"):
+        raise invalid(f"{at}.mode", "it is neither 'auto' nor 'required'.")
+    if not isinstance(named, list) or not named:
+        raise required(f"{at}.tools")
+    body["tools"] = [
+        named_tool(one.get("function", one) if isinstance(one, dict) else None, tools, f"{at}.tools[{n}].function.name")
+        for n, one in enumerate(named)
+    ]
+    body["tool_choice"] = mode

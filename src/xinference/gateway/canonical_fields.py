@@ -1,0 +1,107 @@
+"""Checks and small repairs of fields that requests of several APIs share."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from xinference.error_codes import Code
+from xinference.protocol.errors import Refusal
+
+Body = dict[str, Any]
+#: The formats of an answer; an engine refuses one that it does not have.
+FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+#: The argument that holds what a model wrote in place of a JSON object.
+UNREADABLE = "unreadable_arguments"
+
+
+def required(param: str) -> Refusal:
+    """The refusal of a body without this field."""
+    return Refusal(Code.INVALID_REQUEST, f"{param} is required.", param=param)
+
+
+def invalid(param: str, cause: str) -> Refusal:
+    """The refusal of a field's value."""
+    return Refusal(Code.INVALID_REQUEST, f"{param}: {cause}", param=param)
+
+
+def unsupported(param: str, cause: str, hint: str | None = None) -> Refusal:
+    """The refusal of a field that the API has and this server does not serve."""
+    return Refusal(Code.UNSUPPORTED_FIELD, f"{param}: {cause}", hint=hint, param=param)
+
+
+def drop_nulls(value: Body, *kept: str) -> None:
+    for name in [name for name, inner in value.items() if inner is None and name not in kept]:
+        del value[name]
+    options = value.get("stream_options")
+    if isinstance(options, dict):
+        drop_nulls(options)
+
+
+def check_format(value: Any, param: str) -> None:
+    """Check the form of an answer's format; None: there is none.
+
+    Raises:
+        Refusal: 400, naming the field that is wrong or missing.
+    """
+    if not isinstance(value, dict):
+        return
+    drop_nulls(value)
+    kind = value.get("type")
+    if kind is None:
+        raise required(f"{param}.type")
+    if kind not in FORMATS:
+        raise invalid(f"{param}.type", f"{str(kind)[:100]!r} is no format; there are {', '.join(FORMATS)}.")
+    if kind != "json_schema":
+        return
+    inner = value.get("json_schema")
+    if not isinstance(inner, dict):
+        raise required(f"{param}.json_schema")
+    drop_nulls(inner)
+    check_schema(inner.get("schema"), f"{param}.json_schema.schema")
+
+
+def check_schema(schema: Any, param: str) -> None:
+    """Check that there is a schema, which is an object or a truth value."""
+    if schema is None:
+        raise required(param)
+    if not isinstance(schema, (dict, bool)):
+        raise invalid(param, "a JSON schema is an object.")
+
+
+def check_text(part: Body, at: str) -> None:
+    if not isinstance(part.get("text"), str):
+        raise required(f"{at}.text")
+
+
+def readable_arguments(arguments: Any) -> str:
+    """The arguments of a call as the JSON of an object; what is none is passed under a name of its own."""
+    if isinstance(arguments, dict):
+        return json.dumps(arguments, ensure_ascii=False)
+    text = arguments if isinstance(arguments, str) else ""
+    if not text.strip():
+        return "{}"
+    try:
+        value = msgspec.json.decode(text.encode())
+    except (ValueError, RecursionError):
+        value = text
+    if isinstance(value, dict):
+        return text
+    return "{}" if value is None else json.dumps({UNREADABLE: value}, ensure_ascii=False)
+
+
+def named_tool(function: Any, tools: dict[str, Body], at: str) -> Body:
+    """The tool that this object names.
+
+    Raises:
+        Refusal: 400, it names none, or one that is not there.
+    """
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        raise required(at)
+    if name not in tools:
+        cause = f"tool_choice names {name[:100]!r}, which is not in tools."
+        raise Refusal(Code.INVALID_REQUEST, cause, param="tool_choice")
+    return tools[name]
