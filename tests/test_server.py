@@ -6,6 +6,7 @@ import errno
 import fcntl
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,3 +117,14 @@ def test_a_host_that_is_not_this_machine_is_named_before_the_keys(host: str, tmp
     with pytest.raises(Problem, match=f"Can't listen on the host {host}") as refused:
         server.run(host=host, home=str(tmp_path))
     assert "keys" not in str(refused.value)
+
+
+#: Libraries of single parts: of probes, of hubs, of the client, of downloads.
+ON_DEMAND = ("aiohttp", "huggingface_hub", "modelscope_hub", "httpx2", "rich", "requests")
+
+
+@pytest.mark.process
+def test_the_start_imports_no_library_of_a_single_part() -> None:
+    script = f"import sys, xinference.server; print([name for name in {ON_DEMAND!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

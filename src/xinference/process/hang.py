@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
 from xinference.process.command import ProgressProbe
 from xinference.process.probe import Endpoint
+from xinference.process.probe_session import probe_session
 from xinference.process.progress_watch import Limits, ProgressWatch, Step, Work
 from xinference.process.work_meter import WorkMeter
 
@@ -36,7 +35,9 @@ async def wait_for_answer(endpoint: Endpoint, probe: ProgressProbe) -> None:
     """Send the probe, again after each failure, until the engine answers it."""
     headers = {"Authorization": f"Bearer {endpoint.api_key}"}
     method = "GET" if probe.body is None else "POST"
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), headers=headers) as session:
+    async with probe_session(headers) as session:
+        import aiohttp  # here, because the start of the server does not need it: see `probe_session`
+
         while True:
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with session.request(method, endpoint.base_url + probe.path, json=probe.body) as answer:

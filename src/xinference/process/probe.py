@@ -6,10 +6,12 @@ import asyncio
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import msgspec
+
+if TYPE_CHECKING:
+    import aiohttp
 
 #: Timeout of one probe, in seconds; a loading engine may accept and not answer.
 PROBE_SECONDS = 5.0
@@ -46,6 +48,8 @@ async def probe(endpoint: Endpoint, session: aiohttp.ClientSession, seconds: flo
     The second request distinguishes the engine from another program that took the port first: that program has
     neither the key nor the model.
     """
+    import aiohttp  # here, because the start of the server does not need it: see `probe_session`
+
     result = ProbeResult.SILENT
     try:
         async with asyncio.timeout(seconds):

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -25,6 +23,7 @@ from xinference.process.leftovers import ProcessIdentity, end_leftovers
 from xinference.process.link import KeeperLink, KeeperProcess, keeper_spec, ports, private_run_dir
 from xinference.process.logs import TAIL_LINES, read_tail
 from xinference.process.probe import Endpoint, ProbeResult, probe
+from xinference.process.probe_session import probe_session
 from xinference.process.progress_watch import Limits
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
 from xinference.process.work_meter import WorkMeter
@@ -199,7 +198,7 @@ class Replica:
         replica._record_hello(link)
         ports.hold(endpoint.port)
         if running:
-            async with aiohttp.ClientSession() as session:
+            async with probe_session() as session:
                 if await probe(endpoint, session, _ADOPTED_PROBE_SECONDS) is ProbeResult.HEALTHY:
                     replica._become_ready()
         replica._owner = asyncio.create_task(replica._own(None), name=f"replica {replica_id}")
@@ -450,7 +449,7 @@ class Replica:
             remaining = max(_ADOPTED_START_SECONDS, remaining - (time.monotonic() - self._began))
         pause = 0.05
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(remaining), aiohttp.ClientSession() as session:
+            async with asyncio.timeout(remaining), probe_session() as session:
                 while (result := await probe(self._endpoint, session)) is not ProbeResult.HEALTHY:
                     self._answered |= result is ProbeResult.LOADING
                     await asyncio.sleep(pause)
