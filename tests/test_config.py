@@ -30,7 +30,7 @@ def test_the_page_has_every_setting_with_its_default_and_meaning() -> None:
     for name, meaning in meanings().items():
         value = "~/.xinference" if name == "home" else getattr(default, name)
         shown = "–" if value == "" else value
-        rows.append(f"| `XINFERENCE_{name.upper()}` | {shown} | {' '.join(meaning.split())} |")
+        rows.append(f"| `XINFERENCE_{name.upper()}` | {shown} | {' '.join(meaning.split()).replace('``', '`')} |")
     assert [line for line in PAGE.read_text().splitlines() if line.startswith("| `")] == rows
 
 

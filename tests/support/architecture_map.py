@@ -25,10 +25,10 @@ def page_with_map() -> str:
 
 @functools.cache
 def first_sentence(path: Path) -> str:
-    """The first paragraph of a module's docstring as one line, up to its first sentence's end."""
+    """The first sentence of a module's docstring, as one line of Markdown."""
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
     paragraph = " ".join(docstring.split("\n\n")[0].split())
-    return paragraph.split(". ")[0].rstrip(".:")
+    return paragraph.split(". ")[0].rstrip(".:").replace("``", "`")
 
 
 def _lines(folder: Path) -> Iterator[str]:
