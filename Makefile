@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 CLIENTS_VENV ?= .venv-clients
+AGENTS ?= .agents
 # Tests with neither mark: tests/support/unit_guard.py holds them to it.
 UNIT := not live and not process
 
-.PHONY: chaos chat test test-unit test-pythons test-clients bench-budget check coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: chaos chat test test-unit test-pythons test-clients test-agents bench-budget check coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -57,6 +58,16 @@ check-build: build
 # Our server through the newest public clients: OpenAI's, Anthropic's, Xinference's, LangChain's and LlamaIndex's.
 test-clients: $(CLIENTS_VENV)/.installed
 	$(CLIENTS_VENV)/bin/python -m pytest tests/third_party_clients
+
+# Codex, Claude Code and OpenAI's client for node against a server whose model answers by script (needs node and npm).
+test-agents: $(VENV)/.installed-dev $(AGENTS)/.installed
+	AGENTS_FOLDER=$(AGENTS) $(BIN)/pytest tests/agents
+
+$(AGENTS)/.installed: tests/agents/package.json
+	mkdir -p $(AGENTS)
+	cp tests/agents/package.json $(AGENTS)/
+	npm install --prefix $(AGENTS) --no-audit --no-fund --no-package-lock --loglevel=error
+	@touch $@
 
 $(CLIENTS_VENV)/.installed: requirements.lock requirements-dev.lock requirements-clients.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(CLIENTS_VENV)

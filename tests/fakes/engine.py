@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "headers": {},  # further response headers for POST
     "echo": False,  # answer every POST with {"method", "path", "headers", "body", "body_base64"}
     "drop_requests": 0,  # close the connection without one byte for this many first POSTs
+    "agent": None,  # {"command", "text"}: answer an agent with a call of its shell, then with the text
     # -- death: {} never; one of the keys at_start (bool), after_seconds (float), on_request (bool: before any byte),
     #    after_chunks (int, of one stream), mid_event (int: half of this event is sent, counted from 0);
     #    and how: "code" (exit status, default 1) or "signal" (name, as "SIGKILL"); "on": only for a body with this text
@@ -150,6 +151,8 @@ class Engine:
                 await answer.json(script["status"], script["body"], script["headers"])
             elif script["echo"]:
                 await answer.json(200, echo(request), script["headers"])
+            elif script["agent"]:
+                await self._answer_agent(request, answer)
             elif request.json().get("stream"):
                 await self._stream(request, answer)
             else:
@@ -177,6 +180,23 @@ class Engine:
         if script["usage"] is True or (script["usage"] == "asked" and asked):
             await answer.chunk(sse(self._head(request, ".chunk") | {"choices": [], "usage": self._usage()}))
         await answer.chunk(b"data: [DONE]\n\n")
+        await answer.end_stream()
+
+    async def _answer_agent(self, request: Request, answer: Answer) -> None:
+        import agent_turns  # the neighbour of this program, needed by few scripts
+
+        path = request.path.partition("?")[0]
+        if path.endswith("/count_tokens"):
+            await answer.json(200, {"input_tokens": 7})
+            return
+        body, model = request.json(), self.script["model_name"]
+        turn = agent_turns.next_turn(body, **self.script["agent"])
+        if not body.get("stream"):
+            await answer.json(200, agent_turns.whole(path, turn, model))
+            return
+        await answer.begin_stream({})
+        for event in agent_turns.events(path, turn, model):
+            await answer.chunk(event)
         await answer.end_stream()
 
     def _head(self, request: Request, suffix: str) -> dict[str, Any]:

@@ -29,9 +29,7 @@ WITH_SNIPPETS = [page for page in PAGES if any(snippet.runs for snippet in snipp
 
 @pytest.mark.live
 @pytest.mark.parametrize("page", WITH_SNIPPETS, ids=lambda page: page.name)
-def test_the_snippets_of_a_page_run_in_their_order(
-    page: Path, make_home: Callable[..., Home], tmp_path: Path
-) -> None:
+def test_the_snippets_of_a_page_run_in_their_order(page: Path, make_home: Callable[..., Home], tmp_path: Path) -> None:
     home = make_home()
     home.serve()
     assert home.launch(model_name=UID, quantization="Q4_1").status_code == 200

@@ -40,7 +40,8 @@ class FifthEngine(WeightsOnly):
         return options, ("the fifth engine takes all options as they are",)
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
-        return frozenset({"/v1/chat/completions"})
+        messages = {"/v1/messages", "/v1/messages/count_tokens"} if "agent" in plan.options.get("script", {}) else ()
+        return frozenset({"/v1/chat/completions", *messages})
 
     def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:
         return {}
