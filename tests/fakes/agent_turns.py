@@ -77,7 +77,14 @@ def _chat_events(turn: Turn, model: str) -> Iterator[bytes]:
 
 def _message_events(turn: Turn, model: str) -> Iterator[bytes]:
     (block,), reason = _blocks(turn)
-    begin = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "stop_reason": None}
+    begin: Json = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+    }
     yield _event("message_start", message=begin | {"usage": {"input_tokens": 7, "output_tokens": 1}})
     if turn.name:
         delta = {"type": "input_json_delta", "partial_json": json.dumps(turn.arguments)}

@@ -183,7 +183,7 @@ class Engine:
         await answer.end_stream()
 
     async def _answer_agent(self, request: Request, answer: Answer) -> None:
-        import agent_turns  # the neighbour of this program, needed by few scripts
+        import agent_turns  # type: ignore[import-not-found]  # found beside this program, which runs by its path
 
         path = request.path.partition("?")[0]
         if path.endswith("/count_tokens"):
