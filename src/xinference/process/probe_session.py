@@ -1,4 +1,4 @@
-"""HTTP sessions for probes of engines. The first one imports the client library in a thread, while the engine starts."""
+"""HTTP sessions for probes of engines. The first one imports the client library in a thread while the engine starts."""
 
 from __future__ import annotations
 
