@@ -10,6 +10,7 @@ import pytest
 from tests.gateway.harness import CHAT, route
 from xinference.engines.dialects import DIALECTS
 from xinference.gateway.engine_requests import EngineCall, prepare
+from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import check
@@ -31,7 +32,7 @@ def prepared(engine: str, path: str = "/v1/chat/completions", **fields: Any) -> 
     body = json.dumps(base | fields).encode()
     request = check(DATA_PATHS[path].decoder, body)
     table = RoutingTable({"m": route(engine=engine)})
-    return prepare(table, table.routes["m"], request, body)
+    return prepare(table, table.routes["m"], request, RequestDocument(body))
 
 
 def sent(engine: str, path: str = "/v1/chat/completions", **fields: Any) -> dict[str, Any]:
@@ -226,7 +227,7 @@ def test_an_empty_stop_text_does_not_replace_those_of_the_model() -> None:
     body = json.dumps(CHAT | {"stop": ""}).encode()
     request = check(DATA_PATHS["/v1/chat/completions"].decoder, body)
     table = RoutingTable({"m": route(engine="vLLM", stop=("USER:",))})
-    assert json.loads(prepare(table, table.routes["m"], request, body).body)["stop"] == ["USER:"]
+    assert json.loads(prepare(table, table.routes["m"], request, RequestDocument(body)).body)["stop"] == ["USER:"]
 
 
 @pytest.mark.parametrize("number", [2**31, 2**32 + 8, 2**63, 10**30])

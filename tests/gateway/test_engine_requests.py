@@ -8,6 +8,7 @@ import pytest
 from tests.gateway.harness import CHAT, route
 from xinference.gateway.engine_answers import fill_deltas
 from xinference.gateway.engine_requests import EngineCall, prepare
+from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import check
@@ -26,7 +27,7 @@ def through(
     request = check(DATA_PATHS[path].decoder, body)
     uid_route = route(uid="m", engine=engine, adapters=("lora-a",), **of or {})
     table = RoutingTable(with_adapters({"m": uid_route, "other": route(uid="other")}))
-    prepared = prepare(table, table.routes["m"], request, body)
+    prepared = prepare(table, table.routes["m"], request, RequestDocument(body))
     return prepared.route, body, prepared.body
 
 
@@ -193,7 +194,7 @@ def test_ends_are_added_to_a_body_that_is_written_anew_for_another_field() -> No
 def prepared(engine: str, **fields: Any) -> EngineCall:
     body = json.dumps(CHAT | fields).encode()
     request = check(DATA_PATHS["/v1/chat/completions"].decoder, body)
-    return prepare(RoutingTable(), route(engine=engine), request, body)
+    return prepare(RoutingTable(), route(engine=engine), request, RequestDocument(body))
 
 
 def test_several_choices_are_streamed_from_the_engine_that_needs_it_and_asked_of_others_as_they_came() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.gateway.harness import CHAT, route
 from xinference.engines.dialects import DIALECTS
 from xinference.gateway.engine_requests import prepare
+from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import check
@@ -27,7 +28,9 @@ def to_engine(engine: str, path: str = CHATS, **fields: Any) -> dict[str, Any]:
     base: dict[str, Any] = CHAT if path == CHATS else {"model": "m"}
     body = json.dumps(base | fields).encode()
     request = check(DATA_PATHS[path].decoder, body)
-    sent: dict[str, Any] = json.loads(prepare(RoutingTable(), route(engine=engine), request, body).body)
+    sent: dict[str, Any] = json.loads(
+        prepare(RoutingTable(), route(engine=engine), request, RequestDocument(body)).body
+    )
     return sent
 
 
@@ -165,7 +168,7 @@ def test_the_native_fields_of_a_table_reach_the_engine_with_the_bytes_of_the_bod
     fields = {"n_probs": 20, "cache_prompt": True, "dry_multiplier": 0.8, "samplers": ["top_k", "min_p"], "top_k": 40}
     body = json.dumps(CHAT | fields).encode()
     request = check(DATA_PATHS[CHATS].decoder, body)
-    assert prepare(RoutingTable(), route(engine=LLAMA_CPP), request, body).body is body
+    assert prepare(RoutingTable(), route(engine=LLAMA_CPP), request, RequestDocument(body)).body is body
     assert to_engine(VLLM, top_k=40, min_p=0.1, skip_special_tokens=False)["top_k"] == 40
     assert to_engine(SGLANG, top_k=40, regex="a+")["regex"] == "a+"
     assert to_engine(TRANSFORMERS, top_k=40, min_p=0.1)["min_p"] == 0.1

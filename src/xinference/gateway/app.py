@@ -43,6 +43,7 @@ from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.rate_limits import LocalQuota, Quota
+from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.responses.answer import ResponseBuilder, as_response
 from xinference.gateway.responses.request import translate
 from xinference.gateway.responses.store import ResponseStore
@@ -294,8 +295,10 @@ class Gateway:
         builder: ResponseBuilder | None = None
         if path.is_response:
             path = RESPONSE_AS_CHAT
-            builder, request, body = self._as_chat(body, request.model, None if key is None else key.key_id)
-        prepared = prepare(table, route, request, body)
+            builder, request, document = self._as_chat(body, request.model, None if key is None else key.key_id)
+        else:
+            document = RequestDocument(body)
+        prepared = prepare(table, route, request, document)
         if builder is not None:
             prepared = as_response(prepared, builder, is_stream=bool(request.stream))
         to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
@@ -319,7 +322,7 @@ class Gateway:
                 return
             await self._forward_within_limits(call, request, prepared.route, reply, key)
 
-    def _as_chat(self, body: bytes, model: str, owner: str | None) -> tuple[ResponseBuilder, Request, bytes]:
+    def _as_chat(self, body: bytes, model: str, owner: str | None) -> tuple[ResponseBuilder, Request, RequestDocument]:
         """Translate a response's request to a chat, which is checked as any other.
 
         Raises:
@@ -335,7 +338,8 @@ class Gateway:
                 self._responses.keep(owner, response, translation.items)
 
         chat = msgspec.json.encode(translation.chat)
-        return ResponseBuilder(translation, model, keep), check(RESPONSE_AS_CHAT.decoder, chat), chat
+        request = check(RESPONSE_AS_CHAT.decoder, chat)
+        return ResponseBuilder(translation, model, keep), request, RequestDocument(chat, translation.chat)
 
     async def _forward_within_limits(
         self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None

@@ -4,68 +4,70 @@ from __future__ import annotations
 
 from typing import Any
 
+from xinference.engines.dialect import Body
 from xinference.gateway.canonical_fields import (
-    Body,
     check_text,
-    drop_nulls,
     invalid,
     named_tool,
     readable_arguments,
     required,
     unsupported,
 )
+from xinference.gateway.request_document import RequestDocument
 
 TOOL_CHOICES = ("none", "auto", "required")
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 
 
-def canonical_chat(body: Body) -> None:
+def canonical_chat(document: RequestDocument) -> None:
     """Change a chat in place.
 
     Raises:
         Refusal: 400, naming the field.
     """
+    body = document.fields
     messages = body["messages"]
     for n, message in enumerate(messages):
-        _message(message, f"messages[{n}]")
-    _join_last(messages)
-    tools = _tools(body)
+        _message(document, message, f"messages[{n}]")
+    _join_last(document, messages)
+    tools = _tools(document)
     choice = body.get("tool_choice")
     if choice is not None:
-        _tool_choice(body, choice, tools)
+        _tool_choice(document, choice, tools)
 
 
-def _message(message: Body, at: str) -> None:
-    drop_nulls(message, "content")
+def _message(document: RequestDocument, message: Body, at: str) -> None:
+    document.drop_nulls(message, "content")
     content, role = message.get("content"), message["role"]
     if isinstance(content, list):
-        message["content"] = content = _parts(message, content, f"{at}.content")
+        content = _parts(document, message, content, f"{at}.content")
+        document.put(message, "content", content)
     if not message.get("tool_calls"):
-        message.pop("tool_calls", None)
+        document.remove(message, "tool_calls")
     if content is None and "tool_calls" not in message:
         if role not in ("assistant", "tool", "function"):
             raise required(f"{at}.content")
-        message["content"] = ""
+        document.put(message, "content", "")
     for n, call in enumerate(message.get("tool_calls", ())):
-        _call(call, f"{at}.tool_calls[{n}]")
+        _call(document, call, f"{at}.tool_calls[{n}]")
 
 
-def _parts(message: Body, parts: list[Any], at: str) -> Any:
+def _parts(document: RequestDocument, message: Body, parts: list[Any], at: str) -> Any:
     """The parts of a message's content as engines read them; a text if nothing is left of them."""
     taken: list[Body] = []
     for n, part in enumerate(parts):
-        drop_nulls(part)
+        document.drop_nulls(part)
         kind = part["type"]
         if kind in TEXT_PARTS:
             check_text(part, f"{at}[{n}]")
-            part["type"] = "text"
-            part.pop("annotations", None)
+            document.put(part, "type", "text")
+            document.remove(part, "annotations")
         elif kind == "refusal":
             part = {"type": "text", "text": part.get("refusal", part.get("text", ""))}
         elif kind in ("thinking", "reasoning", "reasoning_text", "summary_text", "redacted_thinking"):
             thought = part.get("thinking") or part.get("text")
             if isinstance(thought, str):
-                message["reasoning_content"] = message.get("reasoning_content", "") + thought
+                document.put(message, "reasoning_content", message.get("reasoning_content", "") + thought)
             continue
         elif kind in ("image_url", "input_audio", "audio_url") and part.get(kind) is None:
             raise required(f"{at}[{n}].{kind}")
@@ -73,36 +75,37 @@ def _parts(message: Body, parts: list[Any], at: str) -> Any:
     return taken or ""
 
 
-def _call(call: Body, at: str) -> None:
+def _call(document: RequestDocument, call: Body, at: str) -> None:
     """Check an earlier call, and make its arguments an object's JSON: a model may have written anything."""
-    drop_nulls(call)
+    document.drop_nulls(call)
     kind = call.get("type")
     if kind is None:
         raise required(f"{at}.type")
     if kind != "function":
         raise unsupported(f"{at}.type", f"calls of the type {str(kind)[:100]} are not taken here.", "Use function.")
-    function = _named_function(call, at)
-    function["arguments"] = readable_arguments(function.get("arguments"))
+    function = _named_function(document, call, at)
+    document.put(function, "arguments", readable_arguments(function.get("arguments")))
 
 
-def _named_function(holder: Body, at: str) -> Body:
+def _named_function(document: RequestDocument, holder: Body, at: str) -> Body:
     """The function of a tool or of a call, which must have a name."""
     function = holder.get("function")
     if not isinstance(function, dict):
         raise required(f"{at}.function")
-    drop_nulls(function)
+    document.drop_nulls(function)
     if not function.get("name"):
         raise required(f"{at}.function.name")
     return function
 
 
-def _join_last(messages: list[Body]) -> None:
+def _join_last(document: RequestDocument, messages: list[Body]) -> None:
     """Join assistant messages at the end: they begin one answer, and engines take one message for that."""
     while len(messages) > 1 and messages[-1]["role"] == "assistant" == messages[-2]["role"]:
         last, first = messages[-1], messages[-2]
         if last.get("tool_calls") or first.get("tool_calls"):
             return
         messages.pop()
+        document.is_changed = True
         for name in ("content", "reasoning_content"):
             if first.get(name) and last.get(name):
                 first[name] = _joined(first[name], last[name])
@@ -123,27 +126,27 @@ def _as_parts(content: Any) -> list[Any]:
 # -- tools of chats ---------------------------------------------------------------------------------------------
 
 
-def _tools(body: Body) -> dict[str, Body]:
+def _tools(document: RequestDocument) -> dict[str, Body]:
     """The checked tools by name."""
-    tools = body.get("tools")
+    tools = document.fields.get("tools")
     if not tools:
-        body.pop("tools", None)
+        document.remove(document.fields, "tools")
         return {}
     named: dict[str, Body] = {}
     for n, tool in enumerate(tools):
         at = f"tools[{n}]"
-        drop_nulls(tool)
+        document.drop_nulls(tool)
         kind = tool.get("type")
         if kind is None:
             raise required(f"{at}.type")
         if kind != "function":
             cause = f"tools of the type {str(kind)[:100]} are not taken here."
             raise unsupported(f"{at}.type", cause, "Describe it as a function.")
-        named[_named_function(tool, at)["name"]] = tool
+        named[_named_function(document, tool, at)["name"]] = tool
     return named
 
 
-def _tool_choice(body: Body, choice: Any, tools: dict[str, Body]) -> None:
+def _tool_choice(document: RequestDocument, choice: Any, tools: dict[str, Body]) -> None:
     if isinstance(choice, str):
         if choice not in TOOL_CHOICES:
             listed = ", ".join(TOOL_CHOICES)
@@ -151,21 +154,21 @@ def _tool_choice(body: Body, choice: Any, tools: dict[str, Body]) -> None:
         if not tools:
             if choice == "required":
                 raise invalid("tool_choice", "it is 'required', but there are no tools.")
-            del body["tool_choice"]
+            document.remove(document.fields, "tool_choice")
         return
     kind = choice.get("type")
     if kind == "allowed_tools":
         allowed = choice.get("allowed_tools")
         if not isinstance(allowed, dict):
             raise required("tool_choice.allowed_tools")
-        _allow(body, allowed, tools)
+        _allow(document, allowed, tools)
     elif kind in ("function", None):
         named_tool(choice.get("function"), tools, "tool_choice.function.name")
     else:
         raise unsupported("tool_choice.type", f"the type {str(kind)[:100]} is not taken here.")
 
 
-def _allow(body: Body, allowed: Body, tools: dict[str, Body]) -> None:
+def _allow(document: RequestDocument, allowed: Body, tools: dict[str, Body]) -> None:
     """Pass only the tools that the request allows."""
     at = "tool_choice.allowed_tools"
     mode, named = allowed.get("mode") or "auto", allowed.get("tools")
@@ -173,8 +176,9 @@ def _allow(body: Body, allowed: Body, tools: dict[str, Body]) -> None:
         raise invalid(f"{at}.mode", "it is neither 'auto' nor 'required'.")
     if not isinstance(named, list) or not named:
         raise required(f"{at}.tools")
-    body["tools"] = [
+    left = [
         named_tool(one.get("function", one) if isinstance(one, dict) else None, tools, f"{at}.tools[{n}].function.name")
         for n, one in enumerate(named)
     ]
-    body["tool_choice"] = mode
+    document.put(document.fields, "tools", left)
+    document.put(document.fields, "tool_choice", mode)

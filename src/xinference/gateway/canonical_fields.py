@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
+from xinference.engines.dialect import Body
 from xinference.error_codes import Code
+from xinference.gateway.request_document import RequestDocument
 from xinference.protocol.errors import Refusal
 
-Body = dict[str, Any]
 #: The formats of an answer; an engine refuses one that it does not have.
 FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 #: The argument that holds what a model wrote in place of a JSON object.
@@ -32,15 +33,7 @@ def unsupported(param: str, cause: str, hint: str | None = None) -> Refusal:
     return Refusal(Code.UNSUPPORTED_FIELD, f"{param}: {cause}", hint=hint, param=param)
 
 
-def drop_nulls(value: Body, *kept: str) -> None:
-    for name in [name for name, inner in value.items() if inner is None and name not in kept]:
-        del value[name]
-    options = value.get("stream_options")
-    if isinstance(options, dict):
-        drop_nulls(options)
-
-
-def check_format(value: Any, param: str) -> None:
+def check_format(document: RequestDocument, value: Any, param: str) -> None:
     """Check the form of an answer's format; None: there is none.
 
     Raises:
@@ -48,7 +41,7 @@ def check_format(value: Any, param: str) -> None:
     """
     if not isinstance(value, dict):
         return
-    drop_nulls(value)
+    document.drop_nulls(value)
     kind = value.get("type")
     if kind is None:
         raise required(f"{param}.type")
@@ -59,7 +52,7 @@ def check_format(value: Any, param: str) -> None:
     inner = value.get("json_schema")
     if not isinstance(inner, dict):
         raise required(f"{param}.json_schema")
-    drop_nulls(inner)
+    document.drop_nulls(inner)
     check_schema(inner.get("schema"), f"{param}.json_schema.schema")
 
 

@@ -7,34 +7,34 @@ from typing import Any
 import msgspec
 
 from xinference.gateway.canonical_fields import (
-    Body,
     check_schema,
     check_text,
-    drop_nulls,
     invalid,
     named_tool,
     readable_arguments,
     required,
     unsupported,
 )
+from xinference.gateway.request_document import RequestDocument
 
 
-def canonical_messages(body: Body) -> None:
+def canonical_messages(document: RequestDocument) -> None:
     """Change a request of Anthropic's API in place.
 
     Raises:
         Refusal: 400, naming the field.
     """
+    body = document.fields
     for n, message in enumerate(body["messages"]):
-        drop_nulls(message)
+        document.drop_nulls(message)
         if message.get("content") is None:
             raise required(f"messages[{n}].content")
-        _anthropic_parts(message["content"], f"messages[{n}].content")
-    _anthropic_parts(body.get("system"), "system")
-    names = _anthropic_tools(body)
+        _anthropic_parts(document, message["content"], f"messages[{n}].content")
+    _anthropic_parts(document, body.get("system"), "system")
+    names = _anthropic_tools(document)
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
-        drop_nulls(choice)
+        document.drop_nulls(choice)
         if choice.get("type") == "tool":
             named_tool(choice, {name: {} for name in names}, "tool_choice.name")
         elif choice.get("type") == "any" and not names:
@@ -48,26 +48,26 @@ def canonical_messages(body: Body) -> None:
             check_schema(form.get("schema"), f"{name}.schema")
 
 
-def _anthropic_parts(parts: Any, at: str) -> None:
+def _anthropic_parts(document: RequestDocument, parts: Any, at: str) -> None:
     if not isinstance(parts, list):
         return
     for n, part in enumerate(parts):
-        drop_nulls(part, "input")
+        document.drop_nulls(part, "input")
         if part["type"] == "text":
             check_text(part, f"{at}[{n}]")
         elif part["type"] == "tool_use":
             if not isinstance(part.get("name"), str):
                 raise required(f"{at}[{n}].name")
             if not isinstance(part.get("input"), dict):
-                part["input"] = msgspec.json.decode(readable_arguments(part.get("input")).encode())
+                document.put(part, "input", msgspec.json.decode(readable_arguments(part.get("input")).encode()))
         elif part["type"] == "tool_result":
-            _anthropic_parts(part.get("content"), f"{at}[{n}].content")
+            _anthropic_parts(document, part.get("content"), f"{at}[{n}].content")
 
 
-def _anthropic_tools(body: Body) -> list[str]:
+def _anthropic_tools(document: RequestDocument) -> list[str]:
     names: list[str] = []
-    for n, tool in enumerate(body.get("tools") or ()):
-        drop_nulls(tool)
+    for n, tool in enumerate(document.fields.get("tools") or ()):
+        document.drop_nulls(tool)
         kind = tool.get("type", "custom")
         if kind != "custom":
             cause = f"tools of the type {str(kind)[:100]} are not taken here."

@@ -7,12 +7,12 @@ status of their own choice. A body that cannot differ from the common form is no
 
 from __future__ import annotations
 
-import msgspec
-
+from xinference.engines.dialect import Body
 from xinference.gateway.canonical_chats import canonical_chat
-from xinference.gateway.canonical_fields import Body, check_format, drop_nulls, unsupported
+from xinference.gateway.canonical_fields import check_format, unsupported
 from xinference.gateway.canonical_messages import canonical_messages
 from xinference.gateway.legacy_functions import replace_functions
+from xinference.gateway.request_document import RequestDocument
 from xinference.protocol.requests import (
     AnthropicMessages,
     Chat,
@@ -20,28 +20,28 @@ from xinference.protocol.requests import (
     CountTokens,
     Opaque,
     Request,
-    Responses,
     Template,
 )
 
 
-def canonical(request: Request, body: bytes) -> bytes:
-    """The body in the common form; the same bytes if it has that form already.
+def make_canonical(request: Request, document: RequestDocument) -> None:
+    """Bring a body into the common form.
 
     Args:
-        request: `body` decoded; empty stop texts are removed from it, too.
+        request: the checked fields of the document; empty stop texts are removed from it, too.
 
     Raises:
         Refusal: 400, naming the field.
     """
-    if isinstance(request, Responses) or not _may_differ(request, body):
-        return body
-    document: Body = msgspec.json.decode(body)
-    before = msgspec.json.encode(document)
-    drop_nulls(document)
+    if not _may_differ(request, document.raw):
+        return
+    fields = document.fields
+    document.drop_nulls(fields)
+    if isinstance(options := fields.get("stream_options"), dict):
+        document.drop_nulls(options)
     _drop_empty_stops(request, document)
     if isinstance(request, Chat):
-        _check_unserved(document)
+        _check_unserved(fields)
         replace_functions(document)
         if isinstance(request.function_call, dict):
             request.tool_choice = Opaque()
@@ -51,9 +51,7 @@ def canonical(request: Request, body: bytes) -> bytes:
         canonical_messages(document)
     elif isinstance(request, Completion):
         _check_completion(document)
-    check_format(document.get("response_format"), "response_format")
-    after = msgspec.json.encode(document)
-    return body if after == before else after
+    check_format(document, fields.get("response_format"), "response_format")
 
 
 def _may_differ(request: Request, body: bytes) -> bool:
@@ -80,30 +78,31 @@ def _may_differ(request: Request, body: bytes) -> bool:
     return isinstance(request, (Completion, AnthropicMessages, CountTokens))
 
 
-def _drop_empty_stops(request: Request, document: Body) -> None:
+def _drop_empty_stops(request: Request, document: RequestDocument) -> None:
     """Remove empty stop texts: an engine would end the answer at once. Without another, the field is absent."""
     for name in ("stop", "stop_sequences", "stop_regex"):
-        stops = document.get(name)
+        stops = document.fields.get(name)
         given = [stops] if isinstance(stops, str) else stops
         if not isinstance(given, list) or "" not in given:
             continue
         left = [stop for stop in given if stop != ""]
         if left:
-            document[name] = left
+            document.put(document.fields, name, left)
         else:
-            del document[name]
+            document.remove(document.fields, name)
         if hasattr(request, name):
             setattr(request, name, left or None)
 
 
-def _check_completion(body: Body) -> None:
+def _check_completion(document: RequestDocument) -> None:
+    body = document.fields
     best_of = body.get("best_of")
     if best_of is not None:
         if best_of != 1 and best_of != body.get("n", 1):
             raise unsupported("best_of", "no engine here chooses among more answers than n.", "Ask for them by n.")
-        del body["best_of"]
+        document.remove(body, "best_of")
     if body.get("suffix") == "":
-        del body["suffix"]
+        document.remove(body, "suffix")
 
 
 def _check_unserved(body: Body) -> None:

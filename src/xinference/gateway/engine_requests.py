@@ -1,7 +1,7 @@
 """Converts a client's request to the engine's form.
 
-A body is decoded and encoded again only if it has a field that needs a rewrite; the bytes of every other request are
-passed on unchanged. A field that the engine cannot serve is refused by name, because an answer without it would be
+A body is decoded only if it has a field that needs a rewrite, once for all steps, and encoded only if a step has changed
+it; the bytes of every other request are passed on unchanged. A field that the engine cannot serve is refused by name, because an answer without it would be
 wrong.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -17,15 +18,15 @@ from msgspec import UNSET
 from xinference.engines.dialect import Body, BytesRewrite, Dialect, Exchange, FieldRewrite
 from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
-from xinference.gateway.canonical_requests import canonical
+from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
+from xinference.gateway.request_document import RequestDocument
 from xinference.protocol.constraint_limits import check_constraint_fields
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import wrong_field
 from xinference.protocol.requests import (
     AnthropicMessages,
     Chat,
-    Completion,
     Document,
     Embeddings,
     Generation,
@@ -38,8 +39,21 @@ from xinference.routing.table import Route, RoutingTable
 #: Fields that constrain the text of an answer, under the names that older clients of Xinference use.
 GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_json_object")
 _GENERATION = ("repetition_penalty", "stop_token_ids", "lora_name", *GUIDED)
-_COMPLETION = (*_GENERATION, "suffix")
-_CHAT = (*_GENERATION, "enable_thinking", "chat_template_kwargs", "tool_choice")
+
+
+class _Rewritten:
+    """The fields of one API that may need a rewrite."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.values = attrgetter(*names)
+        """Returns the values of all of them; one call, because every request has it."""
+        self.absent = tuple(UNSET if name == "guided_json" else None for name in names)
+        """The values in a request without such a field."""
+
+
+_COMPLETION = _Rewritten(*_GENERATION, "suffix")
+_CHAT = _Rewritten(*_GENERATION, "enable_thinking", "chat_template_kwargs", "tool_choice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +69,41 @@ class EngineCall:
     """Applied to the complete server-sent events of a stream; None: they are passed on unchanged."""
 
 
-def prepare(table: RoutingTable, route: Route, request: Request, body: bytes) -> EngineCall:
+def prepare(table: RoutingTable, route: Route, request: Request, document: RequestDocument) -> EngineCall:
     """Rewrite a request for the engine of `route`, and choose the rewrites of its answer.
+
+    Args:
+        request: the checked fields of the document.
 
     Raises:
         Refusal: 400, naming a field that the engine cannot serve.
     """
     dialect = dialect_of(route.engine)
-    body = canonical(request, body)
+    make_canonical(request, document)
     exchange = dialect.exchange(request, route.uid)
     if request.has_further_fields:
-        body = _check_extra_fields(dialect, request, body)
-    body = _with_stops(dialect, route, request, body)
+        _check_extra_fields(dialect, request, document)
+    if (route.stop or route.stop_token_ids) and not dialect.has_stops_at_start:
+        _add_stops(route, request, document)
     fields = _fields_to_rewrite(request)
     if fields or exchange.body is not None:
-        route, body = _rewritten(table, route, body, fields, dialect, exchange)
-    return EngineCall(route, body, answer_rewrite(request, route.uid, exchange), events_rewrite(request, exchange))
+        route = _rewrite(table, route, document, fields, dialect, exchange)
+    answer, events = answer_rewrite(request, route.uid, exchange), events_rewrite(request, exchange)
+    return EngineCall(route, document.encoded(), answer, events)
 
 
-def _rewritten(
-    table: RoutingTable, route: Route, body: bytes, fields: dict[str, Any], dialect: Dialect, exchange: Exchange
-) -> tuple[Route, bytes]:
-    changed: Body = msgspec.json.decode(body)
-    before = dict(changed)
+def _rewrite(
+    table: RoutingTable,
+    route: Route,
+    document: RequestDocument,
+    fields: dict[str, Any],
+    dialect: Dialect,
+    exchange: Exchange,
+) -> Route:
+    """Rewrite the body for its engine; returns the route of the adapter if the request names one."""
+    # A copy, because the rewrites of the dialects change an object without a mark. They replace its members, which
+    # they leave unchanged.
+    changed = dict(document.fields)
     if "lora_name" in fields:
         route = _adapter(table, route, fields["lora_name"])
         changed["model"] = route.uid
@@ -88,17 +114,18 @@ def _rewritten(
             rewrite(changed, value if name in DECODED else changed[name])
     if exchange.body is not None:
         changed = exchange.body(changed)
-    return route, body if changed == before else msgspec.json.encode(changed)
+    document.replace(changed)
+    return route
 
 
-def _check_extra_fields(dialect: Dialect, request: Request, body: bytes) -> bytes:
+def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDocument) -> None:
     """Check the fields that the API does not define, and remove those that the engine does not define either.
 
     Raises:
         Refusal: 400, naming a field with a wrong value, or one that no client may set.
     """
     native = dialect.native
-    fields: Body = msgspec.json.decode(body)
+    fields = document.fields
     known = request.__struct_fields__
     further = {name: value for name, value in fields.items() if name not in known}
     for name, value in further.items():
@@ -111,15 +138,12 @@ def _check_extra_fields(dialect: Dialect, request: Request, body: bytes) -> byte
         raise wrong_field(str(error)) from None
     taken = {name: value for name, value in further.items() if name in native.taken}
     check_constraint_fields(taken)
-    if len(taken) == len(further):
-        return body
-    return msgspec.json.encode({name: value for name, value in fields.items() if name in known or name in taken})
+    for name in further.keys() - taken.keys():
+        document.remove(fields, name)
 
 
-def _with_stops(dialect: Dialect, route: Route, request: Request, body: bytes) -> bytes:
-    """Add the model's stop texts and token ids to a chat, unless the request or the engine's start has set them."""
-    if not (route.stop or route.stop_token_ids) or dialect.has_stops_at_start:
-        return body
+def _add_stops(route: Route, request: Request, document: RequestDocument) -> None:
+    """Add the model's stop texts and token ids to a chat, unless the request has set them."""
     stops: dict[str, Any] = {}
     if isinstance(request, Chat):
         if route.stop and request.stop is None:
@@ -128,17 +152,19 @@ def _with_stops(dialect: Dialect, route: Route, request: Request, body: bytes) -
             stops["stop_token_ids"] = route.stop_token_ids
     elif isinstance(request, AnthropicMessages) and route.stop and request.stop_sequences is None:
         stops["stop_sequences"] = route.stop
-    if not stops:
-        return body
-    # At the end of the object: a parser uses the last of two equal keys, and the client may have sent one with null.
-    return body[: body.rindex(b"}")] + b"," + msgspec.json.encode(stops)[1:]
+    if stops:
+        document.add(stops)
 
 
 def _fields_to_rewrite(request: Request) -> dict[str, Any]:
     """The fields of `request` that may need a rewrite, with their values."""
     if isinstance(request, Generation):
-        names = _CHAT if isinstance(request, Chat) else _COMPLETION if isinstance(request, Completion) else _GENERATION
-        fields = {name: value for name in names if (value := getattr(request, name)) is not None and value is not UNSET}
+        api = _CHAT if isinstance(request, Chat) else _COMPLETION
+        values = api.values(request)
+        if values == api.absent:
+            return {}
+        named = zip(api.names, values, strict=True)
+        fields = {name: value for name, value in named if value is not None and value is not UNSET}
         if "guided_json" in fields and bytes(fields["guided_json"]) == b"null":
             del fields["guided_json"]
         if isinstance(fields.get("tool_choice"), str):

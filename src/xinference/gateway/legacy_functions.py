@@ -5,42 +5,42 @@ OpenAI's API replaced them by `tools` and `tool_choice`. An answer to them has a
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
+from xinference.engines.dialect import Body
 from xinference.error_codes import Code
+from xinference.gateway.request_document import RequestDocument
 from xinference.protocol.errors import Refusal
 
-Body = dict[str, Any]
 DATA, DONE = b"data: ", b"[DONE]"
 
 
-def replace_functions(body: Body) -> None:
+def replace_functions(document: RequestDocument) -> None:
     """Replace the older fields of a chat, and the calls and results in its messages.
 
     Raises:
         Refusal: 400, the body has the older and the newer fields.
     """
-    functions, choice = body.pop("functions", None), body.pop("function_call", None)
+    body = document.fields
+    functions, choice = document.remove(body, "functions"), document.remove(body, "function_call")
     if functions is not None and body.get("tools"):
         cause = "functions is the older name of tools: a request has one of the two."
         raise Refusal(Code.INVALID_REQUEST, cause, param="functions")
     if functions:
-        body["tools"] = [{"type": "function", "function": function} for function in functions]
+        document.put(body, "tools", [{"type": "function", "function": function} for function in functions])
         body.setdefault("parallel_tool_calls", False)
     if isinstance(choice, dict):
         choice = {"type": "function", "function": choice}
     if choice is not None:
-        body["tool_choice"] = choice
+        document.put(body, "tool_choice", choice)
     last = ""
     for n, message in enumerate(body["messages"]):
-        call = message.pop("function_call", None)
+        call = document.remove(message, "function_call")
         if isinstance(call, dict) and not message.get("tool_calls"):
             last = f"call_{n}"
-            message["tool_calls"] = [{"id": last, "type": "function", "function": call}]
+            document.put(message, "tool_calls", [{"id": last, "type": "function", "function": call}])
         elif message["role"] == "function":
-            message["role"] = "tool"
+            document.put(message, "role", "tool")
             message.setdefault("tool_call_id", last)
 
 
