@@ -26,9 +26,9 @@ from tests.gateway.wire import DataPath, data_path
 #: Multiples of what the bare server spends, as measured (medians of twenty runs on a machine with all cores busy).
 REQUEST, CHUNK = 2.18, 1.07
 #: Function calls, as counted.
-REQUEST_CALLS, CHUNK_CALLS = 265, 21
-#: A rise above this fails.
-RISE = 1.25
+REQUEST_CALLS, CHUNK_CALLS = 266, 21
+#: A rise above this fails. Calls are exact, and differ a little between versions of the interpreter and of uvicorn.
+RISE, CALLS_RISE = 1.25, 1.08
 
 #: A round is shorter than the kernel's slice of time, so that most rounds have the core to themselves.
 ROUNDS = 200
@@ -52,14 +52,15 @@ def test_the_path_costs_no_more_than_its_budget() -> None:
 
 def test_the_path_makes_no_more_calls_than_its_budget() -> None:
     calls = uvloop.run(count())
-    assert calls.request < REQUEST_CALLS * RISE, f"a request makes {calls.request} calls, the budget is {REQUEST_CALLS}"
-    assert calls.chunk < CHUNK_CALLS * RISE, f"a chunk makes {calls.chunk} calls, the budget is {CHUNK_CALLS}"
+    request, chunk = REQUEST_CALLS * CALLS_RISE, CHUNK_CALLS * CALLS_RISE
+    assert calls.request < request, f"a request makes {calls.request} calls, at most {request:.0f} are allowed"
+    assert calls.chunk < chunk, f"a chunk makes {calls.chunk} calls, at most {chunk:.0f} are allowed"
 
 
 def test_a_path_that_does_half_as_much_again_makes_more_calls_than_its_budget() -> None:
     calls = uvloop.run(count(more=0.5))
-    assert calls.request > REQUEST_CALLS * RISE
-    assert calls.chunk > CHUNK_CALLS * RISE
+    assert calls.request > REQUEST_CALLS * CALLS_RISE
+    assert calls.chunk > CHUNK_CALLS * CALLS_RISE
 
 
 @pytest.mark.measured

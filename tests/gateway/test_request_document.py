@@ -98,7 +98,7 @@ TEXTS = st.sampled_from(["", "a", "{}", '{"a": 1}', "null"])
 OPTIONAL = st.none() | TEXTS
 PART = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "input_text", "output_text", "refusal", "thinking"])},
-    optional={name: OPTIONAL for name in ("text", "refusal", "thinking", "annotations")},
+    optional=dict.fromkeys(("text", "refusal", "thinking", "annotations"), OPTIONAL),
 )
 FUNCTION = st.fixed_dictionaries({"name": OPTIONAL}, optional={"arguments": OPTIONAL, "description": OPTIONAL})
 CALLED = st.fixed_dictionaries({"type": st.sampled_from(["function", None])}, optional={"function": FUNCTION})

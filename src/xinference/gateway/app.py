@@ -54,7 +54,7 @@ from xinference.hosts import is_loopback
 from xinference.keys.key import Key
 from xinference.keys.table import Keys, KeyTable, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
-from xinference.protocol.errors import Refusal, stream_error
+from xinference.protocol.errors import Header, Refusal, stream_error
 from xinference.protocol.request_check import check
 from xinference.protocol.requests import Request, TokenIds
 from xinference.routing.abortable_requests import AbortableRequests
@@ -301,9 +301,10 @@ class Gateway:
         prepared = prepare(table, route, request, document)
         if builder is not None:
             prepared = as_response(prepared, builder, is_stream=bool(request.stream))
-        to_engine = tuple((name, headers[name]) for name in TO_ENGINE if name in headers)
-        if b"content-type" not in headers:
-            to_engine += (JSON_TYPE,)
+        to_engine: tuple[Header, ...] = () if b"content-type" in headers else (JSON_TYPE,)
+        for name in TO_ENGINE:
+            if name in headers:
+                to_engine += ((name, headers[name]),)
         call = ForwardedCall(
             path,
             prepared.body,
@@ -315,7 +316,9 @@ class Gateway:
         )
         queue, uid = self._forwarder.queue, route.parent or route.uid
         scope[CONTENDED] = lambda: queue.is_contended(uid)
-        request_id = request.request_id or headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = request.request_id
+        if not request_id and b"x-request-id" in headers:
+            request_id = headers[b"x-request-id"].decode("latin-1")
         with ClientWatch(scope, receive):
             if request_id:
                 await self._forward_abortably(request_id, call, request, prepared.route, reply, key)

@@ -1,8 +1,8 @@
 """Converts a client's request to the engine's form.
 
-A body is decoded only if it has a field that needs a rewrite, once for all steps, and encoded only if a step has changed
-it; the bytes of every other request are passed on unchanged. A field that the engine cannot serve is refused by name, because an answer without it would be
-wrong.
+A body is decoded only if it has a field that needs a rewrite, once for all steps, and encoded only if a step has
+changed it; the bytes of every other request are passed on unchanged. A field that the engine cannot serve is refused by
+name, because an answer without it would be wrong.
 """
 
 from __future__ import annotations

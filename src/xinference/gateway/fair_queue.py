@@ -69,12 +69,14 @@ class FairQueue:
 
     def enter(self, uid: str, client: str, places: int) -> bool:
         """Take one of the model's `places` if one is free and nobody waits for it; False: use `wait`."""
-        queue = self._models.get(uid) or self._add(uid)
+        # Every request comes here: `in` costs less than `get`.
+        queue = self._models[uid] if uid in self._models else self._add(uid)
         queue.places = places
         if queue.waiting or queue.in_flight >= places:
             return False
         queue.in_flight += 1
-        queue.held[client] = queue.held.get(client, 0) + 1
+        held = queue.held
+        held[client] = held[client] + 1 if client in held else 1
         return True
 
     async def wait(self, uid: str, client: str) -> None:

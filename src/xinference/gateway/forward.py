@@ -74,7 +74,8 @@ class Forwarder:
         Raises:
             Refusal: no replica has answered, and nothing has been sent to the client.
         """
-        self._check_not_suspected(call, route)
+        if self._crashes.suspects:
+            self._check_not_suspected(call, route)
         if not route.targets:
             route = await self._ready(route)
             self._check_not_suspected(call, route)
@@ -83,7 +84,7 @@ class Forwarder:
         if uid and not self.queue.enter(uid, call.client, places(route)):
             route = await self._take_turn(call, route, uid)
         try:
-            tried: set[Target] = set()
+            tried: tuple[Target, ...] = ()  # few: a tuple costs less than a set
             lost = waited = False
             while True:
                 target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
@@ -92,9 +93,9 @@ class Forwarder:
                         raise _died(route.uid) if lost else _unreachable(route.uid)
                     route, waited = await self._replacement(route), True
                     self._check_not_suspected(call, route)
-                    tried.clear()
+                    tried = ()
                     continue
-                tried.add(target)
+                tried += (target,)
                 try:
                     return await self._attempt(call, route, target, reply)
                 except EngineUnreachableError:
@@ -106,7 +107,7 @@ class Forwarder:
                     lost = True
                     if len(route.targets) == 1:
                         # The engine may be alive and have closed an idle connection at this moment.
-                        tried.discard(target)
+                        tried = ()
         finally:
             if uid:
                 self.queue.leave(uid, call.client)
