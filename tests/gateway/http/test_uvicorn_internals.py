@@ -37,6 +37,7 @@ CONNECTION_ATTRIBUTES = (
     *("flow.write_paused", "flow.resume_reading"),
     *("cycle.chunked_encoding", "cycle.response_started", "cycle.response_complete", "cycle.disconnected"),
     *("cycle.more_body", "cycle.keep_alive", "cycle.message_event.set"),
+    *("cycle.send", "cycle.expected_content_length", "cycle.waiting_for_100_continue"),
 )
 
 

@@ -20,6 +20,7 @@ from xinference.error_codes import Code
 from xinference.gateway.auth.peer import PEER_UID, find_peer_uid
 from xinference.gateway.http.connection_limits import MIN_SPEED, ConnectionLimits, Connections
 from xinference.gateway.http.error_replies import raw_answer
+from xinference.gateway.http.http_1_0 import end_by_closing
 from xinference.protocol.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -252,6 +253,8 @@ class Protocol(HttpToolsProtocol):
             raise self._refusal
         HttpToolsProtocol.on_headers_complete(self)
         self._phase = BODY
+        if self.scope["http_version"] == "1.0":
+            end_by_closing(self.cycle)
 
     def on_chunk_header(self) -> None:
         self.headers = []  # trailers are not headers: the scope keeps the list of the head
