@@ -25,6 +25,7 @@ from xinference.gateway.crash_memory import CrashMemory
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
+from xinference.gateway.http.content_encodings import decompressed
 from xinference.gateway.http.cors import AllowedOrigins, answer_preflight, is_preflight, with_origin
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.http.error_replies import refuse, refuse_management
@@ -36,7 +37,6 @@ from xinference.gateway.http.request_body import (
     ClientWatch,
     check_content_type,
     closing,
-    decompressed,
     read_body,
 )
 from xinference.gateway.http.server import trust_proxy

@@ -44,7 +44,7 @@ async def two_processes(router: HandMadeRouter) -> AsyncIterator[int]:
 
 
 #: Each starts a gateway and gives its port.
-GATEWAYS = [one_process, pytest.param(two_processes, marks=pytest.mark.live)]
+GATEWAYS = [one_process, pytest.param(two_processes, marks=pytest.mark.process)]
 
 
 async def ask(port: int, request: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Iterable
 from types import TracebackType
 
@@ -64,7 +63,7 @@ async def read_body(
     """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit:
-        raise _too_large(headers, limit, f"{int(length)} bytes")
+        raise body_too_large(headers, limit, f"{int(length)} bytes")
     pieces: list[bytes] = []
     size, more = 0, True
     while more:
@@ -74,7 +73,7 @@ async def read_body(
         piece = message.get("body", b"")
         size += len(piece)
         if size > limit:
-            raise _too_large(headers, limit, "larger")
+            raise body_too_large(headers, limit, "larger")
         if size > SMALL_BODY and memory is not None:
             memory.take(request, size)
         more = message.get("more_body", False)
@@ -82,37 +81,6 @@ async def read_body(
             return piece
         pieces.append(piece)
     return b"".join(pieces)
-
-
-#: The encodings that are decoded, and the window by which zlib reads each.
-ENCODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
-
-
-def decompressed(body: bytes, headers: dict[bytes, bytes], limit: int) -> bytes:
-    """The body without its content encoding, at most `limit` bytes.
-
-    Raises:
-        Refusal: 415 for an encoding that is not decoded here, 413 for a larger body, 400 for bytes that are not of it.
-    """
-    encoding = headers[b"content-encoding"].strip().lower()
-    if encoding in (b"identity", b""):
-        return body
-    window = ENCODINGS.get(encoding)
-    if window is None:
-        shown = encoding[:40].decode("latin-1")
-        cause = f"The content encoding {shown!r} is not taken here."
-        hint = "Send the body with gzip or deflate, or without an encoding."
-        raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, cause, hint=hint)
-    decoder = zlib.decompressobj(window)
-    try:
-        plain = decoder.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise Refusal(Code.INVALID_REQUEST, f"The body is not {encoding.decode()}: {error}.") from None
-    if len(plain) > limit:
-        raise _too_large(headers, limit, "larger once it is decoded")
-    if not decoder.eof or decoder.unused_data:
-        raise Refusal(Code.INVALID_REQUEST, f"The body is not one complete piece of {encoding.decode()}.")
-    return plain
 
 
 def check_content_type(headers: dict[bytes, bytes]) -> None:
@@ -132,7 +100,8 @@ def check_content_type(headers: dict[bytes, bytes]) -> None:
         raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, cause, hint="Add the header Content-Type: application/json.")
 
 
-def _too_large(headers: dict[bytes, bytes], limit: int, size: str) -> Refusal:
+def body_too_large(headers: dict[bytes, bytes], limit: int, size: str) -> Refusal:
+    """The refusal of a body with more than `limit` bytes; `size` completes "this one is"."""
     cause = f"The request body may have at most {limit} bytes; this one is {size}."
     return Refusal(Code.REQUEST_TOO_LARGE, cause, headers=closing(headers.items()))
 
