@@ -135,8 +135,9 @@ class Settings:
     """Seconds a client may take between two pieces of a request's body."""
     write_seconds: float = 30.0
     """Seconds in which a client may read nothing of its answer before its connection is closed."""
-    idle_seconds: float = 5.0
-    """Seconds a connection stays open between two requests."""
+    idle_seconds: float = 75.0
+    """Seconds a connection stays open between two requests. It should be more than a proxy in front of the server keeps
+    its connections, which is often 60."""
     max_connections: int = 8192
     """Maximum number of clients' connections of each gateway process; fewer if the system permits fewer descriptors."""
     max_waiting_connections: int = 1024

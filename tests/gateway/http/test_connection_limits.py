@@ -16,6 +16,7 @@ from tests.gateway.harness import listening
 from tests.gateway.http.clocked import ClockedServer, Socket
 from tests.gateway.http.test_request_head import Recorder
 from tests.support.polling import until_async
+from xinference.config import Settings
 from xinference.gateway.http import connection_limits, uvicorn_protocol
 from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.connection_limits import (
@@ -188,6 +189,10 @@ async def test_only_some_bytes_of_a_refused_client_are_read(app: Recorder) -> No
     assert socket.paused_reading
     server.loop.advance(LINGER_SECONDS)
     assert socket.closing
+
+
+def test_an_idle_connection_stays_open_longer_than_those_of_usual_proxies() -> None:
+    assert Settings().idle_seconds == LIMITS.idle_seconds > 65
 
 
 @pytest.mark.parametrize("more", [b"", b"\r\n"], ids=["nothing", "a blank line"])

@@ -31,7 +31,7 @@ class ConnectionLimits:
     """Maximum time between two pieces of a request's body."""
     write_seconds: float = 30.0
     """Maximum time in which a client reads nothing, or too little, of its answer."""
-    idle_seconds: float = 5.0
+    idle_seconds: float = 75.0
     """Maximum time between two requests on one connection."""
     connections: int = 8192
     """Maximum number of connections."""
