@@ -101,3 +101,17 @@ def test_a_limit_of_connections_is_positive(name: str) -> None:
     with pytest.raises(Problem) as caught:
         Settings.from_env({f"XINFERENCE_{name}": "0"})
     assert name.lower() in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    "setting", ["", "*", "http://localhost:3000", "https://a.b/, http://[::1]:5173", "app://obsidian.md"]
+)
+def test_origins_of_web_pages_are_taken(setting: str) -> None:
+    assert Settings.from_env({"XINFERENCE_ALLOW_ORIGIN": setting}).allow_origin == setting
+
+
+@pytest.mark.parametrize("setting", ["localhost:3000", "http://a.b/page", "a.b", "http://a.b,c.d", "null", "http://"])
+def test_what_no_browser_sends_as_an_origin_is_refused(setting: str) -> None:
+    with pytest.raises(Problem, match="is not an origin of web pages") as caught:
+        Settings.from_env({"XINFERENCE_ALLOW_ORIGIN": setting})
+    assert "http://localhost:3000" in (caught.value.hint or "")

@@ -64,6 +64,9 @@ PARSERS: Mapping[Any, Parser] = {
     bool: Parser(lambda text: _BOOLEANS[text.lower()], "a boolean"),
 }
 
+#: A browser's `Origin`: a scheme, a host and perhaps a port. A slash at the end is no harm.
+ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+/?")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -183,6 +186,7 @@ class Settings:
             raise bad_request(
                 f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
             )
+        _check_origins(settings.allow_origin)
         for name in ("head_seconds", "body_seconds", "write_seconds", "idle_seconds"):
             if not 0 < getattr(settings, name) < 1e6:
                 raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number of seconds.")
@@ -243,6 +247,16 @@ class Settings:
             return short
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"xinference-{os.getuid()}-{digest}"
+
+
+def _check_origins(setting: str) -> None:
+    """Check the origins of `allow_origin`: one of another form is never sent by a browser."""
+    for origin in filter(None, map(str.strip, setting.split(","))):
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise bad_request(
+                f"{origin} is not an origin of web pages.",
+                hint="Write the scheme, the host and the port, such as http://localhost:3000; * means every origin.",
+            )
 
 
 def _host(text: str) -> str:

@@ -62,6 +62,7 @@ def run(
     allow_unauthenticated: bool | None = None,
     home: str | None = None,
     gateway_workers: int | None = None,
+    allow_origin: str | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
@@ -78,6 +79,7 @@ def run(
         allow_unauthenticated=allow_unauthenticated or None,
         home=home,
         gateway_workers=gateway_workers,
+        allow_origin=allow_origin,
     )
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
@@ -286,6 +288,7 @@ def main() -> int:
     parser.add_argument("-p", "--port", type=int)
     parser.add_argument("--log-level")
     parser.add_argument("--gateway-workers", type=int)
+    parser.add_argument("--allow-origin")
     parser.add_argument("--allow-unauthenticated", action="store_true")
     arguments = parser.parse_args()
     try:

@@ -53,6 +53,13 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
     type=click.IntRange(1, MAX_GATEWAY_WORKERS),
     help="Number of processes that serve requests. [default: 1]",
 )
+@click.option(
+    "--allow-origin",
+    "allow_origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Let web pages of this origin, such as http://localhost:3000, use the server; * is every origin. Repeatable.",
+)
 @click.option("--background", is_flag=True, help="Return when the server answers; it outlives this terminal.")
 def serve(
     host: str | None,
@@ -61,15 +68,17 @@ def serve(
     allow_unauthenticated: bool,
     home: str | None,
     gateway_workers: int | None,
+    allow_origins: tuple[str, ...],
     background: bool,
 ) -> None:
     """Run the server in this terminal, or in the background."""
     if background and port == 0:
         raise click.UsageError("--background needs a port that is known, not 0.")
+    allow_origin = ",".join(allow_origins) or None
     if background:
-        start_in_background(host, port, log_level, allow_unauthenticated, home, gateway_workers)
+        start_in_background(host, port, log_level, allow_unauthenticated, home, gateway_workers, allow_origin)
         return
-    run(host, port, log_level, allow_unauthenticated, home, gateway_workers)
+    run(host, port, log_level, allow_unauthenticated, home, gateway_workers, allow_origin)
 
 
 @click.command(context_settings=_PROGRAM)
@@ -128,6 +137,7 @@ def start_in_background(
     allow_unauthenticated: bool,
     home: str | None,
     gateway_workers: int | None,
+    allow_origin: str | None = None,
 ) -> None:
     """Start a server as a process of its own, and print its URL once it answers.
 
@@ -136,11 +146,12 @@ def start_in_background(
     """
     from xinference.client.local_server import ensure_server, server_command
 
-    settings = Settings.from_env(host=host, port=port, home=home, endpoint=None)
+    settings = Settings.from_env(host=host, port=port, home=home, endpoint=None, allow_origin=allow_origin)
     settings = replace(settings, endpoint="")  # of another server
     command = server_command(settings)
     command += ["--log-level", log_level] if log_level else []
     command += ["--gateway-workers", str(gateway_workers)] if gateway_workers else []
+    command += ["--allow-origin", allow_origin] if allow_origin else []
     command += ["--allow-unauthenticated"] if allow_unauthenticated else []
     started = ensure_server(settings, lambda: None, command=command)
     log = settings.log_dir / "server.log"
@@ -166,6 +177,7 @@ def run(
     allow_unauthenticated: bool = False,
     home: str | None = None,
     gateway_workers: int | None = None,
+    allow_origin: str | None = None,
 ) -> None:
     """Serve until stopped."""
     # By name, because the command line must not import the server, except here.
@@ -179,5 +191,6 @@ def run(
             allow_unauthenticated=allow,
             home=home,
             gateway_workers=gateway_workers,
+            allow_origin=allow_origin,
         )
     )
