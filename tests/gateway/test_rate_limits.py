@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Served, call, gateway_of, route, served, target
 from tests.support.polling import until_async
+from xinference.error_codes import Code
 from xinference.gateway import app
 from xinference.gateway.app import Gateway
 from xinference.gateway.rate_limits import (
@@ -159,7 +160,7 @@ def test_an_adapter_takes_its_models_permits() -> None:
     adapter = route(uid="lora", parent="m", request_limits=1)
     with permits.permit(route(request_limits=1)), pytest.raises(Refusal) as caught, permits.permit(adapter):
         pass
-    assert str(caught.value).endswith("for the model: m")
+    assert caught.value.cause.endswith("for the model: m")
 
 
 def test_a_limit_of_none_takes_no_request_at_all() -> None:
@@ -182,7 +183,9 @@ async def test_the_model_takes_no_more_at_once_than_its_limit_and_more_afterward
             answers = await asyncio.gather(*(gateway.post("/v1/chat/completions", CHAT) for _ in range(5)))
             assert sorted(status for status, _, _ in answers) == [200, 200, 429, 429, 429]
             refused = next((body, headers) for status, body, headers in answers if status == 429)
-            assert refused[0]["detail"] == "Rate limit reached for the model. Request limit 2 for the model: m"
+            limit = "Rate limit reached for the model. Request limit 2 for the model: m"
+            assert refused[0]["detail"].startswith(limit) and "Retry in 1 second." in refused[0]["detail"]
+            assert refused[0]["error"]["type"] == "rate_limit_error"
             assert refused[1]["retry-after"] == "1"
             assert (await gateway.post("/v1/chat/completions", CHAT))[0] == 200
             assert _quota(gateway).permits.held("m") == 0
@@ -220,8 +223,41 @@ async def test_a_key_over_its_requests_is_429_before_its_body_is_read() -> None:
         said = await call(gateway, "/v1/chat/completions", b"not JSON", headers=BEARER)
         listed = await call(gateway, "/v1/models", method="GET", headers=BEARER)
     assert (said.status, said.json["error"]["code"]) == (429, "rate_limit_exceeded")
-    assert 1 <= int(said.headers[b"retry-after"]) <= 120
+    seconds = int(said.headers[b"retry-after"])
+    assert 1 <= seconds <= 120
+    assert said.json["error"]["type"] == "rate_limit_error"
+    assert f"Retry in {seconds} second" in said.json["error"]["message"]
     assert listed.status == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+async def test_a_request_for_a_model_that_the_key_may_not_use_does_not_count(path: str) -> None:
+    router = HandMadeRouter()
+    router.publish(route(stage="fetch"), route(uid="other", stage="fetch"))
+    body = {"model": "other", "messages": CHAT["messages"], "max_tokens": 1, "input": "hi"}
+    keys = OneKey(requests_per_minute=1, models=frozenset({"m"}))
+    async with gateway_of(router, keys=keys) as gateway:
+        for _ in range(3):
+            assert (await call(gateway, path, json.dumps(body).encode(), headers=BEARER)).status == 403
+        assert (await call(gateway, "/v1/chat/completions", BODY, headers=BEARER)).status == 503
+        assert (await call(gateway, "/v1/chat/completions", BODY, headers=BEARER)).status == 429
+
+
+def test_a_request_that_is_given_back_never_makes_a_minute_negative() -> None:
+    limits, key = Limits(), replace(KEY, requests_per_minute=1)
+    assert taken(limits, key, START + 59) is None
+    limits.give_back_request(key, START + 59)
+    assert taken(limits, key, START + 59) is None
+    meter = LocalMeter()
+    meter.add("a", 100, -1)
+    assert meter.read("a", 100).now == 0
+
+
+def test_the_text_of_a_refusal_says_when_to_retry() -> None:
+    one, more = (Refusal(Code.MODEL_LOADING, "It is loading.", retry_after=seconds) for seconds in (1, 46))
+    assert str(one).endswith("Retry in 1 second.") and str(more).endswith("Retry in 46 seconds.")
+    hinted = Refusal(Code.MODEL_LOADING, "It is loading.", hint="Launch it.", retry_after=2)
+    assert hinted.hint == "Launch it. Retry in 2 seconds." and dict(hinted.headers)[b"retry-after"] == b"2"
 
 
 @pytest.mark.process

@@ -279,8 +279,10 @@ class Gateway:
         check_content_type(headers)
         if path.anthropic:
             anthropic.check_version(headers)
+        counted_at = None
         if key is not None and (key.requests_per_minute or key.tokens_per_minute):
-            await self.quota.take_request(key, time.monotonic())
+            counted_at = time.monotonic()
+            await self.quota.take_request(key, counted_at)
         body = await read_body(receive, headers, self._settings.max_body_bytes, self._bodies, reply)
         if b"content-encoding" in headers:
             body = decompressed(body, headers, self._settings.max_body_bytes)
@@ -289,7 +291,12 @@ class Gateway:
         request = check(path.decoder, body)
         table = self._views.for_use(key, self._router.table)
         if key is not None:
-            check_model(key, request.model, table)
+            try:
+                check_model(key, request.model, table)
+            except Refusal:
+                if counted_at is not None:
+                    self.quota.give_back_request(key, counted_at)
+                raise
         route = find(table, request.model, path.upstream)
         reply.model = route.uid
         builder: ResponseBuilder | None = None

@@ -154,6 +154,5 @@ def _too_many(uid: str, maximum: int) -> Refusal:
     return Refusal(
         Code.TOO_MANY_WAITING,
         f"{maximum} requests wait for a place at the model {uid!r} already.",
-        hint="Ask again later.",
         retry_after=RETRY_AFTER_SECONDS,
     )

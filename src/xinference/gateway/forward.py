@@ -198,7 +198,7 @@ class Forwarder:
             return await self._wait(route, self._settings.on_demand_wait_seconds)
         if not route.recovering:
             cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
-            raise Refusal(Code.MODEL_LOADING, cause, hint="Retry in a moment.", retry_after=route.retry_after)
+            raise Refusal(Code.MODEL_LOADING, cause, retry_after=route.retry_after)
         return await self._wait(route, self._settings.recover_seconds)
 
     async def _wait(self, route: Route, seconds: float) -> Route:

@@ -40,7 +40,7 @@ class Meter(Protocol):
         ...
 
     def add(self, name: str, minute: int, amount: int) -> None:
-        """Add `amount` to the current minute of `name`."""
+        """Add `amount` to the current minute of `name`, down to 0."""
         ...
 
 
@@ -60,7 +60,7 @@ class LocalMeter:
 
     def add(self, name: str, minute: int, amount: int) -> None:
         spent = self.read(name, minute)
-        self._spent[name] = MinuteAmounts(spent.minute, spent.before, spent.now + amount)
+        self._spent[name] = MinuteAmounts(spent.minute, spent.before, max(0, spent.now + amount))
         if len(self._spent) > self._sweep_at:
             self._spent = {n: s for n, s in self._spent.items() if s.minute >= minute - 1}
             self._sweep_at = max(MIN_SWEEP, 2 * len(self._spent))
@@ -105,6 +105,11 @@ class Limits:
             if spent_in_window(spent, now) > before_this:
                 raise _too_many(key, f"{key.requests_per_minute} requests", wait_seconds(spent, now, before_this))
             self._meter.add(f"requests {key.key_id}", minute, 1)
+
+    def give_back_request(self, key: Key, now: float) -> None:
+        """Do not count a request that `take_request` has counted at the time `now`."""
+        if key.requests_per_minute is not None:
+            self._meter.add(f"requests {key.key_id}", _minute(now), -1)
 
     def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
         """Count the tokens of a prompt and its answer."""
@@ -179,7 +184,6 @@ class Permits:
             raise Refusal(
                 Code.RATE_LIMIT_EXCEEDED,
                 f"Rate limit reached for the key {key.name}: {maximum} requests at the same time.",
-                hint="Ask again when one of them is answered.",
                 retry_after=1,
             )
         self._held_by_keys[key.key_id] += 1
@@ -200,6 +204,10 @@ class Quota(Protocol):
 
     async def take_request(self, key: Key, now: float) -> None:
         """Count a request of `key`. Raises a 429 `Refusal` above its limit."""
+        ...
+
+    def give_back_request(self, key: Key, now: float) -> None:
+        """See `Limits.give_back_request`."""
         ...
 
     def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
@@ -224,6 +232,9 @@ class LocalQuota:
 
     async def take_request(self, key: Key, now: float) -> None:
         self.limits.take_request(key, now)
+
+    def give_back_request(self, key: Key, now: float) -> None:
+        self.limits.give_back_request(key, now)
 
     def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
         self.limits.spend_tokens(key, tokens, now)
@@ -252,6 +263,5 @@ def _too_many(key: Key, limit: str, wait: float) -> Refusal:
     return Refusal(
         Code.RATE_LIMIT_EXCEEDED,
         f"Rate limit reached for the key {key.name}: {limit} a minute.",
-        hint="Retry later.",
         retry_after=max(1, math.ceil(wait)),
     )

@@ -24,6 +24,8 @@ OPENAI_TYPES = {429: "rate_limit_error"}
 class Refusal(Problem):
     """A `Problem` with the further fields of an HTTP error answer.
 
+    With `retry_after`, a number of seconds, the hint and the header ``Retry-After`` say when to retry.
+
     Attributes:
         param: the invalid field of the request, such as ``messages[0].role``, or None.
         headers: answer headers in addition to the content type, such as ``Retry-After``.
@@ -40,6 +42,9 @@ class Refusal(Problem):
         retry_after: int | None = None,
         headers: tuple[Header, ...] = (),
     ) -> None:
+        if retry_after is not None:
+            when = f"Retry in {retry_after} second{'' if retry_after == 1 else 's'}."
+            hint = f"{hint} {when}" if hint else when
         super().__init__(code or "", cause, status=status, hint=hint)
         self.param = param
         self.headers = headers if retry_after is None else (*headers, (b"retry-after", b"%d" % retry_after))

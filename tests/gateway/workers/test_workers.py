@@ -146,7 +146,7 @@ def test_a_refusal_arrives_with_its_headers() -> None:
     assert isinstance(found, Rejection)
     again = found.refusal
     assert (again.code, again.status, str(again), again.headers) == (
-        *("rate_limit_exceeded", 429, "Too many. Later."),
+        *("rate_limit_exceeded", 429, "Too many. Later. Retry in 7 seconds."),
         ((b"retry-after", b"7"),),
     )
 
@@ -241,6 +241,11 @@ async def test_two_processes_spend_one_keys_requests() -> None:
     second._handle(TakeRequest(1, KEY, 600_001.0))
     assert told_first == [Grant(1)]
     assert isinstance(channel.sent[0], Rejection) and channel.sent[0].status == 429
+    double, sent = remote()
+    double.give_back_request(KEY, 600_000.0)
+    first._handle(FROM_WORKER.decode(packed(sent[0])[4:]))
+    second._handle(TakeRequest(2, KEY, 600_001.0))
+    assert channel.sent[1] == Grant(2)
 
 
 @pytest.mark.process

@@ -10,10 +10,10 @@ from xinference.error_codes import Code
 from xinference.errors import SERVER_STOPPING, SERVER_STOPPING_HINT
 from xinference.gateway.http.asgi import Message, Reply, Send
 from xinference.gateway.http.error_replies import refuse, refuse_management
-from xinference.protocol.errors import Refusal, stream_error
+from xinference.protocol.errors import Header, Refusal, stream_error
 
-#: `Retry-After` of a request that the stop of the server leaves without an answer, in seconds.
-RETRY_SECONDS = 5
+#: For a request that the stop of the server leaves without an answer. Nobody promised the time, so no text says it.
+RETRY: tuple[Header, ...] = ((b"retry-after", b"5"),)
 
 
 class Shutdown:
@@ -76,4 +76,4 @@ def _go_on() -> None:
 
 
 def _refusal() -> Refusal:
-    return Refusal(Code.SERVER_STOPPING, SERVER_STOPPING, hint=SERVER_STOPPING_HINT, retry_after=RETRY_SECONDS)
+    return Refusal(Code.SERVER_STOPPING, SERVER_STOPPING, hint=SERVER_STOPPING_HINT, headers=RETRY)

@@ -33,7 +33,7 @@ class BodyMemory:
         total = self._total + size - self.held.get(request, 0)
         if total > self._maximum:
             cause = f"The bodies of the requests in flight may have {self._maximum} bytes together."
-            raise Refusal(Code.BODIES_TOO_LARGE, cause, hint="Ask again later.", retry_after=5)
+            raise Refusal(Code.BODIES_TOO_LARGE, cause, retry_after=5)
         self._total, self.held[request] = total, size
 
     def give_back(self, request: object) -> None:

@@ -425,4 +425,4 @@ def _too_slow(phase: Phase, limits: ConnectionLimits) -> Refusal:
 
 
 def _too_many_connections() -> Refusal:
-    return Refusal(Code.TOO_MANY_CONNECTIONS, "The server has too many connections.", hint="Ask again.", retry_after=1)
+    return Refusal(Code.TOO_MANY_CONNECTIONS, "The server has too many connections.", retry_after=1)

@@ -140,6 +140,13 @@ class TakeRequest(msgspec.Struct, tag=True):
     now: float
 
 
+class GiveBackRequest(msgspec.Struct, tag=True):
+    """Call `Limits.give_back_request`; there is no answer."""
+
+    key: Key
+    now: float
+
+
 class SpendTokens(msgspec.Struct, tag=True):
     """Call `Limits.spend_tokens`; there is no answer."""
 
@@ -225,6 +232,7 @@ ToServer = (
     | EnsureReady
     | ReadyAck
     | TakeRequest
+    | GiveBackRequest
     | SpendTokens
     | CrashNote
     | LeftNote

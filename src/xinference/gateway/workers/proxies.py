@@ -16,6 +16,7 @@ from xinference.gateway.workers.ipc import (
     Channel,
     CrashNote,
     EnsureReady,
+    GiveBackRequest,
     Grant,
     LeftNote,
     Ready,
@@ -122,6 +123,9 @@ class ServerProxy:
 
     async def take_request(self, key: Key, now: float) -> None:
         await self._request(TakeRequest(next(self._numbers), key, now))
+
+    def give_back_request(self, key: Key, now: float) -> None:
+        self._channel.send(GiveBackRequest(key, now))
 
     def spend_tokens(self, key: Key, tokens: int, now: float) -> None:
         self._channel.send(SpendTokens(key, tokens, now))

@@ -25,6 +25,7 @@ from xinference.gateway.workers.ipc import (
     Channel,
     CrashNote,
     EnsureReady,
+    GiveBackRequest,
     Grant,
     LeftNote,
     Ready,
@@ -182,6 +183,8 @@ class WorkerHandle:
                 self.shared.crashes.note_crash(message.replica_id, message.key, message.in_flight)
             case LeftNote():
                 self.shared.crashes.note_left(message.replica_id, message.key)
+            case GiveBackRequest():
+                self.shared.quota.give_back_request(message.key, message.now)
             case SpendTokens():
                 self.shared.quota.spend_tokens(message.key, message.tokens, message.now)
             case TakePermit() | TakeKeyPermit():
