@@ -34,6 +34,7 @@ class Code(StrEnum):
     UNSUPPORTED_FIELD = "unsupported_field", 400
     UNSUPPORTED_PATH = "unsupported_path", 400
     ADAPTER_NOT_FOUND = "adapter_not_found", 400
+    UNKNOWN_PATH = "unknown_path", 404
     MODEL_NOT_FOUND = "model_not_found", 404
     RESPONSE_NOT_FOUND = "response_not_found", 404
     METHOD_NOT_ALLOWED = "method_not_allowed", 405

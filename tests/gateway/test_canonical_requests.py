@@ -284,6 +284,22 @@ def test_no_tools_are_absent_tools(engine: str) -> None:
     assert sent(engine, tool_choice="none") == CHAT
 
 
+def test_a_choice_of_tools_that_anthropic_does_not_have_is_refused() -> None:
+    tools = [{"name": "one", "input_schema": {"type": "object"}}]
+    refusal = refused(MESSAGES, tools=tools, tool_choice={"type": "required"})
+    assert refusal.param == "tool_choice.type" and "expected one of auto, any, tool, none" in refusal.cause
+    for choice in ({"type": "auto"}, {"type": "none"}, {"type": "any", "disable_parallel_tool_use": True}):
+        assert sent("vLLM", MESSAGES, tools=tools, tool_choice=choice)["tool_choice"] == choice
+
+
+@pytest.mark.parametrize("logprobs", [None, False])
+def test_alternatives_need_log_probabilities(logprobs: bool | None) -> None:
+    assert refused(top_logprobs=3, logprobs=logprobs).param == "top_logprobs"
+    assert "top_logprobs" not in sent("vLLM", top_logprobs=None, logprobs=logprobs)
+    assert sent("vLLM", top_logprobs=3, logprobs=True)["top_logprobs"] == 3
+    assert sent("vLLM", top_logprobs=0, stream=False)["top_logprobs"] == 0
+
+
 def test_llama_cpp_gets_anthropics_named_tool_alone() -> None:
     tools = [{"name": name, "input_schema": {"type": "object"}} for name in ("one", "two")]
     body = sent("llama.cpp", MESSAGES, tools=tools, tool_choice={"type": "tool", "name": "two"})

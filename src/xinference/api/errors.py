@@ -75,11 +75,11 @@ OPENAI_PATHS = (
 )  # fmt: skip
 
 
-def problem_response(problem: Problem, path: str = "") -> JSONResponse:
-    """The error answer; for a path of OpenAI's API it has OpenAI's form, too."""
+def problem_response(problem: Problem, path: str = "", *, openai: bool = False) -> JSONResponse:
+    """The error answer; for a path of OpenAI's API, and with `openai`, it has OpenAI's form, too."""
     headers = {"Retry-After": "5"} if problem.status == 503 else None
     document: dict[str, Any] = {"detail": str(problem), "problem": problem.to_dict()}
-    if path.startswith(OPENAI_PATHS):
+    if openai or path.startswith(OPENAI_PATHS):
         document["error"] = openai_error_object(problem.status, str(problem), problem.code)
     return JSONResponse(document, problem.status, headers)
 
@@ -109,7 +109,7 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
         cause = f"{request.method} {request.url.path}: {error.detail}."
         problem = Problem(Code.HTTP_ERROR, cause, status=error.status_code, hint="See /docs for the routes.")
-        return problem_response(problem, request.url.path)
+        return problem_response(problem, request.url.path, openai=request.url.path.startswith("/v1/"))
 
     @app.exception_handler(Exception)
     async def on_defect(request: Request, error: Exception) -> JSONResponse:

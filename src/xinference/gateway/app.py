@@ -50,6 +50,7 @@ from xinference.gateway.responses.store import ResponseStore
 from xinference.gateway.routes import DATA_PATHS, RESPONSE_AS_CHAT, DataPath, find
 from xinference.gateway.token_texts import convert
 from xinference.gateway.token_usage import FREE, TokenMeter
+from xinference.gateway.unserved_paths import unserved
 from xinference.hosts import is_loopback
 from xinference.keys.key import Key
 from xinference.keys.table import Keys, KeyTable, NoKeys
@@ -64,12 +65,13 @@ from xinference.routing.table import Route, RoutingTable
 log = logging.getLogger(__name__)
 
 HEALTH = b'{"status":"ok"}'
-#: Paths of OpenAI's API that the management API answers: its clients read OpenAI's errors only.
-OPENAI_PATHS = ("/v1/models", "/v1/responses")
+#: Paths on which clients of OpenAI's API may ask: they read OpenAI's errors only.
+OPENAI_PATHS = ("/v1/", "/chat/")
 #: The path of a kept response begins with it.
 RESPONSES = "/v1/responses/"
 #: Paths of the management API whose rest is a name, which may be the path of a file on this machine.
 ENGINES_OF_NAME = "/v1/engines/"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 READ_METHODS = frozenset({"GET", "HEAD"})
 #: Client headers that are passed to the engine. The client's Authorization is for the gateway and is never passed on.
 TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
@@ -173,6 +175,8 @@ class Gateway:
         elif path.startswith(anthropic.MODELS) and method in READ_METHODS:
             table = self._views.for_reading(key, self._router.table)
             await _anthropic_models(table, path, Reply(send, anthropic=True), head=method == "HEAD")
+        elif (unknown := unserved(path)) is not None:
+            await refuse(Reply(send), unknown)
         else:
             scope[SCOPE_KEY] = key
             await self._manage(scope, receive, ManagementAnswer(send))
@@ -288,6 +292,8 @@ class Gateway:
             body = decompressed(body, headers, self._settings.max_body_bytes)
             if len(body) > SMALL_BODY:
                 self._bodies.take(reply, len(body))
+        if body[:3] == BYTE_ORDER_MARK:  # some editors and shells begin a file with it
+            body = body[3:]
         request = check(path.decoder, body)
         table = self._views.for_use(key, self._router.table)
         if key is not None:

@@ -9,6 +9,7 @@ from xinference.gateway.canonical_fields import (
     check_text,
     invalid,
     named_tool,
+    not_one_of,
     readable_arguments,
     required,
     unsupported,
@@ -16,6 +17,8 @@ from xinference.gateway.canonical_fields import (
 from xinference.gateway.request_document import RequestDocument
 
 TOOL_CHOICES = ("none", "auto", "required")
+#: How a chat may call the tools that it allows.
+MODES = ("auto", "required")
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 
 
@@ -149,8 +152,7 @@ def _tools(document: RequestDocument) -> dict[str, Body]:
 def _tool_choice(document: RequestDocument, choice: Any, tools: dict[str, Body]) -> None:
     if isinstance(choice, str):
         if choice not in TOOL_CHOICES:
-            listed = ", ".join(TOOL_CHOICES)
-            raise invalid("tool_choice", f"{choice[:100]!r} is none of {listed}, and no object that names a tool.")
+            raise not_one_of("tool_choice", choice, TOOL_CHOICES, ", or an object that names a tool")
         if not tools:
             if choice == "required":
                 raise invalid("tool_choice", "it is 'required', but there are no tools.")
@@ -172,8 +174,8 @@ def _allow(document: RequestDocument, allowed: Body, tools: dict[str, Body]) -> 
     """Pass only the tools that the request allows."""
     at = "tool_choice.allowed_tools"
     mode, named = allowed.get("mode") or "auto", allowed.get("tools")
-    if mode not in ("auto", "required"):
-        raise invalid(f"{at}.mode", "it is neither 'auto' nor 'required'.")
+    if mode not in MODES:
+        raise not_one_of(f"{at}.mode", mode, MODES)
     if not isinstance(named, list) or not named:
         raise required(f"{at}.tools")
     left = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -28,6 +29,11 @@ def invalid(param: str, cause: str) -> Refusal:
     return Refusal(Code.INVALID_REQUEST, f"{param}: {cause}", param=param)
 
 
+def not_one_of(param: str, value: Any, values: Iterable[str], other: str = "") -> Refusal:
+    """The refusal of a value that is none of the field's values; `other` completes the sentence."""
+    return invalid(param, f"invalid value {str(value)[:100]!r}, expected one of {', '.join(values)}{other}.")
+
+
 def unsupported(param: str, cause: str, hint: str | None = None) -> Refusal:
     """The refusal of a field that the API has and this server does not serve."""
     return Refusal(Code.UNSUPPORTED_FIELD, f"{param}: {cause}", hint=hint, param=param)
@@ -46,7 +52,7 @@ def check_format(document: RequestDocument, value: Any, param: str) -> None:
     if kind is None:
         raise required(f"{param}.type")
     if kind not in FORMATS:
-        raise invalid(f"{param}.type", f"{str(kind)[:100]!r} is no format; there are {', '.join(FORMATS)}.")
+        raise not_one_of(f"{param}.type", kind, FORMATS)
     if kind != "json_schema":
         return
     inner = value.get("json_schema")

@@ -11,11 +11,14 @@ from xinference.gateway.canonical_fields import (
     check_text,
     invalid,
     named_tool,
+    not_one_of,
     readable_arguments,
     required,
     unsupported,
 )
 from xinference.gateway.request_document import RequestDocument
+
+TOOL_CHOICES = ("auto", "any", "tool", "none")
 
 
 def canonical_messages(document: RequestDocument) -> None:
@@ -39,6 +42,8 @@ def canonical_messages(document: RequestDocument) -> None:
             named_tool(choice, {name: {} for name in names}, "tool_choice.name")
         elif choice.get("type") == "any" and not names:
             raise invalid("tool_choice", "it is 'any', but there are no tools.")
+        elif choice.get("type") not in TOOL_CHOICES:
+            raise not_one_of("tool_choice.type", choice.get("type"), TOOL_CHOICES)
     output = body.get("output_config")
     for name, form in (
         ("output_format", body.get("output_format")),

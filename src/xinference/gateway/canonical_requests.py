@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from xinference.engines.dialect import Body
 from xinference.gateway.canonical_chats import canonical_chat
-from xinference.gateway.canonical_fields import check_format, unsupported
+from xinference.gateway.canonical_fields import check_format, invalid, unsupported
 from xinference.gateway.canonical_messages import canonical_messages
 from xinference.gateway.legacy_functions import replace_functions
 from xinference.gateway.request_document import RequestDocument
@@ -41,6 +41,8 @@ def make_canonical(request: Request, document: RequestDocument) -> None:
         document.drop_nulls(options)
     _drop_empty_stops(request, document)
     if isinstance(request, Chat):
+        if request.top_logprobs and not request.logprobs:
+            raise invalid("top_logprobs", "it needs logprobs: true.")
         _check_unserved(fields)
         replace_functions(document)
         if isinstance(request.function_call, dict):
@@ -73,7 +75,10 @@ def _may_differ(request: Request, body: bytes) -> bool:
             if message.content is None:
                 return True
         return isinstance(request, Chat) and (
-            request.web_search_options is not None or request.modalities is not None or request.audio is not None
+            request.top_logprobs is not None
+            or request.web_search_options is not None
+            or request.modalities is not None
+            or request.audio is not None
         )
     return isinstance(request, (Completion, AnthropicMessages, CountTokens))
 

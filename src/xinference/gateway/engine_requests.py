@@ -135,7 +135,7 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
     try:
         msgspec.convert(further, native.form)
     except msgspec.ValidationError as error:
-        raise wrong_field(str(error)) from None
+        raise wrong_field(str(error), native.form) from None
     taken = {name: value for name, value in further.items() if name in native.taken}
     check_constraint_fields(taken)
     for name in further.keys() - taken.keys():

@@ -21,6 +21,7 @@ from xinference.protocol.constraint_limits import (
 )
 from xinference.protocol.errors import Refusal
 from xinference.protocol.exact_requests import EXACT
+from xinference.protocol.literal_values import literal_values
 from xinference.protocol.requests import (
     Chat,
     Completion,
@@ -53,7 +54,7 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
             # This raises the same error again, unless it was about an unknown field.
             request = decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise wrong_field(str(error)) from None
+        raise wrong_field(str(error), kind) from None
     except msgspec.DecodeError as error:
         raise _not_json(body, str(error)) from None
     except UnicodeDecodeError as error:
@@ -160,14 +161,20 @@ def _check_one_kind(prompt: Tokens) -> None:
         raise _invalid("prompt mixes texts and tokens: all its items must have the same type.", "prompt")
 
 
+#: Maximum number of characters of a wrong value that are shown.
+MAX_VALUE = 100
 JSON_TYPES = {"str": "str", "list": "array", "NoneType": "null"}
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
 _BYTE = re.compile(r"^(?P<what>.*) \(byte (?P<at>\d+)\)$")
 
 
-def wrong_field(message: str) -> Refusal:
-    """Convert "Expected `str`, got `int` - at `$.messages[0].role`" to a refusal that names the field."""
+def wrong_field(message: str, form: Any) -> Refusal:
+    """Convert "Expected `str`, got `int` - at `$.messages[0].role`" to a refusal that names the field.
+
+    Args:
+        form: the form that the value does not have.
+    """
     match = _AT.match(message)
     assert match is not None
     what, path = match["what"], match["path"] or ""
@@ -177,6 +184,9 @@ def wrong_field(message: str) -> Refusal:
         return _invalid(f"{path}: media must be base64 or a data: URI.", path)
     if what.startswith("Invalid enum value") and path.endswith(".type"):
         return _refused_part(what.removeprefix("Invalid enum value "), path)
+    if what.startswith("Invalid enum value") and (values := literal_values(form, path)):
+        given = what.removeprefix("Invalid enum value ")
+        return _invalid(f"{path}: invalid value {_shorten(given)}, expected one of {', '.join(values)}.", path)
     missing = _MISSING.match(what)
     if missing:
         param = f"{path}.{missing['name']}" if path else missing["name"]
@@ -199,6 +209,10 @@ def _not_json(body: bytes, message: str) -> Refusal:
     what, at = match["what"].removeprefix("JSON is malformed: "), int(match["at"])
     line, column = body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)
     return _bad_json(f"The body is not valid JSON: {what} at line {line}, column {column} (byte {at}).")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_VALUE else text[:MAX_VALUE] + "…"
 
 
 def _lower(text: str) -> str:

@@ -247,7 +247,7 @@ async def test_a_key_is_taken_from_the_headers_that_clients_use(headers: dict[st
 
 async def test_a_management_refusal_has_detail_and_the_openai_sdks_path_has_error_too() -> None:
     async with gateway_of(busy_router(), keys=keys_of()) as gateway:
-        plain = await call(gateway, "/v1/engines/x", method="GET")
+        plain = await call(gateway, "/status", method="GET")
         both = await call(gateway, "/v1/models", method="GET")
         anthropic = await call(gateway, "/anthropic/v1/models", method="GET")
     assert plain.json["detail"].startswith("Could not validate credentials")

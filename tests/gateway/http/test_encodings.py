@@ -95,6 +95,14 @@ async def test_the_gateway_reads_a_compressed_request(encoding: str, compress: A
         assert (said.status, said.json["error"]["code"]) == (404, "model_not_found")
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+async def test_a_byte_order_mark_before_a_body_is_passed_over(path: str) -> None:
+    body = json.dumps(CHAT | {"input": "hi", "max_tokens": 1}).encode("utf-8-sig")
+    async with gateway_of(HandMadeRouter()) as gateway:
+        said = await call(gateway, path, body)
+        assert said.status == 404, said.body  # the model
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions/", "//v1/chat/completions", "/v1//chat//completions//"])
 async def test_empty_parts_of_a_path_are_passed_over(path: str) -> None:
     async with gateway_of(HandMadeRouter()) as gateway:
@@ -105,7 +113,7 @@ async def test_empty_parts_of_a_path_are_passed_over(path: str) -> None:
 
 
 def test_a_wrong_content_type_is_told_with_the_header_to_add() -> None:
-    with pytest.raises(Refusal, match="Add the header Content-Type: application/json") as caught:
+    with pytest.raises(Refusal, match="for curl: -H 'Content-Type: application/json'") as caught:
         check_content_type({b"content-type": b"application/x-www-form-urlencoded"})
     assert caught.value.status == 415
 

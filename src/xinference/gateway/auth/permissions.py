@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from xinference.gateway.routes import DATA_PATHS
+from xinference.gateway.unserved_paths import unserved
 
 
 class Need(Enum):
@@ -69,7 +70,7 @@ _MANAGE = Access(Need.MANAGE)
 
 def required_access(method: str, path: str) -> Access:
     """The permission for a request of `method` to `path`, which is percent-decoded as the router matches it."""
-    if path in DATA_PATHS or path.startswith("/v1/responses/"):
+    if path in DATA_PATHS or path.startswith("/v1/responses/") or unserved(path) is not None:
         return _ASK
     if method == "HEAD":
         method = "GET"

@@ -11,6 +11,8 @@ from xinference.gateway.http.asgi import Receive, Scope
 from xinference.gateway.http.uvicorn_protocol import WATCH, Watch
 from xinference.protocol.errors import Header, Refusal
 
+#: curl's `-d` sends the content type of a form.
+JSON_HINT = "Add the header Content-Type: application/json; for curl: -H 'Content-Type: application/json'."
 #: A body of at most this many bytes is not counted: it takes little, and counting takes time.
 SMALL_BODY = 256 * 1024
 
@@ -97,7 +99,7 @@ def check_content_type(headers: dict[bytes, bytes]) -> None:
     if content_type and content_type.partition(b";")[0].strip().lower() != b"application/json":
         shown = content_type[:100].decode("latin-1")
         cause = f"The content type must be application/json, not {shown!r}."
-        raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, cause, hint="Add the header Content-Type: application/json.")
+        raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, cause, hint=JSON_HINT)
 
 
 def body_too_large(headers: dict[bytes, bytes], limit: int, size: str) -> Refusal:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xinference.error_codes import Code
-from xinference.gateway.canonical_fields import FORMATS, check_schema, invalid, required, unsupported
+from xinference.gateway.canonical_fields import FORMATS, check_schema, invalid, not_one_of, required, unsupported
 from xinference.gateway.responses.tools import Tools, translate_choice
 from xinference.protocol.errors import Refusal
 
@@ -31,6 +31,7 @@ _OWN = frozenset(
     }
 )  # fmt: skip
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
+_ROLES = ("user", "assistant", "system", "developer")
 _TEXT = ("input_text", "output_text", "text")
 #: Records of work that a server did with tools of its own. They hold nothing that a model reads.
 _RECORDS = frozenset({"web_search_call", "file_search_call"})
@@ -105,7 +106,7 @@ def _translate_format(chat: Body, text: Any) -> None:
     if kind is None:
         raise required("text.format.type")
     if kind not in FORMATS[:3]:
-        raise invalid("text.format.type", f"{str(kind)[:100]!r} is no format; there are {', '.join(FORMATS[:3])}.")
+        raise not_one_of("text.format.type", kind, FORMATS[:3])
     if kind == "json_object":
         chat["response_format"] = {"type": kind}
     elif kind == "json_schema":
@@ -123,7 +124,7 @@ def _translate_reasoning(chat: Body, reasoning: Any) -> None:
     elif isinstance(effort, str) and effort in _EFFORTS:
         chat["reasoning_effort"] = _EFFORTS[effort]
     else:
-        raise invalid("reasoning.effort", f"there are none, {', '.join(_EFFORTS)}.")
+        raise not_one_of("reasoning.effort", effort, ("none", *_EFFORTS))
 
 
 class _Messages:
@@ -174,8 +175,8 @@ class _Messages:
 
     def _message(self, item: Body, at: str) -> None:
         role = item.get("role")
-        if role not in ("user", "assistant", "system", "developer"):
-            raise invalid(f"{at}.role", "there are user, assistant, system and developer.")
+        if role not in _ROLES:
+            raise not_one_of(f"{at}.role", role, _ROLES)
         if "content" not in item:
             raise required(f"{at}.content")
         content = item["content"] if isinstance(item["content"], str) else _parts(item["content"], f"{at}.content")

@@ -1,0 +1,58 @@
+"""Paths that clients of OpenAI's API and of other servers use and that are not served: what to use instead.
+
+Without this, a client would read only "404", or a key for models would be told that it may not manage the server.
+"""
+
+from __future__ import annotations
+
+from xinference.error_codes import Code
+from xinference.gateway.routes import DATA_PATHS
+from xinference.protocol.errors import Refusal
+
+#: The first parts of paths -> what the server lacks.
+LACKS = {
+    "/v1/images": "image models",
+    "/sdapi/v1": "image models",
+    "/v1/audio": "audio models",
+    "/v1/video": "video models",
+    "/v1/videos": "video models",
+    "/v1/flexible": "flexible models",
+    "/v1/moderations": "moderation models",
+    "/v1/realtime": "realtime sessions",
+    "/v1/files": "store of files",
+    "/v1/uploads": "store of files",
+    "/v1/containers": "store of files",
+    "/v1/vector_stores": "store of vectors",
+    "/v1/batches": "batches",
+    "/v1/fine_tuning": "fine-tuning",
+    "/v1/evals": "evaluations",
+    "/v1/assistants": "assistants",
+    "/v1/threads": "assistants",
+    "/v1/conversations": "store of conversations",
+}
+SERVED = "It serves language, embedding and rerank models, such as on /v1/chat/completions and /v1/embeddings."
+OLLAMA = "/api/"
+TWICE = "/v1/v1/"
+
+
+def unserved(path: str) -> Refusal | None:
+    """The refusal of a path that is known and not served; None: another path.
+
+    It does not depend on the method: nothing on such a path is served.
+    """
+    first = "/".join(path.split("/", 3)[:3])
+    if first in LACKS:
+        return _refusal(f"This server has no {LACKS[first]}: {path[:200]} is not served.", SERVED)
+    if f"/v1{path}" in DATA_PATHS or path == "/models":
+        return _refusal(f"{path[:200]} is not served.", f"The path is /v1{path}: add /v1 to the base URL.")
+    if path.startswith(TWICE):
+        right = path.removeprefix("/v1")
+        return _refusal(f"{path[:200]} is not served.", f"The path is {right[:200]}: /v1 is in the base URL twice.")
+    if path.startswith(OLLAMA):
+        cause = f"This server does not have Ollama's API: {path[:200]} is not served."
+        return _refusal(cause, "Use OpenAI's API: the path of chats is /v1/chat/completions.")
+    return None
+
+
+def _refusal(cause: str, hint: str) -> Refusal:
+    return Refusal(Code.UNKNOWN_PATH, cause, hint=hint)

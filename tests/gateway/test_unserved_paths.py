@@ -1,0 +1,69 @@
+"""Paths that clients ask and that the server does not have are answered in a form that their SDKs show."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.gateway.harness import CHAT, HandMadeRouter, call, gateway_of
+from tests.gateway.test_rate_limits import BEARER, OneKey
+from xinference.gateway.auth.permissions import Need, required_access
+from xinference.gateway.routes import DATA_PATHS
+from xinference.gateway.unserved_paths import unserved
+
+UNSERVED = [
+    ("POST", "/v1/images/generations", "no image models"),
+    ("POST", "/v1/images/edits", "no image models"),
+    ("POST", "/v1/images", "no image models"),
+    ("POST", "/sdapi/v1/txt2img", "no image models"),
+    ("POST", "/v1/audio/speech", "no audio models"),
+    ("POST", "/v1/audio/transcriptions", "no audio models"),
+    ("POST", "/v1/videos", "no video models"),
+    ("POST", "/v1/moderations", "no moderation models"),
+    ("GET", "/v1/files", "no store of files"),
+    ("DELETE", "/v1/vector_stores/a", "no store of vectors"),
+    ("POST", "/v1/batches", "no batches"),
+    ("POST", "/chat/completions", "The path is /v1/chat/completions: add /v1"),
+    ("POST", "/embeddings", "The path is /v1/embeddings: add /v1"),
+    ("GET", "/models", "The path is /v1/models: add /v1"),
+    ("POST", "/v1/v1/chat/completions", "/v1 is in the base URL twice"),
+    ("POST", "/api/chat", "Use OpenAI's API"),
+    ("GET", "/api/tags", "Use OpenAI's API"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "text"), UNSERVED)
+async def test_a_path_that_is_not_served_is_refused_in_openais_form(method: str, path: str, text: str) -> None:
+    async with gateway_of(HandMadeRouter()) as gateway:
+        said = await call(gateway, path, json.dumps(CHAT).encode() if method == "POST" else b"", method=method)
+    assert (said.status, said.json["error"]["code"]) == (404, "unknown_path")
+    assert text in said.json["error"]["message"] and said.json["detail"] == said.json["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/chat/completions"])
+async def test_a_key_for_models_is_not_told_that_it_may_not_manage(path: str) -> None:
+    async with gateway_of(HandMadeRouter(), keys=OneKey()) as gateway:
+        assert (await call(gateway, path, b"{}", headers=BEARER)).status == 404
+        refused = await call(gateway, path, b"{}")
+        assert refused.status == 401 and refused.json["error"]["code"] == "invalid_api_key"
+
+
+async def test_a_refusal_on_any_path_of_version_1_has_openais_form() -> None:
+    async with gateway_of(HandMadeRouter(), keys=OneKey()) as gateway:
+        refused = await call(gateway, "/v1/anything", b"{}", headers=BEARER)
+    assert refused.status == 403 and refused.json["error"]["code"] == "permission_denied"
+    assert refused.json["problem"]["code"] == "permission_denied"
+
+
+SERVED = ["/v1/models", "/v1/models/m", "/v1/cluster/info", "/v1/keys", "/docs", "/", "/v1/imagesque"]
+
+
+@pytest.mark.parametrize("path", SERVED)
+def test_served_paths_are_not_refused(path: str) -> None:
+    assert unserved(path) is None
+    assert required_access("POST", "/v1/models").need is Need.MANAGE
+
+
+def test_no_path_of_the_data_path_is_refused() -> None:
+    assert not [path for path in DATA_PATHS if path.startswith("/v1/") and unserved(path) is not None]
