@@ -279,6 +279,43 @@ def test_only_the_allowed_tools_are_passed(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_images_of_other_apis_have_the_form_of_a_chat(engine: str) -> None:
+    link = "data:image/png;base64,AAAA"
+    wanted = {"type": "image_url", "image_url": {"url": link}}
+    for part in (
+        wanted,
+        {"type": "image_url", "image_url": {"url": link, "detail": None}},
+        {"type": "image_url", "image_url": link},
+        {"type": "input_image", "image_url": link, "detail": None},
+        {"type": "image", "image": link},
+    ):
+        assert sent(engine, messages=[{"role": "user", "content": [part]}])["messages"][0]["content"] == [wanted]
+    detailed = {"type": "input_image", "image_url": link, "detail": "low"}
+    content = sent(engine, messages=[{"role": "user", "content": [detailed]}])["messages"][0]["content"]
+    assert content == [{"type": "image_url", "image_url": {"url": link, "detail": "low"}}]
+
+
+@pytest.mark.parametrize("part", [{"type": "image_url"}, {"type": "input_image", "image_url": None}, {"type": "image"}])
+def test_an_image_that_is_absent_is_named(part: dict[str, Any]) -> None:
+    refusal = refused(messages=[{"role": "user", "content": [part]}])
+    assert refusal.param == f"messages[0].content[0].{'image' if part['type'] == 'image' else 'image_url'}"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"type": "tool_result", "tool_use_id": "c", "content": "4"}, {"type": "tool_use", "id": "c", "name": "one"}],
+)
+def test_parts_that_only_anthropics_messages_have_are_refused_in_a_chat(part: dict[str, Any]) -> None:
+    refusal = refused(messages=[{"role": "user", "content": [part]}])
+    assert (refusal.param, refusal.code) == ("messages[0].content[0].type", "unsupported_content")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_list_without_parts_is_an_empty_text(engine: str) -> None:
+    assert sent(engine, messages=[{"role": "system", "content": []}, USER])["messages"][0]["content"] == ""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_no_tools_are_absent_tools(engine: str) -> None:
     assert sent(engine, tools=[], tool_choice="auto") == CHAT
     assert sent(engine, tool_choice="none") == CHAT

@@ -346,7 +346,8 @@ class Gateway:
         """
         document = msgspec.json.decode(body)
         previous = document.get("previous_response_id")
-        translation = translate(document, [] if previous is None else self._responses.items(owner, previous))
+        earlier = [] if previous is None else self._responses.items(owner, previous)
+        translation = translate(document, earlier, lambda item_id: self._responses.item(owner, item_id))
         keeps = document.get("store") is not False
 
         def keep(response: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xinference.engines.dialect import Body
+from xinference.error_codes import Code
 from xinference.gateway.canonical_fields import (
     check_text,
     invalid,
@@ -15,10 +16,13 @@ from xinference.gateway.canonical_fields import (
     unsupported,
 )
 from xinference.gateway.request_document import RequestDocument
+from xinference.protocol.errors import Refusal
 
 TOOL_CHOICES = ("none", "auto", "required")
 #: How a chat may call the tools that it allows.
 MODES = ("auto", "required")
+IMAGE_PARTS = frozenset({"image_url", "image", "input_image"})
+AUDIO_PARTS = frozenset({"input_audio", "audio_url"})
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 
 
@@ -72,10 +76,38 @@ def _parts(document: RequestDocument, message: Body, parts: list[Any], at: str) 
             if isinstance(thought, str):
                 document.put(message, "reasoning_content", message.get("reasoning_content", "") + thought)
             continue
-        elif kind in ("image_url", "input_audio", "audio_url") and part.get(kind) is None:
-            raise required(f"{at}[{n}].{kind}")
+        elif kind in IMAGE_PARTS:
+            part = {"type": "image_url", "image_url": _image(document, part, f"{at}[{n}]")}
+        elif kind in AUDIO_PARTS:
+            if part.get(kind) is None:
+                raise required(f"{at}[{n}].{kind}")
+            document.drop_nulls(part[kind])
+        else:
+            raise _foreign_part(kind, f"{at}[{n}].type")
         taken.append(part)
     return taken or ""
+
+
+def _image(document: RequestDocument, part: Body, at: str) -> Body:
+    """The image of a part, in the form of `image_url`; other APIs have an address in place of the object."""
+    image = part.get("image_url", part.get("image"))
+    if image is None:
+        raise required(f"{at}.{'image' if part['type'] == 'image' else 'image_url'}")
+    if not isinstance(image, dict):
+        image = {"url": image}
+        if part.get("detail") is not None:
+            image["detail"] = part["detail"]
+    document.drop_nulls(image)
+    return image
+
+
+def _foreign_part(kind: str, at: str) -> Refusal:
+    return Refusal(
+        Code.UNSUPPORTED_CONTENT,
+        f"{at}: a chat has no content of the type {kind}.",
+        hint="Calls belong into tool_calls, results into messages of the role tool, as text.",
+        param=at,
+    )
 
 
 def _call(document: RequestDocument, call: Body, at: str) -> None:

@@ -72,7 +72,7 @@ def _may_differ(request: Request, body: bytes) -> bool:
         if len(messages) > 1 and messages[-1].role == "assistant" == messages[-2].role:
             return True
         for message in messages:
-            if message.content is None:
+            if message.content is None or message.content == []:
                 return True
         return isinstance(request, Chat) and (
             request.top_logprobs is not None

@@ -169,11 +169,11 @@ _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
 _BYTE = re.compile(r"^(?P<what>.*) \(byte (?P<at>\d+)\)$")
 
 
-def wrong_field(message: str, form: Any) -> Refusal:
+def wrong_field(message: str, form: Any = None) -> Refusal:
     """Convert "Expected `str`, got `int` - at `$.messages[0].role`" to a refusal that names the field.
 
     Args:
-        form: the form that the value does not have.
+        form: the form that the value does not have; None: the refusal lists no values.
     """
     match = _AT.match(message)
     assert match is not None

@@ -214,7 +214,7 @@ class Item(Struct):
     role: str | None = None
     content: str | list[Part] | None = None
     output: Any = None
-    arguments: str | None = None
+    arguments: str | dict[str, Any] | None = None
     name: str | None = None
     call_id: str | None = None
 

@@ -124,6 +124,82 @@ def test_a_shells_call_and_a_search_are_items_of_a_history() -> None:
     assert function["name"] == "local_shell" and json.loads(function["arguments"]) == action
 
 
+@pytest.mark.parametrize(
+    ("items", "name", "arguments", "result"),
+    [
+        (
+            [
+                {"type": "shell_call", "call_id": "c", "action": {"commands": ["ls"]}, "status": "completed"},
+                {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "a"}]},
+            ],
+            "shell",
+            {"commands": ["ls"]},
+            '[{"stdout": "a"}]',
+        ),
+        (
+            [
+                {"type": "apply_patch_call", "call_id": "c", "operation": {"type": "create_file", "path": "a"}},
+                {"type": "apply_patch_call_output", "call_id": "c", "status": "completed", "output": "done"},
+            ],
+            "apply_patch",
+            {"type": "create_file", "path": "a"},
+            "done",
+        ),
+        (
+            [{"type": "mcp_call", "id": "c", "name": "read", "arguments": '{"a": 1}', "output": "text", "error": None}],
+            "read",
+            {"a": 1},
+            "text",
+        ),
+        (
+            [{"type": "code_interpreter_call", "id": "c", "code": "1", "outputs": [{"type": "logs", "logs": "1"}]}],
+            "code_interpreter",
+            {"code": "1"},
+            '[{"type": "logs", "logs": "1"}]',
+        ),
+        (
+            [
+                {"type": "tool_search_call", "call_id": "c", "arguments": {"query": "a"}},
+                {"type": "tool_search_output", "call_id": "c", "tools": []},
+            ],
+            "tool_search",
+            {"query": "a"},
+            "[]",
+        ),
+    ],
+)
+def test_the_calls_of_other_tools_are_calls_with_their_results(
+    items: list[dict[str, Any]], name: str, arguments: dict[str, Any], result: str
+) -> None:
+    said, answered = messages(*items)
+    function = said["tool_calls"][0]["function"]
+    assert (function["name"], json.loads(function["arguments"])) == (name, arguments)
+    assert answered == {"role": "tool", "tool_call_id": said["tool_calls"][0]["id"], "content": result}
+
+
+@pytest.mark.parametrize("kind", ["image_generation_call", "mcp_list_tools", "mcp_approval_request", "ghost_snapshot"])
+def test_records_without_a_text_for_the_model_are_passed_over(kind: str) -> None:
+    user = {"role": "user", "content": "go"}
+    assert messages({"type": kind, "id": "i"}, user) == [user]
+    refusal = refused([{"type": kind, "id": "i"}])
+    assert refusal.param == "input" and "no message" in refusal.cause
+
+
+def test_a_summary_that_only_openai_can_read_is_refused() -> None:
+    item = {"type": "compaction", "id": "i", "encrypted_content": "x"}
+    assert refused([item, {"role": "user", "content": "go"}]).param == "input[0].type"
+
+
+@pytest.mark.parametrize("reference", [{"type": "item_reference", "id": "msg_1"}, {"id": "msg_1"}])
+def test_a_reference_to_a_kept_item_is_the_item(reference: dict[str, str]) -> None:
+    kept = {"id": "msg_1", "type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]}
+    body = {"model": "m", "input": [reference, {"role": "user", "content": "go"}]}
+    check(DATA_PATHS["/v1/responses"].decoder, json.dumps(body).encode())
+    translation = translate(body, [], {"msg_1": kept}.get)
+    assert translation.chat["messages"][0] == {"role": "assistant", "content": "a"}
+    assert translation.items[0] == kept
+
+
 def test_instructions_and_the_first_system_messages_are_one() -> None:
     said = messages(
         {"role": "developer", "content": [{"type": "input_text", "text": "b"}]},

@@ -48,3 +48,17 @@ def test_the_store_has_a_bound() -> None:
     with pytest.raises(Refusal):
         store.response(None, "large")
     assert store.response(None, "r19")
+
+
+def test_an_item_is_found_by_its_id_as_long_as_its_response_is_kept() -> None:
+    now = [0.0]
+    store = ResponseStore(lambda: now[0])
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "content": "a"}
+    store.keep("k", {"id": "r", "output": [item]}, [])
+    assert store.item("k", "msg_1") == item
+    assert store.item("other", "msg_1") is None and store.item("k", "msg_2") is None
+    store.delete("k", "r")
+    assert store.item("k", "msg_1") is None and not store._responses_of_items
+    store.keep(None, {"id": "r", "output": [item]}, [])
+    now[0] = KEPT_SECONDS
+    assert store.item(None, "msg_1") is None and not store._responses_of_items

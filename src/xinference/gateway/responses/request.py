@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +34,37 @@ _OWN = frozenset(
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXT = ("input_text", "output_text", "text")
-#: Records of work that a server did with tools of its own. They hold nothing that a model reads.
-_RECORDS = frozenset({"web_search_call", "file_search_call"})
+#: Records of a client or of a server's own tools. They have nothing that a model reads.
+_RECORDS = frozenset(
+    {
+        "web_search_call", "file_search_call", "image_generation_call", "mcp_list_tools", "mcp_approval_request",
+        "mcp_approval_response", "ghost_snapshot",
+    }
+)  # fmt: skip
+#: The types of calls -> the field with the arguments. The call of a function has them as JSON text.
+_CALLS = {
+    "function_call": "arguments",
+    "custom_tool_call": "input",
+    "local_shell_call": "action",
+    "shell_call": "action",
+    "apply_patch_call": "operation",
+    "tool_search_call": "arguments",
+    "mcp_call": "arguments",
+    "code_interpreter_call": "code",
+}
+#: The types of results -> the field with the result.
+_OUTPUTS = {
+    "function_call_output": "output",
+    "custom_tool_call_output": "output",
+    "local_shell_call_output": "output",
+    "shell_call_output": "output",
+    "apply_patch_call_output": "output",
+    "tool_search_output": "tools",
+}
+#: The types of results that may be a list of the parts of messages.
+_WITH_PARTS = frozenset({"function_call_output", "custom_tool_call_output"})
+#: The types of calls that have their result with them -> the fields with the result.
+_OWN_OUTPUTS = {"mcp_call": ("output", "error"), "code_interpreter_call": ("outputs",)}
 
 
 @dataclass
@@ -49,12 +79,35 @@ class Translation:
     """The items of the input, with those of earlier responses."""
 
 
-def translate(body: Body, earlier: list[Body]) -> Translation:
+FindItem = Callable[[str], Body | None]
+
+
+def _find_nothing(item_id: str) -> Body | None:
+    return None
+
+
+def _referenced(item: Body, find: FindItem, at: str) -> Body:
+    """The item itself, in place of a reference to it.
+
+    Raises:
+        Refusal: 400, the item is not kept.
+    """
+    if item.get("type") != "item_reference" and (item.get("type") is not None or item.keys() != {"id"}):
+        return item
+    item_id = item.get("id")
+    found = find(item_id) if isinstance(item_id, str) else None
+    if found is None:
+        raise invalid(f"{at}.id", "this server does not keep the item; send the item itself.")
+    return found
+
+
+def translate(body: Body, earlier: list[Body], find: FindItem = _find_nothing) -> Translation:
     """The chat for a request.
 
     Args:
         body: the decoded request.
         earlier: the items of the response that the request continues.
+        find: returns the item of a kept response by its id.
 
     Raises:
         Refusal: 400, naming the field that is wrong or not served.
@@ -67,10 +120,14 @@ def translate(body: Body, earlier: list[Body]) -> Translation:
     messages = _Messages(tools)
     if request.get("instructions"):
         messages.add({"role": "system", "content": request["instructions"]})
+    items = [_referenced(item, find, f"input[{n}]") for n, item in enumerate(items, -len(earlier))]
     for n, item in enumerate(items, -len(earlier)):
         messages.add_item({k: v for k, v in item.items() if v is not None}, f"input[{n}]")
+    finished = messages.finished()
+    if not finished:
+        raise invalid("input", "it has no message.")
     # The messages come first: the replica is chosen by the bytes that follow them.
-    chat: Body = {"messages": messages.finished(), **{k: v for k, v in request.items() if k not in _OWN}}
+    chat: Body = {"messages": finished, **{k: v for k, v in request.items() if k not in _OWN}}
     if "max_output_tokens" in request:
         chat["max_tokens"] = request["max_output_tokens"]
     if tools.chat:
@@ -152,8 +209,6 @@ class _Messages:
     def add_item(self, item: Body, at: str) -> None:
         """Add one item of the input."""
         kind = item.get("type") or ("message" if "role" in item else None)
-        if kind is None and "id" in item:
-            kind = "item_reference"
         if kind == "message":
             self._message(item, at)
         elif kind == "reasoning":
@@ -161,12 +216,10 @@ class _Messages:
             self._thoughts += "\n".join(map(_text, parts)) if isinstance(parts, list) else str(parts)
         elif kind in _RECORDS:
             return
-        elif kind in ("function_call", "custom_tool_call", "local_shell_call"):
+        elif kind in _CALLS:
             self._call(item, kind, at)
-        elif kind in ("function_call_output", "custom_tool_call_output", "local_shell_call_output"):
-            self._output(item, at)
-        elif kind == "item_reference":
-            raise invalid(f"{at}.id", "this server does not have the item; send the item itself.")
+        elif kind in _OUTPUTS:
+            self._output(item, kind, at)
         elif kind is None:
             raise required(f"{at}.type")
         else:
@@ -203,25 +256,36 @@ class _Messages:
         call_id = item.get("call_id") or item.get("id")
         if not isinstance(call_id, str):
             raise required(f"{at}.call_id")
-        if kind == "local_shell_call":
-            name, arguments = "local_shell", json.dumps(item.get("action") or {})
-        elif not item.get("name"):
-            raise required(f"{at}.name")
-        elif kind == "custom_tool_call":
-            name, arguments = item["name"], json.dumps({"input": item.get("input", "")}, ensure_ascii=False)
+        value = item.get(_CALLS[kind])
+        if kind in ("function_call", "custom_tool_call", "mcp_call"):
+            if not item.get("name"):
+                raise required(f"{at}.name")
+            name = self._tools.full_name(item.get("namespace"), item["name"])
         else:
-            name, arguments = self._tools.full_name(item.get("namespace"), item["name"]), item.get("arguments", "")
+            name = kind.removesuffix("_call")
+        if kind in ("custom_tool_call", "code_interpreter_call"):
+            value = {_CALLS[kind]: value or ""}
+        arguments = value if isinstance(value, str) else json.dumps(value or {}, ensure_ascii=False)
         call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
         self._assistant().setdefault("tool_calls", []).append(call)
+        if kind in _OWN_OUTPUTS:
+            results = [item[name] for name in _OWN_OUTPUTS[kind] if item.get(name) is not None]
+            content = "\n".join(one if isinstance(one, str) else json.dumps(one) for one in results)
+            self._messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
 
-    def _output(self, item: Body, at: str) -> None:
+    def _output(self, item: Body, kind: str, at: str) -> None:
         call_id = item.get("call_id") or item.get("id")
         if not isinstance(call_id, str):
             raise required(f"{at}.call_id")
-        output = item.get("output", "")
-        if not isinstance(output, (str, list)):
-            raise invalid(f"{at}.output", "it is a text, or a list of parts.")
-        content = output if isinstance(output, str) else _parts(output, f"{at}.output")
+        output = item.get(_OUTPUTS[kind], "")
+        if isinstance(output, str):
+            content = output
+        elif kind in _WITH_PARTS:
+            if not isinstance(output, list):
+                raise invalid(f"{at}.output", "it is a text, or a list of parts.")
+            content = _parts(output, f"{at}.output")
+        else:  # it has a form of its own, which a model reads as JSON
+            content = json.dumps(output, ensure_ascii=False)
         self._messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
 
 

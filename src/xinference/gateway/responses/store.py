@@ -33,6 +33,9 @@ class Kept:
     items: bytes
     """The items of the conversation up to its end, as JSON: what the next request continues."""
 
+    item_ids: tuple[str, ...] = ()
+    """The ids of the items of the response itself."""
+
     @property
     def size(self) -> int:
         return len(self.response) + len(self.items)
@@ -43,6 +46,7 @@ class ResponseStore:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, max_bytes: int = MAX_BYTES) -> None:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._responses_of_items: dict[str, str] = {}
         self._clock = clock
         self._max_bytes = max_bytes
         self._size = 0
@@ -50,10 +54,12 @@ class ResponseStore:
     def keep(self, owner: str | None, response: dict[str, Any], items: list[dict[str, Any]]) -> None:
         """Keep a response and the items that lead to it; one that is larger than the store is not kept."""
         conversation = msgspec.json.encode([*items, *response["output"]])
-        kept = Kept(owner, self._clock() + KEPT_SECONDS, msgspec.json.encode(response), conversation)
+        ids = tuple(item["id"] for item in response["output"] if "id" in item)
+        kept = Kept(owner, self._clock() + KEPT_SECONDS, msgspec.json.encode(response), conversation, ids)
         if kept.size > self._max_bytes:
             return
         self._kept[response["id"]] = kept
+        self._responses_of_items.update(dict.fromkeys(ids, response["id"]))
         self._size += kept.size
         self._drop_old()
 
@@ -73,6 +79,15 @@ class ResponseStore:
         """
         items: list[dict[str, Any]] = msgspec.json.decode(self._find(owner, response_id).items)
         return items
+
+    def item(self, owner: str | None, item_id: str) -> dict[str, Any] | None:
+        """An item of a kept response by its id; None: it is not kept."""
+        self._drop_old()
+        kept = self._kept.get(self._responses_of_items.get(item_id, ""))
+        if kept is None or kept.owner != owner:
+            return None
+        output = msgspec.json.decode(kept.response)["output"]
+        return next(item for item in output if item.get("id") == item_id)
 
     def delete(self, owner: str | None, response_id: str) -> None:
         """Delete a response.
@@ -103,4 +118,7 @@ class ResponseStore:
             self._drop(oldest)
 
     def _drop(self, response_id: str) -> None:
-        self._size -= self._kept.pop(response_id).size
+        kept = self._kept.pop(response_id)
+        self._size -= kept.size
+        for item_id in kept.item_ids:
+            self._responses_of_items.pop(item_id, None)
