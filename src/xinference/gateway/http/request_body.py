@@ -72,7 +72,7 @@ async def read_body(
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
-        piece = message.get("body", b"")
+        piece: bytes = message.get("body", b"")
         size += len(piece)
         if size > limit:
             raise body_too_large(headers, limit, "larger")

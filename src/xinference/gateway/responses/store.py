@@ -86,7 +86,7 @@ class ResponseStore:
         kept = self._kept.get(self._responses_of_items.get(item_id, ""))
         if kept is None or kept.owner != owner:
             return None
-        output = msgspec.json.decode(kept.response)["output"]
+        output: list[dict[str, Any]] = msgspec.json.decode(kept.response)["output"]
         return next(item for item in output if item.get("id") == item_id)
 
     def delete(self, owner: str | None, response_id: str) -> None:
