@@ -59,6 +59,8 @@ class RequestDocument:
 
     def drop_nulls(self, holder: Body, *kept: str) -> None:
         """Remove the members of an object that are null, except those that are named."""
+        if None not in holder.values():  # a body may have hundreds of objects, and most have no null
+            return
         for name in [name for name, value in holder.items() if value is None and name not in kept]:
             self.remove(holder, name)
 
