@@ -7,7 +7,8 @@ import pytest
 from xinference.catalog.models import ModelFamily, ModelVersion, same_size
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem, near
-from xinference.launch.match import match
+from xinference.launch.match import FORMATS, match, matches
+from xinference.launch.quantization_order import nearest_first
 from xinference.launch.request import LaunchRequest
 
 
@@ -49,14 +50,52 @@ def test_a_quantization_is_found_whatever_its_case_and_named_as_registered() -> 
     assert found.quantization == "Q4_K_M"
 
 
-def test_without_anything_else_the_first_spec_is_taken_in_its_first_quantization() -> None:
-    found = choose("smollm2-instruct")
-    assert found.spec is found.family.model_specs[0]
-    assert found.quantization == found.spec.quantizations[0]
+def test_without_a_format_todays_is_taken_in_the_usual_quantization() -> None:
+    assert choose("llama-2-chat").version_id == "llama-2-chat--7B--ggufv2--Q4_K_M"
+    assert choose("llama-2-chat", model_size_in_billions=70).version_id == "llama-2-chat--70B--ggufv2--Q4_K_M"
+
+
+def test_a_spec_of_one_quantization_is_taken_in_the_order_of_the_registry() -> None:
+    assert choose("smollm2-instruct").version_id == "smollm2-instruct--0_135B--ggufv2--Q4_1"
+
+
+@pytest.mark.parametrize("family", builtin_families().values(), ids=lambda family: family.model_name)
+def test_the_first_choice_is_the_smallest_size_in_the_first_format_and_the_nearest_quantization(
+    family: ModelFamily,
+) -> None:
+    found, *others = matches(builtin_families(), LaunchRequest(model_name=family.model_name))
+    sizes = {float(version.size.replace("_", ".")) for version in [found, *others]}
+    assert float(found.size.replace("_", ".")) == min(sizes)
+    formats = {version.spec.model_format for version in [found, *others] if version.size == found.size}
+    assert found.spec.model_format == min(formats, key=FORMATS.index)
+    if family.model_type == "LLM" and any(q.lower() == "q4_k_m" for q in found.spec.quantizations):
+        assert found.quantization.lower() == "q4_k_m"
+
+
+def test_an_embedding_model_keeps_the_quantization_of_the_registry() -> None:
+    assert choose("bge-small-en-v1.5").quantization == "f16"
+
+
+def test_the_nearest_quantization_has_4_bits_or_the_next_higher_number() -> None:
+    names = ["F16", "Q2_K", "Q8_0", "IQ4_XS", "Q4_0", "Q6_K", "Q5_K_M", "Q3_K_M", "Q4_K_S", "q4_k_m"]
+    assert nearest_first(names, "ggufv2") == [
+        *("q4_k_m", "Q4_K_S", "Q4_0", "IQ4_XS", "Q5_K_M", "Q6_K", "Q3_K_M", "Q8_0", "Q2_K", "F16")
+    ]
+    assert nearest_first(["Int8", "Int4"], "gptq") == ["Int4", "Int8"]
 
 
 def test_without_a_quantization_none_is_taken_where_there_is_one() -> None:
     assert choose("llama-2-chat", model_format="pytorch").quantization == "none"
+
+
+@pytest.mark.parametrize("written", ["Q4_K_M", "q4_k_m", "q4_K_M", "q4-k-m"])
+def test_a_quantization_alone_finds_it_in_todays_format(written: str) -> None:
+    found = choose("llama-2-chat", quantization=written)
+    assert found.version_id == "llama-2-chat--7B--ggufv2--Q4_K_M"
+
+
+def test_a_quantization_alone_finds_the_smallest_size_that_has_it() -> None:
+    assert choose("smollm2-instruct", quantization="Q4_0").size == "0_36"
 
 
 def test_a_quantization_alone_finds_the_first_spec_that_has_it() -> None:
@@ -69,14 +108,22 @@ def test_a_format_is_found_by_its_short_name(alias: str, meant: str) -> None:
     assert choose("llama-2-chat", model_format=alias).spec.model_format == meant
 
 
-@pytest.mark.parametrize("size", ["0_5", "0.5", 0.5])
+@pytest.mark.parametrize("size", ["0_5", "0.5", 0.5, "0.5B", "0.5b", "0_5B", "500M"])
 def test_a_size_is_found_however_its_fraction_is_written(size: Any) -> None:
     assert choose("qwen2.5-instruct", model_size_in_billions=size).size == "0_5"
 
 
 @pytest.mark.parametrize(
     ("left", "right", "same"),
-    [(7, "7", True), ("1_8", "1.8", True), ("1_8", 18, False), ("7b", "7b", True), ("7b", 7, False)],
+    [
+        (7, "7", True),
+        ("1_8", "1.8", True),
+        ("1_8", 18, False),
+        ("7b", "7b", True),
+        ("7b", 7, True),
+        ("135M", 0.135, True),
+        ("x", 7, False),
+    ],
 )
 def test_sizes_are_compared_by_value(left: int | str, right: int | str, same: bool) -> None:
     assert same_size(left, right) is same
@@ -95,19 +142,31 @@ def test_a_name_like_no_other_is_answered_with_the_command_that_lists_all() -> N
 
 def test_an_unknown_size_is_answered_with_those_there_are() -> None:
     problem = refusal("llama-2-chat", model_size_in_billions=8)
-    assert problem.cause == "llama-2-chat has no size 8."
-    assert problem.hint == "It has: 7, 13, 70."
+    assert problem.cause == "llama-2-chat has no size 8B."
+    assert problem.hint == "It has: 7B, 13B, 70B."
 
 
 def test_an_unknown_format_is_answered_for_the_size() -> None:
     problem = refusal("llama-3.2-instruct", model_size_in_billions=3, model_format="ggmlv3")
-    assert problem.cause == "llama-3.2-instruct 3 has no format ggmlv3."
+    assert problem.cause == "llama-3.2-instruct 3B has no format ggmlv3."
 
 
 def test_an_unknown_quantization_is_answered_with_near_ones() -> None:
     problem = refusal("llama-2-chat", model_size_in_billions=7, model_format="ggmlv3", quantization="Q4_K")
-    assert problem.cause == "llama-2-chat 7 ggmlv3 has no quantization Q4_K."
+    assert problem.cause == "llama-2-chat 7B ggmlv3 has no quantization Q4_K."
     assert "q4_K_M" in str(problem.hint) and "q4_K_S" in str(problem.hint)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "elsewhere"),
+    [
+        ({"model_format": "pytorch", "quantization": "Q4_K_M"}, "The format ggufv2 has it."),
+        ({"model_size_in_billions": 70, "quantization": "Q8_0"}, "The size 8B has it."),
+        ({"model_size_in_billions": 405, "model_format": "ggufv2"}, "The sizes 8B and 70B have it."),
+    ],
+)
+def test_a_refusal_names_where_the_value_is(wanted: dict[str, Any], elsewhere: str) -> None:
+    assert str(refusal("llama-3.1-instruct", **wanted).hint).endswith(elsewhere)
 
 
 def test_near_puts_what_starts_alike_first_and_names_few() -> None:

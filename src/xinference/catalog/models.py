@@ -141,14 +141,26 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
 FORMAT_ALIASES = {"gguf": "ggufv2", "ggml": "ggmlv3"}
 
 
-def same_size(left: int | str, right: int | str) -> bool:
-    """Whether two sizes in billions are equal: ``7`` and ``"7"``, ``"1_8"`` and ``"1.8"``."""
-    return _size(left) == _size(right)
+def same_size(left: float | str, right: float | str) -> bool:
+    """Whether two sizes in billions are equal: ``7`` and ``"7B"``, ``"0_5"`` and ``"0.5b"``, ``"135M"`` and ``0.135``."""
+    return number_of_billions(left) == number_of_billions(right)
 
 
-def _size(value: int | str) -> float | str:
-    text = str(value).strip().replace("_", ".")
+def number_of_billions(size: float | str) -> float | str:
+    """The size as a number of billions of parameters; a text that is no size is returned in lower case."""
+    text = str(size).strip().replace("_", ".").lower()
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("b", "m") else (text, "b")
     try:
-        return float(text)
+        return float(number) / 1000 if unit == "m" else float(number)
     except ValueError:
         return text
+
+
+def written_size(size: float | str) -> str:
+    """The size as people write it.
+
+    >>> [written_size(size) for size in (7, "1_8", "0.5b", "135M")]
+    ['7B', '1.8B', '0.5B', '135M']
+    """
+    text = str(size).strip().replace("_", ".").upper()
+    return text if text.endswith(("B", "M")) else f"{text}B"

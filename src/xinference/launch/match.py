@@ -1,50 +1,65 @@
-"""Matches a launch request to one `ModelVersion`, or raises a `Problem` that lists similar choices. Pure."""
+"""Finds the versions that a launch request allows, or raises a `Problem` that lists similar choices. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from xinference.catalog.models import FORMAT_ALIASES, ModelFamily, ModelSpec, ModelVersion, same_size
+from xinference.catalog.models import (
+    FORMAT_ALIASES,
+    ModelFamily,
+    ModelSpec,
+    ModelVersion,
+    number_of_billions,
+    same_size,
+    written_size,
+)
 from xinference.error_codes import Code
 from xinference.errors import Problem, near
+from xinference.launch.quantization_order import nearest_first, same_quantization
 from xinference.launch.request import LaunchRequest
+
+#: The formats in the order of preference: the one of the base install first, the one that must be converted last.
+FORMATS = ("ggufv2", "pytorch", "gptq", "awq", "ggmlv3")
 
 
 def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelVersion:
-    """Choose the first spec, in registry order, that matches every field of the request.
+    """The first of `matches`."""
+    return matches(families, request)[0]
 
-    Names are compared case-insensitively, and ``1_8`` equals ``1.8``. Without a quantization it chooses ``none`` if
-    the spec has it, else the spec's first.
+
+def matches(families: Mapping[str, ModelFamily], request: LaunchRequest) -> tuple[ModelVersion, ...]:
+    """Every version that has all fields of the request, in the order of preference.
+
+    The smallest size is first, then the formats in the order of `FORMATS`, then the specs as in the registry, then the
+    quantizations: the nearest to Q4_K_M first. Embedding and rerank models keep the registry's order of quantizations,
+    because their results suffer more from few bits. Names are compared without case, and ``1_8`` equals ``1.8B``.
 
     Raises:
         Problem: 400 ``model_not_found``, with the accepted values.
     """
     family = _family(families, request.model_name)
-    specs: Sequence[ModelSpec] = family.model_specs
-    if request.model_size_in_billions is not None:
-        specs = _narrow(
-            specs,
-            [s for s in specs if same_size(s.model_size_in_billions, request.model_size_in_billions)],
-            family.model_name,
-            "size",
-            str(request.model_size_in_billions),
-            (str(s.model_size_in_billions) for s in specs),
-        )
-    if request.model_format is not None:
-        model_format = FORMAT_ALIASES.get(request.model_format.lower(), request.model_format.lower())
-        specs = _narrow(
-            specs,
-            [s for s in specs if s.model_format == model_format],
-            _display_name(family, request.model_size_in_billions),
-            "format",
-            request.model_format,
-            (s.model_format for s in specs),
-        )
-    if request.quantization is None:
-        spec = specs[0]
-        quantization = "none" if "none" in spec.quantizations else spec.quantizations[0]
-        return ModelVersion(family=family, spec=spec, quantization=quantization)
-    return _with_quantization(family, specs, request)
+    specs = _in_order(_with_quantization(_with_format(_with_size(family, request), family, request), family, request))
+    return tuple(
+        ModelVersion(family=family, spec=spec, quantization=quantization)
+        for spec in specs
+        for quantization in _ordered(family, spec)
+        if request.quantization is None or same_quantization(quantization, request.quantization)
+    )
+
+
+def _in_order(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
+    return sorted(specs, key=lambda spec: (_size_order(spec), FORMATS.index(spec.model_format)))
+
+
+def _size_order(spec: ModelSpec) -> tuple[bool, float]:
+    number = number_of_billions(spec.model_size_in_billions)
+    return (True, 0.0) if isinstance(number, str) else (False, number)
+
+
+def _ordered(family: ModelFamily, spec: ModelSpec) -> Sequence[str]:
+    if family.model_type == "LLM" or spec.model_format == "pytorch":
+        return nearest_first(spec.quantizations, spec.model_format)
+    return spec.quantizations
 
 
 def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
@@ -61,40 +76,94 @@ def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
     )
 
 
-def _with_quantization(family: ModelFamily, specs: Sequence[ModelSpec], request: LaunchRequest) -> ModelVersion:
-    requested = str(request.quantization)
-    for spec in specs:
-        for quantization in spec.quantizations:
-            if quantization.lower() == requested.lower():
-                return ModelVersion(family=family, spec=spec, quantization=quantization)
+def _with_size(family: ModelFamily, request: LaunchRequest) -> Sequence[ModelSpec]:
+    size = request.model_size_in_billions
+    if size is None:
+        return family.model_specs
+    return _narrow(
+        family.model_specs,
+        lambda spec: same_size(spec.model_size_in_billions, size),
+        f"{family.model_name} has no size {written_size(size)}",
+        str(size),
+        (written_size(spec.model_size_in_billions) for spec in family.model_specs),
+    )
+
+
+def _with_format(specs: Sequence[ModelSpec], family: ModelFamily, request: LaunchRequest) -> Sequence[ModelSpec]:
+    requested = request.model_format
+    if requested is None:
+        return specs
+    model_format = FORMAT_ALIASES.get(requested.lower(), requested.lower())
+    return _narrow(
+        specs,
+        lambda spec: spec.model_format == model_format,
+        f"{_display_name(family, request.model_size_in_billions)} has no format {requested}",
+        requested,
+        (spec.model_format for spec in specs),
+        _elsewhere(family, "size", lambda spec: spec.model_format == model_format),
+    )
+
+
+def _with_quantization(specs: Sequence[ModelSpec], family: ModelFamily, request: LaunchRequest) -> Sequence[ModelSpec]:
+    requested = request.quantization
+    if requested is None:
+        return specs
     model_format = specs[0].model_format if request.model_format else None
+
+    def has(spec: ModelSpec) -> bool:
+        return any(same_quantization(quantization, requested) for quantization in spec.quantizations)
+
     name = _display_name(family, request.model_size_in_billions, model_format)
-    _narrow(specs, [], name, "quantization", requested, (q for s in specs for q in s.quantizations))
-    raise AssertionError("unreachable: `_narrow` raises for an empty list of matches")
+    return _narrow(
+        specs,
+        has,
+        f"{name} has no quantization {requested}",
+        requested,
+        (quantization for spec in specs for quantization in spec.quantizations),
+        _elsewhere(family, "format", lambda spec: has(spec) and _fits_size(spec, request))
+        or _elsewhere(family, "size", has),
+    )
+
+
+def _fits_size(spec: ModelSpec, request: LaunchRequest) -> bool:
+    size = request.model_size_in_billions
+    return size is None or same_size(spec.model_size_in_billions, size)
+
+
+def _elsewhere(family: ModelFamily, field: str, has: Callable[[ModelSpec], bool]) -> str:
+    """A sentence that names the sizes or formats of the family that have the requested value; empty if none has."""
+    specs = [spec for spec in family.model_specs if has(spec)]
+    names = [written_size(s.model_size_in_billions) if field == "size" else s.model_format for s in specs]
+    listed = list(dict.fromkeys(names))
+    if not listed:
+        return ""
+    noun, verb = (field, "has") if len(listed) == 1 else (f"{field}s", "have")
+    return f" The {noun} {_join_names(listed, 'and')} {verb} it."
 
 
 def _narrow(
     specs: Sequence[ModelSpec],
-    matches: Sequence[ModelSpec],
-    name: str,
-    field: str,
+    fits: Callable[[ModelSpec], bool],
+    refusal: str,
     requested: str,
     choices: Iterable[str],
+    elsewhere: str = "",
 ) -> Sequence[ModelSpec]:
-    if matches:
-        return matches
+    found = [spec for spec in specs if fits(spec)]
+    if found:
+        return found
     known = list(dict.fromkeys(choices))
     similar = near(requested, known)
-    raise Problem(
-        Code.UNKNOWN_MODEL,
-        f"{name} has no {field} {requested}.",
-        hint=f"Did you mean {_join_names(similar)}?" if similar else f"It has: {', '.join(known)}.",
-    )
+    listed = f"Did you mean {_join_names(similar)}?" if similar else f"It has: {', '.join(known)}."
+    raise Problem(Code.UNKNOWN_MODEL, f"{refusal}.", hint=listed + elsewhere)
 
 
 def _display_name(family: ModelFamily, size: int | str | None, model_format: str | None = None) -> str:
-    return " ".join(str(part) for part in (family.model_name, size, model_format) if part is not None)
+    written = None if size is None else written_size(size)
+    return " ".join(part for part in (family.model_name, written, model_format) if part is not None)
 
 
-def _join_names(names: Sequence[str]) -> str:
-    return " or ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} or {names[-1]}"
+def _join_names(names: Sequence[str], conjunction: str = "or") -> str:
+    if len(names) < 3:
+        return f" {conjunction} ".join(names)
+    return f"{', '.join(names[:-1])} {conjunction} {names[-1]}"
