@@ -12,9 +12,10 @@ from xinference.config import Settings
 from xinference.control.hub_choice import HubChooser
 from xinference.control.resolver import ModelResolver
 from xinference.engines.base import Engine
+from xinference.environments.environments import EnvironmentEntry, Environments
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.hardware.devices import read_host
+from xinference.hardware.devices import Host, read_host
 from xinference.hubs.base import Hub
 from xinference.hubs.local_files import resolve_local
 from xinference.launch.match import match
@@ -48,6 +49,7 @@ class Planner:
         self._files = work.files
         self.resolver = ModelResolver(settings, registrations, hubs, work.questions)
         self.hub_chooser = HubChooser(settings, hubs, work.choices)
+        self._environments = Environments(settings)
         self._option_tables: dict[str, Mapping[str, str]] = {}
         self._option_lock = asyncio.Lock()
 
@@ -106,7 +108,15 @@ class Planner:
                     known[name] = await self._option_table(name, engine)
         family = request.family
         families = self._registrations.families if family is None else {family.model_name: family}
-        return Facts(families, self._engines, host, known)
+        environments = await self._files.run(self._environments_of, host)
+        return Facts(families, self._engines, host, known, environments)
+
+    def _environments_of(self, host: Host) -> Mapping[str, EnvironmentEntry]:
+        """The environment of each engine that has one for this host. Blocks."""
+        specs = {name: engine.environment(host) for name, engine in self._engines.items()}
+        # The environment of this release is listed before those of other releases with the same versions.
+        entries = {entry.spec: entry for entry in reversed(self._environments.entries())}
+        return {name: entries[spec] for name, spec in specs.items() if spec in entries}
 
     async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
         """The options of an engine and their types. The program that lists them runs only once."""

@@ -10,9 +10,8 @@ from xinference.config import Settings
 from xinference.control.downloads import Downloads
 from xinference.control.planner import Planner
 from xinference.hubs.base import Hub
-from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
-from xinference.planning.engine_choice import supporting_engine
+from xinference.planning.engine_choice import version_to_download
 from xinference.weights import cache
 from xinference.weights.fetch import cached_path
 from xinference.work_threads import WorkThreads
@@ -84,7 +83,5 @@ class WeightsStore:
         """
         request = (await self._planner.resolver.resolve(request)).request
         facts = await self._planner.facts(request)
-        version = match(facts.families, request)
-        if request.model_engine is not None:
-            supporting_engine(facts, version, request.model_engine)
+        version = version_to_download(facts, request)
         return self._downloads.begin(version, *await self._planner.hub_chooser.choose(version, request.download_hub))

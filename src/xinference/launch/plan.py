@@ -65,6 +65,8 @@ class LaunchDraft:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Checked engine options, by the engine's own names."""
     reasons: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    """The reasons that a launch shows: one line for each of size, quantization and a missing environment."""
 
 
 @dataclass(frozen=True)

@@ -2,66 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from xinference.catalog.models import ModelVersion
+import msgspec
+
+from xinference.catalog.models import ModelVersion, written_size
 from xinference.engines.base import Engine, Support
+from xinference.environments.environments import EnvironmentEntry
 from xinference.error_codes import Code
 from xinference.errors import bad_request, near
-from xinference.launch.match import match
+from xinference.launch.match import matches
 from xinference.launch.request import LaunchRequest
 from xinference.planning.facts import Facts
+from xinference.planning.version_reasons import size_reason, version_reasons
+from xinference.planning.version_size import estimated_bytes, usable_bytes
+from xinference.units import GIB
+
+Pair = tuple[ModelVersion, Engine]
 
 
-def choose_version(facts: Facts, request: LaunchRequest) -> tuple[ModelVersion, Engine, str]:
-    """The requested version, the engine that will run it, and the reason for the engine.
+@dataclass(frozen=True)
+class VersionChoice:
+    """The version and the engine of a launch, with the reasons for what the request leaves open."""
+
+    version: ModelVersion
+    engine: Engine
+    engine_reason: str
+    choices: tuple[str, ...] = ()
+    """One line for each of size and quantization that the request does not name."""
+    reasons: tuple[str, ...] = ()
+    """`choices`, and the reason for the format."""
+
+
+def choose_version(facts: Facts, request: LaunchRequest) -> VersionChoice:
+    """The first version, in the order of `matches`, that an engine can run on this host, and that engine.
+
+    Only the fields that the request names are fixed. Of the quantizations of that version's spec, the first whose
+    weights fit in the machine's memory is chosen.
 
     Raises:
         Problem: 400, with the name that does not exist or can't run here, and similar choices.
     """
-    version = match(facts.families, request)
-    if request.model_engine is not None:
-        engine = _engine(facts.engines, request.model_engine)
-        supported = supports(engine, version)
-        if not supported:
-            raise bad_request(
-                f"{_display_name(version)} can't run on {engine.table.engine}: {supported.reason}.",
-                hint=_suitable_engines(facts, version),
-                code=Code.ENGINE_UNSUPPORTED,
-            )
-        available = engine.available(version.spec, facts.host)
-        if not available:
-            raise bad_request(
-                f"{engine.table.engine} can't run {_display_name(version)} here: {available.reason}.",
-                hint=_suitable_engines(facts, version, excluded=engine),
-                code=Code.ENGINE_UNAVAILABLE,
-            )
-        return version, engine, "requested"
-    for engine in facts.engines.values():
-        if supports(engine, version) and engine.available(version.spec, facts.host):
-            return version, engine, "the first engine that can run it on this host"
-    raise bad_request(
-        f"No engine here can run {_display_name(version)}.",
-        hint=_suitable_engines(facts, version),
-        code=Code.ENGINE_UNAVAILABLE,
+    versions = matches(facts.families, request)
+    engines = _candidates(facts, request)
+    first = next(_runnable(facts, versions, engines), None)
+    if first is None:
+        raise _refusal(facts, request, versions, engines)
+    of_spec = [version for version in versions if version.spec is first[0].spec]
+    version, engine = next((pair for pair in _runnable(facts, of_spec, engines) if _fits(facts, request, pair)), first)
+    preferred = _size_text(facts, request, first) if version is not first[0] else None
+    size, other = size_reason(request, version, versions), version_reasons(request, version, versions, preferred)
+    return VersionChoice(
+        version,
+        engine,
+        _engine_reason(facts, request, version, engine),
+        choices=(*size, *other.quantization),
+        reasons=(*size, *other.format, *other.quantization),
     )
 
 
-def supporting_engine(facts: Facts, version: ModelVersion, name: str) -> Engine:
-    """The engine of this name if it supports the version, on this host or another one.
+def version_to_download(facts: Facts, request: LaunchRequest) -> ModelVersion:
+    """The version that a launch of this request would run here; if none can, one that may run on another host.
 
     Raises:
         Problem: 400 ``engine_not_found`` or ``engine_unsupported``.
     """
-    engine = _engine(facts.engines, name)
-    supported = engine.table.supports(version.spec, version.quantization)
-    if not supported:
-        raise bad_request(
-            f"{_display_name(version)} can't run on {engine.table.engine}: {supported.reason}.",
-            hint=_suitable_engines(facts, version),
-            code=Code.ENGINE_UNSUPPORTED,
-        )
-    return engine
+    versions = matches(facts.families, request)
+    if any(_runnable(facts, versions, _candidates(facts, request))):
+        return choose_version(facts, request).version
+    if request.model_engine is None:
+        return versions[0]
+    engine = _engine(facts.engines, request.model_engine)
+    supported = next((version for version in versions if supports(engine, version)), None)
+    if supported is None:
+        raise _refusal(facts, request, versions, (engine,))
+    return supported
 
 
 def supports(engine: Engine, version: ModelVersion) -> Support:
@@ -70,6 +86,53 @@ def supports(engine: Engine, version: ModelVersion) -> Support:
     if model_type not in engine.table.model_types:
         return Support(f"{engine.table.engine} does not run {model_type} models")
     return engine.table.supports(version.spec, version.quantization)
+
+
+def wants_gpu(facts: Facts, request: LaunchRequest) -> bool:
+    """Whether a launch uses GPUs; `gpu_idx` overrides `n_gpu`, and a device in MIG mode can't be used as a whole."""
+    usable = any(not gpu.mig for gpu in facts.host.gpus)
+    return request.gpu_idx is not None or (usable and request.n_gpu is not None)
+
+
+# -- candidates -------------------------------------------------------------------------------------------------
+
+
+def _candidates(facts: Facts, request: LaunchRequest) -> tuple[Engine, ...]:
+    """The requested engine, or all engines in the order of preference.
+
+    With a GPU this is the order of the registry, which has the fastest first. Without one the engines differ less: one
+    whose environment is installed is preferred, and then the one with the smallest download.
+    """
+    if request.model_engine is not None:
+        return (_engine(facts.engines, request.model_engine),)
+    engines = tuple(facts.engines.values())
+    if wants_gpu(facts, request):
+        return engines
+    return tuple(sorted(engines, key=lambda engine: _bytes_to_install(facts, engine)))
+
+
+def _bytes_to_install(facts: Facts, engine: Engine) -> int:
+    environment = missing_environment(facts, engine)
+    return environment.size_bytes if environment else 0
+
+
+def missing_environment(facts: Facts, engine: Engine) -> EnvironmentEntry | None:
+    """The environment that a launch on this engine installs first; None: nothing is missing."""
+    environment = facts.environments.get(engine.table.engine)
+    return environment if environment and environment.python is None else None
+
+
+def _runnable(facts: Facts, versions: Sequence[ModelVersion], engines: Sequence[Engine]) -> Iterator[Pair]:
+    for version in versions:
+        for engine in engines:
+            if supports(engine, version) and engine.available(version.spec, facts.host):
+                yield version, engine
+
+
+def _fits(facts: Facts, request: LaunchRequest, pair: Pair) -> bool:
+    version, engine = pair
+    size = estimated_bytes(version)
+    return size is None or size <= usable_bytes(facts.host, engine.memory, use_gpu=wants_gpu(facts, request))
 
 
 def _engine(engines: Mapping[str, Engine], requested: str) -> Engine:
@@ -82,16 +145,81 @@ def _engine(engines: Mapping[str, Engine], requested: str) -> Engine:
     )
 
 
-def _display_name(version: ModelVersion) -> str:
-    return f"{version.family.model_name} {version.size} {version.spec.model_format} {version.quantization}"
+# -- words ------------------------------------------------------------------------------------------------------
 
 
-def _suitable_engines(facts: Facts, version: ModelVersion, excluded: Engine | None = None) -> str:
-    """A sentence on every engine but `excluded` that supports the version."""
+def _engine_reason(facts: Facts, request: LaunchRequest, version: ModelVersion, engine: Engine) -> str:
+    if request.model_engine is not None:
+        return "requested"
+    others = [e for e in facts.engines.values() if e is not engine and any(_runnable(facts, [version], [e]))]
+    if not others:
+        return "the only engine that can run it on this host"
+    if wants_gpu(facts, request):
+        return "the first engine that can run it on this host"
+    if missing_environment(facts, engine) is None:
+        missing = all(missing_environment(facts, other) for other in others)
+        return "its environment is installed" if missing else "the first engine that can run it on this host"
+    return "its environment is the smallest of the engines that can run it on this host"
+
+
+def _size_text(facts: Facts, request: LaunchRequest, pair: Pair) -> str:
+    version, engine = pair
+    memory = usable_bytes(facts.host, engine.memory, use_gpu=wants_gpu(facts, request))
+    return (
+        f"{version.quantization} takes {(estimated_bytes(version) or 0) / GIB:.1f} GiB, and a model can use "
+        f"{memory / GIB:.1f} GiB of this machine's memory"
+    )
+
+
+def _refusal(
+    facts: Facts, request: LaunchRequest, versions: Sequence[ModelVersion], engines: Sequence[Engine]
+) -> Exception:
+    """The refusal of a request that no combination satisfies, with those that come nearest."""
+    name = _requested_name(request, versions[0])
+    if request.model_engine is None:
+        hint = _suitable_engines(facts, versions)
+        return bad_request(f"No engine here can run {name}.", hint=hint, code=Code.ENGINE_UNAVAILABLE)
+    [engine] = engines
+    title = engine.table.engine
+    supported = next((version for version in versions if supports(engine, version)), None)
+    if supported is None:
+        cause, code = f"{name} can't run on {title}: {supports(engine, versions[0]).reason}.", Code.ENGINE_UNSUPPORTED
+    else:
+        reason = engine.available(supported.spec, facts.host).reason
+        cause, code = f"{title} can't run {name} here: {reason}.", Code.ENGINE_UNAVAILABLE
+    hint = _suitable_engines(facts, versions, excluded=engine) + _other_version(facts, request, engine)
+    return bad_request(cause, hint=hint, code=code)
+
+
+def _other_version(facts: Facts, request: LaunchRequest, engine: Engine) -> str:
+    """A sentence with the flags of a version that the engine can run here; empty if there is none."""
+    if request.model_format is None and request.quantization is None:
+        return ""
+    open_request = msgspec.structs.replace(request, model_format=None, quantization=None)
+    found = next(_runnable(facts, matches(facts.families, open_request), [engine]), None)
+    if found is None:
+        return ""
+    version = found[0]
+    flags = f"--model-format {version.spec.model_format} --quantization {version.quantization}"
+    return f" {engine.table.engine} can run it with {flags}."
+
+
+def _suitable_engines(facts: Facts, versions: Sequence[ModelVersion], excluded: Engine | None = None) -> str:
+    """A sentence on every engine but `excluded` that supports one of the versions."""
     lines = []
     for name, engine in facts.engines.items():
-        if engine is excluded or not supports(engine, version):
+        supported = [version for version in versions if supports(engine, version)]
+        if engine is excluded or not supported:
             continue
-        available = engine.available(version.spec, facts.host)
-        lines.append(f"{name} can run it" if available else f"{name} supports it, but {available.reason}")
+        if any(_runnable(facts, supported, [engine])):
+            lines.append(f"{name} can run it")
+        else:
+            lines.append(f"{name} supports it, but {engine.available(supported[0].spec, facts.host).reason}")
     return f"{'; '.join(lines)}." if lines else "No other engine supports this format and quantization."
+
+
+def _requested_name(request: LaunchRequest, version: ModelVersion) -> str:
+    """The model's name with the fields that the request names."""
+    size = request.model_size_in_billions
+    parts = (None if size is None else written_size(size), request.model_format, request.quantization)
+    return " ".join([version.family.model_name, *(part for part in parts if part is not None)])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from xinference.catalog.models import ModelFamily
 from xinference.engines.base import Engine
+from xinference.environments.environments import EnvironmentEntry
 from xinference.hardware.devices import Host
 
 
@@ -19,3 +20,5 @@ class Facts:
     host: Host
     known_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Engine -> its options and their types; needed only if the request has options."""
+    environments: Mapping[str, EnvironmentEntry] = field(default_factory=dict)
+    """Engine -> its environment on this host; an engine without an entry needs none."""

@@ -14,9 +14,10 @@ from xinference.errors import bad_request
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch
 from xinference.launch.request import LaunchRequest
-from xinference.planning.engine_choice import choose_version
+from xinference.planning.engine_choice import choose_version, missing_environment, wants_gpu
 from xinference.planning.facts import Facts
 from xinference.planning.placement import group_devices
+from xinference.units import GIB
 
 MAX_REPLICAS = 64
 MODEL_TYPES = frozenset({"llm", "embedding", "rerank"})
@@ -29,12 +30,14 @@ def draft_launch(facts: Facts, request: LaunchRequest, uid: str) -> LaunchDraft:
         Problem: 400, the request can't be served on this host.
     """
     check_request(facts, request)
-    version, engine, why = choose_version(facts, request)
+    choice = choose_version(facts, request)
+    version, engine = choice.version, choice.engine
     name = engine.table.engine
     engine.variables.check(request.envs)
     checked = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
     options, option_reasons = engine.complete_options(version, request, checked)
-    use_gpu = wants_gpu(facts.host, request)
+    use_gpu = wants_gpu(facts, request)
+    environment = _environment_reason(facts, engine)
     filled = msgspec.structs.replace(
         request,
         model_uid=uid,
@@ -44,8 +47,24 @@ def draft_launch(facts: Facts, request: LaunchRequest, uid: str) -> LaunchDraft:
         model_format=version.spec.model_format,
         quantization=version.quantization,
     )
-    reasons = (f"engine {name}: {why}", *option_reasons, _device_reason(facts.host, request, use_gpu))
-    return LaunchDraft(uid, filled, version, name, use_gpu, facts.host.physical_cores, options, reasons)
+    reasons = (
+        *choice.reasons,
+        f"engine {name}: {choice.engine_reason}",
+        *environment,
+        *option_reasons,
+        _device_reason(facts.host, request, use_gpu),
+    )
+    return LaunchDraft(
+        uid,
+        filled,
+        version,
+        name,
+        use_gpu,
+        facts.host.physical_cores,
+        options,
+        reasons,
+        choices=(*choice.choices, *environment),
+    )
 
 
 def resolve_launch(draft: LaunchDraft, origin: Source | Path, why: str, engine: Engine) -> ResolvedLaunch:
@@ -72,12 +91,6 @@ def is_same_launch(draft: LaunchDraft, running: LaunchRequest) -> bool:
     if request.model_path is None and request.download_hub is None:
         request = msgspec.structs.replace(request, download_hub=running.download_hub)
     return request == running
-
-
-def wants_gpu(host: Host, request: LaunchRequest) -> bool:
-    """Whether a launch uses GPUs; `gpu_idx` overrides `n_gpu`, and a device in MIG mode can't be used as a whole."""
-    usable = any(not gpu.mig for gpu in host.gpus)
-    return request.gpu_idx is not None or (usable and request.n_gpu is not None)
 
 
 def check_request(facts: Facts, request: LaunchRequest) -> None:
@@ -110,6 +123,15 @@ def check_request(facts: Facts, request: LaunchRequest) -> None:
             hint="Use --n-gpu auto, or --n-gpu none for the CPU.",
             code=Code.NO_SUCH_DEVICE,
         )
+
+
+def _environment_reason(facts: Facts, engine: Engine) -> tuple[str, ...]:
+    """The packages that a launch on the engine installs first; empty: none."""
+    missing = missing_environment(facts, engine)
+    if missing is None:
+        return ()
+    size = f"{missing.size_bytes / GIB:.1f} GiB"
+    return (f"environment {missing.spec.name}: not installed; the launch first installs its packages ({size})",)
 
 
 def _device_reason(host: Host, request: LaunchRequest, use_gpu: bool) -> str:
