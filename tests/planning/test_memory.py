@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xinference.engines.llama_cpp.memory_model import MEMORY
+from xinference.engines.transformers.memory_model import MEMORY as TRANSFORMERS
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Sizing
@@ -15,6 +16,18 @@ GIB = 1024**3
 LLAMA_7B = ModelShape(
     weights_bytes=3_825_000_000, kv_bytes_per_token=32 * 32 * 128 * 2 * 2, trained_context=4096, vocab_size=32000
 )
+#: Llama-3.1 8B Q4_K_M: 32 layers, 8 key and value heads of 128.
+LLAMA_3_8B = ModelShape(
+    weights_bytes=4_920_000_000,
+    kv_bytes_per_token=32 * 8 * 128 * 2 * 2,
+    trained_context=131072,
+    vocab_size=128256,
+    hidden=4096,
+)
+#: SmolLM2 135M Q4_1: 30 layers, 3 key and value heads of 64.
+SMOLLM2 = ModelShape(
+    weights_bytes=98_000_000, kv_bytes_per_token=30 * 3 * 64 * 2 * 2, trained_context=8192, vocab_size=49152, hidden=576
+)
 
 
 def size_launch(shape: ModelShape, *, available_bytes: int, family_context: int, **requested: int) -> Sizing:
@@ -22,15 +35,58 @@ def size_launch(shape: ModelShape, *, available_bytes: int, family_context: int,
     return size_replica(shape, MEMORY, MemoryBudget(available_bytes), family_context=family_context, **requested)
 
 
-def test_a_large_host_gives_every_slot_the_trained_context_less_the_first_answer_token() -> None:
-    sizing = size_launch(LLAMA_7B, available_bytes=64 * GIB, family_context=4096)
-    assert (sizing.context_length, sizing.slots) == (4095, 4)
-    assert sizing.kv_cache_bytes == 4 * 4096 * LLAMA_7B.kv_bytes_per_token
+def test_the_caches_of_all_slots_take_no_more_memory_than_the_rest_of_the_model() -> None:
+    for shape, context, slots in ((LLAMA_7B, 4095, 1), (LLAMA_3_8B, 4096, 4), (SMOLLM2, 4096, 1)):
+        sizing = size_launch(shape, available_bytes=64 * GIB, family_context=shape.trained_context)
+        assert (sizing.context_length, sizing.slots) == (context, slots)
+        assert sizing.kv_cache_bytes == slots * kv_bytes(shape, context, MEMORY.cell_padding)
+
+
+def test_a_small_model_takes_less_than_350_mib() -> None:
+    assert size_launch(SMOLLM2, available_bytes=64 * GIB, family_context=8192).total_bytes < 350 << 20
 
 
 def test_a_small_host_gets_fewer_slots_before_it_gets_a_smaller_context() -> None:
-    sizing = size_launch(LLAMA_7B, available_bytes=10 * GIB, family_context=4096)
-    assert (sizing.context_length, sizing.slots) == (4095, 2)
+    sizing = size_launch(LLAMA_3_8B, available_bytes=6 * GIB, family_context=131072)
+    assert (sizing.context_length, sizing.slots) == (4096, 1)
+
+
+def test_a_measurement_does_not_change_the_slots() -> None:
+    for correction in (-(1 << 30), 1 << 30):
+        budget = MemoryBudget(64 * GIB, correction_bytes=correction)
+        assert size_replica(LLAMA_7B, MEMORY, budget, family_context=4096).slots == 1
+
+
+def test_a_longer_context_and_more_slots_are_there_for_who_names_them() -> None:
+    named = {"requested_context": 8191, "requested_slots": 4}
+    sizing = size_launch(SMOLLM2, available_bytes=64 * GIB, family_context=8192, **named)
+    assert (sizing.context_length, sizing.slots) == (8191, 4)
+    assert size_launch(SMOLLM2, available_bytes=64 * GIB, family_context=8192, requested_context=8191).slots == 1
+
+
+@pytest.mark.parametrize(
+    ("free", "context", "slots"), [(24 * GIB, 32768, 3), (80 * GIB, 131071, 3), (140 * GIB, 131071, 4)]
+)
+def test_a_gpu_gets_the_context_of_which_one_slot_takes_a_quarter_of_it(free: int, context: int, slots: int) -> None:
+    sizing = size_replica(LLAMA_3_8B, MEMORY, MemoryBudget(free, devices=1), family_context=131072)
+    assert (sizing.context_length, sizing.slots) == (context, slots)
+
+
+def test_a_cache_that_grows_as_it_fills_has_the_whole_context() -> None:
+    sizing = size_replica(SMOLLM2, TRANSFORMERS, MemoryBudget(64 * GIB), family_context=8192)
+    assert (sizing.context_length, sizing.slots) == (8191, 16)
+
+
+@pytest.mark.parametrize(
+    ("requested", "line"),
+    [
+        ({}, "1 slot x 4096 tokens of context: 96 MiB of cache; --n_parallel and --n_ctx change it"),
+        ({"requested_slots": 2}, "2 slots x 4096 tokens of context: 191 MiB of cache; --n_ctx changes it"),
+        ({"requested_slots": 1, "requested_context": 255}, "1 slot x 255 tokens of context: 6 MiB of cache"),
+    ],
+)
+def test_one_line_names_slots_context_and_the_options_that_change_them(requested: dict[str, int], line: str) -> None:
+    assert size_launch(SMOLLM2, available_bytes=64 * GIB, family_context=8192, **requested).choice == line
 
 
 def test_a_host_too_small_for_the_whole_context_gets_what_fits_and_is_told() -> None:

@@ -42,11 +42,11 @@ def plan(request: LaunchRequest, host: Host = LAPTOP) -> SizedPlan:
     return size_launch(launch, Path("/weights.gguf"), SHAPE, available(host, Occupancy()), engine.memory)
 
 
-def test_a_bare_name_takes_the_first_spec_and_an_engine_that_runs_it_here() -> None:
+def test_a_bare_name_takes_a_version_and_an_engine_that_runs_it_here() -> None:
     made = plan(LaunchRequest(model_name="smollm2-instruct"))
     assert made.version.version_id == "smollm2-instruct--0_135B--ggufv2--Q4_1"
     assert made.engine == "llama.cpp" and made.threads == 4
-    assert made.sizing.context_length == 8191
+    assert (made.sizing.context_length, made.sizing.slots) == (4096, 1)
 
 
 def test_the_planned_request_is_complete_so_that_planning_it_again_gives_the_same() -> None:
@@ -96,7 +96,14 @@ def test_a_launch_is_the_same_as_a_running_one_whose_hub_it_leaves_open() -> Non
 
 def test_every_choice_has_its_reason() -> None:
     reasons = "\n".join(plan(LaunchRequest(model_name="smollm2-instruct")).reasons)
-    for word in ("engine llama.cpp", "hub package_index", "device: CPU, 4 threads", "context 8191", "4 slots"):
+    for word in (
+        "engine llama.cpp",
+        "hub package_index",
+        "device: CPU, 4 threads",
+        "context 4096",
+        "1 slot,",
+        "size 0.135B",
+    ):
         assert word in reasons
 
 

@@ -142,7 +142,7 @@ FORMAT_ALIASES = {"gguf": "ggufv2", "ggml": "ggmlv3"}
 
 
 def same_size(left: float | str, right: float | str) -> bool:
-    """Whether two sizes in billions are equal: ``7`` and ``"7B"``, ``"0_5"`` and ``"0.5b"``, ``"135M"`` and ``0.135``."""
+    """Whether two sizes in billions are equal: ``7`` and ``"7B"``, ``"0_5"`` and ``"0.5b"``, or 135M and 0.135."""
     return number_of_billions(left) == number_of_billions(right)
 
 

@@ -26,6 +26,8 @@ class Sizing:
     kv_cache_bytes: int
     overhead_bytes: int
     reasons: tuple[str, ...] = ()
+    choice: str = ""
+    """The line on slots and context that a launch shows."""
     tensor_parallel: int = 1
     """Devices over which every layer is split."""
     memory_fraction: float | None = None

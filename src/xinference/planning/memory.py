@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xinference.engines.memory_model import RETAINED_BELOW, Dimensions, MemoryModel
 from xinference.error_codes import Code
@@ -13,8 +13,14 @@ from xinference.units import MIB
 
 #: Maximum share of the free memory that a launch may take.
 USABLE_SHARE = 0.9
+#: Context of a launch on the CPU that names none, in tokens: a long conversation, in one slot's worth of memory.
+MODEST_CONTEXT = 4096
+#: Maximum share of the free memory of the GPUs that the cache of one slot may take, if the context is chosen.
+GPU_CONTEXT_SHARE = 0.25
 #: Maximum share of the free memory that all slots after the first may take: other programs use the same machine.
 EXTRA_SLOTS_SHARE = 0.25
+#: The same for GPUs, so that a second model fits.
+GPU_EXTRA_SLOTS_SHARE = 0.5
 #: Minimum context of a launch, in tokens, if memory is short.
 MIN_CONTEXT = 512
 #: A context that is reduced to fit is one token shorter than a multiple of this number of tokens.
@@ -47,23 +53,26 @@ def size_replica(
 ) -> Sizing:
     """Choose context and slots so that all slots can use the whole context at the same time.
 
-    Requested values are never reduced to fit, all others are.
+    Requested values are never reduced to fit, all others are. What an engine's cache takes at the start is memory that
+    other programs lose, so the choice is modest: see `chosen_context` and `_fitting_slots`.
 
     Raises:
         Problem: 400 ``does_not_fit``, with the required and the free memory.
     """
-    reasons: list[str] = []
     estimate = MemoryEstimate(shape, model, budget)
-    context = longest_prompt(shape, family_context, requested_context, reasons)
+    longest = longest_prompt(shape, family_context, requested_context)
+    context = longest if requested_context else chosen_context(estimate, longest)
+    why = _context_reason(shape, longest, context, requested_context)
     usable = int(budget.available_bytes * budget.usable)
     if estimate.total(context, 1) > usable:
         context = _fitting_context(estimate, usable, context, requested_context)
-        reasons.append(f"context {context}: the maximum that fits in the free memory in addition to the weights")
+        why = "the maximum that fits in the free memory in addition to the weights"
     slots = requested_slots or _fitting_slots(estimate, context, usable)
     if estimate.total(context, slots) > usable:
-        raise _does_not_fit(estimate, estimate.total(context, slots), f"{slots} slots of {context} tokens")
-    reasons.append(f"{slots} slots, each with the whole context of {context} tokens")
-    return estimate.sizing(context, slots, tuple(reasons))
+        raise _does_not_fit(estimate, estimate.total(context, slots), f"{_slots(slots)} of {context} tokens")
+    reasons = (f"context {context}: {why}", f"{_slots(slots)}, each with the whole context of {context} tokens")
+    choice = _slots_choice(estimate, context, slots, requested_context, requested_slots)
+    return replace(estimate.sizing(context, slots, reasons), choice=choice)
 
 
 @dataclass(frozen=True)
@@ -129,23 +138,60 @@ def kv_bytes(shape: ModelShape, context: int, padding: int) -> int:
     return _cells(context, padding) * shape.kv_bytes_per_token
 
 
-def longest_prompt(shape: ModelShape, family_context: int, requested: int | None, reasons: list[str]) -> int:
-    """Maximum length of a prompt: the requested context or the family's, limited by the trained context.
-
-    Adds the reason to `reasons`.
-    """
+def longest_prompt(shape: ModelShape, family_context: int, requested: int | None) -> int:
+    """Maximum length of a prompt: the requested context or the family's, limited by the trained context."""
     context = requested or family_context
     # The first token of the answer needs a position after the prompt: an engine's cache is limited to the trained
     # context, or its limit counts prompt and answer together.
-    maximum = shape.trained_context - 1 if shape.trained_context > 1 else context
-    if context > maximum:
-        reasons.append(
-            f"context {maximum}: the model was trained on {shape.trained_context} tokens, "
-            "and one is reserved for the answer"
-        )
-        return maximum
-    reasons.append(f"context {context}: {'requested' if requested else 'the default of the model family'}")
+    return min(context, shape.trained_context - 1) if shape.trained_context > 1 else context
+
+
+def chosen_context(estimate: MemoryEstimate, longest: int) -> int:
+    """The context of a launch that names none, `longest` at most.
+
+    A model without a cache, and a cache that takes memory only as the contexts fill, have the whole context. On GPUs
+    the context is halved until a slot's cache takes at most `GPU_CONTEXT_SHARE`; on the CPU it is `MODEST_CONTEXT`.
+    """
+    budget = estimate.budget
+    if not estimate.cache(longest) or (estimate.model.cache_grows and not budget.devices):
+        return longest
+    if not budget.devices:
+        return min(longest, MODEST_CONTEXT)
+    share = budget.available_bytes * GPU_CONTEXT_SHARE
+    context = longest
+    while estimate.cache(context) > share and context > MODEST_CONTEXT:
+        context = max(MODEST_CONTEXT, (context + 1) // 2)
     return context
+
+
+def _context_reason(shape: ModelShape, longest: int, context: int, requested: int | None) -> str:
+    if context < longest:
+        return f"a modest one; the model can have up to {longest}"
+    if requested is not None and context == requested:
+        return "requested"
+    if shape.trained_context and longest == shape.trained_context - 1:
+        return f"the model was trained on {shape.trained_context} tokens, and one is reserved for the answer"
+    return "the default of the model family"
+
+
+def _slots_choice(
+    estimate: MemoryEstimate, context: int, slots: int, requested_context: int | None, requested_slots: int | None
+) -> str:
+    """The line that a launch shows: slots and context, their memory, and the options that change them."""
+    model = estimate.model
+    text = f"{_slots(slots)} x {context} tokens of context"
+    if cache := estimate.cache(context) * slots:
+        text += f": {cache / MIB:,.0f} MiB of cache"
+    options = [
+        f"--{option}"
+        for option, requested in ((model.slots_option, requested_slots), (model.context_option, requested_context))
+        if requested is None
+    ]
+    return f"{text}; {' and '.join(options)} {'change' if len(options) > 1 else 'changes'} it" if options else text
+
+
+def _slots(count: int) -> str:
+    return f"{count} slot{'' if count == 1 else 's'}"
 
 
 def _cells(context: int, padding: int) -> int:
@@ -164,12 +210,21 @@ def _fitting_context(estimate: MemoryEstimate, usable: int, context: int, reques
 
 
 def _fitting_slots(estimate: MemoryEstimate, context: int, usable: int) -> int:
-    maximum = estimate.model.default_slots
+    """The number of slots of a launch that names none.
+
+    All caches together take no more memory than the rest of the model, if the engine takes this memory at its start on
+    the CPU; and all after the first no more than a share of the free memory.
+    """
+    maximum, budget = estimate.model.default_slots, estimate.budget
     if not estimate.cache(context):
         return maximum
-    # A GPU's free memory may be used whole; other programs use the host's memory, too.
-    share = 1.0 if estimate.budget.devices else EXTRA_SLOTS_SHARE
-    bound = min(usable, estimate.total(context, 1) + int(estimate.budget.available_bytes * share))
+    share = GPU_EXTRA_SLOTS_SHARE if budget.devices else EXTRA_SLOTS_SHARE
+    bound = min(usable, estimate.total(context, 1) + int(budget.available_bytes * share))
+    if not budget.devices and not estimate.model.cache_grows:
+        # Without the measured correction: the first measurement must not change the slots of the next launch.
+        stated = replace(estimate, budget=replace(budget, correction_bytes=0))
+        rest = stated.total(context, 1) - stated.cache(context)
+        maximum = min(maximum, max(1, rest // stated.cache(context)))
     return next((slots for slots in range(maximum, 1, -1) if estimate.total(context, slots) <= bound), 1)
 
 

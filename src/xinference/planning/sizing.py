@@ -13,7 +13,14 @@ from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan, Sizing
-from xinference.planning.memory import MIN_CONTEXT, MemoryBudget, MemoryEstimate, longest_prompt, size_replica
+from xinference.planning.memory import (
+    MIN_CONTEXT,
+    MemoryBudget,
+    MemoryEstimate,
+    chosen_context,
+    longest_prompt,
+    size_replica,
+)
 from xinference.planning.occupancy import Available
 from xinference.planning.placement import USABLE_SHARE as USABLE_OF_GPU
 from xinference.planning.placement import GpuDemand, free_for_each, group_devices, place_replicas
@@ -122,20 +129,20 @@ class _Sizer:
         request = self._launch.request
         counts = self._counts() if request.gpu_idx is None else ()
         if self._context is None:
-            # The minimum number of devices that hold one whole context; if none do, all, with a shorter context.
+            # The minimum number of devices that hold one chosen context; if none do, all, with a shorter context.
             counts = [count for count in counts if self._fits(count)] or counts[-1:]
         return GpuDemand(
             request.replica, counts, self._minimum_bytes, self._description(), request.gpu_idx, self._check_split
         )
 
     def _description(self) -> str:
-        requested = [f"{self._slots} slots"] if self._slots else []
+        requested = [f"{self._slots} slot{'' if self._slots == 1 else 's'}"] if self._slots else []
         requested += [f"a context of {self._context} tokens"] if self._context else []
         return self._launch.version.version_id + (f" with {' and '.join(requested)}" if requested else "")
 
     def _fits(self, count: int) -> bool:
         free = sorted((gpu.memory_free for gpu in self._gpus), reverse=True)[:count]
-        return len(free) == count and self._whole_context_bytes(count) <= free[-1] * USABLE_OF_GPU
+        return len(free) == count and self._chosen_bytes(count, free[-1]) <= free[-1] * USABLE_OF_GPU
 
     def _counts(self) -> Sequence[int]:
         """Numbers of devices over which one replica may be split, smallest first."""
@@ -159,13 +166,15 @@ class _Sizer:
                 code=Code.NO_SUCH_DEVICE,
             )
 
-    def _whole_context_bytes(self, count: int) -> int:
-        """Bytes on each of `count` devices with one whole context."""
-        return self._bytes_on_each(count, longest_prompt(self._shape, self._family, self._context, []))
+    def _chosen_bytes(self, count: int, free: int) -> int:
+        """Bytes on each of `count` devices with one slot of the context that is chosen if each has `free` bytes."""
+        estimate = MemoryEstimate(self._shape, self._model, MemoryBudget(free * count, count))
+        context = chosen_context(estimate, longest_prompt(self._shape, self._family, None))
+        return self._bytes_on_each(count, context)
 
     def _minimum_bytes(self, count: int) -> int:
         """Bytes on each of `count` devices with the requested context, or else with the minimum context."""
-        maximum = longest_prompt(self._shape, self._family, self._context, [])
+        maximum = longest_prompt(self._shape, self._family, self._context)
         return self._bytes_on_each(count, maximum if self._context else min(maximum, MIN_CONTEXT))
 
     def _bytes_on_each(self, count: int, context: int) -> int:
