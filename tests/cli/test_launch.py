@@ -158,6 +158,18 @@ def test_a_ready_launch_prints_its_uid_alone_on_stdout(canned: Canned, run: Run)
     ]
 
 
+def test_the_choices_of_a_launch_have_a_line_each(canned: Canned, run: Run) -> None:
+    choices = "m 7B ggufv2 Q4_K_M on llama.cpp\nsize 7B: the smallest of 7B, 13B (-s)\n2 slots x 4096 tokens of context"
+    plan = {"event_type": "INFO", "stage": "plan", "event_ts": 1.0, "event_content": choices}
+    told(canned, plan, {"event_type": "INFO", "stage": "start", "event_ts": 1.0, "event_content": "pid 5"}, READY)
+    assert run("launch", "-n", "m").stderr.splitlines()[:4] == [
+        "  plan             0.0 s  m 7B ggufv2 Q4_K_M on llama.cpp",
+        "    size 7B: the smallest of 7B, 13B (-s)",
+        "    2 slots x 4096 tokens of context",
+        "  start            0.0 s  pid 5",
+    ]
+
+
 def test_with_json_the_description_is_printed(canned: Canned, run: Run) -> None:
     told(canned, READY)
     assert json.loads(run("launch", "-n", "m", "--json").stdout) == MODEL

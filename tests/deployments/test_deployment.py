@@ -81,7 +81,7 @@ async def test_a_launch_goes_through_its_stages_and_is_routed_when_it_answers(wo
     assert not deployment.launching and deployment.status is Status.READY
     (target,) = deployment.route.targets
     assert target.replica_id == replica.snapshot.replica_id
-    assert world.said() == ["plan", "start", "ready"]
+    assert world.said() == ["plan", "plan", "start", "ready"]  # the second one after the weights were read
     assert [row.replica_id for row in world.store.replicas("one")] == [replica.snapshot.replica_id]
 
 

@@ -124,7 +124,7 @@ def test_with_a_gpu_the_fastest_engine_is_preferred() -> None:
 def test_a_missing_environment_is_said_with_its_size() -> None:
     facts = Facts(builtin_families(), all_engines(), LAPTOP, environments=environments())
     draft = draft_launch(facts, LaunchRequest(model_name="qwen2.5-instruct", model_engine="vLLM"), "uid")
-    line = "environment vllm-1.0-cpu: not installed; the launch first installs its packages (2.2 GiB)"
+    line = "environment vllm-1.0-cpu: 2.2 GiB of packages are installed first"
     assert line in draft.reasons and line in draft.choices
 
 
@@ -135,8 +135,7 @@ def test_the_nearest_quantization_that_fits_the_machine_is_chosen() -> None:
     choice = choose("code-llama-instruct", model_size_in_billions=34)
     assert choice.version.quantization == "Q3_K_S"
     assert choice.choices[-1].startswith(
-        "quantization Q3_K_S: the nearest to Q4_K_M that fits: Q4_K_M takes 19.2 GiB, and a model can use 14.4 GiB of "
-        "this machine's memory; "
+        "quantization Q3_K_S: Q4_K_M (19.2 GiB) does not fit in 14.4 GiB; also Q4_K_M, "
     )
 
 
@@ -153,16 +152,14 @@ def test_a_named_quantization_is_kept_though_it_does_not_fit() -> None:
 
 def test_size_and_quantization_have_one_line_each() -> None:
     assert choose("llama-2-chat").choices == (
-        "size 7B: the smallest of 7B, 13B, 70B; --size-in-billions chooses another",
-        "quantization Q4_K_M: the usual balance of quality and memory; --quantization chooses another "
-        "(Q4_K_S, Q4_0, Q5_K_M, Q5_K_S, Q5_0 and 6 more)",
+        "size 7B: the smallest of 7B, 13B, 70B (-s)",
+        "quantization Q4_K_M: the usual one; also Q4_K_S, Q4_0, Q5_K_M and 8 more (-q)",
     )
 
 
 def test_the_registrys_preference_is_said() -> None:
     assert choose("smollm2-instruct").choices[1] == (
-        "quantization Q4_1: from package_index, which the registry prefers for this model; --quantization chooses "
-        "another (Q4_K_M, Q8_0, Q2_K)"
+        "quantization Q4_1: from package_index; also Q4_K_M, Q8_0, Q2_K (-q)"
     )
 
 

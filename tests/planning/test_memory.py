@@ -80,8 +80,8 @@ def test_a_cache_that_grows_as_it_fills_has_the_whole_context() -> None:
 @pytest.mark.parametrize(
     ("requested", "line"),
     [
-        ({}, "1 slot x 4096 tokens of context: 96 MiB of cache; --n_parallel and --n_ctx change it"),
-        ({"requested_slots": 2}, "2 slots x 4096 tokens of context: 191 MiB of cache; --n_ctx changes it"),
+        ({}, "1 slot x 4096 tokens of context: 96 MiB of cache (--n_parallel, --n_ctx)"),
+        ({"requested_slots": 2}, "2 slots x 4096 tokens of context: 191 MiB of cache (--n_ctx)"),
         ({"requested_slots": 1, "requested_context": 255}, "1 slot x 255 tokens of context: 6 MiB of cache"),
     ],
 )

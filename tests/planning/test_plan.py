@@ -13,7 +13,7 @@ from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, summary
 from xinference.launch.request import LaunchRequest
 from xinference.planning.facts import Facts
 from xinference.planning.occupancy import Occupancy, available
@@ -105,6 +105,15 @@ def test_every_choice_has_its_reason() -> None:
         "size 0.135B",
     ):
         assert word in reasons
+
+
+def test_a_launch_shows_a_line_for_each_of_version_size_quantization_and_slots() -> None:
+    assert summary(plan(LaunchRequest(model_name="smollm2-instruct"))) == (
+        "smollm2-instruct 0.135B ggufv2 Q4_1 on llama.cpp",
+        "size 0.135B: the smallest of 0.135B, 0.36B, 1.7B (-s)",
+        "quantization Q4_1: from package_index; also Q4_K_M, Q8_0, Q2_K (-q)",
+        "1 slot x 4096 tokens of context: 96 MiB of cache (--n_parallel, --n_ctx)",
+    )
 
 
 def test_an_engine_that_does_not_take_the_format_is_refused_with_those_that_do() -> None:

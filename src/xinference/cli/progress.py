@@ -189,14 +189,18 @@ class Stages:
             )
             return
         self._message = content
-        self._display.working(f"{self._stage or ''}  {content}")
+        first_line = content.partition("\n")[0]
+        self._display.working(f"{self._stage or ''}  {first_line}")
 
     def end(self) -> None:
         """Write the line of the stage that has ended."""
         if self._stage is not None:
             self._display.clear()
             elapsed = max(0.0, self._now - self._since)
-            self._display.line(f"  {self._stage:<12} {elapsed:>7.1f} s  {self._message}".rstrip())
+            message, *further = self._message.split("\n")
+            self._display.line(f"  {self._stage:<12} {elapsed:>7.1f} s  {message}".rstrip())
+            for line in further:
+                self._display.line(f"    {line}")
         self._stage, self._message = None, ""
 
     def _read_time(self, event: Json) -> None:

@@ -165,10 +165,8 @@ def _engine_reason(facts: Facts, request: LaunchRequest, version: ModelVersion, 
 def _size_text(facts: Facts, request: LaunchRequest, pair: Pair) -> str:
     version, engine = pair
     memory = usable_bytes(facts.host, engine.memory, use_gpu=wants_gpu(facts, request))
-    return (
-        f"{version.quantization} takes {(estimated_bytes(version) or 0) / GIB:.1f} GiB, and a model can use "
-        f"{memory / GIB:.1f} GiB of this machine's memory"
-    )
+    size = (estimated_bytes(version) or 0) / GIB
+    return f"{version.quantization} ({size:.1f} GiB) does not fit in {memory / GIB:.1f} GiB"
 
 
 def _refusal(

@@ -182,12 +182,9 @@ def _slots_choice(
     text = f"{_slots(slots)} x {context} tokens of context"
     if cache := estimate.cache(context) * slots:
         text += f": {cache / MIB:,.0f} MiB of cache"
-    options = [
-        f"--{option}"
-        for option, requested in ((model.slots_option, requested_slots), (model.context_option, requested_context))
-        if requested is None
-    ]
-    return f"{text}; {' and '.join(options)} {'change' if len(options) > 1 else 'changes'} it" if options else text
+    options = ((model.slots_option, requested_slots), (model.context_option, requested_context))
+    flags = [f"--{option}" for option, requested in options if requested is None]
+    return f"{text} ({', '.join(flags)})" if flags else text
 
 
 def _slots(count: int) -> str:

@@ -131,7 +131,7 @@ def _environment_reason(facts: Facts, engine: Engine) -> tuple[str, ...]:
     if missing is None:
         return ()
     size = f"{missing.size_bytes / GIB:.1f} GiB"
-    return (f"environment {missing.spec.name}: not installed; the launch first installs its packages ({size})",)
+    return (f"environment {missing.spec.name}: {size} of packages are installed first",)
 
 
 def _device_reason(host: Host, request: LaunchRequest, use_gpu: bool) -> str:

@@ -27,7 +27,7 @@ def size_reason(request: LaunchRequest, version: ModelVersion, versions: Sequenc
     if len(every) == 1:
         return (f"size {size}: the only one",)
     which = "the smallest" if version.size == every[0] else "the smallest that runs here"
-    return (f"size {size}: {which} of {_listed(map(written_size, every))}; --size-in-billions chooses another",)
+    return (f"size {size}: {which} of {_listed(map(written_size, every))} (-s)",)
 
 
 def version_reasons(
@@ -53,7 +53,7 @@ def _format_reason(request: LaunchRequest, version: ModelVersion, of_size: Seque
     if len(formats) == 1:
         return (f"format {chosen}: the only one",)
     order = "the preferred one" if chosen == formats[0] else "the preferred one of those that run here"
-    return (f"format {chosen}: {order} of {', '.join(formats)}; --model-format chooses another",)
+    return (f"format {chosen}: {order} of {', '.join(formats)} (-f)",)
 
 
 def _quantization_reason(
@@ -69,28 +69,25 @@ def _quantization_reason(
     ]
     if not others:
         return (f"quantization {chosen}: the only one in the format {spec.model_format}",)
-    return (
-        f"quantization {chosen}: {_why(version, others, too_large)}; "
-        f"--quantization chooses another ({_listed(dict.fromkeys(others))})",
-    )
+    return (f"quantization {chosen}: {_why(version, others, too_large)}; also {_listed(dict.fromkeys(others))} (-q)",)
 
 
 def _why(version: ModelVersion, others: Sequence[str], too_large: str | None) -> str:
     chosen, spec = version.quantization, version.spec
     if too_large is not None:
-        return f"the nearest to {USUAL if spec.model_format == 'ggufv2' else 'none'} that fits: {too_large}"
+        return too_large
     if spec.model_format == "pytorch":
-        return "the weights as they were trained" if chosen == "none" else "the one with the most bits that runs here"
+        return "as trained" if chosen == "none" else "the most bits that run here"
     if version.family.model_type != "LLM":
-        return "the first one that the model's publisher or registry lists"
+        return "the first one listed"
     if same_quantization(chosen, USUAL):
-        return "the usual balance of quality and memory"
+        return "the usual one"
     if any(same_quantization(other, USUAL) for other in others):
-        return f"from {', '.join(source.hub for source in spec.sources)}, which the registry prefers for this model"
+        return f"from {', '.join(source.hub for source in spec.sources)}"
     return f"the nearest to {USUAL}"
 
 
 def _listed(names: Iterable[str]) -> str:
-    """At most five names, and the number of the others."""
+    """At most three names, and the number of the others."""
     every = list(names)
-    return ", ".join(every) if len(every) <= 6 else f"{', '.join(every[:5])} and {len(every) - 5} more"
+    return ", ".join(every) if len(every) <= 4 else f"{', '.join(every[:3])} and {len(every) - 3} more"
