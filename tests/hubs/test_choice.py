@@ -24,7 +24,7 @@ ALL = sources("package_index", "modelscope", "huggingface")
         (None, MS, {HF: True}, {MS: False}, None, MS, "XINFERENCE_MODEL_SRC names it"),
         (None, "", {PI: True, HF: False}, None, None, PI, "already cached"),
         (None, None, {PI: True, MS: True}, None, None, MS, "already cached"),
-        (None, None, {}, None, None, HF, "first of huggingface, modelscope, package_index."),
+        (None, None, {}, None, None, HF, "first of huggingface, modelscope, package_index"),
         (None, None, {}, {HF: True, MS: True}, None, HF, "first of"),
         (None, None, {}, {HF: False}, None, MS, "that can be reached"),
         (None, None, {}, {HF: False, MS: False}, None, PI, "that can be reached"),

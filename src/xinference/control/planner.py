@@ -81,7 +81,7 @@ class Planner:
             source, why = await self.hub_chooser.choose(version, request.download_hub)
             return resolve_launch(draft, source, why, engine)
         path = await self._files.run(resolve_local, request.model_path, version.spec.model_format, request.quantization)
-        return resolve_launch(draft, path, "given with --model-path", engine)
+        return resolve_launch(draft, path, "named by the launch", engine)
 
     async def size(self, launch: ResolvedLaunch) -> SizedPlan | None:
         """Size a launch within the memory that is not reserved for others; None: its weights are not on disk yet.

@@ -22,7 +22,7 @@ class HubChoice:
 
     source: Source
     reason: str
-    """One sentence for the launch plan."""
+    """A part of a sentence, for the launch plan."""
 
 
 def choose_hub(
@@ -59,8 +59,8 @@ def choose_hub(
     if setting:
         _check_name("XINFERENCE_MODEL_SRC", setting)
         if source := _first(candidates, {setting}):
-            return HubChoice(source, "XINFERENCE_MODEL_SRC names it.")
-        note = f" XINFERENCE_MODEL_SRC is {setting}, which does not have this version."
+            return HubChoice(source, "XINFERENCE_MODEL_SRC names it")
+        note = f"; XINFERENCE_MODEL_SRC is {setting}, which does not have this version"
     choice = _choose_default(candidates, cached, reachable or {}, in_china)
     return HubChoice(choice.source, choice.reason + note)
 
@@ -75,22 +75,22 @@ def _choose_requested(version: ModelVersion, candidates: list[Source], requested
             hint=f"It is on: {names}." if names else "No hub is known to have it; pass its weights with --model-path.",
             code=Code.NOT_ON_HUB,
         )
-    return HubChoice(source, "It was requested.")
+    return HubChoice(source, "requested")
 
 
 def _choose_default(
     candidates: list[Source], cached: Mapping[str, bool], reachable: Mapping[str, bool], in_china: bool
 ) -> HubChoice:
     if source := _first(candidates, {name for name, is_cached in cached.items() if is_cached}):
-        return HubChoice(source, "Its files are already cached.")
+        return HubChoice(source, "its files are already cached")
     if len(candidates) == 1:
-        return HubChoice(candidates[0], "It is the only hub that has this version.")
+        return HubChoice(candidates[0], "the only hub that has this version")
     silent = [s.hub for s in candidates if not reachable.get(s.hub, True)]
     answering = [s for s in candidates if s.hub not in silent]
     if not answering:
-        return HubChoice(candidates[0], "No hub that has this version answered; it is the first of them.")
-    reason = f"It is the first{' for the locale zh_CN' if in_china else ''} of {', '.join(s.hub for s in candidates)}"
-    return HubChoice(answering[0], f"{reason} that can be reached." if silent else f"{reason}.")
+        return HubChoice(candidates[0], "no hub with this version answered, and this one is tried first")
+    reason = f"the first{' for the locale zh_CN' if in_china else ''} of {', '.join(s.hub for s in candidates)}"
+    return HubChoice(answering[0], f"{reason} that can be reached" if silent else reason)
 
 
 def _first(sources: Iterable[Source], names: set[str]) -> Source | None:
