@@ -62,8 +62,6 @@ class Code(StrEnum):
     # Choosing a model
     UNKNOWN_MODEL = "unknown_model", 400
     SIZE_NEEDED = "size_needed", 400
-    FORMAT_NEEDED = "format_needed", 400
-    QUANTIZATION_NEEDED = "quantization_needed", 400
     CONTEXT_LENGTH_NEEDED = "context_length_needed", 400
     MODEL_TYPE_NEEDED = "model_type_needed", 400
     MODEL_PATH_NOT_FOUND = "model_path_not_found", 400

@@ -110,8 +110,7 @@ def test_modelscope_is_asked_for_what_hugging_face_does_not_have_or_where_it_is_
 @pytest.mark.parametrize(
     ("name", "asked", "code", "said"),
     [
-        ("me/Tiny-GGUF", {}, "quantization_needed", "--quantization: Q4_0, Q8_0"),
-        ("me/Both", {}, "format_needed", "--model-format ggufv2 or --model-format pytorch"),
+        ("me/Tiny-GGUF", {"quantization": "Q2_K"}, "unknown_model", "It has Q4_0, Q8_0"),
         ("me/Both", {"model_format": "awq"}, "unknown_model", "pytorch, not awq"),
         ("me/Tiny", {"model_format": "ggufv2"}, "unknown_model", "has no GGUF file"),
         ("me/Tiny", {"model_format": "mlx"}, "invalid_request", "Format mlx"),
@@ -134,6 +133,23 @@ def test_what_cannot_be_launched_says_why_and_what_to_do(
     with pytest.raises(Problem) as caught:
         look(tmp_path, name, **asked)
     assert caught.value.code == code and said in str(caught.value)
+
+
+def test_of_several_quantizations_the_nearest_to_the_usual_one_is_taken_and_said(tmp_path: Path) -> None:
+    found = look(tmp_path, "me/Tiny-GGUF")
+    assert found.request.quantization == "Q4_0"
+    assert found.choices == ("quantization Q4_0: the nearest to Q4_K_M; also Q8_0 (-q)",)
+    assert found.choices[0] in found.reasons
+    assert look(tmp_path, "me/Tiny-GGUF:Q8_0").choices == ()
+
+
+def test_of_both_forms_the_requested_engine_decides_and_else_gguf_is_taken(tmp_path: Path) -> None:
+    assert look(tmp_path, "me/Both").request.model_format == "ggufv2"
+    request = LaunchRequest(model_name="me/Both", model_engine="vLLM")
+    what = requested_reference(request, {})
+    assert what is not None
+    hubs = all_hubs(Settings(home=tmp_path / "home"))
+    assert derive(request, what, (), hubs, formats={"pytorch", "gptq"}).request.model_format == "pytorch"
 
 
 def test_both_forms_in_one_place_are_told_apart_by_the_quantization(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from xinference.errors import Problem
-from xinference.weights.gguf_models import GgufModel, choose_model, gguf_models, quantization_in
+from xinference.weights.gguf_models import GgufModel, choose_model, default_model, gguf_models, quantization_in
 
 FILES = {
     "README.md": 1,
@@ -55,7 +55,6 @@ def test_one_model_needs_no_choice_and_a_quantization_chooses_whatever_its_case(
 @pytest.mark.parametrize(
     ("quantization", "file", "code", "hint"),
     [
-        (None, None, "quantization_needed", "--quantization: Q8_0, Q4_K_M"),
         ("Q2_K", None, "unknown_model", "It has Q8_0, Q4_K_M"),
         (None, "m-F16-00001-of-00002.gguf", "model_path_not_found", "all parts into the same folder"),
         (None, "other.gguf", "unknown_model", "files are: Q8_0/m-Q8_0-00001-of-00002.gguf, m-Q4_K_M.gguf"),
@@ -75,3 +74,33 @@ def test_two_models_of_one_quantization_are_told_apart_by_their_files() -> None:
         with pytest.raises(Problem, match="several models") as caught:
             choose_model(models, "r", quantization, None)
         assert "a-Q4_0.gguf, b-Q4_0.gguf" in str(caught.value.hint)
+
+
+GIB = 1024**3
+SIZES = {"m-Q2_K.gguf": 3 * GIB, "m-Q3_K_M.gguf": 4 * GIB, "m-Q5_K_M.gguf": 6 * GIB, "m-Q8_0.gguf": 9 * GIB}
+
+
+@pytest.mark.parametrize(
+    ("files", "usable", "quantization", "why"),
+    [
+        (FILES, None, "Q4_K_M", "the usual one; also Q8_0 (-q)"),
+        (SIZES, None, "Q5_K_M", "the nearest to Q4_K_M; also Q3_K_M, Q8_0, Q2_K (-q)"),
+        (SIZES, 5 * GIB, "Q3_K_M", "Q5_K_M (6.0 GiB) does not fit in 5.0 GiB; also Q5_K_M, Q8_0, Q2_K (-q)"),
+        (SIZES, 3 * GIB, "Q2_K", "Q5_K_M (6.0 GiB) does not fit in 3.0 GiB; also Q5_K_M, Q3_K_M, Q8_0 (-q)"),
+        (SIZES, 1 * GIB, "Q5_K_M", "the nearest to Q4_K_M; also Q3_K_M, Q8_0, Q2_K (-q)"),
+        ({**SIZES, "m-imatrix.gguf": 1}, None, "Q5_K_M", "the nearest to Q4_K_M; also Q3_K_M, Q8_0, Q2_K (-q)"),
+    ],
+)
+def test_without_a_quantization_the_nearest_to_the_usual_one_that_fits_is_taken(
+    files: dict[str, int], usable: int | None, quantization: str, why: str
+) -> None:
+    default = default_model(gguf_models(files), usable)
+    assert default is not None and default.model.quantization == quantization
+    assert default.reason == f"quantization {quantization}: {why}"
+
+
+@pytest.mark.parametrize(
+    "files", [{"a-Q4_0.gguf": 1, "b-Q8_0.gguf": 1}, {"a-Q4_0.gguf": 1}, {"a.gguf": 1, "b.gguf": 1}]
+)
+def test_different_models_are_no_quantizations_of_one(files: dict[str, int]) -> None:
+    assert default_model(gguf_models(files), None) is None

@@ -431,7 +431,8 @@ class Controller:
     async def _draft(self, derived: DerivedRequest, uid: str) -> LaunchDraft:
         """The draft of a derived request, with the reasons of both."""
         draft = await self.planner.draft(derived.request, uid)
-        return replace(draft, reasons=(*derived.reasons, *draft.reasons))
+        reasons, choices = (*derived.reasons, *draft.reasons), (*derived.choices, *draft.choices)
+        return replace(draft, reasons=reasons, choices=choices)
 
     async def _resolve(self, draft: LaunchDraft, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
         """The resolved launch, and its sized plan if the weights are on this machine."""

@@ -47,7 +47,7 @@ class Planner:
         self._registrations = registrations
         self._occupancy_of = occupancy_of
         self._files = work.files
-        self.resolver = ModelResolver(settings, registrations, hubs, work.questions)
+        self.resolver = ModelResolver(settings, registrations, hubs, work.questions, engines)
         self.hub_chooser = HubChooser(settings, hubs, work.choices)
         self._environments = Environments(settings)
         self._option_tables: dict[str, Mapping[str, str]] = {}

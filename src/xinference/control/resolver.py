@@ -13,10 +13,13 @@ import msgspec
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
+from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.hardware.devices import read_host
 from xinference.hubs.base import Hub
 from xinference.launch.request import LaunchRequest
+from xinference.planning.memory import USABLE_SHARE
 from xinference.weights.derivation import DerivedRequest, derive, requested_reference
 from xinference.work_threads import HubQuestions
 
@@ -35,11 +38,13 @@ class ModelResolver:
         registrations: Registrations,
         hubs: Mapping[str, Hub],
         questions: HubQuestions | None = None,
+        engines: Mapping[str, Engine] | None = None,
     ) -> None:
         self._settings = settings
         self._registrations = registrations
         self._hubs = hubs
         self._questions = questions or HubQuestions(settings.hub_seconds)
+        self._engines = engines or {}
         self._folder = settings.cache_dir / "derived"
 
     async def resolve(
@@ -69,7 +74,15 @@ class ModelResolver:
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
             derived = await self._questions.ask(
-                derive, request, reference, list(families), self._hubs, preferred, any_quantization=any_file
+                derive,
+                request,
+                reference,
+                list(families),
+                self._hubs,
+                preferred,
+                any_quantization=any_file,
+                usable_bytes=await asyncio.to_thread(_usable_bytes),
+                formats=self._formats(request.model_engine),
             )
         except Problem as problem:
             cached = await asyncio.to_thread(self._load, request) if problem.code in _UNREACHABLE_CODES else None
@@ -80,6 +93,12 @@ class ModelResolver:
         if reference.model_id is not None and not any_file:
             await asyncio.to_thread(self._save, request, derived.request)
         return derived
+
+    def _formats(self, engine: str | None) -> frozenset[str]:
+        """The formats that an engine runs; empty: no engine is named, or there is none of this name."""
+        wanted = (engine or "").strip().lower()
+        named = (each.table.formats for name, each in self._engines.items() if name.lower() == wanted)
+        return frozenset(next(named, ()))
 
     def cached_families(self) -> list[ModelFamily]:
         """The families of the cached look-ups. Blocks."""
@@ -109,8 +128,14 @@ class ModelResolver:
     def _path(self, request: LaunchRequest) -> Path:
         """The file of a look-up, by the fields on which the result depends."""
         name_and_format = (request.model_name.strip(), request.model_type, request.model_format, request.quantization)
-        key = (*name_and_format, request.model_size_in_billions, request.download_hub)
+        key = (*name_and_format, request.model_size_in_billions, request.download_hub, request.model_engine)
         return self._folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json"
+
+
+def _usable_bytes() -> int:
+    """Bytes of this machine's memory that a model may use, on the host and on its GPUs. Blocks."""
+    host = read_host()
+    return int((host.memory_total + sum(gpu.memory_total for gpu in host.gpus)) * USABLE_SHARE)
 
 
 def _with_derived_fields(request: LaunchRequest, resolved: LaunchRequest) -> LaunchRequest:

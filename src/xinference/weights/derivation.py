@@ -17,7 +17,7 @@ from xinference.hubs.repositories.repository import RepositoryHub
 from xinference.launch.request import LaunchRequest
 from xinference.weights.family import derive_family, valid_name
 from xinference.weights.file_source import FileSource, FolderSource, RepositorySource
-from xinference.weights.gguf_models import GgufModel, choose_model, gguf_models, is_projector
+from xinference.weights.gguf_models import GgufModel, choose_model, default_model, gguf_models, is_projector
 from xinference.weights.model_facts import ModelFacts, folder_facts, gguf_facts
 from xinference.weights.reference import Reference, reference
 
@@ -33,6 +33,8 @@ class DerivedRequest:
     request: LaunchRequest
     """With the family, its name, format and quantization; for local weights, with their path."""
     reasons: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    """The reasons that a launch shows: a line for each field that the request leaves open."""
 
 
 def requested_reference(request: LaunchRequest, families: Mapping[str, ModelFamily]) -> Reference | None:
@@ -50,12 +52,16 @@ def derive(
     preferred: str | None = None,
     *,
     any_quantization: bool = False,
+    usable_bytes: int | None = None,
+    formats: Collection[str] = (),
 ) -> DerivedRequest:
     """Derive the full request for a path or repository; `families` are the names that are taken.
 
     Args:
         preferred: the hub for a repository id, if the request names none.
         any_quantization: choose the smallest of several quantizations; for callers that launch nothing.
+        usable_bytes: memory that a model may use on this machine; None: unknown.
+        formats: the formats that the requested engine runs; empty: no engine is requested.
 
     Raises:
         Problem: 400: a field that can't be derived, with the flag that sets it; the hub's problems.
@@ -64,12 +70,17 @@ def derive(
         request = msgspec.structs.replace(request, quantization=what.quantization)
     origin = _local(request, what.path) if what.path is not None else _remote(what, request, hubs, preferred)
     name = valid_name(_stem(origin.name), families)
-    if _choose_format(request, origin) == "ggufv2":
+    choices: tuple[str, ...] = ()
+    if _choose_format(request, origin, formats) == "ggufv2":
         every = gguf_models(origin.file_source.files)
-        free = any_quantization and request.quantization is None and origin.file is None
-        model = (
-            _smallest(every) if free and every else choose_model(every, origin.title, request.quantization, origin.file)
-        )
+        free = request.quantization is None and origin.file is None
+        default = default_model(every, usable_bytes) if free else None
+        if free and any_quantization and every:
+            model = _smallest(every)
+        elif default is not None:
+            model, choices = default.model, (default.reason,)
+        else:
+            model = choose_model(every, origin.title, request.quantization, origin.file)
         facts = gguf_facts(origin.file_source, model)
         quantization: str | None = facts.quantization
         source, quantizations = _gguf_source(origin.source, every, model, facts.quantization)
@@ -91,7 +102,7 @@ def derive(
         quantization=quantization,
         model_path=str(path) if source.hub == "local" else None,
     )
-    return DerivedRequest(full, derived.reasons)
+    return DerivedRequest(full, (*choices, *derived.reasons), choices)
 
 
 @dataclass(frozen=True)
@@ -179,8 +190,11 @@ def _repository(model_id: str, revision: str | None, hubs: Mapping[str, Hub], na
     raise first
 
 
-def _choose_format(request: LaunchRequest, origin: _Origin) -> str:
-    """``ggufv2``, or another format for a folder with a config.json."""
+def _choose_format(request: LaunchRequest, origin: _Origin, formats: Collection[str]) -> str:
+    """``ggufv2``, or another format for a folder with a config.json.
+
+    Of a repository with both forms, the one that the requested engine runs, else GGUF, which the base install runs.
+    """
     file_source, title = origin.file_source, origin.title
     ggufs = origin.file is not None or any(
         n.lower().endswith(".gguf") and not is_projector(n) for n in file_source.files
@@ -197,15 +211,9 @@ def _choose_format(request: LaunchRequest, origin: _Origin) -> str:
         return requested_format
     if ggufs and folder:
         quantization = (request.quantization or "").lower()
-        if any((m.quantization or "").lower() == quantization for m in gguf_models(file_source.files)):
-            return "ggufv2"
         if quantization in ("none", "4-bit", "8-bit"):
             return "pytorch"
-        raise Problem(
-            Code.FORMAT_NEEDED,
-            f"{title} has the model as GGUF and as safetensors.",
-            hint="Choose with --model-format ggufv2 or --model-format pytorch.",
-        )
+        return "ggufv2" if not formats or "ggufv2" in formats else "pytorch"
     return "ggufv2" if ggufs else "pytorch"
 
 

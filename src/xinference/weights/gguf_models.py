@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
+from xinference.launch.quantization_order import USUAL, nearest_first, same_quantization
+from xinference.units import GIB
 
 _PARTED = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 #: llama.cpp's names of quantizations, with the prefixes that publishers add.
@@ -34,7 +36,7 @@ def gguf_models(files: Mapping[str, int]) -> list[GgufModel]:
     """The models among files, sorted by name; a model with a missing part is left out."""
     parts: dict[tuple[str, int], dict[int, str]] = {}
     for name in sorted(files):
-        if not name.lower().endswith(".gguf") or is_projector(name):
+        if not name.lower().endswith(".gguf") or is_projector(name) or _is_calibration(name):
             continue
         match = _PARTED.fullmatch(name)
         key = (match["stem"], int(match["count"])) if match else (name, 1)
@@ -50,6 +52,11 @@ def gguf_models(files: Mapping[str, int]) -> list[GgufModel]:
 def is_projector(name: str) -> bool:
     """Whether a file is the projector of a vision model, which is stored with the model."""
     return "mmproj" in PurePosixPath(name).name.lower()
+
+
+def _is_calibration(name: str) -> bool:
+    """Whether a file has the importance matrix with which the publisher quantized the model."""
+    return "imatrix" in PurePosixPath(name).name.lower()
 
 
 def quantization_in(name: str) -> str | None:
@@ -94,14 +101,46 @@ def choose_model(models: Iterable[GgufModel], title: str, quantization: str | No
         raise bad_request(
             f"{title} has no quantization {quantization}.", hint=_quantizations_hint(every), code=Code.UNKNOWN_MODEL
         )
-    names = [model.quantization for model in matching]
-    if quantization is None and None not in names and len(set(names)) == len(names):
-        raise Problem(
-            Code.QUANTIZATION_NEEDED,
-            f"{title} has the model in {len(names)} quantizations.",
-            hint=f"Choose one with --quantization: {', '.join(str(name) for name in names)}.",
-        )
     raise Problem(Code.MODEL_PATH_AMBIGUOUS, f"{title} has several models.", hint=_files_hint(matching))
+
+
+@dataclass(frozen=True)
+class DefaultModel:
+    """The model of a repository for a launch that names no quantization."""
+
+    model: GgufModel
+    reason: str
+    """One line."""
+
+
+def default_model(models: Iterable[GgufModel], usable_bytes: int | None) -> DefaultModel | None:
+    """The model in the quantization nearest to Q4_K_M whose files fit in `usable_bytes`; if none fits, the nearest.
+
+    None: there is nothing to choose, or the files are those of different models.
+    """
+    every = [model for model in models if model.quantization]
+    names = [str(model.quantization).lower() for model in every]
+    if len(every) < 2 or len(set(names)) < len(names) or len({_stem(model) for model in every}) > 1:
+        return None
+    by_name = {str(model.quantization): model for model in every}
+    ordered = nearest_first(by_name, "ggufv2")
+    fitting = [name for name in ordered if usable_bytes is None or by_name[name].size_bytes <= usable_bytes]
+    chosen, nearest = (fitting or ordered)[0], ordered[0]
+    why = "the usual one" if same_quantization(chosen, USUAL) else f"the nearest to {USUAL}"
+    if chosen != nearest and usable_bytes is not None:
+        size = by_name[nearest].size_bytes / GIB
+        why = f"{nearest} ({size:.1f} GiB) does not fit in {usable_bytes / GIB:.1f} GiB"
+    others = [name for name in ordered if name != chosen]
+    listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    return DefaultModel(by_name[chosen], f"quantization {chosen}: {why}; also {listed} (-q)")
+
+
+def _stem(model: GgufModel) -> str:
+    """The file's name without its quantization, which is the same for all quantizations of a model."""
+    name = PurePosixPath(model.files[0]).name.lower()
+    parted = _PARTED.fullmatch(name)
+    stem = parted["stem"] if parted else name.removesuffix(".gguf")
+    return stem.replace(str(model.quantization).lower(), "").strip("-._")
 
 
 def _quantizations_hint(models: Iterable[GgufModel]) -> str:
