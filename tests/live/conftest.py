@@ -64,7 +64,7 @@ def running(make_home: Callable[..., Home]) -> Home:
     """A server with SmolLM2, launched once for the module."""
     home = make_home()
     home.serve()
-    answer = home.launch(model_name=UID, quantization="Q4_1")
+    answer = home.launch(model_name=UID, quantization="Q4_1", n_parallel=4)
     assert answer.status_code == 200, answer.text
     return home
 

@@ -20,7 +20,7 @@ def test_launch_starts_a_server_where_none_is(home: Home) -> None:
     ended = home.cli("launch", "--model-engine", "llama.cpp", *SMOLLM2)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == f"{UID}\n"
-    assert "Starting a server" in ended.stderr and "8191" in ended.stderr
+    assert "Starting a server" in ended.stderr and "1 slot x 4096 tokens of context" in ended.stderr
 
 
 def test_the_same_launch_under_its_uid_changes_nothing(home: Home) -> None:
@@ -56,8 +56,8 @@ def test_engine_registrations_and_logs_tell_what_there_is(home: Home) -> None:
 def test_a_dry_run_prints_the_plan_and_starts_nothing(home: Home) -> None:
     before = len(home.processes())
     plan = json.loads(home.cli("launch", *SMOLLM2, "--dry-run", "--json").stdout)
-    assert plan["slots"] == 4 and plan["context_length"] == 8191
-    assert plan["memory"]["kv_cache"] > 700 * 2**20
+    assert (plan["slots"], plan["context_length"]) == (1, 4096)
+    assert plan["memory"]["total"] < 350 * 2**20
     assert len(home.processes()) == before
 
 

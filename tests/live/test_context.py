@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import psutil
 import pytest
 
 from tests.support.home import UID, Home
@@ -17,7 +18,7 @@ PROMISED = 300
 def home(make_home: Callable[..., Home]) -> Home:
     home = make_home()
     home.serve()
-    assert home.launch(model_name=UID, n_ctx=PROMISED).status_code == 200
+    assert home.launch(model_name=UID, n_ctx=PROMISED, n_parallel=4).status_code == 200
     return home
 
 
@@ -41,3 +42,14 @@ def test_one_token_more_is_a_400_that_names_both_numbers(home: Home) -> None:
     assert answer.status_code == 400
     assert error["code"] == "context_length_exceeded"
     assert str(PROMISED) in error["message"] and str(PROMISED + 1) in error["message"]
+
+
+def test_the_default_context_is_answered_whole_in_less_than_350_mib(make_home: Callable[..., Home]) -> None:
+    home = make_home()
+    home.serve()
+    assert home.launch(model_name=UID).status_code == 200
+    plan = home.instance()
+    answer = complete(home, plan["context_length"])
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["prompt_tokens"] == plan["context_length"] == 4096
+    assert psutil.Process(home.engine_pid()).memory_info().rss < 350 * 2**20

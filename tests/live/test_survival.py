@@ -84,7 +84,7 @@ def test_a_killed_server_is_succeeded_by_one_that_does_not_load_again(make_home:
     answer = home.chat()
     assert answer.status_code == 200, answer.text
     assert home.engine_pid() == engine
-    assert home.instance()["context_length"] == 8191
+    assert home.instance()["context_length"] == 4096
 
 
 def test_a_terminated_server_leaves_the_engine_to_its_successor(make_home: Callable[..., Home]) -> None:

@@ -30,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, weights_cache: Path, tiny_ggu
     home = Home(path, free_port())
     try:
         home.serve()
-        launched = home.launch(model_name=UID, quantization="Q4_1", model_uid=CHAT)
+        launched = home.launch(model_name=UID, quantization="Q4_1", model_uid=CHAT, n_ctx=8191, n_parallel=4)
         assert launched.status_code == 200, launched.text
         tiny = {"model_format": "ggufv2", "model_path": str(tiny_gguf), "n_ctx": CONTEXT}
         # The tiny model's file names no pooling, which a real embedding model's does.
