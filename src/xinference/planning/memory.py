@@ -69,8 +69,8 @@ def size_replica(
         why = "the maximum that fits in the free memory in addition to the weights"
     slots = requested_slots or _fitting_slots(estimate, context, usable)
     if estimate.total(context, slots) > usable:
-        raise _does_not_fit(estimate, estimate.total(context, slots), f"{_slots(slots)} of {context} tokens")
-    reasons = (f"context {context}: {why}", f"{_slots(slots)}, each with the whole context of {context} tokens")
+        raise _does_not_fit(estimate, estimate.total(context, slots), f"{written_slots(slots)} of {context} tokens")
+    reasons = (f"context {context}: {why}", f"{written_slots(slots)}, each with the whole context of {context} tokens")
     choice = _slots_choice(estimate, context, slots, requested_context, requested_slots)
     return replace(estimate.sizing(context, slots, reasons), choice=choice)
 
@@ -179,7 +179,7 @@ def _slots_choice(
 ) -> str:
     """The line that a launch shows: slots and context, their memory, and the options that change them."""
     model = estimate.model
-    text = f"{_slots(slots)} x {context} tokens of context"
+    text = f"{written_slots(slots)} x {context} tokens of context"
     if cache := estimate.cache(context) * slots:
         text += f": {cache / MIB:,.0f} MiB of cache"
     options = ((model.slots_option, requested_slots), (model.context_option, requested_context))
@@ -187,7 +187,8 @@ def _slots_choice(
     return f"{text} ({', '.join(flags)})" if flags else text
 
 
-def _slots(count: int) -> str:
+def written_slots(count: int) -> str:
+    """``1 slot``, ``2 slots``."""
     return f"{count} slot{'' if count == 1 else 's'}"
 
 

@@ -10,6 +10,7 @@ import msgspec
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan
+from xinference.planning.memory import written_slots
 from xinference.planning.plan import MAX_REPLICAS
 
 
@@ -84,8 +85,8 @@ def check_same_size(plan: SizedPlan, probe: SizedPlan) -> None:
     if additional.context_length < existing.context_length or additional.slots < existing.slots:
         raise Problem(
             Code.DOES_NOT_FIT,
-            f"Another replica of {plan.uid} would have {additional.slots} slots of {additional.context_length} tokens "
-            f"in the free memory, and the others have {existing.slots} of {existing.context_length}.",
+            f"Another replica of {plan.uid} would have {written_slots(additional.slots)} of {additional.context_length} "
+            f"tokens in the free memory, and the others have {existing.slots} of {existing.context_length}.",
             hint="Terminate another model first, or launch this one with a shorter context.",
         )
 

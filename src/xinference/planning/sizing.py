@@ -20,6 +20,7 @@ from xinference.planning.memory import (
     chosen_context,
     longest_prompt,
     size_replica,
+    written_slots,
 )
 from xinference.planning.occupancy import Available
 from xinference.planning.placement import USABLE_SHARE as USABLE_OF_GPU
@@ -136,7 +137,7 @@ class _Sizer:
         )
 
     def _description(self) -> str:
-        requested = [f"{self._slots} slot{'' if self._slots == 1 else 's'}"] if self._slots else []
+        requested = [written_slots(self._slots)] if self._slots else []
         requested += [f"a context of {self._context} tokens"] if self._context else []
         return self._launch.version.version_id + (f" with {' and '.join(requested)}" if requested else "")
 

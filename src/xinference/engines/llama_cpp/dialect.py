@@ -154,7 +154,8 @@ def _explain_choices(error: EngineError) -> Refusal | None:
     choices = TOO_MANY_CHOICES.search(error.message)
     if choices is None:
         return None
-    cause = f"n: this model gives at most {choices[1]} answers to a request, one for each of its slots."
+    slots = f"{choices[1]} slot{'' if choices[1] == '1' else 's'}"
+    cause = f"n: the model has {slots}, and each answer to a request needs one."
     return Refusal(Code.INVALID_REQUEST, cause, hint="Launch it with a larger --n_parallel.", param="n")
 
 
