@@ -85,8 +85,9 @@ def check_same_size(plan: SizedPlan, probe: SizedPlan) -> None:
     if additional.context_length < existing.context_length or additional.slots < existing.slots:
         raise Problem(
             Code.DOES_NOT_FIT,
-            f"Another replica of {plan.uid} would have {written_slots(additional.slots)} of {additional.context_length} "
-            f"tokens in the free memory, and the others have {existing.slots} of {existing.context_length}.",
+            f"Another replica of {plan.uid} would have {written_slots(additional.slots)} of "
+            f"{additional.context_length} tokens in the free memory, and the others have {existing.slots} of "
+            f"{existing.context_length}.",
             hint="Terminate another model first, or launch this one with a shorter context.",
         )
 
