@@ -63,6 +63,12 @@ def test_kv_bytes_are_summed_over_layers(tmp_path: Path) -> None:
     assert header.kv_bytes_per_token(type_bytes=1) == 128
 
 
+def test_an_encoder_has_no_cache(tmp_path: Path) -> None:
+    pairs = {name.replace("llama.", "bert."): value for name, value in w.llama_pairs().items()}
+    header = read(tmp_path, w.Gguf(pairs=pairs | {"general.architecture": w.scalar(w.STRING, "bert")}))
+    assert (header.n_layers, header.kv_bytes_per_token()) == (2, 0)
+
+
 def test_key_and_value_lengths_win_over_the_division(tmp_path: Path) -> None:
     gguf = w.Gguf()
     gguf.pairs["llama.attention.key_length"] = w.scalar(w.UINT32, 24)

@@ -20,6 +20,12 @@ from xinference.formats.weight_file import weight_file
 
 _MAX_LAYERS = 1 << 14
 _POOLING_RANK = 4
+#: Architectures of encoders, which read a text at once and keep nothing of it: llama.cpp makes no cache for them
+#: (`llama_model::create_memory`).
+_ENCODERS = frozenset(
+    {"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3"}
+    | {"gemma-embedding"}
+)
 _ELEMENTS = {kind.name: kind.block for kind in TENSOR_TYPES.values()}
 _BYTES = {kind.name: kind.block_bytes for kind in TENSOR_TYPES.values()}
 
@@ -107,7 +113,9 @@ class GgufHeader:
         return count if isinstance(count, int) and count > 0 else 1
 
     def kv_bytes_per_token(self, type_bytes: float = 2) -> int:
-        """Bytes of KV cache for one token, `type_bytes` (2: f16) each element; 0 if there is no attention."""
+        """Bytes of KV cache for one token, `type_bytes` (2: f16) each element; 0 without attention, or for an encoder."""
+        if self.architecture in _ENCODERS:
+            return 0
         return int(sum(self.kv_heads_per_layer) * (self.head_dim + self.value_dim) * type_bytes)
 
 
