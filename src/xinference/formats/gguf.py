@@ -113,7 +113,7 @@ class GgufHeader:
         return count if isinstance(count, int) and count > 0 else 1
 
     def kv_bytes_per_token(self, type_bytes: float = 2) -> int:
-        """Bytes of KV cache for one token, `type_bytes` (2: f16) each element; 0 without attention, or for an encoder."""
+        """Bytes of KV cache for one token, `type_bytes` (2: f16) each element; 0 without attention and for encoders."""
         if self.architecture in _ENCODERS:
             return 0
         return int(sum(self.kv_heads_per_layer) * (self.head_dim + self.value_dim) * type_bytes)
