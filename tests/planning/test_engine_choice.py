@@ -164,8 +164,7 @@ def test_the_registrys_preference_is_said() -> None:
 
 
 def test_what_the_request_names_needs_no_reason() -> None:
-    named = {"model_size_in_billions": 7, "model_format": "ggufv2", "quantization": "Q4_K_M"}
-    choice = choose("llama-2-chat", **named)
+    choice = choose("llama-2-chat", model_size_in_billions=7, model_format="ggufv2", quantization="Q4_K_M")
     assert choice.choices == choice.reasons == ()
 
 

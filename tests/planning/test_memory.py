@@ -77,18 +77,6 @@ def test_a_cache_that_grows_as_it_fills_has_the_whole_context() -> None:
     assert (sizing.context_length, sizing.slots) == (8191, 16)
 
 
-@pytest.mark.parametrize(
-    ("requested", "line"),
-    [
-        ({}, "1 slot x 4096 tokens of context: 96 MiB of cache (--n_parallel, --n_ctx)"),
-        ({"requested_slots": 2}, "2 slots x 4096 tokens of context: 191 MiB of cache (--n_ctx)"),
-        ({"requested_slots": 1, "requested_context": 255}, "1 slot x 255 tokens of context: 6 MiB of cache"),
-    ],
-)
-def test_one_line_names_slots_context_and_the_options_that_change_them(requested: dict[str, int], line: str) -> None:
-    assert size_launch(SMOLLM2, available_bytes=64 * GIB, family_context=8192, **requested).choice == line
-
-
 def test_a_host_too_small_for_the_whole_context_gets_what_fits_and_is_told() -> None:
     sizing = size_launch(LLAMA_7B, available_bytes=int(5 * GIB), family_context=4096)
     assert sizing.slots == 1

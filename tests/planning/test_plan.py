@@ -9,21 +9,25 @@ import pytest
 
 from xinference.catalog.models import Source
 from xinference.catalog.registry import builtin_families
+from xinference.engines.llama_cpp.memory_model import MEMORY as LLAMA_CPP
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, summary
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.facts import Facts
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.plan import draft_launch, is_same_launch, resolve_launch
 from xinference.planning.sizing import size_launch
+from xinference.planning.summary import slots_and_context, summary
 
 GIB = 1024**3
 LAPTOP = Host(physical_cores=4, memory_total=16 * GIB, memory_available=12 * GIB)
 SHAPE = ModelShape(weights_bytes=98_000_000, kv_bytes_per_token=23040, trained_context=8192, vocab_size=49152)
-OPTIONS = {"llama.cpp": {"n_ctx": "int", "n_batch": "int", "use_jinja": "bool", "sampling.temp": "float"}}
+OPTIONS = {
+    "llama.cpp": {"n_ctx": "int", "n_parallel": "int", "n_batch": "int", "use_jinja": "bool", "sampling.temp": "float"}
+}
 GPU_HOST = Host(8, 64 * GIB, 60 * GIB, (Gpu(0, "NVIDIA L4", 24 * GIB, 23 * GIB),))
 
 
@@ -108,12 +112,26 @@ def test_every_choice_has_its_reason() -> None:
 
 
 def test_a_launch_shows_a_line_for_each_of_version_size_quantization_and_slots() -> None:
-    assert summary(plan(LaunchRequest(model_name="smollm2-instruct"))) == (
+    made = plan(LaunchRequest(model_name="smollm2-instruct"))
+    assert summary(made, LLAMA_CPP) == (
         "smollm2-instruct 0.135B ggufv2 Q4_1 on llama.cpp",
         "size 0.135B: the smallest of 0.135B, 0.36B, 1.7B (-s)",
         "quantization Q4_1: from package_index; also Q4_K_M, Q8_0, Q2_K (-q)",
         "1 slot x 4096 tokens of context: 96 MiB of cache (--n_parallel, --n_ctx)",
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, "1 slot x 4096 tokens of context: 96 MiB of cache (--n_parallel, --n_ctx)"),
+        ({"n_parallel": 2}, "2 slots x 4096 tokens of context: 191 MiB of cache (--n_ctx)"),
+        ({"n_parallel": 1, "n_ctx": 255}, "1 slot x 255 tokens of context: 6 MiB of cache"),
+    ],
+)
+def test_the_line_of_slots_and_context_has_the_options_that_change_them(options: dict[str, int], line: str) -> None:
+    made = plan(LaunchRequest(model_name="smollm2-instruct", options=options))
+    assert slots_and_context(made, LLAMA_CPP) == line
 
 
 def test_an_engine_that_does_not_take_the_format_is_refused_with_those_that_do() -> None:

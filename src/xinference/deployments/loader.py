@@ -13,11 +13,12 @@ from xinference.deployments.record import Record
 from xinference.deployments.snapshot import Stage
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
-from xinference.launch.plan import ResolvedLaunch, SizedPlan, summary
+from xinference.launch.plan import ResolvedLaunch, SizedPlan
 from xinference.planning.admission import Candidate
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.replicas import check_same_size, single_replica_launch
 from xinference.planning.sizing import size_launch
+from xinference.planning.summary import slots_and_context, summary
 
 
 class Loader:
@@ -54,7 +55,7 @@ class Loader:
         if self._record.snapshot.residency is not None:  # each load sizes the model again
             self._record.change(plan=self._record.snapshot.launch)
         plan = self._record.snapshot.plan
-        self._record.add_event(Stage.PLAN, "\n".join(summary(plan)))
+        self._record.add_event(Stage.PLAN, "\n".join(summary(plan, self._memory)))
         self._inbox.spawn(self._make_runnable(plan) if isinstance(plan, SizedPlan) else self._read_weights(plan))
 
     def size(self, weights: Weights, *, then_run: bool) -> None:
@@ -73,7 +74,7 @@ class Loader:
             self._inbox.put(PreparationFailed(problem))
             return
         self._record.change(plan=plan)
-        self._record.add_event(Stage.PLAN, plan.sizing.choice)
+        self._record.add_event(Stage.PLAN, slots_and_context(plan, self._memory))
         if snapshot.residency is None:
             self._context.admission.hold(plan.uid, plan)
         if then_run:

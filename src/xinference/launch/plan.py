@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelVersion, Source, written_size
+from xinference.catalog.models import ModelVersion, Source
 from xinference.launch.request import LaunchRequest
 
 
@@ -26,8 +26,6 @@ class Sizing:
     kv_cache_bytes: int
     overhead_bytes: int
     reasons: tuple[str, ...] = ()
-    choice: str = ""
-    """The line on slots and context that a launch shows."""
     tensor_parallel: int = 1
     """Devices over which every layer is split."""
     memory_fraction: float | None = None
@@ -176,15 +174,6 @@ class SizedPlan:
 
 LaunchPlan = ResolvedLaunch | SizedPlan
 """A launch that may not be sized yet."""
-
-
-def summary(plan: LaunchPlan) -> tuple[str, ...]:
-    """The lines that a launch shows: the version and its engine, then the choices that the request leaves open."""
-    version = plan.version
-    draft = plan.launch.draft if isinstance(plan, SizedPlan) else plan.draft
-    name = f"{version.family.model_name} {written_size(version.size)} {version.spec.model_format}"
-    slots = (plan.sizing.choice,) if isinstance(plan, SizedPlan) else ()
-    return (f"{name} {version.quantization} on {plan.engine}", *draft.choices, *slots)
 
 
 def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None) -> dict[str, Any]:

@@ -71,8 +71,7 @@ def size_replica(
     if estimate.total(context, slots) > usable:
         raise _does_not_fit(estimate, estimate.total(context, slots), f"{written_slots(slots)} of {context} tokens")
     reasons = (f"context {context}: {why}", f"{written_slots(slots)}, each with the whole context of {context} tokens")
-    choice = _slots_choice(estimate, context, slots, requested_context, requested_slots)
-    return replace(estimate.sizing(context, slots, reasons), choice=choice)
+    return estimate.sizing(context, slots, reasons)
 
 
 @dataclass(frozen=True)
@@ -172,19 +171,6 @@ def _context_reason(shape: ModelShape, longest: int, context: int, requested: in
     if shape.trained_context and longest == shape.trained_context - 1:
         return f"the model was trained on {shape.trained_context} tokens, and one is reserved for the answer"
     return "the default of the model family"
-
-
-def _slots_choice(
-    estimate: MemoryEstimate, context: int, slots: int, requested_context: int | None, requested_slots: int | None
-) -> str:
-    """The line that a launch shows: slots and context, their memory, and the options that change them."""
-    model = estimate.model
-    text = f"{written_slots(slots)} x {context} tokens of context"
-    if cache := estimate.cache(context) * slots:
-        text += f": {cache / MIB:,.0f} MiB of cache"
-    options = ((model.slots_option, requested_slots), (model.context_option, requested_context))
-    flags = [f"--{option}" for option, requested in options if requested is None]
-    return f"{text} ({', '.join(flags)})" if flags else text
 
 
 def written_slots(count: int) -> str:

@@ -1,0 +1,28 @@
+"""The lines that a launch shows of its plan; `--dry-run` has all reasons. Pure."""
+
+from __future__ import annotations
+
+from xinference.catalog.models import written_size
+from xinference.engines.memory_model import MemoryModel
+from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.planning.memory import written_slots
+from xinference.units import MIB
+
+
+def summary(plan: LaunchPlan, model: MemoryModel) -> tuple[str, ...]:
+    """The version and its engine, then a line for each choice that the request leaves open."""
+    version = plan.version
+    name = f"{version.family.model_name} {written_size(version.size)} {version.spec.model_format}"
+    draft = plan.launch.draft if isinstance(plan, SizedPlan) else plan.draft
+    slots = (slots_and_context(plan, model),) if isinstance(plan, SizedPlan) else ()
+    return (f"{name} {version.quantization} on {plan.engine}", *draft.choices, *slots)
+
+
+def slots_and_context(plan: SizedPlan, model: MemoryModel) -> str:
+    """Slots and context with their memory, and those of the two options that the request does not have."""
+    sizing = plan.sizing
+    text = f"{written_slots(sizing.slots)} x {sizing.context_length} tokens of context"
+    if sizing.kv_cache_bytes:
+        text += f": {sizing.kv_cache_bytes / MIB:,.0f} MiB of cache"
+    flags = [f"--{name}" for name in (model.slots_option, model.context_option) if not plan.options.get(name)]
+    return f"{text} ({', '.join(flags)})" if flags else text
