@@ -163,6 +163,14 @@ def test_the_registrys_preference_is_said() -> None:
     )
 
 
+def test_the_reasons_list_only_what_the_requested_engine_supports() -> None:
+    assert choose("qwen2.5-instruct", model_engine="vLLM").reasons == (
+        "size 0.5B: the smallest of 0.5B, 1.5B, 3B and 4 more (-s)",
+        "format pytorch: the preferred one of pytorch, gptq, awq (-f)",
+        "quantization none: the only one in the format pytorch",
+    )
+
+
 def test_what_the_request_names_needs_no_reason() -> None:
     choice = choose("llama-2-chat", model_size_in_billions=7, model_format="ggufv2", quantization="Q4_K_M")
     assert choice.choices == choice.reasons == ()

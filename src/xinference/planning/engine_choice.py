@@ -52,7 +52,8 @@ def choose_version(facts: Facts, request: LaunchRequest) -> VersionChoice:
     of_spec = [version for version in versions if version.spec is first[0].spec]
     version, engine = next((pair for pair in _runnable(facts, of_spec, engines) if _fits(facts, request, pair)), first)
     preferred = _size_text(facts, request, first) if version is not first[0] else None
-    size, other = size_reason(request, version, versions), version_reasons(request, version, versions, preferred)
+    possible = [each for each in versions if any(supports(every, each) for every in engines)]
+    size, other = size_reason(request, version, possible), version_reasons(request, version, possible, preferred)
     return VersionChoice(
         version,
         engine,
