@@ -136,8 +136,8 @@ def test_the_plan_says_what_was_found_and_why(home: Home) -> None:
         "context 4096 tokens",
     ):
         assert words in dry.stdout
-    asked = home.cli("launch", "--dry-run", "--model-name", "me/Tiny-GGUF")
-    assert asked.returncode == 1 and "--quantization: Q4_0, Q8_0" in asked.stderr
+    chosen = home.cli("launch", "--dry-run", "--model-name", "me/Tiny-GGUF")
+    assert chosen.returncode == 0 and "quantization Q4_0: the nearest to Q4_K_M; also Q8_0 (-q)" in chosen.stdout
 
 
 def test_models_of_ones_own_are_still_there_after_a_restart_without_a_network(
