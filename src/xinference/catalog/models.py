@@ -76,6 +76,8 @@ class ModelShapeFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     head_dim: int
     hidden: int
     vocab: int
+    tied: bool = False
+    """Whether the output matrix is the embedding matrix, and stored once."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -17,7 +17,7 @@ from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.request import LaunchRequest
 from xinference.planning.memory import MemoryBudget, MemoryEstimate
-from xinference.planning.weights_estimate import estimated_shape
+from xinference.planning.weights_estimate import are_early, estimated_shape
 from xinference.weights import shape_reader
 from xinference.weights.derivation import derive, requested_reference
 from xinference.weights.fetch import cached_path
@@ -132,6 +132,12 @@ def _shape(version: ModelVersion, settings: Settings) -> tuple[ModelShape, str]:
             f"{version.spec.model_format} -q {version.quantization}` downloads them; then their own numbers are used.",
             code=Code.SHAPE_UNKNOWN,
         )
-    shape = estimated_shape(facts, version.spec.model_format, version.quantization, version.family.context_length)
+    shape = estimated_shape(
+        facts,
+        version.spec.model_format,
+        version.quantization,
+        version.family.context_length,
+        early=are_early(version),
+    )
     described = version.spec.sources[0].hub if version.family.model_name not in builtin_families() else None
     return shape, f"its files on {described}" if described else "the registry"

@@ -1,42 +1,94 @@
-"""Estimates the size of weights that are not on disk yet: parameters times the bits per weight of a quantization."""
+"""Estimates the weights that are not on disk yet, from the shape in the registry or from the size alone. Pure."""
 
 from __future__ import annotations
 
-from xinference.catalog.models import ModelShapeFacts
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from xinference.catalog.models import ModelShapeFacts, ModelVersion
 from xinference.error_codes import Code
 from xinference.errors import bad_request
+from xinference.formats.tensor_types import TENSOR_TYPES
 from xinference.launch.model_shape import BITSANDBYTES_BITS, ModelShape
 
-#: Bits per weight of whole GGUF and ggmlv3 files: the published file sizes of Llama-2 7B over its 6.738e9 parameters.
-#: A K-quant stores some tensors in a wider type than its name indicates, and stores scales in addition to the weights.
-GGML_BITS = {
-    "q2_k": 3.36, "q3_k_s": 3.50, "q3_k_m": 3.92, "q3_k_l": 4.27, "q4_0": 4.54, "q4_1": 5.01, "q4_k_s": 4.58,
-    "q4_k_m": 4.84, "q5_0": 5.52, "q5_1": 6.01, "q5_k_s": 5.52, "q5_k_m": 5.68, "q6_k": 6.56, "q8_0": 8.50,
-    "iq4_nl": 4.53, "iq4_xs": 4.29, "mxfp4": 4.25, "f16": 16.0, "bf16": 16.0, "f32": 32.0,
+_BITS = {kind.name: kind.block_bytes * 8 / kind.block for kind in TENSOR_TYPES.values()}
+#: Elements of a block of the K-quants; a tensor whose rows are no multiple of it gets another type.
+_SUPER_BLOCK = 256
+#: The type of a tensor whose rows do not fit into blocks of `_SUPER_BLOCK` (llama.cpp's `tensor_type_fallback`).
+_FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+#: Quantization -> the type of most of its tensors.
+_BASE = {
+    "q2_k": "Q2_K", "q3_k_s": "Q3_K", "q3_k_m": "Q3_K", "q3_k_l": "Q3_K", "q4_0": "Q4_0", "q4_1": "Q4_1",
+    "q4_k_s": "Q4_K", "q4_k_m": "Q4_K", "q5_0": "Q5_0", "q5_1": "Q5_1", "q5_k_s": "Q5_K", "q5_k_m": "Q5_K",
+    "q6_k": "Q6_K", "q8_0": "Q8_0", "iq4_nl": "IQ4_NL", "iq4_xs": "IQ4_XS", "mxfp4": "MXFP4",
+    "f16": "F16", "fp16": "F16", "bf16": "BF16", "f32": "F32", "fp32": "F32",
 }  # fmt: skip
+#: Types that llama.cpp also uses for the output matrix; otherwise that is stored as Q6_K.
+_WHOLE = frozenset({"Q8_0", "F16", "BF16", "F32"})
+#: Quantization -> the types of single kinds of tensors that differ from `_BASE`, each with its share of the layers
+#: (llama.cpp's `llama_tensor_get_type`); ``some``: the layers of `_use_more_bits`.
+_MIXES: Mapping[str, Mapping[str, tuple[str, float | str]]] = {
+    "q2_k": {"v": ("Q3_K", 1), "out": ("Q3_K", 1), "down": ("Q3_K", 1)},
+    "q3_k_m": {"v": ("Q4_K", 1), "out": ("Q4_K", 1), "down": ("Q4_K", 1)},
+    "q3_k_l": {"v": ("Q5_K", 1), "out": ("Q5_K", 1), "down": ("Q5_K", 1)},
+    "q4_k_s": {"v": ("Q5_K", 1 / 8), "down": ("Q5_K", 1 / 8)},
+    "q4_k_m": {"v": ("Q6_K", "some"), "down": ("Q6_K", "some")},
+    "q5_k_m": {"v": ("Q6_K", "some"), "down": ("Q6_K", "some")},
+    "iq4_xs": {"v": ("Q5_K", 1), "down": ("Q5_K", 1 / 8)},
+    "iq4_nl": {"v": ("Q5_K", 1), "down": ("Q5_K", 1 / 8)},
+}
+#: The same for Q2_K in files of 2023.
+_EARLY_Q2 = {"v": ("Q4_K", 1.0), "out": ("Q4_K", 1.0), "down": ("Q4_K", 1.0)}
+#: Publisher of GGUF files of 2023, when llama.cpp stored Q2_K with more bits.
+_EARLY_PUBLISHER = "TheBloke/"
+#: Query heads for each key and value head from which Q2_K stores the values as Q4_K.
+_GROUPED = 4
+#: Number of layers of the 70B models, whose values are stored with more bits because eight heads share them.
+_LAYERS_70B = 80
 #: Group size of GPTQ and AWQ: each group of weights has a 16-bit scale and a zero point as wide as a weight.
 GROUP = 128
+#: Billions of parameters -> layers and width of a usual model of this size, for models whose shape is not known.
+_USUAL = (
+    (0.2, 24, 768), (0.7, 24, 1024), (1.3, 20, 2048), (2.2, 28, 2048), (4.5, 34, 2880), (10, 34, 4096),
+    (16, 44, 5120), (40, 62, 5120), (90, 80, 8192), (200, 94, 6144), (1000, 110, 12288),
+)  # fmt: skip
+#: Width of the keys of a usual model with grouped heads: eight heads of 128.
+_USUAL_KEYS = 1024
+_USUAL_VOCAB = 128_000
 
 
-def weights_bytes(shape: ModelShapeFacts, model_format: str, quantization: str | None) -> int:
+def weights_bytes(
+    shape: ModelShapeFacts, model_format: str, quantization: str | None, *, early: bool = False
+) -> int:
     """Bytes of the weights. `quantization` is case-insensitive; ``none`` or None means 16 bits, as trained.
+
+    Args:
+        early: whether the GGUF file is of 2023; see `are_early`.
 
     Raises:
         Problem: 400 ``unknown_quantization``.
     """
-    name = (quantization or "none").lower().replace("-", "_" if model_format in ("ggufv2", "ggmlv3") else "-")
+    name = _canonical(model_format, quantization)
     if model_format in ("ggufv2", "ggmlv3"):
-        if name not in GGML_BITS:
-            raise _unknown(model_format, quantization, [*GGML_BITS])
-        return int(shape.parameters * GGML_BITS[name] / 8)
+        if name not in _BASE:
+            raise _unknown(model_format, quantization, [*_BASE])
+        return sum(gguf_bytes_by_type(shape, name, early=early).values())
     if name in ("none", "bf16", "fp16", "bfloat16", "float16"):
         return shape.parameters * 2
-    # Quantizers of Hugging Face's formats do not quantize the two vocabulary matrices.
-    outside = 2 * shape.vocab * shape.hidden
+    # Quantizers of Hugging Face's formats do not quantize the vocabulary's matrices.
+    outside = vocabulary_elements(shape)
     bits = _linear_bits(model_format, name)
     if bits is None:
         raise _unknown(model_format, quantization, ["none", "4-bit", "8-bit"])
     return int((shape.parameters - outside) * bits / 8) + outside * 2
+
+
+def are_early(version: ModelVersion) -> bool:
+    """Whether the files of a version are of 2023: ggmlv3, and the GGUF files of the publisher of that time."""
+    sources = version.spec.sources
+    return version.spec.model_format == "ggmlv3" or any(s.model_id.startswith(_EARLY_PUBLISHER) for s in sources)
 
 
 def kv_bytes_per_token(shape: ModelShapeFacts, bits: int = 16) -> int:
@@ -44,16 +96,156 @@ def kv_bytes_per_token(shape: ModelShapeFacts, bits: int = 16) -> int:
     return shape.layers * shape.kv_heads * shape.head_dim * 2 * bits // 8
 
 
+def vocabulary_elements(shape: ModelShapeFacts) -> int:
+    """Elements of the embedding and the output matrix, which are one matrix in some models."""
+    return shape.vocab * shape.hidden * (1 if shape.tied else 2)
+
+
 def estimated_shape(
-    shape: ModelShapeFacts, model_format: str, quantization: str | None, context_length: int
+    shape: ModelShapeFacts, model_format: str, quantization: str | None, context_length: int, *, early: bool = False
 ) -> ModelShape:
     """An estimate of the shape that the planner reads from the weights, from the registry alone.
+
+    Its weights are those that an engine loads: bitsandbytes has packed them already.
 
     Raises:
         Problem: 400 ``unknown_quantization``.
     """
-    size = weights_bytes(shape, model_format, quantization)
+    size = weights_bytes(shape, model_format, quantization, early=early)
     whole = model_format == "pytorch" and (quantization or "none").lower() == "none"
+    return _with_weights(shape, size, context_length, linear_bytes=size - vocabulary_elements(shape) * 2 if whole else 0)
+
+
+def stored_shape(
+    shape: ModelShapeFacts, version: ModelVersion, file_bytes: int | None = None
+) -> ModelShape:
+    """An estimate of the shape of the stored weights of a version; an engine can pack them while it loads them.
+
+    Args:
+        file_bytes: the bytes of the weight file, if they are known.
+
+    Raises:
+        Problem: 400 ``unknown_quantization``.
+    """
+    model_format, quantization = version.spec.model_format, version.quantization
+    context = version.family.context_length
+    if model_format in ("ggufv2", "ggmlv3"):
+        early = are_early(version)
+        size = file_bytes or weights_bytes(shape, model_format, quantization, early=early)
+        by_type = gguf_bytes_by_type(shape, _canonical(model_format, quantization), early=early)
+        return _with_weights(shape, size, context, by_type=by_type)
+    packs_later = model_format == "pytorch" and quantization in BITSANDBYTES_BITS
+    size = file_bytes or weights_bytes(shape, model_format, None if packs_later else quantization)
+    linear = max(0, size - vocabulary_elements(shape) * 2)
+    packed = None if model_format == "pytorch" else _linear_bits(model_format, _canonical(model_format, quantization))
+    bits = int(packed or 16)
+    return _with_weights(shape, size, context, linear_bytes=linear, linear_bits=bits)
+
+
+def rough_shape(version: ModelVersion) -> ModelShape:
+    """An estimate from the size and the bits of the quantization alone: the weights are rough, the cache is a guess."""
+    billions = _billions(version.spec.model_size_in_billions)
+    parameters = int(billions * 1e9)
+    layers, hidden = next(((layers, width) for limit, layers, width in _USUAL if billions <= limit), _USUAL[-1][1:])
+    element_bits = rough_bits(version.spec.model_format, version.quantization)
+    has_cache = version.family.model_type == "LLM"
+    return ModelShape(
+        weights_bytes=int(parameters * element_bits / 8),
+        kv_bytes_per_token=layers * min(hidden, _USUAL_KEYS) * 2 * 2 if has_cache else 0,
+        trained_context=version.family.context_length,
+        vocab_size=_USUAL_VOCAB,
+        hidden=hidden,
+        layers=layers,
+    )
+
+
+def rough_bits(model_format: str, quantization: str) -> float:
+    """Bits of a weight by the name of a quantization, such as 4.8 for ``UD-Q4_K_XL``; 16 if the name has none."""
+    name = _canonical(model_format, quantization)
+    if model_format in ("ggufv2", "ggmlv3"):
+        if name in ("f32", "fp32"):
+            return 32.0
+        digits = re.search(r"(?:q|fp)(\d)(?!\d)", name)
+        return int(digits[1]) + 0.85 if digits else 16.0
+    return _linear_bits(model_format, name) or 16.0
+
+
+@dataclass(frozen=True)
+class _Matrices:
+    """One kind of a model's matrices, all layers together."""
+
+    elements: int
+    row: int
+    """Elements of one row."""
+
+
+def gguf_bytes_by_type(shape: ModelShapeFacts, name: str, *, early: bool = False) -> dict[str, int]:
+    """Tensor type -> bytes of a GGUF file with this quantization, a key of `_BASE`, by llama.cpp's rules."""
+    base = _BASE[name]
+    by_type: Counter[str] = Counter()
+    norms = (2 * shape.layers + 1) * shape.hidden
+    by_type["F32"] += norms * 4
+
+    def add(elements: float, row: int, kind: str) -> None:
+        fitting = _FALLBACK.get(kind, kind) if row % _SUPER_BLOCK else kind
+        by_type[fitting] += int(elements * _BITS[fitting] / 8)
+
+    vocabulary = shape.vocab * shape.hidden
+    add(vocabulary, shape.hidden, base if base in _WHOLE else "Q6_K")
+    if not shape.tied:
+        add(vocabulary, shape.hidden, base)
+    for kind, matrices in _layer_matrices(shape, norms).items():
+        other, share = _exception(name, kind, shape, early=early)
+        add(matrices.elements * share, matrices.row, other)
+        add(matrices.elements * (1 - share), matrices.row, base)
+    return {kind: size for kind, size in by_type.items() if size}
+
+
+def _layer_matrices(shape: ModelShapeFacts, norms: int) -> dict[str, _Matrices]:
+    """The matrices of the layers by kind; the feed-forward has the parameters that no other tensor has."""
+    heads = shape.layers * shape.hidden * shape.heads * shape.head_dim
+    keys = shape.layers * shape.hidden * shape.kv_heads * shape.head_dim
+    forward = max(0, shape.parameters - vocabulary_elements(shape) - 2 * heads - 2 * keys - norms)
+    width = forward // max(1, 3 * shape.layers * shape.hidden)
+    # The rows of a mixture of experts are those of one expert, a power of two times a small number like all widths.
+    return {
+        "q": _Matrices(heads, shape.hidden),
+        "k": _Matrices(keys, shape.hidden),
+        "v": _Matrices(keys, shape.hidden),
+        "out": _Matrices(heads, shape.heads * shape.head_dim),
+        "up": _Matrices(forward - forward // 3, shape.hidden),
+        "down": _Matrices(forward // 3, width - width % 32),
+    }
+
+
+def _exception(name: str, kind: str, shape: ModelShapeFacts, *, early: bool) -> tuple[str, float]:
+    """The other type of a kind of tensors, and its share of the layers."""
+    base = _BASE[name]
+    if name == "q2_k" and early:
+        return _EARLY_Q2.get(kind, (base, 0.0))
+    if kind == "v" and shape.layers == _LAYERS_70B and base in ("Q3_K", "Q4_K"):
+        return "Q5_K", 1.0
+    if kind == "v" and name == "q2_k" and shape.heads >= _GROUPED * shape.kv_heads:
+        return "Q4_K", 1.0
+    other, share = _MIXES.get(name, {}).get(kind, (base, 0.0))
+    return other, _more_bits_share(shape.layers) if isinstance(share, str) else share
+
+
+def _more_bits_share(layers: int) -> float:
+    """The share of the layers that get more bits: the first and last eighth, and every third of the others."""
+    eighth = layers // 8
+    return sum(i < eighth or i >= 7 * layers // 8 or (i - eighth) % 3 == 2 for i in range(layers)) / max(1, layers)
+
+
+def _with_weights(
+    shape: ModelShapeFacts,
+    size: int,
+    context_length: int,
+    *,
+    by_type: Mapping[str, int] | None = None,
+    linear_bytes: int = 0,
+    linear_bits: int = 16,
+) -> ModelShape:
     return ModelShape(
         weights_bytes=size,
         kv_bytes_per_token=kv_bytes_per_token(shape),
@@ -63,8 +255,21 @@ def estimated_shape(
         heads=shape.heads,
         kv_heads=shape.kv_heads,
         layers=shape.layers,
-        linear_bytes=size - 2 * shape.vocab * shape.hidden * 2 if whole else 0,
+        bytes_by_type=by_type or {},
+        linear_bytes=linear_bytes,
+        linear_bits=linear_bits,
     )
+
+
+def _canonical(model_format: str, quantization: str | None) -> str:
+    return (quantization or "none").lower().replace("-", "_" if model_format in ("ggufv2", "ggmlv3") else "-")
+
+
+def _billions(size: int | str) -> float:
+    try:
+        return float(str(size).replace("_", "."))
+    except ValueError:
+        return 0.0
 
 
 def _linear_bits(model_format: str, name: str) -> float | None:
@@ -76,7 +281,7 @@ def _linear_bits(model_format: str, name: str) -> float | None:
     return int(width) + (16 + int(width)) / GROUP
 
 
-def _unknown(model_format: str, quantization: str | None, known: list[str]) -> Exception:
+def _unknown(model_format: str, quantization: str | None, known: Sequence[str]) -> Exception:
     return bad_request(
         f"{model_format} has no quantization {quantization!r} of known size.",
         hint=f"Known quantizations: {', '.join(known)}.",
