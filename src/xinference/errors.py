@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from xinference.error_codes import Code
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One change of a refused request with which it would be accepted."""
+
+    change: str
+    """The kind of change: ``context``, ``quantization``, ``size``, ``engine`` or ``unload``."""
+    description: str
+    """The change and what it needs, for people."""
+    command: str
+    """The complete command line."""
 
 
 class Problem(RuntimeError):
@@ -21,6 +34,7 @@ class Problem(RuntimeError):
         stage: the stage in which a launch failed (``fetch``, ``start``, ``health`` …), or None.
         hint: a sentence on how to solve the problem, or None.
         log_tail: the last lines of the engine, oldest first.
+        suggestions: requests that would be accepted instead, best first.
     """
 
     def __init__(
@@ -32,6 +46,7 @@ class Problem(RuntimeError):
         stage: str | None = None,
         hint: str | None = None,
         log_tail: Iterable[str] = (),
+        suggestions: Iterable[Suggestion] = (),
     ) -> None:
         super().__init__(cause)
         self.code = code
@@ -40,6 +55,7 @@ class Problem(RuntimeError):
         self.stage = stage
         self.hint = hint
         self.log_tail = tuple(log_tail)
+        self.suggestions = tuple(suggestions)
         if self.log_tail:  # a traceback shows notes
             self.add_note("\n".join(["Last lines:", *(f"    {line}" for line in self.log_tail)]))
 
@@ -48,7 +64,7 @@ class Problem(RuntimeError):
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with other values; a new code replaces the status, too."""
-        fields = {name: getattr(self, name) for name in ("code", "cause", "status", "stage", "hint", "log_tail")}
+        fields = {name: getattr(self, name) for name in _FIELDS}
         if "code" in changes:
             del fields["status"]
         return Problem(**{**fields, **changes})
@@ -66,6 +82,7 @@ class Problem(RuntimeError):
             "cause": self.cause,
             "hint": self.hint,
             "log_tail": list(self.log_tail),
+            "suggestions": [asdict(suggestion) for suggestion in self.suggestions],
         }
 
     @classmethod
@@ -78,8 +95,15 @@ class Problem(RuntimeError):
             stage=data.get("stage"),
             hint=data.get("hint"),
             log_tail=data.get("log_tail") or (),
+            suggestions=[
+                Suggestion(**{name: str(each.get(name, "")) for name in ("change", "description", "command")})
+                for each in data.get("suggestions") or ()
+                if isinstance(each, dict)
+            ],
         )
 
+
+_FIELDS = ("code", "cause", "status", "stage", "hint", "log_tail", "suggestions")
 
 #: Exit status of a server whose home or port is in use; the starting program can distinguish this failure from others.
 EXIT_IN_USE = 98

@@ -22,7 +22,9 @@ from xinference.control.controller import Controller
 from xinference.deployments.deployment import Deployment
 from xinference.engines import registry
 from xinference.engines.llama_cpp.projector import OPTION
+from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.hubs.base import FetchPreview
 from xinference.launch.plan import SizedPlan, plan_entry
 from xinference.launch.request import LaunchRequest
 from xinference.planning import plan as planning
@@ -45,6 +47,9 @@ class Hub:
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         return self.path
+
+    def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
+        raise Problem(Code.OFFLINE, "No hub can be reached.")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,14 @@ from xinference.keys.visibility import for_holder, key_of
 from xinference.protocol.errors import openai_error_object
 
 
+class SuggestionParts(BaseModel):
+    """One change of a refused request with which it would be accepted, as a command line."""
+
+    change: str
+    description: str
+    command: str
+
+
 class ProblemParts(BaseModel):
     """A failure: its cause, and a hint for its solution."""
 
@@ -25,6 +33,7 @@ class ProblemParts(BaseModel):
     cause: str
     hint: str | None
     log_tail: list[str]
+    suggestions: list[SuggestionParts]
 
 
 class ProblemBody(BaseModel):

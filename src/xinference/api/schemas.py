@@ -42,13 +42,25 @@ class PlannedFile(Answer):
 
 
 class PlannedMemory(Answer):
-    """Memory of one replica, in bytes. `loaded` is its memory when it is ready; null before the weights are read."""
+    """Memory of one replica, in bytes. `loaded` is its memory when it is ready."""
 
     weights: int | None
     kv_cache: int | None
     overhead: int | None
     total: int | None
     loaded: int | None
+    source: Literal["file header", "registry", "estimate"] | None = Field(
+        description="Source of the model's shape; an estimate has only its size and the bits of the quantization"
+    )
+
+
+class PlannedDiskUse(Answer):
+    """Disk space that a launch needs before its engine starts, in bytes."""
+
+    purpose: Literal["download", "conversion", "environment"]
+    folder: str
+    needed_bytes: int
+    free_bytes: int
 
 
 class LaunchPlanAnswer(Answer):
@@ -70,6 +82,8 @@ class LaunchPlanAnswer(Answer):
     tensor_parallel: int | None
     memory_fraction: float | None
     memory: PlannedMemory
+    download_bytes: int | None = Field(description="Bytes of the files that are not cached; null: not known")
+    disk: list[PlannedDiskUse]
     reasons: list[str]
     options: dict[str, Any] = Field(description="Options of the engine, by its own names")
 

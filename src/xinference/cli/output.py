@@ -103,6 +103,12 @@ def show_problem(problem: Problem) -> None:
     """Show a problem on stderr: its cause, its hint and the last lines of the engine."""
     note(f"Error: {problem.cause}")
     hint = KEY_HINT if problem.status == 401 else problem.hint
+    if problem.suggestions:
+        note("What would fit:")
+        for suggestion in problem.suggestions:
+            note(f"  {suggestion.description}:")
+            # Not broken into lines, so that it can be copied whole.
+            click.echo(f"    {clean(suggestion.command)}", err=True)
     if hint:
         note(f"Hint: {hint}")
     if problem.log_tail:

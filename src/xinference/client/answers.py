@@ -36,6 +36,7 @@ class ModelLoading(Problem):
             stage=problem.stage,
             hint=problem.hint,
             log_tail=problem.log_tail,
+            suggestions=problem.suggestions,
         )
         self.retry_after = retry_after
 

@@ -36,7 +36,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.registry import all_hubs
-from xinference.launch.plan import LaunchDraft, LaunchPlan, ResolvedLaunch, SizedPlan
+from xinference.launch.plan import Forecast, LaunchDraft, LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import is_same_launch
 from xinference.process.leftovers import keepers_of
@@ -87,9 +87,7 @@ class Controller:
         self._context = DeploymentContext(
             settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission, work
         )
-        self.planner = Planner(
-            settings, self._hubs, self.engines, self.registrations, self._admission.occupancy_for, work
-        )
+        self.planner = Planner(settings, self._hubs, self.engines, self.registrations, self._admission, work)
         self.weights = WeightsStore(
             settings, self._hubs, self.registrations, self.planner, self.downloads, self._cache_uses, work.files
         )
@@ -226,11 +224,11 @@ class Controller:
 
     # -- for the management API -----------------------------------------------------------------------------
 
-    async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
-        """Plan a launch without starting it; the plan has a size if the weights are on this machine.
+    async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None, Forecast | None]:
+        """Plan a launch without starting it: its size, or the forecast if the weights are not on this machine.
 
         Raises:
-            Problem: 400, the request can't be served.
+            Problem: 400, the request can't be served, or does not fit; 507 ``disk_full``.
         """
         derived = await self.planner.resolver.resolve(request)
         draft = await self._draft(derived, self._uid_for(derived.request))
@@ -261,7 +259,7 @@ class Controller:
                     f"The model UID {uid} is taken by {existing.plan.version.version_id}.",
                     hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
                 )
-            launch, sized = await self._resolve(draft, request)
+            launch, sized, _ = await self._resolve(draft, request)
             if uid in self._deployments:  # one that has failed
                 await self.terminate(uid)
             created = time.time()
@@ -434,13 +432,20 @@ class Controller:
         reasons, choices = (*derived.reasons, *draft.reasons), (*derived.choices, *draft.choices)
         return replace(draft, reasons=reasons, choices=choices)
 
-    async def _resolve(self, draft: LaunchDraft, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None]:
-        """The resolved launch, and its sized plan if the weights are on this machine."""
+    async def _resolve(
+        self, draft: LaunchDraft, request: LaunchRequest
+    ) -> tuple[ResolvedLaunch, SizedPlan | None, Forecast | None]:
+        """The resolved launch with its sized plan, or with a forecast if the weights are not on this machine.
+
+        Raises:
+            Problem: the launch does not fit; no byte of the weights is fetched.
+        """
         launch = await self.planner.resolve(draft, request)
         engine, model_type = self.engines[launch.engine], launch.version.family.model_type
         await self._files.run(model_names.check_adapters, model_type, engine.adapters(launch))
         model_names.check_free(launch.uid, engine.lora_names(launch), self.table.routes, self._reserved)
-        return launch, await self.planner.size(launch)
+        sized = await self.planner.size(launch, request)
+        return launch, sized, None if sized else await self.planner.forecast(launch, request)
 
     def _cache_uses(self) -> Iterator[cache.CacheUse]:
         for uid, deployment in self._deployments.items():

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
-from xinference.catalog.models import ModelFamily
+from xinference.catalog.models import ModelFamily, Source
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
+from xinference.control.disk_check import check_disk
+from xinference.control.forecaster import ExpectedWeights, Forecaster
 from xinference.control.hub_choice import HubChooser
 from xinference.control.resolver import ModelResolver
 from xinference.engines.base import Engine
@@ -19,8 +24,11 @@ from xinference.hardware.devices import Host, read_host
 from xinference.hubs.base import Hub
 from xinference.hubs.local_files import resolve_local
 from xinference.launch.match import match
-from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
+from xinference.planning.alternatives import Refused, alternatives, smaller_downloads
+from xinference.planning.eviction import Bytes
 from xinference.planning.facts import Facts
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.plan import draft_launch, resolve_launch
@@ -28,6 +36,18 @@ from xinference.planning.sizing import size_launch
 from xinference.weights import shape_reader
 from xinference.weights.fetch import local_path
 from xinference.work_threads import LongWork
+
+
+class ReservedMemory(Protocol):
+    """The memory that is reserved for the models of this machine."""
+
+    def occupancy_for(self, plan: ResolvedLaunch, without: Collection[str] = ()) -> Occupancy:
+        """The memory of all other models, except those that can be evicted for `plan` and those in `without`."""
+        ...
+
+    def reserved(self) -> Mapping[str, Bytes]:
+        """Uid of each model with reserved memory -> bytes of each device."""
+        ...
 
 
 class Planner:
@@ -39,13 +59,14 @@ class Planner:
         hubs: Mapping[str, Hub],
         engines: Mapping[str, Engine],
         registrations: Registrations,
-        occupancy_of: Callable[[ResolvedLaunch], Occupancy],
+        memory: ReservedMemory,
         work: LongWork,
     ) -> None:
         self._hubs = hubs
         self._engines = engines
         self._registrations = registrations
-        self._occupancy_of = occupancy_of
+        self._memory = memory
+        self._forecaster = Forecaster(settings, hubs, engines, work)
         self._files = work.files
         self.resolver = ModelResolver(settings, registrations, hubs, work.questions, engines)
         self.hub_chooser = HubChooser(settings, hubs, work.choices)
@@ -83,11 +104,14 @@ class Planner:
         path = await self._files.run(resolve_local, request.model_path, version.spec.model_format, request.quantization)
         return resolve_launch(draft, path, "named by the launch", engine)
 
-    async def size(self, launch: ResolvedLaunch) -> SizedPlan | None:
+    async def size(self, launch: ResolvedLaunch, request: LaunchRequest | None = None) -> SizedPlan | None:
         """Size a launch within the memory that is not reserved for others; None: its weights are not on disk yet.
 
+        Args:
+            request: the request of the user, for the commands in a refusal.
+
         Raises:
-            Problem: 400 ``does_not_fit``, ``bad_weight_file``.
+            Problem: 400 ``does_not_fit``, with requests that would fit; ``bad_weight_file``.
         """
         path = await self._files.run(local_path, self._hubs, launch)
         if path is None:
@@ -95,8 +119,74 @@ class Planner:
         engine = self._engines[launch.engine]
         extra = engine.extra_weight_files(launch, path)
         shape, notes = await self._files.run(shape_reader.read_shape, path, launch.version, extra)
-        memory = available(await asyncio.to_thread(read_host), self._occupancy_of(launch))
-        return size_launch(launch, path, shape, memory, engine.memory, notes)
+        host = await asyncio.to_thread(read_host)
+        return self._size(launch, request or launch.request, path, shape, host, notes)
+
+    async def forecast(self, launch: ResolvedLaunch, request: LaunchRequest | None = None) -> Forecast:
+        """The expected memory and disk space of a launch whose weights are on a hub; fetches no weights.
+
+        Raises:
+            Problem: 400 ``does_not_fit``, 507 ``disk_full``, both with requests that would fit; 400
+                ``bad_weight_file``, the header on the hub is damaged.
+        """
+        assert isinstance(launch.origin, Source)  # the weights at a path are there, or the launch is not resolved
+        host = await asyncio.to_thread(read_host)
+        expected = await self._forecaster.expect(launch, launch.origin, host)
+        request = request or launch.request
+        sized = self._size_expected(launch, request, expected, host)
+        refused = self._refused(launch, request, expected.shape, host)
+        check_disk(launch.version, expected.disk, lambda fits: smaller_downloads(replace(refused, fits_disk=fits)))
+        return Forecast(
+            expected.source,
+            sized.sizing if sized else None,
+            sized.devices if sized else (),
+            expected.disk,
+            expected.download_bytes,
+            expected.notes,
+        )
+
+    def _size_expected(
+        self, launch: ResolvedLaunch, request: LaunchRequest, expected: ExpectedWeights, host: Host
+    ) -> SizedPlan | None:
+        """The expected plan; None: a guess of the cache does not fit, and only the weights are estimated."""
+        try:
+            return self._size(launch, request, Path(), expected.shape, host)
+        except Problem as problem:
+            if expected.source != "estimate" or problem.code != Code.DOES_NOT_FIT:
+                raise
+        without_cache = replace(expected.shape, kv_bytes_per_token=0)
+        self._size(launch, request, Path(), without_cache, host)
+        return None
+
+    def _size(
+        self,
+        launch: ResolvedLaunch,
+        request: LaunchRequest,
+        path: Path,
+        shape: ModelShape,
+        host: Host,
+        notes: tuple[str, ...] = (),
+    ) -> SizedPlan:
+        memory = available(host, self._memory.occupancy_for(launch))
+        try:
+            return size_launch(launch, path, shape, memory, self._engines[launch.engine].memory, notes)
+        except Problem as problem:
+            if problem.code != Code.DOES_NOT_FIT:
+                raise
+            found = alternatives(self._refused(launch, request, shape, host))
+            raise problem.replace(suggestions=found, hint=None if found else problem.hint) from None
+
+    def _refused(self, launch: ResolvedLaunch, request: LaunchRequest, shape: ModelShape, host: Host) -> Refused:
+        reserved = {uid: count for uid, count in self._memory.reserved().items() if uid != launch.uid}
+        return Refused(
+            launch,
+            request,
+            shape,
+            host,
+            self._engines,
+            lambda without: self._memory.occupancy_for(launch, without),
+            reserved,
+        )
 
     async def facts(self, request: LaunchRequest) -> Facts:
         """The facts that planning needs for the request."""

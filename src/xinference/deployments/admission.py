@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from xinference.config import Settings
 from xinference.deployments.context import MemoryHolder
@@ -16,7 +16,7 @@ from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.admission import Activity, AdmissionScheduler, Candidate, MemoryState
-from xinference.planning.eviction import Resident, State
+from xinference.planning.eviction import Bytes, Resident, State
 from xinference.planning.occupancy import Occupancy, footprint
 from xinference.planning.sizing import answers_as_much
 from xinference.routing.interfaces import ReplicaLoad
@@ -61,9 +61,13 @@ class Admission:
     def occupancy_of_others(self, plan: LaunchPlan) -> Occupancy:
         return with_correction(self._scheduler.occupancy_of_others(plan.uid, self._activity()), plan, self._store)
 
-    def occupancy_for(self, plan: LaunchPlan) -> Occupancy:
-        occupancy = self._scheduler.occupancy_for(plan.uid, plan.request.on_demand, self._activity())
+    def occupancy_for(self, plan: LaunchPlan, without: Collection[str] = ()) -> Occupancy:
+        occupancy = self._scheduler.occupancy_for(plan.uid, plan.request.on_demand, self._activity(), without=without)
         return with_correction(occupancy, plan, self._store)
+
+    def reserved(self) -> dict[str, Bytes]:
+        """Uid of each deployment with reserved memory -> bytes of each device."""
+        return {uid: footprint(plan).reserved for uid, plan in self._scheduler.ledger.items()}
 
     def hold(self, uid: str, plan: SizedPlan) -> None:
         self._scheduler.hold(uid, plan)

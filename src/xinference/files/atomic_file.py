@@ -78,6 +78,11 @@ def atomic_write(
         ) from error
 
 
+def nearest_existing(folder: Path) -> Path:
+    """The folder, or the first of its parents that exists."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
+
+
 def disk_full(cause: str) -> Problem:
     """The problem of a full disk."""
     return Problem(Code.DISK_FULL, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk.")

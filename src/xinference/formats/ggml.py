@@ -145,13 +145,30 @@ def read_open_ggml(file: BinaryIO, path: Path, size: int) -> GgmlHeader:
         Problem: as `read_ggml`.
         OSError: it cannot be read.
     """
-    head = file.read(SNIFF_BYTES)
-    if not head.startswith(_MAGIC):
-        raise _older(path, head) or bad_weight_file(path, *describe(head, size, "ggml"))
-    cursor = Cursor(file, path, size)
-    cursor.skip(4, "the magic")
-    _check_version(cursor)
-    return _read(cursor)
+    return _read(_cursor_after_version(file, path, size))
+
+
+@dataclass(frozen=True)
+class GgmlNumbers:
+    """The numbers in the first bytes of a ggmlv3 file, before its vocabulary and its tensors."""
+
+    n_vocab: int
+    n_embd: int
+    n_head: int
+    n_layers: int
+
+
+def read_numbers(file: BinaryIO, path: Path, size: int) -> GgmlNumbers:
+    """The numbers of a file that is open at its start and may be remote; nothing after them is needed.
+
+    The list of tensors is spread over the whole file, so that it cannot be read without the weights.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``.
+    """
+    cursor = _cursor_after_version(file, path, size)
+    hparams = _read_hparams(cursor)
+    return GgmlNumbers(hparams["n_vocab"], hparams["n_embd"], hparams["n_head"], hparams["n_layers"])
 
 
 def read_pieces(cursor: Cursor, n_vocab: int) -> Iterator[tuple[bytes, float]]:
@@ -167,6 +184,17 @@ def read_pieces(cursor: Cursor, n_vocab: int) -> Iterator[tuple[bytes, float]]:
         if not math.isfinite(score):
             raise cursor.damaged(f"the score of token {index} before byte {cursor.position} is {score}")
         yield entry[:-4], score
+
+
+def _cursor_after_version(file: BinaryIO, path: Path, size: int) -> Cursor:
+    """A cursor at the model's numbers of an open file."""
+    head = file.read(SNIFF_BYTES)
+    if not head.startswith(_MAGIC):
+        raise _older(path, head) or bad_weight_file(path, *describe(head, size, "ggml"))
+    cursor = Cursor(file, path, size)
+    cursor.skip(4, "the magic")
+    _check_version(cursor)
+    return cursor
 
 
 def _older(path: Path, head: bytes) -> Problem | None:
@@ -202,9 +230,7 @@ def _check_version(cursor: Cursor) -> None:
 
 
 def _read(cursor: Cursor) -> GgmlHeader:
-    names = ("n_vocab", "n_embd", "n_mult", "n_head", "n_layers", "n_rot", "ftype")
-    hparams = dict(zip(names, _HPARAMS.unpack(cursor.take(_HPARAMS.size, "the model's numbers")), strict=True))
-    _check_hparams(cursor, hparams)
+    hparams = _read_hparams(cursor)
     vocabulary_offset = cursor.position
     # The minimum size of the vocabulary, checked before it is read.
     cursor.need(8 * hparams["n_vocab"], "the vocabulary")
@@ -226,6 +252,13 @@ def _read(cursor: Cursor) -> GgmlHeader:
         vocabulary_bytes=vocabulary_bytes,
         tensors=tensors,
     )
+
+
+def _read_hparams(cursor: Cursor) -> dict[str, int]:
+    names = ("n_vocab", "n_embd", "n_mult", "n_head", "n_layers", "n_rot", "ftype")
+    hparams = dict(zip(names, _HPARAMS.unpack(cursor.take(_HPARAMS.size, "the model's numbers")), strict=True))
+    _check_hparams(cursor, hparams)
+    return hparams
 
 
 def _check_hparams(cursor: Cursor, hparams: Mapping[str, int]) -> None:

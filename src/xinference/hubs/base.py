@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.files.progress import Progress
@@ -24,6 +25,23 @@ class RemoteFile:
     """Lower-case hex, or None if the hub does not report it."""
 
 
+@dataclass(frozen=True)
+class FetchPreview:
+    """The files that a fetch downloads and the disk space that it needs, before it begins."""
+
+    files: tuple[RemoteFile, ...]
+    """Every file of the version, also the cached ones."""
+    space: Mapping[Path, int]
+    """Existing folder -> bytes that the fetch adds to its disk, with its temporary files."""
+    download_bytes: int | None = 0
+    """Bytes of the files that are not cached; None: the hub does not report them before the fetch."""
+    open: Callable[[str], BinaryIO] | None = None
+    """Opens one of the files for reading: only the bytes that are read are fetched, and they are not stored.
+
+    None: the files cannot be read before they are fetched.
+    """
+
+
 class Hub(Protocol):
     """A source of weights. Every method blocks; the controller calls them in a thread.
 
@@ -38,6 +56,14 @@ class Hub(Protocol):
 
         Raises:
             Problem: the hub does not have them, or its list is not cached and the hub cannot be reached.
+        """
+        ...
+
+    def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
+        """What `fetch` would do now. Downloads no weights; a hub of repositories is sent one request.
+
+        Raises:
+            Problem: as `fetch`, for a version that the hub does not have, or a hub that cannot be reached.
         """
         ...
 

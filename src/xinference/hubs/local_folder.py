@@ -9,7 +9,7 @@ from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.progress import Progress
-from xinference.hubs.base import RemoteFile
+from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.local_files import resolve_local
 from xinference.hubs.selection import must_join, wanted_names
@@ -25,6 +25,10 @@ class LocalFolderHub:
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
         path = _find(version, source)
         return [RemoteFile(path.name, path.stat().st_size if path.is_file() else None)]
+
+    def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
+        """The path, for which no space is needed: nothing is fetched."""
+        return FetchPreview(tuple(self.files(version, source)), {})
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
         """The path, if it exists. Nothing is fetched."""

@@ -32,4 +32,4 @@ def for_holder(key: Key | None, problem: Problem) -> Problem:
     """`problem`; without its hint if not all models are visible with `key`, because the hint may name models."""
     if key is None or key.models is None or manages(key):
         return problem
-    return problem.replace(hint=None, stage=None, log_tail=())
+    return problem.replace(hint=None, stage=None, log_tail=(), suggestions=())

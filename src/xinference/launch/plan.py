@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.launch.request import LaunchRequest
@@ -172,13 +172,49 @@ class SizedPlan:
         return replace(self, launch=self.launch.with_request(request), devices=devices)
 
 
+ShapeSource = Literal["file header", "registry", "estimate"]
+"""The source of the numbers of a model's shape: the weights' own header or configuration, on disk or on the hub; the
+registry; or only the size and the bits of the quantization."""
+
+
+DiskPurpose = Literal["download", "conversion", "environment"]
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """Disk space that a launch needs before its engine starts; bytes."""
+
+    purpose: DiskPurpose
+    folder: Path
+    """An existing folder on the disk."""
+    needed_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The expected resources of a launch whose weights are not on this machine yet."""
+
+    source: ShapeSource
+    sizing: Sizing | None
+    """None: the estimate is too rough to choose a context."""
+    devices: Devices = ()
+    disk: tuple[DiskNeed, ...] = ()
+    download_bytes: int | None = None
+    """Bytes of the files that are not cached; None: the hub did not report them."""
+    notes: tuple[str, ...] = ()
+
+
 LaunchPlan = ResolvedLaunch | SizedPlan
 """A launch that may not be sized yet."""
 
 
-def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None) -> dict[str, Any]:
-    """The output of `launch --dry-run`; without `sized`, the fields of a sized plan are None."""
-    source, sizing = launch.source, sized.sizing if sized else None
+def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None, forecast: Forecast | None = None) -> dict[str, Any]:
+    """The output of `launch --dry-run`: the sized plan, or the forecast if the weights are not on this machine."""
+    source = launch.source
+    sizing = sized.sizing if sized else forecast.sizing if forecast else None
+    devices = sized.devices if sized else forecast.devices if forecast else ()
+    reasons = sized.reasons if sized else (*launch.reasons, *_forecast_reasons(forecast))
     path = sized.path if sized else launch.origin if source is None else None
     return {
         "model_uid": launch.uid,
@@ -193,7 +229,7 @@ def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None) -> dict[str, Any
         "slots": sizing.slots if sizing else None,
         "threads": launch.threads,
         "replica": launch.request.replica,
-        "devices": [list(group) for group in sized.devices] if sized else [],
+        "devices": [list(group) for group in devices],
         "tensor_parallel": sizing.tensor_parallel if sizing else None,
         "memory_fraction": sizing.memory_fraction if sizing else None,
         "memory": {
@@ -202,10 +238,27 @@ def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None) -> dict[str, Any
             "overhead": sizing.overhead_bytes if sizing else None,
             "total": sizing.total_bytes if sizing else None,
             "loaded": sizing.loaded_bytes if sizing else None,
+            "source": "file header" if sized else forecast.source if forecast else None,
         },
-        "reasons": list((sized or launch).reasons),
+        "download_bytes": 0 if sized else forecast.download_bytes if forecast else None,
+        "disk": [
+            {
+                "purpose": need.purpose,
+                "folder": str(need.folder),
+                "needed_bytes": need.needed_bytes,
+                "free_bytes": need.free_bytes,
+            }
+            for need in (forecast.disk if forecast else ())
+        ],
+        "reasons": list(reasons),
         "options": dict(launch.options),
     }
+
+
+def _forecast_reasons(forecast: Forecast | None) -> tuple[str, ...]:
+    if forecast is None:
+        return ()
+    return (*forecast.notes, *(forecast.sizing.reasons if forecast.sizing else ()))
 
 
 def _files(launch: ResolvedLaunch) -> list[dict[str, Any]]:

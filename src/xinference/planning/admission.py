@@ -185,8 +185,12 @@ class AdmissionScheduler(Generic[PlanT]):
             reclaimable=reclaimable,
         )
 
-    def occupancy_for(self, uid: str, on_demand: bool, activity: Activity) -> Occupancy:
+    def occupancy_for(
+        self, uid: str, on_demand: bool, activity: Activity, *, without: Collection[str] = ()
+    ) -> Occupancy:
         """The result of `occupancy_of_others` if the models that can be evicted for `uid` are treated as unloaded.
+
+        Those in `without` are, too.
 
         For an on-demand model, these are all other on-demand models that are not pinned, whatever their state: the
         model has the same context at every load. For any other launch, these are the idle ones.
@@ -196,7 +200,7 @@ class AdmissionScheduler(Generic[PlanT]):
             for resident in self._residents(activity, excluded=uid)
             if not resident.pinned and (on_demand or resident.state == "idle")
         }
-        return self.occupancy_of_others(uid, activity, without=evictable)
+        return self.occupancy_of_others(uid, activity, without=evictable | set(without))
 
     def _residents(self, activity: Activity, *, excluded: str = "") -> list[Resident]:
         """The residents with their reserved memory, and the granted candidates that are not among them yet."""

@@ -59,9 +59,7 @@ _USUAL_KEYS = 1024
 _USUAL_VOCAB = 128_000
 
 
-def weights_bytes(
-    shape: ModelShapeFacts, model_format: str, quantization: str | None, *, early: bool = False
-) -> int:
+def weights_bytes(shape: ModelShapeFacts, model_format: str, quantization: str | None, *, early: bool = False) -> int:
     """Bytes of the weights. `quantization` is case-insensitive; ``none`` or None means 16 bits, as trained.
 
     Args:
@@ -113,12 +111,12 @@ def estimated_shape(
     """
     size = weights_bytes(shape, model_format, quantization, early=early)
     whole = model_format == "pytorch" and (quantization or "none").lower() == "none"
-    return _with_weights(shape, size, context_length, linear_bytes=size - vocabulary_elements(shape) * 2 if whole else 0)
+    return _with_weights(
+        shape, size, context_length, linear_bytes=size - vocabulary_elements(shape) * 2 if whole else 0
+    )
 
 
-def stored_shape(
-    shape: ModelShapeFacts, version: ModelVersion, file_bytes: int | None = None
-) -> ModelShape:
+def stored_shape(shape: ModelShapeFacts, version: ModelVersion, file_bytes: int | None = None) -> ModelShape:
     """An estimate of the shape of the stored weights of a version; an engine can pack them while it loads them.
 
     Args:
@@ -144,9 +142,9 @@ def stored_shape(
 
 def rough_shape(version: ModelVersion) -> ModelShape:
     """An estimate from the size and the bits of the quantization alone: the weights are rough, the cache is a guess."""
-    billions = _billions(version.spec.model_size_in_billions)
-    parameters = int(billions * 1e9)
-    layers, hidden = next(((layers, width) for limit, layers, width in _USUAL if billions <= limit), _USUAL[-1][1:])
+    size = billions(version.spec.model_size_in_billions)
+    parameters = int(size * 1e9)
+    layers, hidden = next(((layers, width) for limit, layers, width in _USUAL if size <= limit), _USUAL[-1][1:])
     element_bits = rough_bits(version.spec.model_format, version.quantization)
     has_cache = version.family.model_type == "LLM"
     return ModelShape(
@@ -265,7 +263,8 @@ def _canonical(model_format: str, quantization: str | None) -> str:
     return (quantization or "none").lower().replace("-", "_" if model_format in ("ggufv2", "ggmlv3") else "-")
 
 
-def _billions(size: int | str) -> float:
+def billions(size: int | str) -> float:
+    """Billions of parameters as a number: ``1_8`` is 1.8; 0 if the text is no number."""
     try:
         return float(str(size).replace("_", "."))
     except ValueError:

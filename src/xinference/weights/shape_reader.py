@@ -12,9 +12,9 @@ from xinference.engines.base import ExtraWeightFile
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.formats.ggml import read_ggml
-from xinference.formats.gguf import read_header
+from xinference.formats.gguf import GgufHeader, read_header
 from xinference.formats.llama_facts import disagreements, facts_for
-from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
 from xinference.formats.weight_file import weight_file
 from xinference.hubs.local_files import parts_of
 from xinference.launch.model_shape import TYPE_BYTES, ModelShape
@@ -33,7 +33,7 @@ def read_shape(
         Problem: 400 ``bad_weight_file``, which names the file and the fault.
     """
     shape, notes = _weights_shape(path, version)
-    extra_bytes = sum(_extra_bytes(file) for file in extra_files)
+    extra_bytes = sum(bytes_of_extra(file) for file in extra_files)
     return replace(shape, weights_bytes=shape.weights_bytes + extra_bytes), notes
 
 
@@ -45,8 +45,12 @@ def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple
 
 def _gguf_shape(path: Path) -> ModelShape:
     header = read_header(path)
-    # Of a split model the first file has the counts, and each part its own tensors.
-    parts = [read_header(part) for part in parts_of(path)] if header.split_count > 1 else [header]
+    return gguf_shape([read_header(part) for part in parts_of(path)] if header.split_count > 1 else [header])
+
+
+def gguf_shape(parts: Sequence[GgufHeader]) -> ModelShape:
+    """The shape of a GGUF model. Of a split model the first file has the counts, and each part its own tensors."""
+    header = parts[0]
     by_type: Counter[str] = Counter()
     for part in parts:
         by_type.update(part.bytes_by_type)
@@ -62,7 +66,12 @@ def _gguf_shape(path: Path) -> ModelShape:
     )
 
 
-def _extra_bytes(file: ExtraWeightFile) -> int:
+def bytes_of_extra(file: ExtraWeightFile) -> int:
+    """Bytes of an additional weight file on this machine.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``: its header names another architecture.
+    """
     header = read_header(file.path)
     if header.architecture != file.architecture:
         raise Problem(
@@ -77,7 +86,11 @@ def _folder_shape(folder: Path) -> ModelShape:
     file = folder / "config.json"
     with weight_file(file, "the config.json of a model") as (opened, size):
         config = read_config(opened.read(min(size, MAX_CONFIG)), file)
-    weights = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+    return folder_shape(config, sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES))
+
+
+def folder_shape(config: ModelConfig, weights: int) -> ModelShape:
+    """The shape of a folder's model; `weights` is the bytes of its weight files."""
     element = TYPE_BYTES.get(config.dtype or "", 2)
     vocabulary = (config.vocab_size or 0) * (config.embedding_length or 0) * (1 if config.tied else 2) * element
     bits = 8 * element if config.quantization == "none" else _packed_bits(config.quantization)

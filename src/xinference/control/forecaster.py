@@ -1,0 +1,136 @@
+"""Forecasts the memory and the disk space of launches whose weights are not on this machine yet; fetches no weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from xinference.catalog.models import ModelVersion, Source
+from xinference.config import Settings
+from xinference.engines.base import Engine
+from xinference.environments.environments import Environments
+from xinference.error_codes import Code
+from xinference.errors import Problem
+from xinference.files.atomic_file import nearest_existing
+from xinference.hardware.devices import Host
+from xinference.hubs.base import FetchPreview, Hub
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import DiskNeed, DiskPurpose, ResolvedLaunch, ShapeSource
+from xinference.planning.weights_estimate import rough_shape, stored_shape
+from xinference.weights.remote_shape import read_remote_shape
+from xinference.weights.shape_reader import bytes_of_extra
+from xinference.work_threads import HubQuestions, LongWork
+
+_HEADER: ShapeSource = "file header"
+#: Maximum time for the questions to a hub about one launch, in seconds; then the registry answers.
+HEADER_SECONDS = 20.0
+#: Problems of a hub that the download would have, too, or that do not concern the header: the registry answers.
+_NOT_FATAL = frozenset(
+    {
+        Code.OFFLINE, Code.HUB_UNREACHABLE, Code.HUB_TIMEOUT, Code.HUB_BUSY, Code.HUB_UNAVAILABLE, Code.GATED_MODEL,
+        Code.REPO_NOT_FOUND, Code.REVISION_NOT_FOUND, Code.FILE_NOT_FOUND, Code.PACKAGE_NOT_FOUND,
+        Code.GGML_FACTS_MISSING, Code.DOWNLOAD_FAILED,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ExpectedWeights:
+    """The weights that a launch would download, before the download."""
+
+    shape: ModelShape
+    source: ShapeSource
+    disk: tuple[DiskNeed, ...] = ()
+    download_bytes: int | None = None
+    """Bytes of the files that are not cached; None: the hub did not report them."""
+    notes: tuple[str, ...] = ()
+
+
+class Forecaster:
+    """Reads the header of a file on its hub, or else takes the shape from the registry, or else from the size."""
+
+    def __init__(
+        self, settings: Settings, hubs: Mapping[str, Hub], engines: Mapping[str, Engine], work: LongWork
+    ) -> None:
+        self._settings = settings
+        self._hubs = hubs
+        self._engines = engines
+        self._environments = Environments(settings)
+        self._questions = HubQuestions(min(settings.hub_seconds, HEADER_SECONDS))
+        self._files = work.files
+
+    async def expect(self, launch: ResolvedLaunch, source: Source, host: Host) -> ExpectedWeights:
+        """The expected weights of a launch from `source`.
+
+        Raises:
+            Problem: 400 ``bad_weight_file``, the header on the hub is damaged.
+        """
+        note, preview, shape = None, None, None
+        try:
+            preview = await self._questions.ask(self._preview, launch.version, source)
+            shape = await self._questions.ask(read_remote_shape, preview, launch.version, source)
+        except Problem as problem:
+            if problem.code not in _NOT_FATAL:
+                raise
+            note = f"the header of the weights can't be read: {problem.cause.rstrip('.')}"
+        return await self._files.run(self._with_disk, launch, source, host, preview, shape, note)
+
+    def _preview(self, version: ModelVersion, source: Source) -> FetchPreview:
+        hub = self._hubs.get(source.hub)
+        if hub is None:
+            raise Problem(Code.HUB_UNAVAILABLE, f"This version has no hub named {source.hub}.")
+        return hub.preview(version, source)
+
+    def _with_disk(
+        self,
+        launch: ResolvedLaunch,
+        source: Source,
+        host: Host,
+        preview: FetchPreview | None,
+        remote: ModelShape | None,
+        note: str | None,
+    ) -> ExpectedWeights:
+        shape, origin, notes = (remote, _HEADER, ()) if remote else _without_header(launch.version, source)
+        shape = replace(shape, weights_bytes=shape.weights_bytes + self._extra_bytes(launch))
+        return ExpectedWeights(
+            shape,
+            origin,
+            self._disk(launch, host, preview, shape),
+            preview.download_bytes if preview else None,
+            (*((note,) if note else ()), *notes),
+        )
+
+    def _extra_bytes(self, launch: ResolvedLaunch) -> int:
+        """Bytes of further files of the launch that are on this machine, such as a projector with its own path."""
+        files = self._engines[launch.engine].extra_weight_files(launch, Path("weights"))
+        return sum(bytes_of_extra(file) for file in files if file.path.is_absolute() and file.path.is_file())
+
+    def _disk(
+        self, launch: ResolvedLaunch, host: Host, preview: FetchPreview | None, shape: ModelShape
+    ) -> tuple[DiskNeed, ...]:
+        needs = [_need("download", folder, count) for folder, count in (preview.space if preview else {}).items()]
+        if launch.version.spec.model_format == "ggmlv3":
+            needs.append(_need("conversion", self._settings.cache_dir / "converted", shape.weights_bytes))
+        spec = self._engines[launch.engine].environment(host)
+        if spec is not None and self._environments.find(spec) is None:
+            needs.append(_need("environment", self._settings.home / "environments", self._environments.size(spec)))
+        return tuple(need for need in needs if need.needed_bytes)
+
+
+def _without_header(version: ModelVersion, source: Source) -> tuple[ModelShape, ShapeSource, tuple[str, ...]]:
+    """The shape from the registry, or a rough one from the size."""
+    facts = source.facts.get(version.quantization)
+    if version.spec.shape is not None:
+        try:
+            return stored_shape(version.spec.shape, version, facts.size if facts else None), "registry", ()
+        except Problem:  # a quantization whose types are not known
+            pass
+    note = "memory: a rough estimate from the size and the bits of the quantization"
+    return rough_shape(version), "estimate", (note,)
+
+
+def _need(purpose: DiskPurpose, folder: Path, count: int) -> DiskNeed:
+    existing = nearest_existing(folder)
+    return DiskNeed(purpose, existing, count, shutil.disk_usage(existing).free)

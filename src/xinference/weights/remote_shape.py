@@ -1,0 +1,90 @@
+"""Reads the shape of weights that are still on a hub: the header of a file by ranges, or a folder's config.json.
+
+The content is not trusted: the readers of the formats check it, and the hub's reader limits the fetched bytes.
+Blocking; run in a thread, with a time limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from xinference.catalog.models import ModelVersion, Source
+from xinference.formats.ggml import read_numbers
+from xinference.formats.gguf import GgufHeader, read_header_of
+from xinference.formats.llama_facts import facts_for
+from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.hubs.base import FetchPreview, RemoteFile
+from xinference.hubs.selection import wanted_names
+from xinference.launch.model_shape import ModelShape
+from xinference.weights.shape_reader import WEIGHT_SUFFIXES, folder_shape, gguf_shape
+
+#: Bytes of one element of a key or a value in a cache of 16 bits.
+_CACHE_BYTES = 2
+
+
+def read_remote_shape(preview: FetchPreview, version: ModelVersion, source: Source) -> ModelShape | None:
+    """The shape of a version's weights, with the projectors among its files; None: the hub has no header to read.
+
+    Raises:
+        Problem: 400 ``bad_weight_file``, the file is damaged or not a model; or a problem of the hub.
+    """
+    if preview.open is None:
+        return None
+    names = wanted_names(version, source)
+    if names is None:
+        return _folder_shape(preview)
+    sizes = {file.name: file.size or 0 for file in preview.files}
+    projectors = sum(sizes[name] for name in source.projectors if name in sizes and name not in names)
+    if version.spec.model_format == "ggmlv3" and not names[0].endswith(".gguf"):
+        shape = _ggml_shape(preview, version, names[0], sum(sizes[name] for name in names))
+    else:
+        shape = _gguf_shape(preview, names, sizes)
+    return replace(shape, weights_bytes=shape.weights_bytes + projectors)
+
+
+def _gguf_shape(preview: FetchPreview, names: tuple[str, ...], sizes: dict[str, int]) -> ModelShape:
+    # The parts of a file that is joined after the fetch have one header together, which begins in the first part.
+    whole = sum(sizes[name] for name in names)
+    first = _read_gguf(preview, names[0], sizes[names[0]] if _is_split(names) else whole)
+    others = names[1:] if first.split_count > 1 else ()
+    return gguf_shape([first, *(_read_gguf(preview, name, sizes[name]) for name in others)])
+
+
+def _read_gguf(preview: FetchPreview, name: str, size: int) -> GgufHeader:
+    assert preview.open is not None
+    with preview.open(name) as file:
+        return read_header_of(file, size, Path(name))
+
+
+def _is_split(names: tuple[str, ...]) -> bool:
+    return all(name.lower().endswith(".gguf") for name in names)
+
+
+def _ggml_shape(preview: FetchPreview, version: ModelVersion, name: str, size: int) -> ModelShape:
+    assert preview.open is not None
+    with preview.open(name) as file:
+        numbers = read_numbers(file, Path(name), size)
+    facts = facts_for(version)
+    key_width = numbers.n_embd // facts.n_gqa
+    return ModelShape(
+        weights_bytes=size,
+        kv_bytes_per_token=numbers.n_layers * 2 * key_width * _CACHE_BYTES,
+        trained_context=facts.context_length,
+        vocab_size=numbers.n_vocab,
+        hidden=numbers.n_embd,
+        heads=numbers.n_head,
+    )
+
+
+def _folder_shape(preview: FetchPreview) -> ModelShape:
+    assert preview.open is not None
+    config = next(file for file in preview.files if file.name == "config.json")
+    with preview.open(config.name) as file:
+        numbers = read_config(file.read(MAX_CONFIG), Path(config.name))
+    return folder_shape(numbers, sum(file.size or 0 for file in preview.files if _is_weight(file)))
+
+
+def _is_weight(file: RemoteFile) -> bool:
+    path = PurePosixPath(file.name)
+    return path.suffix in WEIGHT_SUFFIXES and len(path.parts) == 1

@@ -1,0 +1,158 @@
+"""The memory of a launch without its weights equals that with them, and no weights are fetched for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines.plans import host_of, launch_of
+from tests.fakes.hub.loopback import LoopbackHub, serve
+from tests.fakes.hub.repositories import Content, Padded, repository
+from tests.weights import real_sizes
+from xinference.catalog.models import ModelShapeFacts, ModelVersion, Source
+from xinference.catalog.registry import builtin_families
+from xinference.config import Settings
+from xinference.control.forecaster import Forecaster
+from xinference.engines.registry import all_engines
+from xinference.hubs.registry import all_hubs
+from xinference.hubs.selection import wanted_names
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import SizedPlan
+from xinference.planning.occupancy import Available
+from xinference.planning.sizing import size_launch
+from xinference.planning.weights_estimate import are_early
+from xinference.weights.cache import versions_of
+from xinference.weights.shape_reader import read_shape
+from xinference.work_threads import LongWork
+
+TIB = 1 << 40
+#: Families whose shape is in the registry, and those of which only the hub has it, with a shape of one of their sizes.
+WITH_SHAPE = [name for name, family in builtin_families().items() if any(s.shape for s in family.model_specs)]
+OTHERS = {
+    "code-llama-instruct": ModelShapeFacts(parameters=6738546688, layers=32, heads=32, kv_heads=32, head_dim=128, hidden=4096, vocab=32016),
+    "deepseek-r1-distill-llama": ModelShapeFacts(parameters=8030261248, layers=32, heads=32, kv_heads=8, head_dim=128, hidden=4096, vocab=128256),
+    "hermes-3-llama-3.1": ModelShapeFacts(parameters=8030261248, layers=32, heads=32, kv_heads=8, head_dim=128, hidden=4096, vocab=128256),
+    "Yi-1.5-chat": ModelShapeFacts(parameters=6061035520, layers=32, heads=32, kv_heads=4, head_dim=128, hidden=4096, vocab=64000),
+    "openchat_3.5": ModelShapeFacts(parameters=7241748480, layers=32, heads=32, kv_heads=8, head_dim=128, hidden=4096, vocab=32002),
+    "falcon3-instruct": ModelShapeFacts(parameters=3227655168, layers=22, heads=12, kv_heads=4, head_dim=256, hidden=3072, vocab=131072),
+    "qwen3": ModelShapeFacts(parameters=596049920, layers=28, heads=16, kv_heads=8, head_dim=128, hidden=1024, vocab=151936, tied=True),
+    "phi-4": ModelShapeFacts(parameters=14659507200, layers=40, heads=40, kv_heads=10, head_dim=128, hidden=5120, vocab=100352),
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    with serve(LoopbackHub()) as hub:
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        yield hub
+
+
+def forecaster(home: Path, *, offline: bool = False) -> Forecaster:
+    settings = Settings(home=home, offline=offline)
+    return Forecaster(settings, all_hubs(settings), all_engines(), LongWork())
+
+
+def versions(name: str) -> list[ModelVersion]:
+    """The versions on Hugging Face of one family."""
+    every = versions_of([builtin_families()[name]])
+    return [version for version in every if source_of(version) is not None]
+
+
+def source_of(version: ModelVersion) -> Source | None:
+    return next((s for s in version.spec.sources if s.hub == "huggingface" and s.has(version.quantization)), None)
+
+
+def shape_of(version: ModelVersion) -> ModelShapeFacts | None:
+    """The shape of a version; of a family whose shape is not in the registry, only one size has one."""
+    others = OTHERS.get(version.family.model_name)
+    first = version.family.model_specs[0].model_size_in_billions
+    return version.spec.shape or (others if version.spec.model_size_in_billions == first else None)
+
+
+def publish(hub: LoopbackHub, version: ModelVersion, facts: ModelShapeFacts, folder: Path) -> Path:
+    """Put the header of a version on the hub; returns the path of the same weights on this machine."""
+    source = source_of(version)
+    assert source is not None
+    context, model_format = version.family.context_length, version.spec.model_format
+    names = wanted_names(version, source)
+    files: dict[str, Content]
+    if names is None:
+        size = real_sizes.folder_bytes(facts, version)
+        config = real_sizes.config_json(facts, context, version)
+        files = {"config.json": config, "model.safetensors": Padded(b"", size)}
+        (folder / "config.json").write_bytes(config)
+        sparse(folder / "model.safetensors", b"", size)
+        path = folder
+    elif model_format == "ggmlv3":
+        path = folder / "model.bin"
+        head = real_sizes.write_ggml(facts, version.quantization, path)
+        files = {names[0]: Padded(head, path.stat().st_size)}
+    else:
+        file = real_sizes.gguf_file(facts, context, version.quantization, early=are_early(version))
+        path = sparse(folder / "model.gguf", file.head, len(file))
+        # The parts of a file that is joined after the fetch.
+        share = -(-len(file) // len(names))
+        files = {
+            n: Padded(file.head if i == 0 else b"", min(share, len(file) - i * share)) for i, n in enumerate(names)
+        }
+    hub.huggingface[source.model_id] = repository(source.model_id, files, ("main", *filter(None, [source.revision])))
+    return path
+
+
+def sparse(path: Path, head: bytes, size: int) -> Path:
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(size)
+    return path
+
+
+def plan(version: ModelVersion, shape: ModelShape) -> SizedPlan:
+    engine = next(e for e in all_engines().values() if e.table.supports(version.spec, version.quantization))
+    launch = launch_of(version=version, engine=engine.table.engine)
+    return size_launch(launch, Path(), shape, Available(64 * TIB, 0.9), engine.memory)
+
+
+@pytest.mark.parametrize("name", ["llama-2-chat", *sorted({*WITH_SHAPE, *OTHERS} - {"llama-2-chat"})])
+async def test_the_plan_without_weights_is_within_5_percent_of_the_plan_with_them(
+    name: str, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    online, offline = forecaster(tmp_path / "home"), forecaster(tmp_path / "home", offline=True)
+    compared = 0
+    for number, version in enumerate(versions(name)):
+        source, facts = source_of(version), shape_of(version)
+        if source is None or facts is None or (version.quantization.lower() not in QUANTIZATIONS):
+            continue
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = publish(hub, version, facts, folder)
+        with_weights = plan(version, read_shape(path, version)[0]).sizing
+        launch = launch_of(version=version, engine="llama.cpp", origin=source)
+        sources = [(online, "file header")] + ([(offline, "registry")] if version.spec.shape else [])
+        for each, origin in sources:
+            expected = await each.expect(launch, source, host_of())
+            assert expected.source == origin, (version.version_id, expected.notes)
+            without = plan(version, expected.shape).sizing
+            assert without.total_bytes == pytest.approx(with_weights.total_bytes, rel=0.05), (
+                version.version_id,
+                origin,
+            )
+            assert without.kv_cache_bytes == with_weights.kv_cache_bytes, version.version_id
+        compared += 1
+    assert compared
+    assert sum(hub.counters.sent.values()) < compared * (2 << 20), "headers only"
+
+
+QUANTIZATIONS = {
+    "none", "4-bit", "8-bit", "int4", "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_0", "q4_1", "q4_k_s", "q4_k_m", "q5_0",
+    "q5_1", "q5_k_s", "q5_k_m", "q6_k", "q8_0", "f16", "fp16", "bf16",
+}  # fmt: skip
+
+
+def test_twenty_other_families_are_compared() -> None:
+    assert len({*WITH_SHAPE, *OTHERS} - {"llama-2-chat"}) >= 20
