@@ -38,6 +38,13 @@ class Target:
         # No retries: a user at a terminal repeats the command. The first request shows whether a server answers.
         return Client(self.settings.url, key, check=False, retries=0)
 
+    @property
+    def answers(self) -> bool:
+        """Whether there is a server to ask: one that answers, or one that the command names."""
+        from xinference.client.local_server import server_answers
+
+        return bool(self.settings.endpoint) or server_answers(self.settings)
+
 
 worker_ip_option = click.option("-w", "--worker-ip", help="No effect: the server is one machine.")
 _ENDPOINT = "URL of the server. [env: XINFERENCE_ENDPOINT; default: the local server]"

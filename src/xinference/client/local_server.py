@@ -50,6 +50,16 @@ def ensure_server(
     return True
 
 
+def server_answers(settings: Settings) -> bool:
+    """Whether a server answers at ``settings.url``.
+
+    Raises:
+        Problem: another program listens there.
+    """
+    with Client(settings.url, check=False, retries=0) as client:
+        return _answers(client)
+
+
 def owns_home(settings: Settings, url: str) -> bool:
     """Whether the server at `url` is the one that has announced itself in this home."""
     endpoint = local_endpoint(settings)

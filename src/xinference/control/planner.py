@@ -61,6 +61,8 @@ class Planner:
         registrations: Registrations,
         memory: ReservedMemory,
         work: LongWork,
+        *,
+        stores_look_ups: bool = True,
     ) -> None:
         self._hubs = hubs
         self._engines = engines
@@ -68,7 +70,9 @@ class Planner:
         self._memory = memory
         self._forecaster = Forecaster(settings, hubs, engines, work)
         self._files = work.files
-        self.resolver = ModelResolver(settings, registrations, hubs, work.questions, engines)
+        self.resolver = ModelResolver(
+            settings, registrations, hubs, work.questions, engines, stores_look_ups=stores_look_ups
+        )
         self.hub_chooser = HubChooser(settings, hubs, work.choices)
         self._environments = Environments(settings)
         self._option_tables: dict[str, Mapping[str, str]] = {}

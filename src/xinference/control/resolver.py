@@ -39,12 +39,15 @@ class ModelResolver:
         hubs: Mapping[str, Hub],
         questions: HubQuestions | None = None,
         engines: Mapping[str, Engine] | None = None,
+        *,
+        stores_look_ups: bool = True,
     ) -> None:
         self._settings = settings
         self._registrations = registrations
         self._hubs = hubs
         self._questions = questions or HubQuestions(settings.hub_seconds)
         self._engines = engines or {}
+        self._stores_look_ups = stores_look_ups
         self._folder = settings.cache_dir / "derived"
 
     async def resolve(
@@ -90,7 +93,7 @@ class ModelResolver:
                 raise
             reason = f"{request.model_name}: from the cached look-up, because {problem.cause}"
             return DerivedRequest(_with_derived_fields(request, cached), (reason.rstrip("."),))
-        if reference.model_id is not None and not any_file:
+        if self._stores_look_ups and reference.model_id is not None and not any_file:
             await asyncio.to_thread(self._save, request, derived.request)
         return derived
 

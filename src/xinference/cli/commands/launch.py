@@ -14,7 +14,7 @@ from xinference.cli.options.launch_options import further_options
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.native_options import LaunchCommand
 from xinference.cli.options.version_options import absolute_if_exists, version_options
-from xinference.cli.output import INTERRUPTED, note, print_json, size
+from xinference.cli.output import INTERRUPTED, broken, note, print_json, size
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -104,17 +104,30 @@ def launch(
         raise click.UsageError("--wait-ready is the default; --no-wait returns before the model is ready.")
     own = {name: value for name, value in arguments.items() if value is not None or name == "n_gpu"}
     request = {**ctx.obj, **own, "model_path": absolute_if_exists(arguments["model_path"])}
+    if dry_run:
+        plan = _plan(target, request)
+        print_json(plan) if as_json else click.echo(plan_text(plan))
+        return
     with target.connect(start=True) as client:
-        if dry_run:
-            plan = client.plan_launch(**request)
-            print_json(plan) if as_json else click.echo(plan_text(plan))
-            return
         uid = client.launch_model(**request, wait_ready=False)
         if no_wait:
             _note_background(uid)
             print_json({"model_uid": uid}) if as_json else click.echo(uid)
             return
         _wait(client, uid, as_json)
+
+
+def _plan(target: Target, request: Json) -> Json:
+    """The plan of the running server, or, without one, of this process, which starts none."""
+    if target.answers:
+        with target.connect() as client:
+            return client.plan_launch(**request)
+    from xinference.client import requests
+    from xinference.local_commands.plan import plan_launch
+
+    body = requests.launch_model(**request).body
+    assert body is not None
+    return plan_launch(body, target.settings)
 
 
 def _wait(client: Client, uid: str, as_json: bool) -> None:
@@ -159,25 +172,51 @@ def _note_background(uid: str) -> None:
     note(f"{uid} is loading in the background; see `xinference list` or `xinference logs -f {uid}`.")
 
 
+#: Source of the memory's numbers -> its name in a sentence.
+_SOURCES = {"file header": "header of the weights", "registry": "registry", "estimate": "size alone: a rough estimate"}
+_MEMORY_PARTS = {
+    "weights": "weights",
+    "kv_cache": "KV cache",
+    "overhead": "overhead",
+    "loaded": "when it is ready, with the cached pages of the file",
+}
+
+
 def plan_text(plan: Json) -> str:
-    """A launch plan as text: the decisions, then their reasons."""
+    """A launch plan as text, one fact a line: the decisions, then their reasons."""
     memory = plan.get("memory") or {}
     files = [f"{file['name']} ({size(file.get('size'))})" for file in plan.get("files") or []]
-    facts = {
+    source = memory.get("source")
+    facts: dict[str, Any] = {
         "Model": plan.get("version"),
         "Engine": plan.get("engine"),
         "Hub": " – ".join(str(plan[key]) for key in ("hub", "model_id") if plan.get(key)),
-        "Files": ("\n" + " " * 14).join(files),
+        "Files": files,
         "Path": plan.get("path"),
         "Devices": ", ".join(str(device) for device in plan.get("devices") or []),
         "Context": f"{plan['context_length']} tokens" if plan.get("context_length") else None,
         "Slots": plan.get("slots"),
         "Threads": plan.get("threads"),
-        "Memory": ", ".join(f"{name.replace('_', ' ')} {size(count)}" for name, count in memory.items()),
-        "Options": ", ".join(f"{name}={value}" for name, value in (plan.get("options") or {}).items()),
+        "Memory": [
+            f"{size(memory.get('total'))} in all" + (f" (by the {_SOURCES[source]})" if source in _SOURCES else ""),
+            *(f"{size(memory.get(name))} {text}" for name, text in _MEMORY_PARTS.items()),
+        ],
+        "Download": size(plan["download_bytes"]) if plan.get("download_bytes") else None,
+        "Disk": [
+            f"{size(need['needed_bytes'])} for the {need['purpose']}, {size(need['free_bytes'])} free in "
+            f"{need['folder']}"
+            for need in plan.get("disk") or []
+        ],
+        "Options": [f"{name}={value}" for name, value in (plan.get("options") or {}).items()],
+        "Before it": [
+            f"{each['model_uid']} would be loaded, {size(each['memory_bytes'])}"
+            for each in plan.get("models_of_home") or []
+        ],
     }
     lines = [f"Would launch {plan.get('model_uid')}:"]
-    lines += [f"  {name + ':':<10}  {value}" for name, value in facts.items() if value]
+    for name, value in facts.items():
+        values = value if isinstance(value, list) else [value] if value else []
+        lines += [f"  {name + ':' if not index else '':<10}  {each}" for index, each in enumerate(values)]
     if reasons := plan.get("reasons"):
         lines += ["Why:", *(f"  - {reason}" for reason in reasons)]
-    return "\n".join(lines)
+    return broken("\n".join(lines))
