@@ -91,7 +91,7 @@ def test_a_context_that_was_asked_for_is_kept_or_refused_but_never_cut() -> None
         size_launch(LLAMA_7B, available_bytes=64 * GIB, family_context=4096, requested_context=1000).context_length
         == 1000
     )
-    with pytest.raises(Problem, match=r"a context of 4000 tokens needs [\d,]+ MiB, and 5,120 MiB are free"):
+    with pytest.raises(Problem, match=r"a context of 4000 tokens needs [\d,]+ MiB of memory, and 5,120 MiB are free"):
         size_launch(LLAMA_7B, available_bytes=5 * GIB, family_context=4096, requested_context=4000)
 
 

@@ -21,6 +21,7 @@ from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
 from xinference.control.resolver import ModelResolver
 from xinference.errors import Problem
+from xinference.hubs.local_files import resolve_local
 from xinference.hubs.registry import all_hubs
 from xinference.launch.request import LaunchRequest
 from xinference.weights.derivation import DerivedRequest, derive, requested_reference
@@ -302,3 +303,58 @@ async def test_the_name_of_what_runs_under_the_same_uid_is_not_looked_at_again(
     before = len(hub.counters.requests)
     assert (await resolver.resolve(request, first)).request == first
     assert len(hub.counters.requests) == before
+
+
+def test_a_gguf_file_without_the_ending_is_launched(tmp_path: Path, gguf: Path) -> None:
+    blob = tmp_path / f"sha256-{'ab' * 32}"
+    blob.write_bytes(gguf.read_bytes())
+    request = look(tmp_path, str(blob)).request
+    assert (request.model_format, request.quantization, request.model_path) == ("ggufv2", "Q8_0", str(blob))
+    assert resolve_local(str(blob), "ggufv2", None) == blob
+
+
+def test_a_gguf_file_without_the_ending_has_the_name_of_its_metadata(tmp_path: Path) -> None:
+    blob = Gguf(pairs=llama_pairs() | {"general.name": scalar(STRING, "My Model")}).write(tmp_path / "sha256-ab")
+    assert look(tmp_path, str(blob), model_size_in_billions=1).request.model_name.startswith("My")
+
+
+def test_another_file_without_the_ending_is_refused_as_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "sha256-cd").write_bytes(b"no weights")
+    causes = []
+    for name in ("sha256-cd", "sha256-ef"):
+        with pytest.raises(Problem) as caught:
+            look(tmp_path, str(tmp_path / name))
+        causes.append(caught.value.cause.replace(name, "x"))
+    assert causes[0] == causes[1]
+
+
+def test_a_file_url_is_a_path(tmp_path: Path, gguf: Path) -> None:
+    odd = tmp_path / "with space.gguf"
+    odd.write_bytes(gguf.read_bytes())
+    for url in (f"file://{gguf}", f"file://localhost{gguf}", odd.as_uri()):
+        assert look(tmp_path, url).request.model_path in (str(gguf), str(odd))
+        assert resolve_local(url, "ggufv2", None) in (gguf, odd)
+    assert look(tmp_path, "mine", model_path=odd.as_uri()).request.model_path == str(odd)
+
+
+@pytest.mark.parametrize("present", [(2, 3), (1, 3), (1,)])
+def test_a_folder_with_missing_parts_names_them(tmp_path: Path, present: tuple[int, ...]) -> None:
+    for index in present:
+        Gguf().write(tmp_path / f"m-Q4_0-{index:05}-of-00003.gguf")
+    absent = ", ".join(f"m-Q4_0-{index:05}-of-00003.gguf" for index in (1, 2, 3) if index not in present)
+    part = tmp_path / f"m-Q4_0-{present[0]:05}-of-00003.gguf"
+    for name in (tmp_path, part):
+        with pytest.raises(Problem) as caught:
+            look(tmp_path, str(name))
+        assert f"missing: {absent}." in caught.value.cause
+    with pytest.raises(Problem, match="missing: "):
+        resolve_local(str(tmp_path), "ggufv2", None)
+
+
+def test_a_missing_file_is_refused_with_the_near_names_in_its_folder(tmp_path: Path, gguf: Path) -> None:
+    (tmp_path / "tiny-Q8_0.gguf").write_bytes(gguf.read_bytes())
+    (tmp_path / "tiny-secret.txt").write_text("")
+    with pytest.raises(Problem) as caught:
+        look(tmp_path, str(tmp_path / "tiny-Q8.gguf"))
+    assert "does not exist" in caught.value.cause
+    assert caught.value.hint == f"Did you mean tiny-Q8_0.gguf in {tmp_path}?"

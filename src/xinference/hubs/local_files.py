@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem, bad_request, near
 from xinference.formats.gguf import read_header
 from xinference.formats.sniff import SNIFF_BYTES, describe
 from xinference.formats.weight_file import weight_file
 
 #: llama.cpp's names for the parts of one model (`llama_split_path`).
 _PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+_SHOWN = 8
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _WEIGHT_SUFFIXES = frozenset({*_WEIGHTS, ".gguf", ".ggml"})
 _CONFIG_SUFFIXES = frozenset({".json", ".jinja"})
 #: The required file of each format.
 _REQUIRED = {"ggufv2": "a .gguf file", "ggmlv3": "a .bin or .ggml file"}
+
+
+def path_of(text: str) -> Path:
+    """The path that a user wrote: ``~`` is the home folder, and ``file:///models/m.gguf`` is a path, too."""
+    if text.startswith("file://"):
+        text = unquote(text.removeprefix("file://").removeprefix("localhost"))
+    return Path(text).expanduser()
 
 
 def resolve_local(model_path: str, model_format: str, quantization: str | None) -> Path:
@@ -30,7 +40,7 @@ def resolve_local(model_path: str, model_format: str, quantization: str | None) 
         Problem: 400 ``model_path_not_found``, ``model_path_ambiguous`` (lists the files) or ``bad_weight_file``. For
             a path that is not a model's, the problem does not state whether a file exists.
     """
-    path = Path(model_path).expanduser().absolute()
+    path = path_of(model_path).absolute()
     try:
         return _resolve(path, model_format, quantization)
     except Problem:
@@ -45,8 +55,8 @@ def resolve_local(model_path: str, model_format: str, quantization: str | None) 
 
 
 def is_model_path(path: Path) -> bool:
-    """Whether a problem may describe `path`: its name is that of weights, or its folder contains weights."""
-    if path.suffix.lower() in _WEIGHT_SUFFIXES:
+    """Whether a problem may describe `path`: its name or first bytes are those of weights, or its folder has some."""
+    if path.suffix.lower() in _WEIGHT_SUFFIXES or is_gguf_file(path):
         return True
     folder = path if path.suffix.lower() not in _CONFIG_SUFFIXES else path.parent
     try:
@@ -55,12 +65,47 @@ def is_model_path(path: Path) -> bool:
         return False
 
 
+def is_gguf_file(path: Path) -> bool:
+    """Whether a file begins as a GGUF file does, whatever its name is: Ollama names its files by their hash."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb", buffering=0) as file:
+            return file.read(4) == b"GGUF"
+    except (OSError, ValueError):
+        return False
+
+
+def near_files_hint(path: Path) -> str | None:
+    """A hint with the weight files in the folder of a missing file whose names are similar; None: there are none."""
+    try:
+        names = [file.name for file in path.parent.iterdir() if file.suffix.lower() in _WEIGHT_SUFFIXES]
+    except (OSError, ValueError):
+        return None
+    similar = near(path.name, names)
+    return f"Did you mean {' or '.join(similar[:3])} in {path.parent}?" if similar else None
+
+
+def missing_parts(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of the parts that are missing of the models of which `names` has at least one part."""
+    present = set(names)
+    models = {parts_of(Path(name))[0]: name for name in sorted(present)}
+    every = (part.as_posix() for name in models.values() for part in parts_of(Path(name)))
+    return tuple(name for name in every if name not in present)
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """The first names of a list that may be long."""
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def _resolve(path: Path, model_format: str, quantization: str | None) -> Path:
     try:
         if not path.exists():
             raise bad_request(
                 f"`--model-path`: {path} does not exist.",
-                hint="Pass a file or folder on the machine that the server runs on.",
+                hint=near_files_hint(path) or "Pass a file or folder on the machine that the server runs on.",
                 code=Code.MODEL_PATH_NOT_FOUND,
             )
         if model_format == "ggufv2":
@@ -80,7 +125,7 @@ def _gguf(path: Path, quantization: str | None) -> Path:
     missing = [part.name for part in (first, *others) if not part.is_file()]
     if missing and file.is_file():
         raise bad_request(
-            f"`--model-path`: {file} is one part of a model, and these parts are missing: {', '.join(missing)}.",
+            f"`--model-path`: {file} is one part of a model, and these parts are missing: {shown_names(missing)}.",
             hint="Put all parts into the same folder.",
             code=Code.MODEL_PATH_NOT_FOUND,
         )
@@ -119,6 +164,12 @@ def _one_of(folder: Path, suffixes: tuple[str, ...], quantization: str | None) -
         return named[0]
     if len(files) == 1:
         return files[0]
+    if missing := missing_parts(f.name for f in folder.iterdir()):
+        raise bad_request(
+            f"`--model-path`: {folder} has a model in parts, and these are missing: {shown_names(missing)}.",
+            hint="Put all parts into the same folder.",
+            code=Code.MODEL_PATH_NOT_FOUND,
+        )
     if not files:
         raise bad_request(
             f"`--model-path`: {folder} has no {' or '.join(suffixes)} file.",

@@ -212,11 +212,17 @@ def _fitting_slots(estimate: MemoryEstimate, context: int, usable: int) -> int:
     return next((slots for slots in range(maximum, 1, -1) if estimate.total(context, slots) <= bound), 1)
 
 
+def _usable_text(budget: MemoryBudget) -> str:
+    free, usable = budget.available_bytes, int(budget.available_bytes * budget.usable)
+    part = f", of which a launch may use {usable / MIB:,.0f} MiB" if usable < free else ""
+    return f"{free / MIB:,.0f} MiB are free{part}"
+
+
 def _does_not_fit(estimate: MemoryEstimate, required: int, dimensions: str) -> Problem:
-    available, model = estimate.budget.available_bytes, estimate.model
+    model = estimate.model
     return Problem(
         Code.DOES_NOT_FIT,
-        f"The model with {dimensions} needs {required / MIB:,.0f} MiB, and {available / MIB:,.0f} MiB are free.",
+        f"The model with {dimensions} needs {required / MIB:,.0f} MiB of memory, and {_usable_text(estimate.budget)}.",
         stage="plan",
         hint=f"Use a smaller quantization or size, a smaller --{model.context_option} or --{model.slots_option}, "
         "or terminate another model.",

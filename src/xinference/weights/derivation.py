@@ -12,12 +12,19 @@ from xinference.catalog.models import FORMAT_ALIASES, FileFacts, ModelFamily, So
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.hubs.base import Hub
-from xinference.hubs.local_files import is_model_path
+from xinference.hubs.local_files import is_gguf_file, is_model_path, missing_parts, near_files_hint, path_of
 from xinference.hubs.repositories.repository import RepositoryHub
 from xinference.launch.request import LaunchRequest
 from xinference.weights.family import derive_family, valid_name
 from xinference.weights.file_source import FileSource, FolderSource, RepositorySource
-from xinference.weights.gguf_models import GgufModel, choose_model, default_model, gguf_models, is_projector
+from xinference.weights.gguf_models import (
+    GgufModel,
+    choose_model,
+    default_model,
+    gguf_models,
+    is_projector,
+    quantization_in,
+)
 from xinference.weights.model_facts import ModelFacts, folder_facts, gguf_facts
 from xinference.weights.reference import Reference, reference
 
@@ -72,7 +79,8 @@ def derive(
     name = valid_name(_stem(origin.name), families)
     choices: tuple[str, ...] = ()
     if _choose_format(request, origin, formats) == "ggufv2":
-        every = gguf_models(origin.file_source.files)
+        files = origin.file_source.files
+        every = [*gguf_models(files), *_without_ending(files, origin.file)]
         free = request.quantization is None and origin.file is None
         default = default_model(every, usable_bytes) if free else None
         if free and any_quantization and every:
@@ -80,8 +88,10 @@ def derive(
         elif default is not None:
             model, choices = default.model, (default.reason,)
         else:
-            model = choose_model(every, origin.title, request.quantization, origin.file)
+            model = choose_model(every, origin.title, request.quantization, origin.file, missing_parts(files))
         facts = gguf_facts(origin.file_source, model)
+        if origin.name == origin.file and facts.name and not origin.file.lower().endswith(".gguf"):
+            name = valid_name(facts.name, families)
         quantization: str | None = facts.quantization
         source, quantizations = _gguf_source(origin.source, every, model, facts.quantization)
         source = msgspec.structs.replace(source, projectors=_projectors(origin.file_source))
@@ -120,7 +130,7 @@ class _Origin:
 
 
 def _local(request: LaunchRequest, path_text: str) -> _Origin:
-    path = Path(path_text).expanduser()
+    path = path_of(path_text)
     if not path.is_absolute():
         raise bad_request(
             f"{path_text} is a relative path, but the server has a different working directory.",
@@ -137,11 +147,11 @@ def _local(request: LaunchRequest, path_text: str) -> _Origin:
     if not path.exists():
         raise bad_request(
             f"{path_text} does not exist on the server's machine.",
-            hint="Check the path; a repository is named as owner/name.",
+            hint=near_files_hint(path) or "Check the path; a repository is named as owner/name.",
             code=Code.MODEL_PATH_NOT_FOUND,
         )
     folder, file = (path, None) if path.is_dir() else (path.parent, path.name)
-    if file is not None and not file.lower().endswith(".gguf"):
+    if file is not None and not file.lower().endswith(".gguf") and not is_gguf_file(path):
         raise bad_request(
             f"{path_text} is not a GGUF file.",
             hint="Pass a .gguf file, or the folder with the config.json and the safetensors.",
@@ -188,6 +198,13 @@ def _repository(model_id: str, revision: str | None, hubs: Mapping[str, Hub], na
                 first = problem
     assert first is not None
     raise first
+
+
+def _without_ending(files: Mapping[str, int], file: str | None) -> list[GgufModel]:
+    """The model of a named file whose name does not end with ``.gguf``."""
+    if file is None or file.lower().endswith(".gguf"):
+        return []
+    return [GgufModel(quantization_in(file), (file,), files[file])]
 
 
 def _choose_format(request: LaunchRequest, origin: _Origin, formats: Collection[str]) -> str:

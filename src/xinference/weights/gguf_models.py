@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
+from xinference.hubs.local_files import shown_names
 from xinference.launch.quantization_order import USUAL, nearest_first, same_quantization
 from xinference.units import GIB
 
@@ -72,8 +73,17 @@ def quantization_in(name: str) -> str | None:
     return None
 
 
-def choose_model(models: Iterable[GgufModel], title: str, quantization: str | None, file: str | None) -> GgufModel:
+def choose_model(
+    models: Iterable[GgufModel],
+    title: str,
+    quantization: str | None,
+    file: str | None,
+    missing: Sequence[str] = (),
+) -> GgufModel:
     """The model that the request names.
+
+    Args:
+        missing: the parts that are missing of models of which some parts are there.
 
     Raises:
         Problem: 400, which names the flag that decides and its values.
@@ -84,8 +94,9 @@ def choose_model(models: Iterable[GgufModel], title: str, quantization: str | No
         if named:
             return named[0]
         if _PARTED.fullmatch(file):
+            absent = [name for name in missing if _stem_of_part(name) == _stem_of_part(file)]
             raise bad_request(
-                f"{file} of {title} is one part of a model, and other parts are missing.",
+                f"{file} of {title} is one part of a model, and these parts are missing: {shown_names(absent)}.",
                 hint="Put all parts into the same folder.",
                 code=Code.MODEL_PATH_NOT_FOUND,
             )
@@ -97,6 +108,12 @@ def choose_model(models: Iterable[GgufModel], title: str, quantization: str | No
             matching = every
     if len(matching) == 1:
         return matching[0]
+    if not matching and missing:
+        raise bad_request(
+            f"{title} has a model in parts, and these parts are missing: {shown_names(missing)}.",
+            hint="Put all parts into the same folder.",
+            code=Code.MODEL_PATH_NOT_FOUND,
+        )
     if not matching:
         raise bad_request(
             f"{title} has no quantization {quantization}.", hint=_quantizations_hint(every), code=Code.UNKNOWN_MODEL
@@ -141,6 +158,11 @@ def _stem(model: GgufModel) -> str:
     parted = _PARTED.fullmatch(name)
     stem = parted["stem"] if parted else name.removesuffix(".gguf")
     return stem.replace(str(model.quantization).lower(), "").strip("-._")
+
+
+def _stem_of_part(name: str) -> str | None:
+    match = _PARTED.fullmatch(name)
+    return match["stem"] if match else None
 
 
 def _quantizations_hint(models: Iterable[GgufModel]) -> str:

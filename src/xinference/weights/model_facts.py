@@ -36,6 +36,8 @@ class ModelFacts:
     context_length: int | None = None
     chat_template: str | None = None
     parameters: int | None = None
+    name: str | None = None
+    """The model's name in the file's metadata."""
     size_label: str | None = None
     """Such as ``135M``, from the file's metadata."""
     embeds: bool = False
@@ -64,7 +66,7 @@ def gguf_facts(source: FileSource, model: GgufModel) -> ModelFacts:
             code=Code.BAD_WEIGHT_FILE,
         )
     first = max(1, source.files[model.files[0]])
-    label = header.metadata.get("general.size_label")
+    label, name = header.metadata.get("general.size_label"), header.metadata.get("general.name")
     stops = [header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
     return ModelFacts(
         model_format="ggufv2",
@@ -73,6 +75,7 @@ def gguf_facts(source: FileSource, model: GgufModel) -> ModelFacts:
         context_length=header.context_length,
         chat_template=header.chat_template,
         parameters=header.parameters * model.size_bytes // first,
+        name=name if isinstance(name, str) else None,
         size_label=label if isinstance(label, str) else None,
         embeds=bool(header.pooling_type) or header.architecture in _GGUF_EMBEDDERS,
         reranks=header.is_reranker,

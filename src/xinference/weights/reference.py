@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from xinference.hubs.local_files import path_of
+
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _ID = re.compile(
     rf"(?P<id>{_PART}/{_PART})(?P<file>(?:/{_PART})*/{_PART}\.gguf)?"
@@ -50,7 +52,7 @@ def reference(name: str) -> Reference | None:
     """
     name = name.strip()
     if name.startswith("file://"):
-        return Reference(path=unquote(name.removeprefix("file://").removeprefix("localhost")))
+        return Reference(path=str(path_of(name)))
     if name.startswith(("/", "./", "../", "~")) or name in (".", ".."):
         return Reference(path=name)
     hub, repository = _without_host(name)

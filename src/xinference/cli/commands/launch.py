@@ -13,7 +13,7 @@ from xinference.cli.options.json_option import json_option
 from xinference.cli.options.launch_options import further_options
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.native_options import LaunchCommand
-from xinference.cli.options.version_options import absolute_if_exists, version_options
+from xinference.cli.options.version_options import absolute_path, version_options
 from xinference.cli.output import INTERRUPTED, broken, note, print_json, size
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def launch(
     if "wait_ready" in ctx.obj:
         raise click.UsageError("--wait-ready is the default; --no-wait returns before the model is ready.")
     own = {name: value for name, value in arguments.items() if value is not None or name == "n_gpu"}
-    request = {**ctx.obj, **own, "model_path": absolute_if_exists(arguments["model_path"])}
+    request = {**ctx.obj, **own, "model_path": absolute_path(arguments["model_path"])}
     if dry_run:
         plan = _plan(target, request)
         print_json(plan) if as_json else click.echo(plan_text(plan))

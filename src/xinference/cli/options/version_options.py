@@ -37,6 +37,11 @@ def absolute_if_exists(path: str | None) -> str | None:
     return str(local.absolute()) if local.exists() else path
 
 
+def absolute_path(path: str | None) -> str | None:
+    """An absolute path, also of a missing file, so that the server names the path that the user meant."""
+    return path if path is None or path.startswith("file://") else str(Path(path).expanduser().absolute())
+
+
 def read_name(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
     """A model's name or a repository id unchanged; a path through `absolute_if_exists`."""
     if name is None:
