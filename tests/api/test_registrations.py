@@ -125,7 +125,10 @@ async def test_what_cannot_be_registered_is_a_400_that_says_why(
     assert answer.status_code == status and said in answer.json()["detail"]
 
 
-async def test_a_plan_of_a_registered_model_is_made_as_of_any_other(client: httpx2.AsyncClient) -> None:
+async def test_a_plan_of_a_registered_model_is_made_as_of_any_other(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     await register(client, VERSION_1)
     body = {"model_name": "my-llama", "model_engine": "llama.cpp", "quantization": "q8_0"}
     plan = (await client.post("/v1/models", params={"dry_run": "true"}, json=body)).json()

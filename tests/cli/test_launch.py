@@ -251,7 +251,7 @@ def test_a_dry_run_prints_the_plan_with_its_reasons(canned: Canned, run: Run) ->
         "llama-2-chat--7B--ggufv2--Q4_0",
         "huggingface – a/b",
         "m.gguf (unknown)",
-        "kv cache unknown",
+        "unknown KV cache",
         "n_ctx=4096",
         "Why:\n  - no GPU was found\n  - it fits",
     ):
@@ -262,7 +262,7 @@ def test_a_dry_run_of_weights_that_are_here_prints_their_path_and_all_numbers(ca
     plan = sized(LAUNCH, path=Path("/w/m.gguf"), devices=((0,), (1,)), weights_bytes=1 << 30, reasons=("4 slots",))
     canned.answers["POST", "/v1/models"] = Answer(plan_entry(LAUNCH, plan))
     printed = run("launch", "-n", "m", "--dry-run").stdout
-    for text in ("/w/m.gguf", "4095 tokens", "weights 1.0 GiB", "kv cache 4.0 GiB", "[0], [1]", "  - 4 slots"):
+    for text in ("/w/m.gguf", "4095 tokens", "1.0 GiB weights", "4.0 GiB KV cache", "[0], [1]", "  - 4 slots"):
         assert text in printed
 
 
@@ -372,3 +372,49 @@ def test_a_name_that_is_no_path_is_sent_as_it_is(canned: Canned, run: Run, name:
     told(canned, READY)
     run("launch", name)
     assert canned.asked_for("POST", "/v1/models")[0].body["model_name"] == name
+
+
+def test_a_dry_run_without_a_server_is_planned_here_and_starts_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    planned: list[Any] = []
+
+    def plan_here(body: Any, settings: Any) -> Any:
+        planned.append(body)
+        return PLAN | {"models_of_home": [{"model_uid": "earlier", "memory_bytes": 1 << 30}]}
+
+    def refuse_start(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("a server is started")
+
+    monkeypatch.setattr("xinference.local_commands.plan.plan_launch", plan_here)
+    monkeypatch.setattr("xinference.client.local_server.ensure_server", refuse_start)
+    monkeypatch.setenv("XINFERENCE_ENDPOINT", "")
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path))
+    monkeypatch.setenv("XINFERENCE_PORT", str(free_port()))
+    result = CliRunner().invoke(cli, ["launch", "llama-2-chat", "-f", "ggufv2", "--n_ctx", "4096", "--dry-run"])
+    assert result.exit_code == 0, result.stderr
+    assert planned == [
+        {"model_name": "llama-2-chat", "model_type": "LLM", "replica": 1, "n_gpu": "auto", "model_format": "ggufv2",
+         "n_ctx": 4096}
+    ]  # fmt: skip
+    assert "Before it:  earlier would be loaded, 1.0 GiB" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_a_refusal_shows_the_commands_that_would_fit_each_on_one_line(canned: Canned, run: Run) -> None:
+    command = "xinference launch qwen2.5-instruct -s 3B -f ggufv2 -q q4_k_m --n_ctx 8192 -u " + "long" * 20
+    suggestion = {"change": "size", "description": "Size 3B in q4_k_m, 2.1 GiB of memory", "command": command}
+    refusal = problem(400, "does_not_fit", "It needs 5 GiB of memory, and 3 GiB are free.", suggestions=[suggestion])
+    canned.answers["POST", "/v1/models"] = refusal
+    result = run("launch", "-n", "m")
+    assert result.exit_code == 1
+    assert f"What would fit:\n  Size 3B in q4_k_m, 2.1 GiB of memory:\n    {command}\n" in result.stderr
+    as_json = run("launch", "-n", "m", "--json")
+    assert json.loads(as_json.stdout)["error"]["suggestions"] == [suggestion]
+
+
+def test_a_missing_file_is_sent_with_its_whole_path(canned: Canned, run: Run, tmp_path: Path) -> None:
+    for arguments in (["./nope.gguf"], ["m", "-mp", "./nope.gguf"]):
+        run("launch", *arguments, "--no-wait")
+        body = canned.asked_for("POST", "/v1/models")[-1].body
+        assert str(Path("nope.gguf").absolute()) in (body["model_name"], body.get("model_path"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.engines.plans import host_of, launch_of
@@ -42,7 +43,7 @@ _OTHER_SHAPES: dict[str, tuple[int, ...]] = {
     "phi-4": (14659507200, 40, 40, 10, 128, 5120, 100352),
 }
 OTHERS = {
-    name: ModelShapeFacts(**dict(zip(ModelShapeFacts.__struct_fields__, (*numbers, False)[:8], strict=True)))
+    name: msgspec.convert(dict(zip(ModelShapeFacts.__struct_fields__, numbers, strict=False)), ModelShapeFacts)
     for name, numbers in _OTHER_SHAPES.items()
 }
 

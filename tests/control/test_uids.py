@@ -63,10 +63,11 @@ def ends(monkeypatch: pytest.MonkeyPatch, controller: Controller) -> Iterator[En
     monkeypatch.setattr(Deployment, "begin", lambda deployment: ends.begin(deployment))
     monkeypatch.setattr(Deployment, "end", lambda deployment, how: ends.end(deployment, how))
 
-    async def size(launch: object) -> None:
+    async def no_size(launch: object, request: object) -> None:
         return None
 
-    monkeypatch.setattr(controller.planner, "size", size)
+    monkeypatch.setattr(controller.planner, "size", no_size)
+    monkeypatch.setattr(controller.planner, "forecast", no_size)
     yield ends
     ends.allowed.set()
 

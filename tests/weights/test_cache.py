@@ -12,7 +12,7 @@ from xinference.catalog.models import HubName, ModelFamily, ModelSpec, ModelVers
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.files.progress import Progress
-from xinference.hubs.base import RemoteFile
+from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile, delete
 from xinference.weights.cache import CacheUse, cached_versions, find_sharing, find_version, remove
 
@@ -39,6 +39,9 @@ class FolderHub:
         self.root = root
 
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
+        raise AssertionError("no hub is asked")
+
+    def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
         raise AssertionError("no hub is asked")
 
     def fetch(self, version: ModelVersion, source: Source, progress: Progress, cancelled: threading.Event) -> Path:

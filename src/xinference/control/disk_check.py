@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from xinference.catalog.models import ModelVersion
@@ -30,7 +31,7 @@ def check_disk(version: ModelVersion, needs: Sequence[DiskNeed], find_smaller: F
             continue
         parts = " and ".join(f"{format_size(need.needed_bytes)} for the {need.purpose}" for need in on_disk)
         copies = sum(need.purpose != "environment" for need in on_disk) or 1
-        found = find_smaller(lambda size, copies=copies, free=free: size * copies + RESERVE_BYTES <= free)
+        found = find_smaller(partial(_fits, copies, free))
         raise Problem(
             Code.DISK_FULL,
             f"{version.version_id} needs {parts} on the disk of {on_disk[0].folder}, and {format_size(free)} are free.",
@@ -39,6 +40,10 @@ def check_disk(version: ModelVersion, needs: Sequence[DiskNeed], find_smaller: F
             "or XINFERENCE_HOME to a folder on a larger disk.",
             suggestions=found,
         )
+
+
+def _fits(copies: int, free: int, size: int) -> bool:
+    return size * copies + RESERVE_BYTES <= free
 
 
 def _device(folder: Path) -> int:
