@@ -128,9 +128,12 @@ def stored_shape(shape: ModelShapeFacts, version: ModelVersion, file_bytes: int 
     model_format, quantization = version.spec.model_format, version.quantization
     context = version.family.context_length
     if model_format in ("ggufv2", "ggmlv3"):
-        early = are_early(version)
+        name, early = _canonical(model_format, quantization), are_early(version)
+        if name not in _BASE:  # a mix of another quantizer, such as UD-Q4_K_XL
+            size = file_bytes or int(shape.parameters * rough_bits(model_format, quantization) / 8)
+            return _with_weights(shape, size, context)
         size = file_bytes or weights_bytes(shape, model_format, quantization, early=early)
-        by_type = gguf_bytes_by_type(shape, _canonical(model_format, quantization), early=early)
+        by_type = gguf_bytes_by_type(shape, name, early=early)
         return _with_weights(shape, size, context, by_type=by_type)
     packs_later = model_format == "pytorch" and quantization in BITSANDBYTES_BITS
     size = file_bytes or weights_bytes(shape, model_format, None if packs_later else quantization)
