@@ -207,7 +207,8 @@ def _layer_matrices(shape: ModelShapeFacts, norms: int) -> dict[str, _Matrices]:
     heads = shape.layers * shape.hidden * shape.heads * shape.head_dim
     keys = shape.layers * shape.hidden * shape.kv_heads * shape.head_dim
     forward = max(0, shape.parameters - vocabulary_elements(shape) - 2 * heads - 2 * keys - norms)
-    width = forward // max(1, 3 * shape.layers * shape.hidden)
+    per_width = 3 * shape.layers * shape.hidden
+    width = forward // per_width if per_width else _SUPER_BLOCK  # only the number of parameters is known
     # The rows of a mixture of experts are those of one expert, a power of two times a small number like all widths.
     return {
         "q": _Matrices(heads, shape.hidden),
