@@ -135,7 +135,7 @@ def test_the_nearest_quantization_that_fits_the_machine_is_chosen() -> None:
     choice = choose("code-llama-instruct", model_size_in_billions=34)
     assert choice.version.quantization == "Q3_K_S"
     assert choice.choices[-1].startswith(
-        "quantization Q3_K_S: Q4_K_M (19.2 GiB) does not fit in 14.4 GiB; also Q4_K_M, "
+        "quantization Q3_K_S: Q4_K_M (18.8 GiB) does not fit in 14.4 GiB; also Q4_K_M, "
     )
 
 
