@@ -24,7 +24,7 @@ from xinference.deployments.deployment import Deployment
 from xinference.errors import Problem
 from xinference.hubs import reachability
 from xinference.launch.match import match
-from xinference.launch.plan import plan_entry
+from xinference.launch.plan import ResolvedLaunch, plan_entry
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands.plan import plan_launch
 from xinference.store.database import Store
@@ -98,6 +98,7 @@ async def test_a_launch_that_does_not_fit_is_refused_by_its_header(
         problem = caught.value
         assert (problem.code, problem.status, problem.stage) == ("does_not_fit", 400, "plan")
         assert "needs 4,435 MiB of memory, and 4,096 MiB are free" in problem.cause
+        assert problem.cause.endswith("The numbers are those of the file on the hub.")
         assert [s.change for s in problem.suggestions] == ["quantization"]
         assert problem.suggestions[0].command.startswith("xinference launch llama-2-chat -s 7B -f ggufv2 -q ")
         assert Problem.from_dict(json.loads(json.dumps(problem.to_dict()))).suggestions == problem.suggestions
@@ -177,7 +178,19 @@ async def test_a_model_without_a_shape_is_a_rough_estimate_that_is_refused_only_
     memory(monkeypatch, 4)
     with pytest.raises(Problem) as caught:
         await controller.plan(request)
-    assert caught.value.code == "does_not_fit"
+    assert caught.value.code == "does_not_fit" and "rough estimate" in caught.value.cause
+
+
+async def test_a_launch_says_what_it_expects_before_the_download(
+    controller: Controller, hub: LoopbackHub, begun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory(monkeypatch, 12)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100 * GIB))
+    uid = await controller.launch(REQUEST)
+    plan = controller.running(uid).plan
+    assert begun == [uid] and isinstance(plan, ResolvedLaunch)
+    assert plan.draft.choices[-1].startswith("1 slot x 4095 tokens of context: ")
+    assert plan.draft.choices[-1].endswith(" GiB of memory, 3.8 GiB to download")
 
 
 async def test_an_absurd_header_is_refused_within_bounded_bytes(

@@ -39,6 +39,7 @@ from xinference.hubs.registry import all_hubs
 from xinference.launch.plan import Forecast, LaunchDraft, LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.plan import is_same_launch
+from xinference.planning.summary import expectation
 from xinference.process.leftovers import keepers_of
 from xinference.process.log_files import remove_old_logs
 from xinference.process.replica import Replica
@@ -259,7 +260,10 @@ class Controller:
                     f"The model UID {uid} is taken by {existing.plan.version.version_id}.",
                     hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
                 )
-            launch, sized, _ = await self._resolve(draft, request)
+            launch, sized, forecast = await self._resolve(draft, request)
+            if forecast is not None:
+                choices = (*launch.draft.choices, expectation(forecast))
+                launch = replace(launch, draft=replace(launch.draft, choices=choices))
             if uid in self._deployments:  # one that has failed
                 await self.terminate(uid)
             created = time.time()

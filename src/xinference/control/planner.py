@@ -25,7 +25,7 @@ from xinference.hubs.base import Hub
 from xinference.hubs.local_files import resolve_local
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, SizedPlan
+from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, ShapeSource, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.alternatives import Refused, alternatives, smaller_downloads
 from xinference.planning.eviction import Bytes
@@ -36,6 +36,13 @@ from xinference.planning.sizing import size_launch
 from xinference.weights import shape_reader
 from xinference.weights.fetch import local_path
 from xinference.work_threads import LongWork
+
+#: Source of a refused launch's numbers -> a sentence for the refusal.
+_SOURCE_TEXTS: Mapping[ShapeSource, str] = {
+    "file header": "The numbers are those of the file on the hub.",
+    "registry": "The numbers are those of the registry.",
+    "estimate": "The numbers are a rough estimate from the size and the quantization.",
+}
 
 
 class ReservedMemory(Protocol):
@@ -156,10 +163,15 @@ class Planner:
         try:
             return self._size(launch, request, Path(), expected.shape, host)
         except Problem as problem:
-            if expected.source != "estimate" or problem.code != Code.DOES_NOT_FIT:
+            if problem.code != Code.DOES_NOT_FIT:
                 raise
+            if expected.source != "estimate":
+                raise problem.replace(cause=f"{problem.cause} {_SOURCE_TEXTS[expected.source]}") from None
         without_cache = replace(expected.shape, kv_bytes_per_token=0)
-        self._size(launch, request, Path(), without_cache, host)
+        try:
+            self._size(launch, request, Path(), without_cache, host)
+        except Problem as problem:
+            raise problem.replace(cause=f"{problem.cause} {_SOURCE_TEXTS[expected.source]}") from None
         return None
 
     def _size(

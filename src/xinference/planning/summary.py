@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xinference.catalog.models import written_size
 from xinference.engines.memory_model import MemoryModel
-from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.launch.plan import Forecast, LaunchPlan, SizedPlan
+from xinference.planning.eviction import format_size
 from xinference.planning.memory import written_slots
 from xinference.units import MIB
 
@@ -16,6 +17,19 @@ def summary(plan: LaunchPlan, model: MemoryModel) -> tuple[str, ...]:
     draft = plan.launch.draft if isinstance(plan, SizedPlan) else plan.draft
     slots = (slots_and_context(plan, model),) if isinstance(plan, SizedPlan) else ()
     return (f"{name} {version.quantization} on {plan.engine}", *draft.choices, *slots)
+
+
+def expectation(forecast: Forecast) -> str:
+    """The memory and the download that are expected of weights that are not on this machine yet."""
+    sizing = forecast.sizing
+    download = f", {format_size(forecast.download_bytes)} to download" if forecast.download_bytes else ""
+    if sizing is None:
+        return f"the memory is not known before the download{download}"
+    rough = " by a rough estimate" if forecast.source == "estimate" else ""
+    return (
+        f"{written_slots(sizing.slots)} x {sizing.context_length} tokens of context: "
+        f"{format_size(sizing.total_bytes)} of memory{rough}{download}"
+    )
 
 
 def slots_and_context(plan: SizedPlan, model: MemoryModel) -> str:
