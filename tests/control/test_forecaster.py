@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control.forecaster import Forecaster
 from xinference.engines.registry import all_engines
+from xinference.hubs.base import FetchPreview
 from xinference.hubs.registry import all_hubs
 from xinference.hubs.selection import wanted_names
 from xinference.launch.model_shape import ModelShape
@@ -134,3 +136,28 @@ async def test_the_plan_without_weights_is_within_5_percent_of_the_plan_with_the
 
 def test_more_than_twenty_other_families_are_compared() -> None:
     assert len(WITH_SHAPE) > 30
+
+
+class SilentHub:
+    """A hub that does not answer until the test ends."""
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+
+    def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
+        self.end.wait()
+        raise AssertionError("the test has ended")
+
+
+async def test_a_hub_that_does_not_answer_in_time_is_replaced_by_the_registry(tmp_path: Path) -> None:
+    version = versions("llama-2-chat")[0]
+    source = source_of(version)
+    assert source is not None
+    hub, settings = SilentHub(), Settings(home=tmp_path, hub_seconds=0.01)
+    silent = Forecaster(settings, {"huggingface": hub}, all_engines(), LongWork())  # type: ignore[dict-item]
+    try:
+        expected = await silent.expect(launch_of(version=version, engine="llama.cpp"), source, host_of())
+    finally:
+        hub.end.set()
+    assert expected.source == "registry"
+    assert "did not answer" in expected.notes[0]

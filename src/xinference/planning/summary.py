@@ -26,10 +26,7 @@ def expectation(forecast: Forecast) -> str:
     if sizing is None:
         return f"the memory is not known before the download{download}"
     rough = " by a rough estimate" if forecast.source == "estimate" else ""
-    return (
-        f"{written_slots(sizing.slots)} x {sizing.context_length} tokens of context: "
-        f"{format_size(sizing.total_bytes)} of memory{rough}{download}"
-    )
+    return f"{format_size(sizing.total_bytes)} of memory{rough}{download}"
 
 
 def slots_and_context(plan: SizedPlan, model: MemoryModel) -> str:
