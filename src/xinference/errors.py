@@ -60,7 +60,8 @@ class Problem(RuntimeError):
             self.add_note("\n".join(["Last lines:", *(f"    {line}" for line in self.log_tail)]))
 
     def __str__(self) -> str:
-        return f"{self.cause} {self.hint}" if self.hint else self.cause
+        commands = " or ".join(f"`{suggestion.command}`" for suggestion in self.suggestions)
+        return " ".join(part for part in (self.cause, self.hint, commands and f"What would fit: {commands}.") if part)
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with other values; a new code replaces the status, too."""

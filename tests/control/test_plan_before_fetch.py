@@ -102,6 +102,7 @@ async def test_a_launch_that_does_not_fit_is_refused_by_its_header(
         assert problem.cause.endswith("The numbers are those of the file on the hub.")
         assert [s.change for s in problem.suggestions] == ["quantization"]
         assert problem.suggestions[0].command.startswith("xinference launch llama-2-chat -s 7B -f ggufv2 -q ")
+        assert f"What would fit: `{problem.suggestions[0].command}`" in str(problem)
         assert Problem.from_dict(json.loads(json.dumps(problem.to_dict()))).suggestions == problem.suggestions
     assert begun == [] and controller.deployments() == []
     assert_only_headers(hub)

@@ -25,7 +25,7 @@ from xinference.planning.alternatives import Refused, alternatives, smaller_down
 from xinference.planning.eviction import HOST, Bytes
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.sizing import size_launch
-from xinference.planning.weights_estimate import stored_shape
+from xinference.planning.weights_estimate import registry_shape
 
 GIB = 1024**3
 SEVEN: dict[str, Any] = {"model_size_in_billions": 7, "model_format": "ggufv2"}
@@ -56,7 +56,7 @@ def refused(
         return Occupancy(reclaimable={HOST: freed})
 
     assert version.spec.shape is not None
-    return Refused(launch, request, stored_shape(version.spec.shape, version), here, all_engines(), occupancy, held)
+    return Refused(launch, request, registry_shape(version.spec.shape, version), here, all_engines(), occupancy, held)
 
 
 def of_kind(found: Collection[Suggestion], change: str) -> Suggestion:
@@ -81,7 +81,9 @@ def planned(command: str, case: Refused) -> ResolvedLaunch:
     launch = launch_of(request=request, version=version, engine=engine, options=native, use_gpu=case.launch.use_gpu)
     assert version.spec.shape is not None
     memory = available(case.host, case.occupancy_without(()))
-    size_launch(launch, launch.origin, stored_shape(version.spec.shape, version), memory, all_engines()[engine].memory)  # type: ignore[arg-type]
+    size_launch(
+        launch, launch.origin, registry_shape(version.spec.shape, version), memory, all_engines()[engine].memory
+    )  # type: ignore[arg-type]
     return launch
 
 
@@ -151,7 +153,7 @@ def test_a_full_disk_is_answered_with_weights_that_fit_on_it() -> None:
     found = smaller_downloads(replace(case, fits_disk=lambda size: size < 4 * GIB))
     version = planned(of_kind(found, "quantization").command, case).version
     assert version.spec.shape is not None
-    assert stored_shape(version.spec.shape, version).weights_bytes < 4 * GIB
+    assert registry_shape(version.spec.shape, version).weights_bytes < 4 * GIB
     assert {suggestion.change for suggestion in found} == {"quantization", "size"}
 
 

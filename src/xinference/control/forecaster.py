@@ -18,7 +18,7 @@ from xinference.hardware.devices import Host
 from xinference.hubs.base import FetchPreview, Hub
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import DiskNeed, DiskPurpose, ResolvedLaunch, ShapeSource
-from xinference.planning.weights_estimate import rough_shape, stored_shape
+from xinference.planning.weights_estimate import registry_shape, rough_shape
 from xinference.weights.remote_shape import read_remote_shape
 from xinference.weights.shape_reader import bytes_of_extra
 from xinference.work_threads import HubQuestions, LongWork
@@ -124,7 +124,7 @@ def _without_header(version: ModelVersion, source: Source) -> tuple[ModelShape, 
     facts = source.facts.get(version.quantization)
     if version.spec.shape is not None:
         try:
-            return stored_shape(version.spec.shape, version, facts.size if facts else None), "registry", ()
+            return registry_shape(version.spec.shape, version, facts.size if facts else None), "registry", ()
         except Problem:  # a quantization whose types are not known
             pass
     note = "memory: a rough estimate from the size and the bits of the quantization"

@@ -21,7 +21,7 @@ from xinference.planning.engine_choice import supports
 from xinference.planning.eviction import Bytes, format_size
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.sizing import size_launch
-from xinference.planning.weights_estimate import billions, rough_bits, rough_shape, stored_shape
+from xinference.planning.weights_estimate import billions, registry_shape, rough_bits, rough_shape
 
 #: Contexts that are suggested, in tokens: the largest one that fits.
 _CONTEXTS = (131072, 65536, 32768, 16384, 8192, 4096, 2048, 1024, 512)
@@ -223,7 +223,7 @@ def _shape_of(refused: Refused, version: ModelVersion) -> ModelShape:
     """The estimated shape of another version: from the registry, or in proportion to that of the refused one."""
     if version.spec.shape is not None:
         try:
-            return stored_shape(version.spec.shape, version)
+            return registry_shape(version.spec.shape, version)
         except Problem:  # a quantization whose types are not known
             pass
     if not same_size(version.spec.model_size_in_billions, refused.version.spec.model_size_in_billions):

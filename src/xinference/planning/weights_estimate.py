@@ -116,7 +116,7 @@ def estimated_shape(
     )
 
 
-def stored_shape(shape: ModelShapeFacts, version: ModelVersion, file_bytes: int | None = None) -> ModelShape:
+def registry_shape(shape: ModelShapeFacts, version: ModelVersion, file_bytes: int | None = None) -> ModelShape:
     """An estimate of the shape of the stored weights of a version; an engine can pack them while it loads them.
 
     Args:
@@ -209,7 +209,7 @@ def _layer_matrices(shape: ModelShapeFacts, norms: int) -> dict[str, _Matrices]:
     forward = max(0, shape.parameters - vocabulary_elements(shape) - 2 * heads - 2 * keys - norms)
     per_width = 3 * shape.layers * shape.hidden
     width = forward // per_width if per_width else _SUPER_BLOCK  # only the number of parameters is known
-    # The rows of a mixture of experts are those of one expert, a power of two times a small number like all widths.
+    # In a mixture of experts, this is the width of all experts together: a multiple of that of one expert.
     return {
         "q": _Matrices(heads, shape.hidden),
         "k": _Matrices(keys, shape.hidden),
