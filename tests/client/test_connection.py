@@ -41,6 +41,7 @@ def test_the_servers_problem_is_raised_as_it_is(canned: Canned, client: Either) 
         "stage": "start",
         "hint": "try y",
         "log_tail": ["a", "b"],
+        "suggestions": [],
     }
     assert isinstance(found, RuntimeError) and str(found) == "no x try y"
     assert found.__notes__ == ["Last lines:\n    a\n    b"]
