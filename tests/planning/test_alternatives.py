@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,9 +82,8 @@ def planned(command: str, case: Refused) -> ResolvedLaunch:
     launch = launch_of(request=request, version=version, engine=engine, options=native, use_gpu=case.launch.use_gpu)
     assert version.spec.shape is not None
     memory = available(case.host, case.occupancy_without(()))
-    size_launch(
-        launch, launch.origin, registry_shape(version.spec.shape, version), memory, all_engines()[engine].memory
-    )  # type: ignore[arg-type]
+    shape = registry_shape(version.spec.shape, version)
+    size_launch(launch, Path(), shape, memory, all_engines()[engine].memory)
     return launch
 
 
