@@ -255,3 +255,12 @@ def test_a_resident_was_last_used_when_its_last_answer_ended() -> None:
     load.ended["r-m"] = 9.0
     resident = seen(holder, load)
     assert resident is not None and (resident.last_used, resident.ready_since) == (9.0, 5.0)
+
+
+def test_memory_of_models_that_a_user_could_unload_is_counted_as_free_on_request(store: Store) -> None:
+    running = Running(store, 1.5)
+    running.add(Holder("there"))
+    running.admission.hold("there", sized("there"))
+    assert running.admission.reserved() == {"there": {HOST_MEMORY: BYTES}}
+    assert running.admission.occupancy_for(sized("m")).reclaimable == {}
+    assert running.admission.occupancy_for(sized("m"), ["there"]).reclaimable == {HOST_MEMORY: BYTES}
