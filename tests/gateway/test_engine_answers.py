@@ -13,7 +13,7 @@ from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal, anthropic_error, openai_error
 from xinference.protocol.request_check import check
 
-PATHS = ALL_PATHS | {"/v1/rerank", "/detokenize"}
+PATHS = ALL_PATHS | {"/v1/rerank", "/tokenize", "/detokenize"}
 RANKED = {
     "model": "m",
     "usage": {"prompt_tokens": 9, "total_tokens": 9},
@@ -97,6 +97,18 @@ async def test_documents_and_their_length_come_with_the_answer_if_asked_for() ->
     _, answer = await ask("/v1/rerank", ASKED | {"return_documents": True, "return_len": True}, RANKED)
     assert [result["document"] for result in answer["results"]] == [{"text": "a"}, {"text": "b"}]
     assert answer["meta"]["tokens"] == {"input_tokens": 9, "output_tokens": 0}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/v1/reranking"])
+@pytest.mark.parametrize(("on", "off"), [("true", "false"), (1, 0), ("1", "0"), ("yes", "No"), ("True", "off")])
+async def test_a_switch_has_each_form_that_other_servers_take(path: str, on: Any, off: Any) -> None:
+    # RAGFlow sends "true" for both, and reads the score of each index.
+    status, answer = await ask(path, ASKED | {"return_documents": on, "return_len": on}, RANKED)
+    assert status == 200 and [result["index"] for result in answer["results"]] == [0, 1]
+    assert all("document" in result for result in answer["results"]) and answer["meta"]["tokens"]
+    _, answer = await ask(path, ASKED | {"return_documents": off, "return_len": off}, RANKED)
+    assert not any("document" in result for result in answer["results"]) and answer["meta"]["tokens"] is None
 
 
 def test_only_a_delta_without_text_is_filled() -> None:

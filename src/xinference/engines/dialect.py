@@ -14,7 +14,7 @@ from typing import Any
 from xinference.engines.native_fields import NativeFields
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import Request
+from xinference.protocol.requests import Request, Tokenize
 
 Body = dict[str, Any]
 #: Changes a decoded request body in place; the second argument is the field's value.
@@ -127,6 +127,50 @@ def rename_schema(new: str) -> FieldRewrite:
         body[new] = _parse_schema("guided_json", body.pop("guided_json"))
 
     return rewrite
+
+
+# -- texts to tokenize -------------------------------------------------------------------------------------------
+
+
+def text_as_content(body: Body, request: Tokenize) -> None:
+    """Pass a text in vLLM's form in llama.cpp's, whose default adds no special tokens."""
+    if body.get("content") is None:
+        body["content"] = _prompt(body, request)
+        body["add_special"] = request.add_special_tokens is not False
+    if request.return_token_strs:
+        body["with_pieces"] = True
+    for name in ("prompt", "add_special_tokens", "return_token_strs"):
+        body.pop(name, None)
+
+
+def text_as_prompt(body: Body, request: Tokenize) -> None:
+    """Pass a text in llama.cpp's form in vLLM's, whose default adds special tokens."""
+    if request.content is None:
+        if request.messages is None:
+            _prompt(body, request)
+        return
+    if not isinstance(request.content, str):
+        cause = "content: this engine converts one text to tokens, not a list."
+        raise Refusal(Code.UNSUPPORTED_FIELD, cause, param="content")
+    body["prompt"] = request.content
+    body["add_special_tokens"] = bool(request.add_special)
+    if request.with_pieces:
+        body["return_token_strs"] = True
+    for name in ("content", "add_special", "with_pieces", "parse_special"):
+        body.pop(name, None)
+
+
+def _prompt(body: Body, request: Tokenize) -> str:
+    if request.prompt is not None:
+        return request.prompt
+    if request.messages is not None:
+        raise Refusal(
+            Code.UNSUPPORTED_FIELD,
+            "messages: this engine converts only texts to tokens.",
+            hint="POST /apply-template returns the text of messages; /v1/messages/count_tokens counts their tokens.",
+            param="messages",
+        )
+    raise Refusal(Code.INVALID_REQUEST, "prompt is required.", param="prompt")
 
 
 def _parse_schema(name: str, value: Any) -> Any:

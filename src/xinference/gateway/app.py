@@ -42,13 +42,15 @@ from xinference.gateway.http.request_body import (
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
+from xinference.gateway.probes import PROBES, answer_probe
 from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.responses.answer import ResponseBuilder, as_response
 from xinference.gateway.responses.request import translate
 from xinference.gateway.responses.store import ResponseStore
 from xinference.gateway.routes import DATA_PATHS, RESPONSE_AS_CHAT, DataPath, find
-from xinference.gateway.token_texts import convert
+from xinference.gateway.split_requests import forward_split
+from xinference.gateway.token_answers import with_token_answer
 from xinference.gateway.token_usage import FREE, TokenMeter
 from xinference.gateway.unserved_paths import unserved
 from xinference.hosts import is_loopback
@@ -57,14 +59,13 @@ from xinference.keys.table import Keys, KeyTable, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
 from xinference.protocol.errors import Header, Refusal, stream_error
 from xinference.protocol.request_check import check
-from xinference.protocol.requests import Request, TokenIds
+from xinference.protocol.requests import Request
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, RoutingTable
 
 log = logging.getLogger(__name__)
 
-HEALTH = b'{"status":"ok"}'
 #: Paths on which clients of OpenAI's API may ask: they read OpenAI's errors only.
 OPENAI_PATHS = ("/v1/", "/chat/")
 #: The path of a kept response begins with it.
@@ -162,8 +163,8 @@ class Gateway:
         if data_path is not None:
             reply = Reply(send, anthropic=data_path.anthropic, write=scope.get(WRITE))
             await self._serve(data_path, scope, receive, reply, key)
-        elif path == "/health":
-            await _health(Reply(send), method)
+        elif path in PROBES:
+            await answer_probe(Reply(send), method, path, is_stopping=self._shutdown.begun)
         elif path == "/metrics" and method in READ_METHODS:
             text = self.metrics.text()
             await Reply(send).whole(200, text, kind=(b"content-type", CONTENT_TYPE), head=method == "HEAD")
@@ -314,6 +315,8 @@ class Gateway:
         prepared = prepare(table, route, request, document)
         if builder is not None:
             prepared = as_response(prepared, builder, is_stream=bool(request.stream))
+        elif path.is_tokens:
+            prepared = with_token_answer(prepared, request, route)
         to_engine: tuple[Header, ...] = () if b"content-type" in headers else (JSON_TYPE,)
         for name in TO_ENGINE:
             if name in headers:
@@ -396,8 +399,8 @@ class Gateway:
             await reply.end(stream_error(message, "request_aborted", anthropic=reply.anthropic))
 
     async def _forward(self, call: ForwardedCall, request: Request, route: Route, reply: Reply) -> None:
-        if isinstance(request, TokenIds):
-            await convert(self._forwarder, call, request, route, reply)
+        if call.path.is_split:
+            await forward_split(self._forwarder, call, request, route, reply)
         else:
             await self._forwarder.forward(call, route, reply)
 
@@ -430,14 +433,6 @@ def tidy(path: str) -> str:
     if path.startswith(ENGINES_OF_NAME):
         return path
     return "/" + "/".join(filter(None, path.split("/")))
-
-
-async def _health(reply: Reply, method: str) -> None:
-    if method in READ_METHODS:
-        await reply.whole(200, HEALTH, head=method == "HEAD")
-    else:
-        allow = ((b"allow", b"GET, HEAD"),)
-        await refuse(reply, Refusal(Code.METHOD_NOT_ALLOWED, f"/health accepts GET, not {method}.", headers=allow))
 
 
 async def _anthropic_models(table: RoutingTable, path: str, reply: Reply, *, head: bool) -> None:

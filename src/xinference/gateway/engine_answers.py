@@ -12,7 +12,7 @@ from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.gateway.legacy_functions import answer_with_function, events_with_function
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import Chat, Request, Rerank, text_of
+from xinference.protocol.requests import Chat, Request, Rerank, is_on, text_of
 from xinference.routing.table import Route
 
 #: Maximum number of bytes that are read of an engine's error answer.
@@ -71,7 +71,8 @@ def fill_deltas(chunk: bytes) -> bytes:
 def rerank_answer(body: bytes, uid: str, request: Rerank) -> bytes:
     """Convert a rerank answer to Cohere's form, which clients of Xinference read, and add the engine's ``usage``."""
     answer: dict[str, Any] = msgspec.json.decode(body)
-    tokens = (answer.get("usage") or {}).get("total_tokens", 0)
+    total = (answer.get("usage") or {}).get("total_tokens", 0)
+    tokens = {"input_tokens": total, "output_tokens": 0} if is_on(request.return_len) else None
     results = sorted(answer.get("results") or [], key=lambda result: -result["relevance_score"])
     return msgspec.json.encode(
         {
@@ -82,7 +83,7 @@ def rerank_answer(body: bytes, uid: str, request: Rerank) -> bytes:
             "meta": {
                 "api_version": None,
                 "billed_units": None,
-                "tokens": {"input_tokens": tokens, "output_tokens": 0} if request.return_len else None,
+                "tokens": tokens,
                 "warnings": None,
             },
             "usage": answer.get("usage"),
@@ -93,7 +94,7 @@ def rerank_answer(body: bytes, uid: str, request: Rerank) -> bytes:
 def _result(result: dict[str, Any], request: Rerank) -> dict[str, Any]:
     index: int = result["index"]
     entry = {"index": index, "relevance_score": result["relevance_score"]}
-    if request.return_documents:
+    if is_on(request.return_documents):
         entry["document"] = {"text": text_of(request.documents[index], f"documents[{index}]")}
     return entry
 

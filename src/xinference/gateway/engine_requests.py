@@ -32,6 +32,7 @@ from xinference.protocol.requests import (
     Generation,
     Request,
     Rerank,
+    Tokenize,
     text_of,
 )
 from xinference.routing.table import Route, RoutingTable
@@ -177,7 +178,7 @@ def _fields_to_rewrite(request: Request) -> dict[str, Any]:
         fields = {} if limit is None else {"truncate_prompt_tokens": limit}
         texts = request.input if isinstance(request.input, list) else []
         return fields | ({"input": texts} if any(isinstance(text, Document) for text in texts) else {})
-    return {}
+    return {"text": request} if isinstance(request, Tokenize) else {}
 
 
 def _adapter(table: RoutingTable, route: Route, name: str) -> Route:
@@ -235,7 +236,7 @@ def _inputs(body: Body, value: list[Any]) -> None:
 
 
 #: Fields whose rewrite gets the decoded value, not the value of the body's JSON.
-DECODED = frozenset({"documents", "input"})
+DECODED = frozenset({"documents", "input", "text"})
 
 #: Rewrites that are the same for every engine.
 COMMON: dict[str, FieldRewrite] = {

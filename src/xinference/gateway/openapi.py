@@ -9,6 +9,7 @@ import msgspec
 
 from xinference.gateway.anthropic import A_VERSION, VERSION
 from xinference.gateway.metrics import CONTENT_TYPE
+from xinference.gateway.probes import PROBES, READY
 from xinference.gateway.routes import DATA_PATHS, DataPath
 
 Json = dict[str, Any]
@@ -39,10 +40,15 @@ _SUMMARIES = {
     "/anthropic/v1/messages": "The same as `/v1/messages`, for clients with the base URL `/anthropic`",
     "/anthropic/v1/messages/count_tokens": "Count the tokens of messages, in Anthropic's form",
     "/v1/rerank": "Rank documents by their relevance to a query",
+    "/v1/reranking": "The same as `/v1/rerank`, by llama.cpp's name",
+    "/v2/rerank": "The same as `/v1/rerank`, on the path of Cohere's version 2",
     "/rerank": "The same as `/v1/rerank`, on a path without a version",
+    "/v1/score": "Score the relevance of texts to others, in vLLM's form",
     "/v1/convert_ids_to_tokens": "Convert token ids to texts",
     "/tokenize": "Convert a text to token ids",
+    "/v1/tokenize": "The same as `/tokenize`",
     "/detokenize": "Convert token ids to a text",
+    "/v1/detokenize": "The same as `/detokenize`",
     "/apply-template": "Apply the chat template to messages, without generating an answer",
     "/infill": "Fill in the middle of a text",
 }
@@ -68,6 +74,10 @@ _ANSWERS: dict[str, Json] = {
     "/v1/messages": _object("A message", {"id": "string", "type": "string", "role": "string", "content": "array"}),
     "/v1/messages/count_tokens": _object("A count", {"input_tokens": "integer"}),
     "/v1/rerank": _object("The documents, the most relevant first", {"results": "array"}),
+    "/v1/score": _object("The score of each pair of texts", {"object": "string", "model": "string", "data": "array"}),
+    "/v1/convert_ids_to_tokens": {"type": "array", "description": "The text of each id, in the form of the request"},
+    "/tokenize": _object("The token ids of the text", {"tokens": "array", "count": "integer"}),
+    "/detokenize": _object("The text of the token ids", {"content": "string", "prompt": "string"}),
 }
 _OPENAI_ERROR = _object(
     "OpenAI's error; `detail` repeats its message",
@@ -90,6 +100,15 @@ _MODELS = _object("The models", {"object": "string", "data": "array"})
 _MODELS["properties"]["data"]["items"] = _MODEL
 _ANTHROPIC_MODEL = _object("A model", {"type": "string", "id": "string", "display_name": "string"})
 _HEALTH = _object("The server answers", {"status": "string"})
+_VERSION = _object("The version of the server", {"version": "string"})
+#: Path of a probe -> its summary.
+_PROBES = {
+    "/health": "Check that the server answers",
+    "/healthz": "The same as `/health`, by Kubernetes's name",
+    "/readyz": "Check that the server accepts requests: 503 while it stops",
+    "/ping": "The same as `/health`",
+    "/version": "The version of the server",
+}
 
 
 def document() -> Json:
@@ -99,7 +118,7 @@ def document() -> Json:
     bodies = dict(zip(kinds, refs, strict=True))
     paths = {name: {"post": _operation(name, path, bodies[path.decoder.type])} for name, path in DATA_PATHS.items()}
     paths["/metrics"] = {"get": _metrics()}
-    paths["/health"] = {"get": _reading("health", "Check that the server answers", _HEALTH, ())}
+    paths |= {path: {"get": _probe(path)} for path in PROBES}
     paths["/v1/models"] = {"get": _reading("list_models", "List the models that are ready", _MODELS, (401, 403))}
     paths["/anthropic/v1/models"] = {
         "get": _reading(
@@ -150,6 +169,11 @@ def _kept_response() -> Json:
     read = _reading("read_response", "Read a response that is kept for the key", answers[0], (401, 404))
     delete = _reading("delete_response", "Delete a response that is kept for the key", answers[1], (401, 404))
     return {"get": {**read, "parameters": [named]}, "delete": {**delete, "parameters": [named]}}
+
+
+def _probe(path: str) -> Json:
+    errors = (503,) if path == READY else ()
+    return _reading(path.strip("/"), _PROBES[path], _VERSION if path == "/version" else _HEALTH, errors)
 
 
 def _metrics() -> Json:

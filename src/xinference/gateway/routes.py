@@ -33,6 +33,10 @@ class DataPath:
     """A stream ends with ``data: [DONE]``."""
     is_response: bool = False
     """The request is translated to a chat: see `gateway.responses`."""
+    is_tokens: bool = False
+    """The answer gets the fields of each engine's form: see `gateway.token_answers`."""
+    is_split: bool = False
+    """The request is split into requests of the engine: see `gateway.split_requests`."""
 
 
 def _path(upstream: str, shape: type[requests.Request], field: str, **options: bool) -> DataPath:
@@ -41,6 +45,10 @@ def _path(upstream: str, shape: type[requests.Request], field: str, **options: b
 
 _MESSAGES = _path("/v1/messages", requests.AnthropicMessages, "messages", anthropic=True)
 _COUNT = _path("/v1/messages/count_tokens", requests.CountTokens, "messages", anthropic=True)
+
+_RERANK = _path("/v1/rerank", requests.Rerank, "documents")
+_TOKENIZE = _path("/tokenize", requests.Tokenize, "content", is_tokens=True)
+_DETOKENIZE = _path("/detokenize", requests.Detokenize, "tokens", is_tokens=True)
 
 #: Every POST path of the data path, as clients write it.
 DATA_PATHS: dict[str, DataPath] = {
@@ -52,11 +60,16 @@ DATA_PATHS: dict[str, DataPath] = {
     "/v1/messages/count_tokens": _COUNT,
     "/anthropic/v1/messages": _MESSAGES,
     "/anthropic/v1/messages/count_tokens": _COUNT,
-    "/v1/rerank": _path("/v1/rerank", requests.Rerank, "documents"),
+    "/v1/rerank": _RERANK,
+    "/v1/reranking": _RERANK,
+    "/v2/rerank": _RERANK,
     "/rerank": _path("/rerank", requests.Rerank, "documents"),
-    "/v1/convert_ids_to_tokens": _path("/detokenize", requests.TokenIds, "input"),
-    "/tokenize": _path("/tokenize", requests.Tokenize, "content"),
-    "/detokenize": _path("/detokenize", requests.Detokenize, "tokens"),
+    "/v1/score": _path("/v1/rerank", requests.Score, "text_2", is_split=True),
+    "/v1/convert_ids_to_tokens": _path("/detokenize", requests.TokenIds, "input", is_split=True),
+    "/tokenize": _TOKENIZE,
+    "/v1/tokenize": _TOKENIZE,
+    "/detokenize": _DETOKENIZE,
+    "/v1/detokenize": _DETOKENIZE,
     "/apply-template": _path("/apply-template", requests.Template, "messages"),
     "/infill": _path("/infill", requests.Infill, "prompt"),
 }

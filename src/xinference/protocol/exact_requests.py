@@ -187,6 +187,19 @@ class Rerank(requests.Rerank, kw_only=True, forbid_unknown_fields=True):
     documents: Annotated[list[str | Document], Meta(min_length=1)]
 
 
+ScoreTexts = str | Document | Annotated[list[str | Document], Meta(min_length=1, max_length=4096)]
+
+
+class Score(requests.Score, kw_only=True, forbid_unknown_fields=True):
+    text_1: ScoreTexts | None = None
+    text_2: ScoreTexts | None = None
+    data_1: ScoreTexts | None = None
+    data_2: ScoreTexts | None = None
+    queries: ScoreTexts | None = None
+    documents: ScoreTexts | None = None
+    items: ScoreTexts | None = None
+
+
 class TokenIds(requests.TokenIds, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -209,7 +222,7 @@ class Template(requests.Template, kw_only=True, forbid_unknown_fields=True):
 
 
 _FORMS: tuple[type[Request], ...] = (
-    Chat, Completion, Responses, CountTokens, AnthropicMessages, Embeddings, Rerank, TokenIds, Tokenize, Detokenize,
+    Chat, Completion, Responses, CountTokens, AnthropicMessages, Embeddings, Rerank, Score, TokenIds, Tokenize, Detokenize,
     Infill, Template,
 )  # fmt: skip
 for _form in _FORMS:

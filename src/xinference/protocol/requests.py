@@ -298,12 +298,44 @@ class Embeddings(Request, kw_only=True):
     truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=MOST)] | None = None
 
 
+#: A switch in each form that pydantic, which other servers use, reads as a boolean: clients send texts and numbers.
+Switch = (
+    bool
+    | Literal[
+        0, 1, "0", "1", "true", "false", "True", "False", "TRUE", "FALSE", "yes", "no", "Yes", "No", "YES", "NO", "on",
+        "off", "On", "Off", "ON", "OFF", "t", "f", "T", "F", "y", "n", "Y", "N",
+    ]
+)  # fmt: skip
+_ON = frozenset({"1", "true", "yes", "on", "t", "y"})
+
+
+def is_on(switch: Switch | None) -> bool:
+    """Whether a switch is on; an absent one is off."""
+    return switch.lower() in _ON if isinstance(switch, str) else bool(switch)
+
+
 class Rerank(Request, kw_only=True):
     query: str | Document
     documents: Annotated[list[str | Document], Meta(min_length=1)]
     top_n: Positive | None = None
-    return_documents: bool | None = None
-    return_len: bool | None = None
+    return_documents: Switch | None = None
+    return_len: Switch | None = None
+
+
+#: Texts to compare: one, or a list.
+ScoreTexts = str | Document | Annotated[list[str | Document], Meta(min_length=1, max_length=4096)]
+
+
+class Score(Request, kw_only=True):
+    """Texts to compare, in each of vLLM's forms: ``text_1`` and ``text_2``, or ``queries`` and ``documents``."""
+
+    text_1: ScoreTexts | None = None
+    text_2: ScoreTexts | None = None
+    data_1: ScoreTexts | None = None
+    data_2: ScoreTexts | None = None
+    queries: ScoreTexts | None = None
+    documents: ScoreTexts | None = None
+    items: ScoreTexts | None = None
 
 
 class TokenIds(Request, kw_only=True):
@@ -311,11 +343,19 @@ class TokenIds(Request, kw_only=True):
 
 
 class Tokenize(Request, kw_only=True):
-    """A text, in the field of the engine (``content`` or ``prompt``), or a conversation."""
+    """A text in llama.cpp's form (``content``) or in vLLM's (``prompt``), or a conversation."""
 
     content: str | list[str | TokenId] | None = None
     prompt: str | None = None
     messages: Messages | None = None
+    add_special: bool | None = None
+    """Of ``content``: add the special tokens of a prompt's beginning and end; False by default."""
+    with_pieces: bool | None = None
+    """Of ``content``: each token is an object with its id and its text."""
+    add_special_tokens: bool | None = None
+    """Of ``prompt``: the same as ``add_special``; True by default."""
+    return_token_strs: bool | None = None
+    """Of ``prompt``: add the texts of the tokens as ``token_strs``."""
 
 
 class Detokenize(Request, kw_only=True):

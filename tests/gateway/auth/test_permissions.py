@@ -17,7 +17,7 @@ def test_every_data_path_needs_use_by_any_method(path: str, method: str) -> None
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/health"), ("HEAD", "/health"), ("GET", "/v1/cluster/auth"), ("POST", "/token")]
 )
-def test_three_paths_are_open(method: str, path: str) -> None:
+def test_paths_without_a_key_are_open(method: str, path: str) -> None:
     assert required_access(method, path) == Access(Need.NOTHING)
 
 

@@ -22,6 +22,7 @@ from xinference.engines.dialect import (
     refuse_field,
     rename_field,
     rename_schema,
+    text_as_content,
 )
 from xinference.engines.llama_cpp import choices
 from xinference.engines.llama_cpp.native_fields import NATIVE
@@ -168,6 +169,7 @@ def _explain_wrong_type(error: EngineError) -> Refusal | None:
 DIALECT = Dialect(
     engine=ENGINE,
     fields={
+        "text": text_as_content,
         "repetition_penalty": rename_field("repetition_penalty", "repeat_penalty"),
         "stop_token_ids": refuse_field("stop_token_ids", ENGINE, "Pass texts in stop."),
         "truncate_prompt_tokens": refuse_field(

@@ -12,9 +12,12 @@ from xinference.engines.dialect import (
     prompt_refusal,
     rename_field,
     rename_schema,
+    text_as_prompt,
 )
 from xinference.engines.sglang.native_fields import NATIVE
+from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import Tokenize
 
 #: The error for a prompt that is too long. Its limit includes one token of the answer, that of the gateway does not.
 PROMPT_TOKENS = re.compile(r"The input \((\d+) tokens\) is longer")
@@ -36,9 +39,18 @@ def choice_as_regex(body: Body, value: list[str]) -> None:
     del body["guided_choice"]
 
 
+def one_text_as_prompt(body: Body, request: Tokenize) -> None:
+    """Pass a text in llama.cpp's form in vLLM's; SGLang reads no messages here, and returns no texts of tokens."""
+    if request.messages is not None or request.return_token_strs or request.with_pieces:
+        param = "messages" if request.messages is not None else "return_token_strs"
+        raise Refusal(Code.UNSUPPORTED_FIELD, f"SGLang's /tokenize has no {param}.", param=param)
+    text_as_prompt(body, request)
+
+
 DIALECT = Dialect(
     engine="SGLang",
     fields={
+        "text": one_text_as_prompt,
         "guided_json": rename_schema("json_schema"),
         "guided_regex": rename_field("guided_regex", "regex"),
         "guided_choice": choice_as_regex,

@@ -38,6 +38,7 @@ PLATFORM = "linux-x86_64"
 PROGRAM = Path(__file__).with_name("server.py")
 PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"}
+    | {"/tokenize", "/detokenize"}
 )
 OPTIONS = OptionTable(
     engine="SGLang",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xinference.engines.dialect import (
+    Body,
     Dialect,
     EngineError,
     explain_context_size,
@@ -12,6 +13,7 @@ from xinference.engines.dialect import (
 from xinference.engines.transformers.native_fields import NATIVE
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import Tokenize
 
 ENGINE = "Transformers"
 ONLY_JSON = "Use response_format with a json_schema."
@@ -28,9 +30,18 @@ def _explain_limit(error: EngineError) -> Refusal | None:
     return None if code is None else Refusal(code, error.message, param=error.error.get("param") or error.prompt_field)
 
 
+def text_without_pieces(body: Body, request: Tokenize) -> None:
+    """Check a text to tokenize: the server reads each form of it, but returns no texts of tokens."""
+    if request.return_token_strs or request.with_pieces:
+        raise Refusal(Code.UNSUPPORTED_FIELD, f"{ENGINE} returns no texts of tokens.", param="return_token_strs")
+    if request.content is None and request.prompt is None and request.messages is None:
+        raise Refusal(Code.INVALID_REQUEST, "prompt is required.", param="prompt")
+
+
 DIALECT = Dialect(
     engine=ENGINE,
     fields={
+        "text": text_without_pieces,
         "guided_regex": refuse_field("guided_regex", ENGINE, ONLY_JSON),
         "guided_choice": refuse_field("guided_choice", ENGINE, ONLY_JSON),
         "guided_grammar": refuse_field("guided_grammar", ENGINE, ONLY_JSON),

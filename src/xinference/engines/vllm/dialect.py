@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 
-from xinference.engines.dialect import Dialect, EngineError, context_refusal, nest_field, prompt_refusal
+from xinference.engines.dialect import (
+    Dialect,
+    EngineError,
+    context_refusal,
+    nest_field,
+    prompt_refusal,
+    text_as_prompt,
+)
 from xinference.engines.vllm.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
 
@@ -31,6 +38,7 @@ def _explain(error: EngineError) -> Refusal | None:
 DIALECT = Dialect(
     engine="vLLM",
     fields={
+        "text": text_as_prompt,
         "guided_json": nest_field(CONSTRAINTS, "guided_json", "json"),
         "guided_regex": nest_field(CONSTRAINTS, "guided_regex", "regex"),
         "guided_choice": nest_field(CONSTRAINTS, "guided_choice", "choice"),

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from xinference.gateway.probes import PROBES
 from xinference.gateway.routes import DATA_PATHS
 from xinference.gateway.unserved_paths import unserved
 
@@ -34,7 +35,7 @@ class Access:
     """The model that the path names."""
 
 
-OPEN = frozenset({("GET", "/health"), ("GET", "/v1/cluster/auth"), ("POST", "/token")})
+OPEN = frozenset({("GET", "/v1/cluster/auth"), ("POST", "/token"), *(("GET", path) for path in PROBES)})
 #: GET paths of the catalog, of the running models that the key may see, and of the API's documentation.
 READ = frozenset(
     {

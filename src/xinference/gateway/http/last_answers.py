@@ -17,8 +17,10 @@ RETRY: tuple[Header, ...] = ((b"retry-after", b"5"),)
 
 
 class Shutdown:
-    """The state of the server's end, which requests read when their task is cancelled."""
+    """The state of the server's end, which requests read."""
 
+    begun = False
+    """The server has begun to stop."""
     answers_end = False
     """The time for open answers is over: from now on a cancelled request is one that the stop has cancelled."""
 

@@ -104,6 +104,7 @@ class Server(uvicorn.Server):
 
         uvicorn would cancel what is left, and a cancelled request is a 500 or a stream that breaks off.
         """
+        self._shutdown.begun = True
         if self._before_end is not None:
             await self._before_end()
         for listener in (*self.servers, *(sockets or ())):
@@ -149,7 +150,7 @@ def http_server(
         limits: of connections; None: the default ones.
         before_end: awaited before the server stops accepting requests.
         on_hurry: called when the open answers are to end at once.
-        shutdown: told when the time for open answers is over; the gateway reads it.
+        shutdown: told when the stop begins, and when the time for open answers is over; the gateway reads it.
         drain_seconds: time that open answers get when the server stops.
         more: settings of uvicorn.
     """

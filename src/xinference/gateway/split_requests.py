@@ -1,0 +1,144 @@
+"""Requests that the gateway splits into several requests of the engine, and whose answers it joins."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from xinference.error_codes import Code
+from xinference.gateway.engine_answers import ODD_ANSWER, odd_answer
+from xinference.gateway.forward import ForwardedCall, Forwarder
+from xinference.gateway.http.asgi import Message, Reply
+from xinference.protocol.errors import Refusal
+from xinference.protocol.requests import Document, Request, Score, ScoreTexts, TokenIds, text_of
+from xinference.routing.table import Route
+
+#: The pairs of fields of a score's request.
+_PAIRS = (("text_1", "text_2"), ("data_1", "data_2"), ("queries", "documents"), ("queries", "items"))
+
+
+class _Recorder:
+    """Records an answer instead of sending it to a client."""
+
+    def __init__(self) -> None:
+        self.body = b""
+
+    async def send(self, message: Message) -> None:
+        self.body += message.get("body", b"")
+
+
+async def forward_split(
+    forwarder: Forwarder, call: ForwardedCall, request: Request, route: Route, reply: Reply
+) -> None:
+    """Forward the parts of a request one after the other, and send the joined answer.
+
+    Raises:
+        Refusal: 400, the request compares no texts; any refusal of a part.
+    """
+    parts = _Parts(forwarder, call, route)
+    if isinstance(request, Score):
+        answer: Any = await _scores(parts, request, route.uid)
+    else:
+        assert isinstance(request, TokenIds)
+        answer = await _token_texts(parts, request)
+    await reply.whole(200, msgspec.json.encode(answer))
+
+
+class _Parts:
+    """Asks the engine for the parts of one request."""
+
+    def __init__(self, forwarder: Forwarder, call: ForwardedCall, route: Route) -> None:
+        self._forwarder, self._call, self._route = forwarder, call, route
+
+    async def ask(self, **fields: Any) -> Any:
+        """The engine's answer to one part.
+
+        Raises:
+            Refusal: 502, the answer is not JSON.
+        """
+        recorder = _Recorder()
+        body = msgspec.json.encode({"model": self._route.uid, **fields})
+        await self._forwarder.forward(replace(self._call, body=body), self._route, Reply(recorder.send))
+        try:
+            return msgspec.json.decode(recorder.body)
+        except ODD_ANSWER as error:
+            raise self.odd_answer(error) from error
+
+    def odd_answer(self, error: Exception) -> Refusal:
+        """The refusal for an answer whose form is not that of the engine's answers."""
+        return odd_answer(self._route.uid, f"in a form that cannot be read: {type(error).__name__}")
+
+
+# -- token ids --------------------------------------------------------------------------------------------------
+
+
+async def _token_texts(parts: _Parts, request: TokenIds) -> list[Any]:
+    """The text of each id, in the form of the request: a list, or lists."""
+    lists = [ids if isinstance(ids, list) else [ids] for ids in request.input]
+    texts: dict[int, Any] = {}
+    for number in sorted({number for ids in lists for number in ids}):
+        answer = await parts.ask(tokens=[number])
+        try:
+            # Engines name the text ``content``, ``prompt`` or ``text``.
+            texts[number] = answer.get("content", answer.get("prompt", answer.get("text")))
+        except ODD_ANSWER as error:
+            raise parts.odd_answer(error) from error
+    return [[texts[number] for number in ids] if isinstance(ids, list) else texts[ids] for ids in request.input]
+
+
+# -- scores -----------------------------------------------------------------------------------------------------
+
+
+async def _scores(parts: _Parts, request: Score, uid: str) -> dict[str, Any]:
+    """The score of each pair: an engine ranks the texts of all pairs with the same query in one request."""
+    queries, documents = score_pairs(request)
+    scores: list[float] = [0.0] * len(documents)
+    total = 0
+    for query in dict.fromkeys(queries):
+        places = [n for n, other in enumerate(queries) if other == query]
+        answer = await parts.ask(query=query, documents=[documents[n] for n in places])
+        try:
+            total += (answer.get("usage") or {}).get("total_tokens", 0)
+            for result in answer["results"]:
+                scores[places[result["index"]]] = float(result["relevance_score"])
+        except ODD_ANSWER as error:
+            raise parts.odd_answer(error) from error
+    return {
+        "id": f"score-{uuid.uuid4().hex}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": uid,
+        "data": [{"index": n, "object": "score", "score": score} for n, score in enumerate(scores)],
+        "usage": {"prompt_tokens": total, "total_tokens": total, "completion_tokens": 0},
+    }
+
+
+def score_pairs(request: Score) -> tuple[list[str], list[str]]:
+    """The queries and the documents of a score's request, pair by pair; one query is compared with all documents.
+
+    Raises:
+        Refusal: 400, a field is missing, or the numbers of texts do not fit.
+    """
+    for first, second in _PAIRS:
+        left, right = getattr(request, first), getattr(request, second)
+        if left is not None and right is not None:
+            queries, documents = _texts(left, first), _texts(right, second)
+            break
+    else:
+        cause = "text_1 and text_2 are required, or queries and documents."
+        raise Refusal(Code.INVALID_REQUEST, cause, param="text_1")
+    if len(queries) == 1:
+        queries *= len(documents)
+    if len(queries) != len(documents):
+        cause = f"{first} has {len(queries)} texts and {second} {len(documents)}: they must be as many, or {first} one."
+        raise Refusal(Code.INVALID_REQUEST, cause, param=first)
+    return queries, documents
+
+
+def _texts(texts: ScoreTexts, param: str) -> list[str]:
+    each = [texts] if isinstance(texts, (str, Document)) else texts
+    return [text_of(text, f"{param}[{n}]") for n, text in enumerate(each)]
