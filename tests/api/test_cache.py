@@ -161,3 +161,24 @@ async def test_a_launch_waits_for_the_download_of_its_version_and_can_be_cancell
     assert len(whole) <= 2  # the redirect and the bytes, once
     await asyncio.wait_for(controller.terminate(uid), 5)
     assert (await last_event(client))["event_type"] == "READY"
+
+
+async def test_a_download_is_paused_and_continued_by_the_names_of_newer_clients(
+    client: httpx2.AsyncClient, hub: LoopbackHub
+) -> None:
+    hub.faults["tiny.q4_0.bin"] = Fault(times=99, seconds_a_chunk=0.05)
+    await client.post(CACHE, json=NAMED)
+    await listed(client)
+    (entry,) = (await client.get("/v1/downloads")).json()["list"]
+    assert (entry["cache_uid"], entry["stage"], entry["model_name"]) == (VERSION, "downloading", "tiny")
+    assert 0 <= entry["progress"] < 1 and entry["resumable"] is False
+    assert (await client.post(f"/v1/downloads/{VERSION}/pause")).status_code == 200
+    (paused,) = (await client.get("/v1/downloads")).json()["list"]
+    assert (paused["stage"], paused["resumable"], paused["error"]) == ("paused", True, None)
+    hub.faults.clear()
+    assert (await client.post(f"/v1/downloads/{VERSION}/resume")).status_code == 200
+    assert (await last_event(client))["event_type"] == "READY"
+    assert (await client.get("/v1/downloads")).json() == {"list": []}
+    assert (await client.get(f"{CACHE}/{VERSION}/progress")).json()["progress"] == 1
+    assert (await client.delete(f"/v1/downloads/{VERSION}")).status_code == 200
+    assert (await client.get(f"{CACHE}/{VERSION}/progress")).status_code == 404

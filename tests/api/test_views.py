@@ -113,13 +113,12 @@ async def test_a_version_that_is_launched_by_name_must_have_four_parts(empty: ht
 @pytest.mark.parametrize(
     ("method", "path", "way_out"),
     [
-        ("GET", "/v1/autostart/models", "xinference launch"),
-        ("GET", "/v1/autostart/models/summary", "xinference launch"),
-        ("POST", "/v1/autostart/models", "xinference launch"),
-        ("DELETE", "/v1/autostart/models/some-model", "xinference terminate"),
-        ("GET", "/v1/requests/some-request/progress", "/v1/models/{model_uid}/progress"),
-        ("GET", "/v1/launch_history", "/events"),
-        ("GET", "/v1/virtualenvs", "xinference env list"),
+        ("POST", "/v1/launch_history", "xinference launch"),
+        ("DELETE", "/v1/launch_history/some-model", "xinference terminate"),
+        ("DELETE", "/v1/launch_history/some-model/some/uid", "xinference terminate"),
+        ("DELETE", "/v1/virtualenvs", "xinference env remove"),
+        ("POST", "/v1/supervisor/relaunch", "xinference serve"),
+        ("GET", "/v1/worker-relaunches/o", "xinference serve"),
     ],
 )
 async def test_an_unsupported_route_names_the_alternative(

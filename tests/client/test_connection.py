@@ -268,3 +268,11 @@ async def test_requests_of_one_async_client_run_side_by_side(canned: Canned) -> 
     async with AsyncClient(canned.url) as client:
         assert await asyncio.gather(*(client.status() for _ in range(3))) == [{"uptime": 1}] * 3
     until("three requests are sent", lambda: len(canned.asked) == 3)
+
+
+@pytest.mark.parametrize(("options", "name"), [({}, "base_url"), ({"url_name": "--endpoint"}, "--endpoint")])
+def test_a_hint_names_the_url_as_its_user_gave_it(
+    connect: Callable[..., Either], options: dict[str, str], name: str
+) -> None:
+    found = refused(connect(f"http://127.0.0.1:{free_port()}", retries=0, **options))
+    assert str(found.hint).endswith(f"the URL of another one with {name}.")

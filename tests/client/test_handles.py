@@ -15,7 +15,9 @@ from xinference.client import (
     RESTfulGenerateModelHandle,
     handlers,
 )
+from xinference.client import further_fields
 from xinference.errors import Problem
+from xinference.protocol.requests import Chat, Completion
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
@@ -160,4 +162,49 @@ def test_the_signature_of_a_handles_method_is_without_the_model() -> None:
     import inspect
 
     handle = RESTfulGenerateModelHandle("m", "http://127.0.0.1:1")
-    assert list(inspect.signature(handle.generate).parameters) == ["prompt", "generate_config"]
+    assert list(inspect.signature(handle.generate).parameters) == ["prompt", "generate_config", "fields"]
+
+
+@pytest.mark.parametrize(
+    ("abilities", "method", "said"),
+    [
+        (("LLM", "chat"), "create_embedding", "is for embedding models (model_type embedding), and 'm' is a language"),
+        (("LLM", "chat"), "rerank", "It has chat(), generate()."),
+        (("LLM", "generate"), "chat", "is for language models with the ability chat, and 'm' is a language model that"),
+        (("embedding",), "chat", "and 'm' is an embedding model. It has create_embedding(), convert_ids_to_tokens()."),
+        (("rerank",), "generate", "and 'm' is a rerank model. It has rerank()."),
+    ],
+)
+def test_a_method_of_another_kind_of_model_is_explained(
+    model: Callable[..., Either], abilities: tuple[str, ...], method: str, said: str
+) -> None:
+    handle = model(*abilities)
+    assert not hasattr(handle.runner, method) and not hasattr(handle.runner, "nothing_of_the_sort")
+    with pytest.raises(AttributeError) as raised:
+        getattr(handle.runner, method)
+    assert f"{method}() is for" in str(raised.value) and said in str(raised.value)
+    handle.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "path"), [("chat", MESSAGES, CHAT), ("generate", "Hi", COMPLETION)]
+)
+def test_a_field_of_the_request_may_be_an_argument(
+    canned: Canned, model: Callable[..., Either], method: str, argument: Any, path: tuple[str, str]
+) -> None:
+    canned.answers[path] = Answer({"id": "x"})
+    handle = model("LLM", "chat")
+    assert handle(method, argument, max_tokens=5, top_k=3, generate_config={"max_tokens": 9}) == {"id": "x"}
+    body = canned.asked_for(*path)[-1].body
+    assert (body["max_tokens"], body["top_k"]) == (5, 3)
+    with pytest.raises(TypeError, match=r"'max_token'. Did you mean max_tokens\? .*generate_config=\{'max_token'"):
+        handle(method, argument, max_token=5)
+    with pytest.raises(TypeError, match="Did you mean generate_config"):
+        handle(method, argument, generate_confg={})
+    handle.close()
+
+
+def test_the_fields_that_may_be_arguments_are_those_of_the_apis() -> None:
+    own = {"model", "messages", "prompt", "tools", "enable_thinking"}
+    for known, form in ((further_fields.CHAT, Chat), (further_fields.COMPLETION, Completion)):
+        assert known == set(form.__struct_fields__) - own | {"top_k", "min_p"}

@@ -18,11 +18,15 @@ from xinference.client.client import Methods
 SAME = object()
 #: What tests/api/test_client.py asks of the server itself.
 UNSUPPORTED = {
-    "get_progress",
-    "get_autostart_config",
-    "get_autostart_model_summary",
-    "upsert_autostart_model",
-    "remove_autostart_model",
+    "relaunch_api",
+    "get_api_relaunch",
+    "list_api_relaunches",
+    "relaunch_supervisor",
+    "get_supervisor_relaunch",
+    "list_supervisor_relaunches",
+    "relaunch_worker",
+    "get_worker_relaunch",
+    "list_worker_relaunches",
 }
 READY = {"event_type": "READY"}
 ITEM = {"id": "m", "object": "model", "model_type": "LLM"}
@@ -123,6 +127,12 @@ TABLE = [
     ),
     row("revoke_key", "DELETE /v1/keys/a%20b", {"id": "k"}, key="a b"),
     row("forget_keys", "DELETE /v1/keys", {"removed": 2}),
+    row("get_progress", "GET /v1/requests/r/progress", {"progress": 0.0}, request_id="r"),
+    row("get_autostart_config", "GET /v1/autostart/models", {"models": []}),
+    row("get_autostart_model_summary", "GET /v1/autostart/models/summary", {"models": []}),
+    row("upsert_autostart_model", "POST /v1/autostart/models", {"models": []}, body={"a": 1}, entry={"a": 1}),
+    row("remove_autostart_model", "DELETE /v1/autostart/models/a%2Fb", {"models": []}, model_uid="a/b"),
+    row("list_launch_history", "GET /v1/launch_history?model_name=n", [{"model_uid": "m"}], model_name="n"),
     row("get_workers_info", "GET /v1/workers", [{"work-ip": "x"}]),
     row("get_supervisor_info", "GET /v1/supervisor", {"supervisor_ip": "x"}),
     row("abort_cluster", "DELETE /v1/clusters", {"result": True}),

@@ -17,6 +17,8 @@ from xinference.api.routes import (
     cache,
     catalog,
     cluster,
+    downloads,
+    kept_launches,
     launches,
     login,
     models,
@@ -60,7 +62,10 @@ def make_app(
     )
     errors.install(app)
     app.add_middleware(NulCheck)
-    for part in (launches, catalog, models, replicas, registrations, auto_register, cache, cluster, key_routes, login):
+    for part in (
+        *(launches, kept_launches, catalog, models, replicas, registrations, auto_register, cache, downloads, cluster),
+        *(key_routes, login),
+    ):
         app.include_router(part.router)
     app.include_router(unsupported.router)
     openapi.install(app, data_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import RootModel
 
 from xinference.api.schemas import Answer
@@ -117,3 +119,54 @@ class ModelVersionAnswer(Answer):
     """The version that is being downloaded."""
 
     model_version: str
+
+
+class Download(Answer):
+    """A download of weights; `kind` is ``cache``, or ``launch`` for that of a launch."""
+
+    kind: str
+    cache_uid: str | None
+    model_name: str | None
+    model_uid: str | None
+    progress: float
+    stage: str
+    download_files: list[dict[str, Any]]
+    resumable: bool
+    error: str | None
+
+
+class Downloads(Answer):
+    """The downloads that are not complete."""
+
+    list: list[Download]
+
+
+class Environment(Answer):
+    """An installed environment of an engine."""
+
+    model_engine: str
+    path: str
+    real_path: str
+    python_version: str
+    size_bytes: int
+
+
+class Environments(Answer):
+    """The installed environments."""
+
+    list: list[Environment]
+
+
+class Package(Answer):
+    """A package of an environment."""
+
+    name: str
+    version: str
+
+
+class Packages(Answer):
+    """The packages of an environment."""
+
+    model_engine: str
+    python_version: str
+    packages: list[Package]

@@ -287,3 +287,58 @@ class Result(Answer):
     """Whether the operation succeeded."""
 
     result: bool
+
+
+class RequestProgress(Answer):
+    """The progress of one request, from 0 to 1."""
+
+    progress: float
+    elapsed_seconds: float
+    eta_seconds: float | None
+
+
+class AutostartState(Answer):
+    """The present state of a launch."""
+
+    instance_status: Status | None
+
+
+class AutostartModel(Answer):
+    """A launch that the next server restores."""
+
+    enabled: bool
+    priority: int
+    max_retries: int
+    retry_interval_seconds: float
+    launch: dict[str, Any] = Field(description="The fields of the launch, for `POST /v1/models`")
+    state: AutostartState
+
+
+class AutostartModels(Answer):
+    """The launches that the next server restores."""
+
+    models: list[AutostartModel]
+
+
+class AutostartUid(Answer):
+    """The uid of a launch that the next server restores."""
+
+    enabled: bool
+    model_uid: str
+
+
+class AutostartSummary(Answer):
+    """The uids of the launches that the next server restores."""
+
+    models: list[AutostartUid]
+
+
+class LaunchRecord(Answer):
+    """A launch that the server keeps."""
+
+    model_name: str
+    model_uid: str
+    data: dict[str, Any] = Field(description="The fields of the launch, for `POST /v1/models`")
+    created_at: str
+    updated_at: str
+    autostart_enabled: bool

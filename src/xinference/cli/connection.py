@@ -36,7 +36,7 @@ class Target:
             ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
         key = self.api_key or owner_key(self.settings) or saved_token(self.settings)
         # No retries: a user at a terminal repeats the command. The first request shows whether a server answers.
-        return Client(self.settings.url, key, check=False, retries=0)
+        return Client(self.settings.url, key, check=False, retries=0, url_name="--endpoint")
 
     @property
     def answers(self) -> bool:

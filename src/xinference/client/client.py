@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xinference.client import catalog_requests, handles, key_requests, requests
+from xinference.client import catalog_requests, handles, key_requests, relaunch_requests, requests
 from xinference.client.calls import answer_call, stream_call
 from xinference.client.connection import AsyncRunner, Runner, SyncRunner
 from xinference.error_codes import Code
@@ -65,6 +65,17 @@ class Methods(Runner):
     get_autostart_model_summary = answer_call(requests.get_autostart_model_summary)
     upsert_autostart_model = answer_call(requests.upsert_autostart_model)
     remove_autostart_model = answer_call(requests.remove_autostart_model)
+    list_launch_history = answer_call(requests.list_launch_history)
+
+    relaunch_api = answer_call(relaunch_requests.relaunch_api)
+    get_api_relaunch = answer_call(relaunch_requests.get_api_relaunch)
+    list_api_relaunches = answer_call(relaunch_requests.list_api_relaunches)
+    relaunch_supervisor = answer_call(relaunch_requests.relaunch_supervisor)
+    get_supervisor_relaunch = answer_call(relaunch_requests.get_supervisor_relaunch)
+    list_supervisor_relaunches = answer_call(relaunch_requests.list_supervisor_relaunches)
+    relaunch_worker = answer_call(relaunch_requests.relaunch_worker)
+    get_worker_relaunch = answer_call(relaunch_requests.get_worker_relaunch)
+    list_worker_relaunches = answer_call(relaunch_requests.list_worker_relaunches)
 
     def _use_token(self, token: str) -> None:
         self.auth_headers["Authorization"] = f"Bearer {token}"
@@ -77,7 +88,7 @@ class Client(Methods, SyncRunner):
         base_url: such as ``http://127.0.0.1:9997``.
         api_key: a key, if the server requires one.
         check: check at once that the server answers, not only at the first request.
-        options: ``timeout`` (seconds) and ``retries``, as of `Runner`.
+        options: ``timeout`` (seconds), ``retries`` and ``url_name``, as of `Runner`.
 
     Raises:
         Problem: no server answers, or another program does. A Problem is a RuntimeError.
@@ -95,7 +106,8 @@ class Client(Methods, SyncRunner):
     def get_model(self, model_uid: str) -> Any:
         """The handle of a model, by its type and abilities: see `handles`."""
         description = self.describe_model(model_uid)
-        return handles.SYNC[handles.kind(model_uid, description)](model_uid, self.base_url, self.auth_headers)
+        handle = handles.SYNC[handles.kind(model_uid, description)]
+        return handle(model_uid, self.base_url, self.auth_headers, url_name=self._url_name)
 
     def _check_server(self) -> None:
         try:
@@ -111,7 +123,7 @@ class AsyncClient(Methods, AsyncRunner):
     Args:
         base_url: such as ``http://127.0.0.1:9997``.
         api_key: a key, if the server requires one.
-        options: ``timeout`` (seconds) and ``retries``, as of `Runner`.
+        options: ``timeout`` (seconds), ``retries`` and ``url_name``, as of `Runner`.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, **options: Any) -> None:
@@ -124,7 +136,8 @@ class AsyncClient(Methods, AsyncRunner):
     async def get_model(self, model_uid: str) -> Any:
         """The handle of a model, by its type and abilities: see `handles`."""
         description = await self.describe_model(model_uid)
-        return handles.ASYNC[handles.kind(model_uid, description)](model_uid, self.base_url, self.auth_headers)
+        handle = handles.ASYNC[handles.kind(model_uid, description)]
+        return handle(model_uid, self.base_url, self.auth_headers, url_name=self._url_name)
 
 
 def _key_header(api_key: str | None) -> dict[str, str]:

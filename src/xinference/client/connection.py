@@ -51,6 +51,7 @@ class Runner:
         timeout: maximum seconds between two pieces of an answer; launches that wait, completions and streams have no
             time limit.
         retries: maximum number of retries where that is safe, 0 to 2.
+        url_name: the name of the URL for its user, in hints: an argument, or an option of a command.
 
     Every request may raise a `Problem`: that of the server's answer, or one with the reason for a missing answer.
     """
@@ -62,7 +63,9 @@ class Runner:
         *,
         timeout: float = ANSWER_SECONDS,
         retries: int = len(RETRY_SECONDS),
+        url_name: str = "base_url",
     ) -> None:
+        self._url_name = url_name
         self.base_url = _check_url(base_url)
         self.auth_headers = dict(auth_headers or {})
         self._timeout = timeout
@@ -134,7 +137,7 @@ class Runner:
         return Problem(
             Code.NO_SERVER,
             f"No server answers at {self.base_url}{reason}.",
-            hint="Start a server with `xinference serve`, or give the URL of another one with --endpoint.",
+            hint=f"Start a server with `xinference serve`, or give the URL of another one with {self._url_name}.",
         )
 
     def _connection_lost(self) -> Problem:
@@ -148,7 +151,7 @@ class Runner:
         return Problem(
             Code.NOT_OUR_SERVER,
             f"The program that answers at {self.base_url} is not an Xinference server.",
-            hint="Give the URL of the server with --endpoint, or use another port.",
+            hint=f"Give the URL of the server with {self._url_name}, or use another port.",
         )
 
 

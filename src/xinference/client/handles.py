@@ -43,21 +43,47 @@ class _Handle(Runner):
     def model_uid(self) -> str:
         return self._model_uid
 
+    def __getattr__(self, name: str) -> Any:
+        """Explain a method that other kinds of models have. An AttributeError, so that `hasattr` is False."""
+        kind = METHOD_KINDS.get(name)
+        if kind is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        own = [method for method in METHOD_KINDS if hasattr(type(self), method)]
+        has = f" It has {', '.join(f'{method}()' for method in own)}." if own else ""
+        raise AttributeError(f"{name}() is for {kind}, and {self._model_uid!r} is {self.model_kind}.{has}")
+
+    model_kind = "a model of another kind"
+    """The kind of model, for messages."""
+
+
+#: The methods of all handles -> the kind of model that has them.
+METHOD_KINDS = {
+    "chat": "language models with the ability chat",
+    "generate": "language models",
+    "create_embedding": "embedding models (model_type embedding)",
+    "convert_ids_to_tokens": "embedding models (model_type embedding)",
+    "rerank": "rerank models (model_type rerank)",
+}
+
 
 class _Generates(_Handle):
+    model_kind = "a language model that completes prompts"
     generate = model_stream_call(model_requests.generate)
 
 
 class _Chats(_Generates):
+    model_kind = "a language model for chats"
     chat = model_stream_call(model_requests.chat)
 
 
 class _Embeds(_Handle):
+    model_kind = "an embedding model"
     create_embedding = model_call(model_requests.create_embedding)
     convert_ids_to_tokens = model_call(model_requests.convert_ids_to_tokens)
 
 
 class _Reranks(_Handle):
+    model_kind = "a rerank model"
     rerank = model_call(model_requests.rerank)
 
 

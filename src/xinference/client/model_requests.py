@@ -8,6 +8,7 @@ from typing import Any
 from xinference.client import answers
 from xinference.client.answers import Json
 from xinference.client.chat_arguments import read_chat
+from xinference.client.further_fields import CHAT, COMPLETION, check_further
 from xinference.client.request import Request, StreamRequest
 
 Answer = Request[Json] | StreamRequest[Json]
@@ -24,6 +25,7 @@ def chat(
     prompt: str | None = None,
     system_prompt: str | None = None,
     chat_history: Sequence[Json] | None = None,
+    **fields: Any,
 ) -> Answer:
     """A chat completion in OpenAI's form; with ``stream`` in `generate_config` an iterator over its chunks.
 
@@ -33,7 +35,9 @@ def chat(
             ``chat_history``, ``tools``, ``generate_config``.
         enable_thinking: whether a hybrid model thinks before it answers.
         generate_config: further fields of the request, such as ``max_tokens`` and ``temperature``.
+        fields: the same as arguments of their own.
     """
+    check_further("chat", fields, CHAT)
     named = {
         "tools": tools,
         "enable_thinking": enable_thinking,
@@ -42,16 +46,20 @@ def chat(
         "system_prompt": system_prompt,
         "chat_history": chat_history,
     }
-    return _completion("/v1/chat/completions", model_uid, read_chat(messages, positional, named))
+    return _completion("/v1/chat/completions", model_uid, read_chat(messages, positional, named) | fields)
 
 
-def generate(model_uid: str, /, prompt: str, generate_config: Mapping[str, Any] | None = None) -> Answer:
+def generate(
+    model_uid: str, /, prompt: str, generate_config: Mapping[str, Any] | None = None, **fields: Any
+) -> Answer:
     """A completion of `prompt`; with ``stream`` in `generate_config` an iterator over its chunks.
 
     Args:
         generate_config: further fields of the request, such as ``max_tokens`` and ``temperature``.
+        fields: the same as arguments of their own.
     """
-    return _completion("/v1/completions", model_uid, {"prompt": prompt, **(generate_config or {})})
+    check_further("generate", fields, COMPLETION)
+    return _completion("/v1/completions", model_uid, {"prompt": prompt, **(generate_config or {}), **fields})
 
 
 def create_embedding(model_uid: str, /, input: Any, **kwargs: Any) -> Request[Json]:

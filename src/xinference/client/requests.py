@@ -219,11 +219,7 @@ def abort_request(model_uid: str, request_id: str, block_duration: int = 30) -> 
 
 
 def get_progress(request_id: str) -> Request[Json]:
-    """Not supported: only image generation has the progress of a request. See `get_launch_model_progress`.
-
-    Raises:
-        Problem: 501 ``not_here``, always.
-    """
+    """The progress of a request: always 0, because only image models report one. See `get_launch_model_progress`."""
     return Request(path=path("v1", "requests", request_id, "progress"), read=answers.as_object)
 
 
@@ -243,36 +239,29 @@ def abort_cluster() -> Request[Json]:
 
 
 def get_autostart_config() -> Request[Json]:
-    """Not supported: the server restores every launched model when it starts.
-
-    Raises:
-        Problem: 501 ``not_here``, always.
-    """
+    """The launches that the next server restores: ``models``, each with its ``launch`` and ``state``."""
     return Request(path=_AUTOSTART, read=answers.as_object)
 
 
 def get_autostart_model_summary() -> Request[Json]:
-    """Not supported: `list_instances` has the status of every model, also after a restart.
-
-    Raises:
-        Problem: 501 ``not_here``, always.
-    """
+    """The uids of the launches that the next server restores: ``models``."""
     return Request(path=f"{_AUTOSTART}/summary", read=answers.as_object)
 
 
 def upsert_autostart_model(entry: Json) -> Request[Json]:
-    """Not supported: a model of `launch_model` starts with the server anyway.
+    """Launch a model that the next server restores; returns at once.
 
-    Raises:
-        Problem: 501 ``not_here``, always.
+    Args:
+        entry: ``launch`` has the fields of the launch. With ``enabled`` False a running model is not restored.
     """
     return Request(method="POST", path=_AUTOSTART, body=entry, read=answers.as_object)
 
 
 def remove_autostart_model(model_uid: str) -> Request[Json]:
-    """Not supported: after `terminate_model`, a model does not start with the server.
-
-    Raises:
-        Problem: 501 ``not_here``, always.
-    """
+    """Let a model run on that the next server does not restore; returns the remaining ones, as the summary."""
     return Request(method="DELETE", path=f"{_AUTOSTART}{path(model_uid)}", read=answers.as_object)
+
+
+def list_launch_history(model_name: str | None = None) -> Request[list[Json]]:
+    """The launches that the server keeps, newest first."""
+    return Request(path="/v1/launch_history", query=query_of(model_name=model_name), read=answers.as_objects)

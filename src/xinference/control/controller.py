@@ -19,6 +19,7 @@ from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control import model_names
 from xinference.control.downloads import Downloads
+from xinference.control.kept_launches import KeptLaunch, read_kept
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
 from xinference.control.stop_notice import StopNotice
@@ -354,6 +355,20 @@ class Controller:
         """The stored events of a deployment, oldest first."""
         self.deployment(uid)
         return self._events.stored(uid)
+
+    def kept_launches(self) -> list[KeptLaunch]:
+        """The launches that the store keeps, oldest first, without those that are being terminated."""
+        return [kept for kept in read_kept(self._store.deployments()) if kept.uid not in self._ending]
+
+    def set_restored(self, uid: str, *, restored: bool) -> None:
+        """Set whether the next server restores a deployment; it runs on in either case.
+
+        Raises:
+            Problem: 404, with the running models; the row cannot be written.
+        """
+        self.deployment(uid)
+        if uid not in self._ending:
+            self._store.set_wanted(uid, restored)
 
     def follow(self, uid: str) -> AsyncIterator[dict[str, Any]]:
         """The events of a deployment until it is ready, has failed or is terminated."""

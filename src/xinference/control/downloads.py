@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.deployments.progress import transfer_entry
 from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
@@ -98,6 +99,60 @@ class Downloads:
         """
         await _end(self._job(version_id))
 
+    def resume(self, version_id: str) -> None:
+        """Continue a download that was stopped or has failed.
+
+        Raises:
+            Problem: 404 ``download_not_found``, with the known downloads.
+        """
+        job = self._job(version_id)
+        self.begin(job.version, job.source, "continued")
+
+    async def remove(self, version_id: str) -> None:
+        """Stop a download and forget it; its incomplete files are not deleted.
+
+        Raises:
+            Problem: 404 ``download_not_found``, with the known downloads.
+        """
+        job = self._job(version_id)
+        await _end(job)
+        if self._jobs.get(version_id) is job:
+            del self._jobs[version_id]
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """The entries of all downloads that are not complete."""
+        return [self.entry(uid) for uid, job in self._jobs.items() if _stage(job) != "ready"]
+
+    def entry(self, version_id: str) -> dict[str, Any]:
+        """A download in the form of the API.
+
+        Raises:
+            Problem: 404 ``download_not_found``, with the known downloads.
+        """
+        job = self._job(version_id)
+        version, stage = job.version, _stage(job)
+        transfer = self._events.transfer(_key(version_id))
+        return {
+            "kind": "cache",
+            "cache_uid": version_id,
+            "model_uid": version_id,
+            "model_version": version_id,
+            "model_name": version.family.model_name,
+            "model_type": version.family.model_type,
+            "model_engine": None,
+            "model_size_in_billions": version.spec.model_size_in_billions,
+            "model_format": version.spec.model_format,
+            "quantization": version.quantization,
+            "hub": job.source.hub,
+            "status": stage,
+            "stage": stage,
+            "progress": 1.0 if stage == "ready" else round(transfer.share, 4) if transfer else 0.0,
+            "download_files": [transfer_entry(transfer)] if transfer else [],
+            "replicas": [],
+            "error": (job.settled or {}).get("problem", {}).get("cause") if stage == "failed" else None,
+            "resumable": stage in ("paused", "failed"),
+        }
+
     async def close(self) -> None:
         """Stop all downloads."""
         await asyncio.gather(*(_end(job) for job in self._jobs.values()))
@@ -155,6 +210,15 @@ class Downloads:
                 code=Code.DOWNLOAD_NOT_FOUND,
             )
         return job
+
+
+def _stage(job: _Download) -> str:
+    """The stage of a download: ``downloading``, ``ready``, ``paused`` or ``failed``."""
+    if job.settled is None:
+        return "downloading"
+    if job.settled["event_type"] == "READY":
+        return "ready"
+    return "paused" if job.cancelled.is_set() else "failed"
 
 
 def _key(version_id: str) -> str:

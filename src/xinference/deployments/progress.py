@@ -43,7 +43,7 @@ def progress(
     current = transfer if transfer is not None and transfer.stage == at else None
     done = round(begins + (ends - begins) * (current.share if current else 0.0), 4)
     name = "failed" if failed_in else NAMES.get(stage, "loading")
-    files = [_file(transfer)] if transfer is not None and transfer.stage == "fetch" else []
+    files = [transfer_entry(transfer)] if transfer is not None and transfer.stage == "fetch" else []
     return {
         "progress": done,
         "stage": name,
@@ -68,7 +68,8 @@ def unknown() -> dict[str, Any]:
     return {"progress": 0.0, "stage": "pending", "download_files": [], "replicas": []}
 
 
-def _file(transfer: TransferProgress) -> dict[str, Any]:
+def transfer_entry(transfer: TransferProgress) -> dict[str, Any]:
+    """The progress of one file in the form of the API."""
     return {
         "file_name": transfer.file,
         "bytes_done": transfer.done,

@@ -80,6 +80,11 @@ class Lock:
         return f"{self.spec.name}-{digest[:12]}"
 
     @property
+    def packages(self) -> dict[str, str]:
+        """The name of each package -> its version."""
+        return dict(_PINNED.findall(self.requirements_text))
+
+    @property
     def distributions(self) -> frozenset[str]:
         """The names of its packages."""
         return frozenset(match[1] for match in _PINNED.finditer(self.requirements_text))

@@ -99,6 +99,15 @@ class Store(Connection):
         """Mark a deployment for termination: after a crash it is still terminated."""
         self.note("UPDATE deployments SET wanted = 0 WHERE uid = ?", uid)
 
+    def set_wanted(self, uid: str, wanted: bool) -> None:
+        """Store whether the next server restores a deployment.
+
+        Raises:
+            Problem: the row cannot be written.
+        """
+        with self.write() as db:
+            db.execute("UPDATE deployments SET wanted = ? WHERE uid = ?", (int(wanted), uid))
+
     def set_request(self, uid: str, request: str) -> None:
         """Store a change of the request, such as the number of replicas.
 

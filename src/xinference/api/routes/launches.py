@@ -83,6 +83,12 @@ async def progress(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
     return controller.progress(model_uid)
 
 
+@router.get("/v1/requests/{request_id}/progress", response_model=schemas.RequestProgress)
+async def request_progress(request_id: str) -> dict[str, Any]:
+    """The progress of a request: always 0, because only image models report one, and they are not served."""
+    return {"progress": 0.0, "elapsed_seconds": 0.0, "eta_seconds": None}
+
+
 @router.post("/v1/models/{model_uid}/cancel", response_model=None, responses=problems(404, 409))
 async def cancel(controller: ControllerDep, model_uid: str) -> None:
     """Cancel a launch; downloaded files are not deleted."""

@@ -25,6 +25,8 @@ router = APIRouter(
     prefix="/v1/model_registrations", tags=["registrations"], route_class=StrictRoute, responses=ERROR_RESPONSES
 )
 Json = dict[str, Any]
+#: The types of models that other versions serve: clients list the models of each type.
+UNSERVED_TYPES = frozenset({"image", "audio", "video", "flexible", "world"})
 
 
 class RegistrationBody(BaseModel):
@@ -40,6 +42,8 @@ class RegistrationBody(BaseModel):
 @router.get("/{model_type}")
 async def registrations(controller: ControllerDep, key: KeyDep, model_type: str, detailed: bool = False) -> list[Json]:
     """List the models by name; for `manage` also each custom model whose file can't be read, with its `problem`."""
+    if model_type.strip().lower() in UNSERVED_TYPES:
+        return []
     model_type = model_type_of(model_type)
     visible = visible_families(controller, key).values()
     families = [family for family in visible if family.model_type == model_type]

@@ -14,41 +14,38 @@ def _unsupported(cause: str, hint: str) -> Problem:
     return Problem(Code.NOT_HERE, cause, hint=hint)
 
 
-@router.get("/v1/autostart/models")
-@router.get("/v1/autostart/models/summary")
-@router.post("/v1/autostart/models")
-@router.delete("/v1/autostart/models/{model_uid:path}")
-async def autostart() -> None:
-    """Every deployment is restored at the next start, so there is no separate list."""
-    raise _unsupported(
-        "There is no autostart list: every launched model is restored when the server starts.",
-        "`xinference launch` adds a model, `xinference terminate` removes it.",
-    )
-
-
-@router.get("/v1/requests/{request_id}/progress")
-async def request_progress(request_id: str) -> None:
-    """Only image generation reports the progress of a request, and image models are not served."""
-    raise _unsupported(
-        f"Request {request_id} has no progress: only image models report it, and they are not served.",
-        "GET /v1/models/{model_uid}/progress has the progress of a launch; stream a completion to follow it.",
-    )
-
-
-@router.get("/v1/launch_history")
+@router.post("/v1/launch_history")
+@router.delete("/v1/launch_history/{model_name}")
+@router.delete("/v1/launch_history/{model_name}/{model_uid:path}")
 async def launch_history() -> None:
-    """Not supported: the events of a deployment are deleted with the deployment."""
+    """The history is what the server keeps: no client writes it."""
     raise _unsupported(
-        "There is no launch history.",
-        "GET /v1/models/{model_uid}/events lists the events of one deployment.",
+        "The launch history is the list of the launches that the server keeps; it cannot be written.",
+        "`xinference launch` adds a launch, `xinference terminate` removes it.",
     )
 
 
-@router.get("/v1/virtualenvs")
 @router.delete("/v1/virtualenvs")
 async def virtualenvs() -> None:
     """There is one environment for each engine version, not one for each model."""
     raise _unsupported(
         "Models have no virtual environments: all models of an engine share the engine's environment.",
-        "`xinference env list` shows the environments, on the server's machine.",
+        "`xinference env remove` removes an environment, on the server's machine.",
+    )
+
+
+@router.post("/v1/api/relaunch")
+@router.get("/v1/api-relaunches")
+@router.get("/v1/api-relaunches/{operation_id}")
+@router.post("/v1/supervisor/relaunch")
+@router.get("/v1/supervisor-relaunches")
+@router.get("/v1/supervisor-relaunches/{operation_id}")
+@router.post("/v1/workers/{worker_address}/relaunch")
+@router.get("/v1/worker-relaunches")
+@router.get("/v1/worker-relaunches/{operation_id}")
+async def relaunches() -> None:
+    """The server is one program on one machine, which its own commands restart."""
+    raise _unsupported(
+        "The server has no separate API, supervisor and worker processes that could be relaunched.",
+        "`xinference stop` and `xinference serve` restart it; engines that run are taken over.",
     )

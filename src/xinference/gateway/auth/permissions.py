@@ -53,9 +53,11 @@ READ = frozenset(
     }
 )
 OVERSEE = frozenset({"/status", "/metrics", "/v1/cluster/devices", "/v1/cluster/info", "/v1/workers", "/v1/supervisor"})
-#: GET paths of the catalog's entries.
+#: GET paths of the catalog's entries, and of the progress of a request, which tells nothing about it.
 _CATALOG = re.compile(
-    r"/v1/(engines/[^/]+(/[^/]+)?|model_registrations/[^/]+(/[^/]+)?|models/[^/]+/[^/]+/versions)", re.DOTALL
+    r"/v1/(engines/[^/]+(/[^/]+)?|model_registrations/[^/]+(/[^/]+)?|models/[^/]+/[^/]+/versions"
+    r"|requests/[^/]+/progress)",
+    re.DOTALL,
 )
 #: GET paths of one running model. Not its log, which may contain the requests of others.
 _ABOUT = re.compile(r"(?:/anthropic)?/v1/models/([^/]+)(?:/(?:events|progress|replicas|instances))?", re.DOTALL)
