@@ -65,7 +65,7 @@ def test_a_braced_port_in_a_template_is_not_taken_for_the_port() -> None:
 def test_a_pooled_model_takes_its_whole_prompt_in_one_batch() -> None:
     given = params(plan("bge-m3"))
     assert given["embedding"] is True and given["n_ubatch"] == given["n_batch"] == 1024
-    assert params(plan("bge-reranker-v2-m3"))["pooling_type"] == "RANK"
+    assert params(plan("bge-reranker-v2-m3"))["pooling_type"] == "LLAMA_POOLING_TYPE_RANK"
 
 
 def test_routes_follow_the_type_of_the_model() -> None:
@@ -84,7 +84,7 @@ def test_routes_follow_the_type_of_the_model() -> None:
         ({"sampling.temp": 1}, {"sampling.temp": 1.0}),
         ({"use_jinja": False}, {"use_jinja": False}),
         ({"n_batch": None, "n_gqa": 8, "f16_kv": True, "trust_remote_code": True}, {}),
-        ({"use_mmap": False, "use_mlock": True}, {"load_mode": "MLOCK"}),
+        ({"use_mmap": False, "use_mlock": True}, {"load_mode": "LLAMA_LOAD_MODE_MLOCK"}),
     ],
 )
 def test_options_come_out_by_the_engines_own_names(given: dict[str, Any], checked: dict[str, Any]) -> None:

@@ -95,8 +95,8 @@ class ExtraWeightFile:
     path: Path
     kind: str
     """The file's kind for messages, such as ``projector``."""
-    architecture: str
-    """The architecture that its header must name."""
+    architecture: str | None
+    """The architecture that its header must name; None: any."""
     hint: str
     """The hint for a file whose header names another architecture."""
 

@@ -73,7 +73,7 @@ def bytes_of_extra(file: ExtraWeightFile) -> int:
         Problem: 400 ``bad_weight_file``: its header names another architecture.
     """
     header = read_header(file.path)
-    if header.architecture != file.architecture:
+    if file.architecture is not None and header.architecture != file.architecture:
         raise Problem(
             Code.BAD_WEIGHT_FILE,
             f"{file.path} is not a {file.kind} but a separate model ({header.architecture}).",

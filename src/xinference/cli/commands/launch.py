@@ -104,6 +104,8 @@ def launch(
         raise click.UsageError("--wait-ready is the default; --no-wait returns before the model is ready.")
     own = {name: value for name, value in arguments.items() if value is not None or name == "n_gpu"}
     request = {**ctx.obj, **own, "model_path": absolute_path(arguments["model_path"])}
+    if isinstance(draft := request.get("draft_model_path"), str):
+        request["draft_model_path"] = absolute_path(draft)
     if dry_run:
         plan = _plan(target, request)
         print_json(plan) if as_json else click.echo(plan_text(plan))

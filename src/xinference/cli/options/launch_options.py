@@ -56,6 +56,8 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
             help="For Transformers: option of bitsandbytes, such as load_in_4bit true; repeatable."),
         click.option("--request-limits", type=click.IntRange(min=0), metavar="N",
             help="Maximum number of requests at the same time. [default: no limit]"),
+        click.option("--context-length", type=click.IntRange(1, 2**31 - 1), metavar="N",
+            help="Tokens of the longest request with its answer, on each engine. [default: chosen by the memory]"),
         click.option("--enable-thinking/--disable-thinking", default=None,
             help="For hybrid models: think before the answer or not. [default: the chat template decides]"),
     ):  # fmt: skip

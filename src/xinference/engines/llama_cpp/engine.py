@@ -22,11 +22,15 @@ from xinference.engines.base import (
     cuda_env,
     explanation_of,
 )
-from xinference.engines.llama_cpp import projector
+from xinference.engines.llama_cpp import projector, speculation
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
 from xinference.engines.llama_cpp.option_policy import POLICY
+from xinference.engines.llama_cpp.option_values import convert
 from xinference.engines.llama_cpp.variable_policy import VARIABLES
-from xinference.engines.options.option_table import near_options
+from xinference.engines.options import reasoning
+from xinference.engines.options import speculation as speculation_options
+from xinference.engines.options.option_table import check_repeated, near_options
+from xinference.engines.options.reasoning import read_reasoning
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
@@ -51,6 +55,8 @@ PATHS = TOKENIZER_PATHS | {
 }
 #: Option names of llama-server, llama-cpp-python and older Xinference -> llama.cpp's names.
 ALIASES = {
+    "context_length": "n_ctx",
+    "max_model_len": "n_ctx",
     "ctx_size": "n_ctx",
     "parallel": "n_parallel",
     "threads": "n_threads",
@@ -87,7 +93,7 @@ LOG_EXPLANATIONS = (
 )
 _PROJECTOR_FAILED = re.compile(r"failed to load multimodal model, '(.+)'")
 _WIDTHS = re.compile(r"text model \(n_embd = (\d+)\) and mmproj \(n_embd = (\d+)\)")
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,)}
+_REFUSED_VALUE = re.compile(r"llama\.cpp does not take .+ for --.+")
 
 
 class LlamaCpp(SetsThinking):
@@ -116,8 +122,13 @@ class LlamaCpp(SetsThinking):
                 hint="Launch such a version of the model, on Transformers or vLLM.",
             )
         checked: dict[str, Any] = {}
+        if read_reasoning(options, "reasoning_format") is False:
+            checked["reasoning_format"] = "COMMON_REASONING_FORMAT_NONE"
+        names: dict[str, str] = {}
         for option, value in options.items():
-            if option in WITHOUT_EFFECT or value is None:
+            if option in WITHOUT_EFFECT or option in speculation_options.NAMES or option == reasoning.NAME:
+                continue
+            if value is None:
                 continue
             if option in ("use_mmap", "use_mlock"):
                 checked["load_mode"] = _load_mode(options)
@@ -127,11 +138,13 @@ class LlamaCpp(SetsThinking):
                 POLICY.refuse(option, name)
                 raise _unknown_option(option, known)
             POLICY.check(option, name, value, options)
-            checked[name] = _convert(option, value, known[name])
+            converted = convert(option, name, value, known[name])
+            check_repeated(names, checked, option, name, converted)
+            checked[name] = converted
         for name in ("n_ctx", "n_parallel"):
             if checked.get(name, 1) < (0 if name == "n_ctx" else 1):
                 raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
-        return checked
+        return speculation.with_speculation(options, checked)
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         model_type = plan.version.family.model_type
@@ -143,7 +156,7 @@ class LlamaCpp(SetsThinking):
         return projector.choose_projector(source, version, options)
 
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
-        return projector.extra_projector(launch, path)
+        return projector.extra_projector(launch, path) + speculation.draft_file(launch)
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
         return projector.abilities(plan)
@@ -181,7 +194,7 @@ class LlamaCpp(SetsThinking):
             batch = -(-(sizing.context_length + 1) // CELL_PADDING) * CELL_PADDING
             params |= {"embedding": True, "n_batch": batch, "n_ubatch": batch}
         if plan.version.family.model_type == "rerank":
-            params["pooling_type"] = "RANK"
+            params["pooling_type"] = "LLAMA_POOLING_TYPE_RANK"
         if plan.request.n_gpu is None:
             # Otherwise it uses every device that its build finds, also devices that planning does not count.
             params["n_gpu_layers"] = 0
@@ -214,6 +227,8 @@ class LlamaCpp(SetsThinking):
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         log = "\n".join(log_tail)
+        if refused := _REFUSED_VALUE.search(log):
+            return f"{refused[0]}."
         if failed := _PROJECTOR_FAILED.search(log):
             return _explain_projector_failure(failed[1], log)
         return explanation_of(log_tail, LOG_EXPLANATIONS)
@@ -237,22 +252,8 @@ def _explain_projector_failure(file: str, log: str) -> str:
 
 def _load_mode(options: Mapping[str, Any]) -> str:
     mmap, mlock = options.get("use_mmap", True), options.get("use_mlock", False)
-    return {(True, True): "MMAP_MLOCK", (True, False): "MMAP", (False, True): "MLOCK", (False, False): "NONE"}[
-        (bool(mmap), bool(mlock))
-    ]
-
-
-def _convert(option: str, value: Any, kind: str) -> Any:
-    allowed = _TYPES.get(kind)
-    if allowed is None:  # a string, or an enum by its name or number
-        fits = isinstance(value, (str, int, float)) and not isinstance(value, bool)
-        value = str(value) if kind == "str" and fits else value
-    else:
-        fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))
-        value = float(value) if kind == "float" and fits else value
-    if fits:
-        return value
-    raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, and llama.cpp requires a value of type {kind}.")
+    names = {(True, True): "MMAP_MLOCK", (True, False): "MMAP", (False, True): "MLOCK", (False, False): "NONE"}
+    return f"LLAMA_LOAD_MODE_{names[bool(mmap), bool(mlock)]}"
 
 
 def _unknown_option(name: str, known: Mapping[str, str]) -> Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xinference.engines.options.option_policy import OptionPolicy, names
 from xinference.engines.options.risk import Risk
-from xinference.engines.options.value_rules import text
+from xinference.engines.options.value_rules import absolute_path, text
 
 _SIZES = names("""
     n_batch n_ubatch n_ctx n_parallel n_keep n_predict n_cache_reuse n_ctx_checkpoints n_outputs_max
@@ -14,14 +14,17 @@ _SIZES = names("""
 _CACHE = names("cache_idle_slots cache_prompt cache_ram_mib cache_type_k cache_type_v")
 _PROCESSOR = frozenset(
     f"{group}.{name}"
-    for group in ("cpuparams", "cpuparams_batch")
+    for group in (
+        *("cpuparams", "cpuparams_batch"),
+        *("speculative.draft.cpuparams", "speculative.draft.cpuparams_batch"),
+    )
     for name in ("cpumask", "mask_valid", "n_threads", "poll", "priority", "strict_cpu")
 ) | {"numa"}
 _DEVICES = names("""
     n_gpu_layers main_gpu split_mode tensor_split flash_attn_type fit_params fit_params_min_ctx fit_params_target
     no_extra_bufts no_host no_kv_offload no_op_offload moe_cache_size
 """)
-_LOADING = names("load_mode lazy_mode load_mtp check_tensors no_perf offline warmup speculative.types")
+_LOADING = names("load_mode lazy_mode load_mtp check_tensors no_perf offline warmup")
 _ROPE = names("""
     rope_freq_base rope_freq_scale rope_scaling_type yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_ext_factor
     yarn_orig_ctx
@@ -46,10 +49,22 @@ _SAMPLING = frozenset(
         reasoning_control samplers seed temp timing_per_token top_k top_p typ_p xtc_probability xtc_threshold
     """)
 )
+#: The draft model is a path, as weights are.
+_SPECULATION = frozenset(
+    f"speculative.{name}"
+    for name in names("""
+        types draft.backend_sampling draft.cache_type_k draft.cache_type_v draft.devices draft.mparams.path
+        draft.n_gpu_layers draft.n_max draft.n_min draft.p_min draft.p_split draft.probabilistic
+        ngram_map_k.min_hits ngram_map_k.size_m ngram_map_k.size_n ngram_map_k4v.min_hits ngram_map_k4v.size_m
+        ngram_map_k4v.size_n ngram_mod.n_match ngram_mod.n_max ngram_mod.n_min ngram_simple.min_hits
+        ngram_simple.size_m ngram_simple.size_n
+    """)
+)
 
 POLICY = OptionPolicy(
     engine="llama.cpp",
-    allowed=_SIZES | _CACHE | _PROCESSOR | _DEVICES | _LOADING | _ROPE | _CHAT | _POOLING | _VISION | _SAMPLING,
+    allowed=_SIZES | _CACHE | _PROCESSOR | _DEVICES | _LOADING | _ROPE | _CHAT | _POOLING | _VISION | _SAMPLING
+    | _SPECULATION,
     reserved=names("""
         port hostnames api_keys reuse_port model model_alias kv_unified kv_unified_per_slot ui
     """),
@@ -57,13 +72,16 @@ POLICY = OptionPolicy(
         Risk.FILES: names("""
             ssl_file_cert ssl_file_key public_path media_path slot_save_path path_prompt_cache models_dir models_preset
             lora_adapters lora_init_without_apply image in_files context_files prompt_file logits_file
-            logits_output_dir save_logits out_file tts_speaker_file
+            logits_output_dir save_logits out_file tts_speaker_file speculative.ngram_cache.lookup_cache_dynamic
+            speculative.ngram_cache.lookup_cache_static
         """),
         Risk.PROGRAMS: names("""
             video_ffmpeg_bin_dir server_tools server_tools_runtime mcp_servers_config mcp_servers_json
         """),
         Risk.NETWORK: names("""
             mmproj.url mmproj.hf_repo mmproj.hf_file mmproj.docker_repo hf_token models_preset_hf ui_mcp_proxy
+            speculative.draft.mparams.url speculative.draft.mparams.hf_repo speculative.draft.mparams.hf_file
+            speculative.draft.mparams.docker_repo
         """),
         Risk.PROMPTS: names("path_prompts_log_dir verbosity verbose_prompt log_json"),
         Risk.HTTP_SERVER: names("""
@@ -81,19 +99,21 @@ POLICY = OptionPolicy(
             tokenize_show_count tokenize_stdin tts_lang usage use_color winogrande winogrande_tasks
         """),
         Risk.NO_VALUE: names("""
-            diffusion sampling.grammar sampling.logit_bias sampling.logit_bias_eog speculative.draft
-            speculative.ngram_cache speculative.ngram_map_k speculative.ngram_map_k4v speculative.ngram_mod
-            speculative.ngram_simple
+            diffusion sampling.grammar sampling.logit_bias sampling.logit_bias_eog
         """),
         Risk.UNREVIEWED: names("""
             sampling.user_sampling_config speculative.synth_len speculative.synth_rates tensor_buft_overrides
+            speculative.draft.tensor_buft_overrides
         """),
     },
-    rules=dict.fromkeys(
-        names("""
-            mmproj.path chat_template default_template_kwargs antiprompt cls_sep embd_sep sampling.generation_prompt
-            sampling.reasoning_budget_message
-        """),
-        text,
-    ),
+    rules={
+        **dict.fromkeys(
+            names("""
+                mmproj.path chat_template default_template_kwargs antiprompt cls_sep embd_sep
+                sampling.generation_prompt sampling.reasoning_budget_message
+            """),
+            text,
+        ),
+        "speculative.draft.mparams.path": absolute_path,
+    },
 )

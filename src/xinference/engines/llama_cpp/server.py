@@ -14,11 +14,19 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import xllamacpp
 
-NESTED = ("sampling", "cpuparams", "cpuparams_batch", "speculative", "mmproj")
+#: The groups of parameters.
+GROUPS = frozenset(
+    {"sampling", "cpuparams", "cpuparams_batch", "mmproj", "speculative", "speculative.draft"}
+    | {f"speculative.draft.{group}" for group in ("mparams", "cpuparams", "cpuparams_batch")}
+    | {f"speculative.ngram_{group}" for group in ("simple", "mod", "map_k", "map_k4v", "cache")}
+)
+#: Members of enums that name no value.
+NO_VALUES = ("_COUNT", "_MAX_VALUE")
 
 
 def main() -> int:
@@ -34,18 +42,11 @@ def main() -> int:
 
 
 def describe() -> dict[str, Any]:
-    """Every parameter with its type's name, nested ones with a dot; and the devices that llama.cpp can use.
+    """Every parameter with its type, those of groups with a dot; and the devices that llama.cpp can use.
 
-    `option_policy.py` decides which parameters a launch may set.
+    `option_policy.py` decides which parameters a launch may set, and `option_values.py` reads the types.
     """
-    known: dict[str, str] = {}
-    params = xllamacpp.CommonParams()
-    for name in _names(params):
-        value = getattr(params, name)
-        if name in NESTED:
-            known.update({f"{name}.{inner}": type(getattr(value, inner)).__name__ for inner in _names(value)})
-        else:
-            known[name] = type(value).__name__
+    known = dict(_described(xllamacpp.CommonParams(), ""))
     devices = [
         {"name": d["name"], "description": d["description"], "free": d["memory_free"], "total": d["memory_total"]}
         for d in xllamacpp.get_device_info()
@@ -65,7 +66,12 @@ def serve(port: int, key: str, params: dict[str, Any]) -> int:
     common.model_alias = {params.pop("model_alias")}
     common.model.path = params.pop("model_path")
     for name, value in params.items():
-        apply(common, name, value)
+        try:
+            apply(common, name, value)
+        except (TypeError, ValueError, OverflowError, AssertionError) as error:
+            reason = f" ({error})" if str(error) else ""
+            print(f"llama.cpp does not take {value!r:.100} for --{name}{reason}", file=sys.stderr, flush=True)
+            return 1
     try:
         server = xllamacpp.Server(common)
     except (RuntimeError, ValueError) as error:
@@ -85,19 +91,71 @@ def apply(common: Any, name: str, value: Any) -> None:
     for group in groups:
         target = getattr(target, group)
     current = getattr(target, last)
-    if hasattr(type(current), "__members__"):
-        value = _enum(type(current), value)
+    if isinstance(value, list) and isinstance(current, list):
+        value = _filled([_member(_enum_of(name, current), item) for item in value], current)
+    else:
+        value = _member(type(current), value)
     setattr(target, last, value)
 
 
-def _enum(kind: Any, value: Any) -> Any:
+def _member(kind: Any, value: Any) -> Any:
+    """The member of an enum by its name or number; any other value unchanged."""
+    if not hasattr(kind, "__members__") or isinstance(value, kind):
+        return value
     if isinstance(value, int):
         return kind(value)
-    wanted = str(value).upper()
-    matches = [member for name, member in kind.__members__.items() if name == wanted or name.endswith(f"_{wanted}")]
-    if len(matches) != 1:
-        raise SystemExit(f"{value!r} is not one of {', '.join(kind.__members__)}")
-    return matches[0]
+    if value not in kind.__members__:
+        raise ValueError(f"it accepts {', '.join(kind.__members__)}")
+    return kind.__members__[value]
+
+
+def _enum_of(name: str, current: list[Any]) -> Any:
+    """The type of the items of a list."""
+    return xllamacpp.common_speculative_type if name == "speculative.types" else type(current[0]) if current else None
+
+
+def _filled(items: list[Any], current: list[Any]) -> list[Any]:
+    """The items of a list whose length llama.cpp fixes: one item is for all devices, others are followed by zeros."""
+    missing = len(current) - len(items)
+    if missing <= 0 or not items or not isinstance(current[0], (bool, int, float)) or _is_enum(current[0]):
+        return items
+    filling = items[0] if len(items) == 1 and type(current[0]) is int else type(current[0])()
+    return items + [filling] * missing
+
+
+def _is_enum(value: Any) -> bool:
+    return hasattr(type(value), "__members__")
+
+
+def _described(params: object, prefix: str) -> Iterator[tuple[str, str]]:
+    for name in _names(params):
+        value = getattr(params, name)
+        if prefix + name in GROUPS:
+            yield from _described(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, _kind(params, prefix + name, value)
+
+
+def _kind(params: object, name: str, value: Any) -> str:
+    if name == "speculative.types":
+        return f"list:{_members(xllamacpp.common_speculative_type)}"
+    if isinstance(value, list):
+        return f"list:{type(value[0]).__name__}" if value else f"list{_kind_of_items(params, name)}"
+    return _members(type(value)) if _is_enum(value) else type(value).__name__
+
+
+def _kind_of_items(params: object, name: str) -> str:
+    """``:str`` if the empty list takes texts."""
+    try:
+        setattr(params, name.rpartition(".")[2], [""])
+    except (TypeError, ValueError):
+        return ""
+    return ":str"
+
+
+def _members(kind: Any) -> str:
+    members = (f"{name}={int(member.value)}" for name, member in kind.__members__.items())
+    return "enum:" + "|".join(each for each in members if not each.partition("=")[0].endswith(NO_VALUES))
 
 
 def _names(params: object) -> list[str]:

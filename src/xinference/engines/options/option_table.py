@@ -52,6 +52,7 @@ class OptionTable:
                 launch may not set.
         """
         checked: dict[str, Any] = {}
+        names: dict[str, str] = {}
         for option, value in options.items():
             name = self.aliases.get(option, option)
             if option in self.without_effect or value is None:
@@ -63,7 +64,9 @@ class OptionTable:
                 self.policy.refuse(option, name)
                 raise self._unknown(option)
             self.policy.check(option, name, value, options)
-            checked[name] = self._convert(option, value, self.kinds[name])
+            converted = self._convert(option, value, self.kinds[name])
+            check_repeated(names, checked, option, name, converted)
+            checked[name] = converted
         return checked
 
     def argv(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -105,6 +108,23 @@ class OptionTable:
             if close
             else f"Its {len(self.kinds)} options are its own "
             f"server's; see the documentation of {self.engine} {self.version}.",
+        )
+
+
+def check_repeated(names: dict[str, str], checked: Mapping[str, Any], option: str, name: str, value: Any) -> None:
+    """Refuse an option under two names with different values.
+
+    Args:
+        names: the engine's own name -> the name in the request, of the options so far; `option` is added.
+        checked: the options so far, by the engine's own names.
+
+    Raises:
+        Problem: 400 ``bad_option``.
+    """
+    earlier = names.setdefault(name, option)
+    if earlier != option and checked.get(name) != value:
+        raise Problem(
+            Code.BAD_OPTION, f"--{earlier} and --{option} are the same option.", hint="Pass only one of them."
         )
 
 

@@ -22,10 +22,12 @@ from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
+from xinference.engines.options.reasoning import read_reasoning
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import is_template
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.engines.sglang.option_policy import POLICY
+from xinference.engines.sglang.own_options import own_options
 from xinference.engines.sglang.variable_policy import VARIABLES
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.environments.spec import EnvironmentSpec
@@ -114,6 +116,10 @@ LOG_EXPLANATIONS = (
 )  # fmt: skip
 
 
+#: The reasoning parser of a launch whose reasoning stays in the answer.
+NO_PARSER = ""
+
+
 class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
     """The engine with a prefix cache: on NVIDIA GPUs only."""
 
@@ -137,7 +143,9 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
         return cuda_support("SGLang", VERSION, host)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-        checked = OPTIONS.check(options)
+        checked = OPTIONS.check(own_options(options))
+        if read_reasoning(options, "reasoning_parser") is False:
+            checked["reasoning_parser"] = NO_PARSER
         if "lora_paths" in checked:
             checked["lora_paths"] = lora.read_modules("lora_paths", checked["lora_paths"])
         return checked
@@ -163,6 +171,8 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
             **plan.options,
             **_sizing_options(plan.sizing),
         }
+        if settings.get("reasoning_parser") == NO_PARSER:
+            del settings["reasoning_parser"]
         if modules := self.adapters(plan):
             settings |= {"lora_paths": lora.words(modules), "enable_lora": True}
         env = {

@@ -23,6 +23,7 @@ from xinference.engines.base import (
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
+from xinference.engines.options.speculation import refuse_speculation
 from xinference.engines.transformers.memory_model import MEMORY
 from xinference.engines.transformers.option_policy import POLICY
 from xinference.engines.transformers.variable_policy import VARIABLES
@@ -48,6 +49,7 @@ OPTIONS = OptionTable(
         | {"low_cpu_mem_usage", "use_fast", "reasoning_content"}
     ),
 )
+NO_SPECULATION = "its server computes one token of each sequence at a time."
 DEVICES = ("auto", "cpu", "cuda")
 _MEMORY = "There is not enough memory: use a smaller --context_length, --max_num_seqs or model, or 8-bit or 4-bit."
 #: A part of a log line, in lower case -> its explanation.
@@ -85,7 +87,7 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
         return YES
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-        checked = OPTIONS.check(options)
+        checked = OPTIONS.check(refuse_speculation(options, "Transformers", NO_SPECULATION))
         for name in ("context_length", "max_num_seqs"):
             if checked.get(name, 1) < 1:
                 raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")

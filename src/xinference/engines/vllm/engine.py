@@ -22,11 +22,13 @@ from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
+from xinference.engines.options.reasoning import read_reasoning
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import literal_template
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.engines.vllm.option_policy import POLICY
+from xinference.engines.vllm.own_options import own_options
 from xinference.engines.vllm.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
@@ -55,7 +57,7 @@ POOLING_PATHS = {
 OPTIONS = OptionTable(
     engine="vLLM",
     version=VERSION,
-    aliases={"model_quantization": "quantization", "n_ctx": "max_model_len"},
+    aliases={"model_quantization": "quantization", "n_ctx": "max_model_len", "context_length": "max_model_len"},
     policy=POLICY,
     # vLLM removed swapping and the block manager together with its first engine.
     without_effect=frozenset({"swap_space", "use_v2_block_manager", "disable_log_requests"}),
@@ -136,6 +138,10 @@ LOG_EXPLANATIONS = (
 )  # fmt: skip
 
 
+#: The reasoning parser of a launch whose reasoning stays in the answer.
+NO_PARSER = ""
+
+
 class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
     """The engine for many concurrent requests: on NVIDIA GPUs, and on CPUs for which it has kernels."""
 
@@ -161,7 +167,9 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
         return _cpu_support(spec, bits, host)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-        checked = OPTIONS.check(options)
+        checked = OPTIONS.check(own_options(options))
+        if read_reasoning(options, "reasoning_parser") is False:
+            checked["reasoning_parser"] = NO_PARSER
         if "lora_modules" in checked:
             checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
         return checked
@@ -184,6 +192,8 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
             **plan.options,
             **_sizing_options(plan.sizing),
         }
+        if settings.get("reasoning_parser") == NO_PARSER:
+            del settings["reasoning_parser"]
         if modules := self.adapters(plan):
             settings |= {"lora_modules": lora.words(modules), "enable_lora": True}
             settings.setdefault("max_loras", len(modules))

@@ -1,0 +1,38 @@
+"""Xinference's own options as vLLM's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xinference.engines.options import reasoning
+from xinference.engines.options.speculation import read_speculation, refuse_both, without_speculation
+
+#: vLLM's method for a draft model that was made for the model, and for the model's own layers.
+METHOD = "mtp"
+#: Tokens that are drafted at a time where the launch names no number, as in Xinference 4.1.0.
+TOKENS = 1
+
+
+def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a launch, with those that have the same name on every engine under vLLM's names.
+
+    Raises:
+        Problem: 400 ``bad_option``.
+    """
+    own = without_speculation(options)
+    own.pop(reasoning.NAME, None)
+    speculation = read_speculation(options)
+    if speculation is None:
+        return own
+    for name in ("speculative_config", "spec_model", "spec_tokens"):
+        refuse_both(options, name)
+    config: dict[str, Any] = {
+        "method": own.pop("spec_method", None) or METHOD,
+        "num_speculative_tokens": speculation.tokens or TOKENS,
+    }
+    if speculation.draft is not None:
+        config["model"] = speculation.draft
+    if speculation.quantization is not None:
+        config["quantization"] = speculation.quantization
+    return {**own, "speculative_config": config}
