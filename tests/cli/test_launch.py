@@ -131,6 +131,19 @@ def test_weights_that_are_here_are_named_absolutely(
     assert canned.asked_for("POST", "/v1/models")[0].body["model_path"] == str(tmp_path / "weights")
 
 
+def test_the_context_and_a_draft_model_are_sent(
+    canned: Canned, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(canned, READY)
+    (tmp_path / "draft.gguf").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("--context-length", "--context_length"):
+        assert run("launch", "-n", "m", name, "4096", "--draft_model_path", "draft.gguf").exit_code == 0
+        body = canned.asked_for("POST", "/v1/models")[-1].body
+        assert (body["context_length"], body["draft_model_path"]) == (4096, str(tmp_path / "draft.gguf"))
+    assert run("launch", "-n", "m", "--context-length", "0").exit_code == 2
+
+
 def test_adapters_are_sent_by_name_with_absolute_paths(
     canned: Canned, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

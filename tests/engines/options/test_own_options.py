@@ -154,6 +154,15 @@ def test_the_draft_models_file_counts_as_weights(draft: str) -> None:
     assert (str(file.path), file.architecture) == (f"{draft}/draft-Q8_0.gguf", None)
 
 
+@pytest.mark.parametrize(("method", "architecture"), [("DRAFT_EAGLE3", "eagle3"), ("DRAFT_DFLASH", "dflash")])
+def test_a_method_with_a_model_of_its_own_architecture_needs_it(draft: str, method: str, architecture: str) -> None:
+    known = KNOWN | {"speculative.types": f"{KNOWN['speculative.types']}|COMMON_SPECULATIVE_TYPE_{method}=2"}
+    options = {"draft_model_path": draft, "speculative.types": [method]}
+    launch = launch_of(engine="llama.cpp", options=ENGINES["llama.cpp"].check_options(options, known))
+    (file,) = ENGINES["llama.cpp"].extra_weight_files(launch, Path("/w/m.gguf"))
+    assert file.architecture == architecture
+
+
 def test_an_engine_without_speculative_decoding_refuses_it_by_name(draft: str) -> None:
     assert "--enable_mtp is not supported on Transformers" in refused("Transformers", enable_mtp=True).cause
     assert "--draft_model_path is not supported" in refused("Transformers", draft_model_path=draft).cause

@@ -88,9 +88,12 @@ LOG_EXPLANATIONS = (
     ("failed to allocate", "There is not enough memory: use a smaller --n_ctx, --n_parallel or quantization."),
     ("unable to allocate", "There is not enough memory: use a smaller --n_ctx, --n_parallel or quantization."),
     ("not within the file bounds", "The weight file is incomplete: fetch it again."),
+    ("failed to create mtp context", "The weights have no layers for MTP, which --enable_mtp and --draft_model_path "
+     "need. Leave them out, or use --speculative.types DRAFT_SIMPLE with a small model of the same family."),
+    ("failed to load draft model", "llama.cpp can't load the draft model of --draft_model_path."),
     ("unknown pre-tokenizer", "This llama.cpp does not know the model's tokenizer: update xllamacpp."),
     ("address already in use", "Another program took the port during the start: launch again."),
-)
+)  # fmt: skip
 _PROJECTOR_FAILED = re.compile(r"failed to load multimodal model, '(.+)'")
 _WIDTHS = re.compile(r"text model \(n_embd = (\d+)\) and mmproj \(n_embd = (\d+)\)")
 _REFUSED_VALUE = re.compile(r"llama\.cpp does not take .+ for --.+")

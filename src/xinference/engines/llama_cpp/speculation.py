@@ -13,6 +13,13 @@ from xinference.launch.plan import ResolvedLaunch
 TYPES, DRAFT, TOKENS = "speculative.types", "speculative.draft.mparams.path", "speculative.draft.n_max"
 _PREFIX = "COMMON_SPECULATIVE_TYPE_"
 _MTP = f"{_PREFIX}DRAFT_MTP"
+#: The architecture of the draft model for a method; llama.cpp crashes with another one, or drafts nothing.
+_ARCHITECTURES = {
+    f"{_PREFIX}DRAFT_EAGLE3": "eagle3",
+    f"{_PREFIX}DRAFT_DFLASH": "dflash",
+    f"{_PREFIX}DRAFT_DSPARK": "dflash",
+}
+_HINT = "Use a draft model of this method, or --speculative.types DRAFT_SIMPLE for a small model of the same family."
 
 
 def with_speculation(options: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +41,11 @@ def with_speculation(options: Mapping[str, Any], checked: Mapping[str, Any]) -> 
 def draft_file(launch: ResolvedLaunch) -> tuple[ExtraWeightFile, ...]:
     """The file of the draft model, for `Engine.extra_weight_files`."""
     path = launch.options.get(DRAFT)
-    return (ExtraWeightFile(Path(path), "draft model", None, ""),) if path else ()
+    if not path:
+        return ()
+    needed = (_ARCHITECTURES[name] for name in launch.options.get(TYPES) or () if name in _ARCHITECTURES)
+    architecture = next(needed, None)
+    return (ExtraWeightFile(Path(path), f"draft model of the architecture {architecture}", architecture, _HINT),)
 
 
 def _own_options(speculation: Speculation, checked: Mapping[str, Any]) -> dict[str, Any]:
