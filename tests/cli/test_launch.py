@@ -134,10 +134,10 @@ def test_weights_that_are_here_are_named_absolutely(
 def test_the_context_and_a_draft_model_are_sent(
     canned: Canned, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told(canned, READY)
     (tmp_path / "draft.gguf").touch()
     monkeypatch.chdir(tmp_path)
     for name in ("--context-length", "--context_length"):
+        told(canned, READY)
         assert run("launch", "-n", "m", name, "4096", "--draft_model_path", "draft.gguf").exit_code == 0
         body = canned.asked_for("POST", "/v1/models")[-1].body
         assert (body["context_length"], body["draft_model_path"]) == (4096, str(tmp_path / "draft.gguf"))

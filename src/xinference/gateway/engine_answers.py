@@ -86,6 +86,8 @@ def rerank_answer(body: bytes, uid: str, request: Rerank) -> bytes:
                 "tokens": tokens,
                 "warnings": None,
             },
+            # Older versions of RAGFlow read the tokens here.
+            **({"tokens": tokens} if tokens else {}),
             "usage": answer.get("usage"),
         }
     )
