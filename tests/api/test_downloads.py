@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from xinference.environments.lock import read_locks
 from xinference.environments.installed import MARKER
+from xinference.environments.lock import read_locks
 
 
 async def get(client: httpx2.AsyncClient, path: str) -> Any:

@@ -13,9 +13,9 @@ from xinference.client import (
     Client,
     RESTfulChatModelHandle,
     RESTfulGenerateModelHandle,
+    further_fields,
     handlers,
 )
-from xinference.client import further_fields
 from xinference.errors import Problem
 from xinference.protocol.requests import Chat, Completion
 
@@ -186,9 +186,7 @@ def test_a_method_of_another_kind_of_model_is_explained(
     handle.close()
 
 
-@pytest.mark.parametrize(
-    ("method", "argument", "path"), [("chat", MESSAGES, CHAT), ("generate", "Hi", COMPLETION)]
-)
+@pytest.mark.parametrize(("method", "argument", "path"), [("chat", MESSAGES, CHAT), ("generate", "Hi", COMPLETION)])
 def test_a_field_of_the_request_may_be_an_argument(
     canned: Canned, model: Callable[..., Either], method: str, argument: Any, path: tuple[str, str]
 ) -> None:

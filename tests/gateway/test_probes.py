@@ -10,7 +10,7 @@ from xinference.config import Settings
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.http.last_answers import Shutdown
-from xinference.gateway.probes import PROBES
+from xinference.gateway.routes import PROBES
 
 
 @pytest.mark.parametrize("path", sorted(PROBES))

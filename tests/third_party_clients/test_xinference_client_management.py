@@ -283,9 +283,7 @@ def test_every_launch_starts_with_the_server_until_it_is_taken_away(client: Any,
     try:
         summary = {"enabled": True, "model_uid": uid}
         assert summary in client.get_autostart_model_summary()["models"]
-        entry = next(
-            each for each in client.get_autostart_config()["models"] if each["launch"]["model_uid"] == uid
-        )
+        entry = next(each for each in client.get_autostart_config()["models"] if each["launch"]["model_uid"] == uid)
         assert entry["state"]["instance_status"] == "READY" and entry["launch"]["n_ctx"] == 300
         assert summary not in client.remove_autostart_model(uid)["models"]
         assert uid in client.list_models()

@@ -49,9 +49,7 @@ def chat(
     return _completion("/v1/chat/completions", model_uid, read_chat(messages, positional, named) | fields)
 
 
-def generate(
-    model_uid: str, /, prompt: str, generate_config: Mapping[str, Any] | None = None, **fields: Any
-) -> Answer:
+def generate(model_uid: str, /, prompt: str, generate_config: Mapping[str, Any] | None = None, **fields: Any) -> Answer:
     """A completion of `prompt`; with ``stream`` in `generate_config` an iterator over its chunks.
 
     Args:

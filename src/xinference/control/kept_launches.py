@@ -46,7 +46,8 @@ def launch_fields(request: LaunchRequest) -> dict[str, Any]:
         if name not in _DERIVED and (value := getattr(request, name)) != getattr(plain, name)
     }
     asked = {"model_name": request.asked_name or request.model_name, "model_type": request.model_type}
-    return msgspec.to_builtins(request.options) | msgspec.to_builtins(fields) | asked
+    launch: dict[str, Any] = msgspec.to_builtins({**request.options, **fields, **asked})
+    return launch
 
 
 def _request(row: DeploymentRow) -> LaunchRequest | None:

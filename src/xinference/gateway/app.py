@@ -42,13 +42,13 @@ from xinference.gateway.http.request_body import (
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
-from xinference.gateway.probes import PROBES, answer_probe
+from xinference.gateway.probes import answer_probe
 from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.responses.answer import ResponseBuilder, as_response
 from xinference.gateway.responses.request import translate
 from xinference.gateway.responses.store import ResponseStore
-from xinference.gateway.routes import DATA_PATHS, RESPONSE_AS_CHAT, DataPath, find
+from xinference.gateway.routes import DATA_PATHS, PROBES, RESPONSE_AS_CHAT, DataPath, find
 from xinference.gateway.split_requests import forward_split
 from xinference.gateway.token_answers import with_token_answer
 from xinference.gateway.token_usage import FREE, TokenMeter

@@ -9,8 +9,7 @@ import msgspec
 
 from xinference.gateway.anthropic import A_VERSION, VERSION
 from xinference.gateway.metrics import CONTENT_TYPE
-from xinference.gateway.probes import PROBES, READY
-from xinference.gateway.routes import DATA_PATHS, DataPath
+from xinference.gateway.routes import DATA_PATHS, PROBES, READY, DataPath
 
 Json = dict[str, Any]
 TEMPLATE = "#/components/schemas/{name}"

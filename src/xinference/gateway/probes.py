@@ -1,29 +1,17 @@
-"""The paths by which orchestrators and clients find out whether the server lives, is ready, and which version it is.
+"""Answers the paths by which orchestrators find out whether the server lives and is ready.
 
 They need no key, and their answers name nothing but the version.
 """
 
 from __future__ import annotations
 
-import msgspec
-
-from xinference import __version__
 from xinference.error_codes import Code
 from xinference.errors import SERVER_STOPPING, SERVER_STOPPING_HINT
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.error_replies import refuse
+from xinference.gateway.routes import PROBES, READY
 from xinference.protocol.errors import Refusal
 
-OK = b'{"status":"ok"}'
-READY = "/readyz"
-#: Path -> its answer. ``/healthz`` and ``/readyz`` are Kubernetes's names, ``/ping`` and ``/version`` those of vLLM.
-PROBES = {
-    "/health": OK,
-    "/healthz": OK,
-    READY: OK,
-    "/ping": OK,
-    "/version": msgspec.json.encode({"version": __version__}),
-}
 _METHODS = frozenset({"GET", "HEAD"})
 #: `Retry-After` of a server that stops, in seconds.
 _RETRY_SECONDS = 5
@@ -35,9 +23,7 @@ async def answer_probe(reply: Reply, method: str, path: str, *, is_stopping: boo
         allow = ((b"allow", b"GET, HEAD"),)
         await refuse(reply, Refusal(Code.METHOD_NOT_ALLOWED, f"{path} accepts GET, not {method}.", headers=allow))
     elif path == READY and is_stopping:
-        stopping = Refusal(
-            Code.SERVER_STOPPING, SERVER_STOPPING, hint=SERVER_STOPPING_HINT, retry_after=_RETRY_SECONDS
-        )
+        stopping = Refusal(Code.SERVER_STOPPING, SERVER_STOPPING, hint=SERVER_STOPPING_HINT, retry_after=_RETRY_SECONDS)
         await refuse(reply, stopping)
     else:
         await reply.whole(200, PROBES[path], head=method == "HEAD")

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from xinference import __version__
 from xinference.error_codes import Code
 from xinference.protocol import requests
 from xinference.protocol.errors import Refusal
@@ -72,6 +73,18 @@ DATA_PATHS: dict[str, DataPath] = {
     "/v1/detokenize": _DETOKENIZE,
     "/apply-template": _path("/apply-template", requests.Template, "messages"),
     "/infill": _path("/infill", requests.Infill, "prompt"),
+}
+
+_OK = b'{"status":"ok"}'
+READY = "/readyz"
+#: Path of a probe -> its answer. ``/healthz`` and ``/readyz`` are Kubernetes's names, ``/ping`` and ``/version`` those of
+#: vLLM.
+PROBES = {
+    "/health": _OK,
+    "/healthz": _OK,
+    READY: _OK,
+    "/ping": _OK,
+    "/version": msgspec.json.encode({"version": __version__}),
 }
 
 #: The chat that a response is translated to.

@@ -222,8 +222,8 @@ class Template(requests.Template, kw_only=True, forbid_unknown_fields=True):
 
 
 _FORMS: tuple[type[Request], ...] = (
-    Chat, Completion, Responses, CountTokens, AnthropicMessages, Embeddings, Rerank, Score, TokenIds, Tokenize, Detokenize,
-    Infill, Template,
+    Chat, Completion, Responses, CountTokens, AnthropicMessages, Embeddings, Rerank, Score, TokenIds, Tokenize,
+    Detokenize, Infill, Template,
 )  # fmt: skip
 for _form in _FORMS:
     _form.has_further_fields = False

@@ -63,7 +63,16 @@ _SPECULATION = frozenset(
 
 POLICY = OptionPolicy(
     engine="llama.cpp",
-    allowed=_SIZES | _CACHE | _PROCESSOR | _DEVICES | _LOADING | _ROPE | _CHAT | _POOLING | _VISION | _SAMPLING
+    allowed=_SIZES
+    | _CACHE
+    | _PROCESSOR
+    | _DEVICES
+    | _LOADING
+    | _ROPE
+    | _CHAT
+    | _POOLING
+    | _VISION
+    | _SAMPLING
     | _SPECULATION,
     reserved=names("""
         port hostnames api_keys reuse_port model model_alias kv_unified kv_unified_per_slot ui

@@ -64,14 +64,14 @@ def _as_number(word: str) -> Any:
         return word
 
 
-def _number(option: str, name: str, value: float, base: str) -> float:
+def _number(option: str, name: str, value: Any, base: str) -> float:
     if base == "float":
         return float(value)
     if name == _SEED and value < 0:
         return _MOST
     if not _LEAST <= value <= _MOST:
         raise Problem(Code.BAD_OPTION, f"--{option} is {value}, which is not a number of llama.cpp's range.")
-    return value
+    return int(value)
 
 
 def _member(option: str, name: str, value: Any, members: list[str]) -> str:

@@ -80,9 +80,7 @@ def _gguf(path: Path, quantization: str | None) -> Path:
     """The file of the draft model: the path itself, or the file of this quantization in the folder."""
     if not path.is_dir():
         if quantization is not None:
-            raise bad_option(
-                f"--draft_quantization selects a file in a folder, and {path} is a file.", "Leave it out."
-            )
+            raise bad_option(f"--draft_quantization selects a file in a folder, and {path} is a file.", "Leave it out.")
         return path
     files = sorted(each for each in path.rglob("*.gguf") if each.is_file())
     if quantization is not None:

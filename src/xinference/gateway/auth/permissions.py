@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from xinference.gateway.probes import PROBES
-from xinference.gateway.routes import DATA_PATHS
+from xinference.gateway.routes import DATA_PATHS, PROBES
 from xinference.gateway.unserved_paths import unserved
 
 
