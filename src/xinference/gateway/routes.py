@@ -77,8 +77,7 @@ DATA_PATHS: dict[str, DataPath] = {
 
 _OK = b'{"status":"ok"}'
 READY = "/readyz"
-#: Path of a probe -> its answer. ``/healthz`` and ``/readyz`` are Kubernetes's names, ``/ping`` and ``/version`` those of
-#: vLLM.
+#: Path of a probe -> its answer. ``/healthz`` and ``/readyz`` are Kubernetes's names, ``/ping`` and ``/version`` vLLM's.
 PROBES = {
     "/health": _OK,
     "/healthz": _OK,
