@@ -100,6 +100,8 @@ def _settle(case: Any, models: Sequence[str], data: st.DataObject) -> None:
         case.query.pop("follow", None)  # it goes on for as long as it is listened to
     if path == "/v1/models" and method == "POST":
         case.query = {**(case.query or {}), "dry_run": "true"}
+    if path == "/v1/autostart/models" and isinstance(case.body, dict):
+        case.body["enabled"] = False  # else it launches a model
     if path in DATA_PATHS and isinstance(case.body, dict):
         _settle_body(case.body, path, models, data)
 

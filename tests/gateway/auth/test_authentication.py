@@ -39,6 +39,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/messages/count_tokens": CHAT,
     "/v1/rerank": {"query": "x", "documents": ["y"]},
     "/rerank": {"query": "x", "documents": ["y"]},
+    "/v1/reranking": {"query": "x", "documents": ["y"]},
+    "/v2/rerank": {"query": "x", "documents": ["y"]},
+    "/v1/score": {"text_1": "x", "text_2": "y"},
+    "/tokenize": {"prompt": "x"},
+    "/v1/tokenize": {"prompt": "x"},
     "/v1/convert_ids_to_tokens": {"input": [1]},
     "/apply-template": CHAT,
 }
