@@ -45,6 +45,7 @@ NOT_ON_COMMAND_LINE = {
 ONLY_ON_COMMAND_LINE = {
     "lora_modules": "an option of the engine",
     "quantization_config": "an option of the engine",
+    "context_length": "an option of each engine",
     "name": "model_name as an argument",
     **dict.fromkeys(("dry_run", "no_wait", "as_json"), "how the command behaves"),
     **dict.fromkeys(("endpoint", "api_key"), "which server it asks"),

@@ -77,7 +77,7 @@ DATA_PATHS: dict[str, DataPath] = {
 
 _OK = b'{"status":"ok"}'
 READY = "/readyz"
-#: Path of a probe -> its answer. The names are those of Kubernetes (``z``) and of vLLM (``/ping``, ``/version``).
+#: Path of a probe -> its answer. ``/healthz`` and ``/readyz`` are Kubernetes's names.
 PROBES = {
     "/health": _OK,
     "/healthz": _OK,

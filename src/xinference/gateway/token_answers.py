@@ -1,4 +1,4 @@
-"""Completes the answers of ``/tokenize`` and ``/detokenize`` to those of llama.cpp and of vLLM at once."""
+"""Completes the answers of ``/tokenize`` and ``/detokenize`` with the fields of every client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def with_token_answer(call: EngineCall, request: Request, route: Route) -> Engin
 
 
 def complete_tokens(body: bytes, *, context_length: int | None, has_strings: bool) -> bytes:
-    """Add the number of tokens and the model's context to token ids; split ids and texts where vLLM's form does."""
+    """Add the number of tokens and the model's context to token ids; with `has_strings` split tokens into ids and texts."""
     answer: dict[str, Any] = msgspec.json.decode(body)
     tokens = answer["tokens"]
     if has_strings and tokens and isinstance(tokens[0], dict):
@@ -46,5 +46,5 @@ def complete_text(body: bytes) -> bytes:
 
 
 def _piece(piece: Any) -> str:
-    """The text of a token; llama.cpp sends a list of bytes where they are not UTF-8."""
+    """The text of a token; an engine sends a list of bytes where they are not UTF-8."""
     return piece if isinstance(piece, str) else bytes(piece).decode(errors="replace")

@@ -327,7 +327,7 @@ ScoreTexts = str | Document | Annotated[list[str | Document], Meta(min_length=1,
 
 
 class Score(Request, kw_only=True):
-    """Texts to compare, in each of vLLM's forms: ``text_1`` and ``text_2``, or ``queries`` and ``documents``."""
+    """Texts to compare, in each form of clients: ``text_1`` and ``text_2``, or ``queries`` and ``documents``."""
 
     text_1: ScoreTexts | None = None
     text_2: ScoreTexts | None = None
@@ -343,7 +343,7 @@ class TokenIds(Request, kw_only=True):
 
 
 class Tokenize(Request, kw_only=True):
-    """A text in llama.cpp's form (``content``) or in vLLM's (``prompt``), or a conversation."""
+    """A text in one of two forms of clients (``content`` and ``prompt``), or a conversation."""
 
     content: str | list[str | TokenId] | None = None
     prompt: str | None = None
