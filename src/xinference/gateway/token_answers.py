@@ -26,7 +26,7 @@ def with_token_answer(call: EngineCall, request: Request, route: Route) -> Engin
 
 
 def complete_tokens(body: bytes, *, context_length: int | None, has_strings: bool) -> bytes:
-    """Add the number of tokens and the model's context to token ids; with `has_strings` split tokens into ids and texts."""
+    """Add the number of tokens and the model's context; with `has_strings` split tokens into ids and texts."""
     answer: dict[str, Any] = msgspec.json.decode(body)
     tokens = answer["tokens"]
     if has_strings and tokens and isinstance(tokens[0], dict):
