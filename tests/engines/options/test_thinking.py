@@ -9,6 +9,7 @@ import pytest
 
 from xinference.catalog.models import ModelVersion
 from xinference.catalog.registry import builtin_families
+from xinference.engines.options.thinking import with_thinking
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.launch.match import match
@@ -32,6 +33,7 @@ def completed(
         ("llama.cpp", "default_template_kwargs", "false"),
         ("vLLM", "default_chat_template_kwargs", False),
         ("SGLang", "default_chat_template_kwargs", False),
+        ("Transformers", "default_chat_template_kwargs", False),
     ],
 )
 def test_a_hybrid_model_is_told_by_its_engines_own_option(engine: str, option: str, value: object) -> None:
@@ -53,4 +55,4 @@ def test_nothing_said_changes_nothing_and_a_model_without_the_switch_says_so() -
 
 def test_an_engine_without_a_word_for_it_refuses_with_the_way_out() -> None:
     with pytest.raises(Problem, match='"enable_thinking": false'):
-        completed("Transformers", "qwen3", False, {})
+        with_thinking("another engine", None, version_of("qwen3"), False, {})

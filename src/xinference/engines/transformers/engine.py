@@ -24,6 +24,7 @@ from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.speculation import refuse_speculation
+from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.transformers.memory_model import MEMORY
 from xinference.engines.transformers.option_policy import POLICY
 from xinference.engines.transformers.variable_policy import VARIABLES
@@ -73,6 +74,7 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
 
     table = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
     memory = MEMORY
+    thinking = ThinkingOption("default_chat_template_kwargs")
     variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()

@@ -8,12 +8,12 @@ from xinference.engines.options.value_rules import text
 POLICY = OptionPolicy(
     engine="Transformers",
     allowed=names("""
-        attn_implementation chat_template context_length device lora_modules max_num_seqs quantization_config
-        torch_dtype
+        attn_implementation chat_template context_length default_chat_template_kwargs device lora_modules max_num_seqs
+        quantization_config torch_dtype
     """),
     reserved=names("host port api_key model_path uid"),
     refused={},
     switches={"trust_remote_code": frozenset()},
     # Adapters are paths, as weights are.
-    rules={"chat_template": text, "lora_modules": text},
+    rules=dict.fromkeys(("chat_template", "default_chat_template_kwargs", "lora_modules"), text),
 )

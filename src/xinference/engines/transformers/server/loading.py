@@ -43,6 +43,8 @@ class LoadedModel:
     adapters: tuple[str, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """The authors' sampling defaults: ``generation_config.json``."""
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """The default variables of the chat template."""
 
 
 def load(params: Mapping[str, Any]) -> LoadedModel:
@@ -116,7 +118,16 @@ def _describe(
         chat_template=params.get("chat_template") or _own_template(tokenizer, params.get("family_chat_template")),
         adapters=names,
         defaults=_defaults(model.generation_config),
+        template_kwargs=_template_kwargs(params.get("default_chat_template_kwargs")),
     )
+
+
+def _template_kwargs(value: Any) -> Mapping[str, Any]:
+    """An object, or its JSON as a text."""
+    kwargs = json.loads(value) if isinstance(value, str) else value
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise LoadError(f"default_chat_template_kwargs is {value!r:.100}, and must be an object")
+    return kwargs or {}
 
 
 def _dtype(params: Mapping[str, Any], device: torch.device, path: str) -> torch.dtype:

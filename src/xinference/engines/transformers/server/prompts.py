@@ -73,7 +73,7 @@ class Prompts:
             param = f"chat_template_kwargs.{name}"
             raise RefusedError(f"{param} is not an argument of a chat template.", param=param)
         plain = [_plain(message, i) for i, message in enumerate(messages)]
-        options = {"add_generation_prompt": True, **(more or {})}
+        options = {"add_generation_prompt": True, **self._loaded.template_kwargs, **(more or {})}
         try:
             text: str = self._tokenizer.apply_chat_template(
                 plain, tools=tools, chat_template=template, tokenize=False, **options
