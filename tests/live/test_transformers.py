@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -353,3 +354,17 @@ def test_the_arguments_of_the_renderer_itself_are_not_the_clients(tiny: RunningE
         body = {"model": UID, "messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": {name: "x"}}
         answer = tiny.post("/v1/chat/completions", **body)
         assert answer.status_code == 400 and name in answer.text
+
+
+@pytest.mark.parametrize("form", [dict, json.dumps])
+def test_a_launch_sets_the_variables_of_the_template_and_a_request_overrides_them(
+    tmp_path: Path, form: Callable[[dict[str, bool]], Any]
+) -> None:
+    template = "{{ 'thinks for a long time and then answers' if enable_thinking else 'answers' }}: {{ messages[0]['content'] }}"
+    defaults = form({"enable_thinking": False})
+    with engine(tmp_path / "log", chat_template=template, default_chat_template_kwargs=defaults) as running:
+        messages = [{"role": "user", "content": "hello"}]
+        assert running.post("/apply-template", model=UID, messages=messages).json() == {"prompt": "answers: hello"}
+        plain = running.chat("hello", max_tokens=1)["usage"]["prompt_tokens"]
+        thinking = running.chat("hello", max_tokens=1, chat_template_kwargs={"enable_thinking": True})
+        assert thinking["usage"]["prompt_tokens"] != plain
