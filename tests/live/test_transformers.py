@@ -360,7 +360,8 @@ def test_the_arguments_of_the_renderer_itself_are_not_the_clients(tiny: RunningE
 def test_a_launch_sets_the_variables_of_the_template_and_a_request_overrides_them(
     tmp_path: Path, form: Callable[[dict[str, bool]], Any]
 ) -> None:
-    template = "{{ 'thinks for a long time and then answers' if enable_thinking else 'answers' }}: {{ messages[0]['content'] }}"
+    thinks = "{{ 'thinks for a long time and then answers' if enable_thinking else 'answers' }}"
+    template = f"{thinks}: {{{{ messages[0]['content'] }}}}"
     defaults = form({"enable_thinking": False})
     with engine(tmp_path / "log", chat_template=template, default_chat_template_kwargs=defaults) as running:
         messages = [{"role": "user", "content": "hello"}]
