@@ -263,7 +263,7 @@ async def test_clients_that_do_not_read_their_streams_do_not_hold_a_model() -> N
 
 
 async def test_requests_that_compute_nothing_do_not_wait() -> None:
-    body = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    body = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"tokens":[]}'
     async with raw_engine(body) as engine:
         router = HandMadeRouter()
         router.publish(route(engine, slots=1, paths=frozenset({"/tokenize", PATH})))

@@ -275,7 +275,7 @@ async def test_the_tokens_of_an_answer_count_against_its_key(stream: bool) -> No
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("path", ["/tokenize", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("path", ["/apply-template", "/v1/messages/count_tokens"])
 async def test_counting_tokens_spends_none(path: str) -> None:
     async with start_fake_engine(echo=True) as engine:
         router = HandMadeRouter()
