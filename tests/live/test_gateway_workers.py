@@ -138,6 +138,25 @@ def test_each_process_answers_manages_and_counts_for_both(two: Two, tiny: dict[s
     assert [ask(client).status_code for client in clients] == [404, 404]
 
 
+def test_each_process_answers_probes_without_a_key_and_tokens_with_one(two: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(two, tiny)
+    made = clients[0].post("/v1/keys", json={"name": "one", "scopes": ["use", "manage"]}).json()["key"]
+    for client in clients:
+        for path in ("/healthz", "/readyz", "/ping", "/version"):
+            assert client.get(path).status_code == 200, path
+        assert client.get("/v1/autostart/models").status_code == 401
+        client.headers["authorization"] = f"Bearer {made}"
+        tokens = client.post("/v1/tokenize", json={"model": "m", "prompt": "Once upon"}).json()
+        assert tokens["count"] == len(tokens["tokens"]) and tokens["max_model_len"] == 256
+        text = client.post("/v1/detokenize", json={"model": "m", "tokens": tokens["tokens"]}).json()
+        assert "Once upon" in text["content"]
+        assert client.get("/v1/autostart/models/summary").json()["models"] == [{"enabled": True, "model_uid": "m"}]
+        ranked = client.post("/v1/score", json={"model": "m", "text_1": "a", "text_2": "b"})
+        assert (ranked.status_code, ranked.json()["error"]["code"]) == (400, "unsupported_path")
+    counted = clients[1].get("/metrics").text
+    assert 'xinference_requests_total{model="m",path="/v1/tokenize",status="200"} 2.0' in counted
+
+
 def test_a_key_that_is_made_or_revoked_counts_for_both_at_once(two: Two, tiny: dict[str, Any]) -> None:
     clients = launched(two, tiny)
     for n in range(5):
