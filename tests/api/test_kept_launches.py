@@ -1,4 +1,4 @@
-"""Autostart and the launch history: the launches that the server keeps."""
+"""Autostart: the launches that the server keeps."""
 
 from __future__ import annotations
 
@@ -52,7 +52,6 @@ async def get(client: httpx2.AsyncClient, path: str) -> Any:
 async def test_a_server_that_keeps_nothing_has_empty_lists(empty: httpx2.AsyncClient) -> None:
     assert await get(empty, AUTOSTART) == {"models": []}
     assert await get(empty, f"{AUTOSTART}/summary") == {"models": []}
-    assert await get(empty, "/v1/launch_history") == []
     assert (await empty.delete(f"{AUTOSTART}/nobody")).json() == {"models": []}
 
 
@@ -66,10 +65,7 @@ async def test_every_kept_launch_starts_with_the_server(
     assert entry["launch"]["model_uid"] == "mine" and entry["launch"]["verbosity"] == 9
     assert entry["launch"]["quantization"] == "Q4_1" and "family" not in entry["launch"]
     assert await get(empty, f"{AUTOSTART}/summary") == {"models": [{"enabled": True, "model_uid": "mine"}]}
-    (record,) = await get(empty, "/v1/launch_history?model_name=smollm2-instruct")
-    assert (record["model_uid"], record["updated_at"]) == ("mine", "1970-01-01T00:16:40Z")
-    assert record["data"] == entry["launch"] and record["autostart_enabled"] is True
-    assert await get(empty, "/v1/launch_history?model_name=other") == []
+    assert entry["updated_at"] == "1970-01-01T00:16:40Z"
 
 
 @pytest.mark.process
@@ -81,8 +77,6 @@ async def test_a_model_that_is_removed_runs_on_and_the_next_server_does_not_rest
     assert (removed.status_code, removed.json()) == (200, {"models": []})
     assert [each["model_uid"] for each in await get(empty, "/v1/models/instances")] == ["mine"]
     assert [row.wanted for row in controller._store.deployments()] == [False]
-    (record,) = await get(empty, "/v1/launch_history")
-    assert record["autostart_enabled"] is False
 
     again = await empty.post(AUTOSTART, json={"enabled": False, "launch": {"model_name": "x", "model_uid": "mine"}})
     assert (again.status_code, again.json()) == (200, {"models": []})

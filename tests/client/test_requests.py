@@ -132,7 +132,6 @@ TABLE = [
     row("get_autostart_model_summary", "GET /v1/autostart/models/summary", {"models": []}),
     row("upsert_autostart_model", "POST /v1/autostart/models", {"models": []}, body={"a": 1}, entry={"a": 1}),
     row("remove_autostart_model", "DELETE /v1/autostart/models/a%2Fb", {"models": []}, model_uid="a/b"),
-    row("list_launch_history", "GET /v1/launch_history?model_name=n", [{"model_uid": "m"}], model_name="n"),
     row("get_workers_info", "GET /v1/workers", [{"work-ip": "x"}]),
     row("get_supervisor_info", "GET /v1/supervisor", {"supervisor_ip": "x"}),
     row("abort_cluster", "DELETE /v1/clusters", {"result": True}),

@@ -331,14 +331,3 @@ class AutostartSummary(Answer):
     """The uids of the launches that the next server restores."""
 
     models: list[AutostartUid]
-
-
-class LaunchRecord(Answer):
-    """A launch that the server keeps."""
-
-    model_name: str
-    model_uid: str
-    data: dict[str, Any] = Field(description="The fields of the launch, for `POST /v1/models`")
-    created_at: str
-    updated_at: str
-    autostart_enabled: bool

@@ -65,7 +65,6 @@ class Methods(Runner):
     get_autostart_model_summary = answer_call(requests.get_autostart_model_summary)
     upsert_autostart_model = answer_call(requests.upsert_autostart_model)
     remove_autostart_model = answer_call(requests.remove_autostart_model)
-    list_launch_history = answer_call(requests.list_launch_history)
 
     relaunch_api = answer_call(relaunch_requests.relaunch_api)
     get_api_relaunch = answer_call(relaunch_requests.get_api_relaunch)

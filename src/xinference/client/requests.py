@@ -260,8 +260,3 @@ def upsert_autostart_model(entry: Json) -> Request[Json]:
 def remove_autostart_model(model_uid: str) -> Request[Json]:
     """Let a model run on that the next server does not restore; returns the remaining ones, as the summary."""
     return Request(method="DELETE", path=f"{_AUTOSTART}{path(model_uid)}", read=answers.as_object)
-
-
-def list_launch_history(model_name: str | None = None) -> Request[list[Json]]:
-    """The launches that the server keeps, newest first."""
-    return Request(path="/v1/launch_history", query=query_of(model_name=model_name), read=answers.as_objects)

@@ -1,9 +1,9 @@
-"""Launches that the server keeps: autostart, which is the restoring of launches, and their list as a history."""
+"""Autostart: the launches that the server keeps, and that the next server restores."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,7 +15,6 @@ from xinference.api.launch_body import Count, LaunchBody
 from xinference.api.strict import StrictRoute
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.control.kept_launches import KeptLaunch
 from xinference.errors import bad_request
 
 router = APIRouter(tags=["kept launches"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -87,15 +86,6 @@ async def remove_autostart(controller: ControllerDep, model_uid: str) -> Json:
     return _summary(controller)
 
 
-@router.get("/v1/launch_history", response_model=list[schemas.LaunchRecord])
-async def launch_history(
-    controller: ControllerDep, model_name: str | None = None, scope: Literal["mine"] | None = None
-) -> list[Json]:
-    """List the launches that the server keeps, newest first; a terminated model is not among them"""
-    kept = [each for each in controller.kept_launches() if model_name in (None, each.fields["model_name"])]
-    return [_record(each) for each in reversed(kept)]
-
-
 def _autostart(controller: Controller, settings: Settings) -> Json:
     statuses = {each.uid: str(each.status) for each in controller.deployments()}
     return {
@@ -118,20 +108,6 @@ def _autostart(controller: Controller, settings: Settings) -> Json:
 
 def _summary(controller: Controller) -> Json:
     return {"models": [{"enabled": True, "model_uid": k.uid} for k in controller.kept_launches() if k.is_restored]}
-
-
-def _record(kept: KeptLaunch) -> Json:
-    return {
-        "model_name": kept.fields["model_name"],
-        "model_uid": kept.uid,
-        "data": {**kept.fields, "model_uid": kept.uid},
-        "ui_data": None,
-        "created_at": _iso(kept.created),
-        "updated_at": _iso(kept.created),
-        "created_by": "",
-        "is_owner": True,
-        "autostart_enabled": kept.is_restored,
-    }
 
 
 def _iso(seconds: float) -> str:

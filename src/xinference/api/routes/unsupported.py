@@ -14,14 +14,23 @@ def _unsupported(cause: str, hint: str) -> Problem:
     return Problem(Code.NOT_HERE, cause, hint=hint)
 
 
+@router.get("/v1/launch_history")
+async def launch_history() -> None:
+    """Not supported: the events of a deployment are deleted with the deployment."""
+    raise _unsupported(
+        "There is no launch history.",
+        "GET /v1/models/{model_uid}/events lists the events of one deployment.",
+    )
+
+
 @router.post("/v1/launch_history")
 @router.delete("/v1/launch_history/{model_name}")
 @router.delete("/v1/launch_history/{model_name}/{model_uid:path}")
-async def launch_history() -> None:
-    """The history is what the server keeps: no client writes it."""
+async def written_history() -> None:
+    """No client writes the history of launches."""
     raise _unsupported(
-        "The launch history is the list of the launches that the server keeps; it cannot be written.",
-        "`xinference launch` adds a launch, `xinference terminate` removes it.",
+        "The history of launches is not written by clients.",
+        "`xinference launch` adds a launch, `xinference terminate` ends it.",
     )
 
 
