@@ -1,8 +1,12 @@
-"""Errors of a client's request, in OpenAI's envelope."""
+"""Errors of a load, and errors of a client's request in OpenAI's envelope."""
 
 from __future__ import annotations
 
 from typing import Any
+
+
+class LoadError(Exception):
+    """The model can't be served; the text is for the user."""
 
 
 class RefusedError(Exception):

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
+from .errors import LoadError
+
 #: These implementations accept an explicit mask; the others derive theirs from the padding.
 ATTENTION = ("sdpa", "eager")
-
-
-class LoadError(Exception):
-    """The model can't be served; the text is for the user."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +51,49 @@ def load(params: Mapping[str, Any]) -> LoadedModel:
     Raises:
         LoadError: an option or the model is not supported by this server.
     """
-    path, device = params["model_path"], torch.device(params.get("device", "cpu"))
-    # All devices that are visible to this process, whole layers on each.
-    device_map = {"": device} if device.type == "cpu" or torch.cuda.device_count() == 1 else "auto"
-    remote = bool(params.get("trust_remote_code", False))
+    path = params["model_path"]
+    arguments = loading_arguments(params, path)
+    tokenizer = load_tokenizer(params, path)
+    model = AutoModelForCausalLM.from_pretrained(path, **arguments)
+    adapters = dict(params.get("lora_modules") or {})
+    model = _with_adapters(model, adapters) if adapters else model
+    model.eval()
+    give_back()
+    return _describe(params, model, tokenizer, model.device, arguments["dtype"], tuple(adapters))
+
+
+def loading_arguments(params: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The arguments of `from_pretrained` for the weights in the folder `path`.
+
+    Raises:
+        LoadError: an option is not supported, or there are no safetensors.
+    """
+    device = torch.device(params.get("device", "cpu"))
     attention = params.get("attn_implementation", "sdpa")
     if attention not in ATTENTION:
         raise LoadError(f"attn_implementation is {attention!r}; this server accepts {' or '.join(ATTENTION)}")
     if not any(Path(path).glob("*.safetensors")):
         raise LoadError(f"there are no .safetensors files in {path}, and only safetensors are loaded")
     dtype = _dtype(params, device, path)
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        path,
-        dtype=dtype,
-        quantization_config=_quantization(params, dtype),
-        attn_implementation=attention,
-        device_map=device_map,
-        use_safetensors=True,
-        trust_remote_code=remote,
-        local_files_only=True,
-    )
-    adapters = dict(params.get("lora_modules") or {})
-    model = _with_adapters(model, adapters) if adapters else model
-    model.eval()
-    _give_back()
-    return _describe(params, model, tokenizer, model.device, dtype, tuple(adapters))
+    return {
+        "dtype": dtype,
+        "quantization_config": _quantization(params, dtype),
+        "attn_implementation": attention,
+        # All devices that are visible to this process, whole layers on each.
+        "device_map": {"": device} if device.type == "cpu" or torch.cuda.device_count() == 1 else "auto",
+        "use_safetensors": True,
+        "trust_remote_code": bool(params.get("trust_remote_code", False)),
+        "local_files_only": True,
+    }
 
 
-def _give_back() -> None:
+def load_tokenizer(params: Mapping[str, Any], path: str) -> Any:
+    """The tokenizer in the folder `path`."""
+    remote = bool(params.get("trust_remote_code", False))
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=remote, local_files_only=True)
+
+
+def give_back() -> None:
     """Release the memory used while loading: otherwise glibc keeps the 16-bit originals of quantized weights."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

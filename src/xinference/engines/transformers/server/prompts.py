@@ -9,9 +9,10 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers.utils import chat_template_utils
 
-from .errors import RefusedError, too_long
+from .errors import RefusedError
 from .limited import LimitError, Workers, WorkFailedError
 from .loading import LoadedModel
+from .token_codec import TokenCodec
 
 #: The prefix of a chat template's own refusal, which the gateway recognises.
 TEMPLATE_REFUSAL = "Jinja Exception: "
@@ -46,12 +47,12 @@ class RemoteTemplate:
         return text
 
 
-class Prompts:
+class Prompts(TokenCodec):
     """Renders and encodes with the model's own tokenizer."""
 
     def __init__(self, loaded: LoadedModel, workers: Workers) -> None:
+        super().__init__(loaded.tokenizer, loaded.vocab_size, loaded.context_length)
         self._loaded = loaded
-        self._tokenizer = loaded.tokenizer
         # transformers compiles a template by this function; its preparation and its use of the text are unchanged.
         chat_template_utils._compile_jinja_template = lambda template: RemoteTemplate(template, workers)
 
@@ -89,43 +90,12 @@ class Prompts:
         """Tokens of a rendered conversation, whose text contains the special tokens already."""
         return self.check_tokens(self.encode(text, add_special=False), "messages")
 
-    def encode(self, text: str, *, add_special: bool) -> list[int]:
-        """Tokens of a text; special tokens written in it are recognised."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=add_special).input_ids
-        return ids
-
     def encode_prompts(self, prompt: str | list[Any]) -> list[list[int]]:
         """Tokens of each prompt of a completion: text, texts, token ids, or lists of them."""
         items = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
         if len({type(item) for item in items}) > 1:
             raise RefusedError("prompt mixes texts and tokens: all its items must be of one kind.", param="prompt")
         return [self._encode_one(item) for item in items]
-
-    def check_tokens(self, tokens: list[int], param: str) -> list[int]:
-        """The tokens, if they are valid for the model.
-
-        Raises:
-            RefusedError: 400: there is no token, one is not in the vocabulary, or the context is too short for them.
-        """
-        if not tokens:
-            raise RefusedError("The prompt has no tokens.", param=param)
-        size = self._loaded.vocab_size
-        outside = next((t for t in tokens if not 0 <= t < size), None)
-        if outside is not None:
-            raise RefusedError(f"Token {outside} is not in the vocabulary of {size} tokens.", param=param)
-        if len(tokens) > self._loaded.context_length:
-            raise too_long(len(tokens), self._loaded.context_length)
-        return tokens
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of these tokens, without special ones."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
-
-    def decode_all(self, ids: Sequence[int]) -> str:
-        """Text of these tokens, special ones too."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
 
     def _encode_one(self, item: str | list[int]) -> list[int]:
         if isinstance(item, list) and not all(isinstance(token, int) for token in item):

@@ -7,25 +7,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from .batching import Batch
+from .counters import Counters
 from .loading import LoadedModel
 from .sequence import Sequence
-
-
-@dataclass
-class Counters:
-    """Counters for /metrics."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    running: int = 0
-    waiting: int = 0
-    compute_seconds: float = 0.0
 
 
 class Scheduler:
