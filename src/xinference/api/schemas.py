@@ -108,6 +108,13 @@ class Description(Answer):
     model_hub: str | None = None
     revision: str | None = None
     context_length: int | None = None
+    dimensions: int | None = Field(default=None, description="Length of the vectors; null: not known. Embeddings only")
+    max_tokens: int | None = Field(
+        default=None, description="The same as `context_length`. Embedding and rerank models only"
+    )
+    language: list[str] | None = Field(
+        default=None, description="The same as `model_lang`. Embedding and rerank models only"
+    )
     replica: int | None = None
     address: str | None = None
     accelerators: list[str] | None = None

@@ -33,7 +33,8 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     revision: str | None = None
     """Commit, tag or package version; None: the hub's default branch."""
     file: str | None = None
-    """File name, may contain ``{quantization}``; None: the whole folder."""
+    """File name, may contain ``{quantization}``; None: the whole folder. Package index: a path with a ``/`` at its end
+    is a folder of the wheel."""
     quantizations: tuple[str, ...] | None = None
     """The quantizations on this hub; None: all of the spec's."""
     parts: dict[str, tuple[str, ...]] = {}
@@ -108,6 +109,8 @@ class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     model_specs: tuple[ModelSpec, ...]
     model_description: str = ""
     model_type: Literal["LLM", "embedding", "rerank"] = "LLM"
+    dimensions: int | None = None
+    """Length of an embedding model's vectors; None: not known."""
     chat_template: str | None = None
     """Jinja template that replaces the weight file's own; None: the file's."""
     stop: tuple[str, ...] = ()

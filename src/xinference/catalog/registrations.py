@@ -231,15 +231,15 @@ def _near_names(name: str, builtin: Mapping[str, ModelFamily]) -> str:
 def _pooling(fields: Fields, model_type: ModelType, notes: list[str]) -> ModelFamily:
     fields.check_names(_POOLING)
     name = _name(fields)
-    if model_type == "embedding":
-        fields.optional_count("dimensions")
-    else:
+    dimensions = fields.optional_count("dimensions") if model_type == "embedding" else None
+    if model_type == "rerank":
         fields.optional_text("type")
     return ModelFamily(
         model_name=name,
         model_type=model_type,
         context_length=fields.optional_count("max_tokens") or DEFAULT_MAX_TOKENS,
         model_lang=fields.texts("language"),
+        dimensions=dimensions,
         model_ability=("embed" if model_type == "embedding" else "rerank",),
         model_specs=read_specs(_with_specs(fields), None, notes, sized=False),
         model_description=fields.optional_text("model_description") or "",

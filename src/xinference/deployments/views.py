@@ -34,6 +34,7 @@ def describe(
         "model_hub": plan.source.hub if plan.source else "local",
         "revision": plan.source.revision if plan.source else None,
         "context_length": _context_length(plan),
+        **_pooling_fields(plan),
         "replica": plan.request.replica,
         "address": addresses[0] if addresses else None,
         "accelerators": sorted({str(index) for group in (sized.devices if sized else ()) for index in group}),
@@ -41,6 +42,15 @@ def describe(
         "stage": stage,
         "instance_created_ts": int(created),
     }
+
+
+def _pooling_fields(plan: LaunchPlan) -> dict[str, Any]:
+    """The fields that older clients read of embedding models and rerankers."""
+    family = plan.version.family
+    if family.model_type == "LLM":
+        return {}
+    fields = {"max_tokens": _context_length(plan), "language": list(family.model_lang)}
+    return fields | ({"dimensions": family.dimensions} if family.model_type == "embedding" else {})
 
 
 def _context_length(plan: LaunchPlan) -> int:

@@ -29,6 +29,8 @@ class Dimensions:
     bitsandbytes: bool = False
     packed: bool = False
     """Whether the layers' weights are packed by GPTQ or AWQ."""
+    pooled: bool = False
+    """Whether an answer is a vector or a score of the whole input."""
 
 
 class LoadedShape(Protocol):

@@ -13,6 +13,10 @@ from xinference.formats.cursor import bad_weight_file
 
 #: Maximum size that is read, in bytes.
 MAX_CONFIG = 16 << 20
+#: Models whose first position has the number after that of the padding token, so that fewer are left for tokens.
+_POSITIONS_AFTER_PADDING = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod", "ibert"}
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class ModelConfig:
     """Cached elements of one token and layer, all heads together, with latent attention (DeepSeek's MLA)."""
     tied: bool = False
     """Whether the output matrix is the embedding matrix, and stored once."""
+    labels: int | None = None
+    """Number of scores of a model that classifies."""
 
     def kv_bytes_per_token(self, type_bytes: int = 2) -> int | None:
         """Bytes of KV cache for one token, `type_bytes` (2: f16) each element."""
@@ -72,7 +78,7 @@ def read_config(data: bytes, path: Path) -> ModelConfig:
         n_heads=heads,
         n_kv_heads=counts.first("num_key_value_heads", "num_kv_heads", "multi_query_group_num") or heads,
         head_dim=counts.first("head_dim") or (width // heads if width and heads else None),
-        context_length=counts.first("max_position_embeddings", "n_positions", "n_ctx", "seq_length"),
+        context_length=_context_length(counts, fields),
         embedding_length=width,
         vocab_size=counts.first("vocab_size"),
         model_format=model_format,
@@ -80,7 +86,23 @@ def read_config(data: bytes, path: Path) -> ModelConfig:
         dtype=next((str(d) for d in (fields.get("torch_dtype"), fields.get("dtype")) if d), None),
         latent_dim=latent + (rope or 0) if latent else None,
         tied=fields.get("tie_word_embeddings") is True,
+        labels=_labels(whole),
     )
+
+
+def _context_length(counts: _Counts, fields: Mapping[str, Any]) -> int | None:
+    positions = counts.first("max_position_embeddings", "n_positions", "n_ctx", "seq_length")
+    if positions is None or fields.get("model_type") not in _POSITIONS_AFTER_PADDING:
+        return positions
+    padding = counts.first("pad_token_id")
+    return max(1, positions - (1 if padding is None else padding) - 1)
+
+
+def _labels(config: Mapping[str, Any]) -> int | None:
+    number, names = config.get("num_labels"), config.get("id2label")
+    if isinstance(number, int) and not isinstance(number, bool):
+        return number
+    return len(names) if isinstance(names, dict) else None
 
 
 def _architecture(config: Mapping[str, Any]) -> str:

@@ -28,6 +28,14 @@ class ModelShape:
     layers: int = 0
     bitsandbytes: bool = False
     """Whether bitsandbytes packs the linear weights while they are loaded."""
+    pooled: bool = False
+    """Whether an answer is a vector or a score of the whole input, and has no tokens of its own."""
+    architecture: str = ""
+    """The class in config.json, or llama.cpp's name in a GGUF file; empty: not known."""
+    labels: int | None = None
+    """Number of scores of a model that classifies; None: not known."""
+    pooling_type: int | None = None
+    """The number in a GGUF file: 0 none, 1 mean, 2 first token, 3 last token, 4 rank; None: the file has none."""
 
     def small_linear_bytes(self, limit: int) -> int:
         """Bytes of the linear matrices that are smaller than `limit`, in the form in which engines fuse them.

@@ -129,6 +129,7 @@ class MemoryEstimate:
             retained_bytes=shape.small_linear_bytes(RETAINED_BELOW),
             bitsandbytes=shape.bitsandbytes,
             packed=shape.linear_bits < 16,
+            pooled=shape.pooled,
         )
 
 
@@ -141,8 +142,9 @@ def longest_prompt(shape: ModelShape, family_context: int, requested: int | None
     """Maximum length of a prompt: the requested context or the family's, limited by the trained context."""
     context = requested or family_context
     # The first token of the answer needs a position after the prompt: an engine's cache is limited to the trained
-    # context, or its limit counts prompt and answer together.
-    return min(context, shape.trained_context - 1) if shape.trained_context > 1 else context
+    # context, or its limit counts prompt and answer together. A vector or a score needs none.
+    reserved = 0 if shape.pooled else 1
+    return min(context, shape.trained_context - reserved) if shape.trained_context > reserved else context
 
 
 def chosen_context(estimate: MemoryEstimate, longest: int) -> int:
@@ -168,6 +170,8 @@ def _context_reason(shape: ModelShape, longest: int, context: int, requested: in
         return f"a modest one; the model can have up to {longest}"
     if requested is not None and context == requested:
         return "requested"
+    if shape.pooled and longest == shape.trained_context:
+        return "the longest input by the files of the model"
     if shape.trained_context and longest == shape.trained_context - 1:
         return f"the model was trained on {shape.trained_context} tokens, and one is reserved for the answer"
     return "the default of the model family"

@@ -222,8 +222,12 @@ class _Sizer:
 
 
 def _requested_context(launch: ResolvedLaunch, model: MemoryModel) -> int | None:
-    """The requested maximum length of a prompt: one token less than the option if the option counts the answer, too."""
+    """The requested maximum length of a prompt: one token less than the option if the option counts the answer, too.
+
+    An embedding model and a reranker answer without tokens.
+    """
     option = launch.options.get(model.context_option)
     if not option:
         return None
-    return max(1, int(option) - 1) if model.answer_counts_in_context else int(option)
+    has_answer_token = model.answer_counts_in_context and launch.version.family.model_type == "LLM"
+    return max(1, int(option) - 1) if has_answer_token else int(option)

@@ -57,10 +57,17 @@ class FolderSource:
         return self._files
 
     def small(self, name: str, max_bytes: int) -> bytes | None:
-        if not 0 <= self._files.get(name, -1) <= max_bytes:
+        if not 0 <= self._size(name) <= max_bytes:
             return None
         with weight_file(self.folder / name, f"a readable {name}") as (file, size):
             return file.read(min(size, max_bytes))
+
+    def _size(self, name: str) -> int:
+        """Bytes of a file, which may be in a subfolder if its path is known; -1: it does not exist."""
+        if "/" not in name or not is_inside(name):
+            return self._files.get(name, -1)
+        path = self.folder / name
+        return path.stat().st_size if path.is_file() else -1
 
     def gguf(self, name: str) -> GgufHeader:
         return read_header(self.folder / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.formats.gguf import GgufHeader
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
+from xinference.formats.pooling_config import decoded, longest_input, vector_length
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
 from xinference.weights.file_source import FileSource
 from xinference.weights.gguf_models import GgufModel
@@ -43,6 +45,8 @@ class ModelFacts:
     embeds: bool = False
     """Whether the model is an embedding model, by its architecture or its pooling."""
     reranks: bool = False
+    dimensions: int | None = None
+    """Length of an embedding model's vectors."""
     generates: bool = False
     """Whether the model generates text, by its architecture."""
     vision: bool = False
@@ -79,6 +83,7 @@ def gguf_facts(source: FileSource, model: GgufModel) -> ModelFacts:
         size_label=label if isinstance(label, str) else None,
         embeds=bool(header.pooling_type) or header.architecture in _GGUF_EMBEDDERS,
         reranks=header.is_reranker,
+        dimensions=header.embedding_length,
         generates=not header.pooling_type and header.architecture not in _GGUF_EMBEDDERS,
         stop_token_ids=tuple(dict.fromkeys(s for s in stops if isinstance(s, int) and not isinstance(s, bool))),
         shape=_shape_of_gguf(header, header.parameters * model.size_bytes // first),
@@ -125,19 +130,22 @@ def folder_facts(source: FileSource) -> ModelFacts:
         )
     config = read_config(data, Path(f"{source.title}: config.json"))
     fields: dict[str, Any] = msgspec.json.decode(data)
-    names, vision = fields.get("id2label"), isinstance(fields.get("vision_config"), dict)
-    labels = fields.get("num_labels") or (len(names) if isinstance(names, dict) else None)
+    vision = isinstance(fields.get("vision_config"), dict)
     ranks = config.architecture.endswith("ForSequenceClassification")
     parameters = _parameters(config, sum(weights.values()))
+    embeds = "modules.json" in source.files or (_is_encoder(config.architecture) and not vision)
+    pooled = embeds or ranks
+    read = partial(_small_json, source)
     return ModelFacts(
         model_format=config.model_format,
         architecture=config.architecture,
         quantization=config.quantization,
-        context_length=config.context_length,
+        context_length=longest_input(read, config.context_length) if pooled else config.context_length,
         chat_template=_template(source),
         parameters=parameters,
-        embeds="modules.json" in source.files or (_is_encoder(config.architecture) and not vision),
-        reranks=ranks and labels == 1,
+        embeds=embeds and not ranks,
+        reranks=ranks and config.labels == 1,
+        dimensions=vector_length(read, config.embedding_length),
         generates=any(word in config.architecture for word in _TEXT_GENERATORS) and "num_mel_bins" not in fields,
         vision=vision,
         remote_code=bool(fields.get("auto_map")),
@@ -192,6 +200,10 @@ def _stop_tokens(*configs: Mapping[str, Any]) -> tuple[int, ...]:
         if ids:
             return ids
     return ()
+
+
+def _small_json(source: FileSource, name: str) -> Any:
+    return decoded(source.small(name, MAX_TOKENIZER_CONFIG))
 
 
 def _object(source: FileSource, name: str) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from xinference.catalog.models import ModelVersion
 from xinference.engines.base import ExtraWeightFile
@@ -15,6 +17,8 @@ from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import GgufHeader, read_header
 from xinference.formats.llama_facts import disagreements, facts_for
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
+from xinference.formats.pooling_config import ReadJson, decoded, longest_input
+from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG
 from xinference.formats.weight_file import weight_file
 from xinference.hubs.local_files import parts_of
 from xinference.launch.model_shape import TYPE_BYTES, ModelShape
@@ -33,6 +37,9 @@ def read_shape(
         Problem: 400 ``bad_weight_file``, which names the file and the fault.
     """
     shape, notes = _weights_shape(path, version)
+    if version.family.model_type != "LLM":
+        read = partial(_small_json, path) if path.is_dir() else no_small_files
+        shape = pooled_shape(shape, read)
     extra_bytes = sum(bytes_of_extra(file) for file in extra_files)
     return replace(shape, weights_bytes=shape.weights_bytes + extra_bytes), notes
 
@@ -41,6 +48,23 @@ def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple
     if version.spec.model_format == "ggmlv3" and not _is_gguf(path):
         return _ggml_shape(path, version)
     return (_folder_shape if path.is_dir() else _gguf_shape)(path), ()
+
+
+def pooled_shape(shape: ModelShape, read: ReadJson) -> ModelShape:
+    """The shape of an embedding model or a reranker; `read` reads the files that may limit its inputs."""
+    return replace(shape, pooled=True, trained_context=longest_input(read, shape.trained_context or None) or 0)
+
+
+def no_small_files(name: str) -> None:
+    """A `ReadJson` of weights in one file."""
+
+
+def _small_json(folder: Path, name: str) -> Any:
+    """The decoded JSON of a small file; None if it does not exist or is not JSON."""
+    if not (folder / name).is_file():
+        return None
+    with weight_file(folder / name, f"a readable {name}") as (file, size):
+        return decoded(file.read(min(size, MAX_TOKENIZER_CONFIG)))
 
 
 def _gguf_shape(path: Path) -> ModelShape:
@@ -63,6 +87,8 @@ def gguf_shape(parts: Sequence[GgufHeader]) -> ModelShape:
         heads=header.n_heads,
         kv_heads=header.n_kv_heads,
         bytes_by_type=by_type,
+        architecture=header.architecture,
+        pooling_type=header.pooling_type,
     )
 
 
@@ -106,6 +132,8 @@ def folder_shape(config: ModelConfig, weights: int) -> ModelShape:
         element_bytes=element,
         linear_bytes=max(0, weights - vocabulary) if bits and vocabulary else 0,
         linear_bits=bits or 16,
+        architecture=config.architecture,
+        labels=config.labels,
     )
 
 
