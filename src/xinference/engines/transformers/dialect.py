@@ -17,16 +17,20 @@ from xinference.protocol.requests import Tokenize
 
 ENGINE = "Transformers"
 ONLY_JSON = "Use response_format with a json_schema."
-#: The server's error codes for work that it stopped.
-LIMITS = {"template_limit": Code.TEMPLATE_LIMIT, "constraint_too_complex": Code.CONSTRAINT_TOO_COMPLEX}
+#: The server's own error codes.
+CODES = {
+    "template_limit": Code.TEMPLATE_LIMIT,
+    "constraint_too_complex": Code.CONSTRAINT_TOO_COMPLEX,
+    "unsupported_dimensions": Code.UNSUPPORTED_DIMENSIONS,
+}
 
 
 def _explain(error: EngineError) -> Refusal | None:
-    return explain_context_size(error) or _explain_limit(error) or explain_template_error(error)
+    return explain_context_size(error) or _explain_code(error) or explain_template_error(error)
 
 
-def _explain_limit(error: EngineError) -> Refusal | None:
-    code = LIMITS.get(str(error.error.get("code")))
+def _explain_code(error: EngineError) -> Refusal | None:
+    code = CODES.get(str(error.error.get("code")))
     return None if code is None else Refusal(code, error.message, param=error.error.get("param") or error.prompt_field)
 
 

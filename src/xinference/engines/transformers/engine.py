@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelSpec
+from xinference.catalog.models import ModelSpec, ModelVersion
 from xinference.engines.base import (
     YES,
     LoadsAdapters,
@@ -33,12 +33,18 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand, ProgressProbe
 
 VERSION = "5.23.0"
 PLATFORM = "linux-x86_64"
 PROGRAM = Path(__file__).with_name("server")
-PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template"})
+TOKENIZER_PATHS = frozenset({"/tokenize", "/detokenize"})
+PATHS = {
+    "LLM": TOKENIZER_PATHS | {"/v1/chat/completions", "/v1/completions", "/apply-template"},
+    "embedding": TOKENIZER_PATHS | {"/v1/embeddings"},
+    "rerank": TOKENIZER_PATHS | {"/v1/rerank", "/rerank"},
+}
 OPTIONS = OptionTable(
     engine="Transformers",
     version=VERSION,
@@ -51,7 +57,15 @@ OPTIONS = OptionTable(
     ),
 )
 NO_SPECULATION = "its server computes one token of each sequence at a time."
+#: Options without a meaning for models of one type.
+OTHER_TYPE = {
+    "LLM": frozenset({"pooling_type"}),
+    "embedding": frozenset({"chat_template", "default_chat_template_kwargs", "lora_modules"}),
+    "rerank": frozenset({"chat_template", "default_chat_template_kwargs", "lora_modules", "pooling_type"}),
+}
 DEVICES = ("auto", "cpu", "cuda")
+#: The values of ``pooling_type``, which replaces the pooling in the files of an embedding model.
+POOLINGS = ("mean", "cls", "last", "max")
 _MEMORY = "There is not enough memory: use a smaller --context_length, --max_num_seqs or model, or 8-bit or 4-bit."
 #: A part of a log line, in lower case -> its explanation.
 LOG_EXPLANATIONS = (
@@ -60,6 +74,9 @@ LOG_EXPLANATIONS = (
      "it, launch with --trust_remote_code true."),
     ("contains custom code which must be executed", "The model contains its own code: read it, and if you trust it, "
      "launch with --trust_remote_code true."),
+    ("a program of the repository, which is not executed", "The model contains its own code, which this server does "
+     "not run: use another engine."),
+    ("no head that ranks documents", "Launch a reranker, which is a ForSequenceClassification with one label."),
     ("does not recognize this architecture", "This version of transformers does not know the model's architecture."),
     ("not batched here", "This server batches attention layers only: use another engine for this model."),
     ("out of memory", _MEMORY),
@@ -72,7 +89,13 @@ LOG_EXPLANATIONS = (
 class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
     """The engine for every safetensors model that transformers supports, on CPUs and NVIDIA GPUs."""
 
-    table = StaticTable(engine="Transformers", formats={"pytorch": ("none", "8-bit", "4-bit")})
+    table = StaticTable(
+        engine="Transformers",
+        formats={"pytorch": ("none", "8-bit", "4-bit")},
+        model_types=("LLM", "embedding", "rerank"),
+        # The engines of older Xinference for embedding and rerank models.
+        aliases=("sentence_transformers", "flag", "FlagEmbedding"),
+    )
     memory = MEMORY
     thinking = ThinkingOption("default_chat_template_kwargs")
     variables = VARIABLES
@@ -97,6 +120,9 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
             raise Problem(
                 Code.BAD_OPTION, f"--device is {checked['device']!r}; Transformers accepts {', '.join(DEVICES)}."
             )
+        if checked.get("pooling_type", "mean") not in POOLINGS:
+            cause = f"--pooling_type is {checked['pooling_type']!r}; Transformers accepts {', '.join(POOLINGS)}."
+            raise Problem(Code.BAD_OPTION, cause)
         if "lora_modules" in checked:
             checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
             dotted = next((name for name in checked["lora_modules"] if "." in name), None)
@@ -104,8 +130,14 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
                 raise Problem(Code.BAD_OPTION, f"The adapter's name {dotted!r} has a dot, which PEFT does not accept.")
         return checked
 
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        _check_model_type(version.family.model_type, options)
+        return super().complete_options(version, request, options)
+
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
-        return PATHS
+        return PATHS[plan.version.family.model_type]
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
         return EnvironmentSpec("Transformers", VERSION, "cuda" if host.gpus else "cpu")
@@ -115,6 +147,7 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
             "threads": plan.threads,
             **plan.options,
             "uid": plan.uid,
+            "model_type": plan.version.family.model_type,
             "model_path": str(plan.path),
             "quantization": plan.version.quantization,
             "context_length": plan.sizing.context_length,
@@ -142,3 +175,10 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         return explanation_of(log_tail, LOG_EXPLANATIONS)
+
+
+def _check_model_type(model_type: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that have no effect on a model of this type."""
+    wrong = sorted(OTHER_TYPE[model_type] & options.keys())
+    if wrong:
+        raise Problem(Code.UNSUPPORTED_OPTION, f"--{wrong[0]} has no effect on {model_type} models.", hint="Omit it.")

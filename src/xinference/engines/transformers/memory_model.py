@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from xinference.engines.memory_model import Dimensions, MemoryModel
 from xinference.engines.torch_memory import CHUNK, TorchLoadedShape
+from xinference.engines.transformers.server.length_groups import CPU_LIMITS, GPU_LIMITS
+from xinference.launch.model_shape import ModelShape
 from xinference.units import GIB, MIB
+
+#: Rows of the model's width that a layer of an encoder allocates for each token of a group.
+POOLED_ROWS = 14
 
 
 def cuda_overhead(dims: Dimensions) -> int:
     """Bytes of CUDA's context, of the longest prompt's activations (8 rows of 16 bits), and of the last logits."""
+    if dims.pooled:
+        return int(0.7 * GIB) + max(dims.longest, GPU_LIMITS.most_tokens) * POOLED_ROWS * 2 * dims.hidden
     return int(0.7 * GIB) + dims.longest * 8 * 2 * dims.hidden + 16 * 4 * dims.vocab
 
 
@@ -22,8 +33,23 @@ def cpu_overhead(dims: Dimensions) -> int:
 
 
 def cpu_later(dims: Dimensions) -> int:
-    """The part of `cpu_overhead` that requests allocate: a prompt's activations with 32 bits, at most a chunk's."""
+    """The part of `cpu_overhead` that requests allocate: a prompt's activations with 32 bits, at most a chunk's.
+
+    An embedding model and a reranker compute a whole group of inputs, or one longer input, at the same time.
+    """
+    if dims.pooled:
+        return max(dims.longest, CPU_LIMITS.most_tokens) * POOLED_ROWS * 4 * dims.hidden
     return min(dims.longest, CHUNK) * 4 * 4 * dims.hidden
+
+
+class LoadedShape(TorchLoadedShape):
+    """The shape of loaded weights; an embedding model and a reranker keep no keys and values."""
+
+    def __call__(
+        self, shape: ModelShape, model_format: str, quantization: str, options: Mapping[str, Any], *, on_cpu: bool
+    ) -> ModelShape:
+        loaded = super().__call__(shape, model_format, quantization, options, on_cpu=on_cpu)
+        return replace(loaded, kv_bytes_per_token=0) if loaded.pooled else loaded
 
 
 MEMORY = MemoryModel(
@@ -34,6 +60,6 @@ MEMORY = MemoryModel(
     cuda_overhead=cuda_overhead,
     cpu_overhead=cpu_overhead,
     cpu_later=cpu_later,
-    loaded_shape=TorchLoadedShape(cpu_type="float32", type_option="torch_dtype"),
+    loaded_shape=LoadedShape(cpu_type="float32", type_option="torch_dtype"),
     cache_grows=True,
 )

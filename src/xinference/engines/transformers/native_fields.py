@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xinference.engines.native_fields import CountOrAll, NativeFields, Share
+from xinference.engines.native_fields import CountOrAll, NativeFields, Share, ShortText
 
 NATIVE = NativeFields(
     taken={
@@ -10,5 +10,9 @@ NATIVE = NativeFields(
         "min_p": Share,
         "add_special": bool,
         "add_special_tokens": bool,
+        # Embeddings and reranking.
+        "truncate_prompt_tokens": CountOrAll,
+        "prompt_name": ShortText,
+        "normalize_embeddings": bool,
     },
 )

@@ -12,6 +12,8 @@ from .errors import RefusedError
 Positive = Annotated[int, Meta(ge=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+#: The length of truncated inputs in tokens; -1: the longest that the model reads.
+Truncation = Annotated[int, Meta(ge=-1)]
 R = TypeVar("R", bound=Struct)
 
 
@@ -92,6 +94,26 @@ class CompletionRequest(GenerationRequest, kw_only=True):
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool = False
     suffix: str | None = None
+
+
+class EmbeddingRequest(Struct, kw_only=True):
+    model: str
+    input: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Positive | None = None
+    truncate_prompt_tokens: Truncation | None = None
+    prompt_name: str | None = None
+    """The name of a prompt of the model that is put before each text."""
+    normalize_embeddings: bool | None = None
+    """False: the vectors as the model's modules make them."""
+
+
+class RerankRequest(Struct, kw_only=True):
+    model: str
+    query: str
+    documents: Annotated[list[str], Meta(min_length=1)]
+    top_n: Positive | None = None
+    truncate_prompt_tokens: Truncation | None = None
 
 
 class TokenizeRequest(Struct, kw_only=True):

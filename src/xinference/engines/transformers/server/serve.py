@@ -23,9 +23,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 import uvicorn
 
-from .app import build_app
-from .loading import LoadError, load
-from .scheduler import Scheduler
+from .common_routes import CommonRoutes, build_app
+from .errors import LoadError
 
 DEFAULT_SEQUENCES = 16
 
@@ -52,19 +51,43 @@ def serve(port: int, key: str, params: dict[str, Any]) -> int:
     if params.get("threads"):
         torch.set_num_threads(params["threads"])
     began = time.monotonic()
+    load = _load_generating if params.get("model_type", "LLM") == "LLM" else _load_pooled
     try:
-        loaded = load(params)
+        loaded, routes = load(params)
     except (LoadError, OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"transformers could not load the model: {error}", file=sys.stderr, flush=True)
         return 1
-    scheduler = Scheduler(loaded, params.get("max_num_seqs") or DEFAULT_SEQUENCES)
-    scheduler.start()
     print(
         f"loaded {type(loaded.model).__name__} as {loaded.dtype} on {loaded.device} in "
         f"{time.monotonic() - began:.1f} s; listening on 127.0.0.1:{port}",
         flush=True,
     )
-    app = build_app(loaded, params["uid"], key, scheduler)
+    app = build_app(routes, key)
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
     QuickServer(config).run()
     return 0
+
+
+# Each kind of model imports only its own modules.
+
+
+def _load_generating(params: dict[str, Any]) -> tuple[Any, CommonRoutes]:
+    from .app import ModelRoutes
+    from .loading import load
+    from .scheduler import Scheduler
+
+    loaded = load(params)
+    scheduler = Scheduler(loaded, params.get("max_num_seqs") or DEFAULT_SEQUENCES)
+    scheduler.start()
+    return loaded, ModelRoutes(loaded, params["uid"], scheduler)
+
+
+def _load_pooled(params: dict[str, Any]) -> tuple[Any, CommonRoutes]:
+    from .pooled_app import PooledRoutes
+    from .pooled_model import load_pooled
+    from .pooled_scheduler import PooledScheduler
+
+    loaded = load_pooled(params)
+    scheduler = PooledScheduler(loaded)
+    scheduler.start()
+    return loaded, PooledRoutes(loaded, params["uid"], scheduler)

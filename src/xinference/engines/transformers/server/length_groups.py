@@ -1,0 +1,58 @@
+"""Chooses which of the waiting inputs are computed together: inputs of similar lengths, the oldest one among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GroupLimits:
+    """The limits of one group, in tokens."""
+
+    most_tokens: int
+    """Tokens with padding; one input alone may have more."""
+    free_padding: int
+    """Padding that costs less than a computation of its own."""
+    padding_share: float
+    """Share of a group's tokens that may be padding, if that is more than `free_padding`."""
+
+
+#: A CPU computes padding as slowly as tokens, and small groups almost as fast as large ones.
+CPU_LIMITS = GroupLimits(most_tokens=2048, free_padding=16, padding_share=0.02)
+#: A GPU computes a large group about as fast as a small one.
+GPU_LIMITS = GroupLimits(most_tokens=16384, free_padding=4096, padding_share=0.3)
+
+
+def next_group(lengths: Sequence[int], limits: GroupLimits) -> list[int]:
+    """The positions of the inputs to compute next; `lengths` are those of the waiting inputs, the oldest first.
+
+    >>> next_group([5, 90, 5, 88, 4], GroupLimits(most_tokens=200, free_padding=2, padding_share=0))
+    [0, 2, 4]
+    """
+    order = sorted(range(len(lengths)), key=lambda position: (lengths[position], position))
+    first = last = order.index(0)
+    tokens = lengths[0]
+    while True:
+        longer = order[last + 1] if last + 1 < len(order) else None
+        shorter = order[first - 1] if first else None
+        fits_longer = longer is not None and _fits(limits, tokens + lengths[longer], lengths[longer], last - first + 2)
+        fits_shorter = shorter is not None and _fits(
+            limits, tokens + lengths[shorter], lengths[order[last]], last - first + 2
+        )
+        if not (fits_longer or fits_shorter):
+            return sorted(order[first : last + 1])
+        if fits_longer and (
+            not fits_shorter or lengths[order[last + 1]] - lengths[0] <= lengths[0] - lengths[order[first - 1]]
+        ):
+            last += 1
+            tokens += lengths[order[last]]
+        else:
+            first -= 1
+            tokens += lengths[order[first]]
+
+
+def _fits(limits: GroupLimits, tokens: int, longest: int, count: int) -> bool:
+    padded = longest * count
+    allowed = max(limits.free_padding, limits.padding_share * padded)
+    return padded <= limits.most_tokens and padded - tokens <= allowed
