@@ -183,9 +183,11 @@ class Planner:
         host: Host,
         notes: tuple[str, ...] = (),
     ) -> SizedPlan:
+        engine = self._engines[launch.engine]
+        engine.check_weights(launch, shape)
         memory = available(host, self._memory.occupancy_for(launch))
         try:
-            return size_launch(launch, path, shape, memory, self._engines[launch.engine].memory, notes)
+            return size_launch(launch, path, shape, memory, engine.memory, notes)
         except Problem as problem:
             if problem.code != Code.DOES_NOT_FIT:
                 raise
@@ -210,7 +212,7 @@ class Planner:
         known = {}
         if request.options:
             for name, engine in self._engines.items():
-                if engine.describe_argv and (request.model_engine or name).lower() == name.lower():
+                if engine.describe_argv and engine.table.has_name(request.model_engine or name):
                     known[name] = await self._option_table(name, engine)
         family = request.family
         families = self._registrations.families if family is None else {family.model_name: family}

@@ -60,11 +60,12 @@ class Preparation:
         """Fetch the weights of a launch, unless they are cached or `path` names them, and read their header.
 
         Raises:
-            Problem: the weights cannot be fetched or read.
+            Problem: the weights cannot be fetched or read, or cannot answer the requests of the model's type.
         """
         path = path or await self._find_or_fetch(launch)
         extra = self._engine.extra_weight_files(launch, path)
         shape, notes = await self._context.work.files.run(shape_reader.read_shape, path, launch.version, extra)
+        self._engine.check_weights(launch, shape)
         return Weights(path, shape, notes, await asyncio.to_thread(read_host))
 
     async def make_runnable(self, plan: SizedPlan) -> Runnable:

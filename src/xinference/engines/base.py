@@ -12,7 +12,10 @@ from xinference.engines.memory_model import MemoryModel
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.engines.options.variable_policy import VariablePolicy
 from xinference.environments.spec import EnvironmentSpec
+from xinference.error_codes import Code
+from xinference.errors import bad_request
 from xinference.hardware.devices import Host
+from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
@@ -41,6 +44,12 @@ class StaticTable:
     formats: Mapping[str, tuple[str, ...] | None]
     """Format -> supported quantizations in lower case; None: all."""
     model_types: tuple[str, ...] = ("LLM",)
+    aliases: tuple[str, ...] = ()
+    """Further names of the engine in requests."""
+
+    def has_name(self, requested: str) -> bool:
+        """Whether this is the engine's name or an alias, in any case, with any hyphens, underscores and dots."""
+        return _letters(requested) in {_letters(name) for name in (self.engine, *self.aliases)}
 
     def supports(self, spec: ModelSpec, quantization: str | None = None) -> Support:
         """Whether the engine supports this spec; without a quantization, whether it supports one of the spec's."""
@@ -53,6 +62,11 @@ class StaticTable:
             return YES
         supported, names = " or ".join(allowed), ", ".join(requested)
         return Support(f"{self.engine} runs {spec.model_format} with quantization {supported}, not {names}")
+
+
+def _letters(name: str) -> str:
+    """The letters and digits of a name: ``llama-cpp`` and ``llama.cpp`` have the same."""
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _canonical(quantization: str) -> str:
@@ -101,8 +115,30 @@ class ExtraWeightFile:
     """The hint for a file whose header names another architecture."""
 
 
+def refuse_without_head(launch: ResolvedLaunch, shape: ModelShape) -> None:
+    """Refuse to rank by a folder of safetensors whose model has no head for one score.
+
+    Raises:
+        Problem: 400 ``engine_unsupported``.
+    """
+    if launch.version.family.model_type != "rerank" or not shape.architecture:
+        return
+    if shape.architecture.endswith("ForSequenceClassification") and shape.labels == 1:
+        return
+    labels = f" with {shape.labels} scores" if shape.labels not in (None, 1) else ""
+    raise bad_request(
+        f"{launch.version.family.model_name} can't rank: its config.json names {shape.architecture}{labels}, "
+        "and a reranker is a ForSequenceClassification with one score.",
+        hint="Launch a reranker, or launch this model with another --model-type.",
+        code=Code.ENGINE_UNSUPPORTED,
+    )
+
+
 class WeightsOnly:
     """The part of `Engine` that all engines without additional weight files share."""
+
+    def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
+        refuse_without_head(launch, shape)
 
     def choose_files(self, source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
         return FileChoice(source, options)
@@ -207,6 +243,14 @@ class Engine(Protocol):
 
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         """The files of `choose_files` that count as weights; `path` is the path of the weights."""
+        ...
+
+    def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
+        """Check that weights of this shape can answer the requests of the launch's model type.
+
+        Raises:
+            Problem: 400 ``engine_unsupported``, with the reason.
+        """
         ...
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:

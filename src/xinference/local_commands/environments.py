@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from xinference.config import Settings
+from xinference.engines.registry import all_engines
 from xinference.environments.environments import EnvironmentEntry, Environments
 from xinference.environments.spec import Accelerator, EnvironmentSpec
 from xinference.error_codes import Code
@@ -75,7 +76,8 @@ class EnvironmentCommands:
         if hardware is not None and hardware not in get_args(Accelerator):
             raise bad_request(f"{hardware!r} is not the hardware of any environment.", hint="Use cpu or cuda.")
         engine, _, version = name.partition("==")
-        entries = [entry for entry in self._environments.entries() if entry.spec.engine.lower() == engine.lower()]
+        tables = {name: each.table for name, each in all_engines().items()}
+        entries = [entry for entry in self._environments.entries() if tables[entry.spec.engine].has_name(engine)]
         matching = [
             entry
             for entry in entries

@@ -137,7 +137,7 @@ def _fits(facts: Facts, request: LaunchRequest, pair: Pair) -> bool:
 
 
 def _engine(engines: Mapping[str, Engine], requested: str) -> Engine:
-    engine = next((e for name, e in engines.items() if name.lower() == requested.strip().lower()), None)
+    engine = next((each for each in engines.values() if each.table.has_name(requested)), None)
     if engine is not None:
         return engine
     names = near(requested, engines) or list(engines)

@@ -13,6 +13,7 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Count, ReplicaConfig, Text
 from xinference.api.strict import StrictRoute
 from xinference.deployments.deployment import Deployment
+from xinference.engines.registry import all_engines
 from xinference.errors import bad_request
 from xinference.planning.plan import MAX_REPLICAS
 
@@ -85,7 +86,7 @@ async def remove(controller: ControllerDep, model_uid: str, replica_id: int) -> 
 def _check(body: ReplicaBody, deployment: Deployment) -> None:
     """Reject a replica that would differ from the others."""
     plan = deployment.plan
-    if body.model_engine is not None and body.model_engine.strip().lower() != plan.engine.lower():
+    if body.model_engine is not None and not all_engines()[plan.engine].table.has_name(body.model_engine):
         raise bad_request(
             f"All replicas of {plan.uid} run on {plan.engine}, not on {body.model_engine!r}.",
             hint="Launch the model on the other engine with another --model-uid.",

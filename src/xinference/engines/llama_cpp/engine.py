@@ -22,7 +22,7 @@ from xinference.engines.base import (
     cuda_env,
     explanation_of,
 )
-from xinference.engines.llama_cpp import projector, speculation
+from xinference.engines.llama_cpp import pooling, projector, speculation
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.option_values import convert
@@ -36,6 +36,7 @@ from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
+from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan, Sizing
 from xinference.process.command import EngineCommand, ProgressProbe
 from xinference.units import MIB
@@ -160,6 +161,9 @@ class LlamaCpp(SetsThinking):
 
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         return projector.extra_projector(launch, path) + speculation.draft_file(launch)
+
+    def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
+        pooling.check_pooling(launch, shape)
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
         return projector.abilities(plan)

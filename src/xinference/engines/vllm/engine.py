@@ -17,6 +17,7 @@ from xinference.engines.base import (
     WeightsOnly,
     cuda_env,
     explanation_of,
+    refuse_without_head,
 )
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
@@ -32,7 +33,8 @@ from xinference.engines.vllm.own_options import own_options
 from xinference.engines.vllm.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan, Sizing
 from xinference.process.command import EngineCommand, ProgressProbe
 
 VERSION = "0.32.0"
@@ -174,6 +176,10 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
             checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
         return checked
 
+    def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
+        if "hf_overrides" not in launch.options:  # by which vLLM makes a head from the weights of a chat model
+            refuse_without_head(launch, shape)
+
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return POOLING_PATHS.get(plan.version.family.model_type, LLM_PATHS)
 
@@ -190,7 +196,7 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
             **(_cpu_settings(plan.sizing) if on_cpu else {}),
             **_family_settings(plan.version.family),
             **plan.options,
-            **_sizing_options(plan.sizing),
+            **_sizing_options(plan.sizing, generates=plan.version.family.model_type == "LLM"),
         }
         if settings.get("reasoning_parser") == NO_PARSER:
             del settings["reasoning_parser"]
@@ -255,11 +261,12 @@ def _bits(quantization: str) -> str:
     return "".join(filter(str.isdigit, quantization))
 
 
-def _sizing_options(sizing: Sizing) -> dict[str, Any]:
+def _sizing_options(sizing: Sizing, *, generates: bool) -> dict[str, Any]:
     """The options that the planner decides; they override the user's, which the planner has considered."""
     settings: dict[str, Any] = {
-        # `context_length` is the maximum length of a prompt; vLLM's limit includes one token of the answer.
-        "max_model_len": sizing.context_length + 1,
+        # `context_length` is the maximum length of a prompt; vLLM's limit includes one token of the answer, if it has
+        # tokens. For a pooled model it may not be larger than the limit in the model's files.
+        "max_model_len": sizing.context_length + (1 if generates else 0),
         "max_num_seqs": sizing.slots,
         "tensor_parallel_size": sizing.tensor_parallel,
     }
