@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.engines.plans import host_of, plan_of, spec_of
+from tests.engines.plans import host_of, plan_of, pooling_plan, spec_of
 from xinference.engines.base import Placement
+from xinference.engines.registry import all_engines
 from xinference.engines.transformers.engine import VERSION, Transformers
 from xinference.errors import Problem
+from xinference.launch.model_shape import ModelShape
+from xinference.planning.memory import MemoryBudget, size_replica
 from xinference.process.command import ProgressProbe
 
 ENGINE = Transformers()
@@ -102,3 +105,64 @@ def test_its_progress_is_shown_by_its_computing_thread() -> None:
     assert ENGINE.command(single, "secret", Placement(Path("/env/bin/python"))).progress == ProgressProbe(
         "/progress", one_thread=True
     )
+
+
+# -- embeddings and rerank --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["Transformers", "transformers", "sentence_transformers", "Sentence-Transformers", "flag", "FlagEmbedding"]
+)
+def test_the_engines_of_older_servers_are_its_names(name: str) -> None:
+    assert ENGINE.table.has_name(name) and not ENGINE.table.has_name("vLLM")
+
+
+def test_names_are_compared_without_case_and_punctuation() -> None:
+    for name in ("llama.cpp", "llama-cpp", "LLAMA_CPP", " llama.cpp "):
+        assert [each.table.engine for each in all_engines().values() if each.table.has_name(name)] == ["llama.cpp"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "own"), [("embedding", {"/v1/embeddings"}), ("rerank", {"/v1/rerank", "/rerank"})]
+)
+def test_a_pooled_model_has_its_own_paths_and_its_type_reaches_the_server(model_type: str, own: set[str]) -> None:
+    plan = pooling_plan(model_type)
+    assert ENGINE.paths(plan) == own | {"/tokenize", "/detokenize"}
+    command = ENGINE.command(plan, "secret", Placement(Path("/env/bin/python")))
+    assert json.loads(command.env["XINFERENCE_TRANSFORMERS_PARAMS"])["model_type"] == model_type
+
+
+@pytest.mark.parametrize(
+    ("model_type", "option"), [("embedding", "lora_modules"), ("rerank", "pooling_type"), ("LLM", "pooling_type")]
+)
+def test_an_option_without_an_effect_on_the_model_is_refused(model_type: str, option: str) -> None:
+    plan = plan_of() if model_type == "LLM" else pooling_plan(model_type)
+    with pytest.raises(Problem, match=f"--{option} has no effect on {model_type} models"):
+        ENGINE.complete_options(plan.version, plan.request, {option: "x"})
+
+
+def test_a_pooling_is_checked_by_its_name() -> None:
+    assert ENGINE.check_options({"pooling_type": "cls"}, {}) == {"pooling_type": "cls"}
+    with pytest.raises(Problem, match="--pooling_type is 'best'"):
+        ENGINE.check_options({"pooling_type": "best"}, {})
+
+
+def test_a_pooled_model_needs_no_cache_and_memory_for_one_group() -> None:
+    stored = ModelShape(90 << 20, 9216, 256, 30522, hidden=384, heads=12, element_bytes=4, pooled=True)
+    loaded = ENGINE.memory.loaded_shape(stored, "pytorch", "none", {}, on_cpu=True)
+    sizing = size_replica(loaded, ENGINE.memory, MemoryBudget(8 << 30), family_context=512)
+    assert (sizing.context_length, sizing.slots, sizing.kv_cache_bytes) == (256, 16, 0)
+    assert sizing.weights_bytes == 90 << 20
+    assert 30 << 20 < sizing.later_bytes < 60 << 20
+
+
+@pytest.mark.parametrize("engine", ["Transformers", "vLLM"])
+@pytest.mark.parametrize(("architecture", "labels"), [("LlamaForCausalLM", None), ("BertForSequenceClassification", 2)])
+def test_ranking_needs_a_head_with_one_score(engine: str, architecture: str, labels: int | None) -> None:
+    shape = ModelShape(1, 1, 512, 10, pooled=True, architecture=architecture, labels=labels)
+    with pytest.raises(Problem, match="can't rank") as caught:
+        all_engines()[engine].check_weights(pooling_plan("rerank").launch, shape)
+    assert (caught.value.code, architecture in caught.value.cause) == ("engine_unsupported", True)
+    all_engines()[engine].check_weights(pooling_plan("embedding").launch, shape)
+    ranker = ModelShape(1, 1, 512, 10, architecture="BertForSequenceClassification", labels=1)
+    all_engines()[engine].check_weights(pooling_plan("rerank").launch, ranker)

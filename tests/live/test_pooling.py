@@ -22,11 +22,11 @@ def home(make_home: Callable[..., Home], tmp_path_factory: pytest.TempPathFactor
     """The tiny model in the place of an embedding and of a rerank model: its vectors mean little, but are vectors."""
     home = make_home()
     home.serve()
-    gguf = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    write_gguf(HF, "Q8_0", gguf)
-    # The tiny model's file names no pooling, which a real embedding model's does.
-    for name, options in (("bge-m3", {"pooling_type": "mean"}), ("bge-reranker-v2-m3", {})):
-        launched = home.launch(model_name=name, model_format="ggufv2", model_path=str(gguf), n_ctx=600, **options)
+    folder = tmp_path_factory.mktemp("tiny")
+    # The numbers of the poolings are llama.cpp's: 1 is the mean, 4 a score.
+    for name, pooling in (("bge-m3", 1), ("bge-reranker-v2-m3", 4)):
+        gguf = write_gguf(HF, "Q8_0", folder / f"{name}.gguf", {"llama.pooling_type": pooling})
+        launched = home.launch(model_name=name, model_format="ggufv2", model_path=str(gguf), n_ctx=600)
         assert launched.status_code == 200, launched.text
     return home
 
@@ -46,6 +46,18 @@ def test_an_embedding_family_gives_a_vector_for_each_input(home: Home) -> None:
 def test_an_input_of_the_whole_context_is_embedded(home: Home) -> None:
     answer = post(home, "/v1/embeddings", model="bge-m3", input=[[100] * 600])
     assert answer.status_code == 200, answer.text
+
+
+def test_an_input_of_all_trained_tokens_is_embedded_and_one_more_is_a_400(home: Home, tmp_path: Path) -> None:
+    gguf = write_gguf(HF, "Q8_0", tmp_path / "tiny.gguf", {"llama.pooling_type": 1})
+    fields = {"model_name": "bge-m3", "model_format": "ggufv2", "model_path": str(gguf), "model_uid": "whole"}
+    launched = home.launch(**fields)
+    assert launched.status_code == 200, launched.text
+    context = home.instance("whole")["context_length"]
+    assert context == 4096
+    assert post(home, "/v1/embeddings", model="whole", input=[[100] * context]).status_code == 200
+    over = post(home, "/v1/embeddings", model="whole", input=[[100] * (context + 1)])
+    assert (over.status_code, over.json()["error"]["code"]) == (400, "context_length_exceeded")
 
 
 def test_a_rerank_family_scores_every_document(home: Home) -> None:

@@ -115,3 +115,12 @@ def test_the_cache_is_rounded_up_to_whole_blocks_with_a_cell_for_the_answer() ->
 def test_a_model_without_attention_has_slots_without_a_cache() -> None:
     shape = ModelShape(weights_bytes=GIB, kv_bytes_per_token=0, trained_context=512, vocab_size=1000)
     assert size_launch(shape, available_bytes=4 * GIB, family_context=512).slots == 4
+
+
+def test_an_embedding_model_reads_as_many_tokens_as_its_files_say() -> None:
+    shape = ModelShape(weights_bytes=GIB, kv_bytes_per_token=0, trained_context=256, vocab_size=1000, pooled=True)
+    sizing = size_launch(shape, available_bytes=4 * GIB, family_context=512)
+    assert sizing.context_length == 256
+    assert "context 256: the longest input by the files of the model" in sizing.reasons
+    asked = size_launch(shape, available_bytes=4 * GIB, family_context=512, requested_context=100)
+    assert asked.context_length == 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands.inspect import inspect
 from xinference.weights.derivation import derive, requested_reference
+from xinference.weights.reference import Reference
 from xinference.weights.shape_reader import read_shape
 
 
@@ -61,3 +63,22 @@ def test_a_split_model_is_inspected_and_launched_by_any_of_its_parts(tmp_path: P
         assert what is not None
         found = derive(request, what, (), {}).request
         assert (found.model_path, found.quantization) == (str(first), "Q4_0")
+
+
+def test_the_longest_input_of_an_embedding_model_is_read_from_all_its_files(tmp_path: Path) -> None:
+    config = {"architectures": ["BertModel"], "model_type": "bert", "max_position_embeddings": 512}
+    files = {
+        "config.json": config | {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 9},
+        "sentence_bert_config.json": {"max_seq_length": 256},
+        "tokenizer_config.json": {"model_max_length": 512},
+        "modules.json": [{"path": "", "type": "sentence_transformers.models.Transformer"}],
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "model.safetensors").write_bytes(bytes(64))
+    derived = derive(LaunchRequest(model_name=str(tmp_path)), Reference(path=str(tmp_path)), (), {}).request
+    assert derived.family is not None
+    assert (derived.model_type, derived.family.context_length, derived.family.dimensions) == ("embedding", 256, 8)
+    version = match({derived.family.model_name: derived.family}, derived)
+    shape, _ = read_shape(tmp_path, version)
+    assert (shape.pooled, shape.trained_context, shape.architecture) == (True, 256, "BertModel")

@@ -1,0 +1,134 @@
+"""Texts a second of the Transformers server's embeddings, compared with sentence-transformers itself.
+
+    python benchmarks/embeddings.py --python ENV/bin/python --model FOLDER --peer-packages FOLDER [--rounds 5]
+
+ENV is the Transformers environment; FOLDER has the model's files. The peer is sentence-transformers in a process of its
+own, with the same torch, transformers and number of threads; `--peer-packages` is a folder into which `pip install
+--target FOLDER --no-deps sentence-transformers scikit-learn scipy joblib threadpoolctl cloudpickle loky narwhals` has
+installed it. Both compute in float32. The time of the server includes HTTP; the peer is called in its process. They take
+turns: while one computes, the other one waits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.transformers_batching import KEY, call, free_port, running
+from xinference.engines.transformers.engine import PROGRAM
+
+PEER = """
+import json, sys, time
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(int(sys.argv[3]))
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(sys.argv[2], device="cpu")
+for line in sys.stdin:
+    texts = json.loads(line)
+    began = time.perf_counter()
+    vectors = model.encode(texts, normalize_embeddings=True)
+    seconds = time.perf_counter() - began
+    print(json.dumps({"seconds": seconds, "first": vectors[0].tolist()}), flush=True)
+"""
+SENTENCE = "the llama lives on a high green hill and eats grass every morning before the sun rises over the valley"
+#: Name -> words of a text, from and to.
+LENGTHS = {
+    "32 texts of 10 to 60 words": (10, 60),
+    "32 texts of 12 words": (12, 12),
+    "32 texts of 150 words": (150, 150),
+}
+TEXTS = 32
+Encode = Callable[[Sequence[str]], tuple[float, list[float]]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--python", type=Path, required=True, help="interpreter of the Transformers environment")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the embedding model")
+    parser.add_argument("--peer-packages", type=Path, required=True, help="folder with sentence-transformers")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=5, help="requests of one turn")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    with ours(arguments) as own, peer(arguments) as other:
+        for name, (fewest, most) in LENGTHS.items():
+            compare(name, make_requests(arguments.requests, fewest, most), own, other, arguments.rounds)
+
+
+def compare(name: str, requests: list[list[str]], own: Encode, other: Encode, rounds: int) -> None:
+    """Print the ratio of both, from the median of the turns."""
+    difference = max(abs(a - b) for a, b in zip(own(requests[0])[1], other(requests[0])[1], strict=True))
+    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    for _ in range(rounds):
+        for who, encode in (("ours", own), ("peer", other)):
+            seconds[who].append(sum(encode(texts)[0] for texts in requests) / len(requests))
+    rates = {who: TEXTS / statistics.median(values) for who, values in seconds.items()}
+    ratios = [theirs / mine for mine, theirs in zip(seconds["ours"], seconds["peer"], strict=True)]
+    print(
+        f"{TEXTS} texts of {name}: ours {rates['ours']:.0f} texts/s, sentence-transformers {rates['peer']:.0f}; ratio "
+        f"{statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)}); "
+        f"largest difference of a number {difference:.1e}",
+        flush=True,
+    )
+
+
+def make_requests(count: int, fewest: int, most: int) -> list[list[str]]:
+    chance, words = random.Random(0), SENTENCE.split()
+
+    def text() -> str:
+        return " ".join(chance.choices(words, k=chance.randint(fewest, most)))
+
+    return [[text() for _ in range(TEXTS)] for _ in range(count)]
+
+
+@contextmanager
+def ours(arguments: argparse.Namespace) -> Iterator[Encode]:
+    port = free_port()
+    params = {"uid": "m", "model_type": "embedding", "model_path": str(arguments.model), "threads": arguments.threads}
+    env = {"XINFERENCE_TRANSFORMERS_PARAMS": json.dumps(params), "XINFERENCE_ENGINE_KEY": KEY}
+    with running([str(arguments.python), "-I", str(PROGRAM), "--port", str(port)], env, port) as url:
+
+        def encode(texts: Sequence[str]) -> tuple[float, list[float]]:
+            began = time.perf_counter()
+            answer = call(f"{url}/v1/embeddings", {"model": "m", "input": list(texts)})
+            return time.perf_counter() - began, answer["data"][0]["embedding"]
+
+        yield encode
+
+
+@contextmanager
+def peer(arguments: argparse.Namespace) -> Iterator[Encode]:
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "peer.py"
+        program.write_text(PEER, encoding="utf-8")
+        words = [arguments.python, program, arguments.peer_packages, arguments.model, str(arguments.threads)]
+        env = os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+        process = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin is not None and process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def encode(texts: Sequence[str]) -> tuple[float, list[float]]:
+            stdin.write(json.dumps(list(texts)) + "\n")
+            stdin.flush()
+            answer = json.loads(stdout.readline())
+            return answer["seconds"], answer["first"]
+
+        try:
+            yield encode
+        finally:
+            stdin.close()
+            process.wait(30)
+
+
+if __name__ == "__main__":
+    main()

