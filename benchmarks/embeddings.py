@@ -5,8 +5,8 @@
 ENV is the Transformers environment; FOLDER has the model's files. The peer is sentence-transformers in a process of its
 own, with the same torch, transformers and number of threads; `--peer-packages` is a folder into which `pip install
 --target FOLDER --no-deps sentence-transformers scikit-learn scipy joblib threadpoolctl cloudpickle loky narwhals` has
-installed it. Both compute in float32. The time of the server includes HTTP; the peer is called in its process. They take
-turns: while one computes, the other one waits.
+installed it. Both compute in float32. The time of the server includes HTTP; the peer is called in its process. They
+take turns: while one computes, the other one waits.
 """
 
 from __future__ import annotations

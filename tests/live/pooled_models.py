@@ -1,13 +1,18 @@
-"""Makes tiny embedding models and cross-encoders, with answers that plain transformers computes, in the environment.
+"""Makes tiny embedding models and cross-encoders, and computes their answers by the server and by plain transformers.
 
-``python pooled_models.py FOLDER`` runs in the Transformers environment. It writes one folder for each model, and
-``expected.json`` with the answers by the name of the model.
+``python pooled_models.py FOLDER SERVER`` runs in the Transformers environment; SERVER is the folder of the server's
+program. It writes one folder for each model, ``expected.json`` with the answers of plain transformers, ``made.json``
+with those of the server's modules, and ``refused.json`` with the errors of folders that cannot be served.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ VOCABULARY = "a llama eats grass and the wool is warm query : how what mountain"
 WORDS = [*SPECIAL, *VOCABULARY.split()]
 TEXTS = ["a llama eats grass", "wool", "The WOOL is warm and the llama eats a mountain", "what"]
 QUERY, DOCUMENTS = "what eats grass", ["a llama eats grass", "the wool is warm", "grass", "unknown words only"]
+POOLINGS = ("mean", "cls", "last", "max")
 HIDDEN, LONGEST = 16, 24
 SIZES: dict[str, Any] = {
     "vocab_size": len(WORDS),
@@ -122,33 +128,93 @@ def scores(folder: Path) -> list[float]:
         return [float(model(**encode(QUERY, each, return_tensors="pt")).logits[0, 0]) for each in DOCUMENTS]
 
 
-def main(root: Path) -> None:
+def make_models(root: Path) -> dict[str, Any]:
+    """Write the models; returns the answers of plain transformers."""
     torch.manual_seed(0)
-    expected: dict[str, Any] = {}
-    plain, modules = root / "plain", root / "modules"
+    plain, modules, ranker, raw = (root / name for name in ("plain", "modules", "ranker", "raw_ranker"))
     make_encoder(plain)
-    states = hidden_states(plain, TEXTS)
-    expected["mean"] = unit([state.mean(0) for state in states])
-    expected["cls"] = unit([state[0] for state in states])
-    expected["last"] = unit([state[-1] for state in states])
-    expected["max"] = unit([state.max(0).values for state in states])
     make_encoder(modules)
     add_modules(modules)
-    # The first three tokens are [CLS] and the prompt.
-    prompted = hidden_states(modules, [f"query : {text}" for text in TEXTS])
-    expected["modules"] = unit([with_modules(modules, state[3:].mean(0)) for state in prompted])
-    ranker, raw = root / "ranker", root / "raw_ranker"
     for folder in (ranker, raw):
         BertForSequenceClassification(BertConfig(**SIZES, num_labels=1)).save_pretrained(folder)
         tokenizer().save_pretrained(folder)
     config = json.loads((raw / "config.json").read_text())
-    write_json(
-        raw / "config.json", config | {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
+    config["sbert_ce_default_activation_function"] = "torch.nn.modules.linear.Identity"
+    write_json(raw / "config.json", config)
+    states = hidden_states(plain, TEXTS)
+    # The first three tokens are [CLS] and the prompt.
+    prompted = hidden_states(modules, [f"query : {text}" for text in TEXTS])
+    return {
+        "mean": unit([state.mean(0) for state in states]),
+        "cls": unit([state[0] for state in states]),
+        "last": unit([state[-1] for state in states]),
+        "max": unit([state.max(0).values for state in states]),
+        "modules": unit([with_modules(modules, state[3:].mean(0)) for state in prompted]),
+        "ranker": torch.sigmoid(torch.tensor(scores(ranker))).tolist(),
+        "raw_ranker": scores(raw),
+    }
+
+
+# -- the server's modules ---------------------------------------------------------------------------------------------
+
+
+def load_server(folder: Path) -> Callable[[str], Any]:
+    """The import of a module of the server's program, which is a package without a place in the search path."""
+    spec = importlib.util.spec_from_file_location(
+        "transformers_server", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
-    expected["ranker"] = torch.sigmoid(torch.tensor(scores(ranker))).tolist()
-    expected["raw_ranker"] = scores(raw)
-    write_json(root / "expected.json", expected)
+    assert spec is not None and spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = package
+    spec.loader.exec_module(package)
+    return lambda name: importlib.import_module(f"transformers_server.{name}")
+
+
+def served(server: Callable[[str], Any], folder: Path, model_type: str, **params: Any) -> list[Any]:
+    """The rows of all inputs, computed together."""
+    loaded = server("pooled_model").load_pooled({"model_path": str(folder), "model_type": model_type, **params})
+    encoder, requests = server("input_encoder").InputEncoder(loaded), server("requests")
+    if model_type == "rerank":
+        inputs = encoder.pairs(requests.RerankRequest(model="m", query=QUERY, documents=DOCUMENTS))
+    else:
+        inputs = encoder.texts(requests.EmbeddingRequest(model="m", input=TEXTS))
+    with torch.inference_mode():
+        rows = loaded.compute(inputs)
+    assert rows.shape[1] == loaded.dimensions
+    return rows[:, 0].tolist() if model_type == "rerank" else unit(list(rows))
+
+
+def refusals(server: Callable[[str], Any], root: Path) -> dict[str, str]:
+    """The errors of copies of the plain model that cannot be served."""
+    changes: dict[str, tuple[str, Callable[[Path], object]]] = {
+        "pickle": ("embedding", lambda folder: (folder / "model.safetensors").rename(folder / "model.bin")),
+        "program": ("embedding", lambda folder: write_json(folder / "modules.json", [{"type": "own.Net"}])),
+        "no head": ("rerank", lambda folder: None),
+        "two labels": ("rerank", lambda folder: write_json(folder / "config.json", BertConfig(**SIZES).to_dict())),
+    }
+    found = {}
+    for name, (model_type, change) in changes.items():
+        folder = root / name
+        shutil.copytree(root / "plain", folder)
+        config = json.loads((folder / "config.json").read_text())
+        write_json(folder / "config.json", config | {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}})
+        change(folder)
+        try:
+            served(server, folder, model_type)
+        except server("errors").LoadError as error:
+            found[name] = str(error)
+    return found
+
+
+def main(root: Path, program: Path) -> None:
+    write_json(root / "expected.json", make_models(root))
+    server = load_server(program)
+    made = {pooling: served(server, root / "plain", "embedding", pooling_type=pooling) for pooling in POOLINGS}
+    made["modules"] = served(server, root / "modules", "embedding")
+    made |= {name: served(server, root / name, "rerank") for name in ("ranker", "raw_ranker")}
+    write_json(root / "made.json", made)
+    write_json(root / "refused.json", refusals(server, root))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 import struct
 import subprocess
 import threading
@@ -20,10 +19,9 @@ import pytest
 
 from tests.formats.gguf_model import write_gguf
 from tests.live.test_engines import environments
-from tests.live.transformers_engine import HF, KEY, UID, RunningEngine, engine, python_of_environment
+from tests.live.transformers_engine import HF, UID, RunningEngine, engine, python_of_environment
 from tests.support.home import Home
 from tests.support.polling import until
-from tests.support.ports import free_port
 from xinference.catalog.registry import builtin_families
 from xinference.client import Client
 from xinference.config import Settings
@@ -37,7 +35,6 @@ MINILM = "all-MiniLM-L6-v2"
 #: Vectors of sentence-transformers itself.
 REFERENCE = json.loads((HF.parent / "all-minilm-l6-v2.json").read_text(encoding="utf-8"))
 MODELS = Path(__file__).with_name("pooled_models.py")
-TEXTS = ["a llama eats grass", "wool", "The WOOL is warm and the llama eats a mountain", "what"]
 QUERY, DOCUMENTS = "what eats grass", ["a llama eats grass", "the wool is warm", "grass", "unknown words only"]
 
 
@@ -75,7 +72,9 @@ def real(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny models, with the answers that plain transformers gives."""
     folder = tmp_path_factory.mktemp("tiny-models")
-    subprocess.run([python_of_environment(), "-I", MODELS, folder], check=True, timeout=300, capture_output=True)
+    words = [python_of_environment(), "-I", MODELS, folder, PROGRAM]
+    made = subprocess.run(words, timeout=500, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
     return folder
 
 
@@ -153,64 +152,39 @@ def test_a_client_that_leaves_frees_its_inputs_and_progress_is_shown(real: Runni
 # -- tiny models ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max"])
-def test_each_pooling_is_that_of_plain_transformers(tiny: Path, pooling: str, tmp_path: Path) -> None:
-    params = {"model_type": "embedding", "model_path": str(tiny / "plain"), "context_length": 24}
-    with engine(tmp_path / "log", pooling_type=pooling, **params) as running:
-        made = vectors(running, TEXTS)
-    expected = json.loads((tiny / "expected.json").read_text())[pooling]
-    assert [pytest.approx(row, abs=1e-5) for row in expected] == made
+@pytest.mark.parametrize("name", ["mean", "cls", "last", "max", "modules", "ranker", "raw_ranker"])
+def test_each_pooling_module_and_score_is_that_of_plain_transformers(tiny: Path, name: str) -> None:
+    made, expected = (json.loads((tiny / file).read_text())[name] for file in ("made.json", "expected.json"))
+    rows = expected if isinstance(expected[0], list) else [expected]
+    for own, reference in zip(made if isinstance(made[0], list) else [made], rows, strict=True):
+        assert own == pytest.approx(reference, abs=1e-5)
 
 
-def test_the_modules_and_the_prompts_of_the_files_are_applied(tiny: Path, tmp_path: Path) -> None:
-    params = {"model_type": "embedding", "model_path": str(tiny / "modules"), "context_length": 24}
-    with engine(tmp_path / "log", **params) as running:
-        made = vectors(running, TEXTS)
-        other = vectors(running, TEXTS, prompt_name="long")
-        unknown = running.post("/v1/embeddings", model=UID, input="a", prompt_name="odd")
-    expected = json.loads((tiny / "expected.json").read_text())["modules"]
-    assert [pytest.approx(row, abs=1e-5) for row in expected] == made
-    assert len(made[0]) == 6 and other != made
-    assert "query, long" in unknown.json()["error"]["message"]
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pickle", "only safetensors"),
+        ("program", "not executed here"),
+        ("no head", "no head that ranks"),
+        ("two labels", "has 2 labels"),
+    ],
+)
+def test_a_folder_that_cannot_be_served_says_why(tiny: Path, name: str, said: str) -> None:
+    assert said in json.loads((tiny / "refused.json").read_text())[name]
 
 
-@pytest.mark.parametrize("name", ["ranker", "raw_ranker"])
-def test_a_cross_encoder_scores_as_its_files_say(tiny: Path, name: str, tmp_path: Path) -> None:
-    params = {"model_type": "rerank", "model_path": str(tiny / name), "context_length": 24}
+def test_a_cross_encoder_ranks_and_its_prompts_have_an_end(tiny: Path, tmp_path: Path) -> None:
+    params = {"model_type": "rerank", "model_path": str(tiny / "raw_ranker"), "context_length": 24}
     with engine(tmp_path / "log", **params) as running:
         answer = running.post("/v1/rerank", model=UID, query=QUERY, documents=DOCUMENTS).json()
         first = running.post("/rerank", model=UID, query=QUERY, documents=DOCUMENTS, top_n=1).json()
         long = running.post("/v1/rerank", model=UID, query=QUERY, documents=["a " * 30])
-    scores = {result["index"]: result["relevance_score"] for result in answer["results"]}
-    expected = json.loads((tiny / "expected.json").read_text())[name]
-    assert [scores[position] for position in range(len(expected))] == pytest.approx(expected, abs=1e-5)
-    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+        truncated = running.post("/v1/rerank", model=UID, query=QUERY, documents=["a " * 30], truncate_prompt_tokens=-1)
+    scores = [result["relevance_score"] for result in answer["results"]]
+    assert scores == sorted(scores, reverse=True) and answer["usage"]["total_tokens"] > 0
     assert first["results"] == answer["results"][:1]
-    assert answer["usage"]["total_tokens"] > 0 and long.json()["error"]["type"] == "exceed_context_size_error"
-
-
-@pytest.mark.parametrize(
-    ("model_type", "prepare", "said"),
-    [
-        ("embedding", lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"), "only safetensors"),
-        ("embedding", lambda folder: (folder / "modules.json").write_text('[{"type": "own.Net"}]'), "not executed"),
-        ("rerank", lambda folder: None, "no head that ranks"),
-    ],
-    ids=["a pickle", "a program", "no head"],
-)
-def test_a_folder_that_cannot_be_served_ends_with_its_reason(
-    tiny: Path, model_type: str, prepare: Callable[[Path], object], said: str, tmp_path: Path
-) -> None:
-    for file in (tiny / "plain").iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    prepare(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": {"0": "LABEL_0"}}))
-    params = {"uid": UID, "model_type": model_type, "model_path": str(tmp_path)}
-    env = {**os.environ, "XINFERENCE_TRANSFORMERS_PARAMS": json.dumps(params), "XINFERENCE_ENGINE_KEY": KEY}
-    words = [str(python_of_environment()), "-I", str(PROGRAM), "--port", str(free_port())]
-    ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 1 and said in ended.stderr
+    assert long.json()["error"]["type"] == "exceed_context_size_error"
+    assert truncated.json()["usage"]["total_tokens"] == 24
 
 
 # -- through the server -----------------------------------------------------------------------------------------------

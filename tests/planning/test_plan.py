@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,18 @@ def test_a_launch_shows_a_line_for_each_of_version_size_quantization_and_slots()
 def test_the_line_of_slots_and_context_has_the_options_that_change_them(options: dict[str, int], line: str) -> None:
     made = plan(LaunchRequest(model_name="smollm2-instruct", options=options))
     assert slots_and_context(made, LLAMA_CPP) == line
+
+
+@pytest.mark.parametrize("name", ["sentence_transformers", "Flag", "transformers"])
+def test_the_line_of_a_user_of_sentence_transformers_plans_the_whole_input(name: str) -> None:
+    request = LaunchRequest(
+        model_name="all-MiniLM-L6-v2", model_type="embedding", model_engine=name, options={"context_length": 256}
+    )
+    host = replace(LAPTOP, cpu_flags=frozenset({"avx2"}))
+    made = plan(request, host)
+    assert (made.engine, made.request.model_engine) == ("Transformers", "Transformers")
+    assert made.sizing.context_length == 256
+    assert draft(made.request, host).request == made.request
 
 
 def test_an_engine_that_does_not_take_the_format_is_refused_with_those_that_do() -> None:
