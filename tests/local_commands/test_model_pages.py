@@ -141,7 +141,7 @@ def test_the_launch_line_of_another_model_type_names_the_type() -> None:
 
 
 def test_embeddings_are_served_by_the_engines_that_pool() -> None:
-    assert set(docs.supporters(family(model_type="embedding"))) == {"llama.cpp", "vLLM"}
+    assert set(docs.supporters(family(model_type="embedding"))) == {"llama.cpp", "vLLM", "Transformers"}
     assert set(docs.supporters(family())) == {"llama.cpp", "vLLM", "SGLang", "Transformers"}
 
 

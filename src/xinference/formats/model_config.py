@@ -92,7 +92,7 @@ def read_config(data: bytes, path: Path) -> ModelConfig:
 
 def _context_length(counts: _Counts, fields: Mapping[str, Any]) -> int | None:
     positions = counts.first("max_position_embeddings", "n_positions", "n_ctx", "seq_length")
-    if positions is None or fields.get("model_type") not in _POSITIONS_AFTER_PADDING:
+    if positions is None or str(fields.get("model_type")) not in _POSITIONS_AFTER_PADDING:
         return positions
     padding = counts.first("pad_token_id")
     return max(1, positions - (1 if padding is None else padding) - 1)
