@@ -72,7 +72,7 @@ def real(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny models, with the answers that plain transformers gives."""
     folder = tmp_path_factory.mktemp("tiny-models")
-    words = [python_of_environment(), "-I", MODELS, folder, PROGRAM]
+    words = [str(word) for word in (python_of_environment(), "-I", MODELS, folder, PROGRAM)]
     made = subprocess.run(words, timeout=500, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return folder

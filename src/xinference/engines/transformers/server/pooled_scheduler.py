@@ -30,7 +30,7 @@ class Job:
         self.turn = 0
         """The last step that computed one of its inputs, or the step before which it was submitted."""
         self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._done: asyncio.Future[list[Any] | None] = self._loop.create_future()
         self._rows: list[Any] = [None] * len(inputs)
         self._left = len(inputs)
 
