@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinference.engines.transformers.server.errors import LoadError, RefusedError
-from xinference.engines.transformers.server.length_groups import CPU_LIMITS, GroupLimits, next_group
+from xinference.engines.transformers.server.length_groups import GroupLimits, cpu_limits, next_group
 from xinference.engines.transformers.server.module_files import Pooling, pooling_of, read_module_files
 from xinference.engines.transformers.server.requests import EmbeddingRequest, RerankRequest, read
 
@@ -126,7 +126,7 @@ def test_every_input_is_computed_once() -> None:
     computed: list[int] = []
     groups = 0
     while waiting:
-        group = next_group(waiting, CPU_LIMITS)
+        group = next_group(waiting, cpu_limits(384))
         computed += [waiting[position] for position in group]
         waiting = [length for position, length in enumerate(waiting) if position not in group]
         groups += 1
@@ -135,7 +135,14 @@ def test_every_input_is_computed_once() -> None:
 
 
 def test_equal_inputs_are_one_group() -> None:
-    assert next_group([7] * 32, CPU_LIMITS) == list(range(32))
+    assert next_group([7] * 32, cpu_limits(384)) == list(range(32))
+
+
+def test_wider_models_have_smaller_groups_and_less_padding() -> None:
+    small, large = cpu_limits(384), cpu_limits(1024)
+    assert (small.most_tokens, small.free_padding) == (7812, 61)
+    assert (large.most_tokens, large.free_padding) == (2929, 8)
+    assert cpu_limits(0).most_tokens == 8192 and cpu_limits(8192).most_tokens == 1024
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------

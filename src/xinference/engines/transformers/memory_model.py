@@ -8,7 +8,7 @@ from typing import Any
 
 from xinference.engines.memory_model import Dimensions, MemoryModel
 from xinference.engines.torch_memory import CHUNK, TorchLoadedShape
-from xinference.engines.transformers.server.length_groups import CPU_LIMITS, GPU_LIMITS
+from xinference.engines.transformers.server.length_groups import GPU_LIMITS, cpu_limits
 from xinference.launch.model_shape import ModelShape
 from xinference.units import GIB, MIB
 
@@ -38,7 +38,7 @@ def cpu_later(dims: Dimensions) -> int:
     An embedding model and a reranker compute a whole group of inputs, or one longer input, at the same time.
     """
     if dims.pooled:
-        return max(dims.longest, CPU_LIMITS.most_tokens) * POOLED_ROWS * 4 * dims.hidden
+        return max(dims.longest, cpu_limits(dims.hidden).most_tokens) * POOLED_ROWS * 4 * dims.hidden
     return min(dims.longest, CHUNK) * 4 * 4 * dims.hidden
 
 

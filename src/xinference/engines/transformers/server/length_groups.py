@@ -18,8 +18,18 @@ class GroupLimits:
     """Share of a group's tokens that may be padding, if that is more than `free_padding`."""
 
 
-#: A CPU computes padding as slowly as tokens, and small groups almost as fast as large ones.
-CPU_LIMITS = GroupLimits(most_tokens=2048, free_padding=16, padding_share=0.02)
+def cpu_limits(hidden: int) -> GroupLimits:
+    """The limits on a CPU, where padding costs as much as tokens, for a model of this width.
+
+    A group of its own costs about as much as 60 tokens of a model with a width of 384 (measured), and the cost of a token
+    grows with the square of the width. The activations of a group have about the same size for every width.
+    """
+    width = max(1, hidden)
+    return GroupLimits(
+        most_tokens=min(max(3_000_000 // width, 1024), 8192), free_padding=9_000_000 // width**2, padding_share=0.03
+    )
+
+
 #: A GPU computes a large group about as fast as a small one.
 GPU_LIMITS = GroupLimits(most_tokens=16384, free_padding=4096, padding_share=0.3)
 

@@ -57,8 +57,10 @@ class PooledRoutes(CommonRoutes):
         vectors = numpy.ascontiguousarray(vectors, dtype="<f4")
         if body.encoding_format == "base64":
             shown: list[Any] = [base64.b64encode(vector.tobytes()).decode("ascii") for vector in vectors]
-        else:
+        elif body.normalize_embeddings is False:
             shown = vectors.tolist()
+        else:  # the digits that numbers of 32 bits and at most 1 have: half as many as Python writes
+            shown = vectors.astype("f8").round(8).tolist()
         data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(shown)]
         return _json({"object": "list", "data": data, "model": body.model, "usage": _usage(inputs)})
 

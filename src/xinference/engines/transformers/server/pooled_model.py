@@ -59,6 +59,8 @@ class PooledModel:
     vocab_size: int
     dimensions: int
     """Length of a row."""
+    hidden: int
+    """Width of the model."""
     pooling: Pooling = MEAN
     modules: tuple[torch.nn.Module, ...] = ()
     """Applied to the pooled vector, or to the score."""
@@ -210,7 +212,7 @@ def _load_embedding(params: Mapping[str, Any]) -> PooledModel:
     kind: Any = getattr(transformers, ENCODER_CLASSES.get(config.model_type, "AutoModel"))
     model = _whole(kind, path, arguments, "the weights are not those of a model that makes vectors")
     modules = tuple(_module(stage, model.device) for stage in files.stages)
-    width = _width(modules, len(pooling.modes) * model.config.get_text_config().hidden_size)
+    hidden = model.config.get_text_config().hidden_size
     return PooledModel(
         model=model,
         tokenizer=load_tokenizer(params, path),
@@ -219,7 +221,8 @@ def _load_embedding(params: Mapping[str, Any]) -> PooledModel:
         scores=False,
         context_length=_context_length(params, files, model),
         vocab_size=model.get_input_embeddings().weight.shape[0],
-        dimensions=width,
+        dimensions=_width(modules, len(pooling.modes) * hidden),
+        hidden=hidden,
         pooling=pooling,
         modules=modules,
         lower_case=files.lower_case,
@@ -252,6 +255,7 @@ def _load_scoring(params: Mapping[str, Any]) -> PooledModel:
         context_length=_context_length(params, ModuleFiles(folder), model),
         vocab_size=model.get_input_embeddings().weight.shape[0],
         dimensions=1,
+        hidden=model.config.get_text_config().hidden_size,
         modules=(activation(_score_activation(config), "Sigmoid"),),
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .counters import Counters
-from .length_groups import CPU_LIMITS, GPU_LIMITS, next_group
+from .length_groups import GPU_LIMITS, cpu_limits, next_group
 from .pooled_model import Input, PooledModel
 
 #: Number of waiting inputs that are considered for one group; later ones wait.
@@ -81,7 +81,7 @@ class PooledScheduler:
     def __init__(self, loaded: PooledModel) -> None:
         self.counters = Counters()
         self._loaded = loaded
-        self._limits = CPU_LIMITS if loaded.device.type == "cpu" else GPU_LIMITS
+        self._limits = cpu_limits(loaded.hidden) if loaded.device.type == "cpu" else GPU_LIMITS
         self._new: queue.SimpleQueue[Job | Callable[[], object]] = queue.SimpleQueue()
         self._waiting: list[_Waiting] = []
         self._steps = 0
