@@ -21,8 +21,8 @@ class GroupLimits:
 def cpu_limits(hidden: int) -> GroupLimits:
     """The limits on a CPU, where padding costs as much as tokens, for a model of this width.
 
-    A group of its own costs about as much as 60 tokens of a model with a width of 384 (measured), and the cost of a token
-    grows with the square of the width. The activations of a group have about the same size for every width.
+    A group of its own costs about as much as 60 tokens of a model with a width of 384 (measured), and the cost of a
+    token grows with the square of the width. The activations of a group have about the same size for every width.
     """
     width = max(1, hidden)
     return GroupLimits(
