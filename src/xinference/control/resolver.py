@@ -99,9 +99,8 @@ class ModelResolver:
 
     def _formats(self, engine: str | None) -> frozenset[str]:
         """The formats that an engine runs; empty: no engine is named, or there is none of this name."""
-        wanted = (engine or "").strip().lower()
-        named = (each.table.formats for name, each in self._engines.items() if name.lower() == wanted)
-        return frozenset(next(named, ()))
+        tables = (each.table for each in self._engines.values())
+        return frozenset(next((table.formats for table in tables if engine and table.has_name(engine)), ()))
 
     def cached_families(self) -> list[ModelFamily]:
         """The families of the cached look-ups. Blocks."""
