@@ -81,4 +81,4 @@ def test_the_longest_input_of_an_embedding_model_is_read_from_all_its_files(tmp_
     assert (derived.model_type, derived.family.context_length, derived.family.dimensions) == ("embedding", 256, 8)
     version = match({derived.family.model_name: derived.family}, derived)
     shape, _ = read_shape(tmp_path, version)
-    assert (shape.pooled, shape.trained_context, shape.architecture) == (True, 256, "BertModel")
+    assert (shape.trained_context, shape.architecture) == (256, "BertModel")

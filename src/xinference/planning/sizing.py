@@ -61,7 +61,8 @@ class _Sizer:
     def __init__(self, launch: ResolvedLaunch, shape: ModelShape, available: Available, model: MemoryModel) -> None:
         self._launch = launch
         self._shape = model.loaded_shape(
-            shape,
+            # Estimates and some headers do not say it.
+            replace(shape, pooled=launch.version.family.model_type != "LLM"),
             launch.version.spec.model_format,
             launch.version.quantization,
             launch.options,

@@ -7,20 +7,25 @@ Blocking; run in a thread, with a time limit.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.formats.ggml import read_numbers
 from xinference.formats.gguf import GgufHeader, read_header_of
 from xinference.formats.llama_facts import facts_for
 from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.formats.pooling_config import decoded
 from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.selection import wanted_names
 from xinference.launch.model_shape import ModelShape
-from xinference.weights.shape_reader import WEIGHT_SUFFIXES, folder_shape, gguf_shape
+from xinference.weights.shape_reader import WEIGHT_SUFFIXES, folder_shape, gguf_shape, pooled_shape
 
 #: Bytes of one element of a key or a value in a cache of 16 bits.
 _CACHE_BYTES = 2
+#: Maximum size of the small files that are read, in bytes: a configuration is smaller, a vocabulary larger.
+MAX_SMALL = 1 << 20
 
 
 def read_remote_shape(preview: FetchPreview, version: ModelVersion, source: Source) -> ModelShape | None:
@@ -33,7 +38,9 @@ def read_remote_shape(preview: FetchPreview, version: ModelVersion, source: Sour
         return None
     names = wanted_names(version, source)
     if names is None:
-        return _folder_shape(preview)
+        shape = _folder_shape(preview)
+        pooled = version.family.model_type != "LLM"
+        return pooled_shape(shape, partial(_small_json, preview)) if pooled else shape
     sizes = {file.name: file.size or 0 for file in preview.files}
     projectors = sum(sizes[name] for name in source.projectors if name in sizes and name not in names)
     if version.spec.model_format == "ggmlv3" and not names[0].endswith(".gguf"):
@@ -83,6 +90,16 @@ def _folder_shape(preview: FetchPreview) -> ModelShape:
     with preview.open(config.name) as file:
         numbers = read_config(file.read(MAX_CONFIG), Path(config.name))
     return folder_shape(numbers, sum(file.size or 0 for file in preview.files if _is_weight(file)))
+
+
+def _small_json(preview: FetchPreview, name: str) -> Any:
+    """The decoded JSON of a small file; None if the hub does not have it, or it is larger."""
+    sizes = {file.name: file.size for file in preview.files}
+    size = sizes.get(name)
+    if preview.open is None or size is None or size > MAX_SMALL:
+        return None
+    with preview.open(name) as file:
+        return decoded(file.read(size))
 
 
 def _is_weight(file: RemoteFile) -> bool:

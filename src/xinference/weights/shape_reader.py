@@ -52,7 +52,7 @@ def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple
 
 def pooled_shape(shape: ModelShape, read: ReadJson) -> ModelShape:
     """The shape of an embedding model or a reranker; `read` reads the files that may limit its inputs."""
-    return replace(shape, pooled=True, trained_context=longest_input(read, shape.trained_context or None) or 0)
+    return replace(shape, trained_context=longest_input(read, shape.trained_context or None) or 0)
 
 
 def no_small_files(name: str) -> None:
