@@ -45,9 +45,9 @@ for line in sys.stdin:
 SENTENCE = "the llama lives on a high green hill and eats grass every morning before the sun rises over the valley"
 #: Name -> words of a text, from and to.
 LENGTHS = {
-    "32 texts of 10 to 60 words": (10, 60),
-    "32 texts of 12 words": (12, 12),
-    "32 texts of 150 words": (150, 150),
+    "10 to 60 words": (10, 60),
+    "12 words": (12, 12),
+    "150 words": (150, 150),
 }
 TEXTS = 32
 Encode = Callable[[Sequence[str]], tuple[float, list[float]]]
