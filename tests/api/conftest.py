@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from xinference.api.app import make_app
+from tests.api.application import application
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.keys.keyring import Keyring
@@ -22,7 +22,7 @@ async def app(tmp_path: Path) -> AsyncIterator[FastAPI]:
     settings = Settings(home=tmp_path / "empty home", offline=True)
     store = Store(settings.home / "x.db")
     controller = Controller(settings, store)
-    yield make_app(controller, settings, Keyring(store), lambda: None)
+    yield application(controller, settings, Keyring(store))
     await controller.close("stop")
     store.close()
 

@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.api.application import application
 from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.fakes.hub.repositories import Fault, repository
 from tests.support.polling import until_async
-from xinference.api.app import make_app
 from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.config import Settings
 from xinference.control import controller as controller_module
@@ -62,7 +62,7 @@ async def controller(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 async def client(controller: Controller, tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
-    app = make_app(controller, Settings(), Keyring(Store(tmp_path / "keys.db")), lambda: None)
+    app = application(controller, Settings(), Keyring(Store(tmp_path / "keys.db")))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as c:
         yield c
 

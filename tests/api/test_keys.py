@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from xinference.api.app import make_app
+from tests.api.application import application
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.deployments.deployment import BrokenDeployment
@@ -38,7 +38,7 @@ async def app(tmp_path: Path, stopped: list[bool]) -> AsyncIterator[FastAPI]:
     settings = Settings(home=tmp_path / "home", offline=True)
     store = Store(settings.home / "x.db")
     controller = Controller(settings, store)
-    yield make_app(controller, settings, Keyring(store), lambda: stopped.append(True))
+    yield application(controller, settings, Keyring(store), lambda: stopped.append(True))
     await controller.close("stop")
     store.close()
 

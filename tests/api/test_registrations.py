@@ -11,11 +11,11 @@ import httpx2
 import msgspec
 import pytest
 
+from tests.api.application import application
 from tests.catalog.custom import EMBEDDING_2, RERANK, VERSION_1, VERSION_2, Json, changed
 from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.fakes.hub.repositories import repository
 from tests.formats.gguf_model import write_gguf
-from xinference.api.app import make_app
 from xinference.catalog.models import Source
 from xinference.catalog.registrations import read_registration
 from xinference.catalog.registry import builtin_families
@@ -38,7 +38,7 @@ async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     (settings.home / "model" / "llm" / "damaged.json").write_text("{")
     controller = Controller(settings, store)
     await controller.start()
-    app = make_app(controller, settings, Keyring(store), lambda: None)
+    app = application(controller, settings, Keyring(store))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as c:
         yield c
     await controller.close("stop")

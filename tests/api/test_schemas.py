@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 
+from tests.api.application import application
 from tests.api.schema_check import absent, undescribed
 from tests.engines.plans import launch_of, plan_of
 from xinference.api import catalog_schemas, host_usage, schemas
-from xinference.api.app import make_app
 from xinference.api.errors import ProblemParts
 from xinference.config import Settings
 from xinference.control.controller import Controller
@@ -54,7 +54,7 @@ async def failing(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
     async with asyncio.timeout(30):
         while any(deployment.problem is None for deployment in controller.deployments()):
             await asyncio.sleep(0)
-    app: FastAPI = make_app(controller, settings, Keyring(store), lambda: None)
+    app: FastAPI = application(controller, settings, Keyring(store))
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client

@@ -49,8 +49,7 @@ def make_app(
         data_path: the OpenAPI paths and components of the gateway's routes.
         running: the requests of the gateway, which can be aborted.
     """
-    # FastAPI's own pages load their scripts from another server.
-    app = FastAPI(title="Xinference", version=__version__, docs_url=None, redoc_url=None)
+    app = build_routes(data_path)
     provide(
         app,
         controller=controller,
@@ -60,6 +59,13 @@ def make_app(
         stop=stop,
         started=time.monotonic(),
     )
+    return app
+
+
+def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
+    """Build the application without the state that its routes read: `provide` sets it."""
+    # FastAPI's own pages load their scripts from another server.
+    app = FastAPI(title="Xinference", version=__version__, docs_url=None, redoc_url=None)
     errors.install(app)
     app.add_middleware(NulCheck)
     for part in (
