@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -25,9 +26,15 @@ _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 def cache_folder() -> Path:
     """The cache folder, by the library's own variables: HF_HUB_CACHE, else HF_HOME, else XDG_CACHE_HOME."""
-    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    folder = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(Path(home) / "hub")
-    return Path(os.path.expandvars(folder)).expanduser().absolute()
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    folder = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    return _expanded(os.path.expandvars(folder), os.environ.get("HOME")).absolute()
+
+
+@lru_cache(maxsize=2)
+def _expanded(folder: str, home: str | None) -> Path:
+    """`folder` without ``~``, which means `home`; a list of the cache asks for it thousands of times."""
+    return Path(folder).expanduser()
 
 
 class RepositoryCache:
@@ -35,8 +42,9 @@ class RepositoryCache:
 
     def __init__(self, model_id: str) -> None:
         name = f"models--{model_id.replace('/', '--')}"
-        self._root = cache_folder() / name
-        self._locks = cache_folder() / ".locks" / name
+        folder = cache_folder()
+        self._root = folder / name
+        self._locks = folder / ".locks" / name
 
     def snapshot(self, commit: str) -> Path:
         return self._root / "snapshots" / commit
