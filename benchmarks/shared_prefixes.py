@@ -12,6 +12,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from xinference.gateway.balancer import Balancer
 from xinference.routing.table import Target
@@ -42,9 +43,19 @@ def text(random_: random.Random, size: int) -> str:
 
 def client(traffic: Traffic, number: int, seed: int) -> Iterator[list[dict[str, str]]]:
     """The messages of each of a client's requests, in order."""
+    return iter(_requests(traffic, number, seed))
+
+
+@lru_cache(maxsize=256)
+def _requests(traffic: Traffic, number: int, seed: int) -> tuple[list[dict[str, str]], ...]:
+    """The same for each replica choice that is compared: making the texts takes most of a simulation's time."""
+    return tuple(_make_requests(traffic, number, seed))
+
+
+def _make_requests(traffic: Traffic, number: int, seed: int) -> Iterator[list[dict[str, str]]]:
     random_ = random.Random(f"{seed}-{number}")
+    system = text(random.Random(f"system-{seed}-{number % traffic.systems}"), traffic.system_bytes)
     for _ in range(traffic.rounds):
-        system = text(random.Random(f"system-{seed}-{number % traffic.systems}"), traffic.system_bytes)
         messages = [{"role": "system", "content": system}]
         for _ in range(random_.randint(traffic.turns // 2, traffic.turns)):
             messages.append({"role": "user", "content": text(random_, traffic.user_bytes)})

@@ -334,6 +334,8 @@ def test_at_a_terminal_an_interrupt_asks_first(
     shown.interrupt()
     shown.until("Cancel the launch? [y/N]")
     shown.type(answer + "\n")
+    if not cancelled:
+        loading.set()  # the launch goes on, and ends
     assert shown.end() == (status, "" if cancelled else "m\n")
     assert len(canned.asked_for("DELETE", "/v1/models/m")) == cancelled
 

@@ -54,32 +54,33 @@ def quantize(values: array[float], outputs: int, inputs: int, *, bits: int, symm
     With `symmetric` the zero is the middle, as in GPTQ; otherwise it is where the group's least weight puts it.
     """
     top = (1 << bits) - 1
-    integers = [[0] * outputs for _ in range(inputs)]
+    columns: list[list[int]] = []
     scales = [[0.0] * outputs for _ in range(inputs // group_size)]
     zeros = [[0] * outputs for _ in range(inputs // group_size)]
     for output in range(outputs):
         row = values[output * inputs : (output + 1) * inputs]
+        column: list[int] = []
         for group in range(inputs // group_size):
-            start = group * group_size
-            part = row[start : start + group_size]
+            part = row[group * group_size : (group + 1) * group_size]
             least, most = min(0.0, min(part)), max(0.0, max(part))
             span = 2 * max(-least, most) if symmetric else most - least
             scale = _as_half(span / top) or 1.0
             zero = (top + 1) // 2 if symmetric else min(top, max(0, round(-least / scale)))
             scales[group][output], zeros[group][output] = scale, zero
-            for offset, value in enumerate(part, start):
-                integers[offset][output] = min(top, max(0, round(value / scale) + zero))
+            rounded = [round(value / scale) + zero for value in part]
+            column += [0 if value < 0 else top if value > top else value for value in rounded]
+        columns.append(column)
+    integers = [list(row) for row in zip(*columns, strict=True)]
     return Groups(inputs, outputs, group_size, integers, scales, zeros)
 
 
 def pack(values: list[int], bits: int, order: tuple[int, ...] | None = None) -> list[int]:
     """Join neighbours into 32-bit words, the first in the lowest bits; `order` says which neighbour goes where."""
     each = 32 // bits
-    places = order or tuple(range(each))
-    return [
-        sum(values[start + place] << (bits * position) for position, place in enumerate(places))
-        for start in range(0, len(values), each)
-    ]
+    words = [0] * (len(values) // each)
+    for position, place in enumerate(order or range(each)):
+        words = [word | value << bits * position for word, value in zip(words, values[place::each], strict=True)]
+    return words
 
 
 def unpack(words: list[int], bits: int, order: tuple[int, ...] | None = None) -> list[int]:

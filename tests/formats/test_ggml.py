@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.formats.ggml_writer import GGML_QUANTIZATIONS, minimal_ggml, write_ggml
+from tests.support.examples import positions
 from xinference.errors import Problem
 from xinference.formats.ggml import GgmlHeader, read_ggml
 from xinference.formats.gguf import read_header
@@ -135,7 +136,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 def test_every_truncation_of_a_minimal_file_is_refused(path: Path) -> None:
     data = minimal_ggml()
-    for length in range(len(data)):
+    for length in positions(len(data)):
         refused(path, data[:length])
 
 
@@ -159,7 +160,8 @@ def test_a_byte_flipped_anywhere_is_refused_or_leaves_a_valid_header(path: Path)
     path.write_bytes(data)
     for tensor in read_ggml(path).tensors:
         weights.update(range(tensor.offset, tensor.offset + tensor.size))
-    for position in sorted(set(range(len(data))) - weights):
+    fields = sorted(set(range(len(data))) - weights)
+    for position in (fields[number] for number in positions(len(fields))):
         for mask in (0x01, 0x10, 0x80, 0xFF):
             read_or_refuse(path, data[:position] + bytes([data[position] ^ mask]) + data[position + 1 :])
 

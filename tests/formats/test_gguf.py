@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.formats import gguf_writer as w
+from tests.support.examples import positions
 from xinference.errors import Problem
 from xinference.formats.gguf import GgufHeader, read_header
 from xinference.formats.tensor_types import TENSOR_TYPES
@@ -142,7 +143,7 @@ def test_one_string_longer_than_the_read_ahead_is_gone_over(tmp_path: Path) -> N
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
     whole = w.Gguf().to_bytes()
     path = tmp_path / "m.gguf"
-    for length in range(len(whole)):
+    for length in positions(len(whole)):
         path.write_bytes(whole[:length])
         refused(path)
 
@@ -159,7 +160,7 @@ def test_a_truncated_file_is_told_with_both_sizes(tmp_path: Path) -> None:
 def test_every_byte_set_to_its_extremes_gives_a_header_or_a_problem(tmp_path: Path) -> None:
     whole = w.Gguf().to_bytes()
     path = tmp_path / "m.gguf"
-    for position in range(len(w.Gguf().header())):
+    for position in positions(len(w.Gguf().header())):
         for mask in (0x01, 0x80, 0xFF):
             flipped = bytearray(whole)
             flipped[position] ^= mask

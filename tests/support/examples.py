@@ -1,4 +1,4 @@
-"""How many examples a property is tested with: all in `make test`, a part of them in `make test-unit`."""
+"""How many examples a property is tested with: all in `make test`, one of ten in `make test-unit`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ _DIVISOR = int(os.environ.get("EXAMPLES_DIVISOR", "1"))
 def examples(number: int) -> int:
     """The examples that a property gets in this run, of `number` in a full one."""
     return max(1, number // _DIVISOR)
+
+
+def positions(number: int) -> range:
+    """The positions below `number` that this run tries: all of them in a full one."""
+    return range(0, number, _DIVISOR)
 
 
 def pytest_configure() -> None:
