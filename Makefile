@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 CLIENTS_VENV ?= .venv-clients
 AGENTS ?= .agents
+# Each process that a test starts would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests with neither mark: tests/support/unit_guard.py holds them to it.
 UNIT := not live and not process
 
@@ -18,12 +20,12 @@ chat: $(VENV)/.installed
 	@$(BIN)/xinference chat --model-uid smollm2-instruct --temperature 0 --max-tokens 64 "$(QUESTION)"
 	@printf '\n%s\n' 'Next: `$(BIN)/xinference chat` to go on, `$(BIN)/xinference list`, `$(BIN)/xinference stop`.'
 
-# Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Tests
-# that start an engine run one after the other: they measure memory and share the cores with their engines.
+# Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Live
+# tests wait for processes half of the time: two run at once, but only one of those whose models compute for long.
 test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check env-transformers
 	$(BIN)/pytest -n logical --dist worksteal -m "not live"
-	$(BIN)/pytest -m live
+	$(BIN)/pytest -n 2 --dist loadfile -m live
 
 # The unit tests on each Python that the package promises and this machine has, and the gate on the newest of them.
 test-pythons:
@@ -33,9 +35,9 @@ test-pythons:
 chaos: $(VENV)/.installed-dev
 	CHAOS_EVENTS=500 CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest tests/chaos
 
-# The tests that start no process and ask no other machine, on all cores; properties get a quarter of their examples.
+# The tests that start no process and ask no other machine, on all cores; properties get a tenth of their examples.
 test-unit: $(VENV)/.installed-dev
-	EXAMPLES_DIVISOR=4 $(BIN)/pytest -n logical --dist worksteal -m "$(UNIT)"
+	EXAMPLES_DIVISOR=10 $(BIN)/pytest -n logical --dist worksteal -m "$(UNIT)"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -84,7 +86,7 @@ conformance: $(VENV)/.installed-dev
 
 # Every route with many requests made from the OpenAPI document, with and without models and keys.
 fuzz: $(VENV)/.installed-dev
-	FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(BIN)/pytest -s tests/api/test_openapi_fuzz.py
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(BIN)/pytest -s tests/live/test_openapi_fuzz.py
 
 # What the gateway costs, in about four minutes: docs/performance.md says how to read it.
 bench: $(VENV)/.installed

@@ -12,11 +12,23 @@ import pytest
 # poll a server on loopback would use a core for that, so all share one context.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
-pytest_plugins = ["pytester", "tests.support.unit_guard", "tests.support.examples"]
+pytest_plugins = [
+    "pytester",
+    "tests.support.unit_guard",
+    "tests.support.examples",
+    "tests.support.unsynced_stores",
+    "tests.support.live_schedule",
+]
 
 
 #: Folders whose tests all start real processes.
 LIVE_FOLDERS = {Path(__file__).parent / name for name in ("live", "third_party_clients")}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import live tests that are left out: the libraries of clients take each worker seconds."""
+    is_left_out = "not live" in config.option.markexpr.split(" and ")
+    return True if is_left_out and collection_path in LIVE_FOLDERS else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
