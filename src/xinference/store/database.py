@@ -38,6 +38,10 @@ class DeploymentRow:
     wanted: bool
     problem: Problem | None
     created: float
+    ran: bool = False
+    """The deployment has been ready once, or its on-demand model could be loaded."""
+    unloaded: bool = False
+    """A user has unloaded the model; it stays unloaded until it is loaded again."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,26 @@ class Store(Connection):
         with self.write() as db:
             db.execute("DELETE FROM events WHERE uid = ?", (uid,))
             db.execute(
-                "INSERT OR REPLACE INTO deployments(uid, request, created) VALUES (?, ?, ?)",
+                "INSERT OR REPLACE INTO deployments(uid, request, created, ran) VALUES (?, ?, ?, 0)",
                 (uid, request, time.time() if created is None else created),
             )
+
+    def note_restart(self, uid: str, request: str) -> None:
+        """Store as a note that a deployment, which may be unloaded or failed, is started again with this request."""
+        self.note("UPDATE deployments SET request = ?, problem = NULL, unloaded = 0 WHERE uid = ?", request, uid)
+
+    def set_unloaded(self, uid: str) -> None:
+        """Store that a deployment stays unloaded, also under later servers.
+
+        Raises:
+            Problem: the row cannot be written.
+        """
+        with self.write() as db:
+            db.execute("UPDATE deployments SET unloaded = 1 WHERE uid = ?", (uid,))
+
+    def note_ran(self, uid: str) -> None:
+        """Store as a note that a deployment has been ready."""
+        self.note("UPDATE deployments SET ran = 1 WHERE uid = ?", uid)
 
     def set_unwanted(self, uid: str) -> None:
         """Mark a deployment for termination: after a crash it is still terminated."""
@@ -136,8 +157,13 @@ class Store(Connection):
         Raises:
             Problem: the rows cannot be read.
         """
-        rows = self.read("SELECT uid, request, wanted, problem, created FROM deployments ORDER BY created, rowid")
-        return [DeploymentRow(r[0], r[1], bool(r[2]), _problem(r[3]), _time(r[4])) for r in rows]
+        rows = self.read(
+            "SELECT uid, request, wanted, problem, created, ran, unloaded FROM deployments ORDER BY created, rowid"
+        )
+        return [
+            DeploymentRow(r[0], r[1], bool(r[2]), stored_problem(r[3]), stored_time(r[4]), bool(r[5]), bool(r[6]))
+            for r in rows
+        ]
 
     # -- replicas ---------------------------------------------------------------------------------------------
 
@@ -245,10 +271,10 @@ class Store(Connection):
 
 def _event(row: tuple[Any, ...]) -> dict[str, Any]:
     event = dict(zip(("event_id", "event_ts", "event_type", "stage", "event_content"), row, strict=True))
-    return event | {"event_ts": _time(event["event_ts"])}
+    return event | {"event_ts": stored_time(event["event_ts"])}
 
 
-def _time(seconds: float) -> float:
+def stored_time(seconds: float) -> float:
     """A stored time; 0 if it is damaged, because JSON has no infinity."""
     return seconds if math.isfinite(seconds) and 0 <= seconds < 1e11 else 0.0
 
@@ -258,7 +284,8 @@ def _is_plausible(measurement: Measurement) -> bool:
     return all(0 <= size < MAX_BYTES for size in sizes)
 
 
-def _problem(text: str | None) -> Problem | None:
+def stored_problem(text: str | None) -> Problem | None:
+    """A stored problem; a damaged one is replaced by one that says so."""
     if text is None:
         return None
     try:

@@ -14,7 +14,10 @@ from xinference.errors import Problem, server_stopping
 from xinference.store.database import Store
 
 log = logging.getLogger(__name__)
-
+#: The life of models: launched, loaded, unloaded, died and why, restarted.
+models_log = logging.getLogger("xinference.models")
+#: The log levels of events, by their types.
+LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "FAILED": logging.ERROR}
 #: The type of the last event of a follower whose server stops; it is not stored.
 STOPPING = "SERVER_STOPPING"
 FINAL = frozenset({"READY", "FAILED", "TERMINATED", STOPPING})
@@ -45,6 +48,8 @@ class EventLog:
         if event_type in ("READY", "TERMINATED"):
             self._transfers.pop(uid, None)
         event = self._store.add_event(uid, event_type, stage, content)
+        if stage != "plan" or event_type != "INFO":  # the reasons of a plan are long, and follow from the request
+            models_log.log(LEVELS.get(event_type, logging.INFO), "%s: %s", uid, content)
         event |= {"progress": None, "problem": problem.to_dict() if problem else None, "model": model}
         self._send(uid, event)
 

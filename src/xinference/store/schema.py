@@ -54,6 +54,20 @@ CREATE TABLE keys (
 ) STRICT;
 """
 SCHEMA_4 = "ALTER TABLE keys ADD COLUMN requests_in_flight INTEGER;"
+SCHEMA_5 = """
+ALTER TABLE deployments ADD COLUMN ran INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE deployments ADD COLUMN unloaded INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE launches (
+    launch_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid TEXT NOT NULL,
+    request TEXT NOT NULL,
+    created REAL NOT NULL,
+    ready REAL,
+    ended REAL,
+    problem TEXT
+) STRICT;
+CREATE INDEX launches_of ON launches(uid, launch_id);
+"""
 #: The additions of each schema version; a file of version n has the first n.
-SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4)
+SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5)
 SCHEMA_VERSION = len(SCHEMAS)
