@@ -15,9 +15,9 @@ UNIT := not live and not process
 
 # The package, a real small chat model, and its first answer in the terminal.
 chat: $(VENV)/.installed
-	@$(BIN)/xinference launch --model-engine llama.cpp --model-name smollm2-instruct --model-uid smollm2-instruct \
-		--size-in-billions 0_135 --model-format ggufv2 --quantization Q4_1 > /dev/null
-	@$(BIN)/xinference chat --model-uid smollm2-instruct --temperature 0 --max-tokens 64 "$(QUESTION)"
+	@uid=$$($(BIN)/xinference launch --model-engine llama.cpp --model-name smollm2-instruct \
+		--size-in-billions 0_135 --model-format ggufv2 --quantization Q4_1) && \
+		$(BIN)/xinference chat --model-uid "$$uid" --temperature 0 --max-tokens 64 "$(QUESTION)"
 	@printf '\n%s\n' 'Next: `$(BIN)/xinference chat` to go on, `$(BIN)/xinference list`, `$(BIN)/xinference stop`.'
 
 # Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Live

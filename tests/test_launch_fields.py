@@ -31,10 +31,12 @@ ONLY_IN_BODY = {
     "virtual_env_find_links": "rejected",
     "peft_model_config": "becomes the engine's option lora_modules",
     "keep_alive": "becomes ttl",
+    "new": "decides whether an equal launch is used",
 }
 ONLY_IN_REQUEST = {
     "family": "resolved by the server",
     "asked_name": "resolved by the server",
+    "asked": "all fields as they were sent",
     "options": "all fields of the body that are not listed",
 }
 NOT_ON_COMMAND_LINE = {
@@ -101,7 +103,7 @@ def test_a_field_has_the_same_default_everywhere(place: Any) -> None:
     different = {
         name: (default, body[name])
         for name, default in place().items()
-        if name in body and default != body[name] and not (default == {} and body[name] is None)
+        if name in body and default != body[name] and not (default in ({}, ()) and body[name] is None)
     }
     assert different == {}
 
@@ -123,7 +125,7 @@ CHANGED: dict[str, Any] = {
     "model_name": "n", "model_uid": "u", "model_type": "rerank", "model_engine": "vLLM", "model_size_in_billions": 7,
     "model_format": "pytorch", "quantization": "q", "model_path": "/p", "download_hub": "local", "n_gpu": 2,
     "gpu_idx": [0, 1], "replica": 2, "request_limits": 3, "enable_thinking": True, "envs": {"A": "1"},
-    "on_demand": True, "ttl": 5.0, "pin": True, "priority": 4,
+    "aliases": ["a", "b"], "on_demand": True, "ttl": 5.0, "pin": True, "priority": 4,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_type_hints
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.hosts import host_in_url, server_url
+from xinference.log_setup import FORMATS
 
 ENV_PREFIX = "XINFERENCE_"
 #: Maximum length of a Unix socket's path (108 bytes on Linux, 104 on macOS, with the final NUL).
@@ -160,7 +161,11 @@ class Settings:
     gateway_workers: int = 1
     """Number of processes that serve requests on the port; 1: the server's own."""
     log_level: str = "INFO"
-    """Log level of the server."""
+    """Log level of the server: DEBUG, INFO, WARNING or ERROR."""
+    log_format: str = "text"
+    """Format of the server's log: text, or json for one object in each line."""
+    access_log: bool = False
+    """Log each request with its client, key, path, status and seconds."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
@@ -187,6 +192,8 @@ class Settings:
                 f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
             )
         _check_origins(settings.allow_origin)
+        if settings.log_format not in FORMATS:
+            raise bad_request(f"log_format is {settings.log_format!r}.", hint=f"Use {' or '.join(FORMATS)}.")
         for name in ("head_seconds", "body_seconds", "write_seconds", "idle_seconds"):
             if not 0 < getattr(settings, name) < 1e6:
                 raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number of seconds.")

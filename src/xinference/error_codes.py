@@ -126,6 +126,7 @@ class Code(StrEnum):
     LAST_REPLICA = "last_replica", 409
     MODEL_LOADING = "model_loading", 503
     MODEL_FAILED = "model_failed", 503
+    MODEL_UNLOADED = "model_unloaded", 503
 
     # Engines
     ENGINE_DIED = "engine_died", 502
@@ -185,6 +186,7 @@ class Code(StrEnum):
     SERVER_ERROR = "server_error", 0
     SERVER_FAILED = "server_failed", 500
     SERVER_LIVES = "server_lives", 504
+    MANAGED_SERVER = "managed_server", 409
     UNRECOGNIZED_TYPE = "unrecognized_type", 400
     UNRECOGNIZED_ABILITY = "unrecognized_ability", 400
     NO_MODEL_READY = "no_model_ready", 409

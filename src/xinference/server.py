@@ -31,6 +31,7 @@ from xinference.errors import EXIT_IN_USE, InUse, Problem, bad_request
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.peer import is_marked_by_worker
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.http.access_log import AccessLog
 from xinference.gateway.http.connection_limits import ConnectionLimits, raise_descriptor_limit
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
@@ -38,6 +39,7 @@ from xinference.gateway.http.tcp_keepalive import CLIENT
 from xinference.gateway.openapi import document
 from xinference.hosts import host_in_url, is_loopback
 from xinference.keys.keyring import Keyring
+from xinference.log_setup import set_up_log
 from xinference.process.home import announce, own_home, withdraw
 from xinference.process.link import private_run_dir
 from xinference.routing.abortable_requests import AbortableRequests
@@ -63,6 +65,8 @@ def run(
     home: str | None = None,
     gateway_workers: int | None = None,
     allow_origin: str | None = None,
+    log_format: str | None = None,
+    access_log: bool | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
@@ -80,10 +84,10 @@ def run(
         home=home,
         gateway_workers=gateway_workers,
         allow_origin=allow_origin,
+        log_format=log_format,
+        access_log=access_log or None,
     )
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    set_up_log(settings.log_level, settings.log_format)
     raise_descriptor_limit()
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
     with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
@@ -104,6 +108,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     announcing = asyncio.create_task(_announce(settings, host, port, keys.open_for_owner()))
     await asyncio.sleep(0)  # the first attempt is before the first answer
     flushing = asyncio.create_task(keys.flush_periodically())
+    reporting = asyncio.create_task(gateway.refusals.report_periodically())
     stopping = asyncio.create_task(_stop_when(stop_requested, server))
     try:
         await controller.start()
@@ -126,6 +131,8 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         await gateway.close()
         announcing.cancel()
         flushing.cancel()
+        reporting.cancel()
+        gateway.refusals.report()
         stopping.cancel()
         keys.flush()
         withdraw(settings)
@@ -159,7 +166,7 @@ def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callabl
         controller.begin_stop()
 
     server = http_server(
-        gateway,
+        AccessLog(gateway, lambda: keys.table) if settings.access_log else gateway,
         limits=ConnectionLimits.of(settings),
         before_end=before_end,
         shutdown=shutdown,
@@ -287,6 +294,8 @@ def main() -> int:
     parser.add_argument("-H", "--host")
     parser.add_argument("-p", "--port", type=int)
     parser.add_argument("--log-level")
+    parser.add_argument("--log-format")
+    parser.add_argument("--access-log", action="store_true")
     parser.add_argument("--gateway-workers", type=int)
     parser.add_argument("--allow-origin")
     parser.add_argument("--allow-unauthenticated", action="store_true")

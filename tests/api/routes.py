@@ -18,7 +18,7 @@ SCOPES = {
     Need.NOTHING: "open",
     Need.ASK: "use",
     Need.READ: "use, manage",
-    Need.OVERSEE: "use of all models, manage",
+    Need.OVERSEE: "use of all models, manage, monitor",
     Need.MANAGE: "manage",
 }
 

@@ -155,7 +155,7 @@ async def test_a_launch_waits_for_the_download_of_its_version_and_can_be_cancell
     hub.faults["tiny.q4_0.bin"] = Fault(times=99, seconds_a_chunk=0.1)
     await client.post(CACHE, json=NAMED)
     await listed(client)
-    uid = await controller.launch(LaunchRequest(**NAMED))
+    uid = (await controller.launch(LaunchRequest(**NAMED))).uid
     await asyncio.sleep(0.3)
     whole = [path for _, path, ranges in hub.counters.of("tiny.q4_0.bin") if not ranges]
     assert len(whole) <= 2  # the redirect and the bytes, once

@@ -165,7 +165,15 @@ async def test_a_manager_lists_makes_and_removes_keys_and_the_secret_is_told_onc
     listed = await client.get("/v1/keys", headers=bearer(manager))
     assert [entry["name"] for entry in listed.json()] == ["boss", "a"]
     assert key["key"] not in listed.text and manager["key"] not in listed.text
-    assert {**listed.json()[1], "key": key["key"]} == key
+    assert {**listed.json()[1], "key": key["key"], "unknown_models": ["m"]} == key
+    changes = {"models": None, "tokens_per_minute": None, "scopes": ["monitor"]}
+    changed = await client.patch("/v1/keys/a", json=changes, headers=bearer(manager))
+    expected = listed.json()[1] | changes | {"unknown_models": []}
+    assert (changed.status_code, changed.json() | {"last_used": None}) == (200, expected | {"last_used": None})
+    refused: list[dict[str, Any]] = [{"scopes": []}, {"models": []}, {"other": 1}, {"tokens_per_minute": 0}]
+    for wrong in refused:
+        assert (await client.patch("/v1/keys/a", json=wrong, headers=bearer(manager))).status_code == 400
+    assert (await client.patch("/v1/keys/nobody", json={}, headers=bearer(manager))).status_code == 404
     assert (await client.delete("/v1/keys", headers=bearer(manager))).json() == {"removed": 2}
     assert (await client.get("/v1/keys")).json() == []
 

@@ -113,7 +113,6 @@ async def test_a_version_that_is_launched_by_name_must_have_four_parts(empty: ht
 @pytest.mark.parametrize(
     ("method", "path", "way_out"),
     [
-        ("GET", "/v1/launch_history", "/events"),
         ("POST", "/v1/launch_history", "xinference launch"),
         ("DELETE", "/v1/launch_history/some-model", "xinference terminate"),
         ("DELETE", "/v1/launch_history/some-model/some/uid", "xinference terminate"),

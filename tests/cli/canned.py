@@ -97,7 +97,7 @@ def serving() -> Iterator[Canned]:
             except (BrokenPipeError, ConnectionResetError):
                 canned.left.set()
 
-        do_GET = do_POST = do_DELETE = handle_any
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -133,3 +133,28 @@ def test_other_commands_use_the_owners_key_at_this_homes_server(
     served.answers["GET", "/v1/models/instances"] = Answer([])
     assert CliRunner().invoke(cli, ["list"]).exit_code == 0
     assert served.asked[-1].headers["authorization"] == "Bearer sk-owner"
+
+
+def test_a_key_is_changed_and_an_unknown_model_is_named(canned: Canned, run: Run) -> None:
+    canned.answers["PATCH", "/v1/keys/a"] = Answer({**KEY, "models": ["typo"], "unknown_models": ["typo"]})
+    line = ["--model", "typo", "--expires", "none", "--requests-per-minute", "7", "--rename", "b", "--scope", "monitor"]
+    result = run("keys", "update", "a", *line)
+    assert result.exit_code == 0, result.stderr
+    assert "Warning: no model has the name typo now." in result.stderr and "Changed the key a" in result.stderr
+    assert canned.asked[0].body == {
+        "models": ["typo"], "expires_in": None, "requests_per_minute": 7, "name": "b", "scopes": ["monitor"],
+    }  # fmt: skip
+    assert run("keys", "update", "a", "--all-models").exit_code == 0
+    assert canned.asked[1].body == {"models": None}
+
+
+@pytest.mark.parametrize("line", [[], ["--model", "a", "--all-models"], ["--expires", "soon"]])
+def test_a_change_that_makes_no_sense_is_a_usage_error(canned: Canned, run: Run, line: list[str]) -> None:
+    assert run("keys", "update", "a", *line).exit_code == 2 and canned.asked == []
+
+
+def test_a_key_of_this_home_is_changed_without_a_server(at_home: Run, home: Settings) -> None:
+    assert at_home("create", "--name", "a", "--scope", "monitor").exit_code == 0
+    assert at_home("update", "a", "--scope", "use", "--tokens-per-minute", "5").exit_code == 0
+    (key,) = stored(home).all()
+    assert key.scopes == {"use"} and key.tokens_per_minute == 5

@@ -433,3 +433,38 @@ def test_a_missing_file_is_sent_with_its_whole_path(canned: Canned, run: Run, tm
         run("launch", *arguments, "--no-wait")
         body = canned.asked_for("POST", "/v1/models")[-1].body
         assert str(Path("nope.gguf").absolute()) in (body["model_name"], body.get("model_path"))
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ("running", "m is already running"),
+        ("launching", "m is already being launched"),
+        ("unloaded", "m was unloaded; loading it again."),
+        ("failed", "m had failed; launching it again."),
+        (None, ""),
+    ],
+)
+def test_the_same_launch_prints_the_uid_and_says_what_was_found(
+    canned: Canned, run: Run, found: str | None, text: str
+) -> None:
+    told(canned, READY)
+    canned.answers["POST", "/v1/models"] = Answer({"model_uid": "m", "found": found})
+    canned.answers["GET", "/v1/models/m"] = Answer(MODEL)
+    result = run("launch", "llama")
+    assert (result.exit_code, result.stdout) == (0, "m\n") and text in result.stderr
+    assert ("already" in result.stderr) == (found in ("running", "launching"))
+    assert bool(canned.asked_for("GET", "/v1/models/m/events")) == (found != "running")
+    assert "new" not in canned.asked_for("POST", "/v1/models")[0].body
+
+
+def test_a_copy_is_launched_on_request(canned: Canned, run: Run) -> None:
+    told(canned, READY)
+    assert run("launch", "llama", "--new").exit_code == 0
+    assert canned.asked_for("POST", "/v1/models")[0].body["new"] is True
+
+
+def test_aliases_are_sent(canned: Canned, run: Run) -> None:
+    told(canned, READY)
+    assert run("launch", "llama", "--alias", "gpt-4o", "--alias", "claude").exit_code == 0
+    assert canned.asked_for("POST", "/v1/models")[0].body["aliases"] == ["gpt-4o", "claude"]

@@ -26,6 +26,20 @@ INSTANCES: list[dict[str, object]] = [
 ]
 
 
+RECORD = {
+    "id": 3,
+    "model_name": "llama",
+    "model_uid": "lost",
+    "status": "failed",
+    "data": {"model_name": "llama", "model_uid": "lost", "quantization": "Q4_1"},
+    "created_at": "2026-01-02T03:04:05Z",
+    "updated_at": "2026-01-02T03:04:05Z",
+    "ready_at": None,
+    "ended_at": "2026-01-02T03:04:09Z",
+    "problem": {"code": "c", "cause": "It is not there."},
+}
+
+
 def test_the_list_is_a_table_and_says_what_went_wrong(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
     result = run("list")
@@ -39,6 +53,16 @@ def test_the_list_is_a_table_and_says_what_went_wrong(canned: Canned, run: Run) 
 def test_the_list_as_json_is_what_the_server_said(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
     assert json.loads(run("list", "--json").stdout) == INSTANCES
+
+
+def test_the_list_of_all_has_the_launches_that_failed_before_they_ran(canned: Canned, run: Run) -> None:
+    canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
+    canned.answers["GET", "/v1/launch_history"] = Answer([RECORD, {**RECORD, "ready_at": RECORD["created_at"]}])
+    listed = json.loads(run("list", "--all", "--json").stdout)
+    assert [(each["model_uid"], each["status"]) for each in listed[2:]] == [("lost", "FAILED")]
+    assert canned.asked_for("GET", "/v1/launch_history")[0].query == "failed=true"
+    result = run("list", "--all")
+    assert "FAILED" in result.stdout and "lost: It is not there." in result.stderr
 
 
 def test_a_model_is_terminated_by_option_or_argument(canned: Canned, run: Run) -> None:

@@ -30,6 +30,13 @@ def test_stop_says_what_it_stopped_once_the_server_is_gone(canned: Canned, run: 
     assert result.stderr.endswith(f"Stopped the server at {canned.url} and a, b.\n")
 
 
+def test_stop_as_json_says_what_was_stopped(canned: Canned, run: Run, two_models: None) -> None:
+    result = run("stop", "--json")
+    assert json.loads(result.stdout) == {"url": canned.url, "stopped": True, "models": ["a", "b"]}
+    url = f"http://127.0.0.1:{free_port()}"
+    assert json.loads(run("stop", "--json", "-e", url).stdout) == {"url": url, "stopped": False, "models": []}
+
+
 def test_stop_without_a_server_is_no_failure(run: Run) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     result = run("stop", "-e", url)

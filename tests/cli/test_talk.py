@@ -202,6 +202,20 @@ def test_a_word_is_the_model_if_one_has_that_name(
     assert (asked["model"], asked["messages"][0]["content"]) == (model, prompt)
 
 
+@pytest.mark.parametrize("idle", [{"status": "ERROR"}, {"status": "UNLOADED"}])
+def test_a_ready_model_of_the_name_answers_for_one_that_does_not(
+    canned: Canned, run: Run, idle: dict[str, str]
+) -> None:
+    instances = [
+        {"model_uid": "llama", "model_name": "llama", **idle},
+        {"model_uid": "llama-copy", "model_name": "llama", "status": "READY"},
+    ]
+    canned.answers["GET", "/v1/models/instances"] = Answer(instances)
+    canned.answers[CHAT] = said("Hello")
+    assert run("chat", "llama", "Hi").exit_code == 0
+    assert canned.asked_for(*CHAT)[0].body["model"] == "llama-copy"
+
+
 def test_a_prompt_without_quotes_is_a_usage_error(canned: Canned, run: Run) -> None:
     result = run("chat", "m", "Why", "is", "the", "sky", "blue?")
     assert (result.exit_code, canned.asked) == (2, [])
@@ -217,6 +231,7 @@ def test_a_piped_text_in_another_encoding_is_refused(canned: Canned, content: by
 
 def test_an_answer_that_was_cut_says_so(canned: Canned, run: Run) -> None:
     canned.answers[CHAT] = said("Hello", reason="length")
+    canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
     result = run("chat", "m", "Hi", "--max-tokens", "7")
     assert (result.stdout, result.stderr) == ("Hello\n", "(cut at 7 tokens; --max-tokens allows more)\n")
     canned.answers[CHAT] = said("Hello", reason="stop")
@@ -225,10 +240,11 @@ def test_an_answer_that_was_cut_says_so(canned: Canned, run: Run) -> None:
 
 def test_the_speed_is_shown_on_request(canned: Canned, run: Run) -> None:
     canned.answers[CHAT] = said("Hel", "lo")
+    canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
     result = run("chat", "m", "Hi", "--verbose")
     assert result.stdout == "Hello\n"
     assert "first token after" in result.stderr
-    assert canned.asked[0].body["stream_options"] == {"include_usage": True}
+    assert canned.asked_for(*CHAT)[0].body["stream_options"] == {"include_usage": True}
 
 
 def test_the_speed_is_that_between_the_first_and_the_last_token() -> None:
@@ -244,8 +260,9 @@ def test_the_speed_is_that_between_the_first_and_the_last_token() -> None:
 def test_a_chat_as_json_is_the_whole_answer(canned: Canned, run: Run) -> None:
     answer = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
     canned.answers[CHAT] = Answer(answer)
+    canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
     assert json.loads(run("chat", "m", "Hi", "--json").stdout) == answer
-    assert canned.asked[0].body["stream"] is False
+    assert canned.asked_for(*CHAT)[0].body["stream"] is False
     assert run("chat", "-u", "m", "--json").exit_code == 2
 
 
@@ -266,6 +283,20 @@ def test_run_needs_no_launch_for_the_version_that_runs(canned: Canned, run: Run)
     assert not canned.asked_for("POST", "/v1/models")
     assert run("run", "qwen", "-q", "Q8_0", "Hi").exit_code == 1
     assert canned.asked_for("POST", "/v1/models")
+
+
+def test_run_loads_an_unloaded_model_and_leaves_one_on_demand_to_its_request(canned: Canned, run: Run) -> None:
+    unloaded = {**INSTANCES[1], "status": "UNLOADED"}
+    canned.answers["GET", "/v1/models/instances"] = Answer([unloaded])
+    canned.answers["POST", "/v1/models/n/load"] = Answer({"model_uid": "n"})
+    canned.answers[CHAT] = said("Hello")
+    result = run("run", "qwen", "Hi")
+    assert result.stdout == "Hello\n" and "n was unloaded; loading it again." in result.stderr
+    assert len(canned.asked_for("POST", "/v1/models/n/load")) == 1
+    canned.answers["GET", "/v1/models/instances"] = Answer([{**unloaded, "on_demand": True}])
+    canned.answers[CHAT] = said("Hello")
+    assert run("run", "qwen", "Hi").stdout == "Hello\n"
+    assert len(canned.asked_for("POST", "/v1/models/n/load")) == 1
 
 
 def test_run_launches_a_model_that_does_not_run(canned: Canned, run: Run) -> None:

@@ -69,6 +69,21 @@ TABLE = [
     row("get_instance_info", "GET /v1/models/instances?model_name=n&model_uid=m", [], model_name="n", model_uid="m"),
     row("describe_model", "GET /v1/models/a%2Fb%20c", {"a": 1}, model_uid="a/b c"),
     row("terminate_model", f"DELETE {MODEL}", None, model_uid="m"),
+    row("set_aliases", f"PUT {MODEL}/aliases", {"id": "m"}, body={"aliases": ["a"]}, model_uid="m", aliases=("a",)),
+    row("unload_model", f"POST {MODEL}/unload", {"id": "m"}, model_uid="m"),
+    row("load_model", f"POST {MODEL}/load?wait_ready=true", {"id": "m"}, model_uid="m"),
+    row("restart_model", f"POST {MODEL}/restart?wait_ready=false", {"id": "m"}, model_uid="m", wait_ready=False),
+    row(
+        *("reload_model", f"POST {MODEL}/reload", {"status": "reloading"}),
+        body={"model_config": {"n_ctx": 9}, "drain_timeout": 5},
+        model_uid="m",
+        model_config={"n_ctx": 9},
+        drain_timeout=5,
+    ),
+    row("get_model_reload_status", f"GET {MODEL}/reload", {"status": "idle"}, model_uid="m"),
+    row("get_model_reload_config", f"GET {MODEL}/reload/config", {"parameters": {}}, model_uid="m"),
+    row("launch_history", "GET /v1/launch_history", []),
+    row("launch_history", "GET /v1/launch_history?model_name=n&failed=true", [], model_name="n", failed=True),
     row("list_model_replicas", f"GET {MODEL}/replicas", [{"replica_id": 0}], model_uid="m"),
     row("add_model_replica", f"POST {MODEL}/replicas", {"replica_id": 1}, body={}, model_uid="m"),
     row("add_model_replica", f"POST {MODEL}/replicas", {}, body=REPLICA, model_uid="m", **REPLICA),
@@ -125,6 +140,13 @@ TABLE = [
         models=("m",),
         expires_in=60,
     ),
+    row(
+        *("update_key", "PATCH /v1/keys/a", {"id": "k"}),
+        body={"models": ["m"], "expires_in": None},
+        key="a",
+        models=("m",),
+        expires_in=None,
+    ),
     row("revoke_key", "DELETE /v1/keys/a%20b", {"id": "k"}, key="a b"),
     row("forget_keys", "DELETE /v1/keys", {"removed": 2}),
     row("get_progress", "GET /v1/requests/r/progress", {"progress": 0.0}, request_id="r"),
@@ -150,7 +172,7 @@ def test_a_method_sends_what_the_interface_says_and_reads_the_answer(canned: Can
 
 def test_no_method_is_left_out() -> None:
     methods = {name for name, value in vars(Methods).items() if isinstance(value, Call)}
-    assert methods - {"launch_model", "plan_launch"} - UNSUPPORTED == {row.method for row in TABLE}
+    assert methods - {"launch_model", "begin_launch", "plan_launch"} - UNSUPPORTED == {row.method for row in TABLE}
 
 
 def launched(canned: Canned, client: Either, *args: Any, **kwargs: Any) -> Any:
@@ -171,6 +193,14 @@ def test_a_launch_sends_what_was_given_and_leaves_the_rest_out(canned: Canned, c
         "n_ctx": 512,
         "self": "x",
     }
+
+
+def test_a_launch_that_is_only_begun_tells_what_was_found(canned: Canned, client: Either) -> None:
+    begun = {"model_uid": "m", "found": "running"}
+    canned.answers["POST", "/v1/models"] = Answer(begun)
+    assert client("begin_launch", "llama", new=True) == begun
+    (asked,) = canned.asked
+    assert asked.query == "wait_ready=false" and asked.body["new"] is True
 
 
 def test_every_argument_of_a_launch_has_its_place(canned: Canned, client: Either) -> None:

@@ -18,10 +18,12 @@ from xinference.store.database import Store
 DIED = Problem(Code.ENGINE_DIED, "The engine exited with status 1.", stage="start", log_tail=["its last words"])
 
 
-def add_row(store: Store, uid: str, problem: Problem | None = None, **fields: object) -> None:
+def add_row(store: Store, uid: str, problem: Problem | None = None, *, ran: bool = True, **fields: object) -> None:
     request = LaunchRequest(model_name="llama-2-chat", model_uid=uid, model_engine="llama.cpp", **fields)  # type: ignore[arg-type]
     store.add_deployment(uid, msgspec.json.encode(request).decode())
     store.set_problem(uid, problem)
+    if ran:
+        store.note_ran(uid)
 
 
 async def test_one_that_failed_is_shown_and_routed_with_its_reason(controller: Controller, store: Store) -> None:

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.routing.routes import route
-from xinference.control.model_names import PATH_NAMES, check_adapters, check_free, uid_for
+from xinference.control.model_names import MAX_ALIASES, PATH_NAMES, check_adapters, check_aliases, check_free, uid_for
 from xinference.errors import Problem
 from xinference.gateway.auth.permissions import READ
 from xinference.launch.request import LaunchRequest
-from xinference.routing.table import with_adapters
+from xinference.routing.table import with_other_names
 
-ROUTES = with_adapters({"base": route(uid="base", adapters=("mine", "other")), "other": route(uid="other")})
+ROUTES = with_other_names(
+    {"base": route(uid="base", adapters=("mine", "other"), aliases=("gpt",)), "other": route(uid="other")}
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,8 @@ ROUTES = with_adapters({"base": route(uid="base", adapters=("mine", "other")), "
         ("new", ["soon"], "soon is taken by a model"),
         ("new", ["new"], "has the name of the model"),
         ("mine", [], "The model UID mine is taken by an adapter of base"),
+        ("gpt", [], "The model UID gpt is taken by an alias of base"),
+        ("new", ["gpt"], "gpt is taken by an alias of base"),
     ],
 )
 def test_a_launch_with_a_taken_name_is_refused(uid: str, adapters: list[str], said: str) -> None:
@@ -67,3 +71,27 @@ def test_a_uid_is_no_fixed_path() -> None:
             uid_for(LaunchRequest(model_name="a", model_uid=name), (), ())
         assert caught.value.status == 400
         assert uid_for(LaunchRequest(model_name=name), (), ()).startswith(f"{name}-")
+
+
+@pytest.mark.parametrize(
+    ("alias", "said", "status"),
+    [
+        ("base", "base is taken by a model", 409),
+        ("mine", "mine is taken by an adapter of base", 409),
+        ("gpt", "gpt is taken by an alias of base", 409),
+        ("soon", "soon is taken by a model", 409),
+        ("a b", "'a b' is invalid", 400),
+        ("instances", "'instances' is invalid", 400),
+        ("new", "is the model's own uid", 400),
+    ],
+)
+def test_an_alias_that_is_taken_or_invalid_is_refused(alias: str, said: str, status: int) -> None:
+    with pytest.raises(Problem, match=said) as caught:
+        check_aliases("new", [alias], ROUTES, {"new", "soon"})
+    assert caught.value.status == status
+
+
+def test_a_model_keeps_its_own_aliases_and_has_a_limited_number() -> None:
+    check_aliases("base", ["gpt", "claude"], ROUTES, {"base"})
+    with pytest.raises(Problem, match="at most"):
+        check_aliases("base", [f"a{n}" for n in range(MAX_ALIASES + 1)], ROUTES, ())

@@ -188,7 +188,7 @@ async def test_a_launch_says_what_it_expects_before_the_download(
 ) -> None:
     memory(monkeypatch, 12)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100 * GIB))
-    uid = await controller.launch(REQUEST)
+    uid = (await controller.launch(REQUEST)).uid
     plan = controller.running(uid).plan
     assert begun == [uid] and isinstance(plan, ResolvedLaunch)
     assert re.fullmatch(r"[\d.]+ GiB of memory, 3\.8 GiB to download", plan.draft.choices[-1])

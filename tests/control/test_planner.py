@@ -112,7 +112,7 @@ ONCE = {"check_request": 1, "choose_version": 1}
 async def test_a_launch_whose_weights_are_not_here_decides_once_and_is_not_sized(
     controller: Controller, calls: Counter[str], begun: list[str]
 ) -> None:
-    uid = await controller.launch(REQUEST)
+    uid = (await controller.launch(REQUEST)).uid
     assert calls == ONCE and begun == [uid]
     assert not isinstance(controller.running(uid).plan, SizedPlan)
 
@@ -121,7 +121,7 @@ async def test_a_launch_whose_weights_are_cached_decides_once_and_is_sized(
     controller: Controller, calls: Counter[str], hub: Hub, weights: Path
 ) -> None:
     hub.path = weights
-    plan = controller.running(await controller.launch(REQUEST)).plan
+    plan = controller.running((await controller.launch(REQUEST)).uid).plan
     assert calls == ONCE
     assert isinstance(plan, SizedPlan) and (plan.path, plan.sizing.slots) == (weights, 2)
 
@@ -143,9 +143,9 @@ async def test_a_second_launch_of_what_runs_decides_once_and_asks_no_hub(
     await controller.launch(request)
     calls.clear()
     monkeypatch.setattr(controller.planner.hub_chooser, "choose", None)
-    assert await controller.launch(msgspec.structs.replace(request, download_hub=None)) == "mine"
+    assert (await controller.launch(msgspec.structs.replace(request, download_hub=None))).uid == "mine"
     assert calls == ONCE
-    with pytest.raises(Problem, match="is taken by llama-2-chat"):
+    with pytest.raises(Problem, match="replica: 1 here, 2 asked"):
         await controller.launch(msgspec.structs.replace(request, replica=2))
 
 

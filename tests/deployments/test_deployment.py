@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -40,7 +41,9 @@ from xinference.deployments.inbox import (
     ReplicasFailed,
     Requested,
     RestartDue,
+    SetAliases,
     StageBegan,
+    Unload,
     WeightsRead,
 )
 from xinference.deployments.preparation import Weights
@@ -766,6 +769,9 @@ MESSAGES: dict[str, Callable[[World, Deployment], Message]] = {
         )
     ),
     "ReplicasFailed": lambda w, d: ReplicasFailed(Problem(Code.ENGINE_DIED, "It died.")),
+    "SetAliases": lambda w, d: SetAliases(("other",), asyncio.get_running_loop().create_future()),
+    "Unload": lambda w, d: Unload(asyncio.get_running_loop().create_future()),
+    "Unload for a restart": lambda w, d: Unload(asyncio.get_running_loop().create_future(), for_restart=True),
     "Defect": lambda w, d: Defect(KeyError("x")),
 }
 
@@ -799,7 +805,7 @@ def test_every_message_is_tested() -> None:
     # Those that only the owner's own helpers send, once, are part of every launch above.
     elsewhere = {Begin, WeightsRead, Prepared, Granted, inbox.AddReplica, inbox.RemoveReplica, inbox.End}
     names = {kind.__name__ for kind in inbox.Message.__args__ if kind not in elsewhere}
-    assert names == {name.split(",")[0] for name in MESSAGES}
+    assert names == {re.split(",| for", name)[0] for name in MESSAGES}
 
 
 # -- one that can't be taken up -----------------------------------------------------------------------------------

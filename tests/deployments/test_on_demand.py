@@ -37,7 +37,9 @@ from xinference.deployments.inbox import (
     ReplicasFailed,
     Requested,
     RestartDue,
+    SetAliases,
     StageBegan,
+    Unload,
     WeightsRead,
 )
 from xinference.deployments.on_demand import Action, DemandCounter, next_residency, terms_of
@@ -79,6 +81,8 @@ EVERY_MESSAGE: dict[str, Message] = {
     "replicas failed": ReplicasFailed(NO_ROOM),
     "add": AddReplica((), _FUTURE, _FUTURE),
     "remove": RemoveReplica(0, _FUTURE),
+    "unload": Unload(_FUTURE),
+    "aliases": SetAliases((), _FUTURE),
     "defect": Defect(KeyError("x")),
     "end": End("terminate"),
 }

@@ -8,12 +8,23 @@ import aiohttp
 import pytest
 
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of, route, router_of, router_to, served
+from tests.gateway.harness import (
+    CHAT,
+    STREAM,
+    HandMadeRouter,
+    call,
+    gateway_of,
+    route,
+    router_of,
+    router_to,
+    served,
+    target,
+)
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.http.asgi import Message, Reply
 from xinference.planning.eviction import HOST, Resident, no_room
-from xinference.routing.table import Target
+from xinference.routing.table import RoutingTable, Target, with_other_names
 
 CHAT_BYTES = json.dumps(CHAT).encode()
 NOWHERE = Target("gone", "http://127.0.0.1:9", "k")
@@ -153,6 +164,19 @@ async def test_the_engine_gets_the_same_bytes_our_key_and_not_the_clients() -> N
     assert seen["headers"]["content-type"] == "application/json"
     assert seen["headers"]["anthropic-version"] == "2023-06-01"
     assert not {"cookie", "x-forwarded-for", "user-agent", "accept-encoding"} & seen["headers"].keys()
+
+
+@pytest.mark.process
+async def test_a_request_for_an_alias_is_one_for_its_deployment() -> None:
+    async with start_fake_engine(echo=True) as engine:
+        router = HandMadeRouter()
+        base = route(target(engine), aliases=("gpt-4o",), request_limits=1)
+        router.current = RoutingTable(with_other_names({"m": base}))
+        async with served(router) as gateway:
+            status, seen, _ = await gateway.post("/v1/chat/completions", CHAT | {"model": "gpt-4o", "top_k": 3})
+            assert status == 200 and json.loads(seen["body"]) == CHAT | {"model": "m", "top_k": 3}
+            assert 'model="m"' in gateway.gateway.metrics.text().decode()
+            assert "gpt-4o" not in gateway.gateway.metrics.text().decode()
 
 
 @pytest.mark.process

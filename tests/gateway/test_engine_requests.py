@@ -12,7 +12,7 @@ from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import check
-from xinference.routing.table import Route, RoutingTable, with_adapters
+from xinference.routing.table import Route, RoutingTable, with_other_names
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("one", "two")]
@@ -26,7 +26,7 @@ def through(
     body = json.dumps(base | fields).encode()
     request = check(DATA_PATHS[path].decoder, body)
     uid_route = route(uid="m", engine=engine, adapters=("lora-a",), **of or {})
-    table = RoutingTable(with_adapters({"m": uid_route, "other": route(uid="other")}))
+    table = RoutingTable(with_other_names({"m": uid_route, "other": route(uid="other")}))
     prepared = prepare(table, table.routes["m"], request, RequestDocument(body))
     return prepared.route, body, prepared.body
 

@@ -265,6 +265,15 @@ async def test_an_engine_that_does_not_come_back_is_503_with_retry_after() -> No
     assert "start" in answer["error"]["message"]
 
 
+async def test_a_request_for_an_unloaded_model_is_told_the_line_that_loads_it() -> None:
+    router = HandMadeRouter()
+    router.publish(route(unloaded=True, stage="unloaded"))
+    async with served(router) as gateway:
+        status, answer, headers = await gateway.post(PATH, CHAT)
+    assert (status, answer["error"]["code"], router.waits) == (503, "model_unloaded", [])
+    assert "`xinference load m`" in answer["error"]["message"] and "retry-after" not in headers
+
+
 @pytest.mark.process
 async def test_a_request_for_a_model_on_demand_waits_until_it_is_loaded() -> None:
     async with start_fake_engine() as engine:

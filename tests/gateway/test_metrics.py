@@ -50,9 +50,10 @@ async def test_each_model_has_one_state() -> None:
                 ),
             ),
             route(uid="back", recovering=True),
+            route(uid="off", unloaded=True),
         )
         async with served(router) as gateway:
             found = await scrape(gateway)
     states = {name[1]: name[2] for name in found if name[0] == "xinference_model_state"}
-    assert states == {"m": "ready", "coming": "loading", "gone": "failed", "back": "recovering"}
+    assert states == {"m": "ready", "coming": "loading", "gone": "failed", "back": "recovering", "off": "unloaded"}
     assert (found["xinference_replicas_ready", "m"], found["xinference_replicas_ready", "coming"]) == (1, 0)

@@ -208,3 +208,27 @@ def test_a_key_on_a_full_disk_is_refused_by_type_and_does_not_exist(keys: Keyrin
             keys.create(NewKey(models=("m" * 90,)))
     assert (refused.value.code, refused.value.status) == ("disk_full", 507)
     assert len(keys.all()) == len(Keyring(store).all())
+
+
+def test_a_key_is_changed_at_once_with_the_same_secret_and_after_a_restart(keys: Keyring, store: Store) -> None:
+    key, secret = keys.create(NewKey("a", models=("m",), requests_per_minute=5, expires_in=60.0))
+    other, _ = keys.create(NewKey("b"))
+    changes = {"name": "c", "scopes": ("use", "monitor"), "models": ("n",), "requests_per_minute": None}
+    changed = keys.update("a", changes | {"tokens_per_minute": 9, "expires_in": None})
+    assert changed.name == "c" and changed.scopes == {"use", "monitor"}
+    assert set(changed.models or ()) == {"n"}
+    assert (changed.requests_per_minute, changed.tokens_per_minute, changed.expires) == (None, 9, None)
+    for ring in (keys, Keyring(store)):
+        assert ring.table.find(secret.encode()) == changed
+    assert keys.update(key.key_id, {"models": None}).models is None
+    assert keys.update(key.key_id, {}) == keys.table.find(secret.encode())
+    for wrong, status in (({"scopes": ("x",)}, 400), ({"models": ()}, 400), ({"name": "b"}, 409), ({"name": ""}, 400)):
+        with pytest.raises(Problem) as refused:
+            keys.update("c", wrong)
+        assert refused.value.status == status
+    keys.revoke("c")
+    with pytest.raises(Problem, match="is revoked"):
+        keys.update("c", {"name": "d"})
+    with pytest.raises(Problem, match="no key 'nobody'"):
+        keys.update("nobody", {})
+    assert other in keys.all()

@@ -14,12 +14,13 @@ from xinference.engines.llama_cpp.memory_model import MEMORY as LLAMA_CPP
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.hardware.devices import Gpu, Host
+from xinference.launch.comparison import is_same_launch
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.facts import Facts
 from xinference.planning.occupancy import Occupancy, available
-from xinference.planning.plan import draft_launch, is_same_launch, resolve_launch
+from xinference.planning.plan import draft_launch, resolve_launch
 from xinference.planning.sizing import size_launch
 from xinference.planning.summary import slots_and_context, summary
 
@@ -92,11 +93,11 @@ def test_weights_that_are_given_by_their_path_have_no_hub() -> None:
 
 def test_a_launch_is_the_same_as_a_running_one_whose_hub_it_leaves_open() -> None:
     running = resolved().request
-    assert is_same_launch(draft(LaunchRequest(model_name="smollm2-instruct")), running)
-    assert is_same_launch(draft(running), running)
+    assert is_same_launch(draft(LaunchRequest(model_name="smollm2-instruct")).request, running)
+    assert is_same_launch(draft(running).request, running)
     for other in ({"download_hub": "modelscope"}, {"replica": 2}, {"options": {"n_ctx": 9}}, {"model_path": "/w"}):
         request = LaunchRequest(model_name="smollm2-instruct", **other)
-        assert not is_same_launch(draft(request), running)
+        assert not is_same_launch(draft(request).request, running)
 
 
 def test_every_choice_has_its_reason() -> None:

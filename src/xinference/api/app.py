@@ -20,6 +20,7 @@ from xinference.api.routes import (
     downloads,
     kept_launches,
     launches,
+    lifecycle,
     login,
     models,
     registrations,
@@ -69,8 +70,8 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     errors.install(app)
     app.add_middleware(NulCheck)
     for part in (
-        *(launches, kept_launches, catalog, models, replicas, registrations, auto_register, cache, downloads, cluster),
-        *(key_routes, login),
+        *(launches, lifecycle, kept_launches, catalog, models, replicas, registrations, auto_register, cache),
+        *(downloads, cluster, key_routes, login),
     ):
         app.include_router(part.router)
     app.include_router(unsupported.router)

@@ -116,6 +116,10 @@ class LaunchBody(BaseModel):
         description="Environment variables of the engine's processes; docs/security.md describes the allowed ones",
     )
     peft_model_config: PeftModelConfig | None = None
+    aliases: list[Text] | None = Field(default=None, description="Further names of the model in requests")
+    new: bool = Field(
+        default=False, description="Launch a copy, also if the same launch runs already; a taken uid gets a suffix"
+    )
     on_demand: bool = Field(default=False, description="Load the model by its first request, unload it when idle")
     ttl: float | None = Field(
         default=None,
@@ -144,6 +148,7 @@ class LaunchBody(BaseModel):
             gpu_idx=gpu_idx,
             replica=replica,
             envs=self.envs or {},
+            aliases=tuple(dict.fromkeys(self.aliases or ())),
             ttl=self._ttl(),
             options={**(self.model_extra or {}), **self._adapters()},
         )
@@ -205,7 +210,7 @@ class LaunchBody(BaseModel):
         return {"lora_modules": [*before, *({each.lora_name: each.local_path} for each in adapters)]}
 
 
-_CONVERTED = ("model_size_in_billions", "gpu_idx", "replica", "envs", "ttl")
+_CONVERTED = ("model_size_in_billions", "gpu_idx", "replica", "envs", "ttl", "aliases")
 #: The fields that a `LaunchRequest` takes from the body unchanged.
 _UNCHANGED = tuple(
     name for name in LaunchRequest.__struct_fields__ if name in LaunchBody.model_fields and name not in _CONVERTED

@@ -32,6 +32,11 @@ class ModelUid(Answer):
     """The uid of a launched model."""
 
     model_uid: str
+    found: Literal["running", "launching", "unloaded", "failed"] | None = Field(
+        default=None,
+        description="The state in which an earlier, equal launch was found, which is used or started again; "
+        "null: a new launch",
+    )
 
 
 class PlannedFile(Answer):
@@ -116,6 +121,7 @@ class Description(Answer):
         default=None, description="The same as `model_lang`. Embedding and rerank models only"
     )
     replica: int | None = None
+    aliases: list[str] | None = Field(default=None, description="Further names of the model in requests")
     address: str | None = None
     accelerators: list[str] | None = None
     memory_used_bytes: int | None = None
@@ -133,6 +139,8 @@ class Model(Description):
     object: str
     created: int
     owned_by: str
+    parent: str | None = Field(default=None, description="The model's uid if this is the entry of an adapter")
+    alias_of: str | None = Field(default=None, description="The model's uid if this is the entry of an alias")
 
 
 class ReplicaAnswer(Answer):
@@ -161,6 +169,42 @@ class Instance(Description):
     problem: ProblemParts | None
     replicas: list[ReplicaAnswer]
     replica_statuses: list[ReplicaAnswer] = Field(description="The same as `replicas`")
+
+
+class LaunchRecord(Answer):
+    """One launch of the history. Times are in ISO 8601, UTC."""
+
+    id: int
+    model_name: str
+    model_uid: str
+    status: Literal["launching", "running", "failed", "ended", "cancelled"]
+    ui_data: None
+    created_by: str
+    is_owner: bool
+    data: dict[str, Any] = Field(description="The launch as a body of `POST /v1/models`, with hidden values of `envs`")
+    created_at: str
+    updated_at: str
+    ready_at: str | None
+    ended_at: str | None
+    problem: ProblemParts | None
+
+
+class ReloadStatus(Answer):
+    """The state of the last reload."""
+
+    status: Literal["idle", "reloading", "ready", "error"]
+    stage: str
+    error: str | None
+
+
+class ReloadConfig(Answer):
+    """The parameters of a model that a reload can change: their types and their set values."""
+
+    enabled: bool
+    engine: str
+    model_config_: dict[str, Any] = Field(alias="model_config")
+    parameters: dict[str, str]
+    hot_parameters: list[str] = Field(description="Always empty: each change starts the engine again")
 
 
 class AddedReplica(Answer):

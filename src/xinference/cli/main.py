@@ -21,6 +21,11 @@ COMMANDS = {
     "launch": ("xinference.cli.commands.launch:launch", "Launch a model."),
     "list": ("xinference.cli.commands.models:list_models", "List launched models."),
     "terminate": ("xinference.cli.commands.models:terminate", "Terminate a model, or cancel its launch."),
+    "unload": ("xinference.cli.commands.lifecycle:unload", "Stop a model's engine without forgetting the model."),
+    "load": ("xinference.cli.commands.lifecycle:load", "Load a model again that was unloaded or has failed."),
+    "alias": ("xinference.cli.commands.lifecycle:alias", "Give a model further names in requests."),
+    "reload": ("xinference.cli.commands.lifecycle:reload", "Restart a model with changed engine options."),
+    "history": ("xinference.cli.commands.lifecycle:history", "List the last launches, also failed ones."),
     "logs": ("xinference.cli.commands.models:logs", "Show the output of a model's engine."),
     "chat": ("xinference.cli.commands.talk:chat", "Chat with a model."),
     "generate": ("xinference.cli.commands.talk:generate", "Complete a prompt."),
@@ -42,6 +47,8 @@ COMMANDS = {
     "login": ("xinference.cli.commands.login:login", "Log in to a server."),
     "serve": ("xinference.cli.commands.serve:serve", "Run the server in this terminal."),
     "stop": ("xinference.cli.commands.stop:stop", "Stop the server and all its models."),
+    "restart": ("xinference.cli.commands.restart:restart", "Restart a model, or the server without its engines."),
+    "service": ("xinference.cli.commands.service:service", "Run the server as a service of systemd or launchd."),
     "stop-cluster": ("xinference.cli.commands.stop:stop_cluster", "Stop the server at a given endpoint."),
     "completion": ("xinference.cli.commands.completion:completion", "Print a script for shell completion."),
 }
@@ -49,11 +56,24 @@ COMMANDS = {
 
 #: Heading of the help -> its commands.
 GROUPS = {
-    "Run models": ("run", "launch", "list", "terminate", "logs", "chat", "generate"),
+    "Run models": (
+        "run",
+        "launch",
+        "list",
+        "chat",
+        "generate",
+        "logs",
+        "unload",
+        "load",
+        "alias",
+        "reload",
+        "terminate",
+        "history",
+    ),
     "Find models": ("registrations", "engine", "vllm-models", "cal-model-mem", "inspect"),
     "Manage weights": ("download", "cached", "remove-cache", "convert"),
     "Add custom models": ("register", "unregister"),
-    "Manage the server": ("serve", "stop", "stop-cluster", "keys", "login", "env", "doctor"),
+    "Manage the server": ("serve", "stop", "restart", "service", "stop-cluster", "keys", "login", "env", "doctor"),
     "Other": ("docs", "completion"),
 }
 #: The words of other programs -> our command.
@@ -62,7 +82,7 @@ ALIASES = {"ps": "list", "ls": "list", "pull": "download", "rm": "remove-cache"}
 _SUGGESTIONS = {
     "start": "serve", "server": "serve", "up": "serve", "kill": "terminate", "delete": "remove-cache",
     "remove": "remove-cache", "models": "registrations", "search": "registrations", "status": "list",
-    "show": "engine", "estimate": "cal-model-mem", "down": "stop", "shutdown": "stop",
+    "show": "engine", "estimate": "cal-model-mem", "down": "stop", "eject": "unload", "shutdown": "stop",
 }  # fmt: skip
 _EXAMPLES = """\b
 Examples:

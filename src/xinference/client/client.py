@@ -20,6 +20,7 @@ class Methods(Runner):
     request_token = answer_call(requests.request_token)
 
     launch_model = answer_call(requests.launch_model)
+    begin_launch = answer_call(requests.begin_launch)
     plan_launch = answer_call(requests.plan_launch)
     follow_events = stream_call(requests.follow_events)
     get_launch_model_progress = answer_call(requests.get_launch_model_progress)
@@ -30,6 +31,14 @@ class Methods(Runner):
     get_instance_info = answer_call(requests.get_instance_info)
     describe_model = answer_call(requests.describe_model)
     terminate_model = answer_call(requests.terminate_model)
+    set_aliases = answer_call(requests.set_aliases)
+    unload_model = answer_call(requests.unload_model)
+    load_model = answer_call(requests.load_model)
+    restart_model = answer_call(requests.restart_model)
+    reload_model = answer_call(requests.reload_model)
+    get_model_reload_status = answer_call(requests.get_model_reload_status)
+    get_model_reload_config = answer_call(requests.get_model_reload_config)
+    launch_history = answer_call(requests.launch_history)
     list_model_replicas = answer_call(requests.list_model_replicas)
     add_model_replica = answer_call(requests.add_model_replica)
     terminate_model_replica = answer_call(requests.terminate_model_replica)
@@ -55,6 +64,7 @@ class Methods(Runner):
 
     list_keys = answer_call(key_requests.list_keys)
     create_key = answer_call(key_requests.create_key)
+    update_key = answer_call(key_requests.update_key)
     revoke_key = answer_call(key_requests.revoke_key)
     forget_keys = answer_call(key_requests.forget_keys)
 

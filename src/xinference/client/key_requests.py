@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from xinference.client import answers
 from xinference.client.answers import Json
@@ -41,6 +42,16 @@ def create_key(
     body = {"name": name, "scopes": list(scopes), "models": None if models is None else list(models), **limits}
     body = {field: value for field, value in body.items() if value is not None}
     return Request(method="POST", path=_KEYS, body=body, read=answers.as_object)
+
+
+def update_key(key: str, **changes: Any) -> Request[Json]:
+    """Change a key, by its id or name; its secret stays.
+
+    Args:
+        changes: the fields of `create_key` to change; None removes a limit, an expiry, or the limitation to models.
+    """
+    body = {name: list(value) if isinstance(value, tuple) else value for name, value in changes.items()}
+    return Request(method="PATCH", path=path("v1", "keys", key), body=body, read=answers.as_object)
 
 
 def revoke_key(key: str) -> Request[Json]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from xinference.client.client import Client
@@ -24,7 +24,13 @@ TAIL_LINES = 40
 
 
 def ensure_server(
-    settings: Settings, announce: Callable[[], None], *, command: Sequence[str] = (), seconds: float = START_SECONDS
+    settings: Settings,
+    announce: Callable[[], None],
+    *,
+    command: Sequence[str] = (),
+    seconds: float = START_SECONDS,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> bool:
     """Start a server if none answers at ``settings.url``; returns whether it was started.
 
@@ -32,6 +38,8 @@ def ensure_server(
         announce: called once, before a server is started.
         command: a command to run instead of `xinference.server`.
         seconds: maximum time until the server answers.
+        environment: its environment variables; None: those of this process.
+        folder: its working directory; None: the home.
 
     Raises:
         Problem: another program listens at this address; or the server did not start, with its last lines.
@@ -44,7 +52,8 @@ def ensure_server(
         start = log.stat().st_size
 
         def spawn() -> subprocess.Popen[bytes]:
-            return _spawn(settings, log, command or server_command(settings))
+            variables = os.environ if environment is None else environment
+            return _spawn(settings, log, command or server_command(settings), variables, folder or settings.home)
 
         _wait(client, settings, spawn, lambda: _tail(log, start), seconds)
     return True
@@ -99,7 +108,9 @@ def _open_log(settings: Settings) -> Path:
     return log
 
 
-def _spawn(settings: Settings, log: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _spawn(
+    settings: Settings, log: Path, command: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> subprocess.Popen[bytes]:
     """Start `command` as a process that outlives this one and its terminal."""
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -108,8 +119,8 @@ def _spawn(settings: Settings, log: Path, command: Sequence[str]) -> subprocess.
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            cwd=settings.home,  # the current folder may be deleted or unmounted later
-            env={**os.environ, "XINFERENCE_HOME": str(settings.home)},
+            cwd=folder,  # not the current folder, which may be deleted or unmounted later
+            env={**environment, "XINFERENCE_HOME": str(settings.home)},
         )
 
 

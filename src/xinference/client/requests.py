@@ -68,10 +68,14 @@ def launch_model(
     keep_alive: float | str | None = None,
     pin: bool = False,
     priority: int = 0,
+    aliases: Sequence[str] | None = None,
+    new: bool = False,
     wait_ready: bool = True,
     **kwargs: Any,
 ) -> Request[str]:
     """Launch a model; returns its uid when the model is ready, or at once if `wait_ready` is False.
+
+    The same launch again gives the model that runs, and starts it if it is unloaded or has failed.
 
     Args:
         n_gpu: ``auto``, a number for each replica, or None for only the CPU.
@@ -83,6 +87,8 @@ def launch_model(
         keep_alive: `ttl` in Ollama's form, such as ``5m``.
         pin: never unload an on-demand model for another one.
         priority: of the idle on-demand models, lower priority is evicted first.
+        aliases: further names of the model in requests.
+        new: launch a copy, also if the same launch runs already; a taken uid gets a suffix.
         kwargs: options of the engine, by the engine's own names.
     """
     arguments = locals()
@@ -118,6 +124,16 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def begin_launch(model_name: str, **arguments: Any) -> Request[Json]:
+    """Begin `launch_model` with the same arguments, without waiting.
+
+    ``found`` of the answer is the state of an earlier, equal launch (``running``, ``launching``, ``unloaded``,
+    ``failed``), or None for a new one.
+    """
+    launch = launch_model(model_name, **arguments, wait_ready=False)
+    return Request(method=launch.method, path=launch.path, query=launch.query, body=launch.body, read=answers.as_object)
 
 
 def plan_launch(model_name: str, **arguments: Any) -> Request[Json]:
@@ -169,6 +185,72 @@ def describe_model(model_uid: str) -> Request[Json]:
 def terminate_model(model_uid: str) -> Request[None]:
     """Terminate a model, or cancel its launch."""
     return Request(method="DELETE", path=path("v1", "models", model_uid), read=answers.as_nothing)
+
+
+def set_aliases(model_uid: str, aliases: Sequence[str]) -> Request[Json]:
+    """Give a model these further names in requests, in place of its earlier ones; returns its description."""
+    names = path("v1", "models", model_uid, "aliases")
+    return Request(method="PUT", path=names, body={"aliases": list(aliases)}, read=answers.as_object)
+
+
+def unload_model(model_uid: str) -> Request[Json]:
+    """Stop the engines of a model after their last answers, without forgetting it; returns its description.
+
+    A model on demand is loaded by its next request, another one by `load_model`.
+    """
+    return _change(model_uid, "unload")
+
+
+def load_model(model_uid: str, wait_ready: bool = True) -> Request[Json]:
+    """Load a model that is unloaded or has failed; returns its description when it is ready."""
+    return _change(model_uid, "load", wait_ready=wait_ready)
+
+
+def restart_model(model_uid: str, wait_ready: bool = True) -> Request[Json]:
+    """Stop a model after its last answers and start it again; returns its description when it is ready."""
+    return _change(model_uid, "restart", wait_ready=wait_ready)
+
+
+def _change(model_uid: str, word: str, **query: bool) -> Request[Json]:
+    return Request(
+        method="POST",
+        path=path("v1", "models", model_uid, word),
+        query={name: str(value).lower() for name, value in query.items()},
+        read=answers.as_object,
+        without_timeout=True,
+    )
+
+
+def reload_model(
+    model_uid: str, model_config: Json, drain_timeout: float = 300, python_executable: str | None = None
+) -> Request[Json]:
+    """Begin a restart of a model with changed engine options; `get_model_reload_status` has its state.
+
+    Args:
+        model_config: options of the engine, by the engine's own names; None removes one.
+        drain_timeout: maximum seconds for the answers that are on their way.
+        python_executable: rejected; engines run in locked environments.
+    """
+    body: Json = {"model_config": model_config, "drain_timeout": drain_timeout}
+    if python_executable is not None:
+        body["python_executable"] = python_executable
+    return Request(method="POST", path=path("v1", "models", model_uid, "reload"), body=body, read=answers.as_object)
+
+
+def get_model_reload_status(model_uid: str) -> Request[Json]:
+    """The state of the last reload: ``status`` (idle, reloading, ready, error), ``stage`` and ``error``."""
+    return Request(path=path("v1", "models", model_uid, "reload"), read=answers.as_object)
+
+
+def get_model_reload_config(model_uid: str) -> Request[Json]:
+    """The engine options of a model: ``parameters`` (their types) and ``model_config`` (those that are set)."""
+    return Request(path=path("v1", "models", model_uid, "reload", "config"), read=answers.as_object)
+
+
+def launch_history(model_name: str | None = None, failed: bool = False) -> Request[list[Json]]:
+    """The last launches, newest first, also those that have failed or ended; with `failed` only the failed ones."""
+    query = query_of(model_name=model_name) | ({"failed": "true"} if failed else {})
+    return Request(path="/v1/launch_history", query=query, read=answers.as_objects)
 
 
 def list_model_replicas(model_uid: str) -> Request[list[Json]]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from xinference.control.downloads import Downloads
 from xinference.control.kept_launches import KeptLaunch, read_kept
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
+from xinference.control.reservations import Reservations
+from xinference.control.same_launch import Found, Launched, find_same, find_similar, launch_key, uid_taken
 from xinference.control.stop_notice import StopNotice
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments import progress
@@ -29,7 +31,8 @@ from xinference.deployments.admission import Admission
 from xinference.deployments.adoption import adopt_running, end_adopted, launch_of
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.deployment import BrokenDeployment, Deployment
-from xinference.deployments.snapshot import Status
+from xinference.deployments.replica_changes import not_loaded
+from xinference.deployments.snapshot import Stage, Status
 from xinference.deployments.views import listing_entry
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
@@ -37,9 +40,9 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.registry import all_hubs
+from xinference.launch.comparison import asked_fields, is_same_launch
 from xinference.launch.plan import Forecast, LaunchDraft, LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
-from xinference.planning.plan import is_same_launch
 from xinference.planning.summary import expectation
 from xinference.process.leftovers import keepers_of
 from xinference.process.log_files import remove_old_logs
@@ -47,7 +50,8 @@ from xinference.process.replica import Replica
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import DeploymentRow, Store
-from xinference.store.event_log import EventLog, final_event
+from xinference.store.event_log import EventLog, final_event, models_log
+from xinference.store.launch_history import LaunchHistory
 from xinference.weights import cache
 from xinference.weights.derivation import DerivedRequest
 from xinference.work_threads import LongWork
@@ -73,6 +77,7 @@ class Controller:
         load = load or NoLoad()
         self._store = store
         self._events = EventLog(store)
+        self.history = LaunchHistory(store)
         self._hubs: Mapping[str, Hub] = all_hubs(settings)
         self.registrations = Registrations(settings.home, builtin_families())
         work = LongWork(settings.hub_seconds)
@@ -80,14 +85,30 @@ class Controller:
         self.downloads = Downloads(self._hubs, self._events, work)
         self.engines: Mapping[str, Engine] = all_engines()
         self._deployments: dict[str, Deployment | BrokenDeployment] = {}
-        self._reserved: dict[str, asyncio.Future[None]] = {}
-        """The uids of the launches that are being planned; each future ends with its launch."""
+        self._reserved = Reservations()
+        """The uids of the launches that are being planned, and of the deployments that are being restarted."""
+        self._equal_launches = Reservations()
+        """The requests of the launches without a uid that are being planned, so that equal launches are one."""
         self._ending: dict[str, asyncio.Task[None]] = {}
         """The terminations of deployments, by uid."""
+        self._coming_aliases: set[str] = set()
+        """Aliases that are being given to a deployment."""
+        self._reloads: dict[str, asyncio.Task[None]] = {}
+        """The last reload of each deployment."""
         self._publisher = publisher or Publisher()
         self._admission = Admission(settings, store, load, self._working_deployments)
         self._context = DeploymentContext(
-            settings, store, self._events, self._hubs, self.engines, self._publish, load, self._admission, work
+            settings,
+            store,
+            self._events,
+            self._hubs,
+            self.engines,
+            self._publish,
+            load,
+            self._admission,
+            work,
+            launched=self._note_launched,
+            failed=self._note_failed,
         )
         self.planner = Planner(settings, self._hubs, self.engines, self.registrations, self._admission, work)
         self.weights = WeightsStore(
@@ -134,7 +155,7 @@ class Controller:
 
     async def close(self, how: Ending) -> None:
         """End all tasks; ``stop`` also stops the engines, ``detach`` lets them run on for the next server."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._reloads.values()):
             task.cancel()
         ends = [deployment.end(how) for deployment in self._deployments.values()]
         for result in await asyncio.gather(
@@ -160,15 +181,24 @@ class Controller:
             self._publish()
 
     async def _restore(self, row: DeploymentRow, adopted: Mapping[str, Replica]) -> None:
-        if not row.wanted:
+        if not row.wanted or (row.problem is not None and not row.ran):
             await end_adopted(adopted.values(), "terminate")
+            self.history.ended(row.uid)
             self._store.remove_deployment(row.uid)
             return
         if row.problem is not None:  # the earlier server was killed while it stopped the engines
             await end_adopted(adopted.values(), "terminate")
             adopted = {}
         launch = await self._launch_of_row(row, adopted.values())
-        deployment = Deployment(launch, self._context, row.created, row.problem, adopted=adopted)
+        deployment = Deployment(
+            launch,
+            self._context,
+            row.created,
+            row.problem,
+            adopted=adopted,
+            ran=row.ran or bool(adopted),
+            unloaded=row.unloaded,
+        )
         self._deployments[row.uid] = deployment
         begun = deployment.begin()
         self._publish()
@@ -194,8 +224,9 @@ class Controller:
         except Problem:
             self._store.note_request(row.uid, msgspec.json.encode(running.request).decode())
             return running
-        count = msgspec.structs.replace(running.request, replica=stored.replica, gpu_idx=stored.gpu_idx)
-        return running.with_request(count)
+        # The row has the later changes.
+        changed = {name: getattr(stored, name) for name in ("replica", "gpu_idx", "aliases")}
+        return running.with_request(msgspec.structs.replace(running.request, **changed))
 
     async def _remove_old_logs(self) -> None:
         in_use = {path for deployment in self._deployments.values() for path in deployment.log_paths}
@@ -236,50 +267,167 @@ class Controller:
         draft = await self._draft(derived, self._uid_for(derived.request))
         return await self._resolve(draft, derived.request)
 
-    async def launch(self, request: LaunchRequest, *, warnings: Iterable[str] = ()) -> str:
-        """Store a deployment and start it; returns its uid. `warnings` are added to its events.
+    async def launch(self, request: LaunchRequest, *, new: bool = False, warnings: Iterable[str] = ()) -> Launched:
+        """Store a deployment and start it; `warnings` are added to its events.
 
-        A repeated launch with the same explicit uid and the same request changes nothing and is not an error.
+        A request for the same model as an earlier one launches nothing: the deployment that exists is returned, and is
+        started again if it is unloaded or has failed. `new`: launch a copy.
 
         Raises:
             Problem: 400, the request can't be served; 409, the uid is taken by another launch.
         """
-        running = self._deployments.get((request.model_uid or "").strip())
-        derived = await self.planner.resolver.resolve(
-            request, running.plan.request if isinstance(running, Deployment) else None
-        )
-        request, uid = derived.request, self._uid_for(derived.request)
-        async with self._reservation(uid):
-            draft = await self._draft(derived, uid)
+        request = msgspec.structs.replace(request, asked=asked_fields(request))
+        similar = None if new else find_similar(request, self._working_deployments())
+        derived = await self.planner.resolver.resolve(request, similar)
+        request = derived.request
+        draft = await self._draft(derived, request.model_uid or request.model_name)
+        if new or request.model_uid is not None:
+            return await self._launch_as(self._uid_for(request, is_copy=new), draft, request, warnings)
+        async with self._equal_launches.hold(launch_key(draft)):
+            ending = self._ending
+            same = find_same(draft, (each for each in self._working_deployments() if each.uid not in ending))
+            return await self._launch_as(same or self._uid_for(request), draft, request, warnings)
+
+    async def _launch_as(
+        self, uid: str, draft: LaunchDraft, request: LaunchRequest, warnings: Iterable[str]
+    ) -> Launched:
+        """Launch a draft under this uid, or return its deployment if it is the same launch.
+
+        Raises:
+            Problem: as `launch`.
+        """
+        draft, found = draft.with_uid(uid), None
+        async with self._reserved.hold(uid):
             await self._ended(uid)
             existing = self._deployments.get(uid)
-            if isinstance(existing, Deployment) and existing.problem is None:
-                if is_same_launch(draft, existing.plan.request):
-                    return uid
-                raise Problem(
-                    Code.MODEL_UID_TAKEN,
-                    f"The model UID {uid} is taken by {existing.plan.version.version_id}.",
-                    hint=f"Choose another --model-uid, or `xinference terminate --model-uid {uid}` first.",
-                )
+            if isinstance(existing, Deployment):
+                is_same = is_same_launch(draft.request, existing.plan.request)
+                if existing.problem is None and not is_same:
+                    raise uid_taken(draft.request, existing.plan)
+                if existing.problem is None:
+                    await self._add_aliases(existing, request.aliases)
+                if existing.problem is None and not existing.snapshot.unloaded:
+                    return Launched(uid, Found.LAUNCHING if existing.launching else Found.RUNNING)
+                if existing.problem is None:
+                    await self._start_again(existing)
+                    return Launched(uid, Found.UNLOADED)
+                found = Found.FAILED if is_same else None
             launch, sized, forecast = await self._resolve(draft, request)
             if forecast is not None:
                 choices = (*launch.draft.choices, expectation(forecast))
                 launch = replace(launch, draft=replace(launch.draft, choices=choices))
             if uid in self._deployments:  # one that has failed
                 await self.terminate(uid)
-            created = time.time()
-            await self._add_row(uid, msgspec.json.encode(launch.request).decode(), created)
+            created, stored = time.time(), msgspec.json.encode(launch.request).decode()
+            await self._add_row(uid, stored, created)
             try:
+                self._check_names(launch)  # again: another launch may have got them meanwhile
                 deployment = Deployment(sized or launch, self._context, created)
             except BaseException:
                 self._store.remove_deployment(uid)
                 raise
+            self.history.begun(uid, stored, created)
             self._deployments[uid] = deployment
+            models_log.info("%s: launched as %s on %s", uid, launch.version.version_id, launch.engine)
             for warning in warnings:
                 self._events.add(uid, "WARNING", "plan", warning)
             deployment.begin()
             self._publish()
-            return uid
+            return Launched(uid, found)
+
+    async def set_aliases(self, uid: str, aliases: Iterable[str]) -> None:
+        """Give a deployment these further names in place of its earlier ones.
+
+        Raises:
+            Problem: 404; 400, an alias is invalid; 409, an alias is taken, or the deployment has failed.
+        """
+        deployment, names = self.running(uid), tuple(dict.fromkeys(aliases))
+        model_names.check_aliases(uid, names, self.table.routes, {*self._reserved, *self._coming_aliases})
+        coming = set(names) - set(deployment.plan.request.aliases)
+        self._coming_aliases |= coming
+        try:
+            await deployment.set_aliases(names)
+        finally:
+            self._coming_aliases -= coming
+
+    async def unload(self, uid: str) -> None:
+        """Stop the engines of a deployment after their last answers; its row stays.
+
+        A model on demand is loaded again by its next request, another one by `load`.
+
+        Raises:
+            Problem: 404; 409, the model is being loaded.
+        """
+        deployment = self.running(uid)
+        if deployment.problem is None:  # the engines of a failed deployment have ended
+            await deployment.unload()
+
+    async def load(self, uid: str, *, wait: bool = True) -> None:
+        """Load a model that is unloaded, or start one that has failed; `wait`: until a model on demand is loaded.
+
+        Raises:
+            Problem: 404; the model cannot be planned; or a model on demand cannot be loaded.
+        """
+        deployment = self.deployment(uid)
+        if not isinstance(deployment, Deployment) or deployment.problem is not None or deployment.snapshot.unloaded:
+            await self.restart(uid)
+        elif deployment.plan.request.on_demand:
+            loading = self.ensure_ready(uid, self._settings.on_demand_wait_seconds)
+            if wait:
+                await loading
+            else:
+                self._tasks.append(asyncio.create_task(_without_answer(loading), name=f"load of {uid}"))
+
+    async def restart(
+        self, uid: str, change: Callable[[LaunchRequest], LaunchRequest] | None = None, *, seconds: float | None = None
+    ) -> None:
+        """Stop a deployment after its last answers and start it again, or start one that is unloaded or has failed.
+
+        Args:
+            change: makes the new request of the stored one.
+            seconds: maximum time for the last answers; None: `drain_seconds`.
+
+        Raises:
+            Problem: 404; the model cannot be planned; 409, it is being loaded. It runs on as before then.
+        """
+        self.deployment(uid)
+        async with self._reserved.hold(uid):
+            await self._ended(uid)
+            await self._start_again(self.deployment(uid), change, seconds)
+
+    async def reload(self, uid: str, options: Mapping[str, Any], seconds: float) -> None:
+        """Begin a restart with these engine options in place of earlier ones; None removes an option.
+
+        Raises:
+            Problem: 404; 400, the options are not valid; 409, the model is being loaded or reloaded.
+        """
+        if (running := self._reloads.get(uid)) is not None and not running.done():
+            raise Problem(Code.NOT_RUNNING, f"{uid} is being reloaded.", hint="Retry when it is ready.")
+
+        def change(request: LaunchRequest) -> LaunchRequest:
+            merged = {name: value for name, value in {**request.options, **options}.items() if value is not None}
+            return msgspec.structs.replace(request, options=merged, asked={})
+
+        await self._check_reload(uid, change)
+        restart = asyncio.create_task(self.restart(uid, change, seconds=seconds), name=f"reload of {uid}")
+        restart.add_done_callback(lambda task: task.cancelled() or task.exception())  # `reload_status` reads it
+        self._reloads[uid] = restart
+
+    def reload_status(self, uid: str) -> dict[str, Any]:
+        """The state of the last reload: ``idle`` if there was none, ``reloading``, ``ready`` or ``error``.
+
+        Raises:
+            Problem: 404, with the running models.
+        """
+        deployment, last = self.deployment(uid), self._reloads.get(uid)
+        stage = str(deployment.description["stage"])
+        if last is None:
+            return {"status": "idle", "stage": stage, "error": None}
+        problem = last.exception() if last.done() and not last.cancelled() else deployment.problem
+        if problem := problem or deployment.problem:
+            return {"status": "error", "stage": stage, "error": str(problem)}
+        is_ready = last.done() and not deployment.launching
+        return {"status": "ready" if is_ready else "reloading", "stage": stage, "error": None}
 
     async def terminate(self, uid: str) -> None:
         """Stop the engines of a deployment and delete it.
@@ -288,10 +436,7 @@ class Controller:
             Problem: 404, with the running models.
         """
         deployment = self.deployment(uid)
-        ending = self._ending.get(uid)
-        if ending is None:
-            ending = asyncio.create_task(self._end(uid, deployment), name=f"end of {uid}")
-            self._ending[uid] = ending
+        ending = self._ending.get(uid) or self._begin_end(uid, deployment)
         await asyncio.shield(ending)  # a client that disconnects does not interrupt the termination
 
     async def cancel(self, uid: str) -> None:
@@ -310,7 +455,12 @@ class Controller:
     def progress(self, uid: str) -> dict[str, Any]:
         """The progress of a launch in the form of the API; for an unknown uid, no stage has begun."""
         deployment = self._deployments.get(uid)
-        return progress.unknown() if deployment is None else deployment.progress
+        if deployment is not None:
+            return deployment.progress
+        failed = self.history.failure(uid)
+        if failed is None or failed.problem is None:
+            return progress.unknown()
+        return progress.progress(Stage.FAILED, failed.problem.stage or Stage.PENDING, None, (), failed.created)
 
     def deployment(self, uid: str) -> Deployment | BrokenDeployment:
         """One deployment by its uid.
@@ -322,6 +472,11 @@ class Controller:
         if deployment is None:
             raise self._not_found(uid)
         return deployment
+
+    def uid_of(self, name: str) -> str:
+        """The uid of the deployment with this uid or alias; the name itself if there is none."""
+        route = self.table.routes.get(name)
+        return name if route is None or name in self._deployments or route.parent is not None else route.uid
 
     def has(self, deployment: Deployment | BrokenDeployment) -> bool:
         """Whether a deployment has not ended."""
@@ -371,10 +526,94 @@ class Controller:
             self._store.set_wanted(uid, restored)
 
     def follow(self, uid: str) -> AsyncIterator[dict[str, Any]]:
-        """The events of a deployment until it is ready, has failed or is terminated."""
+        """The events of a deployment until it is ready, has failed or is terminated.
+
+        A launch that has failed may have left the list already; the history has its problem.
+        """
+        if uid not in self._deployments and (failed := self.history.failure(uid)) and failed.problem:
+            return _failure_only(failed.problem)
         return self._follow(self.deployment(uid), uid)
 
+    # -- for deployments ------------------------------------------------------------------------------------
+
+    def _note_launched(self, uid: str) -> None:
+        """Store that a launch is complete: its deployment stays in the list, whatever happens."""
+        self._store.note_ran(uid)
+        self.history.ready(uid)
+
+    def _note_failed(self, uid: str) -> None:
+        """Store a failure in the history. A launch that has never run leaves the list of deployments."""
+        deployment = self._deployments.get(uid)
+        if isinstance(deployment, Deployment):
+            self.history.ended(uid, deployment.problem)
+            if not deployment.snapshot.ran and uid not in self._ending:
+                self._begin_end(uid, deployment)
+
     # -- helpers --------------------------------------------------------------------------------------------
+
+    async def _start_again(
+        self,
+        deployment: Deployment | BrokenDeployment,
+        change: Callable[[LaunchRequest], LaunchRequest] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Replace a deployment by one of its stored request; the caller has reserved its uid.
+
+        Raises:
+            Problem: as `restart`.
+        """
+        uid, failed = deployment.uid, deployment.problem is not None
+        request = self._request_of(deployment)
+        if change is not None:
+            request = change(request)
+        launch = await self._resolve_only(await self.planner.draft(request, uid), request)
+        if isinstance(deployment, Deployment) and not failed:
+            await deployment.unload(for_restart=True, seconds=seconds)
+        self._check_not_ending(deployment)
+        await deployment.end("terminate")
+        self._check_not_ending(deployment)
+        stored = msgspec.json.encode(launch.request).decode()
+        self._store.note_restart(uid, stored)
+        self._events.clear(uid)
+        if failed:
+            self.history.begun(uid, stored, time.time())
+        replacement = Deployment(launch, self._context, deployment.created, ran=True, restarting=not failed)
+        self._deployments[uid] = replacement
+        replacement.begin()
+        self._publish()
+
+    async def _check_reload(self, uid: str, change: Callable[[LaunchRequest], LaunchRequest]) -> None:
+        """Check that a deployment can be restarted with a changed request.
+
+        Raises:
+            Problem: as `reload`.
+        """
+        deployment = self.running(uid)
+        if deployment.problem is None and deployment.launching:
+            raise not_loaded(uid, deployment.snapshot.stage)
+        await self.planner.draft(change(deployment.plan.request), uid)
+
+    def _request_of(self, deployment: Deployment | BrokenDeployment) -> LaunchRequest:
+        """The request of a deployment.
+
+        Raises:
+            Problem: 500 ``unreadable_row``.
+        """
+        if isinstance(deployment, Deployment):
+            return deployment.plan.request
+        row = next((row for row in self._store.deployments() if row.uid == deployment.uid), None)
+        if row is None:
+            raise self._not_found(deployment.uid)
+        return _stored_request(row)
+
+    def _check_not_ending(self, deployment: Deployment | BrokenDeployment) -> None:
+        """Raise a Problem if a deployment is terminated meanwhile."""
+        if deployment.uid in self._ending or not self.has(deployment):
+            raise Problem(Code.LAUNCH_CANCELLED, f"{deployment.uid} was terminated.", hint="Launch it again.")
+
+    def _begin_end(self, uid: str, deployment: Deployment | BrokenDeployment) -> asyncio.Task[None]:
+        ending = self._ending[uid] = asyncio.create_task(self._end(uid, deployment), name=f"end of {uid}")
+        return ending
 
     async def _end(self, uid: str, deployment: Deployment | BrokenDeployment) -> None:
         """End a deployment. Its uid is free only after its engines have exited and its row is removed."""
@@ -382,9 +621,11 @@ class Controller:
             self._store.set_unwanted(uid)
             await deployment.end("terminate")
             self._events.add(uid, "TERMINATED", "stop", "terminated")
+            self.history.ended(uid)
             self._store.remove_deployment(uid)
             await self._written(uid)
             del self._deployments[uid]
+            self._reloads.pop(uid, None)
             self._publish()
         finally:
             del self._ending[uid]
@@ -406,18 +647,6 @@ class Controller:
         """Wait until no deployment of this uid is being terminated."""
         while (ending := self._ending.get(uid)) is not None:
             await asyncio.wait({ending})
-
-    @contextlib.asynccontextmanager
-    async def _reservation(self, uid: str) -> AsyncIterator[None]:
-        """Reserve a uid for one launch, after all other launches of this uid, so that equal launches are one."""
-        while (other := self._reserved.get(uid)) is not None:
-            await asyncio.wait({other})
-        done = self._reserved[uid] = asyncio.get_running_loop().create_future()
-        try:
-            yield
-        finally:
-            del self._reserved[uid]
-            done.set_result(None)
 
     async def _add_row(self, uid: str, request: str, created: float) -> None:
         """Store a launch; retried for some time if another program has locked the store.
@@ -459,12 +688,29 @@ class Controller:
         Raises:
             Problem: the launch does not fit; no byte of the weights is fetched.
         """
+        launch = await self._resolve_only(draft, request)
+        sized = await self.planner.size(launch, request)
+        return launch, sized, None if sized else await self.planner.forecast(launch, request)
+
+    async def _resolve_only(self, draft: LaunchDraft, request: LaunchRequest) -> ResolvedLaunch:
+        """The resolved launch, whose names are free; not sized, because its own engine may still use the memory."""
         launch = await self.planner.resolve(draft, request)
         engine, model_type = self.engines[launch.engine], launch.version.family.model_type
         await self._files.run(model_names.check_adapters, model_type, engine.adapters(launch))
-        model_names.check_free(launch.uid, engine.lora_names(launch), self.table.routes, self._reserved)
-        sized = await self.planner.size(launch, request)
-        return launch, sized, None if sized else await self.planner.forecast(launch, request)
+        self._check_names(launch)
+        return launch
+
+    def _check_names(self, launch: ResolvedLaunch) -> None:
+        """Check that the uid, the adapters and the aliases of a launch are names of no other deployment.
+
+        Raises:
+            Problem: 400, a name is invalid; 409, it is taken.
+        """
+        uid, routes, reserved = launch.uid, self.table.routes, {*self._reserved, *self._coming_aliases}
+        if uid in self._coming_aliases:
+            raise Problem(Code.MODEL_UID_TAKEN, f"The model UID {uid} becomes an alias.", hint="Choose another name.")
+        model_names.check_free(uid, self.engines[launch.engine].lora_names(launch), routes, reserved)
+        model_names.check_aliases(uid, launch.request.aliases, routes, reserved)
 
     def _cache_uses(self) -> Iterator[cache.CacheUse]:
         for uid, deployment in self._deployments.items():
@@ -477,11 +723,25 @@ class Controller:
         """The deployments that were launched or restored, without those that could not be restored."""
         return [deployment for deployment in self._deployments.values() if isinstance(deployment, Deployment)]
 
-    def _uid_for(self, request: LaunchRequest) -> str:
+    def _uid_for(self, request: LaunchRequest, *, is_copy: bool = False) -> str:
         taken = (self._deployments.keys() | self.table.routes.keys()) - self._ending.keys()
-        return model_names.uid_for(request, taken, self._reserved)
+        return model_names.uid_for(request, taken, {*self._reserved, *self._coming_aliases}, is_copy=is_copy)
+
+    async def _add_aliases(self, deployment: Deployment, aliases: Iterable[str]) -> None:
+        """Add the aliases of a repeated launch to those of its deployment."""
+        existing = deployment.plan.request.aliases
+        if missing := [alias for alias in aliases if alias not in existing]:
+            await self.set_aliases(deployment.uid, (*existing, *missing))
 
     def _not_found(self, uid: str) -> Problem:
+        if (owner := self.uid_of(uid)) != uid:
+            cause = f"{uid!r} is an alias of {owner}, and this needs its uid."
+            return not_found(cause, hint=f"Use {owner}.", code=Code.MODEL_NOT_FOUND)
+        failed = self.history.failure(uid)
+        if failed is not None and failed.problem is not None:
+            cause = f"There is no running model {uid!r}: its launch has failed."
+            hint = f"{failed.problem.cause} `xinference history` has the details."
+            return not_found(cause, hint=hint, code=Code.MODEL_NOT_FOUND)
         similar = near(uid, self._deployments)
         running = ", ".join(self._deployments) or "none"
         hint = f"Did you mean {' or '.join(similar)}?" if similar else f"Running models: {running}."
@@ -490,6 +750,16 @@ class Controller:
     def _publish(self) -> None:
         deployments = self._deployments.values()
         self._publisher.publish((d.route, listing_entry(d.uid, d.description)) for d in deployments)
+
+
+async def _without_answer(loading: Awaitable[object]) -> None:
+    """Wait for a load that no caller waits for; its events have its problem."""
+    with contextlib.suppress(Problem):
+        await loading
+
+
+async def _failure_only(problem: Problem) -> AsyncIterator[dict[str, Any]]:
+    yield final_event("FAILED", problem.cause) | {"problem": problem.to_dict()}
 
 
 def _stored_request(row: DeploymentRow) -> LaunchRequest:

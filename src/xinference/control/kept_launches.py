@@ -12,7 +12,7 @@ from xinference.launch.request import LaunchRequest
 from xinference.store.database import DeploymentRow
 
 #: Fields that follow from others: a request has the name by which the model was asked for instead.
-_DERIVED = frozenset({"family", "asked_name", "options"})
+_DERIVED = frozenset({"family", "asked_name", "asked", "options"})
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from xinference.catalog.registry import MODEL_NAME
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.launch.request import LaunchRequest
-from xinference.routing.table import Route
+from xinference.routing.table import Route, owner_of
 
 MAX_UID_LENGTH = 100
+SUFFIX_LENGTH = 8
+MAX_ALIASES = 32
 #: Every folder of a PEFT adapter has this file.
 ADAPTER_CONFIG = "adapter_config.json"
 FORM = f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =."
@@ -27,12 +29,15 @@ def is_valid(name: str) -> bool:
     return 0 < len(name) <= MAX_UID_LENGTH and MODEL_NAME.fullmatch(name) is not None
 
 
-def uid_for(request: LaunchRequest, taken: Collection[str], reserved: Collection[str]) -> str:
+def uid_for(request: LaunchRequest, taken: Collection[str], reserved: Collection[str], *, is_copy: bool = False) -> str:
     """The uid of a launch: the requested one, or else the model's name, with a random suffix if it is taken.
+
+    `is_copy`: the requested uid gets a suffix, too, if it is taken.
 
     Raises:
         Problem: 400, the uid is invalid.
     """
+    uid = name = request.model_name.strip()
     if request.model_uid is not None:
         uid = request.model_uid.strip()
         if not is_valid(uid):
@@ -40,10 +45,11 @@ def uid_for(request: LaunchRequest, taken: Collection[str], reserved: Collection
         if uid in PATH_NAMES:
             cause = f"The model UID {uid!r} is the name of a route, GET /v1/models/{uid}."
             raise bad_request(cause, hint="Choose another name.")
-        return uid
-    uid = name = request.model_name.strip()
+        if not is_copy:
+            return uid
+        name = uid[: MAX_UID_LENGTH - SUFFIX_LENGTH - 1]
     while uid in taken or uid in reserved or uid in PATH_NAMES:
-        uid = f"{name}-{''.join(secrets.choice(_RANDOM) for _ in range(8))}"
+        uid = f"{name}-{''.join(secrets.choice(_RANDOM) for _ in range(SUFFIX_LENGTH))}"
     return uid
 
 
@@ -74,23 +80,49 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def check_aliases(uid: str, aliases: Collection[str], routes: Mapping[str, Route], reserved: Collection[str]) -> None:
+    """Refuse aliases that requests cannot use, or that are in use.
+
+    Raises:
+        Problem: 400, an alias is invalid; 409 ``model_uid_taken``.
+    """
+    if len(aliases) > MAX_ALIASES:
+        raise bad_request(f"A model has at most {MAX_ALIASES} aliases, and there are {len(aliases)}.")
+    for alias in aliases:
+        if not is_valid(alias) or alias in PATH_NAMES:
+            raise bad_request(f"The alias {alias!r} is invalid.", hint=FORM)
+        if alias == uid:
+            raise bad_request(f"The alias {alias} is the model's own uid.", hint="Leave it out.")
+        route = routes.get(alias)
+        if route is not None and route.uid == uid and route.parent is None:
+            continue
+        if route is not None or alias in reserved:
+            raise _conflict(f"The alias {alias} is taken by {_owner(alias, route)}.")
+
+
+def _owner(name: str, route: Route | None) -> str:
+    """What has a name."""
+    owner = owner_of(name, route) if route else None
+    if route is None or owner is None:
+        return "a model"
+    return f"an adapter of {owner}" if route.parent else f"an alias of {owner}"
+
+
 def check_free(uid: str, adapters: Collection[str], routes: Mapping[str, Route], reserved: Collection[str]) -> None:
     """Refuse a launch whose uid or adapter names are in use.
 
     Raises:
         Problem: 409 ``model_uid_taken``.
     """
-    others = {name: route for name, route in routes.items() if uid not in (name, route.parent)}
+    others = {name: route for name, route in routes.items() if uid not in (name, route.uid, route.parent)}
     for name in adapters:
         if name == uid:
             raise _conflict(f"The adapter {name} has the name of the model that it adapts.")
         if name in others or name in reserved:
-            parent = others[name].parent if name in others else None
-            owner = f"an adapter of {parent}" if parent else "a model"
-            raise _conflict(f"The adapter's name {name} is taken by {owner}.")
+            raise _conflict(f"The adapter's name {name} is taken by {_owner(name, others.get(name))}.")
     route = routes.get(uid)
-    if route is not None and route.parent is not None:
-        raise _conflict(f"The model UID {uid} is taken by an adapter of {route.parent}.")
+    if route is not None and owner_of(uid, route) is not None:
+        raise _conflict(f"The model UID {uid} is taken by {_owner(uid, route)}.")
 
 
 def _conflict(cause: str) -> Problem:

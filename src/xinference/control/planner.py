@@ -226,6 +226,11 @@ class Planner:
         entries = {entry.spec: entry for entry in reversed(self._environments.entries())}
         return {name: entries[spec] for name, spec in specs.items() if spec in entries}
 
+    async def option_types(self, engine_name: str) -> Mapping[str, str]:
+        """The options of an engine and their types; empty if the engine has no program that lists them."""
+        engine = self._engines[engine_name]
+        return await self._option_table(engine_name, engine) if engine.describe_argv else {}
+
     async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
         """The options of an engine and their types. The program that lists them runs only once."""
         async with self._option_lock:

@@ -11,9 +11,22 @@ from typing import Any, Protocol
 import msgspec
 
 from xinference.deployments.snapshot import DeploymentSnapshot
+from xinference.deployments.views import alias_entry
 from xinference.error_codes import Code
 from xinference.errors import Problem, server_stopping
-from xinference.routing.table import Route, RoutingTable, with_adapters
+from xinference.routing.table import Route, RoutingTable, with_other_names
+
+
+def load_hint(route: Route) -> str:
+    """The line that loads an unloaded model."""
+    return f"Load it with `xinference load {route.parent or route.uid}`."
+
+
+def _entry(name: str, route: Route, entries: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The entry of a deployment, an adapter or an alias in ``GET /v1/models``."""
+    if route.parent is not None:
+        return {**entries[route.parent], "id": name, "parent": route.parent}
+    return entries[name] if name == route.uid else alias_entry(name, entries[route.uid])
 
 
 class SnapshotSource(Protocol):
@@ -41,11 +54,9 @@ class Publisher:
         deployments, listing_entries = {}, {}
         for route, entry in entries:
             deployments[route.uid], listing_entries[route.uid] = route, entry
-        routes = with_adapters(deployments)
+        routes = with_other_names(deployments)
         data = [
-            listing_entries[name]
-            if route.parent is None
-            else {**listing_entries[route.parent], "id": name, "parent": route.parent}
+            _entry(name, route, listing_entries)
             for name, route in routes.items()
             if route.targets or route.recovering or route.on_demand
         ]
@@ -80,6 +91,8 @@ class Publisher:
                 return route
             if self._stopping:
                 raise server_stopping()
+            if route.unloaded:
+                raise Problem(Code.MODEL_UNLOADED, f"The model {uid} is unloaded.", hint=load_hint(route))
             if deployment is not None and deployment.snapshot.refusals != refusals and deployment.snapshot.refusal:
                 raise deployment.snapshot.refusal
             remaining = end - time.monotonic()

@@ -101,6 +101,10 @@ class DeploymentContext:
     admission: MemoryAdmission
     work: LongWork = field(default_factory=LongWork)
     """The threads for downloads, conversions and builds."""
+    launched: Callable[[str], None] = lambda uid: None
+    """Called with the uid of a deployment whose launch is complete."""
+    failed: Callable[[str], None] = lambda uid: None
+    """Called with the uid of a deployment that has failed, after its snapshot has the problem."""
 
 
 Ending = Literal["terminate", "stop", "detach"]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +27,9 @@ from xinference.deployments.inbox import (
     Refused,
     RemoveReplica,
     Requested,
+    SetAliases,
     StageBegan,
+    Unload,
 )
 from xinference.deployments.loader import Loader
 from xinference.deployments.on_demand import DemandCounter, terms_of
@@ -62,16 +64,29 @@ class Deployment:
         adopted: Mapping[str, Replica] = MappingProxyType({}),
         starter: Starter | None = None,
         preparation: Preparation | None = None,
+        ran: bool = False,
+        unloaded: bool = False,
+        restarting: bool = False,
     ) -> None:
-        """`problem`: the stored problem of a deployment that failed under an earlier server. `adopted`: its running
-        replicas by their ids."""
+        """
+        Args:
+            problem: the stored problem of a deployment that failed under an earlier server.
+            adopted: its running replicas by their ids.
+            ran: it has been ready before.
+            unloaded: a user has unloaded it.
+            restarting: it replaces a deployment of the same uid, whose requests may wait for it.
+        """
         settings, store = context.settings, context.store
         self._context = context
         self._engine = engine = context.engines[plan.engine]
         self._inbox = inbox = Inbox()
         starter = starter or EngineStarter(engine, settings, context.load, adopted)
+        first = _first_snapshot(plan, context, created, problem)
+        first = replace(first, ran=ran, restarting=restarting)
+        if unloaded and problem is None and not plan.request.on_demand:
+            first = replace(first, unloaded=True, launching=False, status=Status.UNLOADED, stage=Stage.UNLOADED)
         replicas = ReplicaSet(plan.uid, engine, starter, settings, store, context.load, inbox)
-        self._record = Record(context, engine, replicas, _first_snapshot(plan, context, created, problem))
+        self._record = Record(context, engine, replicas, first)
         loader = Loader(
             context,
             self._record,
@@ -81,7 +96,7 @@ class Deployment:
         self._demand = DemandCounter(settings.on_demand_queue, lambda: inbox.put(Abandoned()))
         self._owner = Owner(context, inbox, self._record, replicas, loader, self._demand)
         self._task: asyncio.Task[None] | None = None
-        if problem is None and isinstance(plan, SizedPlan) and not plan.request.on_demand:
+        if problem is None and isinstance(plan, SizedPlan) and not plan.request.on_demand and not unloaded:
             context.admission.hold(plan.uid, plan)
 
     # -- state, for all readers -------------------------------------------------------------------------------
@@ -230,6 +245,27 @@ class Deployment:
         message = RemoveReplica(number, asyncio.get_running_loop().create_future())
         remaining: int = await self._request(message, message.remaining)
         return remaining
+
+    async def unload(self, *, for_restart: bool = False, seconds: float | None = None) -> None:
+        """Stop the engines after their last answers, at most `seconds` later, and release their memory.
+
+        `seconds` None: `drain_seconds` of the settings. A model that is not on demand stays unloaded, also under later
+        servers, unless this is `for_restart`.
+
+        Raises:
+            Problem: 409, the model is not loaded; or the change cannot be stored.
+        """
+        message = Unload(asyncio.get_running_loop().create_future(), for_restart, seconds)
+        await self._request(message, message.done)
+
+    async def set_aliases(self, aliases: tuple[str, ...]) -> None:
+        """Replace the further names of the deployment; the caller has checked them.
+
+        Raises:
+            Problem: 409, the deployment has failed; or the change cannot be stored.
+        """
+        message = SetAliases(aliases, asyncio.get_running_loop().create_future())
+        await self._request(message, message.done)
 
     async def _request(self, message: Message, reply: asyncio.Future[Any]) -> Any:
         """Send a message to the owner and return its reply.

@@ -170,6 +170,27 @@ class RemoveReplica:
 
 
 @dataclass(frozen=True)
+class Unload:
+    """A user unloads the model: stop its engines after their last answers."""
+
+    done: asyncio.Future[None]
+    """Reply: the engines have ended and their memory is released."""
+    for_restart: bool = False
+    """The model is loaded again at once: requests may wait, and the change is not stored."""
+    seconds: float | None = None
+    """Maximum time for the last answers; None: `drain_seconds`."""
+
+
+@dataclass(frozen=True)
+class SetAliases:
+    """Give the deployment these further names in place of its earlier ones."""
+
+    aliases: tuple[str, ...]
+    done: asyncio.Future[None]
+    """Reply: the change is stored and published."""
+
+
+@dataclass(frozen=True)
 class Defect:
     """A helper task raised an exception other than `Problem`: a defect of xinference."""
 
@@ -203,6 +224,8 @@ Message = (
     | ReplicasFailed
     | AddReplica
     | RemoveReplica
+    | Unload
+    | SetAliases
     | Defect
     | End
 )

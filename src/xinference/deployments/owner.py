@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from typing import Any
 
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.drain import drain
@@ -30,14 +32,16 @@ from xinference.deployments.inbox import (
     ReplicasFailed,
     Requested,
     RestartDue,
+    SetAliases,
     StageBegan,
+    Unload,
     WeightsRead,
     resolve,
 )
 from xinference.deployments.loader import Loader
 from xinference.deployments.on_demand import Action, DemandCounter, next_residency
 from xinference.deployments.record import Record
-from xinference.deployments.replica_changes import ReplicaChanges, not_running
+from xinference.deployments.replica_changes import ReplicaChanges, not_loaded, not_running
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import Residency, Stage, Status
 from xinference.error_codes import Code
@@ -48,6 +52,10 @@ from xinference.store.connection import WRITE_PROBLEMS
 log = logging.getLogger(__name__)
 #: Refusals for lack of memory, or because nothing can be written; they do not count as failures of the model.
 _OTHERS_FAULTS = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT}) | WRITE_PROBLEMS
+#: Messages of a load, which an unloaded model ignores: they were sent before it was unloaded.
+_OF_A_LOAD = (StageBegan, WeightsRead, Prepared, PreparationFailed, Granted, Refused, ReplicaReady, RestartDue)
+#: The states of an on-demand model that holds no memory, or none soon.
+_UNLOADED_STATES = (Residency.UNLOADED, Residency.DRAINING)
 #: Actions before which the engines are stopped.
 _UNLOADING = frozenset({Action.UNLOAD, Action.RELOAD, Action.REFUSE})
 
@@ -75,6 +83,8 @@ class Owner:
         self._failures = 0
         """Consecutive loads that failed for a reason of the model's own."""
         self._load_started = time.monotonic()
+        self._unload_replies: list[asyncio.Future[None]] = []
+        """The replies to the users who unload the model."""
 
     async def run(self) -> None:
         """Handle messages until `End`."""
@@ -103,6 +113,8 @@ class Owner:
             await self._fail_or_log(Problem(Code.INTERNAL_ERROR, cause), message)
 
     async def _handle(self, message: Message) -> None:
+        if self._record.snapshot.unloaded and isinstance(message, _OF_A_LOAD):
+            return
         match message:
             case Begin(adopted):
                 await self._restore(adopted)
@@ -127,6 +139,10 @@ class Owner:
                 await self._note_ready(message)
             case ReplicaChanged() | ReplicaExited() | RestartDue() | ReplicaDrained() | AddReplica() | RemoveReplica():
                 await self._change_replicas(message)
+            case Unload():
+                self._begin_unload(message)
+            case SetAliases():
+                self._set_aliases(message)
             case Defect(error):
                 raise error
 
@@ -153,6 +169,10 @@ class Owner:
     async def _restore(self, reply: asyncio.Future[int]) -> None:
         adopted, on_demand = await self._adopt(), self._record.snapshot.residency is not None
         resolve(reply, adopted)
+        if self._record.snapshot.unloaded:  # the earlier server was killed while it waited for the last answers
+            await self._replicas.stop_all()
+            self._record.publish()
+            return
         if not adopted:
             self._record.change(launching=self._record.snapshot.launching or on_demand)
             self._loader.prepare()
@@ -186,6 +206,7 @@ class Owner:
         self._record.publish_status(Status.TERMINATING, Stage.STOP)
         await self._replicas.stop_all()
         self._record.change()
+        self._resolve_unloads(None)
 
     async def _fail_or_log(self, problem: Problem, message: Message) -> None:
         """Mark the deployment as failed, and refuse the message.
@@ -208,6 +229,7 @@ class Owner:
             await self._inbox.end_helpers()
             self._context.admission.release(snapshot.uid)
             self._record.change(residency=None if snapshot.residency is None else Residency.UNLOADED)
+            self._resolve_unloads(problem)
             self._record.fail(problem)
 
     def _resolve_replies(self, message: Message) -> None:
@@ -220,6 +242,10 @@ class Owner:
                 resolve(message.number, not_running(snapshot.uid, snapshot.stage))
             case RemoveReplica():
                 resolve(message.remaining, not_running(snapshot.uid, snapshot.stage))
+            case SetAliases():
+                resolve(message.done, not_running(snapshot.uid, snapshot.stage))
+            case Unload():
+                resolve(message.done, not_loaded(snapshot.uid, snapshot.stage))
 
     # -- transitions ------------------------------------------------------------------------------------------
 
@@ -243,6 +269,12 @@ class Owner:
 
     async def _advance_launch(self, message: Message) -> None:
         """Advance a launch that is not on demand: it is loaded once, and each failure fails the deployment."""
+        if self._record.snapshot.unloaded:
+            if isinstance(message, Drained):
+                await self._unload()
+                self._record.change(was_ready=False)
+                self._publish_unloaded("unloaded")
+            return
         match message:
             case Prepared():
                 self._loader.request_memory()
@@ -305,7 +337,7 @@ class Owner:
         """Complete the launch of an on-demand model: it can be loaded now."""
         snapshot = self._record.snapshot
         if snapshot.residency is not None and snapshot.launching:
-            self._record.change(launching=False)
+            self._record.end_launch()
             self._record.publish_status(Status.UNLOADED, Stage.UNLOADED)
             self._record.add_ready_event(Stage.UNLOADED, "ready: the first request loads it")
 
@@ -321,18 +353,61 @@ class Owner:
 
     # -- unload -----------------------------------------------------------------------------------------------
 
-    async def _drain(self, replica_ids: tuple[str, ...]) -> None:
-        """Wait for the last answers without a time limit: a model in use is not stopped."""
-        await drain(self._context.load, lambda: replica_ids)
+    def _begin_unload(self, message: Unload) -> None:
+        """Publish the route without targets, and wait for the last answers; refuse if the model is not loaded."""
+        snapshot = self._record.snapshot
+        residency, uid = snapshot.residency, snapshot.uid
+        was_loaded = snapshot.was_ready and not snapshot.unloaded
+        is_loaded = was_loaded if residency is None else residency is Residency.LOADED
+        if snapshot.launching or not (is_loaded or snapshot.unloaded or residency in _UNLOADED_STATES):
+            resolve(message.done, not_loaded(uid, snapshot.stage))
+            return
+        if not is_loaded and not self._replicas:
+            resolve(message.done, None)
+            return
+        if not is_loaded:  # it is being unloaded
+            self._unload_replies.append(message.done)
+            return
+        try:
+            if residency is None and not message.for_restart:
+                self._context.store.set_unloaded(uid)
+        except Problem as problem:
+            resolve(message.done, problem)
+            return
+        self._unload_replies.append(message.done)
+        self._record.add_event(Stage.UNLOAD, "restarted by a user" if message.for_restart else "unloaded by a user")
+        state: dict[str, Any] = {"unloaded": True} if residency is None else {"residency": Residency.DRAINING}
+        self._record.change(restarting=message.for_restart, **state)
+        self._record.publish_status(Status.UNLOADING, Stage.UNLOAD)
+        seconds = self._context.settings.drain_seconds if message.seconds is None else message.seconds
+        self._inbox.spawn(self._drain(snapshot.replica_ids, seconds))
+
+    def _set_aliases(self, message: SetAliases) -> None:
+        try:
+            self._record.set_aliases(message.aliases)
+        except Problem as problem:
+            resolve(message.done, problem)
+            return
+        resolve(message.done, None)
+
+    def _resolve_unloads(self, result: Problem | None) -> None:
+        for reply in self._unload_replies:
+            resolve(reply, result)
+        self._unload_replies.clear()
+
+    async def _drain(self, replica_ids: tuple[str, ...], seconds: float = math.inf) -> None:
+        """Wait for the last answers; without a time limit for an eviction, because a model in use is not stopped."""
+        await drain(self._context.load, lambda: replica_ids, seconds)
         self._inbox.put(Drained())
 
     async def _unload(self) -> None:
         """Stop the engines, then release their memory; the state is `DRAINING` until then."""
-        if self._replicas:
+        if self._replicas and self._record.snapshot.residency is not None:
             self._record.publish(residency=Residency.DRAINING)
         await self._replicas.stop_all()
         self._context.admission.release(self._record.snapshot.uid)
         self._record.change(used=None)
+        self._resolve_unloads(None)
 
     def _refuse_load(self, problem: Problem) -> None:
         """End the wait of the requests with the reason why the load failed. The next request starts a new load.

@@ -45,6 +45,12 @@ class Record:
         self._context.publish()
         self._context.admission.changed()
 
+    def end_launch(self) -> None:
+        """Record that the launch is complete: the model can answer requests, or be loaded by them."""
+        if self.snapshot.launching or not self.snapshot.ran:
+            self._context.launched(self.snapshot.uid)
+        self.change(launching=False, ran=True, restarting=False)
+
     def publish_status(self, status: Status, stage: Stage) -> None:
         """Publish a new status and stage."""
         self.publish(status=status, stage=stage)
@@ -64,6 +70,17 @@ class Record:
         self.change(plan=plan)
         self._context.admission.hold(uid, plan)
 
+    def set_aliases(self, aliases: tuple[str, ...]) -> None:
+        """Store and publish the further names of the deployment.
+
+        Raises:
+            Problem: the row cannot be written.
+        """
+        plan = self.snapshot.plan
+        request = msgspec.structs.replace(plan.request, aliases=aliases)
+        self._context.store.set_request(self.snapshot.uid, msgspec.json.encode(request).decode())
+        self.publish(plan=plan.with_request(request))
+
     # -- events -----------------------------------------------------------------------------------------------
 
     def add_event(self, stage: Stage, content: str, *, level: str = "INFO") -> None:
@@ -81,3 +98,4 @@ class Record:
         self.publish_status(Status.ERROR, Stage.FAILED)
         self._context.store.set_problem(uid, problem)
         self._context.events.add(uid, "FAILED", problem.stage or Stage.FAILED, problem.cause, problem=problem)
+        self._context.failed(uid)

@@ -56,13 +56,14 @@ class ReplicaChanges:
             self._record.change(used=used)
         if not snapshot.was_ready:
             self._record.change(ready_since=time.monotonic())
-        self._record.change(was_ready=True, launching=False)
+        self._record.end_launch()
+        self._record.change(was_ready=True)
         return True
 
     async def note_exit(self, message: ReplicaExited) -> Problem | None:
         """Handle the exit of a process: restart the replica, mark it as failed, or complete its removal."""
         snapshot = self._record.snapshot
-        unloading = snapshot.residency is Residency.DRAINING
+        unloading = snapshot.residency is Residency.DRAINING or snapshot.unloaded
         outcome = self._replicas.note_exit(message, was_ready=snapshot.was_ready, restartable=not unloading)
         self._record.change()
         match outcome:
@@ -195,7 +196,8 @@ class ReplicaChanges:
             Problem: 409, the deployment is not running.
         """
         snapshot = self._record.snapshot
-        if not self._replicas or snapshot.sized is None or snapshot.residency is Residency.DRAINING:
+        is_unloading = snapshot.residency is Residency.DRAINING or snapshot.unloaded
+        if not self._replicas or snapshot.sized is None or is_unloading:
             raise not_running(snapshot.uid, snapshot.stage)
         return snapshot.sized
 
@@ -206,4 +208,13 @@ def not_running(uid: str, stage: Stage) -> Problem:
         Code.NOT_RUNNING,
         f"{uid} is not running (stage {stage}).",
         hint="Its replicas can be changed once it is ready.",
+    )
+
+
+def not_loaded(uid: str, stage: Stage) -> Problem:
+    """The refusal to unload or restart a deployment that is not loaded."""
+    return Problem(
+        Code.NOT_RUNNING,
+        f"{uid} is not loaded (stage {stage}), so it can't be unloaded.",
+        hint=f"Wait until it is ready, or end it with `xinference terminate {uid}`.",
     )

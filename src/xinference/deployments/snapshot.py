@@ -112,8 +112,14 @@ class DeploymentSnapshot:
     """The launch is not complete: no replica has been ready, or an on-demand model is not prepared."""
     was_ready: bool = False
     """A replica has been ready since the load: requests may wait while it is restarted."""
+    ran: bool = False
+    """Its launch was complete once, under this server or an earlier one."""
     ending: bool = False
     """The owner task is ending."""
+    unloaded: bool = False
+    """A user has unloaded the model, which is not on demand: it gets no requests, and its engines are stopped."""
+    restarting: bool = False
+    """The deployment is stopped and started again: requests may wait."""
     used: MemoryUse | None = None
     """Memory use of the replica that was measured last."""
     residency: Residency | None = None

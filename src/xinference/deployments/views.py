@@ -36,6 +36,7 @@ def describe(
         "context_length": _context_length(plan),
         **_pooling_fields(plan),
         "replica": plan.request.replica,
+        "aliases": list(plan.request.aliases),
         "address": addresses[0] if addresses else None,
         "accelerators": sorted({str(index) for group in (sized.devices if sized else ()) for index in group}),
         "status": status,
@@ -67,6 +68,11 @@ def listing_entry(uid: str, description: Mapping[str, Any]) -> dict[str, Any]:
         "owned_by": "xinference",
         **description,
     }
+
+
+def alias_entry(alias: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of an alias in OpenAI's model list, made from that of its deployment."""
+    return {**entry, "id": alias, "alias_of": entry["model_uid"]}
 
 
 #: The API's status of each replica state.
@@ -120,7 +126,7 @@ def replica_entries(deployment: DeploymentSnapshot) -> list[dict[str, Any]]:
 def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
     """The deployment's row of the routing table."""
     on_demand, plan, family = deployment.residency is not None, deployment.plan, deployment.plan.version.family
-    active = deployment.problem is None and not deployment.ending
+    active = deployment.problem is None and (deployment.restarting or not deployment.ending)
     return Route(
         uid=deployment.uid,
         engine=plan.engine,
@@ -128,19 +134,25 @@ def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
         model_name=family.model_name,
         context_length=_context_length(plan),
         created=deployment.created,
-        targets=() if deployment.residency is Residency.DRAINING else _targets(deployment),
+        targets=() if deployment.residency is Residency.DRAINING or deployment.unloaded else _targets(deployment),
         stage=deployment.stage,
-        recovering=not on_demand and deployment.was_ready and active,
+        recovering=not on_demand and active and _is_recovering(deployment),
+        unloaded=deployment.unloaded and not deployment.restarting,
         on_demand=on_demand and active,
         problem=deployment.problem,
         paths=engine.paths(plan),
         adapters=engine.lora_names(plan),
+        aliases=plan.request.aliases,
         request_limits=plan.request.request_limits,
         slots=deployment.sized.sizing.slots if deployment.sized else 0,
         stop=family.stop_texts,
         stop_token_ids=family.stop_token_ids,
         crashes=deployment.crashes,
     )
+
+
+def _is_recovering(deployment: DeploymentSnapshot) -> bool:
+    return deployment.restarting or (deployment.was_ready and not deployment.unloaded)
 
 
 def _on_demand(terms: OnDemandTerms | None) -> dict[str, Any]:
@@ -178,7 +190,7 @@ def _replica_status(deployment: DeploymentSnapshot, replica: ReplicaView, proble
         return STATUSES[replica.process.state]
     if problem is not None:
         return Status.ERROR
-    if deployment.residency is not None and not deployment.residency.holds_memory:
+    if deployment.unloaded or (deployment.residency is not None and not deployment.residency.holds_memory):
         return Status.UNLOADED
     return Status.RECOVERING if deployment.was_ready else Status.CREATING
 

@@ -40,19 +40,19 @@ def models(table: RoutingTable, path: str) -> bytes:
     """
     routes = {uid: route for uid, route in table.routes.items() if "/v1/messages" in route.paths}
     if path == MODELS:
-        data = [_model(route) for route in routes.values()]
+        data = [_model(name, route) for name, route in routes.items()]
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
         return msgspec.json.encode({"data": data, "has_more": False, "first_id": first, "last_id": last})
     uid = path.removeprefix(MODELS + "/")
     if uid not in routes:
         raise Refusal(Code.MODEL_NOT_FOUND, f"There is no model {uid[:200]!r} that answers messages.")
-    return msgspec.json.encode(_model(routes[uid]))
+    return msgspec.json.encode(_model(uid, routes[uid]))
 
 
-def _model(route: Route) -> dict[str, Any]:
+def _model(name: str, route: Route) -> dict[str, Any]:
     return {
         "type": "model",
-        "id": route.uid,
+        "id": name,
         "display_name": route.model_name,
         "created_at": datetime.fromtimestamp(route.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

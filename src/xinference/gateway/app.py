@@ -22,7 +22,7 @@ from xinference.gateway.auth.peer import FROM_OWNER, is_forwarded, is_from_own_u
 from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory
-from xinference.gateway.engine_requests import prepare
+from xinference.gateway.engine_requests import for_deployment, prepare
 from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.content_encodings import decompressed
@@ -44,6 +44,7 @@ from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.probes import answer_probe
 from xinference.gateway.rate_limits import LocalQuota, Quota
+from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.responses.answer import ResponseBuilder, as_response
 from xinference.gateway.responses.request import translate
@@ -106,6 +107,7 @@ class Gateway:
         self._shutdown = shutdown or Shutdown()
         self._keys = keys or NoKeys()
         self.quota: Quota = quota or LocalQuota()
+        self.refusals = RefusalCounter()
         self._views = Views()
         self._settings = settings
         self._management = trust_proxy(management)
@@ -155,6 +157,7 @@ class Gateway:
             key = self._admit(required_access(method, path), scope)
         except Refusal as why:
             why.headers += closing(headers)
+            self.refusals.add(why.code, why.status)
             if data_path is not None or path.startswith("/anthropic/"):
                 await refuse(Reply(send, anthropic=data_path is None or data_path.anthropic), why)
             else:
@@ -255,6 +258,7 @@ class Gateway:
         except ClientLeftError:
             return
         except Problem as problem:
+            self.refusals.add(problem.code, problem.status)
             if not reply.started:
                 await refuse(reply, problem)
             else:  # the client sees that the answer is incomplete
@@ -306,6 +310,8 @@ class Gateway:
                 raise
         route = find(table, request.model, path.upstream)
         reply.model = route.uid
+        if request.model != route.uid:
+            request, body = for_deployment(route, request, body)
         builder: ResponseBuilder | None = None
         if path.is_response:
             path = RESPONSE_AS_CHAT

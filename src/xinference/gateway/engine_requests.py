@@ -93,6 +93,13 @@ def prepare(table: RoutingTable, route: Route, request: Request, document: Reque
     return EngineCall(route, document.encoded(), answer, events)
 
 
+def for_deployment(route: Route, request: Request, body: bytes) -> tuple[Request, bytes]:
+    """A request for an alias as one for its deployment: the engine knows only the uid."""
+    changed: Body = msgspec.json.decode(body)
+    changed["model"] = route.uid
+    return msgspec.structs.replace(request, model=route.uid), msgspec.json.encode(changed)
+
+
 def _rewrite(
     table: RoutingTable,
     route: Route,

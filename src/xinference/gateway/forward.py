@@ -196,6 +196,8 @@ class Forwarder:
             raise _failed(route.uid, route.problem)
         if route.on_demand:
             return await self._wait(route, self._settings.on_demand_wait_seconds)
+        if route.unloaded:
+            raise _unloaded(route)
         if not route.recovering:
             cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
             raise Refusal(Code.MODEL_LOADING, cause, retry_after=route.retry_after)
@@ -270,6 +272,14 @@ async def _engine_refusal(answer: EngineAnswer, call: ForwardedCall, route: Rout
 
 def _failed(uid: str, problem: Problem) -> Refusal:
     return Refusal(Code.MODEL_FAILED, f"The model {uid!r} has failed: {problem.cause}", hint=problem.hint)
+
+
+def _unloaded(route: Route) -> Refusal:
+    return Refusal(
+        Code.MODEL_UNLOADED,
+        f"The model {route.uid!r} is unloaded.",
+        hint=f"Load it with `xinference load {route.parent or route.uid}`.",
+    )
 
 
 def _gone(uid: str) -> Refusal:

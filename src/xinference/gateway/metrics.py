@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from xinference import __version__
 from xinference.routing.interfaces import ReplicaLoad
-from xinference.routing.table import Route, RoutingTable
+from xinference.routing.table import Route, RoutingTable, owner_of
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0.encode()
 #: Upper bounds of the histogram in seconds, for whole answers and streams.
@@ -159,7 +159,7 @@ class Metrics(Collector):
             "xinference_model_state", "1 for the state that a model is in", labels=("model", "state")
         )
         for uid, route in self._table().routes.items():
-            if route.parent is not None:  # an adapter has its deployment's engine
+            if owner_of(uid, route) is not None:  # an adapter or an alias has its deployment's engine
                 continue
             in_flight.add_metric((uid,), sum(load.at(target.replica_id) for target in route.targets))
             replicas.add_metric((uid,), len(route.targets))
@@ -170,4 +170,6 @@ class Metrics(Collector):
 def _state(route: Route) -> str:
     if route.targets:
         return "ready"
-    return "failed" if route.problem is not None else "recovering" if route.recovering else "loading"
+    if route.problem is not None:
+        return "failed"
+    return "unloaded" if route.unloaded else "recovering" if route.recovering else "loading"

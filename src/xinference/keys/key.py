@@ -15,7 +15,8 @@ class Key:
     digest: bytes
     """SHA-256 of the key; the key itself is not stored."""
     scopes: frozenset[str]
-    """``use``: requests to models, and their state. ``manage``: everything except requests to models."""
+    """``use``: requests to models, and their state. ``manage``: everything except requests to models. ``monitor``: the
+    metrics and the state of the whole server, and nothing else."""
     models: frozenset[str] | None = None
     """Names of the permitted models; None: all."""
     expires: float | None = None

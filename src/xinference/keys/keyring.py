@@ -8,8 +8,9 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, not_found
@@ -21,7 +22,9 @@ from xinference.store.database import Store
 
 log = logging.getLogger(__name__)
 
-SCOPES = ("use", "manage")
+SCOPES = ("use", "manage", "monitor")
+#: The limits of a key.
+LIMITS = ("requests_per_minute", "tokens_per_minute", "requests_in_flight")
 #: Interval in which the times of last use are written, in seconds.
 FLUSH_SECONDS = 60.0
 MAX_MODEL_NAME = 100
@@ -91,12 +94,7 @@ class Keyring:
         check(new)
         key_id = "key-" + secrets.token_hex(4)
         name = new.name or key_id
-        if any(name in (key.name, key.key_id) and key.revoked is None for key in self._keys.values()):
-            raise Problem(
-                Code.KEY_NAME_TAKEN,
-                f"A key with the name {name} exists already.",
-                hint="Choose another name, or revoke that key first.",
-            )
+        self._check_free(name)
         secret, now = new_secret(), time.time()
         key = Key(
             key_id,
@@ -113,7 +111,36 @@ class Keyring:
         self._rows.add(key)
         self._keys[key_id] = key
         self._publish()
+        log.info("the key %s (%s) is created: %s", name, key_id, _permissions(key))
         return key, secret
+
+    def update(self, named: str, changes: Mapping[str, Any]) -> Key:
+        """Change a key, by its id or name: the fields of `NewKey`; its secret and its counts stay.
+
+        Raises:
+            Problem: 400 for invalid fields or a revoked key, 404, 409 for a name that another key has.
+        """
+        key = self._find(named)
+        if key.revoked is not None:
+            raise bad_request(f"The key {key.name} is revoked.", hint="Create another one.")
+        scopes, models = tuple(sorted(key.scopes)), None if key.models is None else tuple(sorted(key.models))
+        limits = {name: getattr(key, name) for name in LIMITS}
+        check(replace(NewKey(key.name, scopes, models, **limits), **changes))
+        if changes.get("name", key.name) != key.name:
+            self._check_free(changes["name"])
+        fields = dict(changes)
+        if "expires_in" in fields:
+            seconds = fields.pop("expires_in")
+            fields["expires"] = None if seconds is None else time.time() + seconds
+        for name in ("scopes", "models"):
+            if fields.get(name) is not None:
+                fields[name] = frozenset(fields[name])
+        changed = replace(key, **fields)
+        self._rows.update(changed)
+        self._keys[key.key_id] = changed
+        self._publish()
+        log.info("the key %s (%s) is changed: %s", changed.name, key.key_id, _permissions(changed))
+        return changed
 
     def revoke(self, named: str) -> Key:
         """Revoke a key, by its id or name: from now on it is treated like a wrong one.
@@ -131,6 +158,7 @@ class Keyring:
             self._keys[key.key_id] = key
             self._remove_oldest()
             self._publish()
+            log.info("the key %s (%s) is revoked", key.name, key.key_id)
         return key
 
     def remove_all(self) -> int:
@@ -141,13 +169,14 @@ class Keyring:
         self._damaged.clear()
         self._last_used.clear()
         self._publish()
+        log.info("all %d keys are deleted", len(every))
         return len(every)
 
     def open_for_owner(self) -> str:
         """A key for users who may read this server's home. It permits everything, is never written to the store, and
         is valid until this process ends."""
         secret = new_secret()
-        self._owner = Key("owner", "owner", digest(secret.encode()), frozenset(SCOPES), created=time.time())
+        self._owner = Key("owner", "owner", digest(secret.encode()), frozenset(("use", "manage")), created=time.time())
         self._publish()
         return secret
 
@@ -178,6 +207,19 @@ class Keyring:
             return matching[-1]
         raise not_found(f"There is no key {named!r}.", hint="See `xinference keys list`.", code=Code.KEY_NOT_FOUND)
 
+    def _check_free(self, name: str) -> None:
+        """Refuse a name that a valid key has.
+
+        Raises:
+            Problem: 409.
+        """
+        if any(name in (key.name, key.key_id) and key.revoked is None for key in self._keys.values()):
+            raise Problem(
+                Code.KEY_NAME_TAKEN,
+                f"A key with the name {name} exists already.",
+                hint="Choose another name, or revoke that key first.",
+            )
+
     def _remove_oldest(self) -> None:
         """Remove the oldest keys that are revoked or expired, if there are too many. A failure is only logged."""
         dead = [key for key in self._keys.values() if key.revoked is not None or _has_expired(key)]
@@ -202,6 +244,11 @@ class Keyring:
             changed()
 
 
+def _permissions(key: Key) -> str:
+    models = "all models" if key.models is None else ", ".join(sorted(key.models))
+    return f"{' and '.join(sorted(key.scopes))} of {models}"
+
+
 def _has_expired(key: Key) -> bool:
     return key.expires is not None and key.expires <= time.time()
 
@@ -218,14 +265,14 @@ def check(new: NewKey) -> None:
     unknown = [scope for scope in new.scopes if scope not in SCOPES]
     if unknown or not new.scopes:
         shown = f"There is no scope {unknown[0][:100]!r}." if unknown else "A key needs a scope."
-        raise bad_request(shown, hint=f"The scopes are {' and '.join(SCOPES)}.")
+        raise bad_request(shown, hint=f"The scopes are {', '.join(SCOPES[:-1])} and {SCOPES[-1]}.")
     if new.models is not None and not all(
         0 < len(m) <= MAX_MODEL_NAME and m.isprintable() for m in new.models or ("",)
     ):
         raise bad_request("A key for certain models needs their names.", hint="Omit `models` to allow all.")
     if new.expires_in is not None and not (math.isfinite(new.expires_in) and new.expires_in > 0):
         raise bad_request(f"A key can't expire in {new.expires_in} seconds.", hint="Use a positive number.")
-    for field in ("requests_per_minute", "tokens_per_minute", "requests_in_flight"):
+    for field in LIMITS:
         limit: int | None = getattr(new, field)
         if limit is not None and not 1 <= limit < 2**53:
             raise bad_request(f"{field} is {limit}.", hint="Use a positive number, or leave it out for no limit.")

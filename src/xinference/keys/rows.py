@@ -62,6 +62,17 @@ class KeyRows:
         with self._store.write(durable=True) as db:
             db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
 
+    def update(self, key: Key) -> None:
+        """Write the changed permissions of a key."""
+        models = None if key.models is None else json.dumps(sorted(key.models))
+        limits = (key.requests_per_minute, key.tokens_per_minute, key.requests_in_flight)
+        with self._store.write(durable=True) as db:
+            db.execute(
+                "UPDATE keys SET name = ?, scopes = ?, models = ?, expires = ?, requests_per_minute = ?, "
+                "tokens_per_minute = ?, requests_in_flight = ? WHERE key_id = ?",
+                (key.name, json.dumps(sorted(key.scopes)), models, key.expires, *limits, key.key_id),
+            )
+
     def revoke(self, key_id: str, at: float) -> None:
         with self._store.write(durable=True) as db:
             db.execute("UPDATE keys SET revoked = ? WHERE key_id = ? AND revoked IS NULL", (at, key_id))

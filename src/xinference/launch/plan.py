@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from xinference.catalog.models import ModelVersion, Source
 from xinference.launch.request import LaunchRequest
 
@@ -67,6 +69,10 @@ class LaunchDraft:
     reasons: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     """The reasons that a launch shows: one line for each of size, quantization and a missing environment."""
+
+    def with_uid(self, uid: str) -> LaunchDraft:
+        """This draft for a deployment with another uid."""
+        return replace(self, uid=uid, request=msgspec.structs.replace(self.request, model_uid=uid))
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,10 @@ class SizedPlan:
     def devices_of(self, position: int) -> tuple[int, ...]:
         """The GPUs of the replica at `position`; empty: CPU."""
         return self.devices[position] if position < len(self.devices) else ()
+
+    def with_request(self, request: LaunchRequest) -> SizedPlan:
+        """This plan with another request of the same resources."""
+        return replace(self, launch=self.launch.with_request(request))
 
     def with_replicas(self, request: LaunchRequest, devices: Devices) -> SizedPlan:
         """This plan with the number of replicas in `request`, on these devices."""

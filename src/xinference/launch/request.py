@@ -37,6 +37,10 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The family of a name that is not a built-in model; stored with the launch, so that it stays the same."""
     asked_name: str | None = None
     """The name in the original request if it is a path or a hub's id, and the family comes from the model's files."""
+    asked: dict[str, Any] = {}
+    """The fields of the request as it was sent, before any choice; empty: not known."""
+    aliases: tuple[str, ...] = ()
+    """Further names of the deployment in requests."""
     on_demand: bool = False
     """The first request loads the model; it is unloaded when it is idle or its memory is needed."""
     ttl: float | None = None

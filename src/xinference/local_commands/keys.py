@@ -30,6 +30,10 @@ class KeyCommands:
         key, secret = self._keys.create(NewKey(scopes=tuple(scopes), models=allowed, **fields))
         return {**key.to_dict(), "key": secret}
 
+    def update_key(self, key: str, **changes: Any) -> Json:
+        """Change a key. Raises `Problem` as `Keyring.update`."""
+        return self._keys.update(key, changes).to_dict()
+
     def revoke_key(self, key: str) -> Json:
         """Revoke a key. Raises `Problem` as `Keyring.revoke`."""
         return self._keys.revoke(key).to_dict()

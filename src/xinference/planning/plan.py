@@ -85,14 +85,6 @@ def resolve_launch(draft: LaunchDraft, origin: Source | Path, why: str, engine: 
     return ResolvedLaunch(draft, files.source or origin, files.options, reasons)
 
 
-def is_same_launch(draft: LaunchDraft, running: LaunchRequest) -> bool:
-    """Whether a draft equals the request of a running launch; a draft without a hub matches any hub."""
-    request = draft.request
-    if request.model_path is None and request.download_hub is None:
-        request = msgspec.structs.replace(request, download_hub=running.download_hub)
-    return request == running
-
-
 def check_request(facts: Facts, request: LaunchRequest) -> None:
     """Check the fields whose validity does not depend on the model: type, replicas, residency, devices.
 

@@ -54,12 +54,16 @@ class Route:
     problem: Problem | None = None
     recovering: bool = False
     """The deployment was ready before and is being restarted: a request may wait."""
+    unloaded: bool = False
+    """A user has unloaded the model: requests are refused until it is loaded again."""
     on_demand: bool = False
     """A request loads the model: `Router.ensure_ready` waits until it is loaded."""
     retry_after: int = 5
     """Seconds after which a client may retry."""
     paths: frozenset[str] = frozenset()
     """Request paths that the engine serves, such as ``/v1/chat/completions``."""
+    aliases: tuple[str, ...] = ()
+    """Further names of the deployment; the table has this route under each of them, too."""
     adapters: tuple[str, ...] = ()
     """Names of the deployment's LoRA adapters; each of them has its own route."""
     parent: str | None = None
@@ -78,16 +82,26 @@ class Route:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """The routes of all deployments and adapters by name, and the encoded answer of ``GET /v1/models``."""
+    """The routes of all deployments, adapters and aliases by name, and the encoded answer of ``GET /v1/models``."""
 
     routes: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
     listing: bytes = b'{"object":"list","data":[]}'
 
 
-def with_adapters(deployments: Mapping[str, Route]) -> dict[str, Route]:
-    """The routes of deployments by uid, then those of adapters by name; a uid overrides an adapter of the same name."""
+def with_other_names(deployments: Mapping[str, Route]) -> dict[str, Route]:
+    """The routes of deployments by uid, then those of adapters and aliases by name. A uid overrides the other names.
+
+    An alias has the route of its deployment: a request for it is a request for the deployment.
+    """
     routes = dict(deployments)
     for uid, route in deployments.items():
         for name in route.adapters:
-            routes.setdefault(name, replace(route, uid=name, parent=uid, adapters=()))
+            routes.setdefault(name, replace(route, uid=name, parent=uid, adapters=(), aliases=()))
+        for name in route.aliases:
+            routes.setdefault(name, route)
     return routes
+
+
+def owner_of(name: str, route: Route) -> str | None:
+    """The uid of the deployment if `name` is another name of it, an adapter's or an alias, else None."""
+    return route.parent or (None if name == route.uid else route.uid)

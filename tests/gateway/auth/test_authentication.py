@@ -14,11 +14,12 @@ import pytest
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, HandMadeRouter, Said, call, gateway_of, listening, route, target
 from xinference.gateway.app import Gateway
+from xinference.gateway.auth.authentication import Views
 from xinference.gateway.routes import DATA_PATHS
 from xinference.keys.key import Key
 from xinference.keys.secret import digest
 from xinference.keys.table import KeyTable, table_of
-from xinference.routing.table import RoutingTable, with_adapters
+from xinference.routing.table import RoutingTable, with_other_names
 
 ALL = "all models"
 ONE = "one model"
@@ -84,7 +85,7 @@ def busy_router() -> HandMadeRouter:
         uid: route(uid=uid, stage="fetch", paths=frozenset(DATA_PATHS), adapters=(f"{uid}-lora",))
         for uid in ("m", "other")
     }
-    routes = with_adapters(deployments)
+    routes = with_other_names(deployments)
     router = HandMadeRouter()
     data = [{"id": name, "parent": each.parent} if each.parent else {"id": name} for name, each in routes.items()]
     router.current = RoutingTable(routes, json.dumps({"object": "list", "data": data}).encode())
@@ -133,6 +134,51 @@ async def test_a_key_of_an_adapter_does_not_reach_the_model_under_it() -> None:
     async with gateway_of(busy_router(), keys=keys_of(key)) as gateway:
         assert (await ask(gateway, "/v1/chat/completions", "m-lora", ONE)).status == 503
         assert (await ask(gateway, "/v1/chat/completions", "m", ONE)).status == 403
+
+
+async def test_a_key_of_a_model_reaches_its_aliases_and_no_alias_of_another() -> None:
+    router = busy_router()
+    deployments = {uid: replace(router.current.routes[uid], aliases=(f"{uid}-alias",)) for uid in ("m", "other")}
+    router.current = RoutingTable(with_other_names(deployments), router.current.listing)
+    alias_key = replace(KEYS[ALL], key_id="alias", models=frozenset({"m-alias"}))
+    async with gateway_of(router, keys=keys_of(KEYS[ONE], alias_key)) as gateway:
+        for secret, expected in (
+            (ONE, {"m-alias": 503, "other-alias": 403}),
+            (ALL, {"m-alias": 503, "m": 403, "m-lora": 403, "other": 403, "other-alias": 403}),
+        ):
+            found = {model: (await ask(gateway, "/v1/chat/completions", model, secret)).status for model in expected}
+            assert found == expected
+        headers = bearer(ONE)
+        read = {
+            name: (await call(gateway, f"/v1/models/{name}", b"", method="GET", headers=headers)).status
+            for name in ("m-alias", "other-alias")
+        }
+    assert read == {"m-alias": 200, "other-alias": 403}
+
+
+async def test_a_monitor_reads_the_metrics_and_the_state_of_the_server_and_nothing_else() -> None:
+    monitor = replace(KEYS[ALL], scopes=frozenset({"monitor"}))
+    async with gateway_of(busy_router(), keys=keys_of(monitor)) as gateway:
+        reads = {
+            path: (await call(gateway, path, method=method, headers=bearer(ALL))).status
+            for method, path in (
+                ("GET", "/metrics"), ("GET", "/status"), ("GET", "/v1/workers"), ("GET", "/health"),
+                ("GET", "/v1/models"), ("GET", "/v1/models/m"), ("POST", "/v1/models/m/requests/r/abort"),
+                ("POST", "/v1/models"), ("GET", "/v1/keys"), ("DELETE", "/v1/clusters"),
+            )
+        }  # fmt: skip
+        assert {path for path, status in reads.items() if status == 200} == {
+            "/metrics", "/status", "/v1/workers", "/health",
+        }  # fmt: skip
+        assert set(reads.values()) == {200, 403}
+        assert (await ask(gateway, "/v1/chat/completions", "m", ALL)).status == 403
+
+
+async def test_the_view_of_a_changed_key_is_a_new_one() -> None:
+    views, table = Views(), busy_router().current
+    key = replace(KEYS[ONE], models=frozenset({"m"}))
+    assert set(views.for_use(key, table).routes) == {"m", "m-lora"}
+    assert set(views.for_use(replace(key, models=frozenset({"other"})), table).routes) == {"other", "other-lora"}
 
 
 async def test_no_field_leads_a_key_of_an_adapter_to_the_model_under_it() -> None:

@@ -71,7 +71,8 @@ async def put_autostart(controller: ControllerDep, settings: SettingsDep, body: 
     """Launch a model that the next server restores, or change whether it restores a running one"""
     launch = body.launch_body()
     if body.enabled:
-        uid = await controller.stop_notice.unless_given(controller.launch(launch.request(), warnings=launch.warnings()))
+        launching = controller.launch(launch.request(), new=launch.new, warnings=launch.warnings())
+        uid = (await controller.stop_notice.unless_given(launching)).uid
     else:
         uid = launch.model_uid or launch.model_name
     controller.set_restored(uid, restored=body.enabled)

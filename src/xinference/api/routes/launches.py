@@ -110,21 +110,31 @@ async def launch(
 
 
 async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_ready: bool) -> dict[str, Any]:
-    """Start a launch; with `wait_ready` wait for its end.
+    """Start a launch, or find an equal one; with `wait_ready` wait for its end.
 
     Raises:
         Problem: the launch is rejected; with `wait_ready` also if it fails, and 499 if it is cancelled.
     """
-    uid = await controller.stop_notice.unless_given(controller.launch(body.request(), warnings=body.warnings()))
-    if not wait_ready:
-        return {"model_uid": uid}
-    deployment, last = controller.deployment(uid), ""
+    launched = await controller.stop_notice.unless_given(
+        controller.launch(body.request(), new=body.new, warnings=body.warnings())
+    )
+    if wait_ready:
+        await wait_until_ready(controller, launched.uid)
+    return {"model_uid": launched.uid, "found": launched.found}
+
+
+async def wait_until_ready(controller: Controller, uid: str) -> None:
+    """Wait until a launch is complete.
+
+    Raises:
+        Problem: the launch has failed; 499, it is cancelled; 503, the server stops.
+    """
+    last: dict[str, Any] = {"event_type": ""}
     async for event in controller.follow(uid):
-        last = event["event_type"]
-    if last == STOPPING:
+        last = event
+    if last["event_type"] == STOPPING:
         raise server_stopping()
-    if deployment.problem is not None:
-        raise deployment.problem
-    if last == "TERMINATED":
+    if last.get("problem"):
+        raise Problem.from_dict(last["problem"])
+    if last["event_type"] == "TERMINATED":
         raise Problem(Code.LAUNCH_CANCELLED, f"The launch of {uid} was cancelled.", hint="Launch it again.")
-    return {"model_uid": uid}

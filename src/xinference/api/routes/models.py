@@ -17,7 +17,7 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.responses import EVENT_STREAM, event_stream
 from xinference.api.strict import StrictRoute
 from xinference.control.stop_notice import StopNotice
-from xinference.deployments.views import listing_entry
+from xinference.deployments.views import alias_entry, listing_entry
 from xinference.error_codes import Code
 from xinference.errors import SERVER_STOPPING, Problem
 from xinference.keys.visibility import sees
@@ -44,12 +44,14 @@ async def instances(
     responses=problems(404, 503),
 )
 async def describe(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
-    """Describe a deployment, with the fields of an OpenAI model; 503 until it is launched (see `/progress`)."""
-    deployment = controller.deployment(model_uid)
+    """Describe a deployment by its uid or an alias, with the fields of an OpenAI model; 503 until it is launched."""
+    uid = controller.uid_of(model_uid)
+    deployment = controller.deployment(uid)
     if deployment.launching:
         stage = deployment.progress["stage"]
         raise Problem(Code.MODEL_LOADING, f"Model is loading, please retry later: {model_uid} is {stage}.")
-    return listing_entry(model_uid, deployment.description)
+    entry = listing_entry(uid, deployment.description)
+    return entry if uid == model_uid else alias_entry(model_uid, entry)
 
 
 @router.delete("/v1/models/{model_uid}", response_model=None, responses=problems(404))

@@ -14,15 +14,6 @@ def _unsupported(cause: str, hint: str) -> Problem:
     return Problem(Code.NOT_HERE, cause, hint=hint)
 
 
-@router.get("/v1/launch_history")
-async def launch_history() -> None:
-    """Not supported: the events of a deployment are deleted with the deployment."""
-    raise _unsupported(
-        "There is no launch history.",
-        "GET /v1/models/{model_uid}/events lists the events of one deployment.",
-    )
-
-
 @router.post("/v1/launch_history")
 @router.delete("/v1/launch_history/{model_name}")
 @router.delete("/v1/launch_history/{model_name}/{model_uid:path}")

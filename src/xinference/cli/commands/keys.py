@@ -36,6 +36,21 @@ class Duration(click.ParamType[float]):
         return float(int(match[1]) * _SECONDS[match[2]])
 
 
+#: The value of an option that removes a limit.
+NONE = "none"
+
+
+class Removable(click.ParamType[Any]):
+    """Another type, or ``none``."""
+
+    def __init__(self, type_: click.ParamType[Any]) -> None:
+        self.name = type_.name
+        self._type = type_
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return NONE if str(value).lower() == NONE else self._type.convert(value, param, ctx)
+
+
 @click.group()
 def keys() -> None:
     """Create, list and revoke API keys. Once there is a key, every request needs one."""
@@ -46,11 +61,12 @@ def keys() -> None:
 @click.option(
     "--scope",
     "scopes",
-    type=click.Choice(["use", "manage"]),
+    type=click.Choice(["use", "manage", "monitor"]),
     multiple=True,
     default=("use",),
     show_default=True,
-    help="use: send requests to models; manage: everything else, such as launch and terminate. Repeatable.",
+    help="use: send requests to models; manage: everything else, such as launch and terminate; monitor: only read "
+    "/metrics and /status. Repeatable.",
 )
 @click.option(
     "--model",
@@ -86,6 +102,7 @@ def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_
     if as_json:
         print_json(created)
         return
+    _warn_of_unknown(created)
     note(f"Created the key {created['name']}. It is shown only once:")
     click.echo(created["key"])
 
@@ -116,6 +133,51 @@ def list_keys(target: Target, as_json: bool, wide: bool) -> None:
     print_table(header, [_row(key, time.time()) for key in entries], wide=wide)
     if not entries:
         note("There are no keys: everyone who reaches the server can use it. Create one with `xinference keys create`.")
+
+
+_limit = Removable(_count)
+
+
+@keys.command()
+@click.argument("name", metavar="NAME|ID")
+@click.option("--rename", metavar="NAME", help="New name of the key.")
+@click.option(
+    "--scope", "scopes", type=click.Choice(["use", "manage", "monitor"]), multiple=True, help="New scopes. Repeatable."
+)
+@click.option("--model", "models", multiple=True, metavar="UID", help="Allow only this model. Repeatable.")
+@click.option("--all-models", is_flag=True, help="Allow all models.")
+@click.option("--expires", "expires_in", type=Removable(Duration()), metavar="TIME", help="Time from now, or `none`.")
+@click.option("--requests-per-minute", type=_limit, metavar="N", help="Maximum number of requests, or `none`.")
+@click.option("--tokens-per-minute", type=_limit, metavar="N", help="Maximum number of tokens, or `none`.")
+@click.option("--requests-in-flight", type=_limit, metavar="N", help="Maximum number at the same time, or `none`.")
+@json_option
+@with_server_options
+def update(
+    target: Target,
+    name: str,
+    rename: str | None,
+    scopes: tuple[str, ...],
+    models: tuple[str, ...],
+    all_models: bool,
+    as_json: bool,
+    **limits: Any,
+) -> None:
+    """Change a key from the next request on. The key itself stays the same."""
+    if models and all_models:
+        raise click.UsageError("--model and --all-models exclude each other.")
+    changes: Json = {field: None if value == NONE else value for field, value in limits.items() if value is not None}
+    changes |= {"name": rename} if rename else {}
+    changes |= {"scopes": tuple(dict.fromkeys(scopes))} if scopes else {}
+    changes |= {"models": tuple(models) or None} if models or all_models else {}
+    if not changes:
+        raise click.UsageError("There is nothing to change: give at least one option.")
+    with _keys(target) as keys:
+        changed = keys.update_key(name, **changes)
+    if as_json:
+        print_json(changed)
+        return
+    _warn_of_unknown(changed)
+    note(f"Changed the key {changed['name']} ({changed['id']}).")
 
 
 @keys.command()
@@ -164,6 +226,12 @@ def _of_this_home(target: Target) -> Target:
 
     endpoint = local_endpoint(target.settings)
     return replace(target, api_key=None, settings=replace(target.settings, endpoint=endpoint or ""))
+
+
+def _warn_of_unknown(key: Json) -> None:
+    """Warn of models that do not exist: the name may have a typing error."""
+    if unknown := key.get("unknown_models"):
+        note(f"Warning: no model has the name {', '.join(unknown)} now.")
 
 
 def _row(key: Json, now: float) -> list[Any]:

@@ -50,6 +50,10 @@ def _read_lora_modules(
     return modules or None
 
 
+def _read_aliases(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> list[str] | None:
+    return list(names) or None
+
+
 _EPILOG = """Any other --key value is an option of the engine, by the engine's own name.
 
 \b
@@ -90,6 +94,15 @@ Examples:
 )
 @click.option("--pin", is_flag=True, help="Never unload it for another model.")
 @click.option("--priority", type=int, help="Lower priority is evicted first. [default: 0]")
+@click.option(
+    "--alias",
+    "aliases",
+    multiple=True,
+    metavar="NAME",
+    callback=_read_aliases,
+    help="Further name of the model in requests, such as gpt-4o; repeatable.",
+)
+@click.option("--new", is_flag=True, help="Launch a copy, also if the same launch runs already.")
 @click.option("--dry-run", is_flag=True, help="Show the plan with its reasons; launch nothing.")
 @click.option("--no-wait", is_flag=True, help="Return before the model is ready.")
 @json_option
@@ -111,12 +124,31 @@ def launch(
         print_json(plan) if as_json else click.echo(plan_text(plan))
         return
     with target.connect(start=True) as client:
-        uid = client.launch_model(**request, wait_ready=False)
+        begun = client.begin_launch(**request)
+        uid = note_found(begun)
         if no_wait:
-            _note_background(uid)
+            if begun.get("found") != "running":
+                _note_background(uid)
             print_json({"model_uid": uid}) if as_json else click.echo(uid)
             return
-        _wait(client, uid, as_json)
+        _wait(client, begun, as_json)
+
+
+#: The state of an earlier, equal launch -> the line about it.
+_FOUND = {
+    "running": "{uid} is already running (launched earlier with the same choices); --new launches a copy.",
+    "launching": "{uid} is already being launched; --new launches a copy.",
+    "unloaded": "{uid} was unloaded; loading it again.",
+    "failed": "{uid} had failed; launching it again.",
+}
+
+
+def note_found(begun: Json) -> str:
+    """The uid of a launch that has begun, after a line about the earlier launch that was found."""
+    uid = str(begun["model_uid"])
+    if (line := _FOUND.get(str(begun.get("found")))) is not None:
+        note(line.format(uid=uid))
+    return uid
 
 
 def _plan(target: Target, request: Json) -> Json:
@@ -132,8 +164,9 @@ def _plan(target: Target, request: Json) -> Json:
     return plan_launch(body, target.settings)
 
 
-def _wait(client: Client, uid: str, as_json: bool) -> None:
-    description = follow(client, uid)
+def _wait(client: Client, begun: Json, as_json: bool) -> None:
+    uid = str(begun["model_uid"])
+    description = follow_begun(client, begun)
     if description is None:
         print_json({"model_uid": uid}) if as_json else click.echo(uid)
         return
@@ -145,6 +178,12 @@ def _wait(client: Client, uid: str, as_json: bool) -> None:
     }
     note(f"Ready at {client.base_url}/v1" + "".join(f", {name} {fact}" for name, fact in facts.items() if fact))
     print_json(description) if as_json else click.echo(uid)
+
+
+def follow_begun(client: Client, begun: Json) -> Json | None:
+    """As `follow`, but without the stages of a launch that was complete before."""
+    uid = str(begun["model_uid"])
+    return client.describe_model(uid) if begun.get("found") == "running" else follow(client, uid)
 
 
 def follow(client: Client, uid: str) -> Json | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 import click
@@ -20,13 +21,16 @@ Json = dict[str, Any]
 
 
 @click.command("list")
+@click.option("--all", "shows_failed", is_flag=True, help="Also launches that have failed before they were ready.")
 @wide_option
 @json_option
 @with_server_options
-def list_models(target: Target, as_json: bool, wide: bool) -> None:
+def list_models(target: Target, shows_failed: bool, as_json: bool, wide: bool) -> None:
     """List launched models, ready or not."""
     with target.connect() as client:
         instances = client.list_instances()
+        if shows_failed:
+            instances += [_failed(r) for r in client.launch_history(failed=True) if r["ready_at"] is None]
     if as_json:
         print_json(instances)
         return
@@ -39,6 +43,13 @@ def list_models(target: Target, as_json: bool, wide: bool) -> None:
     for instance in instances:
         if problem := instance.get("problem"):
             note(f"{instance['model_uid']}: {problem['cause']}")
+
+
+def _failed(record: Json) -> Json:
+    """A launch that never ran, in the form of an instance."""
+    fields = {name: value for name, value in record["data"].items() if name.startswith(("model_", "quantization"))}
+    created = datetime.fromisoformat(record["created_at"]).timestamp()
+    return {**fields, "status": "FAILED", "problem": record["problem"], "instance_created_ts": int(created)}
 
 
 def _version(instance: Json) -> str | None:

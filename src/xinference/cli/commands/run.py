@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xinference.cli.commands.launch import follow
+from xinference.cli.commands.launch import follow_begun, note_found
 from xinference.cli.commands.talk import TalkCommand, answer_options, piped_text, talk_with
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.conversation import Chat, Talk
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import version_options
+from xinference.cli.output import note
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -58,6 +59,9 @@ def run(
             model = _launch(client, version)
             if model is None:
                 return
+        elif model.get("status") == "UNLOADED" and not model.get("on_demand"):
+            note(f"{model['model_uid']} was unloaded; loading it again.")
+            model = client.load_model(str(model["model_uid"]))
         place = (str(model["model_uid"]), client.base_url, client.auth_headers)
 
     def new_talk(place: tuple[str, str, dict[str, str]], config: Json) -> Talk:
@@ -90,6 +94,7 @@ def _same(wanted: object, value: object) -> bool:
 def _launch(client: Client, version: Json) -> Json | None:
     """The description of the model once it is ready; None: the launch continues in the background."""
     fields = {name: value for name, value in version.items() if value is not None}
-    uid = client.launch_model(**fields, wait_ready=False)
-    description = follow(client, uid)
+    begun = client.begin_launch(**fields)
+    uid = note_found(begun)
+    description = follow_begun(client, begun)
     return None if description is None else {**description, "model_uid": uid}

@@ -60,6 +60,8 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
     multiple=True,
     help="Let web pages of this origin, such as http://localhost:3000, use the server; * is every origin. Repeatable.",
 )
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Format of the server's log. [default: text]")
+@click.option("--access-log", is_flag=True, help="Log each request: client, key, path, status and seconds.")
 @click.option("--background", is_flag=True, help="Return when the server answers; it outlives this terminal.")
 def serve(
     host: str | None,
@@ -69,16 +71,26 @@ def serve(
     home: str | None,
     gateway_workers: int | None,
     allow_origins: tuple[str, ...],
+    log_format: str | None,
+    access_log: bool,
     background: bool,
 ) -> None:
     """Run the server in this terminal, or in the background."""
     if background and port == 0:
         raise click.UsageError("--background needs a port that is known, not 0.")
     allow_origin = ",".join(allow_origins) or None
-    if background:
-        start_in_background(host, port, log_level, allow_unauthenticated, home, gateway_workers, allow_origin)
-        return
-    run(host, port, log_level, allow_unauthenticated, home, gateway_workers, allow_origin)
+    start = start_in_background if background else run
+    start(
+        host,
+        port,
+        log_level,
+        allow_unauthenticated,
+        home,
+        gateway_workers,
+        allow_origin,
+        log_format=log_format,
+        access_log=access_log,
+    )
 
 
 @click.command(context_settings=_PROGRAM)
@@ -138,6 +150,9 @@ def start_in_background(
     home: str | None,
     gateway_workers: int | None,
     allow_origin: str | None = None,
+    *,
+    log_format: str | None = None,
+    access_log: bool = False,
 ) -> None:
     """Start a server as a process of its own, and print its URL once it answers.
 
@@ -152,6 +167,8 @@ def start_in_background(
     command += ["--log-level", log_level] if log_level else []
     command += ["--gateway-workers", str(gateway_workers)] if gateway_workers else []
     command += ["--allow-origin", allow_origin] if allow_origin else []
+    command += ["--log-format", log_format] if log_format else []
+    command += ["--access-log"] if access_log else []
     command += ["--allow-unauthenticated"] if allow_unauthenticated else []
     started = ensure_server(settings, lambda: None, command=command)
     log = settings.log_dir / "server.log"
@@ -178,6 +195,9 @@ def run(
     home: str | None = None,
     gateway_workers: int | None = None,
     allow_origin: str | None = None,
+    *,
+    log_format: str | None = None,
+    access_log: bool = False,
 ) -> None:
     """Serve until stopped."""
     # By name, because the command line must not import the server, except here.
@@ -192,5 +212,7 @@ def run(
             home=home,
             gateway_workers=gateway_workers,
             allow_origin=allow_origin,
+            log_format=log_format,
+            access_log=access_log or None,
         )
     )

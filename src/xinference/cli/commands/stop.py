@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from xinference.cli.connection import Target, with_required_endpoint, with_server_options
-from xinference.cli.output import note
+from xinference.cli.options.json_option import json_option
+from xinference.cli.output import note, print_json
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -26,8 +27,9 @@ POLL_SECONDS = 0.05
 
 @click.command()
 @click.argument("name", metavar="", required=False)
+@json_option
 @with_server_options
-def stop(target: Target, name: str | None) -> None:
+def stop(target: Target, name: str | None, as_json: bool) -> None:
     """Stop the server and all its models."""
     if name is not None:  # `ollama stop NAME` ends one model
         raise click.UsageError(f"`xinference stop` stops the server; `xinference terminate {name}` ends that model.")
@@ -38,8 +40,12 @@ def stop(target: Target, name: str | None) -> None:
             if problem.code != Code.NO_SERVER:
                 raise
             note(f"No server runs at {client.base_url}.")
-            return
-        _stop(client, target.settings, running)
+            running, stopped = [], False
+        else:
+            _stop(client, target.settings, running)
+            stopped = True
+        if as_json:
+            print_json({"url": client.base_url, "stopped": stopped, "models": running})
 
 
 @click.command("stop-cluster")

@@ -194,23 +194,34 @@ def choose_model(client: Client, words: Sequence[str], model_uid: str | None) ->
     """
     if model_uid is not None:
         return model_uid, words[0] if words else None, {}
-    if len(words) == 2:
-        return words[0], words[1], {}
     instances = client.list_instances()
     named = _named(instances, words[0]) if words else None
+    prompt = words[1] if len(words) == 2 else None
     if named is not None:
-        return str(named["model_uid"]), None, named
+        return str(named["model_uid"]), prompt, named
+    if prompt is not None:
+        return words[0], prompt, {}
     chosen = _only_ready(instances)
     return str(chosen["model_uid"]), words[0] if words else None, chosen
 
 
 def _named(instances: Sequence[Json], name: str) -> Json | None:
-    """The instance with the uid `name`, else the only one of the model `name`."""
-    for instance in instances:
-        if instance["model_uid"] == name:
-            return instance
+    """The instance with the uid `name`, else the only one of the model `name`.
+
+    If the former does not answer, because it has failed or is unloaded, a ready one of that model takes its place.
+    """
+    exact = next((instance for instance in instances if instance["model_uid"] == name), None)
     of_model = [instance for instance in instances if instance.get("model_name") == name]
-    return of_model[0] if len(of_model) == 1 else None
+    ready = [instance for instance in of_model if instance.get("status") == "READY"]
+    if exact is not None:
+        return ready[0] if ready and _is_idle(exact) else exact
+    return of_model[0] if len(of_model) == 1 else ready[0] if len(ready) == 1 else None
+
+
+def _is_idle(instance: Json) -> bool:
+    """Whether a model answers no request until a user does something."""
+    status = instance.get("status")
+    return status == "ERROR" or (status == "UNLOADED" and not instance.get("on_demand"))
 
 
 def _only_ready(instances: Sequence[Json]) -> Json:

@@ -17,7 +17,7 @@ from xinference.keys.key import Key
 from xinference.keys.table import KeyTable
 from xinference.keys.visibility import sees
 from xinference.protocol.errors import Header, Refusal
-from xinference.routing.table import Route, RoutingTable
+from xinference.routing.table import Route, RoutingTable, owner_of
 
 #: Headers that may contain the key, in addition to OpenAI's: Anthropic's, and those of older clients.
 KEY_HEADERS = (b"x-api-key", b"api_key", b"api-key")
@@ -84,18 +84,18 @@ class Views:
     """The parts of the routing table that keys of certain models may see; cached for each key and table."""
 
     def __init__(self) -> None:
-        self._views: dict[str, tuple[RoutingTable, RoutingTable]] = {}
+        self._views: dict[str, tuple[RoutingTable, Key, RoutingTable]] = {}
 
     def for_use(self, key: Key | None, table: RoutingTable) -> RoutingTable:
         """The part of `table` with the models that `key` may use, so that errors and fields name no other model."""
         if key is None or key.models is None:
             return table
         known = self._views.get(key.key_id)
-        if known is None or known[0] is not table:
+        if known is None or known[0] is not table or known[1] is not key:
             if len(self._views) >= MAX_VIEWS:
                 self._views.clear()
-            known = self._views[key.key_id] = (table, _view(key, table))
-        return known[1]
+            known = self._views[key.key_id] = (table, key, _view(key, table))
+        return known[2]
 
     def for_reading(self, key: Key | None, table: RoutingTable) -> RoutingTable:
         """The part of `table` that `key` may read."""
@@ -103,7 +103,7 @@ class Views:
 
 
 def _view(key: Key, table: RoutingTable) -> RoutingTable:
-    routes = {uid: route for uid, route in table.routes.items() if key.may_ask(uid, route.parent)}
+    routes = {uid: route for uid, route in table.routes.items() if key.may_ask(uid, owner_of(uid, route))}
     document = msgspec.json.decode(table.listing)
     document["data"] = [entry for entry in document["data"] if entry["id"] in routes]
     return RoutingTable(MappingProxyType(routes), msgspec.json.encode(document))
@@ -126,8 +126,14 @@ def check_readable(key: Key | None, model: str, routes: Mapping[str, Route]) -> 
         Refusal: 403.
     """
     route = routes.get(model)
-    if key is not None and not sees(key, model, route.parent if route else None):
+    if key is not None and not sees(key, model, owner_of(model, route) if route else None):
         raise _no_model(key, model)
+
+
+def find_key(table: KeyTable, headers: Iterable[Header]) -> Key | None:
+    """The key in the headers, if the table has it, whatever it permits."""
+    secret = _secret(headers)
+    return table.find(secret) if secret else None
 
 
 def _secret(headers: Iterable[Header]) -> bytes:
@@ -145,16 +151,20 @@ def _secret(headers: Iterable[Header]) -> bytes:
 
 def _check_reach(key: Key, access: Access) -> None:
     may_use, may_manage = "use" in key.scopes, "manage" in key.scopes
+    permitted = "management" if may_manage else "requests to models" if may_use else "monitoring"
     match access.need:
         case Need.ASK:
             if not may_use:
-                raise _forbidden("this key permits management, not requests to models")
+                raise _forbidden(f"this key permits {permitted}, not requests to models")
+        case Need.READ:
+            if not may_use and not may_manage:
+                raise _forbidden(f"this key permits {permitted}, not the reading of models")
         case Need.OVERSEE:
-            if not may_manage and key.models is not None:
+            if not may_manage and key.models is not None and "monitor" not in key.scopes:
                 raise _forbidden("this key permits certain models, not the whole server")
         case Need.MANAGE:
             if not may_manage:
-                raise _forbidden("this key permits requests to models, not management")
+                raise _forbidden(f"this key permits {permitted}, not management")
         case _:
             return
 

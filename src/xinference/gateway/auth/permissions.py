@@ -20,7 +20,7 @@ class Need(Enum):
     READ = "read"
     """``use`` or ``manage``; the answer to a key of certain models contains those models only."""
     OVERSEE = "oversee"
-    """``manage``, or ``use`` of all models: the answer concerns the whole server."""
+    """``manage``, ``monitor``, or ``use`` of all models: the answer concerns the whole server."""
     MANAGE = "manage"
     """``manage``."""
 

@@ -19,10 +19,12 @@ import uvloop
 
 from xinference.config import Settings
 from xinference.gateway.app import Gateway
+from xinference.gateway.http.access_log import AccessLog
 from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.connection_limits import ConnectionLimits
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
+from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.workers.ipc import (
     FROM_SERVER,
     AbortRequests,
@@ -44,6 +46,7 @@ from xinference.gateway.workers.ipc import (
 )
 from xinference.gateway.workers.management_proxy import ManagementProxy
 from xinference.gateway.workers.proxies import ServerProxy
+from xinference.log_setup import set_up_log
 from xinference.routing.abortable_requests import AbortableRequests
 
 log = logging.getLogger(__name__)
@@ -54,11 +57,7 @@ class GatewayWorker:
 
     def __init__(self, channel: Channel[ToWorker], configuration: Configuration) -> None:
         settings = Settings(**configuration.settings | {"home": Path(configuration.settings["home"])})
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        set_up_log(settings.log_level, settings.log_format)
         self._channel = channel
         self._proxy = ServerProxy(channel)
         self._running = AbortableRequests()
@@ -75,11 +74,17 @@ class GatewayWorker:
             crashes=self._proxy.crashes,
             shutdown=shutdown,
         )
+        app = AccessLog(self, lambda: self._proxy.keys.table) if settings.access_log else self
         self.server: Server = http_server(
-            self, limits=ConnectionLimits.of(settings), shutdown=shutdown, drain_seconds=settings.drain_seconds
+            app, limits=ConnectionLimits.of(settings), shutdown=shutdown, drain_seconds=settings.drain_seconds
         )
         self.may_serve = asyncio.Event()
         """Set when the server allows the first request, or when it stops this process before that."""
+
+    @property
+    def refusals(self) -> RefusalCounter:
+        """The refused requests of this process."""
+        return self._gateway.refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The server has the counts of all processes.
@@ -147,7 +152,10 @@ async def work(channel_end: socket.socket, listener: socket.socket) -> None:
     handling = asyncio.create_task(handle_messages())
     await worker.may_serve.wait()
     gc.freeze()
+    reporting = asyncio.create_task(worker.refusals.report_periodically())
     await worker.server.serve(sockets=[listener])
+    reporting.cancel()
+    worker.refusals.report()
     await worker.close()
     handling.cancel()
 

@@ -1,0 +1,141 @@
+"""`xinference unload`, `load`, `restart` and `reload` of a model, and `history`."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import Any
+
+import click
+
+from xinference.cli.connection import Target, with_server_options
+from xinference.cli.options.completion import complete_uid
+from xinference.cli.options.json_option import json_option
+from xinference.cli.options.wide_option import wide_option
+from xinference.cli.output import duration, note, print_json
+from xinference.cli.table import print_table
+
+Json = dict[str, Any]
+
+
+@click.command()
+@click.argument("uid", shell_complete=complete_uid)
+@json_option
+@with_server_options
+def unload(target: Target, uid: str, as_json: bool) -> None:
+    """Stop the engine of the model UID after its last answers, and free its memory. `load` starts it again."""
+    with target.connect() as client:
+        description = client.unload_model(uid)
+    print_json(description) if as_json else None
+    again = "its next request loads it" if description.get("on_demand") else f"`xinference load {uid}` loads it again"
+    note(f"Unloaded {uid}; {again}.")
+
+
+@click.command()
+@click.argument("uid", shell_complete=complete_uid)
+@json_option
+@with_server_options
+def load(target: Target, uid: str, as_json: bool) -> None:
+    """Load the model UID again if it is unloaded or has failed, and return when it is ready."""
+    with target.connect() as client:
+        description = client.load_model(uid)
+    print_json(description) if as_json else click.echo(uid)
+    note(f"{uid} is ready.")
+
+
+def restart_model(target: Target, uid: str, *, as_json: bool) -> None:
+    """Restart one model, and return when it is ready."""
+    with target.connect() as client:
+        description = client.restart_model(uid)
+    print_json(description) if as_json else click.echo(uid)
+    note(f"Restarted {uid}.")
+
+
+@click.command()
+@click.argument("uid", shell_complete=complete_uid)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--remove", multiple=True, metavar="NAME", help="Remove this alias; repeatable.")
+@json_option
+@with_server_options
+def alias(target: Target, uid: str, names: tuple[str, ...], remove: tuple[str, ...], as_json: bool) -> None:
+    """Give the model UID further names in requests, and print all its aliases.
+
+    \b
+    Examples:
+      xinference alias smollm2-instruct gpt-4o
+      xinference alias smollm2-instruct --remove gpt-4o
+    """
+    with target.connect() as client:
+        description = client.describe_model(uid)
+        aliases = list(description.get("aliases") or ())
+        unknown = [name for name in remove if name not in aliases]
+        if unknown:
+            raise click.UsageError(f"{uid} has no alias {unknown[0]}.")
+        changed = [name for name in dict.fromkeys((*aliases, *names)) if name not in remove]
+        if changed != aliases:
+            aliases = client.set_aliases(uid, changed)["aliases"]
+    print_json({"model_uid": uid, "aliases": aliases}) if as_json else click.echo("\n".join(aliases))
+
+
+def _read_options(ctx: click.Context, param: click.Parameter, text: str) -> Json:
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict) or not options:
+        raise click.BadParameter('this is not a JSON object with options, such as {"n_ctx": 8192}.')
+    return options
+
+
+@click.command()
+@click.option("-u", "--model-uid", "uid", required=True, shell_complete=complete_uid, help="The model's uid.")
+@click.option("--model-config", required=True, callback=_read_options, help="JSON object of changed engine options.")
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0, min_open=True, max=3600),
+    default=300.0,
+    show_default=True,
+    help="Maximum seconds for the answers that are on their way.",
+)
+@with_server_options
+def reload(target: Target, uid: str, model_config: Json, drain_timeout: float) -> None:
+    """Begin to restart a model with changed engine options, and print the state as JSON."""
+    with target.connect() as client:
+        print_json(client.reload_model(uid, model_config, drain_timeout))
+
+
+@click.command()
+@click.option("--failed", is_flag=True, help="Only launches that have failed.")
+@wide_option
+@json_option
+@with_server_options
+def history(target: Target, failed: bool, as_json: bool, wide: bool) -> None:
+    """List the last launches, newest first, also those that have failed or ended."""
+    with target.connect() as client:
+        records = client.launch_history(failed=failed)
+    if as_json:
+        print_json(records)
+        return
+    now = time.time()
+    print_table(("UID", "Model", "Launched", "Ready after", "Status", "Cause"), [_row(r, now) for r in records],
+        wide=wide)  # fmt: skip
+    if not records:
+        note("No launch is recorded." if not failed else "No launch has failed.")
+
+
+def _row(record: Json, now: float) -> list[Any]:
+    created, ready = _seconds(record["created_at"]), _seconds(record["ready_at"])
+    problem = record["problem"]
+    return [
+        record["model_uid"],
+        record["model_name"],
+        None if created is None else f"{duration(max(0.0, now - created))} ago",
+        None if ready is None or created is None else duration(max(0.0, ready - created)),
+        record["status"],
+        problem["cause"] if problem else None,
+    ]
+
+
+def _seconds(text: str | None) -> float | None:
+    return None if text is None else datetime.fromisoformat(text).timestamp()
