@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
-from xinference.hosts import host_in_url, server_url
+from xinference.hosts import DomainList, host_in_url, server_url
 from xinference.log_setup import FORMATS
 
 ENV_PREFIX = "XINFERENCE_"
@@ -158,6 +158,14 @@ class Settings:
     allow_origin: str = ""
     """Origins whose web pages may send requests and read the answers, separated by commas, such as
     ``http://localhost:3000``; ``*``: every origin. Empty: none."""
+    allow_media_urls: str = ""
+    """Hosts whose images the server fetches if a request names them by an ``https:`` address, separated by commas, such
+    as ``example.com`` or ``*.example.com``, with a port other than 443 after a colon; ``*``: every public host. Empty:
+    none."""
+    media_url_bytes: int = field(default=20 << 20, metadata={"parser": BYTES})
+    """Maximum size of an image that is fetched, in bytes."""
+    media_url_seconds: float = 20.0
+    """Seconds in which an image must have been fetched."""
     gateway_workers: int = 1
     """Number of processes that serve requests on the port; 1: the server's own."""
     log_level: str = "INFO"
@@ -194,12 +202,20 @@ class Settings:
         _check_origins(settings.allow_origin)
         if settings.log_format not in FORMATS:
             raise bad_request(f"log_format is {settings.log_format!r}.", hint=f"Use {' or '.join(FORMATS)}.")
-        for name in ("head_seconds", "body_seconds", "write_seconds", "idle_seconds"):
+        for name in ("head_seconds", "body_seconds", "write_seconds", "idle_seconds", "media_url_seconds"):
             if not 0 < getattr(settings, name) < 1e6:
                 raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number of seconds.")
-        for name in ("max_connections", "max_waiting_connections"):
+        for name in ("max_connections", "max_waiting_connections", "media_url_bytes"):
             if getattr(settings, name) < 1:
                 raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number.")
+        try:
+            DomainList(settings.allow_media_urls)
+        except ValueError as error:
+            raise bad_request(
+                f"allow_media_urls has {str(error)!r}, which is not a host.",
+                hint="Use names such as example.com or *.example.com, separated by commas, or *.",
+                code=Code.BAD_SETTING,
+            ) from None
         return settings
 
     @property

@@ -26,6 +26,8 @@ class Code(StrEnum):
     INVALID_TOKEN = "invalid_token", 400
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded", 400
     MEDIA_ADDRESS = "media_address", 400
+    MEDIA_UNAVAILABLE = "media_unavailable", 400
+    INVALID_MEDIA = "invalid_media", 400
     CONSTRAINT_TOO_COMPLEX = "constraint_too_complex", 400
     TEMPLATE_LIMIT = "template_limit", 400
     INVALID_CONSTRAINT = "invalid_constraint", 400

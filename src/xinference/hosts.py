@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
+
+HTTPS_PORT = 443
+_ASCII_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
+_MAX_HOST = 253
 
 
 def address_of(host: str) -> IPv4Address | IPv6Address | None:
@@ -44,3 +49,47 @@ def is_this_machine(host: str) -> bool:
     """Whether a connection to `host` stays on this machine: loopback, or the unspecified address."""
     address = address_of(host)
     return address is not None and (address.is_loopback or address.is_unspecified)
+
+
+def ascii_host(name: str) -> str | None:
+    """A host's name in lower case and in ASCII, without a dot at its end; None if `name` is no host."""
+    if len(name) > _MAX_HOST + 1:
+        return None
+    try:
+        encoded = name.rstrip(".").encode("idna").decode().lower()
+    except UnicodeError:
+        return None
+    return encoded if len(encoded) <= _MAX_HOST and _ASCII_HOST.fullmatch(encoded) else None
+
+
+class DomainList:
+    """The hosts of a setting, separated by commas.
+
+    An entry is a host, ``*.`` and a domain for the hosts below it, or ``*`` for all. Its port is 443, unless a port
+    follows it.
+    """
+
+    def __init__(self, setting: str) -> None:
+        """
+        Raises:
+            ValueError: an entry is none of these; the argument is the entry.
+        """
+        self._entries = frozenset(map(_entry, filter(None, map(str.strip, setting.split(",")))))
+
+    def has(self, host: str, port: int) -> bool:
+        """Whether an entry names this host, given as `ascii_host` returns it or as an IP address."""
+        entries = self._entries
+        if (host, port) in entries or ("*", port) in entries:
+            return True
+        labels = host.split(".")
+        return any((f"*.{'.'.join(labels[n:])}", port) in entries for n in range(1, len(labels)))
+
+
+def _entry(text: str) -> tuple[str, int]:
+    name, _, port = text.partition(":")
+    star = "*." if name.startswith("*.") else ""
+    host = "*" if name == "*" else ascii_host(name.removeprefix(star))
+    port = port or str(HTTPS_PORT)
+    if not host or not port.isascii() or not port.isdigit():
+        raise ValueError(text)
+    return star + host, int(port)

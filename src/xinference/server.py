@@ -67,6 +67,7 @@ def run(
     allow_origin: str | None = None,
     log_format: str | None = None,
     access_log: bool | None = None,
+    allow_media_urls: str | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
@@ -86,6 +87,7 @@ def run(
         allow_origin=allow_origin,
         log_format=log_format,
         access_log=access_log or None,
+        allow_media_urls=allow_media_urls,
     )
     set_up_log(settings.log_level, settings.log_format)
     raise_descriptor_limit()
@@ -298,6 +300,7 @@ def main() -> int:
     parser.add_argument("--access-log", action="store_true")
     parser.add_argument("--gateway-workers", type=int)
     parser.add_argument("--allow-origin")
+    parser.add_argument("--allow-media-urls")
     parser.add_argument("--allow-unauthenticated", action="store_true")
     arguments = parser.parse_args()
     try:

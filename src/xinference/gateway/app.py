@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -41,6 +42,8 @@ from xinference.gateway.http.request_body import (
 )
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
+from xinference.gateway.media.embedding import ImageEmbedder
+from xinference.gateway.media.network import Network
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.probes import answer_probe
 from xinference.gateway.rate_limits import LocalQuota, Quota
@@ -59,8 +62,8 @@ from xinference.keys.key import Key
 from xinference.keys.table import Keys, KeyTable, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
 from xinference.protocol.errors import Header, Refusal, stream_error
-from xinference.protocol.request_check import check
-from xinference.protocol.requests import Request
+from xinference.protocol.request_check import check, wrong_field
+from xinference.protocol.requests import Named, Request
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, RoutingTable
@@ -77,6 +80,10 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 READ_METHODS = frozenset({"GET", "HEAD"})
 #: Client headers that are passed to the engine. The client's Authorization is for the gateway and is never passed on.
 TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
+
+
+#: The name of a body's model.
+_NAMED = msgspec.json.Decoder(Named)
 
 
 class Gateway:
@@ -96,10 +103,12 @@ class Gateway:
         crashes: CrashMemory | None = None,
         is_owner: Callable[[Scope], bool] = is_from_own_user,
         shutdown: Shutdown | None = None,
+        image_network: Network | None = None,
     ) -> None:
         """
         Args:
             is_owner: whether a request without a key is from the server's own user.
+            image_network: in place of the real one, for images that requests name by an address.
             shutdown: that of the HTTP server.
         """
         self._router = router
@@ -116,6 +125,7 @@ class Gateway:
         self._bodies = BodyMemory(settings.max_bodies_bytes)
         self._pool = EnginePool()
         self._responses = ResponseStore()
+        self._images = ImageEmbedder(settings, image_network) if settings.allow_media_urls else None
         self.balancer = balancer or Balancer()
         """Chooses replicas and counts the requests at each."""
         self.balancer.last_bytes = self._pool.last_bytes
@@ -299,7 +309,13 @@ class Gateway:
                 self._bodies.take(reply, len(body))
         if body[:3] == BYTE_ORDER_MARK:  # some editors and shells begin a file with it
             body = body[3:]
-        request = check(path.decoder, body)
+        try:
+            request = check(path.decoder, body)
+        except Refusal as refusal:
+            if self._images is None or refusal.code != Code.MEDIA_ADDRESS:
+                raise
+            body = await self._with_images(self._images, path, body, scope, receive, reply, key)
+            request = check(path.decoder, body)
         table = self._views.for_use(key, self._router.table)
         if key is not None:
             try:
@@ -346,6 +362,30 @@ class Gateway:
                 await self._forward_abortably(request_id, call, request, prepared.route, reply, key)
                 return
             await self._forward_within_limits(call, request, prepared.route, reply, key)
+
+    async def _with_images(
+        self,
+        images: ImageEmbedder,
+        path: DataPath,
+        body: bytes,
+        scope: Scope,
+        receive: Receive,
+        reply: Reply,
+        key: Key | None,
+    ) -> bytes:
+        """The body with the images that it names by an address; they are fetched only for a model that may be used."""
+        try:
+            model = _NAMED.decode(body).model
+        except msgspec.ValidationError as error:
+            raise wrong_field(str(error)) from None
+        table = self._views.for_use(key, self._router.table)
+        if key is not None:
+            check_model(key, model, table)
+        find(table, model, path.upstream)
+        client = key.key_id if key is not None else _address(scope.get("client"))
+        with ClientWatch(scope, receive):
+            return await images.embed(body, client, partial(self._bodies.take, reply))
+        raise ClientLeftError
 
     def _as_chat(self, body: bytes, model: str, owner: str | None) -> tuple[ResponseBuilder, Request, RequestDocument]:
         """Translate a response's request to a chat, which is checked as any other.

@@ -2,7 +2,7 @@
 
 An engine would fetch the address from this machine's network. The fields with media differ between engines and their
 versions, so there is no list of them: every string inside a field with a name of media is checked. A body whose bytes
-cannot contain an address is not decoded for this check.
+cannot contain an address is not decoded for this check. `gateway.media` replaces the addresses that are allowed.
 """
 
 from __future__ import annotations

@@ -126,6 +126,12 @@ Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
 Tokens = str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
 
 
+class Named(Struct):
+    """The model of any body."""
+
+    model: Name
+
+
 class Request(Struct, kw_only=True):
     """The common fields of all request bodies."""
 

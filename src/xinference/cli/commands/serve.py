@@ -62,6 +62,11 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Format of the server's log. [default: text]")
 @click.option("--access-log", is_flag=True, help="Log each request: client, key, path, status and seconds.")
+@click.option(
+    "--allow-media-urls",
+    metavar="HOSTS",
+    help="Hosts whose images are fetched for requests, such as example.com,*.example.org; *: all public ones.",
+)
 @click.option("--background", is_flag=True, help="Return when the server answers; it outlives this terminal.")
 def serve(
     host: str | None,
@@ -73,6 +78,7 @@ def serve(
     allow_origins: tuple[str, ...],
     log_format: str | None,
     access_log: bool,
+    allow_media_urls: str | None,
     background: bool,
 ) -> None:
     """Run the server in this terminal, or in the background."""
@@ -90,6 +96,7 @@ def serve(
         allow_origin,
         log_format=log_format,
         access_log=access_log,
+        allow_media_urls=allow_media_urls,
     )
 
 
@@ -153,6 +160,7 @@ def start_in_background(
     *,
     log_format: str | None = None,
     access_log: bool = False,
+    allow_media_urls: str | None = None,
 ) -> None:
     """Start a server as a process of its own, and print its URL once it answers.
 
@@ -161,7 +169,14 @@ def start_in_background(
     """
     from xinference.client.local_server import ensure_server, server_command
 
-    settings = Settings.from_env(host=host, port=port, home=home, endpoint=None, allow_origin=allow_origin)
+    settings = Settings.from_env(
+        host=host,
+        port=port,
+        home=home,
+        endpoint=None,
+        allow_origin=allow_origin,
+        allow_media_urls=allow_media_urls,
+    )
     settings = replace(settings, endpoint="")  # of another server
     command = server_command(settings)
     command += ["--log-level", log_level] if log_level else []
@@ -170,6 +185,7 @@ def start_in_background(
     command += ["--log-format", log_format] if log_format else []
     command += ["--access-log"] if access_log else []
     command += ["--allow-unauthenticated"] if allow_unauthenticated else []
+    command += ["--allow-media-urls", allow_media_urls] if allow_media_urls else []
     started = ensure_server(settings, lambda: None, command=command)
     log = settings.log_dir / "server.log"
     note(f"Started a server; its log is {log}. `xinference stop` ends it." if started else "A server runs already.")
@@ -198,6 +214,7 @@ def run(
     *,
     log_format: str | None = None,
     access_log: bool = False,
+    allow_media_urls: str | None = None,
 ) -> None:
     """Serve until stopped."""
     # By name, because the command line must not import the server, except here.
@@ -214,5 +231,6 @@ def run(
             allow_origin=allow_origin,
             log_format=log_format,
             access_log=access_log or None,
+            allow_media_urls=allow_media_urls,
         )
     )

@@ -1,0 +1,76 @@
+"""An address is read in one way only, and the hosts of the setting are those that it names."""
+
+from __future__ import annotations
+
+import pytest
+
+from xinference.config import Settings
+from xinference.errors import Problem
+from xinference.gateway.media.image_url import ImageUrl, parse
+from xinference.hosts import DomainList
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://a.b", ImageUrl("a.b", 443, "/")),
+        ("HTTPS://A.B./x.png?y=1&z=%20#f", ImageUrl("a.b", 443, "/x.png?y=1&z=%20")),
+        ("https://a.b:8443?q", ImageUrl("a.b", 8443, "/?q")),
+        ("https://a.b:/x", ImageUrl("a.b", 443, "/x")),
+        ("https://bücher.example/ü?ö", ImageUrl("xn--bcher-kva.example", 443, "/%C3%BC?%C3%B6")),
+        ("https://1.2.3.4/x", ImageUrl("1.2.3.4", 443, "/x")),
+        ("https://[2606:4700::1]/x", ImageUrl("2606:4700::1", 443, "/x")),
+        ("https://a.b/x/../y@z:1", ImageUrl("a.b", 443, "/x/../y@z:1")),
+    ],
+)
+def test_the_parts_of_an_address(text: str, url: ImageUrl) -> None:
+    assert parse(text) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("http://a.b/x", "ftp://a.b", "file:///etc/passwd", "//a.b/x", "https:/a.b", "https:a.b", "a.b", ""),
+        *("https://u@a.b/", "https://u:p@a.b/", "https://a.b@c.d/", "https:///x", "https://:443/", "https://a..b/"),
+        *("https://a.b\\@c.d/", "https://a.b\t/", "https://a.b/\r\nX: y", " https://a.b", "https://a.b/x y"),
+        *(
+            "https://a.b:0/",
+            "https://a.b:65536/",
+            "https://a.b:443443/",
+            "https://a.b:x/",
+            "https://[::1/",
+            "https://[]/",
+        ),
+        *("https://a%2eb/", "https://a.b%00/", "https://-a.b/", "https://[a.b]/", f"https://a.b/{'x' * 8192}"),
+        *(f"https://{'a' * 300}/", "https://a.b\x00/", "https://a\u3002\u3002b/"),
+    ],
+)
+def test_any_other_text_is_refused(text: str) -> None:
+    assert parse(text) is None
+
+
+def test_the_header_of_the_host_has_the_port_if_it_is_not_443() -> None:
+    assert [ImageUrl("a.b", port, "/").authority for port in (443, 8443)] == ["a.b", "a.b:8443"]
+    assert ImageUrl("2606:4700::1", 8443, "/").authority == "[2606:4700::1]:8443"
+
+
+@pytest.mark.parametrize(
+    ("setting", "allowed", "refused"),
+    [
+        ("a.b", [("a.b", 443)], [("c.a.b", 443), ("xa.b", 443), ("a.b", 8443), ("b", 443)]),
+        ("*.a.b", [("c.a.b", 443), ("d.c.a.b", 443)], [("a.b", 443), ("xa.b", 443), ("c.a.b", 80)]),
+        ("A.b. , c.d:8443", [("a.b", 443), ("c.d", 8443)], [("c.d", 443)]),
+        ("*", [("a.b", 443), ("1.2.3.4", 443), ("2606:4700::1", 443)], [("a.b", 8443)]),
+        ("bücher.example", [("xn--bcher-kva.example", 443)], []),
+    ],
+)
+def test_the_hosts_of_a_setting(setting: str, allowed: list[tuple[str, int]], refused: list[tuple[str, int]]) -> None:
+    domains = DomainList(setting)
+    assert all(domains.has(*host) for host in allowed)
+    assert not any(domains.has(*host) for host in refused)
+
+
+@pytest.mark.parametrize("entry", ["https://a.b", "a.b/c", "*a.b", "a.*.b", "a.b:x", ".", "*."])
+def test_a_setting_with_another_entry_is_refused(entry: str) -> None:
+    with pytest.raises(Problem, match="allow_media_urls has"):
+        Settings.from_env({"XINFERENCE_ALLOW_MEDIA_URLS": f"c.d,{entry}"})
