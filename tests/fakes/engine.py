@@ -37,6 +37,8 @@ DEFAULTS: dict[str, Any] = {
     "body": None,
     "headers": {},  # further response headers for POST
     "echo": False,  # answer every POST with {"method", "path", "headers", "body", "body_base64"}
+    "record": "",  # file to which each POST is added as a line, {"method", "path", "headers", "body", "body_base64"};
+    #                the answers then have the form of their path
     "drop_requests": 0,  # close the connection without one byte for this many first POSTs
     "agent": None,  # {"command", "text"}: answer an agent with a call of its shell, then with the text
     # -- death: {} never; one of the keys at_start (bool), after_seconds (float), on_request (bool: before any byte),
@@ -52,6 +54,25 @@ DEFAULTS: dict[str, Any] = {
     "detached_children": 0,  # the same, each in a session of its own
     "print_lines": 0,  # lines printed at the start ...
     "line": "log line {n}",  # ... and their text
+}
+
+
+#: Whole answers by path, other than those of chats and completions.
+FORMS: dict[str, dict[str, Any]] = {
+    "/v1/embeddings": {"object": "list", "data": [{"index": 0, "embedding": [0.5, 0.5]}], "usage": {"total_tokens": 1}},
+    "/v1/rerank": {"results": [{"index": 0, "relevance_score": 0.5}], "usage": {"total_tokens": 1}},
+    "/rerank": {"results": [{"index": 0, "relevance_score": 0.5}], "usage": {"total_tokens": 1}},
+    "/v1/messages": {
+        "id": "fake-1",
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "text", "text": "word"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 7, "output_tokens": 1},
+    },
+    "/v1/messages/count_tokens": {"input_tokens": 7},
+    "/tokenize": {"tokens": [1], "count": 1, "max_model_len": 9},
+    "/detokenize": {"content": "word", "prompt": "word"},
 }
 
 
@@ -136,6 +157,9 @@ class Engine:
     async def _post(self, request: Request, answer: Answer) -> bool:
         script = self.script
         self.stats.requests += 1
+        if script["record"]:
+            with open(script["record"], "a") as record:
+                record.write(json.dumps(echo(request)) + "\n")
         if self.stats.requests <= script["drop_requests"]:
             return False
         if script["die"].get("on_request") and concerns(script["die"], request):
@@ -155,6 +179,8 @@ class Engine:
                 await self._answer_agent(request, answer)
             elif request.json().get("stream"):
                 await self._stream(request, answer)
+            elif script["record"] and (form := FORMS.get(request.path.partition("?")[0])) is not None:
+                await answer.json(200, form, script["headers"])
             else:
                 await answer.json(200, self._whole(request), script["headers"])
         except (ClientLeftError, ConnectionError):

@@ -1,7 +1,7 @@
-"""The server with the scriptable fake engine in place of llama.cpp: ``python -m tests.fakes.stand_in_server``.
+"""The server with the scriptable fake engine in place of real ones: ``python -m tests.fakes.stand_in_server vLLM``.
 
-Gateway processes know llama.cpp's dialect, so this works with several of them too. The option ``script`` is the fake's
-script.
+The arguments name the engines; without any, it is llama.cpp. Gateway processes know the dialects of these engines, so
+this works with several of them too. The option ``script`` of a launch is the fake's script.
 """
 
 from __future__ import annotations
@@ -11,21 +11,29 @@ import sys
 from tests.fakes.fifth_engine.engine import FifthEngine
 from xinference import server
 from xinference.engines import registry
-from xinference.engines.base import StaticTable
+from xinference.engines.base import Engine, StaticTable
 from xinference.launch.plan import LaunchPlan
-
-NAME = "llama.cpp"
 
 
 class StandIn(FifthEngine):
-    """The fake engine under the name of llama.cpp."""
+    """The fake engine under the name of a real one, for GGUF files, with the real one's paths."""
 
-    table = StaticTable(engine=NAME, formats={"ggufv2": None})
+    def __init__(self, real: Engine) -> None:
+        self.table = StaticTable(engine=real.table.engine, formats={"ggufv2": None})
+        self._real = real
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
-        return frozenset({"/v1/chat/completions", "/v1/messages"})
+        return self._real.paths(plan)
+
+
+def main(names: list[str]) -> int:
+    """Serve until stopped."""
+    known = {each.table.engine for each in registry.ENGINES}
+    assert set(names) <= known, f"there are {known}"
+    registry.ENGINES = tuple(StandIn(each) if each.table.engine in names else each for each in registry.ENGINES)
+    sys.argv = sys.argv[:1]
+    return server.main()
 
 
 if __name__ == "__main__":
-    registry.ENGINES = (*(each for each in registry.ENGINES if each.table.engine != NAME), StandIn())
-    sys.exit(server.main())
+    sys.exit(main(sys.argv[1:] or ["llama.cpp"]))

@@ -68,7 +68,7 @@ async def internet(
             lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = dict(line.split(": ", 1) for line in lines[1:] if line)
             asked = Asked(lines[0].split(" ")[1], headers)
-            internet.requests.append(asked)
+            served.requests.append(asked)
             answer = answers[asked.target]
             if isinstance(answer, bytes):
                 writer.write(answer)
@@ -77,24 +77,24 @@ async def internet(
                 await answer(asked, writer)
         writer.close()
 
-    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(TLS / "certificate.pem", TLS / "key.pem")
-    server = await asyncio.start_server(connection, "127.0.0.1", 0, ssl=served)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(TLS / "certificate.pem", TLS / "key.pem")
+    server = await asyncio.start_server(connection, "127.0.0.1", 0, ssl=serving)
     port = server.sockets[0].getsockname()[1]
     trusting = ssl.create_default_context(cafile=str(TLS / "certificate.pem"))
 
     async def addresses(host: str) -> list[str]:
-        internet.lookups.append(host)
-        if host not in internet.names:
+        served.lookups.append(host)
+        if host not in served.names:
             raise OSError("no such name")
-        return internet.names[host]
+        return served.names[host]
 
     async def connect(address: IPv4Address | IPv6Address, asked_port: int, host: str) -> Streams:
-        internet.connections.append((str(address), asked_port, host))
+        served.connections.append((str(address), asked_port, host))
         return await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname=host)
 
-    internet = Internet(Network(addresses, connect), dict(names or {HOST: [PUBLIC]}))
+    served = Internet(Network(addresses, connect), dict(names or {HOST: [PUBLIC]}))
     try:
-        yield internet
+        yield served
     finally:
         server.close()
