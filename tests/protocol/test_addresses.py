@@ -97,6 +97,28 @@ PART = "messages[0].content[1]"
         ("/tokenize", chat({"type": "image_url", "image_url": {"url": ADDRESS}}), f"{PART}.image_url.url"),
         ("/apply-template", chat({"type": "image_url", "image_url": {"url": ADDRESS}}), f"{PART}.image_url.url"),
         ("/rerank", {"model": "m", "query": "q", "documents": [{"text": "a", "image": ADDRESS}]}, "documents[0].image"),
+        (MESSAGES, message(cache_control={"url": ADDRESS}), "cache_control.url"),
+        (
+            MESSAGES,
+            message({"type": "text", "text": "a", "cache_control": {"url": ADDRESS}}),
+            f"{PART}.cache_control.url",
+        ),
+        (MESSAGES, message(thinking={"type": "enabled", "url": ADDRESS}), "thinking.url"),
+        (MESSAGES, message(tool_choice={"type": "any", "image": ADDRESS}), "tool_choice.image"),
+        (CHAT, chat(prediction={"type": "content", "image_url": {"url": ADDRESS}}), "prediction.image_url.url"),
+        (CHAT, chat(audio={"data": ADDRESS}), "audio.data"),
+        (CHAT, chat(stream_options={"url": ADDRESS}), "stream_options.url"),
+        (
+            CHAT,
+            chat(tool_choice={"type": "function", "function": {"name": "f", "url": ADDRESS}}),
+            "tool_choice.function.url",
+        ),
+        (CHAT, chat(chat_template_kwargs={"image": ADDRESS}), "chat_template_kwargs.image"),
+        (
+            CHAT,
+            {"model": "m", "messages": [{"role": "assistant", "content": "a", "audio": {"data": ADDRESS}}]},
+            "messages[0].audio.data",
+        ),
         ("/infill", {"model": "m", "input_extra": [{"text": "a", "url": ADDRESS}]}, "input_extra[0].url"),
     ],
 )
@@ -230,6 +252,11 @@ def test_images_in_the_request_and_addresses_in_text_pass(path: str, body: Any) 
         chat({"type": "image_url", "image_url": {"url": IMAGE}}, temperature=0, stream=True, tools=[]),
         chat({"type": "text", "text": "https://a.b/c"}, stop=["a"], stream_options={"include_usage": True}),
         {"model": "m", "messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]},
+        chat(prompt_cache_key="a-b_c", store=False, tool_choice={"type": "function", "function": {"name": "f"}}),
+        chat({"type": "text", "text": "a", "cache_control": {"type": "ephemeral", "ttl": "5m"}}),
+        chat(
+            chat_template_kwargs={"enable_thinking": False}, modalities=["text"], stream_options={"include_usage": True}
+        ),
     ],
 )
 def test_a_plain_body_is_decoded_once_and_not_searched(body: Any) -> None:

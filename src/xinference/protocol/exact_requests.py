@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from xinference.protocol import requests
 from xinference.protocol.constraint_limits import MAX_ALTERNATIVES, MAX_VALUES
@@ -21,6 +21,9 @@ from xinference.protocol.requests import DataUri, Request, TokenId
 
 #: JSON that engines read as text or ignore.
 Skipped = msgspec.Raw | UnsetType
+#: JSON that cannot hold a text below a name, for fields of the APIs that have no form here: no address is in it that an
+#: engine could read as media. A body with another value is searched.
+Plain = str | int | float | bool | None | list[str | int | float | bool | None] | dict[str, int | float | bool | None]
 #: Levels of the schemas that are decoded here; `constraint_limits` checks deeper ones.
 SCHEMA_LEVELS = 8
 
@@ -64,6 +67,11 @@ def _plain_schema() -> Any:
 PlainSchema: Any = _plain_schema()
 
 
+class CacheControl(Struct, forbid_unknown_fields=True):
+    type: str | None = None
+    ttl: str | None = None
+
+
 class Link(requests.Link, forbid_unknown_fields=True):
     detail: str | None = None
 
@@ -83,7 +91,7 @@ class Part(requests.Part, forbid_unknown_fields=True):
     source: MediaSource | None = None
     content: str | list[Part] | None = None
     detail: str | None = None
-    cache_control: Skipped = UNSET
+    cache_control: CacheControl | None = None
     # A call and its result.
     id: str | None = None
     name: str | None = None
@@ -113,8 +121,8 @@ class ChatMessage(requests.ChatMessage, forbid_unknown_fields=True):
     content: str | list[Part] | None = None
     tool_calls: list[ToolCall] | None = None
     annotations: Skipped = UNSET
-    audio: Skipped = UNSET
-    function_call: Skipped = UNSET
+    audio: Plain = None
+    function_call: Plain = None
 
 
 class Function(requests.Function, forbid_unknown_fields=True):
@@ -127,7 +135,7 @@ class Tool(requests.Tool, forbid_unknown_fields=True):
     parameters: PlainSchema | None = None
     input_schema: PlainSchema | None = None
     strict: bool | None = None
-    cache_control: Skipped = UNSET
+    cache_control: CacheControl | None = None
 
 
 class Item(requests.Item, forbid_unknown_fields=True):
@@ -151,31 +159,96 @@ Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
 Tools = Annotated[list[Tool], Meta(max_length=MAX_ALTERNATIVES)]
 
 
+class StreamOptions(requests.StreamOptions, forbid_unknown_fields=True):
+    include_obfuscation: bool | None = None
+
+
+class NamedFunction(Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class ToolChoice(Struct, forbid_unknown_fields=True):
+    type: str | None = None
+    name: str | None = None
+    function: NamedFunction | None = None
+
+
+class NamedChoice(requests.NamedChoice, forbid_unknown_fields=True):
+    disable_parallel_tool_use: bool | None = None
+
+
+class Thinking(requests.Thinking, forbid_unknown_fields=True):
+    type: str | None = None
+    display: str | None = None
+
+
+class Reasoning(Struct, forbid_unknown_fields=True):
+    effort: str | None = None
+    summary: str | None = None
+
+
 class Chat(requests.Chat, kw_only=True, forbid_unknown_fields=True):
     messages: Messages
     tools: Tools | None = None
     functions: Tools | None = None
+    stream_options: StreamOptions | None = None
+    tool_choice: str | ToolChoice | None = None
+    chat_template_kwargs: Plain = None
+    audio: Plain = None
+    function_call: Plain = None
+    modalities: Plain = None
+    prediction: Plain = None
+    prompt_cache_key: Plain = None
+    prompt_cache_retention: Plain = None
+    store: Plain = None
+    verbosity: Plain = None
+    web_search_options: Plain = None
 
 
 class Completion(requests.Completion, kw_only=True, forbid_unknown_fields=True):
-    pass
+    stream_options: StreamOptions | None = None
 
 
 class Responses(requests.Responses, kw_only=True, forbid_unknown_fields=True):
     input: str | Annotated[list[Item], Meta(min_length=1)]
     tools: Tools | None = None
+    tool_choice: str | ToolChoice | None = None
+    reasoning: Reasoning | None = None
+    stream_options: Plain = None
+    moderation: Plain = None
+    prompt: Plain = None
+    background: Plain = None
+    context_management: Plain = None
+    conversation: Plain = None
+    include: Plain = None
+    max_tool_calls: Plain = None
+    prompt_cache_key: Plain = None
+    prompt_cache_retention: Plain = None
+    store: Plain = None
+    truncation: Plain = None
 
 
 class CountTokens(requests.CountTokens, kw_only=True, forbid_unknown_fields=True):
     messages: Messages
     system: str | list[Part] | None = None
     tools: Tools | None = None
+    tool_choice: NamedChoice | None = None
+    thinking: Thinking | None = None
+    cache_control: CacheControl | None = None
+    context_management: Plain = None
 
 
 class AnthropicMessages(requests.AnthropicMessages, kw_only=True, forbid_unknown_fields=True):
     messages: Messages
     system: str | list[Part] | None = None
     tools: Tools | None = None
+    tool_choice: NamedChoice | None = None
+    thinking: Thinking | None = None
+    cache_control: CacheControl | None = None
+    context_management: Plain = None
+    betas: Plain = None
+    container: Plain = None
+    inference_geo: Plain = None
 
 
 class Embeddings(requests.Embeddings, kw_only=True, forbid_unknown_fields=True):
@@ -219,6 +292,8 @@ class Infill(requests.Infill, kw_only=True, forbid_unknown_fields=True):
 class Template(requests.Template, kw_only=True, forbid_unknown_fields=True):
     messages: Messages
     tools: Tools | None = None
+    tool_choice: str | ToolChoice | None = None
+    chat_template_kwargs: Plain = None
 
 
 _FORMS: tuple[type[Request], ...] = (
