@@ -151,9 +151,11 @@ def test_a_minimum_above_its_maximum_is_refused(schema: Any, named: str, form: A
     assert refusal.code == "invalid_constraint" and named in refusal.cause
 
 
-def test_a_schema_is_never_fetched() -> None:
-    refusal = refused(lambda: given_with(**as_format({"$ref": "https://a.b/schema.json"})))
-    assert refusal.code == "media_address"
+@pytest.mark.parametrize("name", ["$ref", "$dynamicRef", "$recursiveRef"])
+@pytest.mark.parametrize("form", [as_format, as_tool, as_guided, as_text])
+def test_a_schema_is_never_fetched(name: str, form: Any) -> None:
+    refusal = refused(lambda: given_with(**form({name: "https://a.b/schema.json"})))
+    assert refusal.code == "media_address" and name in refusal.cause
 
 
 @pytest.mark.parametrize("fields", [{"response_format": 7}, {"response_format": "json"}, {"guided_json": [1]}])

@@ -40,12 +40,14 @@ MAX_LENGTH = 1_000_000
 MAX_EXPANDED = 20_000
 #: A schema up to this size without a match of `QUANTIFIED` is within every limit.
 SMALL_BYTES = 1024
-QUANTIFIED = re.compile(rb'pattern|"min|"max|\$ref|allOf|\\u00')
+QUANTIFIED = re.compile(rb'pattern|"min|"max|\$ref|\$dynamicRef|\$recursiveRef|allOf|\\u00')
 
 _PAIRS = (
     ("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"),
     ("minContains", "maxContains"), ("minimum", "maximum"), ("exclusiveMinimum", "exclusiveMaximum"),
 )  # fmt: skip
+#: The names of references in the versions of JSON Schema.
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _COUNTS = frozenset(name for pair in _PAIRS[:4] for name in pair)
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependentRequired")
 _LISTS = ("enum", "anyOf", "oneOf", "allOf", "prefixItems", "items", "type")
@@ -137,9 +139,10 @@ class SchemaLimits:
                 self.expanded = check_regex(pattern, where, self.expanded)
         if isinstance(node.get("pattern"), str):
             self.expanded = check_regex(node["pattern"], where, self.expanded)
-        reference = node.get("$ref")
-        if isinstance(reference, str) and not reference.startswith("#"):
-            raise Refusal(Code.MEDIA_ADDRESS, f"{where}: $ref is an address, which is not fetched.", param=where)
+        for name in REFERENCES:
+            reference = node.get(name)
+            if isinstance(reference, str) and not reference.startswith("#"):
+                raise Refusal(Code.MEDIA_ADDRESS, f"{where}: {name} is an address, which is not fetched.", param=where)
         _check_ranges(node, where)
 
     def _count(self, where: str, number: int) -> None:
