@@ -23,6 +23,7 @@ from tests.gateway.harness import (
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.http.asgi import Message, Reply
+from xinference.gateway.routes import DATA_PATHS
 from xinference.planning.eviction import HOST, Resident, no_room
 from xinference.routing.table import RoutingTable, Target, with_other_names
 
@@ -92,6 +93,30 @@ async def test_a_wrong_shape_is_400_and_names_the_field() -> None:
     assert status == 400
     assert answer["error"]["param"] == "temperature"
     assert answer["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/chat/completions", b'"a":[{"b":1e999}]'),
+        ("/v1/chat/completions", b'"metadata":{"b":"://"},"a":-1e999'),
+        ("/v1/chat/completions", b'"response_format":{"a":[[1e999]],"pattern":1}'),
+        ("/v1/chat/completions", b'"tools":[{"type":"function","function":{"name":"f","parameters":{"$ref":1e999}}}]'),
+        ("/v1/chat/completions", b'"guided_json":{"allOf":1%b}' % (b"0" * 5000)),
+        ("/v1/completions", b'"prompt":"a","top_k":1e999'),
+        ("/v1/responses", b'"input":"a","a":1e999'),
+        ("/v1/messages", b'"max_tokens":1,"a":{"b":1e999}'),
+        ("/v1/embeddings", b'"input":"a","a":1e999'),
+        ("/tokenize", b'"content":"a","a":1e999'),
+    ],
+)
+async def test_a_number_that_nothing_can_hold_is_400_wherever_it_stands(path: str, field: bytes) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"a"}],%b}' % field
+    router = router_to(NOWHERE)
+    router.publish(route(NOWHERE, paths=frozenset(DATA_PATHS), engine="llama.cpp"))
+    status, answer = await refused(router, path, body)
+    assert (status, answer["error"].get("code")) == (400, None if path == "/v1/messages" else "invalid_json")
+    assert "out of range" in answer["error"]["message"]
 
 
 async def test_an_unknown_model_is_404_with_the_near_match_and_the_list() -> None:

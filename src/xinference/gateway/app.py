@@ -62,7 +62,7 @@ from xinference.keys.key import Key
 from xinference.keys.table import Keys, KeyTable, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
 from xinference.protocol.errors import Header, Refusal, stream_error
-from xinference.protocol.request_check import check, wrong_field
+from xinference.protocol.request_check import check, unreadable, wrong_field
 from xinference.protocol.requests import Named, Request
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
@@ -277,6 +277,12 @@ class Gateway:
             if not self._shutdown.answers_end:
                 raise
             await end_answer(reply)
+        except (msgspec.ValidationError, RecursionError) as error:
+            # A part of the body that the first check has skipped, such as the number 1e999 in an unknown field.
+            if reply.started:
+                log.exception("an answer on %s was left incomplete", scope["path"])
+            else:
+                await refuse(reply, unreadable(error))
         except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
             log.exception("unexpected error on %s", scope["path"])
             if not reply.started:

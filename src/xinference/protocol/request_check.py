@@ -61,7 +61,7 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
         byte, at = error.object[error.start], error.start
         raise _bad_json(f"The body is not UTF-8: byte 0x{byte:02x} at byte {at}.") from None
     except RecursionError:
-        raise _bad_json("The body's JSON is nested too deeply.") from None
+        raise _bad_json(TOO_DEEP) from None
     if request.has_further_fields:
         if may_contain_address(body):
             refuse_addresses(body)
@@ -79,6 +79,8 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
     checked: Request = request
     return checked
 
+
+TOO_DEEP = "The body's JSON is nested too deeply."
 
 # -- constraints of an answer -----------------------------------------------------------------------------------
 
@@ -194,6 +196,13 @@ def wrong_field(message: str, form: Any = None) -> Refusal:
     if not path:
         return _invalid(f"The body must be a JSON object: {_lower(what)}.", None)
     return _invalid(f"{path}: {_lower(what)}.", path)
+
+
+def unreadable(error: Exception) -> Refusal:
+    """The refusal of a body with a part that is JSON and cannot be read: a number out of range, or deep nesting."""
+    if isinstance(error, RecursionError):
+        return _bad_json(TOO_DEEP)
+    return _bad_json(f"The body has a value that cannot be read: {_lower(str(error).partition(' - at ')[0])}.")
 
 
 def _refused_part(kind: str, path: str) -> Refusal:
