@@ -12,6 +12,7 @@ from tests.fakes.fifth_engine.engine import FifthEngine
 from xinference import server
 from xinference.engines import registry
 from xinference.engines.base import Engine, StaticTable
+from xinference.gateway.routes import DATA_PATHS
 from xinference.launch.plan import LaunchPlan
 
 
@@ -23,6 +24,9 @@ class StandIn(FifthEngine):
         self._real = real
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
+        """The paths of the real engine; all that there are if the script records what arrives."""
+        if plan.options.get("script", {}).get("record"):
+            return frozenset(path.upstream for path in DATA_PATHS.values())
         return self._real.paths(plan)
 
 
