@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests with neither mark: tests/support/unit_guard.py holds them to it.
 UNIT := not live and not process
 
-.PHONY: chaos chat test test-unit test-pythons test-clients test-agents bench-budget check coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -34,6 +34,16 @@ test-pythons:
 # 500 random faults and requests, as SEED chooses them, with checks between: minutes to an hour.
 chaos: $(VENV)/.installed-dev
 	CHAOS_EVENTS=500 CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest tests/chaos
+
+# Hostile requests against llama.cpp, Transformers where its environment is built, and stand-ins that record: a minute
+# for each 500. FIRST repeats from one number on.
+hostile: $(VENV)/.installed-dev
+	HOSTILE_REQUESTS=$(or $(REQUESTS),10000) HOSTILE_SEED=$(or $(SEED),1) HOSTILE_FIRST=$(or $(FIRST),0) \
+		$(BIN)/pytest -s tests/hostile
+
+# Mixed traffic, and whether memory, descriptors, threads, store, logs and metrics are flat in its second half.
+soak: $(VENV)/.installed-dev
+	SOAK_MINUTES=$(or $(MINUTES),30) $(BIN)/pytest -s tests/soak
 
 # The tests that start no process and ask no other machine, on all cores; properties get a tenth of their examples.
 test-unit: $(VENV)/.installed-dev

@@ -109,7 +109,7 @@ def _launched(home: Home, server: subprocess.Popen[bytes], log: Path, folder: Pa
     records = {uid: Record(folder / f"{uid}.jsonl") for uid in STAND_INS}
     tiny = {"model_name": "llama-2-chat", "model_size_in_billions": 7}
     launches: dict[str, dict[str, Any]] = {
-        "llama": {"model_name": str(weights), "n_ctx": 1024, "n_parallel": 4, "embedding": True},
+        "llama": {"model_name": str(weights), "n_ctx": 1024, "n_parallel": 4, "embedding": True, "pooling": "mean"},
         **{
             uid: tiny
             | {"model_format": "ggufv2", "quantization": "Q8_0", "model_path": str(gguf), "model_engine": engine}
