@@ -22,7 +22,7 @@ from tests.support.ports import free_port
 from tests.support.scripted_home import ScriptedHome
 
 TINY = Path(__file__).parents[1] / "assets" / "tiny-llama2-chat-hf"
-MINUTES = float(os.environ.get("SOAK_MINUTES", "0.5"))
+MINUTES = float(os.environ.get("SOAK_MINUTES", "0.25"))
 REPORT = os.environ.get("SOAK_REPORT")
 #: From this length on, everything with an end has reached it in the first half: 50 logs, 100 revoked keys, and the
 #: series of models, which end after 15 minutes.
