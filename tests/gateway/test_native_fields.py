@@ -221,3 +221,26 @@ def check_form() -> set[str]:
 
 #: Names that a dialect gives to fields of older clients.
 GENERATED = {"repeat_penalty", "structured_outputs", "json_schema", "grammar", "regex", "ebnf"}
+
+
+@pytest.mark.parametrize("engine", sorted(DIALECTS))
+def test_members_of_parts_that_no_form_defines_do_not_reach_the_engine(engine: str) -> None:
+    part = {"type": "text", "text": "a"}
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [part]}
+    given: list[dict[str, Any]] = [
+        part | {"mm_data": "/etc/a.png", "video": {"url": "/etc/a.mp4"}},
+        picture | {"image_url": picture["image_url"] | {"path": "/etc/a.png"}, "uuid": "u"},
+        result | {"content": [part | {"file": {"path": "/etc/a"}}]},
+        part,
+    ]
+    sent = to_engine(engine, messages=[{"role": "user", "content": given}])
+    assert sent["messages"][0]["content"] == [part, picture, result, part]
+
+
+def test_constraints_have_only_the_members_that_were_judged() -> None:
+    for members in ({"url": "http://127.0.0.1"}, {"json": {}, "$ref": "file:///etc/passwd"}, {"_backend": "a"}):
+        refusal = refused(VLLM, structured_outputs=members)
+        assert refusal.code == "invalid_request" and "structured_outputs" in str(refusal.param)
+    whole = {"json": {"type": "object"}, "whitespace_pattern": " ?", "disable_any_whitespace": True}
+    assert to_engine(VLLM, structured_outputs=whole)["structured_outputs"] == whole

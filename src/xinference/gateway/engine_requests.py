@@ -20,6 +20,7 @@ from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
+from xinference.gateway.part_fields import other_members
 from xinference.gateway.request_document import RequestDocument
 from xinference.protocol.constraint_limits import check_constraint_fields
 from xinference.protocol.errors import Refusal
@@ -129,6 +130,8 @@ def _rewrite(
 def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDocument) -> None:
     """Check the fields that the API does not define, and remove those that the engine does not define either.
 
+    Members of the parts of messages that no form defines are removed, too.
+
     Raises:
         Refusal: 400, naming a field with a wrong value, or one that no client may set.
     """
@@ -148,6 +151,8 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
     check_constraint_fields(taken)
     for name in further.keys() - taken.keys():
         document.remove(fields, name)
+    for holder, name in list(other_members(fields)):
+        document.remove(holder, name)
 
 
 def _add_stops(route: Route, request: Request, document: RequestDocument) -> None:

@@ -460,6 +460,7 @@ def check_constraint_fields(fields: dict[str, Any]) -> None:
 _FIELDS = {"grammar": "grammar", "ebnf": "grammar", "regex": "regex", "stop_regex": "regex", "json_schema": "schema"}
 _STRUCTURED = {
     "json": "schema", "structural_tag": "schema", "grammar": "grammar", "regex": "regex", "choice": "choice",
+    "whitespace_pattern": "regex",
 }  # fmt: skip
 
 

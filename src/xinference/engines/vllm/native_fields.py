@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from xinference.engines.native_fields import (
     Count,
@@ -18,6 +18,21 @@ from xinference.engines.native_fields import (
     TokenList,
     UpTo20,
 )
+
+
+class StructuredOutputs(Struct, forbid_unknown_fields=True):
+    """The constraints of an answer; `protocol.constraint_limits` checks their contents."""
+
+    json: str | dict[str, Any] | None = None
+    regex: LongText | None = None
+    choice: list[str] | None = None
+    grammar: LongText | None = None
+    json_object: bool | None = None
+    structural_tag: str | dict[str, Any] | None = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: bool | None = None
+    whitespace_pattern: ShortText | None = None
+
 
 NATIVE = NativeFields(
     taken={
@@ -46,7 +61,7 @@ NATIVE = NativeFields(
         "continue_final_message": bool,
         "add_special_tokens": bool,
         "documents": Annotated[list[dict[str, LongText]], Meta(max_length=1024)],
-        "structured_outputs": dict[str, Any],
+        "structured_outputs": StructuredOutputs,
         "cache_salt": Annotated[str, Meta(min_length=1, max_length=1024)],
         # Embeddings and reranking.
         "normalize": bool,

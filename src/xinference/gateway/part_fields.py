@@ -1,0 +1,40 @@
+"""The members of the parts of messages that are passed on; an engine may read others as media."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from xinference.protocol import exact_requests
+
+_PART = frozenset(exact_requests.Part.__struct_fields__)
+#: The objects of a part with media, and their members.
+_MEDIA = {
+    "image_url": frozenset(exact_requests.Link.__struct_fields__),
+    "audio_url": frozenset(exact_requests.Link.__struct_fields__),
+    "input_audio": frozenset(exact_requests.Recording.__struct_fields__),
+    "source": frozenset(exact_requests.MediaSource.__struct_fields__),
+}
+
+Body = dict[str, Any]
+
+
+def other_members(body: Body) -> Iterator[tuple[Body, str]]:
+    """The members of the parts of a checked body that are not passed on, each with the object that has it."""
+    yield from _of_parts(body.get("system"))
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict):
+            yield from _of_parts(message.get("content"))
+
+
+def _of_parts(parts: Any) -> Iterator[tuple[Body, str]]:
+    for part in parts if isinstance(parts, list) else ():
+        if not isinstance(part, dict):
+            continue
+        yield from ((part, name) for name in part if name not in _PART)
+        for name, known in _MEDIA.items():
+            media = part.get(name)
+            if isinstance(media, dict):
+                yield from ((media, member) for member in media if member not in known)
+        yield from _of_parts(part.get("content"))
