@@ -226,11 +226,12 @@ GENERATED = {"repeat_penalty", "structured_outputs", "json_schema", "grammar", "
 @pytest.mark.parametrize("engine", sorted(DIALECTS))
 def test_members_of_parts_that_no_form_defines_do_not_reach_the_engine(engine: str) -> None:
     part = {"type": "text", "text": "a"}
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
+    link = {"url": "data:image/png;base64,AAAA", "detail": "low"}
+    picture: dict[str, Any] = {"type": "image_url", "image_url": link}
     result = {"type": "tool_result", "tool_use_id": "1", "content": [part]}
     given: list[dict[str, Any]] = [
         part | {"mm_data": "/etc/a.png", "video": {"url": "/etc/a.mp4"}},
-        picture | {"image_url": picture["image_url"] | {"path": "/etc/a.png"}, "uuid": "u"},
+        picture | {"image_url": link | {"path": "/etc/a.png"}, "uuid": "u"},
         result | {"content": [part | {"file": {"path": "/etc/a"}}]},
         part,
     ]
