@@ -9,6 +9,7 @@ import pytest
 from tests.engines.dialects import explained
 from tests.gateway.harness import CHAT
 from tests.gateway.test_engine_answers import ask
+from xinference.engines.dialect import EngineError
 from xinference.engines.llama_cpp.dialect import DIALECT
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.request_check import check
@@ -98,3 +99,33 @@ def test_a_stop_sequence_is_the_reason_where_one_is_named(stream: bool) -> None:
 def test_a_value_that_only_llama_cpp_reads_is_the_clients_mistake(message: str) -> None:
     refusal = explained("llama.cpp", {"message": message, "code": 500, "type": "server_error"})
     assert (refusal.status, refusal.code) == (400, "invalid_request") and message in refusal.cause
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Cannot use both json_schema and grammar",
+        "Cannot use custom grammar constraints with tools.",
+        "Failed to load image or audio file",
+        "Failed to initialize samplers: a",
+        "Error: no triggers set for lazy grammar!",
+        "got exception: Unexpected empty grammar stack after accepting piece: a (30)",
+        "Invalid tool_choice: zzz",
+        "unsupported content[].type",
+        '"prompt" must be a string',
+        "'tools' must be an array of objects",
+    ],
+)
+def test_a_request_that_llama_cpp_finds_wrong_late_is_the_clients_mistake(message: str) -> None:
+    refusal = explained("llama.cpp", {"message": message, "code": 500, "type": "server_error"})
+    assert (refusal.status, refusal.code) == (400, "invalid_request")
+    assert message.removeprefix("got exception: ") in refusal.cause
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Compute error.", "Invalid input batch.", "failed to process mtmd chunk", "got exception: std::bad_alloc"],
+)
+def test_a_fault_of_llama_cpp_stays_one(message: str) -> None:
+    error = {"message": message, "code": 500, "type": "server_error"}
+    assert DIALECT.explain(EngineError(error, message, "messages", None)) is None

@@ -113,6 +113,14 @@ NO_SUCH_TOKEN = re.compile(r"vector::_M_range_check: .* >= this->size\(\) \(whic
 TOO_MANY_CHOICES = re.compile(r"Field 'n(?:_cmpl)?': Value must be between 1 <= value <= (\d+)")
 #: The errors for a value that the server's JSON reader or one of its parsers cannot use; some have the status 500.
 WRONG_TYPE = re.compile(r"\[json\.exception\.|Failed to parse (?:messages|tools|tool call)|Unknown reasoning format")
+#: The beginnings of the server's other texts about a request. Their status is 500, which is also that of a fault of the
+#: server, such as "Compute error.".
+ABOUT_REQUEST = re.compile(
+    r"(?:got exception: )?(?:Error: )?"
+    r"(?:Cannot use|Failed to (?:load|parse|process|tokenize|initialize)|[Uu]n(?:supported|known|expected)|"
+    r"[Ii]nvalid(?! input batch)|[Ee]xpected|[Mm]issing|[Nn]o triggers|Only|"
+    r"[\w\"'$\[\].]+ (?:must (?:be|have|not)|is not supported))\b"
+)
 
 
 def _explain(error: EngineError) -> Refusal | None:
@@ -124,6 +132,7 @@ def _explain(error: EngineError) -> Refusal | None:
         or _explain_missing_projector(error)
         or _explain_choices(error)
         or _explain_wrong_type(error)
+        or _explain_wrong_request(error)
     )
 
 
@@ -164,6 +173,13 @@ def _explain_wrong_type(error: EngineError) -> Refusal | None:
     if not WRONG_TYPE.search(error.message):
         return None
     return Refusal(Code.INVALID_REQUEST, f"The engine cannot read a field of the request: {error.message[:300]}")
+
+
+def _explain_wrong_request(error: EngineError) -> Refusal | None:
+    if error.error.get("type") != "server_error" or not ABOUT_REQUEST.match(error.message):
+        return None
+    message = error.message.removeprefix("got exception: ")
+    return Refusal(Code.INVALID_REQUEST, f"The engine cannot use the request: {message[:300]}")
 
 
 DIALECT = Dialect(
