@@ -14,7 +14,9 @@ from tests.hostile.canaries import Canaries
 from tests.hostile.generator import Generator, HostileRequest
 from tests.hostile.judge import Judge
 from xinference.engines.dialects import DIALECTS
+from xinference.gateway.app import BYTE_ORDER_MARK
 from xinference.gateway.engine_requests import prepare
+from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.responses.request import translate
 from xinference.gateway.routes import DATA_PATHS, RESPONSE_AS_CHAT
 from xinference.protocol.errors import Refusal
@@ -28,14 +30,14 @@ TRAPS = Canaries(port=45_679, file=Path("/nowhere/canary-file.png"))
 
 def prepared(request: HostileRequest, engine: str) -> Recorded | None:
     """What would reach the engine; None: the request is refused."""
-    path, body = DATA_PATHS[request.path], request.body
+    path, body = DATA_PATHS[request.path], request.body.removeprefix(BYTE_ORDER_MARK)
     try:
         checked = check(path.decoder, body)
         if path.is_response:
             path = RESPONSE_AS_CHAT
             body = msgspec.json.encode(translate(msgspec.json.decode(body), []).chat)
             checked = check(path.decoder, body)
-        call = prepare(RoutingTable(), route(engine=engine), checked, body)
+        call = prepare(RoutingTable(), route(engine=engine), checked, RequestDocument(body))
     except (msgspec.ValidationError, RecursionError):
         return None  # the gateway refuses the body as unreadable
     except Refusal as refusal:

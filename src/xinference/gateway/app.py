@@ -320,7 +320,12 @@ class Gateway:
         except Refusal as refusal:
             if self._images is None or refusal.code != Code.MEDIA_ADDRESS:
                 raise
-            body = await self._with_images(self._images, path, body, scope, receive, reply, key)
+            self._check_may_use(path, body, key, counted_at)
+            client = key.key_id if key is not None else _address(scope.get("client"))
+            with ClientWatch(scope, receive) as watch:
+                body = await self._images.embed(body, client, partial(self._bodies.take, reply))
+            if watch.left:
+                raise ClientLeftError from None
             request = check(path.decoder, body)
         table = self._views.for_use(key, self._router.table)
         if key is not None:
@@ -369,29 +374,25 @@ class Gateway:
                 return
             await self._forward_within_limits(call, request, prepared.route, reply, key)
 
-    async def _with_images(
-        self,
-        images: ImageEmbedder,
-        path: DataPath,
-        body: bytes,
-        scope: Scope,
-        receive: Receive,
-        reply: Reply,
-        key: Key | None,
-    ) -> bytes:
-        """The body with the images that it names by an address; they are fetched only for a model that may be used."""
+    def _check_may_use(self, path: DataPath, body: bytes, key: Key | None, counted_at: float | None) -> None:
+        """Check that the model of a body exists and that the key permits it.
+
+        Raises:
+            Refusal: 400, 403, 404.
+        """
         try:
             model = _NAMED.decode(body).model
         except msgspec.ValidationError as error:
             raise wrong_field(str(error)) from None
         table = self._views.for_use(key, self._router.table)
         if key is not None:
-            check_model(key, model, table)
+            try:
+                check_model(key, model, table)
+            except Refusal:
+                if counted_at is not None:
+                    self.quota.give_back_request(key, counted_at)
+                raise
         find(table, model, path.upstream)
-        client = key.key_id if key is not None else _address(scope.get("client"))
-        with ClientWatch(scope, receive):
-            return await images.embed(body, client, partial(self._bodies.take, reply))
-        raise ClientLeftError
 
     def _as_chat(self, body: bytes, model: str, owner: str | None) -> tuple[ResponseBuilder, Request, RequestDocument]:
         """Translate a response's request to a chat, which is checked as any other.
