@@ -223,20 +223,30 @@ def check_form() -> set[str]:
 GENERATED = {"repeat_penalty", "structured_outputs", "json_schema", "grammar", "regex", "ebnf"}
 
 
+LINK = {"url": "data:image/png;base64,AAAA", "detail": "low"}
+SOURCE = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+PART = {"type": "text", "text": "a"}
+
+
 @pytest.mark.parametrize("engine", sorted(DIALECTS))
-def test_members_of_parts_that_no_form_defines_do_not_reach_the_engine(engine: str) -> None:
-    part = {"type": "text", "text": "a"}
-    link = {"url": "data:image/png;base64,AAAA", "detail": "low"}
-    picture: dict[str, Any] = {"type": "image_url", "image_url": link}
-    result = {"type": "tool_result", "tool_use_id": "1", "content": [part]}
-    given: list[dict[str, Any]] = [
-        part | {"mm_data": "/etc/a.png", "video": {"url": "/etc/a.mp4"}},
-        picture | {"image_url": link | {"path": "/etc/a.png"}, "uuid": "u"},
-        result | {"content": [part | {"file": {"path": "/etc/a"}}]},
-        part,
-    ]
-    sent = to_engine(engine, messages=[{"role": "user", "content": given}])
-    assert sent["messages"][0]["content"] == [part, picture, result, part]
+@pytest.mark.parametrize(
+    ("path", "part", "more"),
+    [
+        (CHATS, PART, {"mm_data": "/etc/a.png", "video": {"url": "/etc/a.mp4"}}),
+        (CHATS, {"type": "image_url", "image_url": LINK}, {"uuid": "u", "image_url": LINK | {"path": "/etc/a.png"}}),
+        ("/v1/messages", {"type": "image", "source": SOURCE}, {"source": SOURCE | {"path": "/etc/a.png"}}),
+        (
+            "/v1/messages",
+            {"type": "tool_result", "tool_use_id": "1", "content": [PART]},
+            {"content": [PART | {"file": {"path": "/etc/a"}}], "files": ["/etc/a"]},
+        ),
+    ],
+)
+def test_members_of_parts_that_no_form_defines_do_not_reach_the_engine(
+    engine: str, path: str, part: dict[str, Any], more: dict[str, Any]
+) -> None:
+    messages = [{"role": "user", "content": [PART, part | more]}]
+    assert to_engine(engine, path, messages=messages, max_tokens=1)["messages"][0]["content"] == [PART, part]
 
 
 def test_constraints_have_only_the_members_that_were_judged() -> None:
