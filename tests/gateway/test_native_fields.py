@@ -249,6 +249,22 @@ def test_members_of_parts_that_no_form_defines_do_not_reach_the_engine(
     assert to_engine(engine, path, messages=messages, max_tokens=1)["messages"][0]["content"] == [PART, part]
 
 
+@pytest.mark.parametrize("engine", sorted(DIALECTS))
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        (CHATS, {"prediction": {"type": "content", "content": [{"type": "text", "image": "/etc/a.png"}]}}),
+        ("/v1/messages", {"context_management": [{"image": "/etc/a.png"}], "max_tokens": 1}),
+        ("/v1/messages", {"container": {"skills": [{"file": "/etc/a"}]}, "max_tokens": 1}),
+        ("/v1/messages", {"cache_control": {"type": "ephemeral", "source": "/etc/a"}, "max_tokens": 1}),
+    ],
+)
+def test_a_field_that_no_engine_reads_is_not_passed_on_with_contents_of_no_form(
+    engine: str, path: str, field: dict[str, Any]
+) -> None:
+    assert "/etc/a" not in json.dumps(to_engine(engine, path, messages=CHAT["messages"], **field))
+
+
 def test_constraints_have_only_the_members_that_were_judged() -> None:
     for members in ({"url": "http://127.0.0.1"}, {"json": {}, "$ref": "file:///etc/passwd"}, {"_backend": "a"}):
         refusal = refused(VLLM, structured_outputs=members)

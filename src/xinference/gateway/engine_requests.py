@@ -40,6 +40,12 @@ from xinference.routing.table import Route, RoutingTable
 
 #: Fields that constrain the text of an answer, under the names that older clients of Xinference use.
 GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_json_object")
+#: Fields of the APIs that no engine reads and whose contents have no form. In a body of an exact form they are plain
+#: values; any other is not passed on.
+UNREAD = (
+    "audio", "betas", "cache_control", "container", "context_management", "inference_geo", "prediction",
+    "web_search_options",
+)  # fmt: skip
 _GENERATION = ("repetition_penalty", "stop_token_ids", "lora_name", *GUIDED)
 
 
@@ -149,7 +155,7 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
         raise wrong_field(str(error), native.form) from None
     taken = {name: value for name, value in further.items() if name in native.taken}
     check_constraint_fields(taken)
-    for name in further.keys() - taken.keys():
+    for name in (*(further.keys() - taken.keys()), *UNREAD):
         document.remove(fields, name)
     for holder, name in list(other_members(fields)):
         document.remove(holder, name)
