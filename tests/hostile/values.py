@@ -140,6 +140,10 @@ def grammar(random: Random) -> str:
     )
 
 
+#: A larger schema is not repeated many times: the copies of each level multiply.
+MANY_BYTES = 1000
+
+
 def schema(random: Random, canary: str, depth: int = 3) -> Any:
     """A JSON schema, good, costly, contradictory or broken."""
     n = random.choice((2, 9, 120, 300, 600, 2_500))
@@ -149,7 +153,7 @@ def schema(random: Random, canary: str, depth: int = 3) -> Any:
             (
                 {"type": "object", "properties": {"a": inner, "b": inner}, "required": ["a"]},
                 {"type": "array", "items": inner, "maxItems": random.choice((1, 9, 2_000, 10**9))},
-                {"anyOf": [inner] * random.choice((2, 40, 300))},
+                {"anyOf": [inner] * (random.choice((40, 300)) if len(encode(inner)) < MANY_BYTES else 2)},
                 {"allOf": [inner, {"type": "object"}]},
                 {"oneOf": [inner, {"not": inner}]},
                 {"$defs": {"x": inner}, "$ref": "#/$defs/x"},
