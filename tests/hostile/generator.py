@@ -295,6 +295,18 @@ class Generator:
 # -- other changes ----------------------------------------------------------------------------------------------
 
 
+#: Paths with the bodies of another one.
+SAME = {
+    "/anthropic/v1/messages": "/v1/messages",
+    "/anthropic/v1/messages/count_tokens": "/v1/messages/count_tokens",
+    "/v1/reranking": "/v1/rerank",
+    "/v2/rerank": "/v1/rerank",
+    "/rerank": "/v1/rerank",
+    "/v1/tokenize": "/tokenize",
+    "/v1/detokenize": "/detokenize",
+}
+
+
 def base_body(path: str, model: str, random: Random) -> Body:
     """An ordinary body for a path."""
     messages = [{"role": "user", "content": "Say a word."}]
@@ -309,14 +321,14 @@ def base_body(path: str, model: str, random: Random) -> Body:
         "/v1/messages": {"messages": messages, **short},
         "/v1/messages/count_tokens": {"messages": messages},
         "/v1/rerank": {"query": "a", "documents": ["a", "b"]},
-        "/rerank": {"query": "a", "documents": ["a", "b"]},
+        "/v1/score": {"text_1": "a", "text_2": ["a", "b"]},
         "/v1/convert_ids_to_tokens": {"input": [1, 2]},
         "/tokenize": random.choice(({"content": "a"}, {"prompt": "a"}, {"messages": messages})),
         "/detokenize": {"tokens": [1, 2]},
         "/apply-template": {"messages": messages},
         "/infill": {"input_prefix": "a", "input_suffix": "b", "n_predict": 3},
     }
-    body: Body = {"model": model, **bodies[path.removeprefix("/anthropic")]}
+    body: Body = {"model": model, **bodies[SAME.get(path, path)]}
     if path in (*CHAT_PATHS, "/v1/completions") and random.random() < 0.3:
         body["stream"] = True
     return body

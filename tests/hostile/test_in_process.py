@@ -37,6 +37,8 @@ def prepared(request: HostileRequest, engine: str) -> Recorded | None:
             path = RESPONSE_AS_CHAT
             body = msgspec.json.encode(translate(msgspec.json.decode(body), []).chat)
             checked = check(path.decoder, body)
+        if path.is_split:
+            return None  # the gateway makes the bodies of its parts
         call = prepare(RoutingTable(), route(engine=engine), checked, RequestDocument(body))
     except (msgspec.ValidationError, RecursionError):
         return None  # the gateway refuses the body as unreadable
