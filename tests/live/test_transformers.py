@@ -186,6 +186,32 @@ def test_logprobs_come_for_every_token_with_as_many_alternatives(tiny: RunningEn
     assert bytes(b for entry in content for b in entry["bytes"]).decode() == " I am a t"
 
 
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"temperature": 1e-320},
+        {"temperature": 1e-30, "top_p": 0.5},
+        {"temperature": 1e-5, "logit_bias": {"5": 100, "6": -100}, "repetition_penalty": 1e30},
+        {"temperature": 1, "repetition_penalty": 1e-300},
+    ],
+)
+def test_numbers_at_the_limits_of_floats_end_nobodys_answer(tiny: RunningEngine, extreme: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(tiny.text, "Recite a poem.", max_tokens=40) for _ in range(3)]
+        tiny.chat("Recite a poem.", max_tokens=8, **extreme)  # is answered with 200
+        assert len({other.result() for other in others}) == 1
+
+
+def test_a_schema_that_no_text_satisfies_is_the_clients_mistake_also_in_a_stream(tiny: RunningEngine) -> None:
+    schema = {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    body = {"model": UID, "messages": [{"role": "user", "content": "a"}], "response_format": form}
+    refused = tiny.post("/v1/chat/completions", **body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_constraint")
+    events = tiny.stream("/v1/chat/completions", **body)
+    assert events[-1]["error"]["code"] == "invalid_constraint"
+
+
 def test_logit_bias_and_penalties_change_what_is_said(tiny: RunningEngine) -> None:
     first = tiny.post("/tokenize", model=UID, content="I").json()["tokens"][-1]
     assert not tiny.text(logit_bias={str(first): -100}, max_tokens=8).startswith("I ")

@@ -24,6 +24,9 @@ from .loading import LoadedModel
 from .prompts import Prompts
 from .scheduler import Scheduler
 
+#: The error of a schema that no answer can satisfy, or not from this position on.
+UNSATISFIED = "The schema allows no further token of an answer."
+
 
 class ModelRoutes(CommonRoutes):
     """The routes of one loaded model."""
@@ -73,6 +76,8 @@ class ModelRoutes(CommonRoutes):
         async for index, piece in self._generator.run(job):
             if piece.finish == "error":
                 raise RefusedError("The model failed; its log has the reason.", status=500, kind="server_error")
+            if piece.finish == "constraint":
+                raise RefusedError(UNSATISFIED, code="invalid_constraint", param="response_format")
             answer.take(index, piece)
         return JSONResponse(answer.whole())
 
@@ -84,6 +89,10 @@ class ModelRoutes(CommonRoutes):
             async for index, piece in run:
                 if piece.finish == "error":
                     yield _event({"error": {"message": "The model failed.", "type": "server_error", "code": None}})
+                    return
+                if piece.finish == "constraint":
+                    error = {"message": UNSATISFIED, "type": "invalid_request_error", "code": "invalid_constraint"}
+                    yield _event({"error": error})
                     return
                 new = answer.take(index, piece)
                 if new is not None:

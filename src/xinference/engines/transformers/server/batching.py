@@ -201,7 +201,7 @@ class Batch:
                     allowed = sequence.constraint.allowed_tokens() if sequence.constraint else None
                 except ConstraintError:
                     traceback.print_exc()
-                    sequence.fail()  # the others continue
+                    sequence.fail("constraint")  # the others continue
                     ended.append(row)
                     continue
                 token = sequence.sampler.choose(scores, allowed)

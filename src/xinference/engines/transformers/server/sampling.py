@@ -11,6 +11,10 @@ import torch
 
 #: Number of candidates that are sorted first: sorting a whole vocabulary costs more than all other steps.
 FIRST_CANDIDATES = 512
+#: A lower temperature is 0: scores divided by it would not be finite.
+MIN_TEMPERATURE = 1e-5
+#: Scores are kept within it, so that they are finite after the division.
+MAX_SCORE = 1e30
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Sampler:
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int], vocab_size: int, device: torch.device) -> None:
         self.params = params
+        self._temperature = params.temperature if params.temperature >= MIN_TEMPERATURE else 0.0
         self._generator = torch.Generator()
         self._generator.manual_seed(secrets.randbits(63) if params.seed is None else params.seed & (2**63 - 1))
         self._counts: torch.Tensor | None = None
@@ -63,7 +68,7 @@ class Sampler:
     def is_greedy(self) -> bool:
         """Whether the token is the maximum of the scores, which can be computed for the whole batch at once."""
         params = self.params
-        return params.temperature == 0 and params.logprobs is None and not self._changes_scores
+        return self._temperature == 0 and params.logprobs is None and not self._changes_scores
 
     @property
     def _changes_scores(self) -> bool:
@@ -79,7 +84,7 @@ class Sampler:
         scores = self._adjust(logits) if self._changes_scores else logits
         if allowed is not None:
             scores = scores.masked_fill(~allowed, -torch.inf)
-        token = int(scores.argmax()) if self.params.temperature == 0 else self._draw(scores / self.params.temperature)
+        token = int(scores.argmax()) if self._temperature == 0 else self._draw(scores / self._temperature)
         self.note(token)
         return token
 
@@ -98,7 +103,7 @@ class Sampler:
             scores = torch.where(self._seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
         if self._counts is not None:
             scores -= params.frequency_penalty * self._counts + params.presence_penalty * (self._counts > 0)
-        return scores
+        return scores.nan_to_num_(nan=-MAX_SCORE, posinf=MAX_SCORE, neginf=-MAX_SCORE).clamp_(-MAX_SCORE, MAX_SCORE)
 
     def _draw(self, scores: torch.Tensor) -> int:
         probabilities, ids = self._candidates(torch.softmax(scores, dim=-1))

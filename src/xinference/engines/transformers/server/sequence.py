@@ -10,7 +10,7 @@ from .constraints import Constraint
 from .sampling import Sampler, TokenLogprob
 from .text import Detokenizer, StopStrings
 
-FinishReason = Literal["stop", "length", "error"]
+FinishReason = Literal["stop", "length", "error", "constraint"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Sequence:
         self.prompt_logprobs = []
         return finish is not None
 
-    def fail(self) -> None:
-        """End the sequence after a defect."""
-        self.deliver(Piece("", self.generated, finish="error"))
+    def fail(self, reason: FinishReason = "error") -> None:
+        """End the sequence after a defect, or because its constraint allows no further token."""
+        self.deliver(Piece("", self.generated, finish=reason))
 
     def _read(self, token: int) -> tuple[str, FinishReason | None]:
         if self.constraint is not None:
