@@ -421,7 +421,7 @@ def _tool(path: str, parameters: Any, random: Random) -> Body:
 @functools.cache
 def _bomb() -> bytes:
     """80 MB that are small when they are compressed."""
-    return gzip.compress(b'{"user":"' + b" " * 80_000_000 + b'"}', 1)
+    return gzip.compress(b'{"user":"' + b" " * 80_000_000 + b'"}', 1, mtime=0)
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------
@@ -450,7 +450,7 @@ def _break_json(body: bytes, random: Random) -> tuple[bytes, str]:
 
 def _odd_http(body: bytes, headers: dict[str, str], random: Random) -> tuple[bytes, str]:
     kinds: dict[str, tuple[dict[str, str], bytes]] = {
-        "gzip": ({"content-encoding": "gzip"}, gzip.compress(body)),
+        "gzip": ({"content-encoding": "gzip"}, gzip.compress(body, mtime=0)),
         "a gzip bomb": ({"content-encoding": "gzip"}, _bomb()),
         "deflate cut short": ({"content-encoding": "deflate"}, zlib.compress(body)[:-4]),
         "an unknown encoding": ({"content-encoding": "br"}, body),
