@@ -76,8 +76,7 @@ class EnvironmentCommands:
         if hardware is not None and hardware not in get_args(Accelerator):
             raise bad_request(f"{hardware!r} is not the hardware of any environment.", hint="Use cpu or cuda.")
         engine, _, version = name.partition("==")
-        tables = {name: each.table for name, each in all_engines().items()}
-        entries = [entry for entry in self._environments.entries() if tables[entry.spec.engine].has_name(engine)]
+        entries = [entry for entry in self._environments.entries() if _has_name(entry.spec.engine, engine)]
         matching = [
             entry
             for entry in entries
@@ -89,6 +88,12 @@ class EnvironmentCommands:
             raise _unknown(name, entries or self._environments.entries(), installed)
         hardware_here = "cuda" if read_host().gpus else "cpu"
         return min(matching, key=lambda entry: entry.spec.accelerator != hardware_here).spec
+
+
+def _has_name(engine: str, requested: str) -> bool:
+    """Whether an environment's engine has this name. An installed one may be of an engine that is not known here."""
+    known = all_engines().get(engine)
+    return known.table.has_name(requested) if known else engine.lower() == requested.lower()
 
 
 def _entry(entry: EnvironmentEntry) -> Json:
