@@ -147,7 +147,7 @@ def test_its_program_imports_nothing_of_ours() -> None:
         ({"tool_parser": "mistral"}, "mistral", None),
         ({"tool_parser": "qwen"}, "qwen25", None),
         ({"tool_parser": "llama3"}, "llama3", None),
-        ({"tool_parser": "unheard-of"}, "hermes", None),
+        ({"tool_parser": "unheard-of"}, None, None),
         ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, "hermes", "deepseek-r1"),
         (
             {"model_ability": ("chat", "hybrid", "reasoning"), "reasoning_tags": ("<think>", "</think>")},
@@ -159,7 +159,7 @@ def test_its_program_imports_nothing_of_ours() -> None:
     ],
 )
 def test_a_registered_model_names_its_parsers_itself(
-    changes: dict[str, Any], tools: str, reasoning: str | None
+    changes: dict[str, Any], tools: str | None, reasoning: str | None
 ) -> None:
     family = msgspec.structs.replace(plan_of().version.family, **changes)
     assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)

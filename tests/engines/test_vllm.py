@@ -216,7 +216,7 @@ def test_its_last_words_are_explained_where_they_are_known(line: str, said: str 
         ({"tool_parser": "mistral"}, "mistral", None),
         ({"tool_parser": "qwen"}, "hermes", None),
         ({"tool_parser": "llama3"}, "llama3_json", None),
-        ({"tool_parser": "unheard-of"}, "hermes", None),
+        ({"tool_parser": "unheard-of"}, None, None),
         ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, "hermes", "deepseek_r1"),
         (
             {"model_ability": ("chat", "hybrid", "reasoning"), "reasoning_tags": ("<think>", "</think>")},
@@ -228,7 +228,7 @@ def test_its_last_words_are_explained_where_they_are_known(line: str, said: str 
     ],
 )
 def test_a_registered_model_names_its_parsers_itself(
-    changes: dict[str, Any], tools: str, reasoning: str | None
+    changes: dict[str, Any], tools: str | None, reasoning: str | None
 ) -> None:
     family = msgspec.structs.replace(plan_of().version.family, **changes)
     assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)

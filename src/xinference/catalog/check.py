@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.error_codes import Code
@@ -16,6 +15,7 @@ from xinference.errors import Problem
 MODEL_NAME = re.compile(r"[^+/?%#&=\s\\\x00-\x1f\x7f]+")
 ABILITIES = (
     "generate", "chat", "tools", "vision", "audio", "video", "omni", "reasoning", "hybrid", "code", "embed", "rerank",
+    "embed_vision", "embed_video", "embed_audio", "rerank_vision", "rerank_video",
 )  # fmt: skip
 #: Formats whose weights are one file for each quantization; the weights of other formats are a folder.
 FILE_FORMATS = ("ggufv2", "ggmlv3")
@@ -99,6 +99,7 @@ def _check_source(source: Source, spec: ModelSpec, where: str) -> None:
         ("quantizations", source.quantizations or ()),
         ("parts", source.parts),
         ("facts", source.facts),
+        ("weights_bytes", spec.weights_bytes),
     ):
         for quantization in named:
             if quantization not in spec.quantizations:
@@ -127,14 +128,40 @@ def _check_files(source: Source, spec: ModelSpec, where: str) -> None:
         check_names("file", (source.file_name(quantization) or "" for quantization in has), where)
     check_names("parts", (name for parts in source.parts.values() for name in parts), where)
     check_names("projectors", source.projectors, where)
+    _check_draft(source, where)
     if source.projectors and spec.model_format != "ggufv2":
         raise bad_entry(where, f"projectors need format ggufv2, not {spec.model_format}")
 
 
+def _check_draft(source: Source, where: str) -> None:
+    draft = source.draft
+    if draft is None:
+        return
+    for quantization in draft.quantizations:
+        if not QUANTIZATION.fullmatch(quantization) or ".." in quantization:
+            raise bad_entry(where, f"draft: the quantization {quantization!r} cannot be a part of a file name")
+    named = "{quantization}" in draft.model_id + (draft.file or "")
+    if named != bool(draft.quantizations):
+        raise bad_entry(where, "draft: the placeholder {quantization} and the quantizations go together")
+    for quantization in draft.quantizations or ("",):
+        model_id = draft.model_id.replace("{quantization}", quantization)
+        form, meaning = MODEL_ID[source.hub]
+        if not form.fullmatch(model_id) or ".." in model_id:
+            raise bad_entry(where, f"draft: the model_id {model_id!r} is not {meaning}")
+        if draft.file is not None:
+            check_names("draft", [draft.file.replace("{quantization}", quantization)], where)
+
+
 def check_names(field: str, names: Iterable[str], where: str) -> None:
     for name in names:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.name or "\\" in name or ":" in name:
+        steps = name.split("/")
+        if (
+            name.startswith("/")
+            or ".." in steps
+            or not any(step.strip(".") for step in steps)
+            or "\\" in name
+            or ":" in name
+        ):
             raise bad_entry(where, f"{field}: the file name {name!r} is outside the model's folder")
         if _CONTROLS.search(name) or "{" in name or "}" in name:
             raise bad_entry(where, f"{field}: {name!r} is not a file name; the only placeholder is {{quantization}}")

@@ -14,14 +14,12 @@ from xinference.catalog.models import FORMAT_ALIASES, GgmlFacts, ModelFamily, Mo
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
-FORMATS: tuple[ModelFormat, ...] = get_args(ModelFormat)
 #: Formats of Xinference's registrations that no engine here supports.
 UNSUPPORTED_FORMATS = {
     "mlx": "it is for Apple's GPUs",
-    "fp8": "no engine here supports 8-bit floats yet",
     "fp4": "no engine here supports 4-bit floats yet",
-    "bnb": "no engine here supports weights quantized by bitsandbytes; format pytorch with 4-bit quantizes at load",
 }
+FORMATS: tuple[ModelFormat, ...] = tuple(name for name in get_args(ModelFormat) if name not in UNSUPPORTED_FORMATS)
 _KNOWN = (
     "model_format", "model_size_in_billions", "activated_size_in_billions", "quantizations", "quantization",
     "model_id", "model_hub", "model_uri", "model_revision", "model_src", "model_file_name_template",

@@ -6,12 +6,13 @@ All are frozen. Registry files are decoded to these types directly, and an unkno
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
 
 HubName = Literal["huggingface", "modelscope", "package_index", "local"]
-ModelFormat = Literal["ggufv2", "ggmlv3", "pytorch", "gptq", "awq"]
+ModelFormat = Literal["ggufv2", "ggmlv3", "pytorch", "gptq", "awq", "fp8", "fp4", "bnb", "mlx"]
 
 _SPECIAL_TOKEN = re.compile(r"</?[^<>\s]+>")
 
@@ -22,6 +23,17 @@ class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int | None = None
     """Bytes."""
     sha256: str | None = None
+
+
+class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A small model that proposes tokens for speculation, on the same hub."""
+
+    model_id: str
+    """Repository id, may contain ``{quantization}``."""
+    file: str | None = None
+    """File name, may contain ``{quantization}``; None: the whole folder."""
+    quantizations: tuple[str, ...] = ()
+    """The draft's own quantizations, in the order of preference; empty: it has one form."""
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -41,6 +53,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Quantization -> names of the split files, in the order of the parts."""
     projectors: tuple[str, ...] = ()
     """Multimodal projectors for llama.cpp, in the same repository; if there are several, the launch names one."""
+    draft: Draft | None = None
     archive_sha256: str | None = None
     """Package index only: the wheel's own hash."""
     facts: dict[str, FileFacts] = {}
@@ -79,6 +92,13 @@ class ModelShapeFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     vocab: int
     tied: bool = False
     """Whether the output matrix is the embedding matrix, and stored once."""
+    experts: int | None = None
+    """Experts of a layer in a mixture of experts; None: the model is dense, or the number is not known."""
+    experts_per_token: int | None = None
+    full_attention_interval: int = 1
+    """Every n-th layer stores keys and values; the others have linear attention, with a state of constant size."""
+    latent_dim: int | None = None
+    """Stored elements of one token and layer with latent attention (MLA), all heads together; None: it has none."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -86,13 +106,17 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     model_format: ModelFormat
     model_size_in_billions: int | str
-    """Billions of parameters; a string such as ``1_8`` means 1.8."""
+    """Billions of parameters; a string such as ``1_8`` means 1.8. 0, of embedding and rerank models: not known."""
+    activated_size_in_billions: int | str | None = None
+    """Billions of parameters that compute one token, in a mixture of experts."""
     quantizations: tuple[str, ...]
     sources: tuple[Source, ...]
     ggml: GgmlFacts | None = None
     """For ``ggmlv3`` only, and required there."""
     shape: ModelShapeFacts | None = None
     """None: unknown until the weights are downloaded."""
+    weights_bytes: dict[str, int] = {}
+    """Quantization -> bytes of its weights, from the index of the repository."""
 
     def source(self, hub: HubName) -> Source | None:
         return next((s for s in self.sources if s.hub == hub), None)
@@ -119,6 +143,10 @@ class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """The parser of tool calls, by an engine's or an older Xinference's name; None: derived from the model's name."""
     reasoning_tags: tuple[str, str] | None = None
     """The tags before and after the reasoning; None: derived from the model's name."""
+    architectures: tuple[str, ...] = ()
+    """Names of the classes in the weights' config.json."""
+    rerank_type: str | None = None
+    """``normal``, or the kind of a language model that ranks."""
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
@@ -151,6 +179,7 @@ def same_size(left: float | str, right: float | str) -> bool:
     return number_of_billions(left) == number_of_billions(right)
 
 
+@lru_cache(maxsize=1024)
 def number_of_billions(size: float | str) -> float | str:
     """The size as a number of billions of parameters; a text that is no size is returned in lower case."""
     text = str(size).strip().replace("_", ".").lower()

@@ -122,9 +122,10 @@ class Forecaster:
 def _without_header(version: ModelVersion, source: Source) -> tuple[ModelShape, ShapeSource, tuple[str, ...]]:
     """The shape from the registry, or a rough one from the size."""
     facts = source.facts.get(version.quantization)
+    size = facts.size if facts and facts.size else version.spec.weights_bytes.get(version.quantization)
     if version.spec.shape is not None:
         try:
-            return registry_shape(version.spec.shape, version, facts.size if facts else None), "registry", ()
+            return registry_shape(version.spec.shape, version, size), "registry", ()
         except Problem:  # a quantization whose types are not known
             pass
     note = "memory: a rough estimate from the size and the bits of the quantization"

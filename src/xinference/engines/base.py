@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,14 @@ class Support:
 
 
 YES = Support()
+_BITS = re.compile(r"(?:int)?(?P<bits>\d+)(?:-?bits?)?")
+
+
+#: Formats that no engine here runs, with the reason.
+NOT_RUN = {
+    "mlx": "no engine here runs MLX; it needs Apple's GPU framework",
+    "fp4": "no engine here runs weights that are packed as 4-bit floats yet",
+}
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,14 @@ class StaticTable:
 
     def supports(self, spec: ModelSpec, quantization: str | None = None) -> Support:
         """Whether the engine supports this spec; without a quantization, whether it supports one of the spec's."""
+        if spec.model_format in NOT_RUN:
+            return Support(NOT_RUN[spec.model_format])
         if spec.model_format not in self.formats:
             known = ", ".join(self.formats)
             return Support(f"{self.engine} runs {known}, not {spec.model_format}")
         allowed = self.formats[spec.model_format]
         requested = spec.quantizations if quantization is None else (quantization,)
-        if allowed is None or any(_canonical(q) in allowed for q in requested):
+        if allowed is None or any(_canonical(q, spec.model_format) in allowed for q in requested):
             return YES
         supported, names = " or ".join(allowed), ", ".join(requested)
         return Support(f"{self.engine} runs {spec.model_format} with quantization {supported}, not {names}")
@@ -69,10 +80,16 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def _canonical(quantization: str) -> str:
-    """The quantization's canonical name: ``Int4`` is ``4-bit``."""
+def _canonical(quantization: str, model_format: str) -> str:
+    """The quantization's canonical name: ``Int4`` and ``4bit`` are ``4-bit``.
+
+    In the format ``pytorch``, ``4-bit`` means that the engine packs whole weights, and ``Int4`` that they are packed.
+    """
     lowered = quantization.lower()
-    return f"{lowered[3:]}-bit" if lowered.startswith("int") and lowered[3:].isdigit() else lowered
+    if model_format == "pytorch":
+        return lowered
+    match = _BITS.fullmatch(lowered)
+    return f"{match['bits']}-bit" if match else lowered
 
 
 @dataclass(frozen=True)

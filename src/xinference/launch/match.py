@@ -18,8 +18,9 @@ from xinference.errors import Problem, near
 from xinference.launch.quantization_order import nearest_first, same_quantization
 from xinference.launch.request import LaunchRequest
 
-#: The formats in the order of preference: the one of the base install first, the one that must be converted last.
-FORMATS = ("ggufv2", "pytorch", "gptq", "awq", "ggmlv3")
+#: The formats in the order of preference: the one of the base install first, the one that must be converted and those
+#: that no engine here runs last.
+FORMATS = ("ggufv2", "pytorch", "gptq", "awq", "fp8", "bnb", "ggmlv3", "fp4", "mlx")
 
 
 def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelVersion:
@@ -63,10 +64,11 @@ def _ordered(family: ModelFamily, spec: ModelSpec) -> Sequence[str]:
 
 
 def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
-    by_lower = {known.lower(): family for known, family in families.items()}
-    family = by_lower.get(name.strip().lower())
-    if family is not None:
-        return family
+    lowered = name.strip().lower()
+    # By the names alone: a family is read at its first use.
+    known = next((known for known in families if known.lower() == lowered), None)
+    if known is not None:
+        return families[known]
     similar = near(name, families)
     listed = f"Did you mean {_join_names(similar)}?" if similar else "A repository on a hub is named as owner/name."
     raise Problem(

@@ -17,6 +17,8 @@ def estimated_bytes(version: ModelVersion) -> int | None:
         facts = source.facts.get(quantization)
         if facts is not None and facts.size is not None:
             return facts.size
+    if quantization in spec.weights_bytes:
+        return spec.weights_bytes[quantization]
     shape = spec.shape or _shape_of_size(spec)
     try:
         return weights_bytes(shape, spec.model_format, quantization) if shape else None
@@ -38,6 +40,6 @@ def usable_bytes(host: Host, model: MemoryModel, *, use_gpu: bool) -> int:
 def _shape_of_size(spec: ModelSpec) -> ModelShapeFacts | None:
     """A shape of which only the number of parameters is known."""
     billions = number_of_billions(spec.model_size_in_billions)
-    if isinstance(billions, str):
+    if isinstance(billions, str) or not billions:
         return None
     return ModelShapeFacts(parameters=int(billions * 1e9), layers=0, heads=0, kv_heads=0, head_dim=0, hidden=0, vocab=0)

@@ -49,6 +49,8 @@ _GROUPED = 4
 _LAYERS_70B = 80
 #: Group size of GPTQ and AWQ: each group of weights has a 16-bit scale and a zero point as wide as a weight.
 GROUP = 128
+#: Bits of a weight of a format, with the scales of its blocks.
+_FLOAT_BITS = {"fp8": 8.02, "fp4": 4.5}
 #: Billions of parameters -> layers and width of a usual model of this size, for models whose shape is not known.
 _USUAL = (
     (0.2, 24, 768), (0.7, 24, 1024), (1.3, 20, 2048), (2.2, 28, 2048), (4.5, 34, 2880), (10, 34, 4096),
@@ -73,7 +75,7 @@ def weights_bytes(shape: ModelShapeFacts, model_format: str, quantization: str |
         if name not in _BASE:
             raise _unknown(model_format, quantization, [*_BASE])
         return sum(gguf_bytes_by_type(shape, name, early=early).values())
-    if name in ("none", "bf16", "fp16", "bfloat16", "float16"):
+    if name in ("bf16", "fp16", "bfloat16", "float16") or (name == "none" and model_format not in _FLOAT_BITS):
         return shape.parameters * 2
     # Quantizers of Hugging Face's formats do not quantize the vocabulary's matrices.
     outside = vocabulary_elements(shape)
@@ -90,8 +92,13 @@ def are_early(version: ModelVersion) -> bool:
 
 
 def kv_bytes_per_token(shape: ModelShapeFacts, bits: int = 16) -> int:
-    """Bytes of one token's keys and values in all layers, each element `bits` wide; grouped heads share one entry."""
-    return shape.layers * shape.kv_heads * shape.head_dim * 2 * bits // 8
+    """Bytes of one token's keys and values in all layers, each element `bits` wide; grouped heads share one entry.
+
+    Latent attention stores one vector in place of the keys and values of all heads; linear attention stores nothing for
+    a token.
+    """
+    layers = shape.layers // shape.full_attention_interval
+    return layers * (shape.latent_dim or shape.kv_heads * shape.head_dim * 2) * bits // 8
 
 
 def vocabulary_elements(shape: ModelShapeFacts) -> int:
@@ -279,9 +286,19 @@ def _linear_bits(model_format: str, name: str) -> float | None:
     width = name.removeprefix("int").removesuffix("-bit").removesuffix("bit")
     if model_format == "pytorch":
         return BITSANDBYTES_BITS.get(f"{width}-bit")
-    if not width.isdecimal() or int(width) not in (2, 3, 4, 8):
-        return None
+    if model_format == "bnb":
+        return BITSANDBYTES_BITS.get(f"{width}-bit", BITSANDBYTES_BITS["4-bit"])
+    if model_format in _FLOAT_BITS:
+        return _FLOAT_BITS[model_format]
+    if not width.isdecimal() or int(width) not in (2, 3, 4, 5, 6, 8):
+        return _named_bits(name) if model_format == "mlx" else None
     return int(width) + (16 + int(width)) / GROUP
+
+
+def _named_bits(name: str) -> float | None:
+    """Bits of a weight of MLX by the number in the quantization's name, with its scales: 4.5 for ``mxfp4``."""
+    digits = re.search(r"fp(\d+)", name)
+    return (int(digits[1]) + 0.5 if int(digits[1]) < 16 else 16.0) if digits else None
 
 
 def _unknown(model_format: str, quantization: str | None, known: Sequence[str]) -> Exception:

@@ -25,10 +25,11 @@ class Parsers:
     tagged_hybrid: str
     """For a hybrid family."""
 
-    def tool_parser(self, family: ModelFamily) -> str:
-        parser = self.aliases.get(family.tool_parser or "", family.tool_parser)
-        if parser in self.known_tools:
-            return str(parser)
+    def tool_parser(self, family: ModelFamily) -> str | None:
+        """None: the family names a parser that the engine does not have, and any other would misread its calls."""
+        if family.tool_parser is not None:
+            parser = self.aliases.get(family.tool_parser, family.tool_parser)
+            return parser if parser in self.known_tools else None
         return _longest(self.tools, family.model_name) or self.other_tools
 
     def reasoning_parser(self, family: ModelFamily) -> str | None:

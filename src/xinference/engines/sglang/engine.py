@@ -18,7 +18,7 @@ from xinference.engines.base import (
     cuda_env,
     explanation_of,
 )
-from xinference.engines.cuda import cuda_support
+from xinference.engines.cuda import FP8_CAPABILITY, cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
@@ -93,6 +93,13 @@ PARSERS = Parsers(
         "deepseek_v3": "deepseekv3",
         "deepseek-v3.1": "deepseekv31",
         "deepseek_v31": "deepseekv31",
+        "deepseek-r1": "deepseekv3",
+        "deepseek-v3.2": "deepseekv32",
+        "deepseek-v4": "deepseekv4",
+        "deepseek-v4.1": "deepseekv41",
+        "gemma": "gemma4",
+        "kimi-k3": "kimi_k3",
+        "minimax_m3": "minimax-m3",
         "minimax": "minimax-m2",
         "minimax_m2": "minimax-m2",
         "openai": "gpt-oss",
@@ -125,7 +132,7 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
 
     table = StaticTable(
         engine="SGLang",
-        formats={"pytorch": ("none",), "gptq": ("4-bit",), "awq": ("4-bit",)},
+        formats={"pytorch": ("none",), "gptq": ("4-bit",), "awq": ("4-bit",), "fp8": None},
     )
     memory = MEMORY
     thinking = ThinkingOption("default_chat_template_kwargs")
@@ -140,7 +147,7 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
         if not host.gpus:
             reason = f" ({host.no_gpu_reason})" if host.no_gpu_reason else ""
             return Support(f"SGLang has kernels for CUDA only, and there is no CUDA device{reason}")
-        return cuda_support("SGLang", VERSION, host)
+        return cuda_support("SGLang", VERSION, host, least=FP8_CAPABILITY if spec.model_format == "fp8" else None)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         checked = OPTIONS.check(own_options(options))
@@ -223,7 +230,9 @@ def _sizing_options(sizing: Sizing) -> dict[str, Any]:
 
 
 def _parser_settings(family: ModelFamily) -> dict[str, Any]:
-    settings: dict[str, Any] = {"tool_call_parser": PARSERS.tool_parser(family)}
+    settings: dict[str, Any] = {}
+    if parser := PARSERS.tool_parser(family):
+        settings["tool_call_parser"] = parser
     if reasoning := PARSERS.reasoning_parser(family):
         settings["reasoning_parser"] = reasoning
     return settings

@@ -91,7 +91,7 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
 
     table = StaticTable(
         engine="Transformers",
-        formats={"pytorch": ("none", "8-bit", "4-bit")},
+        formats={"pytorch": ("none", "8-bit", "4-bit"), "bnb": ("8-bit", "4-bit")},
         model_types=("LLM", "embedding", "rerank"),
         # The engines of older Xinference for embedding and rerank models.
         aliases=("sentence_transformers", "flag", "FlagEmbedding"),

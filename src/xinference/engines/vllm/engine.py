@@ -19,7 +19,7 @@ from xinference.engines.base import (
     explanation_of,
     refuse_without_head,
 )
-from xinference.engines.cuda import cuda_support
+from xinference.engines.cuda import FP8_CAPABILITY, cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
@@ -87,6 +87,7 @@ PARSERS = Parsers(
         "phi-4-mini": "phi4_mini_json",
         "gpt-oss": "openai",
         "internlm": "internlm",
+        "seed-oss": "seed_oss",
     },
     reasoning={
         "qwen3": "qwen3",
@@ -106,6 +107,12 @@ PARSERS = Parsers(
         "deepseek-v3": "deepseek_v3",
         "deepseek-v3.1": "deepseek_v31",
         "deepseekv3": "deepseek_v3",
+        "deepseek-r1": "deepseek_v3",
+        "deepseek-v3.2": "deepseek_v32",
+        "deepseek-v4": "deepseek_v4",
+        "deepseek-v4.1": "deepseek_v41",
+        "gemma": "gemma4",
+        "kimi-k3": "kimi_k3",
         "minimax": "minimax_m2",
         "gpt-oss": "openai",
     },
@@ -149,7 +156,7 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
 
     table = StaticTable(
         engine="vLLM",
-        formats={"pytorch": ("none",), "gptq": ("3-bit", "4-bit", "8-bit"), "awq": ("4-bit",)},
+        formats={"pytorch": ("none",), "gptq": ("3-bit", "4-bit", "8-bit"), "awq": ("4-bit",), "fp8": None},
         model_types=("LLM", "embedding", "rerank"),
     )
     memory = MEMORY
@@ -165,7 +172,7 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
         if spec.model_format == "gptq" and bits == {"3"}:
             return Support(f"vLLM {VERSION} has no kernel for 3-bit GPTQ any more")
         if host.gpus:
-            return cuda_support("vLLM", VERSION, host)
+            return cuda_support("vLLM", VERSION, host, least=FP8_CAPABILITY if spec.model_format == "fp8" else None)
         return _cpu_support(spec, bits, host)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
@@ -247,6 +254,8 @@ def _cpu_support(spec: ModelSpec, bits: set[str], host: Host) -> Support:
         return Support(
             f"there is no CUDA device, and vLLM's CPU kernels need {', '.join(missing)}, which this CPU lacks"
         )
+    if spec.model_format == "fp8":
+        return Support("there is no CUDA device, and vLLM's CPU kernels do not take 8-bit floats")
     if spec.model_format not in ("gptq", "awq"):
         return YES
     if "4" not in bits:
@@ -291,13 +300,14 @@ def _family_settings(family: ModelFamily) -> dict[str, Any]:
     if family.model_type != "LLM":
         return {"runner": "pooling"}
     settings: dict[str, Any] = {
-        "enable_auto_tool_choice": True,
-        "tool_call_parser": PARSERS.tool_parser(family),
         # Without it, the arguments of a forced tool call are not constrained by the tool's schema.
         "tool_strict_level": "parameter",
         # If whitespace is allowed, a small model may write blanks until the answer reaches its limit.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
+    # Without a parser, vLLM refuses a request that leaves the choice of a tool to the model, and says so.
+    if parser := PARSERS.tool_parser(family):
+        settings |= {"enable_auto_tool_choice": True, "tool_call_parser": parser}
     if reasoning := PARSERS.reasoning_parser(family):
         settings["reasoning_parser"] = reasoning
     if family.chat_template is not None:
