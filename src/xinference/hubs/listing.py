@@ -38,8 +38,14 @@ class Listing(msgspec.Struct, frozen=True):
     files: tuple[ListedFile, ...]
 
 
+#: A name that needs no closer look.
+_USUAL_NAME = re.compile(r"\w[\w.{}-]*(/\w[\w.{}-]*)*", re.ASCII)
+
+
 def is_inside(name: str) -> bool:
     """Whether a file of this name stays inside its target folder."""
+    if _USUAL_NAME.fullmatch(name):
+        return True
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") for part in parts)
     return plain and not any(c in name for c in "\\\0:") and name.isprintable()

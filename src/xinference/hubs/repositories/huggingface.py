@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from xinference.errors import Problem
 from xinference.hubs import problems
 from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.listing import ListedFile, Listing
-from xinference.hubs.repositories.huggingface_cache import DEFAULT_BRANCH, RepositoryCache
+from xinference.hubs.repositories.huggingface_cache import DEFAULT_BRANCH, RepositoryCache, cache_folder
 from xinference.hubs.repositories.repository import RepositoryHub
 from xinference.hubs.transfer.parallel import Report, check_stop
 from xinference.hubs.transfer.verified_copy import hash_mismatch
@@ -51,6 +51,9 @@ class HuggingFaceHub(RepositoryHub):
             if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
                 return variable
         return super().offline_setting()
+
+    def _cache_folders(self, model_id: str) -> Iterable[str]:
+        yield f"{cache_folder()}/models--{model_id.replace('/', '--')}"
 
     def _folder(self, model_id: str, revision: str) -> Path:
         return RepositoryCache(model_id).snapshot(revision)

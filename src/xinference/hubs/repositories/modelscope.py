@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -40,6 +40,16 @@ class ModelScopeHub(RepositoryHub):
             endpoint = f"https://{endpoint}"
         variables = ("MODELSCOPE_API_TOKEN", "MODELSCOPE_ENDPOINT", "MODELSCOPE_CACHE")
         return problems.HubTerms("modelscope", endpoint.rstrip("/"), *variables)
+
+    def _cache_folders(self, model_id: str) -> Iterable[str]:
+        base = os.path.expanduser(_cache_setting())  # noqa: PTH111 - asked for thousands of versions
+        owner, _, name = model_id.partition("/")
+        older = f"{owner}/{name.replace('.', '___')}"
+        return (
+            f"{base}/models/{model_id.replace('/', '--')}",
+            f"{base}/models/{older}",
+            f"{base}/hub/models/{older}",
+        )
 
     def _folder(self, model_id: str, revision: str) -> Path:
         """The client's layout. Releases before 0.1 had no revision in the path; such folders are still used."""
@@ -178,7 +188,11 @@ class ModelScopeHub(RepositoryHub):
 
 def cache_folder() -> Path:
     """The cache folder, by the variable that the client itself reads."""
-    return Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope").expanduser().resolve()
+    return Path(_cache_setting()).expanduser().resolve()
+
+
+def _cache_setting() -> str:
+    return os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope"
 
 
 def _has_token() -> bool:

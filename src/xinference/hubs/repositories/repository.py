@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from io import BufferedReader
+from os.path import isdir
 from pathlib import Path
 from typing import BinaryIO
 
@@ -93,6 +94,10 @@ class RepositoryHub(ABC):
         """The list of a revision, if it is stored on this machine."""
         return self._listings.load(model_id, revision)
 
+    @abstractmethod
+    def _cache_folders(self, model_id: str) -> Iterable[str]:
+        """The folders that a repository can have in the cache."""
+
     # -- the same for every hub -----------------------------------------------------------------------------
 
     def files(self, version: ModelVersion, source: Source) -> list[RemoteFile]:
@@ -110,6 +115,8 @@ class RepositoryHub(ABC):
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         """The path of the complete and verified files; files from the hub's own tool are included."""
         check_source(source)
+        if not self._has_folder(source.model_id):
+            return None
         for revision in self._cached_revisions(source.model_id, source.revision):
             if path := self._find_cached_at(version, source, revision):
                 return path
@@ -188,6 +195,8 @@ class RepositoryHub(ABC):
 
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
         check_source(source)
+        if not self._has_folder(source.model_id):
+            return ()
         last = self._listings.last_revision(source.model_id, source.revision)
         files: dict[Path, CachedFile] = {}
         cached = self._cached_revisions(source.model_id, source.revision)
@@ -257,6 +266,12 @@ class RepositoryHub(ABC):
             parts = [folder / file.name for file in files]
             return join(parts, self._joined_path(version, source, listing.revision), progress, cancelled)
         return folder if names is None else folder / names[0]
+
+    def _has_folder(self, model_id: str) -> bool:
+        """Whether anything of a repository may be cached. Asked for each of thousands of versions, so it is cheap."""
+        name = model_id.replace("/", "--")
+        folders = (f"{self._joined}/{name}", *self._cache_folders(model_id))
+        return any(isdir(folder) for folder in folders)  # noqa: PTH112 - a `Path` costs more than the question
 
     def _find_cached_at(self, version: ModelVersion, source: Source, revision: str) -> Path | None:
         folder = self._folder(source.model_id, revision)
