@@ -4,13 +4,17 @@ import copy
 import json
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from xinference.catalog.check import ABILITIES
-from xinference.catalog.registry import builtin_families, read_family
+from xinference.catalog.registration_store import Registrations
+from xinference.catalog.registry import FamilyFolder, builtin_families, read_family
 from xinference.errors import Problem
+from xinference.launch.match import match
+from xinference.launch.request import LaunchRequest
 
 Json = dict[str, Any]
 SHA = "0" * 64
@@ -166,11 +170,50 @@ def test_there_are_families_for_every_model_type() -> None:
 
 def test_every_built_in_file_is_a_family_of_that_name() -> None:
     folder = resources.files("xinference.catalog") / "builtin"
-    assert {file.name for file in folder.iterdir()} == {f"{name.lower()}.json" for name in builtin_families()}
+    assert {file.name for file in folder.iterdir()} == {f"{name}.json" for name in builtin_families()}
+    assert all(name == family.model_name for name, family in builtin_families().items())
 
 
-@pytest.mark.parametrize("name", builtin_families())
-def test_a_built_in_family_is_described_and_names_no_numbered_split(name: str) -> None:
-    family = builtin_families()[name]
-    assert family.model_description.endswith(".") and "\n" not in family.model_description
-    assert not any("-of-" in (source.file or "") for spec in family.model_specs for source in spec.sources)
+def test_the_readme_has_the_number_of_families() -> None:
+    assert f"({len(builtin_families())} of them)" in (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_no_two_names_differ_only_in_their_case() -> None:
+    assert len({name.lower() for name in builtin_families()}) == len(builtin_families())
+
+
+def test_a_family_is_read_at_its_first_use_and_then_kept(tmp_path: Path) -> None:
+    (tmp_path / "some-chat.json").write_text(json.dumps(ENTRY))
+    (tmp_path / "other.json").write_text("no family")
+    families = FamilyFolder(tmp_path)
+    assert list(families) == ["other", "some-chat"] and "other" in families and len(families) == 2
+    assert families["some-chat"] is families["some-chat"]
+    with pytest.raises(Problem, match=r"other\.json: "):
+        families["other"]
+    with pytest.raises(KeyError):
+        families["third"]
+
+
+def test_a_file_of_another_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Some-Chat.json").write_text(json.dumps(ENTRY))
+    with pytest.raises(Problem, match="is not the name of the file"):
+        FamilyFolder(tmp_path)["Some-Chat"]
+
+
+def test_a_registered_family_joins_the_built_in_ones_and_none_is_read_for_it(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("no family")
+    registrations = Registrations(tmp_path / "home", FamilyFolder(tmp_path))
+    registrations.load()
+    fields = {name: value for name, value in ENTRY.items() if name != "model_specs"}
+    spec = {"model_format": "pytorch", "model_size_in_billions": 7, "quantization": "none", "model_id": "a/b"}
+    text = json.dumps({**fields, "model_name": "my-chat", "model_family": "other", "model_specs": [spec]})
+    registrations.add("LLM", text, persist=False)
+    assert list(registrations.families) == ["broken", "my-chat"] and len(registrations.families) == 2
+    assert registrations.families["my-chat"].model_name == "my-chat"
+    assert match(registrations.families, LaunchRequest(model_name="MY-chat")).family.model_name == "my-chat"
+
+
+def test_every_built_in_family_is_described_and_names_numbered_splits_as_parts() -> None:
+    for family in builtin_families().values():
+        assert family.model_description.endswith(".") and "\n" not in family.model_description
+        assert not any("-of-" in (source.file or "") for spec in family.model_specs for source in spec.sources)

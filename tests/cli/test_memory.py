@@ -66,8 +66,8 @@ def test_the_cache_follows_the_width_of_its_elements(settings: Settings) -> None
 def test_a_model_whose_shape_is_not_known_is_a_problem_that_says_how_to_know_it(settings: Settings) -> None:
     with pytest.raises(Problem) as caught:
         estimate(
-            model_name="gemma-3-it",
-            size_in_billions=4,
+            model_name="gpt-2",
+            size_in_billions="1_5",
             model_format="pytorch",
             quantization="none",
             context_length=512,

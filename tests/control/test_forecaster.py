@@ -13,8 +13,8 @@ from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.fakes.hub.repositories import Content, Padded, repository
 from tests.support.examples import positions
 from tests.weights import real_sizes
+from xinference.catalog.facts import own_families
 from xinference.catalog.models import ModelShapeFacts, ModelVersion, Source
-from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control.forecaster import Forecaster
 from xinference.engines.registry import all_engines
@@ -31,8 +31,9 @@ from xinference.weights.shape_reader import read_shape
 from xinference.work_threads import LongWork
 
 TIB = 1 << 40
-#: Families whose shape is in the registry.
-WITH_SHAPE = [name for name, family in builtin_families().items() if any(s.shape for s in family.model_specs)]
+#: The project's own families whose shape is in the registry.
+OWN = own_families(Path(__file__).parents[2] / "catalog")
+WITH_SHAPE = [name for name, family in OWN.items() if any(s.shape for s in family.model_specs)]
 #: Quantizations of the other families that are compared; of llama-2-chat all are.
 SOME = {"none", "4-bit", "int4", "q4_k_m", "q8_0"}
 
@@ -55,7 +56,7 @@ def forecaster(home: Path, *, offline: bool = False) -> Forecaster:
 
 def versions(name: str) -> list[ModelVersion]:
     """The versions on Hugging Face of one family."""
-    every = versions_of([builtin_families()[name]])
+    every = versions_of([OWN[name]])
     return [version for version in every if source_of(version) is not None]
 
 

@@ -170,9 +170,12 @@ async def test_a_model_without_a_shape_is_a_rough_estimate_that_is_refused_only_
     controller: Controller, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.huggingface.clear()
-    family = builtin_families()["gpt-oss"]
-    assert not any(spec.shape for spec in family.model_specs)
-    request = LaunchRequest(model_name="gpt-oss", model_format="ggufv2", options={"n_ctx": 100000}, n_gpu=None)
+    known = builtin_families()["gpt-oss"]
+    specs = tuple(msgspec.structs.replace(spec, shape=None) for spec in known.model_specs)
+    family = msgspec.structs.replace(known, model_specs=specs)
+    request = LaunchRequest(
+        model_name="gpt-oss", model_format="ggufv2", family=family, options={"n_ctx": 100000}, n_gpu=None
+    )
     memory(monkeypatch, 16)
     entry = plan_entry(*await controller.plan(request))
     assert entry["memory"]["source"] == "estimate" and entry["context_length"] is None

@@ -161,7 +161,7 @@ def test_an_unknown_quantization_is_answered_with_near_ones() -> None:
     ("wanted", "elsewhere"),
     [
         ({"model_format": "pytorch", "quantization": "Q4_K_M"}, "The format ggufv2 has it."),
-        ({"model_size_in_billions": 70, "quantization": "Q8_0"}, "The size 8B has it."),
+        ({"model_size_in_billions": 405, "quantization": "Q8_0"}, "The sizes 8B and 70B have it."),
         ({"model_size_in_billions": 405, "model_format": "ggufv2"}, "The sizes 8B and 70B have it."),
     ],
 )

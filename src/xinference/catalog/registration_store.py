@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -206,7 +207,26 @@ class Registrations:
 
     def _publish(self) -> None:
         added = {name: registration.family for name, registration in self._registered.items()}
-        self._families = MappingProxyType({**self._builtin, **added})
+        self._families = _Families(self._builtin, MappingProxyType(added))
+
+
+class _Families(Mapping[str, ModelFamily]):
+    """The built-in and the registered families; no built-in one is read before its use. Their names are different."""
+
+    def __init__(self, builtin: Mapping[str, ModelFamily], added: Mapping[str, ModelFamily]) -> None:
+        self._builtin, self._added = builtin, added
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self._builtin, self._added)
+
+    def __len__(self) -> int:
+        return len(self._builtin) + len(self._added)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._added or name in self._builtin
+
+    def __getitem__(self, name: str) -> ModelFamily:
+        return self._added[name] if name in self._added else self._builtin[name]
 
 
 def _read(path: Path) -> bytes:

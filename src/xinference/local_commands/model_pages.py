@@ -26,6 +26,8 @@ HUB_LINKS = {
 }
 #: Model type -> title of its part of the index, in the order of the parts.
 INDEX_PARTS = {"LLM": "Language models", "embedding": "Embedding models", "rerank": "Rerank models"}
+#: The engines of a spec that none supports.
+NO_ENGINE = "none of these engines runs this format"
 _RULE = "=" * 40
 
 
@@ -92,10 +94,19 @@ def _spec_block(family: ModelFamily, number: int, spec: ModelSpec, supporters: S
     size = spec.model_size_in_billions
     sources = sorted(spec.sources, key=lambda source: list(HUB_LINKS).index(source.hub))
     model_type = "" if family.model_type == "LLM" else f" --model-type {family.model_type}"
+    title, fact, option = (
+        (
+            f"{spec.model_format}, {size} Billion",
+            f"- **Model Size (in billions):** {size}\n",
+            f" --size-in-billions {size}",
+        )
+        if size
+        else (spec.model_format, "", "")
+    )
     return (
-        f"\n\nModel Spec {number} ({spec.model_format}, {size} Billion)\n{'+' * 40}\n\n"
+        f"\n\nModel Spec {number} ({title})\n{'+' * 40}\n\n"
         f"- **Model Format:** {spec.model_format}\n"
-        f"- **Model Size (in billions):** {size}\n"
+        f"{fact}"
         f"- **Quantizations:** {', '.join(spec.quantizations)}\n"
         f"- **Engines**: {_engines(spec, supporters)}\n"
         f"- **Model ID:** {sources[0].model_id}\n"
@@ -103,7 +114,7 @@ def _spec_block(family: ModelFamily, number: int, spec: ModelSpec, supporters: S
         "Execute the following command to launch the model, remember to replace ``${quantization}`` with your\n"
         "chosen quantization method from the options listed above::\n\n"
         f"   xinference launch --model-engine ${{engine}} --model-name {family.model_name}{model_type}"
-        f" --size-in-billions {size} --model-format {spec.model_format} --quantization ${{quantization}}\n"
+        f"{option} --model-format {spec.model_format} --quantization ${{quantization}}\n"
     )
 
 
@@ -111,7 +122,7 @@ def _engines(spec: ModelSpec, supporters: Supporters) -> str:
     """Engines that support any of the spec's quantizations, in descending order of code points."""
     supported = {name: [q for q in spec.quantizations if takes(spec, q)] for name, takes in supporters.items()}
     names = sorted((name for name, quantizations in supported.items() if quantizations), reverse=True)
-    listed = ", ".join(names)
+    listed = ", ".join(names) or NO_ENGINE
     if spec.model_format != "pytorch" or "4-bit" not in spec.quantizations:
         return listed
     limited = " and ".join(name for name in names if supported[name] == ["none"])

@@ -19,6 +19,6 @@ def engine_names() -> list[str]:
 def quantizations(model_name: str | None) -> list[str]:
     """The quantizations of a built-in model; of all models if there is none of that name."""
     families = builtin_families()
-    chosen = [family for name, family in families.items() if name.lower() == (model_name or "").lower()]
+    chosen = [families[name] for name in families if name.lower() == (model_name or "").lower()]
     specs = (spec for family in chosen or families.values() for spec in family.model_specs)
     return list(dict.fromkeys(quantization for spec in specs for quantization in spec.quantizations))
