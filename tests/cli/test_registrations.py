@@ -67,6 +67,15 @@ def test_registrations_are_a_table_or_json(canned: Canned, run: Run) -> None:
     assert json.loads(run("registrations", "--json").stdout) == families
 
 
+def test_registrations_are_found_by_a_part_of_their_name(canned: Canned, run: Run) -> None:
+    names = ("qwen3", "Qwen3-Coder", "llama")
+    canned.answers["GET", ALL] = Answer([{"model_name": name, "is_builtin": True} for name in names])
+    found = json.loads(run("registrations", "QWEN3", "--json").stdout)
+    assert [each["model_name"] for each in found] == ["qwen3", "Qwen3-Coder"]
+    nothing = run("registrations", "lama3")
+    assert nothing.exit_code == 0 and "Did you mean llama" in nothing.stderr
+
+
 def test_a_registration_names_the_model_also_as_json(canned: Canned, run: Run) -> None:
     canned.answers["POST", ALL] = Answer(None)
     result = run("register", "-f", "-", "--persist", "--json", stdin=TEXT)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from xinference.api.dependencies import ControllerDep, KeyDep, visible_families
@@ -39,11 +39,11 @@ class RegistrationBody(BaseModel):
     worker_ip: str | None = Field(None, description="No effect: the server is one machine")
 
 
-@router.get("/{model_type}")
-async def registrations(controller: ControllerDep, key: KeyDep, model_type: str, detailed: bool = False) -> list[Json]:
+@router.get("/{model_type}", response_model=list[Json])
+async def registrations(controller: ControllerDep, key: KeyDep, model_type: str, detailed: bool = False) -> Response:
     """List the models by name; for `manage` also each custom model whose file can't be read, with its `problem`."""
     if model_type.strip().lower() in UNSERVED_TYPES:
-        return []
+        return _json([])
     model_type = model_type_of(model_type)
     visible = visible_families(controller, key).values()
     families = [family for family in visible if family.model_type == model_type]
@@ -57,7 +57,8 @@ async def registrations(controller: ControllerDep, key: KeyDep, model_type: str,
         ]
     if manages(key):
         entries += [_broken(each) for each in controller.registrations.broken if each.model_type == model_type]
-    return sorted(entries, key=lambda entry: str(entry["model_name"]).lower())
+    entries.sort(key=lambda entry: str(entry["model_name"]).lower())
+    return _json(entries)
 
 
 @router.get("/{model_type}/{model_name}", responses=problems(404))
@@ -90,6 +91,11 @@ async def unregister(controller: ControllerDep, model_type: str, model_name: str
     registered = controller.registrations.find(model_name)
     users = controller.uids_of_family(registered.family.model_name) if registered else []
     controller.registrations.remove(model_type_of(model_type), model_name, users)
+
+
+def _json(entries: list[Json]) -> Response:
+    """The list as an answer. All language models are 1.5 MB, for which FastAPI's own encoder takes 0.3 s."""
+    return Response(msgspec.json.encode(entries), media_type="application/json")
 
 
 def _describe_family(controller: Controller, family: ModelFamily, complete: Collection[str], *, whole: bool) -> Json:
@@ -126,8 +132,8 @@ def _cache_status(spec: Mapping[str, Any], family: ModelFamily, complete: Collec
     """Whether the weights are cached: one value for a single quantization, else a list of one for each."""
     quantizations = spec.get("quantizations") or [spec.get("quantization") or "none"]
     size = spec.get("model_size_in_billions") or 0
-    sizes = [s.model_size_in_billions for s in family.model_specs if same_size(s.model_size_in_billions, str(size))]
-    name = f"{family.model_name}--{sizes[0] if sizes else size}B--{spec.get('model_format', 'pytorch')}"
+    sizes = (s.model_size_in_billions for s in family.model_specs if same_size(s.model_size_in_billions, str(size)))
+    name = f"{family.model_name}--{next(sizes, size)}B--{spec.get('model_format', 'pytorch')}"
     each = [f"{name}--{quantization}" in complete for quantization in quantizations]
     return each if spec.get("quantizations") else each[0]
 

@@ -14,7 +14,7 @@ from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import note, print_json, size_in_billions
 from xinference.cli.table import print_table
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem, bad_request, near
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -68,13 +68,16 @@ def unregister(target: Target, model_type: str, model_name: str) -> None:
 
 @click.command()
 @_of_type
+@click.argument("part", required=False, default="")
 @wide_option
 @json_option
 @with_server_options
-def registrations(target: Target, model_type: str, as_json: bool, wide: bool) -> None:
-    """List the models that can be launched."""
+def registrations(target: Target, model_type: str, part: str, as_json: bool, wide: bool) -> None:
+    """List the models that can be launched; with PART, those with this text in their name."""
     with target.connect() as client:
         families = client.list_model_registrations(model_type, detailed=True)
+        every = [family["model_name"] for family in families]
+        families = [family for family in families if part.strip().lower() in family["model_name"].lower()]
         cached = set() if as_json else _cached_names(client)
     if as_json:
         print_json(families)
@@ -91,6 +94,10 @@ def registrations(target: Target, model_type: str, as_json: bool, wide: bool) ->
     }
     shown = [name for name in columns if wide or name not in ("Type", "Languages", "Origin")]
     print_table(shown, [[columns[name](family) for name in shown] for family in families], wide=wide)
+    if part and not families:
+        close = near(part, every)
+        similar = f"Did you mean {' or '.join(close)}?" if close else "See --model-type for the other types."
+        note(f"No {model_type} model has {part!r} in its name. {similar}")
     if families:
         note("`xinference engine NAME` shows which versions of a model this machine can run.")
     for broken in (family for family in families if "problem" in family):
@@ -106,9 +113,17 @@ def _described_name(text: str) -> str | None:
 
 
 def _sizes(family: Json) -> list[str]:
-    """Each size once, in the order of the specs."""
-    sizes = (spec.get("model_size_in_billions") for spec in family.get("model_specs") or [])
-    return list(dict.fromkeys(str(size_in_billions(size)) for size in sizes if size))
+    """Each size once, the smallest first."""
+    sizes = [spec.get("model_size_in_billions") for spec in family.get("model_specs") or []]
+    ordered = sorted((size for size in sizes if size), key=_order)
+    return list(dict.fromkeys(str(size_in_billions(size)) for size in ordered))
+
+
+def _order(size: object) -> float:
+    try:
+        return float(str(size).replace("_", "."))
+    except ValueError:
+        return 0.0
 
 
 def _cached_names(client: Client) -> set[str]:
