@@ -7,7 +7,7 @@ from xinference.engines.memory_model import MemoryModel
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.planning.memory import USABLE_SHARE
-from xinference.planning.weights_estimate import weights_bytes
+from xinference.planning.weights_estimate import rough_bits, weights_bytes
 
 
 def estimated_bytes(version: ModelVersion) -> int | None:
@@ -20,10 +20,12 @@ def estimated_bytes(version: ModelVersion) -> int | None:
     if quantization in spec.weights_bytes:
         return spec.weights_bytes[quantization]
     shape = spec.shape or _shape_of_size(spec)
-    try:
-        return weights_bytes(shape, spec.model_format, quantization) if shape else None
-    except Problem:
+    if shape is None:
         return None
+    try:
+        return weights_bytes(shape, spec.model_format, quantization)
+    except Problem:  # a mix of another quantizer, such as UD-Q4_K_XL
+        return int(shape.parameters * rough_bits(spec.model_format, quantization) / 8)
 
 
 def usable_bytes(host: Host, model: MemoryModel, *, use_gpu: bool) -> int:
