@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
+from tests.support.ports import free_port
 
 TEXT = '{"version": 1, "model_name": "mine"}'
 ALL = "/v1/model_registrations/LLM"
@@ -88,3 +91,20 @@ def test_a_description_that_is_no_text_is_an_error(canned: Canned, run: Run, tmp
     result = run("register", "-f", str(tmp_path / "mine.json"))
     assert (result.exit_code, canned.asked) == (1, [])
     assert "is not UTF-8 text" in result.stderr
+
+
+def test_the_models_are_listed_without_a_server(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XINFERENCE_ENDPOINT")
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("XINFERENCE_PORT", str(free_port()))
+    folder = tmp_path / "model" / "llm"
+    folder.mkdir(parents=True)
+    (folder / "broken.json").write_text("{")
+    listed = json.loads(run("registrations", "--json").stdout)
+    assert {"qwen3", "llama-2-chat", "broken"} <= {each["model_name"] for each in listed}
+    table = run("registrations", "broken")
+    assert "broken can't be launched" in table.stderr
+    assert "bge-m3" in run("registrations", "-t", "embedding", "bge").stdout
+    monkeypatch.setenv("XINFERENCE_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    assert "No server answers" in run("registrations").stderr

@@ -14,6 +14,7 @@ from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import note, print_json, size_in_billions
 from xinference.cli.table import print_table
+from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, near
 
 if TYPE_CHECKING:
@@ -73,12 +74,13 @@ def unregister(target: Target, model_type: str, model_name: str) -> None:
 @json_option
 @with_server_options
 def registrations(target: Target, model_type: str, part: str, as_json: bool, wide: bool) -> None:
-    """List the models that can be launched; with PART, those with this text in their name."""
-    with target.connect() as client:
-        families = client.list_model_registrations(model_type, detailed=True)
-        every = [family["model_name"] for family in families]
-        families = [family for family in families if part.strip().lower() in family["model_name"].lower()]
-        cached = set() if as_json else _cached_names(client)
+    """List the models that can be launched; with PART, those with this text in their name.
+
+    Without a server, the built-in models and the custom ones of this home.
+    """
+    families, cached = _families(target, model_type, with_cache=not as_json)
+    every = [family["model_name"] for family in families]
+    families = [family for family in families if part.strip().lower() in family["model_name"].lower()]
     if as_json:
         print_json(families)
         return
@@ -124,6 +126,23 @@ def _order(size: object) -> float:
         return float(str(size).replace("_", "."))
     except ValueError:
         return 0.0
+
+
+def _families(target: Target, model_type: str, *, with_cache: bool) -> tuple[list[Json], set[str]]:
+    """The models of one type, and the names of those with weights in the cache."""
+    with target.connect() as client:
+        try:
+            families = client.list_model_registrations(model_type, detailed=True)
+            return families, _cached_names(client) if with_cache else set()
+        except Problem as problem:
+            if problem.code != Code.NO_SERVER or target.settings.endpoint:
+                raise
+    from xinference.local_commands.cache import cached_entries
+    from xinference.local_commands.registrations import registration_entries
+
+    entries = cached_entries(target.settings) if with_cache else []
+    names = {str(entry["model_name"]) for entry in entries if entry.get("complete")}
+    return registration_entries(target.settings, model_type), names
 
 
 def _cached_names(client: Client) -> set[str]:
