@@ -26,7 +26,7 @@ OTHER = {"model": UID, "messages": [{"role": "user", "content": "Say goodbye."}]
 def launched(make_home: Callable[..., Home], **env: str) -> Home:
     home = make_home(**SHORT, **env)
     home.serve()
-    assert home.launch(model_name=UID, quantization="Q4_1").status_code == 200
+    assert home.launch(model_name=UID, quantization="Q4_1", n_parallel=4).status_code == 200
     return home
 
 

@@ -11,6 +11,8 @@ OPTION = "pooling_type"
 #: The poolings that make one vector of an input.
 VECTORS = ("mean", "cls", "last")
 _NUMBERS = ("1", "2", "3")
+#: How llama.cpp's own names of the poolings begin; a checked option has such a name.
+_PREFIX = "llama_pooling_type_"
 RANK = 4
 
 
@@ -37,7 +39,7 @@ def _check_vectors(launch: ResolvedLaunch, shape: ModelShape) -> None:
     requested, name = launch.options.get(OPTION), launch.version.family.model_name
     choices = f"--{OPTION} {', '.join(VECTORS[:-1])} or {VECTORS[-1]}"
     if requested is not None:
-        if str(requested).lower() not in VECTORS + _NUMBERS:
+        if str(requested).lower().removeprefix(_PREFIX) not in VECTORS + _NUMBERS:
             cause = f"--{OPTION} is {requested!r}, which makes no vectors of {name}."
             raise bad_request(cause, hint=f"Use {choices}.", code=Code.BAD_OPTION)
     elif shape.pooling_type == RANK:
