@@ -26,6 +26,8 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory, weights_cache: Path, tiny_gguf: Path) -> Iterator[Home]:
     path = tmp_path_factory.mktemp("home")
+    # The numbers of the poolings are llama.cpp's: 1 is the mean, 4 a score.
+    ranker = write_gguf(HF, "Q8_0", path / "ranker.gguf", {"llama.pooling_type": 4})
     (path / "cache").symlink_to(weights_cache)
     home = Home(path, free_port())
     try:
@@ -35,9 +37,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, weights_cache: Path, tiny_ggu
         tiny = {"model_format": "ggufv2", "model_path": str(tiny_gguf), "n_ctx": CONTEXT}
         # The tiny model's file names no pooling, which a real embedding model's does.
         vectors = {"model_name": "bge-m3", "model_type": "embedding", "model_uid": EMBED, "pooling_type": "mean"}
-        order = {"model_name": "bge-reranker-v2-m3", "model_type": "rerank", "model_uid": RERANK}
+        order = {
+            "model_name": "bge-reranker-v2-m3",
+            "model_type": "rerank",
+            "model_uid": RERANK,
+            "model_path": str(ranker),
+        }
         for fields in (vectors, order):
-            launched = home.launch(**fields, **tiny)
+            launched = home.launch(**tiny | fields)
             assert launched.status_code == 200, launched.text
         yield home
     finally:
