@@ -122,6 +122,7 @@ class PooledScheduler:
     def _step(self) -> None:
         """Compute an input of the job that waits longest for its turn, and inputs of all jobs with about its length."""
         self._waiting = [each for each in self._waiting if not each.job.cancelled]
+        self.counters.waiting = len(self._waiting)
         if not self._waiting:
             return
         self._steps += 1
