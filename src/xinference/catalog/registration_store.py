@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import MODEL_TYPES, ModelType, Registration, read_registration
@@ -38,6 +39,15 @@ class BrokenRegistration:
     @property
     def name(self) -> str:
         return self.path.stem
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entry in a list of models, as JSON."""
+        return {
+            "model_name": self.name,
+            "is_builtin": False,
+            "path": str(self.path),
+            "problem": self.problem.to_dict(),
+        }
 
 
 class Registrations:

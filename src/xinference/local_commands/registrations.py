@@ -26,9 +26,5 @@ def registration_entries(settings: Settings, model_type: str) -> list[dict[str, 
         {**msgspec.to_builtins(family), "is_builtin": registrations.find(family.model_name) is None}
         for family in families
     ]
-    entries += [
-        {"model_name": each.name, "is_builtin": False, "path": str(each.path), "problem": each.problem.to_dict()}
-        for each in registrations.broken
-        if each.model_type == wanted
-    ]
+    entries += [each.to_dict() for each in registrations.broken if each.model_type == wanted]
     return sorted(entries, key=lambda entry: str(entry["model_name"]).lower())

@@ -14,7 +14,6 @@ from xinference.api.dependencies import ControllerDep, KeyDep, visible_families
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.strict import StrictRoute
 from xinference.catalog.models import ModelFamily, same_size
-from xinference.catalog.registration_store import BrokenRegistration
 from xinference.catalog.registrations import model_type_of
 from xinference.control.controller import Controller
 from xinference.error_codes import Code
@@ -56,7 +55,7 @@ async def registrations(controller: ControllerDep, key: KeyDep, model_type: str,
             for f in families
         ]
     if manages(key):
-        entries += [_broken(each) for each in controller.registrations.broken if each.model_type == model_type]
+        entries += [each.to_dict() for each in controller.registrations.broken if each.model_type == model_type]
     entries.sort(key=lambda entry: str(entry["model_name"]).lower())
     return _json(entries)
 
@@ -136,12 +135,3 @@ def _cache_status(spec: Mapping[str, Any], family: ModelFamily, complete: Collec
     name = f"{family.model_name}--{next(sizes, size)}B--{spec.get('model_format', 'pytorch')}"
     each = [f"{name}--{quantization}" in complete for quantization in quantizations]
     return each if spec.get("quantizations") else each[0]
-
-
-def _broken(each: BrokenRegistration) -> Json:
-    return {
-        "model_name": each.name,
-        "is_builtin": False,
-        "path": str(each.path),
-        "problem": each.problem.to_dict(),
-    }
