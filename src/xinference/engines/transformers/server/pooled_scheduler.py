@@ -1,19 +1,14 @@
-"""The only thread that computes vectors and scores: groups waiting inputs of all requests by their length."""
+"""Schedules the computation of vectors and scores: groups waiting inputs of all requests by their length."""
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
-import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from .counters import Counters
+from .compute_thread import ComputeThread
 from .length_groups import GPU_LIMITS, cpu_limits, next_group
 from .pooled_model import Input, PooledModel
 
@@ -75,49 +70,25 @@ class _Waiting:
         return len(self.input.tokens)
 
 
-class PooledScheduler:
-    """Owns the model; all other code only submits jobs to it."""
+class PooledScheduler(ComputeThread[Job]):
+    """Computes the inputs of jobs, group by group."""
 
     def __init__(self, loaded: PooledModel) -> None:
-        self.counters = Counters()
+        super().__init__()
         self._loaded = loaded
         self._limits = cpu_limits(loaded.hidden) if loaded.device.type == "cpu" else GPU_LIMITS
-        self._new: queue.SimpleQueue[Job | Callable[[], object]] = queue.SimpleQueue()
         self._waiting: list[_Waiting] = []
         self._steps = 0
 
-    def start(self) -> None:
-        """Start; the thread ends with the process."""
-        threading.Thread(target=self._run, name="scheduler", daemon=True).start()
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._waiting)
 
-    def submit(self, job: Job) -> None:
-        """Submit the inputs of a request."""
-        self._new.put(job)
-
-    def call_after_step(self, function: Callable[[], object]) -> None:
-        """Call `function` from the scheduler's thread before its next group."""
-        self._new.put(function)
-
-    def _run(self) -> None:
-        with torch.inference_mode():
-            while True:
-                self._take_new()
-                began = time.monotonic()
-                self._step()
-                self.counters.compute_seconds += time.monotonic() - began
-
-    def _take_new(self) -> None:
-        """Add the submitted jobs; if there is nothing to compute, wait for one."""
-        while not self._new.empty() or not self._waiting:
-            new = self._new.get()
-            if not isinstance(new, Job):
-                new()
-                continue
-            self.counters.requests += 1
-            self.counters.prompt_tokens += sum(len(each.tokens) for each in new.inputs)
-            new.turn = self._steps
-            self._waiting += [_Waiting(new, position) for position in range(len(new.inputs))]
-            self.counters.waiting = len(self._waiting)
+    def _add(self, work: Job) -> None:
+        self.counters.prompt_tokens += sum(len(each.tokens) for each in work.inputs)
+        work.turn = self._steps
+        self._waiting += [_Waiting(work, position) for position in range(len(work.inputs))]
+        self.counters.waiting = len(self._waiting)
 
     def _step(self) -> None:
         """Compute an input of the job that waits longest for its turn, and inputs of all jobs with about its length."""
