@@ -195,7 +195,7 @@ class Chat(requests.Chat, kw_only=True, forbid_unknown_fields=True):
     tool_choice: str | ToolChoice | None = None
     chat_template_kwargs: Plain = None
     audio: Plain = None
-    function_call: Plain = None
+    function_call: str | dict[str, str | int | float | bool | None] | None = None
     modalities: Plain = None
     prediction: Plain = None
     prompt_cache_key: Plain = None

@@ -194,7 +194,7 @@ class Chat(Generation, kw_only=True):
     chat_template_kwargs: Opaque | str | None = None
     # Fields of OpenAI's API that no engine here reads.
     audio: Opaque | None = None
-    function_call: Any = None
+    function_call: str | dict[str, Any] | None = None
     functions: list[Tool] | None = None
     modalities: Any = None
     prediction: Any = None

@@ -1,0 +1,144 @@
+"""Each value of each request in turn is replaced by one of another type: a refusal by type, or a judged body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.hostile.generator import HostileRequest
+from tests.hostile.judge import Judge
+from tests.hostile.test_in_process import TRAPS, prepared
+from xinference.engines.dialects import DIALECTS
+from xinference.gateway.routes import DATA_PATHS
+
+Body = dict[str, Any]
+FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}
+TOOL = {"type": "function", "function": FUNCTION}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":"b"}'}}
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+CHAT_MESSAGES = [
+    {"role": "system", "content": "Be short.", "name": "n"},
+    {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": PICTURE}}]},
+    {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "r"},
+    {"role": "tool", "tool_call_id": "c", "content": "b"},
+    {"role": "user", "content": "c"},
+]
+FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": {"type": "object"}}}
+#: Values that a field of another type does not expect; each is valid JSON.
+ODD: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1.5, 1e300, "", "x", [], {}, [1], ["x", "y"], [None], [[]], [{}], {"type": 1},
+    {"type": "x", "x": {}}, {"type": []}, {"name": None}, {"function": []}, {"type": "function", "function": {"name": 1}},
+)  # fmt: skip
+ANTHROPIC = {
+    "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}],
+    "messages": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {"a": "b"}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "x", "is_error": False}]},
+    ],
+    "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
+    "tool_choice": {"type": "tool", "name": "f"},
+    "thinking": {"type": "enabled", "budget_tokens": 20},
+    "metadata": {"user_id": "u"},
+}
+#: Path -> bodies whose values are replaced.
+BODIES: dict[str, tuple[Body, ...]] = {
+    "/v1/chat/completions": (
+        {
+            "messages": CHAT_MESSAGES, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}},
+            "stop": ["a"], "logit_bias": {"1": 2}, "stream": True, "stream_options": {"include_usage": True}, "n": 1,
+            "chat_template_kwargs": {"a": 1}, "metadata": {"a": "b"}, "logprobs": True, "top_logprobs": 2,
+        },
+        {"messages": CHAT_MESSAGES[:2], "response_format": FORMAT, "seed": 1, "temperature": 0.5, "user": "u"},
+        {
+            "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+                {"role": "function", "name": "f", "content": "b"},
+            ],
+            "functions": [FUNCTION], "function_call": {"name": "f"},
+        },
+        {
+            "messages": [{"role": "user", "content": "a"}], "tools": [TOOL],
+            "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [TOOL]}},
+        },
+    ),
+    "/v1/completions": (
+        {"prompt": ["a", "b"], "suffix": "s", "logprobs": 1, "echo": False, "best_of": 1, "stop": "x", "stream": True},
+        {"prompt": [[1, 2], [3]], "n": 1, "guided_choice": ["a"], "guided_json": {"type": "object"}},
+    ),
+    "/v1/responses": (
+        {
+            "input": [
+                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]},
+                {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "t"}]},
+                {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c", "output": "x"},
+                {"type": "item_reference", "id": "i"},
+            ],
+            "tools": [{"type": "function", **FUNCTION}], "tool_choice": {"type": "function", "name": "f"},
+            "text": {"format": {"type": "json_schema", "name": "s", "schema": {"type": "object"}}, "verbosity": "low"},
+            "reasoning": {"effort": "low", "summary": "auto"}, "include": ["x"], "metadata": {"a": "b"},
+            "truncation": "auto", "instructions": "i", "store": False,
+        },
+        {"input": "a", "stream": True, "stream_options": {"include_obfuscation": False}},
+    ),
+    "/v1/messages": ({**ANTHROPIC, "max_tokens": 50, "stop_sequences": ["a"], "top_k": 2},),
+    "/v1/messages/count_tokens": (ANTHROPIC,),
+    "/v1/embeddings": ({"input": ["a", "b"], "encoding_format": "float", "dimensions": 2}, {"input": [[1], [2]]}),
+    "/v1/rerank": (
+        {"query": "a", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": True},
+    ),
+    "/tokenize": ({"content": "a", "add_special": True}, {"messages": CHAT_MESSAGES, "tools": [TOOL]}),
+    "/detokenize": ({"tokens": [1, 2]},),
+    "/apply-template": ({"messages": CHAT_MESSAGES, "tools": [TOOL], "chat_template_kwargs": {"a": 1}},),
+    "/infill": ({"input_prefix": "a", "input_suffix": "b", "input_extra": [{"text": "t", "filename": "f"}]},),
+}  # fmt: skip
+
+
+def places(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The way to each value inside a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        yield (*at, name)
+        yield from places(one, (*at, name))
+
+
+def replaced(body: Body, place: tuple[str | int, ...], odd: Any) -> Body:
+    """A copy of the body with `odd` at a place."""
+    copy: Body = msgspec.json.decode(msgspec.json.encode(body))
+    inner: Any = copy
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = odd
+    return copy
+
+
+def changed_bodies(path: str) -> Iterator[tuple[tuple[str | int, ...], Any, Body]]:
+    """Each body of a path with one odd value, also in the fields that the gateway knows and the body has not."""
+    known = {field.encode_name: None for field in msgspec.structs.fields(DATA_PATHS[path].decoder.type)}
+    for body in BODIES[path]:
+        for place in [*places(body), *((name,) for name in known.keys() - body.keys())]:
+            for odd in ODD:
+                yield place, odd, replaced({"model": "m", **body}, place, odd)
+
+
+@pytest.mark.parametrize("path", sorted(BODIES))
+@pytest.mark.parametrize("engine", sorted(DIALECTS))
+def test_a_value_of_another_type_is_refused_or_judged(engine: str, path: str) -> None:
+    judge = Judge(engine, TRAPS)
+    seen = 0
+    for place, odd, body in changed_bodies(path):
+        request = HostileRequest(0, (), "m", path, msgspec.json.encode(body))
+        try:
+            arrived = prepared(request, engine)
+        except Exception as error:
+            error.add_note(f"{'.'.join(map(str, place))} = {odd!r}")
+            raise
+        seen += 1
+        if arrived is not None:
+            assert judge.fault(arrived) is None, (place, odd, judge.fault(arrived))
+    assert seen > 100
