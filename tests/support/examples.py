@@ -7,17 +7,17 @@ import os
 from hypothesis import HealthCheck, settings
 
 #: `make test-unit` divides the number of examples by this.
-_DIVISOR = int(os.environ.get("EXAMPLES_DIVISOR", "1"))
+DIVISOR = int(os.environ.get("EXAMPLESDIVISOR", "1"))
 
 
 def examples(number: int) -> int:
     """The examples that a property gets in this run, of `number` in a full one."""
-    return max(1, number // _DIVISOR)
+    return max(1, number // DIVISOR)
 
 
 def positions(number: int) -> range:
     """The positions below `number` that this run tries: all of them in a full one."""
-    return range(0, number, _DIVISOR)
+    return range(0, number, DIVISOR)
 
 
 def pytest_configure() -> None:

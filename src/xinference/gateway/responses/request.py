@@ -305,12 +305,11 @@ def _parts(parts: Any, at: str) -> Any:
 
 def _part(part: Body, at: str) -> Body:
     kind = part.get("type")
-    if kind in _TEXT:
-        if not isinstance(part.get("text"), str):
-            raise required(f"{at}.text")
-        return {"type": "text", "text": part["text"]}
-    if kind == "refusal":
-        return {"type": "text", "text": part.get("refusal", "")}
+    if kind in _TEXT or kind == "refusal":
+        name = "refusal" if kind == "refusal" else "text"
+        if not isinstance(part.get(name), str):
+            raise required(f"{at}.{name}")
+        return {"type": "text", "text": part[name]}
     if kind == "input_image":
         url = part.get("image_url")
         if not isinstance(url, str):
