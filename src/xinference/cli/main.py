@@ -17,40 +17,40 @@ from xinference.errors import near
 
 #: Command -> its function, and its line in the help.
 COMMANDS = {
-    "run": ("xinference.cli.commands.run:run", "Launch a model unless it runs, and chat with it."),
+    "run": ("xinference.cli.commands.run:run", "Launch a model if needed, and chat with it."),
     "launch": ("xinference.cli.commands.launch:launch", "Launch a model."),
     "list": ("xinference.cli.commands.models:list_models", "List launched models."),
     "terminate": ("xinference.cli.commands.models:terminate", "Terminate a model, or cancel its launch."),
-    "unload": ("xinference.cli.commands.lifecycle:unload", "Stop a model's engine without forgetting the model."),
-    "load": ("xinference.cli.commands.lifecycle:load", "Load a model again that was unloaded or has failed."),
+    "unload": ("xinference.cli.commands.lifecycle:unload", "Stop a model's engine; `load` starts it again."),
+    "load": ("xinference.cli.commands.lifecycle:load", "Start a model that was unloaded or has failed."),
     "alias": ("xinference.cli.commands.lifecycle:alias", "Give a model further names in requests."),
     "reload": ("xinference.cli.commands.lifecycle:reload", "Restart a model with changed engine options."),
-    "history": ("xinference.cli.commands.lifecycle:history", "List the last launches, also failed ones."),
+    "history": ("xinference.cli.commands.lifecycle:history", "List the last launches, including failed ones."),
     "logs": ("xinference.cli.commands.models:logs", "Show the output of a model's engine."),
     "chat": ("xinference.cli.commands.talk:chat", "Chat with a model."),
-    "generate": ("xinference.cli.commands.talk:generate", "Complete a prompt."),
-    "engine": ("xinference.cli.commands.catalog:engine", "Show which engines run a model."),
+    "generate": ("xinference.cli.commands.talk:generate", "Complete a prompt, without a chat template."),
+    "engine": ("xinference.cli.commands.catalog:engine", "Show which versions of a model run on this machine."),
     "vllm-models": ("xinference.cli.commands.catalog:vllm_models", "List the models that vLLM supports."),
     "registrations": ("xinference.cli.commands.registrations:registrations", "List the models that can be launched."),
     "register": ("xinference.cli.commands.registrations:register", "Register a custom model."),
     "unregister": ("xinference.cli.commands.registrations:unregister", "Remove a custom model."),
     "download": ("xinference.cli.commands.cache:download", "Download a model's weights without launching it."),
     "cached": ("xinference.cli.commands.cache:cached", "List cached weights on the server's machine."),
-    "remove-cache": ("xinference.cli.commands.cache:remove_cache", "Delete the cached weights of a version."),
+    "remove-cache": ("xinference.cli.commands.cache:remove_cache", "Delete cached weights."),
     "inspect": ("xinference.cli.commands.weights:inspect", "Show the contents of a weight file, folder or repository."),
     "convert": ("xinference.cli.commands.weights:convert", "Convert a ggmlv3 file to GGUF."),
     "env": ("xinference.cli.commands.environments:env", "Install, list and remove engine environments."),
     "cal-model-mem": ("xinference.cli.commands.memory:cal_model_mem", "Estimate the memory that a model requires."),
-    "doctor": ("xinference.cli.commands.doctor:doctor", "Check this machine: hardware, engines and their limits."),
+    "doctor": ("xinference.cli.commands.doctor:doctor", "Check this machine, and show what is missing."),
     "docs": ("xinference.cli.commands.docs:docs", "Write reference pages of the built-in models."),
-    "keys": ("xinference.cli.commands.keys:keys", "Create, list and revoke API keys."),
-    "login": ("xinference.cli.commands.login:login", "Log in to a server."),
-    "serve": ("xinference.cli.commands.serve:serve", "Run the server in this terminal."),
+    "keys": ("xinference.cli.commands.keys:keys", "Create, list, change and revoke API keys."),
+    "login": ("xinference.cli.commands.login:login", "Save an API key for a server."),
+    "serve": ("xinference.cli.commands.serve:serve", "Run the server, in this terminal or in the background."),
     "stop": ("xinference.cli.commands.stop:stop", "Stop the server and all its models."),
-    "restart": ("xinference.cli.commands.restart:restart", "Restart a model, or the server without its engines."),
-    "service": ("xinference.cli.commands.service:service", "Run the server as a service of systemd or launchd."),
-    "stop-cluster": ("xinference.cli.commands.stop:stop_cluster", "Stop the server at a given endpoint."),
-    "completion": ("xinference.cli.commands.completion:completion", "Print a script for shell completion."),
+    "restart": ("xinference.cli.commands.restart:restart", "Restart a model, or the server."),
+    "service": ("xinference.cli.commands.service:service", "Start the server at boot, with systemd or launchd."),
+    "stop-cluster": ("xinference.cli.commands.stop:stop_cluster", "Stop a remote server (needs --endpoint)."),
+    "completion": ("xinference.cli.commands.completion:completion", "Print the completion script of a shell."),
 }
 
 
@@ -93,7 +93,7 @@ Examples:
   xinference stop                             stop the server and its models
 
 \b
-`ps`, `pull` and `rm` are `list`, `download` and `remove-cache`.
+`ps` and `ls` are `list`, `pull` is `download`, `rm` is `remove-cache`.
 `xinference COMMAND --help` describes a command.
 """
 

@@ -66,7 +66,10 @@ def _wait(client: Client, version: str) -> Json | None:
 @with_server_options
 @name_argument(required=False)
 def cached(target: Target, model_name: str | None, worker_ip: str | None, as_json: bool, wide: bool) -> None:
-    """List cached weights on the server's machine, complete and partial; without a server, those of this machine."""
+    """List the cached weights on the server's machine, including incomplete downloads.
+
+    Without a server, list those on this machine.
+    """
     entries = _cached(target, model_name, worker_ip)
     if as_json:
         print_json(entries)

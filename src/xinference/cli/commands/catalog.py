@@ -27,7 +27,7 @@ Json = dict[str, Any]
     "--model-name",
     callback=read_name,
     shell_complete=complete_model,
-    help="Name of a model, repository id or path.",
+    help="A model's name, a repository such as org/repo, or a path.",
 )
 @click.option("-en", "--model-engine", shell_complete=complete_engine, help="Only this engine.")
 @click.option("-f", "--model-format", help="Only this format.")
@@ -40,7 +40,7 @@ Json = dict[str, Any]
     help="Only this size.",
 )
 @click.option("-q", "--quantization", shell_complete=complete_quantization, help="Only this quantization.")
-@click.option("--all", "show_all", is_flag=True, help="Show the versions that no engine runs here, too, and why.")
+@click.option("--all", "show_all", is_flag=True, help="Include the versions that no engine runs here, with the reasons.")
 @wide_option
 @json_option
 @with_server_options

@@ -12,7 +12,7 @@ VARIABLE = "_XINFERENCE_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print a script that makes SHELL complete commands and options.
+    """Print the completion script of a shell. To switch completion on:
 
     \b
     bash: echo 'eval "$(xinference completion bash)"' >> ~/.bashrc

@@ -17,7 +17,7 @@ from xinference.cli.output import note
     help="Folder for the pages; created if it does not exist.",
 )
 def docs(out: Path) -> None:
-    """Write a page for each built-in model, and an index, as reStructuredText."""
+    """Write a reference page for each built-in model, and an index, as reStructuredText."""
     from xinference.local_commands.docs import write
 
     written = write(out)

@@ -14,11 +14,14 @@ from xinference.config import Settings
 
 
 @click.command()
-@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="[env: XINFERENCE_HOME]")
+@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Data folder of the server. [env: XINFERENCE_HOME]")
 @wide_option
 @json_option
 def doctor(home: Path | None, as_json: bool, wide: bool) -> None:
-    """Check this machine: hardware, engines and their limits. The exit status is 1 only if something is broken."""
+    """Check this machine (CPU, GPU, memory, disk, hubs, engines), and show what is missing and what that prevents.
+
+    The exit status is 1 only if something is broken.
+    """
     from xinference.local_commands.doctor import examine
 
     findings = examine(Settings.from_env(home=home))

@@ -20,20 +20,25 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 _engine = click.argument("name", metavar="ENGINE[==VERSION]")
 _hardware = click.option(
-    "--hardware", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if this host supports it]"
+    "--hardware",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Hardware that the environment is for. [default: cuda if this machine supports it]",
 )
 
 
 @click.group()
 def env() -> None:
-    """Install, list and remove engine environments."""
+    """Manage the Python environments of vLLM, SGLang and Transformers.
+
+    There is one environment for each engine and version. llama.cpp needs none.
+    """
 
 
 @env.command("list")
 @wide_option
 @json_option
 def list_environments(as_json: bool, wide: bool) -> None:
-    """List available and installed environments."""
+    """List the environments, installed or not."""
     entries = _commands().entries()
     if as_json:
         print_json(entries)
@@ -46,11 +51,11 @@ def list_environments(as_json: bool, wide: bool) -> None:
 @click.argument("name", metavar="[ENGINE[==VERSION]]", required=False)
 @_hardware
 @click.option(
-    "--from", "bundle", type=click.Path(path_type=Path), help="Install from a file of `env pack`, without a network."
+    "--from", "bundle", type=click.Path(path_type=Path), help="Install from a file that `env pack` wrote, without a network."
 )
 @json_option
 def install(name: str | None, hardware: str | None, bundle: Path | None, as_json: bool) -> None:
-    """Install the environment of an engine or from a bundle, and print its path."""
+    """Install an environment, and print its path."""
     if (name is None) == (bundle is None):
         raise click.UsageError("Give the name of an engine, or a bundle with --from.")
     commands = _commands()
@@ -92,9 +97,12 @@ def verify(name: str, hardware: str | None, as_json: bool) -> None:
 @env.command()
 @_engine
 @_hardware
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="[default: NAME.tar in this folder]")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write. [default: NAME.tar in this folder]")
 def pack(name: str, hardware: str | None, out: Path | None) -> None:
-    """Pack an environment into one file, for `env install --from` on a machine without a network."""
+    """Pack an environment into one file.
+
+    `xinference env install --from FILE` installs it on a machine without a network.
+    """
     with _progress_display() as progress:
         bundle = _commands().pack(name, hardware, out, progress)
     click.echo(str(bundle))

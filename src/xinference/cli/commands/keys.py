@@ -53,7 +53,10 @@ class Removable(click.ParamType[Any]):
 
 @click.group()
 def keys() -> None:
-    """Create, list and revoke API keys. Once there is a key, every request needs one."""
+    """Create, list, change and revoke API keys.
+
+    As soon as one key exists, every request needs a key.
+    """
 
 
 @keys.command()
@@ -80,7 +83,7 @@ def keys() -> None:
     "expires_in",
     type=Duration(),
     metavar="TIME",
-    help="Time until the key expires, such as 12h, 30d or 1y. [default: never]",
+    help="Lifetime of the key, such as 12h, 30d or 1y. [default: never expires]",
 )
 @click.option("--requests-per-minute", type=_count, help="Maximum number of requests; further ones get a 429.")
 @click.option(
@@ -96,7 +99,10 @@ def keys() -> None:
 @json_option
 @with_server_options
 def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_json: bool, **fields: Any) -> None:
-    """Create a key. It is printed only once and not stored."""
+    """Create a key.
+
+    The key is printed once and never again: the server stores only its hash.
+    """
     with _keys(target) as keys:
         created = keys.create_key(scopes=list(dict.fromkeys(scopes)), models=list(models) or None, **fields)
     if as_json:
@@ -162,7 +168,10 @@ def update(
     as_json: bool,
     **limits: Any,
 ) -> None:
-    """Change a key from the next request on. The key itself stays the same."""
+    """Change the limits or permissions of a key.
+
+    The change takes effect with the next request. The key itself stays the same.
+    """
     if models and all_models:
         raise click.UsageError("--model and --all-models exclude each other.")
     changes: Json = {field: None if value == NONE else value for field, value in limits.items() if value is not None}
@@ -184,17 +193,23 @@ def update(
 @click.argument("name", metavar="NAME|ID")
 @with_server_options
 def revoke(target: Target, name: str) -> None:
-    """Revoke a key at once. Requests still need a key, also after the last one is revoked."""
+    """Revoke a key at once.
+
+    Requests still need a key, even after the last key is revoked.
+    """
     with _keys(target) as keys:
         key = keys.revoke_key(name)
     note(f"Revoked {key['name']} ({key['id']}).")
 
 
 @keys.command()
-@click.option("--yes", is_flag=True, help="Delete without confirmation.")
+@click.option("-y", "--yes", is_flag=True, help="Delete without confirmation.")
 @with_server_options
 def off(target: Target, yes: bool) -> None:
-    """Delete all keys. A server on loopback needs no keys then."""
+    """Delete all keys.
+
+    A server on loopback then needs no key.
+    """
     if not yes:
         click.confirm("Delete all keys, so that everyone who reaches the server can use it?", abort=True, err=True)
     with _keys(target) as keys:

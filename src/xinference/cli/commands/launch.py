@@ -54,7 +54,7 @@ def _read_aliases(ctx: click.Context, param: click.Parameter, names: tuple[str, 
     return list(names) or None
 
 
-_EPILOG = """Any other --key value is an option of the engine, by the engine's own name.
+_EPILOG = """Any other --key value is an option of the engine, such as --n_ctx 8192.
 
 \b
 Examples:
@@ -68,7 +68,7 @@ Examples:
 @click.command(cls=LaunchCommand, epilog=_EPILOG)
 @version_options
 @click.option("-u", "--model-uid", help="Name of the model in requests. [default: the model's name]")
-@click.option("-mp", "--model-path", help="File or folder with the weights, instead of a download.")
+@click.option("-mp", "--model-path", help="File or folder that has the weights; nothing is downloaded.")
 @click.option(
     "-lm",
     "--lora-modules",
@@ -76,34 +76,39 @@ Examples:
     multiple=True,
     metavar="NAME PATH",
     callback=_read_lora_modules,
-    help="LoRA adapter, used by its own name in requests; repeatable.",
+    help="LoRA adapter: its name in requests, and its folder. Repeatable.",
 )
-@click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (only the CPU) or a number of GPUs.")
+@click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (CPU only) or the number of GPUs for each replica.")
 @click.option(
-    "--gpu-idx", callback=_read_gpu_idx, help="Indices of the GPUs, such as 0,1, assigned to the replicas in turn."
+    "--gpu-idx", callback=_read_gpu_idx, help="GPU indexes to use, such as 0,1; spread over the replicas."
 )
 @click.option(
-    "-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Number of copies to run."
+    "-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Number of replicas to run."
 )
 @further_options
-@click.option("--on-demand", is_flag=True, help="Load the model by its first request, unload it when idle.")
+@click.option("--on-demand", is_flag=True, help="Load the model at its first request, and unload it when it is idle.")
 @click.option(
     "--ttl",
     type=click.FloatRange(min=0),
-    help="Seconds without a request until it is unloaded; 0: only when its memory is needed.",
+    help="With --on-demand: unload the model after this many idle seconds (0: only when another model needs the "
+    "memory). [default: 300]",
 )
-@click.option("--pin", is_flag=True, help="Never unload it for another model.")
-@click.option("--priority", type=int, help="Lower priority is evicted first. [default: 0]")
+@click.option("--pin", is_flag=True, help="With --on-demand: do not unload the model for another model.")
+@click.option(
+    "--priority",
+    type=int,
+    help="When memory is short, on-demand models with the lowest priority are unloaded first. [default: 0]",
+)
 @click.option(
     "--alias",
     "aliases",
     multiple=True,
     metavar="NAME",
     callback=_read_aliases,
-    help="Further name of the model in requests, such as gpt-4o; repeatable.",
+    help="Another name of the model in requests, such as gpt-4o. Repeatable.",
 )
-@click.option("--new", is_flag=True, help="Launch a copy, also if the same launch runs already.")
-@click.option("--dry-run", is_flag=True, help="Show the plan with its reasons; launch nothing.")
+@click.option("--new", is_flag=True, help="Launch a copy, even if the same model already runs.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and its reasons, and launch nothing.")
 @click.option("--no-wait", is_flag=True, help="Return before the model is ready.")
 @json_option
 @with_server_options

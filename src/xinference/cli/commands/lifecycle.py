@@ -24,7 +24,10 @@ Json = dict[str, Any]
 @json_option
 @with_server_options
 def unload(target: Target, uid: str, as_json: bool) -> None:
-    """Stop the engine of the model UID after its last answers, and free its memory. `load` starts it again."""
+    """Stop the engine of the model UID, and free its memory.
+
+    Running requests are finished first. The model stays in the list; `xinference load` starts it again.
+    """
     with target.connect() as client:
         description = client.unload_model(uid)
     print_json(description) if as_json else None
@@ -37,7 +40,7 @@ def unload(target: Target, uid: str, as_json: bool) -> None:
 @json_option
 @with_server_options
 def load(target: Target, uid: str, as_json: bool) -> None:
-    """Load the model UID again if it is unloaded or has failed, and return when it is ready."""
+    """Start the model UID if it is unloaded or has failed, and return when it is ready."""
     with target.connect() as client:
         description = client.load_model(uid)
     print_json(description) if as_json else click.echo(uid)
@@ -59,7 +62,7 @@ def restart_model(target: Target, uid: str, *, as_json: bool) -> None:
 @json_option
 @with_server_options
 def alias(target: Target, uid: str, names: tuple[str, ...], remove: tuple[str, ...], as_json: bool) -> None:
-    """Give the model UID further names in requests, and print all its aliases.
+    """Give the model UID more names in requests, and print all its aliases.
 
     \b
     Examples:
@@ -89,20 +92,30 @@ def _read_options(ctx: click.Context, param: click.Parameter, text: str) -> Json
 
 
 @click.command()
-@click.option("-u", "--model-uid", "uid", required=True, shell_complete=complete_uid, help="The model's uid.")
-@click.option("--model-config", required=True, callback=_read_options, help="JSON object of changed engine options.")
+@click.option("-u", "--model-uid", "option_uid", metavar="UID", shell_complete=complete_uid, help="The model's uid.")
+@click.argument("uid", required=False, shell_complete=complete_uid)
+@click.option("--model-config", required=True, callback=_read_options, help="The changed engine options, as a JSON object.")
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0, min_open=True, max=3600),
     default=300.0,
     show_default=True,
-    help="Maximum seconds for the answers that are on their way.",
+    help="Maximum seconds for running requests to finish.",
 )
 @with_server_options
-def reload(target: Target, uid: str, model_config: Json, drain_timeout: float) -> None:
-    """Begin to restart a model with changed engine options, and print the state as JSON."""
+def reload(target: Target, uid: str | None, option_uid: str | None, model_config: Json, drain_timeout: float) -> None:
+    """Restart a model with changed engine options.
+
+    \b
+    The command prints the state as JSON, and does not wait for the model.
+    Example:
+      xinference reload smollm2-instruct --model-config '{"n_ctx": 8192}'
+    """
+    uids = {name for name in (option_uid, uid) if name}
+    if len(uids) != 1:
+        raise click.UsageError("Give exactly one model: `xinference reload UID`.")
     with target.connect() as client:
-        print_json(client.reload_model(uid, model_config, drain_timeout))
+        print_json(client.reload_model(uids.pop(), model_config, drain_timeout))
 
 
 @click.command()
@@ -111,7 +124,7 @@ def reload(target: Target, uid: str, model_config: Json, drain_timeout: float) -
 @json_option
 @with_server_options
 def history(target: Target, failed: bool, as_json: bool, wide: bool) -> None:
-    """List the last launches, newest first, also those that have failed or ended."""
+    """List the last launches, newest first, including those that failed or ended."""
     with target.connect() as client:
         records = client.launch_history(failed=failed)
     if as_json:

@@ -13,7 +13,10 @@ from xinference.cli.output import note
 @click.option("--password", required=True, prompt=True, prompt_required=False, hide_input=True, help="The key.")
 @with_server_options
 def login(target: Target, username: str, password: str) -> None:
-    """Log in with the name of a key and the key; later commands use this login."""
+    """Save an API key for a server, so that later commands use it.
+
+    The user name is the name of the key, the password is the key.
+    """
     from xinference.cli.saved_login import save_token, token_file
 
     with target.connect() as client:

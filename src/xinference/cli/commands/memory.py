@@ -14,7 +14,7 @@ from xinference.cli.table import print_table
 
 
 @click.command("cal-model-mem")
-@click.option("-n", "--model-name", callback=read_name, help="Name of a model, repository id or path.")
+@click.option("-n", "--model-name", callback=read_name, help="A model's name, a repository such as org/repo, or a path.")
 @click.option(
     "-s",
     "--size-in-billions",
@@ -26,7 +26,7 @@ from xinference.cli.table import print_table
 )
 @click.option("-f", "--model-format", required=True, help="Format of the weights, such as ggufv2 or pytorch.")
 @click.option(
-    "-q", "--quantization", help="Quantization, such as Q4_K_M, in any case. [default: none, else the first one]"
+    "-q", "--quantization", help="Quantization, such as Q4_K_M. [default: none if the model has it, else the first]"
 )
 @click.option(
     "-c", "--context-length", type=click.IntRange(min=1), required=True, help="Tokens of prompt and answer together."
@@ -42,7 +42,10 @@ from xinference.cli.table import print_table
 @json_option
 @name_argument()
 def cal_model_mem(as_json: bool, kv_cache_bits: str, **arguments: Any) -> None:
-    """Estimate the memory of a model for one request with the whole context, for each engine that runs it."""
+    """Estimate the memory that a model needs, for each engine that runs it.
+
+    The estimate is for one request that fills the whole context.
+    """
     from xinference.local_commands.memory import estimate
 
     estimates = estimate(**arguments, kv_cache_bits=int(kv_cache_bits))

@@ -21,12 +21,12 @@ Json = dict[str, Any]
 
 
 @click.command("list")
-@click.option("--all", "shows_failed", is_flag=True, help="Also launches that have failed before they were ready.")
+@click.option("--all", "shows_failed", is_flag=True, help="Include launches that failed before the model was ready.")
 @wide_option
 @json_option
 @with_server_options
 def list_models(target: Target, shows_failed: bool, as_json: bool, wide: bool) -> None:
-    """List launched models, ready or not."""
+    """List the launched models and their state."""
     with target.connect() as client:
         instances = client.list_instances()
         if shows_failed:
@@ -130,7 +130,7 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
     """Terminate the model UID, or cancel its launch."""
     uids = {name for name in (option_uid, uid) if name}
     if len(uids) != 1:
-        raise click.UsageError("Give exactly one model: `xinference terminate --model-uid UID`.")
+        raise click.UsageError("Give exactly one model: `xinference terminate UID`.")
     (model_uid,) = uids
     with target.connect() as client:
         client.terminate_model(model_uid)
@@ -141,16 +141,16 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
 
 @click.command()
 @click.argument("uid", shell_complete=complete_uid)
-@click.option("-f", "--follow", is_flag=True, help="Follow further output.")
+@click.option("-f", "--follow", is_flag=True, help="Continue to print new output.")
 @click.option(
-    "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Number of lines from the end."
+    "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Number of lines, counted from the end."
 )
 @json_option
 @with_server_options
 def logs(target: Target, uid: str, follow: bool, lines: int, as_json: bool) -> None:
-    """Show the output of the engine of the model UID."""
+    """Show the log of the model UID: the output of its engine."""
     if as_json and follow:
-        raise click.UsageError("--json prints one document, so --follow has no end for it.")
+        raise click.UsageError("--json prints one complete document, so it cannot be used with --follow.")
     if as_json:
         with target.connect() as client, closing(client.logs(uid, lines=lines)) as pieces:
             print_json({"model_uid": uid, "lines": "".join(pieces).splitlines()})

@@ -74,9 +74,10 @@ def unregister(target: Target, model_type: str, model_name: str) -> None:
 @json_option
 @with_server_options
 def registrations(target: Target, model_type: str, part: str, as_json: bool, wide: bool) -> None:
-    """List the models that can be launched; with PART, those with this text in their name.
+    """List the models that can be launched.
 
-    Without a server, the built-in models and the custom ones of this home.
+    PART limits the list to the names that contain this text. Without a server, the list has the built-in models and the
+    custom models of this home.
     """
     families, cached = _families(target, model_type, with_cache=not as_json)
     every = [family["model_name"] for family in families]

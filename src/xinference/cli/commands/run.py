@@ -46,7 +46,10 @@ def run(
     max_tokens: int,
     **version: Any,
 ) -> None:
-    """Launch a model unless it runs, and chat with it: one answer to PROMPT and standard input, else a conversation."""
+    """Launch a model if it is not running, and chat with it.
+
+    PROMPT and standard input together are one question, and get one answer. Without either, a conversation starts.
+    """
     from xinference.client import RESTfulChatModelHandle
 
     piped = piped_text()

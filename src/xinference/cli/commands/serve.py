@@ -21,7 +21,7 @@ def with_listen_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of every program that starts a server."""
     for option in (
         click.option(
-            "--allow-unauthenticated", is_flag=True, help="Allow listening beyond loopback without any API key."
+            "--allow-unauthenticated", is_flag=True, help="Allow other machines to use the server without an API key."
         ),
         click.option("--log-level", type=LOG_LEVEL, help="Log level of the server. [default: INFO]"),
         click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port to listen on. [default: 9997]"),
@@ -47,7 +47,7 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 @click.command()
 @_host_option
 @with_listen_options
-@click.option("--home", type=click.Path(file_okay=False), help="Folder for the database, caches and logs.")
+@click.option("--home", type=click.Path(file_okay=False), help="Data folder: database, caches and logs. [default: ~/.xinference]")
 @click.option(
     "--gateway-workers",
     type=click.IntRange(1, MAX_GATEWAY_WORKERS),
@@ -58,16 +58,17 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
     "allow_origins",
     metavar="ORIGIN",
     multiple=True,
-    help="Let web pages of this origin, such as http://localhost:3000, use the server; * is every origin. Repeatable.",
+    help="Allow web pages of this origin, such as http://localhost:3000, to use the server; *: every origin. Repeatable.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Format of the server's log. [default: text]")
-@click.option("--access-log", is_flag=True, help="Log each request: client, key, path, status and seconds.")
+@click.option("--access-log", is_flag=True, help="Log each request with its client, key, path, status and seconds.")
 @click.option(
     "--allow-media-urls",
     metavar="HOSTS",
-    help="Hosts whose images are fetched for requests, such as example.com,*.example.org; *: all public ones.",
+    help="Hosts from which the server fetches images that requests name, such as example.com,*.example.org; "
+    "*: all public hosts.",
 )
-@click.option("--background", is_flag=True, help="Return when the server answers; it outlives this terminal.")
+@click.option("--background", is_flag=True, help="Start the server in the background, and return when it is ready.")
 def serve(
     host: str | None,
     port: int | None,

@@ -11,15 +11,15 @@ from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json
 
 _system = click.option(
-    "--system", "is_system", is_flag=True, help="A service of the machine, not of the user's session."
+    "--system", "is_system", is_flag=True, help="Use a service of the machine, not of the user's session."
 )
 
 
 @click.group()
 def service() -> None:
-    """Start the server with the machine: write or remove a systemd unit or a launchd plist.
+    """Start the server at boot: write or remove a systemd unit or a launchd plist.
 
-    Only the file is written; the commands that start the service are printed.
+    `install` only writes the file, and prints the commands that start the service.
     """
 
 
@@ -32,10 +32,13 @@ def _service(is_system: bool, user: str | None = None) -> Any:
 
 @service.command()
 @click.option("--user", metavar="NAME", help="User of the service, with --system. [default: the current user]")
-@click.option("--dry-run", is_flag=True, help="Print the file, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the file, and write nothing.")
 @_system
 def install(is_system: bool, user: str | None, dry_run: bool) -> None:
-    """Write the file of the service, with the settings of the environment (XINFERENCE_…)."""
+    """Write the file of the service.
+
+    The service gets the XINFERENCE_… variables of this shell.
+    """
     if user is not None and not is_system:
         raise click.UsageError("--user is for --system: a service of the session runs as its user.")
     made = _service(is_system, user)
@@ -47,7 +50,7 @@ def install(is_system: bool, user: str | None, dry_run: bool) -> None:
 
         write(made)
         note(f"Wrote {made.path}.")
-    note("Start the service, now and with the machine:")
+    note("These commands start the service, now and at each boot:")
     for line in made.start:
         note(f"  {line}")
 
@@ -72,7 +75,7 @@ def uninstall(is_system: bool) -> None:
 @json_option
 @_system
 def status(is_system: bool, as_json: bool) -> None:
-    """Show whether the service is installed, and whether a server runs in this home."""
+    """Show whether the service is installed and a server runs."""
     from xinference.client.local_key import local_endpoint
     from xinference.config import Settings
     from xinference.process.home import is_free

@@ -49,7 +49,7 @@ def stop(target: Target, name: str | None, as_json: bool) -> None:
 
 
 @click.command("stop-cluster")
-@click.option("--check", is_flag=True, help="Stop without confirmation.")
+@click.option("-y", "--yes", "--check", "check", is_flag=True, help="Stop without confirmation.")
 @with_required_endpoint
 def stop_cluster(target: Target, check: bool) -> None:
     """Stop the server at --endpoint and all its models."""

@@ -27,10 +27,10 @@ Json = dict[str, Any]
 def answer_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of an answer."""
     for option in (
-        click.option("--verbose", is_flag=True, help="Show the tokens a second after each answer."),
+        click.option("--verbose", is_flag=True, help="Show tokens per second after each answer."),
         click.option(
             "--stream/--no-stream", default=True,
-            help="Show the answer while it is generated (the default) or as a whole.",
+            help="Show the answer while it is generated (the default), or when it is complete.",
         ),
         click.option(
             "--temperature", type=click.FloatRange(min=0),
@@ -38,7 +38,7 @@ def answer_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--max-tokens", "--max_tokens", type=click.IntRange(min=1), default=512, show_default=True,
-            help="Maximum number of tokens of an answer.",
+            help="Maximum number of tokens in an answer.",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -87,9 +87,11 @@ Examples:
 @click.option("--system", help="System message of the conversation.")
 @with_request_options
 def chat(target: Target, words: Sequence[str], system: str | None, **options: Any) -> None:
-    """Chat with a model: one answer to PROMPT and standard input, else a conversation.
+    """Chat with a model.
 
-    A single word is NAME if it is the name of a running model, else it is PROMPT.
+    PROMPT and standard input together are one question, and get one answer. Without either, a conversation starts.
+
+    A single argument is NAME if a running model has that name, otherwise it is PROMPT.
     """
     from xinference.client import RESTfulChatModelHandle
 
@@ -103,9 +105,9 @@ def chat(target: Target, words: Sequence[str], system: str | None, **options: An
 @click.command(cls=TalkCommand)
 @with_request_options
 def generate(target: Target, words: Sequence[str], **options: Any) -> None:
-    """Complete PROMPT and standard input, else one prompt after the other.
+    """Complete PROMPT and standard input; without either, ask for prompts interactively.
 
-    A single word is NAME if it is the name of a running model, else it is PROMPT.
+    A single argument is NAME if a running model has that name, otherwise it is PROMPT.
     """
     from xinference.client import RESTfulGenerateModelHandle
 
@@ -125,7 +127,7 @@ def _talk(
     **options: Any,
 ) -> None:
     if len(words) > 2 - bool(model_uid):
-        raise click.UsageError("There are too many words. Put quotes around the prompt.")
+        raise click.UsageError("There are too many arguments. Put the prompt in quotes.")
     piped = piped_text()
     if not words and not piped:
         _require_terminal(as_json)

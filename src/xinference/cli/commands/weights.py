@@ -21,7 +21,7 @@ _FILES_SHOWN = 20
 @click.argument("what", metavar="FILE|FOLDER|HUB-ID")
 @json_option
 def inspect(what: str, as_json: bool) -> None:
-    """Show the contents of a weight file, a model's folder or a repository (org/repo on Hugging Face)."""
+    """Show what a weight file, a model's folder or a repository (org/repo on Hugging Face) contains."""
     from xinference.local_commands.inspect import inspect as look
 
     report = look(what)
@@ -86,14 +86,15 @@ def _indent(lines: list[str], maximum: int) -> str:
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("-n", "--model-name", help="Model of the weights, such as llama-2-chat.")
-@click.option("-s", "--size-in-billions", "--model-size-in-billions", "billions", callback=read_size)
+@click.option("-s", "--size-in-billions", "--model-size-in-billions", "billions", callback=read_size,
+    help="Billions of parameters, such as 7B.")  # fmt: skip
 @click.option(
     "--rms-norm-eps",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Epsilon of the RMS norms, such as 1e-5.",
 )
 @click.option(
-    "--context-length", type=click.IntRange(1, 1 << 30), help="Context length of the model's training, in tokens."
+    "--context-length", type=click.IntRange(1, 1 << 30), help="Context length that the model was trained on, in tokens."
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def convert(source: Path, target: Path, billions: int | str | None, **arguments: Any) -> None:

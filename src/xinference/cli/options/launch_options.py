@@ -46,20 +46,21 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-vp", "--virtual-env-package", "virtual_env_packages", multiple=True, callback=_as_list,
             hidden=True),
         click.option("--enable-virtual-env/--disable-virtual-env", default=None,
-            help="No effect: every engine except llama.cpp has its own environment, see `xinference env`."),
+            help="No effect: each engine except llama.cpp has its own environment (`xinference env`)."),
         click.option("--worker-ip", help="No effect: the server is one machine."),
         click.option("--n-worker", type=click.IntRange(min=1), default=1, show_default=True,
-            help="Number of machines for each replica; only 1 is supported."),
+            help="Number of machines per replica; only 1 is supported."),
         click.option("-ev", "--env", "envs", nargs=2, multiple=True, metavar="NAME VALUE", callback=_as_mapping,
-            help="Environment variable of the engine; repeatable."),
+            help="Environment variable of the engine. Repeatable."),
         click.option("-qc", "--quantization-config", nargs=2, multiple=True, metavar="KEY VALUE", callback=_as_values,
-            help="For Transformers: option of bitsandbytes, such as load_in_4bit true; repeatable."),
+            help="For Transformers: an option of bitsandbytes, such as load_in_4bit true. Repeatable."),
         click.option("--request-limits", type=click.IntRange(min=0), metavar="N",
             help="Maximum number of requests at the same time. [default: no limit]"),
         click.option("--context-length", type=click.IntRange(1, 2**31 - 1), metavar="N",
-            help="Tokens of the longest request with its answer, on each engine. [default: chosen by the memory]"),
+            help="Maximum number of tokens of a prompt and its answer. [default: chosen by the free memory]"),
         click.option("--enable-thinking/--disable-thinking", default=None,
-            help="For hybrid models: think before the answer or not. [default: the chat template decides]"),
+            help="For hybrid reasoning models: whether they think before they answer. [default: the chat template "
+            "decides]"),
     ):  # fmt: skip
         command = option(command)
     return command

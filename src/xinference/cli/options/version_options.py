@@ -66,7 +66,7 @@ def version_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Engine, such as llama.cpp or vLLM. [default: the server chooses]"),
         click.option("-n", "--model-name", "--model_name", "model_name",
             callback=read_name, shell_complete=complete_model,
-            help="Name of a model (see `xinference registrations`), repository id such as org/repo, or path."),
+            help="A model's name (see `xinference registrations`), a repository such as org/repo, or a path."),
     ):  # fmt: skip
         command = option(command)
     return command

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import click
 
-wide_option = click.option("--wide", is_flag=True, help="Show all columns, also beyond the width of the terminal.")
+wide_option = click.option("--wide", is_flag=True, help="Show all columns, even if they do not fit the terminal.")
