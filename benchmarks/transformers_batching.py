@@ -71,7 +71,7 @@ def note(rates: dict[str, list[float]], name: str, url: str, arguments: argparse
 
 
 def rate(url: str, model: str, streams: int, tokens: int) -> float:
-    """Generated tokens a second with this number of concurrent requests."""
+    """Generated tokens per second with this number of concurrent requests."""
 
     def ask(number: int) -> int:
         body = {"model": model, "prompt": f"{number} {PROMPT}", "max_tokens": tokens, "temperature": 0}

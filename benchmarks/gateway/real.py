@@ -64,7 +64,7 @@ def main() -> int:
     for a, o in _pairs(figures):
         ratios = [y / x for x, y in zip(a.rate, o.rate, strict=True)]
         text = _medians(ratios, _undisturbed(a, o))
-        print(f"tokens a second at {a.cell.connections} streams, of the engine alone: {text}")
+        print(f"tokens per second at {a.cell.connections} streams, of the engine alone: {text}")
     if arguments.json:
         write_json(arguments.json, figures, {})
     return 1 if any(f.errors for f in figures) else 0

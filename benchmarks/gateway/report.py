@@ -45,7 +45,7 @@ def write_picture(file: Path, figures: list[Figures]) -> None:
     """Bars of tokens/s by streams and of requests/s by connections, one colour for each target."""
     charts = [
         _chart([f for f in figures if f.cell.kind == kind], title, x)
-        for kind, title, x in (("stream", "tokens a second", 0), ("whole", "whole answers a second", 480))
+        for kind, title, x in (("stream", "tokens per second", 0), ("whole", "whole answers per second", 480))
     ]
     svg = '<svg xmlns="http://www.w3.org/2000/svg" width="960" height="300" font-family="sans-serif" font-size="12">'
     file.write_text(f'{svg}\n<rect width="960" height="300" fill="#ffffff"/>\n{"".join(charts)}</svg>\n')

@@ -77,7 +77,7 @@ class Settings:
     """
 
     home: Path = field(default_factory=lambda: Path.home() / ".xinference")
-    """Folder for the database, caches and logs."""
+    """Data folder: database, caches and logs."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 9997
@@ -89,83 +89,85 @@ class Settings:
     offline: bool = False
     """Never connect to a hub or package index."""
     hub_seconds: float = 60.0
-    """Seconds that all questions to a hub for one request may take; downloads have no limit."""
+    """Maximum seconds that hubs may take to answer the questions of one request; downloads have no limit."""
     grace_seconds: float = 60.0
-    """Seconds an engine keeps running after its server died, so that the next server can adopt it."""
+    """Seconds that an engine keeps running after its server has ended, so that the next server can take it over."""
     stop_seconds: float = 10.0
-    """Seconds an engine may take to stop before it is killed."""
+    """Seconds that an engine may take to stop; then it is killed."""
     drain_seconds: float = 20.0
-    """Seconds that open answers get to finish when the server stops, or when their replica is removed."""
+    """Seconds that running requests get to finish when the server stops, or when their replica is removed."""
     start_seconds: float = 600.0
-    """Seconds an engine may take to become healthy."""
+    """Seconds that an engine may take to start."""
     probe_seconds: float = 20.0
-    """Seconds with requests in flight after which an engine gets a probe that its main loop has to answer."""
+    """While an engine has requests in flight, it gets a probe every so many seconds, which its main loop must
+    answer."""
     hung_seconds: float = 60.0
-    """Seconds an engine may leave its probe unanswered before it is killed and started again; 0: engines are never
+    """Seconds that an engine may take to answer a probe; then it is killed and restarted. 0: engines are never
     probed."""
     hung_computing_seconds: float = 1800.0
-    """The same in seconds while the engine computes with several threads or reads from the disk, as with a long prompt
-    on a slow processor."""
+    """The same limit, in seconds, while the engine computes with several threads or reads from the disk, as it does
+    with a long prompt on a slow processor."""
     engine_memory_margin: int = field(default=2 << 30, metadata={"parser": BYTES})
-    """Host memory, beyond five quarters of the planned one, at which an engine is killed and started again, in bytes
-    or with a unit such as 2GiB; 0: no ceiling. Linux only."""
+    """Host memory that an engine may use beyond five quarters of its plan; then it is killed and restarted. In bytes or
+    with a unit such as 2GiB; 0: no limit. Linux only."""
     recover_seconds: float = 30.0
-    """Seconds a request waits for a crashed engine to restart before it gets a 503."""
+    """Seconds that a request waits for a crashed engine to restart; then it gets a 503."""
     on_demand_wait_seconds: float = 120.0
-    """Seconds a request waits for an on-demand model to load before it gets a 503."""
+    """Seconds that a request waits for an on-demand model to load; then it gets a 503."""
     on_demand_ttl_seconds: float = 300.0
-    """Seconds without a request after which an on-demand model is unloaded, unless its launch sets ``ttl``; 0: only
-    when its memory is needed."""
+    """Idle seconds after which an on-demand model is unloaded, unless its launch sets ``ttl``; 0: only when another
+    model needs the memory."""
     on_demand_turn_seconds: float = 5.0
-    """Minimum seconds a busy model stays loaded while another one waits for its memory and no model is idle."""
+    """Minimum seconds that a busy on-demand model stays loaded while another model waits for its memory."""
     on_demand_queue: int = 256
     """Maximum number of requests that wait for one model to load; further requests get a 429."""
     model_memory: int = field(default=0, metadata={"parser": BYTES})
     """Maximum host memory for all models together, in bytes or with a unit such as 24GiB; 0: all free memory."""
     restart_backoff_seconds: float = 1.0
-    """Seconds before the second restart in a row; doubles each time."""
+    """Seconds before the second restart in a row; they double with each further restart."""
     restart_limit: int = 3
-    """Maximum number of quick deaths in a row; at the next one the deployment fails."""
+    """Maximum number of crashes in a row shortly after the start; after one more, the model has failed."""
     quick_death_seconds: float = 60.0
-    """An engine that dies within this number of seconds after its start dies a quick death."""
+    """A crash counts for the restart limit if it happens within this number of seconds after the start."""
     max_body_bytes: int = 64 * 1024 * 1024
     """Maximum size of a request body on inference routes, in bytes."""
     max_bodies_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
-    """Maximum size of all larger request bodies together, in bytes, for each gateway process; a request beyond it gets
-    a 503."""
+    """Maximum size of all request bodies above 256 KiB together, in bytes, for each gateway process; a request beyond
+    it gets a 503."""
     head_seconds: float = 10.0
-    """Seconds a client may take for the head of a request, and for the first byte on a new connection."""
+    """Seconds that a client may take for the headers of a request, and for the first byte on a new connection."""
     body_seconds: float = 30.0
-    """Seconds a client may take between two pieces of a request's body."""
+    """Seconds that a client may take between two pieces of a request's body."""
     write_seconds: float = 30.0
-    """Seconds in which a client may read nothing of its answer before its connection is closed."""
+    """Seconds for which a client may read nothing of its answer; then its connection is closed."""
     idle_seconds: float = 75.0
-    """Seconds a connection stays open between two requests. It should be more than a proxy in front of the server keeps
-    its connections, which is often 60."""
+    """Seconds that a connection stays open between two requests. Set more than the proxy in front of the server uses
+    for its connections, often 60."""
     max_connections: int = 8192
-    """Maximum number of clients' connections of each gateway process; fewer if the system permits fewer descriptors."""
+    """Maximum number of client connections for each gateway process; fewer if the system permits fewer file
+    descriptors."""
     max_waiting_connections: int = 1024
-    """Maximum number of connections of one address on which no request is complete, for each gateway process."""
+    """Maximum number of connections from one address without a complete request, for each gateway process."""
     max_queued_requests: int = 1024
-    """Maximum number of requests that wait for a place at the engine of one model, for each gateway process; further
-    requests get a 429."""
+    """Maximum number of requests that wait for a slot of one model, for each gateway process; further requests get a
+    429."""
     key_requests_in_flight: int = 0
-    """Maximum number of requests in flight of each key that has no such limit of its own; 0: no limit."""
+    """Maximum number of requests in flight for each key without a limit of its own; 0: no limit."""
     log_bytes: int = 8 * 1024 * 1024
     """Maximum size of each engine's log, in bytes."""
     allow_unauthenticated: bool = False
-    """Allow listening beyond loopback without any API key."""
+    """Allow other machines to use the server without an API key."""
     allow_origin: str = ""
     """Origins whose web pages may send requests and read the answers, separated by commas, such as
     ``http://localhost:3000``; ``*``: every origin. Empty: none."""
     allow_media_urls: str = ""
-    """Hosts whose images the server fetches if a request names them by an ``https:`` address, separated by commas, such
-    as ``example.com`` or ``*.example.com``, with a port other than 443 after a colon; ``*``: every public host. Empty:
-    none."""
+    """Hosts from which the server downloads images that a request names by an ``https:`` address, separated by commas,
+    such as ``example.com`` or ``*.example.com``; a port other than 443 follows a colon; ``*``: every public host.
+    Empty: none."""
     media_url_bytes: int = field(default=20 << 20, metadata={"parser": BYTES})
-    """Maximum size of an image that is fetched, in bytes."""
+    """Maximum size of a downloaded image, in bytes."""
     media_url_seconds: float = 20.0
-    """Seconds in which an image must have been fetched."""
+    """Seconds that the download of an image may take."""
     gateway_workers: int = 1
     """Number of processes that serve requests on the port; 1: the server's own."""
     log_level: str = "INFO"

@@ -66,7 +66,7 @@ def test_native_options_are_parted_from_ours(args: list[str], own: list[str], na
 
 @pytest.mark.parametrize("args", [["stray"], ["--a", "1", "stray"], ["-n", "m", "stray"]])
 def test_a_stray_word_is_refused(args: list[str]) -> None:
-    with pytest.raises(click.UsageError, match="You must specify extra kwargs with `--` prefix"):
+    with pytest.raises(click.UsageError, match="Options of the engine are written --KEY VALUE"):
         split(args, OWN)
 
 
@@ -85,7 +85,7 @@ def test_what_is_written_with_an_equals_sign_is_read_back(options: dict[str, Any
 def test_a_name_is_taken_where_the_command_has_an_argument() -> None:
     assert split(["m", "--n-ctx", "512"], OWN, 1) == (["m"], {"n_ctx": 512})
     assert split(["--n-ctx", "512", "m", "--dry-run"], OWN, 1) == (["m", "--dry-run"], {"n_ctx": 512})
-    with pytest.raises(click.UsageError, match="You must specify extra kwargs"):
+    with pytest.raises(click.UsageError, match="Unexpected argument"):
         split(["m", "n"], OWN, 1)
 
 

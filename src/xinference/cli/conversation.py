@@ -65,7 +65,7 @@ class AnswerStatistics:
         return f"(cut at {count} tokens; --max-tokens allows more)" if count else "(cut: the context is full)"
 
     def speed_note(self) -> str:
-        """The number of tokens, the tokens a second and the time to the first token."""
+        """The number of tokens, tokens per second and the time to the first token."""
         if self.first is None or self.last is None:
             return "(no tokens)"
         tokens = self.tokens or self.chunks

@@ -8,7 +8,7 @@ MAX_BACKOFF_SECONDS = 60.0
 
 
 def restart_delay(quick_deaths: int, settings: Settings) -> float | None:
-    """Seconds to wait before the next start, after this number of consecutive quick deaths; None: no further start.
+    """Seconds to wait before the next start, after this number of consecutive quick crashes; None: no further start.
 
     The first restart is immediate: most engines die only once, and clients wait meanwhile.
     """

@@ -135,7 +135,7 @@ def remove_cache(target: Target, model_version: str, worker_ip: str | None, conf
                 raise Problem(
                     Code.IN_USE,
                     f"{version_id} is in use by {' and '.join(users)}.",
-                    hint="End it first: `xinference terminate` a model, cancel a download.",
+                    hint="Terminate the model with `xinference terminate`, or cancel the download, first.",
                 )
         for version_id, deletable in versions.items():
             note(f"{version_id}:")

@@ -84,7 +84,7 @@ def serve(
 ) -> None:
     """Run the server in this terminal, or in the background."""
     if background and port == 0:
-        raise click.UsageError("--background needs a port that is known, not 0.")
+        raise click.UsageError("--background needs a fixed port: 0 is any free port.")
     allow_origin = ",".join(allow_origins) or None
     start = start_in_background if background else run
     start(

@@ -64,7 +64,7 @@ def split(args: Sequence[str], values: Mapping[str, int], arguments: int = 0) ->
             arguments -= 1
             own.append(word)
         else:
-            raise click.UsageError("You must specify extra kwargs with `--` prefix.")
+            raise click.UsageError(f"Unexpected argument {word!r}. Options of the engine are written --KEY VALUE.")
     return own, native
 
 
