@@ -116,21 +116,23 @@ class LaunchBody(BaseModel):
         description="Environment variables of the engine's processes; docs/security.md describes the allowed ones",
     )
     peft_model_config: PeftModelConfig | None = None
-    aliases: list[Text] | None = Field(default=None, description="Further names of the model in requests")
+    aliases: list[Text] | None = Field(default=None, description="Other names of the model in requests")
     new: bool = Field(
-        default=False, description="Launch a copy, also if the same launch runs already; a taken uid gets a suffix"
+        default=False, description="Launch a copy, even if the same model already runs; a taken uid gets a suffix"
     )
-    on_demand: bool = Field(default=False, description="Load the model by its first request, unload it when idle")
+    on_demand: bool = Field(
+        default=False, description="Load the model at its first request, and unload it when it is idle"
+    )
     ttl: float | None = Field(
         default=None,
-        description="Seconds without a request until an on-demand model is unloaded; 0: only when its memory is needed",
+        description="Idle seconds until an on-demand model is unloaded; 0: only when another model needs the memory",
     )
     keep_alive: float | Text | None = Field(
         default=None, description="`ttl` in Ollama's form, such as 5m; negative: only when its memory is needed"
     )
-    pin: bool = Field(default=False, description="Never unload an on-demand model for another one")
+    pin: bool = Field(default=False, description="Do not unload an on-demand model for another model")
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = Field(
-        default=0, description="Of the idle on-demand models, lower priority is evicted first"
+        default=0, description="If memory is short, models of the lowest priority are unloaded first"
     )
 
     def request(self) -> LaunchRequest:

@@ -28,7 +28,9 @@ class AutostartBody(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    enabled: bool = Field(default=True, description="False: the model runs on, and the next server does not restore it")
+    enabled: bool = Field(
+        default=True, description="False: the model keeps running, and the next server does not restore it"
+    )
     priority: int | None = Field(default=None, description="No effect: all launches are restored at once")
     max_retries: Count | None = Field(default=None, description="No effect: `XINFERENCE_RESTART_LIMIT` decides")
     retry_interval_seconds: Count | None = Field(

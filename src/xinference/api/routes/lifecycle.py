@@ -33,7 +33,7 @@ class ReloadBody(BaseModel):
         min_length=1, alias="model_config", description="Options of the engine; null removes one"
     )
     drain_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
-        default=300, description="Maximum seconds for the answers that are on their way"
+        default=300, description="Maximum seconds for running requests to finish"
     )
     python_executable: Text | None = Field(
         default=None, description="Rejected: engines run in locked environments (`xinference env`)"

@@ -40,7 +40,9 @@ Json = dict[str, Any]
     help="Only this size.",
 )
 @click.option("-q", "--quantization", shell_complete=complete_quantization, help="Only this quantization.")
-@click.option("--all", "show_all", is_flag=True, help="Include the versions that no engine runs here, with the reasons.")
+@click.option(
+    "--all", "show_all", is_flag=True, help="Include the versions that no engine runs here, with the reasons."
+)
 @wide_option
 @json_option
 @with_server_options

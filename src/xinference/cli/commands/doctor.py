@@ -14,7 +14,9 @@ from xinference.config import Settings
 
 
 @click.command()
-@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Data folder of the server. [env: XINFERENCE_HOME]")
+@click.option(
+    "--home", type=click.Path(file_okay=False, path_type=Path), help="Data folder of the server. [env: XINFERENCE_HOME]"
+)
 @wide_option
 @json_option
 def doctor(home: Path | None, as_json: bool, wide: bool) -> None:

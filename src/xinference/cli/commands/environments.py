@@ -51,7 +51,10 @@ def list_environments(as_json: bool, wide: bool) -> None:
 @click.argument("name", metavar="[ENGINE[==VERSION]]", required=False)
 @_hardware
 @click.option(
-    "--from", "bundle", type=click.Path(path_type=Path), help="Install from a file that `env pack` wrote, without a network."
+    "--from",
+    "bundle",
+    type=click.Path(path_type=Path),
+    help="Install from a file that `env pack` wrote, without a network.",
 )
 @json_option
 def install(name: str | None, hardware: str | None, bundle: Path | None, as_json: bool) -> None:
@@ -97,7 +100,11 @@ def verify(name: str, hardware: str | None, as_json: bool) -> None:
 @env.command()
 @_engine
 @_hardware
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write. [default: NAME.tar in this folder]")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write. [default: NAME.tar in this folder]",
+)
 def pack(name: str, hardware: str | None, out: Path | None) -> None:
     """Pack an environment into one file.
 

@@ -78,10 +78,13 @@ Examples:
     callback=_read_lora_modules,
     help="LoRA adapter: its name in requests, and its folder. Repeatable.",
 )
-@click.option("--n-gpu", default="auto", callback=_read_n_gpu, help="auto, none (CPU only) or the number of GPUs for each replica.")
 @click.option(
-    "--gpu-idx", callback=_read_gpu_idx, help="GPU indexes to use, such as 0,1; spread over the replicas."
+    "--n-gpu",
+    default="auto",
+    callback=_read_n_gpu,
+    help="auto, none (CPU only) or the number of GPUs for each replica.",
 )
+@click.option("--gpu-idx", callback=_read_gpu_idx, help="GPU indexes to use, such as 0,1; spread over the replicas.")
 @click.option(
     "-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Number of replicas to run."
 )

@@ -94,7 +94,9 @@ def _read_options(ctx: click.Context, param: click.Parameter, text: str) -> Json
 @click.command()
 @click.option("-u", "--model-uid", "option_uid", metavar="UID", shell_complete=complete_uid, help="The model's uid.")
 @click.argument("uid", required=False, shell_complete=complete_uid)
-@click.option("--model-config", required=True, callback=_read_options, help="The changed engine options, as a JSON object.")
+@click.option(
+    "--model-config", required=True, callback=_read_options, help="The changed engine options, as a JSON object."
+)
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0, min_open=True, max=3600),

@@ -14,7 +14,9 @@ from xinference.cli.table import print_table
 
 
 @click.command("cal-model-mem")
-@click.option("-n", "--model-name", callback=read_name, help="A model's name, a repository such as org/repo, or a path.")
+@click.option(
+    "-n", "--model-name", callback=read_name, help="A model's name, a repository such as org/repo, or a path."
+)
 @click.option(
     "-s",
     "--size-in-billions",

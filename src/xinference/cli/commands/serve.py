@@ -47,7 +47,9 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 @click.command()
 @_host_option
 @with_listen_options
-@click.option("--home", type=click.Path(file_okay=False), help="Data folder: database, caches and logs. [default: ~/.xinference]")
+@click.option(
+    "--home", type=click.Path(file_okay=False), help="Data folder: database, caches and logs. [default: ~/.xinference]"
+)
 @click.option(
     "--gateway-workers",
     type=click.IntRange(1, MAX_GATEWAY_WORKERS),
@@ -58,7 +60,8 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
     "allow_origins",
     metavar="ORIGIN",
     multiple=True,
-    help="Allow web pages of this origin, such as http://localhost:3000, to use the server; *: every origin. Repeatable.",
+    help="Allow web pages of this origin, such as http://localhost:3000, to use the server; *: every origin. "
+    "Repeatable.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Format of the server's log. [default: text]")
 @click.option("--access-log", is_flag=True, help="Log each request with its client, key, path, status and seconds.")
