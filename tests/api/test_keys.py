@@ -179,16 +179,9 @@ async def test_a_manager_lists_makes_and_removes_keys_and_the_secret_is_told_onc
 
 
 async def test_a_key_of_certain_models_is_told_nothing_of_others(app: FastAPI, client: httpx2.AsyncClient) -> None:
-    app.state.controller._deployments["secret-model"] = BrokenDeployment(
-        "secret-model",
-        Problem(
-            "x",
-            "y",
-            status=500,
-        ),
-        0.0,
-    )
-    app.state.controller._publish()
+    secret = BrokenDeployment("secret-model", Problem("x", "y", status=500), 0.0)
+    app.state.controller._registry.add(secret)
+    app.state.controller._registry.publish()
     all_models = await made(client, name="all")
     owner = {"Authorization": f"Bearer {app.state.keys.open_for_owner()}"}
     one = await made(client, owner, name="one", models=["absent"])

@@ -113,7 +113,7 @@ async def test_a_failed_model_is_started_again_by_load_and_by_restart(
 ) -> None:
     add_row(store, "m", DIED)
     await controller.start()
-    monkeypatch.setattr(controller, "_resolve_only", resolved)
+    monkeypatch.setattr(controller.planner, "resolve", resolved)
     for start in (controller.load, controller.restart):
         await start("m")
         deployment = controller.running("m")
@@ -155,7 +155,7 @@ async def test_an_unloaded_model_stays_unloaded_under_the_next_server_and_load_s
     with pytest.raises(Problem) as refused:
         await controller.ensure_ready("m", 5)
     assert refused.value.code == "model_unloaded" and "`xinference load m`" in str(refused.value.hint)
-    monkeypatch.setattr(controller, "_resolve_only", resolved)
+    monkeypatch.setattr(controller.planner, "resolve", resolved)
     begin = asyncio.get_running_loop().create_future()
     begin.set_result(0)
     monkeypatch.setattr(Deployment, "begin", lambda deployment: begin)
@@ -189,7 +189,7 @@ async def test_a_termination_during_a_restart_wins(
     replica = engines.leave("m")
     await controller.start()
     await turns()
-    monkeypatch.setattr(controller, "_resolve_only", resolved)
+    monkeypatch.setattr(controller.planner, "resolve", resolved)
     replica.stops.clear()
     restarting = asyncio.create_task(controller.restart("m"))
     await settled()
@@ -220,7 +220,7 @@ async def test_a_reload_changes_and_removes_options_and_its_state_is_told(
         return replace(plan.draft, request=request)
 
     monkeypatch.setattr(controller.planner, "draft", draft)
-    monkeypatch.setattr(controller, "_resolve_only", resolved)
+    monkeypatch.setattr(controller.planner, "resolve", resolved)
     await controller.reload("m", {"n_ctx": 1024, "n_parallel": None}, 1.0)
     assert controller.reload_status("m")["status"] in ("reloading", "error")
     await settled()

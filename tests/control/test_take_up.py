@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.deployments.doubles import SIZING, FakeReplica, launch_of, turns
-from xinference.control import controller as module
+from xinference.control import restoration as module
 from xinference.control.controller import Controller
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.deployments.launch_context import encode_launch

@@ -14,7 +14,7 @@ from tests.control.test_controller import DIED, add_row
 from tests.control.test_planner import TINY
 from tests.deployments.doubles import turns
 from tests.formats.gguf_model import write_gguf
-from xinference.control import controller as module
+from xinference.control import store_writer as module
 from xinference.control.controller import Controller
 from xinference.control.same_launch import Launched
 from xinference.deployments.deployment import Deployment

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from xinference.error_codes import Code
+from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
 from xinference.store.database import DeploymentRow
 
@@ -50,8 +52,22 @@ def launch_fields(request: LaunchRequest) -> dict[str, Any]:
     return launch
 
 
-def _request(row: DeploymentRow) -> LaunchRequest | None:
+def stored_request(row: DeploymentRow) -> LaunchRequest:
+    """The request of a row.
+
+    Raises:
+        Problem: 500 ``unreadable_row``.
+    """
     try:
         return msgspec.json.decode(row.request, type=LaunchRequest)
-    except msgspec.MsgspecError:
+    except msgspec.MsgspecError as error:
+        raise Problem(
+            Code.UNREADABLE_ROW, f"The stored request of {row.uid} can't be read: {error}.", hint="Launch it again."
+        ) from None
+
+
+def _request(row: DeploymentRow) -> LaunchRequest | None:
+    try:
+        return stored_request(row)
+    except Problem:
         return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
 from xinference.control.downloads import Downloads
 from xinference.control.planner import Planner
+from xinference.deployments.deployment import Deployment
 from xinference.hubs.base import Hub
+from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.engine_choice import version_to_download
 from xinference.weights import cache
@@ -27,7 +30,7 @@ class WeightsStore:
         registrations: Registrations,
         planner: Planner,
         downloads: Downloads,
-        uses: Callable[[], Iterable[cache.CacheUse]],
+        deployments: Callable[[], Iterable[Deployment]],
         files: WorkThreads,
     ) -> None:
         self._settings = settings
@@ -35,7 +38,7 @@ class WeightsStore:
         self._registrations = registrations
         self._planner = planner
         self._downloads = downloads
-        self._uses = uses
+        self._deployments = deployments
         self._files = files
 
     async def cached(self, families: Iterable[ModelFamily] | None = None) -> list[cache.CachedVersion]:
@@ -73,7 +76,7 @@ class WeightsStore:
 
     def _all_uses(self) -> list[cache.CacheUse]:
         downloads = (cache.CacheUse(f"the download of {v}", v, None) for v in self._downloads.running)
-        return [*self._uses(), *downloads]
+        return [*uses_of(self._deployments()), *downloads]
 
     async def download(self, request: LaunchRequest) -> str:
         """Start the download of a version without a launch; returns the version id, the key in `Downloads`.
@@ -85,3 +88,19 @@ class WeightsStore:
         facts = await self._planner.facts(request)
         version = version_to_download(facts, request)
         return self._downloads.begin(version, *await self._planner.hub_chooser.choose(version, request.download_hub))
+
+
+def uses_of(deployments: Iterable[Deployment]) -> Iterator[cache.CacheUse]:
+    """The files in the caches that these deployments use; a failed one uses none."""
+    for deployment in deployments:
+        if deployment.problem is None:
+            plan = deployment.plan
+            version_id = plan.version.version_id if plan.source else None
+            yield cache.CacheUse(f"the model {deployment.uid}", version_id, _path(plan))
+
+
+def _path(plan: LaunchPlan) -> Path | None:
+    """The path of a launch's weights; None: they are not fetched yet."""
+    if isinstance(plan, SizedPlan):
+        return plan.path
+    return plan.origin if isinstance(plan.origin, Path) else None

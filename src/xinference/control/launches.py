@@ -1,0 +1,165 @@
+"""The launches: plans a request, stores its row, and starts its deployment; the same launch is the same model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+import msgspec
+
+from xinference.control.deployment_names import DeploymentNames
+from xinference.control.deployment_registry import DeploymentRegistry
+from xinference.control.planner import Planner
+from xinference.control.reservations import Reservations
+from xinference.control.restarts import Restarts
+from xinference.control.same_launch import Found, Launched, find_same, find_similar, launch_key, uid_taken
+from xinference.control.store_writer import StoreWriter
+from xinference.control.terminations import Terminations
+from xinference.deployments.context import DeploymentContext
+from xinference.deployments.deployment import Deployment
+from xinference.launch.comparison import asked_fields, is_same_launch
+from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, SizedPlan
+from xinference.launch.request import LaunchRequest
+from xinference.planning.summary import expectation
+from xinference.store.event_log import models_log
+from xinference.store.launch_history import LaunchHistory
+from xinference.weights.derivation import DerivedRequest
+
+
+class Launches:
+    """Launches deployments."""
+
+    def __init__(
+        self,
+        registry: DeploymentRegistry,
+        names: DeploymentNames,
+        terminations: Terminations,
+        restarts: Restarts,
+        planner: Planner,
+        context: DeploymentContext,
+        writer: StoreWriter,
+        history: LaunchHistory,
+    ) -> None:
+        self._registry = registry
+        self._names = names
+        self._terminations = terminations
+        self._restarts = restarts
+        self._planner = planner
+        self._context = context
+        self._writer = writer
+        self._history = history
+        self._equal_launches = Reservations()
+        """The requests of the launches without a uid that are being planned, so that equal launches are one."""
+
+    async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None, Forecast | None]:
+        """Plan a launch without starting it: its size, or the forecast if the weights are not on this machine.
+
+        Raises:
+            Problem: 400, the request can't be served, or does not fit; 507 ``disk_full``.
+        """
+        derived = await self._planner.resolver.resolve(request)
+        draft = await self._draft(derived, self._names.uid_for(derived.request))
+        return await self._resolve(draft, derived.request)
+
+    async def launch(self, request: LaunchRequest, *, new: bool = False, warnings: Iterable[str] = ()) -> Launched:
+        """Store a deployment and start it; `warnings` are added to its events.
+
+        A request for the same model as an earlier one launches nothing: the deployment that exists is returned, and is
+        started again if it is unloaded or has failed. `new`: launch a copy.
+
+        Raises:
+            Problem: 400, the request can't be served; 409, the uid is taken by another launch.
+        """
+        request = msgspec.structs.replace(request, asked=asked_fields(request))
+        similar = None if new else find_similar(request, self._registry.working())
+        derived = await self._planner.resolver.resolve(request, similar)
+        request = derived.request
+        draft = await self._draft(derived, request.model_uid or request.model_name)
+        if new or request.model_uid is not None:
+            return await self._launch_as(self._names.uid_for(request, is_copy=new), draft, request, warnings)
+        async with self._equal_launches.hold(launch_key(draft)):
+            ending = self._terminations.uids
+            same = find_same(draft, (each for each in self._registry.working() if each.uid not in ending))
+            return await self._launch_as(same or self._names.uid_for(request), draft, request, warnings)
+
+    async def _launch_as(
+        self, uid: str, draft: LaunchDraft, request: LaunchRequest, warnings: Iterable[str]
+    ) -> Launched:
+        """Launch a draft under this uid, or return its deployment if it is the same launch.
+
+        Raises:
+            Problem: as `launch`.
+        """
+        draft = draft.with_uid(uid)
+        async with self._names.reserved_uids.hold(uid):
+            await self._terminations.wait(uid)
+            existing = self._registry.get(uid)
+            failed = False
+            if isinstance(existing, Deployment):
+                if existing.problem is None:
+                    return await self._take_up(existing, draft, request)
+                failed = is_same_launch(draft.request, existing.plan.request)
+            launch, sized, forecast = await self._resolve(draft, request)
+            if forecast is not None:
+                choices = (*launch.draft.choices, expectation(forecast))
+                launch = replace(launch, draft=replace(launch.draft, choices=choices))
+            if uid in self._registry:  # one that has failed
+                await self._terminations.terminate(uid)
+            await self._begin(launch, sized, warnings)
+            return Launched(uid, Found.FAILED if failed else None)
+
+    async def _take_up(self, existing: Deployment, draft: LaunchDraft, request: LaunchRequest) -> Launched:
+        """Return the deployment that has the uid of a launch, if it is the same launch; it is started if unloaded.
+
+        Raises:
+            Problem: 409, it is another launch.
+        """
+        if not is_same_launch(draft.request, existing.plan.request):
+            raise uid_taken(draft.request, existing.plan)
+        await self._names.add_aliases(existing.uid, request.aliases)
+        if not existing.snapshot.unloaded:
+            return Launched(existing.uid, Found.LAUNCHING if existing.launching else Found.RUNNING)
+        await self._restarts.start_again(existing)
+        return Launched(existing.uid, Found.UNLOADED)
+
+    async def _begin(self, launch: ResolvedLaunch, sized: SizedPlan | None, warnings: Iterable[str]) -> None:
+        """Store the row of a launch, and start its deployment.
+
+        Raises:
+            Problem: the row cannot be written; 409, a name is taken.
+        """
+        uid, created, stored = launch.uid, time.time(), msgspec.json.encode(launch.request).decode()
+        await self._writer.add_deployment(uid, stored, created)
+        try:
+            self._names.check_free(launch)  # again: another launch may have got them meanwhile
+            deployment = Deployment(sized or launch, self._context, created)
+        except BaseException:
+            self._context.store.remove_deployment(uid)
+            raise
+        self._history.begun(uid, stored, created)
+        self._registry.add(deployment)
+        models_log.info("%s: launched as %s on %s", uid, launch.version.version_id, launch.engine)
+        for warning in warnings:
+            self._context.events.add(uid, "WARNING", "plan", warning)
+        deployment.begin()
+        self._registry.publish()
+
+    async def _draft(self, derived: DerivedRequest, uid: str) -> LaunchDraft:
+        """The draft of a derived request, with the reasons of both."""
+        draft = await self._planner.draft(derived.request, uid)
+        reasons, choices = (*derived.reasons, *draft.reasons), (*derived.choices, *draft.choices)
+        return replace(draft, reasons=reasons, choices=choices)
+
+    async def _resolve(
+        self, draft: LaunchDraft, request: LaunchRequest
+    ) -> tuple[ResolvedLaunch, SizedPlan | None, Forecast | None]:
+        """The resolved launch with its sized plan, or with a forecast if the weights are not on this machine.
+
+        Raises:
+            Problem: a name is taken; the launch does not fit; no byte of the weights is fetched.
+        """
+        launch = await self._planner.resolve(draft, request)
+        await self._names.check(launch)
+        sized = await self._planner.size(launch, request)
+        return launch, sized, None if sized else await self._planner.forecast(launch, request)
