@@ -22,25 +22,6 @@ from xinference.store.database import Store
 __all__ = ["engines"]
 
 
-@pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> list[Deployment]:
-    """The deployments that are started from now on; none of them does anything."""
-    begun: list[Deployment] = []
-
-    def begin(deployment: Deployment) -> asyncio.Future[int]:
-        begun.append(deployment)
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        done.set_result(0)
-        return done
-
-    async def end(deployment: Deployment, how: str) -> None:
-        return None
-
-    monkeypatch.setattr(Deployment, "begin", begin)
-    monkeypatch.setattr(Deployment, "end", end)
-    return begun
-
-
 async def settled() -> None:
     for _ in range(20):
         await asyncio.sleep(0.01)

@@ -1,0 +1,94 @@
+"""A launch stores a row and begins a deployment, or gives back the one that is the same launch."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tests.control.parts import Parts
+from tests.control.test_controller import DIED
+from tests.deployments.doubles import launch_of
+from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.error_codes import Code
+from xinference.errors import Problem
+from xinference.launch.request import LaunchRequest
+
+
+@pytest.fixture
+def request_(begun: list[Deployment]) -> LaunchRequest:
+    return launch_of("m").request
+
+
+async def test_a_launch_is_stored_published_and_begun(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest
+) -> None:
+    launched = await parts.launches.launch(request_, warnings=["It is slow."])
+    assert (launched.uid, launched.found) == ("m", None)
+    assert parts.rows() == [deployment.uid for deployment in begun] == ["m"] and "m" in parts.publisher.table.routes
+    assert [event["event_content"] for event in parts.events.stored("m")][-1] == "It is slow."
+    assert [row.uid for row in parts.history.all()] == ["m"]
+
+
+async def test_a_plan_stores_and_begins_nothing(parts: Parts, begun: list[Deployment], request_: LaunchRequest) -> None:
+    launch, sized, forecast = await parts.launches.plan(request_)
+    assert (launch.uid, sized, forecast) == ("m", None, None) and begun == [] and parts.rows() == []
+
+
+async def test_the_same_launch_is_found_in_each_state(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest
+) -> None:
+    await parts.launches.launch(request_)
+    record = parts.registry.running("m")._record
+    assert (await parts.launches.launch(request_)).found == "launching"
+    record.change(launching=False)
+    assert (await parts.launches.launch(request_)).found == "running" and len(begun) == 1
+    record.change(problem=DIED, ran=True)
+    assert (await parts.launches.launch(request_)).found == "failed" and len(begun) == 2
+    assert parts.registry.running("m").problem is None and parts.rows() == ["m"]
+
+
+async def test_another_launch_of_the_uid_is_refused_unless_the_first_has_failed(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest
+) -> None:
+    other = msgspec.structs.replace(request_, request_limits=7)
+    await parts.launches.launch(request_)
+    with pytest.raises(Problem, match="request_limits") as refused:
+        await parts.launches.launch(other)
+    assert refused.value.code == "model_uid_taken"
+    parts.registry.running("m")._record.change(problem=DIED, ran=True)
+    assert (await parts.launches.launch(other)).found is None
+    assert parts.registry.running("m").plan.request.request_limits == 7
+
+
+async def test_a_broken_deployment_is_replaced(parts: Parts, begun: list[Deployment], request_: LaunchRequest) -> None:
+    parts.store.add_deployment("m", "no request")
+    parts.registry.add(BrokenDeployment("m", DIED, 0.0))
+    assert (await parts.launches.launch(request_)).found is None
+    assert isinstance(parts.registry.deployment("m"), Deployment) and len(parts.store.deployments()) == 1
+
+
+async def test_a_failed_launch_stays_when_the_next_one_cannot_be_planned(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest
+) -> None:
+    failed = parts.add("m", DIED)
+    parts.fake_planner.problem = Problem(Code.DOES_NOT_FIT, "Too large.")
+    with pytest.raises(Problem, match="Too large"):
+        await parts.launches.launch(request_)
+    assert parts.registry.running("m") is failed
+
+
+async def test_a_name_that_is_taken_while_the_row_is_written_takes_the_row_back(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = parts.store.add_deployment
+
+    def add_deployment(uid: str, request: str, created: float | None = None) -> None:
+        add(uid, request, created)
+        monkeypatch.undo()
+        parts.add("n", aliases=("a",))
+
+    monkeypatch.setattr(Deployment, "begin", lambda deployment: None)
+    monkeypatch.setattr(parts.store, "add_deployment", add_deployment)
+    with pytest.raises(Problem, match="is taken by"):
+        await parts.launches.launch(msgspec.structs.replace(request_, aliases=("a",)))
+    assert parts.rows() == parts.uids() == ["n"]
