@@ -74,8 +74,8 @@ def test_a_server_in_the_background_gets_the_same_options(
     ((url, command),) = started
     assert url == "http://[::1]:7"
     assert command[3:] == [
-        "--host", "::1", "--port", "7", "--log-level", "DEBUG", "--gateway-workers", "2",
-        "--allow-origin", "*", "--access-log", "--allow-unauthenticated", "--allow-media-urls", "a.b",
+        "--host", "::1", "--port", "7", "--log-level", "DEBUG", "--allow-unauthenticated",
+        "--gateway-workers", "2", "--allow-origin", "*", "--access-log", "--allow-media-urls", "a.b",
     ]  # fmt: skip
     assert "which is not a host" in run(*line, "--allow-media-urls", "https://a.b").stderr
     assert "runs already" in run(*line).stderr

@@ -9,8 +9,9 @@ from importlib import import_module
 import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
+from xinference.cli.options.server_options import ServerOptions
 from xinference.cli.output import note
-from xinference.config import MAX_GATEWAY_WORKERS, Settings
+from xinference.config import MAX_GATEWAY_WORKERS
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
@@ -88,20 +89,20 @@ def serve(
     """Run the server in this terminal, or in the background."""
     if background and port == 0:
         raise click.UsageError("--background needs a fixed port: 0 is any free port.")
-    allow_origin = ",".join(allow_origins) or None
-    start = start_in_background if background else run
-    start(
-        host,
-        port,
-        log_level,
-        allow_unauthenticated,
-        home,
-        gateway_workers,
-        allow_origin,
+    options = ServerOptions(
+        host=host,
+        port=port,
+        log_level=log_level,
+        allow_unauthenticated=allow_unauthenticated,
+        home=home,
+        gateway_workers=gateway_workers,
+        allow_origin=",".join(allow_origins) or None,
         log_format=log_format,
         access_log=access_log,
         allow_media_urls=allow_media_urls,
     )
+    start = start_in_background if background else run
+    start(options)
 
 
 @click.command(context_settings=_PROGRAM)
@@ -121,11 +122,11 @@ def local(
     """Run the server in this terminal, as `xinference serve` does."""
     if metrics_exporter_host or metrics_exporter_port:
         note("--metrics-exporter-host and -port have no effect: the server itself has /metrics.")
-    run(host, port, log_level, allow_unauthenticated)
+    run(ServerOptions(host, port, log_level, allow_unauthenticated))
 
 
 @click.command(context_settings=_PROGRAM)
-@click.option("-H", "--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
+@click.option("-H", "--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 -- older versions did, too
 @with_listen_options
 @click.option("--supervisor-port", type=int, hidden=True)
 @_auth_config
@@ -134,7 +135,7 @@ def supervisor(
 ) -> None:
     """Run the server in this terminal. Workers on other machines are not supported."""
     note("Models run on this machine: workers on other machines are not supported.")
-    run(host, port, log_level, allow_unauthenticated)
+    run(ServerOptions(host, port, log_level, allow_unauthenticated))
 
 
 @click.command(context_settings=_PROGRAM)
@@ -153,19 +154,7 @@ def worker(endpoint: str | None, **ignored: object) -> None:
     )
 
 
-def start_in_background(
-    host: str | None,
-    port: int | None,
-    log_level: str | None,
-    allow_unauthenticated: bool,
-    home: str | None,
-    gateway_workers: int | None,
-    allow_origin: str | None = None,
-    *,
-    log_format: str | None = None,
-    access_log: bool = False,
-    allow_media_urls: str | None = None,
-) -> None:
+def start_in_background(options: ServerOptions) -> None:
     """Start a server as a process of its own, and print its URL once it answers.
 
     Raises:
@@ -173,23 +162,9 @@ def start_in_background(
     """
     from xinference.client.local_server import ensure_server, server_command
 
-    settings = Settings.from_env(
-        host=host,
-        port=port,
-        home=home,
-        endpoint=None,
-        allow_origin=allow_origin,
-        allow_media_urls=allow_media_urls,
-    )
+    settings = options.settings()
     settings = replace(settings, endpoint="")  # of another server
-    command = server_command(settings)
-    command += ["--log-level", log_level] if log_level else []
-    command += ["--gateway-workers", str(gateway_workers)] if gateway_workers else []
-    command += ["--allow-origin", allow_origin] if allow_origin else []
-    command += ["--log-format", log_format] if log_format else []
-    command += ["--access-log"] if access_log else []
-    command += ["--allow-unauthenticated"] if allow_unauthenticated else []
-    command += ["--allow-media-urls", allow_media_urls] if allow_media_urls else []
+    command = [*server_command(settings), *options.words()]
     started = ensure_server(settings, lambda: None, command=command)
     log = settings.log_dir / "server.log"
     note(f"Started a server; its log is {log}. `xinference stop` ends it." if started else "A server runs already.")
@@ -204,37 +179,11 @@ def serve_from_options(host: str | None, port: int | None, log_level: str | None
             hint=f"For `{subcommand}`, give the URL of the server with --endpoint.",
         )
     note("Starting a server; the command for this is `xinference serve`.")
-    run(host, port, log_level)
+    run(ServerOptions(host, port, log_level))
 
 
-def run(
-    host: str | None,
-    port: int | None,
-    log_level: str | None,
-    allow_unauthenticated: bool = False,
-    home: str | None = None,
-    gateway_workers: int | None = None,
-    allow_origin: str | None = None,
-    *,
-    log_format: str | None = None,
-    access_log: bool = False,
-    allow_media_urls: str | None = None,
-) -> None:
+def run(options: ServerOptions) -> None:
     """Serve until stopped."""
     # By name, because the command line must not import the server, except here.
     server = import_module("xinference.server").run
-    allow = allow_unauthenticated or None  # without the flag the environment variable decides
-    raise SystemExit(
-        server(
-            host=host,
-            port=port,
-            log_level=log_level,
-            allow_unauthenticated=allow,
-            home=home,
-            gateway_workers=gateway_workers,
-            allow_origin=allow_origin,
-            log_format=log_format,
-            access_log=access_log or None,
-            allow_media_urls=allow_media_urls,
-        )
-    )
+    raise SystemExit(server(**options.overrides()))

@@ -1,0 +1,47 @@
+"""The options of the programs that start a server, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from xinference.config import Settings
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """The given options of a server; the settings decide what is None or False."""
+
+    host: str | None = None
+    port: int | None = None
+    log_level: str | None = None
+    allow_unauthenticated: bool = False
+    home: str | None = None
+    gateway_workers: int | None = None
+    allow_origin: str | None = None
+    """Several origins are separated by commas."""
+    log_format: str | None = None
+    access_log: bool = False
+    allow_media_urls: str | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """The arguments of `Settings.from_env`; None: not given. An absent flag is not given."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: None if value is False else value for name, value in values.items()}
+
+    def settings(self) -> Settings:
+        """The settings of the server.
+
+        Raises:
+            Problem: as `Settings.from_env`.
+        """
+        return Settings.from_env(**self.overrides())
+
+    def words(self) -> list[str]:
+        """The options in the command line of the server, without its host, its port and its home."""
+        words: list[str] = []
+        for each in fields(self):
+            value, option = getattr(self, each.name), f"--{each.name.replace('_', '-')}"
+            if each.name not in ("host", "port", "home") and value:
+                words += [option] if value is True else [option, str(value)]
+        return words
