@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.examples import examples
 from xinference.gateway.routes import DATA_PATHS
+from xinference.protocol.constraint_fields import check_constraint_fields
 from xinference.protocol.constraint_limits import (
     MAX_ALTERNATIVES,
     MAX_BYTES,
@@ -20,11 +21,10 @@ from xinference.protocol.constraint_limits import (
     MAX_PARTS,
     MAX_REPEATS,
     MAX_VALUES,
-    check_constraint_fields,
-    check_grammar,
-    check_regex,
 )
 from xinference.protocol.errors import Refusal
+from xinference.protocol.grammar_limits import check_grammar
+from xinference.protocol.regex_limits import check_regex
 from xinference.protocol.request_check import check
 
 MESSAGES = [{"role": "user", "content": "hi"}]

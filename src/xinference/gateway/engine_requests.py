@@ -22,7 +22,7 @@ from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.gateway.part_fields import other_members
 from xinference.gateway.request_document import RequestDocument
-from xinference.protocol.constraint_limits import check_constraint_fields
+from xinference.protocol.constraint_fields import check_constraint_fields
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import wrong_field
 from xinference.protocol.requests import (

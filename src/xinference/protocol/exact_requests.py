@@ -24,7 +24,7 @@ Skipped = msgspec.Raw | UnsetType
 #: JSON that cannot hold a text below a name, for fields of the APIs that have no form here: no address is in it that an
 #: engine could read as media. A body with another value is searched.
 Plain = str | int | float | bool | None | list[str | int | float | bool | None] | dict[str, int | float | bool | None]
-#: Levels of the schemas that are decoded here; `constraint_limits` checks deeper ones.
+#: Levels of the schemas that are decoded here; `schema_limits` checks deeper ones.
 SCHEMA_LEVELS = 8
 
 

@@ -14,14 +14,13 @@ from xinference.protocol.constraint_limits import (
     MAX_ALTERNATIVES,
     MAX_BYTES,
     MAX_TOOL_PARTS,
-    SchemaLimits,
-    check_grammar,
-    check_regex,
     limit_refusal,
 )
 from xinference.protocol.errors import Refusal
 from xinference.protocol.exact_requests import EXACT
+from xinference.protocol.grammar_limits import check_grammar
 from xinference.protocol.literal_values import literal_values
+from xinference.protocol.regex_limits import check_regex
 from xinference.protocol.requests import (
     Chat,
     Completion,
@@ -32,6 +31,7 @@ from xinference.protocol.requests import (
     Tokens,
     Tool,
 )
+from xinference.protocol.schema_limits import SchemaLimits
 
 
 def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:

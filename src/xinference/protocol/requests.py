@@ -30,7 +30,7 @@ Choices = Annotated[int, Meta(ge=1, le=128)]
 StopText = Annotated[str, Meta(max_length=1024)]
 Stops = StopText | Annotated[list[StopText], Meta(max_length=64)]
 Bias = Annotated[dict[Annotated[str, Meta(max_length=1024)], float | bool], Meta(max_length=1024)]
-#: JSON that is not decoded here; `constraint_limits` checks its size and complexity.
+#: JSON that is not decoded here; `schema_limits` checks its size and complexity.
 JsonObject = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "null"]})]
 JsonOrText = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
 

@@ -70,7 +70,7 @@ NATIVE = NativeFields(
         "timings_per_token": bool,
         "response_fields": ShortTexts,
         "sse_ping_interval": CountOrAll,
-        # Constraints; `protocol.constraint_limits` checks their contents.
+        # Constraints; `protocol.constraint_fields` checks their contents.
         "grammar": LongText,
         "json_schema": dict[str, Any],
         "preserved_tokens": ShortTexts,

@@ -21,7 +21,7 @@ from xinference.engines.native_fields import (
 
 
 class StructuredOutputs(Struct, forbid_unknown_fields=True):
-    """The constraints of an answer; `protocol.constraint_limits` checks their contents."""
+    """The constraints of an answer; `protocol.constraint_fields` checks their contents."""
 
     json: str | dict[str, Any] | None = None
     regex: LongText | None = None
