@@ -71,9 +71,10 @@ def test_a_folder_is_read_by_its_configuration_and_headers() -> None:
     [
         ({"quant_method": "gptq", "bits": 4}, ("gptq", "Int4")),
         ({"quant_method": "awq", "bits": 4}, ("awq", "Int4")),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, ("pytorch", "4-bit")),
-        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, ("pytorch", "8-bit")),
-        ({"quant_method": "fp8"}, ("pytorch", "fp8")),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, ("bnb", "4-bit")),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, ("bnb", "8-bit")),
+        ({"quant_method": "fp8"}, ("fp8", "FP8")),
+        ({"quant_method": "mxfp4"}, ("fp4", "MXFP4")),
     ],
 )
 def test_a_folder_tells_how_it_is_quantized(

@@ -15,10 +15,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 
 #: Formats of Xinference's registrations that no engine here supports.
-UNSUPPORTED_FORMATS = {
-    "mlx": "it is for Apple's GPUs",
-    "fp4": "no engine here supports 4-bit floats yet",
-}
+UNSUPPORTED_FORMATS = {"mlx": "it is for Apple's GPUs"}
 FORMATS: tuple[ModelFormat, ...] = tuple(name for name in get_args(ModelFormat) if name not in UNSUPPORTED_FORMATS)
 _KNOWN = (
     "model_format", "model_size_in_billions", "activated_size_in_billions", "quantizations", "quantization",

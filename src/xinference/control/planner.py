@@ -185,6 +185,7 @@ class Planner:
     ) -> SizedPlan:
         engine = self._engines[launch.engine]
         engine.check_weights(launch, shape)
+        engine.check_packing(launch, shape, host)
         memory = available(host, self._memory.occupancy_for(launch))
         try:
             return size_launch(launch, path, shape, memory, engine.memory, notes)

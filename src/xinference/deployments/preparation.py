@@ -65,8 +65,10 @@ class Preparation:
         path = path or await self._find_or_fetch(launch)
         extra = self._engine.extra_weight_files(launch, path)
         shape, notes = await self._context.work.files.run(shape_reader.read_shape, path, launch.version, extra)
+        host = await asyncio.to_thread(read_host)
         self._engine.check_weights(launch, shape)
-        return Weights(path, shape, notes, await asyncio.to_thread(read_host))
+        self._engine.check_packing(launch, shape, host)
+        return Weights(path, shape, notes, host)
 
     async def make_runnable(self, plan: SizedPlan) -> Runnable:
         """Convert the weights if the engine cannot load their format, and install the engine's environment.

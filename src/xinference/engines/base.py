@@ -10,8 +10,12 @@ from typing import Any, Protocol
 
 from xinference.catalog.models import ModelSpec, ModelVersion, Source
 from xinference.engines.memory_model import MemoryModel
+from xinference.engines.options.online_quantization import OnlineQuantization
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
 from xinference.engines.options.variable_policy import VariablePolicy
+from xinference.engines.packing_support import PackingTable
+from xinference.engines.support import YES as YES
+from xinference.engines.support import Support as Support
 from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
 from xinference.errors import bad_request
@@ -21,27 +25,10 @@ from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
 
-
-@dataclass(frozen=True)
-class Support:
-    """Whether something is supported; true if there is no reason against it."""
-
-    reason: str | None = None
-    """The reason why it is not supported; None: it is supported."""
-
-    def __bool__(self) -> bool:
-        return self.reason is None
-
-
-YES = Support()
-_BITS = re.compile(r"(?:int)?(?P<bits>\d+)(?:-?bits?)?")
-
-
+#: ``Int4``, ``4bit``, and ``Int4-Int8Mix``, whose other layers have more bits.
+_BITS = re.compile(r"(?:int)?(?P<bits>\d+)(?:-?bits?)?(?:-.+)?")
 #: Formats that no engine here runs, with the reason.
-NOT_RUN = {
-    "mlx": "no engine here runs MLX; it needs Apple's GPU framework",
-    "fp4": "no engine here runs weights that are packed as 4-bit floats yet",
-}
+NOT_RUN = {"mlx": "no engine here runs MLX; it needs Apple's GPU framework"}
 
 
 @dataclass(frozen=True)
@@ -88,6 +75,8 @@ def _canonical(quantization: str, model_format: str) -> str:
     lowered = quantization.lower()
     if model_format == "pytorch":
         return lowered
+    if model_format == "awq" and lowered.startswith("awq"):  # AWQ has 4 bits, unless the name says otherwise
+        return "4-bit"
     match = _BITS.fullmatch(lowered)
     return f"{match['bits']}-bit" if match else lowered
 
@@ -154,6 +143,9 @@ def refuse_without_head(launch: ResolvedLaunch, shape: ModelShape) -> None:
 class WeightsOnly:
     """The part of `Engine` that all engines without additional weight files share."""
 
+    def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
+        """All packings are those of the formats in the table."""
+
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
         refuse_without_head(launch, shape)
 
@@ -165,6 +157,47 @@ class WeightsOnly:
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
         return plan.version.family.model_ability
+
+
+class ReadsPacked:
+    """The part of `Engine` that is the same for all engines which read folders of safetensors."""
+
+    packings: PackingTable
+    online: OnlineQuantization | None = None
+    """None: the engine packs no weights by an option of this kind."""
+
+    def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
+        if shape.packing is not None:
+            support = self.packings.supports(shape.packing, host)
+        else:
+            support = self._check_online(launch, host)
+        if not support:
+            raise bad_request(
+                f"{launch.engine} can't run {launch.version.version_id} here: {support.reason}.",
+                hint="Launch another version of the model, such as one in GGUF, or the weights as trained.",
+                code=Code.ENGINE_UNSUPPORTED,
+            )
+        if shape.packing is not None and self._packs(launch):
+            raise bad_request(
+                f"The weights of {launch.version.version_id} are packed already ({shape.packing.title}), so that they "
+                f"can't be packed while they are loaded.",
+                hint="Launch them with the quantization under which they are listed, and without --quantization of "
+                "the engine.",
+                code=Code.UNSUPPORTED_OPTION,
+            )
+
+    def _packs(self, launch: ResolvedLaunch) -> bool:
+        """Whether the launch packs weights while they are loaded, and does not only name how they are packed."""
+        online = self.online
+        if online is None or launch.version.spec.model_format != "pytorch":
+            return False
+        return online.method(launch.version.quantization, launch.options) is not None
+
+    def _check_online(self, launch: ResolvedLaunch, host: Host) -> Support:
+        if self.online is None or not self._packs(launch):
+            return YES
+        method = self.online.method(launch.version.quantization, launch.options)
+        return YES if method is None else self.packings.supports_scheme(method.scheme, host)
 
 
 class SetsThinking:
@@ -264,6 +297,14 @@ class Engine(Protocol):
 
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
         """Check that weights of this shape can answer the requests of the launch's model type.
+
+        Raises:
+            Problem: 400 ``engine_unsupported``, with the reason.
+        """
+        ...
+
+    def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
+        """Check that the engine's kernels compute weights with this packing on this host.
 
         Raises:
             Problem: 400 ``engine_unsupported``, with the reason.

@@ -10,16 +10,10 @@ CUDA = (13, 0)
 MIN_DRIVER = "580"
 #: CUDA 13 compiles for Turing and newer.
 MIN_CAPABILITY = (7, 5)
-#: Weights of 8-bit floats: computed natively from 8.9 (Ada), and unpacked by Marlin's kernels from 8.0 (Ampere).
-FP8_CAPABILITY = (8, 0)
 
 
-def cuda_support(engine: str, version: str, host: Host, *, least: tuple[int, int] | None = None) -> Support:
-    """Whether the locked packages run on one of this host's GPUs; the host must have a GPU.
-
-    Args:
-        least: the compute capability that the format of the weights needs.
-    """
+def cuda_support(engine: str, version: str, host: Host) -> Support:
+    """Whether the locked packages run on one of this host's GPUs; the host must have a GPU."""
     if host.driver is not None and host.driver.cuda < CUDA:
         maximum = ".".join(map(str, host.driver.cuda))
         return Support(
@@ -30,10 +24,4 @@ def cuda_support(engine: str, version: str, host: Host, *, least: tuple[int, int
     if not suitable:
         names = ", ".join(sorted({gpu.name for gpu in host.gpus}))
         return Support(f"{engine} {version} has no kernels for {names}: it needs compute capability 7.5 (Turing)")
-    if least and all(g.compute_capability is not None and g.compute_capability < least for g in suitable):
-        names = ", ".join(sorted({gpu.name for gpu in suitable}))
-        return Support(
-            f"the kernels of {engine} {version} for these weights need compute capability {least[0]}.{least[1]}, "
-            f"which {names} does not have"
-        )
     return YES

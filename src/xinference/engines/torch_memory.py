@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from xinference.catalog.packing import Scheme
 from xinference.engines.memory_model import Dimensions, MemoryModel
+from xinference.engines.options.online_quantization import OnlineQuantization
 from xinference.launch.model_shape import BITSANDBYTES_BITS, TYPE_BYTES, ModelShape
 from xinference.units import GIB, MIB
 
@@ -25,12 +27,18 @@ class TorchLoadedShape:
     """
     type_option: str
     """The engine's option for the type."""
+    online: OnlineQuantization | None = None
+    """The methods by which the engine packs weights while it loads them."""
+    unpacked: frozenset[Scheme] = frozenset()
+    """Schemes whose weights the engine unpacks to 16 bits."""
 
     def __call__(
         self, shape: ModelShape, model_format: str, quantization: str, options: Mapping[str, Any], *, on_cpu: bool
     ) -> ModelShape:
-        if model_format != "pytorch":
-            return shape
+        if shape.packing is not None or model_format != "pytorch":
+            return self._packed(shape)
+        if self.online is not None and (method := self.online.method(quantization, options)) is not None:
+            return _with_packed_layers(shape, method.bits, bitsandbytes=method.scheme is Scheme.BITSANDBYTES)
         bits = BITSANDBYTES_BITS.get(quantization)
         if bits is not None:
             return _with_packed_layers(shape, bits)
@@ -46,17 +54,28 @@ class TorchLoadedShape:
             element_bytes=width,
         )
 
+    def _packed(self, shape: ModelShape) -> ModelShape:
+        """The shape of weights that are stored packed."""
+        packing = shape.packing
+        if packing is None:
+            return shape
+        if packing.scheme in self.unpacked:
+            linear = int(shape.linear_bytes * 16 / packing.bits)
+            weights = shape.weights_bytes - shape.linear_bytes + linear
+            return replace(shape, weights_bytes=weights, linear_bytes=linear, linear_bits=16, element_bytes=2)
+        return replace(shape, bitsandbytes=packing.scheme is Scheme.BITSANDBYTES)
+
     def _type_bytes(self, options: Mapping[str, Any]) -> int | None:
         name = str(options.get(self.type_option) or "auto").removeprefix("torch.")
         return TYPE_BYTES.get(self.cpu_type if name == "auto" else name)
 
 
-def _with_packed_layers(shape: ModelShape, bits: float) -> ModelShape:
-    """The shape after bitsandbytes has packed the linear layers; all other weights are loaded with 16 bits."""
+def _with_packed_layers(shape: ModelShape, bits: float, *, bitsandbytes: bool = True) -> ModelShape:
+    """The shape after an engine has packed the linear layers; all other weights are loaded with 16 bits."""
     others = (shape.weights_bytes - shape.linear_bytes) * 2 // shape.element_bytes if shape.linear_bytes else 0
     packed = int(shape.linear_bytes // shape.element_bytes * bits / 8)
     weights = others + packed if shape.linear_bytes else shape.weights_bytes
-    return replace(shape, weights_bytes=weights, linear_bytes=0, element_bytes=2, bitsandbytes=True)
+    return replace(shape, weights_bytes=weights, linear_bytes=0, element_bytes=2, bitsandbytes=bitsandbytes)
 
 
 def served_cuda_overhead(dims: Dimensions) -> int:
@@ -88,7 +107,7 @@ def chunk_later(dims: Dimensions) -> int:
     return min(dims.cells, CHUNK) * 4 * 4 * dims.hidden
 
 
-def served_memory_model(**own: Any) -> MemoryModel:
+def served_memory_model(*, online: OnlineQuantization, **own: Any) -> MemoryModel:
     """The memory model of vLLM and SGLang, with the fields in which the two differ."""
     return MemoryModel(
         default_slots=16,
@@ -96,7 +115,7 @@ def served_memory_model(**own: Any) -> MemoryModel:
         cuda_overhead=served_cuda_overhead,
         cpu_overhead=served_cpu_overhead,
         cpu_later=chunk_later,
-        loaded_shape=TorchLoadedShape(cpu_type="bfloat16", type_option="dtype"),
+        loaded_shape=TorchLoadedShape(cpu_type="bfloat16", type_option="dtype", online=online),
         cell_padding=16,
         **own,
     )

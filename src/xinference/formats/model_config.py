@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from xinference.catalog.packing import PackedFormat, Packing
 from xinference.formats.cursor import bad_weight_file
+from xinference.formats.packing import read_packing
 
 #: Maximum size that is read, in bytes.
 MAX_CONFIG = 16 << 20
@@ -33,9 +35,8 @@ class ModelConfig:
     """Tokens."""
     embedding_length: int | None
     vocab_size: int | None
-    model_format: Literal["pytorch", "gptq", "awq"]
-    quantization: str
-    """The name in launches: ``none``, ``4-bit``, ``Int4``; or the name of a method that launches do not support."""
+    packing: Packing | None
+    """How the weights are packed; None: they are not, by the configuration."""
     dtype: str | None
     """Type of the weights, such as ``bfloat16``."""
     latent_dim: int | None = None
@@ -44,6 +45,15 @@ class ModelConfig:
     """Whether the output matrix is the embedding matrix, and stored once."""
     labels: int | None = None
     """Number of scores of a model that classifies."""
+
+    @property
+    def model_format(self) -> PackedFormat:
+        return self.packing.model_format if self.packing else "pytorch"
+
+    @property
+    def quantization(self) -> str:
+        """The name in launches: ``none``, ``4-bit``, ``Int4``; or a method that launches do not support."""
+        return self.packing.quantization if self.packing else "none"
 
     def kv_bytes_per_token(self, type_bytes: int = 2) -> int | None:
         """Bytes of KV cache for one token, `type_bytes` (2: f16) each element."""
@@ -54,8 +64,11 @@ class ModelConfig:
         return self.n_layers * self.n_kv_heads * 2 * self.head_dim * type_bytes
 
 
-def read_config(data: bytes, path: Path) -> ModelConfig:
+def read_config(data: bytes, path: Path, quant_config: Any = None) -> ModelConfig:
     """Parse a ``config.json``; `path` is its name in messages.
+
+    Args:
+        quant_config: the decoded hf_quant_config.json of the folder; None: it has none.
 
     Raises:
         Problem: 400 ``bad_weight_file``: not a JSON object, or a field that is not a number.
@@ -71,7 +84,6 @@ def read_config(data: bytes, path: Path) -> ModelConfig:
     heads = counts.first("num_attention_heads", "n_head", "num_heads")
     width = counts.first("hidden_size", "n_embd", "d_model")
     latent, rope = counts.first("kv_lora_rank"), counts.first("qk_rope_head_dim")
-    model_format, quantization = _quantization(whole, fields)
     return ModelConfig(
         architecture=_architecture(whole),
         n_layers=counts.first("num_hidden_layers", "n_layer", "num_layers"),
@@ -81,8 +93,7 @@ def read_config(data: bytes, path: Path) -> ModelConfig:
         context_length=_context_length(counts, fields),
         embedding_length=width,
         vocab_size=counts.first("vocab_size"),
-        model_format=model_format,
-        quantization=quantization,
+        packing=read_packing(whole, quant_config if isinstance(quant_config, dict) else None),
         dtype=next((str(d) for d in (fields.get("torch_dtype"), fields.get("dtype")) if d), None),
         latent_dim=latent + (rope or 0) if latent else None,
         tied=fields.get("tie_word_embeddings") is True,
@@ -110,23 +121,6 @@ def _architecture(config: Mapping[str, Any]) -> str:
     if isinstance(names, list) and names and isinstance(names[0], str):
         return names[0]
     return str(config.get("model_type") or "unknown")
-
-
-def _quantization(*configs: Mapping[str, Any]) -> tuple[Literal["pytorch", "gptq", "awq"], str]:
-    """Format and quantization, by the names in launches where they exist."""
-    quantization_config = next(
-        (c["quantization_config"] for c in configs if isinstance(c.get("quantization_config"), dict)), None
-    )
-    if quantization_config is None:
-        return "pytorch", "none"
-    method, bits = str(quantization_config.get("quant_method") or "unknown").lower(), quantization_config.get("bits")
-    if method == "gptq":
-        return "gptq", f"Int{bits}"
-    if method == "awq":
-        return "awq", f"Int{bits}"
-    if method == "bitsandbytes" or "load_in_4bit" in quantization_config:
-        return "pytorch", "4-bit" if quantization_config.get("load_in_4bit") else "8-bit"
-    return "pytorch", method
 
 
 class _Counts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import msgspec
+
 from xinference.catalog.models import (
     FORMAT_ALIASES,
     ModelFamily,
@@ -20,7 +22,9 @@ from xinference.launch.request import LaunchRequest
 
 #: The formats in the order of preference: the one of the base install first, the one that must be converted and those
 #: that no engine here runs last.
-FORMATS = ("ggufv2", "pytorch", "gptq", "awq", "fp8", "bnb", "ggmlv3", "fp4", "mlx")
+FORMATS = ("ggufv2", "pytorch", "gptq", "awq", "fp8", "fp4", "bnb", "ggmlv3", "mlx")
+#: Quantizations that an engine makes of weights as trained while it loads them, where nobody publishes them packed.
+ONLINE = ("fp8",)
 
 
 def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelVersion:
@@ -116,6 +120,10 @@ def _with_quantization(specs: Sequence[ModelSpec], family: ModelFamily, request:
         return any(same_quantization(quantization, requested) for quantization in spec.quantizations)
 
     name = _display_name(family, request.model_size_in_billions, model_format)
+    if requested.lower() in ONLINE and not any(map(has, specs)):
+        whole = [online for spec in specs if (online := _packed_online(spec, requested.lower())) is not None]
+        if whole:
+            return whole
     return _narrow(
         specs,
         has,
@@ -125,6 +133,18 @@ def _with_quantization(specs: Sequence[ModelSpec], family: ModelFamily, request:
         _elsewhere(family, "format", lambda spec: has(spec) and _fits_size(spec, request))
         or _elsewhere(family, "size", has),
     )
+
+
+def _packed_online(spec: ModelSpec, quantization: str) -> ModelSpec | None:
+    """The weights as trained, with a quantization that an engine makes while it loads them; None: they are packed."""
+    if spec.model_format != "pytorch" or "none" not in spec.quantizations:
+        return None
+    sources = tuple(
+        msgspec.structs.replace(source, quantizations=None, model_id=source.model_id.replace("{quantization}", "none"))
+        for source in spec.sources
+        if source.has("none")
+    )
+    return msgspec.structs.replace(spec, quantizations=(quantization,), sources=sources)
 
 
 def _fits_size(spec: ModelSpec, request: LaunchRequest) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from xinference.catalog.packing import Packing
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -25,6 +27,8 @@ class ModelShape:
     """Bytes of the linear layers' weights: all weights but the vocabulary's; 0: none, or not known."""
     linear_bits: int = 16
     """Bits of one linear weight; 4 in GPTQ and AWQ."""
+    packing: Packing | None = None
+    """How the weights in a folder are packed; None: they are not, or it is not known."""
     layers: int = 0
     bitsandbytes: bool = False
     """Whether bitsandbytes packs the linear weights while they are loaded."""
@@ -68,3 +72,5 @@ TYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "bfloat16": 2, "bf16": 2, "fl
 #: Bits of one weight in bitsandbytes: a block of 64 4-bit weights shares a 32-bit scale; a row of 8-bit weights shares
 #: one scale, which is negligible.
 BITSANDBYTES_BITS = {"4-bit": 4 + 32 / 64, "8-bit": 8.0}
+#: Quantizations of a launch by which an engine packs weights as trained -> bits of one weight afterwards.
+LOADING_BITS = {**BITSANDBYTES_BITS, "fp8": 8.0}

@@ -11,7 +11,7 @@ from xinference.catalog.models import ModelShapeFacts, ModelVersion
 from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.formats.tensor_types import TENSOR_TYPES
-from xinference.launch.model_shape import BITSANDBYTES_BITS, ModelShape
+from xinference.launch.model_shape import BITSANDBYTES_BITS, LOADING_BITS, ModelShape
 
 _BITS = {kind.name: kind.block_bytes * 8 / kind.block for kind in TENSOR_TYPES.values()}
 #: Elements of a block of the K-quants; a tensor whose rows are no multiple of it gets another type.
@@ -47,6 +47,16 @@ _EARLY_PUBLISHER = "TheBloke/"
 _GROUPED = 4
 #: Number of layers of the 70B models, whose values are stored with more bits because eight heads share them.
 _LAYERS_70B = 80
+#: Bits of a weight in a whole file, of mixes whose tensors have many types: llama.cpp's table for a model of 8B.
+_AVERAGE_BITS = {
+    "iq1_s": 2.0, "iq1_m": 2.15, "iq2_xxs": 2.38, "iq2_xs": 2.59, "iq2_s": 2.74, "iq2_m": 2.93, "iq3_xxs": 3.25,
+    "iq3_xs": 3.5, "iq3_s": 3.66, "iq3_m": 3.76, "iq4_xs": 4.46, "iq4_nl": 4.68, "q2_k": 3.16, "q2_k_s": 2.97,
+    "q2_k_l": 3.2, "q2_k_xl": 3.2, "q3_k_s": 3.64, "q3_k_m": 4.0, "q3_k_l": 4.3, "q3_k_xl": 4.1, "q4_k_s": 4.67,
+    "q4_k_m": 4.89, "q4_k_l": 5.0, "q4_k_xl": 5.0, "q5_k_s": 5.57, "q5_k_m": 5.7, "q5_k_l": 5.8, "q5_k_xl": 5.8,
+    "q6_k": 6.56, "q6_k_l": 6.6, "q6_k_xl": 7.0, "q8_0": 8.5, "q8_k_xl": 9.0, "mxfp4_moe": 4.6, "mxfp4": 4.6,
+    "nvfp4": 4.8, "tq1_0": 1.9, "tq2_0": 2.3, "q1_0": 1.4, "q2_0": 2.5, "q4_0": 4.6, "q4_1": 5.1, "q5_0": 5.6,
+    "q5_1": 6.1,
+}  # fmt: skip
 #: Group size of GPTQ and AWQ: each group of weights has a 16-bit scale and a zero point as wide as a weight.
 GROUP = 128
 #: Bits of a weight of a format, with the scales of its blocks.
@@ -142,7 +152,7 @@ def registry_shape(shape: ModelShapeFacts, version: ModelVersion, file_bytes: in
         size = file_bytes or weights_bytes(shape, model_format, quantization, early=early)
         by_type = gguf_bytes_by_type(shape, name, early=early)
         return _with_weights(shape, size, context, by_type=by_type)
-    packs_later = model_format == "pytorch" and quantization in BITSANDBYTES_BITS
+    packs_later = model_format == "pytorch" and quantization in LOADING_BITS
     size = file_bytes or weights_bytes(shape, model_format, None if packs_later else quantization)
     linear = max(0, size - vocabulary_elements(shape) * 2)
     packed = None if model_format == "pytorch" else _linear_bits(model_format, _canonical(model_format, quantization))
@@ -173,6 +183,9 @@ def rough_bits(model_format: str, quantization: str) -> float:
     if model_format in ("ggufv2", "ggmlv3"):
         if name in ("f32", "fp32"):
             return 32.0
+        known = _AVERAGE_BITS.get(name.removeprefix("ud_"))
+        if known is not None:
+            return known
         digits = re.search(r"(?:q|fp)(\d)(?!\d)", name)
         return int(digits[1]) + 0.85 if digits else 16.0
     return _linear_bits(model_format, name) or 16.0
@@ -285,14 +298,24 @@ def billions(size: int | str) -> float:
 def _linear_bits(model_format: str, name: str) -> float | None:
     width = name.removeprefix("int").removesuffix("-bit").removesuffix("bit")
     if model_format == "pytorch":
-        return BITSANDBYTES_BITS.get(f"{width}-bit")
+        return LOADING_BITS.get(name) or LOADING_BITS.get(f"{width}-bit")
     if model_format == "bnb":
         return BITSANDBYTES_BITS.get(f"{width}-bit", BITSANDBYTES_BITS["4-bit"])
     if model_format in _FLOAT_BITS:
-        return _FLOAT_BITS[model_format]
+        return 4.25 if name.startswith("mx") else _FLOAT_BITS[model_format]
+    if model_format in ("gptq", "awq"):
+        width = _packed_width(model_format, name)
     if not width.isdecimal() or int(width) not in (2, 3, 4, 5, 6, 8):
         return _named_bits(name) if model_format == "mlx" else None
     return int(width) + (16 + int(width)) / GROUP
+
+
+def _packed_width(model_format: str, name: str) -> str:
+    """The number of bits in the name of a quantization: of most layers, if several have their own."""
+    if model_format == "awq" and name.startswith("awq"):
+        return "4"
+    digits = re.match(r"(?:int)?(\d+)", name)
+    return digits[1] if digits else ""
 
 
 def _named_bits(name: str) -> float | None:

@@ -30,7 +30,7 @@ from xinference.weights.reference import Reference, reference
 
 #: The hubs for a repository id, in this order, if the request names none.
 _HUBS = ("huggingface", "modelscope")
-_FORMATS = ("ggufv2", "pytorch", "gptq", "awq")
+_FORMATS = ("ggufv2", "pytorch", "gptq", "awq", "fp8", "fp4", "bnb")
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _choose_format(request: LaunchRequest, origin: _Origin, formats: Collection[
         return requested_format
     if ggufs and folder:
         quantization = (request.quantization or "").lower()
-        if quantization in ("none", "4-bit", "8-bit"):
+        if quantization in ("none", "4-bit", "8-bit", "fp8"):
             return "pytorch"
         return "ggufv2" if not formats or "ggufv2" in formats else "pytorch"
     return "ggufv2" if ggufs else "pytorch"

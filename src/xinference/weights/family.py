@@ -29,8 +29,6 @@ _TOOL_FORMS = (
     ("<|python_tag|>", "llama3_json"),
     ("<tool_call>", "hermes"),
 )
-#: Quantizations of unpacked weights that an engine here supports.
-_SUPPORTED = ("none", "4-bit", "8-bit")
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,14 @@ def billions(parameters: float) -> int | str:
 
 
 def _check_runnable(facts: ModelFacts, title: str, request: LaunchRequest) -> None:
-    if facts.model_format == "pytorch" and facts.quantization not in _SUPPORTED:
+    spec = ModelSpec(
+        model_format=facts.model_format, model_size_in_billions=0, quantizations=(facts.quantization,), sources=()
+    )
+    if not any(engine.table.supports(spec, facts.quantization) for engine in all_engines().values()):
+        packed = "MLX" if facts.model_format == "mlx" else facts.quantization
         raise bad_request(
-            f"The weights of {title} are quantized by {facts.quantization}, which no engine here supports.",
-            hint="Use the unquantized weights, or a version in GGUF, GPTQ or AWQ.",
+            f"The weights of {title} are packed by {packed}, which no engine here supports.",
+            hint="Use the weights as trained, or a version in GGUF, GPTQ, AWQ or 8-bit floats.",
             code=Code.ENGINE_UNSUPPORTED,
         )
     trust: Any = request.options.get("trust_remote_code")

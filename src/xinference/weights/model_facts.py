@@ -15,6 +15,7 @@ from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.formats.gguf import GgufHeader
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
+from xinference.formats.packing import QUANT_CONFIG_FILE
 from xinference.formats.pooling_config import decoded, longest_input, vector_length
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
 from xinference.weights.file_source import FileSource
@@ -128,7 +129,7 @@ def folder_facts(source: FileSource) -> ModelFacts:
             hint="Convert the weights to safetensors or GGUF, or name a repository that has them.",
             code=Code.BAD_WEIGHT_FILE,
         )
-    config = read_config(data, Path(f"{source.title}: config.json"))
+    config = read_config(data, Path(f"{source.title}: config.json"), _object(source, QUANT_CONFIG_FILE))
     fields: dict[str, Any] = msgspec.json.decode(data)
     vision = isinstance(fields.get("vision_config"), dict)
     ranks = config.architecture.endswith("ForSequenceClassification")

@@ -16,6 +16,7 @@ from xinference.formats.ggml import read_numbers
 from xinference.formats.gguf import GgufHeader, read_header_of
 from xinference.formats.llama_facts import facts_for
 from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.formats.packing import QUANT_CONFIG_FILE
 from xinference.formats.pooling_config import decoded
 from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.selection import wanted_names
@@ -88,7 +89,7 @@ def _folder_shape(preview: FetchPreview) -> ModelShape:
     assert preview.open is not None
     config = next(file for file in preview.files if file.name == "config.json")
     with preview.open(config.name) as file:
-        numbers = read_config(file.read(MAX_CONFIG), Path(config.name))
+        numbers = read_config(file.read(MAX_CONFIG), Path(config.name), _small_json(preview, QUANT_CONFIG_FILE))
     return folder_shape(numbers, sum(file.size or 0 for file in preview.files if _is_weight(file)))
 
 

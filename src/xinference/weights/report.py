@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from xinference.catalog.models import ModelFormat
+from xinference.catalog.packing import Packing
 from xinference.formats.model_config import ModelConfig
 
 #: Suffixes of files that may be Python pickles: opening one runs a program, so they are never opened.
@@ -39,6 +40,7 @@ class Inspection:
     """Bytes, for elements of 2 bytes."""
     chat_template: str | None = None
     notes: tuple[str, ...] = ()
+    packing: Packing | None = None
     no_engine: str | None = None
     """The reason why no engine can load these weights, regardless of their format."""
 
@@ -54,6 +56,7 @@ class Inspection:
         fields = asdict(self)
         fields["files"] = [{"name": name, "size_bytes": size} for name, size in self.files]
         del fields["no_engine"]
+        fields["packing"] = self.packing and self.packing.title
         return fields | {"kv_bytes_full": self.kv_bytes_full}
 
 
@@ -74,4 +77,5 @@ def from_config(what: str, config: ModelConfig, files: tuple[tuple[str, int], ..
         embedding_length=config.embedding_length,
         vocab_size=config.vocab_size,
         kv_bytes_per_token=config.kv_bytes_per_token(),
+        packing=config.packing,
     )

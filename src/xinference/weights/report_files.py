@@ -15,6 +15,7 @@ from xinference.errors import bad_request
 from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import GgufHeader, read_header
 from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.formats.packing import QUANT_CONFIG_FILE, packing_of_types
 from xinference.formats.safetensors import read_safetensors
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
 from xinference.formats.weight_file import weight_file
@@ -146,13 +147,16 @@ def inspect_folder(folder: Path) -> Inspection:
     if not (folder / "config.json").is_file():
         return _only_file(folder, files)
     with weight_file(folder / "config.json", "the config.json of a model") as (file, size):
-        config = read_config(file.read(min(size, MAX_CONFIG)), folder / "config.json")
+        quant_config = _json(folder / QUANT_CONFIG_FILE)
+        config = read_config(file.read(min(size, MAX_CONFIG)), folder / "config.json", quant_config)
     weights = [path for path in files if path.suffix == ".safetensors"]
     headers = [read_safetensors(path) for path in weights]
     by_type: dict[str, int] = {}
     for header in headers:
         for name, count in header.bytes_by_type.items():
             by_type[name] = by_type.get(name, 0) + count
+    if config.packing is None:
+        config = replace(config, packing=packing_of_types(by_type))
     pickles = [] if weights else [path for path in files if path.suffix in PICKLES and "training_args" not in path.name]
     notes = [f"{', '.join(p.name for p in pickles)}: pickles, i.e. programs, so not opened"] if pickles else []
     missing = _missing_shards(folder)

@@ -10,6 +10,8 @@ import msgspec
 
 from xinference.config import Settings
 from xinference.formats.model_config import MAX_CONFIG, read_config
+from xinference.formats.packing import QUANT_CONFIG_FILE
+from xinference.formats.pooling_config import decoded
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
 from xinference.hubs.repositories.huggingface import HuggingFaceHub
 from xinference.weights.file_source import RepositorySource
@@ -52,16 +54,18 @@ def inspect_repository(
             files=safetensors or pickles,
             no_engine="it has neither a config.json nor a GGUF file",
         )
-    inspection = from_config(model_id, read_config(data, Path("config.json")), safetensors or pickles)
+    quant_config = decoded(hub.small_file(model_id, listing, QUANT_CONFIG_FILE, MAX_CONFIG))
+    config = read_config(data, Path("config.json"), quant_config)
+    inspection = from_config(model_id, config, safetensors or pickles)
     text = hub.small_file(model_id, listing, "chat_template.jinja", MAX_TOKENIZER_CONFIG)
     if text is not None:
         return replace(inspection, chat_template=text.decode("utf-8", "replace"))
     data = hub.small_file(model_id, listing, "tokenizer_config.json", MAX_TOKENIZER_CONFIG)
     try:
-        config = msgspec.json.decode(data or b"{}", type=dict[str, Any])
+        tokenizer = msgspec.json.decode(data or b"{}", type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        config = {}
-    return replace(inspection, chat_template=template_in(config))
+        tokenizer = {}
+    return replace(inspection, chat_template=template_in(tokenizer))
 
 
 def _one_file(source: RepositorySource, file: str) -> Inspection:

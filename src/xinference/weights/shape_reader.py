@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelVersion
+from xinference.catalog.packing import Packing
 from xinference.engines.base import ExtraWeightFile
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -17,7 +18,9 @@ from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import GgufHeader, read_header
 from xinference.formats.llama_facts import disagreements, facts_for
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
+from xinference.formats.packing import QUANT_CONFIG_FILE, packing_of_types
 from xinference.formats.pooling_config import ReadJson, decoded, longest_input
+from xinference.formats.safetensors import read_safetensors
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG
 from xinference.formats.weight_file import weight_file
 from xinference.hubs.local_files import parts_of
@@ -111,15 +114,27 @@ def bytes_of_extra(file: ExtraWeightFile) -> int:
 def _folder_shape(folder: Path) -> ModelShape:
     file = folder / "config.json"
     with weight_file(file, "the config.json of a model") as (opened, size):
-        config = read_config(opened.read(min(size, MAX_CONFIG)), file)
-    return folder_shape(config, sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES))
+        config = read_config(opened.read(min(size, MAX_CONFIG)), file, _small_json(folder, QUANT_CONFIG_FILE))
+    weights = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+    if config.packing is None:
+        config = replace(config, packing=unstated_packing(weights))
+    return folder_shape(config, sum(path.stat().st_size for path in weights))
+
+
+def unstated_packing(weights: Sequence[Path]) -> Packing | None:
+    """The packing that the types in the first of the files show; None: no tensors, or they are not packed."""
+    first = next((path for path in weights if path.suffix == ".safetensors"), None)
+    try:
+        return packing_of_types(read_safetensors(first).bytes_by_type) if first is not None else None
+    except Problem:  # the engine loads the file, and names what is wrong with it
+        return None
 
 
 def folder_shape(config: ModelConfig, weights: int) -> ModelShape:
     """The shape of a folder's model; `weights` is the bytes of its weight files."""
     element = TYPE_BYTES.get(config.dtype or "", 2)
     vocabulary = (config.vocab_size or 0) * (config.embedding_length or 0) * (1 if config.tied else 2) * element
-    bits = 8 * element if config.quantization == "none" else _packed_bits(config.quantization)
+    bits = 8 * element if config.packing is None else int(config.packing.bits)
     return ModelShape(
         weights_bytes=weights,
         kv_bytes_per_token=config.kv_bytes_per_token() or 0,
@@ -130,17 +145,12 @@ def folder_shape(config: ModelConfig, weights: int) -> ModelShape:
         kv_heads=config.n_kv_heads or 0,
         layers=config.n_layers or 0,
         element_bytes=element,
-        linear_bytes=max(0, weights - vocabulary) if bits and vocabulary else 0,
-        linear_bits=bits or 16,
+        linear_bytes=max(0, weights - vocabulary) if vocabulary else 0,
+        linear_bits=bits,
+        packing=config.packing,
         architecture=config.architecture,
         labels=config.labels,
     )
-
-
-def _packed_bits(quantization: str) -> int | None:
-    """``Int4`` -> 4; None for other quantizations."""
-    digits = quantization.removeprefix("Int")
-    return int(digits) if digits.isdecimal() and digits != quantization else None
 
 
 def _ggml_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:

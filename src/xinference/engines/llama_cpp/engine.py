@@ -165,6 +165,9 @@ class LlamaCpp(SetsThinking):
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
         pooling.check_pooling(launch, shape)
 
+    def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
+        """All types of GGUF are read, on every device."""
+
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
         return projector.abilities(plan)
 

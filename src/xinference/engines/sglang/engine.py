@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.engines.base import (
     LoadsAdapters,
     Placement,
+    ReadsPacked,
     SetsThinking,
     StaticTable,
     Support,
@@ -18,7 +19,7 @@ from xinference.engines.base import (
     cuda_env,
     explanation_of,
 )
-from xinference.engines.cuda import FP8_CAPABILITY, cuda_support
+from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
@@ -28,14 +29,15 @@ from xinference.engines.options.value_rules import is_template
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.engines.sglang.option_policy import POLICY
 from xinference.engines.sglang.own_options import own_options
+from xinference.engines.sglang.packings import ONLINE, PACKINGS, VERSION
 from xinference.engines.sglang.variable_policy import VARIABLES
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand, ProgressProbe
 
-VERSION = "0.5.23"
 PLATFORM = "linux-x86_64"
 PROGRAM = Path(__file__).with_name("server.py")
 PATHS = frozenset(
@@ -51,6 +53,7 @@ OPTIONS = OptionTable(
         "max_model_len": "context_length",
         "n_ctx": "context_length",
         "lora_modules": "lora_paths",
+        "model_quantization": "quantization",
     },
     policy=POLICY,
     without_effect=frozenset(),
@@ -127,14 +130,23 @@ LOG_EXPLANATIONS = (
 NO_PARSER = ""
 
 
-class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
+class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     """The engine with a prefix cache: on NVIDIA GPUs only."""
 
     table = StaticTable(
         engine="SGLang",
-        formats={"pytorch": ("none",), "gptq": ("4-bit",), "awq": ("4-bit",), "fp8": None},
+        formats={
+            "pytorch": ("none", "fp8", "int4", "int8", *sorted(PACKINGS.methods)),
+            "gptq": ("4-bit", "8-bit"),
+            "awq": ("4-bit", "8-bit"),
+            "fp8": None,
+            "fp4": None,
+            "bnb": ("4-bit", "8-bit"),
+        },
     )
     memory = MEMORY
+    packings = PACKINGS
+    online = ONLINE
     thinking = ThinkingOption("default_chat_template_kwargs")
     variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
@@ -147,7 +159,7 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
         if not host.gpus:
             reason = f" ({host.no_gpu_reason})" if host.no_gpu_reason else ""
             return Support(f"SGLang has kernels for CUDA only, and there is no CUDA device{reason}")
-        return cuda_support("SGLang", VERSION, host, least=FP8_CAPABILITY if spec.model_format == "fp8" else None)
+        return cuda_support("SGLang", VERSION, host) and PACKINGS.supports_names(spec, host)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         checked = OPTIONS.check(own_options(options))
@@ -156,6 +168,13 @@ class SGLang(LoadsAdapters, SetsThinking, WeightsOnly):
         if "lora_paths" in checked:
             checked["lora_paths"] = lora.read_modules("lora_paths", checked["lora_paths"])
         return checked
+
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        options, packed = ONLINE.complete(version, options)
+        completed, reasons = super().complete_options(version, request, options)
+        return completed, (*packed, *reasons)
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS

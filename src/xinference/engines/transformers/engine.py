@@ -10,9 +10,9 @@ from typing import Any
 
 from xinference.catalog.models import ModelSpec, ModelVersion
 from xinference.engines.base import (
-    YES,
     LoadsAdapters,
     Placement,
+    ReadsPacked,
     SetsThinking,
     StaticTable,
     Support,
@@ -27,6 +27,7 @@ from xinference.engines.options.speculation import refuse_speculation
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.transformers.memory_model import MEMORY
 from xinference.engines.transformers.option_policy import POLICY
+from xinference.engines.transformers.packings import PACKINGS
 from xinference.engines.transformers.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
@@ -86,17 +87,18 @@ LOG_EXPLANATIONS = (
 )  # fmt: skip
 
 
-class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
+class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     """The engine for every safetensors model that transformers supports, on CPUs and NVIDIA GPUs."""
 
     table = StaticTable(
         engine="Transformers",
-        formats={"pytorch": ("none", "8-bit", "4-bit"), "bnb": ("8-bit", "4-bit")},
+        formats={"pytorch": ("none", "8-bit", "4-bit"), "bnb": ("8-bit", "4-bit"), "fp8": None, "fp4": None},
         model_types=("LLM", "embedding", "rerank"),
         # The engines of older Xinference for embedding and rerank models.
         aliases=("sentence_transformers", "flag", "FlagEmbedding"),
     )
     memory = MEMORY
+    packings = PACKINGS
     thinking = ThinkingOption("default_chat_template_kwargs")
     variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
@@ -106,10 +108,10 @@ class Transformers(LoadsAdapters, SetsThinking, WeightsOnly):
         if sysconfig.get_platform() != PLATFORM:
             return Support(f"Transformers {VERSION} is packed for {PLATFORM}, and this is {sysconfig.get_platform()}")
         if host.gpus:
-            return cuda_support("Transformers", VERSION, host)
+            return cuda_support("Transformers", VERSION, host) and PACKINGS.supports_names(spec, host)
         if "avx2" not in host.cpu_flags:
             return Support("there is no CUDA device, and torch's CPU kernels need avx2, which this CPU lacks")
-        return YES
+        return PACKINGS.supports_names(spec, host)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         checked = OPTIONS.check(refuse_speculation(options, "Transformers", NO_SPECULATION))

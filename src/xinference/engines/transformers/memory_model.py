@@ -8,6 +8,7 @@ from typing import Any
 
 from xinference.engines.memory_model import Dimensions, MemoryModel
 from xinference.engines.torch_memory import CHUNK, TorchLoadedShape
+from xinference.engines.transformers.packings import UNPACKED
 from xinference.engines.transformers.server.length_groups import GPU_LIMITS, cpu_limits
 from xinference.launch.model_shape import ModelShape
 from xinference.units import GIB, MIB
@@ -60,6 +61,6 @@ MEMORY = MemoryModel(
     cuda_overhead=cuda_overhead,
     cpu_overhead=cpu_overhead,
     cpu_later=cpu_later,
-    loaded_shape=LoadedShape(cpu_type="float32", type_option="torch_dtype"),
+    loaded_shape=LoadedShape(cpu_type="float32", type_option="torch_dtype", unpacked=UNPACKED),
     cache_grows=True,
 )

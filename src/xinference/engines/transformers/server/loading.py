@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    FineGrainedFP8Config,
+    GenerationConfig,
+    Mxfp4Config,
+)
 
 from .errors import LoadError
 
@@ -77,7 +84,7 @@ def loading_arguments(params: Mapping[str, Any], path: str) -> dict[str, Any]:
     dtype = _dtype(params, device, path)
     return {
         "dtype": dtype,
-        "quantization_config": _quantization(params, dtype),
+        "quantization_config": _quantization(params, dtype, packing_method(path)),
         "attn_implementation": attention,
         # All devices that are visible to this process, whole layers on each.
         "device_map": {"": device} if device.type == "cpu" or torch.cuda.device_count() == 1 else "auto",
@@ -148,9 +155,9 @@ def _dtype(params: Mapping[str, Any], device: torch.device, path: str) -> torch.
     requested = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}.get(
         requested, requested
     )
-    quantized = params.get("quantization", "none") != "none"
+    quantized = params.get("quantization", "none") != "none" or packing_method(path) is not None
     if quantized and device.type == "cpu":
-        # With float32 or float16 the CPU kernels of bitsandbytes do not finish.
+        # With float32 or float16 the CPU kernels of bitsandbytes do not finish; unpacked weights have 16 bits.
         return torch.bfloat16
     if requested == "auto":
         if device.type == "cpu":
@@ -164,7 +171,21 @@ def _dtype(params: Mapping[str, Any], device: torch.device, path: str) -> torch.
     return dtype
 
 
-def _quantization(params: Mapping[str, Any], dtype: torch.dtype) -> BitsAndBytesConfig | None:
+def packing_method(path: str) -> str | None:
+    """The method by which the weights in a folder are packed, by its config.json; None: they are not."""
+    config = json.loads((Path(path) / "config.json").read_text())
+    given = config.get("quantization_config")
+    return str(given.get("quant_method")).lower() if isinstance(given, dict) else None
+
+
+def _quantization(params: Mapping[str, Any], dtype: torch.dtype, method: str | None) -> Any:
+    # The kernels for these floats are programs that transformers would fetch from a hub.
+    if method == "fp8":
+        return FineGrainedFP8Config(dequantize=True)
+    if method == "mxfp4":
+        return Mxfp4Config(dequantize=True)
+    if method == "bitsandbytes":
+        return None
     more = dict(params.get("quantization_config") or {})
     match params.get("quantization", "none"):
         case "8-bit":
