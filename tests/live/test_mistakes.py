@@ -36,7 +36,7 @@ def refused(home: Home, *arguments: str) -> str:
         (("-n", UID, "-s", "0_135", "-f", "gptq"), "has no format gptq"),
         (("-n", UID, "-s", "0_135", "-f", "ggufv2", "-q", "Q4_2"), "has no quantization Q4_2"),
         (("-n", UID, "-en", "llama"), "llama.cpp"),
-        (("-n", UID, "-en", "vLLM", "-q", "Q4_1"), "vLLM runs pytorch, gptq, awq, fp8, not ggufv2"),
+        (("-n", UID, "-en", "vLLM", "-q", "Q4_1"), "vLLM runs pytorch, gptq, awq, fp8, fp4, not ggufv2"),
         (("-n", UID, "--n-gpu", "9"), "n_gpu is 9"),
         (("-n", UID, "--no_such_option", "1"), "no option --no_such_option"),
         (("-n", UID, "--n_ctx", "many"), "--n_ctx is 'many'"),

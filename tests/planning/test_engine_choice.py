@@ -90,7 +90,7 @@ def test_a_refusal_names_the_engines_and_the_version_that_would_do() -> None:
     with pytest.raises(Problem) as caught:
         choose("qwen2.5-instruct", model_engine="vLLM", quantization="q4_k_m")
     assert caught.value.cause == (
-        "qwen2.5-instruct q4_k_m can't run on vLLM: vLLM runs pytorch, gptq, awq, fp8, not ggufv2."
+        "qwen2.5-instruct q4_k_m can't run on vLLM: vLLM runs pytorch, gptq, awq, fp8, fp4, not ggufv2."
     )
     assert caught.value.hint == (
         "llama.cpp can run it. vLLM can run it with --model-format pytorch --quantization none."

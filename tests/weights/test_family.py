@@ -111,7 +111,7 @@ def test_the_size_is_the_asked_one_or_by_the_name_or_by_the_weights(
         (replace(LLM, generates=False), "model_type_needed", "--model-type"),
         (replace(LLM, parameters=None), "size_needed", "--size-in-billions"),
         (replace(LLM, remote_code=True), "remote_code", "--trust_remote_code true"),
-        (replace(LLM, quantization="fp8"), "engine_unsupported", "unquantized"),
+        (replace(LLM, quantization="hqq"), "engine_unsupported", "as trained"),
     ],
 )
 def test_what_the_files_do_not_say_is_asked_for_by_the_flag_that_says_it(
