@@ -27,7 +27,7 @@ from tests.fakes.hub.llama2 import llama2_hub
 from tests.fakes.hub.loopback import serve
 from tests.support.home import Home
 from tests.support.ports import free_port
-from xinference.engines.vllm.engine import FOUR_BIT_NEEDS
+from xinference.engines.vllm.packings import FOUR_BIT_NEEDS
 from xinference.hardware.devices import Host, read_host
 from xinference.local_commands import docs
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from tests.engines.plans import launch_of, sized
 from xinference.catalog.models import ModelFormat, ModelSpec, ModelVersion, Source
 from xinference.catalog.registry import builtin_families
-from xinference.engines.base import Engine, Placement
+from xinference.engines.base import Engine, Placement, ReadsPacked
 from xinference.engines.registry import all_engines
 from xinference.launch.plan import SizedPlan
 from xinference.launch.request import LaunchRequest
@@ -49,7 +50,8 @@ def packed_launches(engine_name: str) -> tuple[PackedLaunch, ...]:
     found = []
     for model_format, quantization, options in FORMATS:
         version = version_of(model_format, quantization)
-        methods = engine.online.methods if options else {}
+        online = engine.online if isinstance(engine, ReadsPacked) else None
+        methods = online.methods if online else {}
         if not engine.table.supports(version.spec, quantization) or (
             options and options["quantization"] not in methods
         ):
@@ -79,7 +81,5 @@ def _plan(engine: Engine, version: ModelVersion, options: dict[str, str]) -> Siz
 
 
 def _argv(engine: Engine, plan: SizedPlan) -> tuple[str, ...]:
-    from pathlib import Path
-
     argv = engine.command(plan, "k", Placement(Path("/env/bin/python"), (0, 1))).argv
     return argv[next(number for number, word in enumerate(argv) if word == "--port") :]

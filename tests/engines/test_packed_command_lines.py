@@ -16,8 +16,8 @@ from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.engines.sglang.engine import OPTIONS as SGLANG_OPTIONS
 from xinference.engines.sglang.engine import TOOL_PARSERS as SGLANG_TOOLS
-from xinference.engines.sglang.engine import VERSION as SGLANG
 from xinference.engines.sglang.packings import ONLINE as SGLANG_ONLINE
+from xinference.engines.sglang.packings import VERSION as SGLANG
 from xinference.engines.vllm.packings import ONLINE as VLLM_ONLINE
 from xinference.environments.environments import Environments
 from xinference.hardware.devices import read_host

@@ -15,7 +15,8 @@ import pytest
 from tests.engines.plans import host_of, plan_of, spec_of, value_of
 from tests.environments.newest import newest_spec
 from xinference.engines.base import Placement
-from xinference.engines.sglang.engine import OPTIONS, PARSERS, PROGRAM, VERSION, SGLang
+from xinference.engines.sglang.engine import OPTIONS, PARSERS, PROGRAM, SGLang
+from xinference.engines.sglang.packings import VERSION
 from xinference.engines.sglang.server import complete
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, ProgressProbe

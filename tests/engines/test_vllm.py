@@ -12,7 +12,8 @@ import pytest
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
 from tests.environments.newest import newest_spec
 from xinference.engines.base import Placement
-from xinference.engines.vllm.engine import PARSERS, VERSION, VLLM
+from xinference.engines.vllm.engine import PARSERS, VLLM
+from xinference.engines.vllm.packings import VERSION
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, ProgressProbe
 

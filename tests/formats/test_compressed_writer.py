@@ -27,8 +27,8 @@ def unpacked(tensors: dict[str, Tensor]) -> list[float]:
         return four_bit_floats(tensors, packed)
     if packed is not None:
         row = unpack(words(packed)[0], 4)
-        scales = values_of(tensors[f"{LAYER}.weight_scale"])
-        return [scales[i // 128] * (value - 8) for i, value in enumerate(row)]
+        halves = values_of(tensors[f"{LAYER}.weight_scale"])
+        return [halves[i // 128] * (value - 8) for i, value in enumerate(row)]
     weight = tensors[f"{LAYER}.weight"]
     inputs = weight.shape[1]
     if weight.dtype == "I8":

@@ -4,9 +4,10 @@
 
 On a host with a GPU: launches the SGLang, GPTQ and AWQ lines of llama-2-chat's page (15 of its 103) and vLLM's own
 weights on CUDA, each against the loopback hub, and asks questions whose answers must come word for word. Then each
-packed format is launched on each engine that has kernels for it, and two vLLM models share a card, each with the fraction of its memory that the plan gave. `--environments` names a folder in
-which vLLM's and SGLang's CUDA environments are built; without it the first launches build them, which needs the
-package index. The table is printed, and written to FILE as JSON. Exit status 1: a line went wrong; 2: there is no GPU.
+packed format is launched on each engine that has kernels for it, and two vLLM models share a card, each with the
+fraction of its memory that the plan gave. `--environments` names a folder in which the CUDA environments are built;
+without it the first launches build them, which needs the package index. The table is printed, and written to FILE as
+JSON. Exit status 1: a line went wrong; 2: there is no GPU.
 """
 
 from __future__ import annotations
@@ -100,11 +101,13 @@ class PackedLaunch:
         return RIGHT if right else "started, and answered otherwise"
 
 
-PACKED = tuple(
+_PUBLISHED = tuple(
     PackedLaunch(engine, form, model_format, quantization)
     for engine in ("vLLM", "SGLang")
     for form, (_, model_format, quantization) in WRITERS.items()
-) + (
+)
+PACKED = (
+    *_PUBLISHED,
     PackedLaunch("vLLM", None, "pytorch", "fp8"),
     PackedLaunch("SGLang", None, "pytorch", "fp8"),
     PackedLaunch("SGLang", None, "pytorch", "none", ("--model_quantization", "bitsandbytes")),

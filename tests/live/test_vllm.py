@@ -24,7 +24,8 @@ from tests.support.home import Home
 from tests.support.polling import until
 from xinference.config import Settings
 from xinference.engines.options import describe_options
-from xinference.engines.vllm.engine import FOUR_BIT_NEEDS, OPTIONS, VERSION
+from xinference.engines.vllm.engine import OPTIONS
+from xinference.engines.vllm.packings import FOUR_BIT_NEEDS, VERSION
 from xinference.environments.environments import Environments
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import read_host

@@ -25,7 +25,7 @@ def names(file: Path, variable: str) -> list[str]:
         if any(isinstance(target, ast.Name) and target.id == variable for target in targets):
             assert node.value is not None
             items = node.value.keys if isinstance(node.value, ast.Dict) else getattr(node.value, "elts", [])
-            return sorted({item.value for item in items if isinstance(item, ast.Constant)})
+            return sorted({str(item.value) for item in items if isinstance(item, ast.Constant)})
     raise LookupError(f"{file} has no {variable}")
 
 
