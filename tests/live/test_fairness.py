@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
+import pytest
 
 from tests.support.home import Home
 from tests.support.polling import until
@@ -42,3 +43,51 @@ def test_a_key_with_many_requests_does_not_keep_another_one_waiting(
         assert sum(each.done() for each in waiting) - before < 8
         assert sorted(pool.map(ask, [limited] * 2)) == [200, 429]
         assert {each.result() for each in waiting} == {200}
+
+
+def computes(home: Home) -> bool:
+    """Whether a request is at the engine."""
+    owner = {"authorization": f"Bearer {(home.path / 'owner.key').read_text().strip()}"}
+    metrics = httpx2.get(f"{home.url}/metrics", headers=owner, timeout=10).text
+    lines = [line for line in metrics.splitlines() if line.startswith("xinference_requests_in_flight{")]
+    return any(float(line.rsplit(" ", 1)[1]) > 0 for line in lines)
+
+
+def test_a_request_with_many_inputs_does_not_keep_another_client_waiting(
+    make_home: Callable[..., Home], tiny: dict[str, Any]
+) -> None:
+    home = make_home()
+    home.serve()
+    answer = home.launch(**tiny | {"model_uid": "m", "embedding": True, "pooling": "mean", "n_parallel": 2})
+    assert answer.status_code == 200, answer.text
+    first, second = (key_of(home, name) for name in ("first", "second"))
+    texts = [f"Once upon a time {n}" for n in range(100)]
+
+    def post(path: str, headers: dict[str, str], **body: Any) -> Any:
+        answer = httpx2.post(f"{home.url}{path}", json={"model": "m", **body}, headers=headers, timeout=240)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def embed(given: list[str]) -> Any:
+        return post("/v1/embeddings", first, input=given)
+
+    def complete(given: list[str]) -> Any:
+        return post("/v1/completions", first, prompt=given, max_tokens=4, ignore_eos=True, temperature=0, echo=True)
+
+    answers = {}
+    with ThreadPoolExecutor(1) as pool:
+        for ask in (embed, complete):
+            many = pool.submit(ask, texts)
+            until("the engine computes it", lambda: computes(home))
+            post("/v1/completions", second, **{name: value for name, value in ASKED.items() if name != "model"})
+            assert not many.done(), "100 inputs took no longer than one answer: the test shows nothing"
+            answers[ask] = many.result()
+    alone = embed(texts[96:98])
+    vectors = {each["index"]: each["embedding"] for each in answers[embed]["data"]}
+    assert sorted(vectors) == list(range(100))
+    for n, each in enumerate(alone["data"]):
+        assert vectors[96 + n] == pytest.approx(each["embedding"], abs=1e-4)
+    choices = answers[complete]["choices"]
+    assert [each["index"] for each in choices] == list(range(100))
+    assert all(each["text"].startswith(text) for each, text in zip(choices, texts, strict=True))
+    assert answers[complete]["usage"]["completion_tokens"] == 400

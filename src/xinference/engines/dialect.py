@@ -76,6 +76,8 @@ class Dialect:
     """Request field -> its rewrite. A field that is not here reaches the engine under its own name."""
     has_stops_at_start: bool = False
     """The engine gets the model's stop texts when it starts, so a request does not need them."""
+    computes_in_order: bool = False
+    """The engine computes the inputs of all requests in the order of their arrival."""
     exchange: Callable[[Request, str], Exchange] = _leave_unchanged
     """Returns the rewrites that a request to the model of this uid and its answer need.
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +24,8 @@ from xinference.gateway.auth.peer import FROM_OWNER, is_forwarded, is_from_own_u
 from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory
-from xinference.gateway.engine_requests import for_deployment, prepare
+from xinference.gateway.divided_requests import divide
+from xinference.gateway.engine_requests import EngineCall, for_deployment, prepare
 from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.content_encodings import decompressed
@@ -53,7 +55,7 @@ from xinference.gateway.responses.answer import ResponseBuilder, as_response
 from xinference.gateway.responses.request import translate
 from xinference.gateway.responses.store import ResponseStore
 from xinference.gateway.routes import DATA_PATHS, PROBES, RESPONSE_AS_CHAT, DataPath, find
-from xinference.gateway.split_requests import forward_split
+from xinference.gateway.split_requests import forward_divided, forward_split
 from xinference.gateway.token_answers import with_token_answer
 from xinference.gateway.token_usage import FREE, TokenMeter
 from xinference.gateway.unserved_paths import unserved
@@ -363,6 +365,9 @@ class Gateway:
             prepared.events,
             key.key_id if key is not None else _address(scope.get("client")),
         )
+        if path.has_inputs:
+            division = divide(request, body, prepared.route, partial(self._prepare_part, route))
+            call = call if division is None else replace(call, division=division)
         queue, uid = self._forwarder.queue, route.parent or route.uid
         scope[CONTENDED] = lambda: queue.is_contended(uid)
         request_id = request.request_id
@@ -373,6 +378,9 @@ class Gateway:
                 await self._forward_abortably(request_id, call, request, prepared.route, reply, key)
                 return
             await self._forward_within_limits(call, request, prepared.route, reply, key)
+
+    def _prepare_part(self, route: Route, request: Request, body: bytes) -> EngineCall:
+        return prepare(self._router.table, route, request, RequestDocument(body))
 
     def _check_may_use(self, path: DataPath, body: bytes, key: Key | None, counted_at: float | None) -> None:
         """Check that the model of a body exists and that the key permits it.
@@ -454,6 +462,8 @@ class Gateway:
     async def _forward(self, call: ForwardedCall, request: Request, route: Route, reply: Reply) -> None:
         if call.path.is_split:
             await forward_split(self._forwarder, call, request, route, reply)
+        elif call.division is not None:
+            await forward_divided(self._forwarder, call, call.division, route, reply)
         else:
             await self._forwarder.forward(call, route, reply)
 

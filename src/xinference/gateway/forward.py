@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from xinference.config import Settings
 from xinference.engines.dialect import BytesRewrite
@@ -23,6 +24,9 @@ from xinference.gateway.token_usage import FREE
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
+
+if TYPE_CHECKING:
+    from xinference.gateway.divided_requests import Division
 
 #: Maximum time in which the controller notices that an engine no longer listens.
 NOTICE_SECONDS = 2.0
@@ -48,6 +52,8 @@ class ForwardedCall:
     """Rewrites the complete server-sent events of a stream; None: they are passed on unchanged."""
     client: str = ""
     """The key or the address of the client, whose requests have a turn together."""
+    division: Division | None = None
+    """The parts in which the engine gets the request; None: it gets the whole of it."""
 
 
 class Forwarder:

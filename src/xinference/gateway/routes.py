@@ -36,6 +36,8 @@ class DataPath:
     """The request is translated to a chat: see `gateway.responses`."""
     is_tokens: bool = False
     """The answer gets the fields of each engine's form: see `gateway.token_answers`."""
+    has_inputs: bool = False
+    """The request may have many inputs: see `gateway.divided_requests`."""
     is_split: bool = False
     """The request is split into requests of the engine: see `gateway.split_requests`."""
 
@@ -47,15 +49,15 @@ def _path(upstream: str, shape: type[requests.Request], field: str, **options: b
 _MESSAGES = _path("/v1/messages", requests.AnthropicMessages, "messages", anthropic=True)
 _COUNT = _path("/v1/messages/count_tokens", requests.CountTokens, "messages", anthropic=True)
 
-_RERANK = _path("/v1/rerank", requests.Rerank, "documents")
+_RERANK = _path("/v1/rerank", requests.Rerank, "documents", has_inputs=True)
 _TOKENIZE = _path("/tokenize", requests.Tokenize, "content", is_tokens=True)
 _DETOKENIZE = _path("/detokenize", requests.Detokenize, "tokens", is_tokens=True)
 
 #: Every POST path of the data path, as clients write it.
 DATA_PATHS: dict[str, DataPath] = {
     "/v1/chat/completions": _path("/v1/chat/completions", requests.Chat, "messages", done=True),
-    "/v1/completions": _path("/v1/completions", requests.Completion, "prompt", done=True),
-    "/v1/embeddings": _path("/v1/embeddings", requests.Embeddings, "input"),
+    "/v1/completions": _path("/v1/completions", requests.Completion, "prompt", done=True, has_inputs=True),
+    "/v1/embeddings": _path("/v1/embeddings", requests.Embeddings, "input", has_inputs=True),
     "/v1/responses": _path("/v1/chat/completions", requests.Responses, "input", is_response=True),
     "/v1/messages": _MESSAGES,
     "/v1/messages/count_tokens": _COUNT,
@@ -64,7 +66,7 @@ DATA_PATHS: dict[str, DataPath] = {
     "/v1/rerank": _RERANK,
     "/v1/reranking": _RERANK,
     "/v2/rerank": _RERANK,
-    "/rerank": _path("/rerank", requests.Rerank, "documents"),
+    "/rerank": _path("/rerank", requests.Rerank, "documents", has_inputs=True),
     "/v1/score": _path("/v1/rerank", requests.Score, "text_2", is_split=True),
     "/v1/convert_ids_to_tokens": _path("/detokenize", requests.TokenIds, "input", is_split=True),
     "/tokenize": _TOKENIZE,

@@ -1,4 +1,4 @@
-"""Requests that the gateway splits into several requests of the engine, and whose answers it joins."""
+"""Sends the requests that become several requests of the engine, and joins their answers."""
 
 from __future__ import annotations
 
@@ -10,25 +10,17 @@ from typing import Any
 import msgspec
 
 from xinference.error_codes import Code
+from xinference.gateway.divided_requests import Division, join, part_size, parts
 from xinference.gateway.engine_answers import ODD_ANSWER, odd_answer
 from xinference.gateway.forward import ForwardedCall, Forwarder
-from xinference.gateway.http.asgi import Message, Reply
+from xinference.gateway.http.asgi import Reply
+from xinference.gateway.recorded_reply import RecordedReply
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Document, Request, Score, ScoreTexts, TokenIds, text_of
 from xinference.routing.table import Route
 
 #: The pairs of fields of a score's request.
 _PAIRS = (("text_1", "text_2"), ("data_1", "data_2"), ("queries", "documents"), ("queries", "items"))
-
-
-class _Recorder:
-    """Records an answer instead of sending it to a client."""
-
-    def __init__(self) -> None:
-        self.body = b""
-
-    async def send(self, message: Message) -> None:
-        self.body += message.get("body", b"")
 
 
 async def forward_split(
@@ -39,13 +31,35 @@ async def forward_split(
     Raises:
         Refusal: 400, the request compares no texts; any refusal of a part.
     """
-    parts = _Parts(forwarder, call, route)
+    engine = _Parts(forwarder, call, route)
     if isinstance(request, Score):
-        answer: Any = await _scores(parts, request, route.uid)
+        answer: Any = await _scores(engine, request, route)
     else:
         assert isinstance(request, TokenIds)
-        answer = await _token_texts(parts, request)
+        answer = await _token_texts(engine, request)
     await reply.whole(200, msgspec.json.encode(answer))
+
+
+async def forward_divided(
+    forwarder: Forwarder, call: ForwardedCall, division: Division, route: Route, reply: Reply
+) -> None:
+    """Forward the parts of a request with many inputs one after the other, and send the joined answer.
+
+    Raises:
+        Refusal: any refusal of a part; 502, an engine's answer has no known form.
+    """
+    answers = []
+    for request, body in parts(division):
+        prepared = division.prepare(request, body)
+        recorded = RecordedReply()
+        part = replace(call, body=prepared.body, answer=prepared.answer, division=None)
+        await forwarder.forward(part, route, recorded.reply)
+        answers.append(recorded.body)
+    try:
+        joined = join(division, answers)
+    except ODD_ANSWER as error:
+        raise odd_answer(route.uid, f"in a form that cannot be read: {type(error).__name__}") from error
+    await reply.whole(200, joined)
 
 
 class _Parts:
@@ -60,11 +74,11 @@ class _Parts:
         Raises:
             Refusal: 502, the answer is not JSON.
         """
-        recorder = _Recorder()
+        recorded = RecordedReply()
         body = msgspec.json.encode({"model": self._route.uid, **fields})
-        await self._forwarder.forward(replace(self._call, body=body), self._route, Reply(recorder.send))
+        await self._forwarder.forward(replace(self._call, body=body), self._route, recorded.reply)
         try:
-            return msgspec.json.decode(recorder.body)
+            return msgspec.json.decode(recorded.body)
         except ODD_ANSWER as error:
             raise self.odd_answer(error) from error
 
@@ -76,42 +90,44 @@ class _Parts:
 # -- token ids --------------------------------------------------------------------------------------------------
 
 
-async def _token_texts(parts: _Parts, request: TokenIds) -> list[Any]:
+async def _token_texts(engine: _Parts, request: TokenIds) -> list[Any]:
     """The text of each id, in the form of the request: a list, or lists."""
     lists = [ids if isinstance(ids, list) else [ids] for ids in request.input]
     texts: dict[int, Any] = {}
     for number in sorted({number for ids in lists for number in ids}):
-        answer = await parts.ask(tokens=[number])
+        answer = await engine.ask(tokens=[number])
         try:
             # Engines name the text ``content``, ``prompt`` or ``text``.
             texts[number] = answer.get("content", answer.get("prompt", answer.get("text")))
         except ODD_ANSWER as error:
-            raise parts.odd_answer(error) from error
+            raise engine.odd_answer(error) from error
     return [[texts[number] for number in ids] if isinstance(ids, list) else texts[ids] for ids in request.input]
 
 
 # -- scores -----------------------------------------------------------------------------------------------------
 
 
-async def _scores(parts: _Parts, request: Score, uid: str) -> dict[str, Any]:
+async def _scores(engine: _Parts, request: Score, route: Route) -> dict[str, Any]:
     """The score of each pair: an engine ranks the texts of all pairs with the same query in one request."""
     queries, documents = score_pairs(request)
     scores: list[float] = [0.0] * len(documents)
     total = 0
     for query in dict.fromkeys(queries):
-        places = [n for n, other in enumerate(queries) if other == query]
-        answer = await parts.ask(query=query, documents=[documents[n] for n in places])
-        try:
-            total += (answer.get("usage") or {}).get("total_tokens", 0)
-            for result in answer["results"]:
-                scores[places[result["index"]]] = float(result["relevance_score"])
-        except ODD_ANSWER as error:
-            raise parts.odd_answer(error) from error
+        of_query = [n for n, other in enumerate(queries) if other == query]
+        size = part_size(route) or len(of_query)
+        for places in (of_query[start : start + size] for start in range(0, len(of_query), size)):
+            answer = await engine.ask(query=query, documents=[documents[n] for n in places])
+            try:
+                total += (answer.get("usage") or {}).get("total_tokens", 0)
+                for result in answer["results"]:
+                    scores[places[result["index"]]] = float(result["relevance_score"])
+            except ODD_ANSWER as error:
+                raise engine.odd_answer(error) from error
     return {
         "id": f"score-{uuid.uuid4().hex}",
         "object": "list",
         "created": int(time.time()),
-        "model": uid,
+        "model": route.uid,
         "data": [{"index": n, "object": "score", "score": score} for n, score in enumerate(scores)],
         "usage": {"prompt_tokens": total, "total_tokens": total, "completion_tokens": 0},
     }

@@ -199,6 +199,7 @@ DIALECT = Dialect(
         "tool_choice": require_one_tool,
     },
     has_stops_at_start=True,
+    computes_in_order=True,
     exchange=_exchange,
     explain=_explain,
     native=NATIVE,

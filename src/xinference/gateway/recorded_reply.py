@@ -1,0 +1,16 @@
+"""The reply to a part of a request: it is recorded, because the client gets the joined answer."""
+
+from __future__ import annotations
+
+from xinference.gateway.http.asgi import Message, Reply
+
+
+class RecordedReply:
+    """Records an answer instead of sending it to a client."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.reply = Reply(self._send)
+
+    async def _send(self, message: Message) -> None:
+        self.body += message.get("body", b"")
