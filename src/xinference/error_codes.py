@@ -50,6 +50,7 @@ class Code(StrEnum):
     TOO_MANY_CONNECTIONS = "too_many_connections", 503
     BODIES_TOO_LARGE = "bodies_too_large", 503
     REQUEST_ABORTED = "request_aborted", 499
+    TIME_LIMIT_EXCEEDED = "time_limit_exceeded", 504
     HTTP_ERROR = "http_error", 0
 
     # Access

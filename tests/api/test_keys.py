@@ -213,6 +213,8 @@ async def test_the_owners_key_works_and_is_not_listed(app: FastAPI, client: http
         {"requests_per_minute": 0},
         {"tokens_per_minute": 10**30},
         {"requests_in_flight": 0},
+        {"max_output_tokens": 0},
+        {"max_request_seconds": 0},
         {"unknown": 1},
         [],
     ],

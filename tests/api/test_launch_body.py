@@ -72,3 +72,17 @@ def test_request_limits_that_are_no_count_are_refused(limits: Any) -> None:
     with pytest.raises(ValidationError):
         LaunchBody(model_name="m", request_limits=limits)
     assert LaunchBody(model_name="m", request_limits=0).request().request_limits == 0
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_output_tokens": 0},
+        {"max_output_tokens": 2**31},
+        {"max_request_seconds": 0},
+        {"max_request_seconds": "inf"},
+    ],
+)
+def test_limits_of_one_answer_that_are_out_of_range_are_refused(limits: Any) -> None:
+    with pytest.raises(ValidationError):
+        LaunchBody(model_name="m", **limits)

@@ -24,6 +24,8 @@ KEY = {
     "requests_per_minute": None,
     "tokens_per_minute": None,
     "requests_in_flight": None,
+    "max_output_tokens": None,
+    "max_request_seconds": None,
     "created": 1.0,
     "last_used": None,
     "revoked": None,
@@ -85,6 +87,15 @@ def test_the_list_says_what_each_key_may_do_and_not_the_key(at_home: Run) -> Non
     assert b.startswith("b ") and b.endswith("revoked")
     assert secret not in result.stdout
     assert [key["name"] for key in json.loads(at_home("list", "--json").stdout)] == ["a", "b"]
+
+
+def test_the_limits_of_one_answer_are_set_and_removed(at_home: Run) -> None:
+    limits = ("--max-output-tokens", "1024", "--max-request-seconds", "1.5")
+    key = json.loads(at_home("create", "--name", "a", *limits, "--json").stdout)
+    assert (key["max_output_tokens"], key["max_request_seconds"]) == (1024, 1.5)
+    key = json.loads(at_home("update", "a", "--max-output-tokens", "none", "--json").stdout)
+    assert (key["max_output_tokens"], key["max_request_seconds"]) == (None, 1.5)
+    assert at_home("create", "--max-request-seconds", "0").exit_code == 2
 
 
 def test_off_asks_and_then_removes_every_key(at_home: Run, home: Settings) -> None:

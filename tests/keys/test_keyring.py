@@ -129,6 +129,9 @@ def test_a_change_is_on_the_disk_before_it_is_answered(keys: Keyring, store: Sto
         (NewKey(requests_per_minute=0), "requests_per_minute is 0"),
         (NewKey(tokens_per_minute=-1), "tokens_per_minute is -1"),
         (NewKey(requests_in_flight=0), "requests_in_flight is 0"),
+        (NewKey(max_output_tokens=0), "max_output_tokens is 0"),
+        (NewKey(max_request_seconds=0.0), "max_request_seconds is 0"),
+        (NewKey(max_request_seconds=float("inf")), "max_request_seconds is inf"),
     ],
 )
 def test_what_cant_be_a_key_is_400_and_named(keys: Keyring, wanted: NewKey, said: str) -> None:
@@ -208,6 +211,15 @@ def test_a_key_on_a_full_disk_is_refused_by_type_and_does_not_exist(keys: Keyrin
             keys.create(NewKey(models=("m" * 90,)))
     assert (refused.value.code, refused.value.status) == ("disk_full", 507)
     assert len(keys.all()) == len(Keyring(store).all())
+
+
+def test_the_limits_of_one_answer_are_kept_changed_and_removed(keys: Keyring, store: Store) -> None:
+    key, secret = keys.create(NewKey("a", max_output_tokens=9, max_request_seconds=0.5))
+    assert Keyring(store).table.find(secret.encode()) == key
+    assert (key.to_dict()["max_output_tokens"], key.to_dict()["max_request_seconds"]) == (9, 0.5)
+    changed = keys.update("a", {"max_output_tokens": None, "max_request_seconds": 60.0})
+    assert (changed.max_output_tokens, changed.max_request_seconds) == (None, 60.0)
+    assert Keyring(store).table.find(secret.encode()) == changed
 
 
 def test_a_key_is_changed_at_once_with_the_same_secret_and_after_a_restart(keys: Keyring, store: Store) -> None:

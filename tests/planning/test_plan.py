@@ -166,6 +166,7 @@ def test_an_engine_that_is_not_here_is_refused_with_its_reason() -> None:
     ("fields", "said"),
     [
         ({"replica": 0}, "replica is 0"),
+        ({"model_type": "rerank", "max_output_tokens": 5}, "max_output_tokens is for models that write text"),
         ({"n_gpu": "two"}, "n_gpu is 'two'"),
         ({"n_gpu": 1}, "n_gpu is 1, and this host has 0 GPUs"),
         ({"model_type": "video"}, "'video'"),

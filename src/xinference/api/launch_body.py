@@ -101,6 +101,12 @@ class LaunchBody(BaseModel):
         default=None, description="The devices of each replica; its length overrides `replica`"
     )
     request_limits: Count | None = Field(default=None, description="Maximum number of requests at the same time")
+    max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
+        default=None, description="Maximum number of tokens of each answer"
+    )
+    max_request_seconds: Annotated[float, Field(gt=0, le=2**31)] | None = Field(
+        default=None, description="Maximum time in seconds that the engine spends on one request"
+    )
     enable_thinking: bool | None = Field(
         default=None, description="Whether a hybrid model thinks before it answers; null: its chat template decides"
     )

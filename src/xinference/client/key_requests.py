@@ -25,6 +25,8 @@ def create_key(
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
     requests_in_flight: int | None = None,
+    max_output_tokens: int | None = None,
+    max_request_seconds: float | None = None,
 ) -> Request[Json]:
     """Create a key; only this answer has its secret, as ``key``. Once there is a key, every request needs one.
 
@@ -32,12 +34,16 @@ def create_key(
         models: uids of the models that the key may use; None: all.
         expires_in: seconds until the key expires; None: never.
         requests_in_flight: maximum number of requests at the same time; None: that of the server's settings.
+        max_output_tokens: maximum number of tokens of each answer.
+        max_request_seconds: maximum time that an engine spends on one request.
     """
     limits = {
         "expires_in": expires_in,
         "requests_per_minute": requests_per_minute,
         "tokens_per_minute": tokens_per_minute,
         "requests_in_flight": requests_in_flight,
+        "max_output_tokens": max_output_tokens,
+        "max_request_seconds": max_request_seconds,
     }
     body = {"name": name, "scopes": list(scopes), "models": None if models is None else list(models), **limits}
     body = {field: value for field, value in body.items() if value is not None}

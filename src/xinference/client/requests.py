@@ -62,6 +62,8 @@ def launch_model(
     envs: Mapping[str, str] | None = None,
     virtual_env_find_links: Sequence[str] | None = None,
     *,
+    max_output_tokens: int | None = None,
+    max_request_seconds: float | None = None,
     download_hub: str | None = None,
     on_demand: bool = False,
     ttl: float | None = None,
@@ -81,6 +83,8 @@ def launch_model(
         n_gpu: ``auto``, a number for each replica, or None for only the CPU.
         gpu_idx: indices of the GPUs to use, assigned to the replicas in turn; overrides `n_gpu`.
         request_limits: maximum number of requests at the same time.
+        max_output_tokens: maximum number of tokens of each answer.
+        max_request_seconds: maximum time that the engine spends on one request.
         envs: environment variables of the engine's processes.
         on_demand: load the model by its first request, and unload it when it is idle.
         ttl: seconds without a request until an on-demand model is unloaded; 0: only when its memory is needed.

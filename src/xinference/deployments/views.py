@@ -144,6 +144,8 @@ def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
         adapters=engine.lora_names(plan),
         aliases=plan.request.aliases,
         request_limits=plan.request.request_limits,
+        max_output_tokens=plan.request.max_output_tokens,
+        max_request_seconds=plan.request.max_request_seconds,
         slots=deployment.sized.sizing.slots if deployment.sized else 0,
         stop=family.stop_texts,
         stop_token_ids=family.stop_token_ids,

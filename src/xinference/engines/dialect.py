@@ -86,6 +86,8 @@ class Dialect:
     """
     explain: Callable[[EngineError], Refusal | None] = _explain_nothing
     """Returns the refusal for an error whose text is specific to this engine; None for any other error."""
+    completion_tokens: int | None = None
+    """Number of tokens of a completion whose request names none; None: up to the end of the context."""
     native: NativeFields = NO_NATIVE_FIELDS
     """The fields that the engine reads in addition to those of the APIs."""
 

@@ -15,9 +15,11 @@ from urllib.parse import quote
 import msgspec
 
 from xinference.config import Settings
+from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway import anthropic
+from xinference.gateway.answer_limits import limit_tokens, time_limit
 from xinference.gateway.auth import origin_check
 from xinference.gateway.auth.authentication import Views, admit, admit_without_keys, check_model, check_readable
 from xinference.gateway.auth.peer import FROM_OWNER, is_forwarded, is_from_own_user
@@ -347,6 +349,13 @@ class Gateway:
             builder, request, document = self._as_chat(body, request.model, None if key is None else key.key_id)
         else:
             document = RequestDocument(body)
+        is_limited = (
+            route.max_output_tokens is not None
+            or route.max_request_seconds is not None
+            or (key is not None and (key.max_output_tokens is not None or key.max_request_seconds is not None))
+        )
+        if is_limited:
+            limit_tokens(key, route, request, document, dialect_of(route.engine), is_response=builder is not None)
         prepared = prepare(table, route, request, document)
         if builder is not None:
             prepared = as_response(prepared, builder, is_stream=bool(request.stream))
@@ -364,6 +373,7 @@ class Gateway:
             prepared.answer,
             prepared.events,
             key.key_id if key is not None else _address(scope.get("client")),
+            time_limit(key, route) if is_limited else None,
         )
         if path.has_inputs:
             division = divide(request, body, prepared.route, partial(self._prepare_part, route))

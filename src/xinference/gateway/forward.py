@@ -12,6 +12,7 @@ from xinference.config import Settings
 from xinference.engines.dialect import BytesRewrite
 from xinference.error_codes import Code
 from xinference.errors import Problem, known_code
+from xinference.gateway.answer_limits import TimeLimit
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory, is_listening
 from xinference.gateway.engine_answers import MAX_ERROR_BYTES, check_status, read_error, rewritten
@@ -54,6 +55,8 @@ class ForwardedCall:
     """The key or the address of the client, whose requests have a turn together."""
     division: Division | None = None
     """The parts in which the engine gets the request; None: it gets the whole of it."""
+    time_limit: TimeLimit | None = None
+    """The time that engines may spend on the call; the wait for a turn does not count."""
 
 
 class Forwarder:
@@ -89,6 +92,9 @@ class Forwarder:
         uid = "" if call.path.upstream in FREE else route.parent or route.uid
         if uid and not self.queue.enter(uid, call.client, places(route)):
             route = await self._take_turn(call, route, uid)
+        limit = call.time_limit
+        if limit is not None:
+            limit.start()
         try:
             tried: tuple[Target, ...] = ()  # few: a tuple costs less than a set
             lost = waited = False
@@ -114,7 +120,13 @@ class Forwarder:
                     if len(route.targets) == 1:
                         # The engine may be alive and have closed an idle connection at this moment.
                         tried = ()
+        except asyncio.CancelledError:
+            if limit is None or not limit.takes_cancellation():
+                raise
+            await limit.end(reply, route.uid)
         finally:
+            if limit is not None:
+                limit.stop()
             if uid:
                 self.queue.leave(uid, call.client)
 

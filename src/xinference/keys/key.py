@@ -27,6 +27,10 @@ class Key:
     revoked: float | None = None
     requests_in_flight: int | None = None
     """Maximum number of requests at the same time; None: that of the settings."""
+    max_output_tokens: int | None = None
+    """Maximum number of tokens of each answer; None: no limit."""
+    max_request_seconds: float | None = None
+    """Maximum time that an engine spends on one request; None: no limit."""
 
     def may_ask(self, model: str, parent: str | None = None) -> bool:
         """Whether the key permits `model`; `parent` is the deployment if `model` is its adapter."""
@@ -43,6 +47,8 @@ class Key:
             "requests_per_minute": self.requests_per_minute,
             "tokens_per_minute": self.tokens_per_minute,
             "requests_in_flight": self.requests_in_flight,
+            "max_output_tokens": self.max_output_tokens,
+            "max_request_seconds": self.max_request_seconds,
             "created": self.created,
             "last_used": self.last_used,
             "revoked": self.revoked,

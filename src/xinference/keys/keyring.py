@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 SCOPES = ("use", "manage", "monitor")
 #: The limits of a key.
-LIMITS = ("requests_per_minute", "tokens_per_minute", "requests_in_flight")
+LIMITS = ("requests_per_minute", "tokens_per_minute", "requests_in_flight", "max_output_tokens", "max_request_seconds")
 #: Interval in which the times of last use are written, in seconds.
 FLUSH_SECONDS = 60.0
 MAX_MODEL_NAME = 100
@@ -46,6 +46,8 @@ class NewKey:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     requests_in_flight: int | None = None
+    max_output_tokens: int | None = None
+    max_request_seconds: float | None = None
 
 
 class Keyring:
@@ -107,6 +109,8 @@ class Keyring:
             new.tokens_per_minute,
             now,
             requests_in_flight=new.requests_in_flight,
+            max_output_tokens=new.max_output_tokens,
+            max_request_seconds=new.max_request_seconds,
         )
         self._rows.add(key)
         self._keys[key_id] = key
@@ -273,6 +277,6 @@ def check(new: NewKey) -> None:
     if new.expires_in is not None and not (math.isfinite(new.expires_in) and new.expires_in > 0):
         raise bad_request(f"A key can't expire in {new.expires_in} seconds.", hint="Use a positive number.")
     for field in LIMITS:
-        limit: int | None = getattr(new, field)
-        if limit is not None and not 1 <= limit < 2**53:
+        limit: float | None = getattr(new, field)
+        if limit is not None and not (0 < limit < 2**53 and (limit >= 1 or field == "max_request_seconds")):
             raise bad_request(f"{field} is {limit}.", hint="Use a positive number, or leave it out for no limit.")

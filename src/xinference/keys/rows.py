@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 DIGEST_BYTES = 32
 _COLUMNS = (
     "key_id, name, digest, scopes, models, expires, requests_per_minute, tokens_per_minute, created, last_used, "
-    "revoked, requests_in_flight"
+    "revoked, requests_in_flight, max_output_tokens, max_request_seconds"
 )
 
 
@@ -57,19 +57,23 @@ class KeyRows:
         row = (
             *(key.key_id, key.name, key.digest, json.dumps(sorted(key.scopes)), models, key.expires),
             *(key.requests_per_minute, key.tokens_per_minute, key.created, key.last_used, key.revoked),
-            key.requests_in_flight,
+            *(key.requests_in_flight, key.max_output_tokens, key.max_request_seconds),
         )
         with self._store.write(durable=True) as db:
-            db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+            db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
 
     def update(self, key: Key) -> None:
         """Write the changed permissions of a key."""
         models = None if key.models is None else json.dumps(sorted(key.models))
-        limits = (key.requests_per_minute, key.tokens_per_minute, key.requests_in_flight)
+        limits = (
+            *(key.requests_per_minute, key.tokens_per_minute, key.requests_in_flight),
+            *(key.max_output_tokens, key.max_request_seconds),
+        )
         with self._store.write(durable=True) as db:
             db.execute(
                 "UPDATE keys SET name = ?, scopes = ?, models = ?, expires = ?, requests_per_minute = ?, "
-                "tokens_per_minute = ?, requests_in_flight = ? WHERE key_id = ?",
+                "tokens_per_minute = ?, requests_in_flight = ?, max_output_tokens = ?, max_request_seconds = ? "
+                "WHERE key_id = ?",
                 (key.name, json.dumps(sorted(key.scopes)), models, key.expires, *limits, key.key_id),
             )
 

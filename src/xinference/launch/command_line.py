@@ -56,6 +56,8 @@ def _named_fields(request: LaunchRequest, engine: str | None) -> dict[str, Any]:
         "--gpu-idx": None if request.gpu_idx is None else ",".join(map(str, request.gpu_idx)),
         "-r": None if request.replica == 1 else request.replica,
         "--request-limits": request.request_limits,
+        "--max-output-tokens": request.max_output_tokens,
+        "--max-request-seconds": request.max_request_seconds,
         "--ttl": request.ttl,
         "--priority": request.priority or None,
     }

@@ -29,6 +29,10 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Number of replicas."""
     request_limits: int | None = None
     """Maximum number of concurrent requests, 0 or more; None: no limit."""
+    max_output_tokens: int | None = None
+    """Maximum number of tokens of each answer; None: no limit but the context."""
+    max_request_seconds: float | None = None
+    """Maximum time that the engine spends on one request; None: no limit."""
     enable_thinking: bool | None = None
     """Whether a hybrid model thinks before it answers; None: the default of its chat template."""
     envs: dict[str, str] = {}

@@ -97,6 +97,8 @@ def check_request(facts: Facts, request: LaunchRequest) -> None:
         )
     if not 1 <= request.replica <= MAX_REPLICAS:
         raise bad_request(f"replica is {request.replica}, and must be from 1 to {MAX_REPLICAS}.")
+    if request.max_output_tokens is not None and request.model_type.lower() != "llm":
+        raise bad_request("max_output_tokens is for models that write text.", hint="Leave it out.")
     if request.ttl is not None and not 0 <= request.ttl < float("inf"):
         raise bad_request(f"ttl is {request.ttl:g}, and must be 0 or a number of seconds.")
     if not request.on_demand and (request.ttl is not None or request.pin or request.priority):

@@ -70,6 +70,10 @@ class Route:
     """The deployment's uid if this is the route of an adapter."""
     request_limits: int | None = None
     """Maximum number of concurrent requests; None: no limit."""
+    max_output_tokens: int | None = None
+    """Maximum number of tokens of each answer; None: no limit."""
+    max_request_seconds: float | None = None
+    """Maximum time that an engine spends on one request; None: no limit."""
     slots: int = 0
     """Number of requests that one replica computes at the same time; 0: not known."""
     stop: tuple[str, ...] = ()

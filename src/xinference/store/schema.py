@@ -68,6 +68,10 @@ CREATE TABLE launches (
 ) STRICT;
 CREATE INDEX launches_of ON launches(uid, launch_id);
 """
+SCHEMA_6 = """
+ALTER TABLE keys ADD COLUMN max_output_tokens INTEGER;
+ALTER TABLE keys ADD COLUMN max_request_seconds REAL;
+"""
 #: The additions of each schema version; a file of version n has the first n.
-SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5)
+SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6)
 SCHEMA_VERSION = len(SCHEMAS)

@@ -37,6 +37,12 @@ class NewKeyBody(BaseModel):
         le=MAX_INTEGER,
         description="Maximum number of requests at the same time; null: that of the settings",
     )
+    max_output_tokens: int | None = Field(
+        None, ge=1, le=MAX_INTEGER, description="Maximum number of tokens of each answer; null: no limit"
+    )
+    max_request_seconds: float | None = Field(
+        None, gt=0, le=MAX_INTEGER, description="Maximum time that an engine spends on one request; null: no limit"
+    )
 
     def new_key(self) -> NewKey:
         """The key for the keyring."""
@@ -57,6 +63,8 @@ class KeyChanges(BaseModel):
     requests_per_minute: int | None = Field(None, ge=1, le=MAX_INTEGER, description="null: no limit")
     tokens_per_minute: int | None = Field(None, ge=1, le=MAX_INTEGER, description="null: no limit")
     requests_in_flight: int | None = Field(None, ge=1, le=MAX_INTEGER, description="null: that of the settings")
+    max_output_tokens: int | None = Field(None, ge=1, le=MAX_INTEGER, description="null: no limit")
+    max_request_seconds: float | None = Field(None, gt=0, le=MAX_INTEGER, description="null: no limit")
 
     def changes(self) -> dict[str, Any]:
         """The fields that the request has."""
@@ -75,6 +83,8 @@ class KeyAnswer(BaseModel):
     requests_per_minute: int | None
     tokens_per_minute: int | None
     requests_in_flight: int | None
+    max_output_tokens: int | None
+    max_request_seconds: float | None
     created: float
     last_used: float | None
     revoked: float | None

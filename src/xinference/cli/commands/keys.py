@@ -22,6 +22,7 @@ from xinference.errors import Problem
 Json = dict[str, Any]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 _count = click.IntRange(min=1)
+_seconds = click.FloatRange(min=0, min_open=True)
 
 
 class Duration(click.ParamType[float]):
@@ -96,6 +97,12 @@ def keys() -> None:
     type=_count,
     help="Maximum number of requests at the same time; further ones get a 429.",
 )
+@click.option(
+    "--max-output-tokens", type=_count, help="Maximum number of tokens of an answer; a request for more gets a 400."
+)
+@click.option(
+    "--max-request-seconds", type=_seconds, help="Maximum time of an engine for one request; a longer one gets a 504."
+)
 @json_option
 @with_server_options
 def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_json: bool, **fields: Any) -> None:
@@ -132,6 +139,8 @@ def list_keys(target: Target, as_json: bool, wide: bool) -> None:
         "Requests/min",
         "Tokens/min",
         "In flight",
+        "Output tokens",
+        "Seconds",
         "Expires",
         "Last used",
         "State",
@@ -156,6 +165,10 @@ _limit = Removable(_count)
 @click.option("--requests-per-minute", type=_limit, metavar="N", help="Maximum number of requests, or `none`.")
 @click.option("--tokens-per-minute", type=_limit, metavar="N", help="Maximum number of tokens, or `none`.")
 @click.option("--requests-in-flight", type=_limit, metavar="N", help="Maximum number at the same time, or `none`.")
+@click.option("--max-output-tokens", type=_limit, metavar="N", help="Maximum number of tokens of an answer, or `none`.")
+@click.option(
+    "--max-request-seconds", type=Removable(_seconds), metavar="N", help="Maximum time of a request, or `none`."
+)
 @json_option
 @with_server_options
 def update(
@@ -259,6 +272,8 @@ def _row(key: Json, now: float) -> list[Any]:
         key["requests_per_minute"],
         key["tokens_per_minute"],
         key["requests_in_flight"],
+        key.get("max_output_tokens"),
+        key.get("max_request_seconds"),
         _moment(key["expires"]),
         _moment(key["last_used"]),
         "revoked" if key["revoked"] is not None else "expired" if expired else "active",

@@ -51,5 +51,6 @@ DIALECT = Dialect(
         "guided_grammar": refuse_field("guided_grammar", ENGINE, ONLY_JSON),
     },
     explain=_explain,
+    completion_tokens=16,
     native=NATIVE,
 )

@@ -45,5 +45,6 @@ DIALECT = Dialect(
         "guided_grammar": nest_field(CONSTRAINTS, "guided_grammar", "grammar"),
     },
     explain=_explain,
+    completion_tokens=16,
     native=NATIVE,
 )
