@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
+from tests.support.ports import free_port
+from xinference.store.database import Store
+from xinference.store.launch_history import LaunchHistory
 
 
 def row(size: int | str, quantization: str, engine: str, reason: str | None = None) -> dict[str, Any]:
@@ -102,3 +107,44 @@ def test_without_more_only_the_versions_that_run_are_shown(canned: Canned, run: 
 def test_a_size_is_found_as_people_write_it(run: Run) -> None:
     assert json.loads(run("engine", "llama", "-s", "1.8B", "--json").stdout) == ROWS[4:]
     assert json.loads(run("engine", "llama", "-s", "7b", "--json").stdout) == ROWS[:4]
+
+
+@pytest.fixture
+def no_server(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The home of a machine on which no server runs."""
+    monkeypatch.delenv("XINFERENCE_ENDPOINT")
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path))
+    monkeypatch.setenv("XINFERENCE_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("XINFERENCE_PORT", str(free_port()))
+    return tmp_path
+
+
+def test_the_engines_of_a_model_are_listed_without_a_server(no_server: Path, run: Run) -> None:
+    rows = json.loads(run("engine", "smollm2-instruct", "-en", "llama.cpp", "--json").stdout)
+    assert rows and all(row["engine"] == "llama.cpp" for row in rows)
+    assert any(row["ok"] and row["model_format"] == "ggufv2" for row in rows)
+    unknown = run("engine", "smolm2-instruct")
+    assert unknown.exit_code == 1 and "smollm2-instruct" in unknown.stderr
+    assert list(no_server.iterdir()) == []
+
+
+def test_the_models_of_vllm_are_listed_without_a_server(no_server: Path, run: Run) -> None:
+    assert "qwen3" in json.loads(run("vllm-models", "--json").stdout)["chat"]
+
+
+def test_the_launches_of_this_home_are_listed_without_a_server(no_server: Path, run: Run) -> None:
+    assert run("history").stderr == "No launch is recorded.\n"
+    with closing(Store(no_server / "xinference.db")) as store:
+        LaunchHistory(store).begun("m", '{"model_name": "smollm2-instruct"}', 1.0)
+    assert [each["model_uid"] for each in json.loads(run("history", "--json").stdout)] == ["m"]
+    assert json.loads(run("history", "--failed", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("command", [("engine", "qwen3"), ("vllm-models",), ("history",)])
+def test_a_server_that_is_named_must_answer(
+    no_server: Path, run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("XINFERENCE_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    result = run(*command)
+    assert result.exit_code == 1 and "No server answers" in result.stderr

@@ -49,8 +49,9 @@ def test_an_answer_without_a_number_of_tokens_gets_the_limit_of_the_model(engine
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    ("path", "field"), [(CHATS, "max_tokens"), (CHATS, "max_completion_tokens"), (TEXTS, "max_tokens"), (MESSAGES, "max_tokens")]
-)  # fmt: skip
+    ("path", "field"),
+    [(CHATS, "max_tokens"), (CHATS, "max_completion_tokens"), (TEXTS, "max_tokens"), (MESSAGES, "max_tokens")],
+)
 def test_a_request_for_more_tokens_is_refused_by_name(engine: str, path: str, field: str) -> None:
     with pytest.raises(Refusal) as refused:
         limited(path, route(engine=engine, max_output_tokens=50), **{field: 51})

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from xinference.cli.output import note
 from xinference.cli.saved_login import saved_token
 from xinference.config import Settings
+from xinference.error_codes import Code
+from xinference.errors import Problem
 
 if TYPE_CHECKING:
     from xinference.client import Client
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,16 @@ class Target:
         key = self.api_key or owner_key(self.settings) or saved_token(self.settings)
         # No retries: a user at a terminal repeats the command. The first request shows whether a server answers.
         return Client(self.settings.url, key, check=False, retries=0, url_name="--endpoint")
+
+    def ask(self, of_server: Callable[[Client], T], without_server: Callable[[Settings], T]) -> T:
+        """The answer of the server; where no server runs and none is named, that of `without_server`."""
+        with self.connect() as client:
+            try:
+                return of_server(client)
+            except Problem as problem:
+                if problem.code != Code.NO_SERVER or self.settings.endpoint:
+                    raise
+        return without_server(self.settings)
 
     @property
     def answers(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,16 +11,15 @@ from xinference.api import catalog_schemas
 from xinference.api.dependencies import ControllerDep, KeyDep, find_family, visible_families
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.strict import StrictRoute
-from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
+from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import MODEL_TYPES
 from xinference.control.controller import Controller
-from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.hardware.devices import Host, read_host
+from xinference.hardware.devices import read_host
 from xinference.keys.key import Key
 from xinference.keys.visibility import manages
-from xinference.planning.engine_choice import supports
+from xinference.planning.engine_rows import engine_entries, engine_rows, models_by_ability, names_with
 from xinference.weights.cache import versions_of
 from xinference.weights.reference import reference
 
@@ -95,28 +93,10 @@ async def _family_of(controller: Controller, key: Key | None, name: str) -> Mode
 
 
 async def _engines(controller: Controller, family: ModelFamily, *, detailed: bool) -> Json | list[Json]:
-    every = controller.engines
     host = await asyncio.to_thread(read_host)
     if detailed:
-        specs = family.model_specs
-        return [row for spec in specs for engine in every.values() for row in _rows(engine, family, spec, host)]
-    return {name: _entries(engine, family, host) or _why_not(engine, family, host) for name, engine in every.items()}
-
-
-def _entries(engine: Engine, family: ModelFamily, host: Host) -> list[Json]:
-    """The specs of a family that an engine runs on this machine."""
-    return [
-        {
-            "model_name": family.model_name,
-            "model_format": spec.model_format,
-            "model_size_in_billions": spec.model_size_in_billions,
-            "quantizations": [q for q in spec.quantizations if engine.table.supports(spec, q)],
-        }
-        for spec in family.model_specs
-        if family.model_type in engine.table.model_types
-        and engine.table.supports(spec)
-        and engine.available(spec, host)
-    ]
+        return engine_rows(controller.engines.values(), family, host)
+    return engine_entries(controller.engines, family, host)
 
 
 @router.get(
@@ -160,50 +140,10 @@ async def prompts(controller: ControllerDep, key: KeyDep) -> dict[str, Json]:
 async def families(controller: ControllerDep, key: KeyDep) -> dict[str, list[str]]:
     """List the language models by ability."""
     visible = visible_families(controller, key).values()
-    return {ability: _names_of(visible, ability) for ability in ("chat", "generate", "tools")}
+    return {ability: names_with(visible, ability) for ability in ("chat", "generate", "tools")}
 
 
 @router.get(_VLLM_PATH, response_model=catalog_schemas.VllmModels)
 async def vllm_models(controller: ControllerDep, key: KeyDep) -> dict[str, list[str]]:
     """List the language models that vLLM supports, on this machine or another."""
-    table, visible = controller.engines[_VLLM].table, visible_families(controller, key)
-    supported = [f for f in visible.values() if any(table.supports(spec) for spec in f.model_specs)]
-    return {ability: _names_of(supported, ability) for ability in ("chat", "generate")}
-
-
-def _names_of(families: Iterable[ModelFamily], ability: str) -> list[str]:
-    return [f.model_name for f in families if f.model_type == "LLM" and ability in f.model_ability]
-
-
-def _rows(engine: Engine, family: ModelFamily, spec: ModelSpec, host: Host) -> list[Json]:
-    """One row for each quantization of a spec: whether an engine runs it, or the reason why not."""
-    rows = []
-    for quantization in spec.quantizations:
-        reason = _reason(engine, family, spec, quantization, host)
-        row = {
-            "model_format": spec.model_format,
-            "model_size_in_billions": spec.model_size_in_billions,
-            "quantization": quantization,
-            "engine": engine.table.engine,
-            "ok": reason is None,
-            "reason": reason,
-        }
-        rows.append(row)
-    return rows
-
-
-def _reason(engine: Engine, family: ModelFamily, spec: ModelSpec, quantization: str, host: Host) -> str | None:
-    version = ModelVersion(family=family, spec=spec, quantization=quantization)
-    return supports(engine, version).reason or engine.available(spec, host).reason
-
-
-def _why_not(engine: Engine, family: ModelFamily, host: Host) -> str:
-    """The reason why an engine runs no version of a family: none is supported, or the supported ones can't run here."""
-    if family.model_type not in engine.table.model_types:
-        return f"{engine.table.engine} does not run {family.model_type} models"
-    supported = [spec for spec in family.model_specs if engine.table.supports(spec)]
-    if supported:
-        reasons = [engine.available(spec, host).reason for spec in supported]
-    else:
-        reasons = [engine.table.supports(spec).reason for spec in family.model_specs]
-    return "; ".join(dict.fromkeys(str(reason) for reason in reasons))
+    return models_by_ability(controller.engines[_VLLM], visible_families(controller, key).values())

@@ -15,6 +15,7 @@ from xinference.cli.options.version_options import version_options
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import INTERRUPTED, note, print_json, size, size_in_billions
 from xinference.cli.table import print_table
+from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -95,15 +96,12 @@ def cached(target: Target, model_name: str | None, worker_ip: str | None, as_jso
 
 
 def _cached(target: Target, model_name: str | None, worker_ip: str | None) -> list[Json]:
-    with target.connect() as client:
-        try:
-            return client.list_cached_models(model_name, worker_ip)
-        except Problem as problem:
-            if problem.code != Code.NO_SERVER or target.settings.endpoint:
-                raise
-    from xinference.local_commands.cache import cached_entries
+    def without_server(settings: Settings) -> list[Json]:
+        from xinference.local_commands.cache import cached_entries
 
-    return cached_entries(target.settings, model_name)
+        return cached_entries(settings, model_name)
+
+    return target.ask(lambda client: client.list_cached_models(model_name, worker_ip), without_server)
 
 
 _REMOVE_EXAMPLES = """\b

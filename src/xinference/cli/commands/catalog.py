@@ -57,9 +57,11 @@ def engine(
     wide: bool,
     **filters: Any,
 ) -> None:
-    """Show the versions of a model that the server's machine can run, and on which engines."""
-    with target.connect() as client:
-        rows = client.engine_rows(model_name)
+    """Show the versions of a model that the server's machine can run, and on which engines.
+
+    Without a server, those that this machine can run.
+    """
+    rows = target.ask(lambda client: client.engine_rows(model_name), lambda here: _local().rows_of(here, model_name))
     if model_engine:
         engines = list(dict.fromkeys(row["engine"] for row in rows))
         if model_engine.lower() not in (name.lower() for name in engines):
@@ -81,6 +83,13 @@ def engine(
         raise bad_request(
             f"No engine on the server's machine runs such a version of {model_name}.", code=Code.ENGINE_UNAVAILABLE
         )
+
+
+def _local() -> Any:
+    """The same answers without a server."""
+    from xinference.local_commands import engines
+
+    return engines
 
 
 def _matches(row: Json, filters: Mapping[str, Any]) -> bool:
@@ -149,8 +158,7 @@ def _print_reasons(rows: Sequence[Json], wide: bool) -> None:
 @with_server_options
 def vllm_models(target: Target, as_json: bool) -> None:
     """List the models that vLLM supports, by ability."""
-    with target.connect() as client:
-        models = client.vllm_models()
+    models = target.ask(lambda client: client.vllm_models(), lambda here: _local().vllm_models(here))
     if as_json:
         print_json(models)
         return

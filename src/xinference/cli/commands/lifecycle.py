@@ -15,6 +15,7 @@ from xinference.cli.options.json_option import json_option
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import duration, note, print_json
 from xinference.cli.table import print_table
+from xinference.config import Settings
 
 Json = dict[str, Any]
 
@@ -127,8 +128,7 @@ def reload(target: Target, uid: str | None, option_uid: str | None, model_config
 @with_server_options
 def history(target: Target, failed: bool, as_json: bool, wide: bool) -> None:
     """List the last launches, newest first, including those that failed or ended."""
-    with target.connect() as client:
-        records = client.launch_history(failed=failed)
+    records = target.ask(lambda client: client.launch_history(failed=failed), lambda here: _local_history(here, failed))
     if as_json:
         print_json(records)
         return
@@ -137,6 +137,12 @@ def history(target: Target, failed: bool, as_json: bool, wide: bool) -> None:
         wide=wide)  # fmt: skip
     if not records:
         note("No launch is recorded." if not failed else "No launch has failed.")
+
+
+def _local_history(settings: Settings, failed: bool) -> list[Json]:
+    from xinference.local_commands.history import launch_records
+
+    return launch_records(settings, failed=failed)
 
 
 def _row(record: Json, now: float) -> list[Any]:

@@ -14,7 +14,7 @@ from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import note, print_json, size_in_billions
 from xinference.cli.table import print_table
-from xinference.error_codes import Code
+from xinference.config import Settings
 from xinference.errors import Problem, bad_request, near
 
 if TYPE_CHECKING:
@@ -131,19 +131,20 @@ def _order(size: object) -> float:
 
 def _families(target: Target, model_type: str, *, with_cache: bool) -> tuple[list[Json], set[str]]:
     """The models of one type, and the names of those with weights in the cache."""
-    with target.connect() as client:
-        try:
-            families = client.list_model_registrations(model_type, detailed=True)
-            return families, _cached_names(client) if with_cache else set()
-        except Problem as problem:
-            if problem.code != Code.NO_SERVER or target.settings.endpoint:
-                raise
-    from xinference.local_commands.cache import cached_entries
-    from xinference.local_commands.registrations import registration_entries
 
-    entries = cached_entries(target.settings) if with_cache else []
-    names = {str(entry["model_name"]) for entry in entries if entry.get("complete")}
-    return registration_entries(target.settings, model_type), names
+    def of_server(client: Client) -> tuple[list[Json], set[str]]:
+        families = client.list_model_registrations(model_type, detailed=True)
+        return families, _cached_names(client) if with_cache else set()
+
+    def without_server(settings: Settings) -> tuple[list[Json], set[str]]:
+        from xinference.local_commands.cache import cached_entries
+        from xinference.local_commands.registrations import registration_entries
+
+        entries = cached_entries(settings) if with_cache else []
+        names = {str(entry["model_name"]) for entry in entries if entry.get("complete")}
+        return registration_entries(settings, model_type), names
+
+    return target.ask(of_server, without_server)
 
 
 def _cached_names(client: Client) -> set[str]:
