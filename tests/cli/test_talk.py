@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,20 @@ def test_a_prompt_is_answered_on_stdout(canned: Canned, run: Run) -> None:
         "temperature": 0,
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
     }
+
+
+@pytest.mark.process
+def test_an_answer_at_a_terminal_is_broken_between_words_and_in_a_pipe_it_is_not(
+    canned: Canned, terminal: Callable[..., Terminal]
+) -> None:
+    words = [f"word{n:02}" for n in range(30)]
+    canned.answers[CHAT] = [said(*(f" {word}"[:3] + f" {word}"[3:] for word in words)) for _ in range(2)]
+    at = terminal("chat", "-u", "m", "Hi", stdout_is_terminal=True)
+    at.until("word29")
+    shown = [re.sub(r"[^ ]*\x1b\[\d+G\x1b\[K", "", line).split() for line in at.seen.split("\r\n")]
+    assert shown[:3] == [words[:14], words[14:28], words[28:]]
+    piped = terminal("chat", "-u", "m", "Hi")
+    assert piped.end() == (0, "".join(f" {word}" for word in words) + "\n")
 
 
 def test_a_prompt_can_be_piped_in(canned: Canned, run: Run) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from xinference.cli.options.native_options import parse_value
-from xinference.cli.output import INTERRUPTED, note, show_problem, write
+from xinference.cli.output import INTERRUPTED, clean, note, show_problem, write
+from xinference.cli.word_wrap import terminal_wrap
 from xinference.error_codes import Code
 from xinference.errors import Problem, near
 
@@ -185,8 +186,7 @@ class Generate:
 
 def answer_once(talk: Talk, text: str, *, verbose: bool = False) -> None:
     """One request: the answer on stdout, the rest on stderr."""
-    for piece in _patient(talk, text):
-        write(piece)
+    _show(_patient(talk, text))
     click.echo()
     for line in _notes(talk, verbose):
         note(line)
@@ -209,8 +209,7 @@ def converse(talk: Talk, banner: str, *, verbose: bool = False) -> None:
         write(talk.answer_label)
         pieces = _patient(talk, text)
         try:
-            for piece in pieces:
-                write(piece)
+            _show(pieces, len(talk.answer_label))
         except KeyboardInterrupt:
             pieces.close()  # stops the answer; the conversation continues
         except Problem as problem:
@@ -223,6 +222,21 @@ def converse(talk: Talk, banner: str, *, verbose: bool = False) -> None:
         for line in _notes(talk, verbose):
             click.echo(line)
         click.echo()
+
+
+def _show(pieces: Iterator[str], column: int = 0) -> None:
+    """Write an answer as it arrives; on a terminal its lines are broken between words.
+
+    Args:
+        column: the columns that are taken on the first line.
+    """
+    wrap = terminal_wrap(column)
+    for piece in pieces:
+        if wrap is None:
+            write(piece)
+        else:
+            sys.stdout.write(wrap.feed(clean(piece)))
+            sys.stdout.flush()
 
 
 def _notes(talk: Talk, verbose: bool) -> list[str]:
