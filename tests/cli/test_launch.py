@@ -263,12 +263,36 @@ def test_a_dry_run_prints_the_plan_with_its_reasons(canned: Canned, run: Run) ->
         "Would launch m:",
         "llama-2-chat--7B--ggufv2--Q4_0",
         "huggingface – a/b",
-        "m.gguf (unknown)",
-        "unknown KV cache",
+        "  Files:      m.gguf\n              n.gguf\n              The hub did not report the sizes of the files.\n",
+        "  Memory:     not known before the download\n",
         "n_ctx=4096",
         "Why:\n  - no GPU was found\n  - it fits",
     ):
         assert text in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("files", "total", "source", "lines"),
+    [
+        ([("m.gguf", 5 << 30)], 5 << 30, "hub", ["m.gguf (5.0 GiB)"]),
+        ([("m.gguf", None)], 5 << 30, "estimate",
+         ["m.gguf", "about 5.0 GiB, an estimate: the hub did not report the sizes"]),
+        ([("m.gguf", None), ("n.gguf", None)], 5 << 30, "registry",
+         ["m.gguf", "n.gguf", "5.0 GiB in all, by the registry"]),
+        ([], 5 << 30, "registry", ["5.0 GiB in all, by the registry"]),
+        ([(f"{n}.bin", 1 << 30) for n in range(9)], 9 << 30, "hub",
+         [*(f"{n}.bin (1.0 GiB)" for n in range(6)), "and 3 more files", "9.0 GiB in all"]),
+    ],
+)  # fmt: skip
+def test_the_files_of_a_plan_have_their_sizes_or_a_sentence_why_not(
+    canned: Canned, run: Run, files: Any, total: int, source: str, lines: list[str]
+) -> None:
+    entries = [{"name": name, "size": size} for name, size in files]
+    plan = PLAN | {"files": entries, "files_bytes": total, "files_source": source}
+    canned.answers["POST", "/v1/models"] = Answer(plan)
+    printed = run("launch", "-n", "m", "--dry-run").stdout
+    shown = printed[printed.index("Files:") :].split("Threads:")[0].removeprefix("Files:")
+    assert [line.strip() for line in shown.rstrip().split("\n")] == lines
 
 
 def test_a_dry_run_of_weights_that_are_here_prints_their_path_and_all_numbers(canned: Canned, run: Run) -> None:

@@ -124,6 +124,8 @@ async def test_a_launch_that_fits_is_planned_by_its_header_and_its_disk(
     assert entry["memory"]["source"] == "file header" and entry["context_length"] == 4095
     assert entry["memory"]["weights"] == pytest.approx(size, rel=0.001)
     assert entry["download_bytes"] == size and entry["path"] is None
+    assert entry["files"] == [{"name": FILE, "size": size}]
+    assert (entry["files_bytes"], entry["files_source"]) == (size, "hub")
     [need] = entry["disk"]
     assert (need["purpose"], need["needed_bytes"], need["free_bytes"]) == ("download", size, 100 * GIB)
     assert_only_headers(hub)
@@ -163,6 +165,8 @@ async def test_a_hub_without_an_answer_is_replaced_by_the_registry(
     entry = plan_entry(*await controller.plan(REQUEST))
     assert entry["memory"]["source"] == "registry" and entry["download_bytes"] is None
     assert any("the header of the weights can't be read" in reason for reason in entry["reasons"])
+    assert entry["files"] == [{"name": FILE, "size": None}] and entry["files_source"] == "estimate"
+    assert entry["files_bytes"] == pytest.approx(3.8 * GIB, rel=0.02)
 
 
 @pytest.mark.process

@@ -78,6 +78,10 @@ class LaunchPlanAnswer(Answer):
     model_id: str | None
     revision: str | None
     files: list[PlannedFile]
+    files_bytes: int | None = Field(description="Bytes of all files, also of the cached ones; null: not known")
+    files_source: Literal["hub", "registry", "estimate"] | None = Field(
+        description="Source of `files_bytes`: the hub's list, the registry, or an estimate from the model's shape"
+    )
     path: str | None
     context_length: int | None = Field(description="Tokens of the longest prompt and its answer together")
     slots: int | None = Field(description="Maximum number of requests computed at the same time")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xinference.catalog.models import ModelVersion, Source
@@ -17,7 +17,15 @@ from xinference.files.atomic_file import nearest_existing
 from xinference.hardware.devices import Host
 from xinference.hubs.base import FetchPreview, Hub
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import DiskNeed, DiskPurpose, ResolvedLaunch, ShapeSource
+from xinference.launch.plan import (
+    DiskNeed,
+    DiskPurpose,
+    PlannedFiles,
+    ResolvedLaunch,
+    ShapeSource,
+    registered_files,
+)
+from xinference.planning.version_size import estimated_bytes
 from xinference.planning.weights_estimate import registry_shape, rough_shape
 from xinference.weights.remote_shape import read_remote_shape
 from xinference.weights.shape_reader import bytes_of_extra
@@ -46,6 +54,7 @@ class ExpectedWeights:
     download_bytes: int | None = None
     """Bytes of the files that are not cached; None: the hub did not report them."""
     notes: tuple[str, ...] = ()
+    files: PlannedFiles = field(default_factory=PlannedFiles)
 
 
 class Forecaster:
@@ -100,6 +109,7 @@ class Forecaster:
             self._disk(launch, host, preview, shape),
             preview.download_bytes if preview else None,
             (*((note,) if note else ()), *notes),
+            _files(launch, preview),
         )
 
     def _extra_bytes(self, launch: ResolvedLaunch) -> int:
@@ -130,6 +140,20 @@ def _without_header(version: ModelVersion, source: Source) -> tuple[ModelShape, 
             pass
     note = "memory: a rough estimate from the size and the bits of the quantization"
     return rough_shape(version), "estimate", (note,)
+
+
+def _files(launch: ResolvedLaunch, preview: FetchPreview | None) -> PlannedFiles:
+    """The files by the hub's list; without it by the registry, whose sizes may be an estimate."""
+    if preview is not None and preview.files:
+        sizes = [file.size for file in preview.files]
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        files = tuple((file.name, file.size) for file in preview.files)
+        return PlannedFiles(files, total, "hub" if total is not None else None)
+    files_of_registry = registered_files(launch)
+    if files_of_registry.total_bytes is not None:
+        return files_of_registry
+    estimate = estimated_bytes(launch.version)
+    return replace(files_of_registry, total_bytes=estimate, source=None if estimate is None else "estimate")
 
 
 def _need(purpose: DiskPurpose, folder: Path, count: int) -> DiskNeed:

@@ -154,6 +154,7 @@ class Planner:
             expected.disk,
             expected.download_bytes,
             expected.notes,
+            expected.files,
         )
 
     def _size_expected(

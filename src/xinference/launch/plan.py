@@ -201,6 +201,21 @@ class DiskNeed:
     free_bytes: int
 
 
+FileSizes = Literal["hub", "registry", "estimate"]
+"""The source of the size of files: the hub's list, the registry, or an estimate."""
+
+
+@dataclass(frozen=True)
+class PlannedFiles:
+    """The files that a launch would download."""
+
+    files: tuple[tuple[str, int | None], ...] = ()
+    """Name and bytes of each; empty: not known before the hub answers."""
+    total_bytes: int | None = None
+    """Bytes of all files, also of the cached ones; None: not known."""
+    source: FileSizes | None = None
+
+
 @dataclass(frozen=True)
 class Forecast:
     """The expected resources of a launch whose weights are not on this machine yet."""
@@ -213,6 +228,7 @@ class Forecast:
     download_bytes: int | None = None
     """Bytes of the files that are not cached; None: the hub did not report them."""
     notes: tuple[str, ...] = ()
+    files: PlannedFiles = PlannedFiles()
 
 
 LaunchPlan = ResolvedLaunch | SizedPlan
@@ -226,6 +242,7 @@ def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None, forecast: Foreca
     devices = sized.devices if sized else forecast.devices if forecast else ()
     reasons = sized.reasons if sized else (*launch.reasons, *_forecast_reasons(forecast))
     path = sized.path if sized else launch.origin if source is None else None
+    files = forecast.files if forecast else registered_files(launch)
     return {
         "model_uid": launch.uid,
         "version": launch.version.version_id,
@@ -233,7 +250,9 @@ def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None, forecast: Foreca
         "hub": source.hub if source else "local",
         "model_id": source.model_id if source else None,
         "revision": source.revision if source else None,
-        "files": _files(launch),
+        "files": [{"name": name, "size": size} for name, size in files.files],
+        "files_bytes": files.total_bytes,
+        "files_source": files.source,
         "path": str(path) if path else None,
         "context_length": sizing.context_length if sizing else None,
         "slots": sizing.slots if sizing else None,
@@ -271,11 +290,14 @@ def _forecast_reasons(forecast: Forecast | None) -> tuple[str, ...]:
     return (*forecast.notes, *(forecast.sizing.reasons if forecast.sizing else ()))
 
 
-def _files(launch: ResolvedLaunch) -> list[dict[str, Any]]:
-    source, quantization = launch.source, launch.version.quantization
+def registered_files(launch: ResolvedLaunch) -> PlannedFiles:
+    """The files of a launch, with the sizes that the registry has."""
+    source, version = launch.source, launch.version
     if source is None:
-        return []
-    facts = source.facts.get(quantization)
-    name = source.file_name(quantization)
-    names = source.parts.get(quantization) or ((name,) if name else ())
-    return [{"name": n, "size": facts.size if facts and len(names) == 1 else None} for n in names]
+        return PlannedFiles()
+    name = source.file_name(version.quantization)
+    names = source.parts.get(version.quantization) or ((name,) if name else ())
+    facts = source.facts.get(version.quantization)
+    total = (facts.size if facts else None) or version.spec.weights_bytes.get(version.quantization)
+    size = total if len(names) == 1 else None
+    return PlannedFiles(tuple((each, size) for each in names), total, "registry" if total else None)

@@ -231,25 +231,52 @@ _MEMORY_PARTS = {
 }
 
 
+def _memory_lines(memory: Json) -> list[str]:
+    """The memory of a plan with its parts."""
+    if memory.get("total") is None:
+        return ["not known before the download"]
+    source = memory.get("source")
+    return [
+        f"{size(memory['total'])} in all" + (f" (by the {_SOURCES[source]})" if source in _SOURCES else ""),
+        *(f"{size(memory.get(name))} {text}" for name, text in _MEMORY_PARTS.items()),
+    ]
+
+
+#: Maximum number of files that a plan shows.
+_FILES_SHOWN = 6
+
+
+def _file_lines(plan: Json) -> list[str]:
+    """The files of a plan with their sizes, or what is known of the size of all of them."""
+    files, total, source = plan.get("files") or [], plan.get("files_bytes"), plan.get("files_source")
+    is_listed = bool(files) and all(file.get("size") is not None for file in files)
+    lines = [f"{file['name']} ({size(file['size'])})" if is_listed else str(file["name"]) for file in files]
+    hidden = len(lines) - _FILES_SHOWN
+    if hidden > 1:
+        lines = [*lines[:_FILES_SHOWN], f"and {hidden} more files"]
+    if (is_listed and len(files) == 1) or plan.get("path"):
+        return lines
+    if total is None:
+        return [*lines, "The hub did not report the sizes of the files."] if files or plan.get("model_id") else lines
+    if source == "estimate":
+        return [*lines, f"about {size(total)}, an estimate: the hub did not report the sizes"]
+    return [*lines, f"{size(total)} in all" + (", by the registry" if source == "registry" else "")]
+
+
 def plan_text(plan: Json) -> str:
     """A launch plan as text, one fact a line: the decisions, then their reasons."""
     memory = plan.get("memory") or {}
-    files = [f"{file['name']} ({size(file.get('size'))})" for file in plan.get("files") or []]
-    source = memory.get("source")
     facts: dict[str, Any] = {
         "Model": plan.get("version"),
         "Engine": plan.get("engine"),
         "Hub": " – ".join(str(plan[key]) for key in ("hub", "model_id") if plan.get(key)),
-        "Files": files,
+        "Files": _file_lines(plan),
         "Path": plan.get("path"),
         "Devices": ", ".join(str(device) for device in plan.get("devices") or []),
         "Context": f"{plan['context_length']} tokens" if plan.get("context_length") else None,
         "Slots": plan.get("slots"),
         "Threads": plan.get("threads"),
-        "Memory": [
-            f"{size(memory.get('total'))} in all" + (f" (by the {_SOURCES[source]})" if source in _SOURCES else ""),
-            *(f"{size(memory.get(name))} {text}" for name, text in _MEMORY_PARTS.items()),
-        ],
+        "Memory": _memory_lines(memory),
         "Download": size(plan["download_bytes"]) if plan.get("download_bytes") else None,
         "Disk": [
             f"{size(need['needed_bytes'])} for the {need['purpose']}, {size(need['free_bytes'])} free in "
