@@ -23,9 +23,9 @@ from xinference.hubs.registry import all_hubs
 from xinference.hubs.selection import wanted_names
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import SizedPlan
+from xinference.planning.gguf_makers import are_early, stored_shape
 from xinference.planning.occupancy import Available
 from xinference.planning.sizing import size_launch
-from xinference.planning.weights_estimate import are_early
 from xinference.weights.cache import versions_of
 from xinference.weights.shape_reader import read_shape
 from xinference.work_threads import LongWork
@@ -116,7 +116,7 @@ async def test_the_plan_without_weights_is_within_5_percent_of_the_plan_with_the
     compared = 0
     for number in positions(len(every)):
         version = every[number]
-        source, facts = source_of(version), version.spec.shape
+        source, facts = source_of(version), stored_shape(version)
         assert source is not None and facts is not None
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -25,6 +25,7 @@ from xinference.launch.plan import (
     ShapeSource,
     registered_files,
 )
+from xinference.planning.gguf_makers import stored_shape
 from xinference.planning.version_size import estimated_bytes
 from xinference.planning.weights_estimate import registry_shape, rough_shape
 from xinference.weights.remote_shape import read_remote_shape
@@ -133,9 +134,9 @@ def _without_header(version: ModelVersion, source: Source) -> tuple[ModelShape, 
     """The shape from the registry, or a rough one from the size."""
     facts = source.facts.get(version.quantization)
     size = facts.size if facts and facts.size else version.spec.weights_bytes.get(version.quantization)
-    if version.spec.shape is not None:
+    if (shape := stored_shape(version)) is not None:
         try:
-            return registry_shape(version.spec.shape, version, size), "registry", ()
+            return registry_shape(shape, version, size), "registry", ()
         except Problem:  # a quantization whose types are not known
             pass
     note = "memory: a rough estimate from the size and the bits of the quantization"

@@ -299,5 +299,6 @@ def registered_files(launch: ResolvedLaunch) -> PlannedFiles:
     names = source.parts.get(version.quantization) or ((name,) if name else ())
     facts = source.facts.get(version.quantization)
     total = (facts.size if facts else None) or version.spec.weights_bytes.get(version.quantization)
-    size = total if len(names) == 1 else None
+    # The registry's sizes are those of all files of a launch, also of its projector.
+    size = total if len(names) == 1 and not source.projectors else None
     return PlannedFiles(tuple((each, size) for each in names), total, "registry" if total else None)

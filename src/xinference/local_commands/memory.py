@@ -16,8 +16,9 @@ from xinference.hubs.registry import all_hubs
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.request import LaunchRequest
+from xinference.planning.gguf_makers import are_early, stored_shape
 from xinference.planning.memory import MemoryBudget, MemoryEstimate
-from xinference.planning.weights_estimate import are_early, estimated_shape
+from xinference.planning.weights_estimate import estimated_shape
 from xinference.weights import shape_reader
 from xinference.weights.derivation import derive, requested_reference
 from xinference.weights.fetch import cached_path
@@ -123,7 +124,7 @@ def _shape(version: ModelVersion, settings: Settings) -> tuple[ModelShape, str]:
         path = cached_path(hubs, version, source) if source.has(version.quantization) else None
         if path is not None:
             return shape_reader.read_shape(path, version)[0], str(path)
-    facts = version.spec.shape
+    facts = stored_shape(version)
     if facts is None:
         raise bad_request(
             f"The registry does not have the layers and heads of {version.family.model_name} {version.size}, and its "

@@ -19,6 +19,7 @@ from xinference.launch.plan import ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.engine_choice import supports
 from xinference.planning.eviction import Bytes, format_size
+from xinference.planning.gguf_makers import stored_shape
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.sizing import size_launch
 from xinference.planning.weights_estimate import billions, registry_shape, rough_bits, rough_shape
@@ -221,9 +222,9 @@ def _versions(refused: Refused, specs: Iterable[ModelSpec]) -> Iterator[ModelVer
 
 def _shape_of(refused: Refused, version: ModelVersion) -> ModelShape:
     """The estimated shape of another version: from the registry, or in proportion to that of the refused one."""
-    if version.spec.shape is not None:
+    if (shape := stored_shape(version)) is not None:
         try:
-            return registry_shape(version.spec.shape, version)
+            return registry_shape(shape, version)
         except Problem:  # a quantization whose types are not known
             pass
     if not same_size(version.spec.model_size_in_billions, refused.version.spec.model_size_in_billions):

@@ -6,6 +6,7 @@ from xinference.catalog.models import ModelShapeFacts, ModelSpec, ModelVersion, 
 from xinference.engines.memory_model import MemoryModel
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
+from xinference.planning.gguf_makers import are_early, stored_shape
 from xinference.planning.memory import USABLE_SHARE
 from xinference.planning.weights_estimate import rough_bits, weights_bytes
 
@@ -19,11 +20,11 @@ def estimated_bytes(version: ModelVersion) -> int | None:
             return facts.size
     if quantization in spec.weights_bytes:
         return spec.weights_bytes[quantization]
-    shape = spec.shape or _shape_of_size(spec)
+    shape = stored_shape(version) or _shape_of_size(spec)
     if shape is None:
         return None
     try:
-        return weights_bytes(shape, spec.model_format, quantization)
+        return weights_bytes(shape, spec.model_format, quantization, early=are_early(version))
     except Problem:  # a mix of another quantizer, such as UD-Q4_K_XL
         return int(shape.parameters * rough_bits(spec.model_format, quantization) / 8)
 

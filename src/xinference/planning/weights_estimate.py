@@ -12,6 +12,7 @@ from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.formats.tensor_types import TENSOR_TYPES
 from xinference.launch.model_shape import BITSANDBYTES_BITS, LOADING_BITS, ModelShape
+from xinference.planning.gguf_makers import are_early
 
 _BITS = {kind.name: kind.block_bytes * 8 / kind.block for kind in TENSOR_TYPES.values()}
 #: Elements of a block of the K-quants; a tensor whose rows are no multiple of it gets another type.
@@ -41,8 +42,6 @@ _MIXES: Mapping[str, Mapping[str, tuple[str, float | str]]] = {
 }
 #: The same for Q2_K in files of 2023.
 _EARLY_Q2 = {"v": ("Q4_K", 1.0), "out": ("Q4_K", 1.0), "down": ("Q4_K", 1.0)}
-#: Publisher of GGUF files of 2023, when llama.cpp stored Q2_K with more bits.
-_EARLY_PUBLISHER = "TheBloke/"
 #: Query heads for each key and value head from which Q2_K stores the values as Q4_K.
 _GROUPED = 4
 #: Number of layers of the 70B models, whose values are stored with more bits because eight heads share them.
@@ -75,7 +74,7 @@ def weights_bytes(shape: ModelShapeFacts, model_format: str, quantization: str |
     """Bytes of the weights. `quantization` is case-insensitive; ``none`` or None means 16 bits, as trained.
 
     Args:
-        early: whether the GGUF file is of 2023; see `are_early`.
+        early: whether the GGUF file is of 2023; see `gguf_makers.are_early`.
 
     Raises:
         Problem: 400 ``unknown_quantization``.
@@ -93,12 +92,6 @@ def weights_bytes(shape: ModelShapeFacts, model_format: str, quantization: str |
     if bits is None:
         raise _unknown(model_format, quantization, ["none", "4-bit", "8-bit"])
     return int((shape.parameters - outside) * bits / 8) + outside * 2
-
-
-def are_early(version: ModelVersion) -> bool:
-    """Whether the files of a version are of 2023: ggmlv3, and the GGUF files of the publisher of that time."""
-    sources = version.spec.sources
-    return version.spec.model_format == "ggmlv3" or any(s.model_id.startswith(_EARLY_PUBLISHER) for s in sources)
 
 
 def kv_bytes_per_token(shape: ModelShapeFacts, bits: int = 16) -> int:
