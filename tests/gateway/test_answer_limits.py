@@ -54,7 +54,7 @@ def test_an_answer_without_a_number_of_tokens_gets_the_limit_of_the_model(engine
 )
 def test_a_request_for_more_tokens_is_refused_by_name(engine: str, path: str, field: str) -> None:
     with pytest.raises(Refusal) as refused:
-        limited(path, route(engine=engine, max_output_tokens=50), **{field: 51})
+        limited(path, route(engine=engine, max_output_tokens=50), None, **{field: 51})
     problem = refused.value
     assert (problem.status, problem.code, problem.param) == (400, "invalid_request", field)
     assert problem.cause == f"{field}: 51 is more than 50, the maximum number of output tokens of the model 'm'."
