@@ -32,6 +32,8 @@ class Exchange:
     """Applied to the body of an answer that is not streamed to the client."""
     events: BytesRewrite | None = None
     """Applied to complete server-sent events of an answer that is streamed to the client."""
+    choices: int = 1
+    """The number of choices of the answer, if the engine computes no more of them than it has slots."""
 
 
 UNCHANGED = Exchange()

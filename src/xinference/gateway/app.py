@@ -25,10 +25,11 @@ from xinference.gateway.auth.authentication import Views, admit, admit_without_k
 from xinference.gateway.auth.peer import FROM_OWNER, is_forwarded, is_from_own_user
 from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.choice_parts import forward_choices, split_choices
 from xinference.gateway.crash_memory import CrashMemory
 from xinference.gateway.divided_requests import divide
 from xinference.gateway.engine_requests import EngineCall, for_deployment, prepare
-from xinference.gateway.forward import ForwardedCall, Forwarder
+from xinference.gateway.forward import ChoicePart, ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.content_encodings import decompressed
 from xinference.gateway.http.cors import AllowedOrigins, answer_preflight, is_preflight, with_origin
@@ -67,7 +68,7 @@ from xinference.keys.table import Keys, KeyTable, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
 from xinference.protocol.errors import Header, Refusal, stream_error
 from xinference.protocol.request_check import check, unreadable, wrong_field
-from xinference.protocol.requests import Named, Request
+from xinference.protocol.requests import Generation, Named, Request
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, RoutingTable
@@ -357,6 +358,16 @@ class Gateway:
         if is_limited:
             limit_tokens(key, route, request, document, dialect_of(route.engine), is_response=builder is not None)
         prepared = prepare(table, route, request, document)
+        parts: tuple[ChoicePart, ...] = ()
+        if 0 < route.slots < prepared.choices:
+
+            def prepare_part(part: Generation, document: RequestDocument) -> EngineCall:
+                if is_limited:
+                    limit_tokens(key, route, part, document, dialect_of(route.engine))
+                return prepare(table, route, part, document)
+
+            assert isinstance(request, Generation)
+            parts = split_choices(request, body, route.slots, prepare_part)
         if builder is not None:
             prepared = as_response(prepared, builder, is_stream=bool(request.stream))
         elif path.is_tokens:
@@ -374,6 +385,7 @@ class Gateway:
             prepared.events,
             key.key_id if key is not None else _address(scope.get("client")),
             time_limit(key, route) if is_limited else None,
+            parts,
         )
         if path.has_inputs:
             division = divide(request, body, prepared.route, partial(self._prepare_part, route))
@@ -474,6 +486,8 @@ class Gateway:
             await forward_split(self._forwarder, call, request, route, reply)
         elif call.division is not None:
             await forward_divided(self._forwarder, call, call.division, route, reply)
+        elif call.parts:
+            await forward_choices(self._forwarder, call, request, route, reply)
         else:
             await self._forwarder.forward(call, route, reply)
 

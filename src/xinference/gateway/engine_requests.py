@@ -75,6 +75,8 @@ class EngineCall:
     """Applied to the whole answer; None: its bytes are passed on as they arrive."""
     events: BytesRewrite | None
     """Applied to the complete server-sent events of a stream; None: they are passed on unchanged."""
+    choices: int = 1
+    """The number of choices, if the engine computes no more of them than it has slots."""
 
 
 def prepare(table: RoutingTable, route: Route, request: Request, document: RequestDocument) -> EngineCall:
@@ -97,7 +99,7 @@ def prepare(table: RoutingTable, route: Route, request: Request, document: Reque
     if fields or exchange.body is not None:
         route = _rewrite(table, route, document, fields, dialect, exchange)
     answer, events = answer_rewrite(request, route.uid, exchange), events_rewrite(request, exchange)
-    return EngineCall(route, document.encoded(), answer, events)
+    return EngineCall(route, document.encoded(), answer, events, exchange.choices)
 
 
 def for_deployment(route: Route, request: Request, body: bytes) -> tuple[Request, bytes]:

@@ -39,6 +39,18 @@ STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-acce
 
 
 @dataclass(frozen=True, slots=True)
+class ChoicePart:
+    """One part of a request for several choices, in the engine's dialect."""
+
+    body: bytes
+    answer: BytesRewrite | None
+    events: BytesRewrite | None
+    first: int
+    """The number of choices of the parts before it, for each prompt."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardedCall:
     """One checked request."""
 
@@ -57,6 +69,8 @@ class ForwardedCall:
     """The parts in which the engine gets the request; None: it gets the whole of it."""
     time_limit: TimeLimit | None = None
     """The time that engines may spend on the call; the wait for a turn does not count."""
+    parts: tuple[ChoicePart, ...] = ()
+    """The parts in place of the body, which are forwarded one after the other; empty: the body is."""
 
 
 class Forwarder:

@@ -29,11 +29,11 @@ def exchange(request: Generation) -> Exchange:
     """
     if not _needs_repair(request):
         return UNCHANGED
-    wants_no_top = _wants_no_top(request)
+    wants_no_top, choices = _wants_no_top(request), request.n or 1
     if request.stream:
-        return Exchange(body=_with_top if wants_no_top else None, events=EventRepair(request))
+        return Exchange(body=_with_top if wants_no_top else None, events=EventRepair(request), choices=choices)
     body = (lambda body: _as_stream(_with_top(body))) if wants_no_top else _as_stream
-    return Exchange(body=body, answer=partial(gather, request=request))
+    return Exchange(body=body, answer=partial(gather, request=request), choices=choices)
 
 
 def _needs_repair(request: Generation) -> bool:

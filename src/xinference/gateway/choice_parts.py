@@ -1,0 +1,181 @@
+"""Requests for more choices than an engine computes at once: the gateway sends them in parts, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from xinference.engines.dialect import Body
+from xinference.errors import Problem
+from xinference.gateway.engine_answers import ODD_ANSWER, odd_answer
+from xinference.gateway.engine_requests import EngineCall
+from xinference.gateway.forward import ChoicePart, ForwardedCall, Forwarder
+from xinference.gateway.http.asgi import Message, Reply
+from xinference.gateway.request_document import RequestDocument
+from xinference.protocol.errors import stream_error
+from xinference.protocol.requests import Generation, Request
+from xinference.routing.table import Route
+
+Prepare = Callable[[Generation, RequestDocument], EngineCall]
+Event = dict[str, Any]
+DATA, DONE = b"data: ", b"[DONE]"
+
+
+def split_choices(request: Generation, body: bytes, slots: int, prepare: Prepare) -> tuple[ChoicePart, ...]:
+    """The parts of a request, each with as many choices as the engine has slots at most.
+
+    Args:
+        body: the request before any rewrite.
+        prepare: rewrites a part for the engine.
+    """
+    parts, wanted = [], request.n or 1
+    for first in range(0, wanted, slots):
+        count = min(slots, wanted - first)
+        changed: Body = msgspec.json.decode(body) | {"n": count}
+        changed.pop("best_of", None)
+        if request.seed is not None:  # each choice has another seed, and the same one when the request is repeated
+            changed["seed"] = request.seed + first
+        part = msgspec.structs.replace(request, n=count, seed=changed.get("seed"))
+        call = prepare(part, RequestDocument(msgspec.json.encode(changed), changed))
+        parts.append(ChoicePart(call.body, call.answer, call.events, first, count))
+    return tuple(parts)
+
+
+async def forward_choices(
+    forwarder: Forwarder, call: ForwardedCall, request: Request, route: Route, reply: Reply
+) -> None:
+    """Forward the parts of a call one after the other, and send the joined answer.
+
+    Raises:
+        Refusal: any refusal of a part, if nothing has been sent.
+    """
+    assert isinstance(request, Generation)
+    joined: _Joined = _JoinedStream(reply, request) if request.stream else _JoinedAnswer(reply, request)
+    for part in call.parts:
+        part_call = replace(call, body=part.body, answer=part.answer, events=part.events)
+        joined.part = part
+        part_reply = Reply(joined.send)
+        try:
+            await forwarder.forward(part_call, route, part_reply)
+        except Problem as problem:
+            if not reply.started:
+                raise
+            await reply.end(stream_error(str(problem), problem.code, anthropic=False, status=problem.status))
+            return
+        finally:
+            reply.is_stream = reply.started and bool(request.stream)
+        try:
+            joined.end_part()
+        except ODD_ANSWER as error:
+            raise odd_answer(route.uid, f"in a form that cannot be read: {type(error).__name__}") from error
+        if joined.has_failed:
+            return
+    await joined.end()
+
+
+class _Joined:
+    """Joins the answers of the parts."""
+
+    part: ChoicePart
+
+    def __init__(self, reply: Reply, request: Generation) -> None:
+        self._reply = reply
+        self._wanted = request.n or 1
+        self._usage: dict[str, int] = {}
+        self.has_failed = False
+
+    async def send(self, message: Message) -> None:
+        """Take a message of a part's answer."""
+        raise NotImplementedError
+
+    def end_part(self) -> None:
+        """Take the end of a part's answer."""
+
+    async def end(self) -> None:
+        """Send the end of the joined answer."""
+        raise NotImplementedError
+
+    def number(self, index: int) -> int:
+        """The number of a choice in the joined answer; the choices of one prompt follow each other."""
+        prompt, choice = divmod(index, self.part.count)
+        return prompt * self._wanted + self.part.first + choice
+
+    def add_usage(self, usage: Any) -> None:
+        """Add the tokens of a part; the prompt counts once."""
+        if not isinstance(usage, dict):
+            return
+        counted = self._usage or {"prompt_tokens": usage.get("prompt_tokens", 0), "completion_tokens": 0}
+        completion = counted["completion_tokens"] + usage.get("completion_tokens", 0)
+        total = counted["prompt_tokens"] + completion
+        self._usage = counted | {"completion_tokens": completion, "total_tokens": total}
+
+
+class _JoinedAnswer(_Joined):
+    """Whole answers."""
+
+    def __init__(self, reply: Reply, request: Generation) -> None:
+        super().__init__(reply, request)
+        self._body = b""
+        self._answer: Event = {}
+        self._choices: list[Event] = []
+
+    async def send(self, message: Message) -> None:
+        self._body += message.get("body", b"")
+
+    def end_part(self) -> None:
+        answer: Event = msgspec.json.decode(self._body)
+        self._body = b""
+        self._answer = self._answer or answer
+        self._choices += [choice | {"index": self.number(choice["index"])} for choice in answer["choices"]]
+        self.add_usage(answer.get("usage"))
+
+    async def end(self) -> None:
+        choices = sorted(self._choices, key=lambda choice: int(choice["index"]))
+        usage = {"usage": self._usage} if self._usage else {}
+        await self._reply.whole(200, msgspec.json.encode(self._answer | {"choices": choices} | usage))
+
+
+class _JoinedStream(_Joined):
+    """Streams: the events of each part in the stream of the first."""
+
+    def __init__(self, reply: Reply, request: Generation) -> None:
+        super().__init__(reply, request)
+        self._head: Event = {}
+        self._last: Event = {}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if not self._reply.started:
+                await self._reply.start(message["status"], message["headers"])
+            return
+        lines = [self._line(text.strip()) for text in message.get("body", b"").split(b"\n\n")]
+        if self.has_failed:
+            await self._reply.end(b"".join(lines))
+        elif body := b"".join(lines):
+            await self._reply.send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _line(self, data: bytes) -> bytes:
+        """One event of a part for the client."""
+        if not data.startswith(DATA) or data == DATA + DONE:
+            return b""
+        event = msgspec.json.decode(data[len(DATA) :])
+        if "error" in event:
+            self.has_failed = True
+            return data + b"\n\n"
+        self._head = self._head or {name: event[name] for name in ("id", "created") if name in event}
+        event |= self._head
+        choices = event.get("choices")
+        if not choices:
+            self._last = event
+            self.add_usage(event.get("usage"))
+            return b""
+        for choice in choices:
+            choice["index"] = self.number(choice["index"])
+        return DATA + msgspec.json.encode(event) + b"\n\n"
+
+    async def end(self) -> None:
+        usage = DATA + msgspec.json.encode(self._last | {"usage": self._usage}) + b"\n\n" if self._usage else b""
+        await self._reply.end(usage + DATA + DONE + b"\n\n")
