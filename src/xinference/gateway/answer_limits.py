@@ -51,13 +51,13 @@ def limit_tokens(
             raise _too_many("max_output_tokens" if is_response else name, number, limit, owner)
         if name not in request.__struct_fields__ and name not in dialect.native.taken:
             continue  # the engine does not get this field
-        if number < 0:  # llama.cpp: no limit
+        if number < 0:  # no limit
             document.remove(fields, name)
         else:
             is_named = True
     default = dialect.completion_tokens if isinstance(request, Completion) else None
     if not is_named and (default is None or default > limit):
-        # vLLM refuses a number that is larger than the context.
+        # One engine refuses a number that is larger than the context.
         document.put(fields, "max_tokens", min(limit, route.context_length or limit))
 
 
