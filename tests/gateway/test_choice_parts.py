@@ -16,7 +16,7 @@ CHATS, TEXTS = "/v1/chat/completions", "/v1/completions"
 
 
 def event(index: int, text: str, *, is_text: bool = False, end: bool = False) -> dict[str, Any]:
-    choice = {"index": index, "finish_reason": "stop" if end else None}
+    choice: dict[str, Any] = {"index": index, "finish_reason": "stop" if end else None}
     choice |= {"text": text} if is_text else {"delta": {"content": text}}
     return {"id": f"id-{text[0]}", "object": "chat.completion.chunk", "choices": [choice]}
 

@@ -128,6 +128,8 @@ def test_each_field_of_a_route_arrives_as_it_was() -> None:
         adapters=("a", "b"),
         parent="base",
         request_limits=3,
+        max_output_tokens=9,
+        max_request_seconds=1.5,
         slots=4,
         stop=("USER:", "###"),
         stop_token_ids=(7, 9),
