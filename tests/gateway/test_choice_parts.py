@@ -134,3 +134,17 @@ async def test_each_part_has_the_limit_of_tokens() -> None:
     async with model(chat_answer("a", 7, 3), chat_answer("b", 7, 5), max_output_tokens=9) as (gateway, asked):
         assert (await ask(gateway, CHATS, CHAT | {"n": 2})).status == 200
     assert [each["max_tokens"] for each in asked] == [9, 9]
+
+
+async def test_many_prompts_of_a_part_are_divided_further() -> None:
+    def texts(letters: str) -> bytes:
+        ends = [event(n, letter, is_text=True, end=True) for n, letter in enumerate(letters)]
+        return stream(*ends, usage(len(letters), len(letters)))
+
+    letters = "abcdefghij"
+    answers = [texts(letters[:8]), texts(letters[8:]), texts(letters[:8].upper()), texts(letters[8:].upper())]
+    async with model(*answers) as (gateway, asked):
+        said = await ask(gateway, TEXTS, {"model": "m", "prompt": list(letters), "n": 2})
+    assert "".join(each["text"] for each in said.json["choices"]) == "aAbBcCdDeEfFgGhHiIjJ"
+    assert [each["index"] for each in said.json["choices"]] == list(range(20))
+    assert [len(each["prompt"]) for each in asked] == [8, 2, 8, 2]

@@ -360,14 +360,8 @@ class Gateway:
         prepared = prepare(table, route, request, document)
         parts: tuple[ChoicePart, ...] = ()
         if 0 < route.slots < prepared.choices:
-
-            def prepare_part(part: Generation, document: RequestDocument) -> EngineCall:
-                if is_limited:
-                    limit_tokens(key, route, part, document, dialect_of(route.engine))
-                return prepare(table, route, part, document)
-
             assert isinstance(request, Generation)
-            parts = split_choices(request, body, route.slots, prepare_part)
+            parts = split_choices(request, body, prepared.route, partial(self._prepare_part, route, key))
         if builder is not None:
             prepared = as_response(prepared, builder, is_stream=bool(request.stream))
         elif path.is_tokens:
@@ -384,11 +378,11 @@ class Gateway:
             prepared.answer,
             prepared.events,
             key.key_id if key is not None else _address(scope.get("client")),
-            time_limit(key, route) if is_limited else None,
-            parts,
+            time_limit=time_limit(key, route) if is_limited else None,
+            parts=parts,
         )
-        if path.has_inputs:
-            division = divide(request, body, prepared.route, partial(self._prepare_part, route))
+        if path.has_inputs and not parts:
+            division = divide(request, body, prepared.route, partial(self._prepare_part, route, key))
             call = call if division is None else replace(call, division=division)
         queue, uid = self._forwarder.queue, route.parent or route.uid
         scope[CONTENDED] = lambda: queue.is_contended(uid)
@@ -401,8 +395,10 @@ class Gateway:
                 return
             await self._forward_within_limits(call, request, prepared.route, reply, key)
 
-    def _prepare_part(self, route: Route, request: Request, body: bytes) -> EngineCall:
-        return prepare(self._router.table, route, request, RequestDocument(body))
+    def _prepare_part(self, route: Route, key: Key | None, request: Request, body: bytes) -> EngineCall:
+        document = RequestDocument(body)
+        limit_tokens(key, route, request, document, dialect_of(route.engine))
+        return prepare(self._router.table, route, request, document)
 
     def _check_may_use(self, path: DataPath, body: bytes, key: Key | None, counted_at: float | None) -> None:
         """Check that the model of a body exists and that the key permits it.
@@ -484,10 +480,10 @@ class Gateway:
     async def _forward(self, call: ForwardedCall, request: Request, route: Route, reply: Reply) -> None:
         if call.path.is_split:
             await forward_split(self._forwarder, call, request, route, reply)
-        elif call.division is not None:
-            await forward_divided(self._forwarder, call, call.division, route, reply)
         elif call.parts:
             await forward_choices(self._forwarder, call, request, route, reply)
+        elif call.division is not None:
+            await forward_divided(self._forwarder, call, call.division, route, reply)
         else:
             await self._forwarder.forward(call, route, reply)
 

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from xinference.engines.dialect import Body
 from xinference.errors import Problem
+from xinference.gateway.divided_requests import PreparePart, divide
 from xinference.gateway.engine_answers import ODD_ANSWER, odd_answer
-from xinference.gateway.engine_requests import EngineCall
 from xinference.gateway.forward import ChoicePart, ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import Message, Reply
-from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.split_requests import forward_divided
 from xinference.protocol.errors import stream_error
-from xinference.protocol.requests import Generation, Request
+from xinference.protocol.requests import Completion, Generation, Request
 from xinference.routing.table import Route
 
-Prepare = Callable[[Generation, RequestDocument], EngineCall]
 Event = dict[str, Any]
 DATA, DONE = b"data: ", b"[DONE]"
 
 
-def split_choices(request: Generation, body: bytes, slots: int, prepare: Prepare) -> tuple[ChoicePart, ...]:
-    """The parts of a request, each with as many choices as the engine has slots at most.
+def split_choices(request: Generation, body: bytes, route: Route, prepare: PreparePart) -> tuple[ChoicePart, ...]:
+    """The parts of a request, each with as many choices as the engine of the route has slots at most.
 
     Args:
         body: the request before any rewrite.
         prepare: rewrites a part for the engine.
+
+    Raises:
+        Refusal: 400, a part would have to be divided, and cannot be.
     """
     parts, wanted = [], request.n or 1
-    for first in range(0, wanted, slots):
-        count = min(slots, wanted - first)
+    for first in range(0, wanted, route.slots):
+        count = min(route.slots, wanted - first)
         changed: Body = msgspec.json.decode(body) | {"n": count}
         changed.pop("best_of", None)
         if request.seed is not None:  # each choice has another seed, and the same one when the request is repeated
             changed["seed"] = request.seed + first
-        part = msgspec.structs.replace(request, n=count, seed=changed.get("seed"))
-        call = prepare(part, RequestDocument(msgspec.json.encode(changed), changed))
-        parts.append(ChoicePart(call.body, call.answer, call.events, first, count))
+        part, part_body = structs.replace(request, n=count, seed=changed.get("seed")), msgspec.json.encode(changed)
+        call = prepare(part, part_body)
+        division = divide(part, part_body, route, prepare) if isinstance(part, Completion) else None
+        parts.append(ChoicePart(call.body, call.answer, call.events, first, count, division))
     return tuple(parts)
 
 
@@ -59,7 +62,10 @@ async def forward_choices(
         joined.part = part
         part_reply = Reply(joined.send)
         try:
-            await forwarder.forward(part_call, route, part_reply)
+            if part.division is not None:
+                await forward_divided(forwarder, part_call, part.division, route, part_reply)
+            else:
+                await forwarder.forward(part_call, route, part_reply)
         except Problem as problem:
             if not reply.started:
                 raise

@@ -48,6 +48,8 @@ class ChoicePart:
     first: int
     """The number of choices of the parts before it, for each prompt."""
     count: int
+    division: Division | None = None
+    """The parts of this part, if it has many inputs."""
 
 
 @dataclass(frozen=True, slots=True)
