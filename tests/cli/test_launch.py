@@ -166,7 +166,7 @@ def test_a_ready_launch_prints_its_uid_alone_on_stdout(canned: Canned, run: Run)
     assert (result.exit_code, result.stdout) == (0, "m\n")
     assert result.stderr.splitlines() == [
         "  fetch            2.5 s  from huggingface",
-        "  start            0.0 s  pid 5",
+        "  start            5.5 s  pid 5",
         f"Ready at {canned.url}/v1, context length 4096, engine llama.cpp",
     ]
 
@@ -179,7 +179,7 @@ def test_the_choices_of_a_launch_have_a_line_each(canned: Canned, run: Run) -> N
         "  plan             0.0 s  m 7B ggufv2 Q4_K_M on llama.cpp",
         "    size 7B: the smallest of 7B, 13B (-s)",
         "    2 slots x 4096 tokens of context",
-        "  start            0.0 s  pid 5",
+        "  start            8.0 s  pid 5",
     ]
 
 

@@ -46,7 +46,7 @@ def show_events(events: Iterable[Json], uid: str) -> Json | None:
         for event in events:
             match event.get("event_type"):
                 case "READY":
-                    stages.end()
+                    stages.finish(event)
                     model: Json | None = event.get("model")
                     return model
                 case "FAILED" | "SERVER_STOPPING":
@@ -191,6 +191,11 @@ class Stages:
         self._message = content
         first_line = content.partition("\n")[0]
         self._display.working(f"{self._stage or ''}  {first_line}")
+
+    def finish(self, event: Json) -> None:
+        """Write the line of the last stage, which ends with this event."""
+        self._read_time(event)
+        self.end()
 
     def end(self) -> None:
         """Write the line of the stage that has ended."""
