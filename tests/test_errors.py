@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, system_reason
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "xinference"
@@ -133,3 +133,17 @@ def test_a_code_equals_its_text(code: str) -> None:
 
 def _page() -> str:
     return (ROOT / "docs" / "errors.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(-2, "Name or service not known"), "the host name cannot be resolved"),
+        (OSError("[Errno -3] Temporary failure in name resolution"), "the host name cannot be resolved"),
+        (OSError(8, "nodename nor servname provided, or not known"), "the host name cannot be resolved"),
+        (OSError(113, "No route to host"), "No route to host"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_the_reason_of_a_system_error_has_no_number(error: Exception, reason: str) -> None:
+    assert system_reason(error) == reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -142,6 +143,24 @@ def bad_request(cause: str, *, hint: str | None = None, code: Code = Code.INVALI
 def not_found(cause: str, *, hint: str | None = None, code: Code) -> Problem:
     """A 404: the named thing does not exist."""
     return Problem(code, cause, hint=hint)
+
+
+def system_reason(error: BaseException) -> str:
+    """The reason of an error of the operating system or of a connection, without its number.
+
+    >>> system_reason(OSError("[Errno -2] Name or service not known"))
+    'the host name cannot be resolved'
+    >>> system_reason(OSError(111, "Connection refused"))
+    'Connection refused'
+    """
+    text = re.sub(r"\[Errno -?\d+\] ", "", str(error)).strip().rstrip(".") or type(error).__name__
+    return "the host name cannot be resolved" if _UNRESOLVED.search(text) else text
+
+
+#: What resolvers of Linux and macOS answer for a name without an address.
+_UNRESOLVED = re.compile(
+    r"name or service not known|name resolution|no address associated|nodename nor servname", re.IGNORECASE
+)
 
 
 def near(wanted: str, choices: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ import httpx2
 from xinference.client.answers import UnexpectedAnswer, read_problem
 from xinference.client.request import Request, StreamRequest
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem, bad_request, system_reason
 from xinference.hosts import is_this_machine, server_url
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class Runner:
             raise self._wrong_server() from error
 
     def _no_server(self, error: Exception) -> Problem:
-        reason = "" if "refused" in str(error).lower() else f" ({error})"
+        reason = "" if "refused" in str(error).lower() else f" ({system_reason(error)})"
         return Problem(
             Code.NO_SERVER,
             f"No server answers at {self.base_url}{reason}.",

@@ -15,7 +15,7 @@ from xinference.client.local_key import local_endpoint
 from xinference.client.local_server import ensure_server
 from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, system_reason
 from xinference.process.home import is_free
 
 #: Variable of a server that a service manager runs: the command that restarts it there. `service install` sets it.
@@ -57,7 +57,7 @@ def find_server(settings: Settings) -> RunningServer:
     except (OSError, ValueError, KeyError, TypeError, psutil.Error) as error:
         raise Problem(
             Code.NO_SERVER,
-            f"The process of the server in {settings.home} can't be read: {error}.",
+            f"The process of the server in {settings.home} can't be read: {system_reason(error)}.",
             hint="Restart it as the user who started it.",
         ) from None
 

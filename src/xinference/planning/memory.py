@@ -70,7 +70,10 @@ def size_replica(
     slots = requested_slots or _fitting_slots(estimate, context, usable)
     if estimate.total(context, slots) > usable:
         raise _does_not_fit(estimate, estimate.total(context, slots), f"{written_slots(slots)} of {context} tokens")
-    reasons = (f"context {context}: {why}", f"{written_slots(slots)}, each with the whole context of {context} tokens")
+    reasons = (
+        f"context {context}: {why}",
+        f"{written_slots(slots)}{' with' if slots == 1 else ', each with'} the whole context of {context} tokens",
+    )
     return estimate.sizing(context, slots, reasons)
 
 
@@ -167,7 +170,7 @@ def chosen_context(estimate: MemoryEstimate, longest: int) -> int:
 
 def _context_reason(shape: ModelShape, longest: int, context: int, requested: int | None) -> str:
     if context < longest:
-        return f"a modest one; the model can have up to {longest}"
+        return f"the default; the model can have up to {longest}"
     if requested is not None and context == requested:
         return "requested"
     if shape.pooled and longest == shape.trained_context:

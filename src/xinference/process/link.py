@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, system_reason
 from xinference.process.command import EngineCommand
 from xinference.process.leftovers import KEEPER_VARIABLE
 from xinference.process.probe import Endpoint
@@ -107,7 +107,7 @@ class KeeperProcess:
         except OSError as error:
             stderr.close()
             raise Problem(
-                Code.KEEPER_FAILED, f"The engine's keeper could not be started: {error}.", stage="start"
+                Code.KEEPER_FAILED, f"The engine's keeper could not be started: {system_reason(error)}.", stage="start"
             ) from error
         keeper = cls(process, stderr)
         try:

@@ -128,7 +128,7 @@ def remove(
         raise Problem(
             Code.IN_USE,
             f"{version_id} is in use by {user}.",
-            hint="Terminate the model with `xinference terminate`, or cancel the download, first.",
+            hint="Terminate the model (`xinference terminate UID`) or cancel the download first.",
         )
     freed = delete(file for entry in entries for file in entry.files if file.root.name == "converted")
     return freed + sum(hubs[e.source.hub].delete_cached(e.version, e.source) for e in entries if e.source)

@@ -133,7 +133,7 @@ def remove_cache(target: Target, model_version: str, worker_ip: str | None, conf
                 raise Problem(
                     Code.IN_USE,
                     f"{version_id} is in use by {' and '.join(users)}.",
-                    hint="Terminate the model with `xinference terminate`, or cancel the download, first.",
+                    hint="Terminate the model (`xinference terminate UID`) or cancel the download first.",
                 )
         for version_id, deletable in versions.items():
             note(f"{version_id}:")

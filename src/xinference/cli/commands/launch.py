@@ -227,7 +227,7 @@ _MEMORY_PARTS = {
     "weights": "weights",
     "kv_cache": "KV cache",
     "overhead": "overhead",
-    "loaded": "when it is ready, with the cached pages of the file",
+    "loaded": "resident when it is ready, including the page cache of the file",
 }
 
 

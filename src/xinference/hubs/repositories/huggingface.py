@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from xinference.catalog.models import HubName
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, system_reason
 from xinference.hubs import problems
 from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.listing import ListedFile, Listing
@@ -190,7 +190,7 @@ class HuggingFaceHub(RepositoryHub):
                 raise problems.gated_model(self.terms, model_id, has_token=has_token) from None
             raise problems.unreachable(self.terms, f"it answered {error.response.status_code}") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, Unavailable) as error:
-            raise problems.unreachable(self.terms, str(error) or type(error).__name__) from error
+            raise problems.unreachable(self.terms, system_reason(error)) from error
         except ValueError as error:  # JSON: e.g. the page of a captive portal
             raise problems.unreachable(self.terms, f"its answer cannot be read ({error})") from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xinference.catalog.models import HubName
-from xinference.errors import Problem
+from xinference.errors import Problem, system_reason
 from xinference.hubs import problems
 from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.listing import ListedFile, Listing
@@ -167,7 +167,7 @@ class ModelScopeHub(RepositoryHub):
                 raise problems.gated_model(self.terms, model_id, has_token=_has_token()) from None
             raise problems.unreachable(self.terms, f"it answered {status} for {file.name}") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise problems.unreachable(self.terms, str(error) or type(error).__name__) from error
+            raise problems.unreachable(self.terms, system_reason(error)) from error
 
     @contextmanager
     def _convert_errors(self, model_id: str) -> Iterator[None]:
