@@ -36,12 +36,15 @@ from xinference.gateway.http.connection_limits import ConnectionLimits, raise_de
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.http.tcp_keepalive import CLIENT
+from xinference.gateway.metrics import Metrics
 from xinference.gateway.openapi import document
+from xinference.gateway.request_records import Recorder
 from xinference.hosts import host_in_url, is_loopback
 from xinference.keys.keyring import Keyring
 from xinference.log_setup import set_up_log
 from xinference.process.home import announce, own_home, withdraw
 from xinference.process.link import private_run_dir
+from xinference.records.hub import RecordHub
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
 from xinference.store.database import Store
@@ -106,7 +109,8 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     settings = replace(settings, port=port)  # the port that was free
     build = _build_several if settings.gateway_workers > 1 else _build_single
     stop_requested = asyncio.Event()
-    server, gateway, workers, controller = build(settings, store, keys, stop_requested.set)
+    hub = RecordHub()
+    server, gateway, workers, controller = build(settings, store, keys, hub, stop_requested.set)
     announcing = asyncio.create_task(_announce(settings, host, port, keys.open_for_owner()))
     await asyncio.sleep(0)  # the first attempt is before the first answer
     flushing = asyncio.create_task(keys.flush_periodically())
@@ -157,12 +161,25 @@ async def _stop_when(requested: asyncio.Event, server: Server) -> None:
     server.stop()
 
 
-def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
+def _build_single(
+    settings: Settings, store: Store, keys: Keyring, hub: RecordHub, stop: Callable[[], None]
+) -> Parts:
     """Gateway, management API and controller in this process."""
     balancer, running, shutdown = Balancer(), AbortableRequests(), Shutdown()
+    recorder = Recorder(hub.publish)
     controller = Controller(settings, store, balancer)
     management = make_app(controller, settings, keys, stop, document(), running)
-    gateway = Gateway(controller, settings, management, keys, running, balancer=balancer, shutdown=shutdown)
+    gateway = Gateway(
+        controller,
+        settings,
+        management,
+        keys,
+        running,
+        metrics=Metrics(lambda: controller.table, lambda: balancer, hub.totals),
+        recorder=recorder,
+        balancer=balancer,
+        shutdown=shutdown,
+    )
 
     async def before_end() -> None:
         controller.begin_stop()
@@ -177,14 +194,16 @@ def _build_single(settings: Settings, store: Store, keys: Keyring, stop: Callabl
     return server, gateway, None, controller
 
 
-def _build_several(settings: Settings, store: Store, keys: Keyring, stop: Callable[[], None]) -> Parts:
+def _build_several(
+    settings: Settings, store: Store, keys: Keyring, hub: RecordHub, stop: Callable[[], None]
+) -> Parts:
     """Gateways in separate processes; management API and controller in this process, behind them."""
     from xinference.gateway.workers.pool import SynchronizedApp, WorkerPool  # a single process starts faster without it
 
     path = private_run_dir(settings) / "management.sock"
     path.unlink(missing_ok=True)  # left by a server that was killed: this process holds the home's lock
     publisher = Publisher()
-    workers = WorkerPool(settings, publisher, keys, path)
+    workers = WorkerPool(settings, publisher, keys, path, hub)
     publisher.subscribe(workers.publish)
     keys.subscribe(workers.publish)
     controller = Controller(settings, store, workers, publisher)

@@ -24,6 +24,7 @@ from xinference.gateway.auth.peer import PEER_UID
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from xinference.gateway.http.connection_limits import ConnectionLimits
 from xinference.gateway.http.server import Server, http_server
+from xinference.gateway.request_records import Recorder
 from xinference.keys.table import Keys
 from xinference.routing.table import Route, RoutingTable, Target
 from xinference.server import listen
@@ -98,10 +99,14 @@ async def management(scope: Scope, receive: Receive, send: Send) -> None:
 
 @contextlib.asynccontextmanager
 async def gateway_of(
-    router: HandMadeRouter, app: ASGIApp = management, keys: Keys | None = None, **settings: Any
+    router: HandMadeRouter,
+    app: ASGIApp = management,
+    keys: Keys | None = None,
+    recorder: Recorder | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway, closed at the end."""
-    gateway = Gateway(router, Settings(**settings), app, keys)
+    gateway = Gateway(router, Settings(**settings), app, keys, recorder=recorder)
     try:
         yield gateway
     finally:
@@ -130,10 +135,12 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(router: HandMadeRouter, **settings: Any) -> AsyncIterator[Served]:
+async def served(
+    router: HandMadeRouter, *, recorder: Recorder | None = None, **settings: Any
+) -> AsyncIterator[Served]:
     """The gateway on a loopback port while the block runs."""
     async with (
-        gateway_of(router, **settings) as gateway,
+        gateway_of(router, recorder=recorder, **settings) as gateway,
         listening(gateway, limits=ConnectionLimits.of(Settings(**settings))) as (_, _, url),
         aiohttp.ClientSession(headers=ANTHROPIC) as http,
     ):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -56,11 +55,12 @@ from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.responses.answer import ResponseBuilder, as_response
 from xinference.gateway.responses.request import translate
+from xinference.gateway.request_records import Recorder
 from xinference.gateway.responses.store import ResponseStore
 from xinference.gateway.routes import DATA_PATHS, PROBES, RESPONSE_AS_CHAT, DataPath, find
 from xinference.gateway.split_requests import forward_divided, forward_split
 from xinference.gateway.token_answers import with_token_answer
-from xinference.gateway.token_usage import FREE, TokenMeter
+from xinference.gateway.token_usage import spent_tokens
 from xinference.gateway.unserved_paths import unserved
 from xinference.hosts import is_loopback
 from xinference.keys.key import Key
@@ -69,6 +69,7 @@ from xinference.keys.visibility import SCOPE_KEY
 from xinference.protocol.errors import Header, Refusal, stream_error
 from xinference.protocol.request_check import check, unreadable, wrong_field
 from xinference.protocol.requests import Generation, Named, Request
+from xinference.records.hub import RecordHub
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, RoutingTable
@@ -82,6 +83,8 @@ RESPONSES = "/v1/responses/"
 #: Paths of the management API whose rest is a name, which may be the path of a file on this machine.
 ENGINES_OF_NAME = "/v1/engines/"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: Maximum number of characters of an error's code in a record.
+MAX_CODE = 100
 READ_METHODS = frozenset({"GET", "HEAD"})
 #: Client headers that are passed to the engine. The client's Authorization is for the gateway and is never passed on.
 TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
@@ -104,6 +107,7 @@ class Gateway:
         *,
         quota: Quota | None = None,
         metrics: Metrics | None = None,
+        recorder: Recorder | None = None,
         balancer: Balancer | None = None,
         crashes: CrashMemory | None = None,
         is_owner: Callable[[Scope], bool] = is_from_own_user,
@@ -113,6 +117,7 @@ class Gateway:
         """
         Args:
             is_owner: whether a request without a key is from the server's own user.
+            recorder: makes the records of the requests; None: they are only counted in `metrics`.
             image_network: in place of the real one, for images that requests name by an address.
             shutdown: that of the HTTP server.
         """
@@ -136,7 +141,9 @@ class Gateway:
         self.balancer.last_bytes = self._pool.last_bytes
         self._forwarder = Forwarder(router, settings, self._pool, self.balancer, crashes or CrashMemory())
         self._running = running or AbortableRequests()
-        self.metrics = metrics or Metrics(lambda: router.table, lambda: self.balancer)
+        hub = RecordHub()
+        self.metrics = metrics or Metrics(lambda: router.table, lambda: self.balancer, hub.totals)
+        self.recorder = recorder or Recorder(hub.publish)
 
     async def close(self) -> None:
         """Close the connections to engines."""
@@ -179,7 +186,8 @@ class Gateway:
                 await refuse_management(Reply(send), why, openai=path.startswith(OPENAI_PATHS))
             return
         if data_path is not None:
-            reply = Reply(send, anthropic=data_path.anthropic, write=scope.get(WRITE))
+            figures = self.recorder.begin(path, "" if key is None else key.key_id)
+            reply = Reply(send, anthropic=data_path.anthropic, write=scope.get(WRITE), figures=figures)
             await self._serve(data_path, scope, receive, reply, key)
         elif path in PROBES:
             await answer_probe(Reply(send), method, path, is_stopping=self._shutdown.begun)
@@ -267,28 +275,36 @@ class Gateway:
         return admit_without_keys(table, access, headers, time.time(), is_owner=is_owner)
 
     async def _serve(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
-        began = time.perf_counter()
+        figures = reply.figures
         try:
             await self._answer(path, scope, receive, reply, key)
         except ClientLeftError:
-            return
+            figures.client_left = True
         except Problem as problem:
             self.refusals.add(problem.code, problem.status)
+            # An engine's own error may have any code, or none.
+            figures.code = (problem.code or Code.ENGINE_ERROR)[:MAX_CODE]
             if not reply.started:
                 await refuse(reply, problem)
             else:  # the client sees that the answer is incomplete
                 log.error("an answer on %s was left incomplete: %s", scope["path"], problem)
         except asyncio.CancelledError:
             if not self._shutdown.answers_end:
+                figures.client_left = True
                 raise
+            figures.code = Code.SERVER_STOPPING
             await end_answer(reply)
         except (msgspec.ValidationError, RecursionError) as error:
             # A part of the body that the first check has skipped, such as the number 1e999 in an unknown field.
             if reply.started:
+                figures.code = Code.INTERNAL_ERROR
                 log.exception("an answer on %s was left incomplete", scope["path"])
             else:
-                await refuse(reply, unreadable(error))
+                refusal = unreadable(error)
+                figures.code = refusal.code
+                await refuse(reply, refusal)
         except Exception:  # the outermost guard: a client must get JSON, not text/plain, for a bug in the server
+            figures.code = Code.INTERNAL_ERROR
             log.exception("unexpected error on %s", scope["path"])
             if not reply.started:
                 await refuse(
@@ -298,7 +314,7 @@ class Gateway:
         finally:
             if self._bodies.held:
                 self._bodies.give_back(reply)
-            self.metrics.count_request(reply.model, scope["path"], reply.status, time.perf_counter() - began)
+            self.recorder.end(figures, reply.status)
 
     async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
         """Read and check the request, find its deployment, forward it."""
@@ -312,7 +328,8 @@ class Gateway:
         counted_at = None
         if key is not None and (key.requests_per_minute or key.tokens_per_minute):
             counted_at = time.monotonic()
-            await self.quota.take_request(key, counted_at)
+            with reply.figures.wait("quota"):
+                await self.quota.take_request(key, counted_at)
         body = await read_body(receive, headers, self._settings.max_body_bytes, self._bodies, reply)
         if b"content-encoding" in headers:
             body = decompressed(body, headers, self._settings.max_body_bytes)
@@ -320,6 +337,8 @@ class Gateway:
                 self._bodies.take(reply, len(body))
         if body[:3] == BYTE_ORDER_MARK:  # some editors and shells begin a file with it
             body = body[3:]
+        figures = reply.figures
+        figures.bytes_in = len(body)
         try:
             request = check(path.decoder, body)
         except Refusal as refusal:
@@ -332,6 +351,7 @@ class Gateway:
             if watch.left:
                 raise ClientLeftError from None
             request = check(path.decoder, body)
+        figures.request = request
         table = self._views.for_use(key, self._router.table)
         if key is not None:
             try:
@@ -341,7 +361,7 @@ class Gateway:
                     self.quota.give_back_request(key, counted_at)
                 raise
         route = find(table, request.model, path.upstream)
-        reply.model = route.uid
+        figures.model = route.uid
         if request.model != route.uid:
             request, body = for_deployment(route, request, body)
         builder: ResponseBuilder | None = None
@@ -389,11 +409,16 @@ class Gateway:
         request_id = request.request_id
         if not request_id and b"x-request-id" in headers:
             request_id = headers[b"x-request-id"].decode("latin-1")
-        with ClientWatch(scope, receive):
+        with ClientWatch(scope, receive) as watch:
+            figures.watch = watch
             if request_id:
                 await self._forward_abortably(request_id, call, request, prepared.route, reply, key)
-                return
-            await self._forward_within_limits(call, request, prepared.route, reply, key)
+            else:
+                await self._forward_within_limits(call, request, prepared.route, reply, key)
+        if watch.left:
+            figures.client_left = True
+        elif watch.aborted:
+            await _end_aborted(f"The request {self.recorder.id_of(figures)} was aborted.", request, reply)
 
     def _prepare_part(self, route: Route, key: Key | None, request: Request, body: bytes) -> EngineCall:
         document = RequestDocument(body)
@@ -459,23 +484,21 @@ class Gateway:
             await self._forward(call, request, route, reply)
             return
         async with self.quota.permit(route):
-            with self._count_tokens(key, call, reply):
-                # The wait for the permit may have taken long: use the newest table's route.
-                route = self._router.table.routes.get(route.uid, route)
+            # The wait for the permit may have taken long: use the newest table's route.
+            route = self._router.table.routes.get(route.uid, route)
+            try:
                 await self._forward(call, request, route, reply)
+            finally:
+                if key is not None and key.tokens_per_minute is not None:
+                    self.quota.spend_tokens(key, spent_tokens(reply, len(call.body)), time.monotonic())
 
     async def _forward_abortably(
         self, request_id: str, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
     ) -> None:
         async with self._running.abortable(route.uid, request_id) as abortable:
             await self._forward_within_limits(call, request, route, reply, key)
-        if not abortable.aborted:
-            return
-        message = f"The request {request_id} was aborted."
-        if not reply.started:
-            raise Refusal(Code.REQUEST_ABORTED, message)
-        if request.stream:
-            await reply.end(stream_error(message, "request_aborted", anthropic=reply.anthropic))
+        if abortable.aborted:
+            await _end_aborted(f"The request {request_id} was aborted.", request, reply)
 
     async def _forward(self, call: ForwardedCall, request: Request, route: Route, reply: Reply) -> None:
         if call.path.is_split:
@@ -487,23 +510,18 @@ class Gateway:
         else:
             await self._forwarder.forward(call, route, reply)
 
-    @contextlib.contextmanager
-    def _count_tokens(self, key: Key | None, call: ForwardedCall, reply: Reply) -> Iterator[None]:
-        """Count the tokens of the answer, also of an incomplete one, if the key has a limit of tokens."""
-        if key is None or key.tokens_per_minute is None or call.path.upstream in FREE:
-            yield
-            return
-        meter = TokenMeter(reply.send, reply.write)
-        # The meter replaces the functions of this reply and does not wrap the reply: `_serve` reads from this object
-        # whether and with which status the answer has started, and an answer without a meter needs no further call.
-        reply.send = meter.send
-        reply.write = reply.write and meter.write
-        try:
-            yield
-        finally:
-            tokens = meter.tokens(len(call.body))
-            self.quota.spend_tokens(key, tokens, time.monotonic())
-            self.metrics.count_tokens(reply.model, tokens)
+
+async def _end_aborted(message: str, request: Request, reply: Reply) -> None:
+    """End the answer to a request that was aborted.
+
+    Raises:
+        Refusal: the answer has not begun.
+    """
+    reply.figures.code = Code.REQUEST_ABORTED
+    if not reply.started:
+        raise Refusal(Code.REQUEST_ABORTED, message)
+    if request.stream:
+        await reply.end(stream_error(message, "request_aborted", anthropic=reply.anthropic))
 
 
 def _address(client: tuple[str, int] | None) -> str:

@@ -19,9 +19,9 @@ from xinference.gateway.engine_answers import MAX_ERROR_BYTES, check_status, rea
 from xinference.gateway.fair_queue import FairQueue, places
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
-from xinference.gateway.routes import DataPath
+from xinference.gateway.http.request_figures import RequestFigures
+from xinference.gateway.routes import FREE, DataPath
 from xinference.gateway.stream import END_TEXTS, OnDeath, relay_bytes, relay_events
-from xinference.gateway.token_usage import FREE
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
@@ -102,12 +102,14 @@ class Forwarder:
         if self._crashes.suspects:
             self._check_not_suspected(call, route)
         if not route.targets:
-            route = await self._ready(route)
+            route = await self._ready(route, reply.figures)
             self._check_not_suspected(call, route)
-        # An empty name: the path runs no model, so the request needs no place.
-        uid = "" if call.path.upstream in FREE else route.parent or route.uid
+        uid = route.parent or route.uid
+        if call.path.upstream in FREE:
+            uid = ""  # the path runs no model, so the request needs no place
+            reply.figures.is_free = True
         if uid and not self.queue.enter(uid, call.client, places(route)):
-            route = await self._take_turn(call, route, uid)
+            route = await self._take_turn(call, route, uid, reply.figures)
         limit = call.time_limit
         if limit is not None:
             limit.start()
@@ -119,7 +121,7 @@ class Forwarder:
                 if target is None:
                     if lost or waited:
                         raise _died(route.uid) if lost else _unreachable(route.uid)
-                    route, waited = await self._replacement(route), True
+                    route, waited = await self._replacement(route, reply.figures), True
                     self._check_not_suspected(call, route)
                     tried = ()
                     continue
@@ -146,14 +148,15 @@ class Forwarder:
             if uid:
                 self.queue.leave(uid, call.client)
 
-    async def _take_turn(self, call: ForwardedCall, route: Route, uid: str) -> Route:
+    async def _take_turn(self, call: ForwardedCall, route: Route, uid: str, figures: RequestFigures) -> Route:
         """Wait for a place; returns the route as it is then, with targets."""
-        await self.queue.wait(uid, call.client)
+        with figures.wait("permit"):
+            await self.queue.wait(uid, call.client)
         try:
             now = self._router.table.routes.get(route.uid)
             if now is None:
                 raise _gone(route.uid)
-            now = await self._ready(now)
+            now = await self._ready(now, figures)
             self._check_not_suspected(call, now)
             return now
         except BaseException:
@@ -163,9 +166,11 @@ class Forwarder:
     async def _attempt(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
         """Send the call to one target, and relay the answer."""
         self._balancer.begin(target)
-        answer = None
+        answer, figures = None, reply.figures
+        figures.replica = target.replica_id
         try:
             answer = await self._pool.post(target, call.path.upstream, call.query, call.headers, call.body)
+            figures.connection = answer.connection
             self._balancer.reached(target)
             if answer.status != 200:
                 check_status(route.uid, answer.status)
@@ -182,6 +187,7 @@ class Forwarder:
             raise
         finally:
             if answer is not None:
+                figures.leave_engine(answer.connection)
                 answer.close()
             self._balancer.end(target)
 
@@ -222,20 +228,22 @@ class Forwarder:
         # A replica that is stopped or evicted is removed from the table before its engine exits.
         return next(codes, None), target in route.targets
 
-    async def _ready(self, route: Route) -> Route:
+    async def _ready(self, route: Route, figures: RequestFigures) -> Route:
         """`route` with targets; waits while the deployment is restarted, or while an on-demand model is loaded."""
         if route.targets:
             return route
         if route.problem is not None:
             raise _failed(route.uid, route.problem)
         if route.on_demand:
-            return await self._wait(route, self._settings.on_demand_wait_seconds)
+            with figures.wait("load"):
+                return await self._wait(route, self._settings.on_demand_wait_seconds)
         if route.unloaded:
             raise _unloaded(route)
         if not route.recovering:
             cause = f"The model {route.uid!r} is not ready yet (stage: {route.stage})."
             raise Refusal(Code.MODEL_LOADING, cause, retry_after=route.retry_after)
-        return await self._wait(route, self._settings.recover_seconds)
+        with figures.wait("recovery"):
+            return await self._wait(route, self._settings.recover_seconds)
 
     async def _wait(self, route: Route, seconds: float) -> Route:
         try:
@@ -249,22 +257,24 @@ class Forwarder:
                 problem.code, problem.cause, status=problem.status, hint=hint, retry_after=retry_after
             ) from None
 
-    async def _replacement(self, route: Route) -> Route:
+    async def _replacement(self, route: Route, figures: RequestFigures) -> Route:
         """Wait until the controller has noticed that no target of `route` can be reached; returns the new route."""
         until = time.monotonic() + min(NOTICE_SECONDS, self._settings.recover_seconds)
         while (now := self._router.table.routes.get(route.uid)) is not None:
             if now.targets != route.targets:
-                return await self._ready(now)
+                return await self._ready(now, figures)
             if time.monotonic() >= until:
                 raise _unreachable(route.uid)
-            await asyncio.sleep(NOTICE_POLL_SECONDS)
+            with figures.wait("recovery"):
+                await asyncio.sleep(NOTICE_POLL_SECONDS)
         raise _gone(route.uid)
 
 
 async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply: Reply, on_death: OnDeath) -> None:
     if call.answer is not None:
-        body = answer.first + await _read_rest(answer)
-        await reply.whole(answer.status, rewritten(call.answer, body, route.uid))
+        body = rewritten(call.answer, answer.first + await _read_rest(answer), route.uid)
+        reply.figures.first = body
+        await reply.whole(answer.status, body)
         return
     if answer.is_stream:
         headers = [header for header in answer.headers if header[0] != b"content-length"]
@@ -282,6 +292,7 @@ async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply:
         return
     await reply.start(answer.status, answer.headers)
     if answer.at_end:
+        reply.figures.first = answer.first
         await reply.end(answer.first)
     else:
         await relay_bytes(answer.read, answer.first, reply, model=route.uid, on_death=on_death)

@@ -14,6 +14,8 @@ from xinference.protocol import requests
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route, RoutingTable
 
+#: Engine paths that only convert or count tokens, and run no model.
+FREE = frozenset({"/tokenize", "/detokenize", "/apply-template", "/v1/messages/count_tokens"})
 #: Maximum number of characters of a model's name that are compared and shown.
 MAX_NAME = 200
 

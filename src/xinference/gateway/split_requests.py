@@ -14,6 +14,7 @@ from xinference.gateway.divided_requests import Division, join, part_size, parts
 from xinference.gateway.engine_answers import ODD_ANSWER, odd_answer
 from xinference.gateway.forward import ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import Reply
+from xinference.gateway.http.request_figures import RequestFigures
 from xinference.gateway.recorded_reply import RecordedReply
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Document, Request, Score, ScoreTexts, TokenIds, text_of
@@ -31,13 +32,14 @@ async def forward_split(
     Raises:
         Refusal: 400, the request compares no texts; any refusal of a part.
     """
-    engine = _Parts(forwarder, call, route)
+    engine = _Parts(forwarder, call, route, reply.figures)
     if isinstance(request, Score):
         answer: Any = await _scores(engine, request, route)
     else:
         assert isinstance(request, TokenIds)
         answer = await _token_texts(engine, request)
-    await reply.whole(200, msgspec.json.encode(answer))
+    body = reply.figures.first = msgspec.json.encode(answer)
+    await reply.whole(200, body)
 
 
 async def forward_divided(
@@ -51,7 +53,7 @@ async def forward_divided(
     answers = []
     for request, body in parts(division):
         prepared = division.prepare(request, body)
-        recorded = RecordedReply()
+        recorded = RecordedReply(reply.figures)
         part = replace(call, body=prepared.body, answer=prepared.answer, division=None)
         await forwarder.forward(part, route, recorded.reply)
         answers.append(recorded.body)
@@ -59,14 +61,15 @@ async def forward_divided(
         joined = join(division, answers)
     except ODD_ANSWER as error:
         raise odd_answer(route.uid, f"in a form that cannot be read: {type(error).__name__}") from error
+    reply.figures.first = joined
     await reply.whole(200, joined)
 
 
 class _Parts:
     """Asks the engine for the parts of one request."""
 
-    def __init__(self, forwarder: Forwarder, call: ForwardedCall, route: Route) -> None:
-        self._forwarder, self._call, self._route = forwarder, call, route
+    def __init__(self, forwarder: Forwarder, call: ForwardedCall, route: Route, figures: RequestFigures) -> None:
+        self._forwarder, self._call, self._route, self._figures = forwarder, call, route, figures
 
     async def ask(self, **fields: Any) -> Any:
         """The engine's answer to one part.
@@ -74,7 +77,7 @@ class _Parts:
         Raises:
             Refusal: 502, the answer is not JSON.
         """
-        recorded = RecordedReply()
+        recorded = RecordedReply(self._figures)
         body = msgspec.json.encode({"model": self._route.uid, **fields})
         await self._forwarder.forward(replace(self._call, body=body), self._route, recorded.reply)
         try:

@@ -77,11 +77,12 @@ async def relay_events(
         rewrite: applied to complete events, each once.
         on_death: called if the engine dies, before the error is sent to the client.
     """
-    send, write, events = reply.send, reply.write, EventBuffer()
+    send, write, events, figures = reply.send, reply.write, EventBuffer(), reply.figures
     chunk, last = first, b""
+    before = b""  # the chunk before the last one: the usage is in one of both
 
     def through(chunk: bytes) -> bool:
-        nonlocal last
+        nonlocal before, last
         if write is None or events.incomplete or not chunk.endswith(EVENT_ENDS):
             return False
         if rewrite is not None:
@@ -93,32 +94,40 @@ async def relay_events(
                 return False  # the reader gets the chunk and ends the stream
         if not write(chunk):
             return False
-        last = chunk
+        before, last = last, chunk
         return True
 
-    while chunk:
-        if events.incomplete or not chunk.endswith(EVENT_ENDS):
-            chunk = events.take(chunk)
-        if chunk:
+    try:
+        while chunk:
+            if events.incomplete or not chunk.endswith(EVENT_ENDS):
+                chunk = events.take(chunk)
+            if chunk:
+                if not figures.first_token_at:
+                    figures.note_content(chunk)
+                try:
+                    if rewrite is not None:
+                        chunk = rewrite(chunk)
+                except ODD_ANSWER as error:
+                    log.warning("the engine of %s sent an event that cannot be read: %r", model, error)
+                    message = f"The engine of model {model!r} sent an event that cannot be read."
+                    figures.code = Code.ENGINE_ERROR
+                    await reply.end(stream_error(message, Code.ENGINE_ERROR, anthropic=reply.anthropic))
+                    return
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                before, last = last, chunk
             try:
-                if rewrite is not None:
-                    chunk = rewrite(chunk)
-            except ODD_ANSWER as error:
-                log.warning("the engine of %s sent an event that cannot be read: %r", model, error)
-                message = f"The engine of model {model!r} sent an event that cannot be read."
-                await reply.end(stream_error(message, Code.ENGINE_ERROR, anthropic=reply.anthropic))
+                # Until the first content has arrived, each chunk is searched for it here.
+                chunk = await read(through if figures.first_token_at else None)
+            except EngineDiedError as error:
+                log.warning("the engine of %s died in mid-stream: %r", model, error)
+                code = (await on_death() if on_death is not None else None) or Code.ENGINE_DIED
+                figures.code = code
+                message = f"The engine of model {model!r} {END_TEXTS[code]} while it was answering. Retry the request."
+                await reply.end(stream_error(message, code, anthropic=reply.anthropic))
                 return
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            last = chunk
-        try:
-            chunk = await read(through)
-        except EngineDiedError as error:
-            log.warning("the engine of %s died in mid-stream: %r", model, error)
-            code = (await on_death() if on_death is not None else None) or Code.ENGINE_DIED
-            message = f"The engine of model {model!r} {END_TEXTS[code]} while it was answering. Retry the request."
-            await reply.end(stream_error(message, code, anthropic=reply.anthropic))
-            return
-    await reply.end(DONE if done and not _has_done_event(last) else b"")
+        await reply.end(DONE if done and not _has_done_event(last) else b"")
+    finally:
+        figures.first, figures.last = first, before + last
 
 
 async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str, on_death: OnDeath | None = None) -> None:
@@ -127,17 +136,20 @@ async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str, on_
     If the engine dies, the answer stays incomplete and the server closes the connection: there is no other way to
     report an error to a client that has received a part of the answer.
     """
-    chunk = first
-    while chunk:
-        await reply.send({"type": "http.response.body", "body": chunk, "more_body": True})
-        try:
-            chunk = await read()
-        except EngineDiedError as error:
-            log.warning("the engine of %s died in mid-answer: %r", model, error)
-            if on_death is not None:
-                await on_death()
-            return
-    await reply.end()
+    chunk, before, last = first, b"", b""
+    try:
+        while chunk:
+            await reply.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            before, last = last, chunk
+            try:
+                chunk = await read()
+            except EngineDiedError as error:
+                log.warning("the engine of %s died in mid-answer: %r", model, error)
+                reply.figures.code = (await on_death() if on_death is not None else None) or Code.ENGINE_DIED
+                return
+        await reply.end()
+    finally:
+        reply.figures.first, reply.figures.last = first, before + last
 
 
 def _has_done_event(last: bytes) -> bool:

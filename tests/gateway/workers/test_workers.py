@@ -19,7 +19,6 @@ from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.crash_memory import CrashMemory
-from xinference.gateway.metrics import Counts
 from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers import crash_reports, pool
 from xinference.gateway.workers.ipc import (
@@ -89,7 +88,7 @@ def table(*targets: Target, **changes: Any) -> TableUpdate:
 
 def process(router: HandMadeRouter, *coming: Any) -> tuple[WorkerHandle, list[Any]]:
     channel = RecordingChannel(*coming)
-    shared = SharedState(router, LocalQuota(), lambda report: None, lambda: None, CrashMemory())
+    shared = SharedState(router, LocalQuota(), lambda report: None, lambda records: None, lambda: None, CrashMemory())
     return WorkerHandle(cast(subprocess.Popen[bytes], None), cast(Any, channel), shared), channel.sent
 
 
@@ -260,7 +259,7 @@ async def test_a_process_that_hangs_is_killed_and_one_that_answers_is_not(monkey
         worker._handle(TableAck(1))
         asking = asyncio.create_task(pool._report_or_kill(worker))
         await turns()
-        worker._handle(Report(sent[-1].number, {}, {}, {}, {}, Counts([], [], {})))
+        worker._handle(Report(sent[-1].number, {}, {}, {}, {}, []))
         await asking
         assert worker.process.poll() is None
         await pool._report_or_kill(worker)
@@ -296,7 +295,7 @@ class ProcessChannel:
     def send(self, message: Any) -> None:
         self.sent.append(message)
         if isinstance(message, ReportRequest):
-            self.coming.put_nowait(Report(message.number, {}, {}, {}, {}, Counts([], [], {})))
+            self.coming.put_nowait(Report(message.number, {}, {}, {}, {}, []))
         if isinstance(message, Stop):
             self.coming.put_nowait(None)
 
@@ -409,5 +408,5 @@ async def test_the_last_byte_of_an_engine_is_the_newest_that_a_process_has_seen(
     workers._workers = [first, second]
     assert await workers.last_byte("http://127.0.0.1:1") == 0.0
     for worker, at in ((first, 5.0), (second, 7.0)):
-        worker._handle(Report(1, {}, {}, {"http://127.0.0.1:1": at}, {}, Counts([], [], {})))
+        worker._handle(Report(1, {}, {}, {"http://127.0.0.1:1": at}, {}, []))
     assert await workers.last_byte("http://127.0.0.1:1") == 7.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from xinference.gateway.http.request_figures import RequestFigures
 from xinference.protocol.errors import Header
 
 Scope = MutableMapping[str, Any]
@@ -22,9 +23,16 @@ JSON_TYPE: Header = (b"content-type", b"application/json")
 class Reply:
     """The answer to one request; records whether it has started, because an answer starts only once."""
 
-    __slots__ = ("anthropic", "ended", "is_stream", "model", "send", "started", "status", "write")
+    __slots__ = ("anthropic", "ended", "figures", "is_stream", "send", "started", "status", "write")
 
-    def __init__(self, send: Send, *, anthropic: bool = False, write: Write | None = None) -> None:
+    def __init__(
+        self,
+        send: Send,
+        *,
+        anthropic: bool = False,
+        write: Write | None = None,
+        figures: RequestFigures | None = None,
+    ) -> None:
         self.send = send
         self.write = write
         """Sends chunks of a started body without `send`; None if the server does not support this."""
@@ -34,8 +42,8 @@ class Reply:
         """Whether the answer consists of server-sent events."""
         self.status = 0
         """The status that was sent; 0: none yet."""
-        self.model = ""
-        """The uid of the deployment; empty until it is known."""
+        self.figures = figures or RequestFigures()
+        """What is noted for the record of the request."""
 
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Send the status line and headers."""

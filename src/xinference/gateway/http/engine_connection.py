@@ -70,6 +70,7 @@ class EngineConnection(asyncio.Protocol):
     Attributes:
         status, headers: of the answer, once `begin` has returned; only headers in `PASSED_ON`, names in lower case.
         length: the answer's length in bytes; None if the head has no length.
+        pieces, received: the pieces in which the answer's body has arrived until now, and its bytes.
         address, idle_since: set by the pool.
     """
 
@@ -90,6 +91,8 @@ class EngineConnection(asyncio.Protocol):
         "headers",
         "idle_since",
         "length",
+        "pieces",
+        "received",
         "status",
     )
 
@@ -111,6 +114,7 @@ class EngineConnection(asyncio.Protocol):
         self.status = 0
         self.headers: list[Header] = []
         self.length: int | None = None
+        self.pieces = self.received = 0
         self._framed = False
         """Whether the head determines the end of the body; if not, the end of the connection is the end."""
 
@@ -308,7 +312,10 @@ class EngineConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
-        self._size += len(body)
+        size = len(body)
+        self._size += size
+        self.received += size
+        self.pieces += 1
 
     def on_message_complete(self) -> None:
         if self._state is BODY:

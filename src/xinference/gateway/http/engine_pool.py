@@ -33,14 +33,15 @@ class EngineAnswer:
 
     Attributes:
         first: the beginning of the body.
+        connection: the connection on which it arrives.
     """
 
-    __slots__ = ("_address", "_connection", "_pool", "first", "headers", "read", "status")
+    __slots__ = ("_address", "_pool", "connection", "first", "headers", "read", "status")
 
     def __init__(self, pool: EnginePool, address: Address, connection: EngineConnection, first: bytes) -> None:
         self._pool = pool
         self._address = address
-        self._connection = connection
+        self.connection = connection
         self.first = first
         self.status = connection.status
         self.headers = connection.headers
@@ -50,7 +51,7 @@ class EngineAnswer:
     @property
     def at_end(self) -> bool:
         """Whether `first` is the whole rest of the body."""
-        return self._connection.at_end
+        return self.connection.at_end
 
     @property
     def is_stream(self) -> bool:
@@ -62,7 +63,7 @@ class EngineAnswer:
 
     def close(self) -> None:
         """Return the connection to the pool, or close it if the answer has not been read to its end."""
-        self._pool.release(self._address, self._connection)
+        self._pool.release(self._address, self.connection)
 
 
 class EnginePool:

@@ -122,16 +122,16 @@ class ClientWatch:
     """A context that cancels its task when the client disconnects; it then exits without an exception, with `left` set.
 
     Works like `asyncio.timeout`, with the disconnect in place of the deadline. Our server reports a disconnect by a
-    callback; with another server, a task waits for it.
+    callback; with another server, a task waits for it. `abort` ends the context in the same way, with `aborted` set.
     """
 
-    __slots__ = ("_receive", "_task", "_watch", "_watcher", "left")
+    __slots__ = ("_receive", "_task", "_watch", "_watcher", "aborted", "left")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._watch: Watch | None = scope.get(WATCH)
         self._receive = receive
         self._watcher: asyncio.Task[None] | None = None
-        self.left = False
+        self.left = self.aborted = False
 
     def __enter__(self) -> ClientWatch:
         task = asyncio.current_task()
@@ -150,14 +150,21 @@ class ClientWatch:
             self._watch(None)
         if self._watcher is not None:
             self._watcher.cancel()
-        if not self.left:
+        if not self.left and not self.aborted:
             return False
         still_cancelled = self._task.uncancel() > 0
         return kind is asyncio.CancelledError and not still_cancelled
 
+    def abort(self) -> None:
+        """Cancel the task, which is in the context."""
+        if not self.left and not self.aborted:
+            self.aborted = True
+            self._task.cancel()
+
     def _leave(self) -> None:
-        self.left = True
-        self._task.cancel()
+        if not self.left and not self.aborted:
+            self.left = True
+            self._task.cancel()
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

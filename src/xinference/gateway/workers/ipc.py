@@ -15,9 +15,10 @@ import msgspec
 
 from xinference.errors import Problem, known_code
 from xinference.gateway.crash_memory import RequestKey
-from xinference.gateway.metrics import Counts
 from xinference.keys.key import Key
 from xinference.protocol.errors import Refusal
+from xinference.records.record import Record
+from xinference.routing.active_requests import ActiveRequest
 from xinference.routing.table import Route
 
 # -- from the server --------------------------------------------------------------------------------------------
@@ -73,6 +74,15 @@ class ReportRequest(msgspec.Struct, tag=True):
     """Send a `Report`."""
 
     number: int
+    with_active: bool = False
+    """Whether the report has the requests that have not ended."""
+
+
+class AbortRecord(msgspec.Struct, tag=True):
+    """Abort the request with this id of a record; the answer is an `AbortResult`."""
+
+    number: int
+    request_id: str
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -193,7 +203,7 @@ class Cancel(msgspec.Struct, tag=True):
 
 
 class AbortResult(msgspec.Struct, tag=True):
-    """Answers `AbortRequests`."""
+    """Answers `AbortRequests` and `AbortRecord`."""
 
     number: int
     aborted: bool
@@ -201,7 +211,7 @@ class AbortResult(msgspec.Struct, tag=True):
 
 
 class Report(msgspec.Struct, tag=True):
-    """Answers `ReportRequest`. The counts and key uses are those since the last report."""
+    """Answers `ReportRequest`. The key uses are those since the last report."""
 
     number: int
     in_flight: dict[str, int]
@@ -211,7 +221,16 @@ class Report(msgspec.Struct, tag=True):
     last_bytes: dict[str, float]
     """Time at which the last byte of each engine arrived, by base URL and the same clock."""
     key_uses: dict[str, float]
-    counts: Counts
+    records: list[Record]
+    """The records since the last report and the last `Records`."""
+    active: list[ActiveRequest] | None = None
+    """None: they were not requested."""
+
+
+class Records(msgspec.Struct, tag=True):
+    """Records before the next report, because there are many."""
+
+    records: list[Record]
 
 
 ToWorker = (
@@ -222,6 +241,7 @@ ToWorker = (
     | ForgetReplica
     | Suspects
     | AbortRequests
+    | AbortRecord
     | ReportRequest
     | Ready
     | Grant
@@ -241,6 +261,7 @@ ToServer = (
     | Cancel
     | AbortResult
     | Report
+    | Records
 )
 Message = TypeVar("Message")
 

@@ -23,6 +23,8 @@ from xinference.gateway.workers.crash_reports import SharedCrashes
 from xinference.gateway.workers.ipc import Configuration, ForgetReplica, Report, Stop, Suspects, TableUpdate, packed
 from xinference.gateway.workers.worker_handle import SharedState, WorkerHandle
 from xinference.keys.table import Keys
+from xinference.records.hub import RecordHub
+from xinference.routing.active_requests import ActiveRequest
 from xinference.routing.interfaces import Router, Tables
 
 log = logging.getLogger(__name__)
@@ -53,12 +55,15 @@ class StoredKeys(Keys, Protocol):
 class WorkerPool:
     """All gateway processes of the server, as one `ReplicaLoad` and one `Abortables`."""
 
-    def __init__(self, settings: Settings, tables: Tables, keys: StoredKeys, management: Path) -> None:
+    def __init__(
+        self, settings: Settings, tables: Tables, keys: StoredKeys, management: Path, hub: RecordHub | None = None
+    ) -> None:
         self._settings = settings
         self._tables = tables
         self._keys = keys
         self._management = management
-        self.metrics = Metrics(lambda: tables.table, lambda: self)
+        self._hub = hub or RecordHub()
+        self.metrics = Metrics(lambda: tables.table, lambda: self, self._hub.totals)
         self._listener: socket.socket | None = None
         self._workers: list[WorkerHandle] = []
         self._last_ends: dict[str, float] = {}
@@ -74,7 +79,9 @@ class WorkerPool:
     async def start(self, listener: socket.socket, router: Router) -> None:
         """Start the processes; returns when each of them accepts requests."""
         self._listener = listener
-        shared = SharedState(router, LocalQuota(), self._add_report, self._note_serving, self._crashes)
+        shared = SharedState(
+            router, LocalQuota(), self._add_report, self._hub.publish_all, self._note_serving, self._crashes
+        )
         self._supervisors = [
             asyncio.create_task(self._supervise(listener, shared)) for _ in range(self._settings.gateway_workers)
         ]
@@ -196,7 +203,16 @@ class WorkerPool:
             self._last_ends[replica_id] = max(at, self._last_ends.get(replica_id, at))
         for key_id, at in report.key_uses.items():
             self._keys.note_use(key_id, at)
-        self.metrics.add(report.counts)
+        self._hub.publish_all(report.records)
+
+    async def active(self) -> list[ActiveRequest]:
+        """The requests that have not ended, in all processes."""
+        await _briefly(asyncio.gather(*(worker.report(with_active=True) for worker in self._workers)))
+        return sorted((each for worker in self._workers for each in worker.active), key=lambda each: each.started)
+
+    async def abort_request(self, request_id: str) -> bool:
+        """Abort the request with this id of a record; returns whether there was one."""
+        return any(await asyncio.gather(*(worker.abort_record(request_id) for worker in self._workers)))
 
     async def abort_all(self, model: str, request_id: str) -> bool:
         """Abort the requests of this id in all processes; returns whether there was one."""

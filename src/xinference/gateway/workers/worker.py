@@ -25,8 +25,10 @@ from xinference.gateway.http.connection_limits import ConnectionLimits
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.refusal_counter import RefusalCounter
+from xinference.gateway.request_records import Recorder
 from xinference.gateway.workers.ipc import (
     FROM_SERVER,
+    AbortRecord,
     AbortRequests,
     AbortResult,
     Channel,
@@ -34,6 +36,7 @@ from xinference.gateway.workers.ipc import (
     ForgetReplica,
     Grant,
     Ready,
+    Records,
     Rejection,
     Report,
     ReportRequest,
@@ -47,9 +50,13 @@ from xinference.gateway.workers.ipc import (
 from xinference.gateway.workers.management_proxy import ManagementProxy
 from xinference.gateway.workers.proxies import ServerProxy
 from xinference.log_setup import set_up_log
+from xinference.records.record import Record
 from xinference.routing.abortable_requests import AbortableRequests
 
 log = logging.getLogger(__name__)
+
+#: Number of records that wait for the next report; more are sent at once.
+MAX_WAITING = 512
 
 
 class GatewayWorker:
@@ -62,6 +69,8 @@ class GatewayWorker:
         self._proxy = ServerProxy(channel)
         self._running = AbortableRequests()
         self._management = ManagementProxy(configuration.management, settings.max_body_bytes)
+        self._records: list[Record] = []
+        self._recorder = Recorder(self._keep)
         shutdown = Shutdown()
         self._gateway = Gateway(
             self._proxy,
@@ -70,6 +79,7 @@ class GatewayWorker:
             self._proxy.keys,
             self._running,
             quota=self._proxy,
+            recorder=self._recorder,
             balancer=self._proxy.balancer,
             crashes=self._proxy.crashes,
             shutdown=shutdown,
@@ -105,10 +115,12 @@ class GatewayWorker:
             case Ready() | Grant() | Rejection():
                 self._proxy.resolve(message)
             case ReportRequest():
-                self._channel.send(self._report(message.number))
+                self._channel.send(self._report(message))
             case AbortRequests():
                 aborted = self._running.abort(message.model, message.request_id)
                 self._channel.send(AbortResult(message.number, aborted))
+            case AbortRecord():
+                self._channel.send(AbortResult(message.number, self._recorder.abort(message.request_id)))
             case ForgetReplica():
                 self._gateway.balancer.forget(message.replica_id)
             case Suspects():
@@ -126,10 +138,23 @@ class GatewayWorker:
             case _:
                 assert_never(message)
 
-    def _report(self, number: int) -> Report:
-        balancer, counts = self._gateway.balancer, self._gateway.metrics.take()
+    def _report(self, request: ReportRequest) -> Report:
+        balancer = self._gateway.balancer
         last_bytes, uses = dict(balancer.last_bytes()), self._proxy.keys.take_uses()
-        return Report(number, balancer.counts(), balancer.ends(), last_bytes, uses, counts)
+        active = self._recorder.active() if request.with_active else None
+        records, self._records = self._records, []
+        return Report(request.number, balancer.counts(), balancer.ends(), last_bytes, uses, records, active)
+
+    def _keep(self, record: Record) -> None:
+        self._records.append(record)
+        if len(self._records) >= MAX_WAITING:
+            self.send_records()
+
+    def send_records(self) -> None:
+        """Send the records that wait for the next report."""
+        records, self._records = self._records, []
+        if records:
+            self._channel.send(Records(records))
 
 
 async def work(channel_end: socket.socket, listener: socket.socket) -> None:
@@ -156,6 +181,7 @@ async def work(channel_end: socket.socket, listener: socket.socket) -> None:
     await worker.server.serve(sockets=[listener])
     reporting.cancel()
     worker.refusals.report()
+    worker.send_records()
     await worker.close()
     handling.cancel()
 

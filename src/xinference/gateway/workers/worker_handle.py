@@ -19,6 +19,7 @@ from xinference.gateway.crash_memory import CrashReports
 from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers.ipc import (
     FROM_WORKER,
+    AbortRecord,
     AbortRequests,
     AbortResult,
     Cancel,
@@ -30,6 +31,7 @@ from xinference.gateway.workers.ipc import (
     LeftNote,
     Ready,
     ReadyAck,
+    Records,
     Rejection,
     Report,
     ReportRequest,
@@ -41,6 +43,8 @@ from xinference.gateway.workers.ipc import (
     TakeRequest,
     ToServer,
 )
+from xinference.records.record import Record
+from xinference.routing.active_requests import ActiveRequest
 from xinference.routing.interfaces import Router
 
 log = logging.getLogger(__name__)
@@ -54,6 +58,8 @@ class SharedState:
     quota: LocalQuota
     on_report: Callable[[Report], None]
     """Called with each report."""
+    on_records: Callable[[list[Record]], None]
+    """Called with records that precede a report."""
     on_serving: Callable[[], None]
     """Called when a process has the routing table and may accept requests."""
     crashes: CrashReports
@@ -76,6 +82,8 @@ class WorkerHandle:
     """Requests in flight by replica."""
     last_bytes: dict[str, float] = field(default_factory=dict)
     """See `Report.last_bytes`."""
+    active: list[ActiveRequest] = field(default_factory=list)
+    """The requests of the process that had not ended at the last report of them."""
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _answers: dict[int, asyncio.Future[bool]] = field(default_factory=dict)
     """The server's questions that the process has not answered yet."""
@@ -111,12 +119,20 @@ class WorkerHandle:
 
     # -- questions to the process ---------------------------------------------------------------------------
 
-    async def report(self) -> None:
+    async def report(self, *, with_active: bool = False) -> None:
         """Wait for a report, which follows all messages that were sent before; returns if the process dies."""
         if self.serving:
             number, answer = self._question()
-            self.channel.send(ReportRequest(number))
+            self.channel.send(ReportRequest(number, with_active))
             await self._answer(number, answer)
+
+    async def abort_record(self, request_id: str) -> bool:
+        """Abort the request with this id of a record; returns whether the process had it."""
+        if not self.serving:
+            return False
+        number, answer = self._question()
+        self.channel.send(AbortRecord(number, request_id))
+        return await self._answer(number, answer)
 
     async def abort(self, model: str, request_id: str) -> bool:
         """Abort the requests of this id; returns whether the process had one."""
@@ -195,8 +211,12 @@ class WorkerHandle:
                 self._resolve(message.number, message.aborted)
             case Report():
                 self.in_flight, self.last_bytes = message.in_flight, message.last_bytes
+                if message.active is not None:
+                    self.active = message.active
                 self.shared.on_report(message)
                 self._resolve(message.number, True)
+            case Records():
+                self.shared.on_records(message.records)
             case _:
                 assert_never(message)
 
@@ -251,7 +271,7 @@ class WorkerHandle:
 
     def _release(self) -> None:
         self.serving = False
-        self.in_flight = {}
+        self.in_flight, self.active = {}, []
         self.channel.close()
         for number in [*self._permits, *self._pending_targets, *self._ensuring]:
             self._cancel(number)

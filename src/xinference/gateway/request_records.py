@@ -1,0 +1,111 @@
+"""Makes the record of each request from its figures, at its end, and lists the requests that have not ended."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from xinference.error_codes import Code
+from xinference.gateway.http.request_figures import RequestFigures
+from xinference.records.record import CLIENT_LEFT, Record
+from xinference.records.tokens import Tokens
+from xinference.routing.active_requests import ActiveRequest
+
+#: The tokens of a path that runs no model.
+_NONE = Tokens(0, 0, 0)
+#: An event with this reports that the engine could not complete the answer.
+_ERROR = b'"error"'
+
+
+class Recorder:
+    """Makes the records of one gateway process; used from one event loop, so it needs no lock."""
+
+    def __init__(self, publish: Callable[[Record], None]) -> None:
+        """`publish`: called with each record, at the end of its request."""
+        self._publish = publish
+        self._prefix = secrets.token_hex(4)
+        self._number = 0
+        self._active: dict[int, RequestFigures] = {}
+
+    def begin(self, path: str, key_id: str) -> RequestFigures:
+        """Begin the record of a request whose key has been accepted."""
+        figures = RequestFigures()
+        figures.began = time.perf_counter()
+        figures.path, figures.key_id = path, key_id
+        self._number = figures.number = number = self._number + 1
+        self._active[number] = figures
+        return figures
+
+    def id_of(self, figures: RequestFigures) -> str:
+        """The id of a request in its record."""
+        return f"{self._prefix}-{figures.number}"
+
+    def end(self, figures: RequestFigures, status: int) -> None:
+        """Publish the record of a request that has ended; `status` is 0 if the client left before the answer."""
+        del self._active[figures.number]
+        total = time.perf_counter() - figures.began
+        first, tokens, code, output = figures.first_token_at, None, figures.code, None
+        if 200 <= status < 300:
+            tokens = _NONE if figures.is_free else figures.tokens()
+            if tokens is None:
+                output = figures.estimated_output()
+                if not code and _ERROR in figures.last:
+                    code = Code.ENGINE_ERROR
+        self._publish(
+            Record(
+                f"{self._prefix}-{figures.number}",
+                time.time() - total,
+                figures.key_id,
+                figures.model,
+                figures.replica,
+                figures.path,
+                figures.request is not None and bool(figures.request.stream),
+                status or CLIENT_LEFT,
+                code,
+                figures.client_left,
+                total,
+                first - figures.began if first else None,
+                tokens.prompt if tokens is not None else None,
+                tokens.cached if tokens is not None else None,
+                tokens.output if tokens is not None else output,
+                tokens is not None,
+                figures.wait_load,
+                figures.wait_recovery,
+                figures.wait_permit,
+                figures.wait_quota,
+                figures.bytes_in,
+                figures.bytes_out,
+            )
+        )
+
+    def active(self) -> list[ActiveRequest]:
+        """The requests that have not ended, oldest first."""
+        now, clock = time.time(), time.perf_counter()
+        return [self._active_request(figures, now, clock) for figures in self._active.values()]
+
+    def _active_request(self, figures: RequestFigures, now: float, clock: float) -> ActiveRequest:
+        first = figures.first_token_at
+        return ActiveRequest(
+            request_id=self.id_of(figures),
+            started=now - (clock - figures.began),
+            key_id=figures.key_id,
+            model=figures.model,
+            replica=figures.replica,
+            path=figures.path,
+            stream=figures.request is not None and bool(figures.request.stream),
+            seconds=clock - figures.began,
+            first_token=first - figures.began if first else None,
+            output_tokens=figures.estimated_output() if first else None,
+            waits_for=figures.waits_for,
+        )
+
+    def abort(self, request_id: str) -> bool:
+        """Abort a request that has not ended; False: there is none of this id that has been read completely."""
+        prefix, _, number = request_id.rpartition("-")
+        figures = self._active.get(int(number)) if prefix == self._prefix and number.isdecimal() else None
+        if figures is None or figures.watch is None:
+            return False
+        figures.watch.abort()
+        return True
+

@@ -1,0 +1,45 @@
+"""The requests that have not ended yet, over all gateway processes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from xinference.records.record import LOCAL_NODE
+
+
+class ActiveRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One request that has not ended; see `records.record.Record` for the fields of the same names."""
+
+    request_id: str
+    started: float
+    key_id: str
+    model: str
+    replica: str
+    path: str
+    stream: bool
+    seconds: float
+    """Since the request's head."""
+    first_token: float | None
+    output_tokens: int | None
+    """An estimate: the events of the stream until now; None: no content yet."""
+    waits_for: str
+    """``load``, ``recovery``, ``permit`` or ``quota``; empty: the request does not wait."""
+    node: str = LOCAL_NODE
+
+
+class ActiveRequests(Protocol):
+    """Lists and aborts requests, in one process or in several."""
+
+    async def active(self) -> list[ActiveRequest]:
+        """The requests that have not ended."""
+        ...
+
+    async def abort_request(self, request_id: str) -> bool:
+        """Abort one of them; returns whether there was one of this id."""
+        ...
+
+    async def collect(self) -> None:
+        """Wait until the records of all requests that have ended are here."""
+        ...
