@@ -39,6 +39,7 @@ class Code(StrEnum):
     UNKNOWN_PATH = "unknown_path", 404
     MODEL_NOT_FOUND = "model_not_found", 404
     RESPONSE_NOT_FOUND = "response_not_found", 404
+    REQUEST_NOT_FOUND = "request_not_found", 404
     METHOD_NOT_ALLOWED = "method_not_allowed", 405
     REQUEST_TIMEOUT = "request_timeout", 408
     REQUEST_TOO_LARGE = "request_too_large", 413

@@ -22,9 +22,11 @@ import uvloop
 
 from xinference import __version__
 from xinference.api.app import make_app
+from xinference.api.request_log import RequestLog
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.publisher import Publisher
+from xinference.control.usage import Usage
 from xinference.deployments.context import Ending
 from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, InUse, Problem, bad_request
@@ -38,7 +40,7 @@ from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.http.tcp_keepalive import CLIENT
 from xinference.gateway.metrics import Metrics
 from xinference.gateway.openapi import document
-from xinference.gateway.request_records import Recorder
+from xinference.gateway.request_records import LocalRequests, Recorder
 from xinference.hosts import host_in_url, is_loopback
 from xinference.keys.keyring import Keyring
 from xinference.log_setup import set_up_log
@@ -110,11 +112,13 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     build = _build_several if settings.gateway_workers > 1 else _build_single
     stop_requested = asyncio.Event()
     hub = RecordHub()
-    server, gateway, workers, controller = build(settings, store, keys, hub, stop_requested.set)
+    usage = Usage(store, hub.totals)
+    server, gateway, workers, controller = build(settings, store, keys, hub, usage, stop_requested.set)
     announcing = asyncio.create_task(_announce(settings, host, port, keys.open_for_owner()))
     await asyncio.sleep(0)  # the first attempt is before the first answer
     flushing = asyncio.create_task(keys.flush_periodically())
     reporting = asyncio.create_task(gateway.refusals.report_periodically())
+    storing = asyncio.create_task(usage.store_periodically(gateway.metrics.remove_old))
     stopping = asyncio.create_task(_stop_when(stop_requested, server))
     try:
         await controller.start()
@@ -139,6 +143,8 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         flushing.cancel()
         reporting.cancel()
         gateway.refusals.report()
+        storing.cancel()
+        usage.flush(current=True)
         stopping.cancel()
         keys.flush()
         withdraw(settings)
@@ -162,13 +168,14 @@ async def _stop_when(requested: asyncio.Event, server: Server) -> None:
 
 
 def _build_single(
-    settings: Settings, store: Store, keys: Keyring, hub: RecordHub, stop: Callable[[], None]
+    settings: Settings, store: Store, keys: Keyring, hub: RecordHub, usage: Usage, stop: Callable[[], None]
 ) -> Parts:
     """Gateway, management API and controller in this process."""
     balancer, running, shutdown = Balancer(), AbortableRequests(), Shutdown()
     recorder = Recorder(hub.publish)
     controller = Controller(settings, store, balancer)
-    management = make_app(controller, settings, keys, stop, document(), running)
+    requests = RequestLog(hub, usage, LocalRequests(recorder))
+    management = make_app(controller, settings, keys, stop, document(), running, requests=requests)
     gateway = Gateway(
         controller,
         settings,
@@ -195,7 +202,7 @@ def _build_single(
 
 
 def _build_several(
-    settings: Settings, store: Store, keys: Keyring, hub: RecordHub, stop: Callable[[], None]
+    settings: Settings, store: Store, keys: Keyring, hub: RecordHub, usage: Usage, stop: Callable[[], None]
 ) -> Parts:
     """Gateways in separate processes; management API and controller in this process, behind them."""
     from xinference.gateway.workers.pool import SynchronizedApp, WorkerPool  # a single process starts faster without it
@@ -207,7 +214,8 @@ def _build_several(
     publisher.subscribe(workers.publish)
     keys.subscribe(workers.publish)
     controller = Controller(settings, store, workers, publisher)
-    management = make_app(controller, settings, keys, stop, document(), workers)
+    requests = RequestLog(hub, usage, workers)
+    management = make_app(controller, settings, keys, stop, document(), workers, requests=requests)
     shutdown = Shutdown()
     gateway = Gateway(
         controller,

@@ -10,14 +10,23 @@ from fastapi import FastAPI
 
 from xinference.api.app import build_routes
 from xinference.api.dependencies import provide
+from xinference.api.request_log import RequestLog
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.usage import Usage
 from xinference.keys.keyring import Keyring
+from xinference.records.hub import RecordHub
 from xinference.routing.abortable_requests import AbortableRequests
+from xinference.routing.active_requests import ActiveRequests, NoRequests
+from xinference.store.database import Store
 
 
 def application(
-    controller: Controller, settings: Settings, keys: Keyring, stop: Callable[[], None] = lambda: None
+    controller: Controller,
+    settings: Settings,
+    keys: Keyring,
+    stop: Callable[[], None] = lambda: None,
+    requests: RequestLog | None = None,
 ) -> FastAPI:
     """The application with this state, until the next call: a test has only one at a time."""
     app = _routes()
@@ -27,10 +36,17 @@ def application(
         settings=settings,
         keys=keys,
         running=AbortableRequests(),
+        requests=requests or request_log(controller._store),
         stop=stop,
         started=time.monotonic(),
     )
     return app
+
+
+def request_log(store: Store, hub: RecordHub | None = None, running: ActiveRequests | None = None) -> RequestLog:
+    """The requests of a server."""
+    hub = hub or RecordHub()
+    return RequestLog(hub, Usage(store, hub.totals), running or NoRequests())
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tests.api.application import request_log
 from xinference.api.app import make_app
 from xinference.config import Settings
 from xinference.control.controller import Controller
@@ -18,6 +19,7 @@ SCOPES = {
     Need.NOTHING: "open",
     Need.ASK: "use",
     Need.READ: "use, manage",
+    Need.OWN: "any",
     Need.OVERSEE: "use of all models, manage, monitor",
     Need.MANAGE: "manage",
 }
@@ -27,7 +29,10 @@ def document(home: Path) -> dict[str, Any]:
     """What /openapi.json answers."""
     store, settings = Store(home / "x.db"), Settings(home=home)
     try:
-        app = make_app(Controller(settings, store), settings, Keyring(store), lambda: None, data_path())
+        requests = request_log(store)
+        app = make_app(
+            Controller(settings, store), settings, Keyring(store), lambda: None, data_path(), requests=requests
+        )
         made: dict[str, Any] = app.openapi()
         return made
     finally:

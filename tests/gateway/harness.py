@@ -135,9 +135,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(
-    router: HandMadeRouter, *, recorder: Recorder | None = None, **settings: Any
-) -> AsyncIterator[Served]:
+async def served(router: HandMadeRouter, *, recorder: Recorder | None = None, **settings: Any) -> AsyncIterator[Served]:
     """The gateway on a loopback port while the block runs."""
     async with (
         gateway_of(router, recorder=recorder, **settings) as gateway,

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.running import start_fake_engine
-from tests.gateway.harness import CHAT, Served, route, router_of, served, target
+from tests.gateway.harness import CHAT, STREAM, Served, route, router_of, served, target
 from xinference.errors import Problem
 
 pytestmark = pytest.mark.process
@@ -30,9 +30,22 @@ async def test_requests_are_counted_by_model_path_and_status() -> None:
     assert found["xinference_requests_total", "m", PATH, "200"] == 2
     assert found["xinference_requests_total", "", PATH, "404"] == 1
     assert found["xinference_requests_total", "", PATH, "400"] == 1
-    assert found["xinference_request_seconds_count", "m", PATH] == 2
-    assert found["xinference_request_seconds_sum", "m", PATH] > 0
+    assert found["xinference_request_seconds_count", "m", PATH, "false"] == 2
+    assert found["xinference_request_seconds_sum", "m", PATH, "false"] > 0
+    assert found["xinference_prompt_tokens_total", "m"] == 14 and found["xinference_output_tokens_total", "m"] == 10
+    assert found["xinference_tokens_total", "m"] == 24
     assert found["xinference_requests_in_flight", "m"] == 0
+
+
+async def test_the_speed_of_streams_is_measured() -> None:
+    async with start_fake_engine(interval=0.01) as engine, served(router_of(engine)) as gateway:
+        await gateway.stream(PATH, STREAM)
+        await gateway.stream(PATH, STREAM | {"model": "n"})
+        found = await scrape(gateway)
+    for name in ("xinference_time_to_first_token_seconds", "xinference_time_per_output_token_seconds"):
+        assert found[f"{name}_count", "m"] == 1 and found[f"{name}_sum", "m"] > 0
+        assert found[f"{name}_bucket", "m", "+Inf"] == 1
+        assert (f"{name}_count", "") not in found, "only of answers"
 
 
 async def test_each_model_has_one_state() -> None:

@@ -11,7 +11,9 @@ from fastapi import FastAPI
 
 from xinference import __version__
 from xinference.api import errors, openapi
+from xinference.api.compression import Compression
 from xinference.api.dependencies import Stop, provide
+from xinference.api.request_log import RequestLog
 from xinference.api.routes import (
     auto_register,
     cache,
@@ -28,6 +30,7 @@ from xinference.api.routes import (
     unsupported,
 )
 from xinference.api.routes import keys as key_routes
+from xinference.api.routes import requests as request_routes
 from xinference.api.strict import NulCheck
 from xinference.config import Settings
 from xinference.control.controller import Controller
@@ -42,6 +45,8 @@ def make_app(
     stop: Stop,
     data_path: Mapping[str, Any] = MappingProxyType({}),
     running: Abortables | None = None,
+    *,
+    requests: RequestLog,
 ) -> FastAPI:
     """Build the management API.
 
@@ -49,6 +54,7 @@ def make_app(
         stop: makes the server stop its engines and exit after the answer is sent.
         data_path: the OpenAPI paths and components of the gateway's routes.
         running: the requests of the gateway, which can be aborted.
+        requests: the requests of the gateway, their records and totals.
     """
     app = build_routes(data_path)
     provide(
@@ -57,6 +63,7 @@ def make_app(
         settings=settings,
         keys=keys,
         running=running or AbortableRequests(),
+        requests=requests,
         stop=stop,
         started=time.monotonic(),
     )
@@ -69,9 +76,10 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     app = FastAPI(title="Xinference", version=__version__, docs_url=None, redoc_url=None)
     errors.install(app)
     app.add_middleware(NulCheck)
+    app.add_middleware(Compression)
     for part in (
         *(launches, lifecycle, kept_launches, catalog, models, replicas, registrations, auto_register, cache),
-        *(downloads, cluster, key_routes, login),
+        *(downloads, cluster, key_routes, login, request_routes),
     ):
         app.include_router(part.router)
     app.include_router(unsupported.router)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 
+from xinference.api.request_log import RequestLog
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
@@ -30,6 +31,7 @@ def provide(
     settings: Settings,
     keys: Keyring,
     running: Abortables,
+    requests: RequestLog,
     stop: Stop,
     started: float,
 ) -> None:
@@ -38,6 +40,7 @@ def provide(
     app.state.settings = settings
     app.state.keys = keys
     app.state.running = running
+    app.state.requests = requests
     app.state.stop = stop
     app.state.started = started
 
@@ -59,6 +62,7 @@ ControllerDep = Annotated[Controller, Depends(_state("controller"))]
 SettingsDep = Annotated[Settings, Depends(_state("settings"))]
 KeyringDep = Annotated[Keyring, Depends(_state("keys"))]
 AbortablesDep = Annotated[Abortables, Depends(_state("running"))]
+RequestLogDep = Annotated[RequestLog, Depends(_state("requests"))]
 #: Makes the server stop its engines and exit after the answer is sent.
 StopDep = Annotated[Stop, Depends(_state("stop"))]
 #: `time.monotonic` at the server's start.

@@ -53,9 +53,9 @@ from xinference.gateway.probes import answer_probe
 from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.request_records import Recorder
 from xinference.gateway.responses.answer import ResponseBuilder, as_response
 from xinference.gateway.responses.request import translate
-from xinference.gateway.request_records import Recorder
 from xinference.gateway.responses.store import ResponseStore
 from xinference.gateway.routes import DATA_PATHS, PROBES, RESPONSE_AS_CHAT, DataPath, find
 from xinference.gateway.split_requests import forward_divided, forward_split

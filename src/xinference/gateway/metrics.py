@@ -92,9 +92,7 @@ class Metrics(Collector):
         return iter((info, in_flight, replicas, state))
 
 
-def _summed(
-    series: Mapping[Series, Amounts], labels: Callable[[Series], Labels]
-) -> dict[Labels, Amounts]:
+def _summed(series: Mapping[Series, Amounts], labels: Callable[[Series], Labels]) -> dict[Labels, Amounts]:
     summed: dict[Labels, Amounts] = {}
     for each, amounts in series.items():
         summed.setdefault(labels(each), Amounts()).merge(amounts)

@@ -109,3 +109,18 @@ class Recorder:
         figures.watch.abort()
         return True
 
+
+class LocalRequests:
+    """The requests of a gateway of one process, for the management API."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    async def active(self) -> list[ActiveRequest]:
+        return self._recorder.active()
+
+    async def abort_request(self, request_id: str) -> bool:
+        return self._recorder.abort(request_id)
+
+    async def collect(self) -> None:
+        """Every record is published at the end of its request."""

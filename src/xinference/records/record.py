@@ -1,4 +1,4 @@
-"""The record of one request: its times, its tokens and how it ended. It contains nothing of the prompt or the answer."""
+"""The record of one request: its times, its tokens and how it ended, without anything of the prompt or the answer."""
 
 from __future__ import annotations
 

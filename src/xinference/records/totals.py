@@ -105,7 +105,9 @@ class Totals:
     def forget(self, models: Iterable[str]) -> None:
         """Remove the totals since the start of these models."""
         gone = frozenset(models)
-        self._since_start = {series: amounts for series, amounts in self._since_start.items() if series.model not in gone}
+        self._since_start = {
+            series: amounts for series, amounts in self._since_start.items() if series.model not in gone
+        }
 
 
 def _by_subject(amounts: Mapping[tuple[str, str, str, int, bool], Amounts]) -> dict[Subject, Amounts]:

@@ -72,6 +72,27 @@ SCHEMA_6 = """
 ALTER TABLE keys ADD COLUMN max_output_tokens INTEGER;
 ALTER TABLE keys ADD COLUMN max_request_seconds REAL;
 """
+#: The columns of the two histograms have fixed numbers: other buckets need another schema.
+SCHEMA_7 = f"""
+CREATE TABLE usage_minutes (
+    minute INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    path TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    estimated INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    first_seconds REAL NOT NULL,
+    each_seconds REAL NOT NULL,
+    {", ".join(f"first_{n} INTEGER NOT NULL" for n in range(19))},
+    {", ".join(f"each_{n} INTEGER NOT NULL" for n in range(14))}
+) STRICT;
+CREATE INDEX usage_of ON usage_minutes(minute);
+"""
 #: The additions of each schema version; a file of version n has the first n.
-SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6)
+SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7)
 SCHEMA_VERSION = len(SCHEMAS)

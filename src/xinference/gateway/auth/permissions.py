@@ -19,6 +19,8 @@ class Need(Enum):
     """``use``: the request runs a model, which its body names."""
     READ = "read"
     """``use`` or ``manage``; the answer to a key of certain models contains those models only."""
+    OWN = "own"
+    """Any permission; the answer to a key without ``manage`` and ``monitor`` contains its own requests only."""
     OVERSEE = "oversee"
     """``manage``, ``monitor``, or ``use`` of all models: the answer concerns the whole server."""
     MANAGE = "manage"
@@ -52,6 +54,8 @@ READ = frozenset(
     }
 )
 OVERSEE = frozenset({"/status", "/metrics", "/v1/cluster/devices", "/v1/cluster/info", "/v1/workers", "/v1/supervisor"})
+#: GET paths of the requests to models.
+OWN = frozenset({"/v1/requests", "/v1/requests/active", "/v1/usage"})
 #: GET paths of the catalog's entries, and of the progress of a request, which tells nothing about it.
 _CATALOG = re.compile(
     r"/v1/(engines/[^/]+(/[^/]+)?|model_registrations/[^/]+(/[^/]+)?|models/[^/]+/[^/]+/versions"
@@ -62,10 +66,12 @@ _CATALOG = re.compile(
 _ABOUT = re.compile(r"(?:/anthropic)?/v1/models/([^/]+)(?:/(?:events|progress|replicas|instances))?", re.DOTALL)
 #: POST paths of one model's requests.
 _ABORT = re.compile(r"/v1/models/([^/]+)/requests/[^/]+/abort", re.DOTALL)
+_ABORT_OWN = re.compile(r"/v1/requests/[^/]+/abort", re.DOTALL)
 
 _OPEN = Access(Need.NOTHING)
 _ASK = Access(Need.ASK)
 _READ = Access(Need.READ)
+_OWN = Access(Need.OWN)
 _OVERSEE = Access(Need.OVERSEE)
 _MANAGE = Access(Need.MANAGE)
 
@@ -80,10 +86,14 @@ def required_access(method: str, path: str) -> Access:
         return _OPEN
     if method == "POST" and (abort := _ABORT.fullmatch(path)):
         return Access(Need.READ, abort[1])
+    if method == "POST" and _ABORT_OWN.fullmatch(path):
+        return _READ
     if method != "GET":
         return _MANAGE
     if path in READ or _CATALOG.fullmatch(path):
         return _READ
+    if path in OWN:
+        return _OWN
     if path in OVERSEE:
         return _OVERSEE
     about = _ABOUT.fullmatch(path)

@@ -6,14 +6,13 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from xinference.protocol.requests import Request
 from xinference.records.tokens import Tokens, read_tokens
 
 if TYPE_CHECKING:
     from xinference.gateway.http.engine_connection import EngineConnection
-    from xinference.gateway.http.request_body import ClientWatch
 
 Wait = Literal["load", "recovery", "permit", "quota"]
 #: Matches an event with content: text, a thought, a call of a tool. Engines begin a stream with an event that only has
@@ -25,8 +24,16 @@ CONTENT = re.compile(
 EVENT_END = b"\n\n"
 
 
+class Abortable(Protocol):
+    """What ends a request early."""
+
+    def abort(self) -> None:
+        """End the request."""
+        ...
+
+
 class RequestFigures:
-    """What is noted of one request. The class has the values of a request that has just begun: a new object is empty."""
+    """What is noted of one request. The class has the values of a request that has just begun."""
 
     number = 0
     began = 0.0
@@ -62,7 +69,7 @@ class RequestFigures:
     """What the request waits for now."""
     connection: EngineConnection | None = None
     """The connection on which the engine answers now."""
-    watch: ClientWatch | None = None
+    watch: Abortable | None = None
     """Ends the request early; None: it cannot be aborted yet."""
 
     def note_content(self, chunk: bytes) -> None:

@@ -321,3 +321,9 @@ class Channel(Generic[Message]):
     def close(self) -> None:
         """Close this end."""
         self._writer.close()
+
+    async def end(self) -> None:
+        """Close this end once everything is sent."""
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()

@@ -184,6 +184,7 @@ async def work(channel_end: socket.socket, listener: socket.socket) -> None:
     worker.send_records()
     await worker.close()
     handling.cancel()
+    await channel.end()
 
 
 def main() -> None:
