@@ -44,7 +44,7 @@ async def test_the_speed_of_streams_is_measured() -> None:
         found = await scrape(gateway)
     for name in ("xinference_time_to_first_token_seconds", "xinference_time_per_output_token_seconds"):
         assert found[f"{name}_count", "m"] == 1 and found[f"{name}_sum", "m"] > 0
-        assert found[f"{name}_bucket", "m", "+Inf"] == 1
+        assert found[f"{name}_bucket", "+Inf", "m"] == 1
         assert (f"{name}_count", "") not in found, "only of answers"
 
 
