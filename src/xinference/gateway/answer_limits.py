@@ -109,6 +109,7 @@ class TimeLimit:
         if not reply.started or not reply.is_stream:
             hint = "Ask for a shorter answer."
             raise Refusal(Code.TIME_LIMIT_EXCEEDED, message, hint=hint, headers=NO_RETRY)
+        reply.figures.code = Code.TIME_LIMIT_EXCEEDED
         await reply.end(stream_error(message, Code.TIME_LIMIT_EXCEEDED, anthropic=reply.anthropic, status=504))
 
     def _cancel(self) -> None:

@@ -60,7 +60,7 @@ async def forward_choices(
     for part in call.parts:
         part_call = replace(call, body=part.body, answer=part.answer, events=part.events)
         joined.part = part
-        part_reply = Reply(joined.send)
+        part_reply = Reply(joined.send, figures=reply.figures)
         try:
             if part.division is not None:
                 await forward_divided(forwarder, part_call, part.division, route, part_reply)
@@ -69,6 +69,7 @@ async def forward_choices(
         except Problem as problem:
             if not reply.started:
                 raise
+            reply.figures.code = problem.code
             await reply.end(stream_error(str(problem), problem.code, anthropic=False, status=problem.status))
             return
         finally:
@@ -141,7 +142,9 @@ class _JoinedAnswer(_Joined):
     async def end(self) -> None:
         choices = sorted(self._choices, key=lambda choice: int(choice["index"]))
         usage = {"usage": self._usage} if self._usage else {}
-        await self._reply.whole(200, msgspec.json.encode(self._answer | {"choices": choices} | usage))
+        body = self._reply.figures.first = msgspec.json.encode(self._answer | {"choices": choices} | usage)
+        self._reply.figures.last = b""
+        await self._reply.whole(200, body)
 
 
 class _JoinedStream(_Joined):
@@ -184,4 +187,6 @@ class _JoinedStream(_Joined):
 
     async def end(self) -> None:
         usage = DATA + msgspec.json.encode(self._last | {"usage": self._usage}) + b"\n\n" if self._usage else b""
+        if usage:
+            self._reply.figures.last = usage
         await self._reply.end(usage + DATA + DONE + b"\n\n")
