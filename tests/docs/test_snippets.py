@@ -10,20 +10,25 @@ from pathlib import Path
 import pytest
 
 from tests.docs.snippets import PAGES, RUNNABLE, SHOWN, Snippet, snippets
+from tests.support.cases import check_each
 from xinference.catalog.registrations import read_registration
 from xinference.catalog.registry import builtin_families
 
 ALL = [snippet for page in PAGES for snippet in snippets(page)]
 
 
-@pytest.mark.parametrize("snippet", ALL, ids=lambda snippet: snippet.place)
-def test_a_block_has_a_known_language(snippet: Snippet) -> None:
-    assert snippet.language in RUNNABLE | SHOWN
+def test_a_block_has_a_known_language() -> None:
+    def check(snippet: Snippet) -> None:
+        assert snippet.language in RUNNABLE | SHOWN
+
+    check_each(ALL, check, lambda snippet: snippet.place)
 
 
-@pytest.mark.parametrize("snippet", ALL, ids=lambda snippet: snippet.place)
-def test_a_block_that_is_not_run_is_a_command_and_has_a_reason(snippet: Snippet) -> None:
-    assert snippet.reason is None or (snippet.language in RUNNABLE and len(snippet.reason.split()) > 2)
+def test_a_block_that_is_not_run_is_a_command_and_has_a_reason() -> None:
+    def check(snippet: Snippet) -> None:
+        assert snippet.reason is None or (snippet.language in RUNNABLE and len(snippet.reason.split()) > 2)
+
+    check_each(ALL, check, lambda snippet: snippet.place)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,8 @@ def test_the_registration_of_the_page_of_custom_models_is_read() -> None:
         assert read_registration("LLM", document.text, builtin_families()).family.model_name == "my-model"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_has_no_double_backticks(page: Path) -> None:
-    assert not re.search(r"(?<!`)``(?!`)", page.read_text())
+def test_a_page_has_no_double_backticks() -> None:
+    def check(page: Path) -> None:
+        assert not re.search(r"(?<!`)``(?!`)", page.read_text())
+
+    check_each(PAGES, check, lambda page: page.name)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import check_each
 from xinference.catalog.models import ModelFamily, ModelVersion, same_size
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem, near
@@ -23,17 +24,19 @@ def refusal(name: str, **wanted: Any) -> Problem:
     return caught.value
 
 
-@pytest.mark.parametrize("family", builtin_families().values(), ids=lambda family: family.model_name)
-def test_every_quantization_of_every_spec_resolves_to_itself(family: ModelFamily) -> None:
-    for spec in family.model_specs:
-        for quantization in spec.quantizations:
-            found = choose(
-                family.model_name,
-                model_size_in_billions=spec.model_size_in_billions,
-                model_format=spec.model_format,
-                quantization=quantization,
-            )
-            assert (found.spec, found.quantization) == (spec, quantization)
+def test_every_quantization_of_every_spec_resolves_to_itself() -> None:
+    def check(family: ModelFamily) -> None:
+        for spec in family.model_specs:
+            for quantization in spec.quantizations:
+                found = choose(
+                    family.model_name,
+                    model_size_in_billions=spec.model_size_in_billions,
+                    model_format=spec.model_format,
+                    quantization=quantization,
+                )
+                assert (found.spec, found.quantization) == (spec, quantization)
+
+    check_each(builtin_families().values(), check, lambda family: family.model_name)
 
 
 @pytest.mark.parametrize("name", ["LLAMA-2-CHAT", " Llama-2-Chat ", "llama-2-chat"])
@@ -59,17 +62,17 @@ def test_a_spec_of_one_quantization_is_taken_in_the_order_of_the_registry() -> N
     assert choose("smollm2-instruct").version_id == "smollm2-instruct--0_135B--ggufv2--Q4_1"
 
 
-@pytest.mark.parametrize("family", builtin_families().values(), ids=lambda family: family.model_name)
-def test_the_first_choice_is_the_smallest_size_in_the_first_format_and_the_nearest_quantization(
-    family: ModelFamily,
-) -> None:
-    found, *others = matches(builtin_families(), LaunchRequest(model_name=family.model_name))
-    sizes = {float(version.size.replace("_", ".")) for version in [found, *others]}
-    assert float(found.size.replace("_", ".")) == min(sizes)
-    formats = {version.spec.model_format for version in [found, *others] if version.size == found.size}
-    assert found.spec.model_format == min(formats, key=FORMATS.index)
-    if family.model_type == "LLM" and any(q.lower() == "q4_k_m" for q in found.spec.quantizations):
-        assert found.quantization.lower() == "q4_k_m"
+def test_the_first_choice_is_the_smallest_size_in_the_first_format_and_the_nearest_quantization() -> None:
+    def check(family: ModelFamily) -> None:
+        found, *others = matches(builtin_families(), LaunchRequest(model_name=family.model_name))
+        sizes = {float(version.size.replace("_", ".")) for version in [found, *others]}
+        assert float(found.size.replace("_", ".")) == min(sizes)
+        formats = {version.spec.model_format for version in [found, *others] if version.size == found.size}
+        assert found.spec.model_format == min(formats, key=FORMATS.index)
+        if family.model_type == "LLM" and any(q.lower() == "q4_k_m" for q in found.spec.quantizations):
+            assert found.quantization.lower() == "q4_k_m"
+
+    check_each(builtin_families().values(), check, lambda family: family.model_name)
 
 
 def test_an_embedding_model_keeps_the_quantization_of_the_registry() -> None:

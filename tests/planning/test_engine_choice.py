@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engines.plans import AVX512, GIB, host_of
+from tests.support.cases import check_each
 from xinference.catalog.registry import builtin_families
 from xinference.engines.registry import all_engines
 from xinference.environments.environments import EnvironmentEntry
@@ -52,24 +53,26 @@ def test_an_engine_gets_a_format_that_it_runs(name: str, engine: str) -> None:
     assert choice.version.spec.model_format == "pytorch" and choice.version.quantization == "none"
 
 
-@pytest.mark.parametrize("name", [*builtin_families()])
 @pytest.mark.parametrize("engine", [*all_engines()])
 @pytest.mark.parametrize("host", [LAPTOP, GPU_HOST], ids=["laptop", "gpu"])
-def test_an_engine_alone_is_refused_only_where_it_runs_no_version_of_the_model(
-    name: str, engine: str, host: Host
-) -> None:
-    family, each = builtin_families()[name], all_engines()[engine]
-    runs = family.model_type in each.table.model_types and any(
-        each.table.supports(spec, quantization) and each.available(spec, host)
-        for spec in family.model_specs
-        for quantization in spec.quantizations
-    )
-    if runs:
-        assert choose(name, host, model_engine=engine).engine is each
-        return
-    with pytest.raises(Problem) as caught:
-        choose(name, host, model_engine=engine)
-    assert caught.value.hint
+def test_an_engine_alone_is_refused_only_where_it_runs_no_version_of_the_model(engine: str, host: Host) -> None:
+    each = all_engines()[engine]
+
+    def check(name: str) -> None:
+        family = builtin_families()[name]
+        runs = family.model_type in each.table.model_types and any(
+            each.table.supports(spec, quantization) and each.available(spec, host)
+            for spec in family.model_specs
+            for quantization in spec.quantizations
+        )
+        if runs:
+            assert choose(name, host, model_engine=engine).engine is each
+            return
+        with pytest.raises(Problem) as caught:
+            choose(name, host, model_engine=engine)
+        assert caught.value.hint
+
+    check_each(builtin_families(), check)
 
 
 @pytest.mark.parametrize(
