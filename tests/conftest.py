@@ -33,11 +33,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests of `LIVE_FOLDERS`, and leave `measured` tests out unless a mark expression names them."""
+    is_live = functools.cache(lambda path: bool(LIVE_FOLDERS & set(path.parents)))
     for item in items:
-        if LIVE_FOLDERS & set(item.path.parents):
+        if is_live(item.path):
             item.add_marker(pytest.mark.live)
     if "measured" in config.option.markexpr:
         return
     measured = [item for item in items if item.get_closest_marker("measured")]
     config.hook.pytest_deselected(items=measured)
-    items[:] = [item for item in items if item not in set(measured)]
+    left_out = set(measured)
+    items[:] = [item for item in items if item not in left_out]

@@ -27,8 +27,7 @@ from tests.hostile.attack import EXPECTED, OURS, Attack, Observations
 from tests.hostile.canaries import Canaries, canaries
 from tests.hostile.generator import Generator
 from tests.hostile.judge import Judge
-from tests.live.test_engines import environments
-from tests.support.home import Home
+from tests.support.home import Home, environments
 from tests.support.polling import until
 from tests.support.ports import free_port
 from xinference.config import Settings

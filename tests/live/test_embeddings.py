@@ -18,9 +18,8 @@ import openai
 import pytest
 
 from tests.formats.gguf_model import write_gguf
-from tests.live.test_engines import environments
 from tests.live.transformers_engine import HF, UID, RunningEngine, engine, python_of_environment
-from tests.support.home import Home
+from tests.support.home import Home, environments
 from tests.support.polling import until
 from xinference.catalog.registry import builtin_families
 from xinference.client import Client

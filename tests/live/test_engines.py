@@ -7,7 +7,6 @@ the folder that XINFERENCE_TEST_ENVIRONMENTS names. Where engines differ, docs/e
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import pytest
 import sentencepiece
 
 from tests.formats.gguf_model import write_gguf
-from tests.support.home import Home, sse_events
+from tests.support.home import Home, environments, sse_events
 from tests.support.polling import until
 from xinference.config import Settings
 from xinference.engines.registry import all_engines
@@ -78,12 +77,6 @@ class Running:
         before = sum(sum(process.cpu_times()[:2]) for process in family)
         psutil.cpu_percent(interval=0.5)
         return bool(sum(sum(process.cpu_times()[:2]) for process in family) - before < 0.2)
-
-
-def environments() -> Path | None:
-    """The folder of built environments that the engine under test is looked for in."""
-    named = os.environ.get("XINFERENCE_TEST_ENVIRONMENTS")
-    return Path(named) if named else Settings.from_env().home / "environments"
 
 
 @pytest.fixture(scope="module", params=FORMATS)

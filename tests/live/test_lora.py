@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from tests.formats.lora_writer import write_lora
-from tests.live.test_engines import CONTEXT_OPTION, HF, START_SECONDS, environments
-from tests.support.home import Home, sse_events
+from tests.live.test_engines import CONTEXT_OPTION, HF, START_SECONDS
+from tests.support.home import Home, environments, sse_events
 from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.environments.environments import Environments
