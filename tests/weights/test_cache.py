@@ -52,6 +52,9 @@ class FolderHub:
         path = self.root / name if name else self.root / "folder"
         return path if path.exists() else None
 
+    def may_have_cached(self, source: Source) -> bool:
+        return self.root.is_dir()
+
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
         name = source.file_name(version.quantization)
         paths = [self.root / name, self.root / f"{name}.part"] if name else [self.root / "folder" / "w.safetensors"]
@@ -87,6 +90,16 @@ def free(hub: FolderHub, settings: Settings, version_id: str, *uses: CacheUse) -
 
 def test_nothing_is_listed_of_an_empty_cache(hub: FolderHub, settings: Settings) -> None:
     assert cached_versions([FAMILY], {"huggingface": hub}, settings) == []
+
+
+def test_a_source_of_which_nothing_is_cached_is_asked_once_for_all_its_versions(
+    hub: FolderHub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Source] = []
+    monkeypatch.setattr(hub, "may_have_cached", asked.append)
+    monkeypatch.setattr(hub, "list_cached", lambda *_: pytest.fail("a version was listed"))
+    assert cached_versions([FAMILY], {"huggingface": hub}, settings) == []
+    assert asked == [source for spec in FAMILY.model_specs for source in spec.sources]
 
 
 def test_an_entry_tells_where_it_is_how_large_and_whether_it_is_whole(hub: FolderHub, settings: Settings) -> None:

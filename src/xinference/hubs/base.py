@@ -83,6 +83,10 @@ class Hub(Protocol):
         """The path that `fetch` would return, if it is cached, complete and verified. Opens no connection."""
         ...
 
+    def may_have_cached(self, source: Source) -> bool:
+        """Whether `list_cached` may find a file of any version of the source. Cheap: it is asked of every source."""
+        ...
+
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
         """The version's cached files, complete or partial, and the files joined from them. Opens no connection."""
         ...

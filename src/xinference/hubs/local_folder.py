@@ -40,6 +40,9 @@ class LocalFolderHub:
         except Problem:
             return None
 
+    def may_have_cached(self, source: Source) -> bool:
+        return False
+
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
         """Empty: the files are the user's."""
         return ()

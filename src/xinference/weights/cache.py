@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelVersion, Source
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
@@ -73,11 +73,14 @@ def cached_versions(
     """Every cached version of the families, complete or partial, in the families' order; one entry for each hub."""
     conversions = _conversions(settings.cache_dir / "converted")
     versions: list[CachedVersion] = []
+    spec: ModelSpec | None = None
+    sources: list[tuple[Source, Hub]] = []
     for version in versions_of(families):
-        converted = conversions.pop(version.version_id, ())
-        for source in version.spec.sources:
-            hub = hubs.get(source.hub)
-            if hub is None or not source.has(version.quantization):
+        if version.spec is not spec:
+            spec, sources = version.spec, _cached_sources(version.spec, hubs)
+        converted = conversions.pop(version.version_id, ()) if conversions else ()
+        for source, hub in sources:
+            if not source.has(version.quantization):
                 continue
             if cached_files := hub.list_cached(version, source):
                 complete = hub.find_cached(version, source)
@@ -87,6 +90,12 @@ def cached_versions(
         if converted:
             versions.append(CachedVersion(version, None, converted[0].path, False, converted))
     return versions
+
+
+def _cached_sources(spec: ModelSpec, hubs: Mapping[str, Hub]) -> list[tuple[Source, Hub]]:
+    """The sources of which something may be cached, with their hubs: none for nearly every spec."""
+    known = ((source, hubs.get(source.hub)) for source in spec.sources)
+    return [(source, hub) for source, hub in known if hub is not None and hub.may_have_cached(source)]
 
 
 def find_version(versions: Sequence[CachedVersion], version_id: str) -> list[CachedVersion]:

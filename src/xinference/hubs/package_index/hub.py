@@ -91,6 +91,9 @@ class PackageIndexHub:
         """The extracted file or folder, if it exists. Its hash was verified before it got its name."""
         return _find_extracted(self._entry(version, source))
 
+    def may_have_cached(self, source: Source) -> bool:
+        return True  # a package index has few sources
+
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
         """The extracted files, or the wheel that contains them."""
         entry = self._entry(version, source)

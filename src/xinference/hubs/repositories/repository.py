@@ -114,8 +114,7 @@ class RepositoryHub(ABC):
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         """The path of the complete and verified files; files from the hub's own tool are included."""
-        check_source(source)
-        if not self._has_folder(source.model_id):
+        if not self.may_have_cached(source):
             return None
         for revision in self._cached_revisions(source.model_id, source.revision):
             if path := self._find_cached_at(version, source, revision):
@@ -193,9 +192,12 @@ class RepositoryHub(ABC):
             HeaderFile(file.size, lambda start, count: self._fetch_range(model_id, listing, file, start, count))
         )
 
-    def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
+    def may_have_cached(self, source: Source) -> bool:
         check_source(source)
-        if not self._has_folder(source.model_id):
+        return self._has_folder(source.model_id)
+
+    def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
+        if not self.may_have_cached(source):
             return ()
         last = self._listings.last_revision(source.model_id, source.revision)
         files: dict[Path, CachedFile] = {}
@@ -268,7 +270,7 @@ class RepositoryHub(ABC):
         return folder if names is None else folder / names[0]
 
     def _has_folder(self, model_id: str) -> bool:
-        """Whether anything of a repository may be cached. Asked for each of thousands of versions, so it is cheap."""
+        """Whether anything of a repository may be cached. Asked for each of thousands of sources, so it is cheap."""
         name = model_id.replace("/", "--")
         folders = (f"{self._joined}/{name}", *self._cache_folders(model_id))
         return any(isdir(folder) for folder in folders)  # noqa: PTH112 - a `Path` costs more than the question
