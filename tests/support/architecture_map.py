@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +28,19 @@ def page_with_map() -> str:
 @functools.cache
 def first_sentence(path: Path) -> str:
     """The first sentence of a module's docstring, as one line of Markdown."""
-    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
-    paragraph = " ".join(docstring.split("\n\n")[0].split())
+    paragraph = " ".join(_docstring(path).split("\n\n")[0].split())
     return paragraph.split(". ")[0].rstrip(".:").replace("``", "`")
+
+
+def _docstring(path: Path) -> str:
+    """The docstring of a module, whose other lines are not parsed."""
+    with path.open(encoding="utf-8") as source:
+        for token in tokenize.generate_tokens(source.readline):
+            if token.type == tokenize.STRING:
+                return inspect.cleandoc(str(ast.literal_eval(token.string)))
+            if token.type not in (tokenize.COMMENT, tokenize.NL):
+                break
+    return ""
 
 
 def _lines(folder: Path) -> Iterator[str]:
