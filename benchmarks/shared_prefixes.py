@@ -38,7 +38,7 @@ class Traffic:
 
 def text(random_: random.Random, size: int) -> str:
     """Random words."""
-    return " ".join(random_.choice(WORDS) for _ in range(size // 6))
+    return " ".join(random_.choices(WORDS, k=size // 6))
 
 
 def client(traffic: Traffic, number: int, seed: int) -> Iterator[list[dict[str, str]]]:
