@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from xinference.errors import Problem
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
 
+@functools.cache
 def meanings() -> dict[str, str]:
     """The words below each field of `Settings`."""
     (made,) = ast.parse(inspect.getsource(Settings)).body

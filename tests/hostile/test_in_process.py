@@ -13,6 +13,7 @@ from tests.gateway.harness import route
 from tests.hostile.canaries import Canaries
 from tests.hostile.generator import Generator, HostileRequest
 from tests.hostile.judge import Judge
+from tests.support.examples import examples
 from xinference.engines.dialects import DIALECTS
 from xinference.gateway.app import BYTE_ORDER_MARK
 from xinference.gateway.engine_requests import prepare
@@ -24,7 +25,7 @@ from xinference.protocol.request_check import check
 from xinference.routing.table import RoutingTable
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
-REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "300"))
+REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", examples(300)))
 TRAPS = Canaries(port=45_679, file=Path("/nowhere/canary-file.png"))
 
 

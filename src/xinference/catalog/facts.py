@@ -8,6 +8,7 @@ and the folder `own` with the project's own families, which are kept where both 
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Mapping
@@ -63,15 +64,20 @@ def _line(value: Any) -> str:
 
 def _without_defaults(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
-        fields = msgspec.structs.fields(value)
         return {
-            field.name: _without_defaults(given)
-            for field in fields
-            if (given := getattr(value, field.name)) != _default(field)
+            name: _without_defaults(given)
+            for name, default in _defaults(type(value)).items()
+            if (given := getattr(value, name)) != default
         }
     if isinstance(value, Mapping):
         return {name: _without_defaults(each) for name, each in value.items()}
     return [_without_defaults(each) for each in value] if isinstance(value, tuple) else value
+
+
+@functools.cache
+def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The default of each field."""
+    return {field.name: _default(field) for field in msgspec.structs.fields(kind)}
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:

@@ -106,7 +106,7 @@ def _with_format(specs: Sequence[ModelSpec], family: ModelFamily, request: Launc
         f"{_display_name(family, request.model_size_in_billions)} has no format {requested}",
         requested,
         (spec.model_format for spec in specs),
-        _elsewhere(family, "size", lambda spec: spec.model_format == model_format),
+        lambda: _elsewhere(family, "size", lambda spec: spec.model_format == model_format),
     )
 
 
@@ -130,8 +130,10 @@ def _with_quantization(specs: Sequence[ModelSpec], family: ModelFamily, request:
         f"{name} has no quantization {requested}",
         requested,
         (quantization for spec in specs for quantization in spec.quantizations),
-        _elsewhere(family, "format", lambda spec: has(spec) and _fits_size(spec, request))
-        or _elsewhere(family, "size", has),
+        lambda: (
+            _elsewhere(family, "format", lambda spec: has(spec) and _fits_size(spec, request))
+            or _elsewhere(family, "size", has)
+        ),
     )
 
 
@@ -169,7 +171,7 @@ def _narrow(
     refusal: str,
     requested: str,
     choices: Iterable[str],
-    elsewhere: str = "",
+    elsewhere: Callable[[], str] = str,
 ) -> Sequence[ModelSpec]:
     found = [spec for spec in specs if fits(spec)]
     if found:
@@ -177,7 +179,7 @@ def _narrow(
     known = list(dict.fromkeys(choices))
     similar = near(requested, known)
     listed = f"Did you mean {_join_names(similar)}?" if similar else f"It has: {', '.join(known)}."
-    raise Problem(Code.UNKNOWN_MODEL, f"{refusal}.", hint=listed + elsewhere)
+    raise Problem(Code.UNKNOWN_MODEL, f"{refusal}.", hint=listed + elsewhere())
 
 
 def _display_name(family: ModelFamily, size: int | str | None, model_format: str | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 #: The quantization that most publishers recommend: the answers are close to those of 8 bits, in 60 % of the memory.
 USUAL = "Q4_K_M"
@@ -35,6 +36,7 @@ def same_quantization(left: str, right: str) -> bool:
     return _plain(left) == _plain(right)
 
 
+@lru_cache(maxsize=1024)
 def _plain(name: str) -> str:
     return name.strip().lower().replace("-", "_")
 
@@ -44,6 +46,7 @@ def _bits_of(name: str, otherwise: int) -> int:
     return int(match["bits"]) if match else otherwise
 
 
+@lru_cache(maxsize=1024)
 def _distance(name: str) -> tuple[int, int, bool]:
     match = _NAME.fullmatch(_plain(name))
     if match is None:
