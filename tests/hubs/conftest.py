@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.hubs.loopback_fetch import Fetching
 from xinference.hubs import reachability
+from xinference.hubs.transfer import parallel
 
 
 @pytest.fixture
@@ -18,6 +19,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback
         if name.startswith(("HF_", "HUGGING", "MODELSCOPE_", "TRANSFORMERS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(reachability, "_answers", {})
+    # What is tried again is tried soon.
+    monkeypatch.setattr(parallel, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("modelscope_hub._download_control._DownloadControl.sleep", lambda control, _: control.check())
     with serve(LoopbackHub()) as hub:
         monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
         monkeypatch.setenv("HF_ENDPOINT", hub.url)

@@ -146,8 +146,8 @@ def test_parts_that_llama_cpp_reads_itself_stay_apart(fetching: Fetching) -> Non
 
 def test_cancelling_in_the_middle_of_a_file_does_not_wait_for_the_server(fetching: Fetching) -> None:
     fetching.serve({"tiny.bin": BYTES})
-    fetching.server.faults["tiny.bin"] = Fault(silent_seconds=3)
-    threading.Timer(0.5, fetching.cancelled.set).start()
+    fetching.server.faults["tiny.bin"] = Fault(silent_seconds=1)
+    threading.Timer(0.2, fetching.cancelled.set).start()
     version = fetching.version("tiny.bin")
     assert fetching.problem(version).code == "cancelled"
     assert fetching.server.counters.sent["tiny.bin"] < len(BYTES)

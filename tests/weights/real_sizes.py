@@ -14,6 +14,7 @@ from tests.formats.gguf_writer import STRING, UINT32, Gguf, scalar, tensor
 from xinference.catalog.models import ModelShapeFacts, ModelVersion
 from xinference.formats.tensor_types import TENSOR_TYPES
 
+_TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
 _NUMBERS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
 _FILE_TYPES = {"q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k_s": 11, "q3_k_m": 12,
     "q3_k_l": 13, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "f16": 1}  # fmt: skip
@@ -86,10 +87,9 @@ def tensors_of(
 
 def _stored(shape: tuple[int, ...], kind: str) -> tuple[str, int]:
     """The type of a tensor whose rows are no multiple of its block, and its bytes."""
-    types = {each.name: each for each in TENSOR_TYPES.values()}
-    if shape[0] % types[kind].block:
+    if shape[0] % _TYPES[kind].block:
         kind = _FALLBACK[kind]
-    return kind, math.prod(shape) // types[kind].block * types[kind].block_bytes
+    return kind, math.prod(shape) // _TYPES[kind].block * _TYPES[kind].block_bytes
 
 
 def gguf_file(facts: ModelShapeFacts, context: int, quantization: str, *, early: bool = False) -> Padded:

@@ -21,7 +21,7 @@ from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.listing import ListedFile, Listing
 from xinference.hubs.repositories.huggingface_cache import DEFAULT_BRANCH, RepositoryCache, cache_folder
 from xinference.hubs.repositories.repository import RepositoryHub
-from xinference.hubs.transfer.parallel import Report, check_stop
+from xinference.hubs.transfer.parallel import Report, check_stop, pause_seconds
 from xinference.hubs.transfer.verified_copy import hash_mismatch
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _request_info(api: HfApi, model_id: str, revision: str) -> ModelInfo:
         except httpx2.TransportError:
             if failures == _LIST_TRIES:
                 raise
-        time.sleep(0.5 * 2 ** (failures - 1))
+        time.sleep(pause_seconds(failures))
     raise AssertionError  # the last try returns or raises
 
 

@@ -14,6 +14,7 @@ from xinference.work_threads import DaemonExecutor, start_thread
 _Result = TypeVar("_Result")
 
 FILES_AT_ONCE = 4
+FIRST_PAUSE_SECONDS = 0.5
 _POLL_SECONDS = 0.1
 
 Report = Callable[[int], None]
@@ -96,7 +97,12 @@ def check_stop(stop: threading.Event) -> None:
         raise Stopped
 
 
+def pause_seconds(failures: int) -> float:
+    """The time before the next attempt: half a second, doubled each time."""
+    return FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1)
+
+
 def pause(stop: threading.Event, failures: int, retry_after: float | None = None) -> None:
-    """Wait before the next attempt: half a second, doubled each time, or `retry_after` seconds; at most a minute."""
-    if stop.wait(min(60.0, retry_after if retry_after is not None else 0.5 * 2 ** (failures - 1))):
+    """Wait before the next attempt, `retry_after` seconds if the server says so; at most a minute."""
+    if stop.wait(min(60.0, retry_after if retry_after is not None else pause_seconds(failures))):
         raise Stopped
