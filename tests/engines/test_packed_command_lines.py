@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.packed_plans import PackedLaunch, packed_launches
-from tests.live.test_engines import environments
+from tests.support.home import environments
 from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.engines.sglang.engine import OPTIONS as SGLANG_OPTIONS
