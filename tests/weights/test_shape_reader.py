@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.plans import spec_of
+from tests.engines.plans import launch_of, spec_of
 from tests.formats.gguf_writer import UINT32, Gguf, llama_pairs, scalar, tensor
 from tests.formats.mmproj_writer import write_mmproj
 from xinference.catalog.models import ModelVersion
 from xinference.catalog.registry import builtin_families
 from xinference.engines.base import ExtraWeightFile
+from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.launch.match import match
+from xinference.launch.model_shape import ModelShape
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands.inspect import inspect
 from xinference.weights.derivation import derive, requested_reference
@@ -82,3 +84,92 @@ def test_the_longest_input_of_an_embedding_model_is_read_from_all_its_files(tmp_
     version = match({derived.family.model_name: derived.family}, derived)
     shape, _ = read_shape(tmp_path, version)
     assert (shape.trained_context, shape.architecture) == (256, "BertModel")
+
+
+CONFIG = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 100, "max_position_embeddings": 512, "torch_dtype": "bfloat16"}  # fmt: skip
+#: Bytes of one token's keys and values in one layer: two heads of 16, two of each, in 16 bits.
+LAYER = 2 * 16 * 2 * 2
+
+
+def folder(path: Path, weights: int, **changes: object) -> Path:
+    """A model's folder with as many bytes of weights."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(CONFIG | changes))
+    with (path / "model.safetensors").open("wb") as file:
+        file.truncate(weights)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("vLLM", {"speculative_config": {"method": "eagle3", "model": "DRAFT", "num_speculative_tokens": 3}}),
+        ("vLLM", {"speculative_config": json.dumps({"method": "draft_model", "model": "DRAFT"})}),
+        ("vLLM", {"spec_model": "DRAFT", "spec_method": "eagle"}),
+        ("SGLang", {"speculative_algorithm": "EAGLE3", "speculative_draft_model_path": "DRAFT"}),
+        ("SGLang", {"speculative_algorithm": "STANDALONE", "speculative_draft_model_path": "DRAFT"}),
+    ],
+)
+def test_the_weights_and_the_cache_of_a_draft_model_are_planned(
+    tmp_path: Path, engine: str, options: dict[str, object]
+) -> None:
+    weights, draft = folder(tmp_path / "m", 10_000), folder(tmp_path / "d", 700, num_hidden_layers=1)
+    given = json.loads(json.dumps(options).replace("DRAFT", str(draft)))
+    shape = shape_with(engine, weights, given)
+    assert (shape.weights_bytes, shape.kv_bytes_per_token) == (10_700, 9 * LAYER)
+
+
+@pytest.mark.parametrize("field", ["num_nextn_predict_layers", "mtp_num_hidden_layers"])
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("vLLM", {"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}}),
+        ("SGLang", {"speculative_algorithm": "NEXTN"}),
+    ],
+)
+def test_the_cache_of_the_models_own_layers_that_draft_is_planned(
+    tmp_path: Path, engine: str, options: dict[str, object], field: str
+) -> None:
+    weights = folder(tmp_path / "m", 10_000, **{field: 2})
+    shape = shape_with(engine, weights, options)
+    assert (shape.weights_bytes, shape.kv_bytes_per_token) == (10_000, 10 * LAYER)
+    assert shape_with(engine, weights, {}).kv_bytes_per_token == 8 * LAYER
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("vLLM", {}),
+        ("vLLM", {"speculative_config": {"method": "ngram", "num_speculative_tokens": 4}}),
+        ("vLLM", {"speculative_config": "no JSON"}),
+        ("SGLang", {"speculative_algorithm": "NGRAM"}),
+        ("SGLang", {"speculative_algorithm": "EAGLE", "speculative_draft_model_path": "owner/name"}),
+    ],
+)
+def test_a_method_without_weights_on_this_machine_adds_nothing(
+    tmp_path: Path, engine: str, options: dict[str, object]
+) -> None:
+    weights = folder(tmp_path / "m", 10_000, num_nextn_predict_layers=1)
+    shape = shape_with(engine, weights, options)
+    assert (shape.weights_bytes, shape.kv_bytes_per_token) == (10_000, 8 * LAYER)
+
+
+def test_the_cache_of_a_draft_model_on_llama_cpp_is_planned(tmp_path: Path) -> None:
+    weights, draft = tmp_path / "m.gguf", tmp_path / "d.gguf"
+    for path in (weights, draft):
+        Gguf(pairs=llama_pairs(), tensors=[tensor("w", (64, 2), 0, 0)]).write(path)
+    launch = launch_of(engine="llama.cpp", options={"speculative.draft.mparams.path": str(draft)})
+    extra = all_engines()["llama.cpp"].extra_weight_files(launch, weights)
+    alone, _ = read_shape(weights, launch.version)
+    both, _ = read_shape(weights, launch.version, extra)
+    assert both.weights_bytes == alone.weights_bytes + draft.stat().st_size
+    assert both.kv_bytes_per_token == 2 * alone.kv_bytes_per_token > 0
+
+
+def shape_with(engine: str, weights: Path, options: dict[str, object]) -> ModelShape:
+    launch = launch_of(version=PYTORCH, engine=engine, options=options)
+    return read_shape(weights, launch.version, all_engines()[engine].extra_weight_files(launch, weights))[0]
+
+
+PYTORCH = match(builtin_families(), LaunchRequest(model_name="llama-2-chat", model_format="pytorch"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.config import Settings
-from xinference.engines.base import Engine
+from xinference.engines.base import Engine, ExtraWeightFile
 from xinference.environments.environments import Environments
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -29,7 +29,7 @@ from xinference.planning.gguf_makers import stored_shape
 from xinference.planning.version_size import estimated_bytes
 from xinference.planning.weights_estimate import registry_shape, rough_shape
 from xinference.weights.remote_shape import read_remote_shape
-from xinference.weights.shape_reader import bytes_of_extra
+from xinference.weights.shape_reader import with_extra
 from xinference.work_threads import HubQuestions, LongWork
 
 _HEADER: ShapeSource = "file header"
@@ -103,7 +103,8 @@ class Forecaster:
         note: str | None,
     ) -> ExpectedWeights:
         shape, origin, notes = (remote, _HEADER, ()) if remote else _without_header(launch.version, source)
-        shape = replace(shape, weights_bytes=shape.weights_bytes + self._extra_bytes(launch))
+        for file in self._extra_files(launch):
+            shape = with_extra(shape, file)
         return ExpectedWeights(
             shape,
             origin,
@@ -113,10 +114,10 @@ class Forecaster:
             _files(launch, preview),
         )
 
-    def _extra_bytes(self, launch: ResolvedLaunch) -> int:
-        """Bytes of further files of the launch that are on this machine, such as a projector with its own path."""
+    def _extra_files(self, launch: ResolvedLaunch) -> list[ExtraWeightFile]:
+        """Further weights of the launch that are on this machine, such as a projector with its own path."""
         files = self._engines[launch.engine].extra_weight_files(launch, Path("weights"))
-        return sum(bytes_of_extra(file) for file in files if file.path.is_absolute() and file.path.is_file())
+        return [file for file in files if file.is_own_layers or (file.path.is_absolute() and file.path.exists())]
 
     def _disk(
         self, launch: ResolvedLaunch, host: Host, preview: FetchPreview | None, shape: ModelShape

@@ -110,7 +110,7 @@ class FileChoice:
 
 @dataclass(frozen=True)
 class ExtraWeightFile:
-    """A GGUF file that is loaded in addition to the weights, and whose size counts as weights."""
+    """A GGUF file or a folder that is loaded in addition to the weights, and whose size counts as weights."""
 
     path: Path
     kind: str
@@ -119,6 +119,10 @@ class ExtraWeightFile:
     """The architecture that its header must name; None: any."""
     hint: str
     """The hint for a file whose header names another architecture."""
+    has_cache: bool = False
+    """Whether it is a model with keys and values of its own, for the same tokens."""
+    is_own_layers: bool = False
+    """Whether it stands for layers in the model's own weights that draft tokens: only their cache is added."""
 
 
 def refuse_without_head(launch: ResolvedLaunch, shape: ModelShape) -> None:

@@ -45,6 +45,8 @@ class ModelConfig:
     """Whether the output matrix is the embedding matrix, and stored once."""
     labels: int | None = None
     """Number of scores of a model that classifies."""
+    draft_layers: int | None = None
+    """Layers that predict further tokens; they are not among `n_layers`."""
 
     @property
     def model_format(self) -> PackedFormat:
@@ -54,6 +56,12 @@ class ModelConfig:
     def quantization(self) -> str:
         """The name in launches: ``none``, ``4-bit``, ``Int4``; or a method that launches do not support."""
         return self.packing.quantization if self.packing else "none"
+
+    def draft_kv_bytes_per_token(self, type_bytes: int = 2) -> int:
+        """Bytes of KV cache for one token in the layers that predict further tokens."""
+        if not self.draft_layers or not self.n_layers:
+            return 0
+        return (self.kv_bytes_per_token(type_bytes) or 0) // self.n_layers * self.draft_layers
 
     def kv_bytes_per_token(self, type_bytes: int = 2) -> int | None:
         """Bytes of KV cache for one token, `type_bytes` (2: f16) each element."""
@@ -98,6 +106,7 @@ def read_config(data: bytes, path: Path, quant_config: Any = None) -> ModelConfi
         latent_dim=latent + (rope or 0) if latent else None,
         tied=fields.get("tie_word_embeddings") is True,
         labels=_labels(whole),
+        draft_layers=counts.first("num_nextn_predict_layers", "mtp_num_hidden_layers"),
     )
 
 

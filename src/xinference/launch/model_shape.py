@@ -36,6 +36,8 @@ class ModelShape:
     """Whether an answer is a vector or a score of the whole input, and has no tokens of its own."""
     architecture: str = ""
     """The class in config.json, or llama.cpp's name in a GGUF file; empty: not known."""
+    draft_kv_bytes_per_token: int = 0
+    """The same as `kv_bytes_per_token` in the model's own layers that draft tokens, if a launch uses them."""
     labels: int | None = None
     """Number of scores of a model that classifies; None: not known."""
     pooling_type: int | None = None

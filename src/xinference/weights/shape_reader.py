@@ -34,7 +34,7 @@ WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 def read_shape(
     path: Path, version: ModelVersion, extra_files: Sequence[ExtraWeightFile] = ()
 ) -> tuple[ModelShape, tuple[str, ...]]:
-    """The shape of the weights at `path` and notes about them; bytes of `extra_files` count as weights.
+    """The shape of the weights at `path` and notes about them, with the bytes and the caches of `extra_files`.
 
     Raises:
         Problem: 400 ``bad_weight_file``, which names the file and the fault.
@@ -43,8 +43,9 @@ def read_shape(
     if version.family.model_type != "LLM":
         read = partial(_small_json, path) if path.is_dir() else no_small_files
         shape = pooled_shape(shape, read)
-    extra_bytes = sum(bytes_of_extra(file) for file in extra_files)
-    return replace(shape, weights_bytes=shape.weights_bytes + extra_bytes), notes
+    for file in extra_files:
+        shape = with_extra(shape, file)
+    return shape, notes
 
 
 def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
@@ -95,12 +96,29 @@ def gguf_shape(parts: Sequence[GgufHeader]) -> ModelShape:
     )
 
 
-def bytes_of_extra(file: ExtraWeightFile) -> int:
-    """Bytes of an additional weight file on this machine.
+def with_extra(shape: ModelShape, file: ExtraWeightFile) -> ModelShape:
+    """The shape of a model with an additional weight file or folder on this machine.
 
     Raises:
-        Problem: 400 ``bad_weight_file``: its header names another architecture.
+        Problem: 400 ``bad_weight_file``: its header names another architecture, or cannot be read.
     """
+    if file.is_own_layers:
+        return replace(shape, kv_bytes_per_token=shape.kv_bytes_per_token + shape.draft_kv_bytes_per_token)
+    weights, cache = _extra_folder(file.path) if file.path.is_dir() else _extra_file(file)
+    return replace(
+        shape,
+        weights_bytes=shape.weights_bytes + weights,
+        kv_bytes_per_token=shape.kv_bytes_per_token + (cache if file.has_cache else 0),
+    )
+
+
+def _extra_folder(folder: Path) -> tuple[int, int]:
+    """The bytes of a folder's weights, and of its keys and values for one token."""
+    draft = _folder_shape(folder)
+    return draft.weights_bytes, draft.kv_bytes_per_token
+
+
+def _extra_file(file: ExtraWeightFile) -> tuple[int, int]:
     header = read_header(file.path)
     if file.architecture is not None and header.architecture != file.architecture:
         raise Problem(
@@ -108,7 +126,7 @@ def bytes_of_extra(file: ExtraWeightFile) -> int:
             f"{file.path} is not a {file.kind} but a separate model ({header.architecture}).",
             hint=file.hint,
         )
-    return header.file_size
+    return header.file_size, header.kv_bytes_per_token() if file.has_cache else 0
 
 
 def _folder_shape(folder: Path) -> ModelShape:
@@ -149,6 +167,7 @@ def folder_shape(config: ModelConfig, weights: int) -> ModelShape:
         linear_bits=bits,
         packing=config.packing,
         architecture=config.architecture,
+        draft_kv_bytes_per_token=config.draft_kv_bytes_per_token(),
         labels=config.labels,
     )
 

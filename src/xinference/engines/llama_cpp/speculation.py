@@ -45,7 +45,8 @@ def draft_file(launch: ResolvedLaunch) -> tuple[ExtraWeightFile, ...]:
         return ()
     needed = (_ARCHITECTURES[name] for name in launch.options.get(TYPES) or () if name in _ARCHITECTURES)
     architecture = next(needed, None)
-    return (ExtraWeightFile(Path(path), f"draft model of the architecture {architecture}", architecture, _HINT),)
+    kind = f"draft model of the architecture {architecture}"
+    return (ExtraWeightFile(Path(path), kind, architecture, _HINT, has_cache=True),)
 
 
 def _own_options(speculation: Speculation, checked: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.engines.base import (
+    ExtraWeightFile,
     LoadsAdapters,
     Placement,
     ReadsPacked,
@@ -28,13 +29,13 @@ from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import is_template
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.engines.sglang.option_policy import POLICY
-from xinference.engines.sglang.own_options import own_options
+from xinference.engines.sglang.own_options import draft_files, own_options
 from xinference.engines.sglang.packings import ONLINE, PACKINGS, VERSION
 from xinference.engines.sglang.variable_policy import VARIABLES
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand, ProgressProbe
 
@@ -160,6 +161,9 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             reason = f" ({host.no_gpu_reason})" if host.no_gpu_reason else ""
             return Support(f"SGLang has kernels for CUDA only, and there is no CUDA device{reason}")
         return cuda_support("SGLang", VERSION, host) and PACKINGS.supports_names(spec, host)
+
+    def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
+        return draft_files(launch.options, path)
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         checked = OPTIONS.check(own_options(options))

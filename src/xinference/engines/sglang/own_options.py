@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from xinference.engines.base import ExtraWeightFile
+from xinference.engines.draft_weights import draft_weights
 from xinference.engines.options import reasoning
 from xinference.engines.options.speculation import read_speculation, refuse_both, without_speculation
 
 #: SGLang's method for a draft model that was made for the model, and for the model's own layers.
 ALGORITHM = "NEXTN"
+#: Methods that draft from the text itself.
+WITHOUT_WEIGHTS = frozenset({"NGRAM"})
 
 
 def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,3 +50,11 @@ def _steps(tokens: int | None) -> dict[str, int]:
         "speculative_eagle_topk": 1,
         "speculative_num_draft_tokens": tokens,
     }
+
+
+def draft_files(options: Mapping[str, Any], path: Path) -> tuple[ExtraWeightFile, ...]:
+    """The weights that draft tokens in a launch with these options; `path` is that of the model's weights."""
+    algorithm, draft = options.get("speculative_algorithm"), options.get("speculative_draft_model_path")
+    if str(algorithm or "").upper() in WITHOUT_WEIGHTS or not (algorithm or draft):
+        return ()
+    return draft_weights(path, str(draft) if draft else None)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.engines.base import (
     YES,
+    ExtraWeightFile,
     LoadsAdapters,
     Placement,
     ReadsPacked,
@@ -30,7 +32,7 @@ from xinference.engines.options.value_rules import literal_template
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.engines.vllm.option_policy import POLICY
-from xinference.engines.vllm.own_options import own_options
+from xinference.engines.vllm.own_options import draft_files, own_options
 from xinference.engines.vllm.packings import CPU_NEEDS, FOUR_BIT_NEEDS, ONLINE, PACKINGS, VERSION
 from xinference.engines.vllm.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
@@ -195,6 +197,9 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
         options, packed = ONLINE.complete(version, options)
         completed, reasons = super().complete_options(version, request, options)
         return completed, (*packed, *reasons)
+
+    def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
+        return draft_files(launch.options, path)
 
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
         if "hf_overrides" not in launch.options:  # by which vLLM makes a head from the weights of a chat model

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from xinference.engines.base import ExtraWeightFile
+from xinference.engines.draft_weights import draft_weights
 from xinference.engines.options import reasoning
 from xinference.engines.options.speculation import read_speculation, refuse_both, without_speculation
 
@@ -12,6 +16,8 @@ from xinference.engines.options.speculation import read_speculation, refuse_both
 METHOD = "mtp"
 #: Tokens that are drafted at a time where the launch names no number, as in Xinference 4.1.0.
 TOKENS = 1
+#: Methods that draft from the text itself.
+WITHOUT_WEIGHTS = frozenset({"ngram", "ngram_gpu", "suffix"})
 
 
 def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,3 +42,19 @@ def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if speculation.quantization is not None:
         config["quantization"] = speculation.quantization
     return {**own, "speculative_config": config}
+
+
+def draft_files(options: Mapping[str, Any], path: Path) -> tuple[ExtraWeightFile, ...]:
+    """The weights that draft tokens in a launch with these options; `path` is that of the model's weights."""
+    config = options.get("speculative_config")
+    if isinstance(config, str):
+        try:
+            config = json.loads(config)
+        except ValueError:
+            config = None
+    given: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
+    method = str(given.get("method") or options.get("spec_method") or "")
+    draft = given.get("model") or options.get("spec_model")
+    if method in WITHOUT_WEIGHTS or not (draft or method):
+        return ()
+    return draft_weights(path, str(draft) if draft else None)
