@@ -17,8 +17,9 @@ UNIT := not live and not process
 chat: $(VENV)/.installed
 	@uid=$$($(BIN)/xinference launch --model-engine llama.cpp --model-name smollm2-instruct \
 		--size-in-billions 0_135 --model-format ggufv2 --quantization Q4_1) && \
-		$(BIN)/xinference chat --model-uid "$$uid" --temperature 0 --max-tokens 64 "$(QUESTION)"
-	@printf '\n%s\n' 'Next: `$(BIN)/xinference chat` to go on, `$(BIN)/xinference list`, `$(BIN)/xinference stop`.'
+		$(BIN)/xinference chat --model-uid "$$uid" --temperature 0 --max-tokens 64 "$(QUESTION)" && \
+		printf '\nNext: `%s` to go on, `%s`, `%s`.\n' "$(BIN)/xinference chat $$uid" "$(BIN)/xinference list" \
+		"$(BIN)/xinference stop"
 
 # Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Live
 # tests wait for processes half of the time: two run at once, but only one of those whose models compute for long.
