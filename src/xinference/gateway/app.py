@@ -47,7 +47,6 @@ from xinference.gateway.http.request_body import (
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
 from xinference.gateway.media.embedding import ImageEmbedder
-from xinference.gateway.media.network import Network
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.probes import answer_probe
 from xinference.gateway.rate_limits import LocalQuota, Quota
@@ -63,6 +62,7 @@ from xinference.gateway.token_answers import with_token_answer
 from xinference.gateway.token_usage import spent_tokens
 from xinference.gateway.unserved_paths import unserved
 from xinference.hosts import is_loopback
+from xinference.https.network import Network
 from xinference.keys.key import Key
 from xinference.keys.table import Keys, KeyTable, NoKeys
 from xinference.keys.visibility import SCOPE_KEY

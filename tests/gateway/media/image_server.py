@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from xinference.gateway.media.network import Network, Streams
+from xinference.https.network import Network, Streams
 
 TLS = Path(__file__).parents[2] / "assets" / "tls"
 #: A name for which the certificate is valid, and a public address that is not connected to.

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.gateway.media.image_server import HOST, PNG, PUBLIC, Asked, Handle, Internet, head, http, internet, redirect
-from xinference.gateway.media import image_fetcher
 from xinference.gateway.media.image_fetcher import Image, ImageFetcher
-from xinference.gateway.media.network import real_network
 from xinference.hosts import DomainList
+from xinference.https import fetcher
+from xinference.https.network import real_network
 from xinference.protocol.errors import Refusal
 
 FIELD = "messages[0].content[1].image_url.url"
@@ -170,8 +170,8 @@ async def test_redirects_have_an_end() -> None:
         (http(PNG, "Content-Encoding: br"), "compressed"),
         (head("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n", "compressed"),
         (b"SSH-2.0-secret\r\n", "does not answer in HTTP"),
-        (head("X: " + "y" * 100_000), "too much beside the image"),
-        (head("Transfer-Encoding: chunked") + b"0\r\nX: " + b"y" * 100_000, "too much beside the image"),
+        (head("X: " + "y" * 100_000), "too much beside its content"),
+        (head("Transfer-Encoding: chunked") + b"0\r\nX: " + b"y" * 100_000, "too much beside its content"),
         (head("Content-Length: 500") + PNG, "before the end of its answer"),
         (head("Transfer-Encoding: chunked") + b"5\r\nsecre\r\n", "before the end of its answer"),
         (b"", "before the end of its answer"),
@@ -211,7 +211,7 @@ async def _slow(asked: Asked, writer: asyncio.StreamWriter) -> None:
 
 
 async def test_a_host_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_fetcher, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(fetcher, "PAUSE_SECONDS", 0.05)
     assert "in time" in (await refused({"/a.png": _silent})).cause
 
 

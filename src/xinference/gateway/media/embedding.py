@@ -13,9 +13,9 @@ from xinference.error_codes import Code
 from xinference.gateway.fair_queue import RETRY_AFTER_SECONDS, FairQueue
 from xinference.gateway.media.image_fetcher import ImageFetcher
 from xinference.gateway.media.image_places import Body, ImagePlace, image_places
-from xinference.gateway.media.image_url import ImageUrl
-from xinference.gateway.media.network import Network, real_network
 from xinference.hosts import DomainList
+from xinference.https.address import HttpsAddress
+from xinference.https.network import Network, real_network
 from xinference.protocol.errors import Refusal
 
 #: Maximum number of different addresses in one request.
@@ -64,7 +64,7 @@ class ImageEmbedder:
         urls = [self._fetcher.check(places[0].address, places[0].path) for places in by_address.values()]
         total = len(body)
 
-        async def fetch(url: ImageUrl, places: list[ImagePlace]) -> None:
+        async def fetch(url: HttpsAddress, places: list[ImagePlace]) -> None:
             nonlocal total
             async with self._turn(client):
                 image = await self._fetcher.fetch(url, places[0].path)

@@ -1,4 +1,4 @@
-"""How images are fetched: names are resolved in threads of their own, and a connection is made to an exact address."""
+"""Reaches other machines: resolves names in threads of their own, and connects to an exact address."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Network:
 
 def real_network() -> Network:
     """The network of this machine, with the certificate authorities of the system."""
-    lookups = DaemonExecutor(MAX_LOOKUPS, "name of an image's host")
+    lookups = DaemonExecutor(MAX_LOOKUPS, "name of a host")
     context = ssl.create_default_context()
 
     async def addresses(host: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinference.gateway.media.public_addresses import public_address
+from xinference.https.public_addresses import public_address
 
 
 @pytest.mark.parametrize("text", ["93.184.216.34", "1.1.1.1", "172.32.0.1", "2606:4700::1111", "2a00:1450:4001::200e"])

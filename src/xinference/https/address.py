@@ -1,4 +1,4 @@
-"""The address of an image, read strictly: what cannot be read in one way only is refused."""
+"""An ``https:`` address, read strictly: what cannot be read in one way only is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 @dataclass(frozen=True, slots=True)
-class ImageUrl:
+class HttpsAddress:
     """An ``https:`` address."""
 
     host: str
@@ -38,7 +38,7 @@ class ImageUrl:
         return urljoin(f"https://{self.authority}{self.target}", location)
 
 
-def parse(text: str) -> ImageUrl | None:
+def parse(text: str) -> HttpsAddress | None:
     """The parts of an ``https:`` address; None for any other text, and for an address with a user or a password."""
     match = None if len(text) > MAX_LENGTH or _SPACE_OR_CONTROL.search(text) else _URL.fullmatch(text)
     authority = match and _AUTHORITY.fullmatch(match["authority"])
@@ -49,7 +49,7 @@ def parse(text: str) -> ImageUrl | None:
     if not host or not 0 < port < 65536:
         return None
     target = quote(match["target"], safe=_PRINTABLE, errors="replace")
-    return ImageUrl(host, port, target if target.startswith("/") else f"/{target}")
+    return HttpsAddress(host, port, target if target.startswith("/") else f"/{target}")
 
 
 def _ipv6(text: str) -> str | None:

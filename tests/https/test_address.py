@@ -6,24 +6,24 @@ import pytest
 
 from xinference.config import Settings
 from xinference.errors import Problem
-from xinference.gateway.media.image_url import ImageUrl, parse
 from xinference.hosts import DomainList
+from xinference.https.address import HttpsAddress, parse
 
 
 @pytest.mark.parametrize(
     ("text", "url"),
     [
-        ("https://a.b", ImageUrl("a.b", 443, "/")),
-        ("HTTPS://A.B./x.png?y=1&z=%20#f", ImageUrl("a.b", 443, "/x.png?y=1&z=%20")),
-        ("https://a.b:8443?q", ImageUrl("a.b", 8443, "/?q")),
-        ("https://a.b:/x", ImageUrl("a.b", 443, "/x")),
-        ("https://bücher.example/ü?ö", ImageUrl("xn--bcher-kva.example", 443, "/%C3%BC?%C3%B6")),
-        ("https://1.2.3.4/x", ImageUrl("1.2.3.4", 443, "/x")),
-        ("https://[2606:4700::1]/x", ImageUrl("2606:4700::1", 443, "/x")),
-        ("https://a.b/x/../y@z:1", ImageUrl("a.b", 443, "/x/../y@z:1")),
+        ("https://a.b", HttpsAddress("a.b", 443, "/")),
+        ("HTTPS://A.B./x.png?y=1&z=%20#f", HttpsAddress("a.b", 443, "/x.png?y=1&z=%20")),
+        ("https://a.b:8443?q", HttpsAddress("a.b", 8443, "/?q")),
+        ("https://a.b:/x", HttpsAddress("a.b", 443, "/x")),
+        ("https://bücher.example/ü?ö", HttpsAddress("xn--bcher-kva.example", 443, "/%C3%BC?%C3%B6")),
+        ("https://1.2.3.4/x", HttpsAddress("1.2.3.4", 443, "/x")),
+        ("https://[2606:4700::1]/x", HttpsAddress("2606:4700::1", 443, "/x")),
+        ("https://a.b/x/../y@z:1", HttpsAddress("a.b", 443, "/x/../y@z:1")),
     ],
 )
-def test_the_parts_of_an_address(text: str, url: ImageUrl) -> None:
+def test_the_parts_of_an_address(text: str, url: HttpsAddress) -> None:
     assert parse(text) == url
 
 
@@ -50,8 +50,8 @@ def test_any_other_text_is_refused(text: str) -> None:
 
 
 def test_the_header_of_the_host_has_the_port_if_it_is_not_443() -> None:
-    assert [ImageUrl("a.b", port, "/").authority for port in (443, 8443)] == ["a.b", "a.b:8443"]
-    assert ImageUrl("2606:4700::1", 8443, "/").authority == "[2606:4700::1]:8443"
+    assert [HttpsAddress("a.b", port, "/").authority for port in (443, 8443)] == ["a.b", "a.b:8443"]
+    assert HttpsAddress("2606:4700::1", 8443, "/").authority == "[2606:4700::1]:8443"
 
 
 @pytest.mark.parametrize(

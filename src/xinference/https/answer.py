@@ -46,7 +46,7 @@ class Answer:
             self._fail("does not answer in HTTP")
         # Heads, trailers and the frames of chunks have no limit of the parser.
         if self._received - len(self.content) > MAX_HEAD + len(self.content) // 8 and not self.is_complete:
-            self._fail("sends too much beside the image")
+            self._fail("sends too much beside its content")
         if self._failure is not None:
             raise AnswerError(self._failure)
 
