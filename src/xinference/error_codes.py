@@ -159,6 +159,10 @@ class Code(StrEnum):
     INVALID_REGISTRATION = "invalid_registration", 400
     UNREADABLE_REGISTRATION = "unreadable_registration", 500
     BAD_REGISTRY_ENTRY = "bad_registry_entry", 400
+    BAD_CATALOG = "bad_catalog", 400
+    CATALOG_OLDER = "catalog_older", 409
+    NO_EARLIER_CATALOG = "no_earlier_catalog", 409
+    NO_CATALOG_SOURCE = "no_catalog_source", 400
     NAME_TAKEN = "name_taken", 400
     BUILTIN_MODEL = "builtin_model", 400
 

@@ -18,6 +18,7 @@ from xinference.api.routes import (
     auto_register,
     cache,
     catalog,
+    catalog_updates,
     cluster,
     downloads,
     kept_launches,
@@ -78,8 +79,8 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     app.add_middleware(NulCheck)
     app.add_middleware(Compression)
     for part in (
-        *(launches, lifecycle, kept_launches, catalog, models, replicas, registrations, auto_register, cache),
-        *(downloads, cluster, key_routes, login, request_routes),
+        *(launches, lifecycle, kept_launches, catalog, catalog_updates, models, replicas, registrations),
+        *(auto_register, cache, downloads, cluster, key_routes, login, request_routes),
     ):
         app.include_router(part.router)
     app.include_router(unsupported.router)

@@ -170,3 +170,35 @@ class Packages(Answer):
     model_engine: str
     python_version: str
     packages: list[Package]
+
+
+class CatalogEntry(Answer):
+    """One catalog of the home; `state` is ``in use`` or ``stored``."""
+
+    state: str
+    version: str
+    source: str
+    sha256: str | None = None
+    created: int | None = None
+    families: int | None = None
+    selected: bool = False
+
+
+class Catalogs(Answer):
+    """The catalog in use, and all catalogs, newest first; `problem`: the reason why the last update is not in use."""
+
+    version: str
+    families: int
+    source: str | None
+    problem: dict[str, Any] | None
+    catalogs: list[CatalogEntry]
+
+
+class CatalogChange(Answer):
+    """The families that differ between two catalogs; `changed` has the fields of each."""
+
+    version: str
+    added: list[str]
+    removed: list[str]
+    changed: dict[str, list[str]]
+    updated: bool | None = None

@@ -8,19 +8,16 @@ and the folder `own` with the project's own families, which are kept where both 
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
-
-import msgspec
 
 from xinference.catalog.check import check_family
 from xinference.catalog.fact_conversion import ModelType, convert
 from xinference.catalog.fact_differences import all_differences, table
 from xinference.catalog.fact_files import read_facts
+from xinference.catalog.family_fields import fields_of
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registry import read_family
 
@@ -51,7 +48,7 @@ def own_families(folder: Path) -> dict[str, ModelFamily]:
 
 def written(family: ModelFamily) -> str:
     """The text of a family's file: one line for each field and each spec, without what is the default."""
-    fields = _without_defaults(family)
+    fields = fields_of(family)
     specs = fields.pop("model_specs")
     lines = [f"  {json.dumps(name)}: {_line(value)}" for name, value in fields.items()]
     each = ",\n".join(f"    {_line(spec)}" for spec in specs)
@@ -60,28 +57,6 @@ def written(family: ModelFamily) -> str:
 
 def _line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _without_defaults(value: Any) -> Any:
-    if isinstance(value, msgspec.Struct):
-        return {
-            name: _without_defaults(given)
-            for name, default in _defaults(type(value)).items()
-            if (given := getattr(value, name)) != default
-        }
-    if isinstance(value, Mapping):
-        return {name: _without_defaults(each) for name, each in value.items()}
-    return [_without_defaults(each) for each in value] if isinstance(value, tuple) else value
-
-
-@functools.cache
-def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The default of each field."""
-    return {field.name: _default(field) for field in msgspec.structs.fields(kind)}
-
-
-def _default(field: msgspec.structs.FieldInfo) -> Any:
-    return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
 
 
 def main(folder: Path, out: Path) -> str:

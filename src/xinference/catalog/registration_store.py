@@ -54,8 +54,10 @@ class Registrations:
     """Owns the registered models of one home."""
 
     def __init__(self, home: Path, builtin: Mapping[str, ModelFamily]) -> None:
+        """`builtin` are the families of the release; `use_catalog` adds those of an update."""
         self._folder = home / "model"
-        self._builtin = builtin
+        self._shipped = self._builtin = builtin
+        self._updates: Mapping[str, ModelFamily] = {}
         self._registered: dict[str, Registration] = {}
         self._paths: dict[str, Path] = {}
         self._families: Mapping[str, ModelFamily] = builtin
@@ -65,6 +67,20 @@ class Registrations:
     def families(self) -> Mapping[str, ModelFamily]:
         """Every family by its name. The mapping is never modified, only replaced."""
         return self._families
+
+    def use_catalog(self, builtin: Mapping[str, ModelFamily], updates: Mapping[str, ModelFamily]) -> None:
+        """Use other built-in families, of which `updates` do not come from the release.
+
+        A registered model with the name of an update stays, and hides it.
+        """
+        self._builtin, self._updates = builtin, updates
+        self._publish()
+
+    def update(self, name: str) -> ModelFamily | None:
+        """The family of this name if it comes from an update of the catalog, case-insensitive."""
+        lowered = name.strip().lower()
+        found = next((known for known in self._updates if known.lower() == lowered), None)
+        return self._families.get(found) if found is not None and self.find(found) is None else None
 
     def load(self) -> None:
         """Read the persisted registrations. A file that can't be read is reported in the log and in `broken`."""
@@ -96,7 +112,7 @@ class Registrations:
         """
         registration = read_registration(model_type, text, self._builtin)
         name = registration.family.model_name
-        self._check_free(name)
+        self._check_free(name, self._builtin)
         for spec in registration.family.model_specs:
             for source in spec.sources:
                 if source.hub == "local" and not _exists(source.model_id):
@@ -158,8 +174,8 @@ class Registrations:
             code=Code.MODEL_NOT_FOUND,
         )
 
-    def _check_free(self, name: str) -> None:
-        taken = {known.lower() for known in self._builtin}
+    def _check_free(self, name: str, builtin: Mapping[str, ModelFamily]) -> None:
+        taken = {known.lower() for known in builtin}
         if name.lower() in taken:
             raise Problem(
                 Code.NAME_TAKEN,
@@ -194,7 +210,7 @@ class Registrations:
         except (RecursionError, ValueError, TypeError, OverflowError) as error:  # a damaged file
             cause = f"{path} can't be read: {error}."
             raise Problem(Code.UNREADABLE_REGISTRATION, cause, hint="Register the model again.") from None
-        self._check_free(registration.family.model_name)
+        self._check_free(registration.family.model_name, self._shipped)
         return registration
 
     def _remove_drafts(self, model_type: ModelType) -> None:
@@ -221,22 +237,30 @@ class Registrations:
 
 
 class _Families(Mapping[str, ModelFamily]):
-    """The built-in and the registered families; no built-in one is read before its use. Their names are different."""
+    """The built-in and the registered families, which hide those of their names. None is read before its use."""
 
     def __init__(self, builtin: Mapping[str, ModelFamily], added: Mapping[str, ModelFamily]) -> None:
         self._builtin, self._added = builtin, added
+        self._taken = frozenset(name.lower() for name in added)
 
     def __iter__(self) -> Iterator[str]:
-        return chain(self._builtin, self._added)
+        visible = self._builtin
+        if self._taken:
+            return chain((name for name in visible if name.lower() not in self._taken), self._added)
+        return iter(visible)
 
     def __len__(self) -> int:
-        return len(self._builtin) + len(self._added)
+        return sum(1 for _ in self) if self._taken else len(self._builtin)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._added or name in self._builtin
+        return name in self._added or (name in self._builtin and str(name).lower() not in self._taken)
 
     def __getitem__(self, name: str) -> ModelFamily:
-        return self._added[name] if name in self._added else self._builtin[name]
+        if name in self._added:
+            return self._added[name]
+        if name.lower() in self._taken:
+            raise KeyError(name)
+        return self._builtin[name]
 
 
 def _read(path: Path) -> bytes:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from xinference.client import catalog_requests, handles, key_requests, relaunch_requests, requests
+from xinference.client import (
+    catalog_requests,
+    catalog_update_requests,
+    handles,
+    key_requests,
+    relaunch_requests,
+    requests,
+)
 from xinference.client.calls import answer_call, stream_call
 from xinference.client.connection import AsyncRunner, Runner, SyncRunner
 from xinference.error_codes import Code
@@ -53,6 +60,13 @@ class Methods(Runner):
     unregister_model = answer_call(catalog_requests.unregister_model)
     list_model_registrations = answer_call(catalog_requests.list_model_registrations)
     get_model_registration = answer_call(catalog_requests.get_model_registration)
+
+    list_catalogs = answer_call(catalog_update_requests.list_catalogs)
+    update_catalog = answer_call(catalog_update_requests.update_catalog)
+    compare_catalog = answer_call(catalog_update_requests.compare_catalog)
+    rollback_catalog = answer_call(catalog_update_requests.rollback_catalog)
+    update_model_type = answer_call(catalog_update_requests.update_model_type)
+    update_model_spec = answer_call(catalog_update_requests.update_model_spec)
 
     list_cached_models = answer_call(catalog_requests.list_cached_models)
     list_deletable_models = answer_call(catalog_requests.list_deletable_models)

@@ -9,10 +9,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from typing import Any
 
+from xinference.catalog.catalog_store import CatalogStore
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registration_store import Registrations
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
+from xinference.control.catalog_updates import CatalogUpdates
 from xinference.control.deployment_names import DeploymentNames
 from xinference.control.deployment_registry import DeploymentRegistry
 from xinference.control.downloads import Downloads
@@ -70,6 +72,7 @@ class Controller:
         self._events = EventLog(store)
         self.history = LaunchHistory(store)
         self.registrations = Registrations(settings.home, builtin_families())
+        self.catalog = CatalogUpdates(settings, CatalogStore(settings.home, builtin_families()), self.registrations)
         self.downloads = Downloads(hubs, self._events, work)
         self.engines: Mapping[str, Engine] = all_engines()
         self.stop_notice = StopNotice()
@@ -125,6 +128,7 @@ class Controller:
 
     async def start(self) -> None:
         """Restore the stored deployments: adopt running engines, start missing ones, and complete terminations."""
+        self.catalog.load()
         self.registrations.load()
         known = self._store.replica_ids()
         await self._restoration.restore()

@@ -53,7 +53,7 @@ class ModelResolver:
     async def resolve(
         self, request: LaunchRequest, running: LaunchRequest | None = None, *, any_file: bool = False
     ) -> DerivedRequest:
-        """Add the family to a request whose name is not that of a built-in model.
+        """Add the family to a request whose name is not that of a model of this release.
 
         Args:
             running: the request of the deployment with the same uid: if it has the same name, its family is reused.
@@ -65,6 +65,10 @@ class ModelResolver:
         registered = self._registrations.find(request.model_name)
         if registered is not None and request.family is None:
             return DerivedRequest(msgspec.structs.replace(request, family=registered.family))
+        updated = self._registrations.update(request.model_name)
+        if updated is not None and request.family is None:
+            # Stored with the launch: a rollback of the catalog does not touch it.
+            return DerivedRequest(msgspec.structs.replace(request, family=updated))
         families = self._registrations.families
         reference = requested_reference(request, families)
         if reference is None:

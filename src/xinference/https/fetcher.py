@@ -1,4 +1,4 @@
-"""Fetches the content of an ``https:`` address from a machine of the public internet, within limits of bytes and time."""
+"""Fetches the content of an ``https:`` address from a public machine, within limits of bytes and time."""
 
 from __future__ import annotations
 

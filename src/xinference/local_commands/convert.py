@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from xinference.catalog.registry import builtin_families
+from xinference.catalog.known_models import catalog_of
+from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.formats.convert import convert_ggml
@@ -80,7 +81,7 @@ def _facts(
 
 def _of_family(model_name: str, size: int | str | None) -> LlamaFacts:
     request = LaunchRequest(model_name=model_name, model_size_in_billions=size, model_format="ggmlv3")
-    version = match(builtin_families(), request)
+    version = match(catalog_of(Settings.from_env().home).families, request)
     sizes = [str(s.model_size_in_billions) for s in version.family.model_specs if s.model_format == "ggmlv3"]
     if size is None and len(sizes) > 1:
         raise bad_request(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from xinference.catalog.known_models import catalog_of
 from xinference.catalog.models import ModelFamily, ModelSpec
-from xinference.catalog.registry import builtin_families
+from xinference.config import Settings
 from xinference.engines.base import StaticTable
 from xinference.engines.registry import all_engines
 from xinference.local_commands.model_pages import Supporters, write_docs
@@ -27,7 +28,7 @@ def write(out: Path) -> list[Path]:
     Raises:
         Problem: 400 ``cannot_write``.
     """
-    return write_docs(builtin_families().values(), supporters, out)
+    return write_docs(catalog_of(Settings.from_env().home).families.values(), supporters, out)
 
 
 def _supports(table: StaticTable) -> Callable[[ModelSpec, str], bool]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from xinference.catalog.known_models import registrations_of
 from xinference.catalog.models import ModelVersion
-from xinference.catalog.registration_store import Registrations
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.engines.base import Engine
@@ -87,8 +87,7 @@ def estimate(
 
 def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
     """The version that the request names: a built-in or registered model, or one derived from a path or hub id."""
-    registrations = Registrations(settings.home, builtin_families())
-    registrations.load()
+    registrations = registrations_of(settings.home)
     what = requested_reference(request, registrations.families)
     if what is None:
         return match(registrations.families, request)

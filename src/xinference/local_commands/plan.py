@@ -12,8 +12,7 @@ import msgspec
 from pydantic import ValidationError
 
 from xinference.api.launch_body import LaunchBody
-from xinference.catalog.registration_store import Registrations
-from xinference.catalog.registry import builtin_families
+from xinference.catalog.known_models import registrations_of
 from xinference.config import Settings
 from xinference.control.model_names import uid_for
 from xinference.control.planner import Planner
@@ -57,8 +56,7 @@ class _HomePlanner:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._remembered: list[_Remembered] = []
-        self._registrations = Registrations(settings.home, builtin_families())
-        self._registrations.load()
+        self._registrations = registrations_of(settings.home)
         hubs, engines = all_hubs(settings), all_engines()
         work = LongWork(settings.hub_seconds)
         self._planner = Planner(settings, hubs, engines, self._registrations, self, work, stores_look_ups=False)

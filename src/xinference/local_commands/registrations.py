@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from xinference.catalog.registration_store import Registrations
+from xinference.catalog.known_models import registrations_of
 from xinference.catalog.registrations import model_type_of
-from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 
 
@@ -19,8 +18,7 @@ def registration_entries(settings: Settings, model_type: str) -> list[dict[str, 
         Problem: 400 for an unknown type.
     """
     wanted = model_type_of(model_type)
-    registrations = Registrations(settings.home, builtin_families())
-    registrations.load()
+    registrations = registrations_of(settings.home)
     families = [family for family in registrations.families.values() if family.model_type == wanted]
     entries = [
         {**msgspec.to_builtins(family), "is_builtin": registrations.find(family.model_name) is None}
