@@ -84,10 +84,11 @@ class CatalogUpdates:
         Raises:
             Problem: the catalog can't be fetched or is refused. Nothing is changed then.
         """
+        selection = request.selection()
         text, origin = await self._text(request)
         async with self._changing:
             before = self._store.families
-            entry = await asyncio.to_thread(self._store.apply, text, origin, request.selection())
+            entry = await asyncio.to_thread(self._store.apply, text, origin, selection)
             self._use()
         if entry is not None:
             log.info("the catalog %s is in use: version %s, sha256 %s", origin, entry.version, entry.sha256)
@@ -103,8 +104,9 @@ class CatalogUpdates:
         if request is None:
             before, after, version = self._store.before(), self._store.families, self._store.version
         else:
+            selection = request.selection()
             text, origin = await self._text(request)
-            document, after = await asyncio.to_thread(self._store.candidate, text, origin, request.selection())
+            document, after = await asyncio.to_thread(self._store.candidate, text, origin, selection)
             before, version = self._store.families, document.version
         return {"version": version, **differences(before, after)}
 
