@@ -19,9 +19,9 @@ from tests.gateway.media.image_server import HOST, Asked, Handle, Internet, head
 from tests.hubs import wheels
 from xinference.config import Settings
 from xinference.errors import Problem
+from xinference.https import fetcher
 from xinference.hubs import catalog_source
 from xinference.hubs.catalog_source import CatalogSource, fetch_catalog, read_source
-from xinference.https import fetcher
 
 TEXT = catalog()
 SHA = hashlib.sha256(TEXT).hexdigest()
@@ -94,14 +94,18 @@ async def test_a_name_with_a_private_address_is_not_connected_to(settings: Setti
     assert net.connections == []
 
 
-@pytest.mark.parametrize("text", ["http://example.com/c", "ftp://x/c", "file:///etc/passwd", "https://u:p@example.com/c"])
+@pytest.mark.parametrize(
+    "text", ["http://example.com/c", "ftp://x/c", "file:///etc/passwd", "https://u:p@example.com/c"]
+)
 async def test_an_address_without_https_is_refused(settings: Settings, text: str) -> None:
     with pytest.raises(Problem) as refused:
         await fetch_catalog(CatalogSource(text, SHA), settings)
     assert refused.value.code == "no_catalog_source"
 
 
-@pytest.mark.parametrize("text", ["", "-r x", "a b", "../x", "name==", "name>=1", "--index-url=x", "name @ https:x", URL])
+@pytest.mark.parametrize(
+    "text", ["", "-r x", "a b", "../x", "name==", "name>=1", "--index-url=x", "name @ https:x", URL]
+)
 def test_a_source_of_another_form_or_an_address_without_a_hash_is_refused(text: str) -> None:
     with pytest.raises(Problem) as refused:
         read_source(text, None)

@@ -25,14 +25,14 @@ from xinference.launch.plan import (
     ShapeSource,
     registered_files,
 )
-from xinference.planning.gguf_makers import stored_shape
+from xinference.planning.expected_shape import expected_shape
 from xinference.planning.version_size import estimated_bytes
-from xinference.planning.weights_estimate import registry_shape, rough_shape
 from xinference.weights.remote_shape import read_remote_shape
 from xinference.weights.shape_reader import with_extra
 from xinference.work_threads import HubQuestions, LongWork
 
 _HEADER: ShapeSource = "file header"
+_ROUGH = "memory: a rough estimate from the size and the bits of the quantization"
 #: Maximum time for the questions to a hub about one launch, in seconds; then the registry answers.
 HEADER_SECONDS = 20.0
 #: Problems of a hub that the download would have, too, or that do not concern the header: the registry answers.
@@ -132,16 +132,8 @@ class Forecaster:
 
 
 def _without_header(version: ModelVersion, source: Source) -> tuple[ModelShape, ShapeSource, tuple[str, ...]]:
-    """The shape from the registry, or a rough one from the size."""
-    facts = source.facts.get(version.quantization)
-    size = facts.size if facts and facts.size else version.spec.weights_bytes.get(version.quantization)
-    if (shape := stored_shape(version)) is not None:
-        try:
-            return registry_shape(shape, version, size), "registry", ()
-        except Problem:  # a quantization whose types are not known
-            pass
-    note = "memory: a rough estimate from the size and the bits of the quantization"
-    return rough_shape(version), "estimate", (note,)
+    shape, origin = expected_shape(version, source)
+    return shape, origin, (_ROUGH,) if origin == "estimate" else ()
 
 
 def _files(launch: ResolvedLaunch, preview: FetchPreview | None) -> PlannedFiles:

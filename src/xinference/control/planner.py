@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -27,9 +27,10 @@ from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, ShapeSource, SizedPlan
 from xinference.launch.request import LaunchRequest
-from xinference.planning.alternatives import Refused, alternatives, smaller_downloads
+from xinference.planning.alternatives import Refused, alternatives, smaller_downloads, unload_groups
 from xinference.planning.eviction import Bytes
 from xinference.planning.facts import Facts
+from xinference.planning.fits import Fit, FitFinder, Memory
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.plan import draft_launch, resolve_launch
 from xinference.planning.sizing import size_launch
@@ -52,8 +53,16 @@ class ReservedMemory(Protocol):
         """The memory of all other models, except those that can be evicted for `plan` and those in `without`."""
         ...
 
+    def occupancy(self, without: Collection[str] = ()) -> Occupancy:
+        """The same for a launch of any model that does not run, without the correction by measurements."""
+        ...
+
     def reserved(self) -> Mapping[str, Bytes]:
         """Uid of each model with reserved memory -> bytes of each device."""
+        ...
+
+    def corrections(self) -> Mapping[tuple[str, str], int]:
+        """Version id and engine -> the correction of a plan on the CPU by earlier measurements, in bytes."""
         ...
 
 
@@ -84,6 +93,8 @@ class Planner:
         self._environments = Environments(settings)
         self._option_tables: dict[str, Mapping[str, str]] = {}
         self._option_lock = asyncio.Lock()
+        self._fit_finder = FitFinder(engines)
+        self._fit_lock = asyncio.Lock()
 
     async def family(self, name: str) -> ModelFamily:
         """The family of a known model's name; for a path or a hub's id, the family derived from the files.
@@ -207,6 +218,20 @@ class Planner:
             lambda without: self._memory.occupancy_for(launch, without),
             reserved,
         )
+
+    async def fits(self, families: Iterable[ModelFamily]) -> list[Fit]:
+        """Whether each version of these families fits on each engine; fetches nothing and reads no weights."""
+        async with self._fit_lock:
+            host = await asyncio.to_thread(read_host)
+            memory = Memory(
+                available(host, self._memory.occupancy()),
+                [
+                    (tuple(uids), available(host, self._memory.occupancy(uids)))
+                    for uids in unload_groups(self._memory.reserved())
+                ],
+                self._memory.corrections(),
+            )
+            return await asyncio.to_thread(list, self._fit_finder.find(families, host, memory))
 
     async def facts(self, request: LaunchRequest) -> Facts:
         """The facts that planning needs for the request."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from xinference.config import Settings
 from xinference.deployments.context import MemoryHolder
-from xinference.deployments.measurement import with_correction
+from xinference.deployments.measurement import all_corrections, with_correction
 from xinference.deployments.snapshot import DeploymentSnapshot, Residency
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -64,6 +64,14 @@ class Admission:
     def occupancy_for(self, plan: LaunchPlan, without: Collection[str] = ()) -> Occupancy:
         occupancy = self._scheduler.occupancy_for(plan.uid, plan.request.on_demand, self._activity(), without=without)
         return with_correction(occupancy, plan, self._store)
+
+    def occupancy(self, without: Collection[str] = ()) -> Occupancy:
+        """The memory of all models for a launch of any model that does not run, without a correction."""
+        return self._scheduler.occupancy_for("", False, self._activity(), without=without)
+
+    def corrections(self) -> dict[tuple[str, str], int]:
+        """Version id and engine -> the correction of a plan on the CPU."""
+        return all_corrections(self._store.all_measurements())
 
     def reserved(self) -> dict[str, Bytes]:
         """Uid of each deployment with reserved memory -> bytes of each device."""

@@ -54,10 +54,16 @@ def correction(plan: LaunchPlan, measurements: Sequence[Measurement]) -> int:
     The sizes of weights and cache are exact. The difference is therefore overhead, which hardly depends on the
     context length. A plan that uses GPUs is not corrected: its use of host memory does not predict its use of the GPU.
     """
-    comparable = [m for m in measurements if m.gpu_bytes is None]
-    if plan.use_gpu or not comparable:
-        return 0
-    return comparable[0].measured_bytes - comparable[0].estimated_bytes
+    return 0 if plan.use_gpu else next(iter(all_corrections(measurements).values()), 0)
+
+
+def all_corrections(measurements: Sequence[Measurement]) -> dict[tuple[str, str], int]:
+    """Version id and engine -> the correction of a plan on the CPU; `measurements` are newest first."""
+    corrections: dict[tuple[str, str], int] = {}
+    for each in measurements:
+        if each.gpu_bytes is None:
+            corrections.setdefault((each.version_id, each.engine), each.measured_bytes - each.estimated_bytes)
+    return corrections
 
 
 def with_correction(occupancy: Occupancy, plan: LaunchPlan, store: Store) -> Occupancy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from xinference.launch.model_shape import ModelShape
 from xinference.units import MIB
@@ -13,8 +13,7 @@ from xinference.units import MIB
 RETAINED_BELOW = 32 * MIB
 
 
-@dataclass(frozen=True)
-class Dimensions:
+class Dimensions(NamedTuple):
     """The numbers from which an overhead is computed; 0: not known."""
 
     hidden: int = 0

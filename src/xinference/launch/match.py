@@ -52,6 +52,15 @@ def matches(families: Mapping[str, ModelFamily], request: LaunchRequest) -> tupl
     )
 
 
+def versions_in_order(family: ModelFamily) -> list[ModelVersion]:
+    """Every version of a family, in the order of `matches`."""
+    return [
+        ModelVersion(family=family, spec=spec, quantization=quantization)
+        for spec in _in_order(family.model_specs)
+        for quantization in _ordered(family, spec)
+    ]
+
+
 def _in_order(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
     return sorted(specs, key=lambda spec: (_size_order(spec), FORMATS.index(spec.model_format)))
 

@@ -48,7 +48,7 @@ class ModelShape:
 
         The query, key and value matrices are fused to one, and so are the gate and up matrices of a feed-forward.
         """
-        if not (self.layers and self.heads and self.linear_bytes):
+        if not (self.linear_bytes and self.layers and self.heads):
             return 0
         output = self.hidden * self.hidden * self.linear_bits // 8
         first = output + 2 * output * (self.kv_heads or self.heads) // self.heads

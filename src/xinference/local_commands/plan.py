@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from xinference.api.launch_body import LaunchBody
 from xinference.catalog.known_models import registrations_of
 from xinference.config import Settings
+from xinference.control.family_selection import select_families
 from xinference.control.model_names import uid_for
 from xinference.control.planner import Planner
 from xinference.engines.registry import all_engines
@@ -42,6 +43,15 @@ def plan_launch(body: Mapping[str, Any], settings: Settings | None = None) -> di
     return asyncio.run(_HomePlanner(settings or Settings.from_env()).plan(request))
 
 
+def fits(settings: Settings, model_type: str | None, part: str) -> list[dict[str, Any]]:
+    """Whether each version fits on each engine, in the form of the API; see `Planner.fits`.
+
+    Raises:
+        Problem: 400 for an unknown type.
+    """
+    return asyncio.run(_HomePlanner(settings).fits(model_type, part))
+
+
 @dataclass(frozen=True)
 class _Remembered:
     """A model of the home, which a server would load when it starts."""
@@ -62,6 +72,9 @@ class _HomePlanner:
         self._planner = Planner(settings, hubs, engines, self._registrations, self, work, stores_look_ups=False)
 
     def occupancy_for(self, plan: LaunchPlan, without: Collection[str] = ()) -> Occupancy:
+        return self.occupancy(without)
+
+    def occupancy(self, without: Collection[str] = ()) -> Occupancy:
         """The memory of the remembered models, none of which is loaded yet."""
         on_host = sum(each.reserved.get(HOST, 0) for each in self._remembered)
         on_gpus: dict[int, int] = {}
@@ -76,10 +89,17 @@ class _HomePlanner:
         """Empty: no model can be unloaded, because none is loaded."""
         return {}
 
+    def corrections(self) -> Mapping[tuple[str, str], int]:
+        """Empty: measurements are those of a server."""
+        return {}
+
+    async def fits(self, model_type: str | None, part: str) -> list[dict[str, Any]]:
+        await self._remember_models()
+        families = select_families(self._registrations.families, model_type, part)
+        return [fit.to_dict() for fit in await self._planner.fits(families)]
+
     async def plan(self, request: LaunchRequest) -> dict[str, Any]:
-        for uid, remembered in self._stored_requests():
-            if not remembered.on_demand and uid != request.model_uid:
-                await self._remember(uid, remembered)
+        await self._remember_models(without=request.model_uid)
         derived = await self._planner.resolver.resolve(request)
         uid = uid_for(derived.request, [each.uid for each in self._remembered], ())
         launch = await self._resolve(derived, uid)
@@ -92,6 +112,12 @@ class _HomePlanner:
         draft = await self._planner.draft(derived.request, uid)
         draft = replace(draft, reasons=(*derived.reasons, *draft.reasons))
         return await self._planner.resolve(draft, derived.request)
+
+    async def _remember_models(self, without: str | None = None) -> None:
+        """Add the memory of the models that a server would load, except of one."""
+        for uid, remembered in self._stored_requests():
+            if not remembered.on_demand and uid != without:
+                await self._remember(uid, remembered)
 
     async def _remember(self, uid: str, request: LaunchRequest) -> None:
         """Add the memory of a model of the home; one that cannot be planned would not be loaded either."""

@@ -156,9 +156,7 @@ def _other_engine(refused: Refused) -> Suggestion | None:
 
 def _unload(refused: Refused) -> Suggestion | None:
     """The smallest model whose memory suffices, or else as many as suffice, the largest first."""
-    by_size = sorted(refused.reserved, key=lambda uid: (sum(refused.reserved[uid].values()), uid))
-    groups = [[uid] for uid in by_size] + [by_size[-count:] for count in range(2, len(by_size) + 1)]
-    for uids in groups:
+    for uids in unload_groups(refused.reserved):
         if _fit(refused, unloaded=uids) is None:
             continue
         held = sum(sum(refused.reserved[uid].values()) for uid in uids)
@@ -170,6 +168,12 @@ def _unload(refused: Refused) -> Suggestion | None:
             " && ".join([*commands, launch_command(refused.request, refused.version)]),
         )
     return None
+
+
+def unload_groups(reserved: Mapping[str, Bytes]) -> list[list[str]]:
+    """The groups of models to unload, in the order in which they are tried; the last one is all models."""
+    by_size = sorted(reserved, key=lambda uid: (sum(reserved[uid].values()), uid))
+    return [[uid] for uid in by_size] + [by_size[-count:] for count in range(2, len(by_size) + 1)]
 
 
 def _as_suggestion(refused: Refused, version: ModelVersion, change: str, what: str) -> Suggestion | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from dataclasses import dataclass, field, replace
 
 from xinference.engines.memory_model import RETAINED_BELOW, Dimensions, MemoryModel
 from xinference.error_codes import Code
@@ -84,6 +85,8 @@ class MemoryEstimate:
     shape: ModelShape
     model: MemoryModel
     budget: MemoryBudget
+    _overheads: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Context and slots -> the overhead computed before: the choice of both asks for the same ones again."""
 
     def cache(self, context: int) -> int:
         """Bytes of one slot's cache."""
@@ -91,6 +94,12 @@ class MemoryEstimate:
 
     def overhead(self, context: int, slots: int) -> int:
         """Bytes in addition to weights and cache, on all devices together."""
+        known = self._overheads.get((context, slots))
+        if known is None:
+            known = self._overheads[context, slots] = self._overhead(context, slots)
+        return known
+
+    def _overhead(self, context: int, slots: int) -> int:
         dims = self._dimensions(context, slots)
         if self.budget.devices:
             return self.model.cuda_overhead(dims) * self.budget.devices
@@ -193,9 +202,11 @@ def _fitting_context(estimate: MemoryEstimate, usable: int, context: int, reques
     """The largest context that fits, in steps of `CONTEXT_STEP`; a requested context is never reduced."""
     if requested is None and estimate.shape.kv_bytes_per_token > 0:
         low, high = MIN_CONTEXT // CONTEXT_STEP, (context + 1) // CONTEXT_STEP
-        fitting = [steps for steps in range(low, high + 1) if estimate.total(steps * CONTEXT_STEP - 1, 1) <= usable]
-        if fitting and fitting[-1] * CONTEXT_STEP - 1 >= MIN_CONTEXT:
-            return fitting[-1] * CONTEXT_STEP - 1
+        # The memory grows with the context.
+        steps = range(low, high + 1)
+        most = bisect_right(steps, usable, key=lambda count: estimate.total(count * CONTEXT_STEP - 1, 1))
+        if most and steps[most - 1] * CONTEXT_STEP - 1 >= MIN_CONTEXT:
+            return steps[most - 1] * CONTEXT_STEP - 1
     minimum = context if requested else min(MIN_CONTEXT, context)
     raise _does_not_fit(estimate, estimate.total(minimum, 1), f"a context of {minimum} tokens")
 
@@ -213,7 +224,7 @@ def _fitting_slots(estimate: MemoryEstimate, context: int, usable: int) -> int:
     bound = min(usable, estimate.total(context, 1) + int(budget.available_bytes * share))
     if not budget.devices and not estimate.model.cache_grows:
         # Without the measured correction: the first measurement must not change the slots of the next launch.
-        stated = replace(estimate, budget=replace(budget, correction_bytes=0))
+        stated = replace(estimate, budget=replace(budget, correction_bytes=0)) if budget.correction_bytes else estimate
         rest = stated.total(context, 1) - stated.cache(context)
         maximum = min(maximum, max(1, rest // stated.cache(context)))
     return next((slots for slots in range(maximum, 1, -1) if estimate.total(context, slots) <= bound), 1)

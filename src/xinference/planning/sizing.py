@@ -55,14 +55,19 @@ def answers_as_much(plan: SizedPlan, other: SizedPlan) -> bool:
     return (plan.sizing.context_length, plan.sizing.slots) == (other.sizing.context_length, other.sizing.slots)
 
 
+def _with_pooling(shape: ModelShape, model_type: str) -> ModelShape:
+    """The shape with its kind of answers: estimates and some headers do not have it."""
+    pooled = model_type != "LLM"
+    return shape if shape.pooled is pooled else replace(shape, pooled=pooled)
+
+
 class _Sizer:
     """Computes the sizing of one launch."""
 
     def __init__(self, launch: ResolvedLaunch, shape: ModelShape, available: Available, model: MemoryModel) -> None:
         self._launch = launch
         self._shape = model.loaded_shape(
-            # Estimates and some headers do not say it.
-            replace(shape, pooled=launch.version.family.model_type != "LLM"),
+            _with_pooling(shape, launch.version.family.model_type),
             launch.version.spec.model_format,
             launch.version.quantization,
             launch.options,

@@ -257,14 +257,21 @@ class Store(Connection):
     def measurements(self, version_id: str, engine: str) -> list[Measurement]:
         """The measurements of a version on an engine, newest first; empty if the rows cannot be read, because
         measurements only improve an estimate."""
+        return self._measurements(version_id, "WHERE version_id = ? AND engine = ?", (version_id, engine))
+
+    def all_measurements(self) -> list[Measurement]:
+        """The measurements of all versions, newest first; empty if the rows cannot be read."""
+        return self._measurements("all versions", "", ())
+
+    def _measurements(self, what: str, where: str, values: tuple[str, ...]) -> list[Measurement]:
+        columns = "version_id, engine, context_length, slots, measured_bytes, estimated_bytes, gpu_bytes"
         try:
             rows = self.read(
-                "SELECT version_id, engine, context_length, slots, measured_bytes, estimated_bytes, gpu_bytes "
-                "FROM measurements WHERE version_id = ? AND engine = ? ORDER BY measured_at DESC, rowid DESC",
-                (version_id, engine),
+                f"SELECT {columns} FROM measurements {where} ORDER BY measured_at DESC, rowid DESC",  # noqa: S608
+                values,
             )
         except Problem as problem:
-            log.error("the measurements of %s are not used: %s", version_id, problem)
+            log.error("the measurements of %s are not used: %s", what, problem)
             return []
         return [m for m in (Measurement(*row) for row in rows) if _is_plausible(m)]
 
