@@ -46,9 +46,10 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
 @json_option
 @with_server_options
 def update(target: Target, as_json: bool, **options: str | None) -> None:
-    """Use another catalog, from XINFERENCE_CATALOG_SOURCE or from another source.
+    """Check a catalog and use it.
 
-    It is checked whole before it is used. A server uses it at once; models that run are not touched.
+    Without --from, the source is XINFERENCE_CATALOG_SOURCE. The catalog is checked whole before it is used. A server
+    uses it at once; models that run are not touched.
     """
     change = _call(target, "update_catalog", _request(**options))
     if as_json:
@@ -93,7 +94,10 @@ def list_catalogs(target: Target, as_json: bool, wide: bool) -> None:
 @json_option
 @with_server_options
 def diff(target: Target, as_json: bool, **options: str | None) -> None:
-    """Show what an update would change; without --from, what the last update has changed."""
+    """Show what an update would change.
+
+    Without --from, show what the last update has changed.
+    """
     change = _call(target, "compare_catalog", _request(**options))
     if as_json:
         print_json(change)
