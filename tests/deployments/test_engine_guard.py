@@ -17,7 +17,7 @@ from xinference.engines.llama_cpp.engine import HTTP_REQUESTS, LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, Exit, Fault, ProgressProbe
-from xinference.process.replica import Guard
+from xinference.process.engine_watch import Guard
 from xinference.process.snapshot import exit_from
 from xinference.routing.interfaces import NoLoad
 from xinference.units import GIB, MIB

@@ -13,7 +13,7 @@ import uvloop
 from tests.process.conftest import EngineHome
 from tests.support.polling import until_async
 from xinference.config import Settings
-from xinference.process.replica import ReplicaState
+from xinference.process.snapshot import ReplicaState
 
 
 async def main(folder: str, grace_seconds: str, script: dict[str, Any]) -> None:

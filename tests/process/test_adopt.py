@@ -18,7 +18,8 @@ from tests.process.conftest import EngineHome
 from tests.support.polling import until_async
 from xinference.errors import Problem
 from xinference.process.link import KeeperLink
-from xinference.process.replica import Replica, ReplicaState
+from xinference.process.replica import Replica
+from xinference.process.snapshot import ReplicaState
 
 pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]

@@ -17,9 +17,11 @@ from tests.support.polling import until_async
 from xinference.errors import Problem
 from xinference.process import replica as replica_module
 from xinference.process.command import EngineCommand, Fault, ProgressProbe
+from xinference.process.engine_watch import Guard
 from xinference.process.hang import EngineTraffic
 from xinference.process.link import KeeperLink, KeeperProcess
-from xinference.process.replica import Guard, Replica, ReplicaState
+from xinference.process.replica import Replica
+from xinference.process.snapshot import ReplicaState
 from xinference.units import MIB
 
 pytestmark = pytest.mark.process

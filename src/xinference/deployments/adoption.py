@@ -13,7 +13,8 @@ from xinference.deployments.engine_guard import guard_of
 from xinference.deployments.engine_starter import ReplicaProcess
 from xinference.deployments.launch_context import decode_launch
 from xinference.launch.plan import ResolvedLaunch
-from xinference.process.replica import Guard, Replica
+from xinference.process.engine_watch import Guard
+from xinference.process.replica import Replica
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.store.database import Store
 

@@ -12,8 +12,8 @@ from xinference.config import Settings
 from xinference.hardware import cgroup
 from xinference.launch.plan import SizedPlan
 from xinference.process.command import EngineCommand, ProgressProbe
+from xinference.process.engine_watch import Guard
 from xinference.process.hang import EngineTraffic
-from xinference.process.replica import Guard
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.units import GIB
 

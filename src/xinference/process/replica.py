@@ -17,20 +17,16 @@ from typing import Any
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.process.command import EngineCommand, Exit, Fault, ProgressProbe
-from xinference.process.hang import EngineTraffic, HangWatch
+from xinference.process.command import EngineCommand, Exit, Fault
+from xinference.process.engine_watch import NO_GUARD, Guard, StartWatch, wait_until_hung
 from xinference.process.leftovers import ProcessIdentity, end_leftovers
 from xinference.process.link import KeeperLink, KeeperProcess, keeper_spec, ports, private_run_dir
 from xinference.process.logs import TAIL_LINES, read_tail
 from xinference.process.probe import Endpoint, ProbeResult, probe
 from xinference.process.probe_session import probe_session
-from xinference.process.progress_watch import Limits
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
-from xinference.process.work_meter import WorkMeter
 
 log = logging.getLogger(__name__)
-
-__all__ = ["Guard", "Replica", "ReplicaSnapshot", "ReplicaState"]
 
 #: Maximum time for an answer of a new keeper, and of an earlier server's keeper. A machine that swaps or stalls lets
 #: them hang, and to give up one that lives costs its loaded model.
@@ -60,23 +56,6 @@ class _Hung:
     """Message to the owner task: the engine hangs; `detail` is that of `Exit`."""
 
     detail: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Guard:
-    """The limits within which an engine may run."""
-
-    traffic: EngineTraffic | None = None
-    """None: the engine's progress is not watched."""
-    progress: ProgressProbe | None = None
-    """The same."""
-    starting_ceiling: int = 0
-    """Bytes of memory at which the engine is ended before it is ready; 0: no ceiling."""
-    ceiling: int = 0
-    """The same once it is ready."""
-
-
-_NO_GUARD = Guard()
 
 
 class Replica:
@@ -111,7 +90,7 @@ class Replica:
         self._link: KeeperLink | None = None
         self._engine: ProcessIdentity | None = None
         self._adopted: ProcessIdentity | None = None
-        self._answered = False
+        self._start_watch = StartWatch(endpoint)
         self._began = time.monotonic()
         """The start of the engine, by `time.monotonic`: the time of day may be set while it starts."""
         self._problem: Problem | None = None
@@ -130,7 +109,7 @@ class Replica:
         *,
         log_path: Path,
         changed: Callable[[], None] = lambda: None,
-        guard: Guard = _NO_GUARD,
+        guard: Guard = NO_GUARD,
     ) -> Replica:
         """Begin to start an engine on a free loopback port; `wait_ready` reports the result.
 
@@ -153,7 +132,7 @@ class Replica:
         cls,
         replica_id: str,
         settings: Settings,
-        guard: Callable[[Mapping[str, Any]], Guard] = lambda context: _NO_GUARD,
+        guard: Callable[[Mapping[str, Any]], Guard] = lambda context: NO_GUARD,
     ) -> Replica | None:
         """Adopt an engine that an earlier server started; see `report_to`.
 
@@ -336,7 +315,7 @@ class Replica:
                 case _OwnerMessage.STOP:
                     self._begin_stop()
                 case _OwnerMessage.TIMED_OUT if self.state is ReplicaState.STARTING:
-                    self._problem = self._start_timeout()
+                    self._problem = self._start_watch.timeout_problem(self._settings.start_seconds)
                     self._begin_stop()
                 case _OwnerMessage.LOST | _OwnerMessage.OVERDUE:
                     return await self._end_without_keeper(message)
@@ -364,9 +343,7 @@ class Replica:
         """Watch the ready engine: its keeper watches its memory, a task its progress."""
         assert self._link is not None
         self._link.limit_memory(self._guard.ceiling)
-        if self._guard.traffic is not None and self._guard.progress is not None and self._settings.hung_seconds:
-            watching = self._watch_progress(self._guard.traffic, self._guard.progress)
-            self._tasks.append(asyncio.create_task(watching))
+        self._tasks.append(asyncio.create_task(self._watch_progress()))
 
     def _kill(self, hung: _Hung) -> None:
         """Kill the engine: one that hangs would not use the time that a stop gives it."""
@@ -400,7 +377,7 @@ class Replica:
         if not await self._keeper_left():
             await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
             await self._keeper_left()
-        problem = self._problem or self._death(exit)
+        problem = self._problem or self._start_watch.death_problem(exit)
         self._show(state=ReplicaState.EXITED, exit=exit)
         self._exited.set_result(exit)
         if not self._ready.done():
@@ -443,43 +420,13 @@ class Replica:
         self._inbox.put_nowait(_OwnerMessage.LOST)
 
     async def _watch_health(self) -> None:
-        """Probe every 50 ms at first, every 500 ms later, until the start deadline."""
         remaining = self._settings.start_seconds
         if self._keeper is None:
             remaining = max(_ADOPTED_START_SECONDS, remaining - (time.monotonic() - self._began))
-        pause = 0.05
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(remaining), probe_session() as session:
-                while (result := await probe(self._endpoint, session)) is not ProbeResult.HEALTHY:
-                    self._answered |= result is ProbeResult.LOADING
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 1.03, 0.5)
-                self._inbox.put_nowait(_OwnerMessage.HEALTHY)
-                return
-        self._inbox.put_nowait(_OwnerMessage.TIMED_OUT)
+        is_healthy = await self._start_watch.becomes_healthy(remaining)
+        self._inbox.put_nowait(_OwnerMessage.HEALTHY if is_healthy else _OwnerMessage.TIMED_OUT)
 
-    async def _watch_progress(self, traffic: EngineTraffic, progress: ProgressProbe) -> None:
-        pid, settings = self._snapshot.engine_pid, self._settings
-        if pid is None:
-            return
-        limits = Limits(settings.probe_seconds, settings.hung_seconds, settings.hung_computing_seconds)
-        watch = HangWatch(self._snapshot.replica_id, self._endpoint, progress, WorkMeter(pid), traffic, limits)
-        try:
-            self._inbox.put_nowait(_Hung(await watch.wait()))
-        except Exception:  # a defect of ours: the engine runs on, but nobody would notice that it is not watched
-            log.exception("the progress of replica %s is not watched any more", self._snapshot.replica_id)
-
-    # -- problems -------------------------------------------------------------------------------------------
-
-    def _start_timeout(self) -> Problem:
-        fault = "did not report health" if self._answered else "did not open its port"
-        return Problem(
-            Code.ENGINE_START_TIMEOUT,
-            f"The engine {fault} within {self._settings.start_seconds:g} seconds.",
-            stage="health",
-            hint="Increase XINFERENCE_START_SECONDS.",
-        )
-
-    def _death(self, exit: Exit) -> Problem:
-        stage = "health" if self._answered else "start"
-        return Problem(Code.ENGINE_DIED, f"The engine {exit.reason} before it was ready.", stage=stage)
+    async def _watch_progress(self) -> None:
+        detail = await wait_until_hung(self._snapshot, self._endpoint, self._guard, self._settings)
+        if detail is not None:
+            self._inbox.put_nowait(_Hung(detail))
