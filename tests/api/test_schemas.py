@@ -85,7 +85,7 @@ async def get(client: httpx2.AsyncClient, path: str) -> Any:
         ("/v1/engines/llama-2-chat?detailed=true", list[catalog_schemas.EngineRow]),
         ("/v1/models/LLM/llama-2-chat/versions", list[catalog_schemas.Version]),
         ("/v1/models/families", catalog_schemas.Abilities),
-        ("/v1/models/vllm-supported", catalog_schemas.VllmModels),
+        ("/v1/models/vllm-supported", catalog_schemas.EngineModels),
         ("/v1/models/prompts", dict[str, catalog_schemas.PromptStyle]),
         ("/v1/cache/models", catalog_schemas.CachedList),
     ],

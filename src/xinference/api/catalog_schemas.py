@@ -52,8 +52,8 @@ class Abilities(Answer):
     tools: list[str]
 
 
-class VllmModels(Answer):
-    """The names of the families that vLLM supports, by ability."""
+class EngineModels(Answer):
+    """The names of the families that one engine supports, by ability."""
 
     chat: list[str]
     generate: list[str]

@@ -13,6 +13,7 @@ import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.output import report_problems
+from xinference.engines.listings import LISTINGS
 from xinference.errors import near
 
 #: Command -> its function, and its line in the help.
@@ -30,7 +31,13 @@ COMMANDS = {
     "chat": ("xinference.cli.commands.talk:chat", "Chat with a model."),
     "generate": ("xinference.cli.commands.talk:generate", "Complete a prompt, without a chat template."),
     "engine": ("xinference.cli.commands.catalog:engine", "Show which versions of a model run on this machine."),
-    "vllm-models": ("xinference.cli.commands.catalog:vllm_models", "List the models that vLLM supports."),
+    **{
+        each.command: (
+            f"xinference.cli.commands.engine_listing:{each.command}",
+            f"List the models that {each.engine} supports.",
+        )
+        for each in LISTINGS
+    },
     "registrations": ("xinference.cli.commands.registrations:registrations", "List the models that can be launched."),
     "catalog": ("xinference.cli.commands.catalog_updates:catalog", "Update the catalog of models without a release."),
     "register": ("xinference.cli.commands.registrations:register", "Register a custom model."),
@@ -71,7 +78,14 @@ GROUPS = {
         "terminate",
         "history",
     ),
-    "Find models": ("registrations", "catalog", "engine", "vllm-models", "cal-model-mem", "inspect"),
+    "Find models": (
+        "registrations",
+        "catalog",
+        "engine",
+        *(each.command for each in LISTINGS),
+        "cal-model-mem",
+        "inspect",
+    ),
     "Manage weights": ("download", "cached", "remove-cache", "convert"),
     "Add custom models": ("register", "unregister"),
     "Manage the server": ("serve", "stop", "restart", "service", "stop-cluster", "keys", "login", "env", "doctor"),

@@ -7,7 +7,9 @@ from typing import Any
 from xinference.client import answers
 from xinference.client.answers import Json
 from xinference.client.request import Request, StreamRequest, path, query_of
+from xinference.engines.listings import LISTINGS
 
+_LISTINGS = {listing.method: listing for listing in LISTINGS}
 _CACHE = "/v1/cache/models"
 
 
@@ -30,7 +32,7 @@ def engine_rows(model_name: str) -> Request[list[Json]]:
 
 def vllm_models() -> Request[Json]:
     """The model families that vLLM can run, for ``chat`` and for ``generate``."""
-    return Request(path="/v1/models/vllm-supported", read=answers.as_object)
+    return Request(path=_LISTINGS["vllm_models"].path, read=answers.as_object)
 
 
 def register_model(model_type: str, model: str, persist: bool, worker_ip: str | None = None) -> Request[None]:

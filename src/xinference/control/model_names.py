@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from xinference.catalog.registry import MODEL_NAME
+from xinference.engines.listings import LISTINGS
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.launch.request import LaunchRequest
@@ -20,7 +21,9 @@ MAX_ALIASES = 32
 ADAPTER_CONFIG = "adapter_config.json"
 FORM = f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =."
 #: The last part of a route where others have a uid; a test holds these to the routes.
-PATH_NAMES = frozenset({"instances", "prompts", "families", "vllm-supported"})
+PATH_NAMES = frozenset(
+    {"instances", "prompts", "families", *(listing.path.removeprefix("/v1/models/") for listing in LISTINGS)}
+)
 _RANDOM = string.ascii_lowercase + string.digits
 
 

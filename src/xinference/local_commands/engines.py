@@ -1,4 +1,4 @@
-"""`xinference engine` and `vllm-models` without a running server: the same answers, of this machine and this home."""
+"""`xinference engine` and the list of an engine's models without a server, from this machine and this home."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
 from xinference.planning import engine_rows
 
-_VLLM = "vLLM"
-
 
 def rows_of(settings: Settings, model_name: str) -> list[dict[str, Any]]:
     """For each version of a model, a repository or a path and each engine: ``ok``, or the ``reason`` why not.
@@ -31,9 +29,9 @@ def rows_of(settings: Settings, model_name: str) -> list[dict[str, Any]]:
     return engine_rows.engine_rows(all_engines().values(), _family(settings, model_name), read_host())
 
 
-def vllm_models(settings: Settings) -> dict[str, list[str]]:
-    """The language models that vLLM supports, by ability."""
-    return engine_rows.models_by_ability(all_engines()[_VLLM], _registrations(settings).families.values())
+def models_of(settings: Settings, engine: str) -> dict[str, list[str]]:
+    """The language models that an engine supports, by ability."""
+    return engine_rows.models_by_ability(all_engines()[engine], _registrations(settings).families.values())
 
 
 def _registrations(settings: Settings) -> Registrations:

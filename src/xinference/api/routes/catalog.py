@@ -14,6 +14,8 @@ from xinference.api.strict import StrictRoute
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import MODEL_TYPES
 from xinference.control.controller import Controller
+from xinference.engines.listing import Listing
+from xinference.engines.listings import LISTINGS
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import read_host
@@ -26,8 +28,6 @@ from xinference.weights.reference import reference
 Json = dict[str, Any]
 #: First path segments that are model types, served or not; any other one is the owner of a repository.
 _TYPES = (*(each.lower() for each in MODEL_TYPES), "image", "audio", "video", "flexible")
-#: Older clients have a path for one engine; it is named only here.
-_VLLM_PATH, _VLLM = "/v1/models/vllm-supported", "vLLM"
 router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
 
@@ -143,7 +143,20 @@ async def families(controller: ControllerDep, key: KeyDep) -> dict[str, list[str
     return {ability: names_with(visible, ability) for ability in ("chat", "generate", "tools")}
 
 
-@router.get(_VLLM_PATH, response_model=catalog_schemas.VllmModels)
-async def vllm_models(controller: ControllerDep, key: KeyDep) -> dict[str, list[str]]:
-    """List the language models that vLLM supports, on this machine or another."""
-    return models_by_ability(controller.engines[_VLLM], visible_families(controller, key).values())
+def _add_listing(listing: Listing) -> None:
+    """Add the route of an engine's list of models."""
+
+    async def engine_models(controller: ControllerDep, key: KeyDep) -> dict[str, list[str]]:
+        return models_by_ability(controller.engines[listing.engine], visible_families(controller, key).values())
+
+    router.add_api_route(
+        listing.path,
+        engine_models,
+        response_model=catalog_schemas.EngineModels,
+        name=listing.method,
+        description=f"List the language models that {listing.engine} supports, on this machine or another.",
+    )
+
+
+for each in LISTINGS:
+    _add_listing(each)

@@ -1,4 +1,4 @@
-"""`xinference engine` and `vllm-models`: which engines run which models."""
+"""`xinference engine`: which engines run a model."""
 
 from __future__ import annotations
 
@@ -151,15 +151,3 @@ def _print_reasons(rows: Sequence[Json], wide: bool) -> None:
             ],
             wide=wide,
         )
-
-
-@click.command("vllm-models")
-@json_option
-@with_server_options
-def vllm_models(target: Target, as_json: bool) -> None:
-    """List the models that vLLM supports, by ability."""
-    models = target.ask(lambda client: client.vllm_models(), lambda here: _local().vllm_models(here))
-    if as_json:
-        print_json(models)
-        return
-    print_table(["Ability", "Name"], [[ability, name] for ability, names in models.items() for name in names])

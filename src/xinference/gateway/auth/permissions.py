@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from xinference.engines.listings import LISTINGS
 from xinference.gateway.routes import DATA_PATHS, PROBES
 from xinference.gateway.unserved_paths import unserved
 
@@ -44,7 +45,7 @@ READ = frozenset(
         "/v1/models/instances",
         "/v1/models/prompts",
         "/v1/models/families",
-        "/v1/models/vllm-supported",
+        *(listing.path for listing in LISTINGS),
         "/v1/address",
         "/v1/cluster/version",
         "/anthropic/v1/models",
