@@ -91,7 +91,7 @@ def verify_import(lock: Lock, python: Path, cancelled: Event) -> None:
     result = run(
         # -I: nothing from the user's folder or variables; -B: a built environment does not change.
         [str(python), "-I", "-B", "-c", lock.recipe.verify],
-        variables=_quiet_variables(),
+        variables=_variables(lock),
         cancelled=cancelled,
         what=_title(lock),
         timeout=_IMPORT_SECONDS,
@@ -180,9 +180,9 @@ def _failure(lock: Lock, result: ProgramResult, folder: Path, hint: str) -> Prob
     return Problem(Code.ENVIRONMENT_FAILED, f"{name} could not be installed.", hint=hint, log_tail=result.tail)
 
 
-def _quiet_variables() -> dict[str, str]:
-    """Variables for the import, which forbid the engine any connection to Hugging Face."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+def _variables(lock: Lock) -> dict[str, str]:
+    """The variables for the import, which forbid the engine any connection to Hugging Face."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", **lock.recipe.variables}
 
 
 def _offline(context: BuildContext) -> tuple[str, ...]:

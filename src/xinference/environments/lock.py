@@ -54,6 +54,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     indexes: tuple[str, ...] = ()
     """Additional indexes, used only if the user's own indexes lack a package."""
     dist_info: tuple[DistInfo, ...] = ()
+    variables: dict[str, str] = {}
+    """Environment variables for `verify`."""
 
 
 @dataclass(frozen=True)
