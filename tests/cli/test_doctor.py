@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
 from xinference.hardware.cgroup import CgroupLimits
 from xinference.hardware.devices import Driver, Gpu, Host
+from xinference.local_commands import doctor
 from xinference.local_commands.doctor import cpu_findings, gpu_findings, memory_findings
 
 GIB = 1024**3
@@ -19,8 +21,25 @@ AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})
 
 def test_a_cpu_without_avx_512_is_told_what_it_can_not_run() -> None:
     old, new = (list(cpu_findings(Host(4, 1, 1, cpu_flags=flags))) for flags in (AVX2, AVX2 | {"avx512f"}))
-    assert old[1].cost == "no AVX-512: GPTQ and AWQ can't run on this CPU's vLLM"
+    assert old[1].cost == "no AVX-512: vLLM can't run GPTQ and AWQ on this CPU"
     assert (old[1].state, new[1].state) == ("lack", "ok")
+
+
+def test_each_engine_says_what_the_lack_of_vector_instructions_costs() -> None:
+    without, arm = (list(cpu_findings(Host(4, 1, 1, cpu_flags=frozenset(flags))))[1] for flags in ({"sse"}, {"asimd"}))
+    assert without.cost == "no AVX2: llama.cpp runs several times slower, and vLLM can't run on this CPU"
+    assert (arm.state, arm.cost) == ("ok", None)
+
+
+def test_an_engine_whose_package_is_not_installed_breaks_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    assert [finding.state for finding in doctor.package_findings()] == ["ok"]
+    monkeypatch.setattr(doctor, "version", version)
+    (broken,) = doctor.package_findings()
+    assert (broken.about, broken.state) == ("llama.cpp", "broken")
+    assert broken.cost == "ggufv2 and ggmlv3 models can't run"
 
 
 def test_a_control_groups_limits_are_named() -> None:
@@ -36,6 +55,7 @@ def test_gpus_are_shown_with_their_driver_and_their_absence_with_its_reason() ->
     assert "CUDA up to 12.4" in shown[0].found and "compute capability 8.9" in shown[1].found
     absent = next(gpu_findings(Host(4, 1, 1, no_gpu_reason="no driver")))
     assert (absent.state, absent.found) == ("lack", "none (no driver)")
+    assert absent.cost == "SGLang can't run, and every model runs on the CPU, slower"
 
 
 def test_the_command_prints_a_table_or_json_and_a_lack_is_no_failure(

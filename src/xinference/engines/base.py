@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from xinference.catalog.models import ModelSpec, ModelVersion, Source
 from xinference.engines.memory_model import MemoryModel
@@ -79,6 +79,20 @@ def _canonical(quantization: str, model_format: str) -> str:
         return "4-bit"
     match = _BITS.fullmatch(lowered)
     return f"{match['bits']}-bit" if match else lowered
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Something that a machine lacks, and its effect on one engine."""
+
+    resource: Literal["AVX2", "AVX-512", "GPU"]
+    effect: str
+    """Begins with the engine's name: ``SGLang can't run``."""
+
+
+def lacks_avx2(host: Host) -> bool:
+    """Whether the processor has neither AVX2 nor the vector instructions of ARM."""
+    return "avx2" not in host.cpu_flags and not {"asimd", "asimddp", "neon"} & host.cpu_flags
 
 
 @dataclass(frozen=True)
@@ -258,6 +272,15 @@ class Engine(Protocol):
     @property
     def describe_argv(self) -> tuple[str, ...]:
         """A command that prints the engine's options as JSON ``{"options": {name: type}}``; empty: they are shipped."""
+        ...
+
+    @property
+    def package(self) -> str | None:
+        """The package of the server's own environment that has the engine; None: the engine has its own environment."""
+        ...
+
+    def lacks(self, host: Host) -> tuple[Lack, ...]:
+        """What this host lacks for the engine, whatever the model is."""
         ...
 
     def available(self, spec: ModelSpec, host: Host) -> Support:

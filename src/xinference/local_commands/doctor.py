@@ -10,6 +10,7 @@ from typing import Literal
 
 from xinference import __version__
 from xinference.config import Settings
+from xinference.engines.registry import ENGINES
 from xinference.environments.environments import Environments
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, disk_free, read_host
@@ -50,7 +51,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_disk(settings),
         *_hubs(settings),
         _port(settings),
-        _llama_cpp(),
+        *package_findings(),
         *_environments(settings),
     ]
 
@@ -62,12 +63,14 @@ def cpu_findings(host: Host) -> Iterator[Finding]:
     numa = f", {host.numa_nodes} NUMA nodes" if host.numa_nodes > 1 else ""
     yield Finding("processor", "ok", f"{host.cpu_name or 'unnamed'}, {cores}{numa}")
     shown = [flag for flag in SHOWN_FLAGS if flag in host.cpu_flags]
-    cost = None
-    if "avx2" not in host.cpu_flags and not {"asimd", "asimddp", "neon"} & host.cpu_flags:
-        cost = "no AVX2: llama.cpp runs several times slower, and vLLM not at all on this CPU"
-    elif "avx2" in host.cpu_flags and "avx512f" not in host.cpu_flags:
-        cost = "no AVX-512: GPTQ and AWQ can't run on this CPU's vLLM"
+    effects = {resource: _effects(host, resource) for resource in ("AVX2", "AVX-512")}
+    cost = "; ".join(f"no {resource}: {', and '.join(each)}" for resource, each in effects.items() if each) or None
     yield Finding("instruction sets", "lack" if cost else "ok", ", ".join(shown) or "none that engines use", cost)
+
+
+def _effects(host: Host, resource: str) -> list[str]:
+    """The effects on engines if this host lacks a resource."""
+    return [lack.effect for engine in ENGINES for lack in engine.lacks(host) if lack.resource == resource]
 
 
 def memory_findings(host: Host) -> Iterator[Finding]:
@@ -88,7 +91,8 @@ def gpu_findings(host: Host) -> Iterator[Finding]:
         yield Finding("NVIDIA driver", "ok", f"{host.driver.version}, runs CUDA up to {major}.{minor}")
     if not host.gpus:
         reason = host.no_gpu_reason or "none found"
-        yield Finding("GPUs", "lack", f"none ({reason})", "SGLang can't run, and every model runs on the CPU, slower")
+        effects = [*_effects(host, "GPU"), "every model runs on the CPU, slower"]
+        yield Finding("GPUs", "lack", f"none ({reason})", ", and ".join(effects))
     for gpu in host.gpus:
         capability = ".".join(map(str, gpu.compute_capability or ())) or "unknown"
         found = f"{gpu.name}, {_gib(gpu.memory_free)} free of {_gib(gpu.memory_total)}, compute capability {capability}"
@@ -139,12 +143,16 @@ def _port(settings: Settings) -> Finding:
     return Finding(about, "ok", f"a server runs, version {running}")
 
 
-def _llama_cpp() -> Finding:
-    try:
-        return Finding("llama.cpp", "ok", f"xllamacpp {version('xllamacpp')}")
-    except PackageNotFoundError:
-        # A dependency of Xinference: without it the installation is incomplete.
-        return Finding("llama.cpp", "broken", "xllamacpp is not installed", "GGUF and ggmlv3 models can't run")
+def package_findings() -> Iterator[Finding]:
+    """The engines that are packages of this installation, which is incomplete without them."""
+    for engine in ENGINES:
+        if engine.package is None:
+            continue
+        name, formats = engine.table.engine, " and ".join(engine.table.formats)
+        try:
+            yield Finding(name, "ok", f"{engine.package} {version(engine.package)}")
+        except PackageNotFoundError:
+            yield Finding(name, "broken", f"{engine.package} is not installed", f"{formats} models can't run")
 
 
 def _environments(settings: Settings) -> Iterator[Finding]:

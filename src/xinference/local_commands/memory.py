@@ -41,6 +41,8 @@ class Estimate:
     """The remaining memory: the program, its compute buffers, CUDA's context."""
     source: str
     """The source of the model's hyperparameters."""
+    devices: int
+    """Number of GPUs; 0: the CPU."""
 
     @property
     def total_bytes(self) -> int:
@@ -113,6 +115,7 @@ def _estimate_on(
         estimate.cache(prompt),
         estimate.overhead(prompt, 1),
         source,
+        engine.memory.usual_devices,
     )
 
 

@@ -11,7 +11,7 @@ from tests.fakes.fifth_engine.dialect import NAME
 from tests.fakes.fifth_engine.memory_model import MEMORY
 from tests.fakes.running import ENGINE as PROGRAM
 from xinference.catalog.models import ModelSpec, ModelVersion
-from xinference.engines.base import YES, Placement, StaticTable, Support, WeightsOnly, cuda_env
+from xinference.engines.base import YES, Lack, Placement, StaticTable, Support, WeightsOnly, cuda_env
 from xinference.engines.options.variable_policy import COMMON, VariablePolicy
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
@@ -27,6 +27,11 @@ class FifthEngine(WeightsOnly):
     memory = MEMORY
     variables = VariablePolicy(engine=NAME, allowed=COMMON)
     describe_argv: tuple[str, ...] = ()
+
+    package = None
+
+    def lacks(self, host: Host) -> tuple[Lack, ...]:
+        return ()
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
         return YES

@@ -64,4 +64,6 @@ def cal_model_mem(as_json: bool, kv_cache_bits: str, **arguments: Any) -> None:
     if estimates:
         first = estimates[0]
         note(f"{first.version_id}, {first.context_length} tokens; source: {first.source}.")
-        note("llama.cpp runs on the CPU, the other engines on one GPU.")
+        for devices, place in ((0, "the CPU"), (1, "one GPU")):
+            if names := [each.engine for each in estimates if each.devices == devices]:
+                note(f"On {place}: {', '.join(names)}.")

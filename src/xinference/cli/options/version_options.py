@@ -63,7 +63,7 @@ def version_options(command: Callable[..., None]) -> Callable[..., None]:
             callback=read_size, help="Billions of parameters, such as 7B or 0.5B."),
         click.option("-t", "--model-type", default="LLM", show_default=True, help="LLM, embedding or rerank."),
         click.option("-en", "--model-engine", shell_complete=complete_engine,
-            help="Engine, such as llama.cpp or vLLM. [default: the server chooses]"),
+            help="Engine (see `xinference engine`). [default: the server chooses]"),
         click.option("-n", "--model-name", "--model_name", "model_name",
             callback=read_name, shell_complete=complete_model,
             help="A model's name (see `xinference registrations`), a repository such as org/repo, or a path."),

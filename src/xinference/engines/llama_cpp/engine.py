@@ -15,12 +15,14 @@ from xinference.engines.base import (
     YES,
     ExtraWeightFile,
     FileChoice,
+    Lack,
     Placement,
     SetsThinking,
     StaticTable,
     Support,
     cuda_env,
     explanation_of,
+    lacks_avx2,
 )
 from xinference.engines.llama_cpp import pooling, projector, speculation
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
@@ -113,9 +115,14 @@ class LlamaCpp(SetsThinking):
     variables = VARIABLES
     describe_argv = (sys.executable, "-I", str(PROGRAM), "--describe")
 
+    package = "xllamacpp"
+
+    def lacks(self, host: Host) -> tuple[Lack, ...]:
+        return (Lack("AVX2", "llama.cpp runs several times slower"),) if lacks_avx2(host) else ()
+
     def available(self, spec: ModelSpec, host: Host) -> Support:
-        if importlib.util.find_spec("xllamacpp") is None:
-            return Support("the package xllamacpp is not installed (`pip install xllamacpp`)")
+        if importlib.util.find_spec(self.package) is None:
+            return Support(f"the package {self.package} is not installed (`pip install {self.package}`)")
         return YES
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:

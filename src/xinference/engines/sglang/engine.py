@@ -10,6 +10,7 @@ from typing import Any
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.engines.base import (
     ExtraWeightFile,
+    Lack,
     LoadsAdapters,
     Placement,
     ReadsPacked,
@@ -153,6 +154,11 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
     adapters_option = "lora_paths"
+
+    package = None
+
+    def lacks(self, host: Host) -> tuple[Lack, ...]:
+        return () if host.gpus else (Lack("GPU", "SGLang can't run"),)
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
         if sysconfig.get_platform() != PLATFORM:

@@ -10,6 +10,7 @@ from typing import Any
 
 from xinference.catalog.models import ModelSpec, ModelVersion
 from xinference.engines.base import (
+    Lack,
     LoadsAdapters,
     Placement,
     ReadsPacked,
@@ -103,6 +104,11 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
+
+    package = None
+
+    def lacks(self, host: Host) -> tuple[Lack, ...]:
+        return ()
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
         if sysconfig.get_platform() != PLATFORM:

@@ -11,6 +11,7 @@ from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.engines.base import (
     YES,
     ExtraWeightFile,
+    Lack,
     LoadsAdapters,
     Placement,
     ReadsPacked,
@@ -20,6 +21,7 @@ from xinference.engines.base import (
     WeightsOnly,
     cuda_env,
     explanation_of,
+    lacks_avx2,
     refuse_without_head,
 )
 from xinference.engines.cuda import cuda_support
@@ -172,6 +174,15 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     variables = VARIABLES
     #: Its options are shipped with Xinference, because its environment may not be installed yet.
     describe_argv: tuple[str, ...] = ()
+
+    package = None
+
+    def lacks(self, host: Host) -> tuple[Lack, ...]:
+        if lacks_avx2(host):
+            return (Lack("AVX2", "vLLM can't run on this CPU"),)
+        if "avx2" in host.cpu_flags and "avx512f" not in host.cpu_flags:
+            return (Lack("AVX-512", "vLLM can't run GPTQ and AWQ on this CPU"),)
+        return ()
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
         if sysconfig.get_platform() != PLATFORM:
