@@ -11,6 +11,7 @@ from tests.support.architecture_map import PACKAGE, PAGE, first_sentence, page_w
 from xinference.engines.registry import all_engines
 
 SOURCE = Path(xinference.__file__).parent
+ROOT = Path(__file__).parents[1]
 #: Every engine by its display name and by its folder's name.
 ENGINE_NAMES = {*all_engines(), *(path.parent.name for path in SOURCE.glob("engines/*/engine.py"))}
 
@@ -44,3 +45,16 @@ def test_every_module_says_what_it_is() -> None:
     for path in PACKAGE.rglob("*.py"):
         if path.name != "__init__.py":
             assert len(first_sentence(path)) > 10, path
+
+
+def test_every_suppressed_finding_has_its_reason_beside_it() -> None:
+    suppressed = re.compile(r"# (?:type: ignore|noqa)")
+    reasoned = re.compile(r"# (?:type: ignore\[[a-z, -]+\] +#|noqa: [A-Z0-9, ]+ --) \S+")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in ("src", "tests", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(suppressed.findall(line)) > len(reasoned.findall(line))
+    ]
+    assert found == []

@@ -41,9 +41,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("section", ["Routes", "Routes of other servers"])
 def test_a_route_is_what_the_table_says(served: set[tuple[str, str]], section: str) -> None:
     refused: set[tuple[str, str]] = {
-        (method, anonymous(route.path.replace(":path", "")))  # type: ignore[attr-defined]
+        (method, anonymous(route.path.replace(":path", "")))  # type: ignore[attr-defined]  # of an API route
         for route in unsupported.router.routes
-        for method in route.methods  # type: ignore[attr-defined]
+        for method in route.methods  # type: ignore[attr-defined]  # of an API route
     }
     listed = rows(section)
     assert len(listed) > 5

@@ -32,7 +32,7 @@ class Either:
         return self._loop.run(_awaited(answer)) if self._loop and isinstance(answer, Awaitable) else answer
 
     def close(self) -> None:
-        self.wait(self.runner.close())  # type: ignore[attr-defined]
+        self.wait(self.runner.close())  # type: ignore[attr-defined]  # only of the asynchronous runner
 
 
 def make_either(flavour: str, loop: asyncio.Runner) -> Callable[..., Either]:

@@ -19,7 +19,7 @@ DIED = Problem(Code.ENGINE_DIED, "The engine exited with status 1.", stage="star
 
 
 def add_row(store: Store, uid: str, problem: Problem | None = None, *, ran: bool = True, **fields: object) -> None:
-    request = LaunchRequest(model_name="llama-2-chat", model_uid=uid, model_engine="llama.cpp", **fields)  # type: ignore[arg-type]
+    request = LaunchRequest(model_name="llama-2-chat", model_uid=uid, model_engine="llama.cpp", **fields)  # type: ignore[arg-type]  # the fields have several types
     store.add_deployment(uid, msgspec.json.encode(request).decode())
     store.set_problem(uid, problem)
     if ran:

@@ -143,7 +143,7 @@ async def test_a_preparation_that_fails_fails_the_launch_in_its_stage(world: Wor
 
 
 async def test_one_that_does_not_fit_is_refused_and_its_environment_is_not_built(world: World) -> None:
-    world.preparation.read_weights = large(world)  # type: ignore[method-assign]
+    world.preparation.read_weights = large(world)  # type: ignore[method-assign]  # for this test
     deployment = world.add()
     await turns()
     assert deployment.problem is not None and deployment.problem.code == "does_not_fit"
@@ -443,7 +443,7 @@ async def test_an_added_replica_that_can_not_be_started_at_all_is_taken_back_too
 
 async def test_a_replica_that_would_not_fit_is_refused_before_its_row_is_written(world: World) -> None:
     deployment = await launched(world)
-    world.preparation.read_weights = large(world)  # type: ignore[method-assign]
+    world.preparation.read_weights = large(world)  # type: ignore[method-assign]  # for this test
     with pytest.raises(Problem, match="needs"):
         await deployment.add_replica()
     assert wanted(world.store) == 1

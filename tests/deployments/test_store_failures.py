@@ -61,7 +61,7 @@ def trouble(world: World, tmp_path: Path) -> Trouble:
 
 async def launched(world: World, **request: object) -> tuple[Deployment, FakeReplica]:
     world.starter.instant = True
-    deployment = world.add(**request)  # type: ignore[arg-type]
+    deployment = world.add(**request)  # type: ignore[arg-type]  # the fields have several types
     await turns()
     assert deployment.ready
     return deployment, world.starter.started[0]

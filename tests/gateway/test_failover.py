@@ -324,7 +324,7 @@ async def test_a_client_that_leaves_while_waiting_ends_the_wait() -> None:
     class Patient(HandMadeRouter):
         ended = False
 
-        async def ensure_ready(self, uid: str, deadline: float) -> None:  # type: ignore[override]
+        async def ensure_ready(self, uid: str, deadline: float) -> None:  # type: ignore[override]  # it never returns a route
             self.waits.append((uid, deadline))
             try:
                 await asyncio.Event().wait()

@@ -66,7 +66,7 @@ class Fetching:
     def version(self, file: str | None = None, revision: str | None = None, **changes: object) -> ModelVersion:
         """The served repository's only version: one file (`ggmlv3`), or the folder (`pytorch`)."""
         fields = {"hub": self.name, "model_id": "tiny/llama", "file": file, "revision": revision, **changes}
-        source = Source(**fields)  # type: ignore[arg-type]
+        source = Source(**fields)  # type: ignore[arg-type]  # the fields have several types
         return version_of("pytorch" if file is None else "ggmlv3", source)
 
     def _progress(self, done: int, total: int | None, file: str) -> None:

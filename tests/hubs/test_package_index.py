@@ -57,7 +57,7 @@ def source(**changes: object) -> Source:
         "archive_sha256": wheels.sha256(WHEEL),
         "facts": {"Q4_0": FACTS},
     }
-    return Source(**{**fields, **changes})  # type: ignore[arg-type]
+    return Source(**{**fields, **changes})  # type: ignore[arg-type]  # the fields have several types
 
 
 class Fetching:

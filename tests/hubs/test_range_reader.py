@@ -76,7 +76,7 @@ def test_a_server_that_ignores_ranges_sends_no_more_than_what_is_read(start: int
             sent.append(1 << 16)
             yield bytes(range(256)) * 256
 
-    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=stream()))  # type: ignore[arg-type]
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=stream()))  # type: ignore[arg-type]  # a stream is content, too
     with httpx2.Client(transport=transport) as client:
         data = fetch_range(client, "http://hub/f", {}, start, 10, lambda response: None)
     assert data == bytes(range(start, start + 10)) and len(sent) < 3

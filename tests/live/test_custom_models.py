@@ -157,7 +157,7 @@ def test_models_of_ones_own_are_still_there_after_a_restart_without_a_network(
     home.env |= {"HF_HUB_OFFLINE": "1", "XINFERENCE_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
     home.serve()
     for uid in ("passing", "Tiny-GGUF"):
-        until(f"{uid} is ready again", lambda uid=uid: home.instance(uid)["status"] == "READY")  # type: ignore[misc]
+        until(f"{uid} is ready again", lambda uid=uid: home.instance(uid)["status"] == "READY")  # type: ignore[misc]  # mypy infers no type for the default
         answers_word_for_word(home, uid)
         terminate(home, uid)
     listed = httpx2.get(f"{home.url}/v1/model_registrations/LLM", timeout=30).json()

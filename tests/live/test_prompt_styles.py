@@ -45,27 +45,27 @@ os._exit(0)
 COLON = {"roles": ("USER", "BOT"), "intra_message_sep": "\n", "inter_message_sep": "</s>"}
 CASES: list[tuple[PromptStyle, str, str]] = [
     (
-        PromptStyle("ADD_COLON_SINGLE", "A chat.", **COLON),  # type: ignore[arg-type]
+        PromptStyle("ADD_COLON_SINGLE", "A chat.", **COLON),  # type: ignore[arg-type]  # the fields have several types
         "A chat.\nUSER: Hi\nBOT: Yes?\nUSER: It's \\o/\nBOT:",
         "Be kind.\nUSER: Hi\nBOT: Yes?\nUSER: It's \\o/\nBOT:",
     ),
     (
-        PromptStyle("ADD_COLON_TWO", "A chat.", **COLON),  # type: ignore[arg-type]
+        PromptStyle("ADD_COLON_TWO", "A chat.", **COLON),  # type: ignore[arg-type]  # the fields have several types
         "A chat.\nUSER: Hi\nBOT: Yes?</s>USER: It's \\o/\nBOT:",
         "Be kind.\nUSER: Hi\nBOT: Yes?</s>USER: It's \\o/\nBOT:",
     ),
     (
-        PromptStyle("NO_COLON_SINGLE", "", **COLON),  # type: ignore[arg-type]
+        PromptStyle("NO_COLON_SINGLE", "", **COLON),  # type: ignore[arg-type]  # the fields have several types
         "USERHi\nBOTYes?\nUSERIt's \\o/\nBOT",
         "Be kind.\nUSERHi\nBOTYes?\nUSERIt's \\o/\nBOT",
     ),
     (
-        PromptStyle("NO_COLON_TWO", "", **COLON),  # type: ignore[arg-type]
+        PromptStyle("NO_COLON_TWO", "", **COLON),  # type: ignore[arg-type]  # the fields have several types
         "USERHi\nBOTYes?</s>USERIt's \\o/\nBOT",
         "Be kind.\nUSERHi\nBOTYes?</s>USERIt's \\o/\nBOT",
     ),
     (
-        PromptStyle("ADD_NEW_LINE_SINGLE", "", **COLON),  # type: ignore[arg-type]
+        PromptStyle("ADD_NEW_LINE_SINGLE", "", **COLON),  # type: ignore[arg-type]  # the fields have several types
         "USER\nHi\nBOT\nYes?\nUSER\nIt's \\o/\nBOT\n",
         "Be kind.\nUSER\nHi\nBOT\nYes?\nUSER\nIt's \\o/\nBOT\n",
     ),

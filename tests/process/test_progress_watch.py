@@ -22,7 +22,7 @@ class Watched:
 
     def __init__(self, **options: object) -> None:
         self.now = 1000.0
-        self.watch = ProgressWatch(LIMITS, self.now, **options)  # type: ignore[arg-type]
+        self.watch = ProgressWatch(LIMITS, self.now, **options)  # type: ignore[arg-type]  # the options have several types
 
     def after(self, seconds: float, in_flight: int = 1, last_byte: float = 0.0, work: Work = IDLE) -> Step:
         """Observe once after this time."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 import httpx2
@@ -159,8 +160,8 @@ def table(samples: Sequence[Sample]) -> str:
     half = second_half(samples)
     rows = [f"{'':14}{'first':>12}{'middle':>12}{'last':>12}{'maximum':>12}{'growth':>12}"]
     for each in fields(Sample)[1:]:
-        values: Callable[[int], float] = lambda n, name=each.name: getattr(samples[n], name)  # type: ignore[misc]  # noqa: E731
-        highest = max(getattr(sample, each.name) for sample in samples)
-        columns = (values(0), values(len(samples) // 2), values(-1), highest, growth(half, each.name))
-        rows.append(f"{each.name:14}" + "".join(f"{value:12.1f}" for value in columns))
+        value: Callable[[Sample], float] = attrgetter(each.name)
+        chosen = (samples[0], samples[len(samples) // 2], samples[-1], max(samples, key=value))
+        columns = (*map(value, chosen), growth(half, each.name))
+        rows.append(f"{each.name:14}" + "".join(f"{column:12.1f}" for column in columns))
     return "\n".join(rows)

@@ -20,4 +20,4 @@ class _Unsynced(sqlite3.Connection):
 
 
 def pytest_configure() -> None:
-    sqlite3.connect = functools.partial(sqlite3.connect, factory=_Unsynced)  # type: ignore[assignment]
+    sqlite3.connect = functools.partial(sqlite3.connect, factory=_Unsynced)  # type: ignore[assignment]  # for the whole process

@@ -31,7 +31,7 @@ def install(app: FastAPI, data_path: Mapping[str, Any]) -> None:
             document.update(_build_document(app, data_path))
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this way
 
     @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
     async def page() -> str:

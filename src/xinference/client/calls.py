@@ -44,7 +44,7 @@ class Call(Generic[P, Result, AsyncResult]):
 
     def __call__(self, runner: Runner, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Runs ``Client.method(client, ...)``."""
-        return self.__get__(runner, type(runner))(*args, **kwargs)  # type: ignore[call-overload]
+        return self.__get__(runner, type(runner))(*args, **kwargs)  # type: ignore[call-overload]  # a runner is one of the two kinds
 
     def request_of(self, runner: Runner) -> Callable[..., Any]:
         """The function that builds this runner's request."""

@@ -60,7 +60,7 @@ class KeyRows:
             *(key.requests_in_flight, key.max_output_tokens, key.max_request_seconds),
         )
         with self._store.write(durable=True) as db:
-            db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
+            db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 -- constants
 
     def update(self, key: Key) -> None:
         """Write the changed permissions of a key."""

@@ -236,7 +236,7 @@ class Store(Connection):
     def remove_other_events(self, uids: Iterable[str]) -> None:
         """Remove the events of all uids but these: of downloads, and of rows that were damaged."""
         uids = tuple(uids)
-        self.note(f"DELETE FROM events WHERE uid NOT IN ({','.join('?' * len(uids))})", *uids)  # noqa: S608
+        self.note(f"DELETE FROM events WHERE uid NOT IN ({','.join('?' * len(uids))})", *uids)  # noqa: S608 -- only question marks
 
     # -- measurements -----------------------------------------------------------------------------------------
 

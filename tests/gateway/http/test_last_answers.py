@@ -157,7 +157,7 @@ async def test_answers_that_end_within_the_time_are_whole() -> None:
         await release.wait()
         writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
-    engine.connection = connection  # type: ignore[method-assign]
+    engine.connection = connection  # type: ignore[method-assign]  # for this test
     async with (
         engine.running() as target,
         stoppable(router_to(target), drain_seconds=60) as (server, task, url),
@@ -241,7 +241,7 @@ async def test_a_request_that_somebody_else_cancels_is_not_told_of_a_stop() -> N
         async def send(message: Any) -> None:
             sent.append(message)
 
-        task = asyncio.create_task(gateway(scope, None, send))  # type: ignore[arg-type]
+        task = asyncio.create_task(gateway(scope, None, send))  # type: ignore[arg-type]  # nothing is received
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

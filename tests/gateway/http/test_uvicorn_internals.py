@@ -108,4 +108,4 @@ def test_a_tick_takes_a_counter_and_says_whether_the_server_is_to_end() -> None:
 
 def test_the_middleware_takes_what_the_settings_trust() -> None:
     trusted: Any = uvicorn.Config(management, log_config=None).forwarded_allow_ips
-    assert ProxyHeadersMiddleware(management, trusted)  # type: ignore[arg-type]
+    assert ProxyHeadersMiddleware(management, trusted)  # type: ignore[arg-type]  # an app of the ASGI of this project

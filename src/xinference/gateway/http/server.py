@@ -129,8 +129,7 @@ class Server(uvicorn.Server):
         """Wait until no request runs and no connection is open, at most `seconds`, or until `hurry` is called."""
         state = self.server_state
         end = time.monotonic() + seconds
-        # uvicorn has no event for it.
-        while (state.connections or state.tasks) and not self.force_exit and time.monotonic() < end:  # noqa: ASYNC110
+        while (state.connections or state.tasks) and not self.force_exit and time.monotonic() < end:  # noqa: ASYNC110 -- uvicorn has no event for it
             await asyncio.sleep(POLL_SECONDS)
 
 

@@ -160,7 +160,7 @@ class Protocol(HttpToolsProtocol):
 
     # -- callbacks of the event loop ------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own type is narrower, too
         super().connection_made(transport)
         self._last_piece = now = self.loop.time()
         # A connection through a Unix socket has no address: it comes from this server's own processes.
@@ -243,9 +243,9 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._line_bytes = 0
         self._phase, self._began = HEAD, 0.0
-        self.scope[WATCH] = self.watch  # type: ignore[literal-required]
-        self.scope[WRITE] = self.write  # type: ignore[literal-required]
-        self.scope[PEER_UID] = self.peer_uid  # type: ignore[literal-required]
+        self.scope[WATCH] = self.watch  # type: ignore[literal-required]  # ASGI allows entries of a server's own
+        self.scope[WRITE] = self.write  # type: ignore[literal-required]  # ASGI allows entries of a server's own
+        self.scope[PEER_UID] = self.peer_uid  # type: ignore[literal-required]  # ASGI allows entries of a server's own
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > MAX_HEADERS:

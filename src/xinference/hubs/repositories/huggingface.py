@@ -121,7 +121,7 @@ class HuggingFaceHub(RepositoryHub):
         self, model_id: str, commit: str, file: ListedFile, target: Path, report: Report, stop: threading.Event
     ) -> None:
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy names, without types
             build_hf_headers,
             get_session,
             hf_raise_for_status,
@@ -153,7 +153,7 @@ class HuggingFaceHub(RepositoryHub):
 
     def _fetch_range(self, model_id: str, listing: Listing, file: ListedFile, start: int, count: int) -> bytes:
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy names, without types
             build_hf_headers,
             get_session,
             hf_raise_for_status,

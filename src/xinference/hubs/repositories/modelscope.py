@@ -42,7 +42,7 @@ class ModelScopeHub(RepositoryHub):
         return problems.HubTerms("modelscope", endpoint.rstrip("/"), *variables)
 
     def _cache_folders(self, model_id: str) -> Iterable[str]:
-        base = os.path.expanduser(_cache_setting())  # noqa: PTH111 - asked for thousands of versions
+        base = os.path.expanduser(_cache_setting())  # noqa: PTH111 -- asked for thousands of versions
         owner, _, name = model_id.partition("/")
         older = f"{owner}/{name.replace('.', '___')}"
         return (

@@ -273,7 +273,7 @@ class RepositoryHub(ABC):
         """Whether anything of a repository may be cached. Asked for each of thousands of sources, so it is cheap."""
         name = model_id.replace("/", "--")
         folders = (f"{self._joined}/{name}", *self._cache_folders(model_id))
-        return any(isdir(folder) for folder in folders)  # noqa: PTH112 - a `Path` costs more than the question
+        return any(isdir(folder) for folder in folders)  # noqa: PTH112 -- a `Path` costs more than the question
 
     def _find_cached_at(self, version: ModelVersion, source: Source, revision: str) -> Path | None:
         folder = self._folder(source.model_id, revision)

@@ -47,7 +47,7 @@ def main() -> int:
             answer = {"limit": str(error)}
         except RecursionError:
             answer = {"error": "it is nested too deeply"}
-        except Exception as error:  # noqa: BLE001  # a template may raise whatever it likes
+        except Exception as error:  # noqa: BLE001 -- a template may raise whatever it likes
             answer = {"error": str(error) or type(error).__name__}
         data = json.dumps(answer).encode()
         sink.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
@@ -80,10 +80,10 @@ def compile_template(template: str) -> Any:
     import jinja2.ext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    class Generation(jinja2.ext.Extension):  # type: ignore[misc]
+    class Generation(jinja2.ext.Extension):  # type: ignore[misc]  # jinja2 is only in the engine's environment
         """``{% generation %}`` marks the model's own messages; the marks have no effect here."""
 
-        tags = {"generation"}  # noqa: RUF012  # jinja2 has it so
+        tags = {"generation"}  # noqa: RUF012 -- jinja2 has it so
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
@@ -129,7 +129,7 @@ def _namespace_type() -> Any:
         if isinstance(name, str) and name.startswith("_"):
             raise SecurityError(f"Chat templates cannot store the attribute {name!r} on a namespace.")
 
-    class TemplateNamespace(Namespace):  # type: ignore[misc]
+    class TemplateNamespace(Namespace):  # type: ignore[misc]  # the same
         """A namespace that refuses the names of Python's special attributes."""
 
         def __init__(*arguments: Any, **named: Any) -> None:  # so that ``namespace(self=...)`` works

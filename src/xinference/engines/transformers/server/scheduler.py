@@ -36,7 +36,7 @@ class Scheduler(ComputeThread[Sequence]):
         free = self._most_sequences - sum(map(len, self._batches.values()))
         try:
             batch.step(free)
-        except Exception:  # noqa: BLE001  # out of memory or a defect of the model: the next request may succeed
+        except Exception:  # noqa: BLE001 -- out of memory or a defect of the model: the next request may succeed
             traceback.print_exc()
             batch.fail()
 
