@@ -14,7 +14,10 @@ from click.testing import CliRunner
 from tests.cli.canned import Answer, Canned, events, problem
 from tests.cli.conftest import Run, Terminal
 from xinference.cli import conversation
+from xinference.cli.answer_statistics import AnswerStatistics
+from xinference.cli.conversation_commands import HELP, run_command
 from xinference.cli.main import cli
+from xinference.cli.turns import Chat
 
 CHAT = ("POST", "/v1/chat/completions")
 LOADING = Answer({"error": {"message": "m is loading (fetch)."}}, 503, headers={"retry-after": "0"})
@@ -264,7 +267,7 @@ def test_the_speed_is_shown_on_request(canned: Canned, run: Run) -> None:
 
 def test_the_speed_is_that_between_the_first_and_the_last_token() -> None:
     times = iter([10.0, 10.5, 11.0, 12.5])
-    statistics = conversation.AnswerStatistics(clock=lambda: next(times))
+    statistics = AnswerStatistics(clock=lambda: next(times))
     statistics.begin()
     for _ in range(3):
         statistics.read({"choices": [{}]})
@@ -333,39 +336,37 @@ def test_run_launches_a_model_that_does_not_run(canned: Canned, run: Run) -> Non
 
 
 @pytest.fixture
-def talk() -> conversation.Chat:
+def talk() -> Chat:
     model: Any = SimpleNamespace(model_uid="m")
     history = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    return conversation.Chat(model, {"stream": True, "max_tokens": 512}, history)
+    return Chat(model, {"stream": True, "max_tokens": 512}, history)
 
 
 @pytest.mark.parametrize("word", ["/exit", "/bye", "/quit", "/EXIT"])
-def test_a_user_leaves_by_a_word(talk: conversation.Chat, word: str) -> None:
-    assert not conversation.run_command(talk, word)
+def test_a_user_leaves_by_a_word(talk: Chat, word: str) -> None:
+    assert not run_command(talk, word)
 
 
-def test_the_commands_of_a_conversation(
-    talk: conversation.Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_commands_of_a_conversation(talk: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "chat.json"
     for line in ("/help", "/set temperature 0.2", "/set max-tokens 9", f"/save {file}", "/clear", "/hepl", "/save"):
-        assert conversation.run_command(talk, line)
+        assert run_command(talk, line)
     assert talk.config == {"stream": True, "max_tokens": 9, "temperature": 0.2}
     assert json.loads(file.read_text())["messages"][1] == {"role": "user", "content": "Hi"}
     assert talk.history == [{"role": "system", "content": "Be brief."}]
     shown = capsys.readouterr()
-    assert all(name in shown.out for name in conversation.HELP)
+    assert all(name in shown.out for name in HELP)
     assert "Did you mean /help?" in shown.err
-    conversation.run_command(talk, "/system Rhyme.")
+    run_command(talk, "/system Rhyme.")
     assert talk.history == [{"role": "system", "content": "Rhyme."}]
-    conversation.run_command(talk, "/set temperature none")
+    run_command(talk, "/set temperature none")
     assert "temperature" not in talk.config
 
 
 def test_a_file_that_cannot_be_written_ends_no_conversation(
-    talk: conversation.Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    talk: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert conversation.run_command(talk, f"/save {tmp_path}")
+    assert run_command(talk, f"/save {tmp_path}")
     assert "can't be written" in capsys.readouterr().err
 
 

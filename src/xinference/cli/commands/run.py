@@ -11,10 +11,10 @@ import click
 from xinference.cli.commands.launch import follow_begun, note_found
 from xinference.cli.commands.talk import TalkCommand, answer_options, piped_text, talk_with
 from xinference.cli.connection import Target, with_server_options
-from xinference.cli.conversation import Chat, Talk
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import version_options
 from xinference.cli.output import note
+from xinference.cli.turns import Chat, Talk
 
 if TYPE_CHECKING:
     from xinference.client import Client

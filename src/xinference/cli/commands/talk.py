@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.connection import Target, with_server_options
-from xinference.cli.conversation import Chat, Generate, Talk, answer_once, converse
+from xinference.cli.conversation import answer_once, converse
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
 from xinference.cli.output import print_json, size_in_billions
+from xinference.cli.turns import Chat, Generate, Talk
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 
