@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from tests.api.application import application
 from tests.api.schema_check import absent, undescribed
 from tests.engines.plans import launch_of, plan_of
-from xinference.api import catalog_schemas, host_usage, schemas
+from xinference.api import catalog_schemas, host_usage, schemas, server_schemas
 from xinference.api.errors import ProblemParts
 from xinference.config import Settings
 from xinference.control.controller import Controller
@@ -72,10 +72,10 @@ async def get(client: httpx2.AsyncClient, path: str) -> Any:
 @pytest.mark.parametrize(
     ("path", "schema"),
     [
-        ("/status", schemas.ServerStatus),
-        ("/v1/workers", list[schemas.Worker]),
-        ("/v1/cluster/info", list[schemas.Node]),
-        ("/v1/cluster/info?detailed=true", list[schemas.Node]),
+        ("/status", server_schemas.ServerStatus),
+        ("/v1/workers", list[server_schemas.Worker]),
+        ("/v1/cluster/info", list[server_schemas.Node]),
+        ("/v1/cluster/info?detailed=true", list[server_schemas.Node]),
         ("/v1/models/instances", list[schemas.Instance]),
         *((f"/v1/models/{uid}", schemas.Model) for uid in [*LAUNCHES, "broken"]),
         *((f"/v1/models/{uid}/progress", schemas.Progress) for uid in [*LAUNCHES, "broken", "unknown"]),

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from xinference import __version__
-from xinference.api import host_usage, schemas
+from xinference.api import host_usage, server_schemas
 from xinference.api.dependencies import AddressDep, ControllerDep, KeyringDep, SettingsDep, StartedDep, StopDep
 from xinference.api.errors import ERROR_RESPONSES
 from xinference.api.strict import StrictRoute
@@ -19,7 +19,7 @@ from xinference.hardware.devices import read_host
 router = APIRouter(tags=["server"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
 
-@router.get("/status", response_model=schemas.ServerStatus)
+@router.get("/status", response_model=server_schemas.ServerStatus)
 async def status(
     controller: ControllerDep, settings: SettingsDep, started: StartedDep, address: AddressDep
 ) -> dict[str, Any]:
@@ -43,19 +43,19 @@ async def address(address: AddressDep) -> str:
     return address
 
 
-@router.get("/v1/cluster/auth", response_model=schemas.Auth)
+@router.get("/v1/cluster/auth", response_model=server_schemas.Auth)
 async def auth(keys: KeyringDep) -> dict[str, bool]:
     """Whether requests need a key."""
     return {"auth": keys.table.required}
 
 
-@router.get("/v1/cluster/version", response_model=schemas.ServerVersion)
+@router.get("/v1/cluster/version", response_model=server_schemas.ServerVersion)
 async def version() -> dict[str, str | None]:
     """The server's version."""
     return {"version": __version__, "full-revisionid": None}
 
 
-@router.get("/v1/cluster/info", response_model=list[schemas.Node], response_model_exclude_unset=True)
+@router.get("/v1/cluster/info", response_model=list[server_schemas.Node], response_model_exclude_unset=True)
 async def info(settings: SettingsDep, detailed: bool = False) -> list[dict[str, Any]]:
     """The nodes of the cluster, which are one machine; with `detailed` their total and free resources (bytes)."""
     facts = await asyncio.to_thread(host_usage.node, detailed=detailed)
@@ -68,20 +68,20 @@ async def devices() -> int:
     return len((await asyncio.to_thread(read_host)).gpus)
 
 
-@router.get("/v1/workers", response_model=list[schemas.Worker], response_model_exclude_unset=True)
+@router.get("/v1/workers", response_model=list[server_schemas.Worker], response_model_exclude_unset=True)
 async def workers(controller: ControllerDep, address: AddressDep) -> list[dict[str, Any]]:
     """List the machines with their models."""
     models = {deployment.uid: deployment.description for deployment in controller.deployments()}
     return [{"work-ip": address, "models": models}]
 
 
-@router.get("/v1/supervisor", response_model=schemas.Supervisor)
+@router.get("/v1/supervisor", response_model=server_schemas.Supervisor)
 async def supervisor(address: AddressDep) -> dict[str, str]:
     """The address of the server."""
     return {"supervisor_ip": address}
 
 
-@router.delete("/v1/clusters", response_model=schemas.Result)
+@router.delete("/v1/clusters", response_model=server_schemas.Result)
 async def stop(stop_server: StopDep) -> dict[str, bool]:
     """Stop every engine and then the server. The next server restores the deployments."""
     stop_server()

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from xinference.api import schemas
+from xinference.api import autostart_schemas
 from xinference.api.dependencies import ControllerDep, SettingsDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Count, LaunchBody
@@ -52,13 +52,13 @@ class AutostartBody(BaseModel):
         return LaunchBody.model_validate(fields)
 
 
-@router.get("/v1/autostart/models", response_model=schemas.AutostartModels)
+@router.get("/v1/autostart/models", response_model=autostart_schemas.AutostartModels)
 async def autostart(controller: ControllerDep, settings: SettingsDep) -> Json:
     """List the launches that the next server restores"""
     return _autostart(controller, settings)
 
 
-@router.get("/v1/autostart/models/summary", response_model=schemas.AutostartSummary)
+@router.get("/v1/autostart/models/summary", response_model=autostart_schemas.AutostartSummary)
 async def autostart_summary(controller: ControllerDep) -> Json:
     """List the uids of the launches that the next server restores"""
     return _summary(controller)
@@ -66,7 +66,7 @@ async def autostart_summary(controller: ControllerDep) -> Json:
 
 @router.post(
     "/v1/autostart/models",
-    response_model=schemas.AutostartModels,
+    response_model=autostart_schemas.AutostartModels,
     responses=problems(404, 409, 413, 502, 503, 504, 507),
 )
 async def put_autostart(controller: ControllerDep, settings: SettingsDep, body: AutostartBody) -> Json:
@@ -81,7 +81,7 @@ async def put_autostart(controller: ControllerDep, settings: SettingsDep, body: 
     return _autostart(controller, settings)
 
 
-@router.delete("/v1/autostart/models/{model_uid:path}", response_model=schemas.AutostartSummary)
+@router.delete("/v1/autostart/models/{model_uid:path}", response_model=autostart_schemas.AutostartSummary)
 async def remove_autostart(controller: ControllerDep, model_uid: str) -> Json:
     """Let a model run on that the next server does not restore"""
     if any(kept.uid == model_uid for kept in controller.kept_launches()):
