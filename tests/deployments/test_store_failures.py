@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.deployments.doubles import FakeReplica, World, turns, wanted
-from xinference.deployments import replica_set
+from xinference.deployments import restart_count
 from xinference.deployments.deployment import Deployment
 from xinference.deployments.snapshot import Status
 from xinference.error_codes import Code
@@ -21,8 +21,8 @@ from xinference.errors import Problem
 
 @pytest.fixture(autouse=True)
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_set, "STORE_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(replica_set, "STORE_RETRIES", 10**6)
+    monkeypatch.setattr(restart_count, "STORE_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(restart_count, "STORE_RETRIES", 10**6)
     monkeypatch.setattr("xinference.store.connection.WRITE_SECONDS", 0.0)
 
 
@@ -88,7 +88,7 @@ async def test_a_launch_goes_on_when_the_store_can_be_written_again(world: World
 async def test_a_launch_whose_store_stays_locked_fails_by_type(
     world: World, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica_set, "STORE_RETRIES", 2)
+    monkeypatch.setattr(restart_count, "STORE_RETRIES", 2)
     world.preparation.held.add("environment")
     deployment = world.add()
     following = asyncio.create_task(_followed(world))
@@ -184,7 +184,7 @@ async def test_a_measurement_that_cannot_be_read_keeps_no_launch(world: World, m
 async def test_loads_that_the_disk_prevents_do_not_fail_a_model_on_demand(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica_set, "STORE_RETRIES", 0)
+    monkeypatch.setattr(restart_count, "STORE_RETRIES", 0)
     deployment = world.add(on_demand=True)
     await turns()
     world.starter.refusal = Problem(Code.DISK_FULL, "The disk is full.")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from typing import Any
 
 from xinference.deployments.context import DeploymentContext, Ending
-from xinference.deployments.drain import drain
 from xinference.deployments.inbox import (
     Abandoned,
     AddReplica,
@@ -44,6 +41,7 @@ from xinference.deployments.record import Record
 from xinference.deployments.replica_changes import ReplicaChanges, not_loaded, not_running
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import Residency, Stage, Status
+from xinference.deployments.unloads import Unloads
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan
@@ -54,8 +52,6 @@ log = logging.getLogger(__name__)
 _OTHERS_FAULTS = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT}) | WRITE_PROBLEMS
 #: Messages of a load, which an unloaded model ignores: they were sent before it was unloaded.
 _OF_A_LOAD = (StageBegan, WeightsRead, Prepared, PreparationFailed, Granted, Refused, ReplicaReady, RestartDue)
-#: The states of an on-demand model that holds no memory, or none soon.
-_UNLOADED_STATES = (Residency.UNLOADED, Residency.DRAINING)
 #: Actions before which the engines are stopped.
 _UNLOADING = frozenset({Action.UNLOAD, Action.RELOAD, Action.REFUSE})
 
@@ -83,8 +79,7 @@ class Owner:
         self._failures = 0
         """Consecutive loads that failed for a reason of the model's own."""
         self._load_started = time.monotonic()
-        self._unload_replies: list[asyncio.Future[None]] = []
-        """The replies to the users who unload the model."""
+        self._unloads = Unloads(context, inbox, record, replicas)
 
     async def run(self) -> None:
         """Handle messages until `End`."""
@@ -140,7 +135,7 @@ class Owner:
             case ReplicaChanged() | ReplicaExited() | RestartDue() | ReplicaDrained() | AddReplica() | RemoveReplica():
                 await self._change_replicas(message)
             case Unload():
-                self._begin_unload(message)
+                self._unloads.begin(message)
             case SetAliases():
                 self._set_aliases(message)
             case Defect(error):
@@ -206,7 +201,7 @@ class Owner:
         self._record.publish_status(Status.TERMINATING, Stage.STOP)
         await self._replicas.stop_all()
         self._record.change()
-        self._resolve_unloads(None)
+        self._unloads.resolve(None)
 
     async def _fail_or_log(self, problem: Problem, message: Message) -> None:
         """Mark the deployment as failed, and refuse the message.
@@ -229,7 +224,7 @@ class Owner:
             await self._inbox.end_helpers()
             self._context.admission.release(snapshot.uid)
             self._record.change(residency=None if snapshot.residency is None else Residency.UNLOADED)
-            self._resolve_unloads(problem)
+            self._unloads.resolve(problem)
             self._record.fail(problem)
 
     def _resolve_replies(self, message: Message) -> None:
@@ -263,7 +258,7 @@ class Owner:
             waiting = self._demand.waiting + sum(self._context.load.at(name) for name in replica_ids)
         residency, action = next_residency(residency, message, waiting)
         if action in _UNLOADING:
-            await self._unload()
+            await self._unloads.stop()
         self._record.change(residency=residency)
         await self._perform(action, message)
 
@@ -271,9 +266,9 @@ class Owner:
         """Advance a launch that is not on demand: it is loaded once, and each failure fails the deployment."""
         if self._record.snapshot.unloaded:
             if isinstance(message, Drained):
-                await self._unload()
+                await self._unloads.stop()
                 self._record.change(was_ready=False)
-                self._publish_unloaded("unloaded")
+                self._unloads.publish("unloaded")
             return
         match message:
             case Prepared():
@@ -296,14 +291,14 @@ class Owner:
             case Action.DRAIN, Evict(reason):
                 self._record.add_event(Stage.UNLOAD, reason)
                 self._record.publish_status(Status.UNLOADING, Stage.UNLOAD)
-                self._inbox.spawn(self._drain(self._record.snapshot.replica_ids))
+                self._unloads.drain(self._record.snapshot.replica_ids)
             case Action.UNLOAD | Action.RELOAD, _:
                 self._failures = 0
-                self._publish_unloaded("unloaded")
+                self._unloads.publish("unloaded")
                 if action is Action.RELOAD:
                     self._load()
             case Action.SHOW_UNLOADED, _:
-                self._publish_unloaded("no request waits for the model any more")
+                self._unloads.publish("no request waits for the model any more")
             case Action.RELEASE, _:
                 self._context.admission.release(self._record.snapshot.uid)
             case Action.REFUSE, PreparationFailed(problem) | Refused(problem) | ReplicasFailed(problem):
@@ -351,37 +346,6 @@ class Owner:
         content = f"ready after {time.monotonic() - self._load_started:.1f} s"
         self._record.add_ready_event(Stage.READY, content if first else "ready again")
 
-    # -- unload -----------------------------------------------------------------------------------------------
-
-    def _begin_unload(self, message: Unload) -> None:
-        """Publish the route without targets, and wait for the last answers; refuse if the model is not loaded."""
-        snapshot = self._record.snapshot
-        residency, uid = snapshot.residency, snapshot.uid
-        was_loaded = snapshot.was_ready and not snapshot.unloaded
-        is_loaded = was_loaded if residency is None else residency is Residency.LOADED
-        if snapshot.launching or not (is_loaded or snapshot.unloaded or residency in _UNLOADED_STATES):
-            resolve(message.done, not_loaded(uid, snapshot.stage))
-            return
-        if not is_loaded and not self._replicas:
-            resolve(message.done, None)
-            return
-        if not is_loaded:  # it is being unloaded
-            self._unload_replies.append(message.done)
-            return
-        try:
-            if residency is None and not message.for_restart:
-                self._context.store.set_unloaded(uid)
-        except Problem as problem:
-            resolve(message.done, problem)
-            return
-        self._unload_replies.append(message.done)
-        self._record.add_event(Stage.UNLOAD, "restarted by a user" if message.for_restart else "unloaded by a user")
-        state: dict[str, Any] = {"unloaded": True} if residency is None else {"residency": Residency.DRAINING}
-        self._record.change(restarting=message.for_restart, **state)
-        self._record.publish_status(Status.UNLOADING, Stage.UNLOAD)
-        seconds = self._context.settings.drain_seconds if message.seconds is None else message.seconds
-        self._inbox.spawn(self._drain(snapshot.replica_ids, seconds))
-
     def _set_aliases(self, message: SetAliases) -> None:
         try:
             self._record.set_aliases(message.aliases)
@@ -389,25 +353,6 @@ class Owner:
             resolve(message.done, problem)
             return
         resolve(message.done, None)
-
-    def _resolve_unloads(self, result: Problem | None) -> None:
-        for reply in self._unload_replies:
-            resolve(reply, result)
-        self._unload_replies.clear()
-
-    async def _drain(self, replica_ids: tuple[str, ...], seconds: float = math.inf) -> None:
-        """Wait for the last answers; without a time limit for an eviction, because a model in use is not stopped."""
-        await drain(self._context.load, lambda: replica_ids, seconds)
-        self._inbox.put(Drained())
-
-    async def _unload(self) -> None:
-        """Stop the engines, then release their memory; the state is `DRAINING` until then."""
-        if self._replicas and self._record.snapshot.residency is not None:
-            self._record.publish(residency=Residency.DRAINING)
-        await self._replicas.stop_all()
-        self._context.admission.release(self._record.snapshot.uid)
-        self._record.change(used=None)
-        self._resolve_unloads(None)
 
     def _refuse_load(self, problem: Problem) -> None:
         """End the wait of the requests with the reason why the load failed. The next request starts a new load.
@@ -424,9 +369,4 @@ class Owner:
         # Each failed load is a 503 for its requests: the state of the machine may be different at the next request.
         refusal = problem if problem.status == 503 else problem.replace(code=Code.LOAD_FAILED)
         self._record.change(refusals=self._record.snapshot.refusals + 1, refusal=refusal)
-        self._publish_unloaded(f"not loaded: {problem.cause}")
-
-    def _publish_unloaded(self, content: str) -> None:
-        """Publish that the model is unloaded, with an event."""
-        self._record.publish_status(Status.UNLOADED, Stage.UNLOADED)
-        self._record.add_event(Stage.UNLOADED, content)
+        self._unloads.publish(f"not loaded: {problem.cause}")

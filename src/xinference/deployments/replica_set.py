@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xinference.config import Settings
-from xinference.deployments.drain import drain
 from xinference.deployments.engine_starter import (
     FAULT_CODES,
     ReplicaProcess,
@@ -33,31 +30,23 @@ from xinference.deployments.inbox import (
     resolve,
 )
 from xinference.deployments.replica_exit import Outcome, ReplicaRemoved, Restart, RestartLimitReached, StartFailed
+from xinference.deployments.restart_count import RestartCount
 from xinference.deployments.snapshot import ReplicaView
+from xinference.deployments.supervision import Supervision
 from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.plan import MAX_REPLICAS
 from xinference.planning.replicas import lowest_free_number, positions
-from xinference.planning.restart import request_crash_delay, restart_delay
-from xinference.process.command import Exit
 from xinference.process.log_files import remove_log
 from xinference.process.snapshot import ReplicaSnapshot
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.routing.table import Crash
 from xinference.store.database import Store
 
-#: Delays between the starts of a replica whose row cannot be written: the first one, which doubles, and the longest.
-STORE_RETRY_SECONDS, MAX_STORE_RETRY_SECONDS = 0.5, 15.0
-#: Number of further attempts of a first start: about 30 s with the default `restart_backoff_seconds`.
-STORE_RETRIES = 5
 #: Crashes that the gateway is told of; it asks for one within a second.
 MAX_CRASHES = 32
-#: A request that ended within this time before an exit was in flight at it.
-REQUEST_SECONDS = 2.0
-#: Maximum time to wait for the counts of all gateway processes.
-COUNT_SECONDS = 2.0
 
 
 @dataclass
@@ -66,12 +55,8 @@ class _Replica:
 
     process: ReplicaProcess | None = None
     measured: bool = False
-    quick_deaths: int = 0
-    request_crashes: int = 0
-    """Consecutive exits with requests in flight."""
     removing: bool = False
-    failed_starts: int = 0
-    """Consecutive starts that failed because the disk or the store could not be written."""
+    restarts: RestartCount = field(default_factory=RestartCount)
     ready_reply: asyncio.Future[None] | None = None
     """The reply to the request that added the replica; None: there was no such request, or it has its reply."""
     removed_reply: asyncio.Future[int] | None = None
@@ -99,6 +84,7 @@ class ReplicaSet:
         self._uid = uid
         self._engine = engine
         self._starter = starter
+        self._supervision = Supervision(starter, settings, load, inbox)
         self._settings = settings
         self._store = store
         self._load = load
@@ -176,7 +162,7 @@ class ReplicaSet:
             self._forget(process)
         for number in numbers:
             if number in self._replicas:
-                self._spawn_supervisor(number)
+                self._watch(number)
             else:
                 self._replicas[number] = _Replica()
                 self._inbox.put(RestartDue(number))
@@ -231,8 +217,8 @@ class ReplicaSet:
             self._store.remove_replica(replica_id)
             raise
         self._replicas[number].process = process
-        self._replicas[number].failed_starts = 0
-        self._spawn_supervisor(number)
+        self._replicas[number].restarts.failed_starts = 0
+        self._watch(number)
 
     def start_later(self, number: int, *, was_ready: bool) -> float | None:
         """Start a replica again after a while, because the disk or the store could not be written.
@@ -241,12 +227,10 @@ class ReplicaSet:
         been ready is started without a limit: the model recovers as soon as the store can be written.
         """
         replica = self._replicas[number]
-        replica.failed_starts += 1
-        if replica.failed_starts > STORE_RETRIES and (not was_ready or replica.ready_reply is not None):
-            return None
-        first = max(STORE_RETRY_SECONDS, self._settings.restart_backoff_seconds)
-        delay = min(MAX_STORE_RETRY_SECONDS, first * 2.0 ** min(replica.failed_starts - 1, 10))
-        self._inbox.spawn(self._restart(number, delay))
+        is_limited = not was_ready or replica.ready_reply is not None
+        delay = replica.restarts.delay_after_failed_start(self._settings, is_limited=is_limited)
+        if delay is not None:
+            self._supervision.restart_after(number, delay)
         return delay
 
     def add(self, number: int, ready: asyncio.Future[None]) -> None:
@@ -271,7 +255,7 @@ class ReplicaSet:
         if replica.process is None:
             self._drop(number)
             return True
-        self._inbox.spawn(self._drain(number, replica.process))
+        self._supervision.drain(number, replica.process)
         return False
 
     def end_removed(self, message: ReplicaDrained) -> bool:
@@ -279,7 +263,7 @@ class ReplicaSet:
         replica = self._replicas.get(message.number)
         if replica is None or replica.process is not message.replica:
             return False
-        self._inbox.spawn(_stop(message.replica))
+        self._supervision.stop(message.replica)
         return True
 
     @property
@@ -323,36 +307,19 @@ class ReplicaSet:
         problem = self._exit_problem(message)
         if message.problem is not None and (replica.ready_reply is not None or not was_ready):
             return StartFailed(number, problem, replica.ready_reply)
-        delay = self._restart_delay(replica, message)
+        delay = replica.restarts.delay_after_exit(message.exit, self._settings, had_requests=message.had_requests)
         if delay is None:
-            self._restart_problems[number] = restart_limit_problem(self._uid, problem, replica.quick_deaths)
+            self._restart_problems[number] = restart_limit_problem(self._uid, problem, replica.restarts.quick_deaths)
             return RestartLimitReached(self._restart_problems[number], self.last_restart_problem is not None)
-        self._inbox.spawn(self._restart(number, delay))
+        self._supervision.restart_after(number, delay)
         again = f"It is started again{f' in {delay:g} s' if delay else ''}."
         return Restart(number, f"{problem.cause} {again}")
-
-    def _restart_delay(self, replica: _Replica, message: ReplicaExited) -> float | None:
-        """Seconds to wait before the next start; None: the replica is not started again.
-
-        A request may have caused an exit. Such exits do not count towards the limit: otherwise the requests of one
-        client could take the model from all others.
-        """
-        if message.had_requests:
-            replica.request_crashes = replica.request_crashes + 1 if self._was_quick(message.exit) else 1
-            return request_crash_delay(replica.request_crashes, self._settings)
-        replica.request_crashes = 0
-        replica.quick_deaths = replica.quick_deaths + 1 if self._was_quick(message.exit) else 1
-        return restart_delay(replica.quick_deaths, self._settings)
 
     def _exit_problem(self, message: ReplicaExited) -> Problem:
         if message.problem is not None:
             return with_engine_hint(self._engine, start_problem(message.problem, message.exit))
         assert message.exit is not None
         return exit_problem(self._uid, self._engine, message.exit)
-
-    def _was_quick(self, exit: Exit | None) -> bool:
-        """Whether the process exited within `quick_death_seconds`, or did not start."""
-        return exit is None or exit.ran_seconds < self._settings.quick_death_seconds
 
     # -- helpers ----------------------------------------------------------------------------------------------
 
@@ -384,43 +351,10 @@ class ReplicaSet:
         if replica.removed_reply is not None:
             resolve(replica.removed_reply, replica.remaining)
 
-    # -- tasks, which only put messages -----------------------------------------------------------------------
-
-    def _spawn_supervisor(self, number: int) -> None:
+    def _watch(self, number: int) -> None:
         process = self._replicas[number].process
         assert process is not None
-        self._inbox.spawn(self._supervise(number, process))
-
-    async def _supervise(self, number: int, process: ReplicaProcess) -> None:
-        try:
-            await process.wait_ready()
-        except Problem as problem:
-            self._inbox.put(ReplicaExited(number, process, process.snapshot.exit, problem))
-            return
-        self._inbox.put(ReplicaReady(number, process, await self._starter.measure(process)))
-        try:
-            exit = await process.wait_exited()
-        except Problem:
-            return  # the process was detached
-        had_requests = not exit.requested and await self._had_requests(process.snapshot.replica_id)
-        self._inbox.put(ReplicaExited(number, process, exit, had_requests=had_requests))
-
-    async def _had_requests(self, replica_id: str) -> bool:
-        """Whether requests were in flight at a replica when its process exited."""
-        exited = time.monotonic()
-        with contextlib.suppress(TimeoutError):  # the counts of a process that hangs stay as they were
-            await asyncio.wait_for(self._load.settled(), COUNT_SECONDS)
-        last_end = self._load.last_end(replica_id)
-        return self._load.at(replica_id) > 0 or (last_end is not None and last_end >= exited - REQUEST_SECONDS)
-
-    async def _restart(self, number: int, delay: float) -> None:
-        await asyncio.sleep(delay)
-        self._inbox.put(RestartDue(number))
-
-    async def _drain(self, number: int, process: ReplicaProcess) -> None:
-        ids = (process.snapshot.replica_id,)
-        in_time = await drain(self._load, lambda: ids, self._settings.drain_seconds)
-        self._inbox.put(ReplicaDrained(number, process, in_time))
+        self._supervision.watch(number, process)
 
 
 def _crash(process: ReplicaSnapshot) -> Crash | None:
@@ -428,7 +362,3 @@ def _crash(process: ReplicaSnapshot) -> Crash | None:
     if process.exit is not None:
         return None if process.exit.requested else Crash(process.replica_id, exit_code(process.exit))
     return None if process.fault is None else Crash(process.replica_id, FAULT_CODES[process.fault])
-
-
-async def _stop(process: ReplicaProcess) -> None:
-    await process.stop()
