@@ -18,7 +18,7 @@ def check_each(cases: Iterable[T], check: Callable[[T], object], name: Callable[
         count += 1
         try:
             check(case)
-        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001  # all are raised below
+        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 -- all are raised below
             error.add_note(f"the case: {name(case)}")
             failures.append(error)
     assert count, "there is no case"

@@ -30,7 +30,7 @@ _SUMS = [
     *("seconds", "first_seconds", "each_seconds", *_FIRST, *_EACH),
 ]
 _COLUMNS = ["minute", "model", "key_id", "path", "status", *_SUMS]
-_INSERT = f"INSERT INTO usage_minutes({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_INSERT = f"INSERT INTO usage_minutes({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 -- constants
 
 
 def add_usage(store: Store, totals: Iterable[MinuteTotals], now: float) -> None:
@@ -70,8 +70,7 @@ def read_usage(
         if value is not None:
             conditions.append(f"{name} = ?")
             parameters.append(value)
-    # All names are constants.
-    query = f"SELECT {columns} FROM usage_minutes WHERE {' AND '.join(conditions)}"  # noqa: S608
+    query = f"SELECT {columns} FROM usage_minutes WHERE {' AND '.join(conditions)}"  # noqa: S608 -- constants
     if by:
         query += f" GROUP BY {', '.join(map(str, range(1, len(by) + 1)))}"
     rows = store.read(query, parameters)
