@@ -267,7 +267,7 @@ class Store(Connection):
         columns = "version_id, engine, context_length, slots, measured_bytes, estimated_bytes, gpu_bytes"
         try:
             rows = self.read(
-                f"SELECT {columns} FROM measurements {where} ORDER BY measured_at DESC, rowid DESC",  # noqa: S608
+                f"SELECT {columns} FROM measurements {where} ORDER BY measured_at DESC, rowid DESC",  # noqa: S608 -- constants
                 values,
             )
         except Problem as problem:
