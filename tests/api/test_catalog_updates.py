@@ -127,3 +127,16 @@ async def test_an_update_is_stored_for_the_next_server(app: FastAPI, empty: http
     controller.registrations.use_catalog({}, {})
     controller.catalog.load()
     assert "new-chat" in controller.families
+
+
+async def test_what_fits_is_listed_by_type_and_name(empty: httpx2.AsyncClient) -> None:
+    every = (await empty.get("/v1/fits")).json()
+    assert {each["model_type"] for each in every} == {"LLM", "embedding", "rerank"}
+    some = (await empty.get("/v1/fits", params={"model_type": "embedding", "part": "BGE-M3"})).json()
+    assert {each["model_name"] for each in some} == {"bge-m3"} and {each["model_type"] for each in some} == {
+        "embedding"
+    }
+    assert all(each["fits"] in ("now", "after_unloading", "never") for each in every)
+    assert (await empty.get("/v1/fits", params={"model_type": "image"})).status_code == 400
+    await empty.post("/v1/catalog/update", json={"catalog": TEXT})
+    assert (await empty.get("/v1/fits", params={"part": "new-chat"})).json() != []

@@ -51,6 +51,60 @@ def test_a_model_is_unregistered_by_name(canned: Canned, run: Run) -> None:
     assert len(canned.asked) == 1
 
 
+def fit(name: str, size: float | str, state: str, **fields: object) -> dict[str, object]:
+    return {
+        "model_name": name,
+        "model_size_in_billions": size,
+        "model_format": "ggufv2",
+        "quantization": "Q4_K_M",
+        "engine": "llama.cpp",
+        "fits": state,
+        "unload": [],
+        "memory_bytes": None if state == "never" else 3 << 30,
+        "weights_bytes": 2 << 30,
+        "reason": "too large" if state == "never" else None,
+        "code": "does_not_fit" if state == "never" else None,
+        **fields,
+    }
+
+
+def test_fits_are_a_table_of_the_version_to_launch_for_each_size(canned: Canned, run: Run) -> None:
+    found = [
+        fit("qwen3", 4, "never", quantization="Q8_0", weights_bytes=9 << 30),
+        fit("qwen3", 4, "after_unloading", unload=["a", "b"], quantization="Q6_K"),
+        fit("qwen3", 4, "now"),
+        fit("qwen3", 4, "now", quantization="Q2_K"),
+        fit("qwen3", "0_6", "after_unloading", unload=["a"]),
+        fit("qwen3", 235, "never", quantization="none", engine="vLLM", weights_bytes=400 << 30),
+        fit("qwen3", 235, "never", weights_bytes=90 << 30),
+        fit("qwen3", 9, "never", code="engine_unavailable", weights_bytes=1 << 30),
+    ]
+    canned.answers["GET", "/v1/fits"] = Answer(found)
+    result = run("registrations", "qwen", "--fits", "-t", "LLM")
+    assert canned.asked[0].query == "model_type=LLM&part=qwen"
+    lines = [line.split("  ") for line in result.stdout.splitlines()[2:]]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert cells == [
+        ["qwen3", "4B", "now", "3.0 GiB", "llama.cpp", "ggufv2", "Q4_K_M"],
+        ["qwen3", "0.6B", "after unloading a", "3.0 GiB", "llama.cpp", "ggufv2", "Q4_K_M"],
+        ["qwen3", "235B", "never", "> 90.0 GiB", "llama.cpp", "ggufv2", "Q4_K_M"],
+        ["qwen3", "9B", "never", "-", "llama.cpp", "ggufv2", "Q4_K_M"],
+    ]
+    assert "Of 4 sizes, 1 fit now, 1 fit after models are unloaded" in result.stderr
+    assert "too large" in run("registrations", "--fits", "--wide").stdout
+    assert json.loads(run("registrations", "--fits", "--json").stdout) == found
+
+
+def test_fits_need_no_server(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XINFERENCE_ENDPOINT")
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XINFERENCE_PORT", str(free_port()))
+    found = json.loads(run("registrations", "qwen2.5-instruct-1m", "--fits", "--json").stdout)
+    assert {each["model_name"] for each in found} == {"qwen2.5-instruct-1m"}
+    assert {each["engine"] for each in found} >= {"vLLM", "SGLang", "Transformers"}
+    assert run("registrations", "--fits", "-t", "image").exit_code == 1
+
+
 def test_registrations_are_a_table_or_json(canned: Canned, run: Run) -> None:
     families = [
         {

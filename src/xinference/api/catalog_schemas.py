@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import RootModel
 
@@ -202,3 +202,24 @@ class CatalogChange(Answer):
     removed: list[str]
     changed: dict[str, list[str]]
     updated: bool | None = None
+
+
+class Fit(Answer):
+    """Whether one version fits on one engine; bytes and tokens of one replica."""
+
+    model_name: str
+    model_type: str
+    model_size_in_billions: int | str
+    model_format: str
+    quantization: str
+    engine: str | None
+    fits: Literal["now", "after_unloading", "never"]
+    unload: list[str]
+    memory_bytes: int | None
+    weights_bytes: int | None
+    context_length: int | None
+    slots: int | None
+    devices: list[list[int]]
+    memory_source: str | None
+    reason: str | None
+    code: str | None

@@ -61,6 +61,16 @@ def list_model_registrations(model_type: str = "LLM", detailed: bool = False) ->
     return Request(path=path("v1", "model_registrations", model_type), query=query, read=answers.as_objects)
 
 
+def list_fits(model_type: str | None = None, part: str = "") -> Request[list[Json]]:
+    """For each version and engine: whether it fits in the server's memory ``now``, ``after_unloading`` or ``never``.
+
+    Args:
+        model_type: only the models of this type.
+        part: only the models with this text in their name.
+    """
+    return Request(path="/v1/fits", query=query_of(model_type=model_type, part=part or None), read=answers.as_objects)
+
+
 def get_model_registration(model_type: str, model_name: str) -> Request[Json]:
     """One model family."""
     return Request(path=path("v1", "model_registrations", model_type, model_name), read=answers.as_object)

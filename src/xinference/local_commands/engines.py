@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from xinference.catalog.known_models import registrations_of
 from xinference.catalog.models import ModelFamily
-from xinference.catalog.registration_store import Registrations
-from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control.resolver import ModelResolver
 from xinference.engines.registry import all_engines
@@ -31,17 +30,11 @@ def rows_of(settings: Settings, model_name: str) -> list[dict[str, Any]]:
 
 def models_of(settings: Settings, engine: str) -> dict[str, list[str]]:
     """The language models that an engine supports, by ability."""
-    return engine_rows.models_by_ability(all_engines()[engine], _registrations(settings).families.values())
-
-
-def _registrations(settings: Settings) -> Registrations:
-    registrations = Registrations(settings.home, builtin_families())
-    registrations.load()
-    return registrations
+    return engine_rows.models_by_ability(all_engines()[engine], registrations_of(settings.home).families.values())
 
 
 def _family(settings: Settings, name: str) -> ModelFamily:
-    registrations = _registrations(settings)
+    registrations = registrations_of(settings.home)
     resolver = ModelResolver(settings, registrations, all_hubs(settings), stores_look_ups=False)
     request = asyncio.run(resolver.resolve(LaunchRequest(model_name=name), any_file=True)).request
     if request.family is not None:

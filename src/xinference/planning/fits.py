@@ -45,7 +45,11 @@ class Fit:
     """The models to unload first."""
     reason: str | None = None
     """Why it fits never."""
+    code: str | None = None
+    """The error code of a launch that fits never."""
     source: ShapeSource | None = None
+    weights_bytes: int | None = None
+    """Expected bytes of the stored weights; None: no engine runs the version."""
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in the API."""
@@ -62,9 +66,11 @@ class Fit:
             "memory_bytes": sizing.total_bytes if sizing else None,
             "context_length": sizing.context_length if sizing else None,
             "slots": sizing.slots if sizing else None,
+            "weights_bytes": self.weights_bytes,
             "devices": self.plan.devices if self.plan else (),
             "memory_source": self.source,
             "reason": self.reason,
+            "code": self.code,
         }
 
 
@@ -146,7 +152,9 @@ class _Preparation:
                     yield self._launch(version, engine, hub, *expected, options[name])
                 reasons.append(str(supported.reason))
             if expected is None:
-                yield Fit(version, None, "never", reason="; ".join(dict.fromkeys(reasons)))
+                yield Fit(
+                    version, None, "never", reason="; ".join(dict.fromkeys(reasons)), code=Code.ENGINE_UNSUPPORTED
+                )
 
     def _launch(
         self,
@@ -157,12 +165,22 @@ class _Preparation:
         source: ShapeSource,
         options: Mapping[str, Any] | Problem,
     ) -> _Launch | Fit:
-        name = engine.table.engine
+        name, size = engine.table.engine, shape.weights_bytes
         runs = self._available(engine, version.spec)
         if not runs:
-            return Fit(version, name, "never", reason=runs.reason, source=source)
+            return Fit(
+                version,
+                name,
+                "never",
+                reason=runs.reason,
+                code=Code.ENGINE_UNAVAILABLE,
+                source=source,
+                weights_bytes=size,
+            )
         if isinstance(options, Problem):
-            return Fit(version, name, "never", reason=options.cause, source=source)
+            return Fit(
+                version, name, "never", reason=options.cause, code=options.code, source=source, weights_bytes=size
+            )
         draft = LaunchDraft("", self._request, version, name, self._use_gpu, self._machine.physical_cores, options)
         return _Launch(ResolvedLaunch(draft, hub, options), engine, shape, source)
 
@@ -185,19 +203,20 @@ class _Preparation:
 
 def _fit(each: _Launch, memory: Memory) -> Fit:
     """Whether a launch fits in the memory of a moment."""
-    version, name, source = each.launch.version, each.launch.engine, each.source
+    version, name, source, size = each.launch.version, each.launch.engine, each.source, each.shape.weights_bytes
     most = memory.after[-1][1] if memory.after else memory.now
     try:  # the most memory first: most versions that do not fit now do not fit then either
         plan = _plan(each, memory, most)
     except Problem as problem:
-        return Fit(version, name, "never", reason=problem.cause, source=source)
+        return Fit(version, name, "never", reason=problem.cause, code=problem.code, source=source, weights_bytes=size)
     if not memory.after:
-        return Fit(version, name, "now", plan, source=source)
+        return Fit(version, name, "now", plan, source=source, weights_bytes=size)
     for uids, available in (((), memory.now), *memory.after[:-1]):
         with contextlib.suppress(Problem):
             plan = _plan(each, memory, available)
-            return Fit(version, name, "after_unloading" if uids else "now", plan, uids, source=source)
-    return Fit(version, name, "after_unloading", plan, memory.after[-1][0], source=source)
+            state: State = "after_unloading" if uids else "now"
+            return Fit(version, name, state, plan, uids, source=source, weights_bytes=size)
+    return Fit(version, name, "after_unloading", plan, memory.after[-1][0], source=source, weights_bytes=size)
 
 
 def _plan(each: _Launch, memory: Memory, available: Available) -> SizedPlan | None:

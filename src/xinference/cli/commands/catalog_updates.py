@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,10 @@ from xinference.cli.output import note, print_json
 from xinference.cli.table import print_table
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
+
+if TYPE_CHECKING:
+    from xinference.client import Client
+    from xinference.config import Settings
 
 Json = dict[str, Any]
 #: Maximum bytes of a file that is sent.
@@ -157,18 +161,18 @@ def _read(path: Path) -> bytes:
 def _call(target: Target, method: str, arguments: dict[str, str | None] | None = None) -> Json:
     """Call a method of the client; without a server, the same function of this home."""
     arguments = arguments or {}
-    with target.connect() as client:
-        try:
-            answer: Json = getattr(client, method)(**arguments)
-        except Problem as problem:
-            if problem.code != Code.NO_SERVER or target.settings.endpoint:
-                raise
-        else:
-            return answer
-    from xinference.local_commands import catalog as local
 
-    found: Json = getattr(local, method)(target.settings, **arguments)
-    return found
+    def of_server(client: Client) -> Json:
+        answer: Json = getattr(client, method)(**arguments)
+        return answer
+
+    def without_server(settings: Settings) -> Json:
+        from xinference.local_commands import catalog as local
+
+        answer: Json = getattr(local, method)(settings, **arguments)
+        return answer
+
+    return target.ask(of_server, without_server)
 
 
 def _show(change: Json) -> None:

@@ -70,15 +70,21 @@ def unregister(target: Target, model_type: str, model_name: str) -> None:
 @click.command()
 @_of_type
 @click.argument("part", required=False, default="")
+@click.option("--fits", is_flag=True, help="Show for each size whether it fits in the memory of the server's machine.")
 @wide_option
 @json_option
 @with_server_options
-def registrations(target: Target, model_type: str, part: str, as_json: bool, wide: bool) -> None:
+def registrations(target: Target, model_type: str, part: str, fits: bool, as_json: bool, wide: bool) -> None:
     """List the models that can be launched.
 
     PART limits the list to the names that contain this text. Without a server, the list has the built-in models and the
     custom models of this home.
     """
+    if fits:
+        from xinference.cli.fits_table import show_fits
+
+        show_fits(target, model_type, part, as_json=as_json, wide=wide)
+        return
     families, cached = _families(target, model_type, with_cache=not as_json)
     every = [family["model_name"] for family in families]
     families = [family for family in families if part.strip().lower() in family["model_name"].lower()]
