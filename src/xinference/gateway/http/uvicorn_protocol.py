@@ -66,40 +66,32 @@ NONE, HEAD, BODY = Phase
 class Protocol(HttpToolsProtocol):
     """One connection of a client."""
 
-    _peer_uid: int | None = None
-    _peer_is_known = False
-    """Whether the system has been asked for the peer."""
-    _phase = NONE
-    _began = 0.0
-    """When the request that is being received began; 0: its first piece is being handled."""
-    _last_piece = 0.0
-    """When its last piece arrived; before the first request, when the connection was made."""
-    _received = 0
-    """Bytes of the pieces in which it arrives."""
-    _was_paused = False
-    """Whether reading was paused when the limits of this request's body were last computed."""
-    _waits = True
-    """Whether `Connections` has this connection as one on which no request is complete."""
-    _request_timer: asyncio.TimerHandle | None = None
-    """Runs while a request may be due. It is not cancelled when the request is complete: that would cost more."""
-    _request_timer_at = 0.0
-    _reader_timer: asyncio.TimerHandle | None = None
-    """Runs while the client reads more slowly than the answer is written."""
-    _reader_timer_at = 0.0
-    _unsent = 0
-    """Bytes of the answer that had not been sent at `_unsent_since`."""
-    _unsent_since = 0.0
-    _refusal: Refusal | None = None
-    """The reason for which the parser was stopped; None: the bytes are not HTTP."""
-    _on_disconnect: Callable[[], None] | None = None
-    _lost = False
-    _refused = False
-    """The connection ends with a refusal; bytes that still arrive are dropped."""
-    _dropped = 0
-    _line_bytes = 0
-    """Bytes received since the last complete head or the last piece of a body."""
-    _has_body = False
-    """Whether the bytes that the parser was given last have a piece of a body."""
+    # uvicorn's attributes fill the compact form that an object's dict has up to 30 names: these would not fit into it.
+    __slots__ = (
+        "_began",
+        "_connections",
+        "_dropped",
+        "_has_body",
+        "_last_piece",
+        "_limits",
+        "_line_bytes",
+        "_lost",
+        "_on_disconnect",
+        "_peer_is_known",
+        "_peer_uid",
+        "_phase",
+        "_reader_timer",
+        "_reader_timer_at",
+        "_received",
+        "_refusal",
+        "_refused",
+        "_request_timer",
+        "_request_timer_at",
+        "_unsent",
+        "_unsent_since",
+        "_waits",
+        "_was_paused",
+    )
 
     def __init__(
         self,
@@ -114,6 +106,40 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._connections = connections or Connections(ConnectionLimits())
         self._limits = self._connections.limits
+        self._peer_uid: int | None = None
+        self._peer_is_known = False
+        """Whether the system has been asked for the peer."""
+        self._phase = NONE
+        self._began = 0.0
+        """When the request that is being received began; 0: its first piece is being handled."""
+        self._last_piece = 0.0
+        """When its last piece arrived; before the first request, when the connection was made."""
+        self._received = 0
+        """Bytes of the pieces in which it arrives."""
+        self._was_paused = False
+        """Whether reading was paused when the limits of this request's body were last computed."""
+        self._waits = True
+        """Whether `Connections` has this connection as one on which no request is complete."""
+        self._request_timer: asyncio.TimerHandle | None = None
+        """Runs while a request may be due. It is not cancelled when the request is complete: that would cost more."""
+        self._request_timer_at = 0.0
+        self._reader_timer: asyncio.TimerHandle | None = None
+        """Runs while the client reads more slowly than the answer is written."""
+        self._reader_timer_at = 0.0
+        self._unsent = 0
+        """Bytes of the answer that had not been sent at `_unsent_since`."""
+        self._unsent_since = 0.0
+        self._refusal: Refusal | None = None
+        """The reason for which the parser was stopped; None: the bytes are not HTTP."""
+        self._on_disconnect: Callable[[], None] | None = None
+        self._lost = False
+        self._refused = False
+        """The connection ends with a refusal; bytes that still arrive are dropped."""
+        self._dropped = 0
+        self._line_bytes = 0
+        """Bytes received since the last complete head or the last piece of a body."""
+        self._has_body = False
+        """Whether the bytes that the parser was given last have a piece of a body."""
         self.timeout_keep_alive = self._limits.idle_seconds  # type: ignore[assignment]  # uvicorn only waits for it
 
     @property
