@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -403,7 +402,7 @@ class Gateway:
         )
         if path.has_inputs and not parts:
             division = divide(request, body, prepared.route, partial(self._prepare_part, route, key))
-            call = call if division is None else replace(call, division=division)
+            call = call if division is None else msgspec.structs.replace(call, division=division)
         queue, uid = self._forwarder.queue, route.parent or route.uid
         scope[CONTENDED] = lambda: queue.is_contended(uid)
         request_id = request.request_id

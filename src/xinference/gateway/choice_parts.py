@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -58,7 +57,7 @@ async def forward_choices(
     assert isinstance(request, Generation)
     joined: _Joined = _JoinedStream(reply, request) if request.stream else _JoinedAnswer(reply, request)
     for part in call.parts:
-        part_call = replace(call, body=part.body, answer=part.answer, events=part.events)
+        part_call = structs.replace(call, body=part.body, answer=part.answer, events=part.events)
         joined.part = part
         part_reply = Reply(joined.send, figures=reply.figures)
         try:

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from xinference.config import Settings
 from xinference.engines.dialect import BytesRewrite
 from xinference.error_codes import Code
@@ -52,9 +54,8 @@ class ChoicePart:
     """The parts of this part, if it has many inputs."""
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardedCall:
-    """One checked request."""
+class ForwardedCall(msgspec.Struct, frozen=True):
+    """One checked request. A struct, because every request makes one: a frozen dataclass costs ten times as much."""
 
     path: DataPath
     body: bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import replace
+
 from typing import Any
 
 import msgspec
@@ -54,7 +54,7 @@ async def forward_divided(
     for request, body in parts(division):
         prepared = division.prepare(request, body)
         recorded = RecordedReply(reply.figures)
-        part = replace(call, body=prepared.body, answer=prepared.answer, division=None)
+        part = msgspec.structs.replace(call, body=prepared.body, answer=prepared.answer, division=None)
         await forwarder.forward(part, route, recorded.reply)
         answers.append(recorded.body)
     try:
@@ -79,7 +79,7 @@ class _Parts:
         """
         recorded = RecordedReply(self._figures)
         body = msgspec.json.encode({"model": self._route.uid, **fields})
-        await self._forwarder.forward(replace(self._call, body=body), self._route, recorded.reply)
+        await self._forwarder.forward(msgspec.structs.replace(self._call, body=body), self._route, recorded.reply)
         try:
             return msgspec.json.decode(recorded.body)
         except ODD_ANSWER as error:

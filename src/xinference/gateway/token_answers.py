@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ def with_token_answer(call: EngineCall, request: Request, route: Route) -> Engin
         rewrite = partial(complete_tokens, context_length=route.context_length, has_strings=has_strings)
     else:
         rewrite = complete_text
-    return replace(call, answer=rewrite)
+    return msgspec.structs.replace(call, answer=rewrite)
 
 
 def complete_tokens(body: bytes, *, context_length: int | None, has_strings: bool) -> bytes:

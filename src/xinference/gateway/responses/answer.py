@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
+
 from typing import Any
 
 import msgspec
@@ -26,8 +26,8 @@ _THOUGHTS = ("reasoning_content", "reasoning")
 def as_response(call: EngineCall, builder: ResponseBuilder, *, is_stream: bool) -> EngineCall:
     """The call of a chat whose answer is a response."""
     if is_stream:
-        return replace(call, events=chained(call.events, builder.events))
-    return replace(call, answer=chained(call.answer, builder.whole))
+        return msgspec.structs.replace(call, events=chained(call.events, builder.events))
+    return msgspec.structs.replace(call, answer=chained(call.answer, builder.whole))
 
 
 class ResponseBuilder:
