@@ -161,13 +161,16 @@ class Gateway:
             scope["raw_path"] = quote(path).encode()
             data_path = DATA_PATHS.get(path)
         headers = scope.get("headers", ())
+        named = dict(headers)
         origin = self._origins.find(headers) if self._origins is not None else None
         if origin is not None:
             if is_preflight(method, headers):
                 await answer_preflight(send, origin, headers)
                 return
             send = with_origin(send, origin)
-        refusal = origin_check.refusal(headers, is_allowed=origin is not None) if self._guarded else None
+        refusal = None
+        if self._guarded and not (len(named) == len(headers) and origin_check.is_usual(named)):
+            refusal = origin_check.refusal(headers, is_allowed=origin is not None)
         if refusal is not None:
             if data_path is None:
                 await refuse_management(Reply(send), refusal, openai=True)
@@ -187,7 +190,7 @@ class Gateway:
         if data_path is not None:
             figures = self.recorder.begin(path, "" if key is None else key.key_id)
             reply = Reply(send, anthropic=data_path.anthropic, write=scope.get(WRITE), figures=figures)
-            await self._serve(data_path, scope, receive, reply, key)
+            await self._serve(data_path, scope, named, receive, reply, key)
         elif path in PROBES:
             await answer_probe(Reply(send), method, path, is_stopping=self._shutdown.begun)
         elif path == "/metrics" and method in READ_METHODS:
@@ -273,10 +276,18 @@ class Gateway:
 
         return admit_without_keys(table, access, headers, time.time(), is_owner=is_owner)
 
-    async def _serve(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
+    async def _serve(
+        self,
+        path: DataPath,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        reply: Reply,
+        key: Key | None,
+    ) -> None:
         figures = reply.figures
         try:
-            await self._answer(path, scope, receive, reply, key)
+            await self._answer(path, scope, headers, receive, reply, key)
         except ClientLeftError:
             figures.client_left = True
         except Problem as problem:
@@ -315,12 +326,19 @@ class Gateway:
                 self._bodies.give_back(reply)
             self.recorder.end(figures, reply.status)
 
-    async def _answer(self, path: DataPath, scope: Scope, receive: Receive, reply: Reply, key: Key | None) -> None:
+    async def _answer(
+        self,
+        path: DataPath,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        reply: Reply,
+        key: Key | None,
+    ) -> None:
         """Read and check the request, find its deployment, forward it."""
         if scope["method"] != "POST":
             cause = f"{scope['path']} accepts POST, not {scope['method']}."
             raise Refusal(Code.METHOD_NOT_ALLOWED, cause, headers=((b"allow", b"POST"),))
-        headers = dict(scope.get("headers", ()))
         check_content_type(headers)
         if path.anthropic:
             anthropic.check_version(headers)
