@@ -21,6 +21,7 @@ from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.gateway.part_fields import other_members
 from xinference.gateway.request_document import RequestDocument
+from xinference.protocol import exact_requests
 from xinference.protocol.constraint_fields import check_constraint_fields
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import wrong_field
@@ -177,6 +178,8 @@ def _add_stops(route: Route, request: Request, document: RequestDocument) -> Non
 
 def _fields_to_rewrite(request: Request) -> dict[str, Any]:
     """The fields of `request` that may need a rewrite, with their values."""
+    if type(request) is exact_requests.Chat and _is_plain(request):
+        return {}
     if isinstance(request, Generation):
         api = _CHAT if isinstance(request, Chat) else _COMPLETION
         values = api.values(request)
@@ -197,6 +200,23 @@ def _fields_to_rewrite(request: Request) -> dict[str, Any]:
         texts = request.input if isinstance(request.input, list) else []
         return fields | ({"input": texts} if any(isinstance(text, Document) for text in texts) else {})
     return {"text": request} if isinstance(request, Tokenize) else {}
+
+
+def _is_plain(chat: exact_requests.Chat) -> bool:
+    """Whether a chat has none of the fields of `_CHAT`. Most requests pay for this alone."""
+    return (
+        chat.repetition_penalty is None
+        and chat.stop_token_ids is None
+        and chat.lora_name is None
+        and chat.guided_json is UNSET
+        and chat.guided_regex is None
+        and chat.guided_choice is None
+        and chat.guided_grammar is None
+        and chat.guided_json_object is None
+        and chat.enable_thinking is None
+        and chat.chat_template_kwargs is None
+        and (chat.tool_choice is None or type(chat.tool_choice) is str)
+    )
 
 
 def _adapter(table: RoutingTable, route: Route, name: str) -> Route:
