@@ -11,6 +11,7 @@ from xinference.engines.dialect import BytesRewrite, EngineError, Exchange
 from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.gateway.legacy_functions import answer_with_function, events_with_function
+from xinference.protocol import exact_requests
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Chat, Request, Rerank, is_on, text_of
 from xinference.routing.table import Route
@@ -31,6 +32,8 @@ FILLED_BEGIN = b'"delta":{"role":"assistant","content":""}'
 
 def answer_rewrite(request: Request, uid: str, exchange: Exchange) -> BytesRewrite | None:
     """The rewrite of the answer's whole body; None: its bytes are passed on as they arrive."""
+    if type(request) is exact_requests.Chat and not request.functions:  # most requests: a check of a base costs more
+        return None if request.stream else exchange.answer
     if isinstance(request, Rerank):
         return lambda body: rerank_answer(body, uid, request)
     if request.stream:

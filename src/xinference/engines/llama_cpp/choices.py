@@ -14,6 +14,7 @@ import msgspec
 
 from xinference.engines.dialect import UNCHANGED, Body, Exchange
 from xinference.error_codes import Code
+from xinference.protocol import exact_requests
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Chat, Completion, Generation
 
@@ -27,6 +28,9 @@ def exchange(request: Generation) -> Exchange:
     Raises:
         Refusal: 400, llama.cpp cannot serve the requested echo of a stream.
     """
+    # Most requests; the checks below cost more.
+    if type(request) is exact_requests.Chat and request.n is None and not request.logprobs:
+        return UNCHANGED
     if not _needs_repair(request):
         return UNCHANGED
     wants_no_top, choices = _wants_no_top(request), request.n or 1
