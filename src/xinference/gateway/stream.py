@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from xinference.error_codes import Code
-from xinference.gateway.engine_answers import ODD_ANSWER
+from xinference.gateway.engine_answers import ODD_ANSWER, fill_deltas
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_connection import EngineDiedError, Through
 from xinference.protocol.errors import stream_error
@@ -80,13 +80,15 @@ async def relay_events(
     send, write, events, figures = reply.send, reply.write, EventBuffer(), reply.figures
     chunk, last = first, b""
     before = b""  # the chunk before the last one: the usage is in one of both
+    counts = rewrite is not None and rewrite is not fill_deltas
+    """Whether `rewrite` may count events, so that it is called only if the chunk can be sent."""
 
     def through(chunk: bytes) -> bool:
         nonlocal before, last
         if write is None or events.incomplete or not chunk.endswith(EVENT_ENDS):
             return False
         if rewrite is not None:
-            if not write(b""):  # `rewrite` may count events: call it only if the chunk can be sent
+            if counts and not write(b""):
                 return False
             try:
                 chunk = rewrite(chunk)
