@@ -382,6 +382,20 @@ async def test_nothing_goes_past_a_reader_that_has_left() -> None:
     assert (await connection.read(), taken) == (b"1", [])
 
 
+async def test_pieces_that_arrive_apart_from_their_lengths_never_pause_the_engine() -> None:
+    paused: list[None] = []
+    taken: list[bytes] = []
+    connection, reader = await reading_through(taken)
+    connection._transport.pause_reading = lambda: paused.append(None)  # type: ignore[method-assign, union-attr]
+    for _ in range(HIGH_WATER // 3 + 1):
+        connection.data_received(b"1\r\n")
+        await asyncio.sleep(0)  # the reader waits again
+        connection.data_received(b"1\r\n")
+    assert (paused, b"".join(taken)) == ([], b"1" * (HIGH_WATER // 3 + 1))
+    connection.data_received(b"0\r\n\r\n")
+    assert await reader == b""
+
+
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing(version: bytes) -> None:
     event = b"data: " + b"x" * 8186 + b"\n\n"

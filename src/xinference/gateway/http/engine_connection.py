@@ -91,17 +91,19 @@ class EngineConnection(asyncio.Protocol):
         "headers",
         "idle_since",
         "length",
+        "on_body",
         "pieces",
         "received",
         "status",
     )
 
     def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # called by the parser for each piece: the list's own method costs the least
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._through: Through | None = None
-        self._pieces: list[bytes] = []
         self._state = IDLE
         self._failure = ""
         self._paused = False
@@ -171,8 +173,11 @@ class EngineConnection(asyncio.Protocol):
         finally:
             self._through = None
         pieces = self._pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        number = len(pieces)
+        data = pieces[0] if number == 1 else b"".join(pieces)
         pieces.clear()
+        self.pieces += number
+        self.received += len(data)
         self._size = 0
         if self._paused:
             self._paused = False
@@ -249,14 +254,16 @@ class EngineConnection(asyncio.Protocol):
             self._break(f"the engine's answer is not HTTP: {error!r}")
             self.abort()
             return
-        state = self._state
+        state, through = self._state, self._through
+        if through is not None and state is BODY and self._pieces and self._pass_through(through):
+            return
         if state is HEAD:
             if self._head_size > MAX_HEAD:
                 self._break(f"the engine's headers have more than {MAX_HEAD} bytes")
                 self.abort()
             return
-        if self._through is not None and self._pieces and state is BODY and self._pass_through(self._through):
-            return
+        # With the framing of the pieces, because the limit need not be exact.
+        self._size = self._size + len(data) if self._pieces else 0
         self._wake()
         if self._size > HIGH_WATER and not self._paused and state is BODY:
             self._paused = True
@@ -268,10 +275,13 @@ class EngineConnection(asyncio.Protocol):
         if waiter is None or waiter.done():
             return False
         pieces = self._pieces
-        if not through(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+        number = len(pieces)
+        data = pieces[0] if number == 1 else b"".join(pieces)
+        if not through(data):
             return False
         pieces.clear()
-        self._size = 0
+        self.pieces += number
+        self.received += len(data)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -309,13 +319,6 @@ class EngineConnection(asyncio.Protocol):
             return
         self.status = status
         self._state = BODY
-
-    def on_body(self, body: bytes) -> None:
-        self._pieces.append(body)
-        size = len(body)
-        self._size += size
-        self.received += size
-        self.pieces += 1
 
     def on_message_complete(self) -> None:
         if self._state is BODY:
