@@ -47,10 +47,7 @@ def is_usual(headers: Mapping[bytes, bytes]) -> bool:
     """
     host = headers.get(b"host")
     return (
-        host is not None
-        and host[:_PORT_AT] in _USUAL_HOSTS
-        and host[_PORT_AT:].isdigit()
-        and b"origin" not in headers
+        host is not None and host[:_PORT_AT] in _USUAL_HOSTS and host[_PORT_AT:].isdigit() and b"origin" not in headers
     )
 
 
