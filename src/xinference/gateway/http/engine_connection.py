@@ -70,7 +70,7 @@ class EngineConnection(asyncio.Protocol):
     Attributes:
         status, headers: of the answer, once `begin` has returned; only headers in `PASSED_ON`, names in lower case.
         length: the answer's length in bytes; None if the head has no length.
-        pieces, received: the pieces in which the answer's body has arrived until now, and its bytes.
+        pieces, received: the pieces of the answer's body that have been read until now, and their bytes.
         address, idle_since: set by the pool.
     """
 
