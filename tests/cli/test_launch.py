@@ -436,7 +436,7 @@ def test_a_dry_run_without_a_server_is_planned_here_and_starts_none(
         {"model_name": "llama-2-chat", "model_type": "LLM", "replica": 1, "n_gpu": "auto", "model_format": "ggufv2",
          "n_ctx": 4096}
     ]  # fmt: skip
-    assert "Before it:  earlier would be loaded, 1.0 GiB" in result.stdout
+    assert "Others:     earlier is loaded first, 1.0 GiB" in result.stdout
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
 
 

@@ -9,6 +9,7 @@ from tests.control.parts import Parts
 from tests.control.test_controller import DIED
 from tests.deployments.doubles import launch_of
 from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.snapshot import Status
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
@@ -40,8 +41,12 @@ async def test_the_same_launch_is_found_in_each_state(
     await parts.launches.launch(request_)
     record = parts.registry.running("m")._record
     assert (await parts.launches.launch(request_)).found == "launching"
-    record.change(launching=False)
-    assert (await parts.launches.launch(request_)).found == "running" and len(begun) == 1
+    for status in (Status.CREATING, Status.LOADING, Status.RECOVERING):  # a model of an earlier server loads again
+        record.change(launching=False, status=status)
+        assert (await parts.launches.launch(request_)).found == "launching"
+    for status in (Status.READY, Status.UNLOADED):
+        record.change(status=status)
+        assert (await parts.launches.launch(request_)).found == "running" and len(begun) == 1
     record.change(problem=DIED, ran=True)
     assert (await parts.launches.launch(request_)).found == "failed" and len(begun) == 2
     assert parts.registry.running("m").problem is None and parts.rows() == ["m"]

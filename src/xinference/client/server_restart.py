@@ -73,7 +73,7 @@ def restart_server(settings: Settings, report: Callable[[str], None]) -> str:
     server = find_server(settings)
     if command := server.environment.get(RESTART_VARIABLE):
         raise Problem(Code.MANAGED_SERVER, "A service manager runs this server.", hint=f"Restart it with `{command}`.")
-    report(f"Stopping the server at {server.url}; its engines run on …")
+    report(f"Stopping the server at {server.url}; its engines keep running …")
     server.process.terminate()
     _wait_for_end(server, settings)
     port = httpx2.URL(server.url).port

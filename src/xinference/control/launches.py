@@ -18,6 +18,7 @@ from xinference.control.store_writer import StoreWriter
 from xinference.control.terminations import Terminations
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
+from xinference.deployments.snapshot import Status
 from xinference.launch.comparison import asked_fields, is_same_launch
 from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
@@ -119,7 +120,9 @@ class Launches:
             raise uid_taken(draft.request, existing.plan)
         await self._names.add_aliases(existing.uid, request.aliases)
         if not existing.snapshot.unloaded:
-            return Launched(existing.uid, Found.LAUNCHING if existing.launching else Found.RUNNING)
+            # Of an earlier server, or after a crash: the launch is complete, but the engine still loads the model.
+            loads = existing.launching or existing.status in (Status.CREATING, Status.LOADING, Status.RECOVERING)
+            return Launched(existing.uid, Found.LAUNCHING if loads else Found.RUNNING)
         await self._restarts.start_again(existing)
         return Launched(existing.uid, Found.UNLOADED)
 

@@ -106,7 +106,7 @@ def _systemd(settings: Settings, is_system: bool, user: str | None, env: Mapping
         *([f"User={user or _user(env)}"] if is_system else []),
         *(f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items()),
         f"ExecStart={' '.join(_quoted(word, is_command=True) for word in _command())}",
-        "# Only the server gets the signal: its engines run on, and the next server takes them over.",
+        "# Only the server gets the signal: its engines keep running, and the next server takes them over.",
         "KillMode=process",
         f"TimeoutStopSec={int(settings.drain_seconds) + END_SECONDS}",
         "Restart=on-failure",

@@ -284,8 +284,8 @@ def plan_text(plan: Json) -> str:
             for need in plan.get("disk") or []
         ],
         "Options": [f"{name}={value}" for name, value in (plan.get("options") or {}).items()],
-        "Before it": [
-            f"{each['model_uid']} would be loaded, {size(each['memory_bytes'])}"
+        "Others": [
+            f"{each['model_uid']} is loaded first, {size(each['memory_bytes'])}"
             for each in plan.get("models_of_home") or []
         ],
     }
