@@ -9,7 +9,9 @@ from click.testing import CliRunner, Result
 
 from tests.cli.canned import Answer, Canned
 from tests.cli.conftest import Run
+from xinference.cli.key_table import COLUMNS, NARROW
 from xinference.cli.main import cli
+from xinference.cli.table import column_widths
 from xinference.config import Settings
 from xinference.keys.keyring import Keyring
 from xinference.process.home import announce, own_home
@@ -87,6 +89,20 @@ def test_the_list_says_what_each_key_may_do_and_not_the_key(at_home: Run) -> Non
     assert b.startswith("b ") and b.endswith("revoked")
     assert secret not in result.stdout
     assert [key["name"] for key in json.loads(at_home("list", "--json").stdout)] == ["a", "b"]
+
+
+def test_the_list_of_keys_with_all_limits_fits_80_columns() -> None:
+    key = {
+        "name": "team-a", "id": "key-5244a79e", "scopes": ["manage", "monitor", "use"], "models": ["chat-small"],
+        "requests_per_minute": 1000000, "tokens_per_minute": 1000000, "requests_in_flight": 8,
+        "max_output_tokens": 4096, "max_request_seconds": 30.5, "expires": 1.8e9, "last_used": 1.8e9, "revoked": None,
+    }  # fmt: skip
+    row = [str(COLUMNS[name](key, 0.0)) for name in NARROW]
+    widths = column_widths([NARROW, row], 80)
+    assert sum(widths) + 2 * (len(widths) - 1) <= 80
+    words = {name: max(map(len, cell.split())) for name, cell in zip(NARROW, row, strict=True)}
+    assert all(width >= words[name] for name, width in zip(NARROW, widths, strict=True)), "no word is cut"
+    assert row[3] == "1000000 requests/min, 1000000 tokens/min, 8 in flight, 4096 output tokens, 30.5 s per request"
 
 
 def test_the_limits_of_one_answer_are_set_and_removed(at_home: Run) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from xinference.cli.connection import Target, with_server_options
+from xinference.cli.key_table import COLUMNS, NARROW, WIDE
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import note, print_json
@@ -131,21 +132,8 @@ def list_keys(target: Target, as_json: bool, wide: bool) -> None:
     if as_json:
         print_json(entries)
         return
-    header = (
-        "Name",
-        "Id",
-        "Scopes",
-        "Models",
-        "Requests/min",
-        "Tokens/min",
-        "In flight",
-        "Output tokens",
-        "Seconds",
-        "Expires",
-        "Last used",
-        "State",
-    )
-    print_table(header, [_row(key, time.time()) for key in entries], wide=wide)
+    columns, now = WIDE if wide else NARROW, time.time()
+    print_table(columns, [[COLUMNS[name](key, now) for name in columns] for key in entries], wide=wide)
     if not entries:
         note("There are no keys: everyone who reaches the server can use it. Create one with `xinference keys create`.")
 
@@ -260,25 +248,3 @@ def _warn_of_unknown(key: Json) -> None:
     """Warn of models that do not exist: the name may have a typing error."""
     if unknown := key.get("unknown_models"):
         note(f"Warning: no model has the name {', '.join(unknown)} now.")
-
-
-def _row(key: Json, now: float) -> list[Any]:
-    expired = key["expires"] is not None and key["expires"] <= now
-    return [
-        key["name"],
-        key["id"],
-        ", ".join(key["scopes"]),
-        "all" if key["models"] is None else ", ".join(key["models"]),
-        key["requests_per_minute"],
-        key["tokens_per_minute"],
-        key["requests_in_flight"],
-        key.get("max_output_tokens"),
-        key.get("max_request_seconds"),
-        _moment(key["expires"]),
-        _moment(key["last_used"]),
-        "revoked" if key["revoked"] is not None else "expired" if expired else "active",
-    ]
-
-
-def _moment(at: float | None) -> str | None:
-    return None if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
