@@ -103,7 +103,7 @@ def test_the_list_shows_memory_age_replicas_and_the_time_of_unloading(
         "UID", "Version", "Engine", "Context", "Memory", "Replicas", "Age", "Until", "Status"
     ]  # fmt: skip
     assert re.split("  +", row) == [
-        "m", "llama 7B Q4_0", "llama.cpp", "4096", "331.0 MiB", "1/2", "2 h", "idle 20 s", "READY"
+        "m", "llama 7B Q4_0", "llama.cpp", "4096", "331 MiB", "1/2", "2 h", "idle 20 s", "READY"
     ]  # fmt: skip
     assert run("list", "--wide").stdout.splitlines()[0].split() == WIDE
 

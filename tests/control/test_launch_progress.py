@@ -10,6 +10,7 @@ from tests.control.parts import Parts
 from tests.control.test_controller import DIED
 from xinference.deployments.snapshot import Status
 from xinference.errors import Problem
+from xinference.store.event_log import final_event
 
 
 async def followed(parts: Parts, uid: str) -> list[dict[str, Any]]:
@@ -47,3 +48,15 @@ async def test_the_events_of_a_launch_end_with_its_own_last_one(parts: Parts) ->
     assert (await anext(events))["event_content"] == "started"
     parts.events.add("m", "TERMINATED", "stop", "terminated")
     assert [event["event_type"] async for event in events] == ["TERMINATED"]
+
+
+async def test_a_model_that_starts_again_shows_only_the_events_of_this_start(parts: Parts) -> None:
+    parts.add("m")
+    for event_type, content in (("INFO", "first start"), ("READY", "ready"), ("INFO", "second start")):
+        parts.events.add("m", event_type, "start", content)
+    starting = parts.events.follow("m", None)
+    assert (await anext(starting))["event_content"] == "second start"
+    parts.events.add("m", "READY", "ready", "ready again")
+    assert [event["event_content"] async for event in starting] == ["ready again"]
+    settled = [event["event_content"] async for event in parts.events.follow("m", final_event("READY", "ready now"))]
+    assert settled == ["first start", "second start", "ready now"]

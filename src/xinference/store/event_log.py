@@ -92,16 +92,17 @@ class EventLog:
             self._send(uid, _stopping_event())
 
     async def follow(self, uid: str, settled: dict[str, Any] | None) -> AsyncIterator[dict[str, Any]]:
-        """All stored events, then all new ones, up to READY, FAILED or TERMINATED.
+        """The stored events, then all new ones, up to READY, FAILED or TERMINATED.
 
-        `settled` is the final event of a deployment that has failed or is ready already; None: it is starting.
+        `settled` is the final event of a deployment that has failed or is ready already. None: it is starting; then the
+        events of earlier starts, such as under an earlier server, are left out.
         """
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._followers[uid].add(queue)
         try:
-            newest = 0
-            for event in self._stored_or_none(uid):
-                newest = event["event_id"]
+            stored = self._stored_or_none(uid)
+            newest = stored[-1]["event_id"] if stored else 0
+            for event in stored if settled is not None else _of_this_start(stored):
                 if event["event_type"] not in FINAL:
                     yield event | {"progress": None, "problem": None, "model": None}
             if settled is None and self._stopping:
@@ -132,6 +133,12 @@ class EventLog:
         for queue in self._followers.get(uid, ()):
             if event["event_type"] != "PROGRESS" or queue.qsize() < QUEUE_LIMIT:
                 queue.put_nowait(event)
+
+
+def _of_this_start(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events after the last final one."""
+    ends = [number for number, event in enumerate(events, 1) if event["event_type"] in FINAL]
+    return events[ends[-1] :] if ends else events
 
 
 def _stopping_event() -> dict[str, Any]:

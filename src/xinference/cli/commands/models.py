@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -65,7 +66,8 @@ def _version(instance: Json) -> str | None:
 
 def _memory(instance: Json) -> str | None:
     counts = (instance.get("memory_used_bytes"), instance.get("gpu_memory_used_bytes"))
-    return " + ".join(size(count) for count in counts if count) or None
+    # From 100 on without a fraction, so that a row with a long uid fits 80 columns.
+    return " + ".join(re.sub(r"(?<=\d{3})\.\d", "", size(count)) for count in counts if count) or None
 
 
 def _replicas(instance: Json) -> str | None:
