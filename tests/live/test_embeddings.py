@@ -240,7 +240,7 @@ def test_a_cross_encoder_ranks_by_the_name_of_its_older_engine(home: Home, tiny:
     ("model_type", "model_format", "said"),
     [
         ("embedding", "ggufv2", "names no pooling"),
-        ("rerank", "ggufv2", "has no head that makes a score"),
+        ("rerank", "ggufv2", "has no head that computes a score"),
         ("rerank", "pytorch", "LlamaForCausalLM"),
     ],
 )

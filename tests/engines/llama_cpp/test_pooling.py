@@ -49,7 +49,7 @@ def test_a_pooling_that_makes_no_vectors_is_refused(named: str) -> None:
 def test_only_a_file_with_a_rank_head_ranks() -> None:
     ENGINE.check_weights(launch_with("rerank"), shape_of(4, "bert"))
     for pooling_type in (None, 0, 1):
-        with pytest.raises(Problem, match="has no head that makes a score"):
+        with pytest.raises(Problem, match="has no head that computes a score"):
             ENGINE.check_weights(launch_with("rerank"), shape_of(pooling_type))
     with pytest.raises(Problem, match="that of a reranker"):
         ENGINE.check_weights(launch_with("embedding"), shape_of(4, "bert"))

@@ -50,8 +50,8 @@ def _check_vectors(launch: ResolvedLaunch, shape: ModelShape) -> None:
         )
     elif not shape.pooling_type:
         raise bad_request(
-            f"{name} can't make vectors: its weight file ({shape.architecture}) names no pooling, by which the vectors "
-            "of the tokens become one.",
+            f"{name} can't make vectors: its weight file ({shape.architecture}) names no pooling, which turns the "
+            "vectors of the tokens into one vector.",
             hint=f"Launch an embedding model; or, if you know the pooling of this one, add {choices}.",
             code=Code.ENGINE_UNSUPPORTED,
         )
