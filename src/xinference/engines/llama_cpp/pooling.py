@@ -61,7 +61,7 @@ def _check_scores(launch: ResolvedLaunch, shape: ModelShape) -> None:
     if shape.pooling_type != RANK:
         raise bad_request(
             f"{launch.version.family.model_name} can't rank: its weight file ({shape.architecture}) has no head that "
-            "makes a score.",
+            "computes a score.",
             hint="Launch a reranker: its file names the pooling `rank`.",
             code=Code.ENGINE_UNSUPPORTED,
         )
