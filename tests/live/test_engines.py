@@ -188,6 +188,19 @@ def test_n_gives_as_many_choices(running: Running) -> None:
     assert sorted(choice.index for choice in answer.choices) == [0, 1]
 
 
+def test_more_choices_than_slots_are_one_answer(running: Running) -> None:
+    one, answer = (running.chat("Hello!", n=n, temperature=1, max_tokens=3) for n in (1, 9))
+    assert [choice.index for choice in answer.choices] == list(range(9))
+    assert all(choice.message.content for choice in answer.choices)
+    assert answer.usage.prompt_tokens == one.usage.prompt_tokens
+    assert 9 <= answer.usage.completion_tokens <= 27
+    options = {"include_usage": True}
+    events = list(running.chat("Hello!", n=9, temperature=1, max_tokens=3, stream=True, stream_options=options))
+    assert {choice.index for event in events for choice in event.choices} == set(range(9))
+    assert len({event.id for event in events}) == 1
+    assert [event.usage.prompt_tokens for event in events if event.usage] == [one.usage.prompt_tokens]
+
+
 def test_the_same_seed_gives_the_same_text(running: Running) -> None:
     fields: dict[str, Any] = {"temperature": 1.5, "seed": 7, "max_tokens": 24}
     assert running.text("Tell me a story.", **fields) == running.text("Tell me a story.", **fields)

@@ -14,6 +14,9 @@ from tests.support.ports import free_port
 from tests.third_party_clients.asking import CHAT, CONTEXT, EMBED, RERANK
 
 __all__ = ["weights_cache"]
+#: Threads of llama.cpp wait for each other at every step of a token by spinning: on a machine with more to do than
+#: cores, two threads take minutes for the few tokens that one takes seconds for.
+ONE_THREAD = {"n_threads": 1}
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 
 
@@ -32,9 +35,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, weights_cache: Path, tiny_ggu
     home = Home(path, free_port())
     try:
         home.serve()
-        launched = home.launch(model_name=UID, quantization="Q4_1", model_uid=CHAT, n_ctx=8191, n_parallel=4)
+        options = {"n_ctx": 8191, "n_parallel": 4} | ONE_THREAD
+        launched = home.launch(model_name=UID, quantization="Q4_1", model_uid=CHAT, **options)
         assert launched.status_code == 200, launched.text
-        tiny = {"model_format": "ggufv2", "model_path": str(tiny_gguf), "n_ctx": CONTEXT}
+        tiny = {"model_format": "ggufv2", "model_path": str(tiny_gguf), "n_ctx": CONTEXT} | ONE_THREAD
         # The tiny model's file names no pooling, which a real embedding model's does.
         vectors = {"model_name": "bge-m3", "model_type": "embedding", "model_uid": EMBED, "pooling_type": "mean"}
         order = {
