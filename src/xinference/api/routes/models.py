@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,11 +89,16 @@ async def logs(
     """The output of the engine; with `follow` until the deployment ends."""
     deployment = controller.deployment(model_uid)
     paths = deployment.log_paths
-    text = "".join([await asyncio.to_thread(_tail, path, lines) for path in paths])
+    text = await asyncio.to_thread(_tails, paths, lines)
     if not follow:
         return PlainTextResponse(text)
     followed = _follow(text, lambda: deployment.log_paths, lambda: controller.has(deployment), controller.stop_notice)
     return StreamingResponse(followed, media_type="text/plain; charset=utf-8")
+
+
+def _tails(paths: Sequence[Path], lines: int) -> str:
+    """The last lines of each of these logs."""
+    return "".join(_tail(path, lines) for path in paths)
 
 
 def _tail(path: Path, lines: int) -> str:
