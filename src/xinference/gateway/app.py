@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -23,7 +22,7 @@ from xinference.gateway.auth.authentication import Views, admit, admit_without_k
 from xinference.gateway.auth.peer import FROM_OWNER, is_forwarded, is_from_own_user
 from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.balancer import Balancer
-from xinference.gateway.choice_parts import forward_choices, split_choices
+from xinference.gateway.choice_parts import split_choices
 from xinference.gateway.crash_memory import CrashMemory
 from xinference.gateway.divided_requests import divide
 from xinference.gateway.engine_requests import EngineCall, for_deployment, prepare
@@ -45,6 +44,7 @@ from xinference.gateway.http.request_body import (
 )
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
+from xinference.gateway.limited_forward import LimitedForwarder, end_aborted
 from xinference.gateway.media.embedding import ImageEmbedder
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.probes import answer_probe
@@ -53,19 +53,16 @@ from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.request_records import Recorder
 from xinference.gateway.responses.answer import ResponseBuilder, as_response
-from xinference.gateway.responses.request import translate
-from xinference.gateway.responses.store import ResponseStore
-from xinference.gateway.routes import DATA_PATHS, PROBES, RESPONSE_AS_CHAT, DataPath, find
-from xinference.gateway.split_requests import forward_divided, forward_split
+from xinference.gateway.responses.resource import ResponseResource
+from xinference.gateway.routes import DATA_PATHS, PROBES, READ_METHODS, RESPONSE_AS_CHAT, DataPath, find
 from xinference.gateway.token_answers import with_token_answer
-from xinference.gateway.token_usage import spent_tokens
 from xinference.gateway.unserved_paths import unserved
 from xinference.hosts import is_loopback
 from xinference.https.network import Network
 from xinference.keys.key import Key
 from xinference.keys.table import Keys, KeyTable, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
-from xinference.protocol.errors import Header, Refusal, stream_error
+from xinference.protocol.errors import Header, Refusal
 from xinference.protocol.request_check import check, unreadable, wrong_field
 from xinference.protocol.requests import Generation, Named, Request
 from xinference.records.hub import RecordHub
@@ -84,7 +81,6 @@ ENGINES_OF_NAME = "/v1/engines/"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: Maximum number of characters of an error's code in a record.
 MAX_CODE = 100
-READ_METHODS = frozenset({"GET", "HEAD"})
 #: Client headers that are passed to the engine. The client's Authorization is for the gateway and is never passed on.
 TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
 
@@ -133,13 +129,14 @@ class Gateway:
         self._origins = AllowedOrigins(settings.allow_origin) if settings.allow_origin else None
         self._bodies = BodyMemory(settings.max_bodies_bytes)
         self._pool = EnginePool()
-        self._responses = ResponseStore()
+        self._responses = ResponseResource()
         self._images = ImageEmbedder(settings, image_network) if settings.allow_media_urls else None
         self.balancer = balancer or Balancer()
         """Chooses replicas and counts the requests at each."""
         self.balancer.last_bytes = self._pool.last_bytes
         self._forwarder = Forwarder(router, settings, self._pool, self.balancer, crashes or CrashMemory())
         self._running = running or AbortableRequests()
+        self._limited = LimitedForwarder(router, settings, self.quota, self._forwarder, self._running)
         hub = RecordHub()
         self.metrics = metrics or Metrics(lambda: router.table, lambda: self.balancer, hub.totals)
         self.recorder = recorder or Recorder(hub.publish)
@@ -200,7 +197,9 @@ class Gateway:
             listing = self._views.for_reading(key, self._router.table).listing
             await Reply(send).whole(200, listing, head=method == "HEAD")
         elif path.startswith(RESPONSES):
-            await self._kept_response(Reply(send), method, path.removeprefix(RESPONSES), key)
+            await self._responses.answer(
+                Reply(send), method, path.removeprefix(RESPONSES), None if key is None else key.key_id
+            )
         elif path.startswith(anthropic.MODELS) and method in READ_METHODS:
             table = self._views.for_reading(key, self._router.table)
             await _anthropic_models(table, path, Reply(send, anthropic=True), head=method == "HEAD")
@@ -217,23 +216,6 @@ class Gateway:
             if not self._shutdown.answers_end:
                 raise
             await answer.end()
-
-    async def _kept_response(self, reply: Reply, method: str, response_id: str, key: Key | None) -> None:
-        """Read or delete a response that is kept."""
-        owner = None if key is None else key.key_id
-        try:
-            if method in READ_METHODS:
-                await reply.whole(200, self._responses.response(owner, response_id), head=method == "HEAD")
-            elif method == "DELETE":
-                self._responses.delete(owner, response_id)
-                deleted = {"id": response_id, "object": "response", "deleted": True}
-                await reply.whole(200, msgspec.json.encode(deleted))
-            else:
-                allow = ((b"allow", b"GET, HEAD, DELETE"),)
-                cause = f"A response takes GET and DELETE, not {method}."
-                raise Refusal(Code.METHOD_NOT_ALLOWED, cause, headers=allow)
-        except Refusal as refusal:
-            await refuse(reply, refusal)
 
     async def _pass_other_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass scopes other than HTTP to `management`: the application's lifespan, and web sockets."""
@@ -384,7 +366,9 @@ class Gateway:
         builder: ResponseBuilder | None = None
         if path.is_response:
             path = RESPONSE_AS_CHAT
-            builder, request, document = self._as_chat(body, request.model, None if key is None else key.key_id)
+            builder, request, document = self._responses.as_chat(
+                body, request.model, None if key is None else key.key_id
+            )
         else:
             document = RequestDocument(body)
         is_limited = (
@@ -429,13 +413,13 @@ class Gateway:
         with ClientWatch(scope, receive) as watch:
             figures.watch = watch
             if request_id:
-                await self._forward_abortably(request_id, call, request, prepared.route, reply, key)
+                await self._limited.forward_abortably(request_id, call, request, prepared.route, reply, key)
             else:
-                await self._forward_within_limits(call, request, prepared.route, reply, key)
+                await self._limited.forward(call, request, prepared.route, reply, key)
         if watch.left:
             figures.client_left = True
         elif watch.aborted:
-            await _end_aborted(f"The request {self.recorder.id_of(figures)} was aborted.", request, reply)
+            await end_aborted(f"The request {self.recorder.id_of(figures)} was aborted.", request, reply)
 
     def _prepare_part(self, route: Route, key: Key | None, request: Request, body: bytes) -> EngineCall:
         document = RequestDocument(body)
@@ -461,84 +445,6 @@ class Gateway:
                     self.quota.give_back_request(key, counted_at)
                 raise
         find(table, model, path.upstream)
-
-    def _as_chat(self, body: bytes, model: str, owner: str | None) -> tuple[ResponseBuilder, Request, RequestDocument]:
-        """Translate a response's request to a chat, which is checked as any other.
-
-        Raises:
-            Refusal: 400; 404 for an unknown response that it continues.
-        """
-        document = msgspec.json.decode(body)
-        previous = document.get("previous_response_id")
-        earlier = [] if previous is None else self._responses.items(owner, previous)
-        translation = translate(document, earlier, lambda item_id: self._responses.item(owner, item_id))
-        keeps = document.get("store") is not False
-
-        def keep(response: dict[str, Any]) -> None:
-            if keeps:
-                self._responses.keep(owner, response, translation.items)
-
-        chat = msgspec.json.encode(translation.chat)
-        request = check(RESPONSE_AS_CHAT.decoder, chat)
-        return ResponseBuilder(translation, model, keep), request, RequestDocument(chat, translation.chat)
-
-    async def _forward_within_limits(
-        self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
-    ) -> None:
-        """Forward within the limits of the model and the key."""
-        if key is None and route.request_limits is None:
-            await self._forward(call, request, route, reply)
-        elif key is not None and (at_once := key.requests_in_flight or self._settings.key_requests_in_flight):
-            async with self.quota.key_permit(key, at_once):
-                await self._pass_within_model(call, request, route, reply, key)
-        else:
-            await self._pass_within_model(call, request, route, reply, key)
-
-    async def _pass_within_model(
-        self, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
-    ) -> None:
-        if route.request_limits is None and (key is None or key.tokens_per_minute is None):
-            await self._forward(call, request, route, reply)
-            return
-        async with self.quota.permit(route):
-            # The wait for the permit may have taken long: use the newest table's route.
-            route = self._router.table.routes.get(route.uid, route)
-            try:
-                await self._forward(call, request, route, reply)
-            finally:
-                if key is not None and key.tokens_per_minute is not None:
-                    self.quota.spend_tokens(key, spent_tokens(reply, len(call.body)), time.monotonic())
-
-    async def _forward_abortably(
-        self, request_id: str, call: ForwardedCall, request: Request, route: Route, reply: Reply, key: Key | None
-    ) -> None:
-        async with self._running.abortable(route.uid, request_id) as abortable:
-            await self._forward_within_limits(call, request, route, reply, key)
-        if abortable.aborted:
-            await _end_aborted(f"The request {request_id} was aborted.", request, reply)
-
-    async def _forward(self, call: ForwardedCall, request: Request, route: Route, reply: Reply) -> None:
-        if call.path.is_split:
-            await forward_split(self._forwarder, call, request, route, reply)
-        elif call.parts:
-            await forward_choices(self._forwarder, call, request, route, reply)
-        elif call.division is not None:
-            await forward_divided(self._forwarder, call, call.division, route, reply)
-        else:
-            await self._forwarder.forward(call, route, reply)
-
-
-async def _end_aborted(message: str, request: Request, reply: Reply) -> None:
-    """End the answer to a request that was aborted.
-
-    Raises:
-        Refusal: the answer has not begun.
-    """
-    reply.figures.code = Code.REQUEST_ABORTED
-    if not reply.started:
-        raise Refusal(Code.REQUEST_ABORTED, message)
-    if request.stream:
-        await reply.end(stream_error(message, "request_aborted", anthropic=reply.anthropic))
 
 
 def _address(client: tuple[str, int] | None) -> str:

@@ -79,6 +79,7 @@ DATA_PATHS: dict[str, DataPath] = {
     "/infill": _path("/infill", requests.Infill, "prompt"),
 }
 
+READ_METHODS = frozenset({"GET", "HEAD"})
 _OK = b'{"status":"ok"}'
 READY = "/readyz"
 #: Path of a probe -> its answer. ``/healthz`` and ``/readyz`` are Kubernetes's names.
