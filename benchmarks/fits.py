@@ -1,7 +1,7 @@
 """Measures how long it takes to plan the whole catalog: ``python -m benchmarks.fits``.
 
-Prints processor seconds of the first call, which prepares all launches, and of later calls: for this machine, and for one
-with 2 TiB of free memory, on which nearly everything fits.
+Prints processor seconds of the first call, which prepares all launches, and of later calls: for this machine, and for
+one with 2 TiB of free memory, on which nearly everything fits.
 """
 
 from __future__ import annotations

@@ -386,7 +386,7 @@ async def test_pieces_that_arrive_apart_from_their_lengths_never_pause_the_engin
     paused: list[None] = []
     taken: list[bytes] = []
     connection, reader = await reading_through(taken)
-    connection._transport.pause_reading = lambda: paused.append(None)  # type: ignore[method-assign, union-attr]
+    connection._transport.pause_reading = lambda: paused.append(None)  # type: ignore[method-assign, union-attr]  # for this test
     for _ in range(HIGH_WATER // 3 + 1):
         connection.data_received(b"1\r\n")
         await asyncio.sleep(0)  # the reader waits again
