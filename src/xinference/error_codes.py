@@ -31,6 +31,7 @@ class Code(StrEnum):
     CONSTRAINT_TOO_COMPLEX = "constraint_too_complex", 400
     TEMPLATE_LIMIT = "template_limit", 400
     INVALID_CONSTRAINT = "invalid_constraint", 400
+    TOOLS_UNSUPPORTED = "tools_unsupported", 400
     UNSUPPORTED_CONTENT = "unsupported_content", 400
     UNSUPPORTED_DIMENSIONS = "unsupported_dimensions", 400
     UNSUPPORTED_FIELD = "unsupported_field", 400

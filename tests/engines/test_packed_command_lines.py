@@ -15,9 +15,10 @@ from tests.support.home import environments
 from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.engines.sglang.engine import OPTIONS as SGLANG_OPTIONS
-from xinference.engines.sglang.engine import TOOL_PARSERS as SGLANG_TOOLS
 from xinference.engines.sglang.packings import ONLINE as SGLANG_ONLINE
 from xinference.engines.sglang.packings import VERSION as SGLANG
+from xinference.engines.sglang.parsers import REASONING_PARSERS, TOOL_PARSERS
+from xinference.engines.vllm import parsers as vllm_parsers
 from xinference.engines.vllm.packings import ONLINE as VLLM_ONLINE
 from xinference.environments.environments import Environments
 from xinference.hardware.devices import read_host
@@ -31,7 +32,14 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 lines = json.load(sys.stdin)
 parser = make_arg_parser(FlexibleArgumentParser())
 parsed = [parser.parse_args(words) for words in lines]
-print(json.dumps({"parsed": [args.quantization for args in parsed], "methods": QUANTIZATION_METHODS}))
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
+print(json.dumps({
+    "parsed": [args.quantization for args in parsed],
+    "methods": QUANTIZATION_METHODS,
+    "tools": ToolParserManager.list_registered(),
+    "reasoning": ReasoningParserManager.list_registered(),
+}))
 """
 
 
@@ -64,7 +72,8 @@ def test_a_choice_that_sglang_does_not_have_would_be_seen() -> None:
 def test_the_names_of_sglangs_methods_and_parsers_are_its_own() -> None:
     known = set(RECORDED["quantization"])
     assert {method.flag for method in SGLANG_ONLINE.methods.values()} | SGLANG_ONLINE.for_packed <= known
-    assert set(RECORDED["tool_call_parser"]) >= SGLANG_TOOLS
+    assert set(RECORDED["tool_call_parser"]) == TOOL_PARSERS
+    assert set(RECORDED["reasoning_parser"]) == REASONING_PARSERS
 
 
 def test_both_engines_have_every_packed_format_in_the_list() -> None:
@@ -99,6 +108,8 @@ def test_vllms_own_parser_accepts_the_line_of_each_format_and_knows_each_method(
     methods = set(printed["methods"])
     assert {method.flag for method in VLLM_ONLINE.methods.values()} | VLLM_ONLINE.for_packed <= methods
     assert "bitsandbytes" not in methods
+    assert set(printed["tools"]) == vllm_parsers.TOOL_PARSERS
+    assert set(printed["reasoning"]) == vllm_parsers.REASONING_PARSERS
 
 
 def vllm_python() -> Path | None:

@@ -15,8 +15,9 @@ import pytest
 from tests.engines.plans import host_of, plan_of, spec_of, value_of
 from tests.environments.newest import newest_spec
 from xinference.engines.base import Placement
-from xinference.engines.sglang.engine import OPTIONS, PARSERS, PROGRAM, SGLang
+from xinference.engines.sglang.engine import OPTIONS, PROGRAM, SGLang
 from xinference.engines.sglang.packings import VERSION
+from xinference.engines.sglang.parsers import PARSERS
 from xinference.engines.sglang.server import complete
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, ProgressProbe
@@ -149,14 +150,14 @@ def test_its_program_imports_nothing_of_ours() -> None:
         ({"tool_parser": "qwen"}, "qwen25", None),
         ({"tool_parser": "llama3"}, "llama3", None),
         ({"tool_parser": "unheard-of"}, None, None),
-        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, "hermes", "deepseek-r1"),
+        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, None, "deepseek-r1"),
         (
             {"model_ability": ("chat", "hybrid", "reasoning"), "reasoning_tags": ("<think>", "</think>")},
-            "hermes",
+            None,
             "qwen3",
         ),
-        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("[", "]")}, "hermes", None),
-        ({"model_ability": ("chat",), "reasoning_tags": ("<think>", "</think>")}, "hermes", None),
+        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("[", "]")}, None, None),
+        ({"model_ability": ("chat",), "reasoning_tags": ("<think>", "</think>")}, None, None),
     ],
 )
 def test_a_registered_model_names_its_parsers_itself(
@@ -164,7 +165,7 @@ def test_a_registered_model_names_its_parsers_itself(
 ) -> None:
     family = msgspec.structs.replace(plan_of().version.family, **changes)
     assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)
-    assert set(PARSERS.aliases.values()) | set(PARSERS.tools.values()) <= PARSERS.known_tools
+    assert set(PARSERS.aliases.values()) | {PARSERS.schema_parser} <= PARSERS.known_tools
 
 
 def test_its_progress_is_shown_by_its_own_route_which_computes_a_token() -> None:

@@ -12,8 +12,9 @@ import pytest
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
 from tests.environments.newest import newest_spec
 from xinference.engines.base import Placement
-from xinference.engines.vllm.engine import PARSERS, VLLM
+from xinference.engines.vllm.engine import VLLM
 from xinference.engines.vllm.packings import VERSION
+from xinference.engines.vllm.parsers import PARSERS
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, ProgressProbe
 
@@ -218,14 +219,14 @@ def test_its_last_words_are_explained_where_they_are_known(line: str, said: str 
         ({"tool_parser": "qwen"}, "hermes", None),
         ({"tool_parser": "llama3"}, "llama3_json", None),
         ({"tool_parser": "unheard-of"}, None, None),
-        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, "hermes", "deepseek_r1"),
+        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, None, "deepseek_r1"),
         (
             {"model_ability": ("chat", "hybrid", "reasoning"), "reasoning_tags": ("<think>", "</think>")},
-            "hermes",
+            None,
             "qwen3",
         ),
-        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("[", "]")}, "hermes", None),
-        ({"model_ability": ("chat",), "reasoning_tags": ("<think>", "</think>")}, "hermes", None),
+        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("[", "]")}, None, None),
+        ({"model_ability": ("chat",), "reasoning_tags": ("<think>", "</think>")}, None, None),
     ],
 )
 def test_a_registered_model_names_its_parsers_itself(
@@ -233,7 +234,7 @@ def test_a_registered_model_names_its_parsers_itself(
 ) -> None:
     family = msgspec.structs.replace(plan_of().version.family, **changes)
     assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)
-    assert set(PARSERS.aliases.values()) | set(PARSERS.tools.values()) <= PARSERS.known_tools
+    assert set(PARSERS.aliases.values()) | {PARSERS.schema_parser} <= PARSERS.known_tools
 
 
 def test_its_progress_is_shown_by_the_request_that_computes_the_least() -> None:

@@ -19,13 +19,21 @@ import openai
 import pytest
 
 from tests.formats.awq_writer import write_awq
+from tests.formats.compressed_writer import (
+    write_fp8,
+    write_fp8_blocks,
+    write_int8,
+    write_mxfp4,
+    write_nvfp4,
+    write_w4a16,
+)
 from tests.formats.gptq_writer import write_gptq
 from tests.support.home import Home
 from tests.support.polling import until
 from xinference.config import Settings
 from xinference.engines.options import describe_options
 from xinference.engines.vllm.engine import OPTIONS
-from xinference.engines.vllm.packings import FOUR_BIT_NEEDS, VERSION
+from xinference.engines.vllm.packings import AMX, CPU_NEEDS, FOUR_BIT_NEEDS, VERSION
 from xinference.environments.environments import Environments
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import read_host
@@ -232,20 +240,38 @@ def test_the_key_is_in_no_process_list(running: Home) -> None:
     assert not any("api-key" in word or "api_key" in word for word in words)
 
 
-@pytest.mark.parametrize("model_format", ["gptq", "awq"])
-def test_four_bit_weights_answer_word_for_word_where_there_are_kernels_and_are_refused_truly_elsewhere(
-    home: Home, tmp_path: Path, model_format: str
+#: Packed form -> its writer (None: the weights as trained, which vLLM packs), format and quantization of the launch,
+#: the CPU flags of its kernels (None: there are none), and the words of the refusal.
+PACKED: dict[str, tuple[Any, str, str, tuple[str, ...] | None, str]] = {
+    "gptq": (write_gptq, "gptq", "Int4", FOUR_BIT_NEEDS, "AVX-512"),
+    "awq": (write_awq, "awq", "Int4", FOUR_BIT_NEEDS, "AVX-512"),
+    "W8A8": (write_int8, "pytorch", "Int8", CPU_NEEDS, "avx2"),
+    "W4A16": (write_w4a16, "pytorch", "Int4", FOUR_BIT_NEEDS, "avx512"),
+    "fp8": (write_fp8, "fp8", "FP8", AMX, "amx_tile"),
+    "fp8 in blocks": (write_fp8_blocks, "fp8", "FP8", AMX, "amx_tile"),
+    "fp8 at the start": (None, "pytorch", "fp8", AMX, "amx_tile"),
+    "MXFP4": (write_mxfp4, "fp4", "MXFP4", None, "in experts only"),
+    "NVFP4": (write_nvfp4, "fp4", "NVFP4", None, "no CPU kernels for NVFP4"),
+}
+
+
+@pytest.mark.parametrize("form", PACKED)
+def test_packed_weights_answer_word_for_word_where_there_are_kernels_and_are_refused_truly_elsewhere(
+    home: Home, tmp_path: Path, form: str
 ) -> None:
-    folder = tmp_path / model_format
-    (write_gptq if model_format == "gptq" else write_awq)(ASSETS, folder)
-    ended = launch(home, folder, model_format, "Int4", f"tiny-{model_format}")
-    if not read_host().cpu_flags.issuperset(FOUR_BIT_NEEDS):
+    write, model_format, quantization, flags, said = PACKED[form]
+    uid = f"tiny-{form.replace(' ', '-')}"
+    folder = ASSETS if write is None else tmp_path / uid
+    if write is not None:
+        write(ASSETS, folder)
+    ended = launch(home, folder, model_format, quantization, uid)
+    if flags is None or not read_host().cpu_flags.issuperset(flags):
         assert ended.returncode == 1
-        assert "AVX-512" in ended.stderr
+        assert said in ended.stderr
         return
     assert ended.returncode == 0, ended.stderr
-    assert answers_word_for_word(home, f"tiny-{model_format}") == []
-    assert home.cli("terminate", "--model-uid", f"tiny-{model_format}").returncode == 0
+    assert answers_word_for_word(home, uid) == []
+    assert home.cli("terminate", "--model-uid", uid).returncode == 0
 
 
 def test_terminating_it_ends_all_its_processes(running: Home) -> None:

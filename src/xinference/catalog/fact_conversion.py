@@ -38,7 +38,16 @@ TOOL_PARSERS = {
     "glm-5": "glm47",
     "ling-3": "ling3",
     "spark-x2.5": "spark25",
+    # Forms that the facts leave out: by the chat templates of the weights.
+    "baichuan-m2": "qwen",
+    "marco-o1": "qwen",
+    "internlm3": "internlm",
+    "seed-oss": "seed_oss",
+    "glm4-0414": "glm4",
+    "glm-4.1v": "glm4",
 }
+#: Tags that the facts name wrongly, by the beginning of a family's name in lower case.
+REASONING_TAGS = {"seed-oss": ("<seed:think>", "</seed:think>")}
 #: Models of these architectures write their tool calls as XML.
 _XML_CALLS = ("Qwen3_5", "Qwen4")
 _SIZE_IN_NAME = re.compile(r"[-_](\d+(?:\.\d+)?)b\b", re.IGNORECASE)
@@ -98,7 +107,6 @@ def convert(facts: FamilyFacts, model_type: ModelType, own: ModelFamily | None =
 
 def _new_family(facts: FamilyFacts, model_type: ModelType, specs: tuple[ModelSpec, ...]) -> ModelFamily:
     kind = {"LLM": (), "embedding": ("embed",), "rerank": ("rerank",)}[model_type]
-    tags = (facts.reasoning_start, facts.reasoning_end)
     family = ModelFamily(
         model_name=facts.name,
         context_length=facts.context_length or facts.max_tokens or 512,
@@ -109,7 +117,7 @@ def _new_family(facts: FamilyFacts, model_type: ModelType, specs: tuple[ModelSpe
         stop=facts.stop,
         stop_token_ids=facts.stop_token_ids,
         tool_parser=_tool_parser(facts),
-        reasoning_tags=(tags[0], tags[1]) if tags[0] and tags[1] else None,
+        reasoning_tags=_reasoning_tags(facts),
         architectures=facts.architectures,
         dimensions=facts.dimensions,
         rerank_type=facts.type,
@@ -135,6 +143,15 @@ def description(family: ModelFamily) -> str:
     listed = {_number(s.model_size_in_billions): written_size(s.model_size_in_billions) for s in family.model_specs}
     ends = listed[sizes[0]] if len(sizes) == 1 else f"{listed[sizes[0]]} to {listed[sizes[-1]]}"
     return f"{kind}{reads}{architecture}, {ends}, {context} of context."
+
+
+def _reasoning_tags(facts: FamilyFacts) -> tuple[str, str] | None:
+    named = facts.name.lower()
+    known = next((tags for start, tags in REASONING_TAGS.items() if named.startswith(start)), None)
+    if known is not None:
+        return known
+    start, end = facts.reasoning_start, facts.reasoning_end
+    return (start, end) if start and end else None
 
 
 def _tool_parser(facts: FamilyFacts) -> str | None:

@@ -130,7 +130,8 @@ def _llm(fields: Fields, builtin: Mapping[str, ModelFamily], notes: list[str]) -
         chat_template=template,
         stop=stop,
         stop_token_ids=stop_ids,
-        tool_parser=fields.optional_text("tool_parser") or None,
+        # A model of a known family writes its calls in the same form.
+        tool_parser=fields.optional_text("tool_parser") or (like.tool_parser if like else None),
         reasoning_tags=(tags[0], tags[1]) if tags[0] and tags[1] else None,
     )
 

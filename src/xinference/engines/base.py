@@ -158,6 +158,16 @@ def refuse_without_head(launch: ResolvedLaunch, shape: ModelShape) -> None:
     )
 
 
+@dataclass(frozen=True)
+class ToolRefusal:
+    """Why a model's own choice of tools can't be served."""
+
+    reason: str
+    """Sentences, with the way out."""
+    forced: bool = True
+    """Whether calls that a request forces are served."""
+
+
 class WeightsOnly:
     """The part of `Engine` that all engines without additional weight files share."""
 
@@ -172,6 +182,9 @@ class WeightsOnly:
 
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         return ()
+
+    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
+        return None
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
         return plan.version.family.model_ability
@@ -340,6 +353,10 @@ class Engine(Protocol):
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
         """The model's abilities with the options of `plan`."""
+        ...
+
+    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
+        """Why requests with tools are refused; None: the engine reads the model's calls."""
         ...
 
     def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:

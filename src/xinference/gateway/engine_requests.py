@@ -21,6 +21,7 @@ from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.gateway.part_fields import other_members
 from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.tool_support import check_tools
 from xinference.protocol import exact_requests
 from xinference.protocol.constraint_fields import check_constraint_fields
 from xinference.protocol.errors import Refusal
@@ -89,6 +90,8 @@ def prepare(table: RoutingTable, route: Route, request: Request, document: Reque
     """
     dialect = dialect_of(route.engine)
     make_canonical(request, document)
+    if route.tools_refused is not None:
+        check_tools(route, request, document)
     exchange = dialect.exchange(request, route.uid)
     if request.has_further_fields:
         _check_extra_fields(dialect, request, document)

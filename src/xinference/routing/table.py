@@ -80,6 +80,10 @@ class Route:
     """Texts that end a chat's answer; a request may override them."""
     stop_token_ids: tuple[int, ...] = ()
     """Token ids that end a chat's answer, in addition to the tokenizer's own end tokens."""
+    tools_refused: str | None = None
+    """Why requests with tools are refused; None: the engine reads the model's calls."""
+    forced_tools: bool = True
+    """Whether calls that a request forces are served, if `tools_refused` is set."""
     crashes: tuple[Crash, ...] = ()
     """The crashes of the last replicas, oldest first."""
 

@@ -20,6 +20,7 @@ from xinference.engines.base import (
     SetsThinking,
     StaticTable,
     Support,
+    ToolRefusal,
     cuda_env,
     explanation_of,
     lacks_avx2,
@@ -171,6 +172,17 @@ class LlamaCpp(SetsThinking):
 
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
         pooling.check_pooling(launch, shape)
+
+    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
+        """By the abilities of the family: the server offers tools only to templates that have a place for them."""
+        family = plan.version.family
+        if "tools" in family.model_ability or family.tool_parser is not None or "chat_template" in plan.options:
+            return None
+        return ToolRefusal(
+            f"{family.model_name} has no ability to call tools, and llama.cpp leaves tools out where the chat template "
+            "has no place for them. Launch a model with the ability tools, or this one with a --chat_template that has it.",
+            forced=False,
+        )
 
     def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
         """All types of GGUF are read, on every device."""

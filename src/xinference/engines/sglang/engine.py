@@ -17,6 +17,7 @@ from xinference.engines.base import (
     SetsThinking,
     StaticTable,
     Support,
+    ToolRefusal,
     WeightsOnly,
     cuda_env,
     explanation_of,
@@ -24,7 +25,6 @@ from xinference.engines.base import (
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
-from xinference.engines.options.parsers import Parsers
 from xinference.engines.options.reasoning import read_reasoning
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import is_template
@@ -32,6 +32,7 @@ from xinference.engines.sglang.memory_model import MEMORY
 from xinference.engines.sglang.option_policy import POLICY
 from xinference.engines.sglang.own_options import draft_files, own_options
 from xinference.engines.sglang.packings import ONLINE, PACKINGS, VERSION
+from xinference.engines.sglang.parsers import PARSERS
 from xinference.engines.sglang.variable_policy import VARIABLES
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.environments.spec import EnvironmentSpec
@@ -59,58 +60,6 @@ OPTIONS = OptionTable(
     },
     policy=POLICY,
     without_effect=frozenset(),
-)
-#: All tool parsers of the version.
-TOOL_PARSERS = frozenset(
-    {
-        "apertus2509", "beam", "cohere_command4", "deepseekv3", "deepseekv31", "deepseekv32", "deepseekv4",
-        "deepseekv41", "dots", "gemma4", "gigachat3", "gigachat35", "glm", "glm45", "glm47", "gpt-oss", "hermes",
-        "hunyuan", "inkling", "interns1", "iquest_q1", "k2_horizon", "kimi_k2", "kimi_k3", "lfm2", "ling3", "llama3",
-        "mimo", "minicpm5", "minimax-m2", "minimax-m3", "mistral", "muse", "nanbeige", "poolside_v1", "pythonic",
-        "qwen", "qwen25", "qwen3_coder", "spark25", "step3", "step3p5", "trinity",
-    }
-)  # fmt: skip
-#: Prefix of a family's name -> SGLang's parser.
-PARSERS = Parsers(
-    tools={
-        "qwen": "qwen25",
-        "qwen3-coder": "qwen3_coder",
-        "llama-3": "llama3",
-        "mistral": "mistral",
-        "mixtral": "mistral",
-        "gpt-oss": "gpt-oss",
-    },
-    reasoning={
-        "qwen3": "qwen3",
-        "qwen3-thinking": "qwen3-thinking",
-        "smollm3": "qwen3",
-        "deepseek-r1": "deepseek-r1",
-        "gpt-oss": "gpt-oss",
-    },
-    other_tools="hermes",
-    known_tools=TOOL_PARSERS,
-    aliases={
-        "qwen": "qwen25",
-        "qwen_xml": "qwen3_coder",
-        "qwen3_xml": "qwen3_coder",
-        "llama3_json": "llama3",
-        "deepseek-v3": "deepseekv3",
-        "deepseek_v3": "deepseekv3",
-        "deepseek-v3.1": "deepseekv31",
-        "deepseek_v31": "deepseekv31",
-        "deepseek-r1": "deepseekv3",
-        "deepseek-v3.2": "deepseekv32",
-        "deepseek-v4": "deepseekv4",
-        "deepseek-v4.1": "deepseekv41",
-        "gemma": "gemma4",
-        "kimi-k3": "kimi_k3",
-        "minimax_m3": "minimax-m3",
-        "minimax": "minimax-m2",
-        "minimax_m2": "minimax-m2",
-        "openai": "gpt-oss",
-    },
-    tagged="deepseek-r1",
-    tagged_hybrid="qwen3",
 )
 _MEMORY = "There is not enough device memory: use a smaller --context_length, model or --mem_fraction_static."
 #: A part of a log line, in lower case -> its explanation.
@@ -184,7 +133,11 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         options, packed = ONLINE.complete(version, options)
         completed, reasons = super().complete_options(version, request, options)
-        return completed, (*packed, *reasons)
+        return completed, (*packed, *reasons, *PARSERS.reasons(version.family, options))
+
+    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
+        reason = PARSERS.tool_refusal(plan.version.family, plan.options)
+        return None if reason is None else ToolRefusal(reason)
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS
@@ -259,9 +212,7 @@ def _sizing_options(sizing: Sizing) -> dict[str, Any]:
 
 
 def _parser_settings(family: ModelFamily) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    if parser := PARSERS.tool_parser(family):
-        settings["tool_call_parser"] = parser
+    settings: dict[str, Any] = {"tool_call_parser": PARSERS.tool_parser(family) or PARSERS.schema_parser}
     if reasoning := PARSERS.reasoning_parser(family):
         settings["reasoning_parser"] = reasoning
     return settings

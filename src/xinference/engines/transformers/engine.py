@@ -17,6 +17,7 @@ from xinference.engines.base import (
     SetsThinking,
     StaticTable,
     Support,
+    ToolRefusal,
     WeightsOnly,
     cuda_env,
     explanation_of,
@@ -24,6 +25,7 @@ from xinference.engines.base import (
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
+from xinference.engines.options.parsers import FORCED, unknown_form
 from xinference.engines.options.speculation import refuse_speculation
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.transformers.memory_model import MEMORY
@@ -58,6 +60,8 @@ OPTIONS = OptionTable(
         | {"low_cpu_mem_usage", "use_fast", "reasoning_content"}
     ),
 )
+#: The forms of tool calls that `server/tools.py` reads, which are one.
+TOOL_FORMS = frozenset({"hermes", "qwen", "qwen25"})
 NO_SPECULATION = "its server computes one token of each sequence at a time."
 #: Options without a meaning for models of one type.
 OTHER_TYPE = {
@@ -143,6 +147,17 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         _check_model_type(version.family.model_type, options)
         return super().complete_options(version, request, options)
+
+    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
+        family = plan.version.family
+        if family.tool_parser in TOOL_FORMS:
+            return None
+        form = (
+            unknown_form(family)
+            if family.tool_parser is None
+            else (f"Transformers has no parser for tool calls in the form {family.tool_parser!r}.")
+        )
+        return ToolRefusal(f"{form} {FORCED}")
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS[plan.version.family.model_type]

@@ -18,6 +18,7 @@ from xinference.engines.base import (
     SetsThinking,
     StaticTable,
     Support,
+    ToolRefusal,
     WeightsOnly,
     cuda_env,
     explanation_of,
@@ -27,7 +28,6 @@ from xinference.engines.base import (
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
-from xinference.engines.options.parsers import Parsers
 from xinference.engines.options.reasoning import read_reasoning
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import literal_template
@@ -36,6 +36,7 @@ from xinference.engines.vllm.memory_model import MEMORY
 from xinference.engines.vllm.option_policy import POLICY
 from xinference.engines.vllm.own_options import draft_files, own_options
 from xinference.engines.vllm.packings import CPU_NEEDS, FOUR_BIT_NEEDS, ONLINE, PACKINGS, VERSION
+from xinference.engines.vllm.parsers import PARSERS
 from xinference.engines.vllm.variable_policy import VARIABLES
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
@@ -69,61 +70,6 @@ OPTIONS = OptionTable(
     policy=POLICY,
     # vLLM removed swapping and the block manager together with its first engine.
     without_effect=frozenset({"swap_space", "use_v2_block_manager", "disable_log_requests"}),
-)
-#: All tool parsers of the version.
-TOOL_PARSERS = frozenset(
-    {
-        "apertus", "cohere_command3", "cohere_command4", "deepseek_v3", "deepseek_v31", "deepseek_v32", "deepseek_v4",
-        "deepseek_v41", "dots", "ernie45", "functiongemma", "gemma4", "gigachat3", "glm45", "glm47", "granite",
-        "granite-20b-fc", "granite4", "hermes", "hf", "hunyuan_a13b", "hy_v3", "hy_v4", "inkling", "internlm",
-        "jamba", "k2_horizon", "kimi_k2", "kimi_k3", "lfm2", "ling3", "llama3_json", "llama4_json", "llama4_pythonic",
-        "longcat", "mimo", "minicpm5", "minimax_m2", "minimax_m3", "mistral", "muse_glimmer", "olmo3", "openai",
-        "phi4_mini_json", "plamo3", "poolside_v1", "pythonic", "qwen3_coder", "qwen3_json", "qwen3_xml", "seed_oss",
-        "step3", "step3p5", "xlam",
-    }
-)  # fmt: skip
-#: Prefix of a family's name -> vLLM's parser. Any other family gets Hermes's, which reads a call that a schema forces.
-PARSERS = Parsers(
-    tools={
-        "qwen3-coder": "qwen3_coder",
-        "llama-3": "llama3_json",
-        "mistral": "mistral",
-        "mixtral": "mistral",
-        "granite-3": "granite",
-        "phi-4-mini": "phi4_mini_json",
-        "gpt-oss": "openai",
-        "internlm": "internlm",
-        "seed-oss": "seed_oss",
-    },
-    reasoning={
-        "qwen3": "qwen3",
-        "smollm3": "qwen3",
-        "deepseek-r1": "deepseek_r1",
-        "gpt-oss": "openai_gptoss",
-        "granite-3": "granite",
-    },
-    other_tools="hermes",
-    known_tools=TOOL_PARSERS,
-    aliases={
-        "qwen": "hermes",
-        "qwen25": "hermes",
-        "qwen_xml": "qwen3_xml",
-        "llama3": "llama3_json",
-        "glm": "glm45",
-        "deepseek-v3": "deepseek_v3",
-        "deepseek-v3.1": "deepseek_v31",
-        "deepseekv3": "deepseek_v3",
-        "deepseek-r1": "deepseek_v3",
-        "deepseek-v3.2": "deepseek_v32",
-        "deepseek-v4": "deepseek_v4",
-        "deepseek-v4.1": "deepseek_v41",
-        "gemma": "gemma4",
-        "kimi-k3": "kimi_k3",
-        "minimax": "minimax_m2",
-        "gpt-oss": "openai",
-    },
-    tagged="deepseek_r1",
-    tagged_hybrid="qwen3",
 )
 #: Number of tokens of one block of vLLM's cache on the CPU.
 CPU_BLOCK = 128
@@ -207,7 +153,11 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         options, packed = ONLINE.complete(version, options)
         completed, reasons = super().complete_options(version, request, options)
-        return completed, (*packed, *reasons)
+        return completed, (*packed, *reasons, *PARSERS.reasons(version.family, options))
+
+    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
+        reason = PARSERS.tool_refusal(plan.version.family, plan.options)
+        return None if reason is None else ToolRefusal(reason)
 
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         return draft_files(launch.options, path)
@@ -332,9 +282,8 @@ def _family_settings(family: ModelFamily) -> dict[str, Any]:
         # If whitespace is allowed, a small model may write blanks until the answer reaches its limit.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
-    # Without a parser, vLLM refuses a request that leaves the choice of a tool to the model, and says so.
-    if parser := PARSERS.tool_parser(family):
-        settings |= {"enable_auto_tool_choice": True, "tool_call_parser": parser}
+    parser = PARSERS.tool_parser(family) or PARSERS.schema_parser
+    settings |= {"enable_auto_tool_choice": True, "tool_call_parser": parser}
     if reasoning := PARSERS.reasoning_parser(family):
         settings["reasoning_parser"] = reasoning
     if family.chat_template is not None:
