@@ -18,10 +18,10 @@ NAMED = {"type": "function", "function": {"name": "f"}}
 MESSAGES = [{"role": "user", "content": "a"}]
 
 
-def route(engine: str = "vLLM", refused: str | None = "It calls none.", *, forced: bool = True) -> Route:
+def route(engine: str = "vLLM", refused: str | None = "It calls none.") -> Route:
     return Route(
         "some", engine=engine, model_type="LLM", model_name="some", context_length=9, created=0,
-        tools_refused=refused, forced_tools=forced,
+        tools_refused=refused,
     )  # fmt: skip
 
 
@@ -50,8 +50,6 @@ def test_a_choice_of_the_model_is_refused(engine: str, fields: dict[str, Any]) -
 @pytest.mark.parametrize("choice", ["required", NAMED])
 def test_a_forced_call_is_served_where_a_schema_forces_it(choice: Any) -> None:
     send(route(), tools=[TOOL], tool_choice=choice)
-    with pytest.raises(Refusal):
-        send(route(forced=False), tools=[TOOL], tool_choice=choice)
 
 
 def test_requests_without_tools_and_with_a_choice_of_none_are_served() -> None:

@@ -126,7 +126,6 @@ def replica_entries(deployment: DeploymentSnapshot) -> list[dict[str, Any]]:
 def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
     """The deployment's row of the routing table."""
     on_demand, plan, family = deployment.residency is not None, deployment.plan, deployment.plan.version.family
-    refusal = engine.tool_refusal(plan) if family.model_type == "LLM" else None
     active = deployment.problem is None and (deployment.restarting or not deployment.ending)
     return Route(
         uid=deployment.uid,
@@ -150,8 +149,7 @@ def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
         slots=deployment.sized.sizing.slots if deployment.sized else 0,
         stop=family.stop_texts,
         stop_token_ids=family.stop_token_ids,
-        tools_refused=refusal and refusal.reason,
-        forced_tools=refusal is None or refusal.forced,
+        tools_refused=engine.tool_refusal(plan) if family.model_type == "LLM" else None,
         crashes=deployment.crashes,
     )
 

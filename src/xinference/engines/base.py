@@ -158,16 +158,6 @@ def refuse_without_head(launch: ResolvedLaunch, shape: ModelShape) -> None:
     )
 
 
-@dataclass(frozen=True)
-class ToolRefusal:
-    """Why a model's own choice of tools can't be served."""
-
-    reason: str
-    """Sentences, with the way out."""
-    forced: bool = True
-    """Whether calls that a request forces are served."""
-
-
 class WeightsOnly:
     """The part of `Engine` that all engines without additional weight files share."""
 
@@ -183,7 +173,7 @@ class WeightsOnly:
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         return ()
 
-    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
+    def tool_refusal(self, plan: LaunchPlan) -> str | None:
         return None
 
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
@@ -355,8 +345,8 @@ class Engine(Protocol):
         """The model's abilities with the options of `plan`."""
         ...
 
-    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
-        """Why requests with tools are refused; None: the engine reads the model's calls."""
+    def tool_refusal(self, plan: LaunchPlan) -> str | None:
+        """Why the model can't choose a tool itself, with the way out; None: the engine reads its calls."""
         ...
 
     def adapters(self, plan: LaunchPlan) -> Mapping[str, str]:

@@ -25,7 +25,7 @@ def check_tools(route: Route, request: Request, document: RequestDocument) -> No
     if not document.fields.get("tools"):
         return
     choice = _choice(document.fields.get("tool_choice"))
-    if choice == "none" or (choice in _FORCED and route.forced_tools):
+    if choice == "none" or choice in _FORCED:
         return
     raise Refusal(Code.TOOLS_UNSUPPORTED, f"tools: {route.tools_refused}", param="tools")
 

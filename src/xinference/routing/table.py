@@ -81,9 +81,7 @@ class Route:
     stop_token_ids: tuple[int, ...] = ()
     """Token ids that end a chat's answer, in addition to the tokenizer's own end tokens."""
     tools_refused: str | None = None
-    """Why requests with tools are refused; None: the engine reads the model's calls."""
-    forced_tools: bool = True
-    """Whether calls that a request forces are served, if `tools_refused` is set."""
+    """Why the model can't choose a tool itself, with the way out; None: the engine reads its calls."""
     crashes: tuple[Crash, ...] = ()
     """The crashes of the last replicas, oldest first."""
 

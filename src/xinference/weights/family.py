@@ -24,11 +24,23 @@ _CONTEXT_ALIAS = "ctx_size"
 #: Text that a template writes around a tool call -> its parser, by vLLM's names. Only texts that one parser reads.
 _TOOL_FORMS = (
     ("<tool_call>\n<function=", "qwen3_coder"),
+    ("<seed:tool_call>", "seed_oss"),
     ("<function=", "qwen3_coder"),
     ("[TOOL_CALLS]", "mistral"),
     ("<|python_tag|>", "llama3_json"),
+    ("<minimax:tool_call>", "minimax_m2"),
+    ("<arg_key>", "glm45"),
+    ("<|action_start|>", "internlm"),
+    ("<|tool_calls_section_begin|>", "kimi_k2"),
+    ("<|tool_call_start|>", "lfm2"),
+    ("<|channel|>commentary", "openai"),
+    ("｜DSML｜function_calls", "deepseek_v32"),
+    ("｜DSML｜tool_calls", "deepseek_v4"),
+    ("<|tool_call>call:", "gemma4"),
     ("<tool_call>", "hermes"),
 )
+#: DeepSeek's mark of a call, whose arguments are in a block of JSON in the first of the two forms.
+_DEEPSEEK_CALL = "<｜tool▁call▁begin｜>"
 
 
 @dataclass(frozen=True)
@@ -194,7 +206,10 @@ def _abilities(facts: ModelFacts, model_type: str, template: str | None, reasons
 
 
 def _tool_parser(template: str | None) -> str | None:
-    return next((parser for form, parser in _TOOL_FORMS if form in (template or "")), None)
+    text = template or ""
+    if _DEEPSEEK_CALL in text:
+        return "deepseek_v3" if "```json" in text else "deepseek_v31"
+    return next((parser for form, parser in _TOOL_FORMS if form in text), None)
 
 
 def _size(facts: ModelFacts, name: str, title: str, request: LaunchRequest, reasons: list[str]) -> int | str:

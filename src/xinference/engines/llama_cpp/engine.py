@@ -20,7 +20,6 @@ from xinference.engines.base import (
     SetsThinking,
     StaticTable,
     Support,
-    ToolRefusal,
     cuda_env,
     explanation_of,
     lacks_avx2,
@@ -173,15 +172,14 @@ class LlamaCpp(SetsThinking):
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
         pooling.check_pooling(launch, shape)
 
-    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
+    def tool_refusal(self, plan: LaunchPlan) -> str | None:
         """By the abilities of the family: the server offers tools only to templates that have a place for them."""
         family = plan.version.family
         if "tools" in family.model_ability or family.tool_parser is not None or "chat_template" in plan.options:
             return None
-        return ToolRefusal(
+        return (
             f"{family.model_name} has no ability to call tools, and llama.cpp leaves tools out where the chat template "
-            "has no place for them. Launch a model with the ability tools, or this one with a --chat_template that has it.",
-            forced=False,
+            "has no place for them. Launch a model with the ability tools, or this one with another --chat_template."
         )
 
     def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:

@@ -17,7 +17,6 @@ from xinference.engines.base import (
     SetsThinking,
     StaticTable,
     Support,
-    ToolRefusal,
     WeightsOnly,
     cuda_env,
     explanation_of,
@@ -148,7 +147,7 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
         _check_model_type(version.family.model_type, options)
         return super().complete_options(version, request, options)
 
-    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
+    def tool_refusal(self, plan: LaunchPlan) -> str | None:
         family = plan.version.family
         if family.tool_parser in TOOL_FORMS:
             return None
@@ -157,7 +156,7 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             if family.tool_parser is None
             else (f"Transformers has no parser for tool calls in the form {family.tool_parser!r}.")
         )
-        return ToolRefusal(f"{form} {FORCED}")
+        return f"{form} {FORCED}"
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS[plan.version.family.model_type]

@@ -18,7 +18,6 @@ from xinference.engines.base import (
     SetsThinking,
     StaticTable,
     Support,
-    ToolRefusal,
     WeightsOnly,
     cuda_env,
     explanation_of,
@@ -155,9 +154,8 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
         completed, reasons = super().complete_options(version, request, options)
         return completed, (*packed, *reasons, *PARSERS.reasons(version.family, options))
 
-    def tool_refusal(self, plan: LaunchPlan) -> ToolRefusal | None:
-        reason = PARSERS.tool_refusal(plan.version.family, plan.options)
-        return None if reason is None else ToolRefusal(reason)
+    def tool_refusal(self, plan: LaunchPlan) -> str | None:
+        return PARSERS.tool_refusal(plan.version.family, plan.options)
 
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         return draft_files(launch.options, path)

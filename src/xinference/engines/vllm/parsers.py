@@ -17,6 +17,8 @@ TOOL_PARSERS = frozenset(
         "step3", "step3p5", "xlam",
     }
 )  # fmt: skip
+#: Parsers that read no stream: a streamed call would be lost.
+NOT_STREAMED = frozenset({"phi4_mini_json"})
 #: All reasoning parsers of the version.
 REASONING_PARSERS = frozenset(
     {
@@ -29,7 +31,7 @@ REASONING_PARSERS = frozenset(
 )  # fmt: skip
 PARSERS = Parsers(
     engine=f"vLLM {VERSION}",
-    known_tools=TOOL_PARSERS,
+    known_tools=TOOL_PARSERS - NOT_STREAMED,
     known_reasoning=REASONING_PARSERS,
     aliases={
         "qwen": "hermes",
