@@ -86,9 +86,10 @@ class PackedLaunch:
             path = folder / self.form.replace(" ", "-")
             if not path.exists():
                 WRITERS[self.form][0](ASSETS, path)
+        named = ("-n", str(path)) if self.form is not None else ("-n", UID, "--model-path", str(path))
         return (
-            *("launch", "-n", UID, "-u", "packed", "-en", self.engine, "-f", self.model_format),
-            *("-q", self.quantization, "--model-path", str(path), *self.options),
+            *("launch", *named, "-u", "packed", "-en", self.engine, "-f", self.model_format),
+            *("-q", self.quantization, *self.options),
         )
 
     def outcome(self, home: Home, folder: Path) -> str:

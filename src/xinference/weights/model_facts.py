@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from xinference.catalog.models import ModelFormat, ModelShapeFacts
+from xinference.catalog.packing import Scheme
 from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.formats.gguf import GgufHeader
@@ -161,9 +162,13 @@ def _is_encoder(architecture: str) -> bool:
 
 
 def _parameters(config: ModelConfig, weights_bytes: int) -> int | None:
-    if config.quantization != "none":
-        return None  # packed: bytes do not give the number of parameters
-    return weights_bytes // _ELEMENT_BYTES.get(config.dtype or "", 2)
+    if config.packing is None:
+        return weights_bytes // _ELEMENT_BYTES.get(config.dtype or "", 2)
+    if config.packing.scheme is Scheme.OTHER:
+        return None
+    # The vocabulary's matrices are not packed.
+    outside = (config.vocab_size or 0) * (config.embedding_length or 0) * (1 if config.tied else 2)
+    return outside + int(max(0, weights_bytes - outside * 2) * 8 / config.packing.bits)
 
 
 def _shape(config: ModelConfig, parameters: int | None) -> ModelShapeFacts | None:

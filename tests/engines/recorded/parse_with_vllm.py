@@ -17,9 +17,9 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest  # type: ignore[import-not-found]
-from vllm.reasoning import ReasoningParserManager  # type: ignore[import-not-found]
-from vllm.tool_parsers import ToolParserManager  # type: ignore[import-not-found]
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest  # type: ignore[import-not-found]  # only in the engine's environment
+from vllm.reasoning import ReasoningParserManager  # type: ignore[import-not-found]  # only in the engine's environment
+from vllm.tool_parsers import ToolParserManager  # type: ignore[import-not-found]  # only in the engine's environment
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         for name, text in cases[kind].items():
             try:
                 results[kind][name] = parse(name, text, tokenizer, request, cases["variables"])
-            except Exception:  # noqa: BLE001 - each parser has its own errors, and the others are still parsed
+            except Exception:  # noqa: BLE001 -- each parser has its own errors
                 results[kind][name] = traceback.format_exc()
     sys.stdout.write(json.dumps(results) + "\n")
 
