@@ -5,10 +5,15 @@ Run `make fuzz` for many of them; the test suite sends a few of each.
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
 import schemathesis
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -51,35 +56,80 @@ KNOWN = {
 load_all_checks()
 
 
-def operations(url: str, headers: Mapping[str, str]) -> list[Any]:
+@dataclass(frozen=True)
+class Target:
+    """A server that requests are sent to."""
+
+    url: str
+    models: Sequence[str] = ()
+    """The models that it runs."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Statuses:
+    """How often each status was answered."""
+
+    seen: Counter[int] = field(default_factory=Counter)
+    without_key: Counter[int] = field(default_factory=Counter)
+    """To the requests that were sent once more, without the target's headers."""
+
+
+def operations(target: Target) -> list[Any]:
     """Every operation of the document, but for those that would end the run."""
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=dict(headers))
+    document = httpx2.get(f"{target.url}/openapi.json", headers=dict(target.headers))
+    return _operations(document.raise_for_status().text)
+
+
+@functools.cache
+def _operations(document: str) -> list[Any]:
+    """The operations of a document: servers with the same one share them, as the requests take long to derive."""
+    schema = schemathesis.openapi.from_dict(json.loads(document))
     every = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
     assert len(every) == schema.statistic.operations.total, "the document has an operation that can't be read"
     return [each for each in every if (each.method.upper(), each.path) not in LEFT_OUT]
 
 
-def fuzz(operation: Any, models: Sequence[str], headers: Mapping[str, str], examples: int = EXAMPLES) -> dict[int, int]:
-    """Send `examples` requests that follow the document and as many that do not; how often each status came.
+#: The strategies of each operation, by its id and the kind of requests.
+_strategies: dict[tuple[int, schemathesis.GenerationMode], st.SearchStrategy[Any]] = {}
+
+
+def fuzz(operation: Any, target: Target, *, without_key: bool = False) -> Statuses:
+    """Send `EXAMPLES` requests that follow the document and as many that do not.
+
+    `without_key`: the first of each kind is sent without the target's headers, too.
 
     Raises:
         AssertionError: a 500, an answer that the document does not have, or none within `SECONDS`.
     """
-    seen: dict[int, int] = {}
+    statuses = Statuses()
     for mode in _modes(operation):
+        key = id(operation), mode
+        if key not in _strategies:
+            _strategies[key] = operation.as_strategy(generation_mode=mode)
+        first = without_key
 
         @seed(7)
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(case=operation.as_strategy(generation_mode=mode), data=st.data())
+        @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=_strategies[key], data=st.data())
         def send(case: Any, data: st.DataObject) -> None:
-            _settle(case, models, data)
-            response: Response = case.call(timeout=SECONDS, headers=dict(headers))
-            seen[response.status_code] = seen.get(response.status_code, 0) + 1
-            assert response.status_code != 500, f"{case.as_curl_command()}\n{response.text}"
-            case.validate_response(response, checks=CHECKS)
+            nonlocal first
+            _settle(case, target.models, data)
+            if first:
+                first = False
+                statuses.without_key[_send(case, target.url, {})] += 1
+            statuses.seen[_send(case, target.url, target.headers)] += 1
 
         send()
-    return seen
+    return statuses
+
+
+def _send(case: Any, url: str, headers: Mapping[str, str]) -> int:
+    """Send a request, check its answer, and return the status."""
+    response: Response = case.call(url, timeout=SECONDS, headers=dict(headers))
+    assert response.status_code != 500, f"{case.as_curl_command()}\n{response.text}"
+    case.validate_response(response, checks=CHECKS)
+    return response.status_code
 
 
 def _modes(operation: Any) -> list[schemathesis.GenerationMode]:

@@ -73,8 +73,8 @@ class Two:
         return workers(self.server.pid)
 
 
-@pytest.fixture
-def two(make_home: Callable[..., Home]) -> Iterator[Two]:
+@contextmanager
+def started(make_home: Callable[..., Home]) -> Iterator[Two]:
     home = make_home(XINFERENCE_GATEWAY_WORKERS="2")
     with ExitStack() as clients:
         running = Two(home, home.serve(), clients)
@@ -82,6 +82,29 @@ def two(make_home: Callable[..., Home]) -> Iterator[Two]:
     send_signal(running.server.pid, signal.SIGINT)
     running.server.wait(30)
     until("nothing is left", home.nothing_left)
+
+
+@pytest.fixture
+def two(make_home: Callable[..., Home]) -> Iterator[Two]:
+    """A server of the test's own."""
+    with started(make_home) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def module_server(make_home: Callable[..., Home]) -> Iterator[Two]:
+    with started(make_home) as running:
+        yield running
+
+
+@pytest.fixture
+def shared(module_server: Two) -> Iterator[Two]:
+    """The server of the tests that end no process, count nothing and leave no key; their models end with each."""
+    with ExitStack() as clients:
+        yield Two(module_server.home, module_server.server, clients)
+    for model in httpx2.get(f"{module_server.home.url}/v1/models/instances", timeout=30).json():
+        ended = httpx2.delete(f"{module_server.home.url}/v1/models/{model['model_uid']}", timeout=60)
+        assert ended.status_code == 200, ended.text
 
 
 def ask(client: httpx2.Client, **fields: Any) -> httpx2.Response:
@@ -157,8 +180,8 @@ def test_each_process_answers_probes_without_a_key_and_tokens_with_one(two: Two,
     assert 'xinference_requests_total{model="m",path="/v1/tokenize",status="200"} 2.0' in counted
 
 
-def test_a_key_that_is_made_or_revoked_counts_for_both_at_once(two: Two, tiny: dict[str, Any]) -> None:
-    clients = launched(two, tiny)
+def test_a_key_that_is_made_or_revoked_counts_for_both_at_once(shared: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(shared, tiny)
     for n in range(5):
         made = clients[n % 2].post("/v1/keys", json={"name": "k", "scopes": ["use", "manage"]}).json()
         headers = {"authorization": f"Bearer {made['key']}"}
@@ -171,8 +194,8 @@ def test_a_key_that_is_made_or_revoked_counts_for_both_at_once(two: Two, tiny: d
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/models/m", "/metrics"])
-def test_a_head_beyond_the_limit_is_refused_and_one_within_it_reaches_the_server(two: Two, path: str) -> None:
-    address = ("127.0.0.1", int(two.home.url.rpartition(":")[2]))
+def test_a_head_beyond_the_limit_is_refused_and_one_within_it_reaches_the_server(shared: Two, path: str) -> None:
+    address = ("127.0.0.1", int(shared.home.url.rpartition(":")[2]))
     start = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n".encode()
     for size, statuses in ((60_000, (b"200", b"404", b"405")), (1_000_000, (b"431",))):
         with socket.create_connection(address, 30) as client:
@@ -196,9 +219,9 @@ def test_limits_hold_for_both_together(two: Two, tiny: dict[str, Any]) -> None:
     assert statuses == [200, 200, 200, 429, 429]
 
 
-def test_a_request_is_aborted_wherever_it_is(two: Two, tiny: dict[str, Any]) -> None:
-    clients = launched(two, tiny | LONG)
-    engine = two.home.engine_pid("m")
+def test_a_request_is_aborted_wherever_it_is(shared: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(shared, tiny | LONG)
+    engine = shared.home.engine_pid("m")
     for n in (0, 1):
         with ExitStack() as streams:
             lines = begun(clients[n], streams, request_id="mine")
@@ -251,8 +274,8 @@ def test_a_server_that_is_told_to_end_sends_what_it_has_begun(two: Two, tiny: di
     assert two.server.wait(30) == 0
 
 
-def test_both_wait_for_one_load_and_an_answer_of_either_keeps_the_model(two: Two, tiny: dict[str, Any]) -> None:
-    clients = launched(two, tiny, on_demand=True, ttl=0.2)
+def test_both_wait_for_one_load_and_an_answer_of_either_keeps_the_model(shared: Two, tiny: dict[str, Any]) -> None:
+    clients = launched(shared, tiny, on_demand=True, ttl=0.2)
 
     def stages() -> list[str]:
         events = clients[0].get("/v1/models/m/events").json()

@@ -78,7 +78,7 @@ def test_ten_models_take_turns_in_the_memory_of_three(make_home: Callable[..., H
         # Never loaded while it was loaded, never sent away twice.
         assert history[::2] == ["load"] * len(history[::2]) and history[1::2] == ["leave"] * len(history[1::2]), uid
     assert sum(len(history) for history in histories.values()) > 12
-    home.cli("stop")
+    home.clean_up()
 
 
 def test_one_load_for_all_who_wait_and_429_for_those_beyond(
@@ -100,7 +100,7 @@ def test_one_load_for_all_who_wait_and_429_for_those_beyond(
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.json()["error"]["code"] == "too_many_waiting" and int(refused.headers["retry-after"]) > 0
     assert loads_and_leaves(home, "m") == ["load"]
-    home.cli("stop")
+    home.clean_up()
 
 
 def test_an_idle_model_leaves_and_a_long_answer_keeps_one(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ def test_an_idle_model_leaves_and_a_long_answer_keeps_one(make_home: Callable[..
     assert [event["event_content"] for event in events(home, "m") if event["stage"] == "unload"] == ["idle for 0.2 s"]
     assert "UNLOADED" in home.cli("list").stdout
     assert complete(home, "m").status_code == 200
-    home.cli("stop")
+    home.clean_up()
 
 
 def test_pins_stay_and_a_launch_that_is_not_on_demand_takes_the_room_of_idle_ones(
@@ -131,7 +131,7 @@ def test_pins_stay_and_a_launch_that_is_not_on_demand_takes_the_room_of_idle_one
     assert "MiB" in refused.json()["error"]["message"]
     assert home.cli("terminate", "normal").returncode == 0
     assert complete(home, "other").status_code == 200
-    home.cli("stop")
+    home.clean_up()
 
 
 def test_a_restarted_server_takes_loaded_ones_back_and_leaves_the_others_unloaded(
@@ -150,7 +150,7 @@ def test_a_restarted_server_takes_loaded_ones_back_and_leaves_the_others_unloade
     assert home.engine_pid("loaded") == engine
     assert loaded(home) == ["loaded"]
     assert complete(home, "asleep").status_code == 200
-    home.cli("stop")
+    home.clean_up()
 
 
 def test_a_load_that_fails_is_told_to_those_who_wait_and_the_next_request_tries_again(
@@ -166,4 +166,4 @@ def test_a_load_that_fails_is_told_to_those_who_wait_and_the_next_request_tries_
     assert home.instance("m")["status"] == "UNLOADED"
     link.symlink_to(weights)
     assert complete(home, "m").status_code == 200
-    home.cli("stop")
+    home.clean_up()
