@@ -77,7 +77,7 @@ class Statuses:
 
 def operations(target: Target) -> list[Any]:
     """Every operation of the document, but for those that would end the run."""
-    document = httpx2.get(f"{target.url}/openapi.json", headers=dict(target.headers))
+    document = httpx2.get(f"{target.url}/openapi.json", headers=dict(target.headers), timeout=60)
     return _operations(document.raise_for_status().text)
 
 
