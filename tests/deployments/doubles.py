@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sized
+from collections.abc import AsyncIterator, Callable, Sized
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,26 @@ def sized_plan(uid: str, **fields: Any) -> SizedPlan:
 def inbox_of(deployment: Deployment) -> Inbox:
     """Where its owner gets messages, for tests that send what only a helper sends."""
     return deployment._inbox
+
+
+@asynccontextmanager
+async def running_world(home: Path, **further: Any) -> AsyncIterator[World]:
+    """A world in this folder, with further settings; all that it runs ends with the block."""
+    store = Store(home / "x.db")
+    made = World(store, Settings(home=home, restart_backoff_seconds=0.0, restart_limit=1, **further))
+    deciding = asyncio.create_task(made.admission.run())
+    try:
+        yield made
+    finally:
+        made.load.settle_all()
+        made.preparation.release()
+        for replica in made.starter.started:
+            replica.stops.set()
+        async with asyncio.timeout(30):
+            for deployment in made.deployments.values():
+                await deployment.end("terminate")
+        deciding.cancel()
+        with suppress(asyncio.CancelledError):
+            await deciding
+        await turns()
+        store.close()

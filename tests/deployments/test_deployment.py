@@ -18,6 +18,7 @@ from tests.deployments.doubles import (
     FakeReplica,
     World,
     inbox_of,
+    running_world,
     turns,
     wanted,
 )
@@ -777,10 +778,22 @@ MESSAGES: dict[str, Callable[[World, Deployment], Message]] = {
 
 
 @pytest.mark.parametrize("time", TIMES, ids=lambda time: time.__name__.strip("_"))
-@pytest.mark.parametrize("name", MESSAGES)
 async def test_every_message_at_every_time_is_handled_or_ignored_and_the_owner_goes_on(
-    world: World, time: Callable[[World], Any], name: str
+    tmp_path: Path, time: Callable[[World], Any]
 ) -> None:
+    failures: list[Exception] = []
+    for name in MESSAGES:
+        try:
+            async with running_world(tmp_path / name) as world:
+                await _is_handled_or_ignored(world, time, name)
+        except Exception as error:  # noqa: BLE001  # all are raised below
+            error.add_note(f"the message: {name}")
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} of {len(MESSAGES)} messages", failures)
+
+
+async def _is_handled_or_ignored(world: World, time: Callable[[World], Any], name: str) -> None:
     deployment: Deployment = await time(world)
     await turns()
     before = deployment.snapshot
