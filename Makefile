@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests with neither mark: tests/support/unit_guard.py holds them to it.
 UNIT := not live and not process
 
-.PHONY: chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -24,7 +24,7 @@ chat: $(VENV)/.installed
 # Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Live
 # tests wait for processes half of the time: two run at once, but only one of those whose models compute for long.
 test: $(VENV)/.installed-dev
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check env-transformers
+	$(MAKE) --no-print-directory --jobs 3 --output-sync=target check-types check-style env-transformers
 	$(BIN)/pytest -n logical --dist worksteal -m "not live"
 	$(BIN)/pytest -n 2 --dist loadfile -m live
 
@@ -51,9 +51,14 @@ test-unit: $(VENV)/.installed-dev
 	EXAMPLES_DIVISOR=10 $(BIN)/pytest -n logical --dist worksteal -m "$(UNIT)"
 
 check: $(VENV)/.installed-dev
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check-types check-style
+
+check-types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+check-style: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # Lines and branches that the fast tests reach, in the terminal and in htmlcov/. Under the tracer no CPU budget holds.
