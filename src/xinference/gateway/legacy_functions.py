@@ -5,10 +5,13 @@ OpenAI's API replaced them by `tools` and `tool_choice`. An answer to them has a
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from xinference.engines.dialect import Body
 from xinference.error_codes import Code
+from xinference.gateway.canonical_fields import invalid, required
 from xinference.gateway.request_document import RequestDocument
 from xinference.protocol.errors import Refusal
 
@@ -19,7 +22,7 @@ def replace_functions(document: RequestDocument) -> None:
     """Replace the older fields of a chat, and the calls and results in its messages.
 
     Raises:
-        Refusal: 400, the body has the older and the newer fields.
+        Refusal: 400, the body has the older and the newer fields; or a name is missing, or unknown.
     """
     body = document.fields
     functions, choice = document.remove(body, "functions"), document.remove(body, "function_call")
@@ -27,6 +30,7 @@ def replace_functions(document: RequestDocument) -> None:
         cause = "functions is the older name of tools: a request has one of the two."
         raise Refusal(Code.INVALID_REQUEST, cause, param="functions")
     if functions:
+        _check_names(functions, choice)
         document.put(body, "tools", [{"type": "function", "function": function} for function in functions])
         body.setdefault("parallel_tool_calls", False)
     if isinstance(choice, dict):
@@ -42,6 +46,16 @@ def replace_functions(document: RequestDocument) -> None:
         elif message["role"] == "function":
             document.put(message, "role", "tool")
             message.setdefault("tool_call_id", last)
+
+
+def _check_names(functions: list[Body], choice: Any) -> None:
+    """Check the names here, so that a refusal has the fields that the client has sent."""
+    names = [function.get("name") for function in functions]
+    for n, name in enumerate(names):
+        if not name:
+            raise required(f"functions[{n}].name")
+    if isinstance(choice, dict) and choice.get("name") not in names:
+        raise invalid("function_call", f"it names {str(choice.get('name'))[:100]!r}, which is not in functions.")
 
 
 def answer_with_function(body: bytes) -> bytes:
