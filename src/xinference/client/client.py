@@ -11,6 +11,7 @@ from xinference.client import (
     key_requests,
     relaunch_requests,
     requests,
+    usage_requests,
 )
 from xinference.client.calls import answer_call, stream_call
 from xinference.client.connection import AsyncRunner, Runner, SyncRunner
@@ -52,6 +53,10 @@ class Methods(Runner):
     logs = stream_call(requests.logs)
     abort_request = answer_call(requests.abort_request)
     get_progress = answer_call(requests.get_progress)
+    list_requests = answer_call(usage_requests.list_requests)
+    list_active_requests = answer_call(usage_requests.list_active_requests)
+    abort_active_request = answer_call(usage_requests.abort_active_request)
+    usage = answer_call(usage_requests.usage)
 
     query_engine_by_model_name = answer_call(catalog_requests.query_engine_by_model_name)
     engine_rows = answer_call(catalog_requests.engine_rows)

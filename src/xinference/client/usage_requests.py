@@ -1,0 +1,55 @@
+"""The requests of the clients about requests to models: the last ones, those that run, and the usage."""
+
+from __future__ import annotations
+
+from xinference.client import answers
+from xinference.client.answers import Json
+from xinference.client.request import Request, path, query_of
+
+
+def list_requests(
+    model: str | None = None,
+    key: str | None = None,
+    status: str | int | None = None,
+    after: str | None = None,
+    before: str | None = None,
+    limit: int = 100,
+) -> Request[list[Json]]:
+    """The last requests that have ended, newest first.
+
+    Args:
+        key: the name or id of a key.
+        status: ``404``, ``5xx`` or ``error``.
+        after, before: the id of a request.
+    """
+    shown = None if status is None else str(status)
+    query = query_of(model=model, key=key, status=shown, after=after, before=before, limit=str(limit))
+    return Request(path="/v1/requests", query=query, read=answers.as_objects)
+
+
+def list_active_requests(model: str | None = None) -> Request[list[Json]]:
+    """The requests that have not ended, oldest first."""
+    return Request(path="/v1/requests/active", query=query_of(model=model), read=answers.as_objects)
+
+
+def abort_active_request(request_id: str) -> Request[Json]:
+    """Abort a request by the id that `list_active_requests` returns."""
+    return Request(method="POST", path=path("v1", "requests", request_id, "abort"), read=answers.as_object)
+
+
+def usage(
+    by: str = "model",
+    begin: float | None = None,
+    end: float | None = None,
+    model: str | None = None,
+    key: str | None = None,
+) -> Request[list[Json]]:
+    """The sum of the requests of the last 30 days.
+
+    Args:
+        by: some of ``model``, ``key``, ``path``, ``status``, ``minute``, ``hour`` and ``day``, separated by commas.
+        begin, end: seconds since the epoch; by default the last day.
+    """
+    times = {name: f"{at:.0f}" for name, at in (("from", begin), ("to", end)) if at is not None}
+    query = query_of(by=by, model=model, key=key) | times
+    return Request(path="/v1/usage", query=query, read=answers.as_objects)
