@@ -26,6 +26,7 @@ from xinference.api.request_log import RequestLog
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.publisher import Publisher
+from xinference.control.stats import Sampler
 from xinference.control.usage import Usage
 from xinference.deployments.context import Ending
 from xinference.error_codes import Code
@@ -113,12 +114,13 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     stop_requested = asyncio.Event()
     hub = RecordHub()
     usage = Usage(store, hub.totals)
-    server, gateway, workers, controller = build(settings, store, keys, hub, usage, stop_requested.set)
+    server, gateway, workers, controller, sampler = build(settings, store, keys, hub, usage, stop_requested.set)
     announcing = asyncio.create_task(_announce(settings, host, port, keys.open_for_owner()))
     await asyncio.sleep(0)  # the first attempt is before the first answer
     flushing = asyncio.create_task(keys.flush_periodically())
     reporting = asyncio.create_task(gateway.refusals.report_periodically())
     storing = asyncio.create_task(usage.store_periodically(gateway.metrics.remove_old))
+    sampling = asyncio.create_task(sampler.run())
     stopping = asyncio.create_task(_stop_when(stop_requested, server))
     try:
         await controller.start()
@@ -144,6 +146,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         reporting.cancel()
         gateway.refusals.report()
         storing.cancel()
+        sampling.cancel()
         usage.flush(current=True)
         stopping.cancel()
         keys.flush()
@@ -159,7 +162,7 @@ async def _announce(settings: Settings, host: str, port: int, owner_key: str) ->
         announced = announce(settings, host, port, owner_key)
 
 
-Parts = tuple[Server, Gateway, "WorkerPool | None", Controller]
+Parts = tuple[Server, Gateway, "WorkerPool | None", Controller, Sampler]
 
 
 async def _stop_when(requested: asyncio.Event, server: Server) -> None:
@@ -174,7 +177,8 @@ def _build_single(
     balancer, running, shutdown = Balancer(), AbortableRequests(), Shutdown()
     recorder = Recorder(hub.publish)
     controller = Controller(settings, store, balancer)
-    requests = RequestLog(hub, usage, LocalRequests(recorder))
+    local = LocalRequests(recorder)
+    requests = RequestLog(hub, usage, local, Sampler(hub.totals, local))
     management = make_app(controller, settings, keys, stop, document(), running, requests=requests)
     gateway = Gateway(
         controller,
@@ -198,7 +202,7 @@ def _build_single(
         shutdown=shutdown,
         drain_seconds=settings.drain_seconds,
     )
-    return server, gateway, None, controller
+    return server, gateway, None, controller, requests.sampler
 
 
 def _build_several(
@@ -214,7 +218,7 @@ def _build_several(
     publisher.subscribe(workers.publish)
     keys.subscribe(workers.publish)
     controller = Controller(settings, store, workers, publisher)
-    requests = RequestLog(hub, usage, workers)
+    requests = RequestLog(hub, usage, workers, Sampler(hub.totals, workers))
     management = make_app(controller, settings, keys, stop, document(), workers, requests=requests)
     shutdown = Shutdown()
     gateway = Gateway(
@@ -240,7 +244,7 @@ def _build_several(
         drain_seconds=0.0,
         uds=str(path),
     )
-    return server, gateway, workers, controller
+    return server, gateway, workers, controller, requests.sampler
 
 
 async def _serve_behind(workers: WorkerPool, server: Server, listener: socket.socket, router: Router) -> None:

@@ -13,6 +13,7 @@ from xinference.api.dependencies import provide
 from xinference.api.request_log import RequestLog
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.stats import Sampler
 from xinference.control.usage import Usage
 from xinference.keys.keyring import Keyring
 from xinference.records.hub import RecordHub
@@ -45,8 +46,8 @@ def application(
 
 def request_log(store: Store, hub: RecordHub | None = None, running: ActiveRequests | None = None) -> RequestLog:
     """The requests of a server."""
-    hub = hub or RecordHub()
-    return RequestLog(hub, Usage(store, hub.totals), running or NoRequests())
+    hub, active = hub or RecordHub(), running or NoRequests()
+    return RequestLog(hub, Usage(store, hub.totals), active, Sampler(hub.totals, active, host=dict))
 
 
 @functools.cache

@@ -245,3 +245,27 @@ async def test_a_long_answer_is_compressed_for_a_client_that_accepts_it(api: Api
     assert packed.headers["vary"].lower() == "accept-encoding"
     for answer in (plain, refused, short):
         assert "content-encoding" not in answer.headers
+
+
+async def test_the_rates_are_columns_and_are_sampled_while_somebody_reads(
+    api: Api, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    sampler = api.log.sampler
+    monkeypatch.setattr(sampler, "_now", lambda: clock[0])
+    assert (await client.get("/v1/stats")).json()["t"] == []
+    api.hub.publish(record(output_tokens=8, stream=True, first_token=0.2))
+    active = ActiveRequest("p-1", 0.0, "", "m", "r0", "/v1/completions", True, 1.0, 0.5, 2, "")
+    api.running.requests += [active, ActiveRequest("p-2", 0.0, "", "m", "", "/x", False, 1.0, None, None, "permit")]
+    clock[0] += 2
+    answer = (await client.get("/v1/stats")).json()
+    assert (answer["node"], answer["step"], answer["t"]) == ("local", 2.0, [1002.0])
+    for series in (answer["all"], answer["models"]["m"]):
+        assert series["output_tokens_per_second"] == [5.0], "with the tokens of the stream that has not ended"
+        assert (series["in_flight"], series["waiting"]) == ([1], [1])
+        assert 0.1 <= series["first_token_p50"][0] <= 0.25
+    clock[0] += 1
+    assert (await client.get("/v1/stats")).json()["t"] == [1002.0]
+    assert list((await client.get("/v1/stats?model=n")).json()["models"]) == ["n"]
+    for query in ("since=-1", "step=601", "step=x", "since=inf"):
+        assert (await client.get(f"/v1/stats?{query}")).status_code == 400, query

@@ -106,6 +106,12 @@ def test_the_list_shows_memory_age_replicas_and_the_time_of_unloading(
         "m", "llama 7B Q4_0", "llama.cpp", "4096", "331 MiB", "1/2", "2 h", "idle 20 s", "READY"
     ]  # fmt: skip
     assert run("list", "--wide").stdout.splitlines()[0].split() == WIDE
+    rates = {"in_flight": [1, 3], "waiting": [0, 2], "output_tokens_per_second": [9.0, 41.26]}
+    canned.answers["GET", "/v1/stats"] = Answer({"t": [9_990.0, 9_998.0], "models": {"m": rates}})
+    header, _, row = run("list").stdout.splitlines()
+    assert "  Requests       Tokens/s  " in header and "  3 + 2 waiting  41.3      " in row
+    canned.answers["GET", "/v1/stats"] = Answer({"t": [9_000.0], "models": {"m": rates}})
+    assert "Requests" not in run("list").stdout, "old rates are not those of now"
 
 
 def test_a_termination_and_a_log_can_be_json(canned: Canned, run: Run) -> None:

@@ -269,10 +269,13 @@ def test_the_speed_is_that_between_the_first_and_the_last_token() -> None:
     times = iter([10.0, 10.5, 11.0, 12.5])
     statistics = AnswerStatistics(clock=lambda: next(times))
     statistics.begin()
+    statistics.read({"choices": [{"delta": {"role": "assistant", "content": ""}}]})  # before any token
     for _ in range(3):
-        statistics.read({"choices": [{}]})
-    statistics.read({"choices": [], "usage": {"completion_tokens": 9}})
-    assert statistics.speed_note() == "(9 tokens, 4.0 tokens/s, first token after 0.50 s)"
+        statistics.read({"choices": [{"delta": {"content": "x"}}]})
+    usage = {"completion_tokens": 9, "prompt_tokens": 30, "prompt_tokens_details": {"cached_tokens": 12}}
+    statistics.read({"choices": [], "usage": usage})
+    told = "(30 tokens of prompt, 12 of them cached, 9 tokens, 4.0 tokens/s, first token after 0.50 s)"
+    assert statistics.speed_note() == told
 
 
 def test_a_chat_as_json_is_the_whole_answer(canned: Canned, run: Run) -> None:

@@ -41,7 +41,9 @@ def test_the_usage_is_a_table(canned: Canned, run: Run) -> None:
 def test_groups_and_times_are_those_of_the_options(canned: Canned, run: Run) -> None:
     row = {name: value for name, value in ROW.items() if name != "model"}
     canned.answers["GET", "/v1/usage"] = Answer([row | {"key": None, "key_id": "k1", "time": 1795824000}])
-    result = run("usage", "--by", "key,day", "--since", "2026-11-28T00:00:00+00:00", "--until", "2026-11-29", "--key", "a")
+    result = run(
+        "usage", "--by", "key,day", "--since", "2026-11-28T00:00:00+00:00", "--until", "2026-11-29", "--key", "a"
+    )
     assert result.stdout.splitlines()[2].split()[:2] == ["k1", "2026-11-28"]
     query = parse_qs(canned.asked_for("GET", "/v1/usage")[0].query)
     assert (query["by"], query["key"], query["from"]) == (["key,day"], ["a"], ["1795824000"])
@@ -50,7 +52,8 @@ def test_groups_and_times_are_those_of_the_options(canned: Canned, run: Run) -> 
 
 
 @pytest.mark.parametrize(
-    "options", [("--by", "colour"), ("--by", "day,hour"), ("--since", "x"), ("--since", "9999999d999"), ("--until", "-1")]
+    "options",
+    [("--by", "colour"), ("--by", "day,hour"), ("--since", "x"), ("--since", "9999999d999"), ("--until", "-1")],
 )
 def test_what_cannot_be_read_is_named(run: Run, options: tuple[str, str]) -> None:
     result = run("usage", *options)

@@ -16,11 +16,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.home import UID, Home
+from tests.support.home import Home
 from tests.support.polling import until
 
+UID = "tiny"
 CHAT = "/v1/chat/completions"
-MESSAGES = [{"role": "user", "content": "Count from one to ten, and say why you like each number."}]
+MESSAGES = [{"role": "user", "content": "Hello."}]
 #: What the client and the server may differ in when a stream's first content arrived, in seconds, on a busy machine.
 TOLERANCE = 0.05
 
@@ -41,11 +42,11 @@ class Measured:
 
 @pytest.fixture(scope="module", params=[1, 2])
 def home_and_server(
-    request: pytest.FixtureRequest, make_home: Callable[..., Home]
+    request: pytest.FixtureRequest, make_home: Callable[..., Home], tiny: dict[str, Any]
 ) -> Iterator[tuple[Home, subprocess.Popen[bytes]]]:
     home = make_home(XINFERENCE_GATEWAY_WORKERS=str(request.param))
     server = home.serve()
-    answer = home.launch(model_name=UID, quantization="Q4_1", n_parallel=4)
+    answer = home.launch(**tiny | {"n_parallel": 4, "n_ctx": 512, "model_uid": UID})
     assert answer.status_code == 200, answer.text
     yield home, server
 
@@ -93,20 +94,20 @@ def _read(measured: Measured, event: dict[str, Any], now: float) -> None:
 def kinds(client: httpx2.Client) -> list[Callable[[int], Measured]]:
     """Requests of each kind; each takes the number of the request."""
     usage = {"stream_options": {"include_usage": True}}
-    chat, text = {"messages": MESSAGES, "max_tokens": 24}, {"prompt": "Once upon a time", "max_tokens": 16}
+    chat, text = {"messages": MESSAGES, "max_tokens": 12}, {"prompt": "Once upon a time", "max_tokens": 8}
     return [
         lambda n: whole(client, n, CHAT, chat),
         lambda n: whole(client, n, CHAT, chat | {"n": 3}),
         lambda n: whole(client, n, "/v1/completions", text),
         lambda n: whole(client, n, "/v1/messages", chat),
-        lambda n: whole(client, n, "/v1/responses", {"input": "Hi.", "max_output_tokens": 16}),
+        lambda n: whole(client, n, "/v1/responses", {"input": "Hi.", "max_output_tokens": 8}),
         lambda n: whole(client, n, CHAT, chat | {"model": "unknown"}),
         lambda n: whole(client, n, CHAT, {"messages": []}),
         lambda n: streamed(client, n, CHAT, chat | usage),
         lambda n: streamed(client, n, CHAT, chat | usage | {"n": 2}),
         lambda n: streamed(client, n, "/v1/completions", text | usage),
         lambda n: streamed(client, n, "/v1/messages", chat),
-        lambda n: streamed(client, n, "/v1/responses", {"input": "Hi.", "max_output_tokens": 16}),
+        lambda n: streamed(client, n, "/v1/responses", {"input": "Hi.", "max_output_tokens": 8}),
         lambda n: streamed(client, n, CHAT, chat),
         lambda n: streamed(client, n, CHAT, chat | {"max_tokens": 200}, leave_after=3),
     ]
@@ -137,7 +138,10 @@ def test_the_records_are_what_a_client_measures(home_and_server: tuple[Home, sub
         firsts = sorted(m.first for m in measured if m.stream and m.path == path and m.first is not None)
         recorded = sorted(r["first_token"] for r in records if r["stream"] and r["path"] == path and r["first_token"])
         assert len(firsts) == len(recorded)
-        assert all(abs(one - other) < TOLERANCE for one, other in zip(firsts, recorded, strict=True)), (firsts, recorded)
+        assert all(abs(one - other) < TOLERANCE for one, other in zip(firsts, recorded, strict=True)), (
+            firsts,
+            recorded,
+        )
     for left in (r for r in records if r["client_left"]):
         assert not left["exact"] and left["prompt_tokens"] is None and left["output_tokens"] >= 3
     assert sum(row["requests"] for row in usage) == len(records) + len(before)

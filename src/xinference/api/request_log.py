@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xinference.control.stats import Sampler
 from xinference.control.usage import Usage
 from xinference.keys.key import Key
 from xinference.records.hub import RecordHub
@@ -17,6 +18,7 @@ class RequestLog:
     hub: RecordHub
     usage: Usage
     running: ActiveRequests
+    sampler: Sampler
 
     async def active(self, key_id: str | None) -> list[ActiveRequest]:
         """The requests that have not ended, oldest first: those of a key, or all."""

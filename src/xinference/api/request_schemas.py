@@ -85,3 +85,26 @@ class Usage(Answer):
     first_token_p95: float | None
     per_token_p50: float | None
     per_token_p95: float | None
+
+
+class RateSeries(Answer):
+    """The rates of requests, a value for each time; null: there was no request."""
+
+    in_flight: list[float]
+    waiting: list[float]
+    requests_per_second: list[float] = Field(description="Requests that ended")
+    prompt_tokens_per_second: list[float]
+    output_tokens_per_second: list[float]
+    first_token_p50: list[float | None]
+    first_token_p95: list[float | None]
+
+
+class Stats(Answer):
+    """The rates over time; each list has a value for each time of `t`."""
+
+    node: str
+    step: float = Field(description="Least seconds between two points")
+    t: list[float] = Field(description="Seconds since the epoch; the values are those of the time before")
+    all: RateSeries
+    models: dict[str, RateSeries]
+    host: dict[str, list[float | None]] = Field(description="cpu: a share of all processors; memory: bytes in use")

@@ -56,6 +56,7 @@ class Methods(Runner):
     list_requests = answer_call(usage_requests.list_requests)
     list_active_requests = answer_call(usage_requests.list_active_requests)
     abort_active_request = answer_call(usage_requests.abort_active_request)
+    stats = answer_call(usage_requests.stats)
     usage = answer_call(usage_requests.usage)
 
     query_engine_by_model_name = answer_call(catalog_requests.query_engine_by_model_name)

@@ -37,6 +37,18 @@ def abort_active_request(request_id: str) -> Request[Json]:
     return Request(method="POST", path=path("v1", "requests", request_id, "abort"), read=answers.as_object)
 
 
+def stats(since: float | None = None, step: float | None = None, model: str | None = None) -> Request[Json]:
+    """The rates of requests and the load of the machine over time, as columns.
+
+    Args:
+        since: seconds since the epoch.
+        step: least seconds between two points: 2, 30 or 600.
+    """
+    numbers = {name: f"{value:g}" for name, value in (("step", step),) if value is not None}
+    times = {} if since is None else {"since": f"{since:.0f}"}
+    return Request(path="/v1/stats", query=query_of(model=model) | numbers | times, read=answers.as_object)
+
+
 def usage(
     by: str = "model",
     begin: float | None = None,

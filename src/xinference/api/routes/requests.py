@@ -18,6 +18,8 @@ from xinference.errors import Problem, bad_request
 from xinference.keys.keyring import Keyring
 from xinference.records.filter import RecordFilter
 from xinference.records.hub import RECORDS_KEPT
+from xinference.records.rates import columns
+from xinference.records.record import LOCAL_NODE
 from xinference.records.view import amounts_view, record_view
 from xinference.store.usage import Group
 
@@ -128,6 +130,26 @@ async def usage(
         named = (_named(group, value, names) for group, value in zip(groups, values, strict=True))
         answer.append(dict(chain.from_iterable(named)) | amounts_view(amounts))
     return answer
+
+
+@router.get("/v1/stats", response_model=schemas.Stats)
+async def stats(
+    requests: RequestLogDep,
+    since: Annotated[float | None, Query(ge=0, le=1e11)] = None,
+    step: Annotated[float | None, Query(ge=0, le=600)] = None,
+    model: str | None = None,
+) -> dict[str, Any]:
+    """The rates of requests and the load of the machine over time, as columns.
+
+    There are points of 2 s for 15 minutes, of 30 s for 6 hours and of 10 minutes for 7 days; `step` (seconds) and
+    `since` (seconds since the epoch) choose the finest ones that fit. Without a reader, the finest ones are 30 s apart.
+    """
+    rates = await requests.sampler.read()
+    chosen = rates.step_for(step, since, time.time())
+    points = rates.points(chosen, since or 0.0)
+    known = {name for point in points for name in point.models if name}
+    models = sorted(known) if model is None else [model]
+    return {"node": LOCAL_NODE, "step": chosen, **columns(points, models)}
 
 
 def _names(keyring: Keyring) -> dict[str, str]:

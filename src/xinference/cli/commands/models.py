@@ -17,8 +17,15 @@ from xinference.cli.options.json_option import json_option
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import duration, note, print_json, size, size_in_billions, write
 from xinference.cli.table import print_table
+from xinference.client.client import Client
+from xinference.errors import Problem
 
 Json = dict[str, Any]
+
+#: The entry of an instance with its newest rates.
+RATES = "rates"
+#: Rates that are older than this are not those of now.
+RECENT_SECONDS = 60.0
 
 
 @click.command("list")
@@ -32,9 +39,11 @@ def list_models(target: Target, shows_failed: bool, as_json: bool, wide: bool) -
         instances = client.list_instances()
         if shows_failed:
             instances += [_failed(r) for r in client.launch_history(failed=True) if r["ready_at"] is None]
+        rates = {} if as_json else _rates_now(client)
     if as_json:
         print_json(instances)
         return
+    instances = [instance | {RATES: rates.get(instance["model_uid"], {})} for instance in instances]
     columns = WIDE if wide else _narrow(instances)
     now = time.time()
     rows = [[COLUMNS[name](instance, now) for name in columns] for instance in instances]
@@ -44,6 +53,32 @@ def list_models(target: Target, shows_failed: bool, as_json: bool, wide: bool) -
     for instance in instances:
         if problem := instance.get("problem"):
             note(f"{instance['model_uid']}: {problem['cause']}")
+
+
+def _rates_now(client: Client) -> dict[str, dict[str, float]]:
+    """The newest rates by model; empty if the key does not permit to read them, or the server has none."""
+    try:
+        stats = client.stats(step=2)
+    except Problem:
+        return {}
+    models: dict[str, dict[str, list[float]]] = stats.get("models", {})
+    if not stats.get("t") or time.time() - stats["t"][-1] > RECENT_SECONDS:
+        return {}
+    return {uid: {name: values[-1] for name, values in series.items()} for uid, series in models.items()}
+
+
+def _in_flight(instance: Json) -> str | None:
+    """The requests at the model now, and those that wait."""
+    rates = instance[RATES]
+    if not rates:
+        return None
+    waiting = int(rates["waiting"])
+    return f"{int(rates['in_flight'])}{f' + {waiting} waiting' if waiting else ''}"
+
+
+def _tokens_per_second(instance: Json) -> str | None:
+    rates = instance[RATES]
+    return f"{rates['output_tokens_per_second']:.1f}" if rates else None
 
 
 def _failed(record: Json) -> Json:
@@ -107,6 +142,8 @@ COLUMNS: Mapping[str, Callable[[Json, float], Any]] = {
     "Context": lambda instance, now: instance.get("context_length"),
     "Memory": lambda instance, now: _memory(instance),
     "Replicas": lambda instance, now: _replicas(instance),
+    "Requests": lambda instance, now: _in_flight(instance),
+    "Tokens/s": lambda instance, now: _tokens_per_second(instance),
     "Age": _age,
     "Until": lambda instance, now: _until(instance),
     "Status": lambda instance, now: instance.get("status"),
@@ -115,11 +152,12 @@ WIDE = [name for name in COLUMNS if name != "Version"]
 
 
 def _narrow(instances: Sequence[Json]) -> list[str]:
-    """The columns for a narrow terminal: replicas and the time of unloading only if some model has them."""
+    """The columns for a narrow terminal: replicas, requests and the time of unloading only if some model has them."""
     several = any(len(instance.get("replicas") or ()) > 1 for instance in instances)
     on_demand = any(instance.get("on_demand") for instance in instances)
+    busy = any(any(instance[RATES].values()) for instance in instances)
     shown = {"UID": True, "Version": True, "Engine": True, "Context": True, "Memory": True, "Replicas": several,
-        "Age": True, "Until": on_demand, "Status": True}  # fmt: skip
+        "Requests": busy, "Tokens/s": busy, "Age": True, "Until": on_demand, "Status": True}  # fmt: skip
     return [name for name, is_shown in shown.items() if is_shown]
 
 

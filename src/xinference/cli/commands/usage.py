@@ -91,7 +91,15 @@ def usage(
     if as_json:
         print_json(rows)
         return
-    header = (*(group.capitalize() for group in groups), "Requests", "Prompt", "Cached", "Output", "TTFT p50", "TTFT p95")
+    header = (
+        *(group.capitalize() for group in groups),
+        "Requests",
+        "Prompt",
+        "Cached",
+        "Output",
+        "TTFT p50",
+        "TTFT p95",
+    )
     print_table((*header, "Tokens/s"), [_row(row, groups) for row in rows], wide=wide)
     if not rows:
         note("No request has ended in this time.")

@@ -54,7 +54,9 @@ READ = frozenset(
         "/openapi.json",
     }
 )
-OVERSEE = frozenset({"/status", "/metrics", "/v1/cluster/devices", "/v1/cluster/info", "/v1/workers", "/v1/supervisor"})
+OVERSEE = frozenset(
+    {"/status", "/metrics", "/v1/stats", "/v1/cluster/devices", "/v1/cluster/info", "/v1/workers", "/v1/supervisor"}
+)
 #: GET paths of the requests to models.
 OWN = frozenset({"/v1/requests", "/v1/requests/active", "/v1/usage"})
 #: GET paths of the catalog's entries, and of the progress of a request, which tells nothing about it.
