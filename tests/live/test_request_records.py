@@ -55,7 +55,7 @@ def whole(client: httpx2.Client, number: int, path: str, body: dict[str, Any]) -
     answer = client.post(path, json={"model": UID, **body})
     measured = Measured(number, path, False, answer.status_code)
     usage = answer.json().get("usage") or {}
-    measured.prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    measured.prompt = _prompt(usage)
     measured.output = usage.get("completion_tokens", usage.get("output_tokens"))
     return measured
 
@@ -80,8 +80,7 @@ def streamed(client: httpx2.Client, number: int, path: str, body: dict[str, Any]
 def _read(measured: Measured, event: dict[str, Any], now: float) -> None:
     usage = event.get("usage") or event.get("response", {}).get("usage") or {}
     usage |= event.get("message", {}).get("usage", {}) if event.get("type") == "message_start" else {}
-    for name in ("prompt_tokens", "input_tokens"):
-        measured.prompt = max(usage.get(name) or 0, measured.prompt or 0) or None
+    measured.prompt = max(_prompt(usage) or 0, measured.prompt or 0) or None
     for name in ("completion_tokens", "output_tokens"):
         measured.output = max(usage.get(name) or 0, measured.output or 0) or None
     texts = [choice.get("text") or choice.get("delta", {}).get("content") for choice in event.get("choices", ())]
@@ -89,6 +88,14 @@ def _read(measured: Measured, event: dict[str, Any], now: float) -> None:
     texts.append(delta if isinstance(delta, str) else (delta or {}).get("text"))
     if measured.first is None and any(texts):
         measured.first = now
+
+
+def _prompt(usage: dict[str, Any]) -> int | None:
+    """Anthropic's messages count cached tokens apart."""
+    if "prompt_tokens" in usage:
+        return int(usage["prompt_tokens"])
+    cached = usage.get("cache_read_input_tokens", 0)
+    return int(usage["input_tokens"]) + int(cached) if "input_tokens" in usage else None
 
 
 def kinds(client: httpx2.Client) -> list[Callable[[int], Measured]]:
@@ -133,7 +140,8 @@ def test_the_records_are_what_a_client_measures(home_and_server: tuple[Home, sub
     told = [m for m in measured if m.output is not None and m.status == 200 and not m.left]
     exact = [r for r in records if r["exact"]]
     seen = Counter((m.path, m.stream, m.prompt, m.output) for m in told)
-    assert not seen - Counter((r["path"], r["stream"], r["prompt_tokens"], r["output_tokens"]) for r in exact)
+    recorded_tokens = Counter((r["path"], r["stream"], r["prompt_tokens"], r["output_tokens"]) for r in exact)
+    assert seen - recorded_tokens == Counter(), recorded_tokens - seen
     for path in {m.path for m in measured if m.stream}:
         firsts = sorted(m.first for m in measured if m.stream and m.path == path and m.first is not None)
         recorded = sorted(r["first_token"] for r in records if r["stream"] and r["path"] == path and r["first_token"])
