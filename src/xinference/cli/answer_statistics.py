@@ -17,6 +17,8 @@ class AnswerStatistics:
     clock: Callable[[], float] = time.monotonic
     finish_reason: str | None = None
     tokens: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int = 0
     started: float = 0.0
     first: float | None = None
     last: float | None = None
@@ -25,14 +27,19 @@ class AnswerStatistics:
     def begin(self) -> None:
         """Start to measure an answer."""
         self.finish_reason, self.tokens, self.first, self.last, self.chunks = None, None, None, None, 0
+        self.prompt_tokens, self.cached_tokens = None, 0
         self.started = self.clock()
 
     def read(self, answer: Json) -> None:
         """Read a chunk, or a whole answer."""
         if usage := answer.get("usage"):
             self.tokens = usage.get("completion_tokens", self.tokens)
+            self.prompt_tokens = usage.get("prompt_tokens", self.prompt_tokens)
+            self.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         for choice in answer.get("choices", ()):
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if self.first is None and not _has_content(choice):
+                continue  # the first event of a chat only has the role
             self.last = self.clock()
             self.first = self.last if self.first is None else self.first
             self.chunks += 1
@@ -45,10 +52,18 @@ class AnswerStatistics:
         return f"(cut at {count} tokens; --max-tokens allows more)" if count else "(cut: the context is full)"
 
     def speed_note(self) -> str:
-        """The number of tokens, tokens per second and the time to the first token."""
+        """The tokens of the answer and of the prompt, tokens per second and the time to the first token."""
         if self.first is None or self.last is None:
             return "(no tokens)"
         tokens = self.tokens or self.chunks
+        cached = f", {self.cached_tokens} of them cached" if self.cached_tokens else ""
+        prompt = f"{self.prompt_tokens} tokens of prompt{cached}, " if self.prompt_tokens else ""
         seconds = self.last - self.first
         speed = f", {(tokens - 1) / seconds:.1f} tokens/s" if tokens > 1 and seconds > 0 else ""
-        return f"({tokens} tokens{speed}, first token after {self.first - self.started:.2f} s)"
+        return f"({prompt}{tokens} tokens{speed}, first token after {self.first - self.started:.2f} s)"
+
+
+def _has_content(choice: Json) -> bool:
+    """Whether a choice of a chunk or of a whole answer has text, a thought or a call of a tool."""
+    said = choice.get("delta") or choice.get("message") or choice
+    return any(said.get(name) for name in ("content", "text", "reasoning_content", "reasoning", "tool_calls"))
