@@ -11,7 +11,7 @@ from xinference.catalog.models import ModelFamily, ModelSpec, Source
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem
 from xinference.local_commands import docs
-from xinference.local_commands.model_pages import render_index, render_page, write_docs
+from xinference.local_commands.model_pages import render_index, render_page, render_type_index, write_docs
 
 PAGE = Path(__file__).parents[1] / "assets" / "llama-2-chat.rst"
 
@@ -56,7 +56,8 @@ def test_every_built_in_family_renders_with_an_engine_and_a_hub_for_each_spec() 
         known = builtin_families()[name]
         page = page_of(name)
         assert page.endswith("\n\n") and not page.endswith("\n\n\n")
-        assert page.count("   xinference launch ") == page.count("\nModel Spec ") == len(known.model_specs)
+        pooled = known.model_type != "LLM"  # a command that names no version is first
+        assert page.count("   xinference launch ") - pooled == page.count("\nModel Spec ") == len(known.model_specs)
         assert "- **Engines**: \n" not in page
         assert "- **Model Hubs**:  \n" not in page
 
@@ -139,8 +140,59 @@ def test_a_package_index_is_linked_in_the_same_form() -> None:
 
 def test_the_launch_line_of_another_model_type_names_the_type() -> None:
     page = render_page(family(model_type="embedding"), {})
-    assert page.startswith(".. _models_embedding_some-model:\n")
+    assert page.startswith(".. _models_builtin_some-model:\n")
     assert " --model-name Some-Model --model-type embedding --size-in-billions 1_8 " in page
+
+
+BGE_M3 = """.. _models_builtin_bge-m3:
+
+======
+bge-m3
+======
+
+- **Model Name:** bge-m3
+- **Languages:** en, zh
+- **Abilities:** embed
+"""
+BGE_M3_SPECIFICATIONS = """
+Specifications
+^^^^^^^^^^^^^^
+
+- **Dimensions:** 1024
+- **Max Tokens:** 8192
+- **Model ID:** BAAI/bge-m3
+- **Model Hubs**: `Hugging Face <https://huggingface.co/BAAI/bge-m3>`__, `ModelScope <https://modelscope.cn/models/Xorbits/bge-m3>`__
+
+Execute the following command to launch the model::
+
+   xinference launch --model-name bge-m3 --model-type embedding
+"""
+
+
+def test_the_page_of_an_embedding_model_has_the_form_of_xinference() -> None:
+    page = page_of("bge-m3")
+    head, _, rest = page.partition("- **Description:**")
+    assert head == BGE_M3
+    assert rest.partition("\n")[2].startswith(BGE_M3_SPECIFICATIONS)
+    assert "\nModel Spec 1 (" in rest and " --model-format pytorch --quantization ${quantization}\n" in rest
+
+
+def test_the_page_of_a_rerank_model_has_the_form_of_xinference() -> None:
+    page = page_of("bge-reranker-v2-m3")
+    assert page.startswith(f".. _models_builtin_bge-reranker-v2-m3:\n\n{'=' * 18}\nbge-reranker-v2-m3\n{'=' * 18}\n\n")
+    assert "- **Abilities:** rerank\n" in page and "**Dimensions:**" not in page
+    assert "\n- **Model ID:** BAAI/bge-reranker-v2-m3\n" in page.partition("Model Spec 1")[0]
+    assert "::\n\n   xinference launch --model-name bge-reranker-v2-m3 --model-type rerank\n\n" in page
+
+
+def test_each_type_has_an_index_in_the_form_of_xinference() -> None:
+    embeddings = [known for known in builtin_families().values() if known.model_type == "embedding"]
+    index = render_type_index("embedding", embeddings)
+    assert index.startswith(
+        ".. _models_embedding_index:\n\n================\nEmbedding Models\n================\n\n"
+        "The following is a list of built-in embedding models in Xinference:\n\n.. toctree::\n   :maxdepth: 1\n\n"
+    )
+    assert index.splitlines()[-len(embeddings) :] == sorted(f"   {known.model_name.lower()}" for known in embeddings)
 
 
 def test_embeddings_are_served_by_the_engines_that_pool() -> None:
@@ -151,7 +203,7 @@ def test_embeddings_are_served_by_the_engines_that_pool() -> None:
 def test_the_index_lists_each_family_once_and_links_its_page() -> None:
     index = render_index(builtin_families().values())
     for known in builtin_families().values():
-        label = f"models_{known.model_type.lower()}_{known.model_name.lower()}"
+        label = f"models_{'llm' if known.model_type == 'LLM' else 'builtin'}_{known.model_name.lower()}"
         assert index.count(f":ref:`{known.model_name} <{label}>`") == 1
         assert index.splitlines().count(f"   {known.model_name.lower()}") == 1
 
@@ -164,7 +216,8 @@ def test_the_index_does_not_depend_on_the_order_of_the_families() -> None:
 def test_writing_twice_gives_identical_bytes_and_leaves_nothing_else(tmp_path: Path) -> None:
     first, second = docs.write(tmp_path / "a" / "b"), docs.write(tmp_path / "c")
     assert [path.name for path in first] == [path.name for path in second] == sorted(path.name for path in first)
-    assert {path.name for path in first} == {f"{name.lower()}.rst" for name in builtin_families()} | {"index.rst"}
+    indexes = {"index.rst", "llm-index.rst", "embedding-index.rst", "rerank-index.rst"}
+    assert {path.name for path in first} == {f"{name.lower()}.rst" for name in builtin_families()} | indexes
     assert set((tmp_path / "c").iterdir()) == set(second)
     assert all(one.read_bytes() == other.read_bytes() for one, other in zip(first, second, strict=True))
 

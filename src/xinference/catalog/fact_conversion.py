@@ -12,6 +12,7 @@ import msgspec
 from xinference.catalog.fact_corrections import Entry, corrected, quantizations_of
 from xinference.catalog.fact_files import FamilyFacts, HubFacts, SpecFacts
 from xinference.catalog.fact_shapes import shape_of
+from xinference.catalog.known_sizes import KNOWN_SIZES
 from xinference.catalog.models import (
     Draft,
     FileFacts,
@@ -217,7 +218,7 @@ def _size(entry: Entry, facts: FamilyFacts, own: ModelFamily | None) -> int | st
         return next(iter(known.values()))
     named = _SIZE_IN_NAME.search(facts.name)
     if named is None:
-        return 0
+        return KNOWN_SIZES.get(facts.name, 0)
     return int(named[1]) if named[1].isdecimal() else named[1].replace(".", "_")
 
 

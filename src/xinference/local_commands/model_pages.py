@@ -32,9 +32,17 @@ _RULE = "=" * 40
 
 
 def render_page(family: ModelFamily, supporters: Supporters) -> str:
-    """The page of one family: its facts, then each spec with its engines, hubs and launch line."""
+    """The page of one family: its facts, then each spec with its engines, hubs and launch line.
+
+    The page of an embedding or rerank model begins with the fields and the command of Xinference's own pages.
+    """
     blocks = [_spec_block(family, number, spec, supporters) for number, spec in enumerate(family.model_specs, 1)]
-    head = (
+    head = _pooling_head(family) if family.model_type != "LLM" else _head(family)
+    return f"{head}{''.join(blocks)}\n"
+
+
+def _head(family: ModelFamily) -> str:
+    return (
         f".. _{_label(family)}:\n\n"
         f"{_RULE}\n{family.model_name}\n{_RULE}\n\n"
         f"- **Context Length:** {family.context_length}\n"
@@ -44,7 +52,31 @@ def render_page(family: ModelFamily, supporters: Supporters) -> str:
         f"- **Description:** {_one_line(family.model_description)}\n\n"
         f"Specifications\n{'^' * 14}\n"
     )
-    return f"{head}{''.join(blocks)}\n"
+
+
+def _pooling_head(family: ModelFamily) -> str:
+    """The head of an embedding or rerank model: the weights as trained, and a command that names no version."""
+    spec = next((spec for spec in family.model_specs if spec.model_format == "pytorch"), family.model_specs[0])
+    sources = _sorted_sources(spec)
+    rule = "=" * len(family.model_name)
+    dimensions = f"- **Dimensions:** {family.dimensions}\n" if family.dimensions else ""
+    kind = f"- **Type:** {family.rerank_type}\n" if family.rerank_type else ""
+    return (
+        f".. _{_label(family)}:\n\n"
+        f"{rule}\n{family.model_name}\n{rule}\n\n"
+        f"- **Model Name:** {family.model_name}\n"
+        f"- **Languages:** {', '.join(family.model_lang)}\n"
+        f"- **Abilities:** {', '.join(family.model_ability)}\n"
+        f"- **Description:** {_one_line(family.model_description)}\n\n"
+        f"Specifications\n{'^' * 14}\n\n"
+        f"{dimensions}"
+        f"- **Max Tokens:** {family.context_length}\n"
+        f"{kind}"
+        f"- **Model ID:** {sources[0].model_id}\n"
+        f"- **Model Hubs**: {', '.join(_hub_link(source) for source in sources)}\n\n"
+        "Execute the following command to launch the model::\n\n"
+        f"   xinference launch --model-name {family.model_name} --model-type {family.model_type}\n"
+    )
 
 
 def render_index(families: Iterable[ModelFamily]) -> str:
@@ -62,10 +94,20 @@ def render_index(families: Iterable[ModelFamily]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def render_type_index(model_type: str, families: Iterable[ModelFamily]) -> str:
+    """The page that lists the families of one type, in the form of Xinference's own."""
+    known = sorted(families, key=lambda family: (family.model_name.lower(), family.model_name))
+    title = INDEX_PARTS[model_type].replace(" models", " Models")
+    rule, noun = "=" * len(title), INDEX_PARTS[model_type][0].lower() + INDEX_PARTS[model_type][1:]
+    lines = [f".. _models_{model_type.lower()}_index:", "", rule, title, rule, ""]
+    lines += [f"The following is a list of built-in {noun} in Xinference:", "", ".. toctree::", "   :maxdepth: 1", ""]
+    return "\n".join([*lines, *(f"   {_stem(family)}" for family in known)]) + "\n"
+
+
 def write_docs(
     families: Iterable[ModelFamily], supporters: Callable[[ModelFamily], Supporters], out: Path
 ) -> list[Path]:
-    """Write every family's page and ``index.rst`` into `out`, each file completely or not at all.
+    """Write every family's page and the indexes into `out`, each file completely or not at all.
 
     Args:
         supporters: the engines that serve a family's model type, as `render_page` takes them.
@@ -79,6 +121,10 @@ def write_docs(
     families = list(families)
     pages = {f"{_stem(family)}.rst": render_page(family, supporters(family)) for family in families}
     pages["index.rst"] = render_index(families)
+    for model_type in INDEX_PARTS:
+        of_type = [family for family in families if family.model_type == model_type]
+        if of_type:
+            pages[f"{model_type.lower()}-index.rst"] = render_type_index(model_type, of_type)
     try:
         out.mkdir(parents=True, exist_ok=True)
         return [_replace(out / name, text) for name, text in sorted(pages.items())]
@@ -92,7 +138,7 @@ def write_docs(
 
 def _spec_block(family: ModelFamily, number: int, spec: ModelSpec, supporters: Supporters) -> str:
     size = spec.model_size_in_billions
-    sources = sorted(spec.sources, key=lambda source: list(HUB_LINKS).index(source.hub))
+    sources = _sorted_sources(spec)
     model_type = "" if family.model_type == "LLM" else f" --model-type {family.model_type}"
     title, fact, option = (
         (
@@ -116,6 +162,10 @@ def _spec_block(family: ModelFamily, number: int, spec: ModelSpec, supporters: S
         f"   xinference launch --model-engine ${{engine}} --model-name {family.model_name}{model_type}"
         f"{option} --model-format {spec.model_format} --quantization ${{quantization}}\n"
     )
+
+
+def _sorted_sources(spec: ModelSpec) -> list[Source]:
+    return sorted(spec.sources, key=lambda source: list(HUB_LINKS).index(source.hub))
 
 
 def _engines(spec: ModelSpec, supporters: Supporters) -> str:
@@ -144,7 +194,8 @@ def _index_row(family: ModelFamily) -> list[str]:
 
 
 def _label(family: ModelFamily) -> str:
-    return f"models_{family.model_type.lower()}_{_stem(family)}"
+    kind = "llm" if family.model_type == "LLM" else "builtin"
+    return f"models_{kind}_{_stem(family)}"
 
 
 def _stem(family: ModelFamily) -> str:

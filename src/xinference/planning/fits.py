@@ -40,7 +40,7 @@ class Fit:
     """None: no engine runs the version."""
     state: State
     plan: SizedPlan | None = None
-    """None: it fits never, or its cache is only a guess that does not fit."""
+    """None: it fits never, its cache is only a guess that does not fit, or its size is not known."""
     unload: tuple[str, ...] = ()
     """The models to unload first."""
     reason: str | None = None
@@ -226,6 +226,8 @@ def _plan(each: _Launch, memory: Memory, available: Available) -> SizedPlan | No
         Problem: 400 ``does_not_fit``.
     """
     launch, shape, model = each.launch, each.shape, each.engine.memory
+    if not shape.weights_bytes:
+        return None  # the size is not known before the download
     if memory.corrected and not launch.use_gpu:
         correction = memory.corrected.get((launch.version.version_id, launch.engine))
         available = replace(available, correction_bytes=correction) if correction else available
