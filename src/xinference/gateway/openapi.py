@@ -28,6 +28,7 @@ _ERRORS = {
     501: "The engine does not support this",
     502: "The engine died before its answer was complete",
     503: "The model is not ready yet, or has failed",
+    504: "The engine took longer than the time limit of the key or the model",
 }
 _SUMMARIES = {
     "/v1/chat/completions": "Create a chat completion",
