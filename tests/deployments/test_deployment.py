@@ -786,7 +786,7 @@ async def test_every_message_at_every_time_is_handled_or_ignored_and_the_owner_g
         try:
             async with running_world(tmp_path / name) as world:
                 await _is_handled_or_ignored(world, time, name)
-        except Exception as error:  # noqa: BLE001  # all are raised below
+        except Exception as error:  # noqa: BLE001 -- all are raised below
             error.add_note(f"the message: {name}")
             failures.append(error)
     if failures:
