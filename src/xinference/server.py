@@ -151,7 +151,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         stopping.cancel()
         keys.flush()
         withdraw(settings)
-        log.info("ended (%s)", "engines stopped" if how == "stop" else "engines run on for the next server")
+        log.info("ended (%s)", "engines stopped" if how == "stop" else "engines keep running for the next server")
 
 
 async def _announce(settings: Settings, host: str, port: int, owner_key: str) -> None:

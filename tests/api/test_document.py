@@ -67,3 +67,9 @@ async def test_the_page_needs_nothing_from_another_server(empty: httpx2.AsyncCli
     page = (await empty.get("/docs")).text
     assert "/v1/models/{model_uid}/progress" in page
     assert "http://" not in page and "https://" not in page and "<script" not in page
+
+
+async def test_the_page_can_be_served_under_another_path(empty: httpx2.AsyncClient) -> None:
+    page = (await empty.get("/docs")).text
+    assert "href=openapi.json" in page and "href=/" not in page
+    assert "`" not in page, "names of fields and paths are marked as code"

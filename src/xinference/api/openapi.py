@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ def _first_line(operation: Json) -> str:
 def _page(document: Json) -> str:
     rows = [
         f"<tr><td><code>{method.upper()}</code></td><td><code>{html.escape(path)}</code></td>"
-        f"<td>{html.escape(_first_line(operation))}</td></tr>"
+        f"<td>{_as_html(_first_line(operation))}</td></tr>"
         for path, operations in sorted(document["paths"].items())
         for method, operation in operations.items()
         if method in METHODS
@@ -83,6 +84,11 @@ def _page(document: Json) -> str:
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
         "<style>body{font:15px/1.5 system-ui;margin:2rem auto;max-width:70rem;padding:0 1rem}"
         "td{padding:.2rem .8rem .2rem 0;vertical-align:top}</style>"
-        f"<h1>{title}</h1><p>The whole document: <a href=/openapi.json>openapi.json</a></p>"
+        f"<h1>{title}</h1><p>The whole document: <a href=openapi.json>openapi.json</a></p>"
         f"<table>{''.join(rows)}</table></html>"
     )
+
+
+def _as_html(text: str) -> str:
+    """A line of a description: what stands between backquotes is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

@@ -173,7 +173,7 @@ class Keyring:
         self._damaged.clear()
         self._last_used.clear()
         self._publish()
-        log.info("all %d keys are deleted", len(every))
+        log.info("all keys are deleted: %d", len(every))
         return len(every)
 
     def open_for_owner(self) -> str:

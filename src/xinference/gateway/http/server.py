@@ -113,7 +113,11 @@ class Server(uvicorn.Server):
         for connection in list(state.connections):
             connection.shutdown()
         if state.tasks:
-            log.info("%d open answers get up to %g s; Ctrl+C ends them at once", len(state.tasks), self._drain_seconds)
+            log.info(
+                "running requests: %d; they get up to %g s to finish; Ctrl+C ends them at once",
+                len(state.tasks),
+                self._drain_seconds,
+            )
         await self._wait_for_answers(self._drain_seconds)
         self._shutdown.answers_end = True
         for task in list(state.tasks):
