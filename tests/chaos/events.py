@@ -45,6 +45,8 @@ class Change:
 
     runs: bool | None = None
     """Whether the uid runs after it; None: no answer says so."""
+    before: bool | None = None
+    """Whether the uid was promised to run when the request began."""
 
 
 class Chaos:
@@ -108,7 +110,7 @@ class Chaos:
             self._changes[uid].append(change)
             if len(self._changes[uid]) > 1:
                 self._mixed.add(uid)
-            self.promised[uid] = None
+            change.before, self.promised[uid] = self.promised[uid], None
         try:
             yield change
         finally:
@@ -124,13 +126,12 @@ class Chaos:
         body = self.home.request(uid, script=script, replica=replica)
         if self.random.random() < 0.2:
             body["on_demand"] = True
-        before = self.promised[uid]
         with self._changing(uid) as change:
             answer = self.ask("POST", "/v1/models", json=body, params={"wait_ready": str(wait_ready).lower()})
             if answer is not None and answer.status_code == 200:
                 change.runs = True
             elif answer is not None and answer.json()["problem"]["code"] == "model_uid_taken":
-                change.runs = before  # after any other refusal, its row may be stored or not
+                change.runs = change.before  # after any other refusal, its row may be stored or not
 
     def terminate(self) -> None:
         uid = self.random.choice(UIDS)
