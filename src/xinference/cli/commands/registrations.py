@@ -81,7 +81,7 @@ def registrations(target: Target, model_type: str, part: str, fits: bool, as_jso
     custom models of this home.
     """
     if fits:
-        from xinference.cli.fits_table import show_fits
+        from xinference.cli.commands.fits_table import show_fits
 
         show_fits(target, model_type, part, as_json=as_json, wide=wide)
         return
