@@ -58,6 +58,7 @@ MODEL = "/v1/models/m"
 ALL = "/v1/model_registrations/LLM"
 CACHE = "/v1/cache/models"
 REMAINING = {"remaining_replicas": 2}
+NO_CHANGE = dict.fromkeys(("source", "sha256", "catalog", "model_type", "model_name"))
 TABLE = [
     row("health", "GET /health", {"status": "ok"}),
     row("auth", "GET /v1/cluster/auth", {"auth": False}),
@@ -116,6 +117,26 @@ TABLE = [
     row("unregister_model", f"DELETE {ALL}/n", None, model_type="LLM", model_name="n"),
     row("list_model_registrations", f"GET {ALL}?detailed=false", [ITEM], model_type="LLM"),
     row("list_model_registrations", f"GET {ALL}?detailed=true", [], model_type="LLM", detailed=True),
+    row("list_fits", "GET /v1/fits?model_type=LLM&part=n", [ITEM], model_type="LLM", part="n"),
+    row("list_fits", "GET /v1/fits", []),
+    row("list_catalogs", "GET /v1/catalog", {"catalogs": []}),
+    row("update_catalog", "POST /v1/catalog/update", {"added": []}, body={**NO_CHANGE, "source": "s"}, source="s"),
+    row("compare_catalog", "POST /v1/catalog/diff", {"added": []}, body={**NO_CHANGE, "catalog": "{}"}, catalog="{}"),
+    row("compare_catalog", "GET /v1/catalog/diff", {"added": []}),
+    row("rollback_catalog", "POST /v1/catalog/rollback", {"added": []}),
+    row(
+        *("update_model_type", "POST /v1/models/update_type", {"added": []}),
+        body={"model_type": "LLM", "source": "s", "sha256": None},
+        model_type="LLM",
+        source="s",
+    ),
+    row(
+        *("update_model_spec", "POST /v1/models/update_spec", {"added": []}),
+        body={"model_type": "LLM", "model_name": "n", "source": "s", "sha256": None},
+        model_type="LLM",
+        model_name="n",
+        source="s",
+    ),
     row("get_model_registration", f"GET {ALL}/n", {}, model_type="LLM", model_name="n"),
     row("list_cached_models", f"GET {CACHE}", {"list": []}, []),
     row("list_cached_models", f"GET {CACHE}?model_name=n", {"list": [ITEM]}, [ITEM], model_name="n"),
