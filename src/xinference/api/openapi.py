@@ -91,4 +91,4 @@ def _page(document: Json) -> str:
 
 def _as_html(text: str) -> str:
     """A line of a description: what stands between backquotes is code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"`+([^`]+)`+", r"<code>\1</code>", html.escape(text))
