@@ -22,7 +22,13 @@ from xinference.routing.table import Route
 
 ENGINES = ("llama.cpp", "Transformers", "vLLM", "SGLang")
 CHATS, TEXTS, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/messages"
-BODIES: dict[str, dict[str, Any]] = {CHATS: CHAT, TEXTS: {"model": "m", "prompt": "a"}, MESSAGES: CHAT}
+INFILL = "/infill"
+BODIES: dict[str, dict[str, Any]] = {
+    CHATS: CHAT,
+    TEXTS: {"model": "m", "prompt": "a"},
+    MESSAGES: CHAT,
+    INFILL: {"model": "m", "input_prefix": "a", "input_suffix": "b"},
+}
 
 
 def limited(path: str, of: Route, key: Key | None = None, **fields: Any) -> dict[str, Any]:
@@ -79,6 +85,14 @@ def test_an_engines_own_name_for_the_number_cannot_exceed_the_limit() -> None:
     assert limited(CHATS, of, n_predict=-1) == CHAT | {"max_tokens": 50}
     # vLLM does not get the field, so it counts for nothing.
     assert limited(CHATS, route(engine="vLLM", max_output_tokens=50), n_predict=6)["max_tokens"] == 50
+
+
+def test_the_middle_of_a_text_has_the_limit_too() -> None:
+    of = route(engine="llama.cpp", max_output_tokens=50)
+    assert limited(INFILL, of)["n_predict"] == 50
+    assert limited(INFILL, of, n_predict=4)["n_predict"] == 4
+    with pytest.raises(Refusal, match="n_predict: 51 is more than 50"):
+        limited(INFILL, of, n_predict=51)
 
 
 def test_a_completion_keeps_an_engines_own_smaller_default() -> None:

@@ -58,7 +58,8 @@ def limit_tokens(
     default = dialect.completion_tokens if isinstance(request, Completion) else None
     if not is_named and (default is None or default > limit):
         # One engine refuses a number that is larger than the context.
-        document.put(fields, "max_tokens", min(limit, route.context_length or limit))
+        name = "n_predict" if isinstance(request, Infill) else "max_tokens"
+        document.put(fields, name, min(limit, route.context_length or limit))
 
 
 def _too_many(name: str, number: float, limit: int, owner: str) -> Refusal:
