@@ -17,9 +17,9 @@ UNIT := not live and not process
 chat: $(VENV)/.installed
 	@uid=$$($(BIN)/xinference launch --model-engine llama.cpp --model-name smollm2-instruct \
 		--size-in-billions 0_135 --model-format ggufv2 --quantization Q4_1) && \
-		$(BIN)/xinference chat --model-uid "$$uid" --temperature 0 --max-tokens 64 "$(QUESTION)" && \
-		printf '\nNext: `%s` to go on, `%s`, `%s`.\n' "$(BIN)/xinference chat $$uid" "$(BIN)/xinference list" \
-		"$(BIN)/xinference stop"
+		$(BIN)/xinference chat --model-uid "$$uid" --temperature 0 --max-tokens 256 "$(QUESTION)" && \
+		printf '\nNext:\n' && printf '  %-46s  %s\n' "$(BIN)/xinference chat $$uid" 'start a conversation' \
+			"$(BIN)/xinference list" 'list the running models' "$(BIN)/xinference stop" 'stop the server'
 
 # Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Live
 # tests wait for processes half of the time: two run at once, but only one of those whose models compute for long.
@@ -122,7 +122,7 @@ $(VENV)/bin/python:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 
 $(VENV)/.installed: $(VENV)/bin/python requirements.lock pyproject.toml
-	@echo 'Installing Xinference and its packages, less than 300 MB; this takes a minute or two …'
+	@echo 'Installing Xinference (less than 300 MB, takes a minute or two) …'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
