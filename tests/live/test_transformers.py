@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.formats.compressed_writer import write_fp8_blocks
 from tests.live.test_prompt import CONVERSATIONS, Message, reference
-from tests.live.transformers_engine import HF, KEY, UID, RunningEngine, engine
+from tests.live.transformers_engine import HF, KEY, UID, RunningEngine, engine, python_of_environment
 from tests.support.polling import until
+from xinference.local_commands.inspect import inspect
 
 pytestmark = pytest.mark.timeout(300)
 QUESTIONS = json.loads((HF / "qa.json").read_text(encoding="utf-8"))
@@ -56,6 +59,33 @@ def test_the_whole_model_answers_word_for_word_in_a_moving_batch(tiny: RunningEn
 @pytest.mark.parametrize("quantization", ["8-bit", "4-bit"])
 def test_the_quantized_model_answers_word_for_word(quantization: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     with engine(tmp_path_factory.mktemp("engine") / "log", quantization=quantization) as running:
+        answers_all(running)
+
+
+def test_packed_floats_are_unpacked_and_answer_word_for_word(tmp_path: Path) -> None:
+    write_fp8_blocks(HF, tmp_path / "packed")
+    packed = {"model_path": str(tmp_path / "packed"), "quantization": "FP8"}
+    with engine(tmp_path / "log", **packed) as running:
+        answers_all(running)
+
+
+def test_weights_that_bitsandbytes_has_packed_answer_word_for_word(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig\n"
+        "config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4')\n"
+        "model = AutoModelForCausalLM.from_pretrained(\n"
+        "    sys.argv[1], quantization_config=config, dtype=torch.bfloat16, device_map={'': 'cpu'})\n"
+        "model.save_pretrained(sys.argv[2])\n"
+        "AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\n"
+    )
+    words = [str(python_of_environment()), "-I", "-c", program, str(HF), str(tmp_path / "packed")]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    report = inspect(str(tmp_path / "packed"))
+    assert (report["model_format"], report["quantization"], report["packing"]) == ("bnb", "4-bit", "bitsandbytes")
+    packed = {"model_path": str(tmp_path / "packed"), "quantization": "4-bit"}
+    with engine(tmp_path / "log", **packed) as running:
         answers_all(running)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from xinference.catalog.fact_corrections import Entry, corrected, quantizations_of
+from xinference.catalog.fact_corrections import PARAMETERS, Entry, corrected, quantizations_of, trained_in_8_bits
 from xinference.catalog.fact_files import FamilyFacts, HubFacts, SpecFacts
 from xinference.catalog.fact_shapes import shape_of
 from xinference.catalog.known_sizes import KNOWN_SIZES
@@ -304,7 +304,7 @@ def _with_shapes(specs: tuple[ModelSpec, ...], facts: FamilyFacts) -> tuple[Mode
     activated = {
         _number(spec.size_in_billions): spec.activated_in_billions for spec in facts.specs if spec.activated_in_billions
     }
-    return tuple(
+    whole = (
         msgspec.structs.replace(
             spec,
             shape=spec.shape or shapes.get(_number(spec.model_size_in_billions)),
@@ -312,6 +312,20 @@ def _with_shapes(specs: tuple[ModelSpec, ...], facts: FamilyFacts) -> tuple[Mode
             or activated.get(_number(spec.model_size_in_billions)),
         )
         for spec in specs
+    )
+    return tuple(_with_8_bits(spec, facts.name) for spec in whole)
+
+
+def _with_8_bits(spec: ModelSpec, family: str) -> ModelSpec:
+    """The spec with the bytes of weights that were trained in 8 bits, whose index does not tell them."""
+    size = _number(spec.model_size_in_billions)
+    known = spec.shape is None or "none" not in spec.quantizations or "none" in spec.weights_bytes
+    if spec.model_format != "pytorch" or known or not trained_in_8_bits(family, size):
+        return spec
+    assert spec.shape is not None
+    vocabulary = spec.shape.vocab * spec.shape.hidden * 2
+    return msgspec.structs.replace(
+        spec, weights_bytes={**spec.weights_bytes, "none": spec.shape.parameters + vocabulary}
     )
 
 
@@ -333,7 +347,13 @@ def _shapes(facts: FamilyFacts) -> Mapping[float, ModelShapeFacts]:
                     stored.setdefault(size, found["weights_bytes"] // 2)
     architecture = facts.architectures[0] if facts.architectures else ""
     return {
-        size: shape_of(found, size, architecture, sparse=size in sparse, stored_parameters=stored.get(size))
+        size: shape_of(
+            found,
+            size,
+            architecture,
+            sparse=size in sparse,
+            stored_parameters=stored.get(size) or PARAMETERS.get(facts.name.lower()),
+        )
         for size, found in metadata.items()
     }
 

@@ -6,6 +6,11 @@ from dataclasses import dataclass, replace
 
 from xinference.catalog.fact_files import HubFacts, SpecFacts
 
+#: Parameters of models whose size in the facts is that of the active ones, by a family's name in lower case.
+PARAMETERS = {"moonlight-16b-a3b-instruct": 15_960_108_544}
+#: Families whose weights as trained are 8-bit floats, by the beginning of a name in lower case, from this size on.
+TRAINED_IN_8_BITS = ("deepseek-v3", "deepseek-r1", "deepseek-prover-v2", "minimax-m2")
+_SMALLEST_IN_8_BITS = 200
 _PACKED = "the repository's weights are packed by bitsandbytes, and are not the whole ones"
 _BITSANDBYTES_4 = ("openbmb/MiniCPM-V-2_6-int4", "openbmb/MiniCPM-V-4_5-int4", "OpenBMB/MiniCPM-V-4_5-int4")
 
@@ -22,6 +27,11 @@ class Entry:
     file: str | None
     reason: str | None = None
     """The reason for a correction; None: it is as in the facts."""
+
+
+def trained_in_8_bits(family: str, billions: float) -> bool:
+    """Whether the weights that are listed as unpacked are 8-bit floats: the models distilled from them are not."""
+    return family.lower().startswith(TRAINED_IN_8_BITS) and billions >= _SMALLEST_IN_8_BITS
 
 
 UNLISTED = "the facts list the parts of each quantization, and only `none` as the quantizations"

@@ -11,6 +11,8 @@ from xinference.catalog.models import ModelShapeFacts
 #: all later models have; the exceptions by architecture.
 LATENT_DIM = 576
 LATENT_DIMS = {"MiniCPM3ForCausalLM": 288}
+#: Models whose makers' facts leave the interval out: every n-th layer has full attention.
+INTERVALS = {"Qwen3NextForCausalLM": 4}
 #: Models with fewer billions of parameters often store the embedding matrix and the output matrix once.
 _TIED_BELOW = 5.0
 #: Maximum difference of the computed number of parameters from the size in the name.
@@ -44,7 +46,7 @@ def shape_of(
         tied=tied,
         experts=metadata.get("num_experts"),
         experts_per_token=metadata.get("num_experts_per_tok"),
-        full_attention_interval=metadata.get("full_attention_interval") or 1,
+        full_attention_interval=metadata.get("full_attention_interval") or INTERVALS.get(architecture, 1),
         latent_dim=LATENT_DIMS.get(architecture, LATENT_DIM) if latent else None,
     )
 

@@ -43,6 +43,8 @@ class ModelConfig:
     """Cached elements of one token and layer, all heads together, with latent attention (DeepSeek's MLA)."""
     tied: bool = False
     """Whether the output matrix is the embedding matrix, and stored once."""
+    cached_layers: int | None = None
+    """Layers that store keys and values; the others have linear attention, with a state of constant size."""
     labels: int | None = None
     """Number of scores of a model that classifies."""
     draft_layers: int | None = None
@@ -65,11 +67,12 @@ class ModelConfig:
 
     def kv_bytes_per_token(self, type_bytes: int = 2) -> int | None:
         """Bytes of KV cache for one token, `type_bytes` (2: f16) each element."""
-        if self.n_layers and self.latent_dim:
-            return self.n_layers * self.latent_dim * type_bytes
-        if not (self.n_layers and self.n_kv_heads and self.head_dim):
+        layers = self.n_layers if self.cached_layers is None else self.cached_layers
+        if layers and self.latent_dim:
+            return layers * self.latent_dim * type_bytes
+        if not (layers and self.n_kv_heads and self.head_dim):
             return None
-        return self.n_layers * self.n_kv_heads * 2 * self.head_dim * type_bytes
+        return layers * self.n_kv_heads * 2 * self.head_dim * type_bytes
 
 
 def read_config(data: bytes, path: Path, quant_config: Any = None) -> ModelConfig:
@@ -105,9 +108,23 @@ def read_config(data: bytes, path: Path, quant_config: Any = None) -> ModelConfi
         dtype=next((str(d) for d in (fields.get("torch_dtype"), fields.get("dtype")) if d), None),
         latent_dim=latent + (rope or 0) if latent else None,
         tied=fields.get("tie_word_embeddings") is True,
+        cached_layers=_cached_layers(counts, fields),
         labels=_labels(whole),
         draft_layers=counts.first("num_nextn_predict_layers", "mtp_num_hidden_layers"),
     )
+
+
+def _cached_layers(counts: _Counts, fields: Mapping[str, Any]) -> int | None:
+    """The number of layers with attention that is not linear, in the forms of several makers; None: all."""
+    for name in ("layer_types", "layers_block_type"):
+        kinds = fields.get(name)
+        if isinstance(kinds, list) and kinds:
+            return sum(isinstance(kind, str) and "attention" in kind and "linear" not in kind for kind in kinds)
+    numbers = fields.get("attn_type_list")  # MiniMax's: 1 is full attention, 0 linear
+    if isinstance(numbers, list) and numbers:
+        return sum(number == 1 for number in numbers)
+    layers, interval = counts.first("num_hidden_layers"), counts.first("full_attention_interval")
+    return layers // interval if layers and interval else None
 
 
 def _context_length(counts: _Counts, fields: Mapping[str, Any]) -> int | None:
