@@ -249,7 +249,7 @@ PACKED: dict[str, tuple[Any, str, str, tuple[str, ...] | None, str]] = {
     "W4A16": (write_w4a16, "pytorch", "Int4", FOUR_BIT_NEEDS, "avx512"),
     "fp8": (write_fp8, "fp8", "FP8", AMX, "amx_tile"),
     "fp8 in blocks": (write_fp8_blocks, "fp8", "FP8", AMX, "amx_tile"),
-    "fp8 at the start": (None, "pytorch", "fp8", AMX, "amx_tile"),
+    "fp8 at the start": (None, "pytorch", "fp8", None, "packs weights on GPUs only"),
     "MXFP4": (write_mxfp4, "fp4", "MXFP4", None, "in experts only"),
     "NVFP4": (write_nvfp4, "fp4", "NVFP4", None, "no CPU kernels for NVFP4"),
 }

@@ -217,6 +217,8 @@ class ReadsPacked:
     def _check_online(self, launch: ResolvedLaunch, host: Host) -> Support:
         if self.online is None or not self._packs(launch):
             return YES
+        if not host.gpus and not self.online.on_cpu:
+            return Support(f"there is no CUDA device, and {self.online.engine} packs weights on GPUs only")
         method = self.online.method(launch.version.quantization, launch.options)
         return YES if method is None else self.packings.supports_scheme(method.scheme, host)
 

@@ -122,7 +122,7 @@ def _cached_layers(counts: _Counts, fields: Mapping[str, Any]) -> int | None:
             return sum(isinstance(kind, str) and "attention" in kind and "linear" not in kind for kind in kinds)
     numbers = fields.get("attn_type_list")  # MiniMax's: 1 is full attention, 0 linear
     if isinstance(numbers, list) and numbers:
-        return sum(number == 1 for number in numbers)
+        return len([number for number in numbers if number == 1])
     layers, interval = counts.first("num_hidden_layers"), counts.first("full_attention_interval")
     return layers // interval if layers and interval else None
 

@@ -14,8 +14,8 @@ import sys
 from collections import Counter
 from typing import Any
 
-import torch  # type: ignore[import-not-found]  # only in the engine's environment
-from transformers import AutoConfig, AutoModelForCausalLM  # type: ignore[import-not-found]  # only in the environment
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 #: Name -> the fields of its config.json, as its makers publish them.
 CONFIGS: dict[str, dict[str, Any]] = {

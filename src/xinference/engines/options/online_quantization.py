@@ -40,6 +40,8 @@ class OnlineQuantization:
     """Values of the option for weights that are packed already."""
     by_quantization: Mapping[str, str] = field(default_factory=lambda: {"fp8": "fp8"})
     """Quantization of a launch, in lower case -> name of its method."""
+    on_cpu: bool = False
+    """Whether the engine packs weights without a GPU, too."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Methods of other versions and engines -> the reason against them."""
 
