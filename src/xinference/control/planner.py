@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from xinference.catalog.models import ModelFamily, Source
 from xinference.catalog.registration_store import Registrations
@@ -30,13 +30,15 @@ from xinference.launch.request import LaunchRequest
 from xinference.planning.alternatives import Refused, alternatives, smaller_downloads, unload_groups
 from xinference.planning.eviction import Bytes
 from xinference.planning.facts import Facts
-from xinference.planning.fits import Fit, FitFinder, Memory
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.plan import draft_launch, resolve_launch
 from xinference.planning.sizing import size_launch
 from xinference.weights import shape_reader
 from xinference.weights.fetch import local_path
 from xinference.work_threads import LongWork
+
+if TYPE_CHECKING:
+    from xinference.planning.fits import Fit, FitFinder
 
 #: Source of a refused launch's numbers -> a sentence for the refusal.
 _SOURCE_TEXTS: Mapping[ShapeSource, str] = {
@@ -93,7 +95,7 @@ class Planner:
         self._environments = Environments(settings)
         self._option_tables: dict[str, Mapping[str, str]] = {}
         self._option_lock = asyncio.Lock()
-        self._fit_finder = FitFinder(engines)
+        self._fit_finder: FitFinder | None = None
         self._fit_lock = asyncio.Lock()
 
     async def family(self, name: str) -> ModelFamily:
@@ -221,7 +223,10 @@ class Planner:
 
     async def fits(self, families: Iterable[ModelFamily]) -> list[Fit]:
         """Whether each version of these families fits on each engine; fetches nothing and reads no weights."""
+        from xinference.planning.fits import FitFinder, Memory  # rare: the start of the server does without it
+
         async with self._fit_lock:
+            finder = self._fit_finder = self._fit_finder or FitFinder(self._engines)
             host = await asyncio.to_thread(read_host)
             memory = Memory(
                 available(host, self._memory.occupancy()),
@@ -231,7 +236,7 @@ class Planner:
                 ],
                 self._memory.corrections(),
             )
-            return await asyncio.to_thread(list, self._fit_finder.find(families, host, memory))
+            return await asyncio.to_thread(list, finder.find(families, host, memory))
 
     async def facts(self, request: LaunchRequest) -> Facts:
         """The facts that planning needs for the request."""
