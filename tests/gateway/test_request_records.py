@@ -27,7 +27,7 @@ from tests.gateway.harness import (
 from tests.gateway.test_rate_limits import BEARER, OneKey
 from tests.support.polling import until_async
 from xinference.gateway.http.request_figures import CONTENT
-from xinference.gateway.request_records import Recorder
+from xinference.gateway.request_records import BATCH, LARGE_BYTES, Recorder
 from xinference.records.record import Record
 
 pytestmark = pytest.mark.process
@@ -161,6 +161,7 @@ async def test_a_request_that_its_engine_refuses_and_one_above_the_limit_of_its_
     async with start_fake_engine() as engine, gateway_of(router_of(engine), keys=keys, recorder=limited) as gateway:
         for _ in range(2):
             await call(gateway, PATH, json.dumps(CHAT).encode(), headers=BEARER)
+    limited.flush()
     assert [(each.status, each.code, each.key_id) for each in limited.records] == [
         (200, "", "k1"),
         (429, "rate_limit_exceeded", "k1"),
@@ -243,6 +244,7 @@ async def test_the_wait_for_a_load_and_for_a_place_are_told_apart() -> None:
         router.publish(route(*router.current.routes["m"].targets, slots=1))
         async with served(router, recorder=queued) as gateway:
             await asyncio.gather(*(gateway.post(PATH, CHAT) for _ in range(3)))
+    queued.flush()
     waits = sorted(each.wait_permit for each in queued.records)
     assert waits[0] == waits[1] == 0 < waits[2]
 
@@ -254,3 +256,22 @@ async def test_a_path_without_a_model_run_has_no_tokens() -> None:
         await gateway.post(path, CHAT | {"max_tokens": 1})
         record = await kept.one()
     assert (record.path, record.exact, record.prompt_tokens, record.output_tokens) == (path, True, 0, 0)
+
+
+async def test_records_are_made_together_and_those_of_large_answers_at_once() -> None:
+    kept = Kept()
+    for number in range(BATCH):
+        figures = kept.begin(PATH, "k1")
+        assert kept.records == [] and len(kept.active()) == 1
+        figures.first = b"{}"
+        kept.end(figures, 200)
+        assert kept.active() == [] and len(kept.records) == (BATCH if number == BATCH - 1 else 0)
+    figures = kept.begin(PATH, "k1")
+    figures.first = b" " * (LARGE_BYTES + 1)
+    kept.end(figures, 200)
+    assert len(kept.records) == BATCH + 1 == len({record.request_id for record in kept.records})
+    kept.end(kept.begin(PATH, "k1"), 0)
+    await until_async("the rest is made a moment later", lambda: len(kept.records) == BATCH + 2)
+    kept.flush()
+    assert len(kept.records) == BATCH + 2
+    assert [record.started for record in kept.records] == sorted(record.started for record in kept.records)

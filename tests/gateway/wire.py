@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from tests.gateway.harness import CHAT, STREAM, gateway_of, router_to
+from xinference.gateway.app import Gateway
 from xinference.gateway.http import engine_pool
 from xinference.gateway.http.engine_connection import EngineConnection
 from xinference.gateway.http.server import http_server
@@ -59,7 +60,8 @@ class Wire(asyncio.Transport):
 class DataPath:
     """A client's connection to the server, and an engine that answers in memory."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
+    def __init__(self, protocol: asyncio.Protocol, gateway: Gateway) -> None:
+        self.gateway = gateway
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
         self._engine: EngineConnection | None = None
@@ -127,7 +129,7 @@ async def data_path() -> AsyncIterator[DataPath]:
         config = http_server(gateway).config
         config.load()
         protocol_class: Any = config.http_protocol_class
-        path = DataPath(protocol_class(config, ServerState(), {}))
+        path = DataPath(protocol_class(config, ServerState(), {}), gateway)
         connect, engine_pool._connect = engine_pool._connect, path.connect
         try:
             yield path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import statistics
 import subprocess
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from tests.support.polling import until
 UID = "tiny"
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "Hello."}]
-#: What the client and the server may differ in when a stream's first content arrived, in seconds, on a busy machine.
+#: The median time by which the client may see the first content of a stream after the server, in seconds.
 TOLERANCE = 0.05
 
 
@@ -134,9 +135,11 @@ def test_the_records_are_what_a_client_measures(home_and_server: tuple[Home, sub
         records = [r for r in client.get("/v1/requests?limit=5000").json() if r["id"] not in before]
         usage = client.get("/v1/usage?by=path,status").json()
     assert len({record["id"] for record in records}) == len(records) == len(measured)
-    assert Counter((m.path, m.stream, m.status, m.left) for m in measured) == Counter(
-        (r["path"], r["stream"], r["status"], r["client_left"]) for r in records
+    assert Counter((m.path, m.stream, m.status) for m in measured) == Counter(
+        (r["path"], r["stream"], r["status"]) for r in records
     )
+    # A short answer may have been complete when its client left.
+    assert sum(r["client_left"] for r in records) <= sum(m.left for m in measured)
     told = [m for m in measured if m.output is not None and m.status == 200 and not m.left]
     exact = [r for r in records if r["exact"]]
     seen = Counter((m.path, m.stream, m.prompt, m.output) for m in told)
@@ -146,10 +149,8 @@ def test_the_records_are_what_a_client_measures(home_and_server: tuple[Home, sub
         firsts = sorted(m.first for m in measured if m.stream and m.path == path and m.first is not None)
         recorded = sorted(r["first_token"] for r in records if r["stream"] and r["path"] == path and r["first_token"])
         assert len(firsts) == len(recorded)
-        assert all(abs(one - other) < TOLERANCE for one, other in zip(firsts, recorded, strict=True)), (
-            firsts,
-            recorded,
-        )
+        later = [seen - sent for seen, sent in zip(firsts, recorded, strict=True)]
+        assert min(later) > -0.01 and statistics.median(later) < TOLERANCE, (firsts, recorded)
     for left in (r for r in records if r["client_left"]):
         assert not left["exact"] and left["prompt_tokens"] is None and left["output_tokens"] >= 3
     assert sum(row["requests"] for row in usage) == len(records) + len(before)

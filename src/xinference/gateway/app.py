@@ -143,6 +143,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Close the connections to engines."""
+        self.recorder.flush()
         await self._pool.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -191,6 +192,7 @@ class Gateway:
         elif path in PROBES:
             await answer_probe(Reply(send), method, path, is_stopping=self._shutdown.begun)
         elif path == "/metrics" and method in READ_METHODS:
+            self.recorder.flush()
             text = self.metrics.text()
             await Reply(send).whole(200, text, kind=(b"content-type", CONTENT_TYPE), head=method == "HEAD")
         elif path == "/v1/models" and method in READ_METHODS:

@@ -36,8 +36,10 @@ class RequestFigures:
     """What is noted of one request. The class has the values of a request that has just begun."""
 
     number = 0
-    began = 0.0
-    """Time of the request's head, by `time.perf_counter`."""
+    began = ended = 0.0
+    """Time of the request's head and of the end of its answer, by `time.perf_counter`."""
+    status = 0
+    """0: the client left before the answer began."""
     path = ""
     key_id = ""
     model = ""

@@ -139,6 +139,7 @@ class GatewayWorker:
                 assert_never(message)
 
     def _report(self, request: ReportRequest) -> Report:
+        self._recorder.flush()
         balancer = self._gateway.balancer
         last_bytes, uses = dict(balancer.last_bytes()), self._proxy.keys.take_uses()
         active = self._recorder.active() if request.with_active else None
@@ -181,8 +182,8 @@ async def work(channel_end: socket.socket, listener: socket.socket) -> None:
     await worker.server.serve(sockets=[listener])
     reporting.cancel()
     worker.refusals.report()
-    worker.send_records()
     await worker.close()
+    worker.send_records()
     handling.cancel()
     await channel.end()
 
