@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -25,10 +26,12 @@ from tests.gateway.harness import (
     served,
 )
 from tests.gateway.test_rate_limits import BEARER, OneKey
+from tests.support.loopback_server import serve_connections
 from tests.support.polling import until_async
 from xinference.gateway.http.request_figures import CONTENT
 from xinference.gateway.request_records import BATCH, LARGE_BYTES, Recorder
 from xinference.records.record import Record
+from xinference.routing.table import Target
 
 pytestmark = pytest.mark.process
 
@@ -104,6 +107,38 @@ async def test_the_usage_is_found_however_the_end_is_cut(usage_with_done: bool) 
         await gateway.stream(PATH, STREAM)
         record = await kept.one()
     assert record.exact and record.output_tokens == 3
+
+
+async def test_the_prompt_of_a_message_is_read_from_its_first_event_however_it_is_cut() -> None:
+    kept = Kept()
+    usage = {"input_tokens": 1, "cache_read_input_tokens": 8, "output_tokens": 0}
+    begin = b"event: message_start\n" + sse(type="message_start", message={"content": [], "usage": usage})
+    text = b"event: content_block_delta\n" + sse(type="content_block_delta", delta={"type": "text_delta", "text": "x"})
+    end = b"event: message_delta\n" + sse(type="message_delta", usage={"output_tokens": 10})
+    answer = chunked(begin, text, end, b'event: message_stop\ndata: {"type":"message_stop"}\n\n')
+    cut = answer.index(b"data:")
+    async with slow_engine(answer[:cut], answer[cut:]) as target, served(router_to(target), recorder=kept) as gateway:
+        await gateway.stream("/v1/messages", STREAM | {"max_tokens": 10})
+        record = await kept.one()
+    assert (record.prompt_tokens, record.cached_tokens, record.output_tokens, record.exact) == (9, 8, 10, True)
+
+
+@contextlib.asynccontextmanager
+async def slow_engine(*pieces: bytes) -> AsyncIterator[Target]:
+    """An engine whose answer comes in these pieces, each of which is read before the next one is sent."""
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        writer.close()
+
+    async with serve_connections(connection) as port:
+        yield Target("raw", f"http://127.0.0.1:{port}", "key")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def test_anthropics_stream_has_the_prompt_at_its_beginning_and_the_answer_at_its
     cached = {"input_tokens": 10, "cache_read_input_tokens": 30, "output_tokens": 1}
     begin = event({"type": "message_start", "message": {"usage": cached}})
     assert found(read_tokens(begin, end)) == (40, 30, 60)
+    assert found(read_tokens(begin + end, begin + end)) == (40, 30, 60), "a short stream in one piece"
     twice = event({"type": "message_delta", "usage": cached | {"output_tokens": 60}})
     assert found(read_tokens(begin, twice)) == (40, 30, 60)
 

@@ -105,6 +105,8 @@ async def relay_events(
                 chunk = events.take(chunk)
             if chunk:
                 if not figures.first_token_at:
+                    # The first complete events: the engine may have sent the first line of the first event alone.
+                    figures.first = figures.first or chunk
                     figures.note_content(chunk)
                 try:
                     if rewrite is not None:
@@ -129,7 +131,7 @@ async def relay_events(
                 return
         await reply.end(DONE if done and not _has_done_event(last) else b"")
     finally:
-        figures.first, figures.last = first, before + last
+        figures.last = before + last
 
 
 async def relay_bytes(read: Read, first: bytes, reply: Reply, *, model: str, on_death: OnDeath | None = None) -> None:

@@ -81,8 +81,7 @@ def read_tokens(first: bytes, last: bytes = b"") -> Tokens | None:
         return Tokens(usage.prompt_tokens or 0, _cached(usage, piece), usage.completion_tokens or 0)
     if usage.output_tokens is not None or usage.input_tokens is not None:
         # Anthropic's streams report the prompt's tokens in the first event, and engines may repeat them in the last.
-        begin = _usage(first) if last else None
-        return _of_parts(usage, begin or usage)
+        return _of_parts(usage, (_first_usage(first) if last else None) or usage)
     if usage.total_tokens is not None:
         return Tokens(usage.total_tokens, None, 0)
     return None
@@ -90,8 +89,17 @@ def read_tokens(first: bytes, last: bytes = b"") -> Tokens | None:
 
 def _usage(piece: bytes) -> _Usage | None:
     found = _find(b'"usage"', piece)
-    if found is None:
-        return None
+    return None if found is None else _decoded_usage(found)
+
+
+def _first_usage(piece: bytes) -> _Usage | None:
+    """The first report of a piece, which may have several: a short stream can arrive in one piece."""
+    at = piece.find(b'"usage"', 0, SEARCHED_BYTES)
+    match = _OBJECT.match(piece, at, at + USAGE_BYTES) if at >= 0 else None
+    return None if match is None else _decoded_usage(match[1])
+
+
+def _decoded_usage(found: bytes) -> _Usage | None:
     try:
         return _decode_usage(found)
     except msgspec.MsgspecError:
