@@ -158,6 +158,13 @@ def test_both_forms_in_one_place_are_told_apart_by_the_quantization(tmp_path: Pa
     assert look(tmp_path, "me/Both", quantization="none").request.model_format == "pytorch"
 
 
+_INT8 = {"num_bits": 8, "type": "int"}
+W8A8 = {
+    "quant_method": "compressed-tensors",
+    "config_groups": {"group_0": {"weights": _INT8, "input_activations": _INT8}},
+}
+
+
 def folder_with(tmp_path: Path, **changes: Any) -> str:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -171,12 +178,19 @@ def folder_with(tmp_path: Path, **changes: Any) -> str:
     [
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq", "Int4"),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "awq", "Int4"),
+        ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}, "fp8", "FP8"),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "fp4", "MXFP4"),
+        ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}, "fp4", "NVFP4"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "bnb", "4-bit"),
+        ({"quantization_config": W8A8}, "pytorch", "Int8"),
     ],
 )
 def test_packed_weights_are_known_by_their_quantization_config(
     tmp_path: Path, changes: dict[str, Any], model_format: str, quantization: str
 ) -> None:
-    request = look(tmp_path, folder_with(tmp_path, **changes), model_size_in_billions=1).request
+    # Also by the names that inspecting them prints, and without a size: the bits of the weights tell it.
+    named = {"model_format": model_format, "quantization": quantization}
+    request = look(tmp_path, folder_with(tmp_path, **changes), **named).request
     assert request.family is not None
     spec = request.family.model_specs[0]
     assert (spec.model_format, spec.quantizations) == (model_format, (quantization,))
