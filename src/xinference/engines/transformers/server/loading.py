@@ -24,6 +24,8 @@ from .errors import LoadError
 
 #: These implementations accept an explicit mask; the others derive theirs from the padding.
 ATTENTION = ("sdpa", "eager")
+#: Methods whose weights are unpacked while they are loaded.
+UNPACKED_METHODS = ("fp8", "mxfp4")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def load(params: Mapping[str, Any]) -> LoadedModel:
     arguments = loading_arguments(params, path)
     tokenizer = load_tokenizer(params, path)
     model = AutoModelForCausalLM.from_pretrained(path, **arguments)
+    model = of_one_type(model, path, arguments["dtype"])
     adapters = dict(params.get("lora_modules") or {})
     model = _with_adapters(model, adapters) if adapters else model
     model.eval()
@@ -92,6 +95,11 @@ def loading_arguments(params: Mapping[str, Any], path: str) -> dict[str, Any]:
         "trust_remote_code": bool(params.get("trust_remote_code", False)),
         "local_files_only": True,
     }
+
+
+def of_one_type(model: Any, path: str, dtype: torch.dtype) -> Any:
+    """A model with unpacked weights in one type: they have that of their scales, and all others that of the file."""
+    return model.to(dtype) if packing_method(path) in UNPACKED_METHODS else model
 
 
 def load_tokenizer(params: Mapping[str, Any], path: str) -> Any:

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from .errors import LoadError
-from .loading import give_back, load_tokenizer, loading_arguments
+from .loading import give_back, load_tokenizer, loading_arguments, of_one_type
 from .module_files import ModuleFiles, Pooling, Stage, pooling_of, read_module_files
 
 #: Activations of modules and scores; a file names them with their module, which is not imported from its text.
@@ -274,6 +274,7 @@ def _config_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _whole(kind: Any, path: str, arguments: Mapping[str, Any], otherwise: str) -> Any:
     """The model of the class `kind`; weights that are not in the files would be random."""
     model, info = kind.from_pretrained(path, output_loading_info=True, **arguments)
+    model = of_one_type(model, path, arguments["dtype"])
     missing = [name for name in info["missing_keys"] if not any(part in name for part in UNUSED_WEIGHTS)]
     if missing:
         raise LoadError(f"{otherwise}: {', '.join(sorted(missing)[:3])} is missing in the files")
