@@ -79,6 +79,11 @@ class Metrics(Collector):
         info = GaugeMetricFamily("xinference_info", "The server", labels=("version",))
         info.add_metric((__version__,), 1)
         in_flight = GaugeMetricFamily("xinference_requests_in_flight", "Requests at engines now", labels=("model",))
+        by_replica = ("model", "replica")
+        up = GaugeMetricFamily("xinference_replica_up", "1 for each replica that answers", labels=by_replica)
+        at_replica = GaugeMetricFamily(
+            "xinference_replica_requests_in_flight", "Requests at each replica now", labels=by_replica
+        )
         replicas = GaugeMetricFamily("xinference_replicas_ready", "Replicas that answer", labels=("model",))
         state = GaugeMetricFamily(
             "xinference_model_state", "1 for the state that a model is in", labels=("model", "state")
@@ -86,10 +91,13 @@ class Metrics(Collector):
         for uid, route in self._table().routes.items():
             if owner_of(uid, route) is not None:  # an adapter or an alias has its deployment's engine
                 continue
+            for target in route.targets:
+                up.add_metric((uid, target.replica_id), 1)
+                at_replica.add_metric((uid, target.replica_id), load.at(target.replica_id))
             in_flight.add_metric((uid,), sum(load.at(target.replica_id) for target in route.targets))
             replicas.add_metric((uid,), len(route.targets))
             state.add_metric((uid, _state(route)), 1)
-        return iter((info, in_flight, replicas, state))
+        return iter((info, in_flight, replicas, state, up, at_replica))
 
 
 def _summed(series: Mapping[Series, Amounts], labels: Callable[[Series], Labels]) -> dict[Labels, Amounts]:
