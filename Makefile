@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests with neither mark: tests/support/unit_guard.py holds them to it.
 UNIT := not live and not process
 
-.PHONY: chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -111,6 +111,21 @@ bench: $(VENV)/.installed
 # The CPU time of a request and of a chunk, against that of a bare server on the same machine.
 bench-budget: $(VENV)/.installed-dev
 	$(BIN)/pytest -m measured tests/gateway/test_cpu_budget.py
+
+# The web page, into src/xinference/web/dist (needs node 20 and npm).
+ui: ui/node_modules/.installed
+	npm --prefix ui run build
+
+# Types, markup and unit tests of the web page, and that its committed files are the build of its source.
+check-ui: ui/node_modules/.installed
+	npm --prefix ui run check
+	npm --prefix ui run build
+	git diff --exit-code --stat -- src/xinference/web/dist
+	test -z "$$(git status --porcelain -- src/xinference/web/dist)"
+
+ui/node_modules/.installed: ui/package-lock.json
+	npm --prefix ui ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 # What the live tests of the Transformers engine run in (1.3 GB on the disk).
 env-transformers: $(VENV)/.installed

@@ -58,6 +58,7 @@ COMMANDS = {
     "stop": ("xinference.cli.commands.stop:stop", "Stop the server and all its models."),
     "restart": ("xinference.cli.commands.restart:restart", "Restart a model, or the server."),
     "service": ("xinference.cli.commands.service:service", "Start the server at boot, with systemd or launchd."),
+    "web": ("xinference.cli.commands.web:web", "Open the web page of the server."),
     "stop-cluster": ("xinference.cli.commands.stop:stop_cluster", "Stop a remote server (needs --endpoint)."),
     "completion": ("xinference.cli.commands.completion:completion", "Print the completion script of a shell."),
 }
@@ -90,7 +91,18 @@ GROUPS = {
     ),
     "Manage weights": ("download", "cached", "remove-cache", "convert"),
     "Add custom models": ("register", "unregister"),
-    "Manage the server": ("serve", "stop", "restart", "service", "stop-cluster", "keys", "login", "env", "doctor"),
+    "Manage the server": (
+        "serve",
+        "web",
+        "stop",
+        "restart",
+        "service",
+        "stop-cluster",
+        "keys",
+        "login",
+        "env",
+        "doctor",
+    ),
     "Other": ("docs", "completion"),
 }
 #: The words of other programs -> our command.

@@ -15,7 +15,7 @@ from xinference.config import Settings
 from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.gateway import anthropic
+from xinference.gateway import anthropic, web_page
 from xinference.gateway.answer_limits import limit_tokens, time_limit
 from xinference.gateway.auth import origin_check
 from xinference.gateway.auth.authentication import Views, admit, admit_without_keys, check_model, check_readable
@@ -153,7 +153,7 @@ class Gateway:
             return
         path, method = scope["path"], scope["method"]
         data_path = DATA_PATHS.get(path)
-        if data_path is None and ("//" in path or (len(path) > 1 and path[-1] == "/")):
+        if data_path is None and ("//" in path or (len(path) > 1 and path[-1] == "/" and path != web_page.ROOT)):
             # Before anything is decided by the path.
             path = scope["path"] = tidy(path)
             scope["raw_path"] = quote(path).encode()
@@ -174,6 +174,9 @@ class Gateway:
                 await refuse_management(Reply(send), refusal, openai=True)
             else:
                 await refuse(Reply(send, anthropic=data_path.anthropic), refusal)
+            return
+        if data_path is None and web_page.is_asked_for(method, path, named):
+            await web_page.answer(Reply(send), method, path, named)
             return
         try:
             key = self._admit(required_access(method, path), scope)

@@ -1,0 +1,1 @@
+"""The built files of the web page, in `dist`; their source is the folder `ui` of the repository."""

@@ -1,0 +1,187 @@
+/** Calls of the server's REST routes. Every address is relative to the page, so a path in front of it is kept. */
+
+export interface Suggestion {
+  change: string;
+  description: string;
+  command: string;
+}
+
+export interface Problem {
+  code: string | null;
+  status: number;
+  cause: string;
+  hint: string | null;
+  stage?: string | null;
+  log_tail?: string[];
+  suggestions?: Suggestion[];
+}
+
+/** An answer of the server that is an error, or the lack of an answer. */
+export class ApiError extends Error {
+  constructor(readonly problem: Problem) {
+    super(problem.cause);
+  }
+}
+
+const ROOT = '..';
+
+export function address(path: string): string {
+  return `${ROOT}${path}`;
+}
+
+/** The address of the server as clients outside of this page write it. */
+export function serverAddress(): string {
+  return new URL(`${ROOT}/`, document.baseURI).href.replace(/\/$/, '');
+}
+
+let key = '';
+
+/** Use this key for the requests of the page. It is kept in memory only. */
+export function useKey(value: string): void {
+  key = value;
+}
+
+export async function send(path: string, options: RequestInit = {}): Promise<Response> {
+  const headers = new Headers(options.headers);
+  if (key) headers.set('authorization', `Bearer ${key}`);
+  if (typeof options.body === 'string') headers.set('content-type', 'application/json');
+  let response: Response;
+  try {
+    response = await fetch(address(path), { ...options, headers });
+  } catch (error) {
+    if (error instanceof DOMException && error.name === 'AbortError') throw error;
+    throw new ApiError({ code: 'unreachable', status: 0, cause: 'The server does not answer.', hint: null });
+  }
+  if (!response.ok) throw new ApiError(await problemOf(response));
+  return response;
+}
+
+async function problemOf(response: Response): Promise<Problem> {
+  const other = { code: null, status: response.status, cause: `The server answered ${response.status}.`, hint: null };
+  try {
+    const body: unknown = await response.json();
+    if (!isObject(body)) return other;
+    if (isObject(body.problem)) return { ...other, ...(body.problem as object) } as Problem;
+    if (isObject(body.error)) {
+      const { message, code } = body.error as { message?: string; code?: string };
+      return { ...other, cause: message ?? other.cause, code: code ?? null };
+    }
+  } catch {
+    // The body is not JSON: a proxy has answered.
+  }
+  return other;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
+export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  return (await send(path, { signal })).json() as Promise<T>;
+}
+
+export async function post<T>(path: string, body: unknown = {}, signal?: AbortSignal): Promise<T> {
+  return (await send(path, { method: 'POST', body: JSON.stringify(body), signal })).json() as Promise<T>;
+}
+
+export async function remove(path: string): Promise<void> {
+  await send(path, { method: 'DELETE' });
+}
+
+// -- shapes -----------------------------------------------------------------------------------------------------
+
+export interface Replica {
+  replica_id: number;
+  status: string;
+  engine_pid: number | null;
+  gpu_idx: number[];
+  created_ts: number;
+  error_message: string | null;
+}
+
+export interface Deployment {
+  model_uid: string;
+  status: string;
+  stage: string;
+  model_type: string;
+  model_name: string;
+  model_engine: string | null;
+  model_format: string | null;
+  model_size_in_billions: string | number | null;
+  quantization: string | null;
+  model_ability: string[];
+  context_length: number | null;
+  replica: number;
+  aliases: string[];
+  memory_used_bytes: number | null;
+  gpu_memory_used_bytes: number | null;
+  instance_created_ts: number;
+  on_demand: boolean;
+  model_version: string | null;
+  problem: Problem | null;
+  replicas: Replica[];
+}
+
+export interface ServerStatus {
+  version: string;
+  pid: number;
+  uptime: number;
+  home: string;
+  workers: Record<
+    string,
+    { status: Record<string, { usage: number; total: number; memory_used: number; memory_total: number }> }
+  >;
+}
+
+export interface DeploymentEvent {
+  event_id: number;
+  event_ts: number;
+  event_type: string;
+  stage: string;
+  event_content: string;
+}
+
+export interface Plan {
+  model_uid: string;
+  version: string;
+  engine: string;
+  hub: string | null;
+  model_id: string | null;
+  files: { name: string; size: number | null }[];
+  context_length: number | null;
+  slots: number | null;
+  threads: number | null;
+  replica: number;
+  devices: number[];
+  memory: { weights: number; kv_cache: number; overhead: number; total: number; source: string } | null;
+  download_bytes: number | null;
+  disk: { purpose: string; folder: string; needed_bytes: number; free_bytes: number }[];
+  reasons: string[];
+}
+
+export interface Spec {
+  model_format: string;
+  model_size_in_billions: string | number;
+  quantizations: string[];
+  cache_status?: boolean | boolean[];
+}
+
+export interface Family {
+  model_name: string;
+  is_builtin?: boolean;
+  context_length?: number;
+  model_lang?: string[];
+  model_ability?: string[];
+  model_description?: string | null;
+  dimensions?: number;
+  model_specs: Spec[];
+}
+
+export interface EngineRow {
+  model_format: string;
+  model_size_in_billions: string | number;
+  quantization: string;
+  engine: string;
+  ok: boolean;
+  reason: string | null;
+}

@@ -1,0 +1,194 @@
+/** One conversation with one model: its messages, and the figures of each answer. */
+
+import { ApiError, send, type Problem } from './api';
+import { events } from './sse';
+
+export interface Figures {
+  /** Seconds to the first piece of the answer. */
+  first: number | null;
+  /** Seconds of the whole answer. */
+  total: number | null;
+  prompt: number | null;
+  cached: number | null;
+  output: number;
+  /** Whether the engine has counted the output tokens; else they are the pieces that arrived. */
+  exact: boolean;
+  finish: string | null;
+}
+
+export interface Message {
+  role: 'user' | 'assistant';
+  text: string;
+  thinking: string;
+  tools: string[];
+  figures: Figures | null;
+  problem: Problem | null;
+}
+
+export interface Parameters {
+  system: string;
+  temperature: string;
+  maxTokens: string;
+  topP: string;
+}
+
+interface Chunk {
+  choices?: {
+    delta?: {
+      content?: string | null;
+      reasoning_content?: string | null;
+      reasoning?: string | null;
+      tool_calls?: { function?: { name?: string; arguments?: string } }[];
+    };
+    finish_reason?: string | null;
+  }[];
+  usage?: { prompt_tokens?: number; completion_tokens?: number; prompt_tokens_details?: { cached_tokens?: number } } | null;
+  error?: { message?: string; code?: string | null };
+}
+
+/** Painting more often than this shows nothing more and costs the browser its time. */
+const PAINT_MS = 100;
+
+export class Conversation {
+  model = $state('');
+  messages = $state<Message[]>([]);
+  busy = $state(false);
+  #leave: AbortController | null = null;
+  #id = '';
+
+  constructor(model: string) {
+    this.model = model;
+  }
+
+  clear(): void {
+    this.stop();
+    this.messages = [];
+  }
+
+  /** Stop the answer, and the engine's work on it. */
+  stop(): void {
+    if (!this.#leave) return;
+    const path = `/v1/models/${encodeURIComponent(this.model)}/requests/${this.#id}/abort`;
+    void send(path, { method: 'POST', body: '{}' }).catch(() => undefined);
+    this.#leave.abort();
+  }
+
+  /** Answer the last message again. */
+  async again(parameters: Parameters): Promise<void> {
+    while (this.messages.at(-1)?.role === 'assistant') this.messages.pop();
+    const last = this.messages.pop();
+    if (last) await this.ask(last.text, parameters);
+  }
+
+  async ask(text: string, parameters: Parameters): Promise<void> {
+    this.messages.push(message('user', text));
+    const asked = this.#body(parameters);
+    this.messages.push(message('assistant', ''));
+    const answer = this.messages.at(-1) as Message;
+    answer.figures = { first: null, total: null, prompt: null, cached: null, output: 0, exact: false, finish: null };
+    this.busy = true;
+    this.#leave = new AbortController();
+    this.#id = crypto.randomUUID();
+    const began = performance.now();
+    try {
+      const response = await send('/v1/chat/completions', {
+        method: 'POST',
+        body: JSON.stringify(asked),
+        headers: { 'x-request-id': this.#id },
+        signal: this.#leave.signal,
+      });
+      await this.#read(response, answer, answer.figures, began);
+    } catch (error) {
+      if (error instanceof ApiError) answer.problem = error.problem;
+      else if (!this.#leave.signal.aborted) answer.problem = brokenOff();
+      else answer.figures.finish = 'stopped';
+    }
+    answer.figures.total = (performance.now() - began) / 1000;
+    this.#leave = null;
+    this.busy = false;
+  }
+
+  async #read(response: Response, answer: Message, figures: Figures, began: number): Promise<void> {
+    let text = '';
+    let thinking = '';
+    let painted = 0;
+    const paint = (): void => {
+      answer.text = text;
+      answer.thinking = thinking;
+      painted = performance.now();
+    };
+    for await (const data of events(response)) {
+      if (data === '[DONE]') break;
+      const chunk = JSON.parse(data) as Chunk;
+      if (chunk.error) {
+        const { message: cause, code } = chunk.error;
+        answer.problem = { code: code ?? null, status: 200, cause: cause ?? 'The answer broke off.', hint: null };
+        break;
+      }
+      if (chunk.usage) count(figures, chunk.usage);
+      for (const choice of chunk.choices ?? []) {
+        const delta = choice.delta ?? {};
+        const piece = delta.content ?? '';
+        const thought = delta.reasoning_content ?? delta.reasoning ?? '';
+        text += piece;
+        thinking += thought;
+        for (const call of delta.tool_calls ?? []) addCall(answer, call.function ?? {});
+        if (piece || thought || delta.tool_calls) {
+          figures.first ??= (performance.now() - began) / 1000;
+          if (!figures.exact) figures.output += 1;
+        }
+        if (choice.finish_reason) figures.finish = choice.finish_reason;
+      }
+      figures.total = (performance.now() - began) / 1000;
+      if (performance.now() - painted > PAINT_MS) paint();
+    }
+    paint();
+    if (!figures.finish && !answer.problem) answer.problem = brokenOff();
+  }
+
+  #body(parameters: Parameters): Record<string, unknown> {
+    const messages = this.messages
+      .filter((each) => each.text || each.role === 'user')
+      .map((each) => ({ role: each.role, content: each.text }));
+    const system = parameters.system.trim();
+    return {
+      model: this.model,
+      messages: system ? [{ role: 'system', content: system }, ...messages] : messages,
+      stream: true,
+      stream_options: { include_usage: true },
+      ...(parameters.temperature ? { temperature: Number(parameters.temperature) } : {}),
+      ...(parameters.maxTokens ? { max_tokens: Number(parameters.maxTokens) } : {}),
+      ...(parameters.topP ? { top_p: Number(parameters.topP) } : {}),
+    };
+  }
+}
+
+function message(role: Message['role'], text: string): Message {
+  return { role, text, thinking: '', tools: [], figures: null, problem: null };
+}
+
+function brokenOff(): Problem {
+  return { code: null, status: 0, cause: 'The answer broke off: the connection to the server was lost.', hint: null };
+}
+
+function count(figures: Figures, usage: NonNullable<Chunk['usage']>): void {
+  figures.prompt = usage.prompt_tokens ?? null;
+  figures.cached = usage.prompt_tokens_details?.cached_tokens ?? null;
+  if (usage.completion_tokens !== undefined) {
+    figures.output = usage.completion_tokens;
+    figures.exact = true;
+  }
+}
+
+function addCall(answer: Message, call: { name?: string; arguments?: string }): void {
+  if (call.name || !answer.tools.length) answer.tools.push(call.name ?? '');
+  const last = answer.tools.length - 1;
+  answer.tools[last] = `${answer.tools[last]}${call.arguments ?? ''}`;
+}
+
+/** Output tokens in each second after the first one. */
+export function speed(figures: Figures): number | null {
+  if (figures.first === null || figures.total === null || figures.output < 2) return null;
+  const took = figures.total - figures.first;
+  return took > 0 ? (figures.output - 1) / took : null;
+}

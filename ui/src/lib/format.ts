@@ -1,0 +1,40 @@
+/** Numbers as people read them. */
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+export function bytes(value: number | null | undefined): string {
+  if (value === null || value === undefined) return '–';
+  let unit = 0;
+  let rest = value;
+  while (rest >= 1024 && unit < UNITS.length - 1) {
+    rest /= 1024;
+    unit += 1;
+  }
+  return `${rest < 10 && unit > 1 ? rest.toFixed(1) : Math.round(rest)} ${UNITS[unit]}`;
+}
+
+export function seconds(value: number): string {
+  if (value < 1) return `${Math.round(value * 1000)} ms`;
+  if (value < 60) return `${value.toFixed(1)} s`;
+  const minutes = Math.floor(value / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d`;
+}
+
+/** `0_5` and 0.5 are both written 0.5B. */
+export function size(value: string | number | null | undefined): string {
+  return value === null || value === undefined || value === 0 ? '' : `${String(value).replace('_', '.')}B`;
+}
+
+export function sizeNumber(value: string | number): number {
+  return Number(String(value).replace('_', '.'));
+}
+
+export function count(value: number): string {
+  return value.toLocaleString('en-US');
+}
+
+export function clock(epochSeconds: number): string {
+  return new Date(epochSeconds * 1000).toLocaleTimeString();
+}

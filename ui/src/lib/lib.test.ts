@@ -1,0 +1,63 @@
+import { describe, expect, test } from 'vitest';
+import { body, chosenBy, commandLine, python } from './command';
+import { bytes, seconds, size } from './format';
+import { tree, type Node } from './markdown';
+import { dataOf } from './sse';
+
+const launch = { model_name: "o'neil/x y", model_type: null, model_size_in_billions: '0_5', replica: 2, n_ctx: 4096, flag: true };
+
+describe('a launch', () => {
+  test('is a line for the terminal', () => {
+    expect(commandLine(launch)).toBe(
+      "xinference launch --model-name 'o'\\''neil/x y' --size-in-billions 0.5 --replica 2 --n_ctx 4096 --flag true",
+    );
+  });
+  test('has no empty fields', () => {
+    expect(body({ a: '', b: null, c: undefined, d: 0 })).toEqual({ d: 0 });
+  });
+  test('is a call of the client', () => {
+    expect(python({ model_name: 'a', flag: true }, 'http://h')).toContain('launch_model(\n    model_name="a",\n    flag=True,\n)');
+  });
+  test('is read from a suggestion', () => {
+    const line = 'xinference launch q -s 14B -f ggufv2 -q Q4_K_M --n_ctx 512';
+    expect(chosenBy(line)).toEqual({ size: '14B', format: 'ggufv2', quantization: 'Q4_K_M', context: '512' });
+  });
+});
+
+test('numbers are written as people read them', () => {
+  expect([0, 1023, 1536, 5 * 1024 ** 2, 15.3 * 1024 ** 3].map(bytes)).toEqual(['0 B', '1023 B', '2 KiB', '5.0 MiB', '15 GiB']);
+  expect([0.25, 3, 600, 7300, 400000].map(seconds)).toEqual(['250 ms', '3.0 s', '10 min', '2 h 1 min', '4 d']);
+  expect(['0_135', 7, null, 0].map(size)).toEqual(['0.135B', '7B', '', '']);
+});
+
+test('events have their data without the comments', () => {
+  expect(dataOf('data: {"a":1}')).toBe('{"a":1}');
+  expect(dataOf(': ping')).toBeNull();
+  expect(dataOf('event: x\ndata:a\ndata: b')).toBe('a\nb');
+});
+
+function all(nodes: Node[]): Node[] {
+  return nodes.flatMap((node) => [
+    node,
+    ...('inner' in node ? all(node.inner) : []),
+    ...(node.kind === 'list' ? node.items.flatMap(all) : []),
+  ]);
+}
+
+test.each([
+  '<script>alert(1)</script>',
+  '<img src=x onerror=alert(1)>',
+  '![x](https://example.com/a.png)',
+  '[x](javascript:alert(1))',
+  '[x](data:text/html,<script>alert(1)</script>)',
+  '[x](//example.com)',
+  '[x](#/keys)',
+  '<svg onload=alert(1)>',
+])('hostile text %s stays text', (text) => {
+  expect(all(tree(text)).filter((node) => node.kind === 'link')).toEqual([]);
+  expect(JSON.stringify(tree(text))).toContain('text');
+});
+
+test('a link shows its host', () => {
+  expect(all(tree('[a](https://example.com/x)'))).toContainEqual(expect.objectContaining({ kind: 'link', host: 'example.com' }));
+});

@@ -1,0 +1,48 @@
+/** What the server has now, asked again every few seconds while the page is visible. */
+
+import { ApiError, get, type Deployment, type Problem, type ServerStatus } from './api';
+
+const SECONDS = 3;
+
+export const live = $state<{
+  deployments: Deployment[] | null;
+  status: ServerStatus | null;
+  problem: Problem | null;
+}>({ deployments: null, status: null, problem: null });
+
+let timer: ReturnType<typeof setTimeout> | undefined;
+
+async function look(): Promise<void> {
+  try {
+    const [deployments, status] = await Promise.all([
+      get<Deployment[]>('/v1/models/instances'),
+      get<ServerStatus>('/status').catch(ignoreForbidden),
+    ]);
+    live.deployments = deployments;
+    live.status = status;
+    live.problem = null;
+  } catch (error) {
+    live.problem = error instanceof ApiError ? error.problem : null;
+  }
+}
+
+/** A key of certain models may not read the state of the machine. */
+function ignoreForbidden(error: unknown): null {
+  if (error instanceof ApiError && error.problem.status === 403) return null;
+  throw error;
+}
+
+async function turn(): Promise<void> {
+  if (!document.hidden) await look();
+  timer = setTimeout(() => void turn(), SECONDS * 1000);
+}
+
+/** Ask now, and from now on every few seconds. */
+export function refresh(): void {
+  clearTimeout(timer);
+  void turn();
+}
+
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden) refresh();
+});
