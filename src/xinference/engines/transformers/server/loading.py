@@ -85,9 +85,11 @@ def loading_arguments(params: Mapping[str, Any], path: str) -> dict[str, Any]:
     if not any(Path(path).glob("*.safetensors")):
         raise LoadError(f"there are no .safetensors files in {path}, and only safetensors are loaded")
     dtype = _dtype(params, device, path)
+    quantization = _quantization(params, dtype, packing_method(path))
     return {
         "dtype": dtype,
-        "quantization_config": _quantization(params, dtype, packing_method(path)),
+        # An explicit None would hide the packing in the model's config.json.
+        **({} if quantization is None else {"quantization_config": quantization}),
         "attn_implementation": attention,
         # All devices that are visible to this process, whole layers on each.
         "device_map": {"": device} if device.type == "cpu" or torch.cuda.device_count() == 1 else "auto",
@@ -192,8 +194,6 @@ def _quantization(params: Mapping[str, Any], dtype: torch.dtype, method: str | N
         return FineGrainedFP8Config(dequantize=True)
     if method == "mxfp4":
         return Mxfp4Config(dequantize=True)
-    if method == "bitsandbytes":
-        return None
     more = dict(params.get("quantization_config") or {})
     match params.get("quantization", "none"):
         case "8-bit":
