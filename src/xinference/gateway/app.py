@@ -43,7 +43,7 @@ from xinference.gateway.http.request_body import (
     read_body,
 )
 from xinference.gateway.http.server import trust_proxy
-from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE
+from xinference.gateway.http.uvicorn_protocol import CONTENDED, WRITE, WRITE_WHOLE
 from xinference.gateway.limited_forward import LimitedForwarder, end_aborted
 from xinference.gateway.media.embedding import ImageEmbedder
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
@@ -190,7 +190,13 @@ class Gateway:
             return
         if data_path is not None:
             figures = self.recorder.begin(path, "" if key is None else key.key_id)
-            reply = Reply(send, anthropic=data_path.anthropic, write=scope.get(WRITE), figures=figures)
+            reply = Reply(
+                send,
+                anthropic=data_path.anthropic,
+                write=scope.get(WRITE),
+                write_whole=scope.get(WRITE_WHOLE),
+                figures=figures,
+            )
             await self._serve(data_path, scope, named, receive, reply, key)
         elif path in PROBES:
             await answer_probe(Reply(send), method, path, is_stopping=self._shutdown.begun)

@@ -291,12 +291,14 @@ async def _relay(answer: EngineAnswer, call: ForwardedCall, route: Route, reply:
             on_death=on_death,
         )
         return
-    await reply.start(answer.status, answer.headers)
-    if answer.at_end:
-        reply.figures.first = answer.first
-        await reply.end(answer.first)
-    else:
+    if not answer.at_end:
+        await reply.start(answer.status, answer.headers)
         await relay_bytes(answer.read, answer.first, reply, model=route.uid, on_death=on_death)
+        return
+    reply.figures.first = answer.first
+    if not reply.complete(answer.status, answer.headers, answer.first):
+        await reply.start(answer.status, answer.headers)
+        await reply.end(answer.first)
 
 
 async def _read_rest(answer: EngineAnswer) -> bytes:

@@ -57,10 +57,11 @@ class Totals:
         if record.started + record.total >= self._minute_ends:
             self._begin_minute(record.started + record.total)
         subject = (record.model, record.key_id, record.path, record.status, record.stream)
-        amounts = self._amounts
-        if subject not in amounts:
-            amounts[subject] = Amounts()
-        amounts[subject].add(record)
+        try:
+            amounts = self._amounts[subject]
+        except KeyError:
+            amounts = self._amounts[subject] = Amounts()
+        amounts.add(record)
 
     def _begin_minute(self, at: float) -> None:
         self._end_minute()

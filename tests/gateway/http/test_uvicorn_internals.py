@@ -36,7 +36,8 @@ CONNECTION_ATTRIBUTES = (
     *("transport", "loop", "headers", "scope", "pipeline", "server_state.default_headers"),
     *("flow.write_paused", "flow.resume_reading"),
     *("cycle.chunked_encoding", "cycle.response_started", "cycle.response_complete", "cycle.disconnected"),
-    *("cycle.more_body", "cycle.keep_alive", "cycle.message_event.set"),
+    *("cycle.more_body", "cycle.keep_alive", "cycle.message_event.set", "cycle.on_response"),
+    *("cycle.access_log", "cycle.default_headers"),
     *("cycle.send", "cycle.expected_content_length", "cycle.waiting_for_100_continue"),
 )
 

@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from xinference.error_codes import Code
 from xinference.gateway.auth.peer import PEER_UID, find_peer_uid
+from xinference.gateway.http.asgi import Send
 from xinference.gateway.http.connection_limits import MIN_SPEED, ConnectionLimits, Connections
 from xinference.gateway.http.error_replies import raw_answer
 from xinference.gateway.http.http_1_0 import end_by_closing
-from xinference.protocol.errors import Refusal
+from xinference.protocol.errors import Header, Refusal
 
 log = logging.getLogger(__name__)
 
-#: The scope's entries for `Protocol.watch` and `Protocol.write`.
+#: The scope's entries for `Protocol.watch`, `Protocol.write` and `Protocol.write_whole`.
 WATCH = "xinference.watch"
 WRITE = "xinference.write"
+WRITE_WHOLE = "xinference.write_whole"
 #: The scope's entry for a function that an app may set: whether other requests wait for what this request occupies.
 CONTENDED = "xinference.contended"
 #: Maximum bytes of a request's head; also of a chunk's size line, and of the trailers.
@@ -47,6 +49,9 @@ MAX_REST = 128 * 1024 * 1024
 LATE_SECONDS = 0.5
 #: Maximum time in which a client reads nothing of its answer while other requests wait for the place that it occupies.
 CONTENDED_SECONDS = 5.0
+
+#: The content types of most whole answers.
+USUAL_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
 
 Watch = Callable[[Callable[[], None] | None], None]
 
@@ -176,6 +181,43 @@ class Protocol(HttpToolsProtocol):
             self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
         return True
 
+    def write_whole(self, send: Send, status: int, headers: Sequence[Header], body: bytes) -> bool:
+        """Send a whole answer that has not begun; False: it can't be sent directly, the caller has to use `send`.
+
+        Args:
+            send: that of the app. If it is not uvicorn's own, something else sees or changes the answer.
+            headers: the length of the body is one of them. Unusual values are left to uvicorn, which checks them.
+        """
+        cycle = self.cycle
+        if (
+            self.flow.write_paused
+            or cycle.disconnected
+            or cycle.response_started
+            or not cycle.keep_alive
+            or cycle.access_log
+            or self.pipeline  # then the cycle is that of a later request
+            or send != cycle.send
+        ):
+            return False
+        kind = None
+        for name, value in headers:
+            if name == b"content-type" and kind is None and value in USUAL_TYPES:
+                kind = value
+            elif name != b"content-length" or value != b"%d" % len(body):
+                return False
+        if kind is None or len(headers) != 2:
+            return False
+        lines = [STATUS_LINE[status]]
+        for name, value in cycle.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"content-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (kind, len(body), body))
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = cycle.chunked_encoding = False
+        self.transport.write(b"".join(lines))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
+
     def peer_uid(self) -> int | None:
         """The unix user at the other end; None: the system does not tell. It is asked once a connection."""
         if not self._peer_is_known:
@@ -271,6 +313,7 @@ class Protocol(HttpToolsProtocol):
         self._phase, self._began = HEAD, 0.0
         self.scope[WATCH] = self.watch  # type: ignore[literal-required]  # ASGI allows entries of a server's own
         self.scope[WRITE] = self.write  # type: ignore[literal-required]  # ASGI allows entries of a server's own
+        self.scope[WRITE_WHOLE] = self.write_whole  # type: ignore[literal-required]  # ASGI allows entries of a server's own
         self.scope[PEER_UID] = self.peer_uid  # type: ignore[literal-required]  # ASGI allows entries of a server's own
 
     def on_headers_complete(self) -> None:
