@@ -1,4 +1,4 @@
-"""The line that `make chat` ends with works as it is printed."""
+"""The lines that `make chat` ends with work as they are printed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_next_commands_name_the_model(tmp_path: Path) -> None:
         [make, "--no-print-directory", "-C", str(ROOT), "chat", f"VENV={environment}", f"BIN={environment}/bin"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    commands = re.findall("`([^`]+)`", shown)
+    commands = re.findall(r"^  (\S+ .*?)  +\S", shown.partition("\nNext:\n")[2], re.MULTILINE)
     assert commands == [f"{program} chat smollm2-instruct-x1", f"{program} list", f"{program} stop"]
     again = subprocess.run(commands[0], shell=True, capture_output=True, text=True, check=True).stdout
     assert again == "chat:chat smollm2-instruct-x1\n"
