@@ -107,7 +107,7 @@ def test_every_choice_has_its_reason() -> None:
         "hub package_index",
         "device: CPU, 4 threads",
         "context 4096",
-        "1 slot,",
+        "1 slot with",
         "size 0.135B",
     ):
         assert word in reasons
