@@ -156,6 +156,7 @@ async def test_answers_that_end_within_the_time_are_whole() -> None:
         writer.write(STREAM_HEAD + chunk(EVENT))
         await release.wait()
         writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        writer.close()  # from Python 3.12 on, a server waits for its open connections
 
     engine.connection = connection  # type: ignore[method-assign]  # for this test
     async with (
