@@ -190,6 +190,23 @@ async def test_a_model_without_a_shape_is_a_rough_estimate_that_is_refused_only_
     assert caught.value.code == "does_not_fit" and "rough estimate" in caught.value.cause
 
 
+@pytest.mark.process
+async def test_the_memory_of_a_model_of_unknown_size_is_not_known_in_place_of_too_small(
+    controller: Controller, hub: LoopbackHub
+) -> None:
+    hub.huggingface.clear()
+    known = builtin_families()["gpt-oss"]
+    specs = tuple(
+        msgspec.structs.replace(spec, shape=None, weights_bytes={}, model_size_in_billions=0)
+        for spec in known.model_specs
+    )
+    family = msgspec.structs.replace(known, model_specs=specs)
+    request = LaunchRequest(model_name="gpt-oss", model_format="ggufv2", family=family, n_gpu=None)
+    entry = plan_entry(*await controller.plan(request))
+    assert entry["memory"]["total"] is None
+    assert any("no size of this model" in reason for reason in entry["reasons"])
+
+
 async def test_a_launch_says_what_it_expects_before_the_download(
     controller: Controller, hub: LoopbackHub, begun: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ from xinference.work_threads import HubQuestions, LongWork
 
 _HEADER: ShapeSource = "file header"
 _ROUGH = "memory: a rough estimate from the size and the bits of the quantization"
+_UNKNOWN = "memory: not known before the download, because the catalog has no size of this model"
 #: Maximum time for the questions to a hub about one launch, in seconds; then the registry answers.
 HEADER_SECONDS = 20.0
 #: Problems of a hub that the download would have, too, or that do not concern the header: the registry answers.
@@ -56,6 +57,11 @@ class ExpectedWeights:
     """Bytes of the files that are not cached; None: the hub did not report them."""
     notes: tuple[str, ...] = ()
     files: PlannedFiles = field(default_factory=PlannedFiles)
+
+    @property
+    def are_of_unknown_size(self) -> bool:
+        """Whether neither the hub nor the registry knows how large the weights are."""
+        return self.source == "estimate" and not self.shape.weights_bytes
 
 
 class Forecaster:
@@ -133,7 +139,9 @@ class Forecaster:
 
 def _without_header(version: ModelVersion, source: Source) -> tuple[ModelShape, ShapeSource, tuple[str, ...]]:
     shape, origin = expected_shape(version, source)
-    return shape, origin, (_ROUGH,) if origin == "estimate" else ()
+    if origin != "estimate":
+        return shape, origin, ()
+    return shape, origin, (_ROUGH if shape.weights_bytes else _UNKNOWN,)
 
 
 def _files(launch: ResolvedLaunch, preview: FetchPreview | None) -> PlannedFiles:

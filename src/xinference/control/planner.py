@@ -157,7 +157,8 @@ class Planner:
         host = await asyncio.to_thread(read_host)
         expected = await self._forecaster.expect(launch, launch.origin, host)
         request = request or launch.request
-        sized = self._size_expected(launch, request, expected, host)
+        # Without the weights, a sum would be far too small. The launch is sized after its download.
+        sized = None if expected.are_of_unknown_size else self._size_expected(launch, request, expected, host)
         refused = self._refused(launch, request, expected.shape, host)
         check_disk(launch.version, expected.disk, lambda fits: smaller_downloads(replace(refused, fits_disk=fits)))
         return Forecast(
