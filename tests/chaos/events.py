@@ -238,8 +238,10 @@ class Chaos:
 
     def sweep(self) -> None:
         """Delete the lock files that an administrator might take for leftovers."""
-        for path in self.home.path.rglob("server.lock"):
-            path.unlink(missing_ok=True)
+        # Another event may delete folders meanwhile: `os.walk` goes on without them.
+        for folder, _, names in os.walk(self.home.path):
+            if "server.lock" in names:
+                Path(folder, "server.lock").unlink(missing_ok=True)
 
     def clean_sockets_up(self) -> None:
         """Delete the folder of the sockets under the running server, as a system cleans a temporary folder up."""
