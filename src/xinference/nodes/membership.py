@@ -66,8 +66,8 @@ class Knowledge:
         """The link came up or went down; a link that comes up begins without a status."""
         if is_up == self.link_is_up:
             return self
-        fresh = {"status_received": None, "replicas_received": False} if is_up else {}
-        return replace(self, link_is_up=is_up, link_changed=now, **fresh)
+        known = replace(self, status_received=None, replicas_received=False) if is_up else self
+        return replace(known, link_is_up=is_up, link_changed=now)
 
     def with_status(self, now: float) -> Knowledge:
         """A status came. One that comes over a link that is down is late and is not counted."""
