@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-
 from tests.support.ports import free_port
+
 from xinference.engines.llama_cpp.engine import PROGRAM
 
 #: Times a second that the metrics are read in the third case; Prometheus reads them once in 15 s.

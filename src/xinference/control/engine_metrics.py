@@ -14,7 +14,6 @@ from xinference.engines.engine_metrics import EngineFigures, EngineMetrics
 from xinference.process.probe_session import probe_session
 from xinference.routing.table import RoutingTable, Target, owner_of
 
-
 #: Time of one engine for its answer, in seconds: an engine that hangs is left out.
 ASK_SECONDS = 1.0
 #: An engine with a longer answer is left out; vLLM's has about 60 KB.
