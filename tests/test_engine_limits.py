@@ -22,7 +22,6 @@ from tests.fakes.running import ENGINE
 from tests.gateway.harness import ALL_PATHS, CHAT, listening, management
 from tests.support.polling import until_async
 from xinference.config import Settings
-from xinference.deployments import engine_guard
 from xinference.deployments.admission import Admission
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
@@ -31,6 +30,7 @@ from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.gateway.app import Gateway
 from xinference.gateway.balancer import Balancer
 from xinference.launch.plan import LaunchPlan
+from xinference.nodes import engine_guard
 from xinference.process.command import EngineCommand, ProgressProbe
 from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import Store

@@ -19,7 +19,6 @@ from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
 from xinference.deployments.engine_starter import ReplicaProcess
 from xinference.deployments.inbox import Inbox
-from xinference.deployments.measurement import MemoryUse
 from xinference.deployments.preparation import Preparation, Runnable, Weights
 from xinference.deployments.snapshot import DeploymentSnapshot
 from xinference.engines.llama_cpp.engine import LlamaCpp
@@ -30,6 +29,7 @@ from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
+from xinference.nodes.memory_use import MemoryUse
 from xinference.process.command import Exit
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.store.database import Store

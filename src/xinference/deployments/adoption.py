@@ -9,10 +9,10 @@ from typing import Any
 
 from xinference.config import Settings
 from xinference.deployments.context import Ending
-from xinference.deployments.engine_guard import guard_of
 from xinference.deployments.engine_starter import ReplicaProcess
-from xinference.deployments.launch_context import decode_launch
+from xinference.launch.launch_context import decode_launch
 from xinference.launch.plan import ResolvedLaunch
+from xinference.nodes.engine_guard import guard_of
 from xinference.process.engine_watch import Guard
 from xinference.process.replica import Replica
 from xinference.routing.interfaces import ReplicaLoad

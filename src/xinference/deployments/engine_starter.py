@@ -11,14 +11,14 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from xinference.config import Settings
-from xinference.deployments.engine_guard import guard_context, guard_of
-from xinference.deployments.launch_context import encode_launch
-from xinference.deployments.measurement import MemoryUse, measure
 from xinference.engines.base import Engine, Placement
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.write_errors import write_problem
+from xinference.launch.launch_context import encode_launch
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
+from xinference.nodes.engine_guard import guard_context, guard_of
+from xinference.nodes.memory_use import MemoryUse, measure
 from xinference.planning import replicas
 from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.replica import Replica

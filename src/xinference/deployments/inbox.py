@@ -10,11 +10,11 @@ from typing import Any
 
 from xinference.deployments.context import Ending
 from xinference.deployments.engine_starter import ReplicaProcess
-from xinference.deployments.measurement import MemoryUse
 from xinference.deployments.preparation import Runnable, Weights
 from xinference.deployments.snapshot import Stage
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan
+from xinference.nodes.memory_use import MemoryUse
 from xinference.process.command import Exit
 
 
