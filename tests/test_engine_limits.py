@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.deployments.doubles import FakePreparation, encoded, sized_plan
+from tests.deployments.doubles import FakePreparation, encoded, local_nodes, read_test_host, sized_plan
 from tests.fakes.running import ENGINE
 from tests.gateway.harness import ALL_PATHS, CHAT, listening, management
 from tests.support.polling import until_async
@@ -119,9 +119,10 @@ async def _served(home: Path, script: dict[str, Any]) -> AsyncIterator[Server]:
         engine_memory_margin=100 * MIB,  # the plan has 102 MiB
     )
     store, plan, made, balancer = Store(home / "x.db"), sized_plan("one"), list[Deployment](), Balancer()
-    admission = Admission(settings, store, balancer, lambda: made)
+    admission = Admission(settings, store, balancer, lambda: made, read_test_host)
     engines, events = {"llama.cpp": Scripted(script)}, EventLog(store)
-    context = DeploymentContext(settings, store, events, {}, engines, lambda: None, balancer, admission)
+    nodes = local_nodes(settings, engines, balancer)
+    context = DeploymentContext(settings, store, events, nodes, engines, lambda: None, balancer, admission)
     store.add_deployment("one", encoded(plan.launch))
     preparation = FakePreparation()
     preparation.python = Path(sys.executable)

@@ -41,7 +41,7 @@ class Engines:
         self.running[replica.snapshot.replica_id] = replica
         return replica
 
-    async def adopt(self, uid: str, store: Store, settings: object, load: object) -> dict[str, FakeReplica]:
+    async def adopt(self, uid: str, store: Store, nodes: object) -> dict[str, FakeReplica]:
         return {row.replica_id: self.running[row.replica_id] for row in store.replicas(uid)}
 
 

@@ -40,6 +40,8 @@ from xinference.hubs.base import Hub
 from xinference.hubs.registry import all_hubs
 from xinference.launch.plan import Forecast, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
+from xinference.nodes.local import LocalNode
+from xinference.nodes.node import Node
 from xinference.process.log_files import remove_old_logs
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.routing.table import Route, RoutingTable
@@ -75,11 +77,13 @@ class Controller:
         self.catalog = CatalogUpdates(settings, CatalogStore(settings.home, builtin_families()), self.registrations)
         self.downloads = Downloads(hubs, self._events, work)
         self.engines: Mapping[str, Engine] = all_engines()
+        self.node: Node = LocalNode(settings, hubs, self.engines, load, work)
+        """This machine."""
         self.stop_notice = StopNotice()
         """Ends the waits of the management API when the server begins to stop."""
         self._publisher = publisher or Publisher()
         self._registry = registry = DeploymentRegistry(self._publisher, self.history)
-        self._admission = Admission(settings, store, load, registry.working)
+        self._admission = Admission(settings, store, load, registry.working, self.node.host)
         self._writer = StoreWriter(store)
         self._terminations = Terminations(
             registry, store, self._writer, self._events, self.history, settings.log_dir, self._note_ended
@@ -88,16 +92,15 @@ class Controller:
             settings,
             store,
             self._events,
-            hubs,
+            {self.node.node_id: self.node},
             self.engines,
             registry.publish,
             load,
             self._admission,
-            work,
             launched=self._note_launched,
             failed=self._note_failed,
         )
-        self.planner = Planner(settings, hubs, self.engines, self.registrations, self._admission, work)
+        self.planner = Planner(settings, hubs, self.engines, self.registrations, self._admission, work, self.node)
         self.weights = WeightsStore(
             settings, hubs, self.registrations, self.planner, self.downloads, registry.working, work.files
         )
