@@ -31,6 +31,7 @@ from xinference.control.store_writer import StoreWriter
 from xinference.control.terminations import Terminations
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments.admission import Admission
+from xinference.deployments.counts import Counts
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.engines.base import Engine
@@ -42,6 +43,7 @@ from xinference.launch.plan import Forecast, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.nodes.local import LocalNode
 from xinference.nodes.node import Node
+from xinference.planning.eviction import Bytes
 from xinference.process.log_files import remove_old_logs
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.routing.table import Route, RoutingTable
@@ -75,7 +77,8 @@ class Controller:
         self.history = LaunchHistory(store)
         self.registrations = Registrations(settings.home, builtin_families())
         self.catalog = CatalogUpdates(settings, CatalogStore(settings.home, builtin_families()), self.registrations)
-        self.downloads = Downloads(hubs, self._events, work)
+        self.counts = Counts()
+        self.downloads = Downloads(hubs, self._events, work, self.counts)
         self.engines: Mapping[str, Engine] = all_engines()
         self.node: Node = LocalNode(settings, hubs, self.engines, load, work)
         """This machine."""
@@ -97,6 +100,7 @@ class Controller:
             registry.publish,
             load,
             self._admission,
+            counts=self.counts,
             launched=self._note_launched,
             failed=self._note_failed,
         )
@@ -253,6 +257,10 @@ class Controller:
     def deployments(self) -> list[Deployment | BrokenDeployment]:
         """All deployments, oldest first."""
         return sorted(self._registry, key=lambda deployment: deployment.created)
+
+    def reserved_memory(self) -> dict[str, Bytes]:
+        """Uid of each deployment with reserved memory -> bytes of each device."""
+        return self._admission.reserved()
 
     @property
     def families(self) -> Mapping[str, ModelFamily]:

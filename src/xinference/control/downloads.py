@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.deployments.counts import Counts
 from xinference.deployments.progress import transfer_entry
 from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
@@ -37,10 +38,13 @@ class _Download:
 class Downloads:
     """Owns the downloads of this server and their results, until the server ends."""
 
-    def __init__(self, hubs: Mapping[str, Hub], events: EventLog, work: LongWork) -> None:
+    def __init__(
+        self, hubs: Mapping[str, Hub], events: EventLog, work: LongWork, counts: Counts | None = None
+    ) -> None:
         self._hubs = hubs
         self._work = work
         self._events = events
+        self._counts = counts or Counts()
         self._jobs: dict[str, _Download] = {}
 
     def begin(self, version: ModelVersion, source: Source, reason: str) -> str:
@@ -179,7 +183,8 @@ class Downloads:
             loop.call_soon_threadsafe(self._events.progress, key, "fetch", file, done, total)
 
         hub = self._hubs[job.source.hub]
-        fetch = (hub.fetch, job.version, job.source, progress, job.cancelled)
+        report = self._counts.counting(job.source.hub, progress)
+        fetch = (hub.fetch, job.version, job.source, report, job.cancelled)
         return await self._work.transfers.run(*fetch, cancelled=job.cancelled)
 
     async def _finish(self, job: _Download, path: Path) -> None:

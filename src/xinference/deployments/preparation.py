@@ -82,14 +82,46 @@ class Preparation:
         """
         return await self._node.find_or_install(self._engine, self)
 
+<<<<<<< HEAD
     # -- reports of the node ----------------------------------------------------------------------------------
 
     def begin(self, step: Step, content: str | None) -> None:
         self._begin_stage(Stage(step), content)
+=======
+    async def _find_or_fetch(self, launch: ResolvedLaunch) -> Path:
+        version, source, hubs = launch.version, launch.origin, self._context.hubs
+        if isinstance(source, Path):
+            return source
+        if path := await self._context.work.files.run(cached_path, hubs, version, source):
+            return path
+        self._begin_stage(Stage.FETCH, f"fetching {version.version_id} from {source.hub} ({source.model_id})")
+        return await self._in_thread(Stage.FETCH, fetch, hubs, version, source, hub=source.hub)
+
+    async def _in_thread(
+        self, stage: Stage, work: Callable[..., Path], *arguments: object, hub: str = ""
+    ) -> Path:
+        """Run long blocking work in a thread, with its progress and cancellation."""
+        loop, cancelled = asyncio.get_running_loop(), threading.Event()
+>>>>>>> 3a264f6c (Show waiting requests, replicas, affinity, models, loads, unloads, the machine and its disks to Prometheus)
 
     def progress(self, step: Step, file: str, done: int, total: int | None) -> None:
         self._context.events.progress(self._uid, Stage(step), file, done, total)
 
+<<<<<<< HEAD
     @property
     def _node(self) -> Node:
         return self._context.nodes[LOCAL]
+=======
+        threads = self._context.work.transfers if stage is Stage.FETCH else self._context.work.builds
+        report = self._context.counts.counting(hub, progress) if hub else progress
+        job = asyncio.ensure_future(threads.run(work, *arguments, report, cancelled, cancelled=cancelled))
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            cancelled.set()
+            # The thread reads the flag. Wait for its end, so that it does not outlive this task.
+            await asyncio.gather(job, return_exceptions=True)
+            raise
+        except Problem as problem:
+            raise problem.at(stage) from None
+>>>>>>> 3a264f6c (Show waiting requests, replicas, affinity, models, loads, unloads, the machine and its disks to Prometheus)
