@@ -38,9 +38,7 @@ class _Download:
 class Downloads:
     """Owns the downloads of this server and their results, until the server ends."""
 
-    def __init__(
-        self, hubs: Mapping[str, Hub], events: EventLog, work: LongWork, counts: Counts | None = None
-    ) -> None:
+    def __init__(self, hubs: Mapping[str, Hub], events: EventLog, work: LongWork, counts: Counts | None = None) -> None:
         self._hubs = hubs
         self._work = work
         self._events = events

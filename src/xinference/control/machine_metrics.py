@@ -86,9 +86,7 @@ def _replicas(controller: Controller) -> Iterator[RunningReplica]:
         for replica in deployment.snapshot.replicas:
             process = replica.process
             if process is not None and process.engine_pid is not None and sized is not None:
-                yield RunningReplica(
-                    deployment.uid, process.replica_id, process.engine_pid, sized.sizing.total_bytes
-                )
+                yield RunningReplica(deployment.uid, process.replica_id, process.engine_pid, sized.sizing.total_bytes)
 
 
 def _memory(host: Host, planned: Mapping[int, int], used: Mapping[str, MemoryUse]) -> Iterator[Metric]:

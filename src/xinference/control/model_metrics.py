@@ -28,9 +28,7 @@ def _info(deployments: Iterable[Deployment]) -> Metric:
     for each in deployments:
         plan = each.snapshot.plan
         version = plan.version
-        info.add_metric(
-            (each.uid, plan.engine, version.spec.model_format, version.quantization, version.version_id), 1
-        )
+        info.add_metric((each.uid, plan.engine, version.spec.model_format, version.quantization, version.version_id), 1)
     return info
 
 

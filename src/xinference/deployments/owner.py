@@ -42,10 +42,10 @@ from xinference.deployments.replica_changes import ReplicaChanges, not_loaded, n
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import Residency, Stage, Status
 from xinference.deployments.unloads import Unloads
-from xinference.planning.admission import IDLE_FOR
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan
+from xinference.planning.admission import IDLE_FOR
 from xinference.store.connection import WRITE_PROBLEMS
 
 log = logging.getLogger(__name__)
@@ -290,7 +290,9 @@ class Owner:
             case Action.DECLINE, _:
                 self._context.admission.declined(self._record.snapshot.uid)
             case Action.DRAIN, Evict(reason):
-                self._context.counts.unloaded(self._record.snapshot.uid, "idle" if reason.startswith(IDLE_FOR) else "evicted")
+                self._context.counts.unloaded(
+                    self._record.snapshot.uid, "idle" if reason.startswith(IDLE_FOR) else "evicted"
+                )
                 self._record.add_event(Stage.UNLOAD, reason)
                 self._record.publish_status(Status.UNLOADING, Stage.UNLOAD)
                 self._unloads.drain(self._record.snapshot.replica_ids)

@@ -97,9 +97,7 @@ class Preparation:
         self._begin_stage(Stage.FETCH, f"fetching {version.version_id} from {source.hub} ({source.model_id})")
         return await self._in_thread(Stage.FETCH, fetch, hubs, version, source, hub=source.hub)
 
-    async def _in_thread(
-        self, stage: Stage, work: Callable[..., Path], *arguments: object, hub: str = ""
-    ) -> Path:
+    async def _in_thread(self, stage: Stage, work: Callable[..., Path], *arguments: object, hub: str = "") -> Path:
         """Run long blocking work in a thread, with its progress and cancellation."""
         loop, cancelled = asyncio.get_running_loop(), threading.Event()
 >>>>>>> 3a264f6c (Show waiting requests, replicas, affinity, models, loads, unloads, the machine and its disks to Prometheus)

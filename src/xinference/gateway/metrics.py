@@ -119,7 +119,7 @@ class Metrics:
         present: set[tuple[str, ...]] = {(uid,) for uid in routes}
         present |= {(uid, target.replica_id) for uid, route in routes.items() for target in route.targets}
         counted: set[tuple[str, ...]] = {(series.model,) for series in self._totals.since_start() if series.model}
-        counted |= {key for key in self._totals.by_replica}
+        counted |= set(self._totals.by_replica)
         counted |= {(model,) for model, _ in self._affinity}
         self._gone_since = {key: self._gone_since.get(key, now) for key in counted - present}
         old = {key for key, since in self._gone_since.items() if now - since >= GONE_SECONDS}
@@ -165,7 +165,9 @@ class Metrics:
         info = GaugeMetricFamily("xinference_info", "The server", labels=("version",))
         info.add_metric((__version__,), 1)
         by_replica = ("model", "replica")
-        in_flight = GaugeMetricFamily("xinference_requests_in_flight", "Requests at each replica now", labels=by_replica)
+        in_flight = GaugeMetricFamily(
+            "xinference_requests_in_flight", "Requests at each replica now", labels=by_replica
+        )
         up = GaugeMetricFamily("xinference_replica_up", "1 for each replica that answers", labels=by_replica)
         replicas = GaugeMetricFamily("xinference_replicas_ready", "Replicas that answer", labels=("model",))
         state = GaugeMetricFamily(
