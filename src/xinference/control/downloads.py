@@ -177,12 +177,14 @@ class Downloads:
     async def _fetch(self, job: _Download) -> Path:
         loop, key = asyncio.get_running_loop(), _key(job.version.version_id)
 
+        count_bytes = self._counts.meter(job.source.hub)
+
         def progress(done: int, total: int | None, file: str) -> None:
+            loop.call_soon_threadsafe(count_bytes, done)
             loop.call_soon_threadsafe(self._events.progress, key, "fetch", file, done, total)
 
         hub = self._hubs[job.source.hub]
-        report = self._counts.counting(job.source.hub, progress)
-        fetch = (hub.fetch, job.version, job.source, report, job.cancelled)
+        fetch = (hub.fetch, job.version, job.source, progress, job.cancelled)
         return await self._work.transfers.run(*fetch, cancelled=job.cancelled)
 
     async def _finish(self, job: _Download, path: Path) -> None:

@@ -14,10 +14,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.deployments.deployment import Deployment
-from xinference.deployments.measurement import MemoryUse, measure
 from xinference.hardware.devices import Host, read_host
 from xinference.hardware.gpu_load import GpuLoad, read_gpu_loads
 from xinference.hubs.repositories.huggingface_cache import cache_folder
+from xinference.nodes.memory_use import MemoryUse, measure
 from xinference.planning.eviction import HOST
 
 #: The name of the host's memory among the devices, which have a UUID.

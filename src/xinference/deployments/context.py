@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from xinference.config import Settings
@@ -100,13 +100,8 @@ class DeploymentContext:
     load: ReplicaLoad
     """Counts the requests in flight at each replica."""
     admission: MemoryAdmission
-<<<<<<< HEAD
-=======
-    work: LongWork = field(default_factory=LongWork)
-    """The threads for downloads, conversions and builds."""
     counts: Counts = field(default_factory=Counts)
     """Counts what happens to the deployments."""
->>>>>>> 3a264f6c (Show waiting requests, replicas, affinity, models, loads, unloads, the machine and its disks to Prometheus)
     launched: Callable[[str], None] = lambda uid: None
     """Called with the uid of a deployment whose launch is complete."""
     failed: Callable[[str], None] = lambda uid: None

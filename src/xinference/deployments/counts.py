@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal
 
-from xinference.files.progress import Progress
 from xinference.records.amounts import Histogram
 
 #: Upper bounds of the times of a load, in seconds.
@@ -17,7 +15,7 @@ UnloadReason = Literal["idle", "evicted", "asked", "died"]
 
 
 class Counts:
-    """Counted by the deployments and downloads of one server, from its event loop; `counting` also from threads."""
+    """Counted by the deployments and downloads of one server, from its event loop."""
 
     def __init__(self) -> None:
         self.restarts: Counter[str] = Counter()
@@ -27,7 +25,6 @@ class Counts:
         self.unloads: Counter[tuple[str, UnloadReason]] = Counter()
         self.downloaded: Counter[str] = Counter()
         """Bytes by hub."""
-        self._lock = threading.Lock()
 
     def restarted(self, uid: str) -> None:
         """Count a restart of an engine."""
@@ -41,19 +38,17 @@ class Counts:
         """Count an unload."""
         self.unloads[uid, reason] += 1
 
-    def counting(self, hub: str, progress: Progress) -> Progress:
-        """`progress` of a download from this hub, which also counts its bytes."""
+    def meter(self, hub: str) -> Callable[[int], None]:
+        """A function that counts the bytes of one download; it is called with the bytes that are done, often."""
         last: int | None = None
 
-        def counted(done: int, total: int | None, file: str) -> None:
+        def count(done: int) -> None:
             nonlocal last
-            with self._lock:
-                # The first report may contain bytes of an earlier, interrupted download.
-                self.downloaded[hub] += 0 if last is None else max(0, done - last)
-                last = done
-            progress(done, total, file)
+            # The first report may contain bytes of an earlier, interrupted download.
+            self.downloaded[hub] += 0 if last is None else max(0, done - last)
+            last = done
 
-        return counted
+        return count
 
     def keep(self, uids: Collection[str]) -> None:
         """Forget the counts of all models but these."""

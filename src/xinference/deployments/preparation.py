@@ -50,6 +50,8 @@ class Preparation:
         self._uid = uid
         self._engine = engine
         self._begin_stage = begin_stage
+        self._count_bytes: Callable[[int], None] | None = None
+        """Counts the bytes of the fetch."""
 
     async def read_weights(self, launch: ResolvedLaunch, path: Path | None = None) -> Weights:
         """Fetch the weights of a launch, unless they are cached or `path` names them, and read their header.
@@ -57,6 +59,8 @@ class Preparation:
         Raises:
             Problem: the weights cannot be fetched or read, or cannot answer the requests of the model's type.
         """
+        if not isinstance(launch.origin, Path):
+            self._count_bytes = self._context.counts.meter(launch.origin.hub)
         path = path or await self._node.fetch_weights(launch, self)
         header = await self._node.read_header(launch, path)
         host = await self._node.host()
@@ -82,44 +86,16 @@ class Preparation:
         """
         return await self._node.find_or_install(self._engine, self)
 
-<<<<<<< HEAD
     # -- reports of the node ----------------------------------------------------------------------------------
 
     def begin(self, step: Step, content: str | None) -> None:
         self._begin_stage(Stage(step), content)
-=======
-    async def _find_or_fetch(self, launch: ResolvedLaunch) -> Path:
-        version, source, hubs = launch.version, launch.origin, self._context.hubs
-        if isinstance(source, Path):
-            return source
-        if path := await self._context.work.files.run(cached_path, hubs, version, source):
-            return path
-        self._begin_stage(Stage.FETCH, f"fetching {version.version_id} from {source.hub} ({source.model_id})")
-        return await self._in_thread(Stage.FETCH, fetch, hubs, version, source, hub=source.hub)
-
-    async def _in_thread(self, stage: Stage, work: Callable[..., Path], *arguments: object, hub: str = "") -> Path:
-        """Run long blocking work in a thread, with its progress and cancellation."""
-        loop, cancelled = asyncio.get_running_loop(), threading.Event()
->>>>>>> 3a264f6c (Show waiting requests, replicas, affinity, models, loads, unloads, the machine and its disks to Prometheus)
 
     def progress(self, step: Step, file: str, done: int, total: int | None) -> None:
+        if step == "fetch" and self._count_bytes is not None:
+            self._count_bytes(done)
         self._context.events.progress(self._uid, Stage(step), file, done, total)
 
-<<<<<<< HEAD
     @property
     def _node(self) -> Node:
         return self._context.nodes[LOCAL]
-=======
-        threads = self._context.work.transfers if stage is Stage.FETCH else self._context.work.builds
-        report = self._context.counts.counting(hub, progress) if hub else progress
-        job = asyncio.ensure_future(threads.run(work, *arguments, report, cancelled, cancelled=cancelled))
-        try:
-            return await asyncio.shield(job)
-        except asyncio.CancelledError:
-            cancelled.set()
-            # The thread reads the flag. Wait for its end, so that it does not outlive this task.
-            await asyncio.gather(job, return_exceptions=True)
-            raise
-        except Problem as problem:
-            raise problem.at(stage) from None
->>>>>>> 3a264f6c (Show waiting requests, replicas, affinity, models, loads, unloads, the machine and its disks to Prometheus)
