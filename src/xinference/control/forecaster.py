@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from xinference.catalog.known_projectors import projector_bytes, used_projectors
 from xinference.catalog.models import ModelVersion, Source
 from xinference.config import Settings
 from xinference.engines.base import Engine, ExtraWeightFile
@@ -139,9 +140,11 @@ class Forecaster:
 
 def _without_header(version: ModelVersion, source: Source) -> tuple[ModelShape, ShapeSource, tuple[str, ...]]:
     shape, origin = expected_shape(version, source)
-    if origin != "estimate":
-        return shape, origin, ()
-    return shape, origin, (_ROUGH if shape.weights_bytes else _UNKNOWN,)
+    unknown = [name for name in used_projectors(source) if projector_bytes(version, name) is None]
+    notes = [f"memory: without the projector {name}, whose size is not known before the download" for name in unknown]
+    if origin == "estimate":
+        notes = [*notes, _ROUGH] if shape.weights_bytes else [_UNKNOWN]
+    return shape, origin, tuple(notes)
 
 
 def _files(launch: ResolvedLaunch, preview: FetchPreview | None) -> PlannedFiles:

@@ -12,6 +12,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from xinference.catalog.known_projectors import (
+    projector_bytes,
+    projectors_bytes,
+    registered_weights,
+    used_projectors,
+)
 from xinference.catalog.models import ModelVersion, Source
 from xinference.launch.request import LaunchRequest
 
@@ -297,8 +303,8 @@ def registered_files(launch: ResolvedLaunch) -> PlannedFiles:
         return PlannedFiles()
     name = source.file_name(version.quantization)
     names = source.parts.get(version.quantization) or ((name,) if name else ())
-    facts = source.facts.get(version.quantization)
-    total = (facts.size if facts else None) or version.spec.weights_bytes.get(version.quantization)
-    # The registry's sizes are those of all files of a launch, also of its projector.
-    size = total if len(names) == 1 and not source.projectors else None
-    return PlannedFiles(tuple((each, size) for each in names), total, "registry" if total else None)
+    size = registered_weights(version, source)
+    total = None if size is None else size + projectors_bytes(version, source)
+    files = tuple((each, size if len(names) == 1 else None) for each in names)
+    projectors = tuple((each, projector_bytes(version, each)) for each in used_projectors(source))
+    return PlannedFiles((*files, *projectors), total, "registry" if total else None)

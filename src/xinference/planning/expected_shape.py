@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from xinference.catalog.known_projectors import projectors_bytes, registered_weights
 from xinference.catalog.models import ModelVersion, Source
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
@@ -11,9 +14,12 @@ from xinference.planning.weights_estimate import registry_shape, rough_shape
 
 
 def expected_shape(version: ModelVersion, source: Source) -> tuple[ModelShape, ShapeSource]:
-    """The shape from the registry, or a rough one from the size."""
-    facts = source.facts.get(version.quantization)
-    size = facts.size if facts and facts.size else version.spec.weights_bytes.get(version.quantization)
+    """The shape from the registry, or a rough one from the size; with the projector of a launch from this source."""
+    shape, origin = _weights_shape(version, registered_weights(version, source))
+    return replace(shape, weights_bytes=shape.weights_bytes + projectors_bytes(version, source)), origin
+
+
+def _weights_shape(version: ModelVersion, size: int | None) -> tuple[ModelShape, ShapeSource]:
     if (shape := stored_shape(version)) is not None:
         try:
             return registry_shape(shape, version, size), "registry"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xinference.catalog.known_projectors import registered_weights
 from xinference.catalog.models import ModelShapeFacts, ModelSpec, ModelVersion, number_of_billions
 from xinference.engines.memory_model import MemoryModel
 from xinference.errors import Problem
@@ -14,12 +15,8 @@ from xinference.planning.weights_estimate import rough_bits, weights_bytes
 def estimated_bytes(version: ModelVersion) -> int | None:
     """Bytes of a version's weights, as its hub states or by its number of parameters; None: unknown."""
     spec, quantization = version.spec, version.quantization
-    for source in spec.sources:
-        facts = source.facts.get(quantization)
-        if facts is not None and facts.size is not None:
-            return facts.size
-    if quantization in spec.weights_bytes:
-        return spec.weights_bytes[quantization]
+    if (registered := registered_weights(version)) is not None:
+        return registered
     shape = stored_shape(version) or _shape_of_size(spec)
     if shape is None:
         return None
