@@ -25,7 +25,6 @@ from xinference.engines.dialect import (
     text_as_content,
 )
 from xinference.engines.llama_cpp import choices
-from xinference.engines.llama_cpp.metrics import METRICS
 from xinference.engines.llama_cpp.native_fields import NATIVE
 from xinference.engines.llama_cpp.prefill import PrefillFilter, prefill, without_prefill
 from xinference.error_codes import Code
@@ -204,5 +203,4 @@ DIALECT = Dialect(
     exchange=_exchange,
     explain=_explain,
     native=NATIVE,
-    metrics=METRICS,
 )

@@ -24,7 +24,7 @@ from xinference.engines.base import (
     explanation_of,
     lacks_avx2,
 )
-from xinference.engines.llama_cpp import pooling, projector, speculation
+from xinference.engines.llama_cpp import pooling, projector, prompt_cache, speculation
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.option_values import convert
@@ -39,9 +39,8 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan, Sizing
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.process.command import EngineCommand, ProgressProbe
-from xinference.units import MIB
 
 PROGRAM = Path(__file__).with_name("server.py")
 TOKENIZER_PATHS = frozenset({"/tokenize", "/detokenize"})
@@ -80,8 +79,6 @@ WITHOUT_EFFECT = frozenset(
     {"n_parts", "n_gqa", "rms_norm_eps", "f16_kv", "logits_all", "vocab_only", "low_vram", "verbose"}
     | {"trust_remote_code"}
 )
-#: Maximum memory for prompts that are swapped out of a slot, in MiB; llama.cpp's default is 8192.
-PROMPT_CACHE_MIB = 512
 #: Number of requests that its HTTP server takes at the same time, each with a thread. Measured with 1,200 streams; with
 #: 300, it answered /slots within 40 ms.
 HTTP_REQUESTS = 1024
@@ -202,11 +199,10 @@ class LlamaCpp(SetsThinking):
         params: dict[str, Any] = {
             "cpuparams.n_threads": plan.threads,
             "cpuparams_batch.n_threads": plan.threads,
-            "cache_ram_mib": PROMPT_CACHE_MIB,
+            prompt_cache.OPTION: prompt_cache.cache_mib(sizing, is_llm=plan.version.family.model_type == "LLM"),
             # Threads of the HTTP server at its start: each open stream occupies one.
             "n_threads_http": 64,
             "ui": False,
-            "endpoint_metrics": True,
             **plan.options,
             "model_alias": plan.uid,
             "model_path": str(plan.path),
@@ -250,7 +246,7 @@ class LlamaCpp(SetsThinking):
                 one_thread=not plan.use_gpu and params.get("cpuparams.n_threads") == 1,
                 max_in_flight=HTTP_REQUESTS,
             ),
-            extra_bytes=_extra_bytes(params["cache_ram_mib"], sizing),
+            extra_bytes=prompt_cache.extra_bytes(params, sizing),
         )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
@@ -260,11 +256,6 @@ class LlamaCpp(SetsThinking):
         if failed := _PROJECTOR_FAILED.search(log):
             return _explain_projector_failure(failed[1], log)
         return explanation_of(log_tail, LOG_EXPLANATIONS)
-
-
-def _extra_bytes(cache_ram_mib: int, sizing: Sizing) -> int | None:
-    """Memory of prompts that are swapped out of a slot, and of the checkpoints of their contexts."""
-    return None if cache_ram_mib < 0 else cache_ram_mib * MIB + sizing.kv_cache_bytes
 
 
 def _explain_projector_failure(file: str, log: str) -> str:
