@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.cli.canned import Answer, Canned
 from tests.cli.conftest import Run
+from tests.support.ports import free_port
 from xinference.cli.commands.models import WIDE
+from xinference.cli.main import cli
+from xinference.process.log_links import link_log
 
 INSTANCES: list[dict[str, object]] = [
     {
@@ -120,3 +125,19 @@ def test_a_termination_and_a_log_can_be_json(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/m/logs"] = Answer("one\ntwo\n", content_type="text/plain")
     assert json.loads(run("logs", "m", "--json").stdout) == {"model_uid": "m", "lines": ["one", "two"]}
     assert run("logs", "m", "--json", "-f").exit_code == 2
+
+
+def test_a_log_is_read_from_the_home_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XINFERENCE_HOME", str(tmp_path))
+    monkeypatch.setenv("XINFERENCE_PORT", str(free_port()))
+    for number, text in ((1, "one\ntwo\n"), (2, "three\n")):
+        log = tmp_path / "logs" / f"r{number:010}.log"
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(text)
+        link_log(log, "mine", number)
+    result = CliRunner().invoke(cli, ["logs", "mine", "--lines", "1"])
+    assert (result.exit_code, result.stdout) == (0, "two\nthree\n") and "No server runs" in result.stderr
+    shown = json.loads(CliRunner().invoke(cli, ["logs", "mine", "--json"]).stdout)
+    assert shown == {"model_uid": "mine", "lines": ["one", "two", "three"]}
+    result = CliRunner().invoke(cli, ["logs", "min"])
+    assert result.exit_code == 1 and "Did you mean mine?" in result.stderr

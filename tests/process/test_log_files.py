@@ -9,6 +9,7 @@ import pytest
 
 from xinference.process import log_files
 from xinference.process.log_files import remove_log, remove_old_logs
+from xinference.process.log_links import link_log, logs_of, uids_with_logs
 
 
 def write(folder: Path, number: int, *suffixes: str) -> Path:
@@ -35,3 +36,24 @@ def test_only_the_newest_logs_and_those_in_use_are_kept(tmp_path: Path, monkeypa
 def test_no_folder_and_no_file_are_no_errors(tmp_path: Path) -> None:
     remove_old_logs(tmp_path / "logs", set())
     remove_log(tmp_path / "gone.log")
+
+
+def test_a_link_leads_from_the_uid_to_the_last_log_of_each_replica(tmp_path: Path) -> None:
+    first, second, third = (write(tmp_path, number) for number in (1, 2, 3))
+    link_log(first, "chat-rep1", 1)
+    link_log(first, "m", 10)
+    link_log(second, "m", 2)
+    assert logs_of(tmp_path, "m") == [second, first]
+    link_log(third, "m", 2)
+    assert logs_of(tmp_path, "m") == [third, first] and logs_of(tmp_path, "chat-rep1") == [first]
+    assert uids_with_logs(tmp_path) == ["m", "chat-rep1"] and logs_of(tmp_path, "chat") == []
+    remove_log(first)
+    remove_old_logs(tmp_path, set())
+    assert uids_with_logs(tmp_path) == ["m"]
+    assert [link.name for link in (tmp_path / "models").iterdir()] == ["m-rep2.log"]
+
+
+def test_a_log_without_a_link_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("in the way")
+    link_log(write(tmp_path, 1), "m", 1)
+    assert logs_of(tmp_path, "m") == [] == uids_with_logs(tmp_path)

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from xinference.process.log_links import remove_dead_links
+
 log = logging.getLogger(__name__)
 #: Maximum number of logs of exited engines, in addition to the last one of each deployment.
 LOGS_KEPT = 50
@@ -36,3 +38,4 @@ def remove_old_logs(folder: Path, in_use: Collection[Path]) -> None:
         return
     for name in sorted(newest, key=lambda name: newest[name], reverse=True)[LOGS_KEPT:]:
         remove_log(folder / name)
+    remove_dead_links(folder)

@@ -18,6 +18,7 @@ from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import duration, note, print_json, size, size_in_billions, write
 from xinference.cli.table import print_table
 from xinference.client.client import Client
+from xinference.config import Settings
 from xinference.errors import Problem
 
 Json = dict[str, Any]
@@ -188,13 +189,27 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
 @json_option
 @with_server_options
 def logs(target: Target, uid: str, follow: bool, lines: int, as_json: bool) -> None:
-    """Show the log of the model UID: the output of its engine."""
+    """Show the log of the model UID: the output of its engine.
+
+    Without a running server, the last log is read from the data folder.
+    """
     if as_json and follow:
         raise click.UsageError("--json prints one complete document, so it cannot be used with --follow.")
-    if as_json:
-        with target.connect() as client, closing(client.logs(uid, lines=lines)) as pieces:
-            print_json({"model_uid": uid, "lines": "".join(pieces).splitlines()})
-        return
-    with target.connect() as client, closing(client.logs(uid, lines=lines, follow=follow)) as pieces:
-        for piece in pieces:
-            write(piece)
+
+    def of_server(client: Client) -> str:
+        with closing(client.logs(uid, lines=lines, follow=follow)) as pieces:
+            if as_json:
+                return "".join(pieces)
+            for piece in pieces:
+                write(piece)
+        return ""
+
+    def without_server(settings: Settings) -> str:
+        from xinference.local_commands.logs import engine_log
+
+        text = engine_log(settings, uid, lines)
+        note("No server runs; this is the last log." + (" There is nothing to follow." if follow else ""))
+        return text
+
+    text = target.ask(of_server, without_server)
+    print_json({"model_uid": uid, "lines": text.splitlines()}) if as_json else write(text)

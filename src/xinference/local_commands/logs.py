@@ -1,0 +1,31 @@
+"""`xinference logs` without a running server: the last lines of the logs in the home."""
+
+from __future__ import annotations
+
+from xinference.config import Settings
+from xinference.error_codes import Code
+from xinference.errors import near, not_found
+from xinference.process.log_links import logs_of, uids_with_logs
+from xinference.process.logs import read_tail
+
+_MAX_SHOWN = 10
+
+
+def engine_log(settings: Settings, uid: str, lines: int) -> str:
+    """The last lines of each replica's last log.
+
+    Raises:
+        Problem: 404, with the uids that have logs.
+    """
+    paths = logs_of(settings.log_dir, uid)
+    if not paths:
+        known = uids_with_logs(settings.log_dir)
+        similar = near(uid, known)
+        listed = f"Models with a log: {', '.join(known[:_MAX_SHOWN]) or 'none'}."
+        hint = f"Did you mean {' or '.join(similar)}?" if similar else listed
+        raise not_found(
+            f"No server runs, and {settings.log_dir} has no log of a model {uid!r}.",
+            hint=hint,
+            code=Code.MODEL_NOT_FOUND,
+        )
+    return "".join(f"{line}\n" for path in paths for line in read_tail(path, lines)) if lines else ""
