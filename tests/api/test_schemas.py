@@ -19,6 +19,7 @@ from xinference.api import catalog_schemas, host_usage, schemas, server_schemas
 from xinference.api.errors import ProblemParts
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.planned_launch import PlannedLaunch, planned_entry
 from xinference.deployments import views
 from xinference.deployments.progress import progress, unknown
 from xinference.deployments.snapshot import DeploymentSnapshot, ReplicaView
@@ -26,7 +27,6 @@ from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.keyring import Keyring
-from xinference.launch.plan import plan_entry
 from xinference.launch.request import LaunchRequest
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.store.database import Store
@@ -34,7 +34,7 @@ from xinference.store.event_log import TransferProgress
 
 SNAPSHOT = ReplicaSnapshot("r", ReplicaState.READY, 1, "http://127.0.0.1:1", "key", {}, Path("/log"), 2, 3, 4.0)
 FAILED = Problem(Code.ENGINE_DIED, "It died.", stage="start", hint="Add memory.", log_tail=["out of memory"])
-PLAN = plan_entry(launch_of(options={"seed": 1}), plan_of())
+PLAN = planned_entry(PlannedLaunch(launch_of(options={"seed": 1}), plan_of()))
 LAUNCHES = {
     "failing": LaunchRequest(model_name="llama-2-chat", model_format="ggufv2", model_engine="llama.cpp"),
     "on-demand": LaunchRequest(model_name="llama-2-chat", model_format="ggufv2", on_demand=True, priority=3),

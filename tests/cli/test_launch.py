@@ -492,3 +492,17 @@ def test_aliases_are_sent(canned: Canned, run: Run) -> None:
     told(canned, READY)
     assert run("launch", "llama", "--alias", "gpt-4o", "--alias", "claude").exit_code == 0
     assert canned.asked_for("POST", "/v1/models")[0].body["aliases"] == ["gpt-4o", "claude"]
+
+
+def test_a_dry_run_of_a_model_that_runs_names_it_and_then_the_copy(canned: Canned, run: Run) -> None:
+    plan = {"model_uid": "m", "version": "llama--7B--ggufv2--Q4_0", "engine": "llama.cpp", "found": "running"}
+    copy = {**plan, "model_uid": "m-12345678", "found": None}
+    canned.answers["POST", "/v1/models"] = Answer({**plan, "plan_of_copy": copy, "problem_of_copy": None})
+    text = run("launch", "llama", "--dry-run").stdout
+    first, _, second = text.partition("With --new, a copy:\n")
+    assert first.startswith("m is already running; the launch would return it:\n")
+    assert "llama--7B--ggufv2--Q4_0" in first and second.startswith("Would launch m-12345678:\n")
+    refusal = {"code": "does_not_fit", "cause": "It does not fit.", "hint": "Unload m."}
+    canned.answers["POST", "/v1/models"] = Answer({**plan, "plan_of_copy": None, "problem_of_copy": refusal})
+    text = run("launch", "llama", "--dry-run").stdout
+    assert text.endswith("With --new, a copy would be refused:\nIt does not fit.\nHint: Unload m.\n")

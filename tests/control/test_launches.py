@@ -8,6 +8,7 @@ import pytest
 from tests.control.parts import Parts
 from tests.control.test_controller import DIED
 from tests.deployments.doubles import launch_of
+from xinference.control.planned_launch import planned_entry
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.deployments.snapshot import Status
 from xinference.error_codes import Code
@@ -31,8 +32,43 @@ async def test_a_launch_is_stored_published_and_begun(
 
 
 async def test_a_plan_stores_and_begins_nothing(parts: Parts, begun: list[Deployment], request_: LaunchRequest) -> None:
-    launch, sized, forecast = await parts.launches.plan(request_)
-    assert (launch.uid, sized, forecast) == ("m", None, None) and begun == [] and parts.rows() == []
+    planned = await parts.launches.plan(request_)
+    assert (planned.launch.uid, planned.sized, planned.forecast) == ("m", None, None)
+    assert begun == [] and parts.rows() == []
+    assert (planned.found, planned.copy) == (None, None)
+
+
+async def test_the_plan_of_a_launch_that_exists_is_its_own_plan_and_that_of_a_copy(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest
+) -> None:
+    await parts.launches.launch(request_)
+    entry = planned_entry(await parts.launches.plan(request_))
+    assert (entry["model_uid"], entry["found"], entry["problem_of_copy"]) == ("m", "launching", None)
+    copy = entry["plan_of_copy"]
+    assert copy["model_uid"].startswith("m-") and copy["found"] is copy["plan_of_copy"] is None
+    record = parts.registry.running("m")._record
+    record.change(launching=False, status=Status.READY)
+    planned = await parts.launches.plan(request_)
+    assert planned.found == "running" and (await parts.launches.launch(request_)).found == "running"
+    alone = await parts.launches.plan(request_, new=True)
+    assert alone.launch.uid.startswith("m-") and (alone.found, alone.copy) == (None, None)
+    with pytest.raises(Problem, match="request_limits") as refused:
+        await parts.launches.plan(msgspec.structs.replace(request_, request_limits=7))
+    assert refused.value.code == "model_uid_taken"
+    record.change(problem=DIED, ran=True)
+    planned = await parts.launches.plan(request_)
+    assert (planned.launch.uid, planned.found, planned.copy) == ("m", "failed", None)
+    assert len(begun) == 1 and parts.rows() == ["m"]
+
+
+async def test_the_plan_says_why_a_copy_would_be_refused(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest
+) -> None:
+    request = msgspec.structs.replace(request_, aliases=("a",))
+    await parts.launches.launch(request)
+    entry = planned_entry(await parts.launches.plan(request))
+    assert entry["found"] == "launching" and entry["plan_of_copy"] is None
+    assert "alias a is taken" in entry["problem_of_copy"]["cause"]
 
 
 async def test_the_same_launch_is_found_in_each_state(

@@ -21,11 +21,12 @@ from tests.weights.real_sizes import config_json, gguf_file
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.planned_launch import planned_entry
 from xinference.deployments.deployment import Deployment
 from xinference.errors import Problem
 from xinference.hubs import reachability
 from xinference.launch.match import match
-from xinference.launch.plan import ResolvedLaunch, plan_entry
+from xinference.launch.plan import ResolvedLaunch
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands.plan import plan_launch
 from xinference.store.database import Store
@@ -86,7 +87,7 @@ async def controller(tmp_path: Path, begun: list[str]) -> AsyncIterator[Controll
 
 def memory(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
     host = replace(host_of(), memory_available=int(gib * GIB))
-    monkeypatch.setattr("xinference.nodes.local.read_host", lambda: host)
+    monkeypatch.setattr("xinference.control.planner.read_host", lambda: host)
 
 
 async def test_a_launch_that_does_not_fit_is_refused_by_its_header(
@@ -119,7 +120,7 @@ async def test_a_launch_that_fits_is_planned_by_its_header_and_its_disk(
 ) -> None:
     memory(monkeypatch, 12)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100 * GIB))
-    entry = plan_entry(*await controller.plan(REQUEST))
+    entry = planned_entry(await controller.plan(REQUEST))
     size = len(hub.huggingface[REPOSITORY].files[FILE].data)
     assert entry["memory"]["source"] == "file header" and entry["context_length"] == 4095
     assert entry["memory"]["weights"] == pytest.approx(size, rel=0.001)
@@ -162,7 +163,7 @@ async def test_a_hub_without_an_answer_is_replaced_by_the_registry(
 ) -> None:
     memory(monkeypatch, 12)
     hub.huggingface.clear()
-    entry = plan_entry(*await controller.plan(REQUEST))
+    entry = planned_entry(await controller.plan(REQUEST))
     assert entry["memory"]["source"] == "registry" and entry["download_bytes"] is None
     assert any("the header of the weights can't be read" in reason for reason in entry["reasons"])
     assert entry["files"] == [{"name": FILE, "size": None}] and entry["files_source"] == "estimate"
@@ -181,7 +182,7 @@ async def test_a_model_without_a_shape_is_a_rough_estimate_that_is_refused_only_
         model_name="gpt-oss", model_format="ggufv2", family=family, options={"n_ctx": 100000}, n_gpu=None
     )
     memory(monkeypatch, 16)
-    entry = plan_entry(*await controller.plan(request))
+    entry = planned_entry(await controller.plan(request))
     assert entry["memory"]["source"] == "estimate" and entry["context_length"] is None
     assert any("rough estimate" in reason for reason in entry["reasons"])
     memory(monkeypatch, 4)
@@ -202,7 +203,7 @@ async def test_the_memory_of_a_model_of_unknown_size_is_not_known_in_place_of_to
     )
     family = msgspec.structs.replace(known, model_specs=specs)
     request = LaunchRequest(model_name="gpt-oss", model_format="ggufv2", family=family, n_gpu=None)
-    entry = plan_entry(*await controller.plan(request))
+    entry = planned_entry(await controller.plan(request))
     assert entry["memory"]["total"] is None
     assert any("no size of this model" in reason for reason in entry["reasons"])
 
@@ -249,7 +250,7 @@ async def test_a_folder_is_planned_by_its_configuration_and_its_list_of_files(
     source = version.spec.sources[0]
     hub.huggingface[source.model_id] = repository(source.model_id, files, ("main", source.revision or "main"))
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100 * GIB))
-    entry = plan_entry(*await controller.plan(request))
+    entry = planned_entry(await controller.plan(request))
     assert entry["memory"]["source"] == "file header" and entry["context_length"] == 4095
     assert {need["purpose"] for need in entry["disk"]} == {"download", "environment"}
     assert "model.safetensors" not in hub.counters.sent
@@ -279,11 +280,18 @@ def test_a_dry_run_without_a_server_says_what_a_server_would_load_and_changes_no
     with pytest.raises(Problem, match="are free") as caught:
         plan_launch({**body, "n_ctx": 4096, "n_parallel": 4}, settings)
     assert "unload" not in [s.change for s in caught.value.suggestions]
+    assert_only_headers(hub)
+    same = plan_launch({**body, "n_ctx": 2048, "n_parallel": 1}, settings)
+    assert (same["model_uid"], same["found"]) == ("earlier", "stored") and same["memory"]["total"] > 5 * GIB
+    assert same["problem_of_copy"] is None and same["plan_of_copy"]["model_uid"] == "llama-2-chat"
+    full = plan_launch({**body, "n_ctx": 2048, "n_parallel": 1, "model_uid": "earlier", "new": True}, settings)
+    assert full["model_uid"].startswith("earlier-") and full["found"] is full["plan_of_copy"] is None
+    with pytest.raises(Problem, match="n_ctx: 2048 here, 512 asked"):
+        plan_launch({**body, "n_ctx": 512, "n_parallel": 1, "model_uid": "earlier"}, settings)
     store = Store(settings.home / "xinference.db")
     assert store.deployments() == rows
     store.close()
     assert not (settings.home / "run").exists()
-    assert_only_headers(hub)
 
 
 def test_a_dry_run_in_an_empty_home_makes_no_database(

@@ -19,13 +19,14 @@ from tests.formats.mmproj_writer import write_mmproj
 from xinference.catalog.models import ModelVersion, Source
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.planned_launch import planned_entry
 from xinference.deployments.deployment import Deployment
 from xinference.engines import registry
 from xinference.engines.llama_cpp.projector import OPTION
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hubs.base import FetchPreview
-from xinference.launch.plan import SizedPlan, plan_entry
+from xinference.launch.plan import SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning import plan as planning
 from xinference.store.database import Store
@@ -130,7 +131,7 @@ async def test_a_dry_run_decides_once_and_starts_nothing(
     controller: Controller, calls: Counter[str], begun: list[str], hub: Hub, weights: Path
 ) -> None:
     hub.path = weights
-    entry = plan_entry(*await controller.plan(REQUEST))
+    entry = planned_entry(await controller.plan(REQUEST))
     assert calls == ONCE and begun == [] and controller.deployments() == []
     assert (entry["engine"], entry["hub"], entry["path"], entry["slots"]) == ("Fifth", "huggingface", str(weights), 2)
     assert any("huggingface" in reason for reason in entry["reasons"])

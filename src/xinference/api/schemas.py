@@ -95,6 +95,14 @@ class LaunchPlanAnswer(Answer):
     disk: list[PlannedDiskUse]
     reasons: list[str]
     options: dict[str, Any] = Field(description="Options of the engine, by its own names")
+    found: Literal["running", "launching", "unloaded", "failed"] | None = Field(
+        description="The state of an earlier, equal launch, which a launch would use or start again, and whose plan "
+        "this is; null: a new launch"
+    )
+    plan_of_copy: LaunchPlanAnswer | None = Field(
+        description="Where an earlier launch was found: the plan of the copy that `new` would launch"
+    )
+    problem_of_copy: ProblemParts | None = Field(description="The reason why such a copy would be refused")
 
 
 class Description(Answer):
@@ -126,6 +134,12 @@ class Description(Answer):
     )
     replica: int | None = None
     aliases: list[str] | None = Field(default=None, description="Further names of the model in requests")
+    max_output_tokens: int | None = Field(
+        default=None, description="Maximum number of output tokens of each request; null: the context length"
+    )
+    max_request_seconds: float | None = Field(
+        default=None, description="Maximum time of each request, in seconds; null: no limit"
+    )
     address: str | None = None
     accelerators: list[str] | None = None
     memory_used_bytes: int | None = None

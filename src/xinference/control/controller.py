@@ -21,6 +21,7 @@ from xinference.control.downloads import Downloads
 from xinference.control.kept_launches import KeptLaunch, read_kept
 from xinference.control.launch_progress import LaunchProgress
 from xinference.control.launches import Launches
+from xinference.control.planned_launch import PlannedLaunch
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
 from xinference.control.restarts import Restarts
@@ -32,18 +33,13 @@ from xinference.control.terminations import Terminations
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments.admission import Admission
 from xinference.deployments.context import DeploymentContext, Ending
-from xinference.deployments.counts import Counts
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.hubs.registry import all_hubs
-from xinference.launch.plan import Forecast, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
-from xinference.nodes.local import LocalNode
-from xinference.nodes.node import Node
-from xinference.planning.eviction import Bytes
 from xinference.process.log_files import remove_old_logs
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.routing.table import Route, RoutingTable
@@ -77,16 +73,13 @@ class Controller:
         self.history = LaunchHistory(store)
         self.registrations = Registrations(settings.home, builtin_families())
         self.catalog = CatalogUpdates(settings, CatalogStore(settings.home, builtin_families()), self.registrations)
-        self.counts = Counts()
-        self.downloads = Downloads(hubs, self._events, work, self.counts)
+        self.downloads = Downloads(hubs, self._events, work)
         self.engines: Mapping[str, Engine] = all_engines()
-        self.node: Node = LocalNode(settings, hubs, self.engines, load, work)
-        """This machine."""
         self.stop_notice = StopNotice()
         """Ends the waits of the management API when the server begins to stop."""
         self._publisher = publisher or Publisher()
         self._registry = registry = DeploymentRegistry(self._publisher, self.history)
-        self._admission = Admission(settings, store, load, registry.working, self.node.host)
+        self._admission = Admission(settings, store, load, registry.working)
         self._writer = StoreWriter(store)
         self._terminations = Terminations(
             registry, store, self._writer, self._events, self.history, settings.log_dir, self._note_ended
@@ -95,16 +88,16 @@ class Controller:
             settings,
             store,
             self._events,
-            {self.node.node_id: self.node},
+            hubs,
             self.engines,
             registry.publish,
             load,
             self._admission,
-            counts=self.counts,
+            work,
             launched=self._note_launched,
             failed=self._note_failed,
         )
-        self.planner = Planner(settings, hubs, self.engines, self.registrations, self._admission, work, self.node)
+        self.planner = Planner(settings, hubs, self.engines, self.registrations, self._admission, work)
         self.weights = WeightsStore(
             settings, hubs, self.registrations, self.planner, self.downloads, registry.working, work.files
         )
@@ -166,9 +159,9 @@ class Controller:
 
     # -- changes, for the management API --------------------------------------------------------------------
 
-    async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None, Forecast | None]:
+    async def plan(self, request: LaunchRequest, *, new: bool = False) -> PlannedLaunch:
         """Plan a launch without starting it (`Launches`)."""
-        return await self._launches.plan(request)
+        return await self._launches.plan(request, new=new)
 
     async def launch(self, request: LaunchRequest, *, new: bool = False, warnings: Iterable[str] = ()) -> Launched:
         """Store a deployment and start it (`Launches`)."""
@@ -257,10 +250,6 @@ class Controller:
     def deployments(self) -> list[Deployment | BrokenDeployment]:
         """All deployments, oldest first."""
         return sorted(self._registry, key=lambda deployment: deployment.created)
-
-    def reserved_memory(self) -> dict[str, Bytes]:
-        """Uid of each deployment with reserved memory -> bytes of each device."""
-        return self._admission.reserved()
 
     @property
     def families(self) -> Mapping[str, ModelFamily]:

@@ -10,15 +10,24 @@ import msgspec
 
 from xinference.control.deployment_names import DeploymentNames
 from xinference.control.deployment_registry import DeploymentRegistry
+from xinference.control.planned_launch import PlannedLaunch
 from xinference.control.planner import Planner
 from xinference.control.reservations import Reservations
 from xinference.control.restarts import Restarts
-from xinference.control.same_launch import Found, Launched, find_same, find_similar, launch_key, uid_taken
+from xinference.control.same_launch import (
+    Found,
+    Launched,
+    find_same,
+    find_similar,
+    launch_key,
+    state_of,
+    uid_taken,
+)
 from xinference.control.store_writer import StoreWriter
 from xinference.control.terminations import Terminations
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
-from xinference.deployments.snapshot import Status
+from xinference.errors import Problem
 from xinference.launch.comparison import asked_fields, is_same_launch
 from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
@@ -53,15 +62,39 @@ class Launches:
         self._equal_launches = Reservations()
         """The requests of the launches without a uid that are being planned, so that equal launches are one."""
 
-    async def plan(self, request: LaunchRequest) -> tuple[ResolvedLaunch, SizedPlan | None, Forecast | None]:
-        """Plan a launch without starting it: its size, or the forecast if the weights are not on this machine.
+    async def plan(self, request: LaunchRequest, *, new: bool = False) -> PlannedLaunch:
+        """Plan a launch without starting it; for a launch that `launch` would find, its plan and that of a copy.
+
+        `new`: plan a copy.
 
         Raises:
-            Problem: 400, the request can't be served, or does not fit; 507 ``disk_full``.
+            Problem: 400, the request can't be served, or does not fit; 409, the uid is taken by another launch;
+                507 ``disk_full``.
         """
-        derived = await self._planner.resolver.resolve(request)
-        draft = await self._draft(derived, self._names.uid_for(derived.request))
-        return await self._resolve(draft, derived.request)
+        request = msgspec.structs.replace(request, asked=asked_fields(request))
+        similar = None if new else find_similar(request, self._registry.working())
+        derived = await self._planner.resolver.resolve(request, similar)
+        draft = await self._draft(derived, derived.request.model_uid or derived.request.model_name)
+        existing = None if new else self._earlier(draft)
+        if existing is None or existing.problem is not None:
+            uid = self._names.uid_for(derived.request, is_copy=new) if existing is None else existing.uid
+            launch, sized, forecast = await self._resolve(draft.with_uid(uid), derived.request)
+            failed = existing is not None and is_same_launch(draft.request, existing.plan.request)
+            return PlannedLaunch(launch, sized, forecast, Found.FAILED if failed else None)
+        if not is_same_launch(draft.request, existing.plan.request):
+            raise uid_taken(draft.request, existing.plan)
+        try:
+            copy: PlannedLaunch | Problem = await self.plan(request, new=True)
+        except Problem as problem:
+            copy = problem
+        return PlannedLaunch.of_deployment(existing.plan, state_of(existing), copy)
+
+    def _earlier(self, draft: LaunchDraft) -> Deployment | None:
+        """The deployment that has the uid of a draft, or, where the request names no uid, that is the same launch."""
+        ending = self._terminations.uids
+        working = [each for each in self._registry.working() if each.uid not in ending]
+        uid = draft.uid if draft.request.model_uid is not None else find_same(draft, working)
+        return next((each for each in working if each.uid == uid), None)
 
     async def launch(self, request: LaunchRequest, *, new: bool = False, warnings: Iterable[str] = ()) -> Launched:
         """Store a deployment and start it; `warnings` are added to its events.
@@ -119,12 +152,10 @@ class Launches:
         if not is_same_launch(draft.request, existing.plan.request):
             raise uid_taken(draft.request, existing.plan)
         await self._names.add_aliases(existing.uid, request.aliases)
-        if not existing.snapshot.unloaded:
-            # Of an earlier server, or after a crash: the launch is complete, but the engine still loads the model.
-            loads = existing.launching or existing.status in (Status.CREATING, Status.LOADING, Status.RECOVERING)
-            return Launched(existing.uid, Found.LAUNCHING if loads else Found.RUNNING)
-        await self._restarts.start_again(existing)
-        return Launched(existing.uid, Found.UNLOADED)
+        found = state_of(existing)
+        if found is Found.UNLOADED:
+            await self._restarts.start_again(existing)
+        return Launched(existing.uid, found)
 
     async def _begin(self, launch: ResolvedLaunch, sized: SizedPlan | None, warnings: Iterable[str]) -> None:
         """Store the row of a launch, and start its deployment.

@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from xinference.deployments.deployment import Deployment
+from xinference.deployments.snapshot import Status
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.comparison import differences, is_same_launch
@@ -25,6 +26,8 @@ class Found(StrEnum):
     """It is loaded again."""
     FAILED = "failed"
     """It is launched again."""
+    STORED = "stored"
+    """No server runs; the next one loads it. Only in a plan that is made without a server."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,15 @@ def find_same(draft: LaunchDraft, deployments: Iterable[Deployment]) -> str | No
     """The uid of the deployment that a draft without a uid would repeat; one that has not failed comes first."""
     same = [each for each in deployments if is_same_launch(draft.request, each.plan.request)]
     return min(same, key=lambda each: each.problem is not None).uid if same else None
+
+
+def state_of(existing: Deployment) -> Found:
+    """The state of a deployment that has not failed."""
+    if existing.snapshot.unloaded:
+        return Found.UNLOADED
+    # Of an earlier server, or after a crash: the launch is complete, but the engine still loads the model.
+    loads = existing.launching or existing.status in (Status.CREATING, Status.LOADING, Status.RECOVERING)
+    return Found.LAUNCHING if loads else Found.RUNNING
 
 
 def find_similar(request: LaunchRequest, deployments: Iterable[Deployment]) -> LaunchRequest | None:

@@ -37,6 +37,8 @@ def describe(
         **_pooling_fields(plan),
         "replica": plan.request.replica,
         "aliases": list(plan.request.aliases),
+        "max_output_tokens": plan.request.max_output_tokens,
+        "max_request_seconds": plan.request.max_request_seconds,
         "address": addresses[0] if addresses else None,
         "accelerators": sorted({str(index) for group in (sized.devices if sized else ()) for index in group}),
         "status": status,

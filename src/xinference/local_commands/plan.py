@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,16 +16,17 @@ from xinference.catalog.known_models import registrations_of
 from xinference.config import Settings
 from xinference.control.family_selection import select_families
 from xinference.control.model_names import uid_for
+from xinference.control.planned_launch import PlannedLaunch, planned_entry
 from xinference.control.planner import Planner
+from xinference.control.same_launch import Found, uid_taken
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem, bad_request
 from xinference.hubs.registry import all_hubs
-from xinference.launch.plan import Devices, LaunchPlan, ResolvedLaunch, Sizing, plan_entry
+from xinference.launch.comparison import asked_fields, is_same_launch
+from xinference.launch.plan import Devices, LaunchPlan, ResolvedLaunch, Sizing
 from xinference.launch.request import LaunchRequest
-from xinference.nodes.local import LocalNode
 from xinference.planning.eviction import HOST, Bytes
 from xinference.planning.occupancy import Occupancy
-from xinference.routing.interfaces import NoLoad
 from xinference.store.database import Store
 from xinference.weights.derivation import DerivedRequest
 from xinference.work_threads import LongWork
@@ -38,11 +39,12 @@ def plan_launch(body: Mapping[str, Any], settings: Settings | None = None) -> di
         Problem: as the API does.
     """
     try:
-        request = LaunchBody.model_validate(body).request()
+        launch = LaunchBody.model_validate(body)
+        request = launch.request()
     except ValidationError as error:
         first = error.errors()[0]
         raise bad_request(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
-    return asyncio.run(_HomePlanner(settings or Settings.from_env()).plan(request))
+    return asyncio.run(_HomePlanner(settings or Settings.from_env()).plan(request, new=launch.new))
 
 
 def fits(settings: Settings, model_type: str | None, part: str) -> list[dict[str, Any]]:
@@ -52,6 +54,10 @@ def fits(settings: Settings, model_type: str | None, part: str) -> list[dict[str
         Problem: 400 for an unknown type.
     """
     return asyncio.run(_HomePlanner(settings).fits(model_type, part))
+
+
+Stored = Sequence[tuple[str, LaunchRequest]]
+"""The uids and requests of the launches of a home."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,12 @@ class _HomePlanner:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._remembered: list[_Remembered] = []
+        self._planned: dict[str, PlannedLaunch] = {}
+        """The plans of the stored launches, by uid."""
         self._registrations = registrations_of(settings.home)
         hubs, engines = all_hubs(settings), all_engines()
         work = LongWork(settings.hub_seconds)
-        node = LocalNode(settings, hubs, engines, NoLoad(), work)
-        self._planner = Planner(settings, hubs, engines, self._registrations, self, work, node, stores_look_ups=False)
+        self._planner = Planner(settings, hubs, engines, self._registrations, self, work, stores_look_ups=False)
 
     def occupancy_for(self, plan: LaunchPlan, without: Collection[str] = ()) -> Occupancy:
         return self.occupancy(without)
@@ -97,46 +104,90 @@ class _HomePlanner:
         return {}
 
     async def fits(self, model_type: str | None, part: str) -> list[dict[str, Any]]:
-        await self._remember_models()
+        await self._remember_models(self._stored_requests())
         families = select_families(self._registrations.families, model_type, part)
         return [fit.to_dict() for fit in await self._planner.fits(families)]
 
-    async def plan(self, request: LaunchRequest) -> dict[str, Any]:
-        await self._remember_models(without=request.model_uid)
+    async def plan(self, request: LaunchRequest, *, new: bool = False) -> dict[str, Any]:
+        request = msgspec.structs.replace(request, asked=asked_fields(request))
+        stored = self._stored_requests()
         derived = await self._planner.resolver.resolve(request)
-        uid = uid_for(derived.request, [each.uid for each in self._remembered], ())
+        earlier = None if new else await self._earlier(derived, stored)
+        await self._remember_models(stored)
+        if earlier is None:
+            planned = await self._plan(derived, stored, is_copy=new)
+        else:
+            try:
+                copy: PlannedLaunch | Problem = await self._plan(derived, stored, is_copy=True)
+            except Problem as problem:
+                copy = problem
+            planned = replace(await self._plan_stored(*earlier), found=Found.STORED, copy=copy)
+        models = [{"model_uid": each.uid, "memory_bytes": sum(each.reserved.values())} for each in self._remembered]
+        return planned_entry(planned) | {"models_of_home": models}
+
+    async def _earlier(self, derived: DerivedRequest, stored: Stored) -> tuple[str, LaunchRequest] | None:
+        """The stored launch that a request would repeat.
+
+        Raises:
+            Problem: 409, the uid is taken by another launch.
+        """
+        asked = derived.request.model_uid
+        draft = await self._planner.draft(derived.request, asked or derived.request.model_name)
+        for uid, request in stored:
+            if asked in (None, uid) and is_same_launch(draft.request, request):
+                return uid, request
+        if (other := dict(stored).get(asked or "")) is not None:
+            raise uid_taken(draft.request, (await self._plan_stored(asked or "", other)).launch)
+        return None
+
+    async def _plan(self, derived: DerivedRequest, stored: Stored, *, is_copy: bool) -> PlannedLaunch:
+        """The plan of a new launch beside the models of the home.
+
+        Raises:
+            Problem: it cannot be launched.
+        """
+        uid = uid_for(derived.request, [uid for uid, _ in stored], (), is_copy=is_copy)
         launch = await self._resolve(derived, uid)
         sized = await self._planner.size(launch, derived.request)
-        forecast = None if sized else await self._planner.forecast(launch, derived.request)
-        models = [{"model_uid": each.uid, "memory_bytes": sum(each.reserved.values())} for each in self._remembered]
-        return plan_entry(launch, sized, forecast) | {"models_of_home": models}
+        return PlannedLaunch(launch, sized, None if sized else await self._planner.forecast(launch, derived.request))
+
+    async def _plan_stored(self, uid: str, request: LaunchRequest) -> PlannedLaunch:
+        """The plan of a stored launch; without its size if it does not fit any more.
+
+        Raises:
+            Problem: it cannot be launched any more.
+        """
+        if uid not in self._planned:
+            launch = await self._resolve(DerivedRequest(request), uid)
+            try:
+                sized = await self._planner.size(launch)
+                forecast = None if sized else await self._planner.forecast(launch)
+                self._planned[uid] = PlannedLaunch(launch, sized, forecast)
+            except Problem:
+                self._planned[uid] = PlannedLaunch(launch)
+        return self._planned[uid]
 
     async def _resolve(self, derived: DerivedRequest, uid: str) -> ResolvedLaunch:
         draft = await self._planner.draft(derived.request, uid)
         draft = replace(draft, reasons=(*derived.reasons, *draft.reasons))
         return await self._planner.resolve(draft, derived.request)
 
-    async def _remember_models(self, without: str | None = None) -> None:
-        """Add the memory of the models that a server would load, except of one."""
-        for uid, remembered in self._stored_requests():
-            if not remembered.on_demand and uid != without:
+    async def _remember_models(self, stored: Stored) -> None:
+        """Add the memory of the models that a server would load."""
+        for uid, remembered in stored:
+            if not remembered.on_demand:
                 await self._remember(uid, remembered)
 
     async def _remember(self, uid: str, request: LaunchRequest) -> None:
         """Add the memory of a model of the home; one that cannot be planned would not be loaded either."""
         try:
-            launch = await self._resolve(DerivedRequest(request), uid)
-            sized = await self._planner.size(launch)
-            if sized is not None:
-                self._remembered.append(_Remembered(uid, _reserved(launch, sized.sizing, sized.devices)))
-                return
-            forecast = await self._planner.forecast(launch)
+            planned = await self._plan_stored(uid, request)
         except Problem:
             return
-        if forecast.sizing is not None:
-            self._remembered.append(_Remembered(uid, _reserved(launch, forecast.sizing, forecast.devices)))
+        if (plan := planned.sized or planned.forecast) is not None and plan.sizing is not None:
+            self._remembered.append(_Remembered(uid, _reserved(planned.launch, plan.sizing, plan.devices)))
 
-    def _stored_requests(self) -> list[tuple[str, LaunchRequest]]:
+    def _stored_requests(self) -> Stored:
         """The requests of the models that a server would load; an unreadable one is left out."""
         path = self._settings.home / "xinference.db"
         if not path.is_file():

@@ -13,9 +13,9 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import LaunchBody, Text
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
+from xinference.control.planned_launch import planned_entry
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, server_stopping
-from xinference.launch.plan import plan_entry
 from xinference.store.event_log import STOPPING
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -105,7 +105,7 @@ async def launch(
 ) -> dict[str, Any]:
     """Launch a model; with `dry_run` answer only the plan, with `wait_ready` answer when the model is ready."""
     if dry_run:
-        return plan_entry(*await controller.stop_notice.unless_given(controller.plan(body.request())))
+        return planned_entry(await controller.stop_notice.unless_given(controller.plan(body.request(), new=body.new)))
     return await launch_and_wait(controller, body, wait_ready=wait_ready)
 
 

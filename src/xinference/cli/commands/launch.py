@@ -14,7 +14,7 @@ from xinference.cli.options.launch_options import further_options
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.native_options import LaunchCommand
 from xinference.cli.options.version_options import absolute_path, version_options
-from xinference.cli.output import INTERRUPTED, broken, note, print_json, size
+from xinference.cli.output import INTERRUPTED, note, print_json, size
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -129,6 +129,8 @@ def launch(
         request["draft_model_path"] = absolute_path(draft)
     if dry_run:
         plan = _plan(target, request)
+        from xinference.cli.plan_text import plan_text
+
         print_json(plan) if as_json else click.echo(plan_text(plan))
         return
     with target.connect(start=True) as client:
@@ -219,80 +221,3 @@ def confirms_cancel(question: str) -> bool:
 
 def _note_background(uid: str) -> None:
     note(f"{uid} is loading in the background; see `xinference list` or `xinference logs -f {uid}`.")
-
-
-#: Source of the memory's numbers -> its name in a sentence.
-_SOURCES = {"file header": "header of the weights", "registry": "registry", "estimate": "size alone: a rough estimate"}
-_MEMORY_PARTS = {
-    "weights": "weights",
-    "kv_cache": "KV cache",
-    "overhead": "overhead",
-    "loaded": "resident when it is ready, including the page cache of the file",
-}
-
-
-def _memory_lines(memory: Json) -> list[str]:
-    """The memory of a plan with its parts."""
-    if memory.get("total") is None:
-        return ["not known before the download"]
-    source = memory.get("source")
-    return [
-        f"{size(memory['total'])} in all" + (f" (by the {_SOURCES[source]})" if source in _SOURCES else ""),
-        *(f"{size(memory.get(name))} {text}" for name, text in _MEMORY_PARTS.items()),
-    ]
-
-
-#: Maximum number of files that a plan shows.
-_FILES_SHOWN = 6
-
-
-def _file_lines(plan: Json) -> list[str]:
-    """The files of a plan with their sizes, or what is known of the size of all of them."""
-    files, total, source = plan.get("files") or [], plan.get("files_bytes"), plan.get("files_source")
-    is_listed = bool(files) and all(file.get("size") is not None for file in files)
-    lines = [f"{file['name']} ({size(file['size'])})" if is_listed else str(file["name"]) for file in files]
-    hidden = len(lines) - _FILES_SHOWN
-    if hidden > 1:
-        lines = [*lines[:_FILES_SHOWN], f"and {hidden} more files"]
-    if (is_listed and len(files) == 1) or plan.get("path"):
-        return lines
-    if total is None:
-        return [*lines, "The hub did not report the sizes of the files."] if files or plan.get("model_id") else lines
-    if source == "estimate":
-        return [*lines, f"about {size(total)}, an estimate: the hub did not report the sizes"]
-    return [*lines, f"{size(total)} in all" + (", by the registry" if source == "registry" else "")]
-
-
-def plan_text(plan: Json) -> str:
-    """A launch plan as text, one fact a line: the decisions, then their reasons."""
-    memory = plan.get("memory") or {}
-    facts: dict[str, Any] = {
-        "Model": plan.get("version"),
-        "Engine": plan.get("engine"),
-        "Hub": " – ".join(str(plan[key]) for key in ("hub", "model_id") if plan.get(key)),
-        "Files": _file_lines(plan),
-        "Path": plan.get("path"),
-        "Devices": ", ".join(str(device) for device in plan.get("devices") or []),
-        "Context": f"{plan['context_length']} tokens" if plan.get("context_length") else None,
-        "Slots": plan.get("slots"),
-        "Threads": plan.get("threads"),
-        "Memory": _memory_lines(memory),
-        "Download": size(plan["download_bytes"]) if plan.get("download_bytes") else None,
-        "Disk": [
-            f"{size(need['needed_bytes'])} for the {need['purpose']}, {size(need['free_bytes'])} free in "
-            f"{need['folder']}"
-            for need in plan.get("disk") or []
-        ],
-        "Options": [f"{name}={value}" for name, value in (plan.get("options") or {}).items()],
-        "Others": [
-            f"{each['model_uid']} is loaded first, {size(each['memory_bytes'])}"
-            for each in plan.get("models_of_home") or []
-        ],
-    }
-    lines = [f"Would launch {plan.get('model_uid')}:"]
-    for name, value in facts.items():
-        values = value if isinstance(value, list) else [value] if value else []
-        lines += [f"  {name + ':' if not index else '':<10}  {each}" for index, each in enumerate(values)]
-    if reasons := plan.get("reasons"):
-        lines += ["Why:", *(f"  - {reason}" for reason in reasons)]
-    return broken("\n".join(lines))

@@ -1,1 +1,0 @@
-"""The machines on which replicas run: this one, and the nodes of a cluster."""
