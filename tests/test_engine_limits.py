@@ -17,12 +17,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.deployments.doubles import FakePreparation, encoded, sized_plan
+from tests.deployments.doubles import FakePreparation, encoded, local_nodes, read_test_host, sized_plan
 from tests.fakes.running import ENGINE
 from tests.gateway.harness import ALL_PATHS, CHAT, listening, management
 from tests.support.polling import until_async
 from xinference.config import Settings
-from xinference.deployments import engine_guard
 from xinference.deployments.admission import Admission
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
@@ -31,6 +30,7 @@ from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.gateway.app import Gateway
 from xinference.gateway.balancer import Balancer
 from xinference.launch.plan import LaunchPlan
+from xinference.nodes import engine_guard
 from xinference.process.command import EngineCommand, ProgressProbe
 from xinference.routing.table import Route, RoutingTable
 from xinference.store.database import Store
@@ -119,9 +119,10 @@ async def _served(home: Path, script: dict[str, Any]) -> AsyncIterator[Server]:
         engine_memory_margin=100 * MIB,  # the plan has 102 MiB
     )
     store, plan, made, balancer = Store(home / "x.db"), sized_plan("one"), list[Deployment](), Balancer()
-    admission = Admission(settings, store, balancer, lambda: made)
+    admission = Admission(settings, store, balancer, lambda: made, read_test_host)
     engines, events = {"llama.cpp": Scripted(script)}, EventLog(store)
-    context = DeploymentContext(settings, store, events, {}, engines, lambda: None, balancer, admission)
+    nodes = local_nodes(settings, engines, balancer)
+    context = DeploymentContext(settings, store, events, nodes, engines, lambda: None, balancer, admission)
     store.add_deployment("one", encoded(plan.launch))
     preparation = FakePreparation()
     preparation.python = Path(sys.executable)

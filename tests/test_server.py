@@ -17,6 +17,7 @@ import pytest
 from xinference import server
 from xinference.config import Settings
 from xinference.errors import EXIT_IN_USE, InUse, Problem
+from xinference.files.private_file import write_private
 from xinference.process import home
 from xinference.process.home import own_home
 from xinference.process.link import private_run_dir
@@ -89,15 +90,15 @@ def test_a_home_that_cannot_be_created_is_a_problem_and_no_defect(tmp_path: Path
 async def test_a_server_that_cannot_write_the_files_which_announce_it_writes_them_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, write, attempts = Settings(home=tmp_path), home._write_private, [0]
+    settings, write, attempts = Settings(home=tmp_path), write_private, [0]
 
-    def full_at_first(file: Path, text: str) -> None:
+    def full_at_first(file: Path, content: bytes) -> None:
         attempts[0] += 1
         if attempts[0] < 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(file, text)
+        write(file, content)
 
-    monkeypatch.setattr(home, "_write_private", full_at_first)
+    monkeypatch.setattr(home, "write_private", full_at_first)
     monkeypatch.setattr(server, "ANNOUNCE_SECONDS", 0.0)
     await server._announce(settings, "127.0.0.1", 9997, "sk-owner")
     assert settings.server_file.exists() and settings.owner_key_file.read_text() == "sk-owner"

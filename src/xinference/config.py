@@ -177,6 +177,8 @@ class Settings:
     """Log level of the server: DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "text"
     """Format of the server's log: text, or json for one object in each line."""
+    metrics_per_key: bool = False
+    """Show the requests and tokens of each key in ``/metrics``, by the key's id: at most 1,000 keys."""
     access_log: bool = False
     """Log each request with its client, key, path, status and seconds."""
 

@@ -185,6 +185,11 @@ class Code(StrEnum):
     NO_WORKERS = "no_workers", 501
     NOT_HERE = "not_here", 501
 
+    # Clusters
+    INVALID_JOIN_TOKEN = "invalid_join_token", 400
+    JOIN_TOKEN_REFUSED = "join_token_refused", 401
+    CLUSTER_IDENTITY_DAMAGED = "cluster_identity_damaged", 500
+
     # Client and command line
     BAD_ENDPOINT = "bad_endpoint", 400
     NO_SERVER = "no_server", 503

@@ -26,6 +26,7 @@ from xinference.api.request_log import RequestLog
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.publisher import Publisher
+from xinference.control.server_metrics import server_metrics
 from xinference.control.stats import Sampler
 from xinference.control.usage import Usage
 from xinference.deployments.context import Ending
@@ -39,7 +40,7 @@ from xinference.gateway.http.connection_limits import ConnectionLimits, raise_de
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.http.tcp_keepalive import CLIENT
-from xinference.gateway.metrics import Metrics
+from xinference.gateway.metrics import Metrics, key_counts
 from xinference.gateway.openapi import document
 from xinference.gateway.request_records import LocalRequests, Recorder
 from xinference.hosts import host_in_url, is_loopback
@@ -115,6 +116,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     hub = RecordHub()
     usage = Usage(store, hub.totals)
     server, gateway, workers, controller, sampler = build(settings, store, keys, hub, usage, stop_requested.set)
+    gateway.metrics.add(lambda: server_metrics(controller, settings))
     announcing = asyncio.create_task(_announce(settings, host, port, keys.open_for_owner()))
     await asyncio.sleep(0)  # the first attempt is before the first answer
     flushing = asyncio.create_task(keys.flush_periodically())
@@ -186,7 +188,14 @@ def _build_single(
         management,
         keys,
         running,
-        metrics=Metrics(lambda: controller.table, lambda: balancer, hub.totals),
+        metrics=Metrics(
+            lambda: controller.table,
+            lambda: balancer,
+            hub.totals,
+            active=recorder.active,
+            affinity=balancer.take_affinity,
+            keys=key_counts(settings, hub),
+        ),
         recorder=recorder,
         balancer=balancer,
         shutdown=shutdown,

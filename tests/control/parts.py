@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from tests.deployments.doubles import ENGINE, FakeLoad, launch_of
+from tests.deployments.doubles import ENGINE, FakeLoad, launch_of, local_nodes, read_test_host
 from xinference.config import Settings
 from xinference.control.deployment_names import DeploymentNames
 from xinference.control.deployment_registry import DeploymentRegistry
@@ -82,12 +82,11 @@ class Parts:
             settings,
             store,
             self.events,
-            {},
+            local_nodes(settings, self.engines, load),
             self.engines,
             self.registry.publish,
             load,
-            Admission(settings, store, load, self.registry.working),
-            work,
+            Admission(settings, store, load, self.registry.working, read_test_host),
         )
         self.fake_planner = FakePlanner()
         planner = cast(Planner, self.fake_planner)

@@ -87,7 +87,7 @@ async def controller(tmp_path: Path, begun: list[str]) -> AsyncIterator[Controll
 
 def memory(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
     host = replace(host_of(), memory_available=int(gib * GIB))
-    monkeypatch.setattr("xinference.control.planner.read_host", lambda: host)
+    monkeypatch.setattr("xinference.nodes.local.read_host", lambda: host)
 
 
 async def test_a_launch_that_does_not_fit_is_refused_by_its_header(

@@ -24,7 +24,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeReplica]:
     """The replicas that run, by the uid of their deployment."""
     running: dict[str, FakeReplica] = {}
 
-    async def adopt(uid: str, store: Store, settings: object, load: object) -> Mapping[str, Any]:
+    async def adopt(uid: str, store: Store, nodes: object) -> Mapping[str, Any]:
         return {f"r-{uid}": running[uid]} if uid in running else {}
 
     monkeypatch.setattr(module, "adopt_running", adopt)

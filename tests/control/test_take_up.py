@@ -14,9 +14,9 @@ from tests.deployments.doubles import SIZING, FakeReplica, launch_of, turns
 from xinference.control import restoration as module
 from xinference.control.controller import Controller
 from xinference.deployments.deployment import BrokenDeployment, Deployment
-from xinference.deployments.launch_context import encode_launch
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.launch.launch_context import encode_launch
 from xinference.store.database import Store
 
 PATH = "/not/mounted/now.gguf"
@@ -41,7 +41,7 @@ class Engines:
         self.running[replica.snapshot.replica_id] = replica
         return replica
 
-    async def adopt(self, uid: str, store: Store, settings: object, load: object) -> dict[str, FakeReplica]:
+    async def adopt(self, uid: str, store: Store, nodes: object) -> dict[str, FakeReplica]:
         return {row.replica_id: self.running[row.replica_id] for row in store.replicas(uid)}
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Sized
+from collections.abc import AsyncIterator, Callable, Mapping, Sized
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -17,24 +18,30 @@ from xinference.config import Settings
 from xinference.deployments.admission import Admission
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
-from xinference.deployments.engine_starter import ReplicaProcess
 from xinference.deployments.inbox import Inbox
-from xinference.deployments.measurement import MemoryUse
 from xinference.deployments.preparation import Preparation, Runnable, Weights
 from xinference.deployments.snapshot import DeploymentSnapshot
+from xinference.engines.base import Engine
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
+from xinference.hubs.base import Hub
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
+from xinference.launch.place import LOCAL
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
+from xinference.nodes.local import LocalNode
+from xinference.nodes.memory_use import MemoryUse
+from xinference.nodes.node import Node, ReplicaLike
 from xinference.process.command import Exit
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
+from xinference.routing.interfaces import ReplicaLoad
 from xinference.store.database import Store
 from xinference.store.event_log import EventLog
 from xinference.units import GIB, MIB
+from xinference.work_threads import LongWork
 
 HOST = Host(2, 16 * GIB, 8 * GIB)
 SHAPE = ModelShape(
@@ -57,7 +64,7 @@ async def turns() -> None:
 
 
 class FakeReplica:
-    """A `ReplicaProcess` whose life the test decides."""
+    """A `ReplicaLike` whose life the test decides."""
 
     def __init__(self, replica_id: str, changed: Callable[[], None], context: dict[str, Any] | None = None) -> None:
         self.snapshot = ReplicaSnapshot(
@@ -137,7 +144,7 @@ class FakeStarter:
 
     def start(
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
-    ) -> ReplicaProcess:
+    ) -> ReplicaLike:
         if self.refusal is not None:
             raise self.refusal
         replica = FakeReplica(replica_id, changed)
@@ -147,7 +154,7 @@ class FakeStarter:
             replica.become_ready()
         return replica
 
-    async def adopt(self, replica_id: str, changed: Callable[[], None]) -> ReplicaProcess | None:
+    async def adopt(self, replica_id: str, changed: Callable[[], None]) -> ReplicaLike | None:
         if replica_id not in self.left:
             return None
         replica = FakeReplica(replica_id, changed, self.left[replica_id])
@@ -155,7 +162,7 @@ class FakeStarter:
         replica.become_ready()
         return replica
 
-    async def measure(self, replica: ReplicaProcess) -> MemoryUse | None:
+    async def measure(self, replica: ReplicaLike) -> MemoryUse | None:
         return MemoryUse(MIB, None)
 
     @property
@@ -257,12 +264,13 @@ class World:
     def __post_init__(self) -> None:
         self.events = EventLog(self.store)
         self.admission = Admission(self.settings, self.store, self.load, self.deployments.values, self._read_host)
+        engines = {ENGINE: LlamaCpp()}
         self.context = DeploymentContext(
             self.settings,
             self.store,
             self.events,
-            {},
-            {ENGINE: LlamaCpp()},
+            local_nodes(self.settings, engines, self.load),
+            engines,
             self._publish,
             self.load,
             self.admission,
@@ -305,6 +313,17 @@ class World:
 
     def _publish(self) -> None:
         self.published.append({uid: deployment.snapshot for uid, deployment in self.deployments.items()})
+
+
+def local_nodes(
+    settings: Settings, engines: Mapping[str, Engine], load: ReplicaLoad, hubs: Mapping[str, Hub] = MappingProxyType({})
+) -> dict[str, Node]:
+    """This machine as the only node."""
+    return {LOCAL: LocalNode(settings, hubs, engines, load, LongWork())}
+
+
+async def read_test_host() -> Host:
+    return HOST
 
 
 def encoded(plan: ResolvedLaunch) -> str:

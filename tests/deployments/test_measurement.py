@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from xinference.catalog.registry import builtin_families
-from xinference.deployments.measurement import MemoryUse, correction, measure, measurement
+from xinference.deployments.measurement import correction, measurement
 from xinference.launch.match import match
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
+from xinference.nodes.memory_use import MemoryUse, measure
 
 REQUEST = LaunchRequest(model_name="smollm2-instruct")
 VERSION = match(builtin_families(), REQUEST)

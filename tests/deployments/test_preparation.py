@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from tests.deployments.doubles import ENGINE, local_nodes, read_test_host
 from tests.environments.fake_engine import SPEC, FakeEngine, alone
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
@@ -65,10 +66,10 @@ async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list
     """Launch at once, to the end of each; the engine, the deployments and the first one's events."""
     engine, events = Tiny(), EventLog(store)
     load, deployments, changed = NoLoad(), list[Deployment](), asyncio.Event()
-    admission = Admission(Settings(), store, load, lambda: deployments)
-    around = DeploymentContext(
-        Settings(home=fake.home), store, events, {}, {"Tiny": engine}, changed.set, load, admission
-    )
+    admission = Admission(Settings(), store, load, lambda: deployments, read_test_host)
+    settings, engines = Settings(home=fake.home), {"Tiny": engine}
+    nodes = local_nodes(settings, engines, load)
+    around = DeploymentContext(settings, store, events, nodes, engines, changed.set, load, admission)
     request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
     version = match(builtin_families(), request)
     for uid in uids:
@@ -133,11 +134,11 @@ def stages_of(store: Store, home: Path, stages: list[tuple[Stage, str | None]], 
     """A preparation whose hub and environments are not used."""
     events = EventLog(store)
     load = NoLoad()
-    admission = Admission(Settings(), store, load, list)
-    context = DeploymentContext(
-        Settings(home=home), store, events, {"local": cast(Any, hub)}, {}, lambda: None, load, admission
-    )
-    return Preparation(context, "one", LlamaCpp(), lambda stage, content: stages.append((stage, content)))
+    admission = Admission(Settings(), store, load, list, read_test_host)
+    settings, engines = Settings(home=home), {ENGINE: LlamaCpp()}
+    nodes = local_nodes(settings, engines, load, {"local": cast(Any, hub)})
+    context = DeploymentContext(settings, store, events, nodes, engines, lambda: None, load, admission)
+    return Preparation(context, "one", ENGINE, lambda stage, content: stages.append((stage, content)))
 
 
 class Hub:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.deployments.doubles import FakePreparation, sized_plan
+from tests.deployments.doubles import FakePreparation, local_nodes, read_test_host, sized_plan
 from tests.fakes.running import ENGINE
 from xinference.config import Settings
 from xinference.deployments.admission import Admission
@@ -65,11 +65,13 @@ async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
         plan = sized_plan("one")
         engine, events, load, changes = Scripted(*scripts), EventLog(store), Load(), Changes()
-        admission = Admission(Settings(), store, load, lambda: made)
-        context = DeploymentContext(
+        admission = Admission(Settings(), store, load, lambda: made, read_test_host)
+        around, engines = (
             Settings(home=tmp_path, stop_seconds=2, restart_backoff_seconds=0.01, **settings),
-            *(store, events, {}, {"llama.cpp": engine}, changes.note, load, admission),
+            {"llama.cpp": engine},
         )
+        nodes = local_nodes(around, engines, load)
+        context = DeploymentContext(around, store, events, nodes, engines, changes.note, load, admission)
         store.add_deployment("one", msgspec.json.encode(request).decode())
         preparation = FakePreparation()
         preparation.python = Path(sys.executable)

@@ -34,8 +34,8 @@ async def test_requests_are_counted_by_model_path_and_status() -> None:
     assert found["xinference_request_seconds_sum", "m", PATH, "false"] > 0
     assert found["xinference_prompt_tokens_total", "m"] == 14 and found["xinference_output_tokens_total", "m"] == 10
     assert found["xinference_tokens_total", "m"] == 24
-    assert found["xinference_requests_in_flight", "m"] == 0
-    assert found["xinference_replica_requests_in_flight", "m", "r0"] == 0
+    assert found["xinference_requests_in_flight", "m", "r0"] == 0
+    assert found["xinference_replica_requests_total", "m", "r0"] == 2
     assert found["xinference_replica_up", "m", "r0"] == 1
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
-from xinference.control import planner as planner_module
 from xinference.engines.registry import all_engines
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.request import LaunchRequest
@@ -35,7 +34,7 @@ def find(host: Host, memory: Memory | None = None, names: tuple[str, ...] = ()) 
 async def test_the_bytes_are_those_of_a_dry_run(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "ms"))
-    monkeypatch.setattr(planner_module, "read_host", lambda: host)
+    monkeypatch.setattr("xinference.nodes.local.read_host", lambda: host)
     home = _HomePlanner(Settings(home=tmp_path / "home", offline=True))
     fitting = [fit for fit in find(host) if fit.state == "now" and fit.plan is not None]
     chosen = fitting[:: len(fitting) // 20][:20]

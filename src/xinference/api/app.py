@@ -21,6 +21,7 @@ from xinference.api.routes import (
     catalog_updates,
     cluster,
     downloads,
+    engine_metrics,
     fits,
     kept_launches,
     launches,
@@ -81,7 +82,7 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     app.add_middleware(Compression)
     for part in (
         *(launches, lifecycle, kept_launches, catalog, catalog_updates, models, replicas, registrations),
-        *(auto_register, cache, fits, downloads, cluster, key_routes, login, request_routes),
+        *(auto_register, cache, fits, downloads, cluster, key_routes, login, request_routes, engine_metrics),
     ):
         app.include_router(part.router)
     app.include_router(unsupported.router)

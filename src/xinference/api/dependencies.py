@@ -12,6 +12,7 @@ from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.engine_metrics import EngineScraper
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.key import Key
@@ -37,6 +38,7 @@ def provide(
 ) -> None:
     """Set the state that the dependencies read. `started` is `time.monotonic` at the server's start."""
     app.state.controller = controller
+    app.state.engine_scraper = EngineScraper(lambda: controller.table)
     app.state.settings = settings
     app.state.keys = keys
     app.state.running = running
@@ -59,6 +61,7 @@ async def _key(request: Request) -> Key | None:
 
 
 ControllerDep = Annotated[Controller, Depends(_state("controller"))]
+EngineScraperDep = Annotated[EngineScraper, Depends(_state("engine_scraper"))]
 SettingsDep = Annotated[Settings, Depends(_state("settings"))]
 KeyringDep = Annotated[Keyring, Depends(_state("keys"))]
 AbortablesDep = Annotated[Abortables, Depends(_state("running"))]

@@ -33,6 +33,7 @@ from xinference.control.terminations import Terminations
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments.admission import Admission
 from xinference.deployments.context import DeploymentContext, Ending
+from xinference.deployments.counts import Counts
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
@@ -40,6 +41,9 @@ from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.hubs.registry import all_hubs
 from xinference.launch.request import LaunchRequest
+from xinference.nodes.local import LocalNode
+from xinference.nodes.node import Node
+from xinference.planning.eviction import Bytes
 from xinference.process.log_files import remove_old_logs
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
 from xinference.routing.table import Route, RoutingTable
@@ -73,13 +77,16 @@ class Controller:
         self.history = LaunchHistory(store)
         self.registrations = Registrations(settings.home, builtin_families())
         self.catalog = CatalogUpdates(settings, CatalogStore(settings.home, builtin_families()), self.registrations)
-        self.downloads = Downloads(hubs, self._events, work)
+        self.counts = Counts()
+        self.downloads = Downloads(hubs, self._events, work, self.counts)
         self.engines: Mapping[str, Engine] = all_engines()
+        self.node: Node = LocalNode(settings, hubs, self.engines, load, work)
+        """This machine."""
         self.stop_notice = StopNotice()
         """Ends the waits of the management API when the server begins to stop."""
         self._publisher = publisher or Publisher()
         self._registry = registry = DeploymentRegistry(self._publisher, self.history)
-        self._admission = Admission(settings, store, load, registry.working)
+        self._admission = Admission(settings, store, load, registry.working, self.node.host)
         self._writer = StoreWriter(store)
         self._terminations = Terminations(
             registry, store, self._writer, self._events, self.history, settings.log_dir, self._note_ended
@@ -88,16 +95,16 @@ class Controller:
             settings,
             store,
             self._events,
-            hubs,
+            {self.node.node_id: self.node},
             self.engines,
             registry.publish,
             load,
             self._admission,
-            work,
+            counts=self.counts,
             launched=self._note_launched,
             failed=self._note_failed,
         )
-        self.planner = Planner(settings, hubs, self.engines, self.registrations, self._admission, work)
+        self.planner = Planner(settings, hubs, self.engines, self.registrations, self._admission, work, self.node)
         self.weights = WeightsStore(
             settings, hubs, self.registrations, self.planner, self.downloads, registry.working, work.files
         )
@@ -250,6 +257,10 @@ class Controller:
     def deployments(self) -> list[Deployment | BrokenDeployment]:
         """All deployments, oldest first."""
         return sorted(self._registry, key=lambda deployment: deployment.created)
+
+    def reserved_memory(self) -> dict[str, Bytes]:
+        """Uid of each deployment with reserved memory -> bytes of each device."""
+        return self._admission.reserved()
 
     @property
     def families(self) -> Mapping[str, ModelFamily]:

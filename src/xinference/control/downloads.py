@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.deployments.counts import Counts
 from xinference.deployments.progress import transfer_entry
 from xinference.error_codes import Code
 from xinference.errors import Problem, near, not_found
@@ -37,10 +38,11 @@ class _Download:
 class Downloads:
     """Owns the downloads of this server and their results, until the server ends."""
 
-    def __init__(self, hubs: Mapping[str, Hub], events: EventLog, work: LongWork) -> None:
+    def __init__(self, hubs: Mapping[str, Hub], events: EventLog, work: LongWork, counts: Counts | None = None) -> None:
         self._hubs = hubs
         self._work = work
         self._events = events
+        self._counts = counts or Counts()
         self._jobs: dict[str, _Download] = {}
 
     def begin(self, version: ModelVersion, source: Source, reason: str) -> str:
@@ -175,7 +177,10 @@ class Downloads:
     async def _fetch(self, job: _Download) -> Path:
         loop, key = asyncio.get_running_loop(), _key(job.version.version_id)
 
+        count_bytes = self._counts.meter(job.source.hub)
+
         def progress(done: int, total: int | None, file: str) -> None:
+            loop.call_soon_threadsafe(count_bytes, done)
             loop.call_soon_threadsafe(self._events.progress, key, "fetch", file, done, total)
 
         hub = self._hubs[job.source.hub]

@@ -20,21 +20,20 @@ from xinference.engines.base import Engine
 from xinference.environments.environments import EnvironmentEntry, Environments
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.hardware.devices import Host, read_host
+from xinference.hardware.devices import Host
 from xinference.hubs.base import Hub
 from xinference.hubs.local_files import resolve_local
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, ShapeSource, SizedPlan
 from xinference.launch.request import LaunchRequest
+from xinference.nodes.node import Node
 from xinference.planning.alternatives import Refused, alternatives, smaller_downloads, unload_groups
 from xinference.planning.eviction import Bytes
 from xinference.planning.facts import Facts
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.plan import draft_launch, resolve_launch
 from xinference.planning.sizing import size_launch
-from xinference.weights import shape_reader
-from xinference.weights.fetch import local_path
 from xinference.work_threads import LongWork
 
 if TYPE_CHECKING:
@@ -79,10 +78,11 @@ class Planner:
         registrations: Registrations,
         memory: ReservedMemory,
         work: LongWork,
+        node: Node,
         *,
         stores_look_ups: bool = True,
     ) -> None:
-        self._hubs = hubs
+        self._node = node
         self._engines = engines
         self._registrations = registrations
         self._memory = memory
@@ -137,14 +137,12 @@ class Planner:
         Raises:
             Problem: 400 ``does_not_fit``, with requests that would fit; ``bad_weight_file``.
         """
-        path = await self._files.run(local_path, self._hubs, launch)
+        path = await self._node.find_weights(launch)
         if path is None:
             return None
-        engine = self._engines[launch.engine]
-        extra = engine.extra_weight_files(launch, path)
-        shape, notes = await self._files.run(shape_reader.read_shape, path, launch.version, extra)
-        host = await asyncio.to_thread(read_host)
-        return self._size(launch, request or launch.request, path, shape, host, notes)
+        header = await self._node.read_header(launch, path)
+        host = await self._node.host()
+        return self._size(launch, request or launch.request, path, header.shape, host, header.notes)
 
     async def forecast(self, launch: ResolvedLaunch, request: LaunchRequest | None = None) -> Forecast:
         """The expected memory and disk space of a launch whose weights are on a hub; fetches no weights.
@@ -154,7 +152,7 @@ class Planner:
                 ``bad_weight_file``, the header on the hub is damaged.
         """
         assert isinstance(launch.origin, Source)  # the weights at a path are there, or the launch is not resolved
-        host = await asyncio.to_thread(read_host)
+        host = await self._node.host()
         expected = await self._forecaster.expect(launch, launch.origin, host)
         request = request or launch.request
         # Without the weights, a sum would be far too small. The launch is sized after its download.
@@ -228,7 +226,7 @@ class Planner:
 
         async with self._fit_lock:
             finder = self._fit_finder = self._fit_finder or FitFinder(self._engines)
-            host = await asyncio.to_thread(read_host)
+            host = await self._node.host()
             memory = Memory(
                 available(host, self._memory.occupancy()),
                 [
@@ -241,7 +239,7 @@ class Planner:
 
     async def facts(self, request: LaunchRequest) -> Facts:
         """The facts that planning needs for the request."""
-        host = await asyncio.to_thread(read_host)
+        host = await self._node.host()
         known = {}
         if request.options:
             for name, engine in self._engines.items():

@@ -18,8 +18,8 @@ from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import ResolvedLaunch
+from xinference.nodes.node import ReplicaLike
 from xinference.process.leftovers import keepers_of
-from xinference.process.replica import Replica
 from xinference.store.database import DeploymentRow, Store
 from xinference.store.launch_history import LaunchHistory
 
@@ -70,10 +70,10 @@ class Restoration:
 
     async def _restore_or_report(self, row: DeploymentRow) -> None:
         """Restore one deployment. If this fails for any reason, the server starts and serves the others."""
-        adopted: dict[str, Replica] = {}
+        adopted: dict[str, ReplicaLike] = {}
         try:
             # First, because the grace period of a running engine ends with its adoption, which needs no plan.
-            adopted = await adopt_running(row.uid, self._store, self._settings, self._context.load)
+            adopted = await adopt_running(row.uid, self._store, self._context.nodes)
             await self._restore(row, adopted)
         except Exception as error:
             problem = error if isinstance(error, Problem) else None
@@ -84,7 +84,7 @@ class Restoration:
             self._registry.add(BrokenDeployment(row.uid, problem, row.created, tuple(adopted.values())))
             self._registry.publish()
 
-    async def _restore(self, row: DeploymentRow, adopted: Mapping[str, Replica]) -> None:
+    async def _restore(self, row: DeploymentRow, adopted: Mapping[str, ReplicaLike]) -> None:
         if not row.wanted or (row.problem is not None and not row.ran):
             await end_adopted(adopted.values(), "terminate")
             self._history.ended(row.uid)
@@ -108,7 +108,7 @@ class Restoration:
         self._registry.publish()
         await begun  # before the server answers requests, so that its answers include every running engine
 
-    async def _launch_of_row(self, row: DeploymentRow, adopted: Iterable[Replica]) -> ResolvedLaunch:
+    async def _launch_of_row(self, row: DeploymentRow, adopted: Iterable[ReplicaLike]) -> ResolvedLaunch:
         """The launch of a row; if it cannot be planned now, the launch of its running replicas.
 
         Raises:

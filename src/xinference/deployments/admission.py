@@ -13,7 +13,7 @@ from xinference.deployments.measurement import all_corrections, with_correction
 from xinference.deployments.snapshot import DeploymentSnapshot, Residency
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.hardware.devices import Host, read_host
+from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.admission import Activity, AdmissionScheduler, Candidate, MemoryState
 from xinference.planning.eviction import Bytes, Resident, State
@@ -39,12 +39,12 @@ class Admission:
         store: Store,
         load: ReplicaLoad,
         holders: Callable[[], Iterable[MemoryHolder]],
-        read_host: Callable[[], Awaitable[Host]] | None = None,
+        read_host: Callable[[], Awaitable[Host]],
     ) -> None:
         self._store = store
         self._load = load
         self._holders = holders
-        self._read_host = read_host or _read_host
+        self._read_host = read_host
         self._scheduler = AdmissionScheduler[SizedPlan](
             self,
             footprint,
@@ -174,10 +174,6 @@ class Admission:
     def _holders_of(self, uid: str) -> list[MemoryHolder]:
         """The deployment with this uid; empty if the deployment has ended meanwhile."""
         return [holder for holder in self._holders() if holder.uid == uid]
-
-
-async def _read_host() -> Host:
-    return await asyncio.to_thread(read_host)
 
 
 def resident_of(deployment: DeploymentSnapshot, waiting: int, load: ReplicaLoad) -> Resident | None:

@@ -5,44 +5,35 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
-from xinference.config import Settings
 from xinference.deployments.context import Ending
-from xinference.deployments.engine_guard import guard_of
-from xinference.deployments.engine_starter import ReplicaProcess
-from xinference.deployments.launch_context import decode_launch
+from xinference.launch.launch_context import decode_launch
+from xinference.launch.place import LOCAL
 from xinference.launch.plan import ResolvedLaunch
-from xinference.process.engine_watch import Guard
-from xinference.process.replica import Replica
-from xinference.routing.interfaces import ReplicaLoad
+from xinference.nodes.node import Node, ReplicaLike
 from xinference.store.database import Store
 
 #: A replica's id is also the name of its socket: a damaged one must not lead to another file.
 _REPLICA_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
-async def adopt_running(uid: str, store: Store, settings: Settings, load: ReplicaLoad) -> dict[str, Replica]:
+async def adopt_running(uid: str, store: Store, nodes: Mapping[str, Node]) -> dict[str, ReplicaLike]:
     """The running replicas of a deployment by their ids. Their keepers stop no engine while this server runs.
 
     Raises:
         Problem: the rows cannot be read, or the folder of the sockets is not safe.
     """
     ids = [row.replica_id for row in store.replicas(uid) if _REPLICA_ID.fullmatch(row.replica_id)]
-
-    def guard(context: Mapping[str, Any]) -> Guard:
-        return guard_of(context, settings, load)
-
-    found = await asyncio.gather(*(Replica.adopt(replica_id, settings, guard) for replica_id in ids))
+    found = await asyncio.gather(*(nodes[LOCAL].adopt(replica_id) for replica_id in ids))
     return {replica_id: replica for replica_id, replica in zip(ids, found, strict=True) if replica is not None}
 
 
-async def end_adopted(adopted: Iterable[ReplicaProcess], how: Ending) -> None:
+async def end_adopted(adopted: Iterable[ReplicaLike], how: Ending) -> None:
     """End or detach adopted replicas that belong to no deployment."""
     await asyncio.gather(*(process.detach() if how == "detach" else process.stop() for process in adopted))
 
 
-def launch_of(uid: str, adopted: Iterable[ReplicaProcess], engines: Collection[str]) -> ResolvedLaunch | None:
+def launch_of(uid: str, adopted: Iterable[ReplicaLike], engines: Collection[str]) -> ResolvedLaunch | None:
     """The launch that the replicas were started with; None: another release made it, or its engine does not exist."""
     for process in adopted:
         launch = decode_launch(uid, process.snapshot.context.get("launch"))

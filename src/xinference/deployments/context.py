@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from xinference.config import Settings
+from xinference.deployments.counts import Counts
 from xinference.deployments.snapshot import DeploymentSnapshot
 from xinference.engines.base import Engine
 from xinference.errors import Problem
-from xinference.hubs.base import Hub
 from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.nodes.node import Node
 from xinference.planning.admission import Candidate
 from xinference.planning.occupancy import Occupancy
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.store.database import Store
 from xinference.store.event_log import EventLog
-from xinference.work_threads import LongWork
 
 
 class MemoryHolder(Protocol):
@@ -92,15 +92,16 @@ class DeploymentContext:
     settings: Settings
     store: Store
     events: EventLog
-    hubs: Mapping[str, Hub]
+    nodes: Mapping[str, Node]
+    """The machines by their ids; this one is `launch.place.LOCAL`."""
     engines: Mapping[str, Engine]
     publish: Callable[[], None]
     """Publishes a new routing table."""
     load: ReplicaLoad
     """Counts the requests in flight at each replica."""
     admission: MemoryAdmission
-    work: LongWork = field(default_factory=LongWork)
-    """The threads for downloads, conversions and builds."""
+    counts: Counts = field(default_factory=Counts)
+    """Counts what happens to the deployments."""
     launched: Callable[[str], None] = lambda uid: None
     """Called with the uid of a deployment whose launch is complete."""
     failed: Callable[[str], None] = lambda uid: None

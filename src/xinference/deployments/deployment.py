@@ -14,7 +14,7 @@ from typing import Any
 from xinference.deployments import views
 from xinference.deployments.adoption import end_adopted
 from xinference.deployments.context import DeploymentContext, Ending
-from xinference.deployments.engine_starter import EngineStarter, ReplicaProcess, Starter
+from xinference.deployments.engine_starter import EngineStarter, Starter
 from xinference.deployments.inbox import (
     Abandoned,
     AddReplica,
@@ -42,7 +42,7 @@ from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import DeploymentSnapshot, Residency, Stage, Status
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
-from xinference.process.replica import Replica
+from xinference.nodes.node import ReplicaLike
 from xinference.routing.table import Route
 
 
@@ -61,7 +61,7 @@ class Deployment:
         created: float,
         problem: Problem | None = None,
         *,
-        adopted: Mapping[str, Replica] = MappingProxyType({}),
+        adopted: Mapping[str, ReplicaLike] = MappingProxyType({}),
         starter: Starter | None = None,
         preparation: Preparation | None = None,
         ran: bool = False,
@@ -80,7 +80,7 @@ class Deployment:
         self._context = context
         self._engine = engine = context.engines[plan.engine]
         self._inbox = inbox = Inbox()
-        starter = starter or EngineStarter(engine, settings, context.load, adopted)
+        starter = starter or EngineStarter(engine, context.nodes, adopted)
         first = _first_snapshot(plan, context, created, problem)
         first = replace(first, ran=ran, restarting=restarting)
         if unloaded and problem is None and not plan.request.on_demand:
@@ -90,7 +90,7 @@ class Deployment:
         loader = Loader(
             context,
             self._record,
-            preparation or Preparation(context, plan.uid, engine, lambda *stage: inbox.put(StageBegan(*stage))),
+            preparation or Preparation(context, plan.uid, plan.engine, lambda *stage: inbox.put(StageBegan(*stage))),
             inbox,
         )
         self._demand = DemandCounter(settings.on_demand_queue, lambda: inbox.put(Abandoned()))
@@ -306,7 +306,7 @@ class BrokenDeployment:
     uid: str
     problem: Problem
     created: float
-    adopted: tuple[ReplicaProcess, ...] = ()
+    adopted: tuple[ReplicaLike, ...] = ()
     """Running replicas of an earlier server, of a release that did not store their launch. They get no requests."""
     ready: bool = False
     launching: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -10,36 +9,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from xinference.config import Settings
-from xinference.deployments.engine_guard import guard_context, guard_of
-from xinference.deployments.launch_context import encode_launch
-from xinference.deployments.measurement import MemoryUse, measure
 from xinference.engines.base import Engine, Placement
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.write_errors import write_problem
+from xinference.launch.launch_context import encode_launch
+from xinference.launch.place import LOCAL
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
+from xinference.nodes.engine_guard import guard_context
+from xinference.nodes.memory_use import MemoryUse
+from xinference.nodes.node import Node, ReplicaLike
 from xinference.planning import replicas
 from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.log_links import link_log
-from xinference.process.replica import Replica
-from xinference.process.snapshot import ReplicaSnapshot
-from xinference.routing.interfaces import ReplicaLoad
-
-
-class ReplicaProcess(Protocol):
-    """The part of `Replica` that a deployment uses; `Replica` documents the methods."""
-
-    @property
-    def snapshot(self) -> ReplicaSnapshot: ...
-
-    async def wait_ready(self) -> None: ...
-
-    async def wait_exited(self) -> Exit: ...
-
-    async def stop(self) -> Exit | None: ...
-
-    async def detach(self) -> None: ...
 
 
 class Starter(Protocol):
@@ -47,7 +28,7 @@ class Starter(Protocol):
 
     def start(
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
-    ) -> ReplicaProcess:
+    ) -> ReplicaLike:
         """Start the replica of `plan` with this number, with `python` as its interpreter.
 
         Raises:
@@ -55,55 +36,45 @@ class Starter(Protocol):
         """
         ...
 
-    async def adopt(self, replica_id: str, changed: Callable[[], None]) -> ReplicaProcess | None:
+    async def adopt(self, replica_id: str, changed: Callable[[], None]) -> ReplicaLike | None:
         """The running replica of an earlier server, which calls `changed` from now on; None: it does not run."""
         ...
 
-    async def measure(self, replica: ReplicaProcess) -> MemoryUse | None:
+    async def measure(self, replica: ReplicaLike) -> MemoryUse | None:
         """Measure the memory of a replica's processes; None: it cannot be measured."""
         ...
 
 
 class EngineStarter:
-    """A `Starter` of real engines."""
+    """A `Starter` of real engines, each on the node of its place."""
 
     def __init__(
         self,
         engine: Engine,
-        settings: Settings,
-        load: ReplicaLoad,
-        adopted: Mapping[str, Replica] = MappingProxyType({}),
+        nodes: Mapping[str, Node],
+        adopted: Mapping[str, ReplicaLike] = MappingProxyType({}),
     ) -> None:
         """`adopted`: the running replicas of an earlier server, by their ids."""
         self._engine = engine
-        self._settings = settings
-        self._load = load
+        self._nodes = nodes
         self._adopted = dict(adopted)
 
     def start(
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
-    ) -> ReplicaProcess:
+    ) -> ReplicaLike:
         command = engine_command(self._engine, plan, number, python)
-        log_path = self._settings.log_dir / f"{replica_id}.log"
-        guard = guard_of(command.context, self._settings, self._load)
-        try:
-            started = Replica.start(
-                replica_id, command, self._settings, log_path=log_path, changed=changed, guard=guard
-            )
-        except OSError as error:
-            raise write_problem(error, log_path.parent) from None
-        link_log(log_path, plan.uid, number)
+        started = self._nodes[LOCAL].start(replica_id, command, changed)
+        link_log(started.snapshot.log_path, plan.uid, number)
         return started
 
-    async def adopt(self, replica_id: str, changed: Callable[[], None]) -> ReplicaProcess | None:
+    async def adopt(self, replica_id: str, changed: Callable[[], None]) -> ReplicaLike | None:
         replica = self._adopted.pop(replica_id, None)
         if replica is not None:
             replica.report_to(changed)
         return replica
 
-    async def measure(self, replica: ReplicaProcess) -> MemoryUse | None:
-        pid = replica.snapshot.engine_pid
-        return None if pid is None else await asyncio.to_thread(measure, pid)
+    async def measure(self, replica: ReplicaLike) -> MemoryUse | None:
+        return await self._nodes[LOCAL].measure(replica.snapshot)
 
 
 def engine_command(engine: Engine, plan: SizedPlan, number: int, python: Path) -> EngineCommand:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from xinference.deployments.context import Ending
-from xinference.deployments.engine_starter import ReplicaProcess
-from xinference.deployments.measurement import MemoryUse
 from xinference.deployments.preparation import Runnable, Weights
 from xinference.deployments.snapshot import Stage
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan
+from xinference.nodes.memory_use import MemoryUse
+from xinference.nodes.node import ReplicaLike
 from xinference.process.command import Exit
 
 
@@ -105,7 +105,7 @@ class ReplicaReady:
     """A replica is ready to answer requests."""
 
     number: int
-    replica: ReplicaProcess
+    replica: ReplicaLike
     used: MemoryUse | None
     """Memory that the replica uses; None: it could not be measured."""
 
@@ -115,7 +115,7 @@ class ReplicaExited:
     """A replica's process has exited."""
 
     number: int
-    replica: ReplicaProcess
+    replica: ReplicaLike
     exit: Exit | None
     """None: the replica had no process."""
     problem: Problem | None = None
@@ -138,7 +138,7 @@ class ReplicaDrained:
     """A replica that is being removed has sent its last answer, or its `drain_seconds` have passed."""
 
     number: int
-    replica: ReplicaProcess
+    replica: ReplicaLike
     in_time: bool
 
 

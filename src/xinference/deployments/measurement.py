@@ -1,37 +1,14 @@
-"""Measures the memory of a ready engine and corrects the next estimate."""
+"""Stores the measured memory of a ready engine and corrects the next estimate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import psutil
-
-from xinference.hardware import nvidia
 from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.nodes.memory_use import MemoryUse
 from xinference.planning.occupancy import Occupancy
 from xinference.store.database import Measurement, Store
-
-
-@dataclass(frozen=True)
-class MemoryUse:
-    """Memory that an engine's processes use; bytes."""
-
-    memory: int
-    """Sum of the resident set sizes of the process tree; a shared page counts once for each process."""
-    gpu_memory: int | None
-    """None: there is no GPU, or its driver does not report the value."""
-
-
-def measure(pid: int) -> MemoryUse | None:
-    """The memory that process `pid` and its descendants use; None: it has exited. Blocks for some milliseconds."""
-    try:
-        root = psutil.Process(pid)
-        tree = [root, *root.children(recursive=True)]
-        memory = root.memory_info().rss + sum(_resident(process) for process in tree[1:])
-    except psutil.Error:
-        return None
-    return MemoryUse(memory, nvidia.processes(frozenset(process.pid for process in tree)))
 
 
 def measurement(plan: SizedPlan, used: MemoryUse) -> Measurement:
@@ -70,10 +47,3 @@ def with_correction(occupancy: Occupancy, plan: LaunchPlan, store: Store) -> Occ
     """The occupancy with the correction from earlier measurements of the plan's version on its engine."""
     measurements = store.measurements(plan.version.version_id, plan.engine)
     return replace(occupancy, correction_bytes=correction(plan, measurements))
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:  # the process has exited meanwhile
-        return 0

@@ -45,6 +45,7 @@ from xinference.deployments.unloads import Unloads
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan
+from xinference.planning.admission import IDLE_FOR
 from xinference.store.connection import WRITE_PROBLEMS
 
 log = logging.getLogger(__name__)
@@ -289,6 +290,9 @@ class Owner:
             case Action.DECLINE, _:
                 self._context.admission.declined(self._record.snapshot.uid)
             case Action.DRAIN, Evict(reason):
+                self._context.counts.unloaded(
+                    self._record.snapshot.uid, "idle" if reason.startswith(IDLE_FOR) else "evicted"
+                )
                 self._record.add_event(Stage.UNLOAD, reason)
                 self._record.publish_status(Status.UNLOADING, Stage.UNLOAD)
                 self._unloads.drain(self._record.snapshot.replica_ids)
@@ -343,7 +347,10 @@ class Owner:
         await self._advance(message)
         if self._record.snapshot.residency is not Residency.DRAINING:
             self._record.publish_status(Status.READY, Stage.READY)
-        content = f"ready after {time.monotonic() - self._load_started:.1f} s"
+        seconds = time.monotonic() - self._load_started
+        if first:
+            self._context.counts.loaded(self._record.snapshot.uid, seconds)
+        content = f"ready after {seconds:.1f} s"
         self._record.add_ready_event(Stage.READY, content if first else "ready again")
 
     def _set_aliases(self, message: SetAliases) -> None:

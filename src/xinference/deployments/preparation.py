@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.snapshot import Stage
-from xinference.engines.base import Engine
-from xinference.environments.environments import Environments
-from xinference.errors import Problem
-from xinference.hardware.devices import Host, read_host
+from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
+from xinference.launch.place import LOCAL
 from xinference.launch.plan import ResolvedLaunch, SizedPlan
-from xinference.weights import conversion, shape_reader
-from xinference.weights.fetch import cached_path, fetch
+from xinference.nodes.node import Node, Step
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights on this machine, with the inputs of sizing: the shape of the model and the host."""
+    """Weights on a node, with the inputs of sizing: the shape of the model and the host."""
 
     path: Path
     shape: ModelShape
@@ -43,18 +37,21 @@ class Runnable:
 
 
 class Preparation:
-    """The preparation steps of one deployment. Each step reports its begin and its progress, and can be cancelled.
+    """The preparation steps of one deployment on its node. Each can be cancelled, and reports its begin and progress.
 
-    It does not change the deployment: `begin_stage` and the results of the steps are sent to the owner.
+    It does not change the deployment: `begin_stage` and the results of the steps are sent to the owner. It is the
+    `Report` of its node.
     """
 
     def __init__(
-        self, context: DeploymentContext, uid: str, engine: Engine, begin_stage: Callable[[Stage, str | None], None]
+        self, context: DeploymentContext, uid: str, engine: str, begin_stage: Callable[[Stage, str | None], None]
     ) -> None:
         self._context = context
         self._uid = uid
         self._engine = engine
         self._begin_stage = begin_stage
+        self._count_bytes: Callable[[int], None] | None = None
+        """Counts the bytes of the fetch."""
 
     async def read_weights(self, launch: ResolvedLaunch, path: Path | None = None) -> Weights:
         """Fetch the weights of a launch, unless they are cached or `path` names them, and read their header.
@@ -62,13 +59,15 @@ class Preparation:
         Raises:
             Problem: the weights cannot be fetched or read, or cannot answer the requests of the model's type.
         """
-        path = path or await self._find_or_fetch(launch)
-        extra = self._engine.extra_weight_files(launch, path)
-        shape, notes = await self._context.work.files.run(shape_reader.read_shape, path, launch.version, extra)
-        host = await asyncio.to_thread(read_host)
-        self._engine.check_weights(launch, shape)
-        self._engine.check_packing(launch, shape, host)
-        return Weights(path, shape, notes, host)
+        if not isinstance(launch.origin, Path):
+            self._count_bytes = self._context.counts.meter(launch.origin.hub)
+        path = path or await self._node.fetch_weights(launch, self)
+        header = await self._node.read_header(launch, path)
+        host = await self._node.host()
+        engine = self._context.engines[self._engine]
+        engine.check_weights(launch, header.shape)
+        engine.check_packing(launch, header.shape, host)
+        return Weights(path, header.shape, header.notes, host)
 
     async def make_runnable(self, plan: SizedPlan) -> Runnable:
         """Convert the weights if the engine cannot load their format, and install the engine's environment.
@@ -76,11 +75,7 @@ class Preparation:
         Raises:
             Problem: the conversion or the installation failed.
         """
-        path = plan.path
-        if plan.version.spec.model_format == "ggmlv3":
-            self._begin_stage(Stage.CONVERT, None)
-            settings = self._context.settings
-            path = await self._in_thread(Stage.CONVERT, conversion.convert_if_needed, settings, path, plan.version)
+        path = await self._node.convert_weights(plan.path, plan.version, self)
         return Runnable(path, await self.find_interpreter())
 
     async def find_interpreter(self) -> Path:
@@ -89,40 +84,18 @@ class Preparation:
         Raises:
             Problem: the environment cannot be installed.
         """
-        spec = self._engine.environment(await asyncio.to_thread(read_host))
-        if spec is None:
-            return Path(sys.executable)
-        environments = Environments(self._context.settings)
-        if python := await self._context.work.files.run(environments.find, spec):
-            return python
-        size = f"{environments.size(spec) / 1e9:.1f} GB"
-        self._begin_stage(Stage.ENVIRONMENT, f"installing {spec.engine} {spec.version} ({size})")
-        return await self._in_thread(Stage.ENVIRONMENT, environments.install, spec)
+        return await self._node.find_or_install(self._engine, self)
 
-    async def _find_or_fetch(self, launch: ResolvedLaunch) -> Path:
-        version, source, hubs = launch.version, launch.origin, self._context.hubs
-        if isinstance(source, Path):
-            return source
-        if path := await self._context.work.files.run(cached_path, hubs, version, source):
-            return path
-        self._begin_stage(Stage.FETCH, f"fetching {version.version_id} from {source.hub} ({source.model_id})")
-        return await self._in_thread(Stage.FETCH, fetch, hubs, version, source)
+    # -- reports of the node ----------------------------------------------------------------------------------
 
-    async def _in_thread(self, stage: Stage, work: Callable[..., Path], *arguments: object) -> Path:
-        """Run long blocking work in a thread, with its progress and cancellation."""
-        loop, cancelled = asyncio.get_running_loop(), threading.Event()
+    def begin(self, step: Step, content: str | None) -> None:
+        self._begin_stage(Stage(step), content)
 
-        def progress(done: int, total: int | None, file: str) -> None:
-            loop.call_soon_threadsafe(self._context.events.progress, self._uid, stage, file, done, total)
+    def progress(self, step: Step, file: str, done: int, total: int | None) -> None:
+        if step == "fetch" and self._count_bytes is not None:
+            self._count_bytes(done)
+        self._context.events.progress(self._uid, Stage(step), file, done, total)
 
-        threads = self._context.work.transfers if stage is Stage.FETCH else self._context.work.builds
-        job = asyncio.ensure_future(threads.run(work, *arguments, progress, cancelled, cancelled=cancelled))
-        try:
-            return await asyncio.shield(job)
-        except asyncio.CancelledError:
-            cancelled.set()
-            # The thread reads the flag. Wait for its end, so that it does not outlive this task.
-            await asyncio.gather(job, return_exceptions=True)
-            raise
-        except Problem as problem:
-            raise problem.at(stage) from None
+    @property
+    def _node(self) -> Node:
+        return self._context.nodes[LOCAL]

@@ -68,6 +68,7 @@ class ReplicaChanges:
         self._record.change()
         match outcome:
             case Restart(_, reason):
+                self._context.counts.restarted(snapshot.uid)
                 self._record.add_event(Stage.RESTART, reason, level="WARNING")
                 self._record.publish_status(
                     Status.READY if self._record.snapshot.ready else Status.RECOVERING, Stage.RESTART
@@ -75,6 +76,8 @@ class ReplicaChanges:
             case RestartLimitReached(problem, is_last):
                 self._record.add_event(Stage.FAILED, problem.cause, level="ERROR")
                 self._record.publish()
+                if is_last:
+                    self._context.counts.unloaded(snapshot.uid, "died")
                 return problem if is_last else None
             case StartFailed(number, problem, ready_reply):
                 return self._note_start_failure(number, problem, ready_reply)

@@ -11,7 +11,6 @@ from pathlib import Path
 from xinference.config import Settings
 from xinference.deployments.engine_starter import (
     FAULT_CODES,
-    ReplicaProcess,
     Starter,
     exit_code,
     exit_problem,
@@ -37,6 +36,7 @@ from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.nodes.node import ReplicaLike
 from xinference.planning.plan import MAX_REPLICAS
 from xinference.planning.replicas import lowest_free_number, positions
 from xinference.process.log_files import remove_log
@@ -53,7 +53,7 @@ MAX_CRASHES = 32
 class _Replica:
     """One replica of the deployment, with or without a process."""
 
-    process: ReplicaProcess | None = None
+    process: ReplicaLike | None = None
     measured: bool = False
     removing: bool = False
     restarts: RestartCount = field(default_factory=RestartCount)
@@ -138,7 +138,7 @@ class ReplicaSet:
 
         Returns the plan with the size that those replicas were started with, and the number of adopted replicas.
         """
-        adopted: dict[int, ReplicaProcess] = {}
+        adopted: dict[int, ReplicaLike] = {}
         for row in self._store.replicas(self._uid):
             process = await self._starter.adopt(row.replica_id, self._report_change)
             if process is not None and (row.position in adopted or not 0 <= row.position < MAX_REPLICAS * 2):
@@ -324,13 +324,13 @@ class ReplicaSet:
     # -- helpers ----------------------------------------------------------------------------------------------
 
     @property
-    def _running(self) -> list[ReplicaProcess]:
+    def _running(self) -> list[ReplicaLike]:
         return [replica.process for replica in self._replicas.values() if replica.process is not None]
 
     def _report_change(self) -> None:
         self._inbox.put(ReplicaChanged())
 
-    def _forget(self, process: ReplicaProcess) -> None:
+    def _forget(self, process: ReplicaLike) -> None:
         """Delete the row and the request count of a process that has exited, and the log of the one before it."""
         before, self.last_log = self.last_log, process.snapshot.log_path
         if before is not None and before != self.last_log:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from pathlib import Path
 
-from xinference.deployments.measurement import MemoryUse
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
+from xinference.nodes.memory_use import MemoryUse
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.routing.table import Crash
 

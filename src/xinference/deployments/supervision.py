@@ -8,9 +8,10 @@ import time
 
 from xinference.config import Settings
 from xinference.deployments.drain import drain
-from xinference.deployments.engine_starter import ReplicaProcess, Starter
+from xinference.deployments.engine_starter import Starter
 from xinference.deployments.inbox import Inbox, ReplicaDrained, ReplicaExited, ReplicaReady, RestartDue
 from xinference.errors import Problem
+from xinference.nodes.node import ReplicaLike
 from xinference.routing.interfaces import ReplicaLoad
 
 #: A request that ended within this time before an exit was in flight at it.
@@ -28,7 +29,7 @@ class Supervision:
         self._load = load
         self._inbox = inbox
 
-    def watch(self, number: int, process: ReplicaProcess) -> None:
+    def watch(self, number: int, process: ReplicaLike) -> None:
         """Put a message when a process is ready, and when it has exited."""
         self._inbox.spawn(self._watch(number, process))
 
@@ -36,15 +37,15 @@ class Supervision:
         """Put a message after `delay` seconds: the replica is due to be started."""
         self._inbox.spawn(self._restart_after(number, delay))
 
-    def drain(self, number: int, process: ReplicaProcess) -> None:
+    def drain(self, number: int, process: ReplicaLike) -> None:
         """Put a message after the last answer of a process, at most `drain_seconds` later."""
         self._inbox.spawn(self._drain(number, process))
 
-    def stop(self, process: ReplicaProcess) -> None:
+    def stop(self, process: ReplicaLike) -> None:
         """Stop a process; `watch` puts the message of its exit."""
         self._inbox.spawn(_stop(process))
 
-    async def _watch(self, number: int, process: ReplicaProcess) -> None:
+    async def _watch(self, number: int, process: ReplicaLike) -> None:
         try:
             await process.wait_ready()
         except Problem as problem:
@@ -70,11 +71,11 @@ class Supervision:
         await asyncio.sleep(delay)
         self._inbox.put(RestartDue(number))
 
-    async def _drain(self, number: int, process: ReplicaProcess) -> None:
+    async def _drain(self, number: int, process: ReplicaLike) -> None:
         ids = (process.snapshot.replica_id,)
         in_time = await drain(self._load, lambda: ids, self._settings.drain_seconds)
         self._inbox.put(ReplicaDrained(number, process, in_time))
 
 
-async def _stop(process: ReplicaProcess) -> None:
+async def _stop(process: ReplicaLike) -> None:
     await process.stop()

@@ -52,6 +52,8 @@ class Unloads:
             resolve(message.done, problem)
             return
         self._replies.append(message.done)
+        if not message.for_restart:
+            self._context.counts.unloaded(uid, "asked")
         self._record.add_event(Stage.UNLOAD, "restarted by a user" if message.for_restart else "unloaded by a user")
         state: dict[str, Any] = {"unloaded": True} if residency is None else {"residency": Residency.DRAINING}
         self._record.change(restarting=message.for_restart, **state)

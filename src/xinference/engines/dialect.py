@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xinference.engines.engine_metrics import NO_METRICS, EngineMetrics
 from xinference.engines.native_fields import NativeFields
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
@@ -92,6 +93,8 @@ class Dialect:
     """Number of tokens of a completion whose request names none; None: up to the end of the context."""
     native: NativeFields = NO_NATIVE_FIELDS
     """The fields that the engine reads in addition to those of the APIs."""
+    metrics: EngineMetrics = NO_METRICS
+    """How the engine reports its own metrics."""
 
 
 # -- request fields ---------------------------------------------------------------------------------------------

@@ -138,8 +138,14 @@ class Gateway:
         self._running = running or AbortableRequests()
         self._limited = LimitedForwarder(router, settings, self.quota, self._forwarder, self._running)
         hub = RecordHub()
-        self.metrics = metrics or Metrics(lambda: router.table, lambda: self.balancer, hub.totals)
         self.recorder = recorder or Recorder(hub.publish)
+        self.metrics = metrics or Metrics(
+            lambda: router.table,
+            lambda: self.balancer,
+            hub.totals,
+            active=self.recorder.active,
+            affinity=self.balancer.take_affinity,
+        )
 
     async def close(self) -> None:
         """Close the connections to engines."""
@@ -202,7 +208,7 @@ class Gateway:
             await answer_probe(Reply(send), method, path, is_stopping=self._shutdown.begun)
         elif path == "/metrics" and method in READ_METHODS:
             self.recorder.flush()
-            text = self.metrics.text()
+            text = await self.metrics.scrape()
             await Reply(send).whole(200, text, kind=(b"content-type", CONTENT_TYPE), head=method == "HEAD")
         elif path == "/v1/models" and method in READ_METHODS:
             listing = self._views.for_reading(key, self._router.table).listing

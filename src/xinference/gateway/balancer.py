@@ -6,8 +6,10 @@ The bounds are those of consistent hashing with bounded loads (Mirrokni, Thorup,
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from xinference.gateway.prefix_affinity import Prefixes, PrefixRecord, prefix_hashes
 from xinference.routing.table import Target
@@ -25,6 +27,9 @@ RECENT_TOTAL = 1024
 FAILURES = 2
 #: Maximum duration of an exclusion; a new routing table ends it earlier.
 EXCLUDED_SECONDS = 10.0
+
+#: Why a replica was chosen: it knows the prompt's beginning; another one knows it and has too many requests; none does.
+Affinity = Literal["known", "balanced", "new"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Balancer:
         self._excluded: dict[str, _Exclusion] = {}
         self._prefixes = Prefixes()
         self._turn = 0
+        self._affinity: Counter[tuple[str, Affinity]] = Counter()
         self.last_bytes: Callable[[], Mapping[str, float]] = dict
         """When the last byte of each engine arrived, by base URL; the gateway sets it."""
 
@@ -70,6 +76,11 @@ class Balancer:
     def ends(self) -> dict[str, float]:
         """The `last_end` of each replica at which a request has ended."""
         return dict(self._ended)
+
+    def take_affinity(self) -> list[tuple[str, str, int]]:
+        """The choices among several replicas since the last call: replica, reason, number."""
+        taken, self._affinity = self._affinity, Counter()
+        return [(replica, reason, count) for (replica, reason), count in taken.items()]
 
     @property
     def total(self) -> int:
@@ -145,6 +156,7 @@ class Balancer:
         known = self._within_bounds(free, seen) if seen is not None else []
         self._turn += 1
         chosen = self._least_loaded(known or free)
+        self._affinity[chosen.replica_id, "known" if known else "new" if seen is None else "balanced"] += 1
         self._count_recent(chosen.replica_id)
         if hashes:
             self._prefixes.remember(hashes, chosen.replica_id)

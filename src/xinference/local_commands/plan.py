@@ -25,8 +25,10 @@ from xinference.hubs.registry import all_hubs
 from xinference.launch.comparison import asked_fields, is_same_launch
 from xinference.launch.plan import Devices, LaunchPlan, ResolvedLaunch, Sizing
 from xinference.launch.request import LaunchRequest
+from xinference.nodes.local import LocalNode
 from xinference.planning.eviction import HOST, Bytes
 from xinference.planning.occupancy import Occupancy
+from xinference.routing.interfaces import NoLoad
 from xinference.store.database import Store
 from xinference.weights.derivation import DerivedRequest
 from xinference.work_threads import LongWork
@@ -79,7 +81,8 @@ class _HomePlanner:
         self._registrations = registrations_of(settings.home)
         hubs, engines = all_hubs(settings), all_engines()
         work = LongWork(settings.hub_seconds)
-        self._planner = Planner(settings, hubs, engines, self._registrations, self, work, stores_look_ups=False)
+        node = LocalNode(settings, hubs, engines, NoLoad(), work)
+        self._planner = Planner(settings, hubs, engines, self._registrations, self, work, node, stores_look_ups=False)
 
     def occupancy_for(self, plan: LaunchPlan, without: Collection[str] = ()) -> Occupancy:
         return self.occupancy(without)

@@ -18,6 +18,8 @@ from xinference.planning import eviction
 from xinference.planning.eviction import HOST, Bytes, Resident
 from xinference.planning.occupancy import Footprint, Occupancy, free_bytes
 
+#: The reason of an unload that no other model has caused begins with this.
+IDLE_FOR = "idle for "
 PlanT = TypeVar("PlanT")
 PlanT_contra = TypeVar("PlanT_contra", contravariant=True)
 
@@ -248,7 +250,7 @@ class AdmissionScheduler(Generic[PlanT]):
         expired = eviction.find_expired(residents, now)
         for resident in residents:
             if resident.uid in expired:
-                self._evict(resident, f"idle for {resident.ttl:g} s")
+                self._evict(resident, f"{IDLE_FOR}{resident.ttl:g} s")
 
     def _serve(self, candidate: Candidate[PlanT], state: MemoryState, now: float) -> bool:
         """Grant memory to the candidate or refuse it; False: it waits. The numbers are those of `run`."""

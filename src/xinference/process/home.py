@@ -15,6 +15,7 @@ from typing import IO
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import InUse
+from xinference.files.private_file import write_private
 from xinference.files.write_errors import write_problem
 from xinference.hosts import host_in_url
 from xinference.process.link import private_run_dir
@@ -136,10 +137,9 @@ def announce(settings: Settings, host: str, port: int, owner_key: str) -> bool:
     serves without them, and the caller tries again.
     """
     try:
-        _write_private(settings.owner_key_file, owner_key)
-        _write_private(
-            settings.server_file, json.dumps({"pid": os.getpid(), "endpoint": f"http://{host_in_url(host)}:{port}"})
-        )
+        write_private(settings.owner_key_file, owner_key.encode())
+        address = {"pid": os.getpid(), "endpoint": f"http://{host_in_url(host)}:{port}"}
+        write_private(settings.server_file, json.dumps(address).encode())
     except OSError as error:
         log.warning("the server is not announced yet: %s", write_problem(error, settings.home))
         return False
@@ -151,21 +151,3 @@ def withdraw(settings: Settings) -> None:
     for file in (settings.server_file, settings.owner_key_file):
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Replace `file` atomically; only its owner may read it, from its first byte on.
-
-    Raises:
-        OSError: nothing is changed.
-    """
-    draft = file.with_name(file.name + ".tmp")
-    draft.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
-            output.write(text)
-        draft.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise

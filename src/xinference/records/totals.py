@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -51,6 +52,8 @@ class Totals:
         self._amounts: dict[tuple[str, str, str, int, bool], Amounts] = {}
         self._minute_ends = 0.0
         self._since_start: dict[Series, Amounts] = {}
+        self.by_replica: Counter[tuple[str, str]] = Counter()
+        """The requests that have ended since the start, by model and replica."""
 
     def add(self, record: Record) -> None:
         """Add a record to the minute in which its request ended."""
@@ -62,6 +65,8 @@ class Totals:
         except KeyError:
             amounts = self._amounts[subject] = Amounts()
         amounts.add(record)
+        if record.replica:
+            self.by_replica[record.model, record.replica] += 1
 
     def _begin_minute(self, at: float) -> None:
         self._end_minute()
@@ -109,6 +114,11 @@ class Totals:
         self._since_start = {
             series: amounts for series, amounts in self._since_start.items() if series.model not in gone
         }
+
+    def forget_replicas(self, replicas: Iterable[str]) -> None:
+        """Remove the counts of these replicas."""
+        gone = frozenset(replicas)
+        self.by_replica = Counter({key: count for key, count in self.by_replica.items() if key[1] not in gone})
 
 
 def _by_subject(amounts: Mapping[tuple[str, str, str, int, bool], Amounts]) -> dict[Subject, Amounts]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -18,7 +17,6 @@ from xinference.engines.listing import Listing
 from xinference.engines.listings import LISTINGS
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.hardware.devices import read_host
 from xinference.keys.key import Key
 from xinference.keys.visibility import manages
 from xinference.planning.engine_rows import engine_entries, engine_rows, models_by_ability, names_with
@@ -93,7 +91,7 @@ async def _family_of(controller: Controller, key: Key | None, name: str) -> Mode
 
 
 async def _engines(controller: Controller, family: ModelFamily, *, detailed: bool) -> Json | list[Json]:
-    host = await asyncio.to_thread(read_host)
+    host = await controller.node.host()
     if detailed:
         return engine_rows(controller.engines.values(), family, host)
     return engine_entries(controller.engines, family, host)

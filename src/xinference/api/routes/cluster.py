@@ -14,7 +14,6 @@ from xinference.api import host_usage, server_schemas
 from xinference.api.dependencies import AddressDep, ControllerDep, KeyringDep, SettingsDep, StartedDep, StopDep
 from xinference.api.errors import ERROR_RESPONSES
 from xinference.api.strict import StrictRoute
-from xinference.hardware.devices import read_host
 
 router = APIRouter(tags=["server"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
@@ -63,9 +62,9 @@ async def info(settings: SettingsDep, detailed: bool = False) -> list[dict[str, 
 
 
 @router.get("/v1/cluster/devices", response_model=int)
-async def devices() -> int:
+async def devices(controller: ControllerDep) -> int:
     """The number of GPUs."""
-    return len((await asyncio.to_thread(read_host)).gpus)
+    return len((await controller.node.host()).gpus)
 
 
 @router.get("/v1/workers", response_model=list[server_schemas.Worker], response_model_exclude_unset=True)

@@ -25,6 +25,7 @@ from xinference.engines.dialect import (
     text_as_content,
 )
 from xinference.engines.llama_cpp import choices
+from xinference.engines.llama_cpp.metrics import METRICS
 from xinference.engines.llama_cpp.native_fields import NATIVE
 from xinference.engines.llama_cpp.prefill import PrefillFilter, prefill, without_prefill
 from xinference.error_codes import Code
@@ -203,4 +204,5 @@ DIALECT = Dialect(
     exchange=_exchange,
     explain=_explain,
     native=NATIVE,
+    metrics=METRICS,
 )

@@ -203,6 +203,7 @@ class LlamaCpp(SetsThinking):
             # Threads of the HTTP server at its start: each open stream occupies one.
             "n_threads_http": 64,
             "ui": False,
+            "endpoint_metrics": True,
             **plan.options,
             "model_alias": plan.uid,
             "model_path": str(plan.path),

@@ -14,6 +14,7 @@ from xinference.engines.dialect import (
     rename_schema,
     text_as_prompt,
 )
+from xinference.engines.sglang.metrics import METRICS
 from xinference.engines.sglang.native_fields import NATIVE
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
@@ -58,4 +59,5 @@ DIALECT = Dialect(
     },
     explain=_explain,
     native=NATIVE,
+    metrics=METRICS,
 )

@@ -154,6 +154,7 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             "served_model_name": plan.uid,
             "host": "127.0.0.1",
             "log_level_http": "warning",
+            "enable_metrics": True,
             **_parser_settings(family),
             **plan.options,
             **_sizing_options(plan.sizing),

@@ -10,6 +10,7 @@ from xinference.engines.dialect import (
     explain_template_error,
     refuse_field,
 )
+from xinference.engines.transformers.metrics import METRICS
 from xinference.engines.transformers.native_fields import NATIVE
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
@@ -53,4 +54,5 @@ DIALECT = Dialect(
     explain=_explain,
     completion_tokens=16,
     native=NATIVE,
+    metrics=METRICS,
 )

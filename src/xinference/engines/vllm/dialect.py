@@ -12,6 +12,7 @@ from xinference.engines.dialect import (
     prompt_refusal,
     text_as_prompt,
 )
+from xinference.engines.vllm.metrics import METRICS
 from xinference.engines.vllm.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
 
@@ -47,4 +48,5 @@ DIALECT = Dialect(
     explain=_explain,
     completion_tokens=16,
     native=NATIVE,
+    metrics=METRICS,
 )

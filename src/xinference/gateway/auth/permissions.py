@@ -55,7 +55,16 @@ READ = frozenset(
     }
 )
 OVERSEE = frozenset(
-    {"/status", "/metrics", "/v1/stats", "/v1/cluster/devices", "/v1/cluster/info", "/v1/workers", "/v1/supervisor"}
+    {
+        "/status",
+        "/metrics",
+        "/metrics/engines",
+        "/v1/stats",
+        "/v1/cluster/devices",
+        "/v1/cluster/info",
+        "/v1/workers",
+        "/v1/supervisor",
+    }
 )
 #: GET paths of the requests to models.
 OWN = frozenset({"/v1/requests", "/v1/requests/active", "/v1/usage"})

@@ -225,6 +225,8 @@ class Report(msgspec.Struct, tag=True):
     """The records since the last report and the last `Records`."""
     active: list[ActiveRequest] | None = None
     """None: they were not requested."""
+    affinity: list[tuple[str, str, int]] = []
+    """See `Balancer.take_affinity`."""
 
 
 class Records(msgspec.Struct, tag=True):

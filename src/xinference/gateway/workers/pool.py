@@ -17,7 +17,7 @@ from xinference.config import Settings
 from xinference.gateway.crash_memory import RequestKey
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from xinference.gateway.http.server import LAST_WRITES_SECONDS
-from xinference.gateway.metrics import Metrics
+from xinference.gateway.metrics import Metrics, key_counts
 from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers.crash_reports import SharedCrashes
 from xinference.gateway.workers.ipc import Configuration, ForgetReplica, Report, Stop, Suspects, TableUpdate, packed
@@ -41,7 +41,9 @@ DELAY_SECONDS = 2.0
 #: Time of a process to end after its last answer.
 STOP_SECONDS = 2.0
 #: Paths whose responses contain the counts of the processes.
-COUNTED_PATHS = frozenset({"/metrics", "/v1/keys"})
+COUNTED_PATHS = frozenset({"/v1/keys"})
+#: The path whose response also contains the requests that have not ended.
+METRICS_PATH = "/metrics"
 
 
 class StoredKeys(Keys, Protocol):
@@ -63,7 +65,16 @@ class WorkerPool:
         self._keys = keys
         self._management = management
         self._hub = hub or RecordHub()
-        self.metrics = Metrics(lambda: tables.table, lambda: self, self._hub.totals)
+        self._affinity: list[tuple[str, str, int]] = []
+        self.metrics = Metrics(
+            lambda: tables.table,
+            lambda: self,
+            self._hub.totals,
+            active=lambda: (each for worker in self._workers for each in worker.active),
+            affinity=self._take_affinity,
+            processes=self._states,
+            keys=key_counts(settings, self._hub),
+        )
         self._listener: socket.socket | None = None
         self._workers: list[WorkerHandle] = []
         self._last_ends: dict[str, float] = {}
@@ -204,6 +215,15 @@ class WorkerPool:
         for key_id, at in report.key_uses.items():
             self._keys.note_use(key_id, at)
         self._hub.publish_all(report.records)
+        self._affinity += report.affinity
+
+    def _take_affinity(self) -> list[tuple[str, str, int]]:
+        taken, self._affinity = self._affinity, []
+        return taken
+
+    def _states(self) -> dict[str, int]:
+        serving = sum(worker.serving for worker in self._workers)
+        return {"serving": serving, "starting": self._settings.gateway_workers - serving}
 
     async def active(self) -> list[ActiveRequest]:
         """The requests that have not ended, in all processes."""
@@ -231,7 +251,9 @@ class SynchronizedApp:
             await self._pool.informed()
             await send(message)
 
-        if scope.get("path") in COUNTED_PATHS:
+        if scope.get("path") == METRICS_PATH:
+            await self._pool.active()
+        elif scope.get("path") in COUNTED_PATHS:
             await self._pool.collect()
         await self._app(scope, receive, send_informed)
 

@@ -144,7 +144,16 @@ class GatewayWorker:
         last_bytes, uses = dict(balancer.last_bytes()), self._proxy.keys.take_uses()
         active = self._recorder.active() if request.with_active else None
         records, self._records = self._records, []
-        return Report(request.number, balancer.counts(), balancer.ends(), last_bytes, uses, records, active)
+        return Report(
+            request.number,
+            balancer.counts(),
+            balancer.ends(),
+            last_bytes,
+            uses,
+            records,
+            active,
+            balancer.take_affinity(),
+        )
 
     def _keep(self, record: Record) -> None:
         self._records.append(record)

@@ -11,11 +11,11 @@ import pytest
 
 from tests.deployments.doubles import sized_plan
 from xinference.config import Settings
-from xinference.deployments.engine_guard import GPU_HOST_BYTES, ceilings, guard_of, host_bytes, machine_bytes
 from xinference.deployments.engine_starter import engine_command, exit_problem, start_problem
 from xinference.engines.llama_cpp.engine import HTTP_REQUESTS, LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.nodes.engine_guard import GPU_HOST_BYTES, ceilings, guard_of, host_bytes, machine_bytes
 from xinference.process.command import EngineCommand, Exit, Fault, ProgressProbe
 from xinference.process.engine_watch import Guard
 from xinference.process.snapshot import exit_from

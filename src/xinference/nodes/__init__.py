@@ -1,0 +1,1 @@
+"""The machines on which replicas run: this one, and the nodes of a cluster."""

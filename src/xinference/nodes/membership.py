@@ -1,0 +1,125 @@
+"""The state of a node, computed from what is known of it now; nothing is stored.
+
+Two rules. A link is not an engine: a node whose link is down stays in the table of routes while its engines answer.
+A state is computed: no message can leave a node in a state that its link and its statuses deny.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+#: Maximum age of a status of a node that is READY, in seconds.
+STATUS_SECONDS = 5.0
+#: Seconds after which a silent node whose engines all refuse is LOST.
+REFUSED_SECONDS = 5.0
+#: Maximum difference of two clocks, in seconds.
+CLOCK_SECONDS = 60.0
+
+
+class NodeState(StrEnum):
+    """What a node may be used for."""
+
+    JOINING = "JOINING"
+    """Its hello is accepted; its first status and its list of replicas are not here. Nothing is placed on it."""
+    READY = "READY"
+    UNREACHABLE = "UNREACHABLE"
+    """Its link is down or silent. Nothing new is placed on it; its replicas stay in the table."""
+    LOST = "LOST"
+    """Its replicas leave the table and are planned anew elsewhere."""
+    DRAINING = "DRAINING"
+    """An operator takes it out: nothing new is placed, its replicas move one by one."""
+    INCOMPATIBLE = "INCOMPATIBLE"
+    """Its hello is refused."""
+
+    @property
+    def takes_replicas(self) -> bool:
+        """Whether a replica may be placed on the node."""
+        return self is NodeState.READY
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether the replicas of the node are in the table of routes."""
+        return self in (NodeState.READY, NodeState.DRAINING, NodeState.UNREACHABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known of one node. Times are seconds of one monotonic clock; None: never."""
+
+    link_is_up: bool = False
+    link_changed: float = 0.0
+    """When the link came up or went down; at first when the node was made known."""
+    status_received: float | None = None
+    """The newest status since the link came up."""
+    replicas_received: bool = False
+    """Whether the node's list of its replicas came since the link came up."""
+    engine_answered: float | None = None
+    """When a gateway last had an answer of an engine on the node."""
+    engines_refused: float | None = None
+    """Since when each engine on the node refuses or does not answer; None: one answers, or nobody asked."""
+    is_drained: bool = False
+    refusal: str | None = None
+    """Why its hello was refused; None: it was accepted."""
+
+    def with_link(self, *, is_up: bool, now: float) -> Knowledge:
+        """The link came up or went down; a link that comes up begins without a status."""
+        if is_up == self.link_is_up:
+            return self
+        known = replace(self, status_received=None, replicas_received=False) if is_up else self
+        return replace(known, link_is_up=is_up, link_changed=now)
+
+    def with_status(self, now: float) -> Knowledge:
+        """A status came. One that comes over a link that is down is late and is not counted."""
+        return replace(self, status_received=now) if self.link_is_up else self
+
+    def with_replicas(self) -> Knowledge:
+        """The list of replicas came."""
+        return replace(self, replicas_received=True) if self.link_is_up else self
+
+    def with_engine_answer(self, now: float) -> Knowledge:
+        """A gateway had an answer of an engine on the node."""
+        return replace(self, engine_answered=now, engines_refused=None)
+
+    def with_engines_refused(self, now: float) -> Knowledge:
+        """No engine of the node can be reached by any gateway; the first such time counts."""
+        return self if self.engines_refused is not None else replace(self, engines_refused=now)
+
+
+def node_state(known: Knowledge, now: float, lost_seconds: float) -> NodeState:
+    """The state of a node at `now`.
+
+    Args:
+        known: what is known of the node.
+        now: seconds of the clock of `known`.
+        lost_seconds: how long a node may be out of reach before its replicas are planned anew.
+    """
+    if known.refusal is not None:
+        return NodeState.INCOMPATIBLE
+    silent_since = _silent_since(known, now)
+    if silent_since is not None:
+        return NodeState.LOST if _is_lost(known, now, silent_since, lost_seconds) else NodeState.UNREACHABLE
+    if known.status_received is None or not known.replicas_received:
+        return NodeState.JOINING
+    return NodeState.DRAINING if known.is_drained else NodeState.READY
+
+
+def seconds_left(known: Knowledge, now: float, lost_seconds: float) -> float | None:
+    """Seconds until the node is LOST if nothing changes; None: its link works."""
+    silent_since = _silent_since(known, now)
+    return None if silent_since is None else max(0.0, silent_since + lost_seconds - now)
+
+
+def _silent_since(known: Knowledge, now: float) -> float | None:
+    """Since when the node is silent; None: its link is up and its last message is not old."""
+    if not known.link_is_up:
+        return known.link_changed
+    heard = known.link_changed if known.status_received is None else known.status_received
+    return None if now - heard <= STATUS_SECONDS else heard
+
+
+def _is_lost(known: Knowledge, now: float, silent_since: float, lost_seconds: float) -> bool:
+    if now - silent_since >= lost_seconds:
+        return True
+    refused = known.engines_refused
+    return not known.link_is_up and refused is not None and now - refused >= REFUSED_SECONDS

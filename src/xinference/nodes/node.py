@@ -1,0 +1,132 @@
+"""The interface to a machine on which replicas run: all that the deployments do on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from xinference.catalog.models import ModelVersion
+from xinference.hardware.devices import Host
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch
+from xinference.nodes.memory_use import MemoryUse
+from xinference.process.command import EngineCommand, Exit
+from xinference.process.snapshot import ReplicaSnapshot
+
+Step = Literal["fetch", "convert", "environment"]
+"""A step of a preparation that can take long."""
+
+
+class Report(Protocol):
+    """Takes the progress of a preparation. A node calls it in the event loop."""
+
+    def begin(self, step: Step, content: str | None) -> None:
+        """A step begins that has something to do; `content` is the text of its event, if it has one."""
+        ...
+
+    def progress(self, step: Step, file: str, done: int, total: int | None) -> None:
+        """Bytes of `file` that are done; `total` None: not known."""
+        ...
+
+
+@dataclass(frozen=True)
+class WeightsHeader:
+    """What the header of weights says."""
+
+    shape: ModelShape
+    notes: tuple[str, ...] = ()
+    """Notes for the user from reading the header."""
+
+
+class ReplicaLike(Protocol):
+    """One engine process on a node; `process.replica.Replica` documents the methods."""
+
+    @property
+    def snapshot(self) -> ReplicaSnapshot: ...
+
+    def report_to(self, changed: Callable[[], None]) -> None: ...
+
+    async def wait_ready(self) -> None: ...
+
+    async def wait_exited(self) -> Exit: ...
+
+    async def stop(self) -> Exit | None: ...
+
+    async def detach(self) -> None: ...
+
+
+class Node(Protocol):
+    """One machine. Paths are those of this machine."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    async def host(self) -> Host:
+        """Its cores, its memory and its GPUs now."""
+        ...
+
+    # -- preparation ------------------------------------------------------------------------------------------
+
+    async def find_weights(self, launch: ResolvedLaunch) -> Path | None:
+        """The path of the launch's weights if the node has them; connects to no hub."""
+        ...
+
+    async def fetch_weights(self, launch: ResolvedLaunch, report: Report) -> Path:
+        """The path of the launch's weights, which are fetched if the node does not have them.
+
+        Raises:
+            Problem: they cannot be fetched.
+        """
+        ...
+
+    async def read_header(self, launch: LaunchPlan, path: Path) -> WeightsHeader:
+        """Read the header of the weights at `path`, with the launch's further weight files.
+
+        Raises:
+            Problem: the header cannot be read.
+        """
+        ...
+
+    async def convert_weights(self, path: Path, version: ModelVersion, report: Report) -> Path:
+        """The path of the weights in a format that engines load; converts them if necessary.
+
+        Raises:
+            Problem: the conversion failed.
+        """
+        ...
+
+    async def find_or_install(self, engine: str, report: Report) -> Path:
+        """The interpreter of the engine's environment, which is installed if it is missing.
+
+        Raises:
+            Problem: the environment cannot be installed.
+        """
+        ...
+
+    # -- replicas ---------------------------------------------------------------------------------------------
+
+    def start(self, replica_id: str, command: EngineCommand, changed: Callable[[], None]) -> ReplicaLike:
+        """Begin to start an engine; `changed` is called after each new snapshot.
+
+        Raises:
+            Problem: the start is refused, or the log cannot be written.
+        """
+        ...
+
+    async def adopt(self, replica_id: str) -> ReplicaLike | None:
+        """The running replica of an earlier server, which ends no more with its grace period; None: it does not run.
+
+        Raises:
+            Problem: the folder of the sockets is not safe.
+        """
+        ...
+
+    async def measure(self, replica: ReplicaSnapshot) -> MemoryUse | None:
+        """Measure the memory of a replica's processes; None: it cannot be measured."""
+        ...
+
+    async def log_tail(self, paths: Sequence[Path], lines: int) -> str:
+        """The last lines of each of these logs of engines."""
+        ...
