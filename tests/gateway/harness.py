@@ -23,6 +23,7 @@ from xinference.gateway.app import Gateway
 from xinference.gateway.auth.peer import PEER_UID
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from xinference.gateway.http.connection_limits import ConnectionLimits
+from xinference.gateway.http.engine_pool import NodeTls
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.request_records import Recorder
 from xinference.keys.table import Keys
@@ -103,10 +104,11 @@ async def gateway_of(
     app: ASGIApp = management,
     keys: Keys | None = None,
     recorder: Recorder | None = None,
+    node_tls: NodeTls | None = None,
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway, closed at the end."""
-    gateway = Gateway(router, Settings(**settings), app, keys, recorder=recorder)
+    gateway = Gateway(router, Settings(**settings), app, keys, recorder=recorder, node_tls=node_tls)
     try:
         yield gateway
     finally:
@@ -135,10 +137,12 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(router: HandMadeRouter, *, recorder: Recorder | None = None, **settings: Any) -> AsyncIterator[Served]:
+async def served(
+    router: HandMadeRouter, *, recorder: Recorder | None = None, node_tls: NodeTls | None = None, **settings: Any
+) -> AsyncIterator[Served]:
     """The gateway on a loopback port while the block runs."""
     async with (
-        gateway_of(router, recorder=recorder, **settings) as gateway,
+        gateway_of(router, recorder=recorder, node_tls=node_tls, **settings) as gateway,
         listening(gateway, limits=ConnectionLimits.of(Settings(**settings))) as (_, _, url),
         aiohttp.ClientSession(headers=ANTHROPIC) as http,
     ):

@@ -17,6 +17,7 @@ from tests.gateway.harness import CHAT, STREAM, gateway_of, router_to
 from xinference.gateway.app import Gateway
 from xinference.gateway.http import engine_pool
 from xinference.gateway.http.engine_connection import EngineConnection
+from xinference.gateway.http.engine_pool import Address, NodeTls
 from xinference.gateway.http.server import http_server
 from xinference.routing.table import Target
 
@@ -86,7 +87,7 @@ class DataPath:
         self._events, self._expected = events, b"0\r\n\r\n"
         await self._ask(STREAM_REQUEST)
 
-    async def connect(self, address: tuple[str, int]) -> EngineConnection:
+    async def connect(self, address: Address, tls: NodeTls | None) -> EngineConnection:
         """Stands for the upstream's own."""
         self._engine = EngineConnection()
         self._engine.connection_made(Wire(self._to_engine))

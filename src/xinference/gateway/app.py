@@ -30,7 +30,7 @@ from xinference.gateway.forward import ChoicePart, ForwardedCall, Forwarder
 from xinference.gateway.http.asgi import JSON_TYPE, ASGIApp, Receive, Reply, Scope, Send
 from xinference.gateway.http.content_encodings import decompressed
 from xinference.gateway.http.cors import AllowedOrigins, answer_preflight, is_preflight, with_origin
-from xinference.gateway.http.engine_pool import EnginePool
+from xinference.gateway.http.engine_pool import EnginePool, NodeTls
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown, end_answer
 from xinference.gateway.http.request_body import (
@@ -108,12 +108,14 @@ class Gateway:
         is_owner: Callable[[Scope], bool] = is_from_own_user,
         shutdown: Shutdown | None = None,
         image_network: Network | None = None,
+        node_tls: NodeTls | None = None,
     ) -> None:
         """
         Args:
             is_owner: whether a request without a key is from the server's own user.
             recorder: makes the records of the requests; None: they are only counted in `metrics`.
             image_network: in place of the real one, for images that requests name by an address.
+            node_tls: for connections to other nodes; None: there are none.
             shutdown: that of the HTTP server.
         """
         self._router = router
@@ -128,7 +130,7 @@ class Gateway:
         self._guarded = is_loopback(settings.host)
         self._origins = AllowedOrigins(settings.allow_origin) if settings.allow_origin else None
         self._bodies = BodyMemory(settings.max_bodies_bytes)
-        self._pool = EnginePool()
+        self._pool = EnginePool(node_tls)
         self._responses = ResponseResource()
         self._images = ImageEmbedder(settings, image_network) if settings.allow_media_urls else None
         self.balancer = balancer or Balancer()

@@ -16,9 +16,11 @@ class Target:
 
     replica_id: str
     base_url: str
-    """``http://127.0.0.1:port``, no trailing slash."""
+    """``http://127.0.0.1:port``, no trailing slash; on another node ``https://host:port/r/<replica id>``."""
     api_key: str
-    """The engine's key, made for this launch; never shown to clients."""
+    """The engine's key, made for this launch; never shown to clients. Empty on another node, which adds it itself."""
+    server_name: str = ""
+    """The name in the certificate of the other node; empty: the engine is on this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def test_a_connection_to_an_engine_breaks_a_minute_after_its_machine_has_gone(ru
             writer.close()
 
         async with serve_connections(nothing) as port:
-            connection = await engine_pool._connect(("127.0.0.1", port))
+            connection = await engine_pool._connect(engine_pool.Address("127.0.0.1", port, ""), None)
             assert connection._transport is not None
             try:
                 return options(connection._transport.get_extra_info("socket"))

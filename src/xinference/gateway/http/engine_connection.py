@@ -107,7 +107,7 @@ class EngineConnection(asyncio.Protocol):
         self._state = IDLE
         self._failure = ""
         self._paused = False
-        self.address: tuple[str, int] | None = None
+        self.address: tuple[str, int, str] | None = None
         self.idle_since = 0.0
         self._head_size = self._size = 0
         self._clear()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from xinference.gateway.http.engine_connection import EngineConnection, EngineDiedError, EngineUnreachableError
-from xinference.gateway.http.tcp_keepalive import ENGINE
+from xinference.gateway.http.tcp_keepalive import ENGINE, NODE
 from xinference.protocol.errors import Header
 from xinference.routing.table import Target
 
@@ -25,7 +27,23 @@ WHOLE_BYTES = 1024 * 1024
 #: Bytes that a line of a request's head must not contain.
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
-Address = tuple[str, int]
+#: The answer of another node whose engine has not got the request (421 Misdirected Request, RFC 9110).
+NOT_REACHED = 421
+#: The answer, with an empty body, of another node whose engine has closed the connection before it answered.
+NO_ANSWER = 502
+
+
+NodeTls = Callable[[], ssl.SSLContext]
+"""Makes the TLS context for a connection to another node; it is called each time, since certificates are renewed."""
+
+
+class Address(NamedTuple):
+    """Where a connection leads to."""
+
+    host: str
+    port: int
+    server_name: str
+    """See `Target.server_name`."""
 
 
 class EngineAnswer:
@@ -67,19 +85,27 @@ class EngineAnswer:
 
 
 class EnginePool:
-    """The connections to all engines; used from one event loop, so it needs no lock."""
+    """The connections to all engines; used from one event loop, so it needs no lock.
 
-    def __init__(self) -> None:
+    Args:
+        tls: for connections to other nodes; None: there are none.
+    """
+
+    def __init__(self, tls: NodeTls | None = None) -> None:
+        self._tls = tls
         self._idle: dict[Address, deque[EngineConnection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._open: WeakSet[EngineConnection] = WeakSet()
 
     def last_bytes(self) -> dict[str, float]:
-        """When the last byte of each engine arrived on a connection that is open, by base URL and `time.monotonic`."""
+        """When the last byte of each engine of this node arrived on an open connection, by base URL.
+
+        The times are those of `time.monotonic`.
+        """
         now, times = time.monotonic(), dict[str, float]()
         for connection in self._open:
             seconds, address = connection.seconds_since_byte, connection.address
-            if seconds is not None and address is not None:
+            if seconds is not None and address is not None and not address[2]:
                 url = f"http://{address[0]}:{address[1]}"
                 times[url] = max(now - seconds, times.get(url, 0.0))
         return times
@@ -106,6 +132,8 @@ class EnginePool:
         address, head = _head(target, path, query, headers)
         connection = await self._ask(address, head, body)
         try:
+            if address.server_name:
+                _check_node(address, connection)
             first = await connection.read()
             if connection.length is not None and connection.length <= WHOLE_BYTES and not connection.at_end:
                 first = await _read_rest(first, connection)
@@ -123,7 +151,7 @@ class EnginePool:
         """
         used = self._idle_connection(address)
         if used is None:
-            fresh = self._register(await _connect(address), address)
+            fresh = self._register(await _connect(address, self._tls), address)
         else:
             try:
                 await used.begin(head, body)
@@ -133,7 +161,7 @@ class EnginePool:
             else:
                 return used
             try:
-                fresh = self._register(await _connect(address), address)
+                fresh = self._register(await _connect(address, self._tls), address)
             except EngineUnreachableError as error:
                 raise EngineDiedError(str(error)) from error
         await fresh.begin(head, body)
@@ -181,15 +209,32 @@ class EnginePool:
         self._sweeper = loop.call_later(1.0, self._sweep) if self._idle else None
 
 
-async def _connect(address: Address) -> EngineConnection:
+async def _connect(address: Address, tls: NodeTls | None) -> EngineConnection:
+    """A new connection.
+
+    Raises:
+        EngineUnreachableError: it cannot be made, or the other node's certificate is not accepted.
+    """
     loop = asyncio.get_running_loop()
+    name = address.server_name
+    context = tls() if name and tls is not None else None
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            transport, connection = await loop.create_connection(EngineConnection, *address)
-        ENGINE.set_on(transport.get_extra_info("socket"))
-    except OSError as error:  # TimeoutError is one
+            transport, connection = await loop.create_connection(
+                EngineConnection, address.host, address.port, ssl=context, server_hostname=name or None
+            )
+        (NODE if name else ENGINE).set_on(transport.get_extra_info("socket"))
+    except OSError as error:  # TimeoutError and SSLError are such errors
         raise EngineUnreachableError(repr(error)) from error
     return connection
+
+
+def _check_node(address: Address, connection: EngineConnection) -> None:
+    """Raise what the other node says of its engine; an engine's own answer passes."""
+    if connection.status == NOT_REACHED:
+        raise EngineUnreachableError(f"the node {address.host} does not reach the replica")
+    if connection.status == NO_ANSWER and connection.length == 0:
+        raise EngineDiedError(f"the engine on the node {address.host} closed the connection")
 
 
 async def _read_rest(first: bytes, connection: EngineConnection) -> bytes:
@@ -201,7 +246,7 @@ async def _read_rest(first: bytes, connection: EngineConnection) -> bytes:
 
 def _head(target: Target, path: str, query: bytes, headers: tuple[Header, ...]) -> tuple[Address, bytes]:
     """The address of a request and its head without the length."""
-    address, request_line, lines = _fixed_head(target.base_url, target.api_key, path)
+    address, request_line, lines = _fixed_head(target.base_url, target.api_key, path, target.server_name)
     if query:
         request_line += b"?" + CONTROL.sub(b"", query).replace(b" ", b"%20")
     return address, request_line + lines + (USUAL_LINES.get(headers) or _lines(headers))
@@ -222,17 +267,19 @@ USUAL_LINES = {headers: _lines(headers) for headers in _usual_headers()}
 
 
 @lru_cache(maxsize=1024)
-def _fixed_head(base_url: str, api_key: str, path: str) -> tuple[Address, bytes, bytes]:
+def _fixed_head(base_url: str, api_key: str, path: str, server_name: str) -> tuple[Address, bytes, bytes]:
     """The address of a target, its request line up to the query, and the lines after it, up to `Authorization`.
 
     This cache has no data of clients, which would stay in memory after the request. The arguments are strings and not
     the `Target`, because a string caches its hash.
     """
     url = urlsplit(base_url)
-    assert url.scheme == "http" and url.hostname is not None
+    assert url.scheme == ("https" if server_name else "http") and url.hostname is not None
     request_line = b"POST " + (url.path + path).encode()
-    lines = b" HTTP/1.1\r\nHost: %b\r\nAuthorization: Bearer %b\r\n" % (url.netloc.encode(), api_key.encode())
-    return (url.hostname, url.port or 80), request_line, lines
+    lines = b" HTTP/1.1\r\nHost: %b\r\n" % url.netloc.encode()
+    if api_key:
+        lines += b"Authorization: Bearer %b\r\n" % api_key.encode()
+    return Address(url.hostname, url.port or (443 if server_name else 80), server_name), request_line, lines
 
 
 __all__ = ["EngineAnswer", "EngineDiedError", "EnginePool", "EngineUnreachableError"]

@@ -1,0 +1,159 @@
+"""The one data port of a worker: takes requests of the cluster's gateways over TLS and passes them to its engines.
+
+``POST /r/<replica id>/v1/…``: the front door knows the port and the key of each replica on its node, so an engine
+listens on loopback only, and its key never leaves the node. Both ends of a connection show certificates of the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Container, Mapping
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+
+from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
+from xinference.gateway.http.connection_limits import ConnectionLimits, Connections
+from xinference.gateway.http.engine_pool import (
+    NO_ANSWER,
+    NOT_REACHED,
+    EngineAnswer,
+    EngineDiedError,
+    EnginePool,
+    EngineUnreachableError,
+)
+from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
+from xinference.gateway.http.server import Server
+from xinference.gateway.http.tcp_keepalive import NODE
+from xinference.gateway.http.uvicorn_protocol import WRITE, Protocol
+from xinference.nodes.certificates import peer_node
+from xinference.protocol.errors import Header, Refusal
+from xinference.routing.table import Target
+
+log = logging.getLogger(__name__)
+#: Headers of a request that an engine gets.
+FORWARDED = frozenset(
+    {b"content-type", b"accept", b"anthropic-version", b"traceparent", b"tracestate", b"x-request-id"}
+)
+
+
+class FrontDoor:
+    """The ASGI app behind the data port.
+
+    Args:
+        targets: the replicas on this node, by replica id; read for each request.
+        max_bytes: of a request's body.
+    """
+
+    def __init__(self, targets: Callable[[], Mapping[str, Target]], pool: EnginePool, max_bytes: int) -> None:
+        self._targets = targets
+        self._pool = pool
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        reply = Reply(send, write=scope.get(WRITE))
+        _, _, rest = scope["path"].partition("/r/")
+        replica_id, _, path = rest.partition("/")
+        target = self._targets().get(replica_id)
+        if target is None or scope["method"] != "POST":
+            await reply.whole(NOT_REACHED, b"")
+            return
+        headers = tuple((name, value) for name, value in scope["headers"] if name in FORWARDED)
+        try:
+            body = await read_body(receive, dict(scope["headers"]), self._max_bytes)
+            with ClientWatch(scope, receive):
+                await self._pass_on(target, f"/{path}", scope["query_string"], headers, body, reply)
+        except Refusal as refusal:
+            await reply.whole(refusal.status, b"{}")
+        except ClientLeftError:
+            return
+
+    async def _pass_on(
+        self, target: Target, path: str, query: bytes, headers: tuple[Header, ...], body: bytes, reply: Reply
+    ) -> None:
+        try:
+            answer = await self._pool.post(target, path, query, headers, body)
+        except EngineUnreachableError:
+            await reply.whole(NOT_REACHED, b"")
+            return
+        except EngineDiedError as error:
+            log.warning("the engine of replica %s did not answer: %s", target.replica_id, error)
+            await reply.whole(NO_ANSWER, b"")
+            return
+        try:
+            await reply.start(answer.status, answer.headers)
+            await _relay(answer, reply)
+        except EngineDiedError as error:
+            # The answer stays incomplete, so the connection is closed: so the gateway sees it as on its own node.
+            log.warning("the engine of replica %s died in its answer: %s", target.replica_id, error)
+        finally:
+            answer.close()
+
+
+async def _relay(answer: EngineAnswer, reply: Reply) -> None:
+    """Send the pieces of the body as they arrive."""
+    write = reply.write
+
+    def through(chunk: bytes) -> bool:
+        return write is not None and write(chunk)
+
+    chunk = answer.first
+    while chunk:
+        await reply.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        chunk = await answer.read(through)
+    await reply.end()
+
+
+class _NodeProtocol(Protocol):
+    """A connection of another node; it is closed at once if the node's certificate is not accepted."""
+
+    __slots__ = ("_is_revoked",)
+
+    def __init__(self, *args: Any, is_revoked: Callable[[str, int], bool], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._is_revoked = is_revoked
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own type is narrower, too
+        secured = transport.get_extra_info("ssl_object")
+        peer = peer_node(secured.getpeercert(binary_form=True)) if secured is not None else None
+        super().connection_made(transport)
+        if peer is None or self._is_revoked(*peer):
+            log.warning(
+                "a connection to the front door is refused: %s", peer[0] if peer else "no certificate of a node"
+            )
+            transport.abort()
+            return
+        NODE.set_on(transport.get_extra_info("socket"))
+
+
+def front_door_server(
+    door: FrontDoor, context: ssl.SSLContext, host: str, port: int, revoked: Container[tuple[str, int]]
+) -> Server:
+    """The server of the data port.
+
+    Args:
+        context: of `NodeIdentity.server_context`.
+        revoked: node ids with the serial numbers of certificates that are refused; read for each connection.
+    """
+    connections = Connections(ConnectionLimits())
+    protocol = partial(
+        _NodeProtocol, connections=connections, is_revoked=lambda node, serial: (node, serial) in revoked
+    )
+    config = uvicorn.Config(
+        door,
+        host=host,
+        port=port,
+        http=cast(type[Protocol], protocol),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ssl_context_factory=lambda _config, _default: context,
+    )
+    return Server(config)
