@@ -28,6 +28,7 @@ from xinference.control.controller import Controller
 from xinference.control.publisher import Publisher
 from xinference.control.server_metrics import server_metrics
 from xinference.control.stats import Sampler
+from xinference.control.tracing.start import start_tracing
 from xinference.control.usage import Usage
 from xinference.deployments.context import Ending
 from xinference.error_codes import Code
@@ -117,6 +118,11 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     usage = Usage(store, hub.totals)
     server, gateway, workers, controller, sampler = build(settings, store, keys, hub, usage, stop_requested.set)
     gateway.metrics.add(lambda: server_metrics(controller, settings))
+    tracing = start_tracing(settings, hub)
+    if tracing is not None:
+        gateway.recorder.sampling = tracing.sampling
+        if workers is not None:
+            workers.traces = True
     announcing = asyncio.create_task(_announce(settings, host, port, keys.open_for_owner()))
     await asyncio.sleep(0)  # the first attempt is before the first answer
     flushing = asyncio.create_task(keys.flush_periodically())
@@ -150,6 +156,8 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         storing.cancel()
         sampling.cancel()
         usage.flush(current=True)
+        if tracing is not None:
+            await tracing.close()
         stopping.cancel()
         keys.flush()
         withdraw(settings)

@@ -66,6 +66,7 @@ from xinference.protocol.errors import Header, Refusal
 from xinference.protocol.request_check import check, unreadable, wrong_field
 from xinference.protocol.requests import Generation, Named, Request
 from xinference.records.hub import RecordHub
+from xinference.records.trace import Span
 from xinference.routing.abortable_requests import AbortableRequests
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, RoutingTable
@@ -82,7 +83,15 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: Maximum number of characters of an error's code in a record.
 MAX_CODE = 100
 #: Client headers that are passed to the engine. The client's Authorization is for the gateway and is never passed on.
-TO_ENGINE = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
+TO_ENGINE = (
+    b"content-type",
+    b"accept",
+    b"anthropic-version",
+    b"anthropic-beta",
+    b"traceparent",
+    b"tracestate",
+    b"x-request-id",
+)
 
 
 #: The name of a body's model.
@@ -198,6 +207,8 @@ class Gateway:
             return
         if data_path is not None:
             figures = self.recorder.begin(path, "" if key is None else key.key_id)
+            if self.recorder.sampling is not None:
+                figures.span = self.recorder.sampling.span(named.get(b"traceparent", b""))
             reply = Reply(
                 send,
                 anthropic=data_path.anthropic,
@@ -410,6 +421,8 @@ class Gateway:
         for name in TO_ENGINE:
             if name in headers:
                 to_engine += ((name, headers[name]),)
+        if figures.span is not None:
+            to_engine = with_span(to_engine, figures.span)
         call = ForwardedCall(
             path,
             prepared.body,
@@ -469,6 +482,11 @@ class Gateway:
 def _address(client: tuple[str, int] | None) -> str:
     """The name of a client without a key; all connections of one reverse proxy have the same."""
     return client[0] if client else ""
+
+
+def with_span(headers: tuple[Header, ...], span: Span) -> tuple[Header, ...]:
+    """The headers for the engine, whose spans are below that of the request."""
+    return (*(header for header in headers if header[0] != b"traceparent"), (b"traceparent", span.header))
 
 
 def tidy(path: str) -> str:

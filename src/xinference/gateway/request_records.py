@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from xinference.error_codes import Code
 from xinference.gateway.http.request_figures import RequestFigures
-from xinference.records.record import CLIENT_LEFT, Record
+from xinference.records.record import CLIENT_LEFT, LOCAL_NODE, Record
 from xinference.records.tokens import Tokens
+from xinference.records.trace import Sampling
 from xinference.routing.active_requests import ActiveRequest
 
 #: Number of requests whose records are made together, and the time after which they are made even if there are fewer.
@@ -26,8 +27,13 @@ _ERROR = b'"error"'
 class Recorder:
     """Makes the records of one gateway process; used from one event loop, so it needs no lock."""
 
-    def __init__(self, publish: Callable[[Record], None]) -> None:
-        """`publish`: called with each record, soon after the end of its request, or at `flush`."""
+    def __init__(self, publish: Callable[[Record], None], sampling: Sampling | None = None) -> None:
+        """
+        Args:
+            publish: called with each record, soon after the end of its request, or at `flush`.
+            sampling: which requests are traced; None: none.
+        """
+        self.sampling = sampling
         self._publish = publish
         self._prefix = secrets.token_hex(4)
         self._number = 0
@@ -107,6 +113,8 @@ class Recorder:
             figures.wait_quota,
             figures.bytes_in,
             figures.bytes_out,
+            LOCAL_NODE,
+            figures.span.text if figures.span is not None else "",
         )
 
     def active(self) -> list[ActiveRequest]:

@@ -51,6 +51,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     bytes_out: int
     """Bytes of the body that the engine has sent."""
     node: str = LOCAL_NODE
+    trace: str = ""
+    """The ids of its trace, its span and its client's span, with hyphens; empty: the request is not traced."""
 
     @property
     def per_token(self) -> float | None:

@@ -30,7 +30,12 @@ TCP_INFO: int = getattr(socket, "TCP_INFO", 0) if sys.platform == "linux" else 0
 #: Position of `tcpi_last_data_recv` in `struct tcp_info`.
 LAST_DATA_AT = 52
 #: The engine's headers that clients get, in lower case.
-PASSED_ON = frozenset({b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"retry-after"})
+PASSED_ON = frozenset(
+    {
+        *(b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"retry-after"),
+        *(b"traceparent", b"tracestate", b"traceresponse"),
+    }
+)
 
 #: The versions of HTTP in which an answer may come.
 VERSIONS = ("1.1", "1.0")

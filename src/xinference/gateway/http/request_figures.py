@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from xinference.protocol.requests import Request
 from xinference.records.tokens import Tokens, read_tokens
+from xinference.records.trace import Span
 
 if TYPE_CHECKING:
     from xinference.gateway.http.engine_connection import EngineConnection
@@ -61,6 +62,8 @@ class RequestFigures:
     """The last pieces of an answer that came in several."""
     pieces = 0
     """The pieces in which the engine has sent the answer; each is an event of a stream."""
+    span: Span | None = None
+    """The place of the request in a trace; None: no request is traced."""
     bytes_in = 0
     bytes_out = 0
     wait_load = 0.0

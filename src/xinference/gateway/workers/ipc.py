@@ -30,6 +30,8 @@ class Configuration(msgspec.Struct, tag=True):
     settings: dict[str, Any]
     management: str
     """Path of the socket on which the server answers the management API."""
+    traces: bool = False
+    """Whether requests are traced."""
 
 
 class TableUpdate(msgspec.Struct, tag=True):

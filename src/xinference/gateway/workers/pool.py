@@ -65,6 +65,8 @@ class WorkerPool:
         self._keys = keys
         self._management = management
         self._hub = hub or RecordHub()
+        self.traces = False
+        """Whether requests are traced; set before `start`."""
         self._affinity: list[tuple[str, str, int]] = []
         self.metrics = Metrics(
             lambda: tables.table,
@@ -136,7 +138,7 @@ class WorkerPool:
             if self._ending:
                 worker.process.kill()
             settings = asdict(self._settings) | {"home": os.fspath(self._settings.home)}
-            worker.channel.send(Configuration(settings, os.fspath(self._management)))
+            worker.channel.send(Configuration(settings, os.fspath(self._management), self.traces))
             worker.channel.send(self._table_update())
             if crashes := self._crashes.memory.crashes:
                 worker.channel.send(Suspects(crashes))

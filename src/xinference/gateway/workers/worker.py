@@ -51,6 +51,7 @@ from xinference.gateway.workers.management_proxy import ManagementProxy
 from xinference.gateway.workers.proxies import ServerProxy
 from xinference.log_setup import set_up_log
 from xinference.records.record import Record
+from xinference.records.trace import sampling_of
 from xinference.routing.abortable_requests import AbortableRequests
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class GatewayWorker:
         self._running = AbortableRequests()
         self._management = ManagementProxy(configuration.management, settings.max_body_bytes)
         self._records: list[Record] = []
-        self._recorder = Recorder(self._keep)
+        # The server has checked that it can send spans.
+        self._recorder = Recorder(self._keep, sampling_of(os.environ) if configuration.traces else None)
         shutdown = Shutdown()
         self._gateway = Gateway(
             self._proxy,

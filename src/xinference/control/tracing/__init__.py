@@ -1,0 +1,1 @@
+"""Spans of requests, made from their records and sent by OTLP."""
