@@ -189,6 +189,7 @@ class Code(StrEnum):
     INVALID_JOIN_TOKEN = "invalid_join_token", 400
     JOIN_TOKEN_REFUSED = "join_token_refused", 401
     CLUSTER_IDENTITY_DAMAGED = "cluster_identity_damaged", 500
+    NODE_UNKNOWN = "node_unknown", 503
 
     # Client and command line
     BAD_ENDPOINT = "bad_endpoint", 400

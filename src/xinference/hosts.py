@@ -6,6 +6,8 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 HTTPS_PORT = 443
+LOCAL_NODE = "local"
+"""The id of the server's own machine among the machines on which models run."""
 _ASCII_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 _MAX_HOST = 253
 

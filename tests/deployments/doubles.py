@@ -26,10 +26,10 @@ from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
+from xinference.hosts import LOCAL_NODE
 from xinference.hubs.base import Hub
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.place import LOCAL
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.nodes.local import LocalNode
@@ -319,7 +319,7 @@ def local_nodes(
     settings: Settings, engines: Mapping[str, Engine], load: ReplicaLoad, hubs: Mapping[str, Hub] = MappingProxyType({})
 ) -> dict[str, Node]:
     """This machine as the only node."""
-    return {LOCAL: LocalNode(settings, hubs, engines, load, LongWork())}
+    return {LOCAL_NODE: LocalNode(settings, hubs, engines, load, LongWork())}
 
 
 async def read_test_host() -> Host:

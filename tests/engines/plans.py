@@ -10,6 +10,7 @@ from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Sour
 from xinference.catalog.registry import builtin_families
 from xinference.hardware.devices import Driver, Gpu, Host
 from xinference.launch.match import match
+from xinference.launch.place import local_places
 from xinference.launch.plan import Devices, LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 
@@ -40,7 +41,7 @@ def sized(launch: ResolvedLaunch, *, path: Path | None = None, devices: Devices 
     """The plan of a launch, with these numbers in its sizing."""
     numbers = {"context_length": 4095, "slots": 4, "weights_bytes": 1, "kv_cache_bytes": 4 * GIB, "overhead_bytes": 1}
     path = path or (launch.origin if isinstance(launch.origin, Path) else Path("/weights/here"))
-    return SizedPlan(launch, path, Sizing(**numbers | sizing), devices)
+    return SizedPlan(launch, path, Sizing(**numbers | sizing), local_places(devices))
 
 
 def plan_of(family: str = "llama-2-chat", *, options: dict[str, Any] | None = None, **sizing: Any) -> SizedPlan:

@@ -118,11 +118,11 @@ def test_the_number_of_waiting_notes_has_a_limit_and_one_that_can_not_be_written
 ) -> None:
     store.add_event("m", "INFO", "start", "first")
     lock = Lock(path)
-    store.note("INSERT INTO replicas VALUES ('r', 'no such deployment', 0, 0)")
+    store.note("INSERT INTO replicas(replica_id, uid, position, started) VALUES ('r', 'no such deployment', 0, 0)")
     for number in range(NOTES_KEPT):
         store.note("UPDATE deployments SET wanted = 0 WHERE uid = ?", str(number))
     assert len(store.waiting) == NOTES_KEPT
-    store.note("INSERT INTO replicas VALUES ('r', 'no such deployment', 0, 0)")
+    store.note("INSERT INTO replicas(replica_id, uid, position, started) VALUES ('r', 'no such deployment', 0, 0)")
     store.add_event("m", "INFO", "start", "last")
     lock.release()
     assert store.write_notes()

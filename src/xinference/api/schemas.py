@@ -168,6 +168,7 @@ class ReplicaAnswer(Answer):
     replica_model_uid: str
     replica_uid: str | None = Field(description="The name of its process; it changes with each restart")
     worker_address: str | None = Field(description="The server's address; null within an instance")
+    node: str = Field(description="The machine on which it runs or is to run; `local` is the server's own")
     model_address: str | None
     address: str | None = Field(description="The same as `model_address`")
     accelerators: list[str]

@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from xinference.deployments.context import Ending
 from xinference.launch.launch_context import decode_launch
-from xinference.launch.place import LOCAL
 from xinference.launch.plan import ResolvedLaunch
-from xinference.nodes.node import Node, ReplicaLike
+from xinference.nodes.node import Node, ReplicaLike, node_of
 from xinference.store.database import Store
 
 #: A replica's id is also the name of its socket: a damaged one must not lead to another file.
@@ -23,9 +22,9 @@ async def adopt_running(uid: str, store: Store, nodes: Mapping[str, Node]) -> di
     Raises:
         Problem: the rows cannot be read, or the folder of the sockets is not safe.
     """
-    ids = [row.replica_id for row in store.replicas(uid) if _REPLICA_ID.fullmatch(row.replica_id)]
-    found = await asyncio.gather(*(nodes[LOCAL].adopt(replica_id) for replica_id in ids))
-    return {replica_id: replica for replica_id, replica in zip(ids, found, strict=True) if replica is not None}
+    rows = [row for row in store.replicas(uid) if _REPLICA_ID.fullmatch(row.replica_id)]
+    found = await asyncio.gather(*(node_of(nodes, row.node_id).adopt(row.replica_id) for row in rows))
+    return {row.replica_id: replica for row, replica in zip(rows, found, strict=True) if replica is not None}
 
 
 async def end_adopted(adopted: Iterable[ReplicaLike], how: Ending) -> None:

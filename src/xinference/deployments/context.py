@@ -93,7 +93,7 @@ class DeploymentContext:
     store: Store
     events: EventLog
     nodes: Mapping[str, Node]
-    """The machines by their ids; this one is `launch.place.LOCAL`."""
+    """The machines by their ids; this one is `hosts.LOCAL_NODE`."""
     engines: Mapping[str, Engine]
     publish: Callable[[], None]
     """Publishes a new routing table."""

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 from xinference.engines.base import Engine, Placement
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.hosts import LOCAL_NODE
 from xinference.launch.launch_context import encode_launch
-from xinference.launch.place import LOCAL
+from xinference.launch.place import Place, Places, shortest
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
 from xinference.nodes.engine_guard import guard_context
 from xinference.nodes.memory_use import MemoryUse
-from xinference.nodes.node import Node, ReplicaLike
+from xinference.nodes.node import Node, ReplicaLike, node_of
 from xinference.planning import replicas
 from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.log_links import link_log
@@ -63,8 +64,10 @@ class EngineStarter:
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
     ) -> ReplicaLike:
         command = engine_command(self._engine, plan, number, python)
-        started = self._nodes[LOCAL].start(replica_id, command, changed)
-        link_log(started.snapshot.log_path, plan.uid, number)
+        node = self._node(plan.place_of(number).node_id)
+        started = node.start(replica_id, command, changed)
+        if node.node_id == LOCAL_NODE:  # the log of another machine is there
+            link_log(started.snapshot.log_path, plan.uid, number)
         return started
 
     async def adopt(self, replica_id: str, changed: Callable[[], None]) -> ReplicaLike | None:
@@ -74,7 +77,11 @@ class EngineStarter:
         return replica
 
     async def measure(self, replica: ReplicaLike) -> MemoryUse | None:
-        return await self._nodes[LOCAL].measure(replica.snapshot)
+        snapshot = replica.snapshot
+        return await self._node(snapshot.node_id).measure(snapshot)
+
+    def _node(self, node_id: str) -> Node:
+        return node_of(self._nodes, node_id)
 
 
 def engine_command(engine: Engine, plan: SizedPlan, number: int, python: Path) -> EngineCommand:
@@ -87,6 +94,7 @@ def engine_command(engine: Engine, plan: SizedPlan, number: int, python: Path) -
         "path": str(plan.path),
         "sizing": sizing,
         "devices": devices,
+        "nodes": [place.node_id for place in plan.places],
         "launch": encode_launch(plan),
         "guard": guard_context(plan, command),
     }
@@ -99,11 +107,21 @@ def restore_sizing(plan: LaunchPlan, number: int, context: Mapping[str, Any]) ->
     """The plan with the size and devices that the running engine was started with, read from its context."""
     try:
         sizing = Sizing(**{**context["sizing"], "reasons": ()})
-        path, devices = Path(context["path"]), tuple(tuple(group) for group in context["devices"])
+        path, reported = Path(context["path"]), _stored_places(context)
     except (KeyError, TypeError):
         return plan  # another release wrote the context: the launch is sized again, and only a restart uses that size
-    launch, adopted = (plan.launch, plan.devices) if isinstance(plan, SizedPlan) else (plan, ())
-    return SizedPlan(launch, path, sizing, replicas.merge_devices(adopted, devices, number))
+    launch, adopted = (plan.launch, plan.places) if isinstance(plan, SizedPlan) else (plan, ())
+    return SizedPlan(launch, path, sizing, replicas.merge_places(adopted, reported, number))
+
+
+def _stored_places(context: Mapping[str, Any]) -> Places:
+    """The places in the context of a running engine; an earlier release stored no nodes."""
+    devices = [tuple(group) for group in context["devices"]]
+    nodes: list[str] = list(context.get("nodes", ()))
+    size = max(len(devices), len(nodes))
+    devices += [()] * (size - len(devices))
+    nodes += [LOCAL_NODE] * (size - len(nodes))
+    return shortest(Place(node, group) for node, group in zip(nodes, devices, strict=True))
 
 
 # -- problems of an engine's exit --------------------------------------------------------------------------------

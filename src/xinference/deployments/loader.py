@@ -13,6 +13,7 @@ from xinference.deployments.record import Record
 from xinference.deployments.snapshot import Stage
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
+from xinference.launch.place import Place
 from xinference.launch.plan import ResolvedLaunch, SizedPlan
 from xinference.planning.admission import Candidate
 from xinference.planning.occupancy import Occupancy, available
@@ -131,8 +132,8 @@ class Loader:
         available_memory = available(host, with_correction(occupancy, snapshot.launch, self._context.store))
         return size_launch(snapshot.launch, runnable.path, weights.shape, available_memory, self._memory, weights.notes)
 
-    async def place_additional_replica(self, plan: SizedPlan, gpu_idx: tuple[int, ...]) -> tuple[int, ...]:
-        """The devices of an additional replica, if there is enough memory for it in addition to all deployments.
+    async def place_additional_replica(self, plan: SizedPlan, gpu_idx: tuple[int, ...]) -> Place:
+        """The place of an additional replica, if there is enough memory for it in addition to all deployments.
 
         Raises:
             Problem: 400 ``does_not_fit`` or ``no_such_device``.
@@ -143,4 +144,4 @@ class Loader:
         available_memory = available(weights.host, self._context.admission.occupancy_of_others(launch))
         probe = size_launch(launch, weights.path, weights.shape, available_memory, self._memory)
         check_same_size(plan, probe)
-        return probe.devices_of(0)
+        return probe.place_of(0)

@@ -9,8 +9,8 @@ from pathlib import Path
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.snapshot import Stage
 from xinference.hardware.devices import Host
+from xinference.hosts import LOCAL_NODE
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.place import LOCAL
 from xinference.launch.plan import ResolvedLaunch, SizedPlan
 from xinference.nodes.node import Node, Step
 
@@ -98,4 +98,4 @@ class Preparation:
 
     @property
     def _node(self) -> Node:
-        return self._context.nodes[LOCAL]
+        return self._context.nodes[LOCAL_NODE]

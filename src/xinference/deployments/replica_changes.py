@@ -143,9 +143,9 @@ class ReplicaChanges:
     async def add(self, message: AddReplica) -> None:
         """Start an additional replica. The changed request is stored before the reply."""
         try:
-            group = await self._loader.place_additional_replica(self._running_plan(), message.gpu_idx)
+            place = await self._loader.place_additional_replica(self._running_plan(), message.gpu_idx)
             number = self._replicas.next_number
-            self._record.set_replicas(with_replica(self._running_plan(), number, group))
+            self._record.set_replicas(with_replica(self._running_plan(), number, place))
         except Problem as problem:
             resolve(message.number, problem)
             return

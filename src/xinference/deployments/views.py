@@ -8,6 +8,7 @@ from typing import Any
 from xinference.deployments.snapshot import DeploymentSnapshot, OnDemandTerms, ReplicaView, Residency, Status
 from xinference.engines.base import Engine
 from xinference.errors import Problem
+from xinference.launch.place import Place
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.process.snapshot import ReplicaState
 from xinference.routing.table import Route, Target
@@ -168,7 +169,8 @@ def _on_demand(terms: OnDemandTerms | None) -> dict[str, Any]:
 
 def _replica_entry(deployment: DeploymentSnapshot, replica: ReplicaView) -> dict[str, Any]:
     plan, process = deployment.plan, replica.process
-    devices = deployment.sized.devices_of(replica.number) if deployment.sized else ()
+    place = deployment.sized.place_of(replica.number) if deployment.sized else Place()
+    devices = place.devices
     problem = replica.problem or deployment.problem
     started = process.started_at if process else None
     return {
@@ -176,6 +178,7 @@ def _replica_entry(deployment: DeploymentSnapshot, replica: ReplicaView) -> dict
         "replica_model_uid": f"{plan.uid}-rep{replica.number}",
         "replica_uid": process.replica_id if process else None,
         "worker_address": None,
+        "node": process.node_id if process else place.node_id,
         "model_address": process.base_url if process else None,
         "address": process.base_url if process else None,
         "accelerators": [str(index) for index in devices],

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-LOCAL = "local"
-"""The id of the server's own machine."""
+from xinference.hosts import LOCAL_NODE
 
 
 @dataclass(frozen=True)
 class Place:
     """Where one replica runs."""
 
-    node_id: str = LOCAL
+    node_id: str = LOCAL_NODE
     devices: tuple[int, ...] = ()
     """Indices of the node's GPUs; empty: CPU."""
     ranks: tuple[Place, ...] = ()
@@ -24,6 +24,28 @@ class Place:
         return (self.node_id, *(rank.node_id for rank in self.ranks))
 
 
-def local_places(devices: tuple[tuple[int, ...], ...]) -> tuple[Place, ...]:
+Places = tuple[Place, ...]
+"""The place of each replica by its number; a replica without an entry is on the CPU of the server's machine."""
+_CPU_HERE = Place()
+
+
+def local_places(devices: tuple[tuple[int, ...], ...]) -> Places:
     """The places of replicas on the server's own machine, by the devices of each."""
-    return tuple(Place(LOCAL, group) for group in devices)
+    return shortest(Place(LOCAL_NODE, group) for group in devices)
+
+
+def place_of(places: Places, number: int) -> Place:
+    """The place of the replica with this number."""
+    return places[number] if number < len(places) else _CPU_HERE
+
+
+def with_place(places: Places, number: int, place: Place) -> Places:
+    """The places with another one for the replica with this number."""
+    size = max(len(places), number + 1)
+    return shortest(place if n == number else place_of(places, n) for n in range(size))
+
+
+def shortest(places: Iterable[Place]) -> Places:
+    """The places; empty if all are the CPU of the server's machine, as a plan has them that names no place."""
+    listed = tuple(places)
+    return () if all(place == _CPU_HERE for place in listed) else listed

@@ -19,6 +19,7 @@ from xinference.catalog.known_projectors import (
     used_projectors,
 )
 from xinference.catalog.models import ModelVersion, Source
+from xinference.launch.place import Place, Places, place_of
 from xinference.launch.request import LaunchRequest
 
 
@@ -135,7 +136,8 @@ class SizedPlan:
     path: Path
     """The weight file or folder."""
     sizing: Sizing
-    devices: Devices = ()
+    places: Places = ()
+    """The machine and the devices of each replica."""
     notes: tuple[str, ...] = ()
     """Notes from reading the weights."""
 
@@ -175,17 +177,27 @@ class SizedPlan:
     def reasons(self) -> tuple[str, ...]:
         return (*self.launch.reasons, *self.notes, *self.sizing.reasons)
 
+    @property
+    def devices(self) -> Devices:
+        """The GPUs of each replica on its node; empty if all are on the CPU."""
+        groups = tuple(place.devices for place in self.places)
+        return groups if any(groups) else ()
+
+    def place_of(self, position: int) -> Place:
+        """The place of the replica at `position`."""
+        return place_of(self.places, position)
+
     def devices_of(self, position: int) -> tuple[int, ...]:
         """The GPUs of the replica at `position`; empty: CPU."""
-        return self.devices[position] if position < len(self.devices) else ()
+        return self.place_of(position).devices
 
     def with_request(self, request: LaunchRequest) -> SizedPlan:
         """This plan with another request of the same resources."""
         return replace(self, launch=self.launch.with_request(request))
 
-    def with_replicas(self, request: LaunchRequest, devices: Devices) -> SizedPlan:
-        """This plan with the number of replicas in `request`, on these devices."""
-        return replace(self, launch=self.launch.with_request(request), devices=devices)
+    def with_replicas(self, request: LaunchRequest, places: Places) -> SizedPlan:
+        """This plan with the number of replicas in `request`, at these places."""
+        return replace(self, launch=self.launch.with_request(request), places=places)
 
 
 ShapeSource = Literal["file header", "registry", "estimate"]

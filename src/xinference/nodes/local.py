@@ -17,8 +17,8 @@ from xinference.environments.environments import Environments
 from xinference.errors import Problem
 from xinference.files.write_errors import write_problem
 from xinference.hardware.devices import Host, read_host
+from xinference.hosts import LOCAL_NODE
 from xinference.hubs.base import Hub
-from xinference.launch.place import LOCAL
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 from xinference.nodes.engine_guard import guard_of
 from xinference.nodes.memory_use import MemoryUse, measure
@@ -43,7 +43,7 @@ class LocalNode:
         engines: Mapping[str, Engine],
         load: ReplicaLoad,
         work: LongWork,
-        node_id: str = LOCAL,
+        node_id: str = LOCAL_NODE,
     ) -> None:
         """`load` counts the requests of each replica, for the watch on its progress."""
         self.node_id = node_id

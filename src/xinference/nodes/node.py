@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from xinference.catalog.models import ModelVersion
+from xinference.error_codes import Code
+from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
@@ -130,3 +132,15 @@ class Node(Protocol):
     async def log_tail(self, paths: Sequence[Path], lines: int) -> str:
         """The last lines of each of these logs of engines."""
         ...
+
+
+def node_of(nodes: Mapping[str, Node], node_id: str) -> Node:
+    """The node with this id.
+
+    Raises:
+        Problem: 503 ``node_unknown``, it is not in the cluster any more.
+    """
+    if (node := nodes.get(node_id)) is not None:
+        return node
+    listed = ", ".join(sorted(nodes)) or "none"
+    raise Problem(Code.NODE_UNKNOWN, f"This server has no node {node_id}.", hint=f"Its nodes: {listed}.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 import msgspec
 
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
-from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan
+from xinference.launch.place import Place, Places, place_of, shortest, with_place
+from xinference.launch.plan import ResolvedLaunch, SizedPlan
 from xinference.planning.memory import written_slots
 from xinference.planning.plan import MAX_REPLICAS
 
@@ -27,20 +28,23 @@ def lowest_free_number(taken: Collection[int]) -> int:
     return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
-def merge_devices(known: Devices, reported: Devices, position: int) -> Devices:
-    """The devices of all replicas. `reported` are the devices that the adopted replica at `position` was started with.
+def merge_places(known: Places, reported: Places, position: int) -> Places:
+    """The places of all replicas. `reported` are the places that the adopted replica at `position` was started with.
 
-    `reported` overrides `known` for this replica; for the others it is used only where `known` has none.
+    `reported` overrides `known` for this replica; for the others it is used only where `known` has no devices.
     """
-    size = max(len(known), len(reported))
-    groups = [_group(known, n) or _group(reported, n) for n in range(size)]
-    if position < size:
-        groups[position] = _group(reported, position)
-    return tuple(groups)
+    size = max(len(known), len(reported), position + 1)
+    places = [_known_or(place_of(known, n), place_of(reported, n)) for n in range(size)]
+    places[position] = place_of(reported, position)
+    return shortest(places)
 
 
-def with_replica(plan: SizedPlan, position: int, group: Sequence[int]) -> SizedPlan:
-    """The plan with an additional replica on these devices; no device means the CPU.
+def _known_or(known: Place, reported: Place) -> Place:
+    return reported if known == Place() else known
+
+
+def with_replica(plan: SizedPlan, position: int, place: Place) -> SizedPlan:
+    """The plan with an additional replica at this place.
 
     Raises:
         Problem: 400 ``too_many_replicas``.
@@ -48,15 +52,12 @@ def with_replica(plan: SizedPlan, position: int, group: Sequence[int]) -> SizedP
     count = plan.request.replica + 1
     if count > MAX_REPLICAS:
         raise Problem(Code.TOO_MANY_REPLICAS, f"{plan.uid} has {count - 1} replicas, the maximum for one model.")
-    groups = [_group(plan.devices, n) for n in range(max(len(plan.devices), position + 1))]
-    groups[position] = tuple(group)
-    return _with_groups(plan, count, tuple(groups))
+    return _with_places(plan, count, with_place(plan.places, position, place))
 
 
 def without_replica(plan: SizedPlan, position: int) -> SizedPlan:
     """The plan without the replica at `position`."""
-    groups = tuple(() if n == position else group for n, group in enumerate(plan.devices))
-    return _with_groups(plan, plan.request.replica - 1, groups)
+    return _with_places(plan, plan.request.replica - 1, with_place(plan.places, position, Place()))
 
 
 def single_replica_launch(plan: SizedPlan, gpu_idx: tuple[int, ...]) -> ResolvedLaunch:
@@ -92,16 +93,12 @@ def check_same_size(plan: SizedPlan, probe: SizedPlan) -> None:
         )
 
 
-def _with_groups(plan: SizedPlan, count: int, groups: Devices) -> SizedPlan:
-    used = [group for group in groups if group]
+def _with_places(plan: SizedPlan, count: int, places: Places) -> SizedPlan:
+    used = [place.devices for place in places if place.devices]
     gpu_idx = plan.request.gpu_idx
     if gpu_idx is not None and used and len({len(group) for group in used}) == 1:
         gpu_idx = tuple(
             group[n] for n in range(len(used[0])) for group in used
         )  # `group_devices` restores the same groups
     request = msgspec.structs.replace(plan.request, replica=count, gpu_idx=gpu_idx)
-    return plan.with_replicas(request, groups if used else ())
-
-
-def _group(groups: Devices, number: int) -> tuple[int, ...]:
-    return groups[number] if number < len(groups) else ()
+    return plan.with_replicas(request, places)

@@ -12,6 +12,7 @@ from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.hardware.devices import Gpu
 from xinference.launch.model_shape import ModelShape
+from xinference.launch.place import local_places
 from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan, Sizing
 from xinference.planning.memory import (
     MIN_CONTEXT,
@@ -47,7 +48,7 @@ def size_launch(
     """
     sizer = _Sizer(launch, shape, available, model)
     sizing, devices = sizer.size_on_gpus() if launch.use_gpu else (sizer.size_on_cpu(), ())
-    return SizedPlan(launch, path, sizing, devices, notes)
+    return SizedPlan(launch, path, sizing, local_places(devices), notes)
 
 
 def answers_as_much(plan: SizedPlan, other: SizedPlan) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xinference.hosts import LOCAL_NODE
 from xinference.process.command import Exit, Fault
 from xinference.process.probe import Endpoint
 from xinference.units import MIB
@@ -43,6 +44,8 @@ class ReplicaSnapshot:
     exit: Exit | None = None
     fault: Fault | None = None
     """The reason for which the engine is being killed."""
+    node_id: str = LOCAL_NODE
+    """The node on which it runs."""
 
 
 def new_snapshot(replica_id: str, endpoint: Endpoint, context: Mapping[str, Any], log_path: Path) -> ReplicaSnapshot:

@@ -18,6 +18,7 @@ from typing import Any
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.hosts import LOCAL_NODE
 from xinference.store.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class ReplicaRow:
     replica_id: str
     uid: str
     position: int
+    node_id: str = LOCAL_NODE
+    """The node on which it was started."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +170,17 @@ class Store(Connection):
 
     # -- replicas ---------------------------------------------------------------------------------------------
 
-    def add_replica(self, replica_id: str, uid: str, position: int) -> None:
-        """Add the row of a replica before its start, so that a later server can adopt it.
+    def add_replica(self, replica_id: str, uid: str, position: int, node_id: str = LOCAL_NODE) -> None:
+        """Add the row of a replica before its start, so that a later server can adopt it on its node.
 
         Raises:
             Problem: the row cannot be written.
         """
         with self.write() as db:
-            db.execute("INSERT INTO replicas VALUES (?, ?, ?, ?)", (replica_id, uid, position, time.time()))
+            db.execute(
+                "INSERT INTO replicas(replica_id, uid, position, started, node_id) VALUES (?, ?, ?, ?, ?)",
+                (replica_id, uid, position, time.time(), None if node_id == LOCAL_NODE else node_id),
+            )
 
     def remove_replica(self, replica_id: str) -> None:
         self.note("DELETE FROM replicas WHERE replica_id = ?", replica_id)
@@ -185,8 +191,9 @@ class Store(Connection):
         Raises:
             Problem: the rows cannot be read.
         """
-        rows = self.read("SELECT replica_id, uid, position FROM replicas WHERE uid = ? ORDER BY position", (uid,))
-        return [ReplicaRow(*r) for r in rows]
+        columns = "replica_id, uid, position, node_id"
+        rows = self.read(f"SELECT {columns} FROM replicas WHERE uid = ? ORDER BY position", (uid,))  # noqa: S608 -- constants
+        return [ReplicaRow(r[0], r[1], r[2], LOCAL_NODE if r[3] is None else r[3]) for r in rows]
 
     def replica_ids(self) -> frozenset[str]:
         """The ids of all replicas.

@@ -1,0 +1,91 @@
+"""A replica is started, stored, shown and taken back on the node of its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.deployments.conftest import world as world
+from tests.deployments.doubles import FakeReplica, World, sized_plan
+from tests.deployments.test_deployment import launched
+from xinference.deployments.adoption import adopt_running
+from xinference.deployments.engine_starter import EngineStarter, engine_command, restore_sizing
+from xinference.deployments.inbox import Inbox
+from xinference.deployments.replica_set import ReplicaSet
+from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.errors import Problem
+from xinference.launch.place import Place
+from xinference.launch.plan import SizedPlan
+from xinference.nodes.node import Node
+from xinference.process.command import EngineCommand
+from xinference.store.database import Store
+
+PLAN = replace(sized_plan("one", replica=2), places=(Place("n1"), Place("n2")))
+
+
+class RecordingNode:
+    """A node that starts doubles and remembers them."""
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        self.started: list[FakeReplica] = []
+        self.asked: list[str] = []
+
+    def start(self, replica_id: str, command: EngineCommand, changed: Callable[[], None]) -> FakeReplica:
+        replica = FakeReplica(replica_id, changed, dict(command.context))
+        replica.snapshot = replace(replica.snapshot, node_id=self.node_id)
+        self.started.append(replica)
+        return replica
+
+    async def adopt(self, replica_id: str) -> FakeReplica | None:
+        self.asked.append(replica_id)
+        return next((each for each in self.started if each.snapshot.replica_id == replica_id), None)
+
+
+def nodes_of(*names: str) -> tuple[dict[str, RecordingNode], dict[str, Node]]:
+    made = {name: RecordingNode(name) for name in names}
+    return made, cast(dict[str, Node], made)
+
+
+async def test_each_replica_is_started_on_its_node_and_asked_for_there_by_the_next_server(tmp_path: Path) -> None:
+    store, (made, nodes) = Store(tmp_path / "x.db"), nodes_of("local", "n1", "n2")
+    store.add_deployment("one", "{}")
+    engine, inbox = LlamaCpp(), Inbox()
+    starter = EngineStarter(engine, nodes)
+    replicas = ReplicaSet("one", engine, starter, cast(Any, None), store, cast(Any, None), inbox)
+    for number in replicas.create_all(2):
+        replicas.start(number, PLAN, Path("python"))
+    rows = store.replicas("one")
+    assert [(row.position, row.node_id) for row in rows] == [(0, "n1"), (1, "n2")]
+    assert [len(made[name].started) for name in ("local", "n1", "n2")] == [0, 1, 1]
+    assert [view.process.node_id for view in replicas.views(2) if view.process] == ["n1", "n2"]
+
+    adopted = await adopt_running("one", store, nodes)
+    assert sorted(adopted) == sorted(row.replica_id for row in rows)
+    assert made["n1"].asked == [rows[0].replica_id] and made["n2"].asked == [rows[1].replica_id]
+    await inbox.end_helpers()
+    store.close()
+
+
+async def test_a_node_that_the_server_does_not_have_is_named_with_those_that_it_has() -> None:
+    _, nodes = nodes_of("local", "n1")
+    starter = EngineStarter(LlamaCpp(), nodes)
+    with pytest.raises(Problem, match=r"This server has no node n2\. Its nodes: local, n1\.") as refused:
+        starter.start("r1", PLAN, 1, Path("python"), lambda: None)
+    assert refused.value.code == "node_unknown" and refused.value.status == 503
+
+
+def test_the_context_of_an_engine_gives_its_place_back() -> None:
+    plan = replace(PLAN, places=(Place("n1", (1,)), Place("n2")))
+    context = engine_command(LlamaCpp(), plan, 1, Path("python")).context
+    restored = restore_sizing(PLAN.launch, 1, context)
+    assert isinstance(restored, SizedPlan) and restored.places == plan.places
+
+
+async def test_the_api_names_the_node_of_each_replica(world: World) -> None:
+    deployment = await launched(world)
+    assert [entry["node"] for entry in deployment.replicas] == ["local"]
