@@ -7,7 +7,7 @@ import os
 from hypothesis import HealthCheck, settings
 
 #: `make test-unit` divides the number of examples by this.
-DIVISOR = int(os.environ.get("EXAMPLESDIVISOR", "1"))
+DIVISOR = int(os.environ.get("EXAMPLES_DIVISOR", "1"))
 
 
 def examples(number: int) -> int:
