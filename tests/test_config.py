@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.config import Settings, parse_bytes
 from xinference.errors import Problem
 
@@ -112,7 +113,7 @@ def test_origins_of_web_pages_are_taken(setting: str) -> None:
     assert Settings.from_env({"XINFERENCE_ALLOW_ORIGIN": setting}).allow_origin == setting
 
 
-@pytest.mark.parametrize("setting", ["localhost:3000", "http://a.b/page", "a.b", "http://a.b,c.d", "null", "http://"])
+@in_one_test("setting", ["localhost:3000", "http://a.b/page", "a.b", "http://a.b,c.d", "null", "http://"])
 def test_what_no_browser_sends_as_an_origin_is_refused(setting: str) -> None:
     with pytest.raises(Problem, match="is not an origin of web pages") as caught:
         Settings.from_env({"XINFERENCE_ALLOW_ORIGIN": setting})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.gateway.harness import HandMadeRouter, call, gateway_of
+from tests.support.cases import in_one_test
 from xinference.config import Settings
 from xinference.hosts import is_loopback, is_this_machine
 from xinference.server import is_exposed
@@ -24,7 +25,7 @@ UNSPECIFIED = ["0.0.0.0", "::", "[::]"]
 ELSEWHERE = ["192.168.0.2", "::2", "models.example", "localhost.example", "127.0.0.1.example", "127.1", ""]
 
 
-@pytest.mark.parametrize("host", [*LOOPBACK, "::ffff:127.0.0.1"])
+@in_one_test("host", [*LOOPBACK, "::ffff:127.0.0.1"])
 def test_loopback_is_this_machine(host: str) -> None:
     assert is_loopback(host) and is_this_machine(host)
 
@@ -34,12 +35,12 @@ def test_the_unspecified_address_is_reached_from_elsewhere_but_connects_to_this_
     assert not is_loopback(host) and is_this_machine(host)
 
 
-@pytest.mark.parametrize("host", ELSEWHERE)
+@in_one_test("host", ELSEWHERE)
 def test_another_host_is_neither(host: str) -> None:
     assert not is_loopback(host) and not is_this_machine(host)
 
 
-@pytest.mark.parametrize("host", [*LOOPBACK, *UNSPECIFIED, *ELSEWHERE])
+@in_one_test("host", [*LOOPBACK, *UNSPECIFIED, *ELSEWHERE])
 async def test_a_server_checks_origins_exactly_if_it_is_not_exposed(host: str) -> None:
     exposed = is_exposed(Settings(host=host))
     async with gateway_of(HandMadeRouter(), host=host) as gateway:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from tests.client.test_requests import UNSUPPORTED
 from tests.gateway.harness import listening
+from tests.support.cases import in_one_test
 from xinference.client import AsyncClient, Client
 from xinference.errors import Problem
 from xinference.gateway.http.asgi import ASGIApp
@@ -54,7 +55,7 @@ async def test_an_unsupported_method_raises_501_with_the_alternative(
         assert "xinference serve" in (problem.hint or "")
 
 
-@pytest.mark.parametrize("method", sorted(UNSUPPORTED))
+@in_one_test("method", sorted(UNSUPPORTED))
 def test_an_unsupported_method_says_so_in_its_documentation(method: str) -> None:
     text = getattr(Client, method).__doc__
     assert text.startswith("Not supported") and "501 ``not_here``, always" in text

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from tests.api.application import application
 from tests.api.schema_check import absent, undescribed
 from tests.engines.plans import launch_of, plan_of
+from tests.support.cases import in_one_test
 from xinference.api import catalog_schemas, host_usage, schemas, server_schemas
 from xinference.api.errors import ProblemParts
 from xinference.config import Settings
@@ -145,7 +146,7 @@ EXACT: list[tuple[Any, Callable[[], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "view"), EXACT)
+@in_one_test(("schema", "view"), EXACT)
 def test_a_view_has_no_field_that_its_schema_lacks(schema: Any, view: Callable[[], Any]) -> None:
     assert undescribed(schema, view()) == set()
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.catalog.custom import EMBEDDING_1, EMBEDDING_2, RERANK, VERSION_1, VERSION_2, Json, changed
+from tests.support.cases import in_one_test
 from tests.support.examples import examples
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import ModelType, read_registration
@@ -185,7 +186,7 @@ BAD: list[tuple[Json, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), BAD, ids=[said for _, said in BAD])
+@in_one_test(("changes", "said"), BAD, ids=[said for _, said in BAD])
 def test_a_bad_one_names_the_field_its_value_and_the_way_out(changes: Json, said: str) -> None:
     with pytest.raises(Problem) as caught:
         read(changed(VERSION_1, changes))
@@ -209,7 +210,7 @@ def test_a_bad_embedding_model_or_reranker_names_the_field(model_type: ModelType
     assert caught.value.status == 400 and said in caught.value.cause
 
 
-@pytest.mark.parametrize("text", ["", "[]", "7", '"x"', "{", '{"a": 1', "[1, 2]", "\ud800", "[" * 100_000])
+@in_one_test("text", ["", "[]", "7", '"x"', "{", '{"a": 1', "[1, 2]", "\ud800", "[" * 100_000])
 def test_what_is_no_json_object_is_refused(text: str) -> None:
     with pytest.raises(Problem) as caught:
         read_registration("LLM", text, builtin_families())

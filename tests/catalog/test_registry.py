@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.catalog.check import ABILITIES
 from xinference.catalog.registration_store import Registrations
 from xinference.catalog.registry import FamilyFolder, builtin_families, read_family
@@ -142,7 +143,7 @@ RIGHT: Mapping[str, Json] = {
 }
 
 
-@pytest.mark.parametrize("fault", WRONG)
+@in_one_test("fault", WRONG)
 def test_an_entry_is_refused_with_its_file_field_and_value(fault: str) -> None:
     changes, words = WRONG[fault]
     with pytest.raises(Problem, match=words) as caught:
@@ -151,7 +152,7 @@ def test_an_entry_is_refused_with_its_file_field_and_value(fault: str) -> None:
     assert caught.value.cause.startswith("some.json: ")
 
 
-@pytest.mark.parametrize("form", RIGHT)
+@in_one_test("form", RIGHT)
 def test_an_entry_is_taken(form: str) -> None:
     read(**RIGHT[form])
 

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import in_one_test
 from xinference.cli.options.native_options import parse_value, split
 from xinference.cli.options.version_options import read_size
 
 OWN = {"-n": True, "--model-name": True, "--model-path": True, "--dry-run": False, "-en": True}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("text", "value"),
     [
         ("None", None),
@@ -43,7 +44,7 @@ def test_a_value_is_what_it_looks_like(text: str, value: Any) -> None:
     assert type(parsed) is type(value)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("args", "own", "native"),
     [
         (["-n", "m", "--n-ctx", "512"], ["-n", "m"], {"n_ctx": 512}),
@@ -89,7 +90,7 @@ def test_a_name_is_taken_where_the_command_has_an_argument() -> None:
         split(["m", "n"], OWN, 1)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("text", "size"),
     [("7", 7), ("7B", 7), ("0.5b", "0.5"), ("1_8", "1_8"), ("1.8", "1.8"), ("135M", "0.135"), ("0_135", "0_135")],
 )

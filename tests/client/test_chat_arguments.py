@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.client.model_requests import chat
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -21,7 +22,7 @@ def sent(*args: Any, **kwargs: Any) -> dict[str, Any]:
     return body
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("args", "kwargs", "body"),
     [
         ((MESSAGES,), {}, {}),
@@ -37,7 +38,7 @@ def test_a_chat_with_messages(args: Any, kwargs: Any, body: Any) -> None:
     assert sent(*args, **kwargs) == {"messages": MESSAGES, **body}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("args", "kwargs", "body"),
     [
         (("Hi",), {}, {"messages": MESSAGES}),

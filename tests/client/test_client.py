@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import xinference.client
+from tests.support.cases import in_one_test
 from xinference.client import AsyncClient, AsyncRESTfulClient, Client, RESTfulClient
 
 
@@ -15,7 +16,7 @@ def test_older_names_are_the_same_classes() -> None:
     assert RESTfulClient is Client and AsyncRESTfulClient is AsyncClient
 
 
-@pytest.mark.parametrize("name", xinference.client.__all__)
+@in_one_test("name", xinference.client.__all__)
 def test_every_name_is_there(name: str) -> None:
     assert isinstance(getattr(xinference.client, name), type)
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.canned import Answer, Asked, Canned, events, problem
 from tests.client.either import Either
+from tests.support.cases import in_one_test
 from tests.support.polling import until
 from tests.support.ports import free_port
 from xinference.client import AsyncClient, Client, RESTfulClient
@@ -124,7 +125,7 @@ def test_loopback_requests_use_no_proxy(
     assert connect(canned.url)("health") == {"status": "ok"}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("url", "expected"),
     [
         ("http://127.0.0.1:1", True),
@@ -141,7 +142,7 @@ def test_a_local_server_is_known_by_its_host(url: str, expected: bool) -> None:
     assert is_local(url) is expected
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("method", "error", "expected"),
     [
         ("POST", httpx2.ConnectError("refused"), True),

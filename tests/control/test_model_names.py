@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.routing.routes import route
+from tests.support.cases import in_one_test
 from xinference.control.model_names import MAX_ALIASES, PATH_NAMES, check_adapters, check_aliases, check_free, uid_for
 from xinference.errors import Problem
 from xinference.gateway.auth.permissions import READ
@@ -18,7 +19,7 @@ ROUTES = with_other_names(
 )
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("uid", "adapters", "said"),
     [
         ("new", ["base"], "base is taken by a model"),
@@ -73,7 +74,7 @@ def test_a_uid_is_no_fixed_path() -> None:
         assert uid_for(LaunchRequest(model_name=name), (), ()).startswith(f"{name}-")
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("alias", "said", "status"),
     [
         ("base", "base is taken by a model", 409),

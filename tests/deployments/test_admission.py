@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.deployments.doubles import HOST, SIZING, FakeLoad, launch_of, sized_plan, turns
+from tests.support.cases import in_one_test
 from xinference.config import Settings
 from xinference.deployments.admission import Admission, resident_of
 from xinference.deployments.snapshot import DeploymentSnapshot, OnDemandTerms, ReplicaView, Residency
@@ -227,7 +228,7 @@ def test_one_that_holds_no_memory_is_no_resident(residency: Residency | None) ->
     assert seen(holder) is None
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("residency", "ready", "waiting", "in_flight", "state"),
     [
         (Residency.LOADING, False, 1, 0, "loading"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.cli.main import COMMANDS, cli, load
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@in_one_test("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_has_no_phrase_of_the_dialect(page: Path) -> None:
     assert [found[0] for found in _DIALECT.finditer(one_line(page.read_text(encoding="utf-8")))] == []
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tests.engines.plans import launch_of
+from tests.support.cases import in_one_test
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
@@ -76,7 +77,7 @@ def test_routes_follow_the_type_of_the_model() -> None:
     assert engine.paths(plan("bge-m3")) == {"/v1/embeddings", "/tokenize", "/detokenize"}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("given", "checked"),
     [
         ({"n_batch": 5}, {"n_batch": 5}),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.packed_plans import PackedLaunch, packed_launches
+from tests.support.cases import in_one_test
 from tests.support.home import environments
 from xinference.config import Settings
 from xinference.engines.registry import all_engines
@@ -58,7 +59,7 @@ def recorded_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@pytest.mark.parametrize("launch", packed_launches("SGLang"), ids=lambda launch: launch.title)
+@in_one_test("launch", packed_launches("SGLang"), ids=lambda launch: launch.title)
 def test_sglangs_options_and_choices_accept_the_line(launch: PackedLaunch) -> None:
     parsed = recorded_parser().parse_args([word.replace("{port}", "1") for word in launch.argv])
     assert parsed.tp_size == 2

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engines.plans import AVX512, host_of, launch_of
+from tests.support.cases import in_one_test
 from xinference.catalog.models import ModelFamily, ModelFormat, ModelSpec, ModelVersion, Source
 from xinference.catalog.packing import Packing, Scheme
 from xinference.engines.registry import all_engines
@@ -76,7 +77,7 @@ def test_mlx_is_refused_with_its_reason(engine: str) -> None:
     assert not refusal and "Apple's GPU framework" in str(refusal.reason)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("model_format", "quantization", "engines"),
     [
         ("fp8", "FP8", {"vLLM", "SGLang", "Transformers"}),
@@ -102,7 +103,7 @@ def test_a_packed_format_is_run_by(model_format: ModelFormat, quantization: str,
     assert {name for name, each in ENGINES.items() if each.table.supports(packed, quantization)} == engines
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("engine", "packed", "host", "reason"),
     [
         ("vLLM", spec("fp8", "FP8"), TURING, None),
@@ -131,7 +132,7 @@ def test_the_name_of_a_format_is_enough_where_no_kernel_takes_any_of_its_schemes
     assert reason is None or reason in str(support.reason)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("engine", "packing", "host", "reason"),
     [
         ("vLLM", W8A8, AVX2, None),
@@ -177,7 +178,7 @@ def test_the_configuration_of_the_weights_decides(
     assert caught.value.code == "engine_unsupported" and reason in caught.value.cause
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("engine", "quantization", "options", "flag"),
     [
         ("vLLM", "fp8", {}, "fp8_per_tensor"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engines.plans import launch_of
+from tests.support.cases import in_one_test
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registry import builtin_families
 from xinference.engines.registry import all_engines
@@ -33,7 +34,7 @@ def test_the_families_without_a_parser_are_those_whose_form_the_engine_does_not_
     assert {family.model_name for family in calling() if SGLANG.tool_parser(family) is None} == UNREAD_SGLANG
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("name", "vllm", "sglang"),
     [
         ("qwen2.5-instruct", ("hermes", None), ("qwen25", None)),
@@ -72,7 +73,7 @@ def test_a_family_that_calls_no_tools_refuses_them_and_says_what_can_be_done(eng
     assert refusal is not None and "llama-2-chat" in refusal
 
 
-@pytest.mark.parametrize("family", calling(), ids=lambda family: family.model_name)
+@in_one_test("family", calling(), ids=lambda family: family.model_name)
 def test_tools_are_read_or_refused_and_never_misread(family: ModelFamily) -> None:
     for engine, parsers in (("vLLM", VLLM), ("SGLang", SGLANG)):
         unread = parsers.tool_parser(family) is None

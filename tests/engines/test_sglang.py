@@ -14,6 +14,7 @@ import pytest
 
 from tests.engines.plans import host_of, plan_of, spec_of, value_of
 from tests.environments.newest import newest_spec
+from tests.support.cases import in_one_test
 from xinference.engines.base import Placement
 from xinference.engines.sglang.engine import OPTIONS, PROGRAM, SGLang
 from xinference.engines.sglang.packings import VERSION
@@ -143,7 +144,7 @@ def test_its_program_imports_nothing_of_ours() -> None:
     assert "XINFERENCE_ENGINE_KEY" in ended.stderr
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("changes", "tools", "reasoning"),
     [
         ({"tool_parser": "mistral"}, "mistral", None),

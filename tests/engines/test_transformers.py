@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.engines.plans import host_of, plan_of, pooling_plan, spec_of
+from tests.support.cases import in_one_test
 from xinference.engines.base import Placement
 from xinference.engines.registry import all_engines
 from xinference.engines.transformers.engine import VERSION, Transformers
@@ -75,7 +76,7 @@ def test_adapters_are_given_as_objects_or_as_words() -> None:
     assert both == {"lora_modules": {"a": "/x", "b": "/y"}}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("options", "said"),
     [
         ({"max_num_seq": 4}, "no option --max_num_seq"),
@@ -110,7 +111,7 @@ def test_its_progress_is_shown_by_its_computing_thread() -> None:
 # -- embeddings and rerank --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "name", ["Transformers", "transformers", "sentence_transformers", "Sentence-Transformers", "flag", "FlagEmbedding"]
 )
 def test_the_engines_of_older_servers_are_its_names(name: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import in_one_test
 from xinference.engines.transformers.server.errors import LoadError, RefusedError
 from xinference.engines.transformers.server.length_groups import GroupLimits, cpu_limits, next_group
 from xinference.engines.transformers.server.module_files import Pooling, pooling_of, read_module_files
@@ -154,7 +155,7 @@ def test_an_embedding_request_takes_texts_and_tokens() -> None:
         assert read(body.encode(), EmbeddingRequest).input == given_input
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("body", "kind"),
     [
         ({"model": "m", "input": []}, EmbeddingRequest),

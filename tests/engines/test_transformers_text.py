@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import in_one_test
 from xinference.engines.transformers.server.errors import RefusedError
 from xinference.engines.transformers.server.requests import ChatRequest, CompletionRequest, read
 from xinference.engines.transformers.server.text import Detokenizer, StopStrings
@@ -101,7 +102,7 @@ def test_a_call_that_is_cut_off_or_is_no_json_stays_text() -> None:
     assert parsed("<tool_call>no</tool_call>") == ("<tool_call>no</tool_call>", [])
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("kind", "body", "param"),
     [
         (ChatRequest, '{"model": "m"}', None),

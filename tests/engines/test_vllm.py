@@ -11,6 +11,7 @@ import pytest
 
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
 from tests.environments.newest import newest_spec
+from tests.support.cases import in_one_test
 from xinference.engines.base import Placement
 from xinference.engines.vllm.engine import VLLM
 from xinference.engines.vllm.packings import VERSION
@@ -63,7 +64,7 @@ def test_on_gpus_the_plans_devices_and_share_of_their_memory_are_told() -> None:
     assert "--dtype" not in made.argv
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("family", "tools", "reasoning"),
     [
         ("qwen2.5-instruct", "hermes", None),
@@ -117,7 +118,7 @@ def test_options_of_vllm_are_taken_by_their_names_and_older_ones(given: dict[str
     assert ENGINE.check_options(given, {}) == checked
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("given", "code", "said"),
     [
         ({"gpu_memory_utilisation": 0.5}, "unknown_option", "--gpu_memory_utilization"),
@@ -142,7 +143,7 @@ def test_json_values_stand_on_the_command_line_as_json() -> None:
     assert "--seed=-1" in argv
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("spec", "flags", "reason"),
     [
         (spec_of("pytorch", "none"), AVX2, None),
@@ -212,7 +213,7 @@ def test_its_last_words_are_explained_where_they_are_known(line: str, said: str 
     assert said is None or said in str(hint)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("changes", "tools", "reasoning"),
     [
         ({"tool_parser": "mistral"}, "mistral", None),

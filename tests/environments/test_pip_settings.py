@@ -4,13 +4,14 @@ import os
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.environments.pip_settings import parse, translate, uv_settings
 from xinference.errors import Problem
 
 BEST = ("--index-strategy", "unsafe-best-match")
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("options", "flags"),
     [
         ({}, BEST),
@@ -27,7 +28,7 @@ def test_an_option_of_pip_becomes_a_flag_of_uv(options: dict[str, str], flags: t
     assert translate(options, {}).flags == flags
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("options", "environ", "variables"),
     [
         ({"cert": "/ca.pem"}, {"SSL_CERT_FILE": "/other.pem"}, {"SSL_CERT_FILE": "/ca.pem"}),

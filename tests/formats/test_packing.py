@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.catalog.packing import Packing, Scheme
 from xinference.formats.model_config import read_config
 from xinference.formats.packing import packing_of_types, read_packing
@@ -23,7 +24,7 @@ FLOAT8: dict[str, Any] = {"num_bits": 8, "type": "float"}
 FLOAT4: dict[str, Any] = {"num_bits": 4, "type": "float"}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("given", "scheme", "launched", "bits"),
     [
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, Scheme.GPTQ, ("gptq", "Int4"), 4.125),
@@ -85,9 +86,9 @@ def test_mlx_is_known_by_its_two_equal_objects() -> None:
     assert packing is not None and (packing.model_format, packing.quantization, packing.bits) == ("mlx", "4bit", 4.5)
 
 
-@pytest.mark.parametrize("value", ["x", -1, 10**9, None, True, [], {}])
-@pytest.mark.parametrize("field", ["bits", "group_size", "num_bits", "weight_block_size", "config_groups", "w_bit"])
-@pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "compressed-tensors", "modelopt", "bitsandbytes", 7, None])
+@in_one_test("value", ["x", -1, 10**9, None, True, [], {}])
+@in_one_test("field", ["bits", "group_size", "num_bits", "weight_block_size", "config_groups", "w_bit"])
+@in_one_test("method", ["gptq", "awq", "fp8", "compressed-tensors", "modelopt", "bitsandbytes", 7, None])
 def test_hostile_values_are_no_error(method: Any, field: str, value: Any) -> None:
     assert read_packing({"quantization_config": {"quant_method": method, field: value}}) is not None
     nested = group({**INT8, field: value}) if method == "compressed-tensors" else {"quant_algo": value}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.formats.model_config import read_config
 from xinference.formats.pooling_config import decoded, longest_input, vector_length
 
@@ -18,7 +19,7 @@ MODULES = [
 DENSE = {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("files", "trained", "longest"),
     [
         ({"sentence_bert_config.json": {"max_seq_length": 256}, "tokenizer_config.json": {}}, 512, 256),
@@ -37,7 +38,7 @@ def test_the_shortest_limit_of_the_files_counts(
     assert longest_input(files.get, trained) == longest
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("files", "length"),
     [
         ({}, 8),

@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Said, call, gateway_of, route, served, target
 from tests.gateway.test_rate_limits import BEARER, OneKey
+from tests.support.cases import in_one_test
 from tests.support.polling import until_async
 from xinference.engines.dialects import dialect_of
 from xinference.gateway.answer_limits import limit_tokens
@@ -53,8 +54,8 @@ def test_an_answer_without_a_number_of_tokens_gets_the_limit_of_the_model(engine
     assert limited(CHATS, of, max_completion_tokens=7) == CHAT | {"max_completion_tokens": 7}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(
+@in_one_test("engine", ENGINES)
+@in_one_test(
     ("path", "field"),
     [(CHATS, "max_tokens"), (CHATS, "max_completion_tokens"), (TEXTS, "max_tokens"), (MESSAGES, "max_tokens")],
 )

@@ -20,6 +20,7 @@ from tests.gateway.harness import (
     served,
     target,
 )
+from tests.support.cases import in_one_test
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.http.asgi import Message, Reply
@@ -95,7 +96,7 @@ async def test_a_wrong_shape_is_400_and_names_the_field() -> None:
     assert answer["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("path", "field"),
     [
         ("/v1/chat/completions", b'"a":[{"b":1e999}]'),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, route
+from tests.support.cases import in_one_test
 from xinference.engines.dialects import DIALECTS
 from xinference.gateway.engine_requests import EngineCall, prepare
 from xinference.gateway.request_document import RequestDocument
@@ -55,8 +56,8 @@ def conversation(message: dict[str, Any]) -> list[dict[str, Any]]:
 # -- null -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(
+@in_one_test("engine", ENGINES)
+@in_one_test(
     ("given", "wanted"),
     [
         ({"max_tokens": None, "stop": None, "tools": None, "response_format": None, "guided_json": None}, {}),
@@ -110,8 +111,8 @@ def test_the_content_of_a_call_may_be_null_and_that_of_a_question_may_not() -> N
 # -- earlier calls ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(
+@in_one_test("engine", ENGINES)
+@in_one_test(
     ("arguments", "wanted"),
     [
         ("", {}),
@@ -138,7 +139,7 @@ def test_the_input_of_an_earlier_tool_use_is_an_object() -> None:
     assert body["messages"][1]["content"][0]["input"] == {"unreadable_arguments": '{"a'}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("fields", "param"),
     [
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
@@ -183,7 +184,7 @@ def test_a_mistake_in_an_earlier_call_is_named(call: dict[str, Any], step: str) 
     assert refused(messages=messages).param == f"messages[1].tool_calls[0].{step}"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("fields", "param"),
     [
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
@@ -214,8 +215,8 @@ def test_parts_that_other_apis_write_are_read_as_their_text() -> None:
 # -- stop texts, numbers ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("stop", "wanted"), [("", None), ([""], None), (["", "a", ""], ["a"]), ("a", "a"), ([], [])])
+@in_one_test("engine", ENGINES)
+@in_one_test(("stop", "wanted"), [("", None), ([""], None), (["", "a", ""], ["a"]), ("a", "a"), ([], [])])
 def test_an_empty_stop_text_asks_for_nothing(engine: str, stop: Any, wanted: Any) -> None:
     assert sent(engine, stop=stop).get("stop") == wanted
     assert sent(engine, "/v1/completions", prompt="a", stop=stop).get("stop") == wanted
@@ -230,8 +231,8 @@ def test_an_empty_stop_text_does_not_replace_those_of_the_model() -> None:
     assert json.loads(prepare(table, table.routes["m"], request, RequestDocument(body)).body)["stop"] == ["USER:"]
 
 
-@pytest.mark.parametrize("number", [2**31, 2**32 + 8, 2**63, 10**30])
-@pytest.mark.parametrize(
+@in_one_test("number", [2**31, 2**32 + 8, 2**63, 10**30])
+@in_one_test(
     ("path", "field"),
     [
         ("/v1/chat/completions", "max_tokens"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import route
+from tests.support.cases import in_one_test
 from xinference.error_codes import Code
 from xinference.gateway.divided_requests import Division, divide, join, parts
 from xinference.gateway.engine_requests import EngineCall
@@ -35,7 +36,7 @@ def divided(path: str, **fields: Any) -> Division:
     return made
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("path", "fields"),
     [
         (EMBEDDINGS, {"input": ["a"] * 8}),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, route
+from tests.support.cases import in_one_test
 from xinference.gateway.engine_answers import fill_deltas
 from xinference.gateway.engine_requests import EngineCall, prepare
 from xinference.gateway.request_document import RequestDocument
@@ -60,7 +61,7 @@ def test_llama_cpp_has_another_name_for_the_repetition_penalty() -> None:
     assert said("llama.cpp", repetition_penalty=1.25) == CHAT | {"repeat_penalty": 1.25}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("engine", "field", "value", "wanted"),
     [
         ("llama.cpp", "guided_json", SCHEMA, {"json_schema": SCHEMA}),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.gateway.harness import CHAT, route
+from tests.support.cases import in_one_test
 from xinference.engines.dialects import DIALECTS
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.request_document import RequestDocument
@@ -41,7 +42,7 @@ def refused(engine: str, path: str = CHATS, **fields: Any) -> Refusal:
     return caught.value
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("engine", "field", "value"),
     [
         (LLAMA_CPP, "n_probs", 49_152),
@@ -71,8 +72,8 @@ def test_a_native_field_beyond_its_bound_is_refused_by_name(engine: str, field: 
     assert refusal.code == "invalid_request" and str(refusal.param).startswith(field) and field in refusal.cause
 
 
-@pytest.mark.parametrize("path", [CHATS, COMPLETIONS])
-@pytest.mark.parametrize(
+@in_one_test("path", [CHATS, COMPLETIONS])
+@in_one_test(
     ("field", "value"),
     [
         ("stop", ["a"] * 65),
@@ -86,7 +87,7 @@ def test_stops_and_biases_are_bounded_on_every_engine(path: str, field: str, val
         assert refused(engine, path, prompt="a", **{field: value}).param is not None
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("engine", "field", "value"),
     [
         (LLAMA_CPP, "reasoning_format", "zzz"),
@@ -102,7 +103,7 @@ def test_a_wrong_type_in_a_native_field_is_a_400_that_names_it(engine: str, fiel
     assert refused(engine, **{field: value}).param == field
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("path", "fields", "param"),
     [
         (
@@ -127,7 +128,7 @@ def test_a_wrong_type_below_a_field_of_the_api_is_named_too(
     assert refusal.param == param or param is None
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("engine", "field", "value"),
     [
         (LLAMA_CPP, "grammar_lazy", True),
@@ -228,8 +229,8 @@ SOURCE = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
 PART = {"type": "text", "text": "a"}
 
 
-@pytest.mark.parametrize("engine", sorted(DIALECTS))
-@pytest.mark.parametrize(
+@in_one_test("engine", sorted(DIALECTS))
+@in_one_test(
     ("path", "part", "more"),
     [
         (CHATS, PART, {"mm_data": "/etc/a.png", "video": {"url": "/etc/a.mp4"}}),
@@ -249,8 +250,8 @@ def test_members_of_parts_that_no_form_defines_do_not_reach_the_engine(
     assert to_engine(engine, path, messages=messages, max_tokens=1)["messages"][0]["content"] == [PART, part]
 
 
-@pytest.mark.parametrize("engine", sorted(DIALECTS))
-@pytest.mark.parametrize(
+@in_one_test("engine", sorted(DIALECTS))
+@in_one_test(
     ("path", "field"),
     [
         (CHATS, {"prediction": {"type": "content", "content": [{"type": "text", "image": "/etc/a.png"}]}}),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import ALL_PATHS, CHAT, STREAM, chunked, raw_engine, route, router_to, served
+from tests.support.cases import in_one_test
 from xinference.routing.table import Target
 
 PATH = "/v1/chat/completions"
@@ -22,8 +23,8 @@ def no_stack_trace(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
-@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["whole", "stream"])
-@pytest.mark.parametrize("status", [204, 205, 301, 304, 399, 600, 999])
+@in_one_test("body", [CHAT, STREAM], ids=["whole", "stream"])
+@in_one_test("status", [204, 205, 301, 304, 399, 600, 999])
 async def test_a_status_that_no_answer_has_is_a_bad_engine(status: int, body: dict[str, Any]) -> None:
     said = b"HTTP/1.1 %d Odd\r\n" % status + BODY
     async with raw_engine(said, said) as target, served(router_to(target)) as gateway:
@@ -44,7 +45,7 @@ async def test_any_status_of_an_error_is_passed_on(status: int) -> None:
         assert (await gateway.post(PATH, CHAT))[0] == status
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "said",
     [
         b"HTTP/1.1 200 OK\r\nno colon\r\n" + BODY,
@@ -74,8 +75,8 @@ async def test_bytes_that_are_no_answer_are_a_bad_engine(said: bytes) -> None:
 ODD_JSON = (b"", b"{", b"[]", b"null", b'"text"', b'{"data": 1}', b'{"results": [1]}', b'{"data": [{"embedding": 7}]}')
 
 
-@pytest.mark.parametrize("body", ODD_JSON)
-@pytest.mark.parametrize(
+@in_one_test("body", ODD_JSON)
+@in_one_test(
     ("path", "asked"),
     [
         ("/v1/rerank", {"model": "m", "query": "a", "documents": ["b", "c"], "return_documents": True}),

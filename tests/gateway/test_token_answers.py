@@ -9,14 +9,15 @@ import pytest
 
 from tests.gateway.test_engine_answers import ask
 from tests.gateway.test_engine_requests import said
+from tests.support.cases import in_one_test
 from xinference.gateway.token_answers import complete_text, complete_tokens
 from xinference.protocol.errors import Refusal
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
-@pytest.mark.parametrize("path", ["/tokenize", "/v1/tokenize"])
-@pytest.mark.parametrize(
+@in_one_test("path", ["/tokenize", "/v1/tokenize"])
+@in_one_test(
     ("engine", "fields", "sent"),
     [
         ("llama.cpp", {"content": "a"}, {"content": "a"}),
@@ -47,7 +48,7 @@ def test_each_engine_gets_the_text_in_its_form(
     assert said(engine, path, **fields) == {"model": "m"} | sent
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("engine", "fields", "name"),
     [
         ("llama.cpp", {}, "prompt"),

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.request_document import RequestDocument
 from xinference.protocol.errors import Refusal
@@ -30,8 +31,8 @@ def send(to: Route, **fields: Any) -> None:
     prepare(RoutingTable(), to, msgspec.json.decode(body, type=Chat), RequestDocument(body))
 
 
-@pytest.mark.parametrize("engine", ["vLLM", "SGLang", "Transformers", "llama.cpp"])
-@pytest.mark.parametrize(
+@in_one_test("engine", ["vLLM", "SGLang", "Transformers", "llama.cpp"])
+@in_one_test(
     "fields",
     [
         {},

@@ -8,6 +8,7 @@ import pytest
 
 from tests.gateway.harness import CHAT, HandMadeRouter, call, gateway_of
 from tests.gateway.test_rate_limits import BEARER, OneKey
+from tests.support.cases import in_one_test
 from xinference.gateway.auth.permissions import Need, required_access
 from xinference.gateway.routes import DATA_PATHS
 from xinference.gateway.unserved_paths import unserved
@@ -33,7 +34,7 @@ UNSERVED = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "text"), UNSERVED)
+@in_one_test(("method", "path", "text"), UNSERVED)
 async def test_a_path_that_is_not_served_is_refused_in_openais_form(method: str, path: str, text: str) -> None:
     async with gateway_of(HandMadeRouter()) as gateway:
         said = await call(gateway, path, json.dumps(CHAT).encode() if method == "POST" else b"", method=method)
@@ -59,7 +60,7 @@ async def test_a_refusal_on_any_path_of_version_1_has_openais_form() -> None:
 SERVED = ["/v1/models", "/v1/models/m", "/v1/cluster/info", "/v1/keys", "/docs", "/", "/v1/imagesque"]
 
 
-@pytest.mark.parametrize("path", SERVED)
+@in_one_test("path", SERVED)
 def test_served_paths_are_not_refused(path: str) -> None:
     assert unserved(path) is None
     assert required_access("POST", "/v1/models").need is Need.MANAGE

@@ -10,6 +10,7 @@ import pytest
 
 from tests.gateway.harness import HandMadeRouter, Said, call, gateway_of
 from tests.gateway.test_rate_limits import OneKey
+from tests.support.cases import in_one_test
 from xinference.gateway import web_page
 
 DIST = files("xinference.web") / "dist"
@@ -38,7 +39,7 @@ async def test_programs_that_ask_for_the_server_are_answered_as_before() -> None
     assert (await get("/", HTML, "POST")).status == 401
 
 
-@pytest.mark.parametrize("name", ["", *sorted(FILES)])
+@in_one_test("name", ["", *sorted(FILES)])
 async def test_each_file_is_served_without_a_key_and_with_its_limits(name: str) -> None:
     said = await get(f"/ui/{name}")
     assert said.status == 200 and said.body == FILES[name or "index.html"]
@@ -59,7 +60,7 @@ async def test_a_file_is_compressed_and_not_sent_twice() -> None:
     assert head.status == 200 and head.body == b"" and head.headers[b"content-length"] != b"0"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "path", ["/ui/nothing.js", "/ui/../app.js", "/ui/%2e%2e/x", "/ui/dist/app.js", "/ui/app.js/x", "/ui/\0", "/uix"]
 )
 async def test_no_other_file_is_served(path: str) -> None:

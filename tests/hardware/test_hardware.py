@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.hardware.cgroup import CgroupLimits, limits
 from xinference.hardware.cpu import parse_cpuinfo, parse_sysctl
 from xinference.hardware.devices import read_host
@@ -38,7 +39,7 @@ def test_instruction_sets_have_one_name_on_every_system(
     assert read[0] == name and some <= read[1]
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("own", "files", "expected"),
     [
         ("0::/\n", {}, CgroupLimits()),
@@ -87,7 +88,7 @@ def test_the_narrowest_control_group_on_the_way_to_the_root_counts(
     assert limits(own, files.get) == expected
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("setting", "left"),
     [
         (None, (0, 1, 2)),

@@ -12,6 +12,7 @@ import pytest
 from tests.fakes.record import Recorded
 from tests.hostile.canaries import Canaries, canaries
 from tests.hostile.judge import Judge
+from tests.support.cases import in_one_test
 from tests.support.polling import until
 
 TRAPS = Canaries(port=45_679, file=Path("/nowhere/canary-file.png"))
@@ -34,7 +35,7 @@ def test_a_fetch_and_a_read_are_seen(tmp_path: Path) -> None:
         assert traps.reads > 0 and traps.reads == 0
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "body",
     [
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": ADDRESS}}]}]},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.hosts import DomainList
 from xinference.https.address import HttpsAddress, parse
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("text", "url"),
     [
         ("https://a.b", HttpsAddress("a.b", 443, "/")),
@@ -27,7 +28,7 @@ def test_the_parts_of_an_address(text: str, url: HttpsAddress) -> None:
     assert parse(text) == url
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "text",
     [
         *("http://a.b/x", "ftp://a.b", "file:///etc/passwd", "//a.b/x", "https:/a.b", "https:a.b", "a.b", ""),
@@ -70,7 +71,7 @@ def test_the_hosts_of_a_setting(setting: str, allowed: list[tuple[str, int]], re
     assert not any(domains.has(*host) for host in refused)
 
 
-@pytest.mark.parametrize("entry", ["https://a.b", "a.b/c", "*a.b", "a.*.b", "a.b:x", ".", "*."])
+@in_one_test("entry", ["https://a.b", "a.b/c", "*a.b", "a.*.b", "a.b:x", ".", "*."])
 def test_a_setting_with_another_entry_is_refused(entry: str) -> None:
     with pytest.raises(Problem, match="allow_media_urls has"):
         Settings.from_env({"XINFERENCE_ALLOW_MEDIA_URLS": f"c.d,{entry}"})

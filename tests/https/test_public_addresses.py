@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import in_one_test
 from xinference.https.public_addresses import public_address
 
 
@@ -16,7 +17,7 @@ def test_an_address_of_the_internet_is_public(text: str) -> None:
     assert str(public_address(text)) == text
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "text",
     [
         *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1"),

@@ -17,6 +17,7 @@ import pytest
 from tests.catalog.catalogs import catalog
 from tests.gateway.media.image_server import HOST, Asked, Handle, Internet, head, http, internet, redirect
 from tests.hubs import wheels
+from tests.support.cases import in_one_test
 from xinference.config import Settings
 from xinference.errors import Problem
 from xinference.https import fetcher
@@ -103,9 +104,7 @@ async def test_an_address_without_https_is_refused(settings: Settings, text: str
     assert refused.value.code == "no_catalog_source"
 
 
-@pytest.mark.parametrize(
-    "text", ["", "-r x", "a b", "../x", "name==", "name>=1", "--index-url=x", "name @ https:x", URL]
-)
+@in_one_test("text", ["", "-r x", "a b", "../x", "name==", "name>=1", "--index-url=x", "name @ https:x", URL])
 def test_a_source_of_another_form_or_an_address_without_a_hash_is_refused(text: str) -> None:
     with pytest.raises(Problem) as refused:
         read_source(text, None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.hubs.versions import version
+from tests.support.cases import in_one_test
 from xinference.catalog.models import HubName, Source
 from xinference.errors import Problem
 from xinference.hubs.choice import choose_hub
@@ -17,7 +18,7 @@ def sources(*hubs: HubName, quantizations: tuple[str, ...] | None = None) -> lis
 ALL = sources("package_index", "modelscope", "huggingface")
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("asked", "setting", "cached", "reachable", "locale", "hub", "reason"),
     [
         (PI, MS, {HF: True}, {PI: False}, None, PI, "requested"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
+from tests.support.cases import in_one_test
 from xinference.launch.comparison import asked_fields, differences, is_same_launch
 from xinference.launch.request import LaunchRequest
 
@@ -28,7 +28,7 @@ def test_a_request_that_names_no_hub_is_the_same_on_any_hub_but_not_with_a_path(
     assert not is_same_launch(changed(download_hub="other"), RUNNING)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("fields", "text"),
     [
         ({"options": {"n_ctx": 8191}}, "n_ctx: 4096 here, 8191 asked"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cases import check_each
+from tests.support.cases import check_each, in_one_test
 from xinference.catalog.models import ModelFamily, ModelVersion, same_size
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem, near
@@ -111,12 +111,12 @@ def test_a_format_is_found_by_its_short_name(alias: str, meant: str) -> None:
     assert choose("llama-2-chat", model_format=alias).spec.model_format == meant
 
 
-@pytest.mark.parametrize("size", ["0_5", "0.5", 0.5, "0.5B", "0.5b", "0_5B", "500M"])
+@in_one_test("size", ["0_5", "0.5", 0.5, "0.5B", "0.5b", "0_5B", "500M"])
 def test_a_size_is_found_however_its_fraction_is_written(size: Any) -> None:
     assert choose("qwen2.5-instruct", model_size_in_billions=size).size == "0_5"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("left", "right", "same"),
     [
         (7, "7", True),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.deployments.doubles import sized_plan
+from tests.support.cases import in_one_test
 from xinference.config import Settings
 from xinference.deployments.engine_starter import engine_command, exit_problem, start_problem
 from xinference.engines.llama_cpp.engine import HTTP_REQUESTS, LlamaCpp
@@ -26,8 +27,8 @@ MARGIN = 2 * GIB
 MACHINE = 64 * GIB
 
 
-@pytest.mark.parametrize("planned", [0, MIB, GIB, 16 * GIB, 63 * GIB, 100 * GIB])
-@pytest.mark.parametrize("margin", [1, MARGIN, 100 * GIB])
+@in_one_test("planned", [0, MIB, GIB, 16 * GIB, 63 * GIB, 100 * GIB])
+@in_one_test("margin", [1, MARGIN, 100 * GIB])
 def test_a_ceiling_is_never_below_the_plan_and_lower_once_the_engine_is_ready(planned: int, margin: int) -> None:
     starting, ready = ceilings(planned, margin, MACHINE)
     assert planned <= ready <= starting

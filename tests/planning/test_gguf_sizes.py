@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.catalog.models import ModelShapeFacts, ModelSpec, ModelVersion, same_size
 from xinference.catalog.registry import builtin_families
 from xinference.planning.gguf_makers import are_early, stored_shape
@@ -63,7 +64,7 @@ def gguf_spec(name: str, size: int | str, quantization: str) -> ModelVersion:
     raise AssertionError((name, size, quantization))
 
 
-@pytest.mark.parametrize(("name", "size", "quantization", "megabytes"), PUBLISHED)
+@in_one_test(("name", "size", "quantization", "megabytes"), PUBLISHED)
 def test_the_estimate_is_the_published_size(name: str, size: int | str, quantization: str, megabytes: int) -> None:
     assert estimated_bytes(gguf_spec(name, size, quantization)) == pytest.approx(megabytes * MB, rel=0.02)
 
@@ -118,7 +119,7 @@ def language_part(spec: ModelSpec) -> tuple[ModelShapeFacts, float]:
     return shape, projector
 
 
-@pytest.mark.parametrize("quantization", ["Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K"])
+@in_one_test("quantization", ["Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K"])
 def test_the_exact_sizes_of_models_that_see_are_met_with_their_projector(quantization: str) -> None:
     errors = []
     for spec in with_sizes_of_folders():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.catalog.models import Source
 from xinference.catalog.registry import builtin_families
 from xinference.engines.llama_cpp.memory_model import MEMORY as LLAMA_CPP
@@ -162,7 +163,7 @@ def test_an_engine_that_is_not_here_is_refused_with_its_reason() -> None:
     assert "vLLM supports it, but" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("fields", "said"),
     [
         ({"replica": 0}, "replica is 0"),

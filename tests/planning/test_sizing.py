@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engines.plans import launch_of
+from tests.support.cases import in_one_test
 from xinference.catalog.registry import builtin_families
 from xinference.engines.llama_cpp.memory_model import MEMORY
 from xinference.engines.registry import all_engines
@@ -73,8 +74,8 @@ VLLM_TABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("engine", ["vLLM", "SGLang"])
-@pytest.mark.parametrize(
+@in_one_test("engine", ["vLLM", "SGLang"])
+@in_one_test(
     ("size", "model_format", "quantization", "count", "gib", "devices"),
     [(*row[:3], count, gib, devices) for row in VLLM_TABLE for (count, gib), devices in row[3].items()],
 )
@@ -95,7 +96,7 @@ def test_as_few_gpus_as_hold_the_weights_and_one_whole_context(
     assert made.sizing.memory_fraction <= 0.95
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("size", "quantization", "count", "gib", "devices"),
     [
         (7, "Q4_K_M", 1, 24, 1),
@@ -132,7 +133,7 @@ def test_named_devices_are_dealt_out_in_turn() -> None:
     assert made.devices == ((0, 2), (1, 3))
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("more", "said"),
     [
         ({"replica": 2, "gpu_idx": (0, 1, 2)}, "must be a multiple of replica"),

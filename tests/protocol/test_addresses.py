@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import in_one_test
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.addresses import MEDIA_FIELDS, is_media_field, may_contain_address
 from xinference.protocol.errors import Refusal
@@ -44,7 +45,7 @@ def message(*parts: Any, **fields: Any) -> dict[str, Any]:
 PART = "messages[0].content[1]"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("path", "body", "param"),
     [
         (CHAT, chat({"type": "image_url", "image_url": {"url": ADDRESS}}), f"{PART}.image_url.url"),
@@ -146,7 +147,7 @@ def test_an_address_is_seen_however_json_writes_it(given: str, written: str) -> 
         assert refused(CHAT, body).code == "media_address"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("path", "part", "kind"),
     [
         (CHAT, {"type": "input_video", "input_video": {"data": "AAAA"}}, "input_video"),
@@ -174,7 +175,7 @@ def test_sound_is_base64(data: str) -> None:
     assert refused(CHAT, chat({"type": "input_audio", "input_audio": {"data": data}})).param is not None
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("path", "body"),
     [
         (CHAT, chat({"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}})),
@@ -246,7 +247,7 @@ def test_images_in_the_request_and_addresses_in_text_pass(path: str, body: Any) 
     assert accepted(path, body).model == "m"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "body",
     [
         chat({"type": "image_url", "image_url": {"url": IMAGE}}, temperature=0, stream=True, tools=[]),

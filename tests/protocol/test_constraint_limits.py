@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.cases import in_one_test
 from tests.support.examples import examples
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.constraint_fields import check_constraint_fields
@@ -115,8 +116,8 @@ COMPLEX: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("form", [as_format, as_tool, as_guided, as_text, as_anthropic])
-@pytest.mark.parametrize("name", [name for name, schema in COMPLEX.items() if schema is not None])
+@in_one_test("form", [as_format, as_tool, as_guided, as_text, as_anthropic])
+@in_one_test("name", [name for name, schema in COMPLEX.items() if schema is not None])
 def test_a_schema_that_would_occupy_an_engine_is_refused_in_every_field(name: str, form: Any) -> None:
     refusal = refused(lambda: given_with(**form(COMPLEX[name])))
     assert refusal.code == "constraint_too_complex"
@@ -133,7 +134,7 @@ def test_a_schema_in_text_that_is_nested_without_end_is_refused() -> None:
     assert refused(lambda: given_with(guided_json="[" * 60_000)).code == "constraint_too_complex"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("schema", "named"),
     [
         ({"type": "string", "minLength": 5, "maxLength": 2}, "minLength 5 is greater than maxLength 2"),
@@ -145,14 +146,14 @@ def test_a_schema_in_text_that_is_nested_without_end_is_refused() -> None:
         ({"type": "string", "minLength": -1}, "negative"),
     ],
 )
-@pytest.mark.parametrize("form", [as_format, as_tool, as_guided, as_text])
+@in_one_test("form", [as_format, as_tool, as_guided, as_text])
 def test_a_minimum_above_its_maximum_is_refused(schema: Any, named: str, form: Any) -> None:
     refusal = refused(lambda: given_with(**form(schema)))
     assert refusal.code == "invalid_constraint" and named in refusal.cause
 
 
-@pytest.mark.parametrize("name", ["$ref", "$dynamicRef", "$recursiveRef"])
-@pytest.mark.parametrize("form", [as_format, as_tool, as_guided, as_text])
+@in_one_test("name", ["$ref", "$dynamicRef", "$recursiveRef"])
+@in_one_test("form", [as_format, as_tool, as_guided, as_text])
 def test_a_schema_is_never_fetched(name: str, form: Any) -> None:
     refusal = refused(lambda: given_with(**form({name: "https://a.b/schema.json"})))
     assert refusal.code == "media_address" and name in refusal.cause
@@ -180,8 +181,8 @@ PERSON = {
 }
 
 
-@pytest.mark.parametrize("form", [as_format, as_tool, as_guided, as_text, as_anthropic])
-@pytest.mark.parametrize(
+@in_one_test("form", [as_format, as_tool, as_guided, as_text, as_anthropic])
+@in_one_test(
     "schema", [PERSON, {}, {"type": "object"}, nested(20), {"enum": list(range(MAX_VALUES))}, {"properties": {}}]
 )
 def test_an_ordinary_schema_passes(schema: Any, form: Any) -> None:
@@ -226,8 +227,8 @@ GRAMMARS = {
 }
 
 
-@pytest.mark.parametrize("name", GRAMMARS)
-@pytest.mark.parametrize("field", ["guided_grammar", "grammar", "ebnf", "structured_outputs"])
+@in_one_test("name", GRAMMARS)
+@in_one_test("field", ["guided_grammar", "grammar", "ebnf", "structured_outputs"])
 def test_a_grammar_that_would_end_an_engine_is_refused(name: str, field: str) -> None:
     grammar = GRAMMARS[name]
     value = {"grammar": grammar} if field == "structured_outputs" else grammar
@@ -278,7 +279,7 @@ ws    ::= [ \t\n]*
 LARK = 'start: greeting " " name\ngreeting: "hello" | "hi"\nname: /[a-z]+/\n'
 
 
-@pytest.mark.parametrize("grammar", [JSON_GRAMMAR, CHESS, ARITHMETIC, LARK, 'root ::= "yes" | "no"', "", "root ::="])
+@in_one_test("grammar", [JSON_GRAMMAR, CHESS, ARITHMETIC, LARK, 'root ::= "yes" | "no"', "", "root ::="])
 def test_an_ordinary_grammar_passes(grammar: str) -> None:
     check_grammar(grammar, "guided_grammar")
 
@@ -293,7 +294,7 @@ def test_a_regular_expression_that_explodes_is_refused(regex: str) -> None:
     assert refused(lambda: given_with(guided_regex=regex)).code == "constraint_too_complex"
 
 
-@pytest.mark.parametrize("regex", [r"\d{3}-\d{4}", r"[^\]]+\{2,1\}", "(yes|no)", r"[{5,2}]*", "a{2,}", "", ")"])
+@in_one_test("regex", [r"\d{3}-\d{4}", r"[^\]]+\{2,1\}", "(yes|no)", r"[{5,2}]*", "a{2,}", "", ")"])
 def test_an_ordinary_regular_expression_passes(regex: str) -> None:
     given_with(guided_regex=regex)
 

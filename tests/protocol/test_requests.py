@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import in_one_test
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import check
@@ -29,7 +30,7 @@ def refused(path: str, body: Any) -> Refusal:
     return caught.value
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("path", "body"),
     [
         ("/v1/chat/completions", CHAT),
@@ -57,7 +58,7 @@ def test_what_the_apis_allow_passes(path: str, body: Any) -> None:
     assert accepted(path, body).model == "m"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("path", "body", "param"),
     [
         ("/v1/chat/completions", {"messages": CHAT["messages"]}, "model"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
+from tests.support.cases import in_one_test
 from xinference.records.tokens import SEARCHED_BYTES, Tokens, read_tokens
 
 LONG = "word " * SEARCHED_BYTES
@@ -20,7 +19,7 @@ def found(tokens: Tokens | None) -> tuple[int, int | None, int] | None:
     return None if tokens is None else (tokens.prompt, tokens.cached, tokens.output)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("usage", "tokens"),
     [
         ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}, (5, None, 7)),
@@ -44,8 +43,8 @@ def found(tokens: Tokens | None) -> tuple[int, int | None, int] | None:
         ),
     ],
 )
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("indent", [None, 2])
+@in_one_test("first", [True, False])
+@in_one_test("indent", [None, 2])
 def test_a_whole_answers_usage_is_read_wherever_it_stands(
     usage: Any, tokens: tuple[int, int | None, int], first: bool, indent: int | None
 ) -> None:
@@ -100,7 +99,7 @@ def test_text_that_a_model_writes_is_not_taken_for_usage() -> None:
     assert found(read_tokens(json.dumps(whole).encode())) == (5, None, 7)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "usage",
     [
         b'{"prompt_tokens":-1}', b'{"prompt_tokens":1.5}', b'{"prompt_tokens":"5"}', b"{}", b"null", b"[]", b"{{{{",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.catalog.models import ModelFamily, Source
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
@@ -45,7 +46,7 @@ def test_a_chat_model_is_described_by_its_files_with_a_reason_for_each_fact() ->
         assert any(reason.startswith(word) for reason in found.reasons)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("template", "abilities", "parser"),
     [
         (None, ("generate",), None),
@@ -87,7 +88,7 @@ def test_the_type_follows_from_the_architecture_or_is_the_one_asked_for(
     assert found.model_type == model_type and found.stop_token_ids == ()
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("name", "facts", "asked", "size"),
     [
         ("Some-7B-Chat", LLM, {}, 7),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.errors import Problem
 from xinference.weights.gguf_models import GgufModel, choose_model, default_model, gguf_models, quantization_in
 
@@ -22,7 +23,7 @@ def test_parts_are_one_model_and_projectors_and_torn_models_are_none() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("name", "quantization"),
     [
         ("Llama-3.2-1B-Instruct-Q4_K_M.gguf", "Q4_K_M"),
@@ -80,7 +81,7 @@ GIB = 1024**3
 SIZES = {"m-Q2_K.gguf": 3 * GIB, "m-Q3_K_M.gguf": 4 * GIB, "m-Q5_K_M.gguf": 6 * GIB, "m-Q8_0.gguf": 9 * GIB}
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("files", "usable", "quantization", "why"),
     [
         (FILES, None, "Q4_K_M", "the usual one; also Q8_0 (-q)"),

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import pytest
-
+from tests.support.cases import in_one_test
 from xinference.weights.reference import Reference, reference
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("name", "what"),
     [
         ("owner/name", Reference(model_id="owner/name")),

@@ -9,6 +9,7 @@ import pytest
 from tests.engines.dialects import explained
 from tests.gateway.harness import CHAT
 from tests.gateway.test_engine_answers import ask
+from tests.support.cases import in_one_test
 from xinference.engines.dialect import EngineError
 from xinference.engines.llama_cpp.dialect import DIALECT
 from xinference.gateway.routes import DATA_PATHS
@@ -101,7 +102,7 @@ def test_a_value_that_only_llama_cpp_reads_is_the_clients_mistake(message: str) 
     assert (refusal.status, refusal.code) == (400, "invalid_request") and message in refusal.cause
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "message",
     [
         "Cannot use both json_schema and grammar",

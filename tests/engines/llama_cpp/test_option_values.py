@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.engines.llama_cpp.engine import PROGRAM, LlamaCpp
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.option_values import convert
@@ -145,7 +146,7 @@ def test_a_value_that_llama_cpp_would_not_take_is_refused_with_those_that_it_tak
     assert refused.value.code == "bad_option" and said in refused.value.cause
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("value", "kind", "converted"),
     [
         ("row", MODES, "MODE_ROW"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.engines.plans import plan_of
+from tests.support.cases import in_one_test
 from xinference.engines.options.lora import read_modules
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
@@ -23,7 +24,7 @@ def test_a_path_is_made_absolute() -> None:
     assert read_modules("lora_modules", "a=x")["a"].startswith("/")
 
 
-@pytest.mark.parametrize("given", [["a=/x", {"a": "/y"}], 7, "a", "a=", {"a": 1}, {"a": ""}])
+@in_one_test("given", [["a=/x", {"a": "/y"}], 7, "a", "a=", {"a": 1}, {"a": ""}])
 def test_what_is_no_table_of_adapters_is_refused(given: Any) -> None:
     with pytest.raises(Problem, match="--lora_modules"):
         read_modules("lora_modules", given)

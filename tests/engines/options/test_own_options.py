@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engines.plans import launch_of, plan_of, sized
+from tests.support.cases import in_one_test
 from xinference.engines.base import Placement
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
@@ -47,7 +48,7 @@ def draft(tmp_path: Path) -> str:
 # -- context ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("engine", "own"),
     [
         ("llama.cpp", "n_ctx"),
@@ -56,7 +57,7 @@ def draft(tmp_path: Path) -> str:
         ("Transformers", "context_length"),
     ],
 )
-@pytest.mark.parametrize("name", ["context_length", "max_model_len", "n_ctx"])
+@in_one_test("name", ["context_length", "max_model_len", "n_ctx"])
 def test_the_context_has_each_name_on_every_engine(engine: str, own: str, name: str) -> None:
     assert checked(engine, **{name: 4096}) == {own: 4096}
     assert ENGINES[engine].memory.context_option == own
@@ -168,8 +169,8 @@ def test_an_engine_without_speculative_decoding_refuses_it_by_name(draft: str) -
     assert "--draft_model_path is not supported" in refused("Transformers", draft_model_path=draft).cause
 
 
-@pytest.mark.parametrize("engine", sorted(ENGINES))
-@pytest.mark.parametrize(
+@in_one_test("engine", sorted(ENGINES))
+@in_one_test(
     ("options", "said"),
     [
         ({"num_speculative_tokens": 3}, "--num_speculative_tokens has an effect only"),

@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, HandMadeRouter, Said, call, gateway_of, listening, route, target
+from tests.support.cases import in_one_test
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.authentication import Views
 from xinference.gateway.routes import DATA_PATHS
@@ -97,7 +98,7 @@ async def ask(gateway: Gateway, path: str, model: str, secret: str) -> Said:
     return await call(gateway, path, body_for(path, model), headers=headers)
 
 
-@pytest.mark.parametrize("path", sorted(DATA_PATHS))
+@in_one_test("path", sorted(DATA_PATHS))
 async def test_no_data_path_answers_without_a_key_that_counts(path: str) -> None:
     async with gateway_of(busy_router(), keys=keys_of()) as gateway:
         for secret in ("", "wrong", EXPIRED, MANAGER):
@@ -111,7 +112,7 @@ async def test_no_data_path_answers_without_a_key_that_counts(path: str) -> None
             assert said.headers.get(b"www-authenticate") == (None if secret == MANAGER else b"Bearer")
 
 
-@pytest.mark.parametrize("path", sorted(DATA_PATHS))
+@in_one_test("path", sorted(DATA_PATHS))
 async def test_a_key_of_one_model_reaches_it_and_its_adapter_and_no_other(path: str) -> None:
     async with gateway_of(busy_router(), keys=keys_of()) as gateway:
         for model, status in (("m", 503), ("m-lora", 503), ("other", 403), ("other-lora", 403), ("nothing", 403)):
@@ -122,7 +123,7 @@ async def test_a_key_of_one_model_reaches_it_and_its_adapter_and_no_other(path: 
                 assert error["type"] == ("permission_error" if DATA_PATHS[path].anthropic else "invalid_request_error")
 
 
-@pytest.mark.parametrize("path", sorted(DATA_PATHS))
+@in_one_test("path", sorted(DATA_PATHS))
 async def test_a_key_of_all_models_reaches_all(path: str) -> None:
     async with gateway_of(busy_router(), keys=keys_of()) as gateway:
         statuses = [(await ask(gateway, path, m, ALL)).status for m in ("m", "m-lora", "other", "other-lora")]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.gateway.harness import HandMadeRouter, call, gateway_of
+from tests.support.cases import in_one_test
 from xinference.gateway.http.asgi import ASGIApp, Message
 
 HERE = ["localhost", "localhost:9997", "LOCALHOST", "a.localhost:1", "127.0.0.1:9997", "127.9.9.9", "[::1]", "[::1]:80"]
@@ -14,14 +15,14 @@ ELSEWHERE = [
 ]
 
 
-@pytest.mark.parametrize("host", HERE)
+@in_one_test("host", HERE)
 async def test_a_loopback_host_may_come_in(host: str) -> None:
     async with gateway_of(HandMadeRouter()) as gateway:
         assert (await call(gateway, "/health", method="GET", headers={"host": host})).status == 200
 
 
-@pytest.mark.parametrize("host", ELSEWHERE)
-@pytest.mark.parametrize("path", ["/health", "/v1/chat/completions", "/v1/deployments"])
+@in_one_test("host", ELSEWHERE)
+@in_one_test("path", ["/health", "/v1/chat/completions", "/v1/deployments"])
 async def test_another_host_is_refused_on_every_path(host: str, path: str) -> None:
     async with gateway_of(HandMadeRouter()) as gateway:
         answer = await call(gateway, path, method="GET", headers={"host": host})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.gateway.auth import peer, socket_tables
 from xinference.gateway.auth.peer import find_peer_uid, is_forwarded
 from xinference.gateway.auth.socket_tables import Ends, SocketRow, ask_kernel, find_owner, read_answer, read_tables
@@ -224,7 +225,7 @@ def test_a_unix_socket_has_its_makers_credentials() -> None:
         assert find_peer_uid(ours) == os.geteuid()
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("name", "forwarded"),
     [
         *((name, True) for name in ("forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-proto")),

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cases import in_one_test
 from xinference.gateway.auth.permissions import Access, Need, required_access
 from xinference.gateway.routes import DATA_PATHS
 
 MANAGE = Access(Need.MANAGE)
 
 
-@pytest.mark.parametrize("path", sorted(DATA_PATHS))
-@pytest.mark.parametrize("method", ["POST", "GET", "OPTIONS", "DELETE"])
+@in_one_test("path", sorted(DATA_PATHS))
+@in_one_test("method", ["POST", "GET", "OPTIONS", "DELETE"])
 def test_every_data_path_needs_use_by_any_method(path: str, method: str) -> None:
     assert required_access(method, path) == Access(Need.ASK)
 
@@ -21,7 +22,7 @@ def test_paths_without_a_key_are_open(method: str, path: str) -> None:
     assert required_access(method, path) == Access(Need.NOTHING)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "path",
     [
         "/v1/models",
@@ -55,7 +56,7 @@ def test_what_the_whole_server_does_is_not_for_a_key_of_certain_models(path: str
     assert required_access("GET", path) == Access(Need.OVERSEE)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("method", "path"),
     [
         ("GET", "/v1/models/m/logs"),

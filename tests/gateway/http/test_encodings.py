@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, HandMadeRouter, call, gateway_of
+from tests.support.cases import in_one_test
 from xinference.gateway.http.content_encodings import WINDOW_LOG, decompressed
 from xinference.gateway.http.request_body import check_content_type
 from xinference.protocol.errors import Refusal, openai_error
@@ -32,7 +33,7 @@ def wide(text: bytes) -> bytes:
     return bytes(encoder.compress(text) + encoder.flush())
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("encoding", "body"),
     [
         ("gzip", gzip.compress(TEXT, mtime=0)),
@@ -49,7 +50,7 @@ def test_a_compressed_body_is_decoded(encoding: str, body: bytes) -> None:
     assert decompressed(body, {b"content-encoding": encoding.encode()}, len(TEXT)) == TEXT
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("encoding", "body", "status"),
     [
         ("br", TEXT, 415),

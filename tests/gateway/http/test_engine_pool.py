@@ -12,6 +12,7 @@ import pytest
 
 from tests.gateway.harness import CHAT, STREAM, chunked, chunks, raw_engine, router_to, served
 from tests.gateway.wire import STREAM_HEAD, Wire
+from tests.support.cases import in_one_test
 from tests.support.loopback_server import serve_connections
 from tests.support.polling import until_async
 from xinference.gateway.http import engine_pool as pool
@@ -221,7 +222,7 @@ async def test_what_is_not_an_answer_is_a_dead_engine(said: bytes) -> None:
             await ask(EnginePool(), target)
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "headers",
     [
         *(b"X: a\r\n b\r\n", b"X: a\r\n\tb\r\n", b" X: a\r\n"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import listening
+from tests.support.cases import in_one_test
 from xinference.gateway.http import uvicorn_protocol
 from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.uvicorn_protocol import MAX_HEAD
@@ -114,8 +115,8 @@ async def pump(writer: asyncio.StreamWriter, piece: bytes) -> None:
             await writer.drain()
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("count", [1, 1000], ids=["one huge header", "many small ones"])
+@in_one_test("path", PATHS)
+@in_one_test("count", [1, 1000], ids=["one huge header", "many small ones"])
 async def test_a_head_that_is_too_long_is_refused_on_every_path(path: str, count: int) -> None:
     async with connected() as client:
         client.send(head(path, 1024 * 1024, count=count))
@@ -229,7 +230,7 @@ async def test_an_answer_that_is_due_comes_before_the_end_and_no_refusal_within_
 SMUGGLED = b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "headers",
     [
         *(b"X: a\r\n b\r\n", b"X: a\r\n\tb\r\n", b" X: a\r\n"),
@@ -251,9 +252,7 @@ async def test_a_head_that_two_servers_could_read_differently_is_refused(headers
         assert client.app.bodies == []
 
 
-@pytest.mark.parametrize(
-    "chunk", [b"zz\r\n", b"1\na\r\n", b"1 \r\na\r\n", b"-1\r\na\r\n", b"1\r\nab\r\n", b"\r\n"], ids=repr
-)
+@in_one_test("chunk", [b"zz\r\n", b"1\na\r\n", b"1 \r\na\r\n", b"-1\r\na\r\n", b"1\r\nab\r\n", b"\r\n"], ids=repr)
 async def test_a_bad_chunk_is_refused_and_its_request_is_not_served(chunk: bytes) -> None:
     async with connected() as client:
         client.send(CHUNKED + chunk + b"0\r\n\r\n" + SMALL)

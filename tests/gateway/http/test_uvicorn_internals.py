@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from tests.gateway.harness import management
 from tests.gateway.wire import Wire
+from tests.support.cases import in_one_test
 from xinference.gateway.http.server import http_server
 from xinference.gateway.http.uvicorn_protocol import Protocol
 
@@ -58,7 +59,7 @@ def test_the_protocol_has_the_method(name: str) -> None:
     assert inspect.isfunction(vars(HttpToolsProtocol).get(name)), f"uvicorn's HttpToolsProtocol has no {name}"
 
 
-@pytest.mark.parametrize("name", CONNECTION_ATTRIBUTES)
+@in_one_test("name", CONNECTION_ATTRIBUTES)
 async def test_a_connection_has_the_attribute(name: str) -> None:
     protocol = await connection()
     try:
@@ -91,7 +92,7 @@ def test_the_server_has_the_method(name: str) -> None:
     assert inspect.isfunction(vars(uvicorn.Server).get(name)), f"uvicorn's Server has no {name}"
 
 
-@pytest.mark.parametrize("name", SERVER_ATTRIBUTES)
+@in_one_test("name", SERVER_ATTRIBUTES)
 def test_the_server_has_the_attribute(name: str) -> None:
     try:
         attrgetter(name)(uvicorn.Server(uvicorn.Config(management, log_config=None)))

@@ -8,6 +8,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from tests.gateway.wire import Wire
+from tests.support.cases import in_one_test
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from xinference.gateway.http.server import http_server
 from xinference.gateway.http.uvicorn_protocol import WRITE_WHOLE, Protocol
@@ -71,7 +72,7 @@ async def test_the_connection_is_free_for_the_next_request() -> None:
     assert protocol.timeout_keep_alive_task is not None
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "headers",
     [
         [USUAL[0], (b"content-length", b"8")],

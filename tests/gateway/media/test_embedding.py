@@ -15,6 +15,7 @@ import pytest
 from tests.gateway.auth.test_authentication import CountedKeys, bearer, keys_of
 from tests.gateway.harness import Said, call, listening, router_to
 from tests.gateway.media.image_server import HOST, PNG, Asked, Handle, Internet, http, internet
+from tests.support.cases import in_one_test
 from tests.support.loopback_server import serve_connections
 from xinference.config import Settings
 from xinference.gateway.app import Gateway
@@ -147,7 +148,7 @@ async def test_images_are_not_fetched_unless_the_setting_names_their_host(allowe
     assert not at.net.lookups and not at.bodies
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("part", "param"),
     [
         ({"type": "audio_url", "audio_url": {"url": URL}}, "audio_url.url"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.media.image_server import HOST, PNG, PUBLIC, Asked, Handle, Internet, head, http, internet, redirect
+from tests.support.cases import in_one_test
 from xinference.gateway.media.image_fetcher import Image, ImageFetcher
 from xinference.hosts import DomainList
 from xinference.https import fetcher
@@ -113,7 +114,7 @@ async def test_an_address_in_place_of_a_name_is_checked_too(url: str) -> None:
     assert net.connections == []
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "location",
     [
         "https://evil.test/b.png",
@@ -157,7 +158,7 @@ async def test_redirects_have_an_end() -> None:
     assert "redirects more than 3 times" in (await refused({"/a.png": redirect("/a.png")})).cause
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("answer", "why"),
     [
         (http(b"secret", status="404 Not Found"), "the status 404"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cases import check_each
+from tests.support.cases import check_each, in_one_test
 from xinference.gateway.responses.request import translate
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
@@ -67,7 +67,7 @@ def test_what_a_model_said_in_one_turn_is_one_message() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("item", "wanted"),
     [
         (
@@ -252,7 +252,7 @@ def test_tools_are_functions() -> None:
     assert chat(tools=tools, tool_choice=allowed)["tool_choice"]["allowed_tools"]["mode"] == "required"
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     ("fields", "param"),
     [
         ({"background": True}, "background"),
@@ -288,9 +288,7 @@ def test_what_cannot_be_served_is_refused_by_name(fields: dict[str, Any], param:
     assert refusal.param is not None and refusal.param.replace("[...]", "[0]") == param
 
 
-@pytest.mark.parametrize(
-    "name", ["background", "conversation", "prompt", "truncation", "previous_response_id", "store"]
-)
+@in_one_test("name", ["background", "conversation", "prompt", "truncation", "previous_response_id", "store"])
 def test_null_asks_for_nothing(name: str) -> None:
     assert chat(**{name: None}) == chat()
 
@@ -298,7 +296,7 @@ def test_null_asks_for_nothing(name: str) -> None:
 ODD = [1, "a", [], ["a"], [1], {}, {"a": 1}, [{}], [{"type": 1}], True]
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "place",
     [
         lambda odd: {"tools": [{"type": "namespace", "name": "n", "tools": odd}]},
