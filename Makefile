@@ -7,8 +7,8 @@ CLIENTS_VENV ?= .venv-clients
 AGENTS ?= .agents
 # Each process that a test starts would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
-# Tests with neither mark: tests/support/unit_guard.py holds them to it.
-UNIT := not live and not process
+# Tests that start no process (tests/support/unit_guard.py holds them to it) and are not marked as long.
+UNIT := not live and not process and not thorough
 
 .PHONY: ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
@@ -46,7 +46,8 @@ hostile: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	SOAK_MINUTES=$(or $(MINUTES),30) $(BIN)/pytest -s tests/soak
 
-# The tests that start no process and ask no other machine, on all cores; properties get a tenth of their examples.
+# The tests that start no process and ask no other machine, on all cores, in less than a minute on two. Properties get a
+# tenth of their examples, and tests marked `thorough` are left out: `make test` runs these, with all examples.
 test-unit: $(VENV)/.installed-dev
 	EXAMPLES_DIVISOR=10 $(BIN)/pytest -n logical --dist worksteal -m "$(UNIT)"
 

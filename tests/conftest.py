@@ -16,6 +16,7 @@ pytest_plugins = [
     "pytester",
     "tests.support.unit_guard",
     "tests.support.examples",
+    "tests.support.garbage",
     "tests.support.unsynced_stores",
     "tests.support.live_schedule",
 ]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.canned import Answer, Canned, events
 from tests.client.either import Either
+from tests.support.cases import in_one_test
 from xinference.client import AsyncClient, Client
 from xinference.client.calls import Call
 from xinference.client.client import Methods
@@ -187,14 +188,14 @@ TABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("row", TABLE, ids=str)
+@in_one_test("row", TABLE, ids=str)
 def test_a_method_sends_what_the_interface_says_and_reads_the_answer(canned: Canned, client: Either, row: Row) -> None:
     method, _, target = row.line.partition(" ")
     path, _, query = target.partition("?")
     canned.answers[method, path] = row.answer() if callable(row.answer) else Answer(row.answer)
     assert client(row.method, **row.arguments) == row.result
-    (asked,) = canned.asked
-    assert (asked.method, asked.path, asked.query, asked.body) == (method, path, query, row.body)
+    asked = canned.asked.pop()
+    assert (asked.method, asked.path, asked.query, asked.body) == (method, path, query, row.body) and not canned.asked
 
 
 def test_no_method_is_left_out() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import pytest
 
 from tests.support.cases import in_one_test
 from xinference.cli.main import COMMANDS, cli, load
@@ -101,19 +100,25 @@ def rendered_help(name: str, command: click.Command) -> str:
 ALL = dict(commands())
 
 
-@pytest.mark.parametrize(("name", "command"), ALL.items(), ids=list(ALL))
+EACH_COMMAND = in_one_test(("name", "command"), ALL.items(), ids=list(ALL))
+
+
 class TestHelp:
+    @EACH_COMMAND
     def test_fits_80_columns(self, name: str, command: click.Command) -> None:
         assert [line for line in rendered_help(name, command).splitlines() if len(line) > 80] == []
 
+    @EACH_COMMAND
     def test_begins_with_a_sentence(self, name: str, command: click.Command) -> None:
         first = one_line((command.help or "").split("\n\n")[0].replace("\b", ""))
         assert re.fullmatch(r"[A-Z].*[.:]", first), first
 
+    @EACH_COMMAND
     def test_describes_every_option(self, name: str, command: click.Command) -> None:
         options = [param for param in command.params if isinstance(param, click.Option) and not param.hidden]
         assert [option.name for option in options if not re.match(r"[A-Za-z*].*\.", option.help or "")] == []
 
+    @EACH_COMMAND
     def test_of_a_group_shows_whole_sentences(self, name: str, command: click.Command) -> None:
         if isinstance(command, click.Group):
             assert [line for line in rendered_help(name, command).splitlines()[2:] if line.endswith("...")] == []

@@ -58,6 +58,7 @@ def test_eight_bit_floats_are_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.thorough
 def test_a_folder_has_the_weights_and_is_recognised(tmp_path: Path, form: str) -> None:
     write, model_format, quantization = WRITERS[form]
     write(ASSETS, tmp_path / "out")

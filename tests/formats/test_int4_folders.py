@@ -54,6 +54,7 @@ def test_awq_interleaves_even_and_odd_outputs() -> None:
     assert unpack([0x75316420], 4, (0, 2, 4, 6, 1, 3, 5, 7)) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.thorough
 def test_a_gptq_folder_has_the_public_shapes_and_says_so(tmp_path: Path) -> None:
     write_gptq(ASSETS, tmp_path / "gptq")
     tensors = read_tensors(tmp_path / "gptq" / "model.safetensors")
@@ -63,6 +64,7 @@ def test_a_gptq_folder_has_the_public_shapes_and_says_so(tmp_path: Path) -> None
     assert_the_rest_is_as_before(tensors)
 
 
+@pytest.mark.thorough
 def test_an_awq_folder_has_the_public_shapes_and_says_so(tmp_path: Path) -> None:
     write_awq(ASSETS, tmp_path / "awq")
     tensors = read_tensors(tmp_path / "awq" / "model.safetensors")

@@ -31,6 +31,7 @@ def find(host: Host, memory: Memory | None = None, names: tuple[str, ...] = ()) 
 
 
 @pytest.mark.parametrize("host", [CPU, replace(CPU, memory_available=9 * GIB)], ids=["48 GiB", "9 GiB"])
+@pytest.mark.thorough
 async def test_the_bytes_are_those_of_a_dry_run(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "ms"))
@@ -83,6 +84,7 @@ def test_a_model_fits_after_the_smallest_model_that_suffices_is_unloaded() -> No
     assert huge.reason is not None and "34,816 MiB are free" in huge.reason
 
 
+@pytest.mark.thorough
 def test_what_is_kept_for_the_next_moment_changes_nothing() -> None:
     finder, families = FitFinder(all_engines()), list(builtin_families().values())[:40]
     hosts = [CPU, replace(CPU, memory_available=GIB), replace(CPU, gpus=(gpu(0), gpu(1))), CPU,

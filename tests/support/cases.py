@@ -19,7 +19,7 @@ def check_each(cases: Iterable[T], check: Callable[[T], object], name: Callable[
     """Call `check` with each case, and fail with all failures together; each names its case."""
     failures = Failures()
     for case in cases:
-        with failures.of(lambda case=case: name(case)):  # type: ignore[misc]
+        with failures.of(functools.partial(name, case)):
             check(case)
     failures.report()
 
@@ -32,23 +32,22 @@ def in_one_test(parameters: str | Sequence[str], values: Iterable[Any], ids: Nam
     """
     keys = [key.strip() for key in parameters.split(",")] if isinstance(parameters, str) else list(parameters)
     rows = [dict(zip(keys, value if len(keys) > 1 else (value,), strict=True)) for value in values]
-    names = [_name(row, ids, index) for index, row in enumerate(rows)]
 
     def decorate(function: Any) -> Any:
         @functools.wraps(function)
-        def check(**fixtures: Any) -> None:
+        def check(*instance: Any, **fixtures: Any) -> None:
             failures = Failures()
-            for row, name in zip(rows, names, strict=True):
-                with failures.of(lambda name=name: name):
-                    function(**row, **fixtures)
+            for index, row in enumerate(rows):
+                with failures.of(functools.partial(_name, row, ids, index)):
+                    function(*instance, **row, **fixtures)
             failures.report()
 
         @functools.wraps(function)
-        async def check_async(**fixtures: Any) -> None:
+        async def check_async(*instance: Any, **fixtures: Any) -> None:
             failures = Failures()
-            for row, name in zip(rows, names, strict=True):
-                with failures.of(lambda name=name: name):
-                    await function(**row, **fixtures)
+            for index, row in enumerate(rows):
+                with failures.of(functools.partial(_name, row, ids, index)):
+                    await function(*instance, **row, **fixtures)
             failures.report()
 
         test: Any = check_async if inspect.iscoroutinefunction(function) else check

@@ -27,6 +27,7 @@ def test_every_file_of_the_page_is_served_under_its_real_name(tmp_path: Path) ->
     assert list(hub.modelscope["Xorbits/Llama-2-7b-Chat-GGUF"].revisions) == ["master", "v0.0.1"]
 
 
+@pytest.mark.thorough
 def test_the_real_clients_fetch_the_page_models_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = builtin_families()["llama-2-chat"]
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
