@@ -98,8 +98,6 @@ def rendered_help(name: str, command: click.Command) -> str:
 
 
 ALL = dict(commands())
-
-
 EACH_COMMAND = in_one_test(("name", "command"), ALL.items(), ids=list(ALL))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 T = TypeVar("T")
 #: What `ids` of `pytest.mark.parametrize` may be.
-Names = Sequence[str] | Callable[[Any], object] | None
+Names = Sequence[object] | Callable[[Any], object] | None
 
 
 def check_each(cases: Iterable[T], check: Callable[[T], object], name: Callable[[T], str] = repr) -> None:

@@ -6,8 +6,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-#: `make test-unit` divides the number of examples by this.
-DIVISOR = int(os.environ.get("EXAMPLES_DIVISOR", "1"))
+#: `make test-unit` sets it to the number by which the examples of a property are divided.
+VARIABLE = "EXAMPLES_DIVISOR"
+DIVISOR = int(os.environ.get(VARIABLE, "1"))
 
 
 def examples(number: int) -> int:
