@@ -1,6 +1,7 @@
 """Launchable models: families, their specs, and versions, which are specs with a chosen quantization.
 
 All are frozen. Registry files are decoded to these types directly, and an unknown or misplaced field is an error.
+The garbage collector does not track them: there are tens of thousands, and no cycles.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ModelFormat = Literal["ggufv2", "ggmlv3", "pytorch", "gptq", "awq", "fp8", "fp4"
 _SPECIAL_TOKEN = re.compile(r"</?[^<>\s]+>")
 
 
-class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FileFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Facts about one file, known before it is downloaded."""
 
     size: int | None = None
@@ -25,7 +26,7 @@ class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str | None = None
 
 
-class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Draft(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
     """A small model that proposes tokens for speculation, on the same hub."""
 
     model_id: str
@@ -36,7 +37,7 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """The draft's own quantizations, in the order of preference; empty: it has one form."""
 
 
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Source(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
     """A spec's weights on one hub."""
 
     hub: HubName
@@ -66,7 +67,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return None if self.file is None else self.file.replace("{quantization}", quantization)
 
 
-class GgmlFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class GgmlFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
     """Facts of a llama model that a ggmlv3 file does not contain and llama.cpp needs."""
 
     rms_norm_eps: float
@@ -78,7 +79,7 @@ class GgmlFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     unk_token_id: int = 0
 
 
-class ModelShapeFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ModelShapeFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
     """The architecture of one size, as in its config.json, from which its memory is computed before any download."""
 
     parameters: int
@@ -101,7 +102,7 @@ class ModelShapeFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Stored elements of one token and layer with latent attention (MLA), all heads together; None: it has none."""
 
 
-class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ModelSpec(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
     """One size in one format, with one or more quantizations."""
 
     model_format: ModelFormat
@@ -122,7 +123,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return next((s for s in self.sources if s.hub == hub), None)
 
 
-class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ModelFamily(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
     """A model by name, with the fields that are the same for all its sizes."""
 
     model_name: str
@@ -154,7 +155,7 @@ class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return tuple(text for text in self.stop if not _SPECIAL_TOKEN.fullmatch(text))
 
 
-class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+class ModelVersion(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A spec with a chosen quantization: exactly one unit to download and run."""
 
     family: ModelFamily

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from xinference.catalog.packing import Scheme
 from xinference.engines.memory_model import Dimensions, MemoryModel
@@ -45,7 +47,7 @@ class TorchLoadedShape:
         width = self._type_bytes(options) if on_cpu else None
         if width is None or width == shape.element_bytes == 2:
             return shape
-        return replace(
+        return msgspec.structs.replace(
             shape,
             weights_bytes=shape.weights_bytes * width // shape.element_bytes,
             linear_bytes=shape.linear_bytes * width // shape.element_bytes,
@@ -62,8 +64,10 @@ class TorchLoadedShape:
         if packing.scheme in self.unpacked:
             linear = int(shape.linear_bytes * 16 / packing.bits)
             weights = shape.weights_bytes - shape.linear_bytes + linear
-            return replace(shape, weights_bytes=weights, linear_bytes=linear, linear_bits=16, element_bytes=2)
-        return replace(shape, bitsandbytes=packing.scheme is Scheme.BITSANDBYTES)
+            return msgspec.structs.replace(
+                shape, weights_bytes=weights, linear_bytes=linear, linear_bits=16, element_bytes=2
+            )
+        return msgspec.structs.replace(shape, bitsandbytes=packing.scheme is Scheme.BITSANDBYTES)
 
     def _type_bytes(self, options: Mapping[str, Any]) -> int | None:
         name = str(options.get(self.type_option) or "auto").removeprefix("torch.")
@@ -75,7 +79,9 @@ def _with_packed_layers(shape: ModelShape, bits: float, *, bitsandbytes: bool = 
     others = (shape.weights_bytes - shape.linear_bytes) * 2 // shape.element_bytes if shape.linear_bytes else 0
     packed = int(shape.linear_bytes // shape.element_bytes * bits / 8)
     weights = others + packed if shape.linear_bytes else shape.weights_bytes
-    return replace(shape, weights_bytes=weights, linear_bytes=0, element_bytes=2, bitsandbytes=bitsandbytes)
+    return msgspec.structs.replace(
+        shape, weights_bytes=weights, linear_bytes=0, element_bytes=2, bitsandbytes=bitsandbytes
+    )
 
 
 def served_cuda_overhead(dims: Dimensions) -> int:

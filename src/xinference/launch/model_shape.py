@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from xinference.catalog.packing import Packing
 
 
-@dataclass(frozen=True)
-class ModelShape:
+class ModelShape(msgspec.Struct, frozen=True):
     """Dimensions and sizes of a model, read from the header of its weights; bytes and tokens."""
 
     weights_bytes: int
@@ -19,7 +19,7 @@ class ModelShape:
     hidden: int = 0
     heads: int = 0
     kv_heads: int = 0
-    bytes_by_type: Mapping[str, int] = field(default_factory=dict)
+    bytes_by_type: Mapping[str, int] = {}
     """GGUF tensor type -> bytes of all tensors of this type."""
     element_bytes: int = 2
     """Bytes of one weight that is not quantized."""

@@ -23,8 +23,7 @@ from xinference.launch.place import Place, Places, place_of
 from xinference.launch.request import LaunchRequest
 
 
-@dataclass(frozen=True)
-class Sizing:
+class Sizing(msgspec.Struct, frozen=True):
     """Resources of one replica; bytes and tokens."""
 
     context_length: int

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from xinference.catalog.known_models import registrations_of
 from xinference.catalog.models import ModelVersion
@@ -77,7 +79,7 @@ def estimate(
     settings = settings or Settings.from_env()
     version = _version(request, settings)
     shape, source = _shape(version, settings)
-    shape = replace(shape, kv_bytes_per_token=shape.kv_bytes_per_token * kv_cache_bits // 16)
+    shape = msgspec.structs.replace(shape, kv_bytes_per_token=shape.kv_bytes_per_token * kv_cache_bits // 16)
     engines = [
         engine
         for engine in all_engines().values()

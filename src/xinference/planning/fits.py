@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
 from xinference.engines.base import Engine, Support
 from xinference.error_codes import Code
@@ -31,8 +33,7 @@ State = Literal["now", "after_unloading", "never"]
 _NO_PATH = Path()
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(msgspec.Struct, frozen=True):
     """Whether one version fits on one engine."""
 
     version: ModelVersion
@@ -85,8 +86,7 @@ class Memory:
     """Version id and engine -> the measured correction of a plan's memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Launch:
+class _Launch(msgspec.Struct, frozen=True):
     """The launch of a version on an engine that runs it here."""
 
     launch: ResolvedLaunch
@@ -138,15 +138,17 @@ class _Preparation:
         self._use_gpu = any(not gpu.mig for gpu in machine.gpus)
         self._request = LaunchRequest(model_name="")
         self._runs: dict[tuple[str, str, tuple[str, ...]], Support] = {}
+        self._supported: dict[tuple[str, str, str, str], Support] = {}
 
     def launches(self, family: ModelFamily) -> Iterator[_Launch | Fit]:
         """Each version of a family on each engine that supports it."""
-        options = {name: self._options(engine, family) for name, engine in self._engines.items()}
-        for version in versions_in_order(family):
+        versions = versions_in_order(family)
+        options = {name: self._options(engine, versions[0]) for name, engine in self._engines.items()}
+        for version in versions:
             expected, hub = None, _source(version)
             reasons = []
             for name, engine in self._engines.items():
-                supported = supports(engine, version)
+                supported = self._supports(engine, version)
                 if supported:
                     expected = expected or expected_shape(version, hub)
                     yield self._launch(version, engine, hub, *expected, options[name])
@@ -184,17 +186,22 @@ class _Preparation:
         draft = LaunchDraft("", self._request, version, name, self._use_gpu, self._machine.physical_cores, options)
         return _Launch(ResolvedLaunch(draft, hub, options), engine, shape, source)
 
+    def _supports(self, engine: Engine, version: ModelVersion) -> Support:
+        key = engine.table.engine, version.family.model_type, version.spec.model_format, version.quantization
+        if key not in self._supported:
+            self._supported[key] = supports(engine, version)
+        return self._supported[key]
+
     def _available(self, engine: Engine, spec: ModelSpec) -> Support:
         key = engine.table.engine, spec.model_format, spec.quantizations
         if key not in self._runs:
             self._runs[key] = engine.available(spec, self._machine)
         return self._runs[key]
 
-    def _options(self, engine: Engine, family: ModelFamily) -> Mapping[str, Any] | Problem:
+    def _options(self, engine: Engine, version: ModelVersion) -> Mapping[str, Any] | Problem:
         """The options that the engine adds to a launch without options, or the reason against the launch."""
-        if family.model_type not in engine.table.model_types:
+        if version.family.model_type not in engine.table.model_types:
             return {}
-        version = versions_in_order(family)[0]
         try:
             return engine.complete_options(version, self._request, {})[0]
         except Problem as problem:
@@ -237,7 +244,7 @@ def _plan(each: _Launch, memory: Memory, available: Available) -> SizedPlan | No
     except Problem as problem:
         if problem.code != Code.DOES_NOT_FIT or each.source != "estimate":
             raise
-    size_launch(launch, _NO_PATH, replace(shape, kv_bytes_per_token=0), available, model)
+    size_launch(launch, _NO_PATH, msgspec.structs.replace(shape, kv_bytes_per_token=0), available, model)
     return None
 
 

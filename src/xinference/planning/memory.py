@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from xinference.engines.memory_model import RETAINED_BELOW, Dimensions, MemoryModel
 from xinference.error_codes import Code
@@ -28,8 +29,7 @@ MIN_CONTEXT = 512
 CONTEXT_STEP = 256
 
 
-@dataclass(frozen=True)
-class MemoryBudget:
+class MemoryBudget(msgspec.Struct, frozen=True):
     """Memory that one replica may take."""
 
     available_bytes: int
@@ -65,7 +65,7 @@ def size_replica(
     context = longest if requested_context else chosen_context(estimate, longest)
     why = _context_reason(shape, longest, context, requested_context)
     usable = int(budget.available_bytes * budget.usable)
-    if estimate.total(context, 1) > usable:
+    if shape.weights_bytes > usable or estimate.total(context, 1) > usable:
         context = _fitting_context(estimate, usable, context, requested_context)
         why = "the maximum that fits in the free memory in addition to the weights"
     slots = requested_slots or _fitting_slots(estimate, context, usable)
@@ -78,15 +78,24 @@ def size_replica(
     return estimate.sizing(context, slots, reasons)
 
 
-@dataclass(frozen=True)
 class MemoryEstimate:
     """Memory of one model on one engine, in bytes."""
 
-    shape: ModelShape
-    model: MemoryModel
-    budget: MemoryBudget
-    _overheads: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Context and slots -> the overhead computed before: the choice of both asks for the same ones again."""
+    __slots__ = ("_retained_bytes", "_totals", "budget", "model", "shape")
+
+    def __init__(self, shape: ModelShape, model: MemoryModel, budget: MemoryBudget) -> None:
+        self.shape = shape
+        self.model = model
+        self.budget = budget
+        self._retained_bytes = shape.small_linear_bytes(RETAINED_BELOW)
+        # Context and slots -> the total computed before: the choice of both asks for the same ones again.
+        self._totals: dict[tuple[int, int], int] = {}
+
+    def without_correction(self) -> MemoryEstimate:
+        """The estimate without the measured correction."""
+        if not self.budget.correction_bytes:
+            return self
+        return MemoryEstimate(self.shape, self.model, msgspec.structs.replace(self.budget, correction_bytes=0))
 
     def cache(self, context: int) -> int:
         """Bytes of one slot's cache."""
@@ -94,54 +103,56 @@ class MemoryEstimate:
 
     def overhead(self, context: int, slots: int) -> int:
         """Bytes in addition to weights and cache, on all devices together."""
-        known = self._overheads.get((context, slots))
+        return self._overhead(self._dimensions(context, slots))
+
+    def total(self, context: int, slots: int) -> int:
+        """Bytes of weights, cache and overhead."""
+        known = self._totals.get((context, slots))
         if known is None:
-            known = self._overheads[context, slots] = self._overhead(context, slots)
+            dims, shape = self._dimensions(context, slots), self.shape
+            known = shape.weights_bytes + dims.cells * shape.kv_bytes_per_token + self._overhead(dims)
+            self._totals[context, slots] = known
         return known
 
-    def _overhead(self, context: int, slots: int) -> int:
-        dims = self._dimensions(context, slots)
+    def sizing(self, context: int, slots: int, reasons: tuple[str, ...]) -> Sizing:
+        """The resources of a replica with this context and this number of slots."""
+        dims, shape, on_cpu = self._dimensions(context, slots), self.shape, not self.budget.devices
+        cache = dims.cells * shape.kv_bytes_per_token
+        later = self.model.cpu_later(dims) if on_cpu else 0
+        if on_cpu and self.model.cache_grows:
+            later += cache
+        return Sizing(
+            context,
+            slots,
+            shape.weights_bytes,
+            cache,
+            self._overhead(dims),
+            reasons,
+            tensor_parallel=max(1, self.budget.devices) if self.model.splits == "tensors" else 1,
+            file_pages_bytes=self.model.file_pages_bytes(shape, self.budget.cpu_flags) if on_cpu else 0,
+            later_bytes=later,
+            correction_bytes=self.budget.correction_bytes,
+        )
+
+    def _overhead(self, dims: Dimensions) -> int:
         if self.budget.devices:
             return self.model.cuda_overhead(dims) * self.budget.devices
         # A negative sum means that the estimate of weights or cache was too large.
         return max(0, self.model.cpu_overhead(dims) + self.budget.correction_bytes)
 
-    def total(self, context: int, slots: int) -> int:
-        """Bytes of weights, cache and overhead."""
-        return self.shape.weights_bytes + self.cache(context) * slots + self.overhead(context, slots)
-
-    def sizing(self, context: int, slots: int, reasons: tuple[str, ...]) -> Sizing:
-        """The resources of a replica with this context and this number of slots."""
-        on_cpu = not self.budget.devices
-        later = self.model.cpu_later(self._dimensions(context, slots)) if on_cpu else 0
-        if on_cpu and self.model.cache_grows:
-            later += self.cache(context) * slots
-        return Sizing(
+    def _dimensions(self, context: int, slots: int) -> Dimensions:
+        shape = self.shape
+        cells = _cells(context, self.model.cell_padding) if shape.kv_bytes_per_token else 0
+        return Dimensions(
+            shape.hidden,
+            shape.vocab_size,
+            cells * slots,
             context,
             slots,
-            self.shape.weights_bytes,
-            self.cache(context) * slots,
-            self.overhead(context, slots),
-            reasons,
-            tensor_parallel=max(1, self.budget.devices) if self.model.splits == "tensors" else 1,
-            file_pages_bytes=self.model.file_pages_bytes(self.shape, self.budget.cpu_flags) if on_cpu else 0,
-            later_bytes=later,
-            correction_bytes=self.budget.correction_bytes,
-        )
-
-    def _dimensions(self, context: int, slots: int) -> Dimensions:
-        cells = _cells(context, self.model.cell_padding) if self.shape.kv_bytes_per_token else 0
-        shape = self.shape
-        return Dimensions(
-            hidden=shape.hidden,
-            vocab=shape.vocab_size,
-            cells=cells * slots,
-            longest=context,
-            slots=slots,
-            retained_bytes=shape.small_linear_bytes(RETAINED_BELOW),
-            bitsandbytes=shape.bitsandbytes,
-            packed=shape.linear_bits < 16,
-            pooled=shape.pooled,
+            self._retained_bytes,
+            shape.bitsandbytes,
+            shape.linear_bits < 16,
+            shape.pooled,
         )
 
 
@@ -200,15 +211,16 @@ def _cells(context: int, padding: int) -> int:
 
 def _fitting_context(estimate: MemoryEstimate, usable: int, context: int, requested: int | None) -> int:
     """The largest context that fits, in steps of `CONTEXT_STEP`; a requested context is never reduced."""
-    if requested is None and estimate.shape.kv_bytes_per_token > 0:
+    minimum = context if requested else min(MIN_CONTEXT, context)
+    required = estimate.total(minimum, 1)
+    if requested is None and estimate.shape.kv_bytes_per_token > 0 and required <= usable:
         low, high = MIN_CONTEXT // CONTEXT_STEP, (context + 1) // CONTEXT_STEP
         # The memory grows with the context.
         steps = range(low, high + 1)
         most = bisect_right(steps, usable, key=lambda count: estimate.total(count * CONTEXT_STEP - 1, 1))
         if most and steps[most - 1] * CONTEXT_STEP - 1 >= MIN_CONTEXT:
             return steps[most - 1] * CONTEXT_STEP - 1
-    minimum = context if requested else min(MIN_CONTEXT, context)
-    raise _does_not_fit(estimate, estimate.total(minimum, 1), f"a context of {minimum} tokens")
+    raise _does_not_fit(estimate, required, f"a context of {minimum} tokens")
 
 
 def _fitting_slots(estimate: MemoryEstimate, context: int, usable: int) -> int:
@@ -224,7 +236,7 @@ def _fitting_slots(estimate: MemoryEstimate, context: int, usable: int) -> int:
     bound = min(usable, estimate.total(context, 1) + int(budget.available_bytes * share))
     if not budget.devices and not estimate.model.cache_grows:
         # Without the measured correction: the first measurement must not change the slots of the next launch.
-        stated = replace(estimate, budget=replace(budget, correction_bytes=0)) if budget.correction_bytes else estimate
+        stated = estimate.without_correction()
         rest = stated.total(context, 1) - stated.cache(context)
         maximum = min(maximum, max(1, rest // stated.cache(context)))
     return next((slots for slots in range(maximum, 1, -1) if estimate.total(context, slots) <= bound), 1)

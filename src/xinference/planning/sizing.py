@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from xinference.engines.memory_model import MemoryModel
 from xinference.error_codes import Code
@@ -59,7 +60,7 @@ def answers_as_much(plan: SizedPlan, other: SizedPlan) -> bool:
 def _with_pooling(shape: ModelShape, model_type: str) -> ModelShape:
     """The shape with its kind of answers: estimates and some headers do not have it."""
     pooled = model_type != "LLM"
-    return shape if shape.pooled is pooled else replace(shape, pooled=pooled)
+    return shape if shape.pooled is pooled else msgspec.structs.replace(shape, pooled=pooled)
 
 
 class _Sizer:
@@ -119,7 +120,7 @@ class _Sizer:
         free = sum(gpu.memory_free for gpu in self._gpus) + self._available.host_bytes
         sizing = self._size(MemoryBudget(free // request.replica, 1))
         reason = "layers that do not fit on the GPUs stay on the CPU"
-        return replace(sizing, reasons=(*sizing.reasons, reason)), groups
+        return msgspec.structs.replace(sizing, reasons=(*sizing.reasons, reason)), groups
 
     def _size(self, budget: MemoryBudget) -> Sizing:
         return size_replica(
@@ -214,7 +215,7 @@ class _Sizer:
 
     def _with_fraction(self, sizing: Sizing, groups: Devices, requested: float | None) -> Sizing:
         if self._model.fraction_option is None or requested is not None:
-            return replace(sizing, memory_fraction=requested)
+            return msgspec.structs.replace(sizing, memory_fraction=requested)
         count = len(groups[0])
         own = sizing.total_bytes
         if not self._model.fraction_covers_overhead:
@@ -225,7 +226,7 @@ class _Sizer:
             f"{self._model.fraction_option} {fraction:g}: the share of each device that the plan requires; "
             "the remaining memory is available to other models"
         )
-        return replace(sizing, memory_fraction=fraction, reasons=(*sizing.reasons, reason))
+        return msgspec.structs.replace(sizing, memory_fraction=fraction, reasons=(*sizing.reasons, reason))
 
 
 def _requested_context(launch: ResolvedLaunch, model: MemoryModel) -> int | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from xinference.catalog.models import ModelShapeFacts, ModelVersion
 from xinference.error_codes import Code
@@ -142,9 +142,8 @@ def registry_shape(shape: ModelShapeFacts, version: ModelVersion, file_bytes: in
         if name not in _BASE:  # a mix of another quantizer, such as UD-Q4_K_XL
             size = file_bytes or int(shape.parameters * rough_bits(model_format, quantization) / 8)
             return _with_weights(shape, size, context)
-        size = file_bytes or weights_bytes(shape, model_format, quantization, early=early)
         by_type = gguf_bytes_by_type(shape, name, early=early)
-        return _with_weights(shape, size, context, by_type=by_type)
+        return _with_weights(shape, file_bytes or sum(by_type.values()), context, by_type=by_type)
     packs_later = model_format == "pytorch" and quantization in LOADING_BITS
     size = file_bytes or weights_bytes(shape, model_format, None if packs_later else quantization)
     linear = max(0, size - vocabulary_elements(shape) * 2)
@@ -184,10 +183,11 @@ def rough_bits(model_format: str, quantization: str) -> float:
     return _linear_bits(model_format, name) or 16.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Matrices:
     """One kind of a model's matrices, all layers together."""
 
+    kind: str
     elements: int
     row: int
     """Elements of one row."""
@@ -196,41 +196,47 @@ class _Matrices:
 def gguf_bytes_by_type(shape: ModelShapeFacts, name: str, *, early: bool = False) -> dict[str, int]:
     """Tensor type -> bytes of a GGUF file with this quantization, a key of `_BASE`, by llama.cpp's rules."""
     base = _BASE[name]
-    by_type: Counter[str] = Counter()
-    norms = (2 * shape.layers + 1) * shape.hidden
-    by_type["F32"] += norms * 4
+    norms, layers = _layer_matrices(shape)
+    by_type = {"F32": norms * 4}
 
     def add(elements: float, row: int, kind: str) -> None:
         fitting = _FALLBACK.get(kind, kind) if row % _SUPER_BLOCK else kind
-        by_type[fitting] += int(elements * _BITS[fitting] / 8)
+        by_type[fitting] = by_type.get(fitting, 0) + int(elements * _BITS[fitting] / 8)
 
     vocabulary = shape.vocab * shape.hidden
     add(vocabulary, shape.hidden, base if base in _WHOLE else "Q6_K")
     if not shape.tied:
         add(vocabulary, shape.hidden, base)
-    for kind, matrices in _layer_matrices(shape, norms).items():
-        other, share = _exception(name, kind, shape, early=early)
-        add(matrices.elements * share, matrices.row, other)
-        add(matrices.elements * (1 - share), matrices.row, base)
+    for matrices in layers:
+        other, share = _exception(name, matrices.kind, shape, early=early)
+        if share:
+            add(matrices.elements * share, matrices.row, other)
+        if share != 1:
+            add(matrices.elements * (1 - share), matrices.row, base)
     return {kind: size for kind, size in by_type.items() if size}
 
 
-def _layer_matrices(shape: ModelShapeFacts, norms: int) -> dict[str, _Matrices]:
-    """The matrices of the layers by kind; the feed-forward has the parameters that no other tensor has."""
+@lru_cache(maxsize=1024)
+def _layer_matrices(shape: ModelShapeFacts) -> tuple[int, tuple[_Matrices, ...]]:
+    """The elements of the norms, and the matrices of the layers.
+
+    The feed-forward has the parameters that no other tensor has.
+    """
+    norms = (2 * shape.layers + 1) * shape.hidden
     heads = shape.layers * shape.hidden * shape.heads * shape.head_dim
     keys = shape.layers * shape.hidden * shape.kv_heads * shape.head_dim
     forward = max(0, shape.parameters - vocabulary_elements(shape) - 2 * heads - 2 * keys - norms)
     per_width = 3 * shape.layers * shape.hidden
     width = forward // per_width if per_width else _SUPER_BLOCK  # only the number of parameters is known
     # In a mixture of experts, this is the width of all experts together: a multiple of that of one expert.
-    return {
-        "q": _Matrices(heads, shape.hidden),
-        "k": _Matrices(keys, shape.hidden),
-        "v": _Matrices(keys, shape.hidden),
-        "out": _Matrices(heads, shape.heads * shape.head_dim),
-        "up": _Matrices(forward - forward // 3, shape.hidden),
-        "down": _Matrices(forward // 3, width - width % 32),
-    }
+    return norms, (
+        _Matrices("q", heads, shape.hidden),
+        _Matrices("k", keys, shape.hidden),
+        _Matrices("v", keys, shape.hidden),
+        _Matrices("out", heads, shape.heads * shape.head_dim),
+        _Matrices("up", forward - forward // 3, shape.hidden),
+        _Matrices("down", forward // 3, width - width % 32),
+    )
 
 
 def _exception(name: str, kind: str, shape: ModelShapeFacts, *, early: bool) -> tuple[str, float]:
@@ -246,6 +252,7 @@ def _exception(name: str, kind: str, shape: ModelShapeFacts, *, early: bool) -> 
     return other, _more_bits_share(shape.layers) if isinstance(share, str) else share
 
 
+@lru_cache(maxsize=256)
 def _more_bits_share(layers: int) -> float:
     """The share of the layers that get more bits: the first and last eighth, and every third of the others."""
     eighth = layers // 8

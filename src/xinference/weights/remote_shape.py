@@ -6,10 +6,11 @@ Blocking; run in a thread, with a time limit.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import msgspec
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.formats.ggml import read_numbers
@@ -48,7 +49,7 @@ def read_remote_shape(preview: FetchPreview, version: ModelVersion, source: Sour
         shape = _ggml_shape(preview, version, names[0], sum(sizes[name] for name in names))
     else:
         shape = _gguf_shape(preview, names, sizes)
-    return replace(shape, weights_bytes=shape.weights_bytes + projectors)
+    return msgspec.structs.replace(shape, weights_bytes=shape.weights_bytes + projectors)
 
 
 def _gguf_shape(preview: FetchPreview, names: tuple[str, ...], sizes: dict[str, int]) -> ModelShape:

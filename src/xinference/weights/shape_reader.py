@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from xinference.catalog.models import ModelVersion
 from xinference.catalog.packing import Packing
 from xinference.engines.base import ExtraWeightFile
@@ -56,7 +58,7 @@ def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple
 
 def pooled_shape(shape: ModelShape, read: ReadJson) -> ModelShape:
     """The shape of an embedding model or a reranker; `read` reads the files that may limit its inputs."""
-    return replace(shape, trained_context=longest_input(read, shape.trained_context or None) or 0)
+    return msgspec.structs.replace(shape, trained_context=longest_input(read, shape.trained_context or None) or 0)
 
 
 def no_small_files(name: str) -> None:
@@ -103,9 +105,11 @@ def with_extra(shape: ModelShape, file: ExtraWeightFile) -> ModelShape:
         Problem: 400 ``bad_weight_file``: its header names another architecture, or cannot be read.
     """
     if file.is_own_layers:
-        return replace(shape, kv_bytes_per_token=shape.kv_bytes_per_token + shape.draft_kv_bytes_per_token)
+        return msgspec.structs.replace(
+            shape, kv_bytes_per_token=shape.kv_bytes_per_token + shape.draft_kv_bytes_per_token
+        )
     weights, cache = _extra_folder(file.path) if file.path.is_dir() else _extra_file(file)
-    return replace(
+    return msgspec.structs.replace(
         shape,
         weights_bytes=shape.weights_bytes + weights,
         kv_bytes_per_token=shape.kv_bytes_per_token + (cache if file.has_cache else 0),

@@ -113,12 +113,15 @@ class LlamaCpp(SetsThinking):
     describe_argv = (sys.executable, "-I", str(PROGRAM), "--describe")
 
     package = "xllamacpp"
+    _found = False
 
     def lacks(self, host: Host) -> tuple[Lack, ...]:
         return (Lack("AVX2", "llama.cpp runs several times slower"),) if lacks_avx2(host) else ()
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
-        if importlib.util.find_spec(self.package) is None:
+        # Asked for every version of the catalog: a package that was found once is there.
+        self._found = self._found or importlib.util.find_spec(self.package) is not None
+        if not self._found:
             return Support(f"the package {self.package} is not installed (`pip install {self.package}`)")
         return YES
 

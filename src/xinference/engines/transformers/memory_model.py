@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from xinference.engines.memory_model import Dimensions, MemoryModel
 from xinference.engines.torch_memory import CHUNK, TorchLoadedShape
@@ -50,7 +51,7 @@ class LoadedShape(TorchLoadedShape):
         self, shape: ModelShape, model_format: str, quantization: str, options: Mapping[str, Any], *, on_cpu: bool
     ) -> ModelShape:
         loaded = super().__call__(shape, model_format, quantization, options, on_cpu=on_cpu)
-        return replace(loaded, kv_bytes_per_token=0) if loaded.pooled else loaded
+        return msgspec.structs.replace(loaded, kv_bytes_per_token=0) if loaded.pooled else loaded
 
 
 MEMORY = MemoryModel(
