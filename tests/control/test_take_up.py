@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -34,7 +33,7 @@ class Engines:
         plan = launch_of(uid, model_engine="llama.cpp", model_path=PATH, **fields)
         self._store.add_deployment(uid, request or msgspec.json.encode(plan.request).decode())
         self._store.add_replica(f"r-{uid}", uid, 0)
-        context = {"uid": uid, "path": PATH, "sizing": asdict(SIZING), "devices": []}
+        context = {"uid": uid, "path": PATH, "sizing": msgspec.structs.asdict(SIZING), "devices": []}
         context |= {"launch": encode_launch(plan)} if launch else {}
         replica = FakeReplica(f"r-{uid}", lambda: None, json.loads(json.dumps(context)))
         replica.become_ready()

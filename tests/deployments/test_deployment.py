@@ -6,10 +6,11 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.deployments.doubles import (
@@ -156,7 +157,7 @@ def large(world: World) -> Callable[..., Any]:
 
     async def read(launch: Any, path: Path | None = None) -> Weights:
         weights = await given(launch, path)
-        return replace(weights, shape=replace(weights.shape, weights_bytes=1 << 40))
+        return replace(weights, shape=msgspec.structs.replace(weights.shape, weights_bytes=1 << 40))
 
     return read
 
@@ -213,7 +214,7 @@ def leave_running(world: World, uid: str = "one", number: int = 0, replica_id: s
     if not world.store.deployments():
         world.store.add_deployment(uid, "{}")
     world.store.add_replica(replica_id, uid, number)
-    sizing = asdict(SIZING)
+    sizing = msgspec.structs.asdict(SIZING)
     world.starter.left[replica_id] = {"uid": uid, "path": "w", "sizing": sizing, "devices": []}
 
 
@@ -223,7 +224,7 @@ async def test_a_running_replica_is_taken_back_with_its_size_and_needs_no_prepar
     assert deployment.route.recovering and not deployment.launching
     await turns()
     assert deployment.ready and deployment.snapshot.sized is not None
-    assert deployment.snapshot.sized.sizing == replace(SIZING, reasons=())
+    assert deployment.snapshot.sized.sizing == msgspec.structs.replace(SIZING, reasons=())
     assert world.preparation.calls == [] and world.starter.numbers == []
     assert world.ledger.keys() == {"one"}
 

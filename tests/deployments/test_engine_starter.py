@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from tests.engines.plans import launch_of, sized
@@ -50,7 +51,9 @@ def test_an_engine_is_started_with_its_plan_in_the_form_of_earlier_releases() ->
 
 
 def test_an_adopted_engine_gives_its_plan_back() -> None:
-    assert restore_sizing(PLAN.launch, 0, CONTEXT) == replace(PLAN, sizing=replace(PLAN.sizing, reasons=()))
+    assert restore_sizing(PLAN.launch, 0, CONTEXT) == replace(
+        PLAN, sizing=msgspec.structs.replace(PLAN.sizing, reasons=())
+    )
 
 
 def test_each_adopted_replica_keeps_the_devices_that_it_was_started_with() -> None:
@@ -72,4 +75,4 @@ def test_a_context_that_can_not_be_read_leaves_the_launch_to_be_sized_anew() -> 
     unreadable: list[dict[str, Any]] = [{}, CONTEXT | {"sizing": {"slots": 1}}, CONTEXT | {"devices": 1}]
     for context in unreadable:
         assert restore_sizing(PLAN.launch, 0, context) == PLAN.launch
-    assert asdict(PLAN.sizing).keys() == cast(dict[str, Any], CONTEXT["sizing"]).keys()
+    assert msgspec.structs.asdict(PLAN.sizing).keys() == cast(dict[str, Any], CONTEXT["sizing"]).keys()

@@ -12,7 +12,7 @@ from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.hardware.devices import Gpu, Host
 from xinference.launch.request import LaunchRequest
-from xinference.local_commands.plan import _HomePlanner
+from xinference.local_commands.plan import HomePlanner
 from xinference.planning.fits import Fit, FitFinder, Memory
 from xinference.planning.occupancy import Occupancy, available
 from xinference.units import GIB
@@ -36,7 +36,7 @@ async def test_the_bytes_are_those_of_a_dry_run(host: Host, tmp_path: Path, monk
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "ms"))
     monkeypatch.setattr("xinference.nodes.local.read_host", lambda: host)
-    home = _HomePlanner(Settings(home=tmp_path / "home", offline=True))
+    home = HomePlanner(Settings(home=tmp_path / "home", offline=True))
     fitting = [fit for fit in find(host) if fit.state == "now" and fit.plan is not None]
     chosen = fitting[:: len(fitting) // 20][:20]
     assert len({fit.engine for fit in chosen}) > 1

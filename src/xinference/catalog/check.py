@@ -25,6 +25,8 @@ QUANTIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!/-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+#: File names without anything that `check_names` refuses: most names, in one step.
+_PLAIN_NAME = re.compile(rf"{_PART}(/{_PART})*")
 MODEL_ID = {
     "huggingface": (re.compile(rf"({_PART}/)?{_PART}"), "owner/name"),
     "modelscope": (re.compile(rf"{_PART}/{_PART}"), "owner/name"),
@@ -57,8 +59,9 @@ def check_family(family: ModelFamily, origin: str) -> None:
     for position, spec in enumerate(family.model_specs, 1):
         where = f"{origin}: model_specs[{position}]"
         _check_spec(spec, where, sized=family.model_type == "LLM")
+        size = _size(spec)
         for quantization in spec.quantizations:
-            key = (spec.model_format, _size(spec), quantization.lower())
+            key = (spec.model_format, size, quantization.lower())
             if key in seen:
                 name = f"{spec.model_format} {spec.model_size_in_billions} {quantization}"
                 raise bad_entry(where, f"quantizations repeats {name} of an earlier spec")
@@ -154,6 +157,8 @@ def _check_draft(source: Source, where: str) -> None:
 
 def check_names(field: str, names: Iterable[str], where: str) -> None:
     for name in names:
+        if _PLAIN_NAME.fullmatch(name):
+            continue
         steps = name.split("/")
         if (
             name.startswith("/")

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from xinference.catalog.models import ModelFamily, Source
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
@@ -180,7 +182,7 @@ class Planner:
                 raise
             if expected.source != "estimate":
                 raise problem.replace(cause=f"{problem.cause} {_SOURCE_TEXTS[expected.source]}") from None
-        without_cache = replace(expected.shape, kv_bytes_per_token=0)
+        without_cache = msgspec.structs.replace(expected.shape, kv_bytes_per_token=0)
         try:
             self._size(launch, request, Path(), without_cache, host)
         except Problem as problem:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
+
+import msgspec
 
 from xinference.engines.base import Engine, Placement
 from xinference.error_codes import Code
@@ -88,7 +89,7 @@ def engine_command(engine: Engine, plan: SizedPlan, number: int, python: Path) -
     """The command of the replica with this number. Its context is the input of `restore_sizing`."""
     placement = Placement(python, plan.devices_of(number))
     command = engine.command(plan, secrets.token_urlsafe(32), placement)
-    sizing, devices = asdict(plan.sizing), plan.devices
+    sizing, devices = msgspec.structs.asdict(plan.sizing), plan.devices
     context = {
         "uid": plan.uid,
         "path": str(plan.path),

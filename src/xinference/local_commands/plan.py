@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from pydantic import ValidationError
@@ -25,13 +24,16 @@ from xinference.hubs.registry import all_hubs
 from xinference.launch.comparison import asked_fields, is_same_launch
 from xinference.launch.plan import Devices, LaunchPlan, ResolvedLaunch, Sizing
 from xinference.launch.request import LaunchRequest
+from xinference.local_commands.stored_requests import Stored, stored_requests
 from xinference.nodes.local import LocalNode
 from xinference.planning.eviction import HOST, Bytes
 from xinference.planning.occupancy import Occupancy
 from xinference.routing.interfaces import NoLoad
-from xinference.store.database import Store
 from xinference.weights.derivation import DerivedRequest
 from xinference.work_threads import LongWork
+
+if TYPE_CHECKING:
+    from xinference.planning.fits import Fit
 
 
 def plan_launch(body: Mapping[str, Any], settings: Settings | None = None) -> dict[str, Any]:
@@ -46,20 +48,7 @@ def plan_launch(body: Mapping[str, Any], settings: Settings | None = None) -> di
     except ValidationError as error:
         first = error.errors()[0]
         raise bad_request(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
-    return asyncio.run(_HomePlanner(settings or Settings.from_env()).plan(request, new=launch.new))
-
-
-def fits(settings: Settings, model_type: str | None, part: str) -> list[dict[str, Any]]:
-    """Whether each version fits on each engine, in the form of the API; see `Planner.fits`.
-
-    Raises:
-        Problem: 400 for an unknown type.
-    """
-    return asyncio.run(_HomePlanner(settings).fits(model_type, part))
-
-
-Stored = Sequence[tuple[str, LaunchRequest]]
-"""The uids and requests of the launches of a home."""
+    return asyncio.run(HomePlanner(settings or Settings.from_env()).plan(request, new=launch.new))
 
 
 @dataclass(frozen=True)
@@ -70,7 +59,7 @@ class _Remembered:
     reserved: Bytes
 
 
-class _HomePlanner:
+class HomePlanner:
     """Plans one launch with the memory that the models of the home would reserve. Implements `ReservedMemory`."""
 
     def __init__(self, settings: Settings) -> None:
@@ -106,14 +95,14 @@ class _HomePlanner:
         """Empty: measurements are those of a server."""
         return {}
 
-    async def fits(self, model_type: str | None, part: str) -> list[dict[str, Any]]:
-        await self._remember_models(self._stored_requests())
+    async def fits(self, model_type: str | None, part: str) -> list[Fit]:
+        await self._remember_models(stored_requests(self._settings))
         families = select_families(self._registrations.families, model_type, part)
-        return [fit.to_dict() for fit in await self._planner.fits(families)]
+        return await self._planner.fits(families)
 
     async def plan(self, request: LaunchRequest, *, new: bool = False) -> dict[str, Any]:
         request = msgspec.structs.replace(request, asked=asked_fields(request))
-        stored = self._stored_requests()
+        stored = stored_requests(self._settings)
         derived = await self._planner.resolver.resolve(request)
         earlier = None if new else await self._earlier(derived, stored)
         await self._remember_models(stored)
@@ -189,21 +178,6 @@ class _HomePlanner:
             return
         if (plan := planned.sized or planned.forecast) is not None and plan.sizing is not None:
             self._remembered.append(_Remembered(uid, _reserved(planned.launch, plan.sizing, plan.devices)))
-
-    def _stored_requests(self) -> Stored:
-        """The requests of the models that a server would load; an unreadable one is left out."""
-        path = self._settings.home / "xinference.db"
-        if not path.is_file():
-            return []
-        with closing(Store(path)) as store:
-            rows = [row for row in store.deployments() if row.wanted and row.problem is None]
-        requests = []
-        for row in rows:
-            try:
-                requests.append((row.uid, msgspec.json.decode(row.request, type=LaunchRequest)))
-            except msgspec.MsgspecError:
-                continue
-        return requests
 
 
 def _reserved(launch: ResolvedLaunch, sizing: Sizing, devices: Devices) -> Bytes:

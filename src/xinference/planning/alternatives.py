@@ -235,7 +235,9 @@ def _shape_of(refused: Refused, version: ModelVersion) -> ModelShape:
         return rough_shape(version)
     own = rough_bits(refused.version.spec.model_format, refused.version.quantization)
     ratio = rough_bits(version.spec.model_format, version.quantization) / own
-    return replace(refused.shape, weights_bytes=int(refused.shape.weights_bytes * ratio), bytes_by_type={})
+    return msgspec.structs.replace(
+        refused.shape, weights_bytes=int(refused.shape.weights_bytes * ratio), bytes_by_type={}
+    )
 
 
 def _order(refused: Refused, version: ModelVersion | None = None) -> float:

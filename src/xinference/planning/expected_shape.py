@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import msgspec
 
 from xinference.catalog.known_projectors import projectors_bytes, registered_weights
 from xinference.catalog.models import ModelVersion, Source
@@ -16,7 +16,9 @@ from xinference.planning.weights_estimate import registry_shape, rough_shape
 def expected_shape(version: ModelVersion, source: Source) -> tuple[ModelShape, ShapeSource]:
     """The shape from the registry, or a rough one from the size; with the projector of a launch from this source."""
     shape, origin = _weights_shape(version, registered_weights(version, source))
-    return replace(shape, weights_bytes=shape.weights_bytes + projectors_bytes(version, source)), origin
+    if projectors := projectors_bytes(version, source):
+        shape = msgspec.structs.replace(shape, weights_bytes=shape.weights_bytes + projectors)
+    return shape, origin
 
 
 def _weights_shape(version: ModelVersion, size: int | None) -> tuple[ModelShape, ShapeSource]:

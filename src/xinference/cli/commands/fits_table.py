@@ -25,7 +25,7 @@ def show_fits(target: Target, model_type: str, part: str, *, as_json: bool, wide
         return client.list_fits(model_type, part)
 
     def without_server(settings: Settings) -> list[Json]:
-        from xinference.local_commands.plan import fits
+        from xinference.local_commands.fits import fits
 
         return fits(settings, model_type, part)
 
