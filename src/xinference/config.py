@@ -163,6 +163,13 @@ class Settings:
     allow_origin: str = ""
     """Origins whose web pages may send requests and read the answers, separated by commas, such as
     ``http://localhost:3000``; ``*``: every origin. Empty: none."""
+    allowed_origins: str = ""
+    """Addresses at which a reverse proxy serves this server, separated by commas, such as ``https://ai.example.org``.
+    A server on loopback accepts them as `Host` and `Origin`."""
+    session_idle_seconds: float = 43200.0
+    """Seconds without a request after which a browser's session ends."""
+    session_seconds: float = 604800.0
+    """Maximum seconds that a browser's session lasts."""
     allow_media_urls: str = ""
     """Hosts from which the server downloads images that a request names by an ``https:`` address, separated by commas,
     such as ``example.com`` or ``*.example.com``; a port other than 443 follows a colon; ``*``: every public host.
@@ -207,9 +214,18 @@ class Settings:
                 f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
             )
         _check_origins(settings.allow_origin)
+        _check_addresses(settings.allowed_origins)
         if settings.log_format not in FORMATS:
             raise bad_request(f"log_format is {settings.log_format!r}.", hint=f"Use {' or '.join(FORMATS)}.")
-        for name in ("head_seconds", "body_seconds", "write_seconds", "idle_seconds", "media_url_seconds"):
+        for name in (
+            "head_seconds",
+            "body_seconds",
+            "write_seconds",
+            "idle_seconds",
+            "media_url_seconds",
+            "session_idle_seconds",
+            "session_seconds",
+        ):
             if not 0 < getattr(settings, name) < 1e6:
                 raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number of seconds.")
         for name in ("max_connections", "max_waiting_connections", "media_url_bytes"):
@@ -286,6 +302,17 @@ def _check_origins(setting: str) -> None:
             raise bad_request(
                 f"{origin} is not an origin of web pages.",
                 hint="Write the scheme, the host and the port, such as http://localhost:3000; * means every origin.",
+            )
+
+
+def _check_addresses(setting: str) -> None:
+    """Check the addresses of `allowed_origins`, which are all of a proxy: ``*`` would be everybody's."""
+    for origin in filter(None, map(str.strip, setting.split(","))):
+        if not re.fullmatch(r"https?://[^/?#@\s*]+/?", origin, re.IGNORECASE):
+            raise bad_request(
+                f"allowed_origins has {origin!r}, which is not the address of a proxy.",
+                hint="Write the scheme, the host and the port, such as https://ai.example.org, without a path.",
+                code=Code.BAD_SETTING,
             )
 
 

@@ -60,6 +60,8 @@ class Code(StrEnum):
     WRONG_LOGIN = "wrong_login", 401
     PERMISSION_DENIED = "permission_denied", 403
     FORBIDDEN_HOST = "forbidden_host", 403
+    PROXY_WITHOUT_KEYS = "proxy_without_keys", 403
+    CROSS_SITE_REQUEST = "cross_site_request", 403
     UNPROTECTED = "unprotected", 400
     KEY_NOT_FOUND = "key_not_found", 404
     KEY_NAME_TAKEN = "key_name_taken", 409

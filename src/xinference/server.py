@@ -46,6 +46,7 @@ from xinference.gateway.openapi import document
 from xinference.gateway.request_records import LocalRequests, Recorder
 from xinference.hosts import host_in_url, is_loopback
 from xinference.keys.keyring import Keyring
+from xinference.keys.sessions import Lifetime
 from xinference.log_setup import set_up_log
 from xinference.process.home import announce, own_home, withdraw
 from xinference.process.link import private_run_dir
@@ -101,7 +102,11 @@ def run(
     raise_descriptor_limit()
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
     with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
-        keys = Keyring(store, always_required=is_exposed(settings) and not settings.allow_unauthenticated)
+        keys = Keyring(
+            store,
+            always_required=is_exposed(settings) and not settings.allow_unauthenticated,
+            lifetime=Lifetime(settings.session_idle_seconds, settings.session_seconds),
+        )
         check_host(settings.host)
         _check_exposure(settings, keys)
         with listen(settings, port_is_given) as listener:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from xinference.errors import Problem
-from xinference.keys.keyring import Keyring, NewKey
+from xinference.keys.keyring import Keyring
+from xinference.keys.new_key import NewKey
 from xinference.keys.secret import PREFIX, new_secret
 from xinference.store.database import Store
 

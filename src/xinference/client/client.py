@@ -88,6 +88,7 @@ class Methods(Runner):
     update_key = answer_call(key_requests.update_key)
     revoke_key = answer_call(key_requests.revoke_key)
     forget_keys = answer_call(key_requests.forget_keys)
+    create_login_code = answer_call(key_requests.create_login_code)
 
     get_workers_info = answer_call(requests.get_workers_info)
     get_supervisor_info = answer_call(requests.get_supervisor_info)

@@ -68,3 +68,8 @@ def revoke_key(key: str) -> Request[Json]:
 def forget_keys() -> Request[Json]:
     """Delete all keys: ``removed`` is their number. A server on loopback needs no keys then."""
     return Request(method="DELETE", path=_KEYS, read=answers.as_object)
+
+
+def create_login_code() -> Request[Json]:
+    """A code with which a browser logs in to the page of the server once, with the permissions of this client's key."""
+    return Request(method="POST", path="/v1/sessions/codes", body={}, read=answers.as_object)

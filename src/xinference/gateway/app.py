@@ -19,8 +19,11 @@ from xinference.gateway import anthropic, web_page
 from xinference.gateway.answer_limits import limit_tokens, time_limit
 from xinference.gateway.auth import origin_check
 from xinference.gateway.auth.authentication import Views, admit, admit_without_keys, check_model, check_readable
-from xinference.gateway.auth.peer import FROM_OWNER, is_forwarded, is_from_own_user
+from xinference.gateway.auth.browser_sessions import BrowserSessions
+from xinference.gateway.auth.own_addresses import OwnAddresses
+from xinference.gateway.auth.peer import is_forwarded, is_from_own_user
 from xinference.gateway.auth.permissions import Access, Need, required_access
+from xinference.gateway.auth.proxied import refusal_of_proxy
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.choice_parts import split_choices
 from xinference.gateway.crash_memory import CrashMemory
@@ -61,7 +64,7 @@ from xinference.hosts import is_loopback
 from xinference.https.network import Network
 from xinference.keys.key import Key
 from xinference.keys.table import Keys, KeyTable, NoKeys
-from xinference.keys.visibility import SCOPE_KEY
+from xinference.keys.visibility import FROM_OWNER, SCOPE_KEY
 from xinference.protocol.errors import Header, Refusal
 from xinference.protocol.request_check import check, unreadable, wrong_field
 from xinference.protocol.requests import Generation, Named, Request
@@ -137,6 +140,8 @@ class Gateway:
         self._settings = settings
         self._management = trust_proxy(management)
         self._guarded = is_loopback(settings.host)
+        self._addresses = OwnAddresses(settings.allowed_origins)
+        self._browsers = BrowserSessions(settings.port, self._addresses)
         self._origins = AllowedOrigins(settings.allow_origin) if settings.allow_origin else None
         self._bodies = BodyMemory(settings.max_bodies_bytes)
         self._pool = EnginePool(node_tls)
@@ -185,7 +190,8 @@ class Gateway:
             send = with_origin(send, origin)
         refusal = None
         if self._guarded and not (len(named) == len(headers) and origin_check.is_usual(named)):
-            refusal = origin_check.refusal(headers, is_allowed=origin is not None)
+            refusal = origin_check.refusal(headers, is_allowed=origin is not None, addresses=self._addresses)
+            refusal = refusal or refusal_of_proxy(self._keys.table, headers, self._settings)
         if refusal is not None:
             if data_path is None:
                 await refuse_management(Reply(send), refusal, openai=True)
@@ -251,8 +257,11 @@ class Gateway:
         """Pass scopes other than HTTP to `management`: the application's lifespan, and web sockets."""
         if scope["type"] != "lifespan":
             try:
-                if self._guarded and (refusal := origin_check.refusal(scope.get("headers", ()))) is not None:
-                    raise refusal
+                headers = scope.get("headers", ())
+                if self._guarded:
+                    refusal = origin_check.refusal(headers, addresses=self._addresses)
+                    if refusal := refusal or refusal_of_proxy(self._keys.table, headers, self._settings):
+                        raise refusal
                 self._admit(Access(Need.MANAGE), scope)
             except Refusal as why:
                 await send({"type": "websocket.close", "code": 1008, "reason": why.cause[:100]})
@@ -271,7 +280,9 @@ class Gateway:
                 return None
             return self._admit_without_keys(table, access, scope)
         now = time.time()
-        key = admit(table, access, scope.get("headers", ()), now)
+        key = admit(
+            table, access, scope.get("headers", ()), now, method=scope.get("method", ""), browsers=self._browsers
+        )
         if key is None:
             return None
         self._keys.used(key, now)
@@ -286,7 +297,15 @@ class Gateway:
             scope[FROM_OWNER] = not is_forwarded(headers) and self._is_owner(scope)
             return bool(scope[FROM_OWNER])
 
-        return admit_without_keys(table, access, headers, time.time(), is_owner=is_owner)
+        return admit_without_keys(
+            table,
+            access,
+            headers,
+            time.time(),
+            is_owner=is_owner,
+            method=scope.get("method", ""),
+            browsers=self._browsers,
+        )
 
     async def _serve(
         self,

@@ -32,6 +32,9 @@ class Key:
     max_request_seconds: float | None = None
     """Maximum time that an engine spends on one request; None: no limit."""
 
+    session: str = ""
+    """The id of the session of a browser that has these permissions; empty: this is the key itself."""
+
     def may_ask(self, model: str, parent: str | None = None) -> bool:
         """Whether the key permits `model`; `parent` is the deployment if `model` is its adapter."""
         return self.models is None or model in self.models or (parent is not None and parent in self.models)

@@ -4,57 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, not_found
 from xinference.keys.key import Key
+from xinference.keys.new_key import LIMITS, NewKey, check
 from xinference.keys.rows import KeyRows
 from xinference.keys.secret import digest, new_secret
+from xinference.keys.sessions import ID_PREFIX, Lifetime, Sessions
 from xinference.keys.table import KeyTable, table_of
 from xinference.store.database import Store
 
 log = logging.getLogger(__name__)
 
-SCOPES = ("use", "manage", "monitor")
-#: The limits of a key.
-LIMITS = ("requests_per_minute", "tokens_per_minute", "requests_in_flight", "max_output_tokens", "max_request_seconds")
+#: Id and name of the key of users who may read the server's home.
+OWNER = "owner"
 #: Interval in which the times of last use are written, in seconds.
 FLUSH_SECONDS = 60.0
-MAX_MODEL_NAME = 100
 #: Number of revoked and expired keys that are stored and listed.
 DEAD_KEPT = 100
-_NAME = re.compile(r"[\w.@-]{1,100}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class NewKey:
-    """The fields of a key to be created."""
-
-    name: str | None = None
-    """The owner's name for it; None: its id."""
-    scopes: tuple[str, ...] = ("use",)
-    models: tuple[str, ...] | None = None
-    expires_in: float | None = None
-    """Seconds from now; None: never."""
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    requests_in_flight: int | None = None
-    max_output_tokens: int | None = None
-    max_request_seconds: float | None = None
 
 
 class Keyring:
     """All keys of one home. The gateway reads `table`, which is replaced before a change is answered."""
 
-    def __init__(self, store: Store, *, always_required: bool = False) -> None:
-        """`always_required`: requests need a key even if none exists."""
+    def __init__(self, store: Store, *, always_required: bool = False, lifetime: Lifetime | None = None) -> None:
+        """
+        Args:
+            always_required: requests need a key even if none exists.
+            lifetime: that of sessions.
+        """
         self._rows = KeyRows(store)
         self._always = always_required
         self._owner: Key | None = None
@@ -63,6 +47,8 @@ class Keyring:
         stored = self._rows.all()
         self._keys: dict[str, Key] = {key.key_id: key for key in stored.keys}
         self._damaged = stored.damaged
+        self.sessions = Sessions(store, lifetime or Lifetime(), self._publish)
+        """The sessions of these keys."""
         self._remove_oldest()
         self._publish()
 
@@ -77,10 +63,14 @@ class Keyring:
     def used(self, key: Key, now: float) -> None:
         """Record that a request came with `key`; `flush` writes the times."""
         self.note_use(key.key_id, now)
+        if key.session:
+            self.sessions.note_use(key.session, now)
 
     def note_use(self, key_id: str, at: float) -> None:
-        """Record the time of a request with the key of this id; the latest time is stored."""
-        if at > self._last_used.get(key_id, 0.0):
+        """Record the time of a request with the key or the session of this id; the latest time is stored."""
+        if key_id.startswith(ID_PREFIX):
+            self.sessions.note_use(key_id, at)
+        elif at > self._last_used.get(key_id, 0.0):
             self._last_used[key_id] = at
 
     def all(self) -> list[Key]:
@@ -180,7 +170,7 @@ class Keyring:
         """A key for users who may read this server's home. It permits everything, is never written to the store, and
         is valid until this process ends."""
         secret = new_secret()
-        self._owner = Key("owner", "owner", digest(secret.encode()), frozenset(("use", "manage")), created=time.time())
+        self._owner = Key(OWNER, OWNER, digest(secret.encode()), frozenset(("use", "manage")), created=time.time())
         self._publish()
         return secret
 
@@ -192,6 +182,7 @@ class Keyring:
             self._keys[key_id] = replace(self._keys[key_id], last_used=at)
         if known:
             self._rows.set_last_used(known)
+        self.sessions.flush(self._valid())
 
     async def flush_periodically(self) -> None:
         """Flush in intervals until cancelled, so that no request waits for the disk."""
@@ -239,10 +230,20 @@ class Keyring:
             del self._keys[key.key_id]
             self._last_used.pop(key.key_id, None)
 
+    def _valid(self) -> dict[str, Key]:
+        """The keys that may have sessions, by id."""
+        every = [*self._keys.values(), *([self._owner] if self._owner else [])]
+        return {key.key_id: key for key in every if key.revoked is None and not _has_expired(key)}
+
+    def find_valid(self, key_id: str) -> Key | None:
+        """The key of this id, if requests may come with it."""
+        return self._valid().get(key_id)
+
     def _publish(self) -> None:
         owner: Iterable[Key] = () if self._owner is None else (self._owner,)
         self._table = table_of(
-            [*self._keys.values(), *owner], required=self._always or bool(self._keys or self._damaged)
+            [*self._keys.values(), *owner, *self.sessions.as_keys(self._valid())],
+            required=self._always or bool(self._keys or self._damaged),
         )
         for changed in self._subscribers:
             changed()
@@ -255,28 +256,3 @@ def _permissions(key: Key) -> str:
 
 def _has_expired(key: Key) -> bool:
     return key.expires is not None and key.expires <= time.time()
-
-
-def check(new: NewKey) -> None:
-    """Refuse invalid fields of a key.
-
-    Raises:
-        Problem: 400, which names the field and its value.
-    """
-    if new.name is not None and not _NAME.fullmatch(new.name):
-        hint = "Use 1 to 100 letters, digits and any of . _ @ -"
-        raise bad_request(f"The name {new.name[:100]!r} is not valid for a key.", hint=hint)
-    unknown = [scope for scope in new.scopes if scope not in SCOPES]
-    if unknown or not new.scopes:
-        shown = f"There is no scope {unknown[0][:100]!r}." if unknown else "A key needs a scope."
-        raise bad_request(shown, hint=f"The scopes are {', '.join(SCOPES[:-1])} and {SCOPES[-1]}.")
-    if new.models is not None and not all(
-        0 < len(m) <= MAX_MODEL_NAME and m.isprintable() for m in new.models or ("",)
-    ):
-        raise bad_request("A key for certain models needs their names.", hint="Omit `models` to allow all.")
-    if new.expires_in is not None and not (math.isfinite(new.expires_in) and new.expires_in > 0):
-        raise bad_request(f"A key can't expire in {new.expires_in} seconds.", hint="Use a positive number.")
-    for field in LIMITS:
-        limit: float | None = getattr(new, field)
-        if limit is not None and not (0 < limit < 2**53 and (limit >= 1 or field == "max_request_seconds")):
-            raise bad_request(f"{field} is {limit}.", hint="Use a positive number, or leave it out for no limit.")

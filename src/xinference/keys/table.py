@@ -19,15 +19,26 @@ class KeyTable:
     """All keys that are not revoked, by digest; expired ones are included, because their error differs."""
     required: bool = False
     """Whether requests need a key."""
+    sessions: Mapping[bytes, Key] = field(default_factory=lambda: MappingProxyType({}))
+    """The sessions of browsers, by digest; each has the permissions of its key."""
 
     def find(self, secret: bytes) -> Key | None:
         """The key for `secret`: one hash and one look-up, whether it is right or wrong."""
         return self.by_digest.get(digest(secret)) if len(secret) <= MAX_LENGTH else None
 
+    def find_session(self, secret: bytes) -> Key | None:
+        """The session that a browser's cookie names."""
+        return self.sessions.get(digest(secret)) if len(secret) <= MAX_LENGTH else None
+
 
 def table_of(keys: Iterable[Key], *, required: bool) -> KeyTable:
-    """The table of those of `keys` that are not revoked."""
-    return KeyTable(MappingProxyType({key.digest: key for key in keys if key.revoked is None}), required)
+    """The table of those of `keys` that are not revoked; sessions among them are only found by their cookie."""
+    valid = [key for key in keys if key.revoked is None]
+    return KeyTable(
+        MappingProxyType({key.digest: key for key in valid if not key.session}),
+        required,
+        MappingProxyType({key.digest: key for key in valid if key.session}),
+    )
 
 
 class Keys(Protocol):

@@ -11,6 +11,9 @@ from xinference.keys.key import Key
 #: The ASGI scope entry with the request's key, for the management API; None: no key was required.
 SCOPE_KEY = "xinference.key"
 
+#: The ASGI scope entry of a request that comes from the server's own user.
+FROM_OWNER = "xinference.from_owner"
+
 
 def manages(key: Key | None) -> bool:
     """Whether the holder of `key` may know of every model and of this machine's paths; None: no key was required."""

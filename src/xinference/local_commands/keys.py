@@ -7,7 +7,8 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from xinference.config import Settings
-from xinference.keys.keyring import Keyring, NewKey
+from xinference.keys.keyring import Keyring
+from xinference.keys.new_key import NewKey
 from xinference.process.home import own_home
 from xinference.store.database import Store
 

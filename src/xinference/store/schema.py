@@ -95,6 +95,15 @@ CREATE INDEX usage_of ON usage_minutes(minute);
 """
 #: The node of a replica; NULL: the server's own machine.
 SCHEMA_8 = "ALTER TABLE replicas ADD COLUMN node_id TEXT;"
+SCHEMA_9 = """
+CREATE TABLE sessions (
+    session_id TEXT PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,
+    key_id TEXT NOT NULL,
+    created REAL NOT NULL,
+    last_used REAL NOT NULL
+) STRICT;
+"""
 #: The additions of each schema version; a file of version n has the first n.
-SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8)
+SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9)
 SCHEMA_VERSION = len(SCHEMAS)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.harness import call
-from xinference.gateway.auth.peer import FROM_OWNER, OWNER_HEADER, PEER_UID, is_from_own_user, is_marked_by_worker
+from xinference.gateway.auth.peer import OWNER_HEADER, PEER_UID, is_from_own_user, is_marked_by_worker
 from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.workers.management_proxy import ManagementProxy
+from xinference.keys.visibility import FROM_OWNER
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
 from xinference.keys.key import Key
-from xinference.keys.keyring import NewKey
+from xinference.keys.new_key import NewKey
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 

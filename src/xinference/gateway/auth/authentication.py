@@ -12,6 +12,7 @@ from types import MappingProxyType
 import msgspec
 
 from xinference.error_codes import Code
+from xinference.gateway.auth.browser_sessions import BrowserSessions
 from xinference.gateway.auth.permissions import Access, Need
 from xinference.keys.key import Key
 from xinference.keys.table import KeyTable
@@ -29,8 +30,18 @@ ANYONE = Key("anyone", "anyone", b"", frozenset({"use"}))
 HINT = "Pass one as `Authorization: Bearer KEY`; `xinference keys create` makes one."
 
 
-def admit(table: KeyTable, access: Access, headers: Iterable[Header], now: float) -> Key | None:
-    """The key of an admitted request; None if the request requires no key.
+def admit(
+    table: KeyTable,
+    access: Access,
+    headers: Iterable[Header],
+    now: float,
+    *,
+    method: str = "GET",
+    browsers: BrowserSessions | None = None,
+) -> Key | None:
+    """The key or the session of an admitted request; None if the request requires no key.
+
+    A cookie is read only if no key was sent, so a wrong key is refused whatever the cookie is.
 
     Raises:
         Refusal: 401 without a valid key, 403 if the key does not permit the request.
@@ -39,7 +50,13 @@ def admit(table: KeyTable, access: Access, headers: Iterable[Header], now: float
         return None
     secret = _secret(headers)
     if not secret:
-        raise _unknown("no key was given")
+        session = browsers.find(table, method, headers) if browsers is not None else None
+        if session is None:
+            raise _unknown("no key was given")
+        if session.expires is not None and session.expires <= now:
+            raise _unknown("the session has ended")
+        _check_reach(session, access)
+        return session
     key = table.find(secret)
     if key is None:
         raise _unknown("this server does not know the key")
@@ -50,7 +67,14 @@ def admit(table: KeyTable, access: Access, headers: Iterable[Header], now: float
 
 
 def admit_without_keys(
-    table: KeyTable, access: Access, headers: Iterable[Header], now: float, *, is_owner: Callable[[], bool]
+    table: KeyTable,
+    access: Access,
+    headers: Iterable[Header],
+    now: float,
+    *,
+    is_owner: Callable[[], bool],
+    method: str = "GET",
+    browsers: BrowserSessions | None = None,
 ) -> Key | None:
     """The permissions of a request to a server on loopback without keys; None: those of the server's own user.
 
@@ -64,6 +88,8 @@ def admit_without_keys(
     """
     secret = _secret(headers)
     key = table.find(secret) if secret else None
+    if not secret and browsers is not None:
+        key = browsers.find(table, method, headers)
     if key is not None and (key.expires is None or key.expires > now):
         _check_reach(key, access)
         return key
@@ -90,11 +116,12 @@ class Views:
         """The part of `table` with the models that `key` may use, so that errors and fields name no other model."""
         if key is None or key.models is None:
             return table
-        known = self._views.get(key.key_id)
+        name = key.session or key.key_id
+        known = self._views.get(name)
         if known is None or known[0] is not table or known[1] is not key:
             if len(self._views) >= MAX_VIEWS:
                 self._views.clear()
-            known = self._views[key.key_id] = (table, key, _view(key, table))
+            known = self._views[name] = (table, key, _view(key, table))
         return known[2]
 
     def for_reading(self, key: Key | None, table: RoutingTable) -> RoutingTable:

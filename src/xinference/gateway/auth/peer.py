@@ -20,8 +20,6 @@ from xinference.protocol.errors import Header
 
 #: The scope's entry for `Protocol.peer_uid`.
 PEER_UID = "xinference.peer_uid"
-#: The scope's entry of a request that a gateway process has found to come from the server's own user.
-FROM_OWNER = "xinference.from_owner"
 #: The header in which a gateway process tells the server that, over the server's private socket.
 OWNER_HEADER: Header = (b"x-xinference-owner", b"1")
 #: Headers that proxies add, besides those that begin with `_FORWARDED`.

@@ -37,7 +37,11 @@ class Access:
     """The model that the path names."""
 
 
-OPEN = frozenset({("GET", "/v1/cluster/auth"), ("POST", "/token"), *(("GET", path) for path in PROBES)})
+OPEN = frozenset(
+    {("GET", "/v1/cluster/auth"), ("POST", "/token"), ("POST", "/v1/sessions"), *(("GET", path) for path in PROBES)}
+)
+#: Other methods on what a key has made for itself.
+OWN_CHANGES = frozenset({("DELETE", "/v1/sessions/current"), ("POST", "/v1/sessions/codes")})
 #: GET paths of the catalog, of the running models that the key may see, and of the API's documentation.
 READ = frozenset(
     {
@@ -66,8 +70,8 @@ OVERSEE = frozenset(
         "/v1/supervisor",
     }
 )
-#: GET paths of the requests to models.
-OWN = frozenset({"/v1/requests", "/v1/requests/active", "/v1/usage"})
+#: GET paths of the requests to models, and of the key of the request.
+OWN = frozenset({"/v1/sessions/current", "/v1/requests", "/v1/requests/active", "/v1/usage"})
 #: GET paths of the catalog's entries, and of the progress of a request, which tells nothing about it.
 _CATALOG = re.compile(
     r"/v1/(engines/[^/]+(/[^/]+)?|model_registrations/[^/]+(/[^/]+)?|models/[^/]+/[^/]+/versions"
@@ -100,6 +104,8 @@ def required_access(method: str, path: str) -> Access:
         return Access(Need.READ, abort[1])
     if method == "POST" and _ABORT_OWN.fullmatch(path):
         return _READ
+    if (method, path) in OWN_CHANGES:
+        return _OWN
     if method != "GET":
         return _MANAGE
     if path in READ or _CATALOG.fullmatch(path):

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import httpx2
 
 from xinference.error_codes import Code
-from xinference.gateway.auth.peer import FROM_OWNER, OWNER_HEADER
+from xinference.gateway.auth.peer import OWNER_HEADER
 from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
 from xinference.gateway.http.error_replies import refuse_management
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
+from xinference.keys.visibility import FROM_OWNER
 from xinference.protocol.errors import Header, Refusal
 
 #: Headers that concern one connection only, and those that the HTTP server of this process adds.

@@ -173,7 +173,13 @@ class WorkerPool:
 
     def _table_update(self) -> TableUpdate:
         table, keys = self._tables.table, self._keys.table
-        return TableUpdate(self._version, dict(table.routes), table.listing, [*keys.by_digest.values()], keys.required)
+        return TableUpdate(
+            self._version,
+            dict(table.routes),
+            table.listing,
+            [*keys.by_digest.values(), *keys.sessions.values()],
+            keys.required,
+        )
 
     def _announce(self, crashes: list[tuple[RequestKey, int]]) -> None:
         message = packed(Suspects(crashes))

@@ -43,6 +43,8 @@ class KeysProxy:
 
     def used(self, key: Key, now: float) -> None:
         self._uses[key.key_id] = now
+        if key.session:
+            self._uses[key.session] = now
 
     def take_uses(self) -> dict[str, float]:
         """Return the times at which keys were used since the last call, by id."""

@@ -1,0 +1,152 @@
+"""The sessions of browsers: each has the permissions of the key with which it began, and ends with that key.
+
+A session's secret is sent as a cookie, so that no script of the page can read it. Only its digest is stored.
+A code begins one session: a program that has the key passes it to a browser in the address of the page.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from xinference.keys.key import Key
+from xinference.keys.secret import ENTROPY_BYTES, digest
+from xinference.store.database import Store
+
+log = logging.getLogger(__name__)
+
+#: The beginning of a session's id; the ids of keys begin differently.
+ID_PREFIX = "session-"
+#: Time in which a code may be used, in seconds.
+CODE_SECONDS = 60.0
+#: Maximum number of codes that wait for their use, and of sessions of one key; one more ends the oldest.
+MAX_CODES = 100
+MAX_SESSIONS = 100
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """How long a session may last, in seconds."""
+
+    idle: float = 12 * 3600.0
+    """Time without a request."""
+    longest: float = 7 * 24 * 3600.0
+    """Time since its begin."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One session. Times are seconds since the epoch."""
+
+    session_id: str
+    digest: bytes
+    key_id: str
+    created: float
+    last_used: float
+
+
+class Sessions:
+    """The sessions and codes of one home."""
+
+    def __init__(
+        self,
+        store: Store,
+        lifetime: Lifetime,
+        changed: Callable[[], None],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`changed` is called after each change of what `as_keys` returns."""
+        self._store = store
+        self._lifetime = lifetime
+        self._changed = changed
+        self._clock = clock
+        self._codes: dict[bytes, tuple[str, float]] = {}
+        rows = store.read("SELECT session_id, digest, key_id, created, last_used FROM sessions ORDER BY created, rowid")
+        self._sessions = {row[0]: Session(*row) for row in rows}
+        self._noted: dict[str, float] = {}
+
+    def as_keys(self, keys: Mapping[str, Key]) -> list[Key]:
+        """The sessions of `keys`, by id, each as a key with the session's digest and the end of its time."""
+        now = self._clock()
+        found = []
+        for session in self._sessions.values():
+            key = keys.get(session.key_id)
+            if key is not None and not self._has_ended(session, now):
+                end = session.created + self._lifetime.longest
+                expires = end if key.expires is None else min(end, key.expires)
+                found.append(replace(key, digest=session.digest, expires=expires, session=session.session_id))
+        return found
+
+    def begin(self, key: Key) -> str:
+        """Begin a session of `key`; returns its secret, which cannot be read again."""
+        secret, now = secrets.token_urlsafe(ENTROPY_BYTES), self._clock()
+        session = Session(ID_PREFIX + secrets.token_hex(8), digest(secret.encode()), key.key_id, now, now)
+        with self._store.write(durable=True) as db:
+            db.execute(
+                "INSERT INTO sessions(session_id, digest, key_id, created, last_used) VALUES (?, ?, ?, ?, ?)",
+                (session.session_id, session.digest, session.key_id, now, now),
+            )
+        self._sessions[session.session_id] = session
+        own = [each.session_id for each in self._sessions.values() if each.key_id == key.key_id]
+        self._forget(own[:-MAX_SESSIONS])
+        self._changed()
+        log.info("a session of the key %s (%s) has begun", key.name, key.key_id)
+        return secret
+
+    def end(self, session_id: str) -> None:
+        """End a session: its cookie is worth nothing from now on."""
+        if session_id in self._sessions:
+            with self._store.write(durable=True) as db:
+                db.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
+            session = self._sessions.pop(session_id)
+            self._changed()
+            log.info("a session of the key %s has ended", session.key_id)
+
+    def new_code(self, key: Key) -> str:
+        """A code that begins one session of `key` within `CODE_SECONDS`."""
+        now = self._clock()
+        valid = [(code, kept) for code, kept in self._codes.items() if kept[1] > now]
+        self._codes = dict(valid[-(MAX_CODES - 1) :])
+        code = secrets.token_urlsafe(ENTROPY_BYTES)
+        self._codes[digest(code.encode())] = (key.key_id, now + CODE_SECONDS)
+        return code
+
+    def redeem(self, code: bytes) -> str | None:
+        """The id of the key that a code is for; None: there is no such code any more. A code is valid once."""
+        key_id, expires = self._codes.pop(digest(code), (None, 0.0))
+        return key_id if expires > self._clock() else None
+
+    def note_use(self, session_id: str, at: float) -> None:
+        """Record the time of a request; `flush` stores it."""
+        session = self._sessions.get(session_id)
+        if session is not None and at > session.last_used:
+            self._sessions[session_id] = replace(session, last_used=at)
+            self._noted[session_id] = at
+
+    def flush(self, key_ids: Mapping[str, Key]) -> None:
+        """Store the times of use, and remove the sessions whose time or key has ended."""
+        now = self._clock()
+        noted, self._noted = self._noted, {}
+        for session_id, at in noted.items():
+            self._store.note("UPDATE sessions SET last_used = ? WHERE session_id = ?", at, session_id)
+        ended = [
+            each.session_id
+            for each in self._sessions.values()
+            if each.key_id not in key_ids or self._has_ended(each, now)
+        ]
+        if ended:
+            self._forget(ended)
+            self._changed()
+
+    def _has_ended(self, session: Session, now: float) -> bool:
+        return session.last_used + self._lifetime.idle <= now or session.created + self._lifetime.longest <= now
+
+    def _forget(self, session_ids: list[str]) -> None:
+        """Delete sessions that no request can use; their rows are deleted once the store can be written."""
+        for session_id in session_ids:
+            del self._sessions[session_id]
+            self._store.note("DELETE FROM sessions WHERE session_id = ?", session_id)
