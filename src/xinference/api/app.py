@@ -30,6 +30,7 @@ from xinference.api.routes import (
     models,
     registrations,
     replicas,
+    server_settings,
     sessions,
     unsupported,
 )
@@ -83,7 +84,8 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     app.add_middleware(Compression)
     for part in (
         *(launches, lifecycle, kept_launches, catalog, catalog_updates, models, replicas, registrations),
-        *(auto_register, cache, fits, downloads, cluster, key_routes, login, sessions, request_routes, engine_metrics),
+        *(auto_register, cache, fits, downloads, cluster, key_routes, login, sessions),
+        *(server_settings, request_routes, engine_metrics),
     ):
         app.include_router(part.router)
     app.include_router(unsupported.router)

@@ -73,3 +73,14 @@ class Result(Answer):
     """Whether the operation succeeded."""
 
     result: bool
+
+
+class Setting(Answer):
+    """One setting of the server."""
+
+    name: str
+    variable: str = Field(description="The variable of the environment that sets it")
+    value: str | bool | int | float
+    default: str | bool | int | float
+    is_default: bool
+    meaning: str

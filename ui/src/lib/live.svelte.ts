@@ -1,5 +1,6 @@
 /** What the server has now, asked again every few seconds while the page is visible. */
 
+import { onMount } from 'svelte';
 import { ApiError, get, type Deployment, type Problem, type ServerStatus } from './api';
 
 const SECONDS = 3;
@@ -46,3 +47,20 @@ export function refresh(): void {
 document.addEventListener('visibilitychange', () => {
   if (!document.hidden) refresh();
 });
+
+/** Do something now and again after each `milliseconds`, while the component and the page are visible. */
+export function every(milliseconds: number, what: () => Promise<void>): void {
+  onMount(() => {
+    let waiting: ReturnType<typeof setTimeout>;
+    let left = false;
+    const again = async (): Promise<void> => {
+      if (!document.hidden) await what();
+      if (!left) waiting = setTimeout(() => void again(), milliseconds);
+    };
+    void again();
+    return () => {
+      left = true;
+      clearTimeout(waiting);
+    };
+  });
+}
