@@ -35,6 +35,8 @@ function ignoreForbidden(error: unknown): null {
 
 async function turn(): Promise<void> {
   if (!document.hidden) await look();
+  // Without a key there is nothing to see until the user has logged in.
+  if (live.problem?.status === 401) return;
   timer = setTimeout(() => void turn(), SECONDS * 1000);
 }
 
@@ -45,7 +47,7 @@ export function refresh(): void {
 }
 
 document.addEventListener('visibilitychange', () => {
-  if (!document.hidden) refresh();
+  if (!document.hidden && live.problem?.status !== 401) refresh();
 });
 
 /** Do something now and again after each `milliseconds`, while the component and the page are visible. */
