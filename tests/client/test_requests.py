@@ -171,6 +171,7 @@ TABLE = [
     ),
     row("revoke_key", "DELETE /v1/keys/a%20b", {"id": "k"}, key="a b"),
     row("forget_keys", "DELETE /v1/keys", {"removed": 2}),
+    row("create_login_code", "POST /v1/sessions/codes", {"code": "c", "expires_in": 60.0}, body={}),
     row("get_progress", "GET /v1/requests/r/progress", {"progress": 0.0}, request_id="r"),
     row("list_requests", "GET /v1/requests?limit=100", []),
     row("list_requests", "GET /v1/requests?model=m&status=404&limit=5", [], model="m", status=404, limit=5),

@@ -11,6 +11,7 @@ from xinference.keys import sessions as module
 from xinference.keys.key import Key
 from xinference.keys.keyring import Keyring
 from xinference.keys.new_key import NewKey
+from xinference.keys.secret import digest
 from xinference.keys.session_cookie import cookie_name, cookie_value, set_cookie
 from xinference.keys.sessions import CODE_SECONDS, Lifetime, Sessions
 from xinference.store.database import Store
@@ -131,7 +132,7 @@ def test_a_key_has_a_maximum_of_sessions(sessions: Sessions, monkeypatch: pytest
     monkeypatch.setattr(module, "MAX_SESSIONS", 2)
     secrets = [sessions.begin(KEY).encode() for _ in range(3)]
     digests = {each.digest for each in sessions.as_keys({"k1": KEY})}
-    assert digests == {module.digest(secret) for secret in secrets[1:]}
+    assert digests == {digest(secret) for secret in secrets[1:]}
 
 
 def test_a_code_is_valid_once_within_its_time(sessions: Sessions, clock: Clock) -> None:
