@@ -1,4 +1,4 @@
-"""Texts a second of the Transformers server's embeddings, compared with sentence-transformers itself.
+"""CPU time and texts a second of the Transformers server's embeddings, compared with sentence-transformers itself.
 
     python benchmarks/embeddings.py --python ENV/bin/python --model FOLDER --peer-packages FOLDER [--rounds 5]
 
@@ -6,13 +6,15 @@ ENV is the Transformers environment; FOLDER has the model's files. The peer is s
 own, with the same torch, transformers and number of threads; `--peer-packages` is a folder into which `pip install
 --target FOLDER --no-deps sentence-transformers scikit-learn scipy joblib threadpoolctl cloudpickle loky narwhals` has
 installed it. Both compute in float32. The time of the server includes HTTP; the peer is called in its process. They
-take turns: while one computes, the other one waits.
+take turns, request by request, and change their order: while one computes, the other one waits. The CPU time
+is that of the whole process, so it does not change with what else the machine does; the wall time does.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import random
@@ -23,9 +25,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.transformers_batching import KEY, call, free_port, running
+from benchmarks.transformers_batching import KEY, call, free_port, running_process
 from xinference.engines.transformers.engine import PROGRAM
 
 PEER = """
@@ -50,7 +53,20 @@ LENGTHS = {
     "150 words": (150, 150),
 }
 TEXTS = 32
-Encode = Callable[[Sequence[str]], tuple[float, list[float]]]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One of the two: `encode` returns the wall time of a request and its first vector."""
+
+    encode: Callable[[Sequence[str]], tuple[float, list[float]]]
+    pid: int
+
+    def measured(self, texts: Sequence[str]) -> tuple[float, float]:
+        """Wall time and CPU time of a request, in seconds."""
+        began = cpu_seconds(self.pid)
+        wall, _ = self.encode(texts)
+        return wall, cpu_seconds(self.pid) - began
 
 
 def main() -> None:
@@ -67,21 +83,37 @@ def main() -> None:
             compare(name, make_requests(arguments.requests, fewest, most), own, other, arguments.rounds)
 
 
-def compare(name: str, requests: list[list[str]], own: Encode, other: Encode, rounds: int) -> None:
-    """Print the ratio of both, from the median of the turns."""
-    difference = max(abs(a - b) for a, b in zip(own(requests[0])[1], other(requests[0])[1], strict=True))
-    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
-    for _ in range(rounds):
-        for who, encode in (("ours", own), ("peer", other)):
-            seconds[who].append(sum(encode(texts)[0] for texts in requests) / len(requests))
-    rates = {who: TEXTS / statistics.median(values) for who, values in seconds.items()}
-    ratios = [theirs / mine for mine, theirs in zip(seconds["ours"], seconds["peer"], strict=True)]
-    print(
-        f"{TEXTS} texts of {name}: ours {rates['ours']:.0f} texts/s, sentence-transformers {rates['peer']:.0f}; ratio "
-        f"{statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)}); "
-        f"largest difference of a number {difference:.1e}",
-        flush=True,
-    )
+def compare(name: str, requests: list[list[str]], own: Encoder, other: Encoder, rounds: int) -> None:
+    """Print the ratios of both, over all requests and round by round."""
+    pair = (own.encode(requests[0])[1], other.encode(requests[0])[1])
+    difference = max(abs(a - b) for a, b in zip(*pair, strict=True))
+    turns: dict[str, list[list[tuple[float, float]]]] = {"ours": [], "peer": []}
+    for round_ in range(rounds):
+        for values in turns.values():
+            values.append([])
+        for number, texts in enumerate(requests):
+            order = (("ours", own), ("peer", other))
+            for who, encoder in order if (round_ + number) % 2 else reversed(order):
+                turns[who][-1].append(encoder.measured(texts))
+    print(f"{TEXTS} texts of {name}; largest difference of a number {difference:.1e}")
+    for kind, column in (("wall", 0), ("CPU", 1)):
+        sums = {who: [sum(each[column] for each in turn) / len(turn) for turn in all_] for who, all_ in turns.items()}
+        ratios = [theirs / mine for mine, theirs in zip(sums["ours"], sums["peer"], strict=True)]
+        mine, theirs = statistics.median(sums["ours"]), statistics.median(sums["peer"])
+        print(
+            f"  {kind:<4} ms a request: ours {mine * 1e3:.1f}, sentence-transformers {theirs * 1e3:.1f}; ratio "
+            f"{statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})",
+            flush=True,
+        )
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process with all its threads: the nanoseconds that the scheduler counts for each."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
 
 
 def make_requests(count: int, fewest: int, most: int) -> list[list[str]]:
@@ -94,11 +126,11 @@ def make_requests(count: int, fewest: int, most: int) -> list[list[str]]:
 
 
 @contextmanager
-def ours(arguments: argparse.Namespace) -> Iterator[Encode]:
+def ours(arguments: argparse.Namespace) -> Iterator[Encoder]:
     port = free_port()
     params = {"uid": "m", "model_type": "embedding", "model_path": str(arguments.model), "threads": arguments.threads}
     env = {"XINFERENCE_TRANSFORMERS_PARAMS": json.dumps(params), "XINFERENCE_ENGINE_KEY": KEY}
-    with running([str(arguments.python), "-I", str(PROGRAM), "--port", str(port)], env, port) as url:
+    with running_process([str(arguments.python), "-I", str(PROGRAM), "--port", str(port)], env, port) as (url, pid):
 
         def encode(texts: Sequence[str]) -> tuple[float, list[float]]:
             began = time.perf_counter()
@@ -107,11 +139,11 @@ def ours(arguments: argparse.Namespace) -> Iterator[Encode]:
             vectors = [base64.b64decode(item["embedding"]) for item in call(f"{url}/v1/embeddings", body)["data"]]
             return time.perf_counter() - began, list(struct.unpack(f"<{len(vectors[0]) // 4}f", vectors[0]))
 
-        yield encode
+        yield Encoder(encode, pid)
 
 
 @contextmanager
-def peer(arguments: argparse.Namespace) -> Iterator[Encode]:
+def peer(arguments: argparse.Namespace) -> Iterator[Encoder]:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "peer.py"
         program.write_text(PEER, encoding="utf-8")
@@ -128,7 +160,7 @@ def peer(arguments: argparse.Namespace) -> Iterator[Encode]:
             return answer["seconds"], answer["first"]
 
         try:
-            yield encode
+            yield Encoder(encode, process.pid)
         finally:
             stdin.close()
             process.wait(30)

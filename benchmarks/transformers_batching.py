@@ -103,12 +103,19 @@ def peer(program: Path, model: str) -> Iterator[str]:
 
 @contextmanager
 def running(words: list[str], env: dict[str, str], port: int) -> Iterator[str]:
+    with running_process(words, env, port) as (url, _):
+        yield url
+
+
+@contextmanager
+def running_process(words: list[str], env: dict[str, str], port: int) -> Iterator[tuple[str, int]]:
+    """A server's URL and its process id."""
     whole = os.environ | {"OMP_WAIT_POLICY": "passive"} | env
     process = subprocess.Popen(words, env=whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(f"{url}/health", process)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait()

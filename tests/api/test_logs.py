@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from xinference.api.routes import models
+from xinference.api.routes import logs
 from xinference.control.stop_notice import StopNotice
 
 
 async def test_following_ends_with_the_deployment_after_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "LOG_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(logs, "LOG_POLL_SECONDS", 0.0)
     first, second = tmp_path / "r1.log", tmp_path / "r2.log"
     first.write_text("old\n")
     paths, present = [first], [True]
 
-    def current() -> list[Path]:
-        return list(paths)
+    def current() -> dict[str, Path]:
+        return {"m-rep1": paths[0]}
 
     received = ""
     async with asyncio.timeout(30):
-        async for part in models._follow("old\n", current, lambda: present[0], StopNotice()):
+        async for part in logs._follow("old\n", {first: 4}, current, lambda: present[0], StopNotice()):
             received += part.decode()
             match received.splitlines()[-1]:
                 case "old":
@@ -43,7 +43,25 @@ async def test_following_ends_with_a_line_when_the_server_stops(tmp_path: Path) 
     log.write_text("old\n")
     received = b""
     async with asyncio.timeout(30):
-        async for part in models._follow("old\n", lambda: [log], lambda: True, notice):
+        async for part in logs._follow("old\n", {log: 4}, lambda: {"m-rep1": log}, lambda: True, notice):
             received += part
             notice.give()
     assert received == b"old\n\nThe server is stopping.\n"
+
+
+async def test_the_output_of_several_replicas_is_below_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LOG_POLL_SECONDS", 0.0)
+    paths = {name: tmp_path / f"{name}.log" for name in ("m-rep1", "m-rep2")}
+    for name, path in paths.items():
+        path.write_text(f"old of {name}\n")
+    text = logs._tails(paths, 10)
+    assert text == "==> m-rep1 <==\nold of m-rep1\n==> m-rep2 <==\nold of m-rep2\n"
+    assert logs._tails({"m-rep2": paths["m-rep2"]}, 10) == "old of m-rep2\n"
+    positions = {path: path.stat().st_size for path in paths.values()}
+    for path in reversed(paths.values()):
+        path.write_text(path.read_text() + "new\n")
+    followed = logs._follow("", positions, lambda: paths, lambda: False, StopNotice())
+    received = b"".join([part async for part in followed]).decode()
+    assert received == "==> m-rep1 <==\nnew\n==> m-rep2 <==\nnew\n"

@@ -136,8 +136,11 @@ def test_a_log_is_read_from_the_home_without_a_server(tmp_path: Path, monkeypatc
         log.write_text(text)
         link_log(log, "mine", number)
     result = CliRunner().invoke(cli, ["logs", "mine", "--lines", "1"])
-    assert (result.exit_code, result.stdout) == (0, "two\nthree\n") and "No server runs" in result.stderr
-    shown = json.loads(CliRunner().invoke(cli, ["logs", "mine", "--json"]).stdout)
-    assert shown == {"model_uid": "mine", "lines": ["one", "two", "three"]}
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "==> mine-rep1 <==\ntwo\n==> mine-rep2 <==\nthree\n",
+    ) and "No server runs" in result.stderr
+    shown = json.loads(CliRunner().invoke(cli, ["logs", "mine-rep1", "--json"]).stdout)
+    assert shown == {"model_uid": "mine-rep1", "lines": ["one", "two"]}
     result = CliRunner().invoke(cli, ["logs", "min"])
     assert result.exit_code == 1 and "Did you mean mine?" in result.stderr

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinference.cli import table
-from xinference.cli.table import column_widths, print_table
+from xinference.cli.table import column_widths, fitting_columns, print_table
 
 HEADER = ["UID", "Reason", "Status"]
 ROW = ["a-long-name-to-type", "vLLM runs pytorch, gptq, awq, not ggufv2", "READY"]
@@ -23,6 +23,17 @@ def shown(
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns or 80, 24)))
     print_table(HEADER, [ROW, [None, "", "x"]], **options)
     return click.unstyle(capsys.readouterr().out)
+
+
+def test_optional_columns_are_left_out_before_a_word_is_cut() -> None:
+    lines = [["UID", "Engine", "Age", "Status"], ["a-long-name", "llama.cpp", "1 min", "UNLOADED"]]
+    assert fitting_columns(lines, None, ["Age", "Engine"]) == lines
+    assert fitting_columns(lines, 80, ["Age", "Engine"]) == lines
+    assert [line[1:] for line in fitting_columns(lines, 34, ["Age", "Engine"])] == [
+        ["Engine", "Status"],
+        ["llama.cpp", "UNLOADED"],
+    ]
+    assert fitting_columns(lines, 10, ["Age", "Engine"]) == [["UID", "Status"], ["a-long-name", "UNLOADED"]]
 
 
 def test_a_pipe_gets_every_value_in_one_line(

@@ -43,10 +43,12 @@ def test_a_link_leads_from_the_uid_to_the_last_log_of_each_replica(tmp_path: Pat
     link_log(first, "chat-rep1", 1)
     link_log(first, "m", 10)
     link_log(second, "m", 2)
-    assert logs_of(tmp_path, "m") == [second, first]
+    assert logs_of(tmp_path, "m") == {"m-rep2": second, "m-rep10": first}
     link_log(third, "m", 2)
-    assert logs_of(tmp_path, "m") == [third, first] and logs_of(tmp_path, "chat-rep1") == [first]
-    assert uids_with_logs(tmp_path) == ["m", "chat-rep1"] and logs_of(tmp_path, "chat") == []
+    assert logs_of(tmp_path, "m") == {"m-rep2": third, "m-rep10": first}
+    assert logs_of(tmp_path, "m-rep2") == {"m-rep2": third}
+    assert logs_of(tmp_path, "chat-rep1") == {"chat-rep1-rep1": first}, "the uid of a model comes first"
+    assert uids_with_logs(tmp_path) == ["m", "chat-rep1"] and logs_of(tmp_path, "chat") == {}
     remove_log(first)
     remove_old_logs(tmp_path, set())
     assert uids_with_logs(tmp_path) == ["m"]
@@ -56,4 +58,4 @@ def test_a_link_leads_from_the_uid_to_the_last_log_of_each_replica(tmp_path: Pat
 def test_a_log_without_a_link_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("in the way")
     link_log(write(tmp_path, 1), "m", 1)
-    assert logs_of(tmp_path, "m") == [] == uids_with_logs(tmp_path)
+    assert logs_of(tmp_path, "m") == {} and uids_with_logs(tmp_path) == []

@@ -27,6 +27,7 @@ from xinference.api.routes import (
     launches,
     lifecycle,
     login,
+    logs,
     models,
     registrations,
     replicas,
@@ -84,7 +85,7 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     app.add_middleware(Compression)
     for part in (
         *(launches, lifecycle, kept_launches, catalog, catalog_updates, models, replicas, registrations),
-        *(auto_register, cache, fits, downloads, cluster, key_routes, login, sessions),
+        *(auto_register, cache, fits, downloads, cluster, key_routes, login, logs, sessions),
         *(server_settings, request_routes, engine_metrics),
     ):
         app.include_router(part.router)

@@ -37,17 +37,22 @@ COLOURS = {
 }
 
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, wide: bool = False) -> None:
+def print_table(
+    header: Sequence[str], rows: Iterable[Sequence[Any]], *, wide: bool = False, optional: Sequence[str] = ()
+) -> None:
     """A table on stdout; None is shown as ``-``.
 
     Args:
         wide: use as many columns of the terminal as the values need.
+        optional: names of columns that are left out of a table that is too wide for the terminal, the first one first.
     """
     texts = [["-" if value is None else _UNITS.sub(_NO_BREAK, clean(str(value))) for value in row] for row in rows]
     limit = None if wide or not sys.stdout.isatty() else shutil.get_terminal_size().columns
-    widths = column_widths([list(header), *texts], limit)
+    shown = fitting_columns([list(header), *texts], limit, optional)
+    head, *texts = shown
+    widths = column_widths(shown, limit)
     coloured = use_colour()
-    for number, line in enumerate([list(header), ["-" * width for width in widths], *texts]):
+    for number, line in enumerate([head, ["-" * width for width in widths], *texts]):
         for part in _lines(line, widths):
             text = (" " * GAP).join(part).rstrip()
             if coloured:
@@ -66,6 +71,23 @@ def _with_colours(text: str, cells: Sequence[str]) -> str:
         if word in COLOURS:
             text = text.replace(word, click.style(word, fg=COLOURS[word]), 1)
     return text
+
+
+def fitting_columns(lines: Sequence[Sequence[str]], limit: int | None, optional: Sequence[str] = ()) -> list[list[str]]:
+    """The lines without as many of the optional columns as must be left out so that no word is cut."""
+    left, rest = [list(line) for line in lines], list(optional)
+    while limit is not None and rest and sum(_words(left)) + GAP * (len(left[0]) - 1) > limit:
+        name = rest.pop(0)
+        if name in left[0]:
+            at = left[0].index(name)
+            left = [[*line[:at], *line[at + 1 :]] for line in left]
+    return left
+
+
+def _words(lines: Sequence[Sequence[str]]) -> list[int]:
+    """The width of each column whose lines are broken between words; the first column's are not."""
+    first, *others = zip(*lines, strict=True)
+    return [max(map(len, first)), *(max(len(word) for cell in column for word in cell.split(" ")) for column in others)]
 
 
 def column_widths(lines: Sequence[Sequence[str]], limit: int | None) -> list[int]:

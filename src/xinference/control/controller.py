@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from xinference.catalog.catalog_store import CatalogStore
@@ -249,6 +250,11 @@ class Controller:
     def uid_of(self, name: str) -> str:
         """The uid of the deployment with this uid or alias (`DeploymentRegistry`)."""
         return self._registry.uid_of(name)
+
+    @property
+    def log_dir(self) -> Path:
+        """The folder of the engines' logs."""
+        return self._settings.log_dir
 
     def has(self, deployment: Deployment | BrokenDeployment) -> bool:
         """Whether a deployment has not ended (`DeploymentRegistry`)."""

@@ -43,6 +43,7 @@ from xinference.deployments.snapshot import DeploymentSnapshot, Residency, Stage
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.nodes.node import ReplicaLike
+from xinference.process.log_links import replica_name
 from xinference.routing.table import Route
 
 
@@ -163,6 +164,17 @@ class Deployment:
         """The log files of the running replicas, or that of the last replica if none runs."""
         last = self.snapshot.last_log
         return [process.log_path for process in self.snapshot.running] or ([last] if last else [])
+
+    @property
+    def replica_logs(self) -> dict[str, Path]:
+        """Name of a replica -> its log file; the same files as `log_paths`."""
+        running = {
+            replica_name(self.uid, replica.number): replica.process.log_path
+            for replica in self.snapshot.replicas
+            if replica.process is not None
+        }
+        last = self.snapshot.last_log
+        return running or ({self.uid: last} if last else {})
 
     @property
     def waiting(self) -> int:
@@ -329,6 +341,11 @@ class BrokenDeployment:
     @property
     def log_paths(self) -> list[Path]:
         return [process.snapshot.log_path for process in self.adopted]
+
+    @property
+    def replica_logs(self) -> dict[str, Path]:
+        """Name of a process -> its log file; the numbers of the replicas are not known."""
+        return {process.snapshot.replica_id: process.snapshot.log_path for process in self.adopted}
 
     @property
     def progress(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from xinference.engines.base import Engine
 from xinference.errors import Problem
 from xinference.launch.place import Place
 from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.process.log_links import replica_name
 from xinference.process.snapshot import ReplicaState
 from xinference.routing.table import Route, Target
 
@@ -175,7 +176,7 @@ def _replica_entry(deployment: DeploymentSnapshot, replica: ReplicaView) -> dict
     started = process.started_at if process else None
     return {
         "replica_id": replica.number,
-        "replica_model_uid": f"{plan.uid}-rep{replica.number}",
+        "replica_model_uid": replica_name(plan.uid, replica.number),
         "replica_uid": process.replica_id if process else None,
         "worker_address": None,
         "node": process.node_id if process else place.node_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import near, not_found
-from xinference.process.log_links import logs_of, uids_with_logs
+from xinference.process.log_links import joined, logs_of, uids_with_logs
 from xinference.process.logs import read_tail
 
 _MAX_SHOWN = 10
@@ -28,4 +28,6 @@ def engine_log(settings: Settings, uid: str, lines: int) -> str:
             hint=hint,
             code=Code.MODEL_NOT_FOUND,
         )
-    return "".join(f"{line}\n" for path in paths for line in read_tail(path, lines)) if lines else ""
+    if not lines:
+        return ""
+    return joined({name: "".join(f"{line}\n" for line in read_tail(path, lines)) for name, path in paths.items()})

@@ -104,13 +104,20 @@ def keys() -> None:
 @click.option(
     "--max-request-seconds", type=_seconds, help="Maximum time of an engine for one request; a longer one gets a 504."
 )
+@click.argument("named", metavar="[NAME]", required=False)
 @json_option
 @with_server_options
-def create(target: Target, scopes: tuple[str, ...], models: tuple[str, ...], as_json: bool, **fields: Any) -> None:
-    """Create a key.
+def create(
+    target: Target, scopes: tuple[str, ...], models: tuple[str, ...], named: str | None, as_json: bool, **fields: Any
+) -> None:
+    """Create a key, with a name of its own.
 
     The key is printed once and never again: the server stores only its hash.
     """
+    if named is not None:
+        if fields["name"] not in (None, named):
+            raise click.UsageError("NAME and --name are two names, and a key has one.")
+        fields["name"] = named
     with _keys(target) as keys:
         created = keys.create_key(scopes=list(dict.fromkeys(scopes)), models=list(models) or None, **fields)
     if as_json:

@@ -48,7 +48,7 @@ def list_models(target: Target, shows_failed: bool, as_json: bool, wide: bool) -
     columns = WIDE if wide else _narrow(instances)
     now = time.time()
     rows = [[COLUMNS[name](instance, now) for name in columns] for instance in instances]
-    print_table(columns, rows, wide=wide)
+    print_table(columns, rows, wide=wide, optional=("Age", "Context", "Engine"))
     if not instances:
         note("No model is launched. Launch one with `xinference launch NAME`.")
     for instance in instances:
