@@ -16,12 +16,12 @@ ROW = ["a-long-name-to-type", "vLLM runs pytorch, gptq, awq, not ggufv2", "READY
 
 
 def shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int | None, **options: bool
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int | None, *, wide: bool = False
 ) -> str:
     """The table on a terminal of so many columns, or in a pipe."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: columns is not None)
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns or 80, 24)))
-    print_table(HEADER, [ROW, [None, "", "x"]], **options)
+    print_table(HEADER, [ROW, [None, "", "x"]], wide=wide)
     return click.unstyle(capsys.readouterr().out)
 
 
