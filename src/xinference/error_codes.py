@@ -49,6 +49,7 @@ class Code(StrEnum):
     HEADERS_TOO_LARGE = "headers_too_large", 431
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded", 429
     TOO_MANY_WAITING = "too_many_waiting", 429
+    TOO_MANY_FOLLOWERS = "too_many_followers", 429
     TOO_MANY_CONNECTIONS = "too_many_connections", 503
     BODIES_TOO_LARGE = "bodies_too_large", 503
     REQUEST_ABORTED = "request_aborted", 499

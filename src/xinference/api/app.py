@@ -34,6 +34,7 @@ from xinference.api.routes import (
     server_settings,
     sessions,
     unsupported,
+    watch,
 )
 from xinference.api.routes import keys as key_routes
 from xinference.api.routes import requests as request_routes
@@ -86,7 +87,7 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     for part in (
         *(launches, lifecycle, kept_launches, catalog, catalog_updates, models, replicas, registrations),
         *(auto_register, cache, fits, downloads, cluster, key_routes, login, logs, sessions),
-        *(server_settings, request_routes, engine_metrics),
+        *(server_settings, request_routes, watch, engine_metrics),
     ):
         app.include_router(part.router)
     app.include_router(unsupported.router)

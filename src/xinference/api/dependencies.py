@@ -13,6 +13,8 @@ from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.engine_metrics import EngineScraper
+from xinference.control.watch.server_watch import server_watch
+from xinference.control.watch.watch import Watch
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.key import Key
@@ -43,6 +45,7 @@ def provide(
     app.state.keys = keys
     app.state.running = running
     app.state.requests = requests
+    app.state.watch = server_watch(controller, requests.hub, requests.running, requests.sampler, keys)
     app.state.stop = stop
     app.state.started = started
 
@@ -66,6 +69,7 @@ SettingsDep = Annotated[Settings, Depends(_state("settings"))]
 KeyringDep = Annotated[Keyring, Depends(_state("keys"))]
 AbortablesDep = Annotated[Abortables, Depends(_state("running"))]
 RequestLogDep = Annotated[RequestLog, Depends(_state("requests"))]
+WatchDep = Annotated[Watch, Depends(_state("watch"))]
 #: Makes the server stop its engines and exit after the answer is sent.
 StopDep = Annotated[Stop, Depends(_state("stop"))]
 #: `time.monotonic` at the server's start.

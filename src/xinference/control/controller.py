@@ -74,7 +74,7 @@ class Controller:
         hubs: Mapping[str, Hub] = all_hubs(settings)
         self._settings = settings
         self._store = store
-        self._events = EventLog(store)
+        self.event_log = self._events = EventLog(store)
         self.history = LaunchHistory(store)
         self.registrations = Registrations(settings.home, builtin_families())
         self.catalog = CatalogUpdates(settings, CatalogStore(settings.home, builtin_families()), self.registrations)

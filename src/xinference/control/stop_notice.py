@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from xinference.errors import server_stopping
@@ -16,10 +16,22 @@ class StopNotice:
 
     def __init__(self) -> None:
         self._given = asyncio.Event()
+        self._subscribers: list[Callable[[], None]] = []
+
+    @property
+    def given(self) -> bool:
+        """Whether the server stops."""
+        return self._given.is_set()
+
+    def subscribe(self, subscriber: Callable[[], None]) -> None:
+        """Call `subscriber` when the stop begins."""
+        self._subscribers.append(subscriber)
 
     def give(self) -> None:
         """Begin the stop."""
         self._given.set()
+        for subscriber in self._subscribers:
+            subscriber()
 
     async def unless_given(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of `work`, which is cancelled when the notice is given.

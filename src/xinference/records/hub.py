@@ -45,6 +45,22 @@ class RecordHub:
 
         return end
 
+    def since(self, request_id: str | None, limit: int) -> tuple[list[Record], int]:
+        """The records after the one of this id, oldest first: the last `limit`, and the number of the others.
+
+        Of None or an id that is not known, all records are later.
+        """
+        found: list[Record] = []
+        omitted = 0
+        for record in reversed(self._last):
+            if record.request_id == request_id:
+                break
+            if len(found) < limit:
+                found.append(record)
+            else:
+                omitted += 1
+        return found[::-1], omitted
+
     def newest(self) -> Iterator[Record]:
         """The records in memory, those that ended last first."""
         return iter(tuple(reversed(self._last)))

@@ -94,6 +94,11 @@ class Rates:
                 return each
         return max(self._rings)
 
+    def newest(self, step: float) -> Point | None:
+        """The newest point of one ring."""
+        ring = self._rings[step]
+        return ring[-1] if ring else None
+
     def points(self, step: float, since: float = 0.0) -> list[Point]:
         """The points of one ring after a time, oldest first."""
         return [point for point in self._rings[step] if point.time > since]

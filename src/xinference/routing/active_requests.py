@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,6 +27,25 @@ class ActiveRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     waits_for: str
     """``load``, ``recovery``, ``permit`` or ``quota``; empty: the request does not wait."""
     node: str = LOCAL_NODE
+
+
+def active_view(each: ActiveRequest, key_name: str | None) -> dict[str, Any]:
+    """The JSON form of a request, as the management API returns it."""
+    return {
+        "id": each.request_id,
+        "node": each.node,
+        "started": each.started,
+        "key": key_name,
+        "key_id": each.key_id or None,
+        "model": each.model or None,
+        "replica": each.replica or None,
+        "path": each.path,
+        "stream": each.stream,
+        "seconds": each.seconds,
+        "first_token": each.first_token,
+        "output_tokens": each.output_tokens,
+        "waits_for": each.waits_for or None,
+    }
 
 
 class ActiveRequests(Protocol):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,11 @@ class EventLog:
         self._followers: dict[str, set[asyncio.Queue[dict[str, Any]]]] = defaultdict(set)
         self._transfers: dict[str, TransferProgress] = {}
         self._stopping = False
+        self._subscribers: list[Callable[[str, dict[str, Any]], None]] = []
+
+    def subscribe(self, subscriber: Callable[[str, dict[str, Any]], None]) -> None:
+        """Call `subscriber` with the uid and the fields of each event that is stored; it must return at once."""
+        self._subscribers.append(subscriber)
 
     def add(
         self,
@@ -52,6 +57,8 @@ class EventLog:
             models_log.log(LEVELS.get(event_type, logging.INFO), "%s: %s", uid, content)
         event |= {"progress": None, "problem": problem.to_dict() if problem else None, "model": model}
         self._send(uid, event)
+        for subscriber in self._subscribers:
+            subscriber(uid, event)
 
     def progress(self, uid: str, stage: str, file: str, done: int, total: int | None) -> None:
         """Send the progress of a stage, in bytes, to the followers. Only the newest is retained, in memory."""

@@ -21,6 +21,7 @@ from xinference.records.hub import RECORDS_KEPT
 from xinference.records.rates import columns
 from xinference.records.record import LOCAL_NODE
 from xinference.records.view import amounts_view, record_view
+from xinference.routing.active_requests import active_view
 from xinference.store.usage import Group
 
 router = APIRouter(tags=["requests"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -62,25 +63,8 @@ async def active(
 ) -> list[dict[str, Any]]:
     """List the requests that have not ended, oldest first; a key sees its own."""
     names = _names(keyring)
-    return [
-        {
-            "id": each.request_id,
-            "node": each.node,
-            "started": each.started,
-            "key": names.get(each.key_id),
-            "key_id": each.key_id or None,
-            "model": each.model or None,
-            "replica": each.replica or None,
-            "path": each.path,
-            "stream": each.stream,
-            "seconds": each.seconds,
-            "first_token": each.first_token,
-            "output_tokens": each.output_tokens,
-            "waits_for": each.waits_for or None,
-        }
-        for each in await requests.active(own_id(holder))
-        if model in (None, each.model)
-    ]
+    running = [each for each in await requests.active(own_id(holder)) if model in (None, each.model)]
+    return [active_view(each, names.get(each.key_id)) for each in running]
 
 
 @router.post("/v1/requests/{request_id}/abort", response_model=schemas.AbortedRequest, responses=problems(404))

@@ -70,8 +70,8 @@ OVERSEE = frozenset(
         "/v1/supervisor",
     }
 )
-#: GET paths of the requests to models, and of the key of the request.
-OWN = frozenset({"/v1/sessions/current", "/v1/requests", "/v1/requests/active", "/v1/usage"})
+#: GET paths of the requests to models, and of the key of the request; and the stream of changes.
+OWN = frozenset({"/v1/sessions/current", "/v1/requests", "/v1/requests/active", "/v1/usage", "/v1/watch"})
 #: GET paths of the catalog's entries, and of the progress of a request, which tells nothing about it.
 _CATALOG = re.compile(
     r"/v1/(engines/[^/]+(/[^/]+)?|model_registrations/[^/]+(/[^/]+)?|models/[^/]+/[^/]+/versions"
