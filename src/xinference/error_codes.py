@@ -193,6 +193,10 @@ class Code(StrEnum):
     JOIN_TOKEN_REFUSED = "join_token_refused", 401
     CLUSTER_IDENTITY_DAMAGED = "cluster_identity_damaged", 500
     NODE_UNKNOWN = "node_unknown", 503
+    NODE_GONE = "node_gone", 503
+    NODE_TIMEOUT = "node_timeout", 504
+    EARLIER_SERVER = "earlier_server", 409
+    NODE_MESSAGE_REFUSED = "node_message_refused", 502
 
     # Client and command line
     BAD_ENDPOINT = "bad_endpoint", 400

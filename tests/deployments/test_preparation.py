@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +14,7 @@ import pytest
 
 from tests.deployments.doubles import ENGINE, local_nodes, read_test_host
 from tests.environments.fake_engine import SPEC, FakeEngine, alone
+from tests.support.cluster import linked
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
 from xinference.deployments.admission import Admission
@@ -25,9 +28,11 @@ from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
+from xinference.hosts import LOCAL_NODE
 from xinference.launch.match import match
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
+from xinference.nodes.node import Node
 from xinference.process.command import EngineCommand
 from xinference.routing.interfaces import NoLoad
 from xinference.store.database import Store
@@ -62,13 +67,15 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return fake
 
 
-async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list[Deployment], list[dict[str, Any]]]:
+async def launch(
+    fake: FakeEngine, store: Store, links: Links, *uids: str
+) -> tuple[Tiny, list[Deployment], list[dict[str, Any]]]:
     """Launch at once, to the end of each; the engine, the deployments and the first one's events."""
     engine, events = Tiny(), EventLog(store)
     load, deployments, changed = NoLoad(), list[Deployment](), asyncio.Event()
     admission = Admission(Settings(), store, load, lambda: deployments, read_test_host)
     settings, engines = Settings(home=fake.home), {"Tiny": engine}
-    nodes = local_nodes(settings, engines, load)
+    nodes = await links.behind(local_nodes(settings, engines, load))
     around = DeploymentContext(settings, store, events, nodes, engines, changed.set, load, admission)
     request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
     version = match(builtin_families(), request)
@@ -91,52 +98,75 @@ async def launch(fake: FakeEngine, store: Store, *uids: str) -> tuple[Tiny, list
     return engine, deployments, events.stored(uids[0])
 
 
+class Links:
+    """Puts a node behind a link, if the test is about a node of a cluster."""
+
+    def __init__(self, stack: AsyncExitStack, *, is_remote: bool) -> None:
+        self._stack = stack
+        self._is_remote = is_remote
+
+    async def behind(self, nodes: dict[str, Node]) -> dict[str, Node]:
+        if not self._is_remote:
+            return nodes
+        return {LOCAL_NODE: (await self._stack.enter_async_context(linked(nodes[LOCAL_NODE]))).remote}
+
+
+@pytest.fixture(params=["this machine", "a node of a cluster"])
+async def links(request: pytest.FixtureRequest) -> AsyncIterator[Links]:
+    async with AsyncExitStack() as stack:
+        yield Links(stack, is_remote=request.param != "this machine")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store.sqlite")
 
 
-async def test_a_launch_installs_what_its_engine_runs_in(tiny: FakeEngine, store: Store) -> None:
-    engine, (deployment,), events = await launch(tiny, store, "one")
+async def test_a_launch_installs_what_its_engine_runs_in(tiny: FakeEngine, store: Store, links: Links) -> None:
+    engine, (deployment,), events = await launch(tiny, store, links, "one")
     assert deployment.problem is not None and deployment.problem.code == "far_enough"
     assert engine.pythons == [tiny.environments().find(SPEC)]
     said = [event["event_content"] for event in events if event["stage"] == "environment"]
     assert said == ["installing Tiny 1.0 (0.0 GB)"]
 
 
-async def test_two_launches_at_once_install_it_once(tiny: FakeEngine, store: Store) -> None:
+async def test_two_launches_at_once_install_it_once(tiny: FakeEngine, store: Store, links: Links) -> None:
     count = tiny.root / "count"
     tiny.verify = f"open({str(count)!r}, 'a').write('x')"
     tiny.make()
-    engine, _, _ = await launch(tiny, store, "one", "two")
+    engine, _, _ = await launch(tiny, store, links, "one", "two")
     assert count.read_text() == "x"
     assert engine.pythons == [tiny.environments().find(SPEC)] * 2
 
 
-async def test_what_is_installed_is_not_spoken_of(tiny: FakeEngine, store: Store) -> None:
-    await launch(tiny, store, "one")
-    engine, _, events = await launch(tiny, store, "two")
+async def test_what_is_installed_is_not_spoken_of(tiny: FakeEngine, store: Store, links: Links) -> None:
+    await launch(tiny, store, links, "one")
+    engine, _, events = await launch(tiny, store, links, "two")
     assert engine.pythons
     assert "environment" not in {event["stage"] for event in events}
 
 
-async def test_a_failed_installation_fails_the_launch_in_its_stage(tiny: FakeEngine, store: Store) -> None:
+async def test_a_failed_installation_fails_the_launch_in_its_stage(
+    tiny: FakeEngine, store: Store, links: Links
+) -> None:
     tiny.verify = "import tiny_engine.kernels"
     tiny.make()
-    engine, (deployment,), _ = await launch(tiny, store, "one")
+    engine, (deployment,), _ = await launch(tiny, store, links, "one")
     assert deployment.problem is not None
     assert (deployment.problem.code, deployment.problem.stage) == ("environment_failed", "environment")
     assert deployment.problem.log_tail
     assert engine.pythons == []
 
 
-def stages_of(store: Store, home: Path, stages: list[tuple[Stage, str | None]], hub: Hub) -> Preparation:
+async def stages_of(
+    store: Store, links: Links, home: Path, stages: list[tuple[Stage, str | None]], hub: Hub
+) -> Preparation:
     """A preparation whose hub and environments are not used."""
     events = EventLog(store)
     load = NoLoad()
     admission = Admission(Settings(), store, load, list, read_test_host)
     settings, engines = Settings(home=home), {ENGINE: LlamaCpp()}
-    nodes = local_nodes(settings, engines, load, {"local": cast(Any, hub)})
+    nodes = await links.behind(local_nodes(settings, engines, load, {"local": cast(Any, hub)}))
     context = DeploymentContext(settings, store, events, nodes, engines, lambda: None, load, admission)
     return Preparation(context, "one", ENGINE, lambda stage, content: stages.append((stage, content)))
 
@@ -158,10 +188,10 @@ class Hub:
         raise Problem(Code.CANCELLED, "It was cancelled.")
 
 
-async def test_a_preparation_that_is_cancelled_waits_for_its_thread(store: Store, tmp_path: Path) -> None:
+async def test_a_preparation_that_is_cancelled_waits_for_its_thread(store: Store, links: Links, tmp_path: Path) -> None:
     stages: list[tuple[Stage, str | None]] = []
     hub = Hub()
-    preparation = stages_of(store, tmp_path, stages, hub)
+    preparation = await stages_of(store, links, tmp_path, stages, hub)
     request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
     version = match(builtin_families(), request)
     source = msgspec.structs.replace(version.spec.sources[0], hub="local")
@@ -175,8 +205,8 @@ async def test_a_preparation_that_is_cancelled_waits_for_its_thread(store: Store
     assert [stage for stage, _ in stages] == [Stage.FETCH]
 
 
-async def test_weights_that_can_not_be_fetched_fail_in_that_stage(store: Store, tmp_path: Path) -> None:
-    preparation = stages_of(store, tmp_path, [], Hub())
+async def test_weights_that_can_not_be_fetched_fail_in_that_stage(store: Store, links: Links, tmp_path: Path) -> None:
+    preparation = await stages_of(store, links, tmp_path, [], Hub())
     request = LaunchRequest(model_name="llama-2-chat", model_format="ggufv2")
     version = match(builtin_families(), request)
     source = msgspec.structs.replace(version.spec.sources[0], hub="modelscope")

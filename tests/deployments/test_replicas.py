@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from tests.deployments.doubles import FakePreparation, local_nodes, read_test_host, sized_plan
 from tests.fakes.running import ENGINE
+from tests.support.cluster import NODE, linked
 from xinference.config import Settings
 from xinference.deployments.admission import Admission
 from xinference.deployments.context import DeploymentContext
@@ -23,6 +25,7 @@ from xinference.deployments.deployment import Deployment
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
+from xinference.hosts import LOCAL_NODE
 from xinference.launch.plan import LaunchPlan
 from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand
@@ -55,9 +58,10 @@ class Load(NoLoad):
         return int(self.busy)
 
 
-@pytest.fixture
-async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    store = Store(tmp_path / "x.db")
+@pytest.fixture(params=["this machine", "a node of a cluster"])
+async def launch(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    """The same on this machine and on a node behind a link: the deployment cannot tell them apart."""
+    kind, store, links = request.param, Store(tmp_path / "x.db"), AsyncExitStack()
     made: list[Deployment] = []
     tasks: list[asyncio.Task[None]] = []
 
@@ -71,6 +75,9 @@ async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             {"llama.cpp": engine},
         )
         nodes = local_nodes(around, engines, load)
+        if kind != "this machine":
+            link = await links.enter_async_context(linked(nodes[LOCAL_NODE]))
+            nodes = {LOCAL_NODE: link.remote, NODE: link.remote}
         context = DeploymentContext(around, store, events, nodes, engines, changes.note, load, admission)
         store.add_deployment("one", msgspec.json.encode(request).decode())
         preparation = FakePreparation()
@@ -88,6 +95,7 @@ async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         await deployment.end("terminate")
     for task in tasks:
         task.cancel()
+    await links.aclose()
     store.close()
 
 

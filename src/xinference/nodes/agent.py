@@ -1,0 +1,165 @@
+"""The node's side of its link to the server: answers the questions with a `Node` of this machine.
+
+Its loop does no blocking work: `LocalNode` runs that in threads. What takes long is an operation: the question that
+begins it is answered at once, and its end is an event.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xinference.error_codes import Code
+from xinference.errors import Problem
+from xinference.launch.launch_context import decode_launch
+from xinference.launch.plan import ResolvedLaunch
+from xinference.nodes import messages
+from xinference.nodes.agent_operations import Operations
+from xinference.nodes.agent_replicas import KeptReplicas
+from xinference.nodes.message_codec import decode_envelope, encode
+from xinference.nodes.node import Node
+
+log = logging.getLogger(__name__)
+
+#: Maximum length of the lines of logs in one message.
+MAX_LOG_TEXT = 256 * 1024
+
+
+@dataclass
+class Agent:
+    """A `fabric.NodeProgram`.
+
+    Args:
+        node: this machine.
+        send: sends an event to the server; it may be lost, since the whole state follows each new connection.
+    """
+
+    node: Node
+    send: Callable[[bytes], None]
+
+    def __post_init__(self) -> None:
+        self._epoch = 0
+        self._operations = Operations(self._report)
+        self._replicas = KeptReplicas(self.node, self._report)
+
+    async def answer(self, message: bytes) -> bytes:
+        """Answer a question of the server; a problem is an answer, too."""
+        try:
+            answer: messages.Answer = await self._answer(self._checked(message))
+        except Problem as problem:
+            answer = messages.Refused(problem.to_dict())
+        except Exception as error:
+            # A defect of xinference must not end the link.
+            log.exception("a question of the server")
+            defect = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.")
+            answer = messages.Refused(defect.to_dict())
+        return encode(answer)
+
+    def receive(self, message: bytes) -> None:
+        """Take an order of the server; one that cannot be read is logged."""
+        try:
+            order = self._checked(message)
+        except Problem as problem:
+            log.warning("%s", problem)
+            return
+        match order:
+            case messages.Cancel():
+                self._operations.cancel(order.operation)
+            case messages.Stop():
+                self._replicas.stop(order.replica_id)
+            case messages.Forget():
+                self._operations.forget(order.operations)
+                self._replicas.forget(order.replicas)
+            case _:
+                log.warning("the server expects no answer to its question %s", type(order).__name__)
+
+    def receive_table(self, table: bytes) -> None:
+        """Take the newest table of routes: a node without a gateway needs none."""
+
+    def state(self) -> bytes:
+        """The whole state of the node: the first event after each connection."""
+        running, finished = self._operations.state()
+        return encode(messages.WholeState(self._replicas.reports(), running, finished))
+
+    async def report_host(self) -> None:
+        """Send the resources of this machine to the server."""
+        self._report(messages.HostIs(await self.node.host()))
+
+    async def close(self) -> None:
+        """End the operations and detach the replicas: their engines run on for the next agent of this machine."""
+        await self._operations.close()
+        await self._replicas.close()
+
+    # -- questions --------------------------------------------------------------------------------------------
+
+    def _checked(self, message: bytes) -> messages.Ask | messages.Tell:
+        """The body of a message of the newest server.
+
+        Raises:
+            Problem: 502, the message cannot be read; 409, an earlier server has sent it.
+        """
+        envelope = decode_envelope(message)
+        if envelope.epoch < self._epoch:
+            raise Problem(
+                Code.EARLIER_SERVER,
+                f"The server of epoch {envelope.epoch} was replaced by that of epoch {self._epoch}.",
+                hint="End it: another server owns this cluster now.",
+            )
+        self._epoch = envelope.epoch
+        return envelope.body
+
+    async def _answer(self, ask: messages.Ask | messages.Tell) -> messages.Answer:
+        node = self.node
+        match ask:
+            case messages.AskHost():
+                return messages.HostIs(await node.host())
+            case messages.FindWeights():
+                return messages.PathIs(await node.find_weights(_launch(ask.uid, ask.launch)))
+            case messages.ReadHeader():
+                header = await node.read_header(_launch(ask.uid, ask.launch), ask.path)
+                return messages.HeaderIs(header.shape, header.notes)
+            case messages.FetchWeights() | messages.ConvertWeights() | messages.FindOrInstall():
+                self._operations.begin(ask.operation, self._work_of(ask))
+                return messages.Done()
+            case messages.Start():
+                self._replicas.start(ask.replica_id, ask.command)
+                return messages.Done()
+            case messages.Adopt():
+                return messages.ReplicaIs(await self._replicas.adopt(ask.replica_id))
+            case messages.Measure():
+                return messages.MemoryIs(await self._replicas.measure(ask.replica_id))
+            case messages.ReadLogs():
+                text = await node.log_tail(ask.paths, ask.lines)
+                return messages.TextIs(text[-MAX_LOG_TEXT:])
+            case _:
+                raise Problem(Code.NODE_MESSAGE_REFUSED, f"{type(ask).__name__} is an order, and has no answer.")
+
+    def _work_of(
+        self, ask: messages.FetchWeights | messages.ConvertWeights | messages.FindOrInstall
+    ) -> Callable[[Any], Awaitable[Path]]:
+        node = self.node
+        match ask:
+            case messages.FetchWeights():
+                launch = _launch(ask.uid, ask.launch)
+                return lambda report: node.fetch_weights(launch, report)
+            case messages.ConvertWeights():
+                return lambda report: node.convert_weights(ask.path, ask.version, report)
+            case messages.FindOrInstall():
+                return lambda report: node.find_or_install(ask.engine, report)
+
+    def _report(self, event: messages.EventBody) -> None:
+        self.send(encode(event))
+
+
+def _launch(uid: str, stored: dict[str, Any]) -> ResolvedLaunch:
+    launch = decode_launch(uid, stored)
+    if launch is None:
+        raise Problem(
+            Code.NODE_MESSAGE_REFUSED,
+            f"The launch of {uid} is in the form of another release.",
+            hint="Install the same version of Xinference on the server and on its nodes.",
+        )
+    return launch

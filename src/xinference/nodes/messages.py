@@ -1,0 +1,256 @@
+"""The messages between the server and the agent of a node: typed values in MessagePack, never pickle.
+
+A reader ignores fields that it does not know, and refuses a message of an unknown type: so a release and the one before
+it understand each other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xinference.catalog.models import ModelVersion
+from xinference.hardware.devices import Host
+from xinference.launch.model_shape import ModelShape
+from xinference.nodes.memory_use import MemoryUse
+from xinference.nodes.node import Step
+from xinference.process.command import EngineCommand, Exit, Fault
+from xinference.process.snapshot import ReplicaState
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """A message; its tag is the name of its class."""
+
+
+# -- questions of the server, each with an answer -----------------------------------------------------------------
+
+
+class AskHost(Message, frozen=True):
+    """Answer: `HostIs`."""
+
+
+class FindWeights(Message, frozen=True):
+    """Answer: `PathIs`."""
+
+    uid: str
+    launch: dict[str, Any]
+    """The form of `launch_context.encode_launch`, here and below."""
+
+
+class ReadHeader(Message, frozen=True):
+    """Answer: `HeaderIs`."""
+
+    uid: str
+    launch: dict[str, Any]
+    path: Path
+
+
+class FetchWeights(Message, frozen=True):
+    """Begin an operation, whose `Finished` has the path. Answer: `Done`."""
+
+    operation: str
+    uid: str
+    launch: dict[str, Any]
+
+
+class ConvertWeights(Message, frozen=True):
+    """Begin an operation, whose `Finished` has the path. Answer: `Done`."""
+
+    operation: str
+    path: Path
+    version: ModelVersion
+
+
+class FindOrInstall(Message, frozen=True):
+    """Begin an operation, whose `Finished` has the interpreter. Answer: `Done`."""
+
+    operation: str
+    engine: str
+
+
+class Start(Message, frozen=True):
+    """Start an engine. Answer: `Done`."""
+
+    replica_id: str
+    command: EngineCommand
+
+
+class Adopt(Message, frozen=True):
+    """Take over a replica. Answer: `ReplicaIs`."""
+
+    replica_id: str
+
+
+class Measure(Message, frozen=True):
+    """Measure the memory of a replica. Answer: `MemoryIs`."""
+
+    replica_id: str
+
+
+class ReadLogs(Message, frozen=True):
+    """Read the last lines of logs. Answer: `TextIs`."""
+
+    paths: tuple[Path, ...]
+    lines: int
+
+
+Ask = (
+    AskHost
+    | FindWeights
+    | ReadHeader
+    | FetchWeights
+    | ConvertWeights
+    | FindOrInstall
+    | Start
+    | Adopt
+    | Measure
+    | ReadLogs
+)
+
+# -- orders of the server without an answer -----------------------------------------------------------------------
+
+
+class Cancel(Message, frozen=True):
+    """Cancel an operation; its `Finished` follows."""
+
+    operation: str
+
+
+class Stop(Message, frozen=True):
+    """Stop a replica; its report as exited follows."""
+
+    replica_id: str
+
+
+class Forget(Message, frozen=True):
+    """The server has seen these ends: the node need not report them again."""
+
+    replicas: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+
+
+Tell = Cancel | Stop | Forget
+
+# -- answers of the node ------------------------------------------------------------------------------------------
+
+
+class Done(Message, frozen=True):
+    """The question needs no further answer."""
+
+
+class HostIs(Message, frozen=True):
+    """The resources of the node; also an event."""
+
+    host: Host
+
+
+class PathIs(Message, frozen=True):
+    """A path on the node; None: there is none."""
+
+    path: Path | None
+
+
+class HeaderIs(Message, frozen=True):
+    """What the header of weights says."""
+
+    shape: ModelShape
+    notes: tuple[str, ...] = ()
+
+
+class MemoryIs(Message, frozen=True):
+    """The memory of a replica; None: not measured."""
+
+    used: MemoryUse | None
+
+
+class TextIs(Message, frozen=True):
+    """Lines of logs."""
+
+    text: str
+
+
+class ReplicaReport(Message, frozen=True):
+    """A replica on the node; also an event."""
+
+    replica_id: str
+    serial: int
+    """Rises with each report of a replica: an older report that comes later is ignored."""
+    state: ReplicaState
+    port: int
+    base_url: str
+    log_path: Path
+    keeper_pid: int | None = None
+    engine_pid: int | None = None
+    started_at: float | None = None
+    exit: Exit | None = None
+    fault: Fault | None = None
+    problem: dict[str, Any] | None = None
+    """Why it did not become ready."""
+    api_key: str = ""
+    """Only in the answer to `Adopt`, as `context`: otherwise the server knows both."""
+    context: dict[str, Any] = {}
+
+
+class ReplicaIs(Message, frozen=True):
+    """A replica that the node has; None: it does not run."""
+
+    report: ReplicaReport | None
+
+
+class Refused(Message, frozen=True):
+    """The question is answered by a problem."""
+
+    problem: dict[str, Any]
+
+
+Answer = Done | HostIs | PathIs | HeaderIs | MemoryIs | TextIs | ReplicaIs | Refused
+
+# -- events of the node -------------------------------------------------------------------------------------------
+
+
+class Began(Message, frozen=True):
+    """A step of an operation begins."""
+
+    operation: str
+    step: Step
+    content: str | None = None
+
+
+class Progressed(Message, frozen=True):
+    """Bytes that a step has done."""
+
+    operation: str
+    step: Step
+    file: str
+    done: int
+    total: int | None = None
+
+
+class Finished(Message, frozen=True):
+    """The end of an operation: its path, or its problem."""
+
+    operation: str
+    path: Path | None = None
+    problem: dict[str, Any] | None = None
+
+
+class WholeState(Message, frozen=True):
+    """All that the node has; the first event after each connection. Whatever is not in it does not exist."""
+
+    replicas: tuple[ReplicaReport, ...] = ()
+    running: tuple[str, ...] = ()
+    """The operations that go on."""
+    finished: tuple[Finished, ...] = ()
+    """The operations whose end the server has not acknowledged."""
+
+
+EventBody = WholeState | ReplicaReport | Began | Progressed | Finished | HostIs
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """A message of the server with its epoch: a node obeys only the highest epoch that it has seen."""
+
+    epoch: int
+    body: Ask | Tell

@@ -1,0 +1,39 @@
+"""Hands the events of the fabric to the nodes that they come from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from xinference.fabric.fabric import Fabric
+from xinference.nodes.remote import RemoteNode
+
+log = logging.getLogger(__name__)
+
+
+class NodeLinks:
+    """The one reader of a fabric's events and links."""
+
+    def __init__(self, fabric: Fabric, nodes: Mapping[str, RemoteNode]) -> None:
+        """`nodes` may change: a node that joins is in it before its link comes up."""
+        self._fabric = fabric
+        self._nodes = nodes
+
+    async def run(self) -> None:
+        """Read until the task is cancelled."""
+        async with asyncio.TaskGroup() as readers:
+            readers.create_task(self._read_events())
+            readers.create_task(self._read_links())
+
+    async def _read_events(self) -> None:
+        async for node_id, event in self._fabric.events():
+            if (node := self._nodes.get(node_id)) is not None:
+                node.receive(event)
+            else:
+                log.warning("an event of %s, which is no node of this cluster", node_id)
+
+    async def _read_links(self) -> None:
+        async for link in self._fabric.links():
+            if (node := self._nodes.get(link.node)) is not None:
+                node.note_link(is_up=link.is_up)

@@ -1,0 +1,278 @@
+"""A node of a cluster: the same as `LocalNode`, over the fabric."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from xinference.catalog.models import ModelVersion
+from xinference.error_codes import Code
+from xinference.errors import Problem
+from xinference.fabric.fabric import Event, Fabric, NodeGoneError
+from xinference.hardware.devices import Host
+from xinference.launch.launch_context import encode_launch
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch
+from xinference.nodes import messages
+from xinference.nodes.memory_use import MemoryUse
+from xinference.nodes.message_codec import decode_answer, decode_event, encode
+from xinference.nodes.node import Report, WeightsHeader
+from xinference.nodes.remote_operations import RemoteOperations
+from xinference.nodes.remote_replica import RemoteReplica
+from xinference.process.command import EngineCommand
+from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
+
+log = logging.getLogger(__name__)
+
+#: Maximum time for an answer, in seconds: an agent answers at once; a header may be on a slow disk.
+ANSWER_SECONDS, HEADER_SECONDS = 10.0, 60.0
+#: Maximum age of a report of the node's resources that is used without a question.
+HOST_SECONDS = 2.0
+
+Got = TypeVar("Got", bound=messages.Message)
+
+
+class RemoteNode:
+    """A `Node` behind a link. `receive` and `note_link` get what the fabric says of it."""
+
+    def __init__(
+        self,
+        node_id: str,
+        fabric: Fabric,
+        epoch: int,
+        *,
+        front_door: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            epoch: that of this server; the node obeys only the highest.
+            front_door: URL of the node's door for requests; None: its engines are reached at their own addresses.
+        """
+        self.node_id = node_id
+        self._fabric = fabric
+        self._epoch = epoch
+        self._front_door = front_door
+        self._clock = clock
+        self._replicas: dict[str, RemoteReplica] = {}
+        self._starting: set[str] = set()
+        """The replicas whose `Start` has no answer yet."""
+        self._given_up: set[str] = set()
+        """Replicas that were replaced elsewhere: they are stopped when the node is back."""
+        self._operations = RemoteOperations(f"{node_id}-{epoch}", self._tell)
+        self._host: tuple[float, Host] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- the machine and its weights --------------------------------------------------------------------------
+
+    async def host(self) -> Host:
+        if self._host is not None and self._clock() - self._host[0] <= HOST_SECONDS:
+            return self._host[1]
+        host = (await self._ask(messages.AskHost(), messages.HostIs)).host
+        self._host = (self._clock(), host)
+        return host
+
+    async def find_weights(self, launch: ResolvedLaunch) -> Path | None:
+        ask = messages.FindWeights(launch.uid, encode_launch(launch))
+        return (await self._ask(ask, messages.PathIs, HEADER_SECONDS)).path
+
+    async def read_header(self, launch: LaunchPlan, path: Path) -> WeightsHeader:
+        ask = messages.ReadHeader(launch.uid, encode_launch(launch), path)
+        header = await self._ask(ask, messages.HeaderIs, HEADER_SECONDS)
+        return WeightsHeader(header.shape, header.notes)
+
+    async def fetch_weights(self, launch: ResolvedLaunch, report: Report) -> Path:
+        stored = encode_launch(launch)
+        return await self._operate(lambda name: messages.FetchWeights(name, launch.uid, stored), report)
+
+    async def convert_weights(self, path: Path, version: ModelVersion, report: Report) -> Path:
+        return await self._operate(lambda name: messages.ConvertWeights(name, path, version), report)
+
+    async def find_or_install(self, engine: str, report: Report) -> Path:
+        return await self._operate(lambda name: messages.FindOrInstall(name, engine), report)
+
+    # -- replicas ---------------------------------------------------------------------------------------------
+
+    def start(self, replica_id: str, command: EngineCommand, changed: Callable[[], None]) -> RemoteReplica:
+        first = ReplicaSnapshot(
+            replica_id,
+            ReplicaState.NEW,
+            0,
+            "",
+            command.api_key,
+            command.context,
+            Path(f"{replica_id}.log"),
+            node_id=self.node_id,
+        )
+        replica = self._replicas[replica_id] = RemoteReplica(first, changed, self._stop)
+        self._starting.add(replica_id)
+        self._spawn(self._start(replica, command))
+        return replica
+
+    async def adopt(self, replica_id: str) -> RemoteReplica | None:
+        report = (await self._ask(messages.Adopt(replica_id), messages.ReplicaIs, HEADER_SECONDS)).report
+        if report is None:
+            return None
+        first = ReplicaSnapshot(
+            replica_id, report.state, report.port, "", "", {}, report.log_path, node_id=self.node_id
+        )
+        replica = self._replicas[replica_id] = RemoteReplica(first, lambda: None, self._stop)
+        self._apply(report, is_first=True)
+        return replica
+
+    async def measure(self, replica: ReplicaSnapshot) -> MemoryUse | None:
+        try:
+            return (await self._ask(messages.Measure(replica.replica_id), messages.MemoryIs)).used
+        except Problem as problem:
+            log.warning("the memory of %s is not measured: %s", replica.replica_id, problem)
+            return None
+
+    async def log_tail(self, paths: Sequence[Path], lines: int) -> str:
+        return (await self._ask(messages.ReadLogs(tuple(paths), lines), messages.TextIs, HEADER_SECONDS)).text
+
+    # -- from the fabric --------------------------------------------------------------------------------------
+
+    def receive(self, event: Event) -> None:
+        """Take an event of the node; one that cannot be read is logged."""
+        try:
+            body = decode_event(event.body)
+        except Problem as problem:
+            log.warning("node %s: %s", self.node_id, problem)
+            return
+        match body:
+            case messages.WholeState():
+                self._take_state(body)
+            case messages.ReplicaReport():
+                self._apply(body)
+            case messages.Began() | messages.Progressed() | messages.Finished():
+                self._operations.receive(body)
+            case messages.HostIs():
+                self._host = (self._clock(), body.host)
+
+    def note_link(self, *, is_up: bool) -> None:
+        """The link came up or went down. What goes on over there goes on: the whole state says how it ended."""
+        if not is_up:
+            self._host = None
+
+    def give_up(self) -> None:
+        """End the mirrors of all replicas: the node is lost, and they are planned anew elsewhere."""
+        lost = Problem(Code.NODE_GONE, f"The node {self.node_id} is lost.", stage="start")
+        self._given_up.update(self._replicas)
+        for replica_id in tuple(self._replicas):
+            self._replicas.pop(replica_id).fail(lost)
+        self._operations.fail_all(lost)
+
+    async def close(self) -> None:
+        """End the questions that have no answer."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take_state(self, state: messages.WholeState) -> None:
+        """Compare what is mirrored with all that the node has."""
+        self._operations.take_state(state)
+        reported = {report.replica_id for report in state.replicas}
+        for report in state.replicas:
+            self._apply(report, is_first=True)
+            if report.replica_id in self._given_up:
+                self._tell(messages.Stop(report.replica_id))
+        for replica_id, replica in tuple(self._replicas.items()):
+            if replica_id not in reported and replica_id not in self._starting:
+                self._spawn(self._adopt_again(replica_id))
+            elif replica.stopping:
+                self._stop(replica)
+
+    def _apply(self, report: messages.ReplicaReport, *, is_first: bool = False) -> None:
+        replica = self._replicas.get(report.replica_id)
+        if replica is not None:
+            if self._front_door is not None:
+                url = f"{self._front_door}/r/{report.replica_id}"
+                report = msgspec.structs.replace(report, base_url=url)
+            replica.apply(report, is_first=is_first)
+        if report.state is ReplicaState.EXITED and (replica is not None or report.replica_id in self._given_up):
+            self._replicas.pop(report.replica_id, None)
+            self._given_up.discard(report.replica_id)
+            self._tell(messages.Forget(replicas=(report.replica_id,)))
+
+    # -- to the node ------------------------------------------------------------------------------------------
+
+    async def _ask(self, ask: messages.Ask, kind: type[Got], seconds: float = ANSWER_SECONDS) -> Got:
+        """The answer to a question.
+
+        Raises:
+            Problem: that of the node; 503 ``node_gone``, 504 ``node_timeout``, 502 ``node_message_refused``.
+        """
+        try:
+            data = await self._fabric.call(self.node_id, self._encoded(ask), seconds)
+        except NodeGoneError as error:
+            raise Problem(Code.NODE_GONE, str(error), hint="`xinference cluster info` shows its state.") from None
+        except TimeoutError:
+            asked = type(ask).__name__
+            cause = f"The node {self.node_id} did not answer {asked} within {seconds:g} s, although its link is up."
+            raise Problem(Code.NODE_TIMEOUT, cause, hint="The log of its worker may show why.") from None
+        answer = decode_answer(data)
+        if isinstance(answer, messages.Refused):
+            raise Problem.from_dict(answer.problem)
+        if not isinstance(answer, kind):
+            cause = f"The node {self.node_id} answered {type(ask).__name__} by {type(answer).__name__}."
+            raise Problem(Code.NODE_MESSAGE_REFUSED, cause, hint="Install the same version of Xinference on both.")
+        return answer
+
+    def _tell(self, order: messages.Tell) -> None:
+        self._fabric.tell(self.node_id, self._encoded(order))
+
+    def _encoded(self, body: messages.Ask | messages.Tell) -> bytes:
+        return encode(messages.Envelope(self._epoch, body))
+
+    async def _operate(self, ask: Callable[[str], messages.Ask], report: Report) -> Path:
+        return await self._operations.run(lambda name: self._ask(ask(name), messages.Done), report)
+
+    async def _start(self, replica: RemoteReplica, command: EngineCommand) -> None:
+        replica_id = replica.snapshot.replica_id
+        try:
+            await self._ask(messages.Start(replica_id, command), messages.Done)
+        except Problem as problem:
+            # The node may have started it all the same, if only the answer was lost.
+            self._given_up.add(replica_id)
+            self._tell(messages.Stop(replica_id))
+            self._replicas.pop(replica_id, None)
+            replica.fail(problem.at("start"))
+        finally:
+            self._starting.discard(replica_id)
+        if replica.stopping and not replica.over:
+            self._tell(messages.Stop(replica_id))
+
+    async def _adopt_again(self, replica_id: str) -> None:
+        """Ask for a replica that the agent does not have: its keeper may wait for it, after a restart of the agent."""
+        replica = self._replicas.get(replica_id)
+        if replica is None:
+            return
+        try:
+            report = (await self._ask(messages.Adopt(replica_id), messages.ReplicaIs, HEADER_SECONDS)).report
+        except Problem as problem:
+            if problem.code in (Code.NODE_GONE, Code.NODE_TIMEOUT):
+                return  # the next whole state asks again
+            report = None
+        if report is not None:
+            self._apply(report, is_first=True)
+            if replica.stopping:
+                self._stop(replica)
+            return
+        self._replicas.pop(replica_id, None)
+        replica.fail(Problem(Code.ENGINE_DIED, f"The node {self.node_id} has no process of the engine any more."))
+
+    def _stop(self, replica: RemoteReplica) -> None:
+        replica_id = replica.snapshot.replica_id
+        if replica_id not in self._starting:  # an order may overtake a question; `_start` stops it then
+            self._tell(messages.Stop(replica_id))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
