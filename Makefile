@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests that start no process (tests/support/unit_guard.py holds them to it) and are not marked as long.
 UNIT := not live and not process and not thorough
 
-.PHONY: ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -127,6 +127,14 @@ check-ui: ui/node_modules/.installed
 ui/node_modules/.installed: ui/package-lock.json
 	npm --prefix ui ci --no-audit --no-fund --loglevel=error
 	@touch $@
+
+# 400 mixed requests of a client that measures them itself, with one and with two gateway processes: minutes.
+measure-requests: $(VENV)/.installed-dev
+	REQUESTS=$(or $(REQUESTS),400) $(BIN)/pytest -s tests/live/test_measuring_client.py
+
+# Prometheus scrapes a server for five minutes, with 1,000 keys and 1,000 names of models that do not exist.
+measure-scrapes: $(VENV)/.installed-dev
+	SCRAPE_SECONDS=$(or $(SCRAPE_SECONDS),300) $(BIN)/pytest -s tests/live/test_monitoring.py -k thousand
 
 # What the live tests of the Transformers engine run in (1.3 GB on the disk).
 env-transformers: $(VENV)/.installed

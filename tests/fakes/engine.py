@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "delay": 0.0,  # seconds before the first byte of any answer to a POST
     "text": "word ",  # what each event says
     "usage": True,  # end a stream with a usage event; False: never; "asked": if stream_options.include_usage
+    "shape": None,  # answer chats as an engine does: {"engine": "vLLM" or "SGLang", "thoughts", "calls", "cached"}
     "status": None,  # answer every POST with this status and `body` (JSON value) instead
     "body": None,
     "headers": {},  # further response headers for POST
@@ -177,6 +178,8 @@ class Engine:
                 await answer.json(200, echo(request), script["headers"])
             elif script["agent"]:
                 await self._answer_agent(request, answer)
+            elif script["shape"] and request.path.partition("?")[0] == "/v1/chat/completions":
+                await self._answer_in_shape(request, answer)
             elif request.json().get("stream"):
                 await self._stream(request, answer)
             elif script["record"] and (form := FORMS.get(request.path.partition("?")[0])) is not None:
@@ -206,6 +209,21 @@ class Engine:
         if script["usage"] is True or (script["usage"] == "asked" and asked):
             await answer.chunk(sse(self._head(request, ".chunk") | {"choices": [], "usage": self._usage()}))
         await answer.chunk(b"data: [DONE]\n\n")
+        await answer.end_stream()
+
+    async def _answer_in_shape(self, request: Request, answer: Answer) -> None:
+        import engine_shapes  # type: ignore[import-not-found]  # found beside this program, which runs by its path
+
+        script, body = self.script, request.json()
+        shape = {"model": script["model_name"], "chunks": script["chunks"], **script["shape"]}
+        if not body.get("stream"):
+            await answer.json(200, engine_shapes.whole(body, **shape), script["headers"])
+            return
+        await answer.begin_stream(script["headers"])
+        for event in engine_shapes.events(body, **shape):
+            await answer.chunk(event)
+            self.stats.chunks_sent += 1
+            await answer.pause(script["interval"])
         await answer.end_stream()
 
     async def _answer_agent(self, request: Request, answer: Answer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import threading
@@ -35,6 +36,9 @@ BOARDS = sorted((MONITORING / "grafana").glob("*.json"))
 RULES = MONITORING / "alerts" / "xinference.yml"
 #: Requests of each of these threads run all the time: more than the model has places, so that some wait.
 THREADS = 10
+#: Keys that are shown, and names of models that do not exist.
+MANY = 1000
+SCRAPE_SECONDS = int(os.environ.get("SCRAPE_SECONDS", "20"))
 _SELECTOR = re.compile(r"((?:xinference_|process_|vllm:)[\w:]+|\bup)\s*(\{[^}]*\})?")
 
 needs_prometheus = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
@@ -195,6 +199,67 @@ def test_prometheus_has_what_the_server_and_its_engines_report(scraped: Promethe
     assert abs(engine - server) < 0.5 * engine, "both count the same answers, seconds apart"
     keys = {series["metric"]["key"] for series in scraped.query("xinference_key_requests_total")}
     assert len(keys) == 1
+
+
+@needs_prometheus
+@pytest.mark.live
+@pytest.mark.timeout(1200)
+def test_a_thousand_names_and_keys_make_no_more_series(
+    make_home: Callable[..., Home], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """Under load for `SCRAPE_SECONDS`; both paths are scraped each second, and no scrape fails."""
+    home = make_home(XINFERENCE_METRICS_PER_KEY="true")
+    home.serve()
+    admin = home.cli("keys", "create", "--name", "all", "--scope", "manage", "--scope", "use").stdout.split()[-1]
+    headers = {"Authorization": f"Bearer {admin}"}
+    client = httpx2.Client(base_url=home.url, headers=headers, timeout=60)
+    assert client.post("/v1/models", json=tiny | {"model_uid": "m", "n_ctx": 512, "n_parallel": 2}).status_code == 200
+    keys = []
+    for number in range(MANY + 50):
+        answer = client.post("/v1/keys", json={"name": f"key-{number}"})
+        assert answer.status_code in (200, 201), answer.text
+        keys.append(answer.json()["key"])
+    ended = threading.Event()
+
+    def ask(begin: int) -> int:
+        count = begin
+        while not ended.is_set():
+            key = {"Authorization": f"Bearer {keys[count % len(keys)]}"}
+            model = "m" if count % 4 == 0 else f"unknown-{count % MANY}"
+            body = {"model": model, "prompt": "Once", "max_tokens": 8, "stream": count % 8 == 0}
+            status = httpx2.post(f"{home.url}/v1/completions", json=body, headers=key, timeout=60).status_code
+            assert status == (200 if model == "m" else 404)
+            count += 4
+        return (count - begin) // 4
+
+    with prometheus(tmp_path, [f"127.0.0.1:{home.port}"], admin) as running, ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask, number) for number in range(4)]
+        try:
+            until("both paths answer", lambda: [each["health"] for each in running.targets()] == ["up", "up"])
+            ended.wait(SCRAPE_SECONDS)
+            assert all(each.running() for each in asking)
+        finally:
+            ended.set()
+        asked = sum(each.result() for each in asking)
+        time.sleep(3)  # so that the last requests are scraped
+        span = f"[{SCRAPE_SECONDS}s]"
+        up = {
+            series["metric"]["job"]: float(series["value"][1]) for series in running.query(f"avg_over_time(up{span})")
+        }
+        slowest = running.value(f"max(max_over_time(scrape_duration_seconds{span}))")
+        scrapes = running.value(f"sum(count_over_time(up{span}))")
+        series = running.value('count({job=~"xinference.*"})')
+        of_keys = running.value("count(xinference_key_requests_total)")
+        counted = running.value("sum(xinference_requests_total)")
+        names = {each["metric"].get("model", "") for each in running.query('count by (model) ({model!=""})')}
+    print(
+        f"\n{asked} requests in {SCRAPE_SECONDS} s, {len(keys)} keys, {MANY} unknown names; {scrapes:.0f} scrapes, "
+        f"the slowest {slowest * 1e3:.0f} ms, up {up}; {series:.0f} series, {of_keys:.0f} of keys, models {names}"
+    )
+    assert up == {"xinference": 1.0, "xinference-engines": 1.0} and slowest < 5
+    assert counted == asked and names == {"m"}
+    assert of_keys <= MANY + 1 and series - 2 * of_keys < 500
+    client.close()
 
 
 @pytest.mark.process

@@ -1,0 +1,128 @@
+"""What readers of the figures cost the data path: processor time of the server for the same streams, with and without.
+
+    python -m benchmarks.watchers [--workers 2]
+
+A server with a fake engine answers the same streams in each round, first alone and then with 8 readers of `/v1/stats`,
+one reader of `/metrics` and `/metrics/engines` each second, and 2 followers of a model's log; the order changes from
+round to round. The figure is the processor time of all the server's processes, as a multiple of that without readers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import psutil
+from tests.formats.gguf_model import write_gguf
+from tests.support.ports import free_port
+from tests.support.scripted_home import ScriptedHome
+
+HF = Path(__file__).parents[1] / "tests" / "assets" / "tiny-llama2-chat-hf"
+STREAMS, CHUNKS = 16, 250
+#: Seconds between two events of a stream: a round takes some seconds, so that each reader reads several times.
+INTERVAL = 0.02
+WATCHERS, FOLLOWERS, POLL_SECONDS = 8, 2, 2.0
+
+
+def stream(port: int) -> int:
+    """One stream; returns its bytes."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+    connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse().read()
+    assert answer.endswith(b"data: [DONE]\n\n"), answer[-200:]
+    return len(answer)
+
+
+def cpu_seconds(server: psutil.Process) -> float:
+    """Processor time of the server's processes, without the engines."""
+    processes = [server, *(each for each in server.children() if "worker" in " ".join(each.cmdline()))]
+    return sum(sum(each.cpu_times()[:2]) for each in processes)
+
+
+@contextmanager
+def readers(url: str) -> Iterator[None]:
+    """All readers, while the block runs."""
+    ended = threading.Event()
+
+    def poll(paths: tuple[str, ...], seconds: float) -> None:
+        with httpx2.Client(base_url=url, timeout=30) as client:
+            while not ended.wait(seconds):
+                for path in paths:
+                    client.get(path)
+
+    def follow() -> None:
+        with httpx2.stream("GET", f"{url}/v1/models/m/logs?follow=true", timeout=5) as answer:
+            try:
+                for _ in answer.iter_bytes():
+                    if ended.is_set():
+                        return
+            except httpx2.TransportError:
+                return
+
+    threads = [threading.Thread(target=poll, args=(("/v1/stats",), POLL_SECONDS)) for _ in range(WATCHERS)]
+    threads.append(threading.Thread(target=poll, args=(("/metrics", "/metrics/engines"), 1.0)))
+    threads += [threading.Thread(target=follow, daemon=True) for _ in range(FOLLOWERS)]
+    for thread in threads:
+        thread.start()
+    time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads[: WATCHERS + 1]:
+            thread.join()
+
+
+def round_of(port: int, server: psutil.Process) -> float:
+    """Processor time for all streams of a round."""
+    before = cpu_seconds(server)
+    with ThreadPoolExecutor(STREAMS) as pool:
+        list(pool.map(stream, [port] * STREAMS))
+    return cpu_seconds(server) - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    alone: list[float] = []
+    watched: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="xi-") as folder:
+        weights = write_gguf(HF, "Q8_0", Path(folder) / "tiny.gguf")
+        env = {"XINFERENCE_GATEWAY_WORKERS": str(arguments.workers)}
+        home = ScriptedHome(Path(folder) / "home", free_port(), env, weights)
+        home.path.mkdir()
+        try:
+            server = psutil.Process(home.start().pid)
+            script = {"chunks": CHUNKS, "interval": INTERVAL}
+            assert home.post_launch("m", script=script).status_code == 200
+            round_of(home.port, server)
+            for number in range(arguments.rounds):
+                for is_watched in (False, True) if number % 2 else (True, False):
+                    if is_watched:
+                        with readers(home.url):
+                            watched.append(round_of(home.port, server))
+                    else:
+                        alone.append(round_of(home.port, server))
+        finally:
+            home.clean_up()
+    chunks = STREAMS * CHUNKS
+    print(f"alone: {statistics.median(alone) / chunks * 1e6:.1f} us of processor time a chunk ({chunks} a round)")
+    print(f"with readers: {statistics.median(watched) / chunks * 1e6:.1f} us")
+    ratio = statistics.median(w / a for w, a in zip(watched, alone, strict=True))
+    print(f"ratio: {ratio:.3f} (median of {arguments.rounds} rounds)")
+
+
+if __name__ == "__main__":
+    main()
