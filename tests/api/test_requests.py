@@ -113,6 +113,38 @@ async def test_a_key_sees_its_own_requests_and_an_overseer_those_of_all(api: Api
         assert (await client.get(path)).status_code == 401
 
 
+async def test_a_key_of_one_model_is_shown_nothing_of_another_model_or_key(
+    api: Api, client: httpx2.AsyncClient
+) -> None:
+    _, owner = await key(client, "owner", "manage")
+    other, _ = await key(client, "other", "use", **owner)
+    body = {"name": "one", "scopes": ["use"], "models": ["mine"]}
+    made = (await client.post("/v1/keys", json=body, headers=owner)).json()
+    one, login = made["id"], {"authorization": f"Bearer {made['key']}"}
+    now = time.time()
+    for key_id, model in ((one, "mine"), (other, "mine"), (other, "secret-model"), ("", "secret-model")):
+        request_id = f"p-{key_id}-{model}"
+        api.hub.publish(record(ended=now, request_id=request_id, key_id=key_id, model=model, replica="secret-replica"))
+        api.running.requests.append(
+            ActiveRequest(f"a{request_id}", now, key_id, model, "r0", "/v1/embeddings", False, 0.1, None, None, "")
+        )
+    paths = [
+        *(f"/v1/requests{query}" for query in ("", "?model=secret-model", "?limit=5000", f"?before=p-{other}-mine")),
+        *(f"/v1/requests/active{query}" for query in ("", "?model=secret-model")),
+        *(f"/v1/usage{query}" for query in ("", "?by=key", "?by=model,key,path", "?model=secret-model")),
+    ]
+    for path in paths:
+        answer = await client.get(path, headers=login)
+        assert answer.status_code == 200, answer.text
+        rows = answer.json()
+        assert {row.get("key_id", one) for row in rows} <= {one}
+        assert {row.get("model", "mine") for row in rows} <= {"mine"}, path
+        assert sum(row.get("requests", 1) for row in rows) <= 1
+        assert "secret-model" not in answer.text and other not in answer.text
+    for path in ("/v1/stats", "/metrics", "/metrics/engines"):
+        assert (await client.get(path, headers=login)).status_code == 403
+
+
 async def test_a_request_is_aborted_by_its_own_key_or_by_a_manager_only(api: Api, client: httpx2.AsyncClient) -> None:
     _, owner = await key(client, "owner", "manage")
     one, mine = await key(client, "one", "use", **owner)

@@ -232,7 +232,9 @@ def test_a_thousand_names_and_keys_make_no_more_series(
             count += 4
         return (count - begin) // 4
 
-    with prometheus(tmp_path, [f"127.0.0.1:{home.port}"], admin) as running, ThreadPoolExecutor(4) as pool:
+    # A scrape may take as long as the interval.
+    target = [f"127.0.0.1:{home.port}"]
+    with prometheus(tmp_path, target, admin, interval="2s") as running, ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask, number) for number in range(4)]
         try:
             until("both paths answer", lambda: [each["health"] for each in running.targets()] == ["up", "up"])
