@@ -76,9 +76,10 @@ class Variant:
     def start(cls, name: str, checkout: Path, python: str, *arguments: str) -> Variant:
         """Start it with the code of a checkout."""
         env = os.environ | {"PYTHONPATH": f"{checkout / 'src'}{os.pathsep}{checkout}"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         argv = [python, "-c", CHILD, *arguments]
-        process = subprocess.Popen(argv, cwd=checkout, env=env, text=True, bufsize=1, **pipes)  # type: ignore[call-overload]
+        process = subprocess.Popen(
+            argv, cwd=checkout, env=env, text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         variant = cls(name, process)
         assert variant.read() == ["ready"]
         return variant
