@@ -193,6 +193,7 @@ class Code(StrEnum):
     JOIN_TOKEN_REFUSED = "join_token_refused", 401
     CLUSTER_IDENTITY_DAMAGED = "cluster_identity_damaged", 500
     NODE_UNKNOWN = "node_unknown", 503
+    NO_NODE = "no_node", 503
     NODE_GONE = "node_gone", 503
     NODE_TIMEOUT = "node_timeout", 504
     EARLIER_SERVER = "earlier_server", 409
