@@ -170,10 +170,10 @@ def wait_for(url: str, seconds: float = 60) -> None:
     raise SystemExit(f"{url} did not answer within {seconds} s")
 
 
-def call(url: str, method: str, body: object = None) -> bytes:
+def call(url: str, method: str, body: object = None, seconds: float = 60) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=seconds) as answer:
         content: bytes = answer.read()
         return content
 

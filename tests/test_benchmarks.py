@@ -10,6 +10,8 @@ from benchmarks.gateway.load import Load, Result
 from benchmarks.gateway.report import table, write_picture
 from benchmarks.gateway.stand_in import xllamacpp
 from benchmarks.gateway.targets import costless
+from benchmarks.speculation import WITHOUT, Answer
+from benchmarks.speculation import table as table_of_speculation
 
 
 def figures(target: str, *events_a_second: int, cpu: float = 0.0) -> Figures:
@@ -72,3 +74,16 @@ def test_an_answer_with_too_few_events_is_an_error() -> None:
     load = Load(0, 1, 1, tokens=5, extra={"max_tokens": 4})
     with costless({}) as targets:
         assert targets[0].measure(load).errors == {"4 events": 1}
+
+
+def test_the_accepted_share_and_a_different_text_are_shown() -> None:
+    timings = {"predicted_per_second": 12.0, "draft_n": 40, "draft_n_accepted": 30}
+    faster = Answer.of({"choices": [{"text": "a"}], "timings": timings})
+    other = Answer.of({"choices": [{"text": "b"}], "timings": {"predicted_per_second": 9.0}})
+    plain = Answer("a", 8.0)
+    found = {("new", WITHOUT): [plain], ("new", "draft model"): [faster], ("new", "n-gram"): [other]}
+    assert table_of_speculation(found).splitlines()[2:] == [
+        "| new | without | 8.00 | 1.00 | - | yes |",
+        "| new | draft model | 12.00 | 1.50 | 30 of 40 (75%) | yes |",
+        "| new | n-gram | 9.00 | 1.12 | - | NO |",
+    ]

@@ -1,0 +1,122 @@
+"""Speculative decoding on llama.cpp, through the whole server: tokens a second, and the share of accepted tokens.
+
+    python -m benchmarks.speculation --model SmolLM2-135M-Instruct.Q4_1.gguf [--draft SMALLER.gguf] [--rounds 3]
+
+Three launches of the same weights answer the same prompts in turn: without speculation, with n-grams of the prompt and
+the answer, and with a draft model. All answers are the likeliest ones, so their text must be the same.
+
+Without `--draft`, the draft model is the model itself: nearly every token is accepted, and none is faster. That shows
+what drafting costs; a gain needs a draft model that is several times smaller than the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.startup import call, free_port, wait_for
+
+WITHOUT = "without"
+#: Maximum seconds of a launch and of an answer.
+ANSWER_SECONDS = 900
+#: A text that repeats itself, as code and extracts do, and one that does not.
+PROMPTS = {
+    "repeated": "The colours are red, green, blue, yellow, purple and orange.\n" * 4,
+    "new": "Once upon a time, in a village by the sea,",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, with the engine's own figures."""
+
+    text: str
+    tokens_a_second: float
+    drafted: int = 0
+    accepted: int = 0
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> Answer:
+        """From the answer's `timings`; llama.cpp leaves out the counts of drafts where there were none."""
+        timings = document["timings"]
+        return Answer(
+            document["choices"][0]["text"],
+            timings["predicted_per_second"],
+            timings.get("draft_n", 0),
+            timings.get("draft_n_accepted", 0),
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
+    parser.add_argument("--draft", type=Path, help="a smaller GGUF file with the same vocabulary")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each answer")
+    arguments = parser.parse_args()
+    model = arguments.model.absolute()
+    draft = (arguments.draft or model).absolute()
+    methods: dict[str, dict[str, Any]] = {
+        WITHOUT: {},
+        "n-gram": {"speculative.types": "ngram-simple"},
+        "draft model": {"speculative.types": "draft-simple", "draft_model_path": str(draft)},
+    }
+    print(table(measure(model, methods, arguments.rounds, arguments.tokens)))
+
+
+def measure(
+    model: Path, methods: Mapping[str, Mapping[str, Any]], rounds: int, tokens: int
+) -> dict[tuple[str, str], list[Answer]]:
+    """Prompt and method -> its answers; the methods alternate in each round."""
+    home = Path(tempfile.mkdtemp(prefix="speculation-"))
+    env = os.environ | {"XINFERENCE_HOME": str(home), "XINFERENCE_PORT": str(free_port()), "XINFERENCE_OFFLINE": "1"}
+    url = f"http://127.0.0.1:{env['XINFERENCE_PORT']}"
+    server = subprocess.Popen([sys.executable, "-m", "xinference.server"], env=env, stderr=subprocess.DEVNULL)
+    found: dict[tuple[str, str], list[Answer]] = {}
+    try:
+        wait_for(f"{url}/health")
+        for number, options in enumerate(methods.values()):
+            body = {"model_name": str(model), "model_uid": f"m{number}", "n_ctx": 1024, "n_parallel": 1}
+            call(f"{url}/v1/models", "POST", {**body, **options}, ANSWER_SECONDS)
+        for _ in range(rounds):
+            for prompt, text in PROMPTS.items():
+                for number, method in enumerate(methods):
+                    body = {"model": f"m{number}", "prompt": text, "max_tokens": tokens, "temperature": 0}
+                    answer = Answer.of(json.loads(call(f"{url}/v1/completions", "POST", body, ANSWER_SECONDS)))
+                    found.setdefault((prompt, method), []).append(answer)
+    finally:
+        server.terminate()
+        server.wait()
+        shutil.rmtree(home)
+    return found
+
+
+def table(found: Mapping[tuple[str, str], Sequence[Answer]]) -> str:
+    """A table of Markdown: the ratio is the median of the rounds' ratios to the answer without speculation."""
+    lines = [
+        "| text | method | tokens/s | to without | accepted | same text |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for (prompt, method), answers in found.items():
+        plain = found[prompt, WITHOUT]
+        ratio = statistics.median(a.tokens_a_second / b.tokens_a_second for a, b in zip(answers, plain, strict=True))
+        speed = statistics.median(each.tokens_a_second for each in answers)
+        drafted, accepted = sum(each.drafted for each in answers), sum(each.accepted for each in answers)
+        share = f"{accepted} of {drafted} ({accepted / drafted:.0%})" if drafted else "-"
+        same = "yes" if [each.text for each in answers] == [each.text for each in plain] else "NO"
+        lines.append(f"| {prompt} | {method} | {speed:.2f} | {ratio:.2f} | {share} | {same} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
