@@ -12,20 +12,23 @@ import msgspec
 import pytest
 
 from xinference.catalog.fact_conversion import convert
-from xinference.catalog.fact_differences import Difference, all_differences, table
+from xinference.catalog.fact_differences import Difference, all_differences, table, table_of_bytes
 from xinference.catalog.fact_files import FamilyFacts, read_facts
 from xinference.catalog.facts import families_of, main, own_families, written
+from xinference.catalog.known_projectors import corrected_sizes
 from xinference.catalog.models import HubName, ModelFamily, ModelVersion
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem
 from xinference.hubs.selection import wanted_names
 from xinference.launch.match import match
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, plan_entry
 from xinference.launch.request import LaunchRequest
 
 ROOT = Path(__file__).parents[2]
 FACTS = ROOT / "catalog"
 BUILTIN = ROOT / "src" / "xinference" / "catalog" / "builtin"
 Json = dict[str, Any]
+REQUEST = LaunchRequest(model_name="")
 FILES = ("llm.json", "embedding.json", "rerank.json")
 
 
@@ -73,6 +76,7 @@ def version_of(family: Json, spec: Json, hub: HubName, quantization: str) -> Mod
 def test_every_version_on_every_hub_is_that_of_the_facts_or_is_a_documented_difference() -> None:
     documented = {each.key for each in found_differences()}
     different: set[tuple[str, str, str, str, str]] = set()
+    other_bytes: set[tuple[str, str, int]] = set()
     count = 0
     for family, spec, hub, facts, quantization in entries():
         count += 1
@@ -85,11 +89,18 @@ def test_every_version_on_every_hub_is_that_of_the_facts_or_is_a_documented_diff
             continue
         names = wanted_names(version, source) or ()
         has = (source.model_id, source.revision, list(names))
+        planned = plan_entry(ResolvedLaunch(LaunchDraft("", REQUEST, version, "", False, 1), source), None)
+        files = [file["name"] for file in planned["files"]]
+        weights, projectors = files[: len(names)], files[len(names) :]
+        assert (planned["hub"], planned["model_id"], planned["revision"], weights) == (hub, *has)
+        assert len(projectors) <= 1 and set(projectors) <= set(source.projectors)
         if has != expected(facts, quantization):
             different.add(key)
         metadata = spec.get("metadata_by_quantization", {}).get(quantization) or spec.get("metadata") or {}
         if "weights_bytes" in metadata and key not in documented:
             assert version.spec.weights_bytes[version.quantization] == metadata["weights_bytes"]
+            if not projectors and (more := metadata["weights_bytes"] - planned["files_bytes"]):
+                other_bytes.add((family["name"], size, more))
     unlisted = {key for key in different if key not in documented}
     listed_as_none = {
         (family["name"], spec["format"], str(spec["size_in_billions"]), quantization, hub)
@@ -97,12 +108,15 @@ def test_every_version_on_every_hub_is_that_of_the_facts_or_is_a_documented_diff
         if spec["format"] == "ggufv2" and quantization == "none" and "file" not in facts
     }
     assert unlisted <= listed_as_none
+    assert other_bytes <= set(corrected_sizes())
     assert count > 5700
 
 
 def test_the_documentation_has_the_table_of_differences() -> None:
     assert all(each.reason for each in found_differences())
-    assert table(found_differences()) in (ROOT / "docs" / "catalog.md").read_text()
+    page = (ROOT / "docs" / "catalog.md").read_text()
+    assert table(found_differences()) in page
+    assert table_of_bytes() in page
 
 
 def test_the_registry_is_what_the_facts_give(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from xinference.catalog.fact_conversion import part_names
 from xinference.catalog.fact_corrections import corrected, quantizations_of
 from xinference.catalog.fact_files import FamilyFacts, HubFacts, SpecFacts
+from xinference.catalog.known_projectors import REASON, corrected_sizes
 from xinference.catalog.models import HubName, ModelFamily, Source, same_size
 
 OWN_REVISION = "the project's entry is kept: it takes the default branch, so that weights that are cached stay in use"
@@ -62,6 +63,12 @@ def table(found: Sequence[Difference]) -> str:
         rows.setdefault((each.family, each.model_format, each.size, each.hub, each.reason), []).append(each)
     head = "| family | version | hub | facts | registry | reason |\n| --- | --- | --- | --- | --- | --- |\n"
     return head + "".join(_row(each) for each in rows.values())
+
+
+def table_of_bytes() -> str:
+    """The versions of GGUF that a plan gives other bytes than the facts, as a table of Markdown."""
+    head = "| family | size | facts' bytes minus the plan's | reason |\n| --- | --- | --- | --- |\n"
+    return head + "".join(f"| {family} | {size} | {more} | {REASON} |\n" for family, size, more in corrected_sizes())
 
 
 def _row(found: Sequence[Difference]) -> str:

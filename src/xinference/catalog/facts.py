@@ -1,6 +1,6 @@
 """Writes the built-in registry from the facts: ``python -m xinference.catalog.facts FACTS_DIR [OUT]``.
 
-Prints the table of differences between the facts and the registry.
+Prints the tables of differences between the facts and the registry.
 
 A tool for developers; `docs/catalog.md` describes the files. FACTS_DIR has `llm.json`, `embedding.json`, `rerank.json`
 and the folder `own` with the project's own families, which are kept where both have an entry.
@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from xinference.catalog.check import check_family
 from xinference.catalog.fact_conversion import ModelType, convert
-from xinference.catalog.fact_differences import all_differences, table
+from xinference.catalog.fact_differences import all_differences, table, table_of_bytes
 from xinference.catalog.fact_files import read_facts
 from xinference.catalog.family_fields import fields_of
 from xinference.catalog.models import ModelFamily
@@ -60,7 +60,7 @@ def _line(value: Any) -> str:
 
 
 def main(folder: Path, out: Path) -> str:
-    """Write the files into `out`; returns the table of differences."""
+    """Write the files into `out`; returns the tables of differences."""
     families = families_of(folder)
     out.mkdir(exist_ok=True)
     names = {f"{name}.json" for name in families}
@@ -69,7 +69,7 @@ def main(folder: Path, out: Path) -> str:
             old.unlink()
     for name, family in families.items():
         (out / f"{name}.json").write_text(written(family), encoding="utf-8", newline="\n")
-    return table(all_differences(read_facts(folder), families))
+    return f"{table(all_differences(read_facts(folder), families))}\n{table_of_bytes()}"
 
 
 if __name__ == "__main__":

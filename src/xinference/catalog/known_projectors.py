@@ -21,8 +21,15 @@ _PARAMETERS: Mapping[tuple[str, str], int] = {
     ("qwen3.5", "397"): 455_500_000,
     ("qwen3.6", "35"): 446_000_000,
 }
+#: The reason why a plan has other bytes of weights than the facts.
+REASON = "the facts' bytes contain a projector in 32 bits; a plan has the projector that the launch uses, if any"
 _STORED_BYTES = 4
 """Bytes of a parameter of the projector in the facts' sum."""
+
+
+def corrected_sizes() -> tuple[tuple[str, str, int], ...]:
+    """Family, size, and the bytes that the facts' sums have more than the weights."""
+    return tuple((family, size, count * _STORED_BYTES) for (family, size), count in _PARAMETERS.items())
 
 
 def projector_bytes(version: ModelVersion, name: str) -> int | None:
