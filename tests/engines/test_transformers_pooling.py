@@ -119,7 +119,8 @@ def test_a_group_has_the_oldest_input_and_keeps_the_limits(lengths: list[int], l
     padded = max(lengths[position] for position in group) * len(group)
     assert len(group) == 1 or padded <= limits.most_tokens
     padding = padded - sum(lengths[position] for position in group)
-    assert padding <= max(limits.free_padding, limits.padding_share * padded)
+    rests = 2 * limits.free_padding  # the shorter and the longer inputs that would be a last group of their own
+    assert padding <= max(limits.free_padding, limits.padding_share * padded) + rests
 
 
 def test_every_input_is_computed_once() -> None:
@@ -137,6 +138,14 @@ def test_every_input_is_computed_once() -> None:
 
 def test_equal_inputs_are_one_group() -> None:
     assert next_group([7] * 32, cpu_limits(384)) == list(range(32))
+
+
+def test_a_small_rest_joins_the_group_and_a_large_one_does_not() -> None:
+    limits = cpu_limits(384)
+    assert next_group([16] * 31 + [17], limits) == [*range(32)]
+    assert next_group([17] + [16] * 31, limits) == [*range(32)]
+    assert next_group([16] * 31 + [60], limits) == [*range(31)]
+    assert len(next_group([5, *range(6, 100)], limits)) < 30
 
 
 def test_wider_models_have_smaller_groups_and_less_padding() -> None:

@@ -39,6 +39,13 @@ def next_group(lengths: Sequence[int], limits: GroupLimits) -> list[int]:
 
     >>> next_group([5, 90, 5, 88, 4], GroupLimits(most_tokens=200, free_padding=2, padding_share=0))
     [0, 2, 4]
+
+    A rest that would cost more as a group of its own than as padding belongs to the group:
+
+    >>> next_group([16] * 31 + [17], GroupLimits(most_tokens=4096, free_padding=30, padding_share=0)) == [*range(31)]
+    True
+    >>> next_group([16] * 31 + [17], GroupLimits(most_tokens=4096, free_padding=61, padding_share=0)) == [*range(32)]
+    True
     """
     order = sorted(range(len(lengths)), key=lambda position: (lengths[position], position))
     first = last = order.index(0)
@@ -51,6 +58,7 @@ def next_group(lengths: Sequence[int], limits: GroupLimits) -> list[int]:
             limits, tokens + lengths[shorter], lengths[order[last]], last - first + 2
         )
         if not (fits_longer or fits_shorter):
+            first, last = _with_rests([lengths[position] for position in order], first, last, limits)
             return sorted(order[first : last + 1])
         if fits_longer and (
             not fits_shorter or lengths[order[last + 1]] - lengths[0] <= lengths[0] - lengths[order[first - 1]]
@@ -60,6 +68,19 @@ def next_group(lengths: Sequence[int], limits: GroupLimits) -> list[int]:
         else:
             first -= 1
             tokens += lengths[order[first]]
+
+
+def _with_rests(ordered: Sequence[int], first: int, last: int, limits: GroupLimits) -> tuple[int, int]:
+    """The ends of a group with all longer or all shorter inputs, if their padding costs less than a further group."""
+    rest = ordered[last + 1 :]
+    padding = ordered[-1] * (len(ordered) - first) - ordered[last] * (last - first + 1) - sum(rest)
+    if rest and padding < limits.free_padding and ordered[-1] * (len(ordered) - first) <= limits.most_tokens:
+        last = len(ordered) - 1
+    rest = ordered[:first]
+    padding = ordered[last] * first - sum(rest)
+    if rest and padding < limits.free_padding and ordered[last] * (last + 1) <= limits.most_tokens:
+        first = 0
+    return first, last
 
 
 def _fits(limits: GroupLimits, tokens: int, longest: int, count: int) -> bool:
