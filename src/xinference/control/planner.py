@@ -91,7 +91,7 @@ class Planner:
         self._forecaster = Forecaster(settings, hubs, engines, work)
         self._files = work.files
         self.resolver = ModelResolver(
-            settings, registrations, hubs, work.questions, engines, stores_look_ups=stores_look_ups
+            settings, registrations, hubs, work.questions, engines, stores_look_ups=stores_look_ups, host=node.host
         )
         self.hub_chooser = HubChooser(settings, hubs, work.choices)
         self._environments = Environments(settings)

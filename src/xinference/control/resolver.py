@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ from xinference.config import Settings
 from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.hardware.devices import read_host
+from xinference.hardware.devices import Host, read_host
 from xinference.hubs.base import Hub
 from xinference.launch.request import LaunchRequest
 from xinference.planning.memory import USABLE_SHARE
@@ -41,7 +41,9 @@ class ModelResolver:
         engines: Mapping[str, Engine] | None = None,
         *,
         stores_look_ups: bool = True,
+        host: Callable[[], Awaitable[Host]] | None = None,
     ) -> None:
+        """`host` reads the machine whose memory limits the choice among several files; None: this one."""
         self._settings = settings
         self._registrations = registrations
         self._hubs = hubs
@@ -49,6 +51,7 @@ class ModelResolver:
         self._engines = engines or {}
         self._stores_look_ups = stores_look_ups
         self._folder = settings.cache_dir / "derived"
+        self._host = host or _this_host
 
     async def resolve(
         self, request: LaunchRequest, running: LaunchRequest | None = None, *, any_file: bool = False
@@ -88,7 +91,7 @@ class ModelResolver:
                 self._hubs,
                 preferred,
                 any_quantization=any_file,
-                usable_bytes=await asyncio.to_thread(_usable_bytes),
+                usable_bytes=_usable_bytes(await self._host()),
                 formats=self._formats(request.model_engine),
             )
         except Problem as problem:
@@ -138,9 +141,12 @@ class ModelResolver:
         return self._folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json"
 
 
-def _usable_bytes() -> int:
-    """Bytes of this machine's memory that a model may use, on the host and on its GPUs. Blocks."""
-    host = read_host()
+async def _this_host() -> Host:
+    return await asyncio.to_thread(read_host)
+
+
+def _usable_bytes(host: Host) -> int:
+    """Bytes of a machine's memory that a model may use, on the host and on its GPUs."""
     return int((host.memory_total + sum(gpu.memory_total for gpu in host.gpus)) * USABLE_SHARE)
 
 
