@@ -180,6 +180,16 @@ class Settings:
     """Seconds that the download of an image may take."""
     gateway_workers: int = 1
     """Number of processes that serve requests on the port; 1: the server's own."""
+    shared_beginnings: bool = True
+    """Compute equal beginnings of prompts once, where the engine can save the state of a slot. Only with one gateway
+    process."""
+    shared_wait_seconds: float = 60.0
+    """Maximum seconds that a request waits until another one has computed an equal beginning."""
+    kept_state_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
+    """Maximum size of the saved states of each model on the disk, in bytes or with a unit such as 2GiB; 0: none."""
+    prefix_isolation: str = "none"
+    """Whether requests share beginnings: none: all requests to a model do; key: only requests with the same key, so
+    that nobody can tell by the time of an answer what others have asked."""
     log_level: str = "INFO"
     """Log level of the server: DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "text"
@@ -217,6 +227,8 @@ class Settings:
         _check_addresses(settings.allowed_origins)
         if settings.log_format not in FORMATS:
             raise bad_request(f"log_format is {settings.log_format!r}.", hint=f"Use {' or '.join(FORMATS)}.")
+        if settings.prefix_isolation not in ("none", "key"):
+            raise bad_request(f"prefix_isolation is {settings.prefix_isolation!r}.", hint="Use none or key.")
         for name in (
             "head_seconds",
             "body_seconds",

@@ -77,6 +77,7 @@ def run(
     log_format: str | None = None,
     access_log: bool | None = None,
     allow_media_urls: str | None = None,
+    prefix_isolation: str | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
@@ -97,6 +98,7 @@ def run(
         log_format=log_format,
         access_log=access_log or None,
         allow_media_urls=allow_media_urls,
+        prefix_isolation=prefix_isolation,
     )
     set_up_log(settings.log_level, settings.log_format)
     raise_descriptor_limit()
@@ -354,6 +356,7 @@ def main() -> int:
     parser.add_argument("--gateway-workers", type=int)
     parser.add_argument("--allow-origin")
     parser.add_argument("--allow-media-urls")
+    parser.add_argument("--prefix-isolation")
     parser.add_argument("--allow-unauthenticated", action="store_true")
     arguments = parser.parse_args()
     try:

@@ -81,7 +81,7 @@ class Deployment:
         self._context = context
         self._engine = engine = context.engines[plan.engine]
         self._inbox = inbox = Inbox()
-        starter = starter or EngineStarter(engine, context.nodes, adopted)
+        starter = starter or EngineStarter(engine, context.nodes, adopted, context.settings)
         first = _first_snapshot(plan, context, created, problem)
         first = replace(first, ran=ran, restarting=restarting)
         if unloaded and problem is None and not plan.request.on_demand:

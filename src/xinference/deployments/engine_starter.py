@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from xinference.config import Settings
+from xinference.deployments.states_folder import states_folder
 from xinference.engines.base import Engine, Placement
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -55,8 +57,14 @@ class EngineStarter:
         engine: Engine,
         nodes: Mapping[str, Node],
         adopted: Mapping[str, ReplicaLike] = MappingProxyType({}),
+        settings: Settings | None = None,
     ) -> None:
-        """`adopted`: the running replicas of an earlier server, by their ids."""
+        """
+        Args:
+            adopted: the running replicas of an earlier server, by their ids.
+            settings: those of the server; None: no replica saves states of prompts.
+        """
+        self._settings = settings
         self._engine = engine
         self._nodes = nodes
         self._adopted = dict(adopted)
@@ -64,8 +72,11 @@ class EngineStarter:
     def start(
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
     ) -> ReplicaLike:
-        command = engine_command(self._engine, plan, number, python)
         node = self._node(plan.place_of(number).node_id)
+        # The gateway writes to the folder, too, so it is on the gateway's machine.
+        settings = self._settings if node.node_id == LOCAL_NODE else None
+        states = None if settings is None else states_folder(self._engine, plan, settings)
+        command = engine_command(self._engine, plan, number, python, states)
         started = node.start(replica_id, command, changed)
         if node.node_id == LOCAL_NODE:  # the log of another machine is there
             link_log(started.snapshot.log_path, plan.uid, number)
@@ -85,9 +96,15 @@ class EngineStarter:
         return node_of(self._nodes, node_id)
 
 
-def engine_command(engine: Engine, plan: SizedPlan, number: int, python: Path) -> EngineCommand:
-    """The command of the replica with this number. Its context is the input of `restore_sizing`."""
-    placement = Placement(python, plan.devices_of(number))
+def engine_command(
+    engine: Engine, plan: SizedPlan, number: int, python: Path, states: Path | None = None
+) -> EngineCommand:
+    """The command of the replica with this number. Its context is the input of `restore_sizing`.
+
+    Args:
+        states: the folder for saved states of prompts.
+    """
+    placement = Placement(python, plan.devices_of(number), states)
     command = engine.command(plan, secrets.token_urlsafe(32), placement)
     sizing, devices = msgspec.structs.asdict(plan.sizing), plan.devices
     context = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from xinference.engines.engine_metrics import NO_METRICS, EngineMetrics
 from xinference.engines.native_fields import NativeFields
+from xinference.engines.request_placement import MakeStates
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Request, Tokenize
@@ -91,6 +92,8 @@ class Dialect:
     """Returns the refusal for an error whose text is specific to this engine; None for any other error."""
     completion_tokens: int | None = None
     """Number of tokens of a completion whose request names none; None: up to the end of the context."""
+    make_states: MakeStates | None = None
+    """Makes the saved states of a model's prompts; None: the engine has none that others can use."""
     native: NativeFields = NO_NATIVE_FIELDS
     """The fields that the engine reads in addition to those of the APIs."""
     metrics: EngineMetrics = NO_METRICS

@@ -153,6 +153,7 @@ class Gateway:
         self._forwarder = Forwarder(router, settings, self._pool, self.balancer, crashes or CrashMemory())
         self._running = running or AbortableRequests()
         self._limited = LimitedForwarder(router, settings, self.quota, self._forwarder, self._running)
+        self.balancer.forgotten = self._forwarder.placements.forget
         hub = RecordHub()
         self.recorder = recorder or Recorder(hub.publish)
         self.metrics = metrics or Metrics(
@@ -162,10 +163,12 @@ class Gateway:
             active=self.recorder.active,
             affinity=self.balancer.take_affinity,
         )
+        self.metrics.add(self._forwarder.placements.metrics)
 
     async def close(self) -> None:
         """Close the connections to engines."""
         self.recorder.flush()
+        self._forwarder.placements.close()
         await self._pool.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -54,6 +54,8 @@ class Balancer:
         self._affinity: Counter[tuple[str, Affinity]] = Counter()
         self.last_bytes: Callable[[], Mapping[str, float]] = dict
         """When the last byte of each engine arrived, by base URL; the gateway sets it."""
+        self.forgotten: Callable[[str], None] = lambda replica_id: None
+        """Called for a replica that has exited; the gateway sets it."""
 
     # -- counting -------------------------------------------------------------------------------------------
 
@@ -106,6 +108,7 @@ class Balancer:
         """Delete the records of a replica that has exited."""
         for known in (self._ended, self._recent, self._failures, self._excluded):
             known.pop(replica_id, None)
+        self.forgotten(replica_id)
 
     async def last_byte(self, base_url: str) -> float:
         """See `ReplicaLoad.last_byte`."""

@@ -22,6 +22,7 @@ from xinference.gateway.fair_queue import FairQueue, places
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.http.request_figures import RequestFigures
+from xinference.gateway.placements import Placements
 from xinference.gateway.routes import FREE, DataPath
 from xinference.gateway.stream import END_TEXTS, OnDeath, relay_bytes, relay_events
 from xinference.protocol.errors import Header, Refusal
@@ -87,6 +88,7 @@ class Forwarder:
         self._pool = pool
         self._balancer = balancer
         self._crashes = crashes
+        self.placements = Placements(settings, pool, lambda: router.table.routes)
         self.queue = FairQueue(settings.max_queued_requests)
         """The requests that wait for a place at an engine."""
 
@@ -167,10 +169,13 @@ class Forwarder:
     async def _attempt(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
         """Send the call to one target, and relay the answer."""
         self._balancer.begin(target)
-        answer, figures = None, reply.figures
+        answer, placed, figures, body = None, None, reply.figures, call.body
         figures.replica = target.replica_id
         try:
-            answer = await self._pool.post(target, call.path.upstream, call.query, call.headers, call.body)
+            if route.state_bytes:
+                placed = await self.placements.place(call.path.upstream, body, call.client, route, target)
+                body = body if placed is None else placed.body
+            answer = await self._pool.post(target, call.path.upstream, call.query, call.headers, body)
             figures.connection = answer.connection
             self._balancer.reached(target)
             if answer.status != 200:
@@ -187,6 +192,8 @@ class Forwarder:
                 self._crashes.leave(route, target, call.path.upstream, call.body)
             raise
         finally:
+            if placed is not None:
+                placed.end(complete=answer is not None and answer.at_end)
             if answer is not None:
                 figures.leave_engine(answer.connection)
                 answer.close()

@@ -86,6 +86,8 @@ class Route:
     """Why the model can't choose a tool itself, with the way out; None: the engine reads its calls."""
     crashes: tuple[Crash, ...] = ()
     """The crashes of the last replicas, oldest first."""
+    state_bytes: int = 0
+    """Maximum size of the saved states of prompts in memory; 0: the engine saves none."""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,11 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
     help="Hosts from which the server fetches images that requests name, such as example.com,*.example.org; "
     "*: all public hosts.",
 )
+@click.option(
+    "--prefix-isolation",
+    type=click.Choice(["none", "key"]),
+    help="key: only requests with the same key share the computed beginnings of their prompts. [default: none]",
+)
 @click.option("--background", is_flag=True, help="Start the server in the background, and return when it is ready.")
 def serve(
     host: str | None,
@@ -84,6 +89,7 @@ def serve(
     log_format: str | None,
     access_log: bool,
     allow_media_urls: str | None,
+    prefix_isolation: str | None,
     background: bool,
 ) -> None:
     """Run the server in this terminal, or in the background."""
@@ -100,6 +106,7 @@ def serve(
         log_format=log_format,
         access_log=access_log,
         allow_media_urls=allow_media_urls,
+        prefix_isolation=prefix_isolation,
     )
     start = start_in_background if background else run
     start(options)

@@ -23,6 +23,7 @@ class ServerOptions:
     log_format: str | None = None
     access_log: bool = False
     allow_media_urls: str | None = None
+    prefix_isolation: str | None = None
 
     def overrides(self) -> dict[str, Any]:
         """The arguments of `Settings.from_env`; None: not given. An absent flag is not given."""

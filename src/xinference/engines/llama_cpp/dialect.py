@@ -28,6 +28,7 @@ from xinference.engines.llama_cpp import choices
 from xinference.engines.llama_cpp.metrics import METRICS
 from xinference.engines.llama_cpp.native_fields import NATIVE
 from xinference.engines.llama_cpp.prefill import PrefillFilter, prefill, without_prefill
+from xinference.engines.request_placement import ModelStates, StateLimits
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request
@@ -183,6 +184,14 @@ def _explain_wrong_request(error: EngineError) -> Refusal | None:
     return Refusal(Code.INVALID_REQUEST, f"The engine cannot use the request: {message[:300]}")
 
 
+def _make_states(limits: StateLimits) -> ModelStates:
+    # Only servers with such a model load them.
+    from xinference.engines.llama_cpp.model_states import LlamaCppStates
+    from xinference.engines.llama_cpp.placement import SlotPlacement
+
+    return LlamaCppStates(limits, SlotPlacement)
+
+
 DIALECT = Dialect(
     engine=ENGINE,
     fields={
@@ -203,6 +212,7 @@ DIALECT = Dialect(
     computes_in_order=True,
     exchange=_exchange,
     explain=_explain,
+    make_states=_make_states,
     native=NATIVE,
     metrics=METRICS,
 )

@@ -24,7 +24,7 @@ from xinference.engines.base import (
     explanation_of,
     lacks_avx2,
 )
-from xinference.engines.llama_cpp import pooling, projector, prompt_cache, speculation
+from xinference.engines.llama_cpp import pooling, projector, prompt_cache, shared_states, speculation
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.option_values import convert
@@ -182,6 +182,9 @@ class LlamaCpp(SetsThinking):
             "has no place for them. Launch a model with the ability tools, or this one with another --chat_template."
         )
 
+    def state_bytes(self, plan: SizedPlan) -> int:
+        return shared_states.state_bytes(plan)
+
     def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
         """All types of GGUF are read, on every device."""
 
@@ -229,6 +232,9 @@ class LlamaCpp(SetsThinking):
             params["mmproj_use_gpu"] = False
         if projector_file := projector.projector_path(plan.launch, plan.path):
             params[projector.OPTION] = str(projector_file)
+        extra_bytes = prompt_cache.extra_bytes(params, sizing)
+        if placement.states is not None:
+            params |= shared_states.parameters(placement.states, sizing)
         template = plan.version.family.chat_template
         if template is not None:
             params.setdefault("chat_template", template)
@@ -250,7 +256,7 @@ class LlamaCpp(SetsThinking):
                 one_thread=not plan.use_gpu and params.get("cpuparams.n_threads") == 1,
                 max_in_flight=HTTP_REQUESTS,
             ),
-            extra_bytes=prompt_cache.extra_bytes(params, sizing),
+            extra_bytes=extra_bytes,
         )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:

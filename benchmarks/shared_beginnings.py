@@ -1,0 +1,275 @@
+"""Time to the first token with equal beginnings: this server with llama.cpp, and the same engine with its defaults.
+
+    python -m benchmarks.shared_beginnings --weights SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 3] [--words 1850]
+
+Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds. Part 1
+sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2 lets agents
+with one system prompt take turns with growing histories. Part 3 kills the engine and asks for a hot beginning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xinference.engines.llama_cpp.engine import PROGRAM
+
+WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
+SLOTS, CONTEXT = 8, 4096
+KEY = "benchmark"
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "find",
+        "description": "Finds a file by its name.",
+        "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server of OpenAI's protocol."""
+
+    url: str
+    key: str = ""
+
+    def post(self, path: str, body: Any) -> Any:
+        """The decoded answer."""
+        with urllib.request.urlopen(self._request(path, body), timeout=3600) as answer:
+            return json.load(answer)
+
+    def first_token(self, body: dict[str, Any]) -> float:
+        """Seconds until the first text of a stream, which is read to its end."""
+        begin, first = time.perf_counter(), 0.0
+        with urllib.request.urlopen(
+            self._request("/v1/chat/completions", {**body, "stream": True}), timeout=3600
+        ) as answer:
+            for line in answer:
+                if not first and b'"content":"' in line:
+                    first = time.perf_counter() - begin
+        return first
+
+    def burst(self, bodies: Sequence[dict[str, Any]]) -> list[float]:
+        """The seconds until the first token of each of these requests, sent at once."""
+        with ThreadPoolExecutor(len(bodies)) as pool:
+            return list(pool.map(self.first_token, bodies))
+
+    def _request(self, path: str, body: Any) -> urllib.request.Request:
+        headers = {"content-type": "application/json", "authorization": f"Bearer {self.key}"}
+        return urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+
+
+def text(seed: object, words: int) -> str:
+    """Random words, the same for the same seed."""
+    return " ".join(random.Random(str(seed)).choices(WORDS, k=words))
+
+
+def chat(system: str, question: str, **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    return {"model": "m", "messages": messages, "max_tokens": 4, "temperature": 0, **fields}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help="a GGUF file")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--words", type=int, default=1850, help="length of the common beginning; a word is a token")
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--parts", default="123")
+    arguments = parser.parse_args()
+    weights = arguments.weights.absolute()
+    with tempfile.TemporaryDirectory() as home, ours(weights, Path(home)) as own, bare(weights) as engine:
+        servers = {"xinference": own, "bare": engine}
+        for server in servers.values():
+            server.first_token(chat("Be short.", "Hello."))
+        if "1" in arguments.parts:
+            bursts(servers, arguments.rounds, arguments.words)
+        if "2" in arguments.parts:
+            agents(servers, arguments.words, arguments.turns)
+        if "3" in arguments.parts:
+            killed(own, arguments.words)
+
+
+def bursts(servers: dict[str, Server], rounds: int, words: int) -> None:
+    """Part 1."""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for n in range(rounds):
+        for name, server in servers.items():
+
+            def note(what: str, *values: float, name: str = name) -> None:
+                seconds.setdefault((name, what), []).extend(values)
+
+            note("one cold", server.first_token(chat(text(("one", n), words), "Say a word.")))
+            note("8 cold", *server.burst([chat(text(("cold", n), words), f"Say {k}.") for k in range(SLOTS)]))
+            system = text(("one", n), words)
+            note("one warm", server.first_token(chat(system, "Say a name.")))
+            note("8 after one", *server.burst([chat(system, f"Say {k}.") for k in range(SLOTS)]))
+        median = {each: statistics.median(values) for each, values in seconds.items()}
+        for name in servers:
+            print(name, *(f"{what}: {median[name, what]:.2f} s" for _, what in median if _ == name), flush=True)
+        own, engine = "xinference", "bare"
+        print(
+            f"8 cold / one cold: {median[own, '8 cold'] / median[own, 'one cold']:.2f} "
+            f"(bare {median[engine, '8 cold'] / median[engine, 'one cold']:.2f}); "
+            f"8 after one / one warm: {median[own, '8 after one'] / median[own, 'one warm']:.2f} "
+            f"(bare {median[engine, '8 after one'] / median[engine, 'one warm']:.2f}); "
+            f"bare / xinference: 8 cold {median[engine, '8 cold'] / median[own, '8 cold']:.1f}, "
+            f"8 after one {median[engine, '8 after one'] / median[own, '8 after one']:.1f}",
+            flush=True,
+        )
+
+
+def agents(servers: dict[str, Server], words: int, turns: int, count: int = 4) -> None:
+    """Part 2: the servers take turns with each turn of all agents, so that both have the same machine."""
+    histories: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    total = dict.fromkeys(servers, 0.0)
+    for turn in range(turns):
+        for name, server in servers.items():
+            begin = time.perf_counter()
+            with ThreadPoolExecutor(count) as pool:
+                list(
+                    pool.map(
+                        lambda n, name=name, server=server: _turn(server, histories, (name, n), words, turn),
+                        range(count),
+                    )
+                )
+            total[name] += time.perf_counter() - begin
+        print(f"turn {turn + 1}: xinference / bare {total['xinference'] / total['bare']:.2f}", flush=True)
+    print(*(f"{name}: {seconds:.1f} s" for name, seconds in total.items()))
+
+
+def _system(words: int) -> dict[str, Any]:
+    return {"role": "system", "content": text("agents", words)}
+
+
+def _turn(server: Server, turn: int, agent: int, messages: list[dict[str, Any]]) -> None:
+    messages.append({"role": "user", "content": text((agent, turn), 30)})
+    body = {"model": "m", "messages": messages, "tools": [TOOL], "max_tokens": 8, "temperature": 0}
+    answer = server.post("/v1/chat/completions", body)["choices"][0]["message"]
+    messages.append({"role": "assistant", "content": answer.get("content") or "Done."})
+
+
+def killed(server: Server, words: int) -> None:
+    """Part 3."""
+    system = text("hot", words)
+    for n in range(3):
+        server.burst([chat(system, f"Say {n} {k}.") for k in range(2)])
+    with urllib.request.urlopen(f"{server.url}/v1/models/instances?model_uid=m", timeout=60) as answer:
+        pid = json.load(answer)[0]["replicas"][0]["engine_pid"]
+    warm = server.first_token(chat(system, "Say warm."))
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    begin = time.perf_counter()
+    _wait_for(server.url + "/v1/models/m", lambda data: data.get("status") == "READY")
+    load = time.perf_counter() - begin
+    after = server.first_token(chat(system, "Say again."))
+    print(f"killed: ready after {load:.2f} s, first token {after:.2f} s later (warm before: {warm:.2f} s)", flush=True)
+
+
+@contextmanager
+def ours(weights: Path, home: Path) -> Iterator[Server]:
+    """This server with the model ``m``."""
+    port = free_port()
+    env = {key: value for key, value in os.environ.items() if not key.startswith("XINFERENCE_")}
+    env |= {"XINFERENCE_HOME": str(home), "XINFERENCE_PORT": str(port)}
+    with (home / "server.log").open("ab") as log:
+        process = subprocess.Popen([sys.executable, "-m", "xinference.server"], env=env, stdout=log, stderr=log)
+    server = Server(f"http://127.0.0.1:{port}")
+    try:
+        _wait_for(f"{server.url}/health", lambda data: True)
+        server.post(
+            "/v1/models",
+            {
+                "model_uid": "m",
+                "model_name": "smollm2-instruct",
+                "model_type": "LLM",
+                "model_engine": "llama.cpp",
+                "model_format": "ggufv2",
+                "model_size_in_billions": "0_135",
+                "quantization": "Q4_1",
+                "model_path": str(weights),
+                "n_parallel": SLOTS,
+                "n_ctx": CONTEXT,
+            },
+        )
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+@contextmanager
+def bare(weights: Path) -> Iterator[Server]:
+    """llama.cpp with the parameters that a launch without saved states has."""
+    port = free_port()
+    threads = len(os.sched_getaffinity(0))
+    params = {
+        "cpuparams.n_threads": threads,
+        "cpuparams_batch.n_threads": threads,
+        "cache_ram_mib": 512,
+        "n_threads_http": 64,
+        "ui": False,
+        "model_alias": "m",
+        "model_path": str(weights),
+        "n_ctx": 0,
+        "n_parallel": SLOTS,
+        "kv_unified": True,
+        "kv_unified_per_slot": CONTEXT + 1,
+        "n_gpu_layers": 0,
+    }
+    env = {**os.environ, "XINFERENCE_LLAMA_PARAMS": json.dumps(params), "XINFERENCE_ENGINE_KEY": KEY}
+    process = subprocess.Popen(
+        [sys.executable, "-I", str(PROGRAM), "--port", str(port)],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    server = Server(f"http://127.0.0.1:{port}", KEY)
+    try:
+        _wait_for(f"{server.url}/health", lambda data: True)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _wait_for(url: str, is_ready: Callable[[Any], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                if is_ready(json.load(answer)):
+                    return
+        except OSError:
+            pass
+        time.sleep(0.02)
+    raise TimeoutError(f"{url} is not ready")
+
+
+if __name__ == "__main__":
+    main()
