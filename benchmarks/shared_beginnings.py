@@ -2,9 +2,10 @@
 
     python -m benchmarks.shared_beginnings --weights SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 3] [--words 1850]
 
-Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds. Part 1
-sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2 lets agents
-with one system prompt take turns with growing histories. Part 3 kills the engine and asks for a hot beginning.
+Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds.
+Part 1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2
+lets agents with one system prompt take turns with growing histories. Part 3 kills the engine and asks for a hot
+beginning.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ def bursts(servers: dict[str, Server], rounds: int, words: int) -> None:
 
             def note(what: str, *values: float, name: str = name) -> None:
                 seconds.setdefault((name, what), []).extend(values)
+                print(f"{name}, {what}: {statistics.median(values):.2f} s", flush=True)
 
             note("one cold", server.first_token(chat(text(("one", n), words), "Say a word.")))
             note("8 cold", *server.burst([chat(text(("cold", n), words), f"Say {k}.") for k in range(SLOTS)]))
@@ -144,13 +146,9 @@ def agents(servers: dict[str, Server], words: int, turns: int, count: int = 4) -
     for turn in range(turns):
         for name, server in servers.items():
             begin = time.perf_counter()
+            of_agents = [histories.setdefault((name, n), [_system(words)]) for n in range(count)]
             with ThreadPoolExecutor(count) as pool:
-                list(
-                    pool.map(
-                        lambda n, name=name, server=server: _turn(server, histories, (name, n), words, turn),
-                        range(count),
-                    )
-                )
+                list(pool.map(partial(_turn, server, turn), range(count), of_agents))
             total[name] += time.perf_counter() - begin
         print(f"turn {turn + 1}: xinference / bare {total['xinference'] / total['bare']:.2f}", flush=True)
     print(*(f"{name}: {seconds:.1f} s" for name, seconds in total.items()))

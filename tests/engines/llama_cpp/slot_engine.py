@@ -55,7 +55,9 @@ class SlotEngine:
         text = "".join(f"<{each['role']}>{each['content']}" for each in fields["messages"])
         slot = fields["id_slot"]
         pairs = zip(text, self.slots[slot], strict=False)
-        common = next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(text), len(self.slots[slot])))
+        common = next(
+            (n for n, (one, other) in enumerate(pairs) if one != other), min(len(text), len(self.slots[slot]))
+        )
         self.slots[slot] = text
         self.computed.append(len(text) - common)
         return len(text) - common

@@ -1,0 +1,123 @@
+"""Answers with shared beginnings on a real llama.cpp: token for token those of the same engine without sharing.
+
+The size of a batch changes the last bits of llama.cpp's results, so the reference computes in the same batches: each
+beginning once by the request that was first, then the rest. That is what one slot does without any sharing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.home import Home
+from tests.support.polling import until
+
+HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
+QUESTIONS = [each["question"] for each in json.loads((HF / "qa.json").read_text(encoding="utf-8"))]
+GROUPS = 5
+#: `make shared-beginnings` asks 300.
+PROMPTS = int(os.environ.get("SHAREDPROMPTS", "20"))
+
+pytestmark = pytest.mark.timeout(120 + 4 * PROMPTS)
+
+
+def system(group: int) -> str:
+    """A text of some 1,400 tokens, longer than what is computed again."""
+    return " ".join(random.Random(group).choices(QUESTIONS, k=140))
+
+
+def body(group: int, question: str, tokens: int = 12) -> dict[str, Any]:
+    messages = [{"role": "system", "content": system(group)}, {"role": "user", "content": question}]
+    return {"model": "m", "messages": messages, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+
+
+def ask(home: Home, asked: dict[str, Any]) -> Any:
+    answer = httpx2.post(f"{home.url}/v1/chat/completions", json=asked, timeout=120)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def text_of(answer: Any) -> str:
+    text: str = answer["choices"][0]["message"]["content"]
+    return text
+
+
+def leave(home: Home, asked: dict[str, Any]) -> None:
+    """A client that leaves after the first piece of a long answer."""
+    stream = {**asked, "stream": True, "max_tokens": 500}
+    with httpx2.stream("POST", f"{home.url}/v1/chat/completions", json=stream, timeout=120) as answer:
+        next(answer.iter_bytes())
+
+
+def kill(home: Home) -> None:
+    pid = home.engine_pid("m")
+    os.kill(pid, signal.SIGKILL)
+    until("another engine runs", lambda: home.instance("m")["replicas"][0].get("engine_pid") not in (pid, None))
+
+
+def metric(home: Home, name: str) -> float:
+    text = httpx2.get(f"{home.url}/metrics", timeout=10).text
+    lines = [line for line in text.splitlines() if line.startswith(f"xinference_prompt_states_{name}{{")]
+    return float(lines[0].rsplit(" ", 1)[1])
+
+
+def test_answers_are_those_without_sharing(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
+    """One slot: each change of the group evicts a state and restores another one."""
+    home, apart = make_home(), make_home(XINFERENCE_SHARED_BEGINNINGS="false")
+    for each in (home, apart):
+        each.serve()
+        assert each.launch(**tiny | {"model_uid": "m", "n_ctx": 2048}).status_code == 200
+    random_ = random.Random(1)
+    for group in range(GROUPS):
+        ask(home, body(group, "Who?", 1))
+        ask(home, body(group, "What?", 1))
+    wrong = []
+    for n in range(PROMPTS):
+        group, question = random_.randrange(GROUPS), random_.choice(QUESTIONS)
+        if n % 5 == 3:
+            leave(home, body(random_.randrange(GROUPS), "Why?"))
+        if n % 10 == 7:
+            kill(home)
+        found = ask(home, body(group, question))
+        ask(apart, body(group, "Who?", 1))
+        reference = ask(apart, body(group, question))
+        if text_of(found) != text_of(reference):
+            wrong.append((group, question, text_of(found), text_of(reference)))
+    assert not wrong
+    assert metric(home, "restored_total") >= PROMPTS / 4
+
+
+def test_a_burst_computes_a_beginning_once(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
+    home = make_home()
+    home.serve()
+    assert home.launch(**tiny | {"model_uid": "m", "n_ctx": 2048, "n_parallel": 4}).status_code == 200
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda question: ask(home, body(0, question)), QUESTIONS[:4]))
+    assert all(each["usage"]["prompt_tokens_details"]["cached_tokens"] > 800 for each in answers)
+    assert metric(home, "saved_total") >= 1
+    assert not list((home.path / "states").glob("*/*.part"))
+
+
+def test_an_on_demand_model_and_a_new_server_begin_warm(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
+    home = make_home()
+    server = home.serve()
+    assert home.launch(**tiny | {"model_uid": "m", "n_ctx": 2048, "n_parallel": 2}).status_code == 200
+    for question in QUESTIONS[:3]:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda each: ask(home, body(0, each, 4)), [question, question + "?"]))
+    until("a state is on the disk", lambda: metric(home, "disk_bytes") > 0)
+    server.send_signal(signal.SIGINT)
+    server.wait(60)
+    home.serve()
+    until("the model is ready again", lambda: home.instance("m")["replicas"][0].get("engine_pid") is not None)
+    answer = ask(home, body(0, "Where?", 4))
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 300
