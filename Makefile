@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests that start no process (tests/support/unit_guard.py holds them to it) and are not marked as long.
 UNIT := not live and not process and not thorough
 
-.PHONY: measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -35,6 +35,10 @@ test-pythons:
 # 500 random faults and requests, as SEED chooses them, with checks between: minutes to an hour.
 chaos: $(VENV)/.installed-dev
 	CHAOS_EVENTS=500 CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest tests/chaos
+
+# 300 answers with shared beginnings, beside those of the same engine without them.
+shared-beginnings: $(VENV)/.installed-dev
+	SHAREDPROMPTS=300 $(BIN)/pytest tests/live/test_shared_beginnings.py
 
 # Hostile requests against llama.cpp, Transformers where its environment is built, and stand-ins that record: a minute
 # for each 500. FIRST repeats from one number on.
