@@ -187,7 +187,7 @@ def ours(weights: Path, home: Path) -> Iterator[Server]:
     """This server with the model ``m``."""
     port = free_port()
     env = {key: value for key, value in os.environ.items() if not key.startswith("XINFERENCE_")}
-    env |= {"XINFERENCE_HOME": str(home), "XINFERENCE_PORT": str(port)}
+    env |= {"XINFERENCE_HOME": str(home), "XINFERENCE_PORT": str(port), "XINFERENCE_SHARED_BEGINNINGS": "true"}
     with (home / "server.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-m", "xinference.server"], env=env, stdout=log, stderr=log)
     server = Server(f"http://127.0.0.1:{port}")

@@ -26,7 +26,8 @@ def in_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def placements(home: Path, routes: dict[str, Route] | None = None, **settings: Any) -> Placements:
-    return Placements(Settings(home=home, **settings), EnginePool(), lambda: routes or {})
+    given = Settings(home=home, **{"shared_beginnings": True, **settings})
+    return Placements(given, EnginePool(), lambda: routes or {})
 
 
 def shared(**changes: Any) -> Route:
@@ -52,8 +53,8 @@ async def test_a_request_gets_a_slot_and_the_folders_are_private(tmp_path: Path)
 
 async def test_nothing_is_placed_without_a_state_folder_for_the_engine(tmp_path: Path) -> None:
     away = Target("r1", "https://other:1/r/r1", "", server_name="node")
-    assert await slot_of(placements(tmp_path, shared_beginnings=False), shared()) is None
-    assert await slot_of(placements(tmp_path, gateway_workers=2), shared()) is None
+    assert not placements(tmp_path, shared_beginnings=False).is_on
+    assert not placements(tmp_path, gateway_workers=2).is_on
     assert await slot_of(placements(tmp_path), shared(), away) is None
     vllm = route(TARGET, uid="v", engine="vLLM", slots=4, state_bytes=1)
     assert await slot_of(placements(tmp_path), vllm) is None

@@ -24,6 +24,7 @@ from tests.support.polling import until
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 QUESTIONS = [each["question"] for each in json.loads((HF / "qa.json").read_text(encoding="utf-8"))]
 GROUPS = 5
+SHARED = {"XINFERENCE_SHARED_BEGINNINGS": "true"}
 #: `make shared-beginnings` asks 300.
 PROMPTS = int(os.environ.get("SHAREDPROMPTS", "20"))
 
@@ -72,7 +73,7 @@ def metric(home: Home, name: str) -> float:
 
 def test_answers_are_those_without_sharing(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
     """One slot: each change of the group evicts a state and restores another one."""
-    home, apart = make_home(), make_home(XINFERENCE_SHARED_BEGINNINGS="false")
+    home, apart = make_home(**SHARED), make_home()
     for each in (home, apart):
         each.serve()
         assert each.launch(**tiny | {"model_uid": "m", "n_ctx": 2048}).status_code == 200
@@ -97,7 +98,7 @@ def test_answers_are_those_without_sharing(make_home: Callable[..., Home], tiny:
 
 
 def test_a_burst_computes_a_beginning_once(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
-    home = make_home()
+    home = make_home(**SHARED)
     home.serve()
     assert home.launch(**tiny | {"model_uid": "m", "n_ctx": 2048, "n_parallel": 4}).status_code == 200
     with ThreadPoolExecutor(4) as pool:
@@ -108,7 +109,7 @@ def test_a_burst_computes_a_beginning_once(make_home: Callable[..., Home], tiny:
 
 
 def test_an_on_demand_model_and_a_new_server_begin_warm(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
-    home = make_home()
+    home = make_home(**SHARED)
     server = home.serve()
     assert home.launch(**tiny | {"model_uid": "m", "n_ctx": 2048, "n_parallel": 2}).status_code == 200
     for question in QUESTIONS[:3]:

@@ -172,7 +172,7 @@ class Forwarder:
         answer, placed, figures, body = None, None, reply.figures, call.body
         figures.replica = target.replica_id
         try:
-            if route.state_bytes:
+            if route.state_bytes and self.placements.is_on:
                 placed = await self.placements.place(call.path.upstream, body, call.client, route, target)
                 body = body if placed is None else placed.body
             answer = await self._pool.post(target, call.path.upstream, call.query, call.headers, body)

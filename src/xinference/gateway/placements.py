@@ -96,7 +96,7 @@ class Placements:
 
     def _states(self, uid: str, route: Route) -> ModelStates | None:
         make = dialect_of(route.engine).make_states
-        if make is None or uid in self._off or not self.is_on:
+        if make is None or uid in self._off:
             return None
         if uid not in self._models:
             home = self._settings.home
