@@ -23,13 +23,16 @@ import uvloop
 
 from tests.gateway.bare import BareServer
 from tests.gateway.wire import DataPath, data_path
-from xinference.gateway import request_records
+from xinference.gateway import app, request_records
+from xinference.gateway.http.request_figures import RequestFigures
 
 #: Multiples of what the bare server spends, as measured (medians of twenty runs on a machine with all cores busy).
 REQUEST, CHUNK = 2.18, 1.07
 #: Function calls, as counted.
 #: Of the calls of a request, 19 make its record, with those of other requests: 3 us. Of those of a chunk, none.
 REQUEST_CALLS, CHUNK_CALLS = 262, 18
+#: Calls of a request that make its record; those of a chunk are none.
+RECORD_CALLS = 21
 #: A rise above this fails. Calls are exact, and differ a little between versions of the interpreter and of uvicorn.
 RISE, CALLS_RISE = 1.25, 1.08
 
@@ -58,6 +61,25 @@ def test_the_path_makes_no_more_calls_than_its_budget() -> None:
     request, chunk = REQUEST_CALLS * CALLS_RISE, CHUNK_CALLS * CALLS_RISE
     assert calls.request < request, f"a request makes {calls.request} calls, at most {request:.0f} are allowed"
     assert calls.chunk < chunk, f"a chunk makes {calls.chunk} calls, at most {chunk:.0f} are allowed"
+
+
+def test_the_record_of_a_request_makes_no_more_calls_than_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_records = uvloop.run(count())
+    monkeypatch.setattr(app, "Recorder", NoRecorder)
+    without = uvloop.run(count())
+    request, chunk = with_records.request - without.request, with_records.chunk - without.chunk
+    assert 0 < request < RECORD_CALLS * CALLS_RISE, f"the record of a request makes {request} calls"
+    assert abs(chunk) < 0.1, f"the record of a stream makes {chunk} calls a chunk"
+
+
+class NoRecorder(request_records.Recorder):
+    """Makes no record."""
+
+    def begin(self, path: str, key_id: str) -> RequestFigures:
+        return RequestFigures()
+
+    def end(self, figures: RequestFigures, status: int) -> None:
+        """The request leaves nothing."""
 
 
 def test_a_path_that_does_half_as_much_again_makes_more_calls_than_its_budget() -> None:
