@@ -2,9 +2,10 @@
 
     python -m benchmarks.watchers [--workers 2]
 
-A server with a fake engine answers the same streams in each round, first alone and then with 8 readers of `/v1/stats`,
-one reader of `/metrics` and `/metrics/engines` each second, and 2 followers of a model's log; the order changes from
-round to round. The figure is the processor time of all the server's processes, as a multiple of that without readers.
+A server with a fake engine answers the same streams in each round, alone and with 8 readers of `/v1/stats` and 2
+followers of a model's log; the order changes from round to round. `--metrics` adds a reader of `/metrics` and
+`/metrics/engines` each second. The figure is the processor time of all the server's processes, as a multiple of that
+without readers.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from tests.support.ports import free_port
 from tests.support.scripted_home import ScriptedHome
 
 HF = Path(__file__).parents[1] / "tests" / "assets" / "tiny-llama2-chat-hf"
-STREAMS, CHUNKS = 16, 250
+STREAMS, CHUNKS = 16, 1000
 #: Seconds between two events of a stream: a round takes some seconds, so that each reader reads several times.
-INTERVAL = 0.02
+INTERVAL = 0.002
 WATCHERS, FOLLOWERS, POLL_SECONDS = 8, 2, 2.0
 
 
@@ -50,7 +51,7 @@ def cpu_seconds(server: psutil.Process) -> float:
 
 
 @contextmanager
-def readers(url: str) -> Iterator[None]:
+def readers(url: str, *, metrics: bool) -> Iterator[None]:
     """All readers, while the block runs."""
     ended = threading.Event()
 
@@ -70,16 +71,18 @@ def readers(url: str) -> Iterator[None]:
                 return
 
     threads = [threading.Thread(target=poll, args=(("/v1/stats",), POLL_SECONDS)) for _ in range(WATCHERS)]
-    threads.append(threading.Thread(target=poll, args=(("/metrics", "/metrics/engines"), 1.0)))
+    if metrics:
+        threads.append(threading.Thread(target=poll, args=(("/metrics", "/metrics/engines"), 1.0)))
+    polling = len(threads)
     threads += [threading.Thread(target=follow, daemon=True) for _ in range(FOLLOWERS)]
     for thread in threads:
         thread.start()
-    time.sleep(POLL_SECONDS)
+    time.sleep(0.5)
     try:
         yield
     finally:
         ended.set()
-        for thread in threads[: WATCHERS + 1]:
+        for thread in threads[:polling]:
             thread.join()
 
 
@@ -95,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--metrics", action="store_true")
     arguments = parser.parse_args()
     alone: list[float] = []
     watched: list[float] = []
@@ -106,12 +110,12 @@ def main() -> None:
         try:
             server = psutil.Process(home.start().pid)
             script = {"chunks": CHUNKS, "interval": INTERVAL}
-            assert home.post_launch("m", script=script).status_code == 200
+            assert home.post_launch("m", script=script, lanes=STREAMS).status_code == 200
             round_of(home.port, server)
             for number in range(arguments.rounds):
                 for is_watched in (False, True) if number % 2 else (True, False):
                     if is_watched:
-                        with readers(home.url):
+                        with readers(home.url, metrics=arguments.metrics):
                             watched.append(round_of(home.port, server))
                     else:
                         alone.append(round_of(home.port, server))

@@ -151,11 +151,11 @@ def send_all(world: World, count: int, first: int) -> list[Measured]:
     asks = list(itertools.islice(itertools.cycle(world.asks), count))
     numbered = list(enumerate(asks, first))
     measured = [send(port, number, ask, alone=True) for number, ask in numbered[:alone]]
-    # An abort chooses the newest request, so it runs alone.
+    # An abort chooses the newest request, so it has no other one beside it.
     together = [(number, ask) for number, ask in numbered[alone:] if ask.then is None]
     with ThreadPoolExecutor(4) as pool:
         measured += pool.map(lambda item: send(port, *item), together)
-    return measured
+    return measured + [send(port, number, ask) for number, ask in numbered[alone:] if ask.then is not None]
 
 
 def records_of(home: ScriptedHome) -> dict[int, list[dict[str, Any]]]:
