@@ -19,6 +19,8 @@ export interface Figures {
 export interface Message {
   role: 'user' | 'assistant';
   text: string;
+  /** Images of the user, as addresses that contain them. */
+  images: string[];
   thinking: string;
   tools: string[];
   figures: Figures | null;
@@ -30,6 +32,9 @@ export interface Parameters {
   temperature: string;
   maxTokens: string;
   topP: string;
+  seed: string;
+  /** A JSON schema; empty: the answer is free. */
+  schema: string;
 }
 
 interface Chunk {
@@ -77,11 +82,11 @@ export class Conversation {
   async again(parameters: Parameters): Promise<void> {
     while (this.messages.at(-1)?.role === 'assistant') this.messages.pop();
     const last = this.messages.pop();
-    if (last) await this.ask(last.text, parameters);
+    if (last) await this.ask(last.text, parameters, last.images);
   }
 
-  async ask(text: string, parameters: Parameters): Promise<void> {
-    this.messages.push(message('user', text));
+  async ask(text: string, parameters: Parameters, images: string[] = []): Promise<void> {
+    this.messages.push({ ...message('user', text), images });
     const asked = this.#body(parameters);
     this.messages.push(message('assistant', ''));
     const answer = this.messages.at(-1) as Message;
@@ -149,7 +154,7 @@ export class Conversation {
   #body(parameters: Parameters): Record<string, unknown> {
     const messages = this.messages
       .filter((each) => each.text || each.role === 'user')
-      .map((each) => ({ role: each.role, content: each.text }));
+      .map((each) => ({ role: each.role, content: contentOf(each) }));
     const system = parameters.system.trim();
     return {
       model: this.model,
@@ -158,13 +163,24 @@ export class Conversation {
       stream_options: { include_usage: true },
       ...(parameters.temperature ? { temperature: Number(parameters.temperature) } : {}),
       ...(parameters.maxTokens ? { max_tokens: Number(parameters.maxTokens) } : {}),
+      ...(parameters.seed ? { seed: Number(parameters.seed) } : {}),
+      ...(parameters.schema.trim() ? { response_format: schemaFormat(parameters.schema) } : {}),
       ...(parameters.topP ? { top_p: Number(parameters.topP) } : {}),
     };
   }
 }
 
 function message(role: Message['role'], text: string): Message {
-  return { role, text, thinking: '', tools: [], figures: null, problem: null };
+  return { role, text, images: [], thinking: '', tools: [], figures: null, problem: null };
+}
+
+function contentOf(each: Message): unknown {
+  if (!each.images.length) return each.text;
+  return [...each.images.map((url) => ({ type: 'image_url', image_url: { url } })), { type: 'text', text: each.text }];
+}
+
+function schemaFormat(schema: string): unknown {
+  return { type: 'json_schema', json_schema: { name: 'answer', schema: JSON.parse(schema) as unknown } };
 }
 
 function brokenOff(): Problem {

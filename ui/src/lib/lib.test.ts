@@ -2,7 +2,10 @@ import { describe, expect, test } from 'vitest';
 import { body, chosenBy, commandLine, python } from './command';
 import { bytes, seconds, size } from './format';
 import { tree, type Node } from './markdown';
+import { csv } from './requests';
+import { codeOf } from './session.svelte';
 import { dataOf } from './sse';
+import { cosine } from './vectors';
 
 const launch = { model_name: "o'neil/x y", model_type: null, model_size_in_billions: '0_5', replica: 2, n_ctx: 4096, flag: true };
 
@@ -60,4 +63,24 @@ test.each([
 
 test('a link shows its host', () => {
   expect(all(tree('[a](https://example.com/x)'))).toContainEqual(expect.objectContaining({ kind: 'link', host: 'example.com' }));
+});
+
+test('a table for spreadsheets has no formula and keeps its commas', () => {
+  const record = {
+    ...{ id: 'a', started: 0, key: '=1+1', model: 'a,"b"', replica: null, path: '/x', stream: true, first_token: 0.5 },
+    ...{ output_tokens: 3, status: 200, code: null, client_left: false, tokens_per_second: 2, total: 1, prompt_tokens: 4 },
+    ...{ cached_tokens: 0, exact: true, waited: { load: 1, recovery: 0, permit: 0, quota: 0 } },
+  };
+  expect(csv([record]).split('\r\n')[1]).toBe(`a,1970-01-01T00:00:00.000Z,'=1+1,"a,""b""",,/x,true,200,,1,0.5,1,4,0,3,true,2`);
+});
+
+test('a code of the address is read only where it is the whole address', () => {
+  expect(codeOf('#code=abc-_1')).toBe('abc-_1');
+  expect([codeOf('#/chat'), codeOf('#code='), codeOf('#/x?code=1'), codeOf('#code=<b>')]).toEqual([null, null, null, null]);
+});
+
+test('the cosine of vectors', () => {
+  expect(cosine([1, 0], [1, 0])).toBeCloseTo(1);
+  expect(cosine([1, 0], [0, 2])).toBeCloseTo(0);
+  expect(cosine([0, 0], [1, 1])).toBe(0);
 });

@@ -47,7 +47,7 @@ def _meanings() -> dict[str, str]:
     assert isinstance(made, ast.ClassDef)
     below = zip(made.body, made.body[1:], strict=False)
     return {
-        ast.unparse(field.target): " ".join(str(ast.literal_eval(text.value)).split())
+        ast.unparse(field.target): " ".join(str(ast.literal_eval(text.value)).replace("``", "`").split())
         for field, text in below
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
