@@ -182,6 +182,18 @@ def test_a_hot_state_survives_the_server_on_the_disk_and_a_damaged_one_is_not_us
     assert asyncio.run(scene(damage=True)) > LONG
 
 
+def test_a_beginning_that_stays_in_its_slot_is_kept_on_the_disk_too(tmp_path: Path) -> None:
+    async def scene() -> None:
+        replica = Replica(tmp_path, slots=1)
+        for n in range(5):
+            await replica.ask(body("s", f"question {n}"))
+        await replica.states.wait_kept()
+        assert replica.states.figures.restored == 0
+        assert replica.states.figures.disk_bytes > LONG
+
+    asyncio.run(scene())
+
+
 def test_a_file_in_memory_that_was_replaced_is_not_restored(tmp_path: Path) -> None:
     async def scene() -> None:
         replica = Replica(tmp_path, slots=1)

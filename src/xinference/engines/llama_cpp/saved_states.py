@@ -98,10 +98,14 @@ class SavedStates:
         self._states[state.name] = state
         self._note(state)
 
-    def begin_use(self, state: SavedState) -> None:
-        state.readers += 1
+    def touch(self, state: SavedState) -> None:
+        """A request has the beginning of the state, in its slot or restored."""
         state.hits += 1
         self._note(state)
+
+    def begin_use(self, state: SavedState) -> None:
+        state.readers += 1
+        self.touch(state)
 
     def end_use(self, state: SavedState) -> None:
         state.readers -= 1

@@ -132,6 +132,8 @@ class SlotBook:
         state, in_state = self.saved.best(prompt)
         if in_slot and in_slot + MIN_COMMON > in_state and near.size - in_slot < MIN_SAVE:
             actions = self._saved_for_others(near, in_slot, in_state, prompt)
+            if state is not None and in_state >= MIN_COMMON:
+                self.saved.touch(state)  # it is hot, although nobody has to restore it now
             return self._placement(near, prompt, in_slot, actions)
         slot = self._victim(idle, near if in_slot > in_state else None, now)
         common = prompt.common(slot.prompt)
