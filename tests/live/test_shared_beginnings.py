@@ -119,6 +119,6 @@ def test_an_on_demand_model_and_a_new_server_begin_warm(make_home: Callable[...,
     server.send_signal(signal.SIGINT)
     server.wait(60)
     home.serve()
-    until("the model is ready again", lambda: home.instance("m")["replicas"][0].get("engine_pid") is not None)
+    until("the model is ready again", lambda: home.instance("m")["status"] == "READY")
     answer = ask(home, body(0, "Where?", 4))
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 300
