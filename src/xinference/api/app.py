@@ -20,6 +20,7 @@ from xinference.api.routes import (
     catalog,
     catalog_updates,
     cluster,
+    devices,
     downloads,
     engine_metrics,
     fits,
@@ -87,7 +88,7 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     for part in (
         *(launches, lifecycle, kept_launches, catalog, catalog_updates, models, replicas, registrations),
         *(auto_register, cache, fits, downloads, cluster, key_routes, login, logs, sessions),
-        *(server_settings, request_routes, watch, engine_metrics),
+        *(server_settings, request_routes, watch, devices, engine_metrics),
     ):
         app.include_router(part.router)
     app.include_router(unsupported.router)

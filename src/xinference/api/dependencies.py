@@ -12,6 +12,7 @@ from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.devices import DeviceReader
 from xinference.control.engine_metrics import EngineScraper
 from xinference.control.watch.server_watch import server_watch
 from xinference.control.watch.watch import Watch
@@ -45,7 +46,12 @@ def provide(
     app.state.keys = keys
     app.state.running = running
     app.state.requests = requests
-    app.state.watch = server_watch(controller, requests.hub, requests.running, requests.sampler, keys)
+    home = settings.home
+    folders = (("home", home), ("cache", settings.cache_dir), ("environments", home / "environments"))
+    app.state.devices = DeviceReader(controller.deployments, folders)
+    app.state.watch = server_watch(
+        controller, requests.hub, requests.running, requests.sampler, keys, app.state.devices
+    )
     app.state.stop = stop
     app.state.started = started
 
@@ -69,6 +75,7 @@ SettingsDep = Annotated[Settings, Depends(_state("settings"))]
 KeyringDep = Annotated[Keyring, Depends(_state("keys"))]
 AbortablesDep = Annotated[Abortables, Depends(_state("running"))]
 RequestLogDep = Annotated[RequestLog, Depends(_state("requests"))]
+DevicesDep = Annotated[DeviceReader, Depends(_state("devices"))]
 WatchDep = Annotated[Watch, Depends(_state("watch"))]
 #: Makes the server stop its engines and exit after the answer is sent.
 StopDep = Annotated[Stop, Depends(_state("stop"))]

@@ -11,6 +11,7 @@ import pytest
 from tests.records.samples import record
 from xinference.config import Settings
 from xinference.control.controller import Controller
+from xinference.control.devices import DeviceReader
 from xinference.control.stats import Sampler
 from xinference.control.watch.model_sources import DownloadSource, LaunchSource, ModelSource
 from xinference.control.watch.request_sources import MAX_REQUESTS, RequestSource, StatsSource
@@ -204,7 +205,7 @@ async def test_a_stored_event_is_a_change(
     store = Store(tmp_path / "x.db")
     controller = Controller(Settings(home=tmp_path, offline=True), store)
     sampler = Sampler(Totals(), NoRequests(), dict)
-    watch = server_watch(controller, RecordHub(), NoRequests(), sampler, Keyring(store))
+    watch = server_watch(controller, RecordHub(), NoRequests(), sampler, Keyring(store), DeviceReader(list, ()))
     controller.event_log.add(uid, "INFO", "start", "words")
     (change,) = watch.changes.after(0) or []
     event = json.loads(change.data)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from xinference.control.controller import Controller
+from xinference.control.devices import DeviceReader
 from xinference.control.stats import Sampler
 from xinference.control.watch.changes import Changes
+from xinference.control.watch.device_source import DeviceSource
 from xinference.control.watch.model_sources import DownloadSource, LaunchSource, ModelSource
 from xinference.control.watch.request_sources import RequestSource, StatsSource
 from xinference.control.watch.rows import encode
@@ -21,7 +23,12 @@ _DOWNLOAD = "download:"
 
 
 def server_watch(
-    controller: Controller, hub: RecordHub, running: ActiveRequests, sampler: Sampler, keys: Keyring
+    controller: Controller,
+    hub: RecordHub,
+    running: ActiveRequests,
+    sampler: Sampler,
+    keys: Keyring,
+    devices: DeviceReader,
 ) -> Watch:
     """The watch over all parts of a server."""
     watch = Watch(
@@ -31,6 +38,7 @@ def server_watch(
             DownloadSource(controller.downloads),
             RequestSource(hub, running, lambda: {key.key_id: key.name for key in keys.all()}),
             StatsSource(sampler),
+            DeviceSource(devices),
         ),
         controller.stop_notice,
     )

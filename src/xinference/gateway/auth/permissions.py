@@ -64,6 +64,7 @@ OVERSEE = frozenset(
         "/metrics",
         "/metrics/engines",
         "/v1/stats",
+        "/v1/devices",
         "/v1/cluster/devices",
         "/v1/cluster/info",
         "/v1/workers",

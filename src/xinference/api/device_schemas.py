@@ -1,0 +1,67 @@
+"""The answer about the machine and the owners of its memory, for the OpenAPI document; sizes in bytes."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from xinference.api.schemas import Answer
+
+
+class DeviceOwner(Answer):
+    """One replica, with its share of a device."""
+
+    node: str
+    model_uid: str
+    replica: int
+    planned: int | None = Field(description="null: nothing is planned on this device, or there is no size yet")
+    measured: int | None = Field(description="On the host the resident memory of its processes; null: not known")
+
+
+class ControlGroup(Answer):
+    """The limits of the server's control group; null: not limited."""
+
+    memory_limit: int | None
+    memory_left: int | None
+    cpus: float | None
+
+
+class HostMemory(Answer):
+    """The memory and the processors of the machine, within the limits of the control group."""
+
+    name: str | None
+    cores: int
+    total: int
+    free: int
+    control_group: ControlGroup
+    owners: list[DeviceOwner]
+
+
+class GpuMemory(Answer):
+    """One GPU."""
+
+    index: int
+    uuid: str
+    name: str
+    total: int
+    free: int
+    owners: list[DeviceOwner]
+
+
+class Disk(Answer):
+    """One file system."""
+
+    node: str
+    holds: list[str] = Field(description="The folders of the server on it: home, and those of weights and environments")
+    total: int
+    free: int
+
+
+class Devices(Answer):
+    """One machine."""
+
+    node: str
+    time: float = Field(description="Seconds since the epoch")
+    host: HostMemory
+    gpus: list[GpuMemory]
+    no_gpu_reason: str | None = Field(description="Why the server uses no GPU")
+    disks: list[Disk]

@@ -1,0 +1,150 @@
+"""The memory of the machine and who owns it: host, control group, GPUs and disks; planned and measured bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.hardware.devices import Host, read_host
+from xinference.nodes.memory_use import MemoryUse, measure
+from xinference.records.record import LOCAL_NODE
+
+#: Two readings within this time give the same answer, in seconds.
+READ_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One replica, with the memory that is planned for it."""
+
+    uid: str
+    replica: int
+    planned: int | None
+    """Bytes, of all its devices together; None: the plan has no size yet."""
+    gpus: tuple[int, ...]
+    """Empty: the memory of the host."""
+    pid: int | None
+
+
+def owners(deployments: Iterable[Deployment | BrokenDeployment]) -> list[Owner]:
+    """The replicas that have a process."""
+    found = []
+    for deployment in deployments:
+        if isinstance(deployment, BrokenDeployment):
+            continue
+        sized = deployment.snapshot.sized
+        for replica in deployment.snapshot.replicas:
+            if replica.process is None:
+                continue
+            planned = sized.sizing.total_bytes if sized else None
+            gpus = sized.devices_of(replica.number) if sized else ()
+            found.append(Owner(deployment.uid, replica.number, planned, tuple(gpus), replica.process.engine_pid))
+    return found
+
+
+def view(
+    host: Host, held: Sequence[Owner], used: Sequence[MemoryUse | None], disks: Sequence[dict[str, Any]], now: float
+) -> dict[str, Any]:
+    """The answer of ``GET /v1/devices``. `used` has the memory of each owner; None: it has no process any more."""
+    pairs = list(zip(held, used, strict=True))
+    return {
+        "node": LOCAL_NODE,
+        "time": now,
+        "host": {
+            "name": host.cpu_name or None,
+            "cores": host.physical_cores,
+            "total": host.memory_total,
+            "free": host.memory_available,
+            "control_group": {
+                "memory_limit": host.limits.memory_limit,
+                "memory_left": host.limits.memory_left,
+                "cpus": host.limits.cpus,
+            },
+            # The processes of a model on a GPU need memory of the host, too, for which nothing is planned.
+            "owners": [_owner(o, None if o.gpus else o.planned, u.memory if u else None) for o, u in pairs],
+        },
+        "gpus": [
+            {
+                "index": gpu.index,
+                "uuid": gpu.uuid,
+                "name": gpu.name,
+                "total": gpu.memory_total,
+                "free": gpu.memory_free,
+                "owners": [_gpu_owner(owner, use) for owner, use in pairs if gpu.index in owner.gpus],
+            }
+            for gpu in host.gpus
+        ],
+        "no_gpu_reason": host.no_gpu_reason,
+        "disks": list(disks),
+    }
+
+
+def _owner(owner: Owner, planned: int | None, measured: int | None) -> dict[str, Any]:
+    return {
+        "node": LOCAL_NODE,
+        "model_uid": owner.uid,
+        "replica": owner.replica,
+        "planned": planned,
+        "measured": measured,
+    }
+
+
+def _gpu_owner(owner: Owner, use: MemoryUse | None) -> dict[str, Any]:
+    """A replica on one of its GPUs. The driver's bytes are those of all its GPUs, so each gets the same share."""
+    number = len(owner.gpus)
+    measured = use.gpu_memory // number if use is not None and use.gpu_memory is not None else None
+    return _owner(owner, None if owner.planned is None else owner.planned // number, measured)
+
+
+def read_disks(paths: Iterable[tuple[str, Path]]) -> list[dict[str, Any]]:
+    """Total and free bytes of the file systems with these folders, each once with the names of its folders."""
+    disks: dict[int, dict[str, Any]] = {}
+    for name, path in paths:
+        while not path.exists() and path != path.parent:
+            path = path.parent
+        try:
+            device, usage = path.stat().st_dev, shutil.disk_usage(path)
+        except OSError:  # such as a file system whose server does not answer
+            continue
+        if device in disks:
+            disks[device]["holds"].append(name)
+        else:
+            disks[device] = {"node": LOCAL_NODE, "holds": [name], "total": usage.total, "free": usage.free}
+    return list(disks.values())
+
+
+class DeviceReader:
+    """Reads the machine, at most every 2 s however many ask."""
+
+    def __init__(
+        self,
+        deployments: Callable[[], Iterable[Deployment | BrokenDeployment]],
+        folders: Sequence[tuple[str, Path]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`folders`: the names and the folders whose disks are read."""
+        self._deployments = deployments
+        self._folders = folders
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self._read_at = -READ_SECONDS
+        self._newest: dict[str, Any] = {}
+
+    async def read(self) -> dict[str, Any]:
+        """The state of the machine now."""
+        async with self._reading:
+            if self._clock() - self._read_at >= READ_SECONDS:
+                held = owners(self._deployments())
+                self._newest = await asyncio.to_thread(self._read, held)
+                self._read_at = self._clock()
+            return self._newest
+
+    def _read(self, held: Sequence[Owner]) -> dict[str, Any]:
+        used = [measure(owner.pid) if owner.pid is not None else None for owner in held]
+        return view(read_host(), held, used, read_disks(self._folders), time.time())
