@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 CLIENTS_VENV ?= .venv-clients
+CLUSTER_VENV ?= .venv-cluster
 AGENTS ?= .agents
 # Each process that a test starts would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 # Tests that start no process (tests/support/unit_guard.py holds them to it) and are not marked as long.
 UNIT := not live and not process and not thorough
 
-.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -82,6 +83,18 @@ check-build: build
 # Our server through the newest public clients: OpenAI's, Anthropic's, Xinference's, LangChain's and LlamaIndex's.
 test-clients: $(CLIENTS_VENV)/.installed
 	$(CLIENTS_VENV)/bin/python -m pytest tests/third_party_clients
+
+# The link to the nodes of a cluster over a real Ray: two of its nodes on this machine.
+test-cluster: $(CLUSTER_VENV)/.installed
+	$(CLUSTER_VENV)/bin/python -m pytest -s tests/fabric
+
+$(CLUSTER_VENV)/.installed: requirements-cluster.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(CLUSTER_VENV)
+	$(CLUSTER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(CLUSTER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r requirements-cluster.lock
+	$(CLUSTER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
 
 # Codex, Claude Code and OpenAI's client for node against a server whose model answers by script (needs node and npm).
 test-agents: $(VENV)/.installed-dev $(AGENTS)/.installed
@@ -167,10 +180,12 @@ lock:
 		pyproject.toml --group dev -o requirements-dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
 		--override tests/third_party_clients/overrides.txt pyproject.toml --group dev --group clients -o requirements-clients.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+		pyproject.toml --extra cluster --group dev -o requirements-cluster.lock
 
 # The engines' packages; each version that is meant stands in src/xinference/environments/locks/*.toml.
 lock-environments: $(VENV)/.installed
 	$(BIN)/python -m xinference.environments.relock
 
 clean:
-	rm -rf $(VENV) .venv-3.* $(CLIENTS_VENV) dist htmlcov .coverage
+	rm -rf $(VENV) .venv-3.* $(CLIENTS_VENV) $(CLUSTER_VENV) dist htmlcov .coverage

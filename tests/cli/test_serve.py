@@ -49,11 +49,14 @@ def test_serve_hands_on_its_options_and_the_exit_status(run: Run, told: list[dic
         "--access-log",
         "--allow-media-urls",
         "a.b,*.c.d",
+        "--prefix-isolation",
+        "key",
     )
     assert result.exit_code == 98
     given = {"host": "0.0.0.0", "port": 1234, "log_level": "DEBUG", "allow_unauthenticated": True, "home": "h"}
     given |= {"gateway_workers": 2, "allow_origin": "http://localhost:3000,https://chat.example"}
-    assert told == [given | {"log_format": "json", "access_log": True, "allow_media_urls": "a.b,*.c.d"}]
+    given |= {"log_format": "json", "access_log": True, "allow_media_urls": "a.b,*.c.d", "prefix_isolation": "key"}
+    assert told == [given]
 
 
 def test_a_server_in_the_background_gets_the_same_options(
@@ -84,7 +87,7 @@ def test_a_server_in_the_background_gets_the_same_options(
 def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, told: list[dict[str, Any]]) -> None:
     run("serve")
     names = ("host", "port", "log_level", "allow_unauthenticated", "home", "gateway_workers", "allow_origin",
-        "log_format", "access_log", "allow_media_urls")  # fmt: skip
+        "log_format", "access_log", "allow_media_urls", "prefix_isolation")  # fmt: skip
     assert told == [dict.fromkeys(names)]
 
 

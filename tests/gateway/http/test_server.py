@@ -52,7 +52,7 @@ async def test_the_management_api_knows_the_scheme_that_a_trusted_proxy_was_aske
 
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
     async with (
-        gateway_of(router_of(), app) as gateway,
+        gateway_of(router_of(), app, allow_unauthenticated=True) as gateway,
         listening(gateway) as (_, _, url),
         aiohttp.ClientSession(headers={"x-forwarded-proto": "https"}) as http,
         http.get(f"{url}/docs") as answer,

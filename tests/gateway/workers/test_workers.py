@@ -134,6 +134,7 @@ def test_each_field_of_a_route_arrives_as_it_was() -> None:
         stop_token_ids=(7, 9),
         tools_refused="The model names no form of calls.",
         crashes=(Crash("r7", Code.ENGINE_HUNG),),
+        state_bytes=1 << 28,
     )
     plain = {field.name for field in fields(Route) if getattr(sent, field.name) in (field.default, None)}
     assert not plain, f"set these to values of their own: {plain}"

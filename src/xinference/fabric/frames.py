@@ -1,0 +1,129 @@
+"""Frames on a stream: four bytes of length, big-endian, and so many bytes.
+
+The messages in them are msgspec structs with a tag. Fields that are unknown are ignored, unknown tags are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+import msgspec
+
+from xinference.fabric.fabric import MAX_MESSAGE
+
+_LENGTH = 4
+#: Bytes of a frame beside the message of a node in it.
+_OVERHEAD = 4096
+
+T = TypeVar("T")
+
+
+class FrameError(Exception):
+    """The other end sends something else than frames of the expected messages."""
+
+
+class Call(msgspec.Struct, tag="call", frozen=True):
+    """A question to a node."""
+
+    number: int
+    node: str
+    body: bytes
+    seconds: float
+
+
+class Tell(msgspec.Struct, tag="tell", frozen=True):
+    """A message to a node that has no answer."""
+
+    node: str
+    body: bytes
+
+
+class Table(msgspec.Struct, tag="table", frozen=True):
+    """The newest table of routes, for all nodes."""
+
+    body: bytes
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """What is reserved on one node; see `fabric.Share`."""
+
+    node: str
+    gpus: int
+    cpus: float
+    memory_bytes: int
+
+
+class Reserve(msgspec.Struct, tag="reserve", frozen=True):
+    """A question for a reservation, which has the number of the question."""
+
+    number: int
+    bundles: list[Bundle]
+
+
+class Release(msgspec.Struct, tag="release", frozen=True):
+    """The end of a reservation."""
+
+    number: int
+
+
+class Answer(msgspec.Struct, tag="answer", frozen=True):
+    """The answer to the question of the same number."""
+
+    number: int
+    body: bytes = b""
+
+
+class Failure(msgspec.Struct, tag="failure", frozen=True):
+    """There is no answer to the question of the same number."""
+
+    number: int
+    reason: str
+    """``gone``: the link is down; ``timeout``; ``reservation``: the cluster has less."""
+    text: str = ""
+
+
+class NodeEvent(msgspec.Struct, tag="event", frozen=True):
+    """What a node says unasked; see `fabric.Event`."""
+
+    node: str
+    number: int
+    body: bytes
+
+
+class LinkChange(msgspec.Struct, tag="link", frozen=True):
+    """The link to a node came up or went down."""
+
+    node: str
+    is_up: bool
+
+
+def to_frame(message: Any) -> bytes:
+    """One message with its length.
+
+    Raises:
+        ValueError: it is larger than a message may be.
+    """
+    body = msgspec.msgpack.encode(message)
+    if len(body) > MAX_MESSAGE + _OVERHEAD:
+        raise ValueError(f"a message may have {MAX_MESSAGE} bytes, this one has {len(body)}")
+    return len(body).to_bytes(_LENGTH, "big") + body
+
+
+async def read_frame(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
+    """The next message; None at the end of the stream.
+
+    Raises:
+        FrameError: the bytes are no frame, or no message that `decoder` knows.
+    """
+    try:
+        length = int.from_bytes(await reader.readexactly(_LENGTH), "big")
+        if length > MAX_MESSAGE + _OVERHEAD:
+            raise FrameError(f"a frame of {length} bytes")
+        body = await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    try:
+        return decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise FrameError(str(error)) from error

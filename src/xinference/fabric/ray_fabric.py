@@ -1,0 +1,201 @@
+"""The fabric over Ray: `fabric.Fabric` by messages to the bridge, the process that is Ray's driver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from xinference.fabric.fabric import Event, Link, NodeGoneError, NoReservationError, Share
+from xinference.fabric.frames import (
+    Answer,
+    Bundle,
+    Call,
+    Failure,
+    FrameError,
+    LinkChange,
+    NodeEvent,
+    Release,
+    Reserve,
+    Table,
+    Tell,
+    read_frame,
+    to_frame,
+)
+
+log = logging.getLogger(__name__)
+#: Time between the end of a bridge and the start of the next one.
+RESTART_SECONDS = 1.0
+_DECODER = msgspec.msgpack.Decoder(Answer | Failure | NodeEvent | LinkChange)
+
+
+class RayFabric:
+    """Links to the workers of a Ray cluster.
+
+    Args:
+        address: of Ray's head, ``host:port``.
+        environment: of the bridge: Ray's token and certificates.
+        log_file: for what the bridge and Ray's driver print.
+    """
+
+    def __init__(self, address: str, environment: Mapping[str, str], log_file: Path) -> None:
+        self._address = address
+        self._environment = dict(environment)
+        self._log_file = log_file
+        self._events: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
+        self._links: asyncio.Queue[Link] = asyncio.Queue()
+        self._up: set[str] = set()
+        self._questions: dict[int, tuple[str, asyncio.Future[Answer | Failure]]] = {}
+        self._numbers = itertools.count(1)
+        self._table: bytes | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._running: asyncio.Task[None] | None = None
+        self.bridge_pid: int | None = None
+
+    def start(self) -> None:
+        """Keep a bridge running from now on."""
+        self._running = asyncio.create_task(self._keep_bridge())
+
+    async def close(self) -> None:
+        """End the bridge. Relays stay: they belong to the nodes."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    async def call(self, node: str, message: bytes, seconds: float) -> bytes:
+        """See `fabric.Fabric.call`."""
+        if node not in self._up:
+            raise NodeGoneError(node)
+        number = next(self._numbers)
+        answer = await self._ask(number, node, Call(number, node, message, seconds), seconds)
+        if isinstance(answer, Answer):
+            return answer.body
+        if answer.reason == "timeout":
+            raise TimeoutError
+        raise NodeGoneError(node)
+
+    def tell(self, node: str, message: bytes) -> None:
+        """See `fabric.Fabric.tell`."""
+        if node in self._up:
+            self._send(Tell(node, message))
+
+    def publish(self, table: bytes) -> None:
+        """See `fabric.Fabric.publish`."""
+        self._table = table
+        self._send(Table(table))
+
+    async def events(self) -> AsyncIterator[tuple[str, Event]]:
+        """See `fabric.Fabric.events`."""
+        while True:
+            yield await self._events.get()
+
+    async def links(self) -> AsyncIterator[Link]:
+        """See `fabric.Fabric.links`."""
+        while True:
+            yield await self._links.get()
+
+    async def reserve(self, shares: Sequence[Share]) -> RayReservation:
+        """See `fabric.Fabric.reserve`."""
+        if self._writer is None:
+            raise NoReservationError("Ray cannot be asked now: its head is not reached.")
+        number = next(self._numbers)
+        bundles = [Bundle(share.node, share.gpus, share.cpus, share.memory_bytes) for share in shares]
+        answer = await self._ask(number, "", Reserve(number, bundles), 60)
+        if isinstance(answer, Failure):
+            raise NoReservationError(answer.text or "Ray cannot be asked now: its head is not reached.")
+        return RayReservation(self, number)
+
+    def release(self, number: int) -> None:
+        """Give a reservation back."""
+        self._send(Release(number))
+
+    async def _ask(self, number: int, node: str, question: Call | Reserve, seconds: float) -> Answer | Failure:
+        future: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
+        self._questions[number] = (node, future)
+        try:
+            self._send(question)
+            # The node ends a call in time; this is for a bridge that does nothing at all.
+            return await asyncio.wait_for(future, seconds + 2)
+        finally:
+            self._questions.pop(number, None)
+
+    async def _keep_bridge(self) -> None:
+        while True:
+            try:
+                await self._run_bridge()
+            except OSError as error:
+                log.warning("the bridge to Ray cannot be started: %s", error)
+            await asyncio.sleep(RESTART_SECONDS)
+
+    async def _run_bridge(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs, self._log_file.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "xinference.fabric.ray_bridge", str(theirs.fileno()), self._address,
+                env=os.environ | self._environment, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL,
+                stdout=output, stderr=output,
+            )  # fmt: skip
+        self.bridge_pid = process.pid
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        try:
+            if self._table is not None:
+                self._send(Table(self._table))
+            while (message := await read_frame(reader, _DECODER)) is not None:
+                self._receive(message)
+        except FrameError as error:
+            log.warning("the bridge to Ray sent what is no message: %s", error)
+        finally:
+            self._writer.close()
+            self._writer = None
+            for node in sorted(self._up):
+                self._set_link(node, is_up=False)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            status = await process.wait()
+            log.info("the bridge to Ray has ended with status %d", status)
+
+    def _receive(self, message: Answer | Failure | NodeEvent | LinkChange) -> None:
+        if isinstance(message, NodeEvent):
+            self._events.put_nowait((message.node, Event(message.number, message.body)))
+        elif isinstance(message, LinkChange):
+            self._set_link(message.node, is_up=message.is_up)
+        elif (question := self._questions.get(message.number)) is not None and not question[1].done():
+            question[1].set_result(message)
+
+    def _set_link(self, node: str, *, is_up: bool) -> None:
+        if (node in self._up) == is_up:
+            return
+        (self._up.add if is_up else self._up.discard)(node)
+        self._links.put_nowait(Link(node, is_up))
+        if not is_up:
+            for number, (asked, future) in self._questions.items():
+                if asked == node and not future.done():
+                    future.set_result(Failure(number, "gone"))
+
+    def _send(self, message: Call | Tell | Table | Reserve | Release) -> None:
+        if self._writer is not None:
+            self._writer.write(to_frame(message))
+
+
+@dataclass
+class RayReservation:
+    """A placement group of Ray."""
+
+    _fabric: RayFabric
+    _number: int
+    _released: bool = False
+
+    async def release(self) -> None:
+        """See `fabric.Reservation.release`."""
+        if not self._released:
+            self._released = True
+            self._fabric.release(self._number)
