@@ -120,8 +120,8 @@ def test_a_host_that_is_not_this_machine_is_named_before_the_keys(host: str, tmp
     assert "keys" not in str(refused.value)
 
 
-#: Libraries of single parts: of probes, of hubs, of the client, of downloads.
-ON_DEMAND = ("aiohttp", "huggingface_hub", "modelscope_hub", "httpx2", "rich", "requests")
+#: Libraries of single parts: of probes, of hubs, of the client, of downloads, of the management API.
+ON_DEMAND = ("aiohttp", "huggingface_hub", "modelscope_hub", "httpx2", "rich", "requests", "fastapi", "pydantic")
 
 
 @pytest.mark.process

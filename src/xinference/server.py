@@ -16,12 +16,13 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from xinference import __version__
-from xinference.api.app import make_app
+from xinference.api.management import Management
 from xinference.api.request_log import RequestLog
 from xinference.config import Settings
 from xinference.control.controller import Controller
@@ -42,7 +43,6 @@ from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.http.tcp_keepalive import CLIENT
 from xinference.gateway.metrics import Metrics, key_counts
-from xinference.gateway.openapi import document
 from xinference.gateway.request_records import LocalRequests, Recorder
 from xinference.hosts import host_in_url, is_loopback
 from xinference.keys.keyring import Keyring
@@ -51,11 +51,13 @@ from xinference.log_setup import set_up_log
 from xinference.process.home import announce, own_home, withdraw
 from xinference.process.link import private_run_dir
 from xinference.records.hub import RecordHub
-from xinference.routing.abortable_requests import AbortableRequests
+from xinference.routing.abortable_requests import AbortableRequests, Abortables
 from xinference.routing.interfaces import Router
 from xinference.store.database import Store
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from xinference.gateway.workers.pool import WorkerPool
 
 log = logging.getLogger("xinference")
@@ -187,6 +189,20 @@ async def _stop_when(requested: asyncio.Event, server: Server) -> None:
     server.stop()
 
 
+def _load_management(
+    controller: Controller,
+    settings: Settings,
+    keys: Keyring,
+    stop: Callable[[], None],
+    running: Abortables,
+    requests: RequestLog,
+) -> FastAPI:
+    from xinference.api.app import make_app  # half of the server's imports, which the data path does not need
+    from xinference.gateway.openapi import document
+
+    return make_app(controller, settings, keys, stop, document(), running, requests=requests)
+
+
 def _build_single(
     settings: Settings, store: Store, keys: Keyring, hub: RecordHub, usage: Usage, stop: Callable[[], None]
 ) -> Parts:
@@ -196,7 +212,7 @@ def _build_single(
     controller = Controller(settings, store, balancer)
     local = LocalRequests(recorder)
     requests = RequestLog(hub, usage, local, Sampler(hub.totals, local))
-    management = make_app(controller, settings, keys, stop, document(), running, requests=requests)
+    management = Management(partial(_load_management, controller, settings, keys, stop, running, requests))
     gateway = Gateway(
         controller,
         settings,
@@ -226,6 +242,7 @@ def _build_single(
         shutdown=shutdown,
         drain_seconds=settings.drain_seconds,
     )
+    server.on_start = management.begin
     return server, gateway, None, controller, requests.sampler
 
 
@@ -243,7 +260,7 @@ def _build_several(
     keys.subscribe(workers.publish)
     controller = Controller(settings, store, workers, publisher)
     requests = RequestLog(hub, usage, workers, Sampler(hub.totals, workers))
-    management = make_app(controller, settings, keys, stop, document(), workers, requests=requests)
+    management = Management(partial(_load_management, controller, settings, keys, stop, workers, requests))
     shutdown = Shutdown()
     gateway = Gateway(
         controller,
@@ -268,6 +285,7 @@ def _build_several(
         drain_seconds=0.0,
         uds=str(path),
     )
+    server.on_start = management.begin
     return server, gateway, workers, controller, requests.sampler
 
 

@@ -37,6 +37,8 @@ class Server(uvicorn.Server):
     """uvicorn's server; sleeps until it is stopped, and records the signal that stopped it."""
 
     ended_by: int = signal.SIGTERM
+    #: Called once the server listens.
+    on_start: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -57,6 +59,8 @@ class Server(uvicorn.Server):
     async def main_loop(self) -> None:
         # uvicorn's loop checks ten times a second whether to stop, and takes that time from an engine on its core.
         self._loop = asyncio.get_running_loop()
+        if self.on_start is not None:
+            self.on_start()
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), DATE_SECONDS)

@@ -1,0 +1,74 @@
+"""Requests to the management API wait until its application is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+import httpx2
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from xinference.api.management import Management
+
+
+async def ok(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+def client_of(app: ASGIApp) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test")
+
+
+async def test_requests_wait_until_it_is_loaded_once_and_the_loop_goes_on_meanwhile() -> None:
+    built, go = [], threading.Event()
+
+    def build() -> ASGIApp:
+        go.wait(60)
+        built.append(threading.current_thread())
+        return ok
+
+    management = Management(build)
+    management.begin()
+    async with client_of(management) as client:
+        asked = [asyncio.create_task(client.get(path)) for path in ("/a", "/b")]
+        await asyncio.sleep(0)  # the loop is free, although `build` waits
+        assert built == []
+        go.set()
+        assert [(await each).text for each in asked] == ["/a", "/b"]
+        assert (await client.get("/c")).text == "/c"
+    assert len(built) == 1 and built[0] is not threading.main_thread()
+
+
+async def test_a_request_that_comes_first_begins_it() -> None:
+    async with client_of(Management(lambda: ok)) as client:
+        assert (await client.get("/a")).text == "/a"
+
+
+async def test_a_client_that_leaves_does_not_end_it_for_the_others() -> None:
+    go = threading.Event()
+
+    def build() -> ASGIApp:
+        go.wait(60)
+        return ok
+
+    async with client_of(Management(build)) as client:
+        left, stays = (asyncio.create_task(client.get(path)) for path in ("/left", "/stays"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        go.set()
+        assert (await stays).text == "/stays"
+
+
+async def test_what_cannot_be_loaded_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def build() -> ASGIApp:
+        raise ImportError("no such module")
+
+    async with client_of(Management(build)) as client:
+        with pytest.raises(ImportError):
+            await client.get("/a")
+    assert [record.levelno for record in caplog.records if "cannot be loaded" in record.message] == [logging.CRITICAL]
