@@ -11,6 +11,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests that start no process (tests/support/unit_guard.py holds them to it) and are not marked as long.
 UNIT := not live and not process and not thorough
 
+# Workers for tests that wait: two for each core.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
+
 .PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
@@ -22,12 +25,13 @@ chat: $(VENV)/.installed
 		printf '\nNext:\n' && printf '  %-46s  %s\n' "$(BIN)/xinference chat $$uid" 'start a conversation' \
 			"$(BIN)/xinference list" 'list the running models' "$(BIN)/xinference stop" 'stop the server'
 
-# Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Live
-# tests wait for processes half of the time: two run at once, but only one of those whose models compute for long.
+# Every check and every test. The Transformers environment, in which live tests run, is built beside the checks. Tests
+# that start processes wait for them most of the time, so there are two workers for each core. Live tests wait half of
+# the time: three run at once, but only one of those whose models compute for long.
 test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory --jobs 3 --output-sync=target check-types check-style env-transformers
-	$(BIN)/pytest -n logical --dist worksteal -m "not live"
-	$(BIN)/pytest -n 2 --dist loadfile -m live
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not live"
+	$(BIN)/pytest -n 3 --dist loadfile -m live
 
 # The unit tests on each Python that the package promises and this machine has, and the gate on the newest of them.
 test-pythons:

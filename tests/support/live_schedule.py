@@ -27,8 +27,8 @@ LONGEST = (
     *(
         f"tests/live/test_{name}.py"
         for name in (
-            "openapi_fuzz", "gateway_workers", "survival", "custom_models", "on_demand", "endurance", "endings",
-            "clients", "older_command_lines", "keys", "embeddings",
+            "snippets", "openapi_fuzz", "gateway_workers", "survival", "lifecycle", "custom_models", "on_demand",
+            "slow_hubs", "catalog", "endurance", "endings", "clients", "older_command_lines", "keys", "embeddings",
         )
     ),
     "tests/chaos/test_chaos.py",
