@@ -89,14 +89,14 @@ class Terminal:
 def terminal(canned: Canned) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
-    def start(*args: str, stdout_is_terminal: bool = False) -> Terminal:
+    def start(*args: str, stdout_is_terminal: bool = False, columns: int = 100) -> Terminal:
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "xinference.cli.main", *args],
             stdin=theirs,
             stdout=theirs if stdout_is_terminal else subprocess.PIPE,
             stderr=theirs,
-            env={**os.environ, "XINFERENCE_ENDPOINT": canned.url, "TERM": "xterm", "COLUMNS": "100"},
+            env={**os.environ, "XINFERENCE_ENDPOINT": canned.url, "TERM": "xterm", "COLUMNS": str(columns)},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
         )
         os.close(theirs)

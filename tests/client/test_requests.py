@@ -178,6 +178,7 @@ TABLE = [
     row("list_active_requests", "GET /v1/requests/active?model=m", [{"id": "p-1"}], model="m"),
     row("abort_active_request", "POST /v1/requests/p-1/abort", {"id": "p-1"}, request_id="p-1"),
     row("usage", "GET /v1/usage?by=key%2Cday&from=100", [{"requests": 1}], by="key,day", begin=100.0),
+    row("devices", "GET /v1/devices", {"node": "local"}),
     row("stats", "GET /v1/stats?model=m&step=30&since=100", {"t": []}, model="m", step=30, since=100),
     row("get_autostart_config", "GET /v1/autostart/models", {"models": []}),
     row("get_autostart_model_summary", "GET /v1/autostart/models/summary", {"models": []}),

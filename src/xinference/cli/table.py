@@ -46,18 +46,32 @@ def print_table(
         wide: use as many columns of the terminal as the values need.
         optional: names of columns that are left out of a table that is too wide for the terminal, the first one first.
     """
-    texts = [["-" if value is None else _UNITS.sub(_NO_BREAK, clean(str(value))) for value in row] for row in rows]
     limit = None if wide or not sys.stdout.isatty() else shutil.get_terminal_size().columns
+    for line in table_lines(header, rows, limit, optional, coloured=use_colour()):
+        click.echo(line)
+
+
+def table_lines(
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    limit: int | None,
+    optional: Sequence[str] = (),
+    *,
+    coloured: bool = False,
+) -> list[str]:
+    """The lines of a table that has `limit` columns of the terminal; None: as many as the values need."""
+    texts = [["-" if value is None else _UNITS.sub(_NO_BREAK, clean(str(value))) for value in row] for row in rows]
     shown = fitting_columns([list(header), *texts], limit, optional)
     head, *texts = shown
     widths = column_widths(shown, limit)
-    coloured = use_colour()
+    lines = []
     for number, line in enumerate([head, ["-" * width for width in widths], *texts]):
         for part in _lines(line, widths):
             text = (" " * GAP).join(part).rstrip()
             if coloured:
                 text = click.style(text, bold=True) if number == 0 else _with_colours(text, line)
-            click.echo(text.replace(_NO_BREAK, " "))
+            lines.append(text.replace(_NO_BREAK, " "))
+    return lines
 
 
 def use_colour() -> bool:

@@ -1,4 +1,4 @@
-"""The requests of the clients about requests to models: the last ones, those that run, and the usage."""
+"""The requests of the clients about requests to models: the last ones, those that run, the usage and the machine."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ def stats(since: float | None = None, step: float | None = None, model: str | No
     numbers = {name: f"{value:g}" for name, value in (("step", step),) if value is not None}
     times = {} if since is None else {"since": f"{since:.0f}"}
     return Request(path="/v1/stats", query=query_of(model=model) | numbers | times, read=answers.as_object)
+
+
+def devices() -> Request[Json]:
+    """The memory, GPUs and disks of the machine, with the planned and the measured bytes of each replica."""
+    return Request(path="/v1/devices", read=answers.as_object)
 
 
 def usage(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -11,22 +10,17 @@ from typing import Any
 
 import click
 
+from xinference.cli import model_figures
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.wide_option import wide_option
-from xinference.cli.output import duration, note, print_json, size, size_in_billions, write
+from xinference.cli.output import duration, note, print_json, size_in_billions, write
 from xinference.cli.table import print_table
 from xinference.client.client import Client
 from xinference.config import Settings
-from xinference.errors import Problem
 
 Json = dict[str, Any]
-
-#: The entry of an instance with its newest rates.
-RATES = "rates"
-#: Rates that are older than this are not those of now.
-RECENT_SECONDS = 60.0
 
 
 @click.command("list")
@@ -40,46 +34,21 @@ def list_models(target: Target, shows_failed: bool, as_json: bool, wide: bool) -
         instances = client.list_instances()
         if shows_failed:
             instances += [_failed(r) for r in client.launch_history(failed=True) if r["ready_at"] is None]
-        rates = {} if as_json else _rates_now(client)
+        rates = {} if as_json else model_figures.newest_rates(client).models
+        planned = {} if as_json else model_figures.planned_memory(model_figures.devices_of(client))
     if as_json:
         print_json(instances)
         return
-    instances = [instance | {RATES: rates.get(instance["model_uid"], {})} for instance in instances]
+    instances = [model_figures.with_figures(instance, rates, planned) for instance in instances]
     columns = WIDE if wide else _narrow(instances)
     now = time.time()
     rows = [[COLUMNS[name](instance, now) for name in columns] for instance in instances]
-    print_table(columns, rows, wide=wide, optional=("Age", "Context", "Engine"))
+    print_table(columns, rows, wide=wide, optional=("Planned", "Age", "Context", "Engine"))
     if not instances:
         note("No model is launched. Launch one with `xinference launch NAME`.")
     for instance in instances:
         if problem := instance.get("problem"):
             note(f"{instance['model_uid']}: {problem['cause']}")
-
-
-def _rates_now(client: Client) -> dict[str, dict[str, float]]:
-    """The newest rates by model; empty if the key does not permit to read them, or the server has none."""
-    try:
-        stats = client.stats(step=2)
-    except Problem:
-        return {}
-    models: dict[str, dict[str, list[float]]] = stats.get("models", {})
-    if not stats.get("t") or time.time() - stats["t"][-1] > RECENT_SECONDS:
-        return {}
-    return {uid: {name: values[-1] for name, values in series.items()} for uid, series in models.items()}
-
-
-def _in_flight(instance: Json) -> str | None:
-    """The requests at the model now, and those that wait."""
-    rates = instance[RATES]
-    if not rates:
-        return None
-    waiting = int(rates["waiting"])
-    return f"{int(rates['in_flight'])}{f' + {waiting} waiting' if waiting else ''}"
-
-
-def _tokens_per_second(instance: Json) -> str | None:
-    rates = instance[RATES]
-    return f"{rates['output_tokens_per_second']:.1f}" if rates else None
 
 
 def _failed(record: Json) -> Json:
@@ -98,21 +67,6 @@ def _version(instance: Json) -> str | None:
         instance.get("quantization"),
     ]
     return " ".join(str(part) for part in parts if part and part != "none") or None
-
-
-def _memory(instance: Json) -> str | None:
-    counts = (instance.get("memory_used_bytes"), instance.get("gpu_memory_used_bytes"))
-    # From 100 on without a fraction, so that a row with a long uid fits 80 columns.
-    return " + ".join(re.sub(r"(?<=\d{3})\.\d", "", size(count)) for count in counts if count) or None
-
-
-def _replicas(instance: Json) -> str | None:
-    """The number of ready replicas, and of all if some are not ready."""
-    replicas = instance.get("replicas") or []
-    ready = sum(replica.get("status") == "READY" for replica in replicas)
-    if not replicas:
-        return None if instance.get("replica") is None else str(instance["replica"])
-    return str(ready) if ready == len(replicas) else f"{ready}/{len(replicas)}"
 
 
 def _until(instance: Json) -> str | None:
@@ -141,10 +95,11 @@ COLUMNS: Mapping[str, Callable[[Json, float], Any]] = {
     "Size": lambda instance, now: size_in_billions(instance.get("model_size_in_billions")),
     "Quantization": lambda instance, now: instance.get("quantization"),
     "Context": lambda instance, now: instance.get("context_length"),
-    "Memory": lambda instance, now: _memory(instance),
-    "Replicas": lambda instance, now: _replicas(instance),
-    "Requests": lambda instance, now: _in_flight(instance),
-    "Tokens/s": lambda instance, now: _tokens_per_second(instance),
+    "Memory": lambda instance, now: model_figures.measured_memory(instance),
+    "Planned": lambda instance, now: instance[model_figures.PLANNED],
+    "Replicas": lambda instance, now: model_figures.replicas(instance),
+    "Requests": lambda instance, now: model_figures.in_flight(instance),
+    "Tokens/s": lambda instance, now: model_figures.tokens_per_second(instance),
     "Age": _age,
     "Until": lambda instance, now: _until(instance),
     "Status": lambda instance, now: instance.get("status"),
@@ -156,9 +111,11 @@ def _narrow(instances: Sequence[Json]) -> list[str]:
     """The columns for a narrow terminal: replicas, requests and the time of unloading only if some model has them."""
     several = any(len(instance.get("replicas") or ()) > 1 for instance in instances)
     on_demand = any(instance.get("on_demand") for instance in instances)
-    busy = any(any(instance[RATES].values()) for instance in instances)
-    shown = {"UID": True, "Version": True, "Engine": True, "Context": True, "Memory": True, "Replicas": several,
-        "Requests": busy, "Tokens/s": busy, "Age": True, "Until": on_demand, "Status": True}  # fmt: skip
+    busy = any(any(instance[model_figures.RATES].values()) for instance in instances)
+    planned = any(instance[model_figures.PLANNED] for instance in instances)
+    shown = {"UID": True, "Version": True, "Engine": True, "Context": True, "Memory": True, "Planned": planned,
+        "Replicas": several, "Requests": busy, "Tokens/s": busy, "Age": True, "Until": on_demand,
+        "Status": True}  # fmt: skip
     return [name for name, is_shown in shown.items() if is_shown]
 
 
