@@ -30,6 +30,8 @@ UNSUPPORTED = {
     "list_worker_relaunches",
 }
 READY = {"event_type": "READY"}
+WATCHED = Answer(b'id: 1-2\nevent: end\ndata: {"node": "local"}\n\n', content_type="text/event-stream")
+END = [{"id": "1-2", "event": "end", "data": {"node": "local"}}]
 ITEM = {"id": "m", "object": "model", "model_type": "LLM"}
 REGISTRATION = {"model": "{}", "persist": True, "worker_ip": None}
 USER = {"username": "u", "password": "p"}
@@ -178,6 +180,7 @@ TABLE = [
     row("list_active_requests", "GET /v1/requests/active?model=m", [{"id": "p-1"}], model="m"),
     row("abort_active_request", "POST /v1/requests/p-1/abort", {"id": "p-1"}, request_id="p-1"),
     row("usage", "GET /v1/usage?by=key%2Cday&from=100", [{"requests": 1}], by="key,day", begin=100.0),
+    row("watch", "GET /v1/watch?topics=models%2Cstats", lambda: WATCHED, END, topics=["models", "stats"]),
     row("devices", "GET /v1/devices", {"node": "local"}),
     row("stats", "GET /v1/stats?model=m&step=30&since=100", {"t": []}, model="m", step=30, since=100),
     row("get_autostart_config", "GET /v1/autostart/models", {"models": []}),

@@ -58,6 +58,7 @@ class Methods(Runner):
     abort_active_request = answer_call(usage_requests.abort_active_request)
     stats = answer_call(usage_requests.stats)
     devices = answer_call(usage_requests.devices)
+    watch = stream_call(usage_requests.watch)
     usage = answer_call(usage_requests.usage)
 
     query_engine_by_model_name = answer_call(catalog_requests.query_engine_by_model_name)

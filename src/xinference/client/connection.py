@@ -104,7 +104,7 @@ class Runner:
             "url": request.path,
             "params": dict(request.query),
             "json": request.body,
-            "headers": self.auth_headers,
+            "headers": self.auth_headers | dict(request.headers if isinstance(request, StreamRequest) else ()),
             "timeout": httpx2.Timeout(None if without_timeout else self._timeout, connect=CONNECT_SECONDS),
         }
 

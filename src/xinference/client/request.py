@@ -34,6 +34,7 @@ class StreamRequest(Generic[T]):
     decoder: Callable[[], Decoder[T]]
     query: Mapping[str, str] = field(default_factory=dict)
     body: Json | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def path(*parts: str) -> str:

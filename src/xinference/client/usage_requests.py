@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xinference.client import answers
 from xinference.client.answers import Json
-from xinference.client.request import Request, path, query_of
+from xinference.client.request import Request, StreamRequest, path, query_of
+from xinference.client.watch_events import WatchEvents
 
 
 def list_requests(
@@ -52,6 +55,19 @@ def stats(since: float | None = None, step: float | None = None, model: str | No
 def devices() -> Request[Json]:
     """The memory, GPUs and disks of the machine, with the planned and the measured bytes of each replica."""
     return Request(path="/v1/devices", read=answers.as_object)
+
+
+def watch(topics: Sequence[str] | None = None, last_event_id: str | None = None) -> StreamRequest[Json]:
+    """The snapshot of the server, then its changes, each with ``id``, ``event`` and ``data``, until the event ``end``.
+
+    Args:
+        topics: some of ``models``, ``launches``, ``downloads``, ``requests``, ``events``, ``stats`` and ``devices``;
+            by default all that the key permits.
+        last_event_id: the ``id`` of the last event of an earlier stream, to continue it.
+    """
+    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+    query = query_of(topics=None if topics is None else ",".join(topics))
+    return StreamRequest(path="/v1/watch", query=query, headers=headers, decoder=WatchEvents)
 
 
 def usage(
