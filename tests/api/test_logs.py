@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from xinference.api.routes import logs
 from xinference.control.stop_notice import StopNotice
+from xinference.error_codes import Code
+from xinference.errors import Problem
 
 
 async def test_following_ends_with_the_deployment_after_its_last_words(
@@ -65,3 +69,28 @@ async def test_the_output_of_several_replicas_is_below_their_names(
     followed = logs._follow("", positions, lambda: paths, lambda: False, StopNotice())
     received = b"".join([part async for part in followed]).decode()
     assert received == "==> m-rep1 <==\nnew\n==> m-rep2 <==\nnew\n"
+
+
+def test_following_one_replica_goes_on_until_its_number_is_gone(tmp_path: Path) -> None:
+    replicas: list[dict[str, Any]] = [{"replica_id": 0}, {"replica_id": 1}]
+    paths = {name: tmp_path / name for name in ("m-rep0", "m-rep1")}
+    owner = SimpleNamespace(uid="m", replica_logs=paths, instance={"replicas": replicas})
+    present = [True]
+
+    def deployment(name: str) -> Any:
+        if name != "m":
+            raise Problem(Code.MODEL_NOT_FOUND, "There is no such model.")
+        return owner
+
+    controller = SimpleNamespace(
+        deployment=deployment, deployments=lambda: [owner], has=lambda each: present[0], log_dir=tmp_path
+    )
+    read_logs, goes_on = logs._find(cast(Any, controller), "m-rep1")
+    assert read_logs() == {"m-rep1": paths["m-rep1"]}
+    owner.replica_logs = {}  # it is started again
+    assert goes_on()
+    replicas.pop()
+    assert not goes_on(), "the other replica runs on"
+    replicas.append({"replica_id": 1})
+    present[0] = False
+    assert not goes_on()

@@ -88,6 +88,9 @@ def test_logs_are_printed_as_they_are(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/m/logs"] = Answer("one\n\x1b[1mtwo\n", content_type="text/plain")
     assert run("logs", "m", "-f", "--lines", "7").stdout == "one\n\x1b[1mtwo\n"
     assert canned.asked[0].query == "lines=7&follow=true"
+    canned.answers["GET", "/v1/models/m-rep1/logs"] = Answer("of 1\n", content_type="text/plain")
+    assert run("logs", "m", "--replica", "1", "-f").stdout == "of 1\n"
+    assert run("logs", "m", "--replica", "x").exit_code == 2
 
 
 def test_the_list_shows_memory_age_replicas_and_the_time_of_unloading(

@@ -54,7 +54,7 @@ async def logs(
 
 
 def _find(controller: Controller, name: str) -> tuple[Logs, Callable[[], bool]]:
-    """The logs of the deployment or replica with this name, and whether its deployment has not ended.
+    """The logs of the deployment or replica with this name, and whether it has not ended.
 
     Raises:
         Problem: 404.
@@ -77,7 +77,10 @@ def _find(controller: Controller, name: str) -> tuple[Logs, Callable[[], bool]]:
     def only() -> Mapping[str, Path]:
         return {each: path for each, path in owner.replica_logs.items() if each == name}
 
-    return only, lambda: controller.has(owner)
+    def goes_on() -> bool:  # a replica that is started again keeps its number
+        return controller.has(owner) and any(each["replica_id"] == replica[1] for each in owner.instance["replicas"])
+
+    return only, goes_on
 
 
 def _tails(paths: Mapping[str, Path], lines: int) -> str:

@@ -143,13 +143,15 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
 @click.option(
     "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Number of lines, counted from the end."
 )
+@click.option("--replica", type=click.IntRange(min=0), metavar="N", help="Only the replica with this number.")
 @json_option
 @with_server_options
-def logs(target: Target, uid: str, follow: bool, lines: int, as_json: bool) -> None:
-    """Show the log of the model UID: the output of its engine.
+def logs(target: Target, uid: str, follow: bool, lines: int, replica: int | None, as_json: bool) -> None:
+    """Show the log of the model UID: the output of its engine. With --follow it ends with the model or the replica.
 
     Without a running server, the last log is read from the data folder.
     """
+    uid = uid if replica is None else f"{uid}-rep{replica}"  # the name of the replica in `replica_model_uid`
     if as_json and follow:
         raise click.UsageError("--json prints one complete document, so it cannot be used with --follow.")
 
