@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 CLIENTS_VENV ?= .venv-clients
 CLUSTER_VENV ?= .venv-cluster
+UI_VENV ?= .venv-ui
 AGENTS ?= .agents
 # Each process that a test starts would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,7 +15,7 @@ UNIT := not live and not process and not thorough
 # Workers for tests that wait: two for each core.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 
-.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster test-agents bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster test-agents test-ui bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -104,6 +105,19 @@ $(CLUSTER_VENV)/.installed: requirements-cluster.lock pyproject.toml
 test-agents: $(VENV)/.installed-dev $(AGENTS)/.installed
 	AGENTS_FOLDER=$(AGENTS) $(BIN)/pytest tests/agents
 
+# The web page in a real Chromium: stories of its users, and axe on each page. It needs node 20, npm and Debian's chromium.
+test-ui: $(UI_VENV)/.installed ui/node_modules/.installed
+	@command -v "$${CHROMIUM:-chromium}" >/dev/null || { echo 'Chromium is missing: apt-get install chromium fonts-noto-cjk'; exit 1; }
+	$(UI_VENV)/bin/python -m pytest -m browser tests/ui
+
+$(UI_VENV)/.installed: requirements-dev.lock requirements-ui.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(UI_VENV)
+	$(UI_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(UI_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r requirements-dev.lock -r requirements-ui.lock
+	$(UI_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
 $(AGENTS)/.installed: tests/agents/package.json
 	mkdir -p $(AGENTS)
 	cp tests/agents/package.json $(AGENTS)/
@@ -192,4 +206,4 @@ lock-environments: $(VENV)/.installed
 	$(BIN)/python -m xinference.environments.relock
 
 clean:
-	rm -rf $(VENV) .venv-3.* $(CLIENTS_VENV) $(CLUSTER_VENV) dist htmlcov .coverage
+	rm -rf $(VENV) .venv-3.* $(CLIENTS_VENV) $(CLUSTER_VENV) $(UI_VENV) dist htmlcov .coverage

@@ -25,6 +25,9 @@ pytest_plugins = [
 #: Folders whose tests all start real processes.
 LIVE_FOLDERS = {Path(__file__).parent / name for name in ("live", "third_party_clients")}
 
+#: Marks of tests that run only where they are asked for: they need an idle machine, or a browser.
+ASKED_FOR = ("measured", "browser")
+
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not import live tests that are left out: the libraries of clients take each worker seconds."""
@@ -33,14 +36,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of `LIVE_FOLDERS`, and leave `measured` tests out unless a mark expression names them."""
+    """Mark the tests of `LIVE_FOLDERS`, and leave out those of `ASKED_FOR` that no mark expression names."""
     is_live = functools.cache(lambda path: bool(LIVE_FOLDERS & set(path.parents)))
     for item in items:
         if is_live(item.path):
             item.add_marker(pytest.mark.live)
-    if "measured" in config.option.markexpr:
-        return
-    measured = [item for item in items if item.get_closest_marker("measured")]
-    config.hook.pytest_deselected(items=measured)
-    left_out = set(measured)
+    unasked = [mark for mark in ASKED_FOR if mark not in config.option.markexpr]
+    left_out = {item for item in items if any(item.get_closest_marker(mark) for mark in unasked)}
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
     items[:] = [item for item in items if item not in left_out]

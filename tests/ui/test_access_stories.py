@@ -1,0 +1,68 @@
+"""Stories of access: keys, login by a code, and a server that ends under an open page."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+import pytest
+
+from tests.support.scripted_home import ScriptedHome
+from tests.ui.conftest import Open
+
+pytestmark = [pytest.mark.browser, pytest.mark.process]
+
+
+def status_with(home: ScriptedHome, key: str) -> int:
+    return httpx2.get(f"{home.url}/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
+
+
+def test_a_key_is_made_and_revoked(own_home: ScriptedHome, open_page: Open) -> None:
+    page, watch = open_page(own_home, "#/keys")
+
+    def make(name: str, scope: str) -> str:
+        page.get_by_label("Name", exact=True).fill(name)
+        page.get_by_role("combobox", name="May").select_option(scope)
+        page.get_by_role("button", name="Create").click()
+        page.get_by_text(f"The key {name} is shown only now").wait_for()
+        key: str = page.locator(".made code").inner_text()
+        return key
+
+    owner = make("owner", "all")
+    assert "every request needs one" in watch.dialogs[0]
+    guest = make("guest", "use")
+    assert [status_with(own_home, key) for key in (owner, guest, "sk-wrong")] == [200, 200, 401]
+    page.get_by_role("row", name=re.compile("guest")).get_by_role("button", name="Revoke").click()
+    page.get_by_role("row", name=re.compile("guest.*revoked")).wait_for()
+    assert [status_with(own_home, key) for key in (owner, guest)] == [200, 401]
+    page.get_by_role("link", name="Home", exact=True).click()
+    page.get_by_role("button", name="Log out").click()
+    watch.expected.append("status of 401")
+    page.get_by_label("Key", exact=True).wait_for()
+
+
+def test_a_code_logs_in_once(own_home: ScriptedHome, open_page: Open) -> None:
+    created = own_home.cli("keys", "create", "--name", "owner", "--scope", "use", "--scope", "manage")
+    assert created.returncode == 0, created.stderr
+    address = own_home.cli("web", "--no-browser").stdout.strip()
+    assert "#code=" in address
+    page, _ = open_page(own_home, address)
+    page.get_by_role("button", name="Log out").wait_for()
+    assert "code" not in page.url
+    second, watch = open_page(own_home, address)
+    watch.expected.append("status of 401")
+    second.get_by_role("heading", name="Log in").wait_for()
+    assert "code" not in second.url
+
+
+def test_a_page_comes_back_with_its_server(own_home: ScriptedHome, open_page: Open) -> None:
+    assert own_home.post_launch("kept").status_code == 200
+    page, watch = open_page(own_home, "#/running")
+    page.get_by_role("link", name="kept").wait_for()
+    watch.expected.append("net::ERR_CONNECTION_REFUSED")
+    own_home.kill()
+    page.get_by_role("alert").wait_for()
+    own_home.start()
+    page.get_by_role("alert").wait_for(state="detached")
+    page.get_by_role("link", name="kept").wait_for()
+    assert own_home.status("kept") == "READY"

@@ -1,0 +1,95 @@
+"""Stories of chats: from nothing to the first answer, a stop, an engine that dies, and a hostile answer."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import httpx2
+import pytest
+
+from tests.support.home import send_signal
+from tests.support.polling import until
+from tests.support.scripted_home import ScriptedHome
+from tests.ui.conftest import Open
+from tests.ui.hostile_texts import HOSTILE, marker
+
+pytestmark = [pytest.mark.browser, pytest.mark.process]
+#: An answer of 40 seconds: longer than what a story does with it.
+SLOW = {"chunks": 400, "interval": 0.1, "text": "slow "}
+
+
+def launched(home: ScriptedHome, uid: str, **script: object) -> str:
+    answer = home.post_launch(uid, script=script)
+    assert answer.status_code == 200, answer.text
+    return uid
+
+
+def test_a_model_is_registered_launched_and_answers_by_clicks(home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(home)
+    page.get_by_role("link", name="Models", exact=True).click()
+    page.get_by_role("link", name="Register a model").click()
+    page.get_by_role("textbox").first.fill(str(home.weights))
+    page.get_by_role("button", name="Draft the registration").click()
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_role("radio", name="Fifth").check()
+    page.get_by_text("What will happen").wait_for()
+    page.get_by_label("Name in requests").fill("first")
+    page.get_by_role("button", name="Launch", exact=True).click()
+    page.get_by_role("link", name="Chat", exact=True).nth(1).click()
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("word word word word word").wait_for()
+    page.get_by_text(re.compile(r"7 in .* 5 out")).wait_for()
+    assert home.status("first") == "READY"
+
+
+def test_a_stop_ends_the_answer_here_and_in_the_server(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "slow", **SLOW)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    page.get_by_text("slow slow").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text(re.compile(r"out · stopped")).wait_for()
+    address = f"{home.url}/v1/requests/active"
+    until("the server has no active request", lambda: httpx2.get(address, params={"model": uid}).json() == [])
+
+
+def test_the_chat_says_that_its_engine_died_and_answers_the_next_message(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "dying", **SLOW)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    page.get_by_text("slow slow").wait_for()
+    killed = home.engine_pid(uid)
+    send_signal(killed, signal.SIGKILL)
+    alert = page.get_by_label(f"Chat with {uid}").get_by_role("alert")
+    alert.wait_for()
+    assert "engine" in alert.inner_text()
+    until("another engine is ready", lambda: home.status(uid) == "READY" and home.engine_pid(uid) != killed)
+    # Not the same request: the server sends one that crashed an engine to no other.
+    page.get_by_role("button", name="New chat").click()
+    page.get_by_label("Message", exact=True).fill("Good morning")
+    page.keyboard.press("Enter")
+    page.get_by_text("slow slow").wait_for()
+    page.get_by_role("button", name="Stop").click()
+
+
+def test_hostile_texts_of_a_model_are_shown_as_text(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "hostile", chunks=1, text="\n\n".join(HOSTILE))
+    page, watch = open_page(home, f"#/chat?model={uid}")
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    page.get_by_text(re.compile(r"7 in")).wait_for()
+    answer = page.locator(".message.assistant")
+    shown = answer.inner_text()
+    assert [n for n in range(len(HOSTILE)) if marker(n) not in shown] == []
+    made = answer.locator("script, iframe, img, svg, object, embed, form, input, style, link, meta, video, audio, base")
+    assert made.count() == 0
+    links = answer.locator("a")
+    addresses = [links.nth(n).get_attribute("href") or "" for n in range(links.count())]
+    assert addresses
+    assert [each for each in addresses if not re.match(r"(https?://|mailto:)", each)] == []
+    assert page.evaluate("window.hacked") is None
+    assert watch.dialogs == []
