@@ -74,7 +74,7 @@ def open_page(chromium: Browser) -> Iterator[Open]:
 
         def open_(home: ScriptedHome, path: str = "#/", *, script: str = "", **context: object) -> tuple[Page, Watch]:
             settings = {"locale": "en-US", "viewport": {"width": 1440, "height": 900}, **context}
-            made = chromium.new_context(**settings)  # type: ignore[arg-type,unused-ignore]
+            made = chromium.new_context(**settings)  # type: ignore[arg-type,unused-ignore]  # a mapping of named arguments
             stack.callback(made.close)
             made.set_default_timeout(PATIENCE)
             page = made.new_page()
