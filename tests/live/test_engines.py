@@ -114,6 +114,20 @@ def test_answers_come_word_for_word_also_several_at_once(running: Running) -> No
     assert said == [pair["answer"] for pair in PAIRS]
 
 
+def test_an_assistant_message_at_the_end_is_continued_and_not_repeated(running: Running) -> None:
+    pair = max(PAIRS, key=lambda pair: len(pair["answer"]))
+    at = pair["answer"].index(" ", len(pair["answer"]) // 2)
+    messages = [
+        {"role": "user", "content": pair["question"]},
+        {"role": "assistant", "content": pair["answer"][:at]},
+    ]
+    body: dict[str, Any] = {"model": UID, "messages": messages, "temperature": 0, "max_tokens": 120}
+    whole = running.client.chat.completions.create(**body).choices[0].message.content
+    stream = running.client.chat.completions.create(**body, stream=True)
+    pieces = [choice.delta.content or "" for event in stream for choice in event.choices]
+    assert [whole, "".join(pieces)] == [pair["answer"][at:]] * 2
+
+
 def test_a_stream_gives_the_same_text_with_usage_and_a_done(running: Running) -> None:
     whole = running.chat("Recite a poem.")
     body = {

@@ -36,7 +36,7 @@ def canonical_chat(document: RequestDocument) -> None:
     messages = body["messages"]
     for n, message in enumerate(messages):
         _message(document, message, f"messages[{n}]")
-    _join_last(document, messages)
+    join_last(document, messages)
     tools = _tools(document)
     choice = body.get("tool_choice")
     if choice is not None:
@@ -133,7 +133,7 @@ def _named_function(document: RequestDocument, holder: Body, at: str) -> Body:
     return function
 
 
-def _join_last(document: RequestDocument, messages: list[Body]) -> None:
+def join_last(document: RequestDocument, messages: list[Body]) -> None:
     """Join assistant messages at the end: they begin one answer, and engines take one message for that."""
     while len(messages) > 1 and messages[-1]["role"] == "assistant" == messages[-2]["role"]:
         last, first = messages[-1], messages[-2]

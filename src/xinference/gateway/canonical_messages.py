@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from xinference.gateway.canonical_chats import join_last
 from xinference.gateway.canonical_fields import (
     check_schema,
     check_text,
@@ -33,6 +34,7 @@ def canonical_messages(document: RequestDocument) -> None:
         if message.get("content") is None:
             raise required(f"messages[{n}].content")
         _anthropic_parts(document, message["content"], f"messages[{n}].content")
+    join_last(document, body["messages"])
     _anthropic_parts(document, body.get("system"), "system")
     names = _anthropic_tools(document)
     choice = body.get("tool_choice")

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from xinference.engines.dialect import UNCHANGED, Body, Exchange
+from xinference.engines.llama_cpp.prefill import with_prefill
 from xinference.error_codes import Code
 from xinference.protocol import exact_requests
 from xinference.protocol.errors import Refusal
@@ -29,8 +30,17 @@ def exchange(request: Generation) -> Exchange:
         Refusal: 400, llama.cpp cannot serve the requested echo of a stream.
     """
     # Most requests; the checks below cost more.
-    if type(request) is exact_requests.Chat and request.n is None and not request.logprobs:
+    if (
+        type(request) is exact_requests.Chat
+        and request.n is None
+        and not request.logprobs
+        and request.messages[-1].role != "assistant"
+    ):
         return UNCHANGED
+    return with_prefill(request, _repairs(request))
+
+
+def _repairs(request: Generation) -> Exchange:
     if not _needs_repair(request):
         return UNCHANGED
     wants_no_top, choices = _wants_no_top(request), request.n or 1

@@ -27,7 +27,7 @@ from xinference.engines.dialect import (
 from xinference.engines.llama_cpp import choices
 from xinference.engines.llama_cpp.metrics import METRICS
 from xinference.engines.llama_cpp.native_fields import NATIVE
-from xinference.engines.llama_cpp.prefill import PrefillFilter, prefill, without_prefill
+from xinference.engines.llama_cpp.prefill import PrefillCut
 from xinference.engines.request_placement import ModelStates, StateLimits
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
@@ -73,10 +73,9 @@ def _exchange(request: Request, uid: str) -> Exchange:
 def _messages_exchange(request: AnthropicMessages) -> Exchange:
     choice = request.tool_choice.name if request.tool_choice is not None else None
     body = partial(only_tool, name=choice) if choice else None
-    begun = prefill(request)
-    if begun:
-        answer, events = partial(without_prefill, begun=begun), PrefillFilter(begun)
-        return Exchange(body, lambda whole: name_stop(answer(whole)), lambda chunk: name_stop(events(chunk)))
+    if request.messages[-1].role == "assistant":
+        cut = PrefillCut(body)
+        return Exchange(cut.body, lambda whole: name_stop(cut.message(whole)), name_stop)
     named = name_stop if request.stop_sequences else None
     return Exchange(body, named, named) if body or named else UNCHANGED
 

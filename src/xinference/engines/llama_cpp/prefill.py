@@ -1,72 +1,67 @@
-"""Removes the beginning of an answer that the request has given from Anthropic's answers.
+"""Removes the given beginning of an answer from llama.cpp's whole answers.
 
-A last message of the assistant begins the answer. Anthropic's API answers with what follows; llama.cpp repeats it.
+A last message of the assistant begins the answer, and llama.cpp continues it. Its streams have only what follows; its
+whole answers repeat the beginning.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
-from xinference.protocol.requests import AnthropicMessages
-
-DATA = b"data: "
-#: The beginning of a data line with a piece of text, as llama.cpp writes it.
-TEXT_DELTA = b'"text_delta"'
+from xinference.engines.dialect import Body, Exchange
+from xinference.engines.prefill import given_beginning, has_prefill, with_one_text
+from xinference.protocol.requests import Generation
 
 
-def prefill(request: AnthropicMessages) -> str:
-    """The beginning of the answer that the request gives; empty: none."""
-    last = request.messages[-1]
-    if last.role != "assistant" or last.content is None:
-        return ""
-    if isinstance(last.content, str):
-        return last.content
-    return "".join(part.text or "" for part in last.content if part.type == "text")
+def with_prefill(request: Generation, exchange: Exchange) -> Exchange:
+    """The rewrites of a chat and its answer, with those for a given beginning."""
+    if not has_prefill(request):
+        return exchange
+    cut = PrefillCut(exchange.body)
+    # An answer that has a rewrite is assembled from a stream, which repeats nothing.
+    is_cut = not request.stream and exchange.answer is None
+    return replace(exchange, body=cut.body, answer=cut.chat if is_cut else exchange.answer)
 
 
-def without_prefill(body: bytes, begun: str) -> bytes:
-    """A whole answer without its given beginning."""
-    document = msgspec.json.decode(body)
-    for block in document.get("content") or ():
-        if block.get("type") == "text":
-            block["text"] = block["text"].removeprefix(begun)
-            break
-    return msgspec.json.encode(document)
+class PrefillCut:
+    """Removes the beginning that one request gives from its answer."""
 
+    def __init__(self, earlier: Callable[[Body], Body] | None = None) -> None:
+        """
+        Args:
+            earlier: another rewrite of the request, applied first.
+        """
+        self._earlier = earlier
+        self._begun = ""
 
-class PrefillFilter:
-    """Removes the beginning from the events of one stream; each call takes complete events in their order."""
+    def body(self, body: Body) -> Body:
+        """The request with the beginning as one text; called before the answer is rewritten."""
+        if self._earlier is not None:
+            body = self._earlier(body)
+        self._begun = given_beginning(body)
+        return with_one_text(body)
 
-    def __init__(self, begun: str) -> None:
-        self._left = begun
+    def chat(self, body: bytes) -> bytes:
+        """A whole answer to a chat, without the beginning."""
+        if not self._begun:
+            return body
+        document = msgspec.json.decode(body)
+        for choice in document.get("choices") or ():
+            message = choice.get("message") or {}
+            if isinstance(message.get("content"), str):
+                message["content"] = message["content"].removeprefix(self._begun)
+        return msgspec.json.encode(document)
 
-    def __call__(self, chunk: bytes) -> bytes:
-        if not self._left or TEXT_DELTA not in chunk:
-            return chunk
-        return b"".join(map(self._filtered, chunk.split(b"\n\n")))
-
-    def _filtered(self, event: bytes) -> bytes:
-        name, found, data = event.partition(DATA)
-        if not event.strip():
-            return b""
-        if not found or not self._left or TEXT_DELTA not in data:
-            return event + b"\n\n"
-        document: dict[str, Any] = msgspec.json.decode(data)
-        delta = document.get("delta") or {}
-        if delta.get("type") != "text_delta":
-            return event + b"\n\n"
-        text = self._taken(delta["text"])
-        if not text:
-            return b""
-        delta["text"] = text
-        return name + DATA + msgspec.json.encode(document) + b"\n\n"
-
-    def _taken(self, text: str) -> str:
-        """The part of `text` after the given beginning; all of it if the answer begins in another way."""
-        if self._left.startswith(text):
-            self._left = self._left[len(text) :]
-            return ""
-        begun, self._left = self._left, ""
-        return text.removeprefix(begun)
+    def message(self, body: bytes) -> bytes:
+        """A whole answer of Anthropic's API, without the beginning."""
+        if not self._begun:
+            return body
+        document = msgspec.json.decode(body)
+        for block in document.get("content") or ():
+            if block.get("type") == "text":
+                block["text"] = block["text"].removeprefix(self._begun)
+                break
+        return msgspec.json.encode(document)

@@ -14,6 +14,7 @@ from xinference.engines.dialect import (
     rename_schema,
     text_as_prompt,
 )
+from xinference.engines.prefill import CONTINUE, continuing
 from xinference.engines.sglang.metrics import METRICS
 from xinference.engines.sglang.native_fields import NATIVE
 from xinference.error_codes import Code
@@ -57,6 +58,7 @@ DIALECT = Dialect(
         "guided_choice": choice_as_regex,
         "guided_grammar": rename_field("guided_grammar", "ebnf"),
     },
+    exchange=continuing(CONTINUE),
     explain=_explain,
     native=NATIVE,
     metrics=METRICS,

@@ -12,6 +12,7 @@ from xinference.engines.dialect import (
     prompt_refusal,
     text_as_prompt,
 )
+from xinference.engines.prefill import CONTINUE, NEW_ANSWER, continuing
 from xinference.engines.vllm.metrics import METRICS
 from xinference.engines.vllm.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
@@ -45,6 +46,7 @@ DIALECT = Dialect(
         "guided_choice": nest_field(CONSTRAINTS, "guided_choice", "choice"),
         "guided_grammar": nest_field(CONSTRAINTS, "guided_grammar", "grammar"),
     },
+    exchange=continuing(CONTINUE, NEW_ANSWER),
     explain=_explain,
     completion_tokens=16,
     native=NATIVE,

@@ -11,7 +11,7 @@ from typing import Any
 from .constraints import Constraint, json_grammar, tool_grammar
 from .errors import RefusedError
 from .loading import LoadedModel
-from .prompts import Prompts
+from .prompts import Prompts, continues
 from .requests import ChatRequest, CompletionRequest, GenerationRequest, NamedTool
 from .sampling import Sampler, SamplingParams
 from .scheduler import Scheduler
@@ -112,11 +112,12 @@ class Generator:
         request, loaded = job.request, self._loaded
         room = loaded.context_length + 1 - len(prompt)
         completion = isinstance(request, CompletionRequest)
+        continued = completion or continues(request.messages[-1])
         stop_tokens = set(request.stop_token_ids or ()) | (set() if request.ignore_eos else set(loaded.eos))
         return Sequence(
             tokens=list(prompt),
             sampler=Sampler(self._sampling(request, choice), prompt, loaded.vocab_size, loaded.device),
-            detokenizer=Detokenizer(self._prompts.decode, prompt if completion else ()),
+            detokenizer=Detokenizer(self._prompts.decode, prompt if continued else ()),
             deliver=deliver,
             max_tokens=min(room, _requested_tokens(request) or room),
             stops=StopStrings([request.stop] if isinstance(request.stop, str) else request.stop or ()),

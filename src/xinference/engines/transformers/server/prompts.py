@@ -75,6 +75,8 @@ class Prompts(TokenCodec):
             raise RefusedError(f"{param} is not an argument of a chat template.", param=param)
         plain = [_plain(message, i) for i, message in enumerate(messages)]
         options = {"add_generation_prompt": True, **self._loaded.template_kwargs, **(more or {})}
+        if continues(plain[-1]) and "add_generation_prompt" not in (more or {}):
+            options |= {"add_generation_prompt": False, "continue_final_message": True}
         try:
             text: str = self._tokenizer.apply_chat_template(
                 plain, tools=tools, chat_template=template, tokenize=False, **options
@@ -101,6 +103,11 @@ class Prompts(TokenCodec):
         if isinstance(item, list) and not all(isinstance(token, int) for token in item):
             raise RefusedError("prompt mixes texts and tokens: all its items must be of one kind.", param="prompt")
         return self.check_tokens(self.encode(item, add_special=True) if isinstance(item, str) else item, "prompt")
+
+
+def continues(last: Mapping[str, Any]) -> bool:
+    """Whether the answer continues this last message of a conversation, as on llama.cpp."""
+    return last.get("role") == "assistant" and bool(last.get("content")) and not last.get("tool_calls")
 
 
 def _plain(message: Mapping[str, Any], index: int) -> dict[str, Any]:
