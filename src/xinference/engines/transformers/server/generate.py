@@ -111,8 +111,7 @@ class Generator:
     def _sequence(self, job: Job, prompt: list[int], choice: int, deliver: Any) -> Sequence:
         request, loaded = job.request, self._loaded
         room = loaded.context_length + 1 - len(prompt)
-        completion = isinstance(request, CompletionRequest)
-        continued = completion or continues(request.messages[-1])
+        continued = isinstance(request, CompletionRequest) or continues(request.messages[-1])
         stop_tokens = set(request.stop_token_ids or ()) | (set() if request.ignore_eos else set(loaded.eos))
         return Sequence(
             tokens=list(prompt),

@@ -75,7 +75,7 @@ class Prompts(TokenCodec):
             raise RefusedError(f"{param} is not an argument of a chat template.", param=param)
         plain = [_plain(message, i) for i, message in enumerate(messages)]
         options = {"add_generation_prompt": True, **self._loaded.template_kwargs, **(more or {})}
-        if continues(plain[-1]) and "add_generation_prompt" not in (more or {}):
+        if plain and continues(plain[-1]) and "add_generation_prompt" not in (more or {}):
             options |= {"add_generation_prompt": False, "continue_final_message": True}
         try:
             text: str = self._tokenizer.apply_chat_template(
