@@ -31,7 +31,7 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
     ("list_model_registrations", {"model_type": "rerank", "detailed": True}),
     ("get_model_registration", {"model_type": "LLM", "model_name": UID}),
     ("list_deletable_models", {"model_version": "smollm2-instruct--0_135B--ggufv2--Q4_1"}),
-    ("plan_launch", {"model_name": UID, "model_engine": "llama.cpp"}),
+    ("plan_launch", {"model_name": UID, "model_engine": "llama.cpp", "model_uid": "another"}),
 ]
 
 

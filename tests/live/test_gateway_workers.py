@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -246,8 +247,8 @@ def test_a_killed_process_is_replaced_and_the_other_goes_on(two: Two, tiny: dict
             again = two.each()
             with ThreadPoolExecutor(1) as pool:
                 one = pool.submit(ask, again[0])
-                flying = 'xinference_requests_in_flight{model="m"} 2.0'
-                until("two requests at once", lambda: flying in again[1].get("/metrics").text)
+                flying = re.compile(r'^xinference_requests_in_flight{model="m",replica="\w+"} 2\.0$', re.MULTILINE)
+                until("two requests at once", lambda: flying.search(again[1].get("/metrics").text))
                 assert ask(again[1]).status_code == 429
                 os.kill(engine, signal.SIGCONT)
                 assert one.result().status_code == 200
