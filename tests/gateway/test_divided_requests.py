@@ -48,6 +48,8 @@ def divided(path: str, **fields: Any) -> Division:
         (RERANK, {"query": "q", "documents": ["a"] * 8}),
         (COMPLETIONS, {"prompt": ["a"] * 8}),
         (COMPLETIONS, {"prompt": [1] * 100}),
+        (COMPLETIONS, {"prompt": ["a"] * 100, "engine": "vLLM"}),
+        (COMPLETIONS, {"prompt": ["a"] * 16, "engine": "Transformers", "slots": 4}),
     ],
 )
 def test_a_request_with_few_inputs_is_sent_as_it_is(path: str, fields: dict[str, Any]) -> None:
@@ -67,6 +69,11 @@ def test_the_parts_have_all_inputs_once_and_every_other_field(inputs: list[Any])
 def test_several_answers_to_each_prompt_make_the_parts_smaller() -> None:
     made = parts(divided(COMPLETIONS, prompt=["a"] * 9, n=4))
     assert [len(json.loads(body)["prompt"]) for _, body in made] == [2, 2, 2, 2, 1]
+
+
+def test_many_prompts_go_to_transformers_in_parts_too() -> None:
+    made = parts(divided(COMPLETIONS, prompt=["a"] * 20, engine="Transformers", slots=3))
+    assert [len(json.loads(body)["prompt"]) for _, body in made] == [12, 8]
 
 
 def test_a_stream_of_more_than_one_part_is_refused_by_name() -> None:

@@ -82,6 +82,8 @@ class Dialect:
     """The engine gets the model's stop texts when it starts, so a request does not need them."""
     computes_in_order: bool = False
     """The engine computes the inputs of all requests in the order of their arrival."""
+    computes_prompts_in_order: bool = False
+    """The same for the prompts of completions only: texts and documents are computed in groups."""
     exchange: Callable[[Request, str], Exchange] = _leave_unchanged
     """Returns the rewrites that a request to the model of this uid and its answer need.
 

@@ -40,9 +40,14 @@ class Division:
     """Makes the engine's request of a part."""
 
 
-def part_size(route: Route) -> int | None:
-    """The most inputs of a request to the engine of a route; None: the engine gives each request its turn itself."""
-    if not dialect_of(route.engine).computes_in_order:
+def part_size(route: Route, *, prompts: bool = False) -> int | None:
+    """The most inputs of a request to the engine of a route; None: the engine gives each request its turn itself.
+
+    Args:
+        prompts: whether the inputs are prompts of a completion.
+    """
+    dialect = dialect_of(route.engine)
+    if not dialect.computes_in_order and not (prompts and dialect.computes_prompts_in_order):
         return None
     return max(LEAST_INPUTS, INPUTS_PER_SLOT * route.slots)
 
@@ -56,7 +61,7 @@ def divide(request: Request, body: bytes, route: Route, prepare: PreparePart) ->
     inputs = getattr(request, _field(request))
     if not isinstance(inputs, list) or len(inputs) <= 1 or _is_tokens(request, inputs):
         return None
-    size = part_size(route)
+    size = part_size(route, prompts=isinstance(request, Completion))
     if size is not None and isinstance(request, Completion):
         size = max(1, size // (request.n or 1))
     if size is None or len(inputs) <= size:

@@ -53,6 +53,7 @@ DIALECT = Dialect(
     },
     explain=_explain,
     completion_tokens=16,
+    computes_prompts_in_order=True,
     native=NATIVE,
     metrics=METRICS,
 )
