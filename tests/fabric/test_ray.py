@@ -18,6 +18,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from tests.support.polling import until_async
 from xinference.fabric.fabric import Event, Link, NodeGoneError, NoReservationError, Share
 from xinference.fabric.node_socket import NodeSocket
 from xinference.fabric.ray_node import RayNode, RayPorts, RaySecurity, bridge_environment
@@ -84,21 +85,13 @@ class Cluster:
 
     async def until_up(self, *nodes: str, seconds: float = 90) -> None:
         try:
-            await _until(lambda: self.fabric._up == set(nodes), "", seconds)
+            await until_async("", lambda: self.fabric._up == set(nodes), seconds)
         except AssertionError:
             raise AssertionError(f"{sorted(self.fabric._up)} are up, not {nodes}; links: {self.links}") from None
 
 
 def _has_all(text: str, marks: tuple[str, ...]) -> bool:
     return all(mark in text for mark in marks)
-
-
-async def _until(holds: object, what: str, seconds: float = 30) -> None:
-    assert callable(holds)
-    end = asyncio.get_running_loop().time() + seconds
-    while not holds():
-        assert asyncio.get_running_loop().time() < end, what
-        await asyncio.sleep(0.05)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -182,14 +175,14 @@ async def test_a_node_has_the_table_and_gets_messages(cluster: Cluster) -> None:
     cluster.fabric.tell(NODE, b"hello")
     cluster.fabric.publish(b"second table")
     program = cluster.programs[NODE]
-    await _until(lambda: program.told == [b"hello"] and program.tables[-1] == b"second table", "both have arrived")
+    await until_async("both have arrived", lambda: program.told == [b"hello"] and program.tables[-1] == b"second table")
     assert program.tables[0] == b"first table"
 
 
 async def test_events_arrive_in_order_after_the_state(cluster: Cluster) -> None:
     for n in range(50):
         cluster.sockets[HEAD].send(b"%d" % n)
-    await _until(lambda: (HEAD, Event(51, b"49")) in cluster.events, "the last event has arrived")
+    await until_async("the last event has arrived", lambda: (HEAD, Event(51, b"49")) in cluster.events)
     assert [event for node, event in cluster.events if node == HEAD] == [
         Event(1, b"state"),
         *(Event(2 + n, b"%d" % n) for n in range(50)),
@@ -210,14 +203,14 @@ async def test_a_reservation_is_whole_or_not_at_all(cluster: Cluster) -> None:
 async def test_a_worker_that_starts_again_has_a_new_link_and_says_its_state(cluster: Cluster) -> None:
     before = len(cluster.links)
     await cluster.sockets[NODE].close()
-    await _until(lambda: Link(NODE, False) in cluster.links[before:], "the link is down")
+    await until_async("the link is down", lambda: Link(NODE, False) in cluster.links[before:])
     with pytest.raises(NodeGoneError):
         await cluster.fabric.call(NODE, b"look", 5)
     cluster.programs[NODE].tables.clear()
     await cluster.sockets[NODE].open()
     await cluster.until_up(HEAD, NODE)
     assert await cluster.fabric.call(NODE, b"again", 10) == b"answer to again"
-    await _until(lambda: cluster.programs[NODE].tables == [b"second table"], "the node has the newest table")
+    await until_async("the node has the newest table", lambda: cluster.programs[NODE].tables == [b"second table"])
 
 
 async def test_a_killed_bridge_takes_the_links_down_and_brings_them_up_again(cluster: Cluster) -> None:
@@ -248,7 +241,7 @@ async def test_a_killed_head_finds_its_nodes_alive_again(cluster: Cluster) -> No
     head = psutil.Process(cluster.processes[HEAD].pid)
     for process in (*head.children(recursive=True), head):
         process.kill()
-    await _until(lambda: HEAD not in cluster.fabric._up, "the head's own link is down", 60)
+    await until_async("the head's own link is down", lambda: HEAD not in cluster.fabric._up, 60)
     await cluster.join(HEAD)
     await cluster.until_up(HEAD, NODE)
     assert cluster.raylet(NODE).pid == node_pid, "the node's raylet lives on"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from xinference.fabric.fabric import Event, Link, NodeGoneError, NodeProgram, NoReservationError, Share
+from xinference.fabric.fabric import Event, NodeGoneError, NodeProgram, NoReservationError, Share
+from xinference.fabric.inbox import Inbox
 
 
-class MemoryFabric:
+class MemoryFabric(Inbox):
     """Links to node programs in this process.
 
     Args:
@@ -17,9 +18,8 @@ class MemoryFabric:
     """
 
     def __init__(self, gpus: dict[str, int] | None = None) -> None:
+        super().__init__()
         self._ends: dict[str, _End] = {}
-        self._events: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
-        self._links: asyncio.Queue[Link] = asyncio.Queue()
         self._table: bytes | None = None
         self._free_gpus = dict(gpus or {})
 
@@ -37,7 +37,7 @@ class MemoryFabric:
         if not end.is_up:
             return
         end.is_up = False
-        self._links.put_nowait(Link(node, is_up=False))
+        self.add_link(node, is_up=False)
         for call in tuple(end.calls):
             call.cancel()
 
@@ -77,16 +77,6 @@ class MemoryFabric:
             if end.is_up:
                 end.program.receive_table(table)
 
-    async def events(self) -> AsyncIterator[tuple[str, Event]]:
-        """See `fabric.Fabric.events`."""
-        while True:
-            yield await self._events.get()
-
-    async def links(self) -> AsyncIterator[Link]:
-        """See `fabric.Fabric.links`."""
-        while True:
-            yield await self._links.get()
-
     async def reserve(self, shares: Sequence[Share]) -> MemoryReservation:
         """See `fabric.Fabric.reserve`."""
         wanted: dict[str, int] = {}
@@ -103,13 +93,13 @@ class MemoryFabric:
         """Send an event of a node to the supervisor."""
         if end.is_up and self._ends.get(node) is end:
             end.sent += 1
-            self._events.put_nowait((node, Event(end.sent, body)))
+            self.add_event(node, Event(end.sent, body))
 
     def _connect(self, node: str, end: _End) -> None:
         end.is_up, end.sent = True, 0
         if self._table is not None:
             end.program.receive_table(self._table)
-        self._links.put_nowait(Link(node, is_up=True))
+        self.add_link(node, is_up=True)
         self.send(node, end, end.program.state())
 
 

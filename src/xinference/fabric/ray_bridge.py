@@ -39,7 +39,6 @@ from xinference.fabric.ray_relay import Relay
 log = logging.getLogger(__name__)
 NAMESPACE = "xinference"
 #: The part of a node's own resource that runs a relay on that node.
-
 PART = 0.001
 #: Interval at which Ray is asked for its nodes, and at which a lost relay is created again.
 POLL_SECONDS = 0.5

@@ -9,13 +9,13 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from xinference.fabric.fabric import Event, Link, NodeGoneError, NoReservationError, Share
+from xinference.fabric.fabric import Event, NodeGoneError, NoReservationError, Share
 from xinference.fabric.frames import (
     Answer,
     Bundle,
@@ -31,6 +31,7 @@ from xinference.fabric.frames import (
     read_frame,
     to_frame,
 )
+from xinference.fabric.inbox import Inbox
 
 log = logging.getLogger(__name__)
 #: Time between the end of a bridge and the start of the next one.
@@ -38,7 +39,7 @@ RESTART_SECONDS = 1.0
 _DECODER = msgspec.msgpack.Decoder(Answer | Failure | NodeEvent | LinkChange)
 
 
-class RayFabric:
+class RayFabric(Inbox):
     """Links to the workers of a Ray cluster.
 
     Args:
@@ -48,11 +49,10 @@ class RayFabric:
     """
 
     def __init__(self, address: str, environment: Mapping[str, str], log_file: Path) -> None:
+        super().__init__()
         self._address = address
         self._environment = dict(environment)
         self._log_file = log_file
-        self._events: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
-        self._links: asyncio.Queue[Link] = asyncio.Queue()
         self._up: set[str] = set()
         self._questions: dict[int, tuple[str, asyncio.Future[Answer | Failure]]] = {}
         self._numbers = itertools.count(1)
@@ -92,16 +92,6 @@ class RayFabric:
         """See `fabric.Fabric.publish`."""
         self._table = table
         self._send(Table(table))
-
-    async def events(self) -> AsyncIterator[tuple[str, Event]]:
-        """See `fabric.Fabric.events`."""
-        while True:
-            yield await self._events.get()
-
-    async def links(self) -> AsyncIterator[Link]:
-        """See `fabric.Fabric.links`."""
-        while True:
-            yield await self._links.get()
 
     async def reserve(self, shares: Sequence[Share]) -> RayReservation:
         """See `fabric.Fabric.reserve`."""
@@ -165,7 +155,7 @@ class RayFabric:
 
     def _receive(self, message: Answer | Failure | NodeEvent | LinkChange) -> None:
         if isinstance(message, NodeEvent):
-            self._events.put_nowait((message.node, Event(message.number, message.body)))
+            self.add_event(message.node, Event(message.number, message.body))
         elif isinstance(message, LinkChange):
             self._set_link(message.node, is_up=message.is_up)
         elif (question := self._questions.get(message.number)) is not None and not question[1].done():
@@ -175,7 +165,7 @@ class RayFabric:
         if (node in self._up) == is_up:
             return
         (self._up.add if is_up else self._up.discard)(node)
-        self._links.put_nowait(Link(node, is_up))
+        self.add_link(node, is_up=is_up)
         if not is_up:
             for number, (asked, future) in self._questions.items():
                 if asked == node and not future.done():

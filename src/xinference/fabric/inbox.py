@@ -1,0 +1,34 @@
+"""What has come from the nodes and waits for its reader, for each kind of fabric the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from xinference.fabric.fabric import Event, Link
+
+
+class Inbox:
+    """The part of a `fabric.Fabric` that its readers use."""
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
+        self._links: asyncio.Queue[Link] = asyncio.Queue()
+
+    async def events(self) -> AsyncIterator[tuple[str, Event]]:
+        """See `fabric.Fabric.events`."""
+        while True:
+            yield await self._events.get()
+
+    async def links(self) -> AsyncIterator[Link]:
+        """See `fabric.Fabric.links`."""
+        while True:
+            yield await self._links.get()
+
+    def add_event(self, node: str, event: Event) -> None:
+        """Take an event of a node."""
+        self._events.put_nowait((node, event))
+
+    def add_link(self, node: str, *, is_up: bool) -> None:
+        """Take a change of a link."""
+        self._links.put_nowait(Link(node, is_up))
