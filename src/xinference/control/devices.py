@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.files.atomic_file import nearest_existing
 from xinference.hardware.devices import Host, read_host
 from xinference.nodes.memory_use import MemoryUse, measure
 from xinference.records.record import LOCAL_NODE
@@ -30,6 +31,7 @@ class Owner:
     gpus: tuple[int, ...]
     """Empty: the memory of the host."""
     pid: int | None
+    replica_id: str = ""
 
 
 def owners(deployments: Iterable[Deployment | BrokenDeployment]) -> list[Owner]:
@@ -44,7 +46,9 @@ def owners(deployments: Iterable[Deployment | BrokenDeployment]) -> list[Owner]:
                 continue
             planned = sized.sizing.total_bytes if sized else None
             gpus = sized.devices_of(replica.number) if sized else ()
-            found.append(Owner(deployment.uid, replica.number, planned, tuple(gpus), replica.process.engine_pid))
+            process = replica.process
+            owner = Owner(deployment.uid, replica.number, planned, tuple(gpus), process.engine_pid, process.replica_id)
+            found.append(owner)
     return found
 
 
@@ -106,10 +110,9 @@ def read_disks(paths: Iterable[tuple[str, Path]]) -> list[dict[str, Any]]:
     """Total and free bytes of the file systems with these folders, each once with the names of its folders."""
     disks: dict[int, dict[str, Any]] = {}
     for name, path in paths:
-        while not path.exists() and path != path.parent:
-            path = path.parent
         try:
-            device, usage = path.stat().st_dev, shutil.disk_usage(path)
+            existing = nearest_existing(path)
+            device, usage = existing.stat().st_dev, shutil.disk_usage(existing)
         except OSError:  # such as a file system whose server does not answer
             continue
         if device in disks:

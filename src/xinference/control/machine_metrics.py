@@ -13,7 +13,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.deployments.deployment import Deployment
+from xinference.control.devices import Owner, owners
+from xinference.files.atomic_file import nearest_existing
 from xinference.hardware.devices import Host, read_host
 from xinference.hardware.gpu_load import GpuLoad, read_gpu_loads
 from xinference.hubs.repositories.huggingface_cache import cache_folder
@@ -22,17 +23,6 @@ from xinference.planning.eviction import HOST
 
 #: The name of the host's memory among the devices, which have a UUID.
 HOST_NAME = "host"
-
-
-@dataclass(frozen=True)
-class RunningReplica:
-    """The engine of one replica."""
-
-    model: str
-    replica: str
-    pid: int
-    planned: int
-    """Bytes on its device, or on the host."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +39,14 @@ class Readings:
 
 async def collect(controller: Controller, settings: Settings) -> list[Metric]:
     """All metrics of the machine; reads them in a thread."""
-    replicas = list(_replicas(controller))
+    replicas = [each for each in owners(controller.deployments()) if each.planned is not None]
+    pids = {each.replica_id: each.pid for each in replicas if each.pid is not None}
     planned: dict[int, int] = defaultdict(int)
     for reserved in controller.reserved_memory().values():
         for device, size in reserved.items():
             planned[device] += size
-    readings = await asyncio.to_thread(read, settings, [each.pid for each in replicas])
-    by_replica = {each.replica: readings.used[each.pid] for each in replicas if each.pid in readings.used}
+    readings = await asyncio.to_thread(read, settings, list(pids.values()))
+    by_replica = {replica: readings.used[pid] for replica, pid in pids.items() if pid in readings.used}
     return [
         *_memory(readings.host, planned, by_replica),
         _replica_memory(replicas, by_replica),
@@ -72,21 +63,8 @@ def read(settings: Settings, pids: Iterable[int]) -> Readings:
 
 
 def _disk(folder: Path) -> tuple[int, int]:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    usage = shutil.disk_usage(folder)
+    usage = shutil.disk_usage(nearest_existing(folder))
     return usage.total, usage.free
-
-
-def _replicas(controller: Controller) -> Iterator[RunningReplica]:
-    for deployment in controller.deployments():
-        if not isinstance(deployment, Deployment):
-            continue
-        sized = deployment.snapshot.sized
-        for replica in deployment.snapshot.replicas:
-            process = replica.process
-            if process is not None and process.engine_pid is not None and sized is not None:
-                yield RunningReplica(deployment.uid, process.replica_id, process.engine_pid, sized.sizing.total_bytes)
 
 
 def _memory(host: Host, planned: Mapping[int, int], used: Mapping[str, MemoryUse]) -> Iterator[Metric]:
@@ -111,18 +89,20 @@ def _memory(host: Host, planned: Mapping[int, int], used: Mapping[str, MemoryUse
     yield info
 
 
-def _replica_memory(replicas: Iterable[RunningReplica], used: Mapping[str, MemoryUse]) -> Metric:
+def _replica_memory(replicas: Iterable[Owner], used: Mapping[str, MemoryUse]) -> Metric:
     family = GaugeMetricFamily(
         "xinference_replica_memory_bytes",
         "Memory of each replica: planned, and measured of its processes",
         labels=("model", "replica", "kind"),
     )
     for each in replicas:
-        family.add_metric((each.model, each.replica, "planned"), each.planned)
-        memory = used.get(each.replica)
+        if each.pid is None or each.planned is None:
+            continue
+        family.add_metric((each.uid, each.replica_id, "planned"), each.planned)
+        memory = used.get(each.replica_id)
         if memory is not None:
             measured = memory.memory if memory.gpu_memory is None else memory.gpu_memory
-            family.add_metric((each.model, each.replica, "measured"), measured)
+            family.add_metric((each.uid, each.replica_id, "measured"), measured)
     return family
 
 

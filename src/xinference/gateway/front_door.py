@@ -11,12 +11,9 @@ import logging
 import ssl
 from collections.abc import Callable, Container, Mapping
 from functools import partial
-from typing import Any, cast
-
-import uvicorn
+from typing import Any
 
 from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
-from xinference.gateway.http.connection_limits import ConnectionLimits, Connections
 from xinference.gateway.http.engine_pool import (
     NO_ANSWER,
     NOT_REACHED,
@@ -26,7 +23,7 @@ from xinference.gateway.http.engine_pool import (
     EngineUnreachableError,
 )
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
-from xinference.gateway.http.server import Server
+from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.http.tcp_keepalive import NODE
 from xinference.gateway.http.uvicorn_protocol import WRITE, Protocol
 from xinference.nodes.certificates import peer_node
@@ -139,21 +136,7 @@ def front_door_server(
         context: of `NodeIdentity.server_context`.
         revoked: node ids with the serial numbers of certificates that are refused; read for each connection.
     """
-    connections = Connections(ConnectionLimits())
-    protocol = partial(
-        _NodeProtocol, connections=connections, is_revoked=lambda node, serial: (node, serial) in revoked
+    protocol = partial(_NodeProtocol, is_revoked=lambda node, serial: (node, serial) in revoked)
+    return http_server(
+        door, protocol=protocol, host=host, port=port, ssl_context_factory=lambda _config, _default: context
     )
-    config = uvicorn.Config(
-        door,
-        host=host,
-        port=port,
-        http=cast(type[Protocol], protocol),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ssl_context_factory=lambda _config, _default: context,
-    )
-    return Server(config)

@@ -6,7 +6,6 @@ Of the secret only the hash is stored.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.keys.secret import digest
 
 #: How long a token is valid if nobody says otherwise, in seconds.
 DEFAULT_SECONDS = 24 * 3600.0
@@ -86,7 +86,7 @@ def use_token(row: TokenRow | None, token: JoinToken, now: float) -> TokenRow:
 
 
 def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return digest(secret.encode()).hex()
 
 
 def _refused(cause: str) -> Problem:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from xinference.files.private_file import write_private
+
 INDEX = "index.json"
 PIECE = 1 << 20
 #: Share of the file system in memory that must stay free.
@@ -110,9 +112,7 @@ class StateFiles:
         Raises:
             OSError: it can't be written.
         """
-        part = self._disk / f"{INDEX}.part"
-        part.write_bytes(msgspec.json.encode(entries))
-        part.rename(self._disk / INDEX)
+        write_private(self._disk / INDEX, msgspec.json.encode(entries))
 
 
 def _is_name(name: str) -> bool:

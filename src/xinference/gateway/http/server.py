@@ -149,6 +149,7 @@ def http_server(
     on_hurry: Callable[[], None] | None = None,
     shutdown: Shutdown | None = None,
     drain_seconds: float = DRAIN_SECONDS,
+    protocol: Callable[..., Protocol] = Protocol,
     **more: Any,
 ) -> Server:
     """The HTTP server for `app`, with the same settings in the product, in tests and in benchmarks.
@@ -159,13 +160,14 @@ def http_server(
         on_hurry: called when the open answers are to end at once.
         shutdown: told when the stop begins, and when the time for open answers is over; the gateway reads it.
         drain_seconds: time that open answers get when the server stops.
+        protocol: makes the object for a connection.
         more: settings of uvicorn.
     """
-    protocol = partial(Protocol, connections=Connections(limits or ConnectionLimits()))
+    limited = partial(protocol, connections=Connections(limits or ConnectionLimits()))
     return Server(
         uvicorn.Config(
             app,
-            http=cast(type[Protocol], protocol),
+            http=cast(type[Protocol], limited),
             ws="none",
             lifespan="off",
             log_config=None,
