@@ -186,7 +186,9 @@ def _wait(client: Client, begun: Json, as_json: bool) -> None:
         "engine": description.get("model_engine"),
         "memory": " and on GPUs ".join(size(count) for count in counts if count),
     }
-    note(f"Ready at {client.base_url}/v1" + "".join(f", {name} {fact}" for name, fact in facts.items() if fact))
+    # A model on demand may have no engine yet; the launch is complete all the same.
+    start = "Its first request loads it, at" if description.get("status") == "UNLOADED" else "Ready at"
+    note(f"{start} {client.base_url}/v1" + "".join(f", {name} {fact}" for name, fact in facts.items() if fact))
     print_json(description) if as_json else click.echo(uid)
 
 
