@@ -171,6 +171,14 @@ def test_a_ready_launch_prints_its_uid_alone_on_stdout(canned: Canned, run: Run)
     ]
 
 
+def test_a_launch_on_demand_does_not_say_that_its_model_is_ready(canned: Canned, run: Run) -> None:
+    told(canned, {"event_type": "READY", "stage": "health", "event_ts": 9.0, "model": MODEL | {"status": "UNLOADED"}})
+    result = run("launch", "-n", "m", "--on-demand")
+    assert (result.exit_code, result.stdout) == (0, "m\n")
+    last = f"Its first request loads it, at {canned.url}/v1, context length 4096, engine llama.cpp"
+    assert result.stderr.splitlines()[-1] == last
+
+
 def test_the_choices_of_a_launch_have_a_line_each(canned: Canned, run: Run) -> None:
     choices = "m 7B ggufv2 Q4_K_M on llama.cpp\nsize 7B: the smallest of 7B, 13B (-s)\n2 slots x 4096 tokens of context"
     plan = {"event_type": "INFO", "stage": "plan", "event_ts": 1.0, "event_content": choices}
