@@ -54,7 +54,8 @@ class SpanSender:
         # Resource.create reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which have precedence.
         self._resource = own.merge(_from_env(Resource.create()))
         # Its queue is bounded: if nobody takes the spans, the newest are dropped.
-        self._processor = BatchSpanProcessor(exporter or OTLPSpanExporter())
+        # Any: its `shutdown` has no types.
+        self._processor: Any = BatchSpanProcessor(exporter or OTLPSpanExporter())
 
         self._records: deque[Record] = deque(maxlen=MAX_RECORDS)
 
