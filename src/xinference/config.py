@@ -199,6 +199,11 @@ class Settings:
     access_log: bool = False
     """Log each request with its client, key, path, status and seconds."""
 
+    @property
+    def saves_states(self) -> bool:
+        """Whether engines save the states of prompts. With several processes, each would have other slots in mind."""
+        return self.shared_beginnings and self.gateway_workers == 1
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
         """Settings from the environment; `overrides` that are not None have precedence.

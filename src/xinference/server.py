@@ -34,6 +34,7 @@ from xinference.control.usage import Usage
 from xinference.deployments.context import Ending
 from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, InUse, Problem, bad_request
+from xinference.files.state_root import own_states
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.peer import is_marked_by_worker
 from xinference.gateway.balancer import Balancer
@@ -105,7 +106,11 @@ def run(
     set_up_log(settings.log_level, settings.log_format)
     raise_descriptor_limit()
     port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
-    with own_home(settings), contextlib.closing(Store(settings.home / "xinference.db")) as store:
+    with (
+        own_home(settings),
+        own_states(settings.home),
+        contextlib.closing(Store(settings.home / "xinference.db")) as store,
+    ):
         keys = Keyring(
             store,
             always_required=is_exposed(settings) and not settings.allow_unauthenticated,

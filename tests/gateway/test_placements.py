@@ -10,6 +10,7 @@ import pytest
 
 from tests.routing.routes import route
 from xinference.config import Settings
+from xinference.engines.llama_cpp.model_states import LlamaCppStates
 from xinference.files import state_folders
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.placements import Placements
@@ -72,6 +73,20 @@ async def test_files_of_an_earlier_server_in_memory_are_deleted(tmp_path: Path) 
     (memory / "old.state").write_bytes(b"x")
     await slot_of(placements(tmp_path), shared())
     assert [path.name for path in memory.iterdir()] == [state_folders.STAMP]
+
+
+async def test_each_replica_brings_its_planned_memory(tmp_path: Path) -> None:
+    routes = {"m": shared()}
+    found = placements(tmp_path, routes)
+    second = Target("r1", "http://127.0.0.1:8", "key")
+    for target in (TARGET, second):
+        await slot_of(found, shared(), target)
+    states = found._models["m"]
+    assert isinstance(states, LlamaCppStates)
+    assert states.saved.maximum == 2 << 20
+    found.forget("r1")
+    found._release("m")
+    assert states.saved.maximum == 1 << 20
 
 
 async def test_the_states_of_a_model_that_is_gone_are_deleted(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from tests.support.home import Home
 from tests.support.polling import until
+from xinference.files.state_folders import memory_root
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 QUESTIONS = [each["question"] for each in json.loads((HF / "qa.json").read_text(encoding="utf-8"))]
@@ -106,6 +108,32 @@ def test_a_burst_computes_a_beginning_once(make_home: Callable[..., Home], tiny:
     assert all(each["usage"]["prompt_tokens_details"]["cached_tokens"] > 800 for each in answers)
     assert metric(home, "saved_total") >= 1
     assert not list((home.path / "states").glob("*/*.part"))
+
+
+def test_the_folder_in_memory_is_deleted_after_kills(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
+    """The engine deletes it if its server was killed; the next server, also of another home, if both were."""
+    home, other = make_home(**SHARED, XINFERENCE_GRACE_SECONDS="1"), make_home(**SHARED)
+    server = home.serve()
+    assert home.launch(**tiny | {"model_uid": "m", "n_ctx": 2048}).status_code == 200
+    for question in QUESTIONS[:3]:
+        ask(home, body(0, question, 1))
+    root = memory_root(home.path)
+    assert list(root.glob("*/*.state"))
+    server.kill()
+    server.wait(60)
+    until("the engine has deleted the folder", lambda: not root.exists(), seconds=60)
+
+    server = home.serve()
+    until("the model is ready again", lambda: home.instance("m")["status"] == "READY", seconds=60)
+    ask(home, body(0, "Where?", 1))
+    assert root.exists()
+    pid = home.engine_pid("m")
+    server.kill()
+    os.kill(pid, signal.SIGKILL)
+    server.wait(60)
+    until("the engine has ended", lambda: not psutil.pid_exists(pid), seconds=60)
+    other.serve()
+    assert not root.exists()
 
 
 def test_an_on_demand_model_and_a_new_server_begin_warm(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
@@ -18,6 +19,7 @@ from xinference.control.watch.server_watch import server_watch
 from xinference.control.watch.watch import Watch
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.files import state_folders
 from xinference.keys.key import Key
 from xinference.keys.keyring import Keyring
 from xinference.keys.visibility import key_of, manages
@@ -48,7 +50,9 @@ def provide(
     app.state.requests = requests
     home = settings.home
     folders = (("home", home), ("cache", settings.cache_dir), ("environments", home / "environments"))
-    app.state.devices = DeviceReader(controller.deployments, folders)
+    app.state.devices = DeviceReader(
+        controller.deployments, folders, state_bytes=partial(state_folders.used_bytes, home)
+    )
     app.state.watch = server_watch(
         controller, requests.hub, requests.running, requests.sampler, keys, app.state.devices
     )

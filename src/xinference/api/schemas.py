@@ -52,6 +52,7 @@ class PlannedMemory(Answer):
     weights: int | None
     kv_cache: int | None
     overhead: int | None
+    saved_states: int | None
     total: int | None
     loaded: int | None
     source: Literal["file header", "registry", "estimate"] | None = Field(

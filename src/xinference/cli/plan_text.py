@@ -14,8 +14,13 @@ _MEMORY_PARTS = {
     "weights": "weights",
     "kv_cache": "KV cache",
     "overhead": "overhead",
+    "saved_states": "saved states of prompts at most, as prompts come",
     "loaded": "resident when it is ready, including the page cache of the file",
 }
+
+
+def _is_shown(name: str, memory: Json) -> bool:
+    return name != "saved_states" or bool(memory.get(name))
 
 
 def _memory_lines(memory: Json) -> list[str]:
@@ -25,7 +30,7 @@ def _memory_lines(memory: Json) -> list[str]:
     source = memory.get("source")
     return [
         f"{size(memory['total'])} in all" + (f" (by the {_SOURCES[source]})" if source in _SOURCES else ""),
-        *(f"{size(memory.get(name))} {text}" for name, text in _MEMORY_PARTS.items()),
+        *(f"{size(memory.get(name))} {text}" for name, text in _MEMORY_PARTS.items() if _is_shown(name, memory)),
     ]
 
 

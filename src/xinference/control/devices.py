@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,14 @@ class DeviceReader:
         deployments: Callable[[], Iterable[Deployment | BrokenDeployment]],
         folders: Sequence[tuple[str, Path]],
         clock: Callable[[], float] = time.monotonic,
+        state_bytes: Callable[[str], int] = lambda uid: 0,
     ) -> None:
-        """`folders`: the names and the folders whose disks are read."""
+        """
+        Args:
+            folders: the names and the folders whose disks are read.
+            state_bytes: the bytes of a model's saved states of prompts, which all its replicas share.
+        """
+        self._state_bytes = state_bytes
         self._deployments = deployments
         self._folders = folders
         self._clock = clock
@@ -149,5 +155,14 @@ class DeviceReader:
             return self._newest
 
     def _read(self, held: Sequence[Owner]) -> dict[str, Any]:
-        used = [measure(owner.pid) if owner.pid is not None else None for owner in held]
+        used = [self._measure(owner, held) for owner in held]
         return view(read_host(), held, used, read_disks(self._folders), time.time())
+
+    def _measure(self, owner: Owner, held: Sequence[Owner]) -> MemoryUse | None:
+        """The memory of a replica's processes, and its share of the saved states of its model."""
+        used = measure(owner.pid) if owner.pid is not None else None
+        states = self._state_bytes(owner.uid)
+        if used is None or not states:
+            return used
+        share = states // sum(each.uid == owner.uid for each in held)
+        return replace(used, memory=used.memory + share)

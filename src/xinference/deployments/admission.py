@@ -52,6 +52,7 @@ class Admission:
             wait_seconds=settings.on_demand_wait_seconds,
             turn_seconds=settings.on_demand_turn_seconds,
             memory_limit=settings.model_memory,
+            saves_states=settings.saves_states,
         )
         self._change_event = asyncio.Event()
         self._wake_time: float | None = None

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def states_folder(engine: Engine, plan: SizedPlan, settings: Settings) -> Path | None:
     """The folder for this model, without states of other weights or options; None: the replica saves no states."""
-    if not settings.shared_beginnings or settings.gateway_workers != 1 or not engine.state_bytes(plan):
+    if not settings.saves_states or not plan.sizing.state_bytes:
         return None
     try:
         return state_folders.prepare(settings.home, plan.uid, _stamp(engine, plan))

@@ -155,7 +155,7 @@ def route(deployment: DeploymentSnapshot, engine: Engine) -> Route:
         stop_token_ids=family.stop_token_ids,
         tools_refused=engine.tool_refusal(plan) if family.model_type == "LLM" else None,
         crashes=deployment.crashes,
-        state_bytes=engine.state_bytes(deployment.sized) if deployment.sized else 0,
+        state_bytes=deployment.sized.sizing.state_bytes if deployment.sized else 0,
     )
 
 

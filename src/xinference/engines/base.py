@@ -169,10 +169,6 @@ class WeightsOnly:
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
         refuse_without_head(launch, shape)
 
-    def state_bytes(self, plan: SizedPlan) -> int:
-        """These engines share the beginnings of prompts themselves, or not at all."""
-        return 0
-
     def choose_files(self, source: Source | None, version: ModelVersion, options: Mapping[str, Any]) -> FileChoice:
         return FileChoice(source, options)
 
@@ -331,10 +327,6 @@ class Engine(Protocol):
 
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         """The files of `choose_files` that count as weights; `path` is the path of the weights."""
-        ...
-
-    def state_bytes(self, plan: SizedPlan) -> int:
-        """Maximum size of the saved states of prompts in memory; 0: the engine saves none."""
         ...
 
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import ResolvedLaunch, Sizing
 from xinference.units import MIB
 
 #: A process may keep freed blocks that are smaller than this (the maximum of glibc's `M_MMAP_THRESHOLD`).
@@ -84,3 +85,6 @@ class MemoryModel:
     """The basis of the fraction: the device's total memory, or its free memory when the engine starts."""
     fraction_covers_overhead: bool = True
     """The fraction includes the overhead; otherwise it covers only weights and cache."""
+    state_bytes: Callable[[ResolvedLaunch, Sizing], int] = lambda launch, sizing: 0
+    """Wanted size of the saved states of prompts, for engines with which the gateway shares the beginnings of prompts;
+    0: the launch saves none."""

@@ -72,6 +72,10 @@ class ModelStates(Protocol):
         """The placement of a new replica with this number of slots."""
         ...
 
+    def set_memory(self, maximum: int) -> None:
+        """Set the maximum size of the states in memory, because the number of replicas has changed."""
+        ...
+
     def drop_memory(self) -> None:
         """Delete the states in memory, because no replica of the model runs; those on disk remain."""
         ...

@@ -21,8 +21,13 @@ STAMP = "stamp"
 def memory_root(home: Path) -> Path:
     """The folder of all states in memory of a home; on a system without a file system in memory, in the home."""
     if sys.platform == "linux" and os.access(IN_MEMORY, os.W_OK | os.X_OK):
-        return IN_MEMORY / f"xinference-{os.geteuid()}-{_digest(str(home))}"
+        return IN_MEMORY / f"{prefix()}{_digest(str(home))}"
     return home / "states" / "memory"
+
+
+def prefix() -> str:
+    """The beginning of the names of this user's folders in memory."""
+    return f"xinference-{os.geteuid()}-"
 
 
 def memory_folder(home: Path, uid: str) -> Path:
@@ -34,18 +39,27 @@ def disk_folder(home: Path, uid: str) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only this user can read.
+    """Make a folder that only this user can read, in a folder that only this user can read.
 
     Raises:
         OSError: it can't be made, or somebody else could have made it.
     """
     for path in (folder.parent, folder):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise PermissionError(f"{path} is not a folder of this user")
-        if found.st_mode & 0o077:
-            path.chmod(0o700)
+        make_one_private(path)
+
+
+def make_one_private(path: Path) -> None:
+    """Make a folder that only this user can read; the folders that contain it stay as they are.
+
+    Raises:
+        OSError: it can't be made, or somebody else could have made it.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(f"{path} is not a folder of this user")
+    if found.st_mode & 0o077:
+        path.chmod(0o700)
 
 
 def prepare(home: Path, uid: str, stamp: str) -> Path:
@@ -63,6 +77,16 @@ def prepare(home: Path, uid: str, stamp: str) -> Path:
             delete_files(folder)
             mark.write_text(wanted, encoding="ascii")
     return memory
+
+
+def used_bytes(home: Path, uid: str) -> int:
+    """Bytes of the files of a model in memory."""
+    used = 0
+    with contextlib.suppress(OSError):
+        for path in memory_folder(home, uid).iterdir():
+            with contextlib.suppress(OSError):
+                used += path.lstat().st_size
+    return used
 
 
 def remove(home: Path, uid: str) -> None:

@@ -37,8 +37,7 @@ class Placements:
         self._replicas: dict[str, tuple[Target, str, RequestPlacement]] = {}
         self._off: set[str] = set()
         """The models whose folders can't be used."""
-        # Each process of the gateway would have its own picture of the slots.
-        self.is_on = settings.shared_beginnings and settings.gateway_workers == 1
+        self.is_on = settings.saves_states
 
     async def place(self, path: str, body: bytes, client: str, route: Route, target: Target) -> Placed | None:
         """Place a request at a replica; None: it is sent as it is.
@@ -73,9 +72,11 @@ class Placements:
     def _release(self, uid: str) -> None:
         """Delete the states of a model that has no replica any more; those on the disk only if the model is gone."""
         route = self._routes().get(uid)
-        if route is not None and (route.targets or route.recovering):
-            return
         states = self._models.get(uid)
+        if route is not None and (route.targets or route.recovering):
+            if states is not None:
+                states.set_memory(self._memory_of(uid, route))
+            return
         if states is not None:
             states.drop_memory()
         if route is None:
@@ -92,7 +93,12 @@ class Placements:
             return None
         placement = states.placement(route.slots)
         self._replicas[target.replica_id] = (target, uid, placement)
+        states.set_memory(self._memory_of(uid, route))
         return placement
+
+    def _memory_of(self, uid: str, route: Route) -> int:
+        """The maximum of a model's states in memory: what is planned for each of its replicas here."""
+        return route.state_bytes * max(1, sum(known == uid for _, known, _ in self._replicas.values()))
 
     def _states(self, uid: str, route: Route) -> ModelStates | None:
         make = dialect_of(route.engine).make_states

@@ -44,15 +44,23 @@ class Sizing(msgspec.Struct, frozen=True):
     """Part of cache and overhead that the engine allocates only as the contexts fill."""
     correction_bytes: int = 0
     """Part of the overhead that comes from an earlier measurement; may be negative."""
+    state_bytes: int = 0
+    """Maximum size of the saved states of prompts, which are files in the host's memory; written as prompts come."""
+
+    @property
+    def engine_bytes(self) -> int:
+        """Memory of the engine's processes, on its devices."""
+        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+        """Memory of the engine and its saved states."""
+        return self.engine_bytes + self.state_bytes
 
     @property
     def loaded_bytes(self) -> int:
         """Expected memory of the engine's processes when it is ready, before the first request."""
-        return self.total_bytes - self.later_bytes + self.file_pages_bytes
+        return self.engine_bytes - self.later_bytes + self.file_pages_bytes
 
 
 Devices = tuple[tuple[int, ...], ...]
@@ -282,6 +290,7 @@ def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None, forecast: Foreca
             "weights": sizing.weights_bytes if sizing else None,
             "kv_cache": sizing.kv_cache_bytes if sizing else None,
             "overhead": sizing.overhead_bytes if sizing else None,
+            "saved_states": sizing.state_bytes if sizing else None,
             "total": sizing.total_bytes if sizing else None,
             "loaded": sizing.loaded_bytes if sizing else None,
             "source": "file header" if sized else forecast.source if forecast else None,

@@ -27,7 +27,7 @@ from xinference.launch.request import LaunchRequest
 from xinference.local_commands.stored_requests import Stored, stored_requests
 from xinference.nodes.local import LocalNode
 from xinference.planning.eviction import HOST, Bytes
-from xinference.planning.occupancy import Occupancy
+from xinference.planning.occupancy import Occupancy, with_states
 from xinference.routing.interfaces import NoLoad
 from xinference.weights.derivation import DerivedRequest
 from xinference.work_threads import LongWork
@@ -85,7 +85,12 @@ class HomePlanner:
                 if device != HOST:
                     on_gpus[device] = on_gpus.get(device, 0) + count
         limit = self._settings.model_memory
-        return Occupancy(on_gpus, host_outstanding=on_host, host_remaining=max(0, limit - on_host) if limit else None)
+        return Occupancy(
+            on_gpus,
+            host_outstanding=on_host,
+            host_remaining=max(0, limit - on_host) if limit else None,
+            saves_states=self._settings.saves_states,
+        )
 
     def reserved(self) -> Mapping[str, Bytes]:
         """Empty: no model can be unloaded, because none is loaded."""
@@ -182,10 +187,8 @@ class HomePlanner:
 
 def _reserved(launch: ResolvedLaunch, sizing: Sizing, devices: Devices) -> Bytes:
     """Device -> bytes that a plan reserves."""
-    if not devices:
-        return {HOST: sizing.total_bytes * launch.request.replica}
     reserved: dict[int, int] = {}
     for group in devices:
         for index in group:
-            reserved[index] = reserved.get(index, 0) + sizing.total_bytes // len(group)
-    return reserved
+            reserved[index] = reserved.get(index, 0) + sizing.engine_bytes // len(group)
+    return with_states(reserved, sizing, launch.request.replica)

@@ -31,7 +31,7 @@ def host_bytes(plan: SizedPlan, command: EngineCommand) -> int | None:
     if command.extra_bytes is None:
         return None
     devices = plan.sizing.tensor_parallel if plan.use_gpu else 0
-    return plan.sizing.total_bytes + devices * GPU_HOST_BYTES + command.extra_bytes
+    return plan.sizing.engine_bytes + devices * GPU_HOST_BYTES + command.extra_bytes
 
 
 def ceilings(planned: int | None, margin: int, machine: int) -> tuple[int, int]:

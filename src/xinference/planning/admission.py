@@ -88,6 +88,7 @@ class AdmissionScheduler(Generic[PlanT]):
         wait_seconds: float,
         turn_seconds: float,
         memory_limit: int = 0,
+        saves_states: bool = False,
     ) -> None:
         """Args:
         footprint: the memory of a plan.
@@ -95,6 +96,7 @@ class AdmissionScheduler(Generic[PlanT]):
         wait_seconds: maximum time that a candidate waits at the head of the queue.
         turn_seconds: minimum time that a model in use stays in memory while a candidate waits.
         memory_limit: maximum bytes of the host for all models together; 0: no limit.
+        saves_states: whether engines may save the states of prompts.
         """
         self._effects = effects
         self._footprint = footprint
@@ -102,6 +104,7 @@ class AdmissionScheduler(Generic[PlanT]):
         self._wait_seconds = wait_seconds
         self._turn_seconds = turn_seconds
         self._memory_limit = memory_limit
+        self._saves_states = saves_states
         self._ledger: dict[str, PlanT] = {}
         self._loading: dict[str, Candidate[PlanT]] = {}
         """On-demand candidates that were granted memory; they may be missing in `Activity.residents` at first."""
@@ -185,6 +188,7 @@ class AdmissionScheduler(Generic[PlanT]):
             host_outstanding=host_outstanding,
             host_remaining=max(0, limit - host_reserved) if limit else None,
             reclaimable=reclaimable,
+            saves_states=self._saves_states,
         )
 
     def occupancy_for(

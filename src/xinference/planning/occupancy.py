@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from xinference.hardware.devices import Gpu, Host
-from xinference.launch.plan import SizedPlan
+from xinference.launch.plan import SizedPlan, Sizing
 from xinference.planning.eviction import HOST, Bytes
 from xinference.planning.memory import USABLE_SHARE as USABLE_OF_HOST
 from xinference.planning.placement import USABLE_SHARE as USABLE_OF_GPU
@@ -27,6 +27,8 @@ class Occupancy:
     """Limit of the memory of all models on the host, minus the reserved bytes; None: there is no limit."""
     reclaimable: Bytes = field(default_factory=dict)
     """Bytes in use now that become free before the launch starts: those of the models that are evicted for it."""
+    saves_states: bool = False
+    """Whether this machine's engines may save the states of prompts."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Available:
     cpu_flags: frozenset[str] = frozenset()
     correction_bytes: int = 0
     """Measured minus estimated memory of an earlier launch of the same version on the same engine."""
+    saves_states: bool = False
+    """Whether engines may save the states of prompts."""
 
     @property
     def usable(self) -> Bytes:
@@ -62,7 +66,9 @@ def available(host: Host, occupancy: Occupancy) -> Available:
     """The memory of the host that one launch may use."""
     host_bytes, host_share = _host_memory(host, occupancy)
     gpus = usable_gpus(_with_reclaimed(host.gpus, occupancy.reclaimable), occupancy.reserved_gpu_bytes)
-    return Available(host_bytes, host_share, gpus, host.cpu_flags, occupancy.correction_bytes)
+    return Available(
+        host_bytes, host_share, gpus, host.cpu_flags, occupancy.correction_bytes, saves_states=occupancy.saves_states
+    )
 
 
 def free_bytes(host: Host, occupancy: Occupancy) -> Bytes:
@@ -72,12 +78,19 @@ def free_bytes(host: Host, occupancy: Occupancy) -> Bytes:
 
 def reserved_bytes(plan: SizedPlan) -> Bytes:
     """Bytes of each device that are reserved for a plan, for all its replicas together."""
-    return reserved_gpu_bytes(plan) or {HOST: plan.sizing.total_bytes * plan.request.replica}
+    return with_states(reserved_gpu_bytes(plan), plan.sizing, plan.request.replica)
+
+
+def with_states(on_gpus: Mapping[int, int], sizing: Sizing, replicas: int) -> Bytes:
+    """The bytes on GPUs and those on the host, where the states are saved; no bytes on GPUs: all are on the host."""
+    on_host = (sizing.state_bytes if on_gpus else sizing.total_bytes) * replicas
+    return {**on_gpus, HOST: on_host} if on_host else dict(on_gpus)
 
 
 def footprint(plan: SizedPlan) -> Footprint:
     """The memory of a plan."""
-    return Footprint(reserved_bytes(plan), plan.sizing.later_bytes * plan.request.replica)
+    sizing = plan.sizing
+    return Footprint(reserved_bytes(plan), (sizing.later_bytes + sizing.state_bytes) * plan.request.replica)
 
 
 def reserved_gpu_bytes(plan: SizedPlan) -> dict[int, int]:
@@ -85,7 +98,7 @@ def reserved_gpu_bytes(plan: SizedPlan) -> dict[int, int]:
     reserved: dict[int, int] = {}
     for group in plan.devices:
         for index in group:
-            reserved[index] = reserved.get(index, 0) + plan.sizing.total_bytes // len(group)
+            reserved[index] = reserved.get(index, 0) + plan.sizing.engine_bytes // len(group)
     return reserved
 
 

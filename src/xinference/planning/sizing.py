@@ -15,6 +15,7 @@ from xinference.hardware.devices import Gpu
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.place import local_places
 from xinference.launch.plan import Devices, ResolvedLaunch, SizedPlan, Sizing
+from xinference.planning.eviction import HOST
 from xinference.planning.memory import (
     MIN_CONTEXT,
     MemoryBudget,
@@ -49,6 +50,9 @@ def size_launch(
     """
     sizer = _Sizer(launch, shape, available, model)
     sizing, devices = sizer.size_on_gpus() if launch.use_gpu else (sizer.size_on_cpu(), ())
+    if available.saves_states and (wanted := model.state_bytes(launch, sizing)):
+        free = available.usable[HOST] // launch.request.replica - (0 if launch.use_gpu else sizing.total_bytes)
+        sizing = msgspec.structs.replace(sizing, state_bytes=max(0, min(wanted, free)))
     return SizedPlan(launch, path, sizing, local_places(devices), notes)
 
 

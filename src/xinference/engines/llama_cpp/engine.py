@@ -182,9 +182,6 @@ class LlamaCpp(SetsThinking):
             "has no place for them. Launch a model with the ability tools, or this one with another --chat_template."
         )
 
-    def state_bytes(self, plan: SizedPlan) -> int:
-        return shared_states.state_bytes(plan)
-
     def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
         """All types of GGUF are read, on every device."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xinference.engines.llama_cpp.saved_sizes import state_bytes
 from xinference.engines.memory_model import Dimensions, MemoryModel
 from xinference.launch.model_shape import ModelShape
 from xinference.units import MIB
@@ -68,4 +69,5 @@ MEMORY = MemoryModel(
     answer_counts_in_context=False,
     spills_to_host=True,
     usual_devices=0,
+    state_bytes=state_bytes,
 )

@@ -117,6 +117,10 @@ class LlamaCppStates:
         if self._keeping is not None:
             await self._keeping
 
+    def set_memory(self, maximum: int) -> None:
+        for name in self.saved.set_maximum(maximum):
+            self.files.delete(name)
+
     def drop_memory(self) -> None:
         for state in list(self.saved.all()):
             if state.in_memory and not state.readers:

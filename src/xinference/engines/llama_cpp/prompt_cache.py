@@ -21,7 +21,7 @@ def cache_mib(sizing: Sizing, *, is_llm: bool) -> int:
     llama.cpp keeps at least one state, whatever the limit, so a cache that is smaller than the state of a whole context
     would exceed its limit.
     """
-    allowed = min(MAX_MIB, sizing.total_bytes // SHARE // MIB)
+    allowed = min(MAX_MIB, sizing.engine_bytes // SHARE // MIB)
     state = sizing.kv_cache_bytes / max(1, sizing.slots)
     return allowed if is_llm and allowed * MIB >= state else 0
 

@@ -79,16 +79,18 @@ class SavedStates:
         """
         if needed > self.maximum:
             return None
-        held = self.memory_bytes
-        names = []
-        for state in sorted(self._states.values(), key=lambda each: (each.hits > 0, each.used)):
-            if held + needed <= self.maximum:
-                break
-            if state.in_memory and not state.readers:
-                held -= state.bytes
-                names.append(state.name)
+        names = self._least_used(needed)
+        held = self.memory_bytes - sum(self._states[name].bytes for name in names)
         if held + needed > self.maximum:
             return None
+        for name in names:
+            self.leave_memory(name)
+        return names
+
+    def set_maximum(self, maximum: int) -> list[str]:
+        """Set the maximum; returns the names of the states that leave memory for it, as far as nobody reads them."""
+        self.maximum = maximum
+        names = self._least_used(0)
         for name in names:
             self.leave_memory(name)
         return names
@@ -144,6 +146,17 @@ class SavedStates:
                 held -= each.bytes
                 names.append(each.name)
         return names if held + state.bytes <= self.disk_maximum else None
+
+    def _least_used(self, needed: int) -> list[str]:
+        """The names of states in memory whose bytes are needed: those without a use, then those of the oldest use."""
+        held, names = self.memory_bytes, []
+        for state in sorted(self._states.values(), key=lambda each: (each.hits > 0, each.used)):
+            if held + needed <= self.maximum:
+                break
+            if state.in_memory and not state.readers:
+                held -= state.bytes
+                names.append(state.name)
+        return names
 
     def _note(self, state: SavedState) -> None:
         self._uses += 1

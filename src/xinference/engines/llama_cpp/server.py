@@ -10,11 +10,15 @@ the key in ``XINFERENCE_ENGINE_KEY``: both stay out of the process list.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import xllamacpp
@@ -72,6 +76,7 @@ def serve(port: int, key: str, params: dict[str, Any]) -> int:
             reason = f" ({error})" if str(error) else ""
             print(f"llama.cpp does not take {value!r:.100} for --{name}{reason}", file=sys.stderr, flush=True)
             return 1
+    states = hold_states(params.get("slot_save_path"))
     try:
         server = xllamacpp.Server(common)
     except (RuntimeError, ValueError) as error:
@@ -79,9 +84,33 @@ def serve(port: int, key: str, params: dict[str, Any]) -> int:
         return 1
     print(f"listening on {server.listening_address}", flush=True)
     signal.sigwait(signals)
+    if states is not None:
+        delete_states(params["slot_save_path"], states)
     # The server's threads may be sending an answer; the process exit frees everything at once.
     sys.stdout.flush()
     os._exit(0)
+
+
+def hold_states(folder: str | None) -> int | None:
+    """Lock the folder of all saved states, shared, until this process ends: nobody deletes it meanwhile.
+
+    See `xinference.files.state_root`, which this program can't import.
+    """
+    if not folder:
+        return None
+    try:
+        handle = os.open(Path(folder).parent, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+    except OSError:
+        return None
+    return handle
+
+
+def delete_states(folder: str, handle: int) -> None:
+    """Delete the folder of all saved states if neither a server nor another engine uses it."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(Path(folder).parent, ignore_errors=True)
 
 
 def apply(common: Any, name: str, value: Any) -> None:

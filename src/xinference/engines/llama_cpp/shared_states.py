@@ -1,4 +1,4 @@
-"""Which launches of llama.cpp save the states of prompts, and the parameters for it."""
+"""The parameters of a replica of llama.cpp that saves the states of prompts."""
 
 from __future__ import annotations
 
@@ -6,35 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xinference.engines.llama_cpp import projector, prompt_cache, speculation
+from xinference.engines.llama_cpp import prompt_cache
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING
-from xinference.launch.plan import SizedPlan, Sizing
-from xinference.units import MIB
-
-#: The type of keys and values in the cache, for which the states are tested.
-CACHE_TYPE = "GGML_TYPE_F16"
-#: The options with which a user controls llama.cpp's own use of slots, which is then left as it is.
-OWN_CONTROL = frozenset(
-    {"cache_idle_slots", "cache_prompt", "n_cache_reuse", "slot_prompt_similarity", "ctx_shift", "sleep_idle_seconds"}
-)
-#: The options of a model that drafts tokens: its own keys and values are not in a saved state.
-DRAFTS = frozenset({speculation.DRAFT, "load_mtp"})
-
-
-def state_bytes(plan: SizedPlan) -> int:
-    """Maximum size of the saved states in memory; 0: the launch saves none.
-
-    They replace llama.cpp's own cache of prompts and may be as large as that.
-    """
-    options, sizing = plan.options, plan.sizing
-    if plan.version.family.model_type != "LLM" or options.get("embedding") or options.get(projector.OPTION):
-        return 0
-    if any(options.get(name) for name in DRAFTS) or OWN_CONTROL & options.keys():
-        return 0
-    if any(options.get(name, CACHE_TYPE) != CACHE_TYPE for name in ("cache_type_k", "cache_type_v")):
-        return 0
-    allowed = min(prompt_cache.MAX_MIB, sizing.total_bytes // prompt_cache.SHARE // MIB)
-    return max(0, int(options.get(prompt_cache.OPTION, allowed))) * MIB
+from xinference.launch.plan import Sizing
 
 
 def parameters(folder: Path, sizing: Sizing) -> Mapping[str, Any]:
