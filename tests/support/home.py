@@ -79,7 +79,7 @@ class Home:
         return httpx2.post(f"{self.url}/v1/models", json=fields, timeout=90)
 
     def instance(self, uid: str = UID) -> dict[str, Any]:
-        answer = httpx2.get(f"{self.url}/v1/models/instances", params={"model_uid": uid}, timeout=10).json()
+        answer = httpx2.get(f"{self.url}/v1/models/instances", params={"model_uid": uid}, timeout=60).json()
         found: dict[str, Any] = answer[0]
         return found
 
