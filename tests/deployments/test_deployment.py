@@ -96,6 +96,15 @@ async def test_what_is_measured_is_kept_for_the_next_estimate(world: World) -> N
     assert len(world.store.measurements(deployment.plan.version.version_id, "llama.cpp")) == 1
 
 
+async def test_an_instance_shows_its_slots_and_planned_memory_once_its_plan_is_sized(world: World) -> None:
+    names = ("slots", "planned_memory_bytes", "adapters")
+    deployment = world.add()
+    assert [deployment.instance[name] for name in names] == [None, None, []]
+    await turns()
+    sizing = world.ledger["one"].sizing
+    assert [deployment.instance[name] for name in names] == [sizing.slots, sizing.total_bytes, []]
+
+
 async def test_a_target_that_dies_leaves_the_route_and_is_started_again(world: World) -> None:
     deployment = await launched(world)
     world.starter.instant = False

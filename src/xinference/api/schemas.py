@@ -187,6 +187,11 @@ class Instance(Description):
     model_version: str | None = None
     n_worker: int | None = None
     problem: ProblemParts | None
+    slots: int | None = Field(
+        default=None, description="Maximum number of requests computed at the same time by one replica"
+    )
+    planned_memory_bytes: int | None = Field(default=None, description="Memory reserved for each replica")
+    adapters: list[str] | None = Field(default=None, description="Names of the LoRA adapters in requests")
     replicas: list[ReplicaAnswer]
     replica_statuses: list[ReplicaAnswer] = Field(description="The same as `replicas`")
 

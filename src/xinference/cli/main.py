@@ -21,6 +21,7 @@ COMMANDS = {
     "run": ("xinference.cli.commands.run:run", "Launch a model if needed, and chat with it."),
     "launch": ("xinference.cli.commands.launch:launch", "Launch a model."),
     "list": ("xinference.cli.commands.models:list_models", "List launched models."),
+    "describe": ("xinference.cli.commands.describe:describe", "Show the facts of one model, and how to use it."),
     "top": ("xinference.cli.commands.top:top", "Follow the models, requests and memory on one screen."),
     "terminate": ("xinference.cli.commands.models:terminate", "Terminate a model, or cancel its launch."),
     "unload": ("xinference.cli.commands.lifecycle:unload", "Stop a model's engine; `load` starts it again."),
@@ -71,6 +72,7 @@ GROUPS = {
         "run",
         "launch",
         "list",
+        "describe",
         "top",
         "chat",
         "generate",
@@ -108,12 +110,12 @@ GROUPS = {
     "Other": ("docs", "completion"),
 }
 #: The words of other programs -> our command.
-ALIASES = {"ps": "list", "ls": "list", "pull": "download", "rm": "remove-cache"}
+ALIASES = {"ps": "list", "ls": "list", "pull": "download", "rm": "remove-cache", "show": "describe"}
 #: Words that are no command -> the command to suggest.
 _SUGGESTIONS = {
     "start": "serve", "server": "serve", "up": "serve", "kill": "terminate", "delete": "remove-cache",
     "remove": "remove-cache", "models": "registrations", "search": "registrations", "status": "list",
-    "show": "engine", "estimate": "cal-model-mem", "down": "stop", "eject": "unload", "shutdown": "stop",
+    "info": "describe", "estimate": "cal-model-mem", "down": "stop", "eject": "unload", "shutdown": "stop",
 }  # fmt: skip
 _EXAMPLES = """\b
 Examples:
@@ -124,7 +126,8 @@ Examples:
   xinference stop                             stop the server and its models
 
 \b
-`ps` and `ls` are `list`, `pull` is `download`, `rm` is `remove-cache`.
+`ps` and `ls` are `list`, `pull` is `download`, `rm` is `remove-cache`, `show`
+is `describe`.
 `xinference COMMAND --help` describes a command.
 """
 

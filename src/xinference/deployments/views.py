@@ -117,6 +117,9 @@ def instance(deployment: DeploymentSnapshot, engine: Engine) -> dict[str, Any]:
         "model_version": deployment.plan.version.version_id,
         "n_worker": 1,
         "problem": deployment.problem.to_dict() if deployment.problem else None,
+        "slots": deployment.sized.sizing.slots if deployment.sized else None,
+        "planned_memory_bytes": deployment.sized.sizing.total_bytes if deployment.sized else None,
+        "adapters": list(engine.lora_names(deployment.plan)),
         "replicas": entries,
         "replica_statuses": entries,
     }
