@@ -123,7 +123,7 @@ SPECIAL = (
     "<|plugin|>", "<|action_end|>", "<seed:tool_call>", "</seed:tool_call>", "<seed:think>", "</seed:think>",
     "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>",
     "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "｜DSML｜", "<|tool_call>", "<tool_call|>",
-    '<|"|>',
+    '<|"|>', "<|channel|>", "<|start|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>", "<|constrain|>",
     "<|channel>", "<channel|>", "<minimax:tool_call>", "</minimax:tool_call>", "]<]minimax[>[", "<mm:think>",
     "</mm:think>", "<|open|>", "<|close|>", "<|sep|>", "<|python_tag|>", "<|tool>", "<tool|>", "<|tool_response>",
 )  # fmt: skip
