@@ -15,7 +15,7 @@ import pytest
 from tests.engines.plans import host_of, plan_of, spec_of, value_of
 from tests.environments.newest import newest_spec
 from tests.support.cases import in_one_test
-from xinference.engines.base import Placement
+from xinference.engines.base import Placement, Rank
 from xinference.engines.sglang.engine import OPTIONS, PROGRAM, SGLang
 from xinference.engines.sglang.packings import VERSION
 from xinference.engines.sglang.parsers import PARSERS
@@ -177,3 +177,20 @@ def test_host_memory_for_the_cache_counts_if_its_size_is_known() -> None:
     assert command().extra_bytes == 0
     assert command(options={"enable_hierarchical_cache": True, "hicache_size": 4}).extra_bytes == 4 << 30
     assert command(options={"enable_hierarchical_cache": True}).extra_bytes is None
+
+
+@pytest.mark.parametrize(("address", "meeting"), [("10.0.0.1", "10.0.0.1:29500"), ("fd00::1", "[fd00::1]:29500")])
+def test_several_nodes_meet_at_the_first_one(address: str, meeting: str) -> None:
+    made = []
+    for number in (0, 1):
+        placement = Placement(
+            Path("/env/bin/python"), (0, 1), rank=Rank(number, 2, "10.0.0.9", address, 29_500, "eth1")
+        )
+        made.append(ENGINE.command(plan_of("qwen3", tensor_parallel=2), "sk-secret", placement))
+        told = {"--nnodes": "2", "--node-rank": str(number), "--dist-init-addr": meeting, "--pp-size": "2"}
+        told |= {"--tp-size": "2", "--host": "127.0.0.1"}
+        assert {option: value_of(made[number].argv, option) for option in told} == told
+        assert made[number].env["NCCL_SOCKET_IFNAME"] == made[number].env["GLOO_SOCKET_IFNAME"] == "eth1"
+    head, further = made
+    assert head.answers and head.progress is not None
+    assert not further.answers and further.progress is None

@@ -12,7 +12,7 @@ import pytest
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
 from tests.environments.newest import newest_spec
 from tests.support.cases import in_one_test
-from xinference.engines.base import Placement
+from xinference.engines.base import Placement, Rank
 from xinference.engines.vllm.engine import VLLM
 from xinference.engines.vllm.packings import VERSION
 from xinference.engines.vllm.parsers import PARSERS
@@ -251,3 +251,32 @@ def test_its_progress_is_shown_by_the_request_that_computes_the_least() -> None:
 def test_host_memory_in_place_of_a_devices_counts() -> None:
     assert command().extra_bytes == 0
     assert command(options={"cpu_offload_gb": 3, "kv_offloading_size": 1.5}).extra_bytes == int(4.5 * GIB)
+
+
+def rank(number: int, **further: Any) -> EngineCommand:
+    placement = Placement(CPU.python, (0, 1), rank=Rank(number, 2, f"10.0.0.{number + 1}", "10.0.0.1", 29_500, "eth1"))
+    return ENGINE.command(plan_of("llama-2-chat", tensor_parallel=2, **further), "sk-secret", placement)
+
+
+def test_several_nodes_meet_at_the_first_one() -> None:
+    head, further = rank(0), rank(1)
+    for number, made in enumerate((head, further)):
+        assert made.argv[2:5] == ("-m", "vllm.entrypoints.cli.main", "serve")
+        assert "--model" not in made.argv  # `vllm serve` refuses it
+        assert value_of(made.argv, "--distributed-executor-backend") == "mp"
+        assert value_of(made.argv, "--nnodes") == "2"
+        assert value_of(made.argv, "--node-rank") == str(number)
+        assert value_of(made.argv, "--master-addr") == "10.0.0.1"
+        assert value_of(made.argv, "--master-port") == "29500"
+        assert value_of(made.argv, "--pipeline-parallel-size") == "2"
+        assert value_of(made.argv, "--tensor-parallel-size") == "2"
+        assert made.env["VLLM_HOST_IP"] == f"10.0.0.{number + 1}"
+        assert made.env["NCCL_SOCKET_IFNAME"] == made.env["GLOO_SOCKET_IFNAME"] == "eth1"
+        assert value_of(made.argv, "--host") == "127.0.0.1"
+    assert "--headless" not in head.argv and "--headless" in further.argv
+
+
+def test_only_the_first_node_answers_requests() -> None:
+    head, further = rank(0), rank(1)
+    assert head.answers and head.progress is not None
+    assert not further.answers and further.progress is None

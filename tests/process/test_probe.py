@@ -36,3 +36,9 @@ async def test_a_closed_port_is_silent() -> None:
 async def test_an_engine_whose_listing_fails_is_loading() -> None:
     async with start_fake_engine(models_status=500) as engine, aiohttp.ClientSession() as session:
         assert await probe(_endpoint(engine.base_url), session) is ProbeResult.LOADING
+
+
+async def test_a_process_that_answers_no_requests_is_ready_as_soon_as_it_runs() -> None:
+    further_rank = Endpoint(free_port(), "key", "/health", "/v1/models", "m", answers=False)
+    async with aiohttp.ClientSession() as session:
+        assert await probe(further_rank, session) is ProbeResult.HEALTHY

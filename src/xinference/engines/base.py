@@ -42,6 +42,8 @@ class StaticTable:
     model_types: tuple[str, ...] = ("LLM",)
     aliases: tuple[str, ...] = ()
     """Further names of the engine in requests."""
+    ranks_refusal: str | None = "it computes a replica on one machine"
+    """Why several nodes can't compute one replica; None: they can."""
 
     def has_name(self, requested: str) -> bool:
         """Whether this is the engine's name or an alias, in any case, with any hyphens, underscores and dots."""
@@ -96,6 +98,24 @@ def lacks_avx2(host: Host) -> bool:
 
 
 @dataclass(frozen=True)
+class Rank:
+    """One of the nodes that compute a replica together: each computes some of the layers, for all tokens."""
+
+    number: int
+    """0 answers the requests."""
+    count: int
+    """Number of nodes."""
+    address: str
+    """The address of this rank's node, at which the other ranks reach it."""
+    head_address: str
+    """That of rank 0."""
+    head_port: int
+    """The port of rank 0 at which the ranks meet."""
+    interface: str | None = None
+    """The network interface that has `address`; None: the engine looks for one."""
+
+
+@dataclass(frozen=True)
 class Placement:
     """The environment and the devices of one replica."""
 
@@ -105,6 +125,20 @@ class Placement:
     """Indices of its GPUs; empty: CPU."""
     states: Path | None = None
     """The folder for the saved states of prompts; None: the replica saves none."""
+    rank: Rank | None = None
+    """None: one node computes the replica."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the process answers requests, which further ranks do not."""
+        return self.rank is None or self.rank.number == 0
+
+
+def rank_env(rank: Rank | None) -> dict[str, str]:
+    """The variables that make the libraries of an engine connect the ranks by the network of `rank`'s address."""
+    if rank is None or rank.interface is None:
+        return {}
+    return {"NCCL_SOCKET_IFNAME": rank.interface, "GLOO_SOCKET_IFNAME": rank.interface}
 
 
 def cuda_env(placement: Placement) -> dict[str, str]:

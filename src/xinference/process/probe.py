@@ -27,6 +27,8 @@ class Endpoint:
     health_path: str
     models_path: str
     model_name: str
+    answers: bool = True
+    """False: the process answers no requests, and is ready as soon as it runs."""
 
     @property
     def base_url(self) -> str:
@@ -48,6 +50,8 @@ async def probe(endpoint: Endpoint, session: aiohttp.ClientSession, seconds: flo
     The second request distinguishes the engine from another program that took the port first: that program has
     neither the key nor the model.
     """
+    if not endpoint.answers:
+        return ProbeResult.HEALTHY
     import aiohttp  # here, because the start of the server does not need it: see `probe_session`
 
     result = ProbeResult.SILENT

@@ -120,7 +120,14 @@ class Replica:
         """
         socket_path = private_run_dir(settings) / f"{replica_id}.sock"
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        endpoint = Endpoint(ports.take(), command.api_key, command.health_path, command.models_path, command.model_name)
+        endpoint = Endpoint(
+            ports.take(),
+            command.api_key,
+            command.health_path,
+            command.models_path,
+            command.model_name,
+            command.answers,
+        )
         snapshot = new_snapshot(replica_id, endpoint, command.context, log_path)
         replica = cls(snapshot, endpoint, settings, socket_path, changed, guard)
         spec = keeper_spec(command, endpoint, settings, socket_path, log_path, guard.starting_ceiling)

@@ -13,6 +13,7 @@ from xinference.engines.base import (
     Lack,
     LoadsAdapters,
     Placement,
+    Rank,
     ReadsPacked,
     SetsThinking,
     StaticTable,
@@ -20,6 +21,7 @@ from xinference.engines.base import (
     WeightsOnly,
     cuda_env,
     explanation_of,
+    rank_env,
 )
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
@@ -93,6 +95,7 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             "fp4": None,
             "bnb": ("4-bit", "8-bit"),
         },
+        ranks_refusal=None,
     )
     memory = MEMORY
     packings = PACKINGS
@@ -158,6 +161,7 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             **_parser_settings(family),
             **plan.options,
             **_sizing_options(plan.sizing),
+            **_rank_options(placement.rank),
         }
         if settings.get("reasoning_parser") == NO_PARSER:
             del settings["reasoning_parser"]
@@ -169,6 +173,7 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             "DO_NOT_TRACK": "1",
             "NO_COLOR": "1",
             **cuda_env(placement),
+            **rank_env(placement.rank),
         }
         template = settings.get("chat_template", family.chat_template)
         if template is not None and (is_template(template) or "chat_template" not in settings):
@@ -181,8 +186,9 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             env=env,
             model_name=plan.uid,
             api_key=api_key,
+            answers=placement.answers,
             # Computes a token, and succeeds as well if any other token was computed meanwhile; otherwise it is a 503.
-            progress=ProgressProbe("/health_generate"),
+            progress=ProgressProbe("/health_generate") if placement.answers else None,
             extra_bytes=_extra_bytes(plan.options),
         )
 
@@ -208,6 +214,19 @@ def _sizing_options(sizing: Sizing) -> dict[str, Any]:
     if sizing.memory_fraction is not None:
         settings["mem_fraction_static"] = sizing.memory_fraction
     return settings
+
+
+def _rank_options(rank: Rank | None) -> dict[str, Any]:
+    """The options of one of several nodes: layers are split inside a node, and the sequence of layers over the nodes."""
+    if rank is None:
+        return {}
+    host = f"[{rank.head_address}]" if ":" in rank.head_address else rank.head_address
+    return {
+        "nnodes": rank.count,
+        "node_rank": rank.number,
+        "dist_init_addr": f"{host}:{rank.head_port}",
+        "pp_size": rank.count,
+    }
 
 
 def _parser_settings(family: ModelFamily) -> dict[str, Any]:

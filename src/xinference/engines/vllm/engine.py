@@ -14,6 +14,7 @@ from xinference.engines.base import (
     Lack,
     LoadsAdapters,
     Placement,
+    Rank,
     ReadsPacked,
     SetsThinking,
     StaticTable,
@@ -22,6 +23,7 @@ from xinference.engines.base import (
     cuda_env,
     explanation_of,
     lacks_avx2,
+    rank_env,
     refuse_without_head,
 )
 from xinference.engines.cuda import cuda_support
@@ -111,6 +113,7 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             "fp4": None,
         },
         model_types=("LLM", "embedding", "rerank"),
+        ranks_refusal=None,
     )
     memory = MEMORY
     packings = PACKINGS
@@ -173,7 +176,7 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         on_cpu = not placement.devices
         settings: dict[str, Any] = {
-            "model": str(plan.path),
+            **({"model": str(plan.path)} if placement.rank is None else {}),
             "served_model_name": [plan.uid],
             "host": "127.0.0.1",
             "disable_uvicorn_access_log": True,
@@ -181,6 +184,7 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             **_family_settings(plan.version.family),
             **plan.options,
             **_sizing_options(plan.sizing, generates=plan.version.family.model_type == "LLM"),
+            **_rank_options(placement.rank),
         }
         if settings.get("reasoning_parser") == NO_PARSER:
             del settings["reasoning_parser"]
@@ -189,7 +193,7 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             settings.setdefault("max_loras", len(modules))
         return EngineCommand(
             argv=(
-                *(str(placement.python), "-I", "-m", "vllm.entrypoints.openai.api_server"),
+                *(str(placement.python), "-I", "-m", *_program(plan, placement.rank)),
                 *("--port", "{port}", *OPTIONS.argv(settings)),
             ),
             env={
@@ -202,16 +206,43 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
                 "NO_COLOR": "1",
                 **({"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"} if on_cpu else {}),
                 **cuda_env(placement),
+                **({"VLLM_HOST_IP": placement.rank.address} if placement.rank is not None else {}),
+                **rank_env(placement.rank),
             },
             model_name=plan.uid,
             api_key=api_key,
+            answers=placement.answers,
             # Its /health is answered without the process that computes.
-            progress=ProgressProbe(*_shortest_request(plan), max_in_flight=plan.sizing.slots),
+            progress=ProgressProbe(*_shortest_request(plan), max_in_flight=plan.sizing.slots)
+            if placement.answers
+            else None,
             extra_bytes=offloaded_bytes(plan.options, OFFLOADING_OPTIONS),
         )
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         return explanation_of(log_tail, LOG_EXPLANATIONS)
+
+
+def _program(plan: SizedPlan, rank: Rank | None) -> tuple[str, ...]:
+    """The module that serves, with its first arguments; only `vllm serve` has processes for further nodes."""
+    if rank is None:
+        return ("vllm.entrypoints.openai.api_server",)
+    return ("vllm.entrypoints.cli.main", "serve", str(plan.path))
+
+
+def _rank_options(rank: Rank | None) -> dict[str, Any]:
+    """The options of one of several nodes: layers are split inside a node, and the sequence of layers over the nodes."""
+    if rank is None:
+        return {}
+    return {
+        "distributed_executor_backend": "mp",
+        "nnodes": rank.count,
+        "node_rank": rank.number,
+        "master_addr": rank.head_address,
+        "master_port": rank.head_port,
+        "pipeline_parallel_size": rank.count,
+        "headless": rank.number > 0,
+    }
 
 
 def _shortest_request(plan: SizedPlan) -> tuple[str, dict[str, Any]]:
