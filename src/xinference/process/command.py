@@ -38,7 +38,7 @@ class EngineCommand:
     """Added to the server's own environment; secrets belong here, never in argv."""
     cwd: Path | None = None
     answers: bool = True
-    """False: a further rank of a replica on several nodes, which answers no requests and is ready as soon as it runs."""
+    """False: a further rank of a replica on several nodes: it answers no requests, and is ready as soon as it runs."""
     health_path: str = "/health"
     """Answers 200 once the model is ready."""
     models_path: str = "/v1/models"

@@ -2,8 +2,8 @@
 
     python parse_with_sglang.py FOLDER < CASES > RESULTS
 
-FOLDER has the unpacked wheel of SGLang, which can't be installed without a GPU. CASES is JSON with ``special`` (texts that are
-one token), ``tool``, ``tools`` and ``reasoning`` (parser -> text), ``variables`` of the chat template, and ``lines``
+FOLDER has the unpacked wheel of SGLang, which can't be installed without a GPU. CASES is JSON with ``special`` (texts
+that are one token), ``tool``, ``tools`` and ``reasoning`` (parser -> text), ``variables`` of the chat template, and ``lines``
 (words of command lines). A result of ``tools`` has two lists of calls, one of ``reasoning`` two pairs of reasoning and
 text: of the whole text, and joined from a stream of which each word is a piece. ``lines`` gets what SGLang's argument
 parser made of ``--quantization``.
@@ -104,7 +104,7 @@ def reasoning(name: str, text: str, cases: dict[str, Any]) -> Any:
     parts = [reader.parse_stream_chunk(piece) for piece in pieces(text, cases["special"])]
     parts.append(reader.parse_stream_end())
     return list(parser(stream=False).parse_non_stream(text)), [
-        "".join(part or "" for part in joined) for joined in zip(*parts)
+        "".join(part or "" for part in joined) for joined in zip(*parts, strict=True)
     ]
 
 

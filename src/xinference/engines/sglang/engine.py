@@ -217,7 +217,7 @@ def _sizing_options(sizing: Sizing) -> dict[str, Any]:
 
 
 def _rank_options(rank: Rank | None) -> dict[str, Any]:
-    """The options of one of several nodes: layers are split inside a node, and the sequence of layers over the nodes."""
+    """The options of one of several nodes: each node has some of the layers, and splits them over its devices."""
     if rank is None:
         return {}
     host = f"[{rank.head_address}]" if ":" in rank.head_address else rank.head_address

@@ -231,7 +231,7 @@ def _program(plan: SizedPlan, rank: Rank | None) -> tuple[str, ...]:
 
 
 def _rank_options(rank: Rank | None) -> dict[str, Any]:
-    """The options of one of several nodes: layers are split inside a node, and the sequence of layers over the nodes."""
+    """The options of one of several nodes: each node has some of the layers, and splits them over its devices."""
     if rank is None:
         return {}
     return {
