@@ -3,10 +3,10 @@
     python parse_with_sglang.py FOLDER < CASES > RESULTS
 
 FOLDER has the unpacked wheel of SGLang, which can't be installed without a GPU. CASES is JSON with ``special`` (texts
-that are one token), ``tool``, ``tools`` and ``reasoning`` (parser -> text), ``variables`` of the chat template, and ``lines``
-(words of command lines). A result of ``tools`` has two lists of calls, one of ``reasoning`` two pairs of reasoning and
-text: of the whole text, and joined from a stream of which each word is a piece. ``lines`` gets what SGLang's argument
-parser made of ``--quantization``.
+that are one token), ``tool``, ``tools`` and ``reasoning`` (parser -> text), ``variables`` of the chat template, and
+``lines`` (words of command lines). A result of ``tools`` has two lists of calls, one of ``reasoning`` two pairs of
+reasoning and text: of the whole text, and joined from a stream of which each word is a piece. ``lines`` gets what
+SGLang's argument parser made of ``--quantization``.
 """
 
 from __future__ import annotations
