@@ -26,7 +26,6 @@ class Ranks:
             rank.snapshot = dataclasses.replace(rank.snapshot, node_id=f"node-{number}")
         self.gang = Gang(self.ranks, self._count)
 
-    @property
     def state(self) -> ReplicaState:
         return self.gang.snapshot.state
 
@@ -39,10 +38,10 @@ async def test_it_is_ready_when_all_ranks_are() -> None:
     made.ranks[0].become_ready()
     made.ranks[2].become_ready()
     await turns()
-    assert made.state is ReplicaState.STARTING
+    assert made.state() is ReplicaState.STARTING
     made.ranks[1].become_ready()
     await made.gang.wait_ready()
-    assert made.state is ReplicaState.READY
+    assert made.state() is ReplicaState.READY
     assert made.gang.snapshot.base_url == "http://r-0"
     assert made.reports
 
@@ -70,13 +69,13 @@ async def test_it_takes_no_requests_while_the_other_ranks_end() -> None:
     await made.gang.wait_ready()
     made.ranks[0].stops.clear()
     made.ranks[2].die()
-    assert made.state is ReplicaState.STOPPING  # in the same turn of the loop in which the rank reports its exit
+    assert made.state() is ReplicaState.STOPPING  # in the same turn of the loop in which the rank reports its exit
     await turns()
-    assert made.state is ReplicaState.STOPPING
+    assert made.state() is ReplicaState.STOPPING
     assert made.gang.snapshot.exit is None
     made.ranks[0].let_stop()
     await made.gang.wait_exited()
-    assert made.state is ReplicaState.EXITED
+    assert made.state() is ReplicaState.EXITED
 
 
 async def test_a_rank_that_fails_before_it_is_ready_fails_the_start() -> None:
@@ -107,7 +106,7 @@ async def test_a_stop_ends_all_ranks_and_was_requested() -> None:
     exit = await made.gang.stop()
     assert exit is not None and exit.requested
     assert all(rank.stopped and rank.over for rank in made.ranks)
-    assert made.state is ReplicaState.EXITED
+    assert made.state() is ReplicaState.EXITED
 
 
 async def test_a_cancelled_start_ends_all_ranks() -> None:
@@ -140,7 +139,7 @@ async def test_the_fault_of_a_rank_is_that_of_the_gang() -> None:
     hung = made.ranks[1]
     hung.snapshot = dataclasses.replace(hung.snapshot, fault=Fault.HUNG, state=ReplicaState.STOPPING)
     assert made.gang.snapshot.fault is Fault.HUNG
-    assert made.state is ReplicaState.STOPPING
+    assert made.state() is ReplicaState.STOPPING
     hung.die(dataclasses.replace(DIED, fault=Fault.HUNG))
     assert (await made.gang.wait_exited()).fault is Fault.HUNG
 
@@ -161,7 +160,7 @@ async def test_whatever_happens_in_whatever_order_no_rank_outlives_another(seed:
             case _:
                 await turns()
         states = {each.snapshot.state for each in made.ranks}
-        assert made.state is not ReplicaState.READY or states == {ReplicaState.READY}
+        assert made.state() is not ReplicaState.READY or states == {ReplicaState.READY}
     await turns()
     over = [rank.over for rank in made.ranks]
     assert all(over) or not any(over)
