@@ -61,17 +61,39 @@ def table_lines(
 ) -> list[str]:
     """The lines of a table that has `limit` columns of the terminal; None: as many as the values need."""
     texts = [["-" if value is None else _UNITS.sub(_NO_BREAK, clean(str(value))) for value in row] for row in rows]
+    first_cells = [text[0] for text in texts]
+    names = long_names([list(header), *texts], limit, optional)
+    texts = [["" if text[0] in names else text[0], *text[1:]] for text in texts] if names else texts
     shown = fitting_columns([list(header), *texts], limit, optional)
-    head, *texts = shown
+    head, *cells = shown
     widths = column_widths(shown, limit)
     lines = []
-    for number, line in enumerate([head, ["-" * width for width in widths], *texts]):
+    for number, line in enumerate([head, ["-" * width for width in widths], *cells]):
+        if number > 1 and first_cells[number - 2] in names:
+            lines.append(first_cells[number - 2])
         for part in _lines(line, widths):
             text = (" " * GAP).join(part).rstrip()
             if coloured:
                 text = click.style(text, bold=True) if number == 0 else _with_colours(text, line)
             lines.append(text.replace(_NO_BREAK, " "))
     return lines
+
+
+def long_names(lines: Sequence[Sequence[str]], limit: int | None, optional: Sequence[str]) -> frozenset[str]:
+    """The cells of the first column that get a line of their own, because the table is too wide with them.
+
+    The cells of the first column are never cut: they are the names to type in other commands.
+    """
+    if limit is None or len(lines[0]) < 2:
+        return frozenset()
+    names: set[str] = set()
+    for name in sorted({line[0] for line in lines[1:]}, key=len, reverse=True):
+        left = [["" if line[0] in names else line[0], *line[1:]] for line in lines]
+        widths = column_widths(fitting_columns(left, limit, optional), limit)
+        if sum(widths) + GAP * (len(widths) - 1) <= limit:
+            break
+        names.add(name)
+    return frozenset(names)
 
 
 def use_colour() -> bool:

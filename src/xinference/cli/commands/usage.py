@@ -100,7 +100,8 @@ def usage(
         "TTFT p50",
         "TTFT p95",
     )
-    print_table((*header, "Tokens/s"), [_row(row, groups) for row in rows], wide=wide)
+    optional = ("TTFT p95", "Cached", "TTFT p50", "Tokens/s")
+    print_table((*header, "Tokens/s"), [_row(row, groups) for row in rows], wide=wide, optional=optional)
     if not rows:
         note("No request has ended in this time.")
     if any(row["estimated"] for row in rows):
