@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from monitoring.boards.__main__ import write as write_boards
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
 
@@ -276,15 +277,7 @@ def test_each_alert_fires_when_it_should(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_the_boards_are_those_of_their_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("boards", MONITORING / "boards.py")
-    assert spec is not None and spec.loader is not None
-    program = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(__import__("sys").modules, "boards", program)
-    spec.loader.exec_module(program)
-    monkeypatch.setattr(program, "FOLDER", tmp_path)
-    program.write()
+def test_the_boards_are_those_of_their_program(tmp_path: Path) -> None:
+    write_boards(tmp_path)
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert written == {path.name: path.read_text() for path in BOARDS}, "run python monitoring/boards.py"
+    assert written == {path.name: path.read_text() for path in BOARDS}, "run python -m monitoring.boards"
