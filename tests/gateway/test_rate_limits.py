@@ -15,7 +15,7 @@ from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, Served, call, gateway_of, route, served, target
 from tests.support.polling import until_async
 from xinference.error_codes import Code
-from xinference.gateway import app
+from xinference.gateway import request_admission, request_reader
 from xinference.gateway.app import Gateway
 from xinference.gateway.rate_limits import (
     MIN_SWEEP,
@@ -290,7 +290,8 @@ async def test_a_clock_that_is_set_back_lets_no_key_wait(monkeypatch: pytest.Mon
     router = HandMadeRouter()
     router.publish(route(stage="fetch"))
     clock = SimpleNamespace(time=lambda: 1e9, monotonic=lambda: START, perf_counter=time.perf_counter)
-    monkeypatch.setattr(app, "time", clock)
+    for module in (request_reader, request_admission):
+        monkeypatch.setattr(module, "time", clock)
     async with gateway_of(router, keys=OneKey(requests_per_minute=1)) as gateway:
         statuses = []
         for waited, set_back in ((0, 0), (1, 3600), (121, 3600)):

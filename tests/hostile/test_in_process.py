@@ -15,9 +15,9 @@ from tests.hostile.generator import Generator, HostileRequest
 from tests.hostile.judge import Judge
 from tests.support.examples import examples
 from xinference.engines.dialects import DIALECTS
-from xinference.gateway.app import BYTE_ORDER_MARK
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.request_reader import BYTE_ORDER_MARK
 from xinference.gateway.responses.request import translate
 from xinference.gateway.routes import DATA_PATHS, RESPONSE_AS_CHAT
 from xinference.protocol.errors import Refusal

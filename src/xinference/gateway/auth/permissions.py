@@ -85,8 +85,9 @@ _ABOUT = re.compile(r"(?:/anthropic)?/v1/models/([^/]+)(?:/(?:events|progress|re
 _ABORT = re.compile(r"/v1/models/([^/]+)/requests/[^/]+/abort", re.DOTALL)
 _ABORT_OWN = re.compile(r"/v1/requests/[^/]+/abort", re.DOTALL)
 
+#: The permission for each path of `DATA_PATHS`.
+ASK = Access(Need.ASK)
 _OPEN = Access(Need.NOTHING)
-_ASK = Access(Need.ASK)
 _READ = Access(Need.READ)
 _OWN = Access(Need.OWN)
 _OVERSEE = Access(Need.OVERSEE)
@@ -96,7 +97,7 @@ _MANAGE = Access(Need.MANAGE)
 def required_access(method: str, path: str) -> Access:
     """The permission for a request of `method` to `path`, which is percent-decoded as the router matches it."""
     if path in DATA_PATHS or path.startswith("/v1/responses/") or unserved(path) is not None:
-        return _ASK
+        return ASK
     if method == "HEAD":
         method = "GET"
     if (method, path) in OPEN:
