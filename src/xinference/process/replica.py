@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import enum
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,20 +17,21 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.engine_watch import NO_GUARD, Guard, StartWatch, wait_until_hung
-from xinference.process.leftovers import ProcessIdentity, end_leftovers
-from xinference.process.link import KeeperLink, KeeperProcess, keeper_spec, ports, private_run_dir
+from xinference.process.leftovers import end_leftovers
+from xinference.process.link import KeeperLink, keeper_spec, ports, private_run_dir
 from xinference.process.logs import TAIL_LINES, read_tail
 from xinference.process.probe import Endpoint, ProbeResult, probe
 from xinference.process.probe_session import probe_session
+from xinference.process.replica_processes import ReplicaProcesses
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
 
 log = logging.getLogger(__name__)
 
-#: Maximum time for an answer of a new keeper, and of an earlier server's keeper. A machine that swaps or stalls lets
-#: them hang, and to give up one that lives costs its loaded model.
-_SPAWN_SECONDS, _ADOPT_SECONDS = 60.0, 20.0
-#: Maximum time for the first answer of an adopted engine, and for the exit of a keeper that has finished.
-_ADOPTED_PROBE_SECONDS, _KEEPER_EXIT_SECONDS = 3.0, 3.0
+#: Maximum time for an answer of an earlier server's keeper. A machine that swaps or stalls lets it hang, and to give up
+#: one that lives costs its loaded model.
+_ADOPT_SECONDS = 20.0
+#: Maximum time for the first answer of an adopted engine.
+_ADOPTED_PROBE_SECONDS = 3.0
 #: Time beyond `stop_seconds` after which a keeper that reports nothing is killed with all its descendants.
 _OVERDUE_SECONDS = 5.0
 #: Minimum time for an adopted engine to answer, regardless of its start time.
@@ -79,20 +78,14 @@ class Replica:
         self._changed = changed
         self._endpoint = endpoint
         self._settings = settings
-        self._socket_path = socket_path
+        self._processes = ReplicaProcesses(socket_path)
         self._inbox: asyncio.Queue[_OwnerMessage | _Hung | Exit] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._exited: asyncio.Future[Exit] = loop.create_future()
         for result in (self._ready, self._exited):
             result.add_done_callback(lambda done: done.exception())  # the result may never be awaited
-        self._keeper: KeeperProcess | None = None
-        self._link: KeeperLink | None = None
-        self._engine: ProcessIdentity | None = None
-        self._adopted: ProcessIdentity | None = None
         self._start_watch = StartWatch(endpoint)
-        self._began = time.monotonic()
-        """The start of the engine, by `time.monotonic`: the time of day may be set while it starts."""
         self._problem: Problem | None = None
         self._hung: _Hung | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -181,7 +174,7 @@ class Replica:
         endpoint = Endpoint(**stored["endpoint"])
         snapshot = new_snapshot(replica_id, endpoint, stored["context"], Path(stored["log_path"]))
         replica = cls(snapshot, endpoint, settings, socket_path, lambda: None, guard(stored["context"]))
-        replica._record_hello(link)
+        replica._show_start(replica._processes.adopt(link))
         ports.hold(endpoint.port)
         if running:
             async with probe_session() as session:
@@ -250,12 +243,12 @@ class Replica:
         """The lifecycle: open, handle messages, finish. Only this task changes state."""
         try:
             if spec is not None:
-                await self._open(spec)
+                self._show_start(await self._processes.start(spec))
             if (exit := await self._follow()) is not None:
                 await self._finish(exit)
         except Problem as problem:  # no keeper, so no engine
             self._problem = problem
-            await asyncio.to_thread(end_leftovers, self._socket_path, None)
+            await self._processes.end()
             await self._finish(Exit(None, "SIGKILL", problem.log_tail, 0.0))
         except asyncio.CancelledError:
             self._abandon()
@@ -264,32 +257,19 @@ class Replica:
             # A defect of xinference must not leave an engine that no task owns.
             log.exception("replica %s", self._snapshot.replica_id)
             self._problem = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.", stage="start")
-            await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
+            await self._processes.end()
             if not self._exited.done():
                 await self._finish(Exit(None, "SIGKILL", (), 0.0))
         finally:
             for task in self._tasks:
                 task.cancel()
-            if self._link:
-                self._link.close()
-            if self._keeper:
-                self._keeper.release()
+            self._processes.release()
             ports.release(self._endpoint.port)
             self._fail_waiters()
 
-    async def _open(self, spec: Mapping[str, Any]) -> None:
-        if self._socket_path.exists():
-            await asyncio.to_thread(end_leftovers, self._socket_path, None)
-        self._keeper = await KeeperProcess.spawn(spec, self._socket_path)
-        self._record_hello(await self._keeper.connect(self._socket_path, _SPAWN_SECONDS))
-
-    def _record_hello(self, link: KeeperLink) -> None:
-        """Store the data of the keeper's hello message."""
-        self._link, hello = link, link.hello
-        # The keeper of an earlier release tells only the time of day at the start.
-        self._began = time.monotonic() - hello.get("age_seconds", max(0.0, time.time() - hello["started_at"]))
-        self._engine = ProcessIdentity.of(hello["engine_pid"])
-        self._adopted = None if self._keeper else ProcessIdentity.of(hello["keeper_pid"])
+    def _show_start(self, link: KeeperLink) -> None:
+        """Show what the keeper's first message says of the engine."""
+        hello = link.hello
         self._show(
             state=ReplicaState.STARTING,
             keeper_pid=hello["keeper_pid"],
@@ -301,8 +281,8 @@ class Replica:
 
     async def _follow(self) -> Exit | None:
         """Handle messages until the engine has exited; None: another server owns it now."""
-        assert self._link is not None
-        self._tasks.append(asyncio.create_task(self._listen(self._link)))
+        assert self._processes.link is not None
+        self._tasks.append(asyncio.create_task(self._listen(self._processes.link)))
         if not self._ready.done():
             self._tasks.append(asyncio.create_task(self._watch_health()))
         elif self.state is ReplicaState.READY:
@@ -338,27 +318,25 @@ class Replica:
     def _begin_stop(self) -> None:
         if self.state is ReplicaState.STOPPING:
             return
-        assert self._link is not None
+        assert self._processes.link is not None
         if self.state is ReplicaState.STARTING and self._problem is None:
             self._problem = Problem(Code.ENGINE_STOPPED, "The engine was stopped while it was starting.")
         self._show(state=ReplicaState.STOPPING)
-        self._link.stop_engine()
+        self._processes.link.stop_engine()
         overdue = self._settings.stop_seconds + _OVERDUE_SECONDS
         asyncio.get_running_loop().call_later(overdue, self._inbox.put_nowait, _OwnerMessage.OVERDUE)
 
     def _begin_watch(self) -> None:
         """Watch the ready engine: its keeper watches its memory, a task its progress."""
-        assert self._link is not None
-        self._link.limit_memory(self._guard.ceiling)
+        assert self._processes.link is not None
+        self._processes.link.limit_memory(self._guard.ceiling)
         self._tasks.append(asyncio.create_task(self._watch_progress()))
 
     def _kill(self, hung: _Hung) -> None:
         """Kill the engine: one that hangs would not use the time that a stop gives it."""
         self._hung = hung
         self._show(state=ReplicaState.STOPPING, fault=Fault.HUNG)
-        if self._engine is not None and self._engine.alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._engine.pid, signal.SIGKILL)
+        self._processes.kill_engine()
         asyncio.get_running_loop().call_later(_OVERDUE_SECONDS, self._inbox.put_nowait, _OwnerMessage.OVERDUE)
 
     def _explained(self, exit: Exit) -> Exit:
@@ -369,21 +347,16 @@ class Replica:
 
     async def _end_without_keeper(self, message: _OwnerMessage) -> Exit:
         """Kill the processes of a keeper that was killed or hangs."""
-        await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
-        ran = time.monotonic() - self._began
+        await self._processes.end()
+        ran = self._processes.ran_seconds
         reason = "had ended" if message is _OwnerMessage.LOST else "did not end it in time"
         note = f"The engine's keeper {reason}; the engine was killed."
-        stderr = self._keeper.stderr_tail() if self._keeper else ()
-        tail = (*read_tail(self._snapshot.log_path), *stderr, note)[-TAIL_LINES:]
+        tail = (*read_tail(self._snapshot.log_path), *self._processes.last_lines(), note)[-TAIL_LINES:]
         return self._explained(Exit(None, "SIGKILL", tail, ran, requested=self.state is ReplicaState.STOPPING))
 
     async def _finish(self, exit: Exit) -> None:
         """Acknowledge the exit, so that the keeper exits too; then set the results."""
-        if self._link:
-            self._link.acknowledge_exit()
-        if not await self._keeper_left():
-            await asyncio.to_thread(end_leftovers, self._socket_path, self._engine)
-            await self._keeper_left()
+        await self._processes.finish()
         problem = self._problem or self._start_watch.death_problem(exit)
         self._show(state=ReplicaState.EXITED, exit=exit)
         self._exited.set_result(exit)
@@ -391,22 +364,12 @@ class Replica:
             tail = problem.log_tail or exit.log_tail
             self._ready.set_exception(problem.replace(log_tail=tail))
 
-    async def _keeper_left(self) -> bool:
-        """Wait for the keeper's exit, which removes its socket; False: timeout. An adopted keeper is not a child."""
-        deadline = time.monotonic() + _KEEPER_EXIT_SECONDS
-        while self._keeper.runs() if self._keeper else self._adopted and self._adopted.alive():
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(0.01)
-        return True
-
     def _abandon(self) -> None:
         """Handle the end of the event loop: a ready engine runs on for the next server, any other one is stopped."""
         if self.state in (ReplicaState.READY, ReplicaState.EXITED):
             return
-        if self._keeper:
-            self._keeper.terminate()
-        elif self._snapshot.keeper_pid and self.state is ReplicaState.STOPPING:
+        is_terminated = self._processes.terminate_own_keeper()
+        if not is_terminated and self._snapshot.keeper_pid and self.state is ReplicaState.STOPPING:
             os.kill(self._snapshot.keeper_pid, signal.SIGTERM)
 
     def _fail_waiters(self) -> None:
@@ -428,8 +391,8 @@ class Replica:
 
     async def _watch_health(self) -> None:
         remaining = self._settings.start_seconds
-        if self._keeper is None:
-            remaining = max(_ADOPTED_START_SECONDS, remaining - (time.monotonic() - self._began))
+        if self._processes.is_adopted:
+            remaining = max(_ADOPTED_START_SECONDS, remaining - self._processes.ran_seconds)
         is_healthy = await self._start_watch.becomes_healthy(remaining)
         self._inbox.put_nowait(_OwnerMessage.HEALTHY if is_healthy else _OwnerMessage.TIMED_OUT)
 
