@@ -17,7 +17,6 @@ from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
 from xinference.gateway.http.engine_pool import (
     NO_ANSWER,
     NOT_REACHED,
-    EngineAnswer,
     EngineDiedError,
     EnginePool,
     EngineUnreachableError,
@@ -26,6 +25,7 @@ from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, r
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.http.tcp_keepalive import NODE
 from xinference.gateway.http.uvicorn_protocol import WRITE, Protocol
+from xinference.gateway.stream import relay_bytes
 from xinference.nodes.certificates import peer_node
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.table import Target
@@ -83,26 +83,22 @@ class FrontDoor:
             return
         try:
             await reply.start(answer.status, answer.headers)
-            await _relay(answer, reply)
-        except EngineDiedError as error:
-            # The answer stays incomplete, so the connection is closed: so the gateway sees it as on its own node.
-            log.warning("the engine of replica %s died in its answer: %s", target.replica_id, error)
+            # If the engine dies, the answer stays incomplete and the connection is closed: the gateway sees that as the
+            # death of an engine on its own node.
+            read = partial(answer.read, _writer(reply))
+            await relay_bytes(read, answer.first, reply, model=f"replica {target.replica_id}")
         finally:
             answer.close()
 
 
-async def _relay(answer: EngineAnswer, reply: Reply) -> None:
-    """Send the pieces of the body as they arrive."""
+def _writer(reply: Reply) -> Callable[[bytes], bool]:
+    """Writes a piece of an answer to the connection at once; False: it has to be sent."""
     write = reply.write
 
     def through(chunk: bytes) -> bool:
         return write is not None and write(chunk)
 
-    chunk = answer.first
-    while chunk:
-        await reply.send({"type": "http.response.body", "body": chunk, "more_body": True})
-        chunk = await answer.read(through)
-    await reply.end()
+    return through
 
 
 class _NodeProtocol(Protocol):
