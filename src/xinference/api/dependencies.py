@@ -20,6 +20,7 @@ from xinference.control.watch.watch import Watch
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files import state_folders
+from xinference.hubs.disk_folders import disk_folders
 from xinference.keys.key import Key
 from xinference.keys.keyring import Keyring
 from xinference.keys.visibility import key_of, manages
@@ -48,10 +49,10 @@ def provide(
     app.state.keys = keys
     app.state.running = running
     app.state.requests = requests
-    home = settings.home
-    folders = (("home", home), ("cache", settings.cache_dir), ("environments", home / "environments"))
     app.state.devices = DeviceReader(
-        controller.deployments, folders, state_bytes=partial(state_folders.used_bytes, home)
+        controller.deployments,
+        tuple(disk_folders(settings).items()),
+        state_bytes=partial(state_folders.used_bytes, settings.home),
     )
     app.state.watch = server_watch(
         controller, requests.hub, requests.running, requests.sampler, keys, app.state.devices

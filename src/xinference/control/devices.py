@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.deployments.deployment import BrokenDeployment, Deployment
-from xinference.files.atomic_file import nearest_existing
+from xinference.files.disk_space import nearest_existing
 from xinference.hardware.devices import Host, read_host
 from xinference.nodes.memory_use import MemoryUse, measure
 from xinference.records.record import LOCAL_NODE

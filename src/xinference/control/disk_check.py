@@ -9,11 +9,10 @@ from pathlib import Path
 from xinference.catalog.models import ModelVersion
 from xinference.error_codes import Code
 from xinference.errors import Problem, Suggestion
+from xinference.files.disk_space import RESERVE_BYTES
 from xinference.launch.plan import DiskNeed
 from xinference.planning.eviction import format_size
 
-#: Bytes that stay free for the store and the logs.
-RESERVE_BYTES = 64 << 20
 FindSmaller = Callable[[Callable[[int], bool]], Sequence[Suggestion]]
 """Finds versions whose weights fit, given the test of their bytes."""
 

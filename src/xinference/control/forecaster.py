@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from xinference.engines.base import Engine, ExtraWeightFile
 from xinference.environments.environments import Environments
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.atomic_file import nearest_existing
+from xinference.files.disk_space import free_bytes, nearest_existing
 from xinference.hardware.devices import Host
 from xinference.hubs.base import FetchPreview, Hub
 from xinference.launch.model_shape import ModelShape
@@ -162,5 +161,4 @@ def _files(launch: ResolvedLaunch, preview: FetchPreview | None) -> PlannedFiles
 
 
 def _need(purpose: DiskPurpose, folder: Path, count: int) -> DiskNeed:
-    existing = nearest_existing(folder)
-    return DiskNeed(purpose, existing, count, shutil.disk_usage(existing).free)
+    return DiskNeed(purpose, nearest_existing(folder), count, free_bytes(folder))

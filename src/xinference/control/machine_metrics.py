@@ -14,10 +14,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.devices import Owner, owners
-from xinference.files.atomic_file import nearest_existing
+from xinference.files.disk_space import nearest_existing
 from xinference.hardware.devices import Host, read_host
 from xinference.hardware.gpu_load import GpuLoad, read_gpu_loads
-from xinference.hubs.repositories.huggingface_cache import cache_folder
+from xinference.hubs.disk_folders import disk_folders
 from xinference.nodes.memory_use import MemoryUse, measure
 from xinference.planning.eviction import HOST
 
@@ -57,9 +57,9 @@ async def collect(controller: Controller, settings: Settings) -> list[Metric]:
 
 def read(settings: Settings, pids: Iterable[int]) -> Readings:
     """Read the machine, and the memory of these processes with their children. Blocks for some milliseconds."""
-    folders = {"home": settings.home, "cache": cache_folder(), "environments": settings.home / "environments"}
     used = {pid: memory for pid in pids if (memory := measure(pid)) is not None}
-    return Readings(read_host(), read_gpu_loads(), {name: _disk(folder) for name, folder in folders.items()}, used)
+    disks = {name: _disk(folder) for name, folder in disk_folders(settings).items()}
+    return Readings(read_host(), read_gpu_loads(), disks, used)
 
 
 def _disk(folder: Path) -> tuple[int, int]:

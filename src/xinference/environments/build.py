@@ -19,7 +19,7 @@ from xinference.environments.pip_settings import UvSettings
 from xinference.environments.uv_program import uv_program
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.atomic_file import disk_full
+from xinference.files.disk_space import disk_full
 from xinference.files.progress import Progress
 
 _INSTALL_SECONDS = 3 * 3600.0

@@ -17,7 +17,8 @@ from xinference.environments.child import run
 from xinference.environments.lock import Lock, parse_lock
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.atomic_file import atomic_write, need_space
+from xinference.files.atomic_file import atomic_write
+from xinference.files.disk_space import need_space
 from xinference.files.progress import Progress, cancelled_problem
 
 _RECIPE, _REQUIREMENTS = "environment.toml", "requirements.txt"

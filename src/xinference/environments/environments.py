@@ -24,7 +24,7 @@ from xinference.environments.spec import EnvironmentSpec
 from xinference.environments.uv_program import uv_program
 from xinference.error_codes import Code
 from xinference.errors import Problem, not_found
-from xinference.files.atomic_file import disk_full, need_space
+from xinference.files.disk_space import disk_full, need_space
 from xinference.files.progress import Progress
 
 _CLEAN_SECONDS = 60.0

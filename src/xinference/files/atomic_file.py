@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -14,17 +12,15 @@ from typing import BinaryIO, Literal
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files import durability
+from xinference.files.disk_space import disk_full
 from xinference.files.durability import sync_folder
 from xinference.files.locks import lock
 from xinference.files.progress import cancelled_problem
+from xinference.files.write_errors import is_disk_full
 
 Sync = Literal["before", "after", "never"]
 """The time at which a file is synced to the disk: before it gets its name; after that, with a marker until then (see
 `durability`); or not explicitly."""
-
-#: Bytes left free for the store and the logs.
-_RESERVE_BYTES = 64 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -69,34 +65,13 @@ def atomic_write(
         elif sync == "after":
             durability.start_sync(target)
     except OSError as error:
-        if error.errno in _FULL:
+        if is_disk_full(error):
             raise disk_full(f"The disk of {target.parent} became full while {target.name} was written.") from error
         raise Problem(
             Code.CANNOT_WRITE,
             f"{target} cannot be written: {error.strerror}.",
             hint="Check the folder's permissions and its disk.",
         ) from error
-
-
-def nearest_existing(folder: Path) -> Path:
-    """The folder, or the first of its parents that exists."""
-    return next(each for each in (folder, *folder.parents) if each.exists())
-
-
-def disk_full(cause: str) -> Problem:
-    """The problem of a full disk."""
-    return Problem(Code.DISK_FULL, cause, hint="Free some space, or set XINFERENCE_HOME to a folder on a larger disk.")
-
-
-def need_space(folder: Path, size: int, what: str, problem: Callable[[str], Problem] = disk_full) -> None:
-    """Check that the disk of `folder` has `size` bytes free, and a reserve for the store and the logs.
-
-    Raises:
-        Problem: the one that `problem` makes of the cause: required bytes, free bytes, and the folder.
-    """
-    free = shutil.disk_usage(folder).free
-    if size + _RESERVE_BYTES > free:
-        raise problem(f"{what} needs {size} more bytes, but {folder} has {free} free.")
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from xinference.errors import bad_request
-from xinference.files.atomic_file import Sync, atomic_write, need_space
+from xinference.files.atomic_file import Sync, atomic_write
+from xinference.files.disk_space import need_space
 from xinference.files.progress import cancelled_problem
 from xinference.formats.cursor import Cursor, bad_weight_file
 from xinference.formats.ggml import GgmlHeader, GgmlTensor, read_open_ggml, read_pieces

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
@@ -12,7 +10,7 @@ from xinference.hardware.cgroup import CgroupLimits, read_limits
 from xinference.hardware.cpu import Cpu, read_cpu
 from xinference.hardware.nvidia import Driver, Gpu, read_nvidia
 
-__all__ = ["Driver", "Gpu", "Host", "disk_free", "read_host"]
+__all__ = ["Driver", "Gpu", "Host", "read_host"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,6 @@ def read_host() -> Host:
         no_gpu_reason=no_gpu_reason,
         limits=limits,
     )
-
-
-def disk_free(path: Path) -> int:
-    """Free bytes on the disk of `path`, which need not exist."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def _whole_cores(cpu: Cpu, limits: CgroupLimits) -> int:

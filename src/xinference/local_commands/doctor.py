@@ -13,7 +13,9 @@ from xinference.config import Settings
 from xinference.engines.registry import ENGINES
 from xinference.environments.environments import Environments
 from xinference.errors import Problem
-from xinference.hardware.devices import Host, disk_free, read_host
+from xinference.files.disk_space import free_bytes
+from xinference.hardware.devices import Host, read_host
+from xinference.hubs.disk_folders import disk_folders
 from xinference.hubs.reachability import reachable
 from xinference.hubs.registry import all_hubs
 from xinference.units import GIB
@@ -101,8 +103,9 @@ def gpu_findings(host: Host) -> Iterator[Finding]:
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
-    for about, path in {"home": settings.home, "cache": settings.cache_dir}.items():
-        free = disk_free(path)
+    folders = disk_folders(settings)
+    for about, path in (("home", folders["home"]), ("cache", folders["cache"])):
+        free = free_bytes(path)
         little = free < LITTLE_DISK
         cost = "a 7B model needs 4 GB in 4 bits, 13.5 GB in 16 bits" if little else None
         yield Finding(f"disk of the {about}", "lack" if little else "ok", f"{_gib(free)} free at {path}", cost)

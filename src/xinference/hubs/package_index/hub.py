@@ -15,7 +15,7 @@ from xinference.catalog.models import FileFacts, HubName, ModelVersion, Source
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.atomic_file import disk_full, nearest_existing, need_space
+from xinference.files.disk_space import disk_full, nearest_existing, need_space
 from xinference.files.durability import sync_folder
 from xinference.files.locks import locked
 from xinference.files.progress import Progress

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.atomic_file import disk_full
+from xinference.files.disk_space import disk_full
 from xinference.files.progress import cancelled_problem
 from xinference.hubs.package_index import pip_child
 from xinference.hubs.transfer.verified_copy import hash_mismatch

@@ -18,7 +18,7 @@ from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.atomic_file import nearest_existing, need_space
+from xinference.files.disk_space import nearest_existing, need_space
 from xinference.files.progress import Progress
 from xinference.hubs import problems
 from xinference.hubs.base import FetchPreview, RemoteFile
