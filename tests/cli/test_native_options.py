@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.cases import in_one_test
-from xinference.cli.options.native_options import parse_value, split
+from xinference.cli.options.native_options import parse_value, similar_options, split
 from xinference.cli.options.version_options import read_size
 
 OWN = {"-n": True, "--model-name": True, "--model-path": True, "--dry-run": False, "-en": True}
@@ -99,3 +99,19 @@ def test_a_size_is_taken_as_people_write_it(text: str, size: Any) -> None:
     assert read_size(context, parameter, text) == size
     with pytest.raises(click.BadParameter):
         read_size(context, parameter, "seven")
+
+
+@in_one_test(
+    ("word", "options"),
+    [
+        ("quant", ["--quantization"]),
+        ("engine", ["--model-engine"]),
+        ("size", ["--size-in-billions"]),
+        ("replicas", ["--replica"]),
+        ("quantisation", ["--quantization"]),
+        ("zzz", []),
+    ],
+)
+def test_an_unknown_option_is_compared_with_those_of_the_command(word: str, options: list[str]) -> None:
+    own = ["--quantization", "--model-engine", "--model_name", "--size-in-billions", "--replica", "--alias"]
+    assert similar_options(word, own) == options

@@ -162,3 +162,10 @@ def test_the_models_are_listed_without_a_server(run: Run, monkeypatch: pytest.Mo
     assert "bge-m3" in run("registrations", "-t", "embedding", "bge").stdout
     monkeypatch.setenv("XINFERENCE_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     assert "No server answers" in run("registrations").stderr
+
+
+def test_a_description_that_is_not_json_is_named_with_the_place_of_the_fault(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "model.json"
+    file.write_text("{,}")
+    result = run("register", "--file", str(file))
+    assert result.exit_code == 1 and f"{file} is not JSON: " in result.stderr and "line 1 column 2" in result.stderr

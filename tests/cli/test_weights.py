@@ -85,3 +85,12 @@ def test_the_hint_of_a_conversion_names_no_option_that_it_lacks(run: Run, tmp_pa
     result = run("convert", str(tmp_path / "in.gguf"), str(tmp_path / "out.gguf"))
     assert result.exit_code == 1
     assert "--model-format" not in result.stderr and "xinference launch" in result.stderr
+
+
+def test_a_missing_file_is_said_to_be_missing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+    missing = tmp_path / "modle.gguf"
+    for arguments in (["inspect", str(missing)], ["convert", str(missing), str(tmp_path / "out.gguf")]):
+        result = run(*arguments)
+        assert result.exit_code == 1 and f"{missing} does not exist." in result.stderr
+        assert "Did you mean model.gguf" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.engines.plans import launch_of
 from tests.support.cases import in_one_test
 from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.engines.llama_cpp.memory_model import SMALL_WEIGHTS
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
@@ -44,6 +46,16 @@ def test_the_key_is_in_the_environment_and_never_in_the_process_list() -> None:
 def test_each_slot_gets_one_cell_more_than_the_promised_prompt() -> None:
     given = params(plan())
     assert (given["n_parallel"], given["kv_unified"], given["kv_unified_per_slot"]) == (3, True, 1001)
+
+
+def test_small_weights_on_the_cpu_get_small_batches() -> None:
+    small, large = plan(use_gpu=False), plan(use_gpu=False)
+    large = replace(large, sizing=msgspec.structs.replace(SIZING, weights_bytes=SMALL_WEIGHTS))
+    assert params(small)["n_ubatch"] == 128
+    assert params(plan(use_gpu=False, options={"n_ubatch": 64}))["n_ubatch"] == 64
+    # A projector's image may have to be in one batch.
+    vision = plan(use_gpu=False, options={"mmproj.path": "/w/mmproj.gguf"})
+    assert all("n_ubatch" not in params(made) for made in (large, vision, plan(use_gpu=True)))
 
 
 def test_the_uid_is_the_models_name_and_the_familys_template_is_used() -> None:

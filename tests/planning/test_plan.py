@@ -130,11 +130,23 @@ def test_a_launch_shows_a_line_for_each_of_version_size_quantization_and_slots()
         ({}, "1 slot x 4096 tokens of context: 96 MiB of cache (--n_parallel, --n_ctx)"),
         ({"n_parallel": 2}, "2 slots x 4096 tokens of context: 191 MiB of cache (--n_ctx)"),
         ({"n_parallel": 1, "n_ctx": 255}, "1 slot x 255 tokens of context: 6 MiB of cache"),
+        ({"n_parallel": 1, "n_ctx": 8192}, "1 slot x 8191 tokens of context: 180 MiB of cache"),
+        (
+            {"n_parallel": 1, "n_ctx": 99999},
+            "1 slot x 8191 tokens of context, the model's maximum, and not 99999: 180 MiB of cache",
+        ),
     ],
 )
 def test_the_line_of_slots_and_context_has_the_options_that_change_them(options: dict[str, int], line: str) -> None:
     made = plan(LaunchRequest(model_name="smollm2-instruct", options=options))
     assert slots_and_context(made, LLAMA_CPP) == line
+
+
+def test_an_unknown_engine_gets_a_similar_one_and_all_names() -> None:
+    with pytest.raises(Problem) as raised:
+        plan(LaunchRequest(model_name="smollm2-instruct", model_engine="lama.cpp"))
+    hint = raised.value.hint
+    assert hint is not None and hint.startswith("Did you mean llama.cpp? The engines are ") and "vLLM" in hint
 
 
 @pytest.mark.parametrize("name", ["sentence_transformers", "Flag", "transformers"])

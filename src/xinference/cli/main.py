@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
+from xinference.cli.options.numbers import IntegerRange
 from xinference.cli.output import report_problems
 from xinference.engines.listings import LISTINGS
 from xinference.errors import near
@@ -202,7 +203,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     epilog=_EXAMPLES,
 )
 @click.option("-H", "--host", hidden=True)
-@click.option("-p", "--port", type=click.IntRange(0, 65535), hidden=True)
+@click.option("-p", "--port", type=IntegerRange(0, 65535), hidden=True)
 @click.option("--log-level", type=LOG_LEVEL, hidden=True)
 @click.option(
     "-v",

@@ -16,6 +16,7 @@ from xinference.formats.ggml import read_ggml
 from xinference.formats.llama_facts import LlamaFacts, disagreements, facts_for
 from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
+from xinference.local_commands.existing_file import require_file
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -40,11 +41,12 @@ def convert(
         force: replace a `target` that exists.
 
     Raises:
-        Problem: 409 ``exists``; 400 ``ggml_facts_missing``, ``model_not_found`` or ``bad_weight_file``; and as
-            `convert_ggml`.
+        Problem: 409 ``exists``; 400 ``ggml_facts_missing``, ``model_not_found``, ``model_path_not_found`` or
+            ``bad_weight_file``; and as `convert_ggml`.
     """
     if target.exists() and not force:
         raise Problem(Code.EXISTS, f"{target} exists already.", hint="Name another file, or replace it with --force.")
+    require_file(source)
     try:
         header = read_ggml(source)
     except Problem as problem:

@@ -8,6 +8,7 @@ from typing import Any
 from xinference.catalog.models import ModelSpec
 from xinference.engines.registry import all_engines
 from xinference.hardware.devices import read_host
+from xinference.local_commands.existing_file import require_file
 from xinference.weights.reference import reference
 from xinference.weights.report import Inspection
 from xinference.weights.report_files import inspect_file, inspect_folder
@@ -18,7 +19,7 @@ def inspect(what: str) -> dict[str, Any]:
     """`Inspection.to_dict` of a path or a Hugging Face id, and ``engines``: name -> None (yes) or the reason.
 
     Raises:
-        Problem: 400 ``bad_weight_file`` and similar; for an id also the hub's problems.
+        Problem: 400 ``model_path_not_found``, ``bad_weight_file`` and similar; for an id also the hub's problems.
     """
     path = Path(what).expanduser()
     if path.is_dir():
@@ -26,6 +27,7 @@ def inspect(what: str) -> dict[str, Any]:
     else:
         named = None if path.exists() else reference(what)
         if named is None or named.model_id is None:
+            require_file(path)
             inspection = inspect_file(path)
         else:
             inspection = inspect_repository(named.model_id, revision=named.revision, file=named.file)

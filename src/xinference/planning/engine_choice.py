@@ -140,9 +140,12 @@ def _engine(engines: Mapping[str, Engine], requested: str) -> Engine:
     engine = next((each for each in engines.values() if each.table.has_name(requested)), None)
     if engine is not None:
         return engine
-    names = near(requested, engines) or list(engines)
+    similar = near(requested, engines)
+    meant = f"Did you mean {' or '.join(similar)}? " if similar else ""
     raise bad_request(
-        f"There is no engine named {requested!r}.", hint=f"Engines: {', '.join(names)}.", code=Code.ENGINE_NOT_FOUND
+        f"There is no engine named {requested!r}.",
+        hint=f"{meant}The engines are {', '.join(engines)}.",
+        code=Code.ENGINE_NOT_FOUND,
     )
 
 

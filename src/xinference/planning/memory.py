@@ -196,7 +196,8 @@ def _context_reason(shape: ModelShape, longest: int, context: int, requested: in
     if shape.pooled and longest == shape.trained_context:
         return "the longest input by the files of the model"
     if shape.trained_context and longest == shape.trained_context - 1:
-        return f"the model was trained on {shape.trained_context} tokens, and one is reserved for the answer"
+        asked = f"{requested} was requested, but " if requested is not None else ""
+        return f"{asked}the model was trained on {shape.trained_context} tokens, and one is reserved for the answer"
     return "the default of the model family"
 
 

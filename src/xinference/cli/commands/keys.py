@@ -14,6 +14,7 @@ import click
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.key_table import COLUMNS, NARROW, WIDE
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.numbers import IntegerRange, NumberRange
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import note, print_json
 from xinference.cli.table import print_table
@@ -22,8 +23,8 @@ from xinference.errors import Problem
 
 Json = dict[str, Any]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
-_count = click.IntRange(min=1)
-_seconds = click.FloatRange(min=0, min_open=True)
+_count = IntegerRange(min=1)
+_seconds = NumberRange(min=0, min_open=True)
 
 
 class Duration(click.ParamType[float]):

@@ -13,6 +13,7 @@ from xinference.cli.options.json_option import json_option
 from xinference.cli.options.launch_options import further_options
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.native_options import LaunchCommand
+from xinference.cli.options.numbers import IntegerRange, NumberRange
 from xinference.cli.options.version_options import absolute_path, version_options
 from xinference.cli.output import INTERRUPTED, note, print_json, size
 
@@ -86,13 +87,13 @@ Examples:
 )
 @click.option("--gpu-idx", callback=_read_gpu_idx, help="GPU indexes to use, such as 0,1; spread over the replicas.")
 @click.option(
-    "-r", "--replica", type=click.IntRange(min=1), default=1, show_default=True, help="Number of replicas to run."
+    "-r", "--replica", type=IntegerRange(min=1), default=1, show_default=True, help="Number of replicas to run."
 )
 @further_options
 @click.option("--on-demand", is_flag=True, help="Load the model at its first request, and unload it when it is idle.")
 @click.option(
     "--ttl",
-    type=click.FloatRange(min=0),
+    type=NumberRange(min=0),
     help="With --on-demand: unload the model after this many idle seconds (0: only when another model needs the "
     "memory). [default: 300]",
 )

@@ -12,6 +12,7 @@ import click
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.numbers import NumberRange
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import duration, note, print_json
 from xinference.cli.table import print_table
@@ -100,7 +101,7 @@ def _read_options(ctx: click.Context, param: click.Parameter, text: str) -> Json
 )
 @click.option(
     "--drain-timeout",
-    type=click.FloatRange(min=0, min_open=True, max=3600),
+    type=NumberRange(min=0, min_open=True, max=3600),
     default=300.0,
     show_default=True,
     help="Maximum seconds for running requests to finish.",

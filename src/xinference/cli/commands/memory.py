@@ -8,6 +8,7 @@ import click
 
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
+from xinference.cli.options.numbers import IntegerRange
 from xinference.cli.options.version_options import read_name, read_size
 from xinference.cli.output import note, print_json, size
 from xinference.cli.table import print_table
@@ -31,7 +32,7 @@ from xinference.cli.table import print_table
     "-q", "--quantization", help="Quantization, such as Q4_K_M. [default: none if the model has it, else the first]"
 )
 @click.option(
-    "-c", "--context-length", type=click.IntRange(min=1), required=True, help="Tokens of prompt and answer together."
+    "-c", "--context-length", type=IntegerRange(min=1), required=True, help="Tokens of prompt and answer together."
 )
 @click.option(
     "--kv-cache-dtype",

@@ -14,6 +14,7 @@ from xinference.cli import model_figures
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.numbers import IntegerRange
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import duration, note, print_json, size_in_billions, write
 from xinference.cli.table import print_table
@@ -141,9 +142,9 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
 @click.argument("uid", shell_complete=complete_uid)
 @click.option("-f", "--follow", is_flag=True, help="Continue to print new output.")
 @click.option(
-    "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Number of lines, counted from the end."
+    "--lines", type=IntegerRange(min=0), default=40, show_default=True, help="Number of lines, counted from the end."
 )
-@click.option("--replica", type=click.IntRange(min=0), metavar="N", help="Only the replica with this number.")
+@click.option("--replica", type=IntegerRange(min=0), metavar="N", help="Only the replica with this number.")
 @json_option
 @with_server_options
 def logs(target: Target, uid: str, follow: bool, lines: int, replica: int | None, as_json: bool) -> None:

@@ -47,6 +47,7 @@ def register(
         raise bad_request(
             f"{file.name} is not UTF-8 text.", hint="Give the JSON file that describes the model."
         ) from None
+    _require_json(text, file.name)
     with target.connect() as client:
         client.register_model(model_type, text, persist, worker_ip)
     name = _described_name(text) or file.name
@@ -111,6 +112,17 @@ def registrations(target: Target, model_type: str, part: str, fits: bool, as_jso
         note("`xinference engine NAME` shows which versions of a model this machine can run.")
     for broken in (family for family in families if "problem" in family):
         note(f"{broken['model_name']} can't be launched: {broken.get('path')}: {broken['problem']['cause']}")
+
+
+def _require_json(text: str, name: str) -> None:
+    """Refuse a file that is not JSON, by its name and the place of the fault."""
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise bad_request(
+            f"{name} is not JSON: {error}.",
+            hint="Give the JSON file that describes the model; see docs/custom-models.md.",
+        ) from None
 
 
 def _described_name(text: str) -> str | None:

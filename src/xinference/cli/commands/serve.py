@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from xinference.cli.options.log_level import LOG_LEVEL
+from xinference.cli.options.numbers import IntegerRange
 from xinference.cli.options.server_options import ServerOptions
 from xinference.cli.output import note
 from xinference.config import MAX_GATEWAY_WORKERS
@@ -25,7 +26,7 @@ def with_listen_options(command: Callable[..., None]) -> Callable[..., None]:
             "--allow-unauthenticated", is_flag=True, help="Allow other machines to use the server without an API key."
         ),
         click.option("--log-level", type=LOG_LEVEL, help="Log level of the server. [default: INFO]"),
-        click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port to listen on. [default: 9997]"),
+        click.option("-p", "--port", type=IntegerRange(0, 65535), help="Port to listen on. [default: 9997]"),
     ):
         command = option(command)
     return command
@@ -53,7 +54,7 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 )
 @click.option(
     "--gateway-workers",
-    type=click.IntRange(1, MAX_GATEWAY_WORKERS),
+    type=IntegerRange(1, MAX_GATEWAY_WORKERS),
     help="Number of processes that serve requests. [default: 1]",
 )
 @click.option(

@@ -14,6 +14,7 @@ from xinference.cli.connection import Target, with_server_options
 from xinference.cli.conversation import answer_once, converse
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.numbers import IntegerRange, NumberRange
 from xinference.cli.output import print_json, size_in_billions
 from xinference.cli.turns import Chat, Generate, Talk
 from xinference.error_codes import Code
@@ -34,11 +35,11 @@ def answer_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Show the answer while it is generated (the default), or when it is complete.",
         ),
         click.option(
-            "--temperature", type=click.FloatRange(min=0),
+            "--temperature", type=NumberRange(min=0),
             help="Sampling temperature; 0: always the most likely token.",
         ),
         click.option(
-            "--max-tokens", "--max_tokens", type=click.IntRange(min=1), default=512, show_default=True,
+            "--max-tokens", "--max_tokens", type=IntegerRange(min=1), default=512, show_default=True,
             help="Maximum number of tokens in an answer.",
         ),
     ):  # fmt: skip

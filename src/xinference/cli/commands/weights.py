@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.numbers import IntegerRange, NumberRange
 from xinference.cli.options.version_options import read_size
 from xinference.cli.output import clean, note, print_json, size
 
@@ -90,11 +91,11 @@ def _indent(lines: list[str], maximum: int) -> str:
     help="Billions of parameters, such as 7B.")  # fmt: skip
 @click.option(
     "--rms-norm-eps",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=NumberRange(0, 1, min_open=True, max_open=True),
     help="Epsilon of the RMS norms, such as 1e-5.",
 )
 @click.option(
-    "--context-length", type=click.IntRange(1, 1 << 30), help="Context length that the model was trained on, in tokens."
+    "--context-length", type=IntegerRange(1, 1 << 30), help="Context length that the model was trained on, in tokens."
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def convert(source: Path, target: Path, billions: int | str | None, **arguments: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from xinference.cli.options.native_options import parse_value
+from xinference.cli.options.numbers import IntegerRange, NumberRange
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -48,19 +49,19 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--enable-virtual-env/--disable-virtual-env", default=None,
             help="No effect: engines have environments of their own (`xinference env`)."),
         click.option("--worker-ip", help="No effect: the server is one machine."),
-        click.option("--n-worker", type=click.IntRange(min=1), default=1, show_default=True,
+        click.option("--n-worker", type=IntegerRange(min=1), default=1, show_default=True,
             help="Number of machines per replica; only 1 is supported."),
         click.option("-ev", "--env", "envs", nargs=2, multiple=True, metavar="NAME VALUE", callback=_as_mapping,
             help="Environment variable of the engine. Repeatable."),
         click.option("-qc", "--quantization-config", nargs=2, multiple=True, metavar="KEY VALUE", callback=_as_values,
             help="An option of bitsandbytes, for an engine that quantizes with it: load_in_4bit true. Repeatable."),
-        click.option("--request-limits", type=click.IntRange(min=0), metavar="N",
+        click.option("--request-limits", type=IntegerRange(min=0), metavar="N",
             help="Maximum number of requests at the same time. [default: no limit]"),
-        click.option("--max-output-tokens", type=click.IntRange(1, 2**31 - 1), metavar="N",
+        click.option("--max-output-tokens", type=IntegerRange(1, 2**31 - 1), metavar="N",
             help="Maximum number of tokens of an answer; a request for more gets a 400. [default: the context]"),
-        click.option("--max-request-seconds", type=click.FloatRange(0, 2**31, min_open=True), metavar="SECONDS",
+        click.option("--max-request-seconds", type=NumberRange(0, 2**31, min_open=True), metavar="SECONDS",
             help="Maximum time of the engine for one request; a longer one gets a 504. [default: no limit]"),
-        click.option("--context-length", type=click.IntRange(1, 2**31 - 1), metavar="N",
+        click.option("--context-length", type=IntegerRange(1, 2**31 - 1), metavar="N",
             help="Maximum number of tokens of a prompt and its answer. [default: chosen by the free memory]"),
         click.option("--enable-thinking/--disable-thinking", default=None,
             help="For hybrid reasoning models: whether they think before they answer. [default: the chat template "

@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+from xinference.error_codes import Code
+from xinference.errors import Problem, near
+
 _INT = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.?\d+)([eE][+-]?\d+)?")
 _WORDS = {"None": None, "none": None, "True": True, "true": True, "False": False, "false": False}
@@ -31,6 +34,36 @@ class LaunchCommand(click.Command):
             error.ctx = ctx
             raise
         return super().parse_args(ctx, own)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Problem as problem:
+            if problem.code != Code.UNKNOWN_OPTION:
+                raise
+            own = [name for option in self.get_params(ctx) for name in option.opts if name.startswith("--")]
+            unknown = [key for key in ctx.obj if f"--{key} " in problem.cause or f"--{key}." in problem.cause]
+            similar = [name for key in unknown for name in similar_options(key, own)]
+            if not similar:
+                raise
+            hint = f"Did you mean {' or '.join(similar)}? See `{ctx.command_path} --help`."
+            raise problem.replace(hint=hint) from None
+
+
+def similar_options(key: str, own: Sequence[str]) -> list[str]:
+    """The options of the command that a user may have meant with the unknown option `key`, at most three.
+
+    >>> similar_options("quant", ["--quantization", "--model-engine", "--model-uid"])
+    ['--quantization']
+    >>> similar_options("engine", ["--quantization", "--model-engine", "--model-uid"])
+    ['--model-engine']
+    """
+    word = key.replace("_", "-").lower()
+    names: dict[str, str] = {}
+    for name in own:
+        names.setdefault(name.removeprefix("--").replace("_", "-"), name)
+    parts = [name for name in names if name.endswith(f"-{word}") or name.startswith(word) or word.startswith(name)]
+    return [names[name] for name in parts or near(word, names)][:3]
 
 
 def split(args: Sequence[str], values: Mapping[str, int], arguments: int = 0) -> tuple[list[str], dict[str, Any]]:
