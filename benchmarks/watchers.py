@@ -1,24 +1,25 @@
 """What readers of the figures cost the data path: processor time of the server for the same streams, with and without.
 
-    python -m benchmarks.watchers [--workers 2]
+    python -m benchmarks.watchers [--readers watch|stats] [--workers 2]
 
-A server with a fake engine answers the same streams in each round, alone and with 8 readers of `/v1/stats` and 2
-followers of a model's log; the order changes from round to round. `--metrics` adds a reader of `/metrics` and
-`/metrics/engines` each second. The figure is the processor time of all the server's processes, as a multiple of that
-without readers.
+A server with a fake engine answers the same streams in each round, alone and with 8 followers of `/v1/watch` and 2
+followers of a model's log; the order changes from round to round. `--readers stats` has 8 readers that ask for
+`/v1/stats` every 2 s in their place, and `--metrics` adds a reader of `/metrics` and `/metrics/engines` each second.
+The figure is the processor time of all the server's processes, as a multiple of that without readers.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import socket
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -28,10 +29,10 @@ from tests.support.ports import free_port
 from tests.support.scripted_home import ScriptedHome
 
 HF = Path(__file__).parents[1] / "tests" / "assets" / "tiny-llama2-chat-hf"
-STREAMS, CHUNKS = 16, 1000
+STREAMS, CHUNKS = 16, 2000
 #: Seconds between two events of a stream: a round takes some seconds, so that each reader reads several times.
 INTERVAL = 0.002
-WATCHERS, FOLLOWERS, POLL_SECONDS = 8, 2, 2.0
+POLL_SECONDS = 2.0
 
 
 def stream(port: int) -> int:
@@ -51,38 +52,42 @@ def cpu_seconds(server: psutil.Process) -> float:
 
 
 @contextmanager
-def readers(url: str, *, metrics: bool) -> Iterator[None]:
+def readers(port: int, arguments: argparse.Namespace) -> Iterator[None]:
     """All readers, while the block runs."""
     ended = threading.Event()
 
     def poll(paths: tuple[str, ...], seconds: float) -> None:
-        with httpx2.Client(base_url=url, timeout=30) as client:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             while not ended.wait(seconds):
                 for path in paths:
                     client.get(path)
 
-    def follow() -> None:
-        with httpx2.stream("GET", f"{url}/v1/models/m/logs?follow=true", timeout=5) as answer:
-            try:
-                for _ in answer.iter_bytes():
-                    if ended.is_set():
-                        return
-            except httpx2.TransportError:
-                return
+    def follow(path: str) -> None:
+        """Read a stream, which has no end, until the end of the block."""
+        with socket.create_connection(("127.0.0.1", port), timeout=0.5) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    assert connection.recv(1 << 16), f"{path} has ended"
 
-    threads = [threading.Thread(target=poll, args=(("/v1/stats",), POLL_SECONDS)) for _ in range(WATCHERS)]
-    if metrics:
-        threads.append(threading.Thread(target=poll, args=(("/metrics", "/metrics/engines"), 1.0)))
-    polling = len(threads)
-    threads += [threading.Thread(target=follow, daemon=True) for _ in range(FOLLOWERS)]
+    def reader(read: Callable[..., None], *arguments: object) -> threading.Thread:
+        return threading.Thread(target=read, args=arguments)
+
+    if arguments.readers == "watch":
+        threads = [reader(follow, "/v1/watch") for _ in range(arguments.watchers)]
+    else:
+        threads = [reader(poll, ("/v1/stats",), POLL_SECONDS) for _ in range(arguments.watchers)]
+    threads += [reader(follow, "/v1/models/m/logs?follow=true") for _ in range(arguments.log_followers)]
+    if arguments.metrics:
+        threads.append(reader(poll, ("/metrics", "/metrics/engines"), 1.0))
     for thread in threads:
         thread.start()
-    time.sleep(0.5)
+    time.sleep(1.0)
     try:
         yield
     finally:
         ended.set()
-        for thread in threads[:polling]:
+        for thread in threads:
             thread.join()
 
 
@@ -97,6 +102,9 @@ def round_of(port: int, server: psutil.Process) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--watchers", type=int, default=8)
+    parser.add_argument("--log-followers", type=int, default=2)
+    parser.add_argument("--readers", choices=("watch", "stats"), default="watch")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--metrics", action="store_true")
     arguments = parser.parse_args()
@@ -115,7 +123,7 @@ def main() -> None:
             for number in range(arguments.rounds):
                 for is_watched in (False, True) if number % 2 else (True, False):
                     if is_watched:
-                        with readers(home.url, metrics=arguments.metrics):
+                        with readers(home.port, arguments):
                             watched.append(round_of(home.port, server))
                     else:
                         alone.append(round_of(home.port, server))
@@ -125,6 +133,7 @@ def main() -> None:
     print(f"alone: {statistics.median(alone) / chunks * 1e6:.1f} us of processor time a chunk ({chunks} a round)")
     print(f"with readers: {statistics.median(watched) / chunks * 1e6:.1f} us")
     ratio = statistics.median(w / a for w, a in zip(watched, alone, strict=True))
+    print(" ".join(f"{w / a:.3f}" for w, a in zip(watched, alone, strict=True)))
     print(f"ratio: {ratio:.3f} (median of {arguments.rounds} rounds)")
 
 

@@ -44,17 +44,18 @@ class Controls:
         self._progress = progress
         self.problem: Problem | None = None
         self.status = "LOADING"
+        self.ready = False
 
     def deployments(self) -> Any:
-        return [Launched(uid, self.problem, self.status) for uid in self._progress]
+        return [Launched(uid, self.problem, self.status, self.ready) for uid in self._progress]
 
     def progress(self, uid: str) -> dict[str, Any]:
         return self._progress[uid]
 
 
 class Launched:
-    def __init__(self, uid: str, problem: Problem | None, status: str) -> None:
-        self.uid, self.problem, self.status = uid, problem, status
+    def __init__(self, uid: str, problem: Problem | None, status: str, ready: bool) -> None:
+        self.uid, self.problem, self.status, self.ready = uid, problem, status, ready
 
 
 def moving(stage: str, done: int) -> dict[str, Any]:
@@ -208,8 +209,8 @@ async def test_a_stored_event_is_a_change(
     watch = server_watch(controller, RecordHub(), NoRequests(), sampler, Keyring(store), DeviceReader(list, ()))
     controller.event_log.add(uid, "INFO", "start", "words")
     (change,) = watch.changes.after(0) or []
-    event = json.loads(change.data)
-    assert (change.topic, change.name, change.model) == (topic, "event", model)
+    event = json.loads(change.event.split(b"data: ")[1])
+    assert (change.topic, change.model, change.event.split(b"\n")[1]) == (topic, model, b"event: event")
     assert about.items() <= event.items() and event["event_content"] == "words" and event["problem"] is None
     store.close()
 

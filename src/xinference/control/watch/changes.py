@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import msgspec
@@ -14,6 +15,8 @@ import msgspec
 MAX_CHANGES, MAX_BYTES = 4096, 4 * 1024 * 1024
 #: Maximum number of bytes that a follower takes at once: a follower that does not read holds no more.
 PIECE_BYTES = 64 * 1024
+#: Minimum time between two moments at which followers are woken: a piece costs each of them more than its changes.
+GATHER_SECONDS = 0.5
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -21,10 +24,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     number: int
     topic: str
-    name: str
-    """The name of the event."""
-    data: bytes
-    """JSON without a line end."""
+    event: bytes
+    """The server-sent event, made once for all followers."""
     model: str | None = None
     """The model that it is about; None: it is about no single one."""
     key_id: str | None = None
@@ -38,7 +39,13 @@ class Changes:
     it needs no lock.
     """
 
-    def __init__(self, kept: int = MAX_CHANGES, kept_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        kept: int = MAX_CHANGES,
+        kept_bytes: int = MAX_BYTES,
+        gather_seconds: float = GATHER_SECONDS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.last = 0
         """The number of the newest change."""
         self.dropped = 0
@@ -46,47 +53,79 @@ class Changes:
         self._run = secrets.token_hex(4)
         self._kept = kept
         self._kept_bytes = kept_bytes
+        self._gather_seconds = gather_seconds
+        self._now = now
         self._bytes = 0
         self._changes: deque[Change] = deque()
-        self._added = asyncio.Event()
+        self._published = 0
+        """The number of the newest change that followers get."""
+        self._published_at = float("-inf")
+        self._publishing: asyncio.TimerHandle | None = None
+        self._waiting: set[asyncio.Future[bool]] = set()
 
     def add(self, topic: str, name: str, data: bytes, model: str | None = None, key_id: str | None = None) -> None:
-        """Add a change, and wake those that wait for one."""
+        """Add a change. `data` is JSON without a line end.
+
+        Those that wait get it at once, or `GATHER_SECONDS` after the changes before it.
+        """
         self.last += 1
-        self._changes.append(Change(self.last, topic, name, data, model, key_id))
-        self._bytes += len(data)
+        change = Change(self.last, topic, frame(self.id_of(self.last), name, data), model, key_id)
+        self._changes.append(change)
+        self._bytes += len(change.event)
         while len(self._changes) > self._kept or (self._bytes > self._kept_bytes and len(self._changes) > 1):
-            self._bytes -= len(self._changes.popleft().data)
-        self._added.set()
+            self._bytes -= len(self._changes.popleft().event)
+        self._publish_soon()
 
     def after(self, number: int, limit: int = PIECE_BYTES) -> list[Change] | None:
         """The next changes after a number, of about `limit` bytes; None: some of them are no longer here."""
-        count = self.last - number
-        if count > len(self._changes):
+        if self.last - number > len(self._changes):
             return None
         found: list[Change] = []
-        for change in islice(self._changes, len(self._changes) - count, None):
+        first = self.last - len(self._changes)  # the number before that of the oldest change
+        for change in islice(self._changes, number - first, max(0, self._published - first)):
             found.append(change)
-            limit -= len(change.data)
+            limit -= len(change.event)
             if limit <= 0:
                 break
         return found
 
     async def wait(self, number: int, seconds: float) -> bool:
         """Wait for a change after a number, at most `seconds`; returns whether that time was enough."""
-        if self.last > number:
+        if self._published > number:
             return True
-        if self._added.is_set():
-            self._added = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        waiting = loop.create_future()
+        timer = loop.call_later(seconds, _end, waiting)
+        self._waiting.add(waiting)
+        if self.last > number:
+            self._publish_soon()
         try:
-            await asyncio.wait_for(self._added.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+            return await waiting
+        finally:
+            timer.cancel()
+            self._waiting.discard(waiting)
 
     def wake(self) -> None:
-        """Wake those that wait, without a change."""
-        self._added.set()
+        """Wake those that wait, with the changes that are here."""
+        if self._publishing is not None:
+            self._publishing.cancel()
+        self._publish()
+
+    def _publish_soon(self) -> None:
+        if self._publishing is not None:
+            return
+        seconds = self._published_at + self._gather_seconds - self._now()
+        if seconds <= 0:
+            self._publish()
+        elif self._waiting:  # else the next one that waits begins it
+            self._publishing = asyncio.get_running_loop().call_later(seconds, self._publish)
+
+    def _publish(self) -> None:
+        self._publishing = None
+        self._published, self._published_at = self.last, self._now()
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(True)
 
     def id_of(self, number: int) -> str:
         """The id of a change in the stream."""
@@ -100,11 +139,17 @@ class Changes:
         return int(number)
 
 
+def _end(waiting: asyncio.Future[bool]) -> None:
+    """End a wait without a change."""
+    if not waiting.done():
+        waiting.set_result(False)
+
+
 def frame(identity: str, name: str, data: bytes) -> bytes:
     """One server-sent event."""
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (identity.encode(), name.encode(), data)
 
 
-def frames(changes: Changes, chosen: Iterable[Change]) -> bytes:
+def frames(chosen: Iterable[Change]) -> bytes:
     """Changes as server-sent events."""
-    return b"".join(frame(changes.id_of(change.number), change.name, change.data) for change in chosen)
+    return b"".join([change.event for change in chosen])

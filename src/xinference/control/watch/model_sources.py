@@ -77,7 +77,7 @@ class LaunchSource:
     async def read(self) -> Reading:
         rows = []
         for deployment in self._controller.deployments():
-            if deployment.problem is not None or deployment.status in _ENDING:
+            if deployment.problem is not None or deployment.ready or deployment.status in _ENDING:
                 continue
             progress = self._controller.progress(deployment.uid)
             if progress["stage"] in _GOING_ON:

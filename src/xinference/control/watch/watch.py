@@ -36,7 +36,7 @@ class Topic:
         self._changes = changes
         self._reading = asyncio.Lock()
         self._followers = 0
-        self._read_at = 0.0
+        self._read_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -55,7 +55,7 @@ class Topic:
     async def refresh(self) -> None:
         """Read the source unless it has just been read."""
         async with self._reading:
-            if time.monotonic() - self._read_at < self._source.seconds:
+            if asyncio.get_running_loop().time() - self._read_at < self._source.seconds:
                 return
             try:
                 reading = await self._source.read()
@@ -63,7 +63,7 @@ class Topic:
                 log.exception("the topic %s could not be read", self._source.topic)
                 return
             finally:
-                self._read_at = time.monotonic()
+                self._read_at = asyncio.get_running_loop().time()
             for row in (*self.state.changes(reading.rows), *reading.notes):
                 self._changes.add(self._source.topic, row.name, row.data, row.model, row.key_id)
 
@@ -139,7 +139,7 @@ class Watch:
                     number = found[-1].number
                     visible = [c for c in found if c.topic in topics and holder.sees(c.model, c.key_id)]
                     if visible:
-                        yield frames(self.changes, visible)
+                        yield frames(visible)
                 elif not await self.changes.wait(number, HEARTBEAT_SECONDS):
                     yield b": the server has no news\n\n"
             reason = "stopping" if self._stop_notice.given else "key"
