@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from xinference.recent_log import RECENT, RecentLogHandler
+
 TEXT, JSON = "text", "json"
 FORMATS = (TEXT, JSON)
 #: The name of the logger of requests.
@@ -46,7 +48,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_log(level: str, log_format: str) -> None:
-    """Write the log of this process to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Write the log of this process to stderr, and keep its last lines."""
+    handler = RecentLogHandler(sys.stderr, RECENT)
     handler.setFormatter(JsonFormatter() if log_format == JSON else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])

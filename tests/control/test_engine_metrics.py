@@ -31,6 +31,10 @@ vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.25
 vllm:prefix_cache_queries_total{engine="0",model_name="m"} 100.0
 # TYPE vllm:prefix_cache_hits_total counter
 vllm:prefix_cache_hits_total{engine="0",model_name="m"} 40.0
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="m"} 120.0
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{engine="0",model_name="m"} 60.0
 # TYPE vllm:num_preemptions_total counter
 vllm:num_preemptions_total{engine="0",model_name="m"} 3.0
 # TYPE vllm:time_to_first_token_seconds histogram
@@ -48,18 +52,25 @@ sglang:prompt_tokens_total{is_streaming="true",model_name="m"} 60.0
 sglang:prompt_tokens_total{is_streaming="false",model_name="m"} 40.0
 sglang:cached_tokens_total{cache_source="device",model_name="m"} 10.0
 sglang:cached_tokens_total{cache_source="host",model_name="m"} 5.0
+sglang:generation_tokens_total{model_name="m"} 70.0
 sglang:num_retracted_requests_total{model_name="m"} 1.0
 """
 LLAMA = """\
 # TYPE llamacpp:prompt_tokens_total counter
 llamacpp:prompt_tokens_total 31
 llamacpp:prompt_tokens_cached_total 9
+llamacpp:tokens_predicted_total 12
 llamacpp:requests_processing 1
 llamacpp:requests_deferred 2
 """
 SLOTS = b"""[{"id":0,"n_ctx":100,"is_processing":false,"n_prompt_tokens":80},
 {"id":1,"n_ctx":100,"is_processing":true,"n_prompt_tokens":50,"params":{"seed":1}}]"""
-TRANSFORMERS = "xinference_transformers_running 1\nxinference_transformers_waiting 0\n"
+TRANSFORMERS = """\
+xinference_transformers_running 1
+xinference_transformers_waiting 0
+xinference_transformers_prompt_tokens_total 5
+xinference_transformers_generated_tokens_total 6
+"""
 TEXTS = {"vLLM": VLLM, "SGLang": SGLANG, "llama.cpp": LLAMA, "Transformers": TRANSFORMERS}
 
 
@@ -97,10 +108,10 @@ class Engines:
 @pytest.mark.parametrize(
     ("engine", "figures"),
     [
-        ("vLLM", EngineFigures(3, 4, 0.375, 100, 40, 3)),
-        ("SGLang", EngineFigures(2, 1, 0.75, 100, 15, 1)),
-        ("llama.cpp", EngineFigures(1, 2, 0.25, 40, 9, None)),
-        ("Transformers", EngineFigures(1, 0, None, None, None, None)),
+        ("vLLM", EngineFigures(3, 4, 0.375, 100, 40, 3, 120, 60)),
+        ("SGLang", EngineFigures(2, 1, 0.75, 100, 15, 1, 100, 70)),
+        ("llama.cpp", EngineFigures(1, 2, 0.25, 40, 9, None, 40, 12)),
+        ("Transformers", EngineFigures(1, 0, None, None, None, None, 5, 6)),
     ],
 )
 async def test_the_common_figures_of_each_engine(engine: str, figures: EngineFigures) -> None:
@@ -154,7 +165,7 @@ async def test_llama_cpp_is_not_left_out_if_only_its_slots_are_not_answered() ->
 
     scraper = EngineScraper(lambda: engines.table, without_slots)
     (replica,) = await scraper.replicas()
-    assert replica.figures == EngineFigures(1, 2, None, 40, 9, None)
+    assert replica.figures == EngineFigures(1, 2, None, 40, 9, None, 40, 12)
 
 
 async def test_several_readers_cost_as_much_as_one() -> None:

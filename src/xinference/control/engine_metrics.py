@@ -56,6 +56,8 @@ _COMMON = (
     ("prefix_queries_total", "counter", "prefix_queries", "Prompt tokens that were looked up in the prefix cache"),
     ("prefix_hits_total", "counter", "prefix_hits", "Prompt tokens that were found in the prefix cache"),
     ("preemptions_total", "counter", "preemptions", "Requests that were interrupted because the KV cache was full"),
+    ("prompt_tokens_total", "counter", "prompt_tokens", "Tokens of prompts, also those found in the prefix cache"),
+    ("output_tokens_total", "counter", "output_tokens", "Tokens that the engine has generated"),
 )
 assert {name for _, _, name, _ in _COMMON} == {each.name for each in fields(EngineFigures)}
 

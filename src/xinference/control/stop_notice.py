@@ -17,6 +17,7 @@ class StopNotice:
     def __init__(self) -> None:
         self._given = asyncio.Event()
         self._subscribers: list[Callable[[], None]] = []
+        self._sleeping: set[asyncio.Future[None]] = set()
 
     @property
     def given(self) -> bool:
@@ -30,6 +31,8 @@ class StopNotice:
     def give(self) -> None:
         """Begin the stop."""
         self._given.set()
+        for sleeping in self._sleeping:
+            _end(sleeping)
         for subscriber in self._subscribers:
             subscriber()
 
@@ -55,8 +58,20 @@ class StopNotice:
 
     async def sleep(self, seconds: float) -> bool:
         """Sleep until the notice is given, at most `seconds`; returns whether it is."""
+        if self._given.is_set():
+            return True
+        loop = asyncio.get_running_loop()  # `wait_for` would make a task for each sleep
+        sleeping = loop.create_future()
+        timer = loop.call_later(seconds, _end, sleeping)
+        self._sleeping.add(sleeping)
         try:
-            await asyncio.wait_for(self._given.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+            await sleeping
+        finally:
+            timer.cancel()
+            self._sleeping.discard(sleeping)
+        return self._given.is_set()
+
+
+def _end(sleeping: asyncio.Future[None]) -> None:
+    if not sleeping.done():
+        sleeping.set_result(None)

@@ -28,6 +28,10 @@ class EngineFigures:
     """Those of them that were found."""
     preemptions: float | None = None
     """Requests whose computation was interrupted, because the KV cache was full."""
+    prompt_tokens: float | None = None
+    """Tokens of prompts that were computed or found in the cache, since the engine's start."""
+    output_tokens: float | None = None
+    """Tokens that were generated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,9 @@ class EngineMetrics:
     """The counters whose sum it is."""
     prefix_hits: str = ""
     preemptions: str = ""
+    prompt_tokens: tuple[str, ...] = ()
+    """The counters whose sum it is."""
+    output_tokens: str = ""
     cache_path: str = ""
     """A further path that reports the use of the KV cache; empty: the metrics do."""
     read_cache: Callable[[bytes], float | None] | None = None
@@ -53,15 +60,16 @@ class EngineMetrics:
 
     def figures(self, samples: Samples, cache: bytes | None = None) -> EngineFigures:
         """The common figures; `cache` is the answer of `cache_path`, if there is one."""
-        queries = [_sum(samples, name) for name in self.prefix_queries]
         ratio = self.read_cache(cache) if self.read_cache is not None and cache is not None else None
         return EngineFigures(
             running=_sum(samples, self.running),
             waiting=_sum(samples, self.waiting),
             kv_cache_ratio=_mean(samples, self.kv_cache_ratio) if ratio is None else ratio,
-            prefix_queries=sum(filter(None, queries)) if queries and None not in queries else None,
+            prefix_queries=_sum_of_all(samples, self.prefix_queries),
             prefix_hits=_sum(samples, self.prefix_hits),
             preemptions=_sum(samples, self.preemptions),
+            prompt_tokens=_sum_of_all(samples, self.prompt_tokens),
+            output_tokens=_sum(samples, self.output_tokens),
         )
 
 
@@ -72,6 +80,12 @@ NO_METRICS = EngineMetrics()
 def _sum(samples: Samples, name: str) -> float | None:
     values = samples.get(name)
     return sum(values) if values else None
+
+
+def _sum_of_all(samples: Samples, names: Sequence[str]) -> float | None:
+    """The sum of several counters; None: one of them is not reported."""
+    values = [_sum(samples, name) for name in names]
+    return sum(filter(None, values)) if values and None not in values else None
 
 
 def _mean(samples: Samples, name: str) -> float | None:

@@ -41,7 +41,7 @@ def test_reading_what_there_is_needs_a_key_and_changing_it_needs_manage(path: st
         assert required_access(method, path) == MANAGE
 
 
-@pytest.mark.parametrize("rest", ["", "/events", "/progress", "/replicas"])
+@pytest.mark.parametrize("rest", ["", "/events", "/progress", "/replicas", "/engine"])
 def test_reading_one_models_state_names_the_model(rest: str) -> None:
     assert required_access("GET", f"/v1/models/a model{rest}") == Access(Need.READ, "a model")
     assert required_access("DELETE", f"/v1/models/m{rest}") == MANAGE
@@ -60,6 +60,7 @@ def test_what_the_whole_server_does_is_not_for_a_key_of_certain_models(path: str
     ("method", "path"),
     [
         ("GET", "/v1/models/m/logs"),
+        ("GET", "/v1/logs"),
         ("GET", "/v1/models/m/events/more"),
         ("GET", "/v1/models/"),
         ("GET", "//health"),

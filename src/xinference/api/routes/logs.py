@@ -1,30 +1,37 @@
-"""The output of the engines of a deployment."""
+"""The output of the engines of a deployment, and the log of the server."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from xinference.api.dependencies import ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
-from xinference.control.stop_notice import StopNotice
+from xinference.control.followed_logs import follow_log, follow_logs
+from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.error_codes import Code
-from xinference.errors import SERVER_STOPPING, Problem, not_found
-from xinference.process.log_links import heading, joined, logs_of, split_replica_name
+from xinference.errors import Problem, bad_request, not_found
+from xinference.process.log_links import joined, logs_of, replica_name, split_replica_name
+from xinference.process.log_position import LogPosition, Piece, read_from, read_last_lines
+from xinference.recent_log import RECENT
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 MAX_LOG_LINES = 10_000
-LOG_POLL_SECONDS = 0.5
+TEXT = "text/plain; charset=utf-8"
+#: The header with the place of the log at which the text ends; of a stream, with that at which it begins.
+OFFSET_HEADER = "X-Log-Offset"
 Logs = Callable[[], Mapping[str, Path]]
 """Name of each replica -> its log, at the moment of the call."""
+
+Lines = Annotated[int, Query(ge=1, le=MAX_LOG_LINES)]
+Offset = Annotated[str | None, Query(max_length=120, description=f"The value of {OFFSET_HEADER} of an earlier answer")]
 
 
 @router.get(
@@ -36,21 +43,75 @@ Logs = Callable[[], Mapping[str, Path]]
 async def logs(
     controller: ControllerDep,
     model_uid: str,
-    lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES)] = 40,
+    lines: Lines = 40,
     follow: bool = False,
-) -> PlainTextResponse | StreamingResponse:
-    """The output of the engines of a deployment or, by its name, of one replica; with `follow` until the end.
+    replica: Annotated[int | None, Query(ge=0, le=999_999_999)] = None,
+    offset: Offset = None,
+) -> Response:
+    """The output of the engines of a deployment or, with `replica` or by its name, of one replica.
 
-    A model that has ended, or whose launch has failed, has its last log.
+    With `follow` the answer goes on until the end of the model or the replica. A model that has ended, or whose launch
+    has failed, has its last log. `offset` continues the log of one replica; with `follow` until its process ends.
     """
-    read_logs, goes_on = _find(controller, model_uid)
-    shown = read_logs()
-    text = await asyncio.to_thread(_tails, shown, lines)
+    name = model_uid if replica is None else replica_name(model_uid, replica)
+    read_logs, goes_on = _find(controller, name)
+    shown = dict(read_logs())
+    position = _parse(offset)
+    if position is not None:
+        path = _only(name, shown)
+        piece = await asyncio.to_thread(read_from, path, position)
+        ends = (lambda: path not in read_logs().values() or not goes_on()) if follow else None
+        return _answer(piece, follow_log(path, piece, ends, controller.stop_notice) if ends else None)
+    if len(shown) == 1:
+        (path,) = shown.values()
+        piece = await asyncio.to_thread(read_last_lines, path, lines)
+        followed = follow_logs({path: piece}, piece.data, read_logs, goes_on, controller.stop_notice)
+        return _answer(piece, followed if follow else None)
+    tails = await asyncio.to_thread(_tails, shown, lines)
+    text = joined({each: piece.data.decode("utf-8", "replace") for each, piece in tails.items()}) if tails else ""
     if not follow:
         return PlainTextResponse(text)
-    positions = {path: path.stat().st_size for path in shown.values() if path.exists()}
-    followed = _follow(text, positions, read_logs, goes_on, controller.stop_notice)
-    return StreamingResponse(followed, media_type="text/plain; charset=utf-8")
+    pieces = {shown[each]: piece for each, piece in tails.items()}
+    followed = follow_logs(pieces, text.encode(), read_logs, goes_on, controller.stop_notice)
+    return StreamingResponse(followed, media_type=TEXT)
+
+
+@router.get("/v1/logs", tags=["server"], response_class=PlainTextResponse, response_model=None)
+async def server_logs(
+    controller: ControllerDep, lines: Lines = 40, follow: bool = False, offset: Offset = None
+) -> Response:
+    """The log of the server since its start, at most the last MiB; with `follow` also what it logs from now on."""
+    position = _parse(offset)
+    piece = RECENT.read_last_lines(lines) if position is None else RECENT.read_from(position)
+    return _answer(piece, RECENT.follow(piece, controller.stop_notice) if follow else None)
+
+
+def _answer(piece: Piece, followed: AsyncIterator[bytes] | None) -> Response:
+    """The text with the place of its end, or a stream with that of its begin."""
+    if followed is None:
+        return Response(piece.data, media_type=TEXT, headers={OFFSET_HEADER: str(piece.end)})
+    begin = piece.end.before(len(piece.data))
+    headers = {OFFSET_HEADER: str(begin), "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(followed, media_type=TEXT, headers=headers)
+
+
+def _parse(offset: str | None) -> LogPosition | None:
+    if offset is None:
+        return None
+    position = LogPosition.parse(offset)
+    if position is None:
+        raise bad_request(f"`offset` is not a place in a log: {offset!r}.", hint=f"Use the header {OFFSET_HEADER}, or 0.")
+    return position
+
+
+def _only(name: str, shown: Mapping[str, Path]) -> Path:
+    """The log of the only replica."""
+    if len(shown) == 1:
+        return next(iter(shown.values()))
+    if shown:
+        cause = f"`offset` is a place in the log of one replica, and {name} has {len(shown)} replicas."
+        raise bad_request(cause, hint=f"Add `replica=N`. Replicas: {', '.join(shown)}.")
+    raise not_found(f"{name} has no log yet.", hint="Ask again when its engine starts.", code=Code.MODEL_NOT_FOUND)
 
 
 def _find(controller: Controller, name: str) -> tuple[Logs, Callable[[], bool]]:
@@ -60,7 +121,7 @@ def _find(controller: Controller, name: str) -> tuple[Logs, Callable[[], bool]]:
         Problem: 404.
     """
     try:
-        deployment = controller.deployment(name)
+        deployment: Deployment | BrokenDeployment = controller.deployment(name)
         return lambda: deployment.replica_logs, lambda: controller.has(deployment)
     except Problem:
         replica = split_replica_name(name)
@@ -83,53 +144,6 @@ def _find(controller: Controller, name: str) -> tuple[Logs, Callable[[], bool]]:
     return only, goes_on
 
 
-def _tails(paths: Mapping[str, Path], lines: int) -> str:
+def _tails(paths: Mapping[str, Path], lines: int) -> dict[str, Piece]:
     """The last lines of each of these logs."""
-    return joined({name: _tail(path, lines) for name, path in paths.items()}) if paths else ""
-
-
-def _tail(path: Path, lines: int) -> str:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return "".join(deque(file, maxlen=lines))
-    except FileNotFoundError:
-        return ""
-
-
-async def _follow(
-    text: str, positions: dict[Path, int], read_logs: Logs, goes_on: Callable[[], bool], stop_notice: StopNotice
-) -> AsyncIterator[bytes]:
-    """`text`, then the new output of the engines, also of those that are started later, until the deployment's end.
-
-    Where there are several replicas, a line names the one whose output follows. If the server stops first, the last
-    line says so.
-    """
-    yield text.encode()
-    last = next(reversed([*read_logs()]), None)
-    follows, stops = True, False
-    while follows and not stops:
-        stops = await stop_notice.sleep(LOG_POLL_SECONDS)
-        follows = goes_on()  # the output is read once more after the end
-        paths = read_logs()
-        for name, path in paths.items():
-            new = await asyncio.to_thread(_read_from, path, positions)
-            if new and name != last and len(paths) > 1:
-                yield heading(name).encode()
-            if new:
-                last = name
-                yield new
-    if stops:
-        yield f"\n{SERVER_STOPPING}\n".encode()
-
-
-def _read_from(path: Path, positions: dict[Path, int]) -> bytes:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            start = positions.get(path, 0)
-            file.seek(start if start <= size else 0)  # a smaller file has been rotated
-            data = file.read()
-            positions[path] = file.tell()
-            return data
-    except FileNotFoundError:
-        return b""
+    return {name: read_last_lines(path, lines) for name, path in paths.items()}

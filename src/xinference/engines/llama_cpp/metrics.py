@@ -38,4 +38,6 @@ METRICS = EngineMetrics(
     prefix_hits="llamacpp:prompt_tokens_cached_total",
     cache_path="/slots",
     read_cache=cache_ratio,
+    prompt_tokens=("llamacpp:prompt_tokens_total", "llamacpp:prompt_tokens_cached_total"),
+    output_tokens="llamacpp:tokens_predicted_total",
 )

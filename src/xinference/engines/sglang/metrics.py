@@ -12,4 +12,6 @@ METRICS = EngineMetrics(
     prefix_queries=("sglang:prompt_tokens_total",),
     prefix_hits="sglang:cached_tokens_total",
     preemptions="sglang:num_retracted_requests_total",
+    prompt_tokens=("sglang:prompt_tokens_total",),
+    output_tokens="sglang:generation_tokens_total",
 )

@@ -8,4 +8,6 @@ METRICS = EngineMetrics(
     path="/metrics",
     running="xinference_transformers_running",
     waiting="xinference_transformers_waiting",
+    prompt_tokens=("xinference_transformers_prompt_tokens_total",),
+    output_tokens="xinference_transformers_generated_tokens_total",
 )

@@ -12,4 +12,6 @@ METRICS = EngineMetrics(
     prefix_queries=("vllm:prefix_cache_queries_total",),
     prefix_hits="vllm:prefix_cache_hits_total",
     preemptions="vllm:num_preemptions_total",
+    prompt_tokens=("vllm:prompt_tokens_total",),
+    output_tokens="vllm:generation_tokens_total",
 )

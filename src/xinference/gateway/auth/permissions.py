@@ -80,7 +80,7 @@ _CATALOG = re.compile(
     re.DOTALL,
 )
 #: GET paths of one running model. Not its log, which may contain the requests of others.
-_ABOUT = re.compile(r"(?:/anthropic)?/v1/models/([^/]+)(?:/(?:events|progress|replicas|instances))?", re.DOTALL)
+_ABOUT = re.compile(r"(?:/anthropic)?/v1/models/([^/]+)(?:/(?:events|progress|replicas|instances|engine))?", re.DOTALL)
 #: POST paths of one model's requests.
 _ABORT = re.compile(r"/v1/models/([^/]+)/requests/[^/]+/abort", re.DOTALL)
 _ABORT_OWN = re.compile(r"/v1/requests/[^/]+/abort", re.DOTALL)

@@ -1,0 +1,72 @@
+"""Follows the logs of replicas: the size of each is asked twice a second, and a log is read only if it has grown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+from xinference.control.stop_notice import StopNotice
+from xinference.errors import SERVER_STOPPING
+from xinference.process.log_links import heading
+from xinference.process.log_position import LogPosition, Piece, has_more, read_from
+
+LOG_POLL_SECONDS = 0.5
+_BEGIN = LogPosition("", 0)
+
+
+async def follow_log(path: Path, piece: Piece, has_ended: Callable[[], bool], stop: StopNotice) -> AsyncIterator[bytes]:
+    """A piece of one log, then what is written to it until its process has ended, and nothing else.
+
+    The client counts these bytes, so the stop of the server is no line of it.
+    """
+    position = piece.end
+    if piece.data:
+        yield piece.data
+    ends = False
+    while not ends:
+        ends = has_ended()  # the log is read once more after the end
+        async for new in _read_all(path, position):
+            position = new.end
+            yield new.data
+        ends = ends or await stop.sleep(LOG_POLL_SECONDS)
+
+
+async def follow_logs(
+    pieces: Mapping[Path, Piece],
+    text: bytes,
+    read_logs: Callable[[], Mapping[str, Path]],
+    goes_on: Callable[[], bool],
+    stop: StopNotice,
+) -> AsyncIterator[bytes]:
+    """`text`, then the new output of the engines, also of those that are started later, until the deployment's end.
+
+    Where there are several replicas, a line names the one whose output follows. If the server stops first, the last
+    line says so. `pieces` are the parts of the logs that `text` has.
+    """
+    positions = {path: piece.end for path, piece in pieces.items()}
+    yield text
+    last = next(reversed([*read_logs()]), None)
+    follows, stops = True, False
+    while follows and not stops:
+        stops = await stop.sleep(LOG_POLL_SECONDS)
+        follows = goes_on()  # the output is read once more after the end
+        paths = read_logs()
+        for name, path in paths.items():
+            async for new in _read_all(path, positions.get(path, _BEGIN)):
+                if name != last and len(paths) > 1:
+                    yield heading(name).encode()
+                last, positions[path] = name, new.end
+                yield new.data
+    if stops:
+        yield f"\n{SERVER_STOPPING}\n".encode()
+
+
+async def _read_all(path: Path, position: LogPosition) -> AsyncIterator[Piece]:
+    """What was written after a place, in pieces."""
+    while has_more(path, position):
+        piece = await asyncio.to_thread(read_from, path, position)
+        if not piece.data:
+            return
+        position = piece.end
+        yield piece
