@@ -23,7 +23,7 @@ from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown
 from xinference.gateway.http.request_body import closing
 from xinference.gateway.http.server import trust_proxy
-from xinference.gateway.http.uvicorn_protocol import WRITE, WRITE_WHOLE
+from xinference.gateway.http.uvicorn_protocol import READ_PAUSE, WRITE, WRITE_WHOLE
 from xinference.gateway.limited_forward import LimitedForwarder
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.probes import answer_probe
@@ -33,7 +33,7 @@ from xinference.gateway.request_admission import RequestAdmission
 from xinference.gateway.request_reader import RequestReader
 from xinference.gateway.request_records import Recorder
 from xinference.gateway.responses.resource import ResponseResource
-from xinference.gateway.routes import DATA_PATHS, PROBES, READ_METHODS
+from xinference.gateway.routes import DATA_PATHS, PROBES, READ_METHODS, READ_PAUSES
 from xinference.gateway.unserved_paths import unserved
 from xinference.https.network import Network
 from xinference.keys.table import Keys, NoKeys
@@ -201,6 +201,8 @@ class Gateway:
             await refuse(Reply(send), unknown)
         else:
             scope[SCOPE_KEY] = key
+            if path in READ_PAUSES:
+                scope[READ_PAUSE] = READ_PAUSES[path]
             await self._manage(scope, receive, ManagementAnswer(send))
 
     async def _manage(self, scope: Scope, receive: Receive, answer: ManagementAnswer) -> None:

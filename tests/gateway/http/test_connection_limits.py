@@ -31,6 +31,7 @@ from xinference.gateway.http.uvicorn_protocol import (
     LINGER_SECONDS,
     MAX_DROPPED,
     MAX_HEADERS,
+    READ_PAUSE,
 )
 
 LIMITS = ConnectionLimits()
@@ -243,14 +244,16 @@ async def test_a_request_with_too_many_headers_is_refused(app: Recorder) -> None
 class Streamer:
     """An app that writes pieces of an answer for as long as its client reads them."""
 
-    def __init__(self, contended: bool = False, size: int = 20_000) -> None:
+    def __init__(self, contended: bool = False, size: int = 20_000, read_pause: float | None = None) -> None:
         self.contended = contended
+        self.read_pause = read_pause
         self.size = size
         self.pieces = 0
         self.ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[CONTENDED] = lambda: self.contended
+        scope[READ_PAUSE] = self.read_pause
         await send({"type": "http.response.start", "status": 200, "headers": []})
         while scope.get("on", True) and self.pieces < 100:
             await send({"type": "http.response.body", "body": b"x" * self.size, "more_body": True})
@@ -284,6 +287,35 @@ async def test_a_client_that_reads_nothing_is_disconnected_sooner_while_others_w
     server, socket = await stalled(Streamer(contended=True))
     server.loop.advance(CONTENDED_SECONDS + 0.1)
     assert socket.aborted
+
+
+async def test_a_client_may_pause_for_as_long_as_the_app_says() -> None:
+    server, socket = await stalled(Streamer(read_pause=600.0))
+    server.loop.advance(599)
+    assert not socket.aborted
+    server.loop.advance(7)
+    assert socket.aborted and server.loop.timers == 0
+
+
+async def test_an_answer_that_has_ended_has_the_limit_of_the_server() -> None:
+    app = Streamer(size=5_000_000, read_pause=600.0)
+    server, socket = await stalled(app)
+    socket.protocol.cycle.response_complete = True
+    server.loop.advance(LIMITS.write_seconds + 0.1)
+    assert socket.aborted
+
+
+async def test_a_process_of_this_server_has_no_limit_of_its_own() -> None:
+    server = ClockedServer(Streamer())
+    socket = server.connect()
+    socket.protocol.client = None
+    socket.reads = False
+    socket.protocol.data_received(GET)
+    await turns()
+    server.loop.advance(3600)
+    assert not socket.aborted
+    socket.abort()
+    await turns()
 
 
 async def test_a_client_is_disconnected_once_others_wait() -> None:

@@ -32,6 +32,9 @@ WRITE = "xinference.write"
 WRITE_WHOLE = "xinference.write_whole"
 #: The scope's entry for a function that an app may set: whether other requests wait for what this request occupies.
 CONTENDED = "xinference.contended"
+#: The scope's entry that an app may set: the maximum seconds in which the client reads nothing of this answer, in place
+#: of the server's limit. The answer must not grow meanwhile.
+READ_PAUSE = "xinference.read_pause"
 #: Maximum bytes of a request's head; also of a chunk's size line, and of the trailers.
 MAX_HEAD = 64 * 1024
 #: Maximum number of headers of a request.
@@ -286,6 +289,8 @@ class Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        if self.client is None:  # a process of this server, which has the time limits of its own client
+            return
         self._unsent, self._unsent_since = self.transport.get_write_buffer_size(), self.loop.time()
         self._check_reader_in(CONTENDED_SECONDS)
 
@@ -423,7 +428,7 @@ class Protocol(HttpToolsProtocol):
             self._unsent, self._unsent_since = unsent, now
             self._check_reader_in(CONTENDED_SECONDS)
             return
-        seconds = self._limits.write_seconds
+        seconds = self._read_pause()
         if self._is_contended():
             seconds = min(seconds, CONTENDED_SECONDS)
         if elapsed < seconds:
@@ -431,6 +436,11 @@ class Protocol(HttpToolsProtocol):
             return
         log.info("a client has read nothing of its answer for %g s: its connection is closed", elapsed)
         self.transport.abort()
+
+    def _read_pause(self) -> float:
+        """Maximum seconds in which the client reads nothing."""
+        pause = cast(float | None, self.cycle and self.cycle.scope.get(READ_PAUSE))
+        return self._limits.write_seconds if pause is None or self.cycle.response_complete else pause
 
     def _is_contended(self) -> bool:
         contended = cast(Callable[[], bool] | None, self.cycle and self.cycle.scope.get(CONTENDED))
