@@ -13,11 +13,13 @@ import pytest
 
 from tests.api.application import application, request_log
 from tests.records.samples import record
+from xinference.api.rate_answers import MAX_KEPT, RateAnswers
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.gateway.app import Gateway
 from xinference.keys.keyring import Keyring
 from xinference.records.hub import RecordHub
+from xinference.records.rates import Counts, Rates, Snapshot
 from xinference.routing.active_requests import ActiveRequest
 from xinference.store.database import Store
 from xinference.store.usage import KEPT_MINUTES, add_usage, read_usage
@@ -299,5 +301,26 @@ async def test_the_rates_are_columns_and_are_sampled_while_somebody_reads(
     clock[0] += 1
     assert (await client.get("/v1/stats")).json()["t"] == [1002.0]
     assert list((await client.get("/v1/stats?model=n")).json()["models"]) == ["n"]
+    tag = (await client.get("/v1/stats")).headers["etag"]
+    known = await client.get("/v1/stats", headers={"If-None-Match": f'"x", W/{tag}'})
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
+    clock[0] += 2
+    assert (await client.get("/v1/stats", headers={"If-None-Match": tag})).json()["t"] == [1002.0, 1005.0]
     for query in ("since=-1", "step=601", "step=x", "since=inf"):
         assert (await client.get(f"/v1/stats?{query}")).status_code == 400, query
+
+
+def test_all_readers_of_the_rates_between_two_samples_get_one_answer() -> None:
+    rates, answers = Rates(), RateAnswers()
+    for time in range(0, 200, 2):
+        rates.add(Snapshot(1000.0 + time, {"m": Counts(requests=time)}))
+    first = answers.read(rates, (2.0, 0.0, None))
+    assert answers.read(rates, (2.0, 0.0, None)) is first
+    assert first.packed is not None and len(first.packed) < len(first.body) / 4
+    assert answers.read(rates, (2.0, 1198.0, None)).packed is None, "a short answer is sent as it is"
+    assert answers.read(rates, (2.0, 0.0, "m")) is not first
+    for number in range(1000):
+        answers.read(rates, (2.0, float(number), None))
+    assert len(answers._answers) <= MAX_KEPT
+    rates.add(Snapshot(1202.0, {}))
+    assert answers.read(rates, (2.0, 0.0, None)).tag != first.tag

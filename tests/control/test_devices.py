@@ -9,6 +9,7 @@ import pytest
 from xinference.control import devices
 from xinference.control.devices import DeviceReader, Owner, read_disks, view
 from xinference.hardware.devices import Gpu, Host
+from xinference.hardware.gpu_load import GpuLoad
 from xinference.nodes.memory_use import MemoryUse
 
 GIB = 1 << 30
@@ -33,6 +34,14 @@ def test_each_device_has_its_owners_with_planned_and_measured_bytes() -> None:
 def test_a_driver_that_tells_no_bytes_leaves_them_unknown() -> None:
     (gpu, _) = view(HOST, [Owner("gpu", 0, GIB, (0,), 2)], [MemoryUse(1, None)], [], 5.0)["gpus"]
     assert gpu["owners"][0]["measured"] is None
+    assert (gpu["utilization"], gpu["temperature"], gpu["power"]) == (None, None, None), "it reports no load"
+
+
+def test_a_gpu_has_its_load() -> None:
+    loads = [GpuLoad("GPU-1", 0.5, 60.0, 300.0, 1), GpuLoad("GPU-of another one", 1.0)]
+    first, second = view(HOST, [], [], [], 5.0, loads)["gpus"]
+    assert first["utilization"] is None
+    assert (second["utilization"], second["temperature"], second["power"]) == (0.5, 60.0, 300.0)
 
 
 def test_a_disk_is_listed_once_with_its_folders(tmp_path: Path) -> None:

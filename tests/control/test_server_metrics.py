@@ -65,3 +65,10 @@ def test_the_bytes_of_a_download_are_counted_from_where_it_goes_on(done: list[in
     for number in done:
         count(number)
     assert counts.downloaded["hub"] == counted
+
+
+async def test_the_followers_of_the_server_are_counted(controller: Controller, tmp_path: Path) -> None:
+    controller.counts.followers, controller.counts.lost_changes = 3, 2
+    metrics = await server_metrics(controller, Settings(home=tmp_path))
+    assert samples(metrics, "xinference_watchers") == {(): 3}
+    assert samples(metrics, "xinference_watch_dropped_total") == {(): 2}

@@ -60,13 +60,18 @@ def _compress(start: Message, message: Message) -> Message:
     if len(body) < MIN_BYTES:
         return message
     headers = MutableHeaders(raw=list(start["headers"]))
-    compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
-    packed = compressor.compress(body) + compressor.flush()
+    packed = pack(body)
     headers["content-encoding"] = "gzip"
     headers["content-length"] = str(len(packed))
     headers.add_vary_header("accept-encoding")
     start["headers"] = headers.raw
     return {**message, "body": packed}
+
+
+def pack(body: bytes) -> bytes:
+    """The body with gzip."""
+    compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
+    return compressor.compress(body) + compressor.flush()
 
 
 def accepts_gzip(header: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 
+from xinference.api.rate_answers import RateAnswers
 from xinference.api.request_log import RequestLog
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
@@ -49,6 +50,7 @@ def provide(
     app.state.keys = keys
     app.state.running = running
     app.state.requests = requests
+    app.state.rate_answers = RateAnswers()
     app.state.devices = DeviceReader(
         controller.deployments,
         tuple(disk_folders(settings).items()),
@@ -80,6 +82,7 @@ SettingsDep = Annotated[Settings, Depends(_state("settings"))]
 KeyringDep = Annotated[Keyring, Depends(_state("keys"))]
 AbortablesDep = Annotated[Abortables, Depends(_state("running"))]
 RequestLogDep = Annotated[RequestLog, Depends(_state("requests"))]
+RateAnswersDep = Annotated[RateAnswers, Depends(_state("rate_answers"))]
 DevicesDep = Annotated[DeviceReader, Depends(_state("devices"))]
 WatchDep = Annotated[Watch, Depends(_state("watch"))]
 #: Makes the server stop its engines and exit after the answer is sent.

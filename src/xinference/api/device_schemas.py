@@ -44,6 +44,9 @@ class GpuMemory(Answer):
     name: str
     total: int
     free: int
+    utilization: float | None = Field(description="Share of the last moment in which it computed; null: not reported")
+    temperature: float | None = Field(description="Degrees Celsius")
+    power: float | None = Field(description="Watts")
     owners: list[DeviceOwner]
 
 

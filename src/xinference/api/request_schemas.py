@@ -107,4 +107,6 @@ class Stats(Answer):
     t: list[float] = Field(description="Seconds since the epoch; the values are those of the time before")
     all: RateSeries
     models: dict[str, RateSeries]
-    host: dict[str, list[float | None]] = Field(description="cpu: a share of all processors; memory: bytes in use")
+    host: dict[str, list[float | None]] = Field(
+        description="cpu: a share of all processors; memory: bytes in use; gpu0_utilization, gpu0_memory: of a GPU"
+    )

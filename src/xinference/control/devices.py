@@ -13,6 +13,7 @@ from typing import Any
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.files.disk_space import nearest_existing
 from xinference.hardware.devices import Host, read_host
+from xinference.hardware.gpu_load import GpuLoad, read_gpu_loads
 from xinference.nodes.memory_use import MemoryUse, measure
 from xinference.records.record import LOCAL_NODE
 
@@ -53,10 +54,16 @@ def owners(deployments: Iterable[Deployment | BrokenDeployment]) -> list[Owner]:
 
 
 def view(
-    host: Host, held: Sequence[Owner], used: Sequence[MemoryUse | None], disks: Sequence[dict[str, Any]], now: float
+    host: Host,
+    held: Sequence[Owner],
+    used: Sequence[MemoryUse | None],
+    disks: Sequence[dict[str, Any]],
+    now: float,
+    loads: Iterable[GpuLoad] = (),
 ) -> dict[str, Any]:
     """The answer of ``GET /v1/devices``. `used` has the memory of each owner; None: it has no process any more."""
     pairs = list(zip(held, used, strict=True))
+    load_of = {load.uuid: load for load in loads}
     return {
         "node": LOCAL_NODE,
         "time": now,
@@ -80,12 +87,22 @@ def view(
                 "name": gpu.name,
                 "total": gpu.memory_total,
                 "free": gpu.memory_free,
+                **_load(load_of.get(gpu.uuid)),
                 "owners": [_gpu_owner(owner, use) for owner, use in pairs if gpu.index in owner.gpus],
             }
             for gpu in host.gpus
         ],
         "no_gpu_reason": host.no_gpu_reason,
         "disks": list(disks),
+    }
+
+
+def _load(load: GpuLoad | None) -> dict[str, float | None]:
+    """The load of a GPU; null: the device does not report it."""
+    return {
+        "utilization": load.utilization if load else None,
+        "temperature": load.temperature if load else None,
+        "power": load.power if load else None,
     }
 
 
@@ -156,7 +173,7 @@ class DeviceReader:
 
     def _read(self, held: Sequence[Owner]) -> dict[str, Any]:
         used = [self._measure(owner, held) for owner in held]
-        return view(read_host(), held, used, read_disks(self._folders), time.time())
+        return view(read_host(), held, used, read_disks(self._folders), time.time(), read_gpu_loads())
 
     def _measure(self, owner: Owner, held: Sequence[Owner]) -> MemoryUse | None:
         """The memory of a replica's processes, and its share of the saved states of its model."""

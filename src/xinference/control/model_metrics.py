@@ -19,6 +19,7 @@ def collect(controller: Controller) -> Iterator[Metric]:
     controller.counts.keep(uids)
     yield _info(deployments)
     yield from _counts(controller.counts, uids)
+    yield from _followers(controller.counts)
 
 
 def _info(deployments: Iterable[Deployment]) -> Metric:
@@ -52,6 +53,12 @@ def _counts(counts: Counts, uids: Iterable[str]) -> Iterator[Metric]:
     for hub, size in counts.downloaded.items():
         downloaded.add_metric((hub,), size)
     return iter((restarts, loads, unloads, downloaded))
+
+
+def _followers(counts: Counts) -> Iterator[Metric]:
+    yield GaugeMetricFamily("xinference_watchers", "Followers of /v1/watch", value=counts.followers)
+    text = "Times that a follower of /v1/watch was too slow, and got resync in place of what it had missed"
+    yield CounterMetricFamily("xinference_watch_dropped", text, value=counts.lost_changes)
 
 
 def buckets(histogram: Histogram) -> list[tuple[str, float]]:

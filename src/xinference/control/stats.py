@@ -32,17 +32,35 @@ def host_load() -> Mapping[str, float]:
     return {"cpu": psutil.cpu_percent() / 100, "memory": float(memory.total - memory.available)}
 
 
+def gpu_loads() -> Mapping[str, float]:
+    """Of each GPU, the share of time in which it computes, and its memory in use, in bytes. Blocks for some time."""
+    from xinference.hardware.gpu_load import read_gpu_loads  # not needed without a reader
+
+    values = {}
+    for load in read_gpu_loads():
+        each = {f"gpu{load.index}_utilization": load.utilization, f"gpu{load.index}_memory": load.memory}
+        values |= {name: value for name, value in each.items() if value is not None}
+    return values
+
+
 class Sampler:
     """Takes the samples."""
 
     def __init__(
-        self, totals: Totals, running: ActiveRequests, host: Host = host_load, now: Callable[[], float] = time.time
+        self,
+        totals: Totals,
+        running: ActiveRequests,
+        host: Host = host_load,
+        now: Callable[[], float] = time.time,
+        gpus: Host = gpu_loads,
     ) -> None:
         self.rates = Rates()
         self._totals = totals
         self._running = running
         self._host = host
         self._now = now
+        self._gpus: Host | None = gpus
+        """None: this machine has none."""
         self._sampled = 0.0
         self._watched_until = 0.0
         self._watched = asyncio.Event()
@@ -84,4 +102,12 @@ class Sampler:
             waits = 1 if each.waits_for else 0
             running[each.model] = (number + 1 - waits, waiting + waits, output + (each.output_tokens or 0))
         models = counts_by_model(self._totals.since_start(), running)
-        self.rates.add(Snapshot(self._now(), models, self._host()))
+        self.rates.add(Snapshot(self._now(), models, {**self._host(), **await self._read_gpus()}))
+
+    async def _read_gpus(self) -> Mapping[str, float]:
+        if self._gpus is None:
+            return {}
+        values = await asyncio.to_thread(self._gpus)
+        if not values:  # a thread for each sample would cost more than the rest of it
+            self._gpus = None
+        return values

@@ -1,4 +1,4 @@
-"""What happened to models since the server's start: loads, unloads, restarts, and the bytes that hubs have sent."""
+"""What happened since the server's start: loads, unloads, restarts, the bytes that hubs have sent, and followers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class Counts:
         self.unloads: Counter[tuple[str, UnloadReason]] = Counter()
         self.downloaded: Counter[str] = Counter()
         """Bytes by hub."""
+        self.followers = 0
+        """The followers of the stream of changes now."""
+        self.lost_changes = 0
+        """How often a follower was too slow, and has lost changes."""
 
     def restarted(self, uid: str) -> None:
         """Count a restart of an engine."""

@@ -18,6 +18,10 @@ class GpuLoad:
     """Degrees Celsius."""
     power: float | None = None
     """Watts."""
+    index: int = 0
+    """NVML's index, as in `hardware.nvidia.Gpu`."""
+    memory: float | None = None
+    """Bytes in use."""
 
 
 def read_gpu_loads() -> tuple[GpuLoad, ...]:
@@ -53,4 +57,6 @@ def _read(nvml: Any, index: int) -> GpuLoad:
         read(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100),
         read(lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
         read(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000),
+        index,
+        read(lambda: float(nvml.nvmlDeviceGetMemoryInfo(handle).used)),
     )

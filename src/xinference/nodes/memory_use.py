@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -22,16 +24,37 @@ class MemoryUse:
 def measure(pid: int) -> MemoryUse | None:
     """The memory that process `pid` and its descendants use; None: it has exited. Blocks for some milliseconds."""
     try:
-        root = psutil.Process(pid)
-        tree = [root, *root.children(recursive=True)]
-        memory = root.memory_info().rss + sum(_resident(process) for process in tree[1:])
+        memory = int(psutil.Process(pid).memory_info().rss)
+        tree = [pid, *descendants(pid)]
     except psutil.Error:
         return None
-    return MemoryUse(memory, nvidia.processes(frozenset(process.pid for process in tree)))
+    return MemoryUse(memory + sum(map(_resident, tree[1:])), nvidia.processes(frozenset(tree)))
 
 
-def _resident(process: psutil.Process) -> int:
+def descendants(pid: int, folder: Path = Path("/proc")) -> list[int]:
+    """The processes that a process has started, and those that they have started.
+
+    Linux lists the children of each thread. psutil would read the parent of every process of the machine.
+
+    Raises:
+        psutil.Error: the process has exited.
+    """
+    found = [pid]
+    for each in found:
+        tasks = folder / str(each) / "task"
+        try:
+            for task in os.listdir(tasks):
+                found += map(int, (tasks / task / "children").read_text().split())
+        except ProcessLookupError:  # this thread has exited meanwhile
+            continue
+        except OSError:  # the process has exited, or this system has no such lists
+            if each == pid:
+                return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    return found[1:]
+
+
+def _resident(pid: int) -> int:
     try:
-        return int(process.memory_info().rss)
+        return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:  # the process has exited meanwhile
         return 0

@@ -76,9 +76,12 @@ class Rates:
         kept = rings or RINGS
         self._rings: dict[float, deque[Point]] = {step: deque(maxlen=count) for step, count in kept.items()}
         self._last: dict[float, Snapshot] = {}
+        self.samples = 0
+        """The number of snapshots until now."""
 
     def add(self, snapshot: Snapshot) -> None:
         """Add a snapshot: each ring whose time has come gets the rates since its last one."""
+        self.samples += 1
         for step, ring in self._rings.items():
             last = self._last.get(step)
             if last is None or snapshot.time < last.time:  # the first one, or the clock was set back

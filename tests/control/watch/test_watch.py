@@ -15,6 +15,7 @@ from xinference.control.watch import watch as module
 from xinference.control.watch.rows import Reading, Row
 from xinference.control.watch.viewer import Viewer
 from xinference.control.watch.watch import Watch
+from xinference.deployments.counts import Counts
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.key import Key
@@ -141,8 +142,8 @@ async def test_an_unknown_id_gets_resync_and_a_snapshot(last: str) -> None:
 
 
 async def test_a_follower_that_is_too_slow_gets_resync_and_a_snapshot() -> None:
-    source = Models()
-    watch = Watch([source], StopNotice())
+    source, counts = Models(), Counts()
+    watch = Watch([source], StopNotice(), counts=counts)
     slow, quick = follower(watch), follower(watch)
     await slow.next()
     await quick.next()
@@ -156,9 +157,10 @@ async def test_a_follower_that_is_too_slow_gets_resync_and_a_snapshot() -> None:
     assert (name, identity, data["reason"]) == ("resync", None, "slow")
     name, _, data = await slow.next()
     assert name == "snapshot" and data["models"] == [["a", "last"]]
-    assert watch.changes.dropped == 2
+    assert (counts.followers, counts.lost_changes) == (2, 2)
     await slow.close()
     await quick.close()
+    assert counts.followers == 0
 
 
 async def test_a_key_gets_its_own_models_only_and_its_changes_apply_at_once() -> None:

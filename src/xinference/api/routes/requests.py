@@ -6,11 +6,14 @@ import time
 from itertools import chain
 from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import Response
 
 from xinference.api import request_schemas as schemas
-from xinference.api.dependencies import KeyDep, KeyringDep, RequestLogDep
+from xinference.api.compression import accepts_gzip
+from xinference.api.dependencies import KeyDep, KeyringDep, RateAnswersDep, RequestLogDep
 from xinference.api.errors import ERROR_RESPONSES, problems
+from xinference.api.rate_answers import is_known
 from xinference.api.request_log import abortable_id, own_id
 from xinference.api.strict import StrictRoute
 from xinference.error_codes import Code
@@ -18,8 +21,6 @@ from xinference.errors import Problem, bad_request
 from xinference.keys.keyring import Keyring
 from xinference.records.filter import RecordFilter
 from xinference.records.hub import RECORDS_KEPT
-from xinference.records.rates import columns
-from xinference.records.record import LOCAL_NODE
 from xinference.records.view import amounts_view, record_view
 from xinference.routing.active_requests import active_view
 from xinference.store.usage import Group
@@ -116,24 +117,30 @@ async def usage(
     return answer
 
 
-@router.get("/v1/stats", response_model=schemas.Stats)
+@router.get("/v1/stats", response_model=schemas.Stats, responses={304: {"description": "No newer points"}})
 async def stats(
     requests: RequestLogDep,
+    answers: RateAnswersDep,
     since: Annotated[float | None, Query(ge=0, le=1e11)] = None,
     step: Annotated[float | None, Query(ge=0, le=600)] = None,
     model: str | None = None,
-) -> dict[str, Any]:
+    if_none_match: Annotated[str | None, Header(description="The `ETag` of an earlier answer")] = None,
+    accept_encoding: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
     """The rates of requests and the load of the machine over time, as columns.
 
     There are points of 2 s for 15 minutes, of 30 s for 6 hours and of 10 minutes for 7 days; `step` (seconds) and
     `since` (seconds since the epoch) choose the finest ones that fit. Without a reader, the finest ones are 30 s apart.
     """
     rates = await requests.sampler.read()
-    chosen = rates.step_for(step, since, time.time())
-    points = rates.points(chosen, since or 0.0)
-    known = {name for point in points for name in point.models if name}
-    models = sorted(known) if model is None else [model]
-    return {"node": LOCAL_NODE, "step": chosen, **columns(points, models)}
+    answer = answers.read(rates, (rates.step_for(step, since, time.time()), since or 0.0, model))
+    headers = {"ETag": answer.tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    if is_known(answer.tag, if_none_match):
+        return Response(status_code=304, headers=headers)
+    if answer.packed is not None and accepts_gzip(accept_encoding):
+        headers["Content-Encoding"] = "gzip"
+        return Response(answer.packed, media_type="application/json", headers=headers)
+    return Response(answer.body, media_type="application/json", headers=headers)
 
 
 def _names(keyring: Keyring) -> dict[str, str]:

@@ -48,8 +48,6 @@ class Changes:
     ) -> None:
         self.last = 0
         """The number of the newest change."""
-        self.dropped = 0
-        """How often a follower lost changes."""
         self._run = secrets.token_hex(4)
         self._kept = kept
         self._kept_bytes = kept_bytes

@@ -41,6 +41,7 @@ def server_watch(
             DeviceSource(devices),
         ),
         controller.stop_notice,
+        counts=controller.counts,
     )
     controller.event_log.subscribe(lambda uid, event: _add_event(watch.changes, uid, event))
     return watch

@@ -13,6 +13,7 @@ from xinference.control.stop_notice import StopNotice
 from xinference.control.watch.changes import Changes, frame, frames
 from xinference.control.watch.rows import Row, Source, TopicState, encode
 from xinference.control.watch.viewer import Viewer
+from xinference.deployments.counts import Counts
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.records.record import LOCAL_NODE
@@ -77,9 +78,15 @@ class Watch:
     """The followers of one server."""
 
     def __init__(
-        self, sources: Sequence[Source], stop_notice: StopNotice, now: Callable[[], float] = time.time
+        self,
+        sources: Sequence[Source],
+        stop_notice: StopNotice,
+        now: Callable[[], float] = time.time,
+        counts: Counts | None = None,
     ) -> None:
+        """`counts`: those of the server, for its metrics."""
         self.changes = Changes()
+        self._counts = counts or Counts()
         self._topics = {source.topic: Topic(source, self.changes) for source in sources}
         self._stop_notice = stop_notice
         stop_notice.subscribe(self.changes.wake)
@@ -130,7 +137,7 @@ class Watch:
             while (holder := viewer()) is not None and not self._stop_notice.given:
                 found = self.changes.after(number)
                 if found is None:
-                    self.changes.dropped += 1
+                    self._counts.lost_changes += 1
                     yield self._resync("slow")
                     await self._refresh(topics)
                     number = self.changes.last
@@ -149,6 +156,7 @@ class Watch:
     def _counted(self, topics: Sequence[str], key_id: str) -> Iterator[None]:
         followed = [self._topics[topic] for topic in topics if topic in self._topics]
         self._followers[key_id] += 1
+        self._counts.followers = self.followers
         for topic in followed:
             topic.begin()
         try:
@@ -158,6 +166,7 @@ class Watch:
                 topic.end()
             self._followers[key_id] -= 1
             self._followers += Counter()  # without the keys that have no follower
+            self._counts.followers = self.followers
 
     async def _refresh(self, topics: Sequence[str]) -> None:
         for topic in topics:
