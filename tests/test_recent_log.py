@@ -13,8 +13,8 @@ import pytest
 from xinference import recent_log
 from xinference.api.routes import logs
 from xinference.control.stop_notice import StopNotice
+from xinference.log_position import LogPosition
 from xinference.log_setup import TextFormatter
-from xinference.process.log_position import LogPosition
 from xinference.recent_log import RecentLog, RecentLogHandler
 
 

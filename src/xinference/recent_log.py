@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from threading import Lock
 from typing import Protocol, TextIO
 
-from xinference.process.log_position import LogPosition, Piece
+from xinference.log_position import LogPosition, Piece
 
 #: Maximum number of bytes in memory.
 KEPT_BYTES = 1024 * 1024

@@ -15,8 +15,9 @@ from xinference.control.followed_logs import follow_log, follow_logs
 from xinference.control.stop_notice import StopNotice
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.log_position import LogPosition, Piece
 from xinference.process.log_links import joined
-from xinference.process.log_position import LogPosition, Piece, read_from, read_last_lines
+from xinference.process.log_reader import read_from, read_last_lines
 
 
 async def test_following_ends_with_the_deployment_after_its_last_words(
@@ -95,7 +96,9 @@ async def test_following_from_a_place_ends_with_the_process_and_says_nothing_of_
                 ended[0] = True
     assert received == b"two\nthree\nlast words\n"
     notice.give()
-    assert [part async for part in follow_log(log, Piece(b"", read_from(log, piece.end).end), lambda: False, notice)] == []
+    assert [
+        part async for part in follow_log(log, Piece(b"", read_from(log, piece.end).end), lambda: False, notice)
+    ] == []
 
 
 async def test_the_answer_has_the_place_from_which_a_program_reads_on(tmp_path: Path) -> None:

@@ -312,8 +312,8 @@ async def test_the_rates_are_columns_and_are_sampled_while_somebody_reads(
 
 def test_all_readers_of_the_rates_between_two_samples_get_one_answer() -> None:
     rates, answers = Rates(), RateAnswers()
-    for time in range(0, 200, 2):
-        rates.add(Snapshot(1000.0 + time, {"m": Counts(requests=time)}))
+    for seconds in range(0, 200, 2):
+        rates.add(Snapshot(1000.0 + seconds, {"m": Counts(requests=seconds)}))
     first = answers.read(rates, (2.0, 0.0, None))
     assert answers.read(rates, (2.0, 0.0, None)) is first
     assert first.packed is not None and len(first.packed) < len(first.body) / 4

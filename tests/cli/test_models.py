@@ -91,6 +91,10 @@ def test_logs_are_printed_as_they_are(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/m-rep1/logs"] = Answer("of 1\n", content_type="text/plain")
     assert run("logs", "m", "--replica", "1", "-f").stdout == "of 1\n"
     assert run("logs", "m", "--replica", "x").exit_code == 2
+    canned.answers["GET", "/v1/logs"] = Answer("of the server\n", content_type="text/plain")
+    assert run("logs", "--server", "-f").stdout == "of the server\n"
+    for wrong in ([], ["m", "--server"], ["--server", "--replica", "1"]):
+        assert run("logs", *wrong).exit_code == 2, wrong
 
 
 def test_the_list_shows_memory_age_replicas_and_the_time_of_unloading(
@@ -147,3 +151,7 @@ def test_a_log_is_read_from_the_home_without_a_server(tmp_path: Path, monkeypatc
     assert shown == {"model_uid": "mine-rep1", "lines": ["one", "two"]}
     result = CliRunner().invoke(cli, ["logs", "min"])
     assert result.exit_code == 1 and "Did you mean mine?" in result.stderr
+    result = CliRunner().invoke(cli, ["logs", "--server"])
+    assert result.exit_code == 1 and "there is no" in result.stderr
+    (tmp_path / "logs" / "server.log").write_text("one\ntwo\n")
+    assert CliRunner().invoke(cli, ["logs", "--server", "--lines", "1"]).stdout == "two\n"

@@ -17,7 +17,7 @@ from xinference.cli.top_screen import State, screen
 GIB = 1 << 30
 LONG = "qwen2.5-instruct-with-a-uid-of-forty-chars"
 REPLICA = {"status": "READY", "gpu_idx": [0]}
-BUSY = {"in_flight": 3.0, "waiting": 2.0, "output_tokens_per_second": 41.26}
+BUSY = {"in_flight": 3.0, "waiting": 2.0, "output_tokens_per_second": 41.26, "first_token_p50": 0.1234}
 
 
 def instance(uid: str, **fields: Any) -> dict[str, Any]:
@@ -37,6 +37,9 @@ def devices(*uids: str) -> dict[str, Any]:
         "name": "G1",
         "total": 24 * GIB,
         "free": 20 * GIB,
+        "utilization": 0.87,
+        "temperature": 61.0,
+        "power": None,
         "owners": [owner(uid, 6 * GIB) for uid in uids],
     }
     return {"node": "local", "host": host, "gpus": [gpu]}
@@ -60,11 +63,13 @@ def test_one_screen_has_the_rates_the_memory_and_the_gpus(server: Canned, run: R
     result = run("top", "--once")
     lines = result.stdout.splitlines()
     assert (result.exit_code, result.stderr) == (0, "")
-    assert lines[0].startswith(server.url) and lines[0].endswith("2 models  requests: 3 + 2 waiting  41.3 tokens/s")
+    assert lines[0].startswith(server.url) and lines[0].endswith(
+        "2 models  requests: 3 + 2 waiting  41.3 tokens/s  first token: 123 ms"
+    )
     assert lines[1] == "Memory: 10.0 GiB of 16.0 GiB used, CPU 34 %"
-    assert lines[2] == "GPU 0 G1: 4.0 GiB of 24.0 GiB used"
-    assert lines[-2].split() == ["m", "1", "3", "+", "2", "waiting", "41.3", "6.0", "GiB", "331", "MiB", "+", "5.0",
-        "GiB", "0", "READY"]  # fmt: skip
+    assert lines[2] == "GPU 0 G1: 4.0 GiB of 24.0 GiB used, 87 %, 61 °C"
+    assert lines[-2].split() == ["m", "1", "3", "+", "2", "waiting", "41.3", "123", "ms", "6.0", "GiB", "331", "MiB",
+        "+", "5.0", "GiB", "0", "READY"]  # fmt: skip
     assert lines[-1].split()[:5] == ["idle", "-", "-", "-", "-"]
     assert run("top").stdout.splitlines()[1:] == lines[1:], "without a terminal, one screen is printed"
 

@@ -97,6 +97,22 @@ TABLE = [
     row("follow_events", f"GET {MODEL}/events?follow=true", lambda: events(READY), [READY], model_uid="m"),
     row("logs", f"GET {MODEL}/logs?lines=5&follow=false", lambda: Answer("one\n"), ["one\n"], model_uid="m", lines=5),
     row(
+        *("logs", f"GET {MODEL}/logs?lines=40&follow=true&replica=1", lambda: Answer("one\n"), ["one\n"]),
+        model_uid="m",
+        follow=True,
+        replica=1,
+    ),
+    row(
+        *("log_from", f"GET {MODEL}/logs?offset=a-4&replica=0"),
+        lambda: Answer("é\n", headers={"X-Log-Offset": "a-7"}),
+        {"text": "é\n", "offset": "a-7"},
+        model_uid="m",
+        offset="a-4",
+        replica=0,
+    ),
+    row("server_logs", "GET /v1/logs?lines=5&follow=false", lambda: Answer("one\n"), ["one\n"], lines=5),
+    row("engine_figures", f"GET {MODEL}/engine", [{"running": 1}], model_uid="m"),
+    row(
         *("abort_request", f"POST {MODEL}/requests/r/abort", {"msg": "DONE"}),
         body={"block_duration": 30},
         model_uid="m",

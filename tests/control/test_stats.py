@@ -19,7 +19,12 @@ async def test_a_sample_has_the_load_of_each_gpu() -> None:
 
 async def test_a_machine_without_a_gpu_is_asked_once() -> None:
     asked = []
-    sampler = Sampler(Totals(), NoRequests(), dict, lambda: 0.0, lambda: asked.append(1) or {})
+
+    def read() -> dict[str, float]:
+        asked.append(1)
+        return {}
+
+    sampler = Sampler(Totals(), NoRequests(), dict, lambda: 0.0, read)
     for _ in range(3):
         await sampler.sample()
     assert len(asked) == 1

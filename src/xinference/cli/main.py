@@ -31,7 +31,7 @@ COMMANDS = {
     "reload": ("xinference.cli.commands.lifecycle:reload", "Restart a model with changed engine options."),
     "history": ("xinference.cli.commands.lifecycle:history", "List the last launches, including failed ones."),
     "usage": ("xinference.cli.commands.usage:usage", "Show the requests and tokens of models and keys."),
-    "logs": ("xinference.cli.commands.models:logs", "Show the output of a model's engine."),
+    "logs": ("xinference.cli.commands.models:logs", "Show the output of a model's engine, or the server's log."),
     "chat": ("xinference.cli.commands.talk:chat", "Chat with a model."),
     "generate": ("xinference.cli.commands.talk:generate", "Complete a prompt, without a chat template."),
     "engine": ("xinference.cli.commands.catalog:engine", "Show which versions of a model run on this machine."),

@@ -92,6 +92,14 @@ def tokens_per_second(instance: Json) -> str | None:
     return f"{rates['output_tokens_per_second']:.1f}" if rates else None
 
 
+def first_token(rates: Values) -> str | None:
+    """The median of the times to the first token; None: no stream has begun of late."""
+    seconds = rates.get("first_token_p50")
+    if seconds is None:
+        return None
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def measured_memory(instance: Json) -> str | None:
     """The bytes that the processes of a model use on the host, and on GPUs."""
     return sizes((instance.get("memory_used_bytes"), instance.get("gpu_memory_used_bytes")))

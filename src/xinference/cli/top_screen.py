@@ -12,9 +12,9 @@ from xinference.cli.output import clean, size
 from xinference.cli.table import table_lines
 
 Json = dict[str, Any]
-HEADER = ("UID", "Replicas", "Requests", "Tokens/s", "Planned", "Measured", "GPU", "Status")
+HEADER = ("UID", "Replicas", "Requests", "Tokens/s", "First token", "Planned", "Measured", "GPU", "Status")
 #: The columns that a narrow terminal does not show, the first one first.
-OPTIONAL = ("GPU", "Planned", "Replicas", "Tokens/s")
+OPTIONAL = ("GPU", "Planned", "Replicas", "First token", "Tokens/s")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ def _summary(state: State) -> list[str]:
             f"requests: {model_figures.requests_text(rates)}",
             f"{rates.get('output_tokens_per_second') or 0:.1f} tokens/s",
         ]
+        if first := model_figures.first_token(rates):
+            parts.append(f"first token: {first}")
     return ["  ".join(parts)]
 
 
@@ -60,7 +62,13 @@ def _machine(state: State) -> list[str]:
     host, cpu = state.devices["host"], state.rates.host.get("cpu")
     load = "" if cpu is None else f", CPU {100 * cpu:.0f} %"
     lines = [f"Memory: {_used(host)}{load}"]
-    return lines + [f"GPU {gpu['index']} {gpu['name']}: {_used(gpu)}" for gpu in state.devices["gpus"]]
+    return lines + [f"GPU {gpu['index']} {gpu['name']}: {_used(gpu)}{_load(gpu)}" for gpu in state.devices["gpus"]]
+
+
+def _load(gpu: Json) -> str:
+    """What the GPU reports of its load; an older server has none of it."""
+    values = (("utilization", 100, " %"), ("temperature", 1, " °C"), ("power", 1, " W"))
+    return "".join(f", {gpu[name] * factor:.0f}{unit}" for name, factor, unit in values if gpu.get(name) is not None)
 
 
 def _used(device: Json) -> str:
@@ -74,6 +82,7 @@ def _row(instance: Json) -> list[Any]:
         model_figures.replicas(instance),
         model_figures.in_flight(instance),
         model_figures.tokens_per_second(instance),
+        model_figures.first_token(instance[model_figures.RATES]),
         instance[model_figures.PLANNED],
         model_figures.measured_memory(instance),
         ",".join(map(str, gpus)) or None,

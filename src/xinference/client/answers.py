@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from xinference.error_codes import Code
@@ -55,6 +55,14 @@ def as_object(body: bytes) -> Json:
     if not isinstance(answer, dict):
         raise UnexpectedAnswer("no JSON object")
     return answer
+
+
+def as_log(body: bytes, headers: Mapping[str, str]) -> Json:
+    """A part of a log as its text and the place after it."""
+    offset = headers.get("X-Log-Offset")
+    if offset is None:
+        raise UnexpectedAnswer("no log")
+    return {"text": body.decode("utf-8", "replace"), "offset": offset}
 
 
 def as_objects(body: bytes) -> list[Json]:

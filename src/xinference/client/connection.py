@@ -189,7 +189,7 @@ class SyncRunner(Runner):
         with self._convert_errors():
             response = self._send(request)
             self._check(request.path, response.status_code, response.content, response.headers)
-            return request.read(response.content)
+            return request.answer(response.content, response.headers)
 
     def _items(self, request: StreamRequest[T]) -> Generator[T | None, None, None]:
         decoder = request.decoder()
@@ -248,7 +248,7 @@ class AsyncRunner(Runner):
         with self._convert_errors():
             response = await self._send(request)
             self._check(request.path, response.status_code, response.content, response.headers)
-            return request.read(response.content)
+            return request.answer(response.content, response.headers)
 
     async def _items(self, request: StreamRequest[T]) -> AsyncGenerator[T | None, None]:
         decoder = request.decoder()

@@ -18,11 +18,17 @@ class Request(Generic[T]):
 
     method: str = "GET"
     path: str
-    read: Callable[[bytes], T]
+    read: Callable[..., T]
+    """Parses the body, or with `with_headers` the body and the headers."""
     query: Mapping[str, str] = field(default_factory=dict)
     body: Json | None = None
     without_timeout: bool = False
     """Wait for the answer without a time limit: a model loads or generates first."""
+    with_headers: bool = False
+
+    def answer(self, body: bytes, headers: Mapping[str, str]) -> T:
+        """What the answer contains."""
+        return self.read(body, headers) if self.with_headers else self.read(body)
 
 
 @dataclass(frozen=True, kw_only=True)

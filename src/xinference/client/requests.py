@@ -288,10 +288,39 @@ def terminate_model_replica(model_uid: str, replica_id: int) -> Request[int]:
     return Request(method="DELETE", path=replica, read=answers.as_remaining_replicas)
 
 
-def logs(model_uid: str, *, lines: int = 40, follow: bool = False) -> StreamRequest[str]:
-    """The last `lines` lines of the engine's output, in arbitrary pieces; with `follow` also its further output."""
+def logs(model_uid: str, *, lines: int = 40, follow: bool = False, replica: int | None = None) -> StreamRequest[str]:
+    """The last `lines` lines of the engine's output, in arbitrary pieces; with `follow` also its further output.
+
+    Args:
+        replica: the number of a replica; None: all of them.
+    """
     query = {"lines": str(lines), "follow": str(follow).lower()}
+    if replica is not None:
+        query["replica"] = str(replica)
     return StreamRequest(path=path("v1", "models", model_uid, "logs"), query=query, decoder=answers.Text)
+
+
+def log_from(model_uid: str, offset: str = "0", *, replica: int | None = None) -> Request[Json]:
+    """The output of one replica from a place on: ``text``, and ``offset`` for the next call. At most 1 MiB.
+
+    Args:
+        offset: that of the last call.
+        replica: the number of the replica; None: there is only one.
+    """
+    query = {"offset": offset} | ({} if replica is None else {"replica": str(replica)})
+    log_path = path("v1", "models", model_uid, "logs")
+    return Request(path=log_path, query=query, read=answers.as_log, with_headers=True)
+
+
+def server_logs(*, lines: int = 40, follow: bool = False) -> StreamRequest[str]:
+    """The last `lines` lines of the server's own log, in arbitrary pieces; with `follow` also its further lines."""
+    query = {"lines": str(lines), "follow": str(follow).lower()}
+    return StreamRequest(path="/v1/logs", query=query, decoder=answers.Text)
+
+
+def engine_figures(model_uid: str) -> Request[list[Json]]:
+    """What the engine of each replica reports: requests that run and wait, KV cache, prefix cache, tokens."""
+    return Request(path=path("v1", "models", model_uid, "engine"), read=answers.as_objects)
 
 
 def abort_request(model_uid: str, request_id: str, block_duration: int = 30) -> Request[Json]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from xinference.control.stop_notice import StopNotice
 from xinference.errors import SERVER_STOPPING
+from xinference.log_position import LogPosition, Piece
 from xinference.process.log_links import heading
-from xinference.process.log_position import LogPosition, Piece, has_more, read_from
+from xinference.process.log_reader import has_more, read_from
 
 LOG_POLL_SECONDS = 0.5
 _BEGIN = LogPosition("", 0)

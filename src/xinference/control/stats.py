@@ -36,7 +36,7 @@ def gpu_loads() -> Mapping[str, float]:
     """Of each GPU, the share of time in which it computes, and its memory in use, in bytes. Blocks for some time."""
     from xinference.hardware.gpu_load import read_gpu_loads  # not needed without a reader
 
-    values = {}
+    values: dict[str, float] = {}
     for load in read_gpu_loads():
         each = {f"gpu{load.index}_utilization": load.utilization, f"gpu{load.index}_memory": load.memory}
         values |= {name: value for name, value in each.items() if value is not None}

@@ -55,8 +55,8 @@ _RERANK = _path("/v1/rerank", requests.Rerank, "documents", has_inputs=True)
 _TOKENIZE = _path("/tokenize", requests.Tokenize, "content", is_tokens=True)
 _DETOKENIZE = _path("/detokenize", requests.Detokenize, "tokens", is_tokens=True)
 
-#: Path of the management API -> seconds in which its client may read nothing. The server keeps nothing for a follower that
-#: does not read, so it may pause for longer than the reader of an answer, and learns then what it has missed.
+#: Path of the management API -> seconds in which its client may read nothing. The server keeps nothing for a follower
+#: that does not read, so it may pause for longer than the reader of an answer, and learns then what it has missed.
 READ_PAUSES = {"/v1/watch": 1200.0}
 #: Every POST path of the data path, as clients write it.
 DATA_PATHS: dict[str, DataPath] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import near, not_found
+from xinference.errors import Problem, near, not_found
 from xinference.process.log_links import joined, logs_of, uids_with_logs
 from xinference.process.logs import read_tail
 
@@ -31,3 +31,16 @@ def engine_log(settings: Settings, uid: str, lines: int) -> str:
     if not lines:
         return ""
     return joined({name: "".join(f"{line}\n" for line in read_tail(path, lines)) for name, path in paths.items()})
+
+
+def server_log(settings: Settings, lines: int) -> str:
+    """The last lines that the last server in the background has logged.
+
+    Raises:
+        Problem: there is none.
+    """
+    path = settings.log_dir / "server.log"
+    if not path.exists():
+        hint = "`xinference serve --background` writes this file; a server in a terminal writes its log there."
+        raise Problem(Code.PATH_NOT_FOUND, f"No server runs, and there is no {path}.", hint=hint)
+    return "".join(f"{line}\n" for line in read_tail(path, lines)) if lines else ""

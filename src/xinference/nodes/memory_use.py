@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +42,8 @@ def descendants(pid: int, folder: Path = Path("/proc")) -> list[int]:
     for each in found:
         tasks = folder / str(each) / "task"
         try:
-            for task in os.listdir(tasks):
-                found += map(int, (tasks / task / "children").read_text().split())
+            for task in tasks.iterdir():
+                found += map(int, (task / "children").read_text().split())
         except ProcessLookupError:  # this thread has exited meanwhile
             continue
         except OSError:  # the process has exited, or this system has no such lists

@@ -1,4 +1,4 @@
-"""A follower of the server that reads nothing for a time: it keeps its connection, and learns that it has missed something."""
+"""A follower of the server that reads nothing for a time keeps its connection, and learns that changes are lost."""
 
 from __future__ import annotations
 

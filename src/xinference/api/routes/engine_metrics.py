@@ -27,7 +27,9 @@ async def engines(scraper: EngineScraperDep) -> PlainTextResponse:
     return PlainTextResponse(await scraper.text(), media_type=CONTENT_TYPE)
 
 
-@router.get("/v1/models/{model_uid}/engine", response_model=list[EngineReplica], responses=problems(404), tags=["models"])
+@router.get(
+    "/v1/models/{model_uid}/engine", response_model=list[EngineReplica], responses=problems(404), tags=["models"]
+)
 async def engine(controller: ControllerDep, scraper: EngineScraperDep, model_uid: str) -> list[dict[str, Any]]:
     """The figures of a model's engine: an entry for each replica that answers requests; at most 2 s old."""
     uid = controller.uid_of(model_uid)

@@ -18,8 +18,9 @@ from xinference.control.followed_logs import follow_log, follow_logs
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, not_found
+from xinference.log_position import LogPosition, Piece
 from xinference.process.log_links import joined, logs_of, replica_name, split_replica_name
-from xinference.process.log_position import LogPosition, Piece, read_from, read_last_lines
+from xinference.process.log_reader import read_from, read_last_lines
 from xinference.recent_log import RECENT
 
 router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -100,7 +101,9 @@ def _parse(offset: str | None) -> LogPosition | None:
         return None
     position = LogPosition.parse(offset)
     if position is None:
-        raise bad_request(f"`offset` is not a place in a log: {offset!r}.", hint=f"Use the header {OFFSET_HEADER}, or 0.")
+        raise bad_request(
+            f"`offset` is not a place in a log: {offset!r}.", hint=f"Use the header {OFFSET_HEADER}, or 0."
+        )
     return position
 
 

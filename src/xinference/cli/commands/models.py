@@ -139,25 +139,42 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
 
 
 @click.command()
-@click.argument("uid", shell_complete=complete_uid)
+@click.argument("uid", required=False, shell_complete=complete_uid)
 @click.option("-f", "--follow", is_flag=True, help="Continue to print new output.")
 @click.option(
     "--lines", type=IntegerRange(min=0), default=40, show_default=True, help="Number of lines, counted from the end."
 )
 @click.option("--replica", type=IntegerRange(min=0), metavar="N", help="Only the replica with this number.")
+@click.option("--server", "of_the_server", is_flag=True, help="The server's own log, in place of a model's.")
 @json_option
 @with_server_options
-def logs(target: Target, uid: str, follow: bool, lines: int, replica: int | None, as_json: bool) -> None:
+def logs(
+    target: Target,
+    uid: str | None,
+    follow: bool,
+    lines: int,
+    replica: int | None,
+    of_the_server: bool,
+    as_json: bool,
+) -> None:
     """Show the log of the model UID: the output of its engine. With --follow it ends with the model or the replica.
 
     Without a running server, the last log is read from the data folder.
     """
-    uid = uid if replica is None else f"{uid}-rep{replica}"  # the name of the replica in `replica_model_uid`
+    if of_the_server == (uid is not None) or (of_the_server and replica is not None):
+        raise click.UsageError("Give a model, as in `xinference logs UID`, or --server.")
     if as_json and follow:
         raise click.UsageError("--json prints one complete document, so it cannot be used with --follow.")
+    # The name of the replica in `replica_model_uid`.
+    name = uid if uid is None or replica is None else f"{uid}-rep{replica}"
 
     def of_server(client: Client) -> str:
-        with closing(client.logs(uid, lines=lines, follow=follow)) as pieces:
+        pieces = (
+            client.server_logs(lines=lines, follow=follow)
+            if name is None
+            else client.logs(name, lines=lines, follow=follow)
+        )
+        with closing(pieces):
             if as_json:
                 return "".join(pieces)
             for piece in pieces:
@@ -165,11 +182,11 @@ def logs(target: Target, uid: str, follow: bool, lines: int, replica: int | None
         return ""
 
     def without_server(settings: Settings) -> str:
-        from xinference.local_commands.logs import engine_log
+        from xinference.local_commands.logs import engine_log, server_log
 
-        text = engine_log(settings, uid, lines)
+        text = server_log(settings, lines) if name is None else engine_log(settings, name, lines)
         note("No server runs; this is the last log." + (" There is nothing to follow." if follow else ""))
         return text
 
     text = target.ask(of_server, without_server)
-    print_json({"model_uid": uid, "lines": text.splitlines()}) if as_json else write(text)
+    print_json({"model_uid": name, "lines": text.splitlines()}) if as_json else write(text)

@@ -92,7 +92,7 @@ class Changes:
         if self._published > number:
             return True
         loop = asyncio.get_running_loop()
-        waiting = loop.create_future()
+        waiting: asyncio.Future[bool] = loop.create_future()
         timer = loop.call_later(seconds, _end, waiting)
         self._waiting.add(waiting)
         if self.last > number:

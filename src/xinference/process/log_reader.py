@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from xinference.log_position import LogPosition, Piece
+
 #: Maximum number of bytes of one answer.
 PIECE_BYTES = 1024 * 1024
-_TEXT = re.compile(r"(?:(?P<file>[\w.-]{1,100})-)?(?P<offset>\d{1,15})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class LogPosition:
-    """A place in a log."""
-
-    file: str
-    """The name of the file, unique over rotations; empty: the file that is written now."""
-    offset: int
-    """Bytes from the begin of this file. A place behind its end is in the file after it."""
-
-    def __str__(self) -> str:
-        return f"{self.file}-{self.offset}" if self.file else str(self.offset)
-
-    @classmethod
-    def parse(cls, text: str) -> LogPosition | None:
-        """The place that a text names; None: it names none."""
-        match = _TEXT.fullmatch(text)
-        return None if match is None else cls(match["file"] or "", int(match["offset"]))
-
-    def before(self, size: int) -> LogPosition:
-        """The place so many bytes before this one, in the same file."""
-        return LogPosition(self.file, max(0, self.offset - size))
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some bytes of a log."""
-
-    data: bytes
-    end: LogPosition
-    """The place after the last byte."""
 
 
 def has_more(path: Path, position: LogPosition) -> bool:
     """Whether something was written after a place. One system call, which does not block on a local disk."""
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return False
     return _name(path, found) != position.file or found.st_size > position.offset

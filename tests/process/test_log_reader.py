@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinference.process.log_position import LogPosition, has_more, read_from, read_last_lines
+from xinference.log_position import LogPosition
+from xinference.process.log_reader import has_more, read_from, read_last_lines
 from xinference.process.logs import MAX_LINE, BoundedLog
 
 
