@@ -1,16 +1,21 @@
 """Time to the first token with equal beginnings: this server with llama.cpp, and the same engine with its defaults.
 
     python -m benchmarks.shared_beginnings --weights SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 3] [--words 1850]
+        [--threads 1 --clock engine]
 
 Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds.
 Part 1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2
 lets agents with one system prompt take turns with growing histories. Part 3 kills the engine and asks for a hot
 beginning.
+
+On a machine with other work, `--threads 1 --clock engine` counts the seconds that the engine's process has computed:
+with more threads, an engine that shares its cores waits for its own threads most of the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -25,7 +30,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +56,7 @@ class Server:
 
     url: str
     key: str = ""
+    clock: Callable[[], float] = time.perf_counter
 
     def post(self, path: str, body: Any) -> Any:
         """The decoded answer."""
@@ -59,13 +65,13 @@ class Server:
 
     def first_token(self, body: dict[str, Any]) -> float:
         """Seconds until the first text of a stream, which is read to its end."""
-        begin, first = time.perf_counter(), 0.0
+        begin, first = self.clock(), 0.0
         with urllib.request.urlopen(
             self._request("/v1/chat/completions", {**body, "stream": True}), timeout=3600
         ) as answer:
             for line in answer:
                 if not first and b'"content":"' in line:
-                    first = time.perf_counter() - begin
+                    first = self.clock() - begin
         return first
 
     def burst(self, bodies: Sequence[dict[str, Any]]) -> list[float]:
@@ -95,9 +101,16 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=1850, help="length of the common beginning; a word is a token")
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--parts", default="123")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--clock", choices=("wall", "engine"), default="wall")
     arguments = parser.parse_args()
     weights = arguments.weights.absolute()
-    with tempfile.TemporaryDirectory() as home, ours(weights, Path(home)) as own, bare(weights) as engine:
+    by_engine, threads = arguments.clock == "engine", arguments.threads
+    with (
+        tempfile.TemporaryDirectory() as home,
+        ours(weights, Path(home), threads, by_engine=by_engine) as own,
+        bare(weights, threads, by_engine=by_engine) as engine,
+    ):
         servers = {"xinference": own, "bare": engine}
         for server in servers.values():
             server.first_token(chat("Be short.", "Hello."))
@@ -145,11 +158,11 @@ def agents(servers: dict[str, Server], words: int, turns: int, count: int = 4) -
     total = dict.fromkeys(servers, 0.0)
     for turn in range(turns):
         for name, server in servers.items():
-            begin = time.perf_counter()
+            begin = server.clock()
             of_agents = [histories.setdefault((name, n), [_system(words)]) for n in range(count)]
             with ThreadPoolExecutor(count) as pool:
                 list(pool.map(partial(_turn, server, turn), range(count), of_agents))
-            total[name] += time.perf_counter() - begin
+            total[name] += server.clock() - begin
         print(f"turn {turn + 1}: xinference / bare {total['xinference'] / total['bare']:.2f}", flush=True)
     print(*(f"{name}: {seconds:.1f} s" for name, seconds in total.items()))
 
@@ -170,12 +183,12 @@ def killed(server: Server, words: int) -> None:
     system = text("hot", words)
     for n in range(3):
         server.burst([chat(system, f"Say {n} {k}.") for k in range(2)])
-    with urllib.request.urlopen(f"{server.url}/v1/models/instances?model_uid=m", timeout=60) as answer:
-        pid = json.load(answer)[0]["replicas"][0]["engine_pid"]
+    pid = engine_pid(server)
     warm = server.first_token(chat(system, "Say warm."))
     os.kill(pid, signal.SIGKILL)
     time.sleep(0.5)
     begin = time.perf_counter()
+    server = replace(server, clock=time.perf_counter)
     _wait_for(server.url + "/v1/models/m", lambda data: data.get("status") == "READY")
     load = time.perf_counter() - begin
     after = server.first_token(chat(system, "Say again."))
@@ -183,7 +196,7 @@ def killed(server: Server, words: int) -> None:
 
 
 @contextmanager
-def ours(weights: Path, home: Path) -> Iterator[Server]:
+def ours(weights: Path, home: Path, threads: int, *, by_engine: bool) -> Iterator[Server]:
     """This server with the model ``m``."""
     port = free_port()
     env = {key: value for key, value in os.environ.items() if not key.startswith("XINFERENCE_")}
@@ -206,19 +219,20 @@ def ours(weights: Path, home: Path) -> Iterator[Server]:
                 "model_path": str(weights),
                 "n_parallel": SLOTS,
                 "n_ctx": CONTEXT,
+                "n_threads": threads,
+                "n_threads_batch": threads,
             },
         )
-        yield server
+        yield replace(server, clock=engine_clock(engine_pid(server))) if by_engine else server
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
 
 
 @contextmanager
-def bare(weights: Path) -> Iterator[Server]:
+def bare(weights: Path, threads: int, *, by_engine: bool) -> Iterator[Server]:
     """llama.cpp with the parameters that a launch without saved states has."""
     port = free_port()
-    threads = len(os.sched_getaffinity(0))
     params = {
         "cpuparams.n_threads": threads,
         "cpuparams_batch.n_threads": threads,
@@ -240,13 +254,33 @@ def bare(weights: Path) -> Iterator[Server]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    server = Server(f"http://127.0.0.1:{port}", KEY)
+    server = Server(f"http://127.0.0.1:{port}", KEY, engine_clock(process.pid) if by_engine else time.perf_counter)
     try:
         _wait_for(f"{server.url}/health", lambda data: True)
         yield server
     finally:
         process.terminate()
         process.wait(60)
+
+
+def engine_pid(server: Server) -> int:
+    """The process of the model's engine."""
+    with urllib.request.urlopen(f"{server.url}/v1/models/instances?model_uid=m", timeout=60) as answer:
+        pid: int = json.load(answer)[0]["replicas"][0]["engine_pid"]
+        return pid
+
+
+def engine_clock(pid: int) -> Callable[[], float]:
+    """The seconds that all threads of a process have computed."""
+
+    def read() -> float:
+        nanoseconds = 0
+        for each in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                nanoseconds += int((each / "schedstat").read_text().split()[0])
+        return nanoseconds / 1e9
+
+    return read
 
 
 def free_port() -> int:

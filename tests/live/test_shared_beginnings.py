@@ -30,7 +30,10 @@ SHARED = {"XINFERENCE_SHARED_BEGINNINGS": "true"}
 #: `make shared-beginnings` asks 300.
 PROMPTS = int(os.environ.get("SHAREDPROMPTS", "20"))
 
-pytestmark = pytest.mark.timeout(120 + 4 * PROMPTS)
+#: One thread: on a busy machine, two threads of a tiny model wait for each other most of the time.
+LAUNCH = {"model_uid": "m", "n_threads": 1, "n_threads_batch": 1}
+
+pytestmark = pytest.mark.timeout(300 + 10 * PROMPTS)
 
 
 def system(group: int) -> str:
@@ -78,7 +81,7 @@ def test_answers_are_those_without_sharing(make_home: Callable[..., Home], tiny:
     home, apart = make_home(**SHARED), make_home()
     for each in (home, apart):
         each.serve()
-        assert each.launch(**tiny | {"model_uid": "m", "n_ctx": 2048}).status_code == 200
+        assert each.launch(**tiny | LAUNCH | {"n_ctx": 2048}).status_code == 200
     random_ = random.Random(1)
     for group in range(GROUPS):
         ask(home, body(group, "Who?", 1))
@@ -102,7 +105,7 @@ def test_answers_are_those_without_sharing(make_home: Callable[..., Home], tiny:
 def test_a_burst_computes_a_beginning_once(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
     home = make_home(**SHARED)
     home.serve()
-    assert home.launch(**tiny | {"model_uid": "m", "n_ctx": 2048, "n_parallel": 4}).status_code == 200
+    assert home.launch(**tiny | LAUNCH | {"n_ctx": 2048, "n_parallel": 4}).status_code == 200
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda question: ask(home, body(0, question)), QUESTIONS[:4]))
     assert all(each["usage"]["prompt_tokens_details"]["cached_tokens"] > 800 for each in answers)
@@ -114,7 +117,7 @@ def test_the_folder_in_memory_is_deleted_after_kills(make_home: Callable[..., Ho
     """The engine deletes it if its server was killed; the next server, also of another home, if both were."""
     home, other = make_home(**SHARED, XINFERENCE_GRACE_SECONDS="1"), make_home(**SHARED)
     server = home.serve()
-    assert home.launch(**tiny | {"model_uid": "m", "n_ctx": 2048}).status_code == 200
+    assert home.launch(**tiny | LAUNCH | {"n_ctx": 2048}).status_code == 200
     for question in QUESTIONS[:3]:
         ask(home, body(0, question, 1))
     root = memory_root(home.path)
@@ -139,7 +142,7 @@ def test_the_folder_in_memory_is_deleted_after_kills(make_home: Callable[..., Ho
 def test_an_on_demand_model_and_a_new_server_begin_warm(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
     home = make_home(**SHARED)
     server = home.serve()
-    assert home.launch(**tiny | {"model_uid": "m", "n_ctx": 2048, "n_parallel": 2}).status_code == 200
+    assert home.launch(**tiny | LAUNCH | {"n_ctx": 2048, "n_parallel": 2}).status_code == 200
     for question in QUESTIONS[:3]:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda each: ask(home, body(0, each, 4)), [question, question + "?"]))
