@@ -16,7 +16,8 @@ from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of
 from tests.gateway.test_rate_limits import BEARER, OneKey
 from tests.routing.routes import TARGET
 from tests.support.polling import until_async
-from xinference.gateway.fair_queue import MAX_UNUSED, UNKNOWN_SLOTS, FairQueue, places
+from xinference.gateway.fair_queue import MAX_PASSED, MAX_UNUSED, UNKNOWN_SLOTS, FairQueue, places
+from xinference.gateway.priority import HIGH, LOW, NORMAL
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Target
 
@@ -34,16 +35,16 @@ class Users:
         self.refused: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    def ask(self, client: str, count: int = 1) -> None:
+    def ask(self, client: str, count: int = 1, priority: int = NORMAL) -> None:
         """Requests of a client, named ``a1``, ``a2`` and so on."""
         for _ in range(count):
             number = 1 + sum(name.startswith(client) for name in self.tasks)
-            self.tasks[f"{client}{number}"] = asyncio.create_task(self._ask(client, f"{client}{number}"))
+            self.tasks[f"{client}{number}"] = asyncio.create_task(self._ask(client, f"{client}{number}", priority))
 
-    async def _ask(self, client: str, name: str) -> None:
+    async def _ask(self, client: str, name: str, priority: int) -> None:
         try:
             if not self.queue.enter("m", client, self.places):
-                await self.queue.wait("m", client)
+                await self.queue.wait("m", client, priority)
         except Refusal as refusal:
             assert (refusal.status, refusal.code, refusal.headers) == (
                 429,
@@ -113,6 +114,61 @@ async def test_each_client_gets_an_equal_share_of_the_places() -> None:
     assert Counter(name[0] for name in users.order[4:]) == {"a": 2, "b": 2}
 
 
+async def test_a_high_priority_gets_the_next_place_and_a_low_one_the_last() -> None:
+    users = Users(1)
+    users.ask("a", 1)
+    await users.settle()
+    users.ask("l", 1, LOW)
+    users.ask("n", 2)
+    users.ask("h", 1, HIGH)
+    await users.settle()
+    while users.queue.waiting("m"):
+        await users.end(users.order[-1])
+    assert users.order == ["a1", "h1", "n1", "n2", "l1"]
+
+
+@pytest.mark.parametrize("level", [NORMAL, LOW])
+async def test_a_lower_priority_waits_for_a_bounded_number_of_others(level: int) -> None:
+    users = Users(1)
+    users.ask("h", 2, HIGH)
+    await users.settle()
+    users.ask("l", 2, level)
+    await users.settle()
+    while sum(name[0] == "l" for name in users.order) < 2:  # there is always another one of a high priority
+        users.ask("h", 1, HIGH)
+        await users.settle()
+        await users.end(users.order[-1])
+    places = [position for position, name in enumerate(users.order) if name[0] == "l"]
+    assert places == [MAX_PASSED + 1, 2 * MAX_PASSED + 2]
+
+
+async def test_all_levels_get_places_under_a_full_queue() -> None:
+    users = Users(1)
+    for client, level in (("h", HIGH), ("n", NORMAL), ("l", LOW)):
+        users.ask(client, 40, level)
+    await users.settle()
+    while len(users.order) < 40:
+        await users.end(users.order[-1])
+    counts = Counter(name[0] for name in users.order)
+    assert counts["h"] > 25 and counts["n"] >= 3 and counts["l"] >= 3
+
+
+async def test_a_full_queue_ends_the_wait_of_the_lowest_priority() -> None:
+    users = Users(1, maximum=3)
+    users.ask("a", 1)
+    await users.settle()
+    users.ask("l", 2, LOW)
+    users.ask("n", 1)
+    await users.settle()
+    users.ask("h", 3, HIGH)
+    await users.settle()
+    assert users.refused == ["l2", "l1", "n1"]
+    users.ask("l", 1, LOW)
+    await users.settle()
+    assert users.refused[-1] == "l3"
+    assert users.queue.waiting("m") == 3
+
+
 async def test_a_client_that_leaves_gives_its_turn_to_the_next() -> None:
     users = Users(1)
     users.ask("a", 4)
@@ -173,7 +229,7 @@ async def test_no_place_is_lost_and_none_is_given_twice(seed: int) -> None:
         running = [name for name in users.order if name not in ended]
         assert len(running) <= 3
         if what < 0.5:
-            users.ask(chance.choice("abc"))
+            users.ask(chance.choice("abc"), priority=chance.choice((HIGH, NORMAL, LOW)))
             if chance.random() < 0.5:
                 await users.settle()
         elif what < 0.85 and running:
@@ -237,7 +293,7 @@ async def test_requests_with_one_key_from_several_addresses_have_one_turn() -> N
         assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
         asking = [asyncio.create_task(asked(gateway, f"10.0.0.{n}", BEARER)) for n in range(3)]
         await until_async("they wait", lambda: queue.waiting("m") == 3)
-        assert [*queue._models["m"].waiting] == ["k1"]
+        assert [*queue._models["m"].levels[NORMAL]] == ["k1"]
         for task in asking:
             task.cancel()
         await asyncio.wait(asking)

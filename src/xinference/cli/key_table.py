@@ -24,6 +24,8 @@ def limits(key: Json) -> str | None:
     '5 requests/min, 30 s per request'
     """
     texts = [f"{key[name]:.12g} {unit}" for name, unit in _LIMITS.items() if key.get(name) is not None]
+    if key.get("priority", "normal") != "normal":
+        texts.append(f"{key['priority']} priority")
     return ", ".join(texts) or None
 
 
@@ -49,6 +51,7 @@ COLUMNS: Mapping[str, Callable[[Json, float], Any]] = {
     "In flight": lambda key, now: key["requests_in_flight"],
     "Output tokens": lambda key, now: key.get("max_output_tokens"),
     "Seconds": lambda key, now: key.get("max_request_seconds"),
+    "Priority": lambda key, now: key.get("priority"),
     "Expires": lambda key, now: _moment(key["expires"]),
     "Last used": lambda key, now: _moment(key["last_used"]),
     "State": _state,

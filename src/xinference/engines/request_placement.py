@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+#: The priority of a request that names none.
+NORMAL = 1
+
 
 class AskEngine(Protocol):
     """Sends a request to the replica and returns the status and the body of its answer."""
@@ -34,11 +37,12 @@ class Placed(Protocol):
 class RequestPlacement(Protocol):
     """Places the requests of one replica; used from one event loop, so it needs no lock."""
 
-    async def place(self, path: str, body: bytes, client: str, ask: AskEngine) -> Placed | None:
+    async def place(self, path: str, body: bytes, client: str, ask: AskEngine, priority: int = NORMAL) -> Placed | None:
         """Place a request; None: it is sent as it is.
 
         Args:
             client: the key or the address of the client.
+            priority: of requests that wait for a slot, one with a lower number comes first.
         """
         ...
 

@@ -22,6 +22,7 @@ from xinference.gateway.http.last_answers import Shutdown, end_answer
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch
 from xinference.gateway.http.uvicorn_protocol import CONTENDED
 from xinference.gateway.limited_forward import LimitedForwarder, end_aborted
+from xinference.gateway.priority import NORMAL, has_priority, priority_of
 from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.request_reader import RequestReader, address
@@ -184,6 +185,7 @@ class DataRequests:
             key.key_id if key is not None else address(scope),
             time_limit=time_limit(key, route) if is_limited else None,
             parts=parts,
+            priority=priority_of(request, key) if has_priority(request, key) else NORMAL,
         )
         if path.has_inputs and not parts:
             division = divide(request, body, prepared.route, partial(self._prepare_part, route, key))

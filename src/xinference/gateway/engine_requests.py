@@ -95,6 +95,8 @@ def prepare(table: RoutingTable, route: Route, request: Request, document: Reque
     exchange = dialect.exchange(request, route.uid)
     if request.has_further_fields:
         _check_extra_fields(dialect, request, document)
+    if request.priority is not None:  # for the gateway's queue; an engine may refuse it, or have another order
+        document.remove(document.fields, "priority")
     if (route.stop or route.stop_token_ids) and not dialect.has_stops_at_start:
         _add_stops(route, request, document)
     fields = _fields_to_rewrite(request)

@@ -23,6 +23,7 @@ from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.http.request_figures import RequestFigures
 from xinference.gateway.placements import Placements
+from xinference.gateway.priority import NORMAL
 from xinference.gateway.routes import FREE, DataPath
 from xinference.gateway.stream import END_TEXTS, OnDeath, relay_bytes, relay_events
 from xinference.protocol.errors import Header, Refusal
@@ -75,6 +76,8 @@ class ForwardedCall(msgspec.Struct, frozen=True):
     """The time that engines may spend on the call; the wait for a turn does not count."""
     parts: tuple[ChoicePart, ...] = ()
     """The parts in place of the body, which are forwarded one after the other; empty: the body is."""
+    priority: int = NORMAL
+    """The level in the queue for a place; see `gateway.priority`."""
 
 
 class Forwarder:
@@ -154,7 +157,7 @@ class Forwarder:
     async def _take_turn(self, call: ForwardedCall, route: Route, uid: str, figures: RequestFigures) -> Route:
         """Wait for a place; returns the route as it is then, with targets."""
         with figures.wait("permit"):
-            await self.queue.wait(uid, call.client)
+            await self.queue.wait(uid, call.client, call.priority)
         try:
             now = self._router.table.routes.get(route.uid)
             if now is None:
@@ -173,7 +176,9 @@ class Forwarder:
         figures.replica = target.replica_id
         try:
             if route.state_bytes and self.placements.is_on:
-                placed = await self.placements.place(call.path.upstream, body, call.client, route, target)
+                placed = await self.placements.place(
+                    call.path.upstream, body, call.client, route, target, call.priority
+                )
                 body = body if placed is None else placed.body
             answer = await self._pool.post(target, call.path.upstream, call.query, call.headers, body)
             figures.connection = answer.connection

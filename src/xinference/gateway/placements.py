@@ -17,6 +17,7 @@ from xinference.engines.request_placement import ModelStates, Placed, RequestPla
 from xinference.files import state_folders
 from xinference.gateway.http.asgi import JSON_TYPE
 from xinference.gateway.http.engine_pool import EnginePool
+from xinference.gateway.priority import NORMAL
 from xinference.gateway.state_metrics import state_metrics
 from xinference.routing.table import Route, Target
 
@@ -39,7 +40,9 @@ class Placements:
         """The models whose folders can't be used."""
         self.is_on = settings.saves_states
 
-    async def place(self, path: str, body: bytes, client: str, route: Route, target: Target) -> Placed | None:
+    async def place(
+        self, path: str, body: bytes, client: str, route: Route, target: Target, priority: int = NORMAL
+    ) -> Placed | None:
         """Place a request at a replica; None: it is sent as it is.
 
         Raises:
@@ -52,7 +55,7 @@ class Placements:
         async def ask(path: str, query: bytes, body: bytes) -> tuple[int, bytes]:
             return await self._ask(target, path, query, body)
 
-        return await placement.place(path, body, client, ask)
+        return await placement.place(path, body, client, ask, priority)
 
     async def metrics(self) -> list[Metric]:
         """The figures of each model that has saved states, for Prometheus."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+#: The priorities of a key, the highest first.
+PRIORITIES = ("high", "normal", "low")
+NORMAL_PRIORITY = "normal"
+
 
 @dataclass(frozen=True)
 class Key:
@@ -31,6 +35,8 @@ class Key:
     """Maximum number of tokens of each answer; None: no limit."""
     max_request_seconds: float | None = None
     """Maximum time that an engine spends on one request; None: no limit."""
+    priority: str = NORMAL_PRIORITY
+    """The priority of its requests, one of `PRIORITIES`; a request may name a lower one."""
 
     session: str = ""
     """The id of the session of a browser that has these permissions; empty: this is the key itself."""
@@ -52,6 +58,7 @@ class Key:
             "requests_in_flight": self.requests_in_flight,
             "max_output_tokens": self.max_output_tokens,
             "max_request_seconds": self.max_request_seconds,
+            "priority": self.priority,
             "created": self.created,
             "last_used": self.last_used,
             "revoked": self.revoked,

@@ -101,6 +101,7 @@ class Keyring:
             requests_in_flight=new.requests_in_flight,
             max_output_tokens=new.max_output_tokens,
             max_request_seconds=new.max_request_seconds,
+            priority=new.priority,
         )
         self._rows.add(key)
         self._keys[key_id] = key
@@ -118,7 +119,7 @@ class Keyring:
         if key.revoked is not None:
             raise bad_request(f"The key {key.name} is revoked.", hint="Create another one.")
         scopes, models = tuple(sorted(key.scopes)), None if key.models is None else tuple(sorted(key.models))
-        limits = {name: getattr(key, name) for name in LIMITS}
+        limits = {name: getattr(key, name) for name in (*LIMITS, "priority")}
         check(replace(NewKey(key.name, scopes, models, **limits), **changes))
         if changes.get("name", key.name) != key.name:
             self._check_free(changes["name"])

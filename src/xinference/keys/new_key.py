@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from xinference.errors import bad_request
+from xinference.keys.key import NORMAL_PRIORITY, PRIORITIES
 
 SCOPES = ("use", "manage", "monitor")
 #: The limits of a key.
@@ -30,6 +31,7 @@ class NewKey:
     requests_in_flight: int | None = None
     max_output_tokens: int | None = None
     max_request_seconds: float | None = None
+    priority: str = NORMAL_PRIORITY
 
 
 def check(new: NewKey) -> None:
@@ -49,6 +51,9 @@ def check(new: NewKey) -> None:
         0 < len(m) <= MAX_MODEL_NAME and m.isprintable() for m in new.models or ("",)
     ):
         raise bad_request("A key for certain models needs their names.", hint="Omit `models` to allow all.")
+    if new.priority not in PRIORITIES:
+        hint = f"The priorities are {', '.join(PRIORITIES[:-1])} and {PRIORITIES[-1]}."
+        raise bad_request(f"There is no priority {new.priority[:100]!r}.", hint=hint)
     if new.expires_in is not None and not (math.isfinite(new.expires_in) and new.expires_in > 0):
         raise bad_request(f"A key can't expire in {new.expires_in} seconds.", hint="Use a positive number.")
     for field in LIMITS:

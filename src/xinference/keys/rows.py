@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xinference.keys.key import Key
+from xinference.keys.key import PRIORITIES, Key
 from xinference.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 DIGEST_BYTES = 32
 _COLUMNS = (
     "key_id, name, digest, scopes, models, expires, requests_per_minute, tokens_per_minute, created, last_used, "
-    "revoked, requests_in_flight, max_output_tokens, max_request_seconds"
+    "revoked, requests_in_flight, max_output_tokens, max_request_seconds, priority"
 )
 
 
@@ -57,7 +57,7 @@ class KeyRows:
         row = (
             *(key.key_id, key.name, key.digest, json.dumps(sorted(key.scopes)), models, key.expires),
             *(key.requests_per_minute, key.tokens_per_minute, key.created, key.last_used, key.revoked),
-            *(key.requests_in_flight, key.max_output_tokens, key.max_request_seconds),
+            *(key.requests_in_flight, key.max_output_tokens, key.max_request_seconds, key.priority),
         )
         with self._store.write(durable=True) as db:
             db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 -- constants
@@ -67,13 +67,13 @@ class KeyRows:
         models = None if key.models is None else json.dumps(sorted(key.models))
         limits = (
             *(key.requests_per_minute, key.tokens_per_minute, key.requests_in_flight),
-            *(key.max_output_tokens, key.max_request_seconds),
+            *(key.max_output_tokens, key.max_request_seconds, key.priority),
         )
         with self._store.write(durable=True) as db:
             db.execute(
                 "UPDATE keys SET name = ?, scopes = ?, models = ?, expires = ?, requests_per_minute = ?, "
-                "tokens_per_minute = ?, requests_in_flight = ?, max_output_tokens = ?, max_request_seconds = ? "
-                "WHERE key_id = ?",
+                "tokens_per_minute = ?, requests_in_flight = ?, max_output_tokens = ?, max_request_seconds = ?, "
+                "priority = ? WHERE key_id = ?",
                 (key.name, json.dumps(sorted(key.scopes)), models, key.expires, *limits, key.key_id),
             )
 
@@ -102,13 +102,15 @@ def _key(row: tuple[Any, ...]) -> Key:
     Raises:
         ValueError, TypeError, RecursionError: the row is damaged.
     """
-    key_id, name, digest, scopes, models, *rest = row
+    key_id, name, digest, scopes, models, *rest, priority = row
     if len(digest) != DIGEST_BYTES:
         raise ValueError(f"its digest has {len(digest)} bytes")
     if not all(math.isfinite(number) for number in rest if number is not None):
         raise ValueError("a number is infinite")
+    if priority not in PRIORITIES:
+        raise ValueError(f"its priority is {priority!r}")
     allowed = None if models is None else _names(models)
-    return Key(key_id, name, bytes(digest), _names(scopes), allowed, *rest)
+    return Key(key_id, name, bytes(digest), _names(scopes), allowed, *rest, priority=priority)
 
 
 def _names(text: str) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +43,9 @@ class NewKeyBody(BaseModel):
     max_request_seconds: float | None = Field(
         None, gt=0, le=MAX_INTEGER, description="Maximum time that an engine spends on one request; null: no limit"
     )
+    priority: Literal["high", "normal", "low"] = Field(
+        "normal", description="The priority of its requests before the engines; a request may name a lower one"
+    )
 
     def new_key(self) -> NewKey:
         """The key for the keyring."""
@@ -65,6 +68,7 @@ class KeyChanges(BaseModel):
     requests_in_flight: int | None = Field(None, ge=1, le=MAX_INTEGER, description="null: that of the settings")
     max_output_tokens: int | None = Field(None, ge=1, le=MAX_INTEGER, description="null: no limit")
     max_request_seconds: float | None = Field(None, gt=0, le=MAX_INTEGER, description="null: no limit")
+    priority: Literal["high", "normal", "low"] = "normal"
 
     def changes(self) -> dict[str, Any]:
         """The fields that the request has."""
@@ -85,6 +89,7 @@ class KeyAnswer(BaseModel):
     requests_in_flight: int | None
     max_output_tokens: int | None
     max_request_seconds: float | None
+    priority: str
     created: float
     last_used: float | None
     revoked: float | None

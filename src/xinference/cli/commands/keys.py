@@ -105,6 +105,11 @@ def keys() -> None:
 @click.option(
     "--max-request-seconds", type=_seconds, help="Maximum time of an engine for one request; a longer one gets a 504."
 )
+@click.option(
+    "--priority",
+    type=click.Choice(["high", "normal", "low"]),
+    help="Order of its requests before a busy model; a request may name a lower one. [default: normal]",
+)
 @click.argument("named", metavar="[NAME]", required=False)
 @json_option
 @with_server_options
@@ -165,6 +170,7 @@ _limit = Removable(_count)
 @click.option(
     "--max-request-seconds", type=Removable(_seconds), metavar="N", help="Maximum time of a request, or `none`."
 )
+@click.option("--priority", type=click.Choice(["high", "normal", "low"]), help="Order before a busy model.")
 @json_option
 @with_server_options
 def update(

@@ -9,12 +9,12 @@ import asyncio
 import json
 import logging
 import time
-from collections import deque
 
 from xinference.engines.llama_cpp.model_states import LlamaCppStates
 from xinference.engines.llama_cpp.prompt_beginnings import Prompt, prefill_body, read_prompt, with_slot
 from xinference.engines.llama_cpp.slot_book import Action, Leader, Placement, SlotBook, new_name
-from xinference.engines.request_placement import AskEngine
+from xinference.engines.llama_cpp.slot_turns import SlotTurns
+from xinference.engines.request_placement import NORMAL, AskEngine
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +43,13 @@ class SlotPlacement:
     def __init__(self, states: LlamaCppStates, slots: int) -> None:
         self._states = states
         self._book = SlotBook(slots, states.saved, erase_foreign=states.limits.by_client)
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        """The requests that wait for an idle slot, the oldest first."""
+        self._waiting = SlotTurns()
         self._computed: dict[int, asyncio.Event] = {}
         self._failures = 0
 
-    async def place(self, path: str, body: bytes, client: str, ask: AskEngine) -> PlacedRequest | None:
+    async def place(
+        self, path: str, body: bytes, client: str, ask: AskEngine, priority: int = NORMAL
+    ) -> PlacedRequest | None:
         """See `RequestPlacement.place`."""
         if self._failures >= MAX_FAILURES:
             return None
@@ -59,7 +60,7 @@ class SlotPlacement:
             await self._wait_for_equal(prompt)
         placement = None if self._waiting else self._book.place(prompt, time.monotonic())
         if placement is None:
-            placement = await self._wait_for_slot(prompt)
+            placement = await self._wait_for_slot(prompt, priority)
         try:
             await self._prepare(placement, path, body, ask)
         except BaseException:
@@ -91,21 +92,21 @@ class SlotPlacement:
             if leader.computed and not leader.saved:
                 return
 
-    async def _wait_for_slot(self, prompt: Prompt) -> Placement:
+    async def _wait_for_slot(self, prompt: Prompt, priority: int) -> Placement:
         """Wait for the turn of this request, and for as many idle slots as it needs."""
         first = False
         while True:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             if first:
-                self._waiting.appendleft(turn)
+                self._waiting.add_first(turn, priority)
             else:
-                self._waiting.append(turn)
+                self._waiting.add(turn, priority)
             try:
                 await turn
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
                     self._give_slots()
-                elif turn in self._waiting:
+                else:
                     self._waiting.remove(turn)
                 raise
             placement = self._book.place(prompt, time.monotonic())
@@ -117,7 +118,7 @@ class SlotPlacement:
     def _give_slots(self) -> None:
         """Let the oldest request that waits look for a slot."""
         while self._waiting and self._book.idle():
-            turn = self._waiting.popleft()
+            turn = self._waiting.take()
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -39,7 +39,7 @@ NATIVE = NativeFields(
         {
             "custom_logit_processor", "custom_params", "lora_path", "session_id", "session_params", "bootstrap_host",
             "bootstrap_port", "bootstrap_room", "routed_dp_rank", "disagg_prefill_dp_rank", "data_parallel_rank", "rid",
-            "extra_key", "ngram_corpus_id", "priority", "custom_labels", "return_hidden_states",
+            "extra_key", "ngram_corpus_id", "custom_labels", "return_hidden_states",
             "return_routed_experts", "routed_experts_start_len", "return_meta_info", "images_config", "input_ids",
             "input_embeds", "image_data", "audio_data", "video_data", "max_dynamic_patch", "min_dynamic_patch",
             "use_audio_in_video", "task", "chat_template",

@@ -74,7 +74,7 @@ NATIVE = NativeFields(
     refused=frozenset(
         {
             "chat_template", "media_io_kwargs", "mm_processor_kwargs", "prompt_embeds", "kv_transfer_params",
-            "ec_transfer_params", "vllm_xargs", "logits_processors", "priority", "session_id", "return_prompt_text",
+            "ec_transfer_params", "vllm_xargs", "logits_processors", "session_id", "return_prompt_text",
             "return_mm_kwargs", "return_token_offsets", "routed_experts_prompt_start", "watermarking",
             "guided_decoding_backend", "guided_whitespace_pattern", "structural_tag", "mcp_servers",
         }

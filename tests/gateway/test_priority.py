@@ -1,0 +1,107 @@
+"""The priority of a request: what names it, what limits it, and what the engine gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.fakes.running import start_fake_engine
+from tests.gateway.harness import CHAT, HandMadeRouter, call, gateway_of, route, target
+from tests.routing.routes import TARGET
+from tests.support.polling import until_async
+from xinference.engines.dialects import DIALECTS
+from xinference.gateway.engine_requests import prepare
+from xinference.gateway.priority import HIGH, LOW, NORMAL, has_priority, priority_of
+from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.routes import DATA_PATHS
+from xinference.keys.key import Key
+from xinference.protocol.request_check import check
+from xinference.protocol.requests import Request
+from xinference.routing.table import RoutingTable
+
+PATH = "/v1/chat/completions"
+
+
+def key(priority: str) -> Key:
+    return Key("k", "k", b"", frozenset({"use"}), priority=priority)
+
+
+CASES: list[tuple[dict[str, Any], str | None, int]] = [
+    ({}, None, NORMAL),
+    ({"service_tier": "auto"}, None, NORMAL),
+    ({"service_tier": "default"}, None, NORMAL),
+    ({"service_tier": "priority"}, None, HIGH),
+    ({"service_tier": "flex"}, None, LOW),
+    ({"priority": -3}, None, HIGH),
+    ({"priority": 0}, None, NORMAL),
+    ({"priority": 7}, None, LOW),
+    ({"priority": 7, "service_tier": "priority"}, None, LOW),
+    ({}, "normal", NORMAL),
+    ({"service_tier": "priority"}, "normal", NORMAL),
+    ({"priority": -1}, "normal", NORMAL),
+    ({"service_tier": "flex"}, "normal", LOW),
+    ({}, "high", HIGH),
+    ({"service_tier": "auto"}, "high", HIGH),
+    ({"priority": 0}, "high", NORMAL),
+    ({}, "low", LOW),
+    ({"service_tier": "priority"}, "low", LOW),
+]
+
+
+@pytest.mark.parametrize(("fields", "of_key", "level"), CASES)
+def test_fields_and_the_key_give_the_level(fields: dict[str, Any], of_key: str | None, level: int) -> None:
+    request, used = Request(model="m", **fields), None if of_key is None else key(of_key)
+    assert priority_of(request, used) == level
+    assert has_priority(request, used) or level == NORMAL
+
+
+@pytest.mark.parametrize("engine", DIALECTS)
+def test_engines_do_not_get_the_field_of_the_queue(engine: str) -> None:
+    body = json.dumps(CHAT | {"priority": -1}).encode()
+    request = check(DATA_PATHS[PATH].decoder, body)
+    prepared = prepare(RoutingTable(), route(TARGET, engine=engine), request, RequestDocument(body))
+    assert json.loads(prepared.body) == CHAT
+
+
+async def ask(gateway: Any, **fields: Any) -> int:
+    return (await call(gateway, PATH, json.dumps(CHAT | fields).encode())).status
+
+
+async def test_requests_wait_at_their_level() -> None:
+    router = HandMadeRouter()
+    router.publish(route(TARGET, slots=1))
+    async with gateway_of(router) as gateway:
+        queue = gateway._forwarder.queue
+        assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
+        fields: list[dict[str, Any]] = [{}, {"priority": 2}, {"service_tier": "priority"}, {"priority": -1}]
+        asking = [asyncio.create_task(ask(gateway, **each)) for each in fields]
+        await until_async("they wait", lambda: queue.waiting("m") == 4)
+        assert [sum(map(len, level.values())) for level in queue._models["m"].levels] == [2, 1, 1]
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+        assert queue.waiting("m") == 0
+
+
+@pytest.mark.process
+async def test_a_high_priority_waits_for_one_running_request_under_a_full_queue() -> None:
+    ended: list[str] = []
+
+    async def send(gateway: Any, name: str, **fields: Any) -> None:
+        assert await ask(gateway, **fields) == 200
+        ended.append(name)
+
+    async with start_fake_engine(delay=0.05) as engine:
+        router = HandMadeRouter()
+        router.publish(route(target(engine), slots=1))
+        async with gateway_of(router) as gateway:
+            queue = gateway._forwarder.queue
+            many = [asyncio.create_task(send(gateway, "normal")) for _ in range(40)]
+            await until_async("they wait", lambda: queue.waiting("m") == 38)
+            await send(gateway, "high", service_tier="priority")
+            # Two were running, and one may get the place of the second one while the engine answers.
+            assert ended.index("high") <= 3
+            await asyncio.gather(*many)
