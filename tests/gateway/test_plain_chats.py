@@ -34,6 +34,7 @@ VALUES: dict[str, list[Any]] = {
     "safety_identifier": ["u"],
     "metadata": [{"a": "b"}],
     "service_tier": ["auto"],
+    "priority": [1],
     "temperature": [0.5],
     "top_p": [0.5],
     "max_tokens": [5],

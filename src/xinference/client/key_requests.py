@@ -27,7 +27,7 @@ def create_key(
     requests_in_flight: int | None = None,
     max_output_tokens: int | None = None,
     max_request_seconds: float | None = None,
-    priority: str | None = None,
+    priority: str = "normal",
 ) -> Request[Json]:
     """Create a key; only this answer has its secret, as ``key``. Once there is a key, every request needs one.
 
@@ -37,7 +37,7 @@ def create_key(
         requests_in_flight: maximum number of requests at the same time; None: that of the server's settings.
         max_output_tokens: maximum number of tokens of each answer.
         max_request_seconds: maximum time that an engine spends on one request.
-        priority: of its requests before the engines: ``high``, ``normal`` or ``low``; None: normal.
+        priority: of its requests before the engines: ``high``, ``normal`` or ``low``.
     """
     limits = {
         "expires_in": expires_in,
@@ -46,7 +46,7 @@ def create_key(
         "requests_in_flight": requests_in_flight,
         "max_output_tokens": max_output_tokens,
         "max_request_seconds": max_request_seconds,
-        "priority": priority,
+        "priority": None if priority == "normal" else priority,
     }
     body = {"name": name, "scopes": list(scopes), "models": None if models is None else list(models), **limits}
     body = {field: value for field, value in body.items() if value is not None}

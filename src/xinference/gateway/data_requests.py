@@ -22,7 +22,7 @@ from xinference.gateway.http.last_answers import Shutdown, end_answer
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch
 from xinference.gateway.http.uvicorn_protocol import CONTENDED
 from xinference.gateway.limited_forward import LimitedForwarder, end_aborted
-from xinference.gateway.priority import NORMAL, has_priority, priority_of
+from xinference.gateway.priority import NORMAL, priority_of
 from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.request_reader import RequestReader, address
@@ -31,7 +31,7 @@ from xinference.gateway.responses.answer import ResponseBuilder, as_response
 from xinference.gateway.responses.resource import ResponseResource
 from xinference.gateway.routes import RESPONSE_AS_CHAT, DataPath
 from xinference.gateway.token_answers import with_token_answer
-from xinference.keys.key import Key
+from xinference.keys.key import NORMAL_PRIORITY, Key
 from xinference.protocol.errors import Header, Refusal
 from xinference.protocol.request_check import unreadable
 from xinference.protocol.requests import Generation, Request
@@ -185,7 +185,12 @@ class DataRequests:
             key.key_id if key is not None else address(scope),
             time_limit=time_limit(key, route) if is_limited else None,
             parts=parts,
-            priority=priority_of(request, key) if has_priority(request, key) else NORMAL,
+            # Most requests name none, so they are not worth a call.
+            priority=NORMAL
+            if request.service_tier is None
+            and request.priority is None
+            and (key is None or key.priority == NORMAL_PRIORITY)
+            else priority_of(request, key),
         )
         if path.has_inputs and not parts:
             division = divide(request, body, prepared.route, partial(self._prepare_part, route, key))

@@ -5,7 +5,7 @@ OpenAI's `service_tier` and vLLM's `priority` name it. A key limits it, so that 
 
 from __future__ import annotations
 
-from xinference.keys.key import NORMAL_PRIORITY, PRIORITIES, Key
+from xinference.keys.key import PRIORITIES, Key
 from xinference.protocol.requests import Request
 
 #: The levels: a request of a lower number gets its place first.
@@ -27,12 +27,3 @@ def priority_of(request: Request, key: Key | None) -> int:
         usual = NORMAL if key is None else allowed
         wanted = _TIERS.get(request.service_tier or "", usual)
     return max(wanted, allowed)
-
-
-def has_priority(request: Request, key: Key | None) -> bool:
-    """Whether a field or the key names a priority: the level of all other requests is `NORMAL`."""
-    return (
-        request.service_tier is not None
-        or request.priority is not None
-        or (key is not None and key.priority != NORMAL_PRIORITY)
-    )

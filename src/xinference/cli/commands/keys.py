@@ -108,7 +108,9 @@ def keys() -> None:
 @click.option(
     "--priority",
     type=click.Choice(["high", "normal", "low"]),
-    help="Order of its requests before a busy model; a request may name a lower one. [default: normal]",
+    default="normal",
+    show_default=True,
+    help="Order of its requests before a busy model; a request may name a lower one.",
 )
 @click.argument("named", metavar="[NAME]", required=False)
 @json_option
