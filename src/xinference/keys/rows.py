@@ -110,7 +110,7 @@ def _key(row: tuple[Any, ...]) -> Key:
     if priority not in PRIORITIES:
         raise ValueError(f"its priority is {priority!r}")
     allowed = None if models is None else _names(models)
-    return Key(key_id, name, bytes(digest), _names(scopes), allowed, *rest, priority=priority)
+    return Key(key_id, name, bytes(digest), _names(scopes), allowed, *rest, priority)
 
 
 def _names(text: str) -> frozenset[str]:
