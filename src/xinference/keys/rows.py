@@ -102,15 +102,15 @@ def _key(row: tuple[Any, ...]) -> Key:
     Raises:
         ValueError, TypeError, RecursionError: the row is damaged.
     """
-    key_id, name, digest, scopes, models, *rest, priority = row
+    key_id, name, digest, scopes, models, *rest = row
     if len(digest) != DIGEST_BYTES:
         raise ValueError(f"its digest has {len(digest)} bytes")
-    if not all(math.isfinite(number) for number in rest if number is not None):
+    if not all(math.isfinite(number) for number in rest[:-1] if number is not None):
         raise ValueError("a number is infinite")
-    if priority not in PRIORITIES:
-        raise ValueError(f"its priority is {priority!r}")
+    if rest[-1] not in PRIORITIES:
+        raise ValueError(f"its priority is {rest[-1]!r}")
     allowed = None if models is None else _names(models)
-    return Key(key_id, name, bytes(digest), _names(scopes), allowed, *rest, priority)
+    return Key(key_id, name, bytes(digest), _names(scopes), allowed, *rest)
 
 
 def _names(text: str) -> frozenset[str]:
