@@ -1,6 +1,6 @@
 """The priority of a request in the queue before the engines, by its fields and its key.
 
-OpenAI's `service_tier` and vLLM's `priority` name it. A key limits it, so that a client can't pass others by a field.
+OpenAI's `service_tier`, and the field `priority`, name it. A key limits it, so that a client can't pass others by a field.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def priority_of(request: Request, key: Key | None) -> int:
     """The level of a request.
 
     Requests without a field have the level of their key, and no request has a higher one. Without a key, the fields
-    alone count. In vLLM's `priority`, a lower number is computed first, and 0 is normal.
+    alone count. In `priority`, a lower number comes first, and 0 is normal.
     """
     allowed = HIGH if key is None else PRIORITIES.index(key.priority)
     if request.priority is not None:

@@ -147,7 +147,7 @@ class Request(Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None
     priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
-    """vLLM's field, read by the gateway: a lower number gets its place first."""
+    """Read by the gateway: a lower number gets its place first."""
 
 
 class Sampling(Request, kw_only=True):
