@@ -1,6 +1,6 @@
 """The priority of a request in the queue before the engines, by its fields and its key.
 
-OpenAI's `service_tier`, and the field `priority`, name it. A key limits it, so that a client can't pass others by a field.
+OpenAI's `service_tier` and the field `priority` name it. A key limits it: a field alone passes no other client.
 """
 
 from __future__ import annotations
