@@ -64,6 +64,7 @@ W8A8 = group(8, "int", {"num_bits": 8, "type": "int"})
 W4A16 = group(4, "int", group_size=128)
 FP8 = packing_of(quant_method="fp8")
 FP8_BLOCK = packing_of(quant_method="fp8", weight_block_size=[128, 128])
+FP8_CHANNELS = group(8, "float", {"num_bits": 8, "type": "float", "strategy": "token"}, strategy="channel")
 NVFP4 = packing_of(quant_method="modelopt", quant_algo="NVFP4")
 MXFP4 = packing_of(quant_method="mxfp4")
 MXFP4_LINEAR = group(4, "float", strategy="group", group_size=32)
@@ -145,6 +146,9 @@ def test_the_name_of_a_format_is_enough_where_no_kernel_takes_any_of_its_schemes
         ("vLLM", group(4, "int", {"num_bits": 8, "type": "float"}), HOPPER, None),
         ("vLLM", FP8_BLOCK, CPU, "amx_tile"),
         ("vLLM", FP8_BLOCK, AMX, None),
+        ("vLLM", FP8_CHANNELS, AMX, "8-bit floats with a scale for each channel need amx_fp8"),
+        ("vLLM", FP8_CHANNELS, TURING, None),
+        ("SGLang", FP8_CHANNELS, AMPERE, None),
         ("vLLM", group(8, "float"), AMX, "no CPU kernels for 8-bit floats with activations of 16 bits"),
         ("vLLM", NVFP4, AMX, "no CPU kernels for NVFP4"),
         ("vLLM", MXFP4, AMX, None),

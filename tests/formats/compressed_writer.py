@@ -56,6 +56,13 @@ def write_fp8(source: Path, out: Path) -> None:
     write_folder(source, out, _config("float-quantized", weights, inputs), _fp8)
 
 
+def write_fp8_tensors(source: Path, out: Path) -> None:
+    """8-bit floats with one scale for each tensor, in the form of compressed-tensors."""
+    weights = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "tensor"}
+    inputs = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "tensor", "dynamic": True}
+    write_folder(source, out, _config("float-quantized", weights, inputs), _fp8_tensor)
+
+
 def write_fp8_blocks(source: Path, out: Path) -> None:
     """8-bit floats with a scale for each block of 128 x 128."""
     config = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [BLOCK, BLOCK]}
@@ -148,6 +155,16 @@ def _fp8(layer: str, weight: Tensor) -> dict[str, Tensor]:
     }
 
 
+def _fp8_tensor(layer: str, weight: Tensor) -> dict[str, Tensor]:
+    values = values_of(weight)
+    scale = _scale(values)
+    stored = as_e4m3(value / scale for value in values)
+    return {
+        f"{layer}.weight": Tensor("F8_E4M3", weight.shape, stored),
+        f"{layer}.weight_scale": Tensor("F32", (1,), struct.pack("<f", scale)),
+    }
+
+
 def _fp8_blocks(layer: str, weight: Tensor) -> dict[str, Tensor]:
     outputs, inputs = weight.shape
     values = values_of(weight)
@@ -206,6 +223,7 @@ WRITERS: Mapping[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "W8A8": (write_int8, "pytorch", "Int8"),
     "W4A16": (write_w4a16, "pytorch", "Int4"),
     "fp8": (write_fp8, "fp8", "FP8"),
+    "fp8 of tensors": (write_fp8_tensors, "fp8", "FP8"),
     "fp8 in blocks": (write_fp8_blocks, "fp8", "FP8"),
     "NVFP4": (write_nvfp4, "fp4", "NVFP4"),
     "MXFP4": (write_mxfp4, "fp4", "MXFP4"),

@@ -41,7 +41,7 @@ def test_the_lines_are_all_of_vllm_and_sglang_on_the_page(lines: list[LaunchLine
 
 def test_each_packed_format_has_a_line_on_each_engine_with_kernels_for_it() -> None:
     titles = {launch.title for launch in PACKED}
-    forms = ("W8A8", "W4A16", "fp8", "fp8 in blocks", "NVFP4", "MXFP4")
+    forms = ("W8A8", "W4A16", "fp8", "fp8 of tensors", "fp8 in blocks", "NVFP4", "MXFP4")
     assert {f"{form} on {engine}" for form in forms for engine in ("vLLM", "SGLang")} <= titles
     assert {"fp8 on vLLM", "none --model_quantization bitsandbytes on SGLang", "4-bit on Transformers"} <= titles
 

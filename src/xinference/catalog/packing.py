@@ -16,6 +16,7 @@ class Scheme(StrEnum):
     AWQ = "AWQ"
     FP8 = "8-bit floats"
     FP8_BLOCK = "8-bit floats in blocks"
+    FP8_CHANNELS = "8-bit floats with a scale for each channel"
     FP8_WEIGHTS = "8-bit floats with activations of 16 bits"
     MXFP8 = "MXFP8"
     INT8 = "int8 W8A8"
@@ -59,7 +60,7 @@ def possible_schemes(model_format: str, quantization: str) -> tuple[Scheme, ...]
     """
     name = quantization.lower()
     if model_format == "fp8":
-        return (Scheme.FP8_BLOCK, Scheme.FP8, Scheme.FP8_WEIGHTS, Scheme.MXFP8)
+        return (Scheme.FP8_BLOCK, Scheme.FP8, Scheme.FP8_CHANNELS, Scheme.FP8_WEIGHTS, Scheme.MXFP8)
     if model_format == "fp4":
         return (Scheme.MXFP4,) if "mx" in name else (Scheme.NVFP4,) if "nv" in name else (Scheme.NVFP4, Scheme.MXFP4)
     if model_format == "bnb":

@@ -98,7 +98,9 @@ def _modelopt(given: Mapping[str, Any]) -> Packing:
         return _floats("modelopt", Scheme.MXFP8)
     if algorithm.startswith("FP8"):
         block = "PB" in algorithm.split("_") or "BLOCK" in algorithm
-        return _floats("modelopt", Scheme.FP8_BLOCK if block else Scheme.FP8)
+        if block:
+            return _floats("modelopt", Scheme.FP8_BLOCK)
+        return _floats("modelopt", Scheme.FP8_CHANNELS if "PER_CHANNEL" in algorithm else Scheme.FP8)
     if algorithm == "W4A16_AWQ":
         return Packing("modelopt", Scheme.OTHER, 4.25, "pytorch", "modelopt W4A16_AWQ")
     return _other(f"modelopt {algorithm or 'of an unknown kind'}")
@@ -128,7 +130,10 @@ def _compressed_group(group: Mapping[str, Any]) -> Packing:
             return _floats(method, Scheme.MXFP8)
         if weights.get("strategy") == "block":
             return _floats(method, Scheme.FP8_BLOCK)
-        return _floats(method, Scheme.FP8 if inputs is not None else Scheme.FP8_WEIGHTS)
+        if inputs is None:
+            return _floats(method, Scheme.FP8_WEIGHTS)
+        one_scale = {weights.get("strategy"), inputs.get("strategy")} == {"tensor"}
+        return _floats(method, Scheme.FP8 if one_scale else Scheme.FP8_CHANNELS)
     scheme = _INTEGERS.get((bits, _kind_of(inputs)))
     if scheme is None:
         return _other(f"{method} with {bits}-bit integers")
@@ -174,7 +179,7 @@ _READERS = {
     "awq": _awq,
     "bitsandbytes": _bitsandbytes,
     "fp8": _fp8,
-    "fbgemm_fp8": lambda given: _floats("fbgemm_fp8", Scheme.FP8),
+    "fbgemm_fp8": lambda given: _floats("fbgemm_fp8", Scheme.FP8_CHANNELS),
     "mxfp4": lambda given: _floats("mxfp4", Scheme.MXFP4),
     "mxfp8": lambda given: _floats("mxfp8", Scheme.MXFP8),
     "modelopt": _modelopt,

@@ -28,6 +28,7 @@ PACKINGS = PackingTable(
     capabilities={
         Scheme.FP8: _AMPERE,
         Scheme.FP8_BLOCK: _AMPERE,
+        Scheme.FP8_CHANNELS: _AMPERE,
         Scheme.FP8_WEIGHTS: _AMPERE,
         Scheme.MXFP8: _BLACKWELL,
         Scheme.INT8: _AMPERE,
