@@ -129,6 +129,13 @@ def test_what_no_gpu_holds_is_suggested_on_another_engine() -> None:
     planned(found.command, case)
 
 
+def test_a_smaller_size_on_another_engine_is_suggested_where_no_single_change_fits() -> None:
+    case = refused(1.2, "vLLM", model_size_in_billions=14, quantization="none", model_format="pytorch")
+    [found] = alternatives(case)
+    assert found.change == "engine" and found.description.startswith("Size 1.5B on llama.cpp with ggufv2 ")
+    assert planned(found.command, case).engine == "llama.cpp"
+
+
 def test_the_smallest_model_that_makes_room_is_named() -> None:
     held = {"small": {HOST: GIB // 8}, "middle": {HOST: 4 * GIB}, "large": {HOST: 20 * GIB}}
     case = refused(3, **SEVEN, quantization="q4_k_m", reserved=held)

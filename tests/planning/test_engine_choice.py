@@ -100,6 +100,13 @@ def test_a_refusal_names_the_engines_and_the_version_that_would_do() -> None:
     )
 
 
+def test_a_format_that_no_engine_has_is_refused_with_the_reason_and_a_format_that_runs() -> None:
+    with pytest.raises(Problem) as caught:
+        choose("qwen3", model_format="mlx")
+    assert "MLX" in caught.value.cause
+    assert caught.value.hint is not None and "--model-format ggufv2" in caught.value.hint
+
+
 # -- engines ----------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from xinference.catalog.models import ModelSpec, ModelVersion, same_size
+from xinference.catalog.models import ModelSpec, ModelVersion, same_size, written_size
 from xinference.engines.base import Engine
 from xinference.errors import Problem, Suggestion
 from xinference.hardware.devices import Host
@@ -69,7 +69,10 @@ def alternatives(refused: Refused) -> tuple[Suggestion, ...]:
         _other_engine(refused),
         _unload(refused),
     )
-    return tuple(suggestion for suggestion in found if suggestion is not None)
+    suggestions = tuple(suggestion for suggestion in found if suggestion is not None)
+    if suggestions or (last := _smaller_size_elsewhere(refused)) is None:
+        return suggestions
+    return (last,)
 
 
 def smaller_downloads(refused: Refused) -> tuple[Suggestion, ...]:
@@ -134,12 +137,35 @@ def _smaller_size(refused: Refused) -> Suggestion | None:
     return None
 
 
+def _smaller_size_elsewhere(refused: Refused) -> Suggestion | None:
+    """The largest smaller size that fits on another engine, where no single change is enough."""
+    if refused.request.asked_name is not None or refused.request.model_path is not None:
+        return None
+    own = billions(refused.version.spec.model_size_in_billions)
+    smaller = {
+        size: billions(size)
+        for spec in refused.version.family.model_specs
+        if billions(size := spec.model_size_in_billions) < own
+    }
+    for size in sorted(smaller, key=lambda size: -smaller[size]):
+        specs = [s for s in refused.version.family.model_specs if same_size(s.model_size_in_billions, size)]
+        if found := _on_another_engine(refused, specs, f"Size {written_size(size)} on "):
+            return found
+    return None
+
+
 def _other_engine(refused: Refused) -> Suggestion | None:
     request = refused.request
     if request.asked_name is not None or request.model_path is not None:
         return None
+    return _on_another_engine(refused, _same_size(refused), "The engine ")
+
+
+def _on_another_engine(refused: Refused, specs: Iterable[ModelSpec], beginning: str) -> Suggestion | None:
+    """A version of these specs that another engine can run."""
+    request = refused.request
     ordered = sorted(
-        _versions(refused, _same_size(refused)),
+        _versions(refused, specs),
         key=lambda version: (version.quantization.lower() != _USUAL_QUANTIZATION, -_order(refused, version)),
     )
     own = msgspec.structs.replace(request, options={})  # the options of one engine are not those of another one
@@ -149,7 +175,7 @@ def _other_engine(refused: Refused) -> Suggestion | None:
         for version in ordered:
             plan = _fit(refused, version, engine=name, options={}) if _can_run(refused, engine, version) else None
             if plan is not None:
-                what = f"The engine {name} with {version.spec.model_format} {version.quantization}"
+                what = f"{beginning}{name} with {version.spec.model_format} {version.quantization}"
                 return Suggestion("engine", f"{what}, {_need(plan)}", launch_command(own, version, engine=name))
     return None
 

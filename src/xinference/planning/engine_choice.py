@@ -179,8 +179,13 @@ def _refusal(
     """The refusal of a request that no combination satisfies, with those that come nearest."""
     name = _requested_name(request, versions[0])
     if request.model_engine is None:
-        hint = _suitable_engines(facts, versions)
-        return bad_request(f"No engine here can run {name}.", hint=hint, code=Code.ENGINE_UNAVAILABLE)
+        reason = _unsupported_everywhere(engines, versions)
+        if reason is None:
+            hint = _suitable_engines(facts, versions)
+            return bad_request(f"No engine here can run {name}.", hint=hint, code=Code.ENGINE_UNAVAILABLE)
+        found = (_other_version(facts, request, engine) for engine in engines)
+        hint = next((text.strip() for text in found if text), "No other engine supports this format and quantization.")
+        return bad_request(f"No engine here can run {name}: {reason}.", hint=hint, code=Code.ENGINE_UNAVAILABLE)
     [engine] = engines
     title = engine.table.engine
     supported = next((version for version in versions if supports(engine, version)), None)
@@ -191,6 +196,15 @@ def _refusal(
         cause, code = f"{title} can't run {name} here: {reason}.", Code.ENGINE_UNAVAILABLE
     hint = _suitable_engines(facts, versions, excluded=engine) + _other_version(facts, request, engine)
     return bad_request(cause, hint=hint, code=code)
+
+
+def _unsupported_everywhere(engines: Sequence[Engine], versions: Sequence[ModelVersion]) -> str | None:
+    """The reason why no engine supports the first version, on any host; None: one supports some version."""
+    if any(supports(engine, version) for engine in engines for version in versions):
+        return None
+    version = versions[0]
+    suitable = [engine for engine in engines if version.family.model_type in engine.table.model_types]
+    return next((supports(engine, version).reason for engine in suitable), None)
 
 
 def _other_version(facts: Facts, request: LaunchRequest, engine: Engine) -> str:

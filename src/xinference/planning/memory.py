@@ -221,7 +221,8 @@ def _fitting_context(estimate: MemoryEstimate, usable: int, context: int, reques
         most = bisect_right(steps, usable, key=lambda count: estimate.total(count * CONTEXT_STEP - 1, 1))
         if most and steps[most - 1] * CONTEXT_STEP - 1 >= MIN_CONTEXT:
             return steps[most - 1] * CONTEXT_STEP - 1
-    raise _does_not_fit(estimate, required, f"a context of {minimum} tokens")
+    tried = requested is None and minimum <= MIN_CONTEXT
+    raise _does_not_fit(estimate, required, f"a context of {minimum} tokens", smaller_context=not tried)
 
 
 def _fitting_slots(estimate: MemoryEstimate, context: int, usable: int) -> int:
@@ -249,12 +250,12 @@ def _usable_text(budget: MemoryBudget) -> str:
     return f"{free / MIB:,.0f} MiB are free{part}"
 
 
-def _does_not_fit(estimate: MemoryEstimate, required: int, dimensions: str) -> Problem:
+def _does_not_fit(estimate: MemoryEstimate, required: int, dimensions: str, *, smaller_context: bool = True) -> Problem:
     model = estimate.model
+    smaller = f", a smaller --{model.context_option} or --{model.slots_option}" if smaller_context else ""
     return Problem(
         Code.DOES_NOT_FIT,
         f"The model with {dimensions} needs {required / MIB:,.0f} MiB of memory, and {_usable_text(estimate.budget)}.",
         stage="plan",
-        hint=f"Use a smaller quantization or size, a smaller --{model.context_option} or --{model.slots_option}, "
-        "or terminate another model.",
+        hint=f"Use a smaller quantization or size{smaller}, or terminate another model.",
     )
