@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from xinference.engines.transformers.server.errors import LoadError, RefusedErro
 from xinference.engines.transformers.server.length_groups import GroupLimits, cpu_limits, next_group
 from xinference.engines.transformers.server.module_files import Pooling, pooling_of, read_module_files
 from xinference.engines.transformers.server.requests import EmbeddingRequest, RerankRequest, read
+from xinference.engines.transformers.server.sparse import check_sparse, weights_by_token
 
 TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
 POOLING = {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
@@ -29,6 +31,29 @@ def folder_of(root: Path, files: dict[str, Any]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return root
+
+
+# -- sparse embeddings ------------------------------------------------------------------------------------------------
+
+
+def test_a_token_has_its_greatest_weight_and_special_and_unweighted_tokens_have_none() -> None:
+    assert weights_by_token([0, 7, 8, 7, 9, 2], [5.0, 0.5, 0.0, 0.75, 0.25, 5.0], {0, 2}) == {"7": 0.75, "9": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"encoding_format": "base64"}, "encoding_format"),
+        ({"dimensions": 3}, "dimensions"),
+    ],
+)
+def test_a_sparse_request_for_vectors_is_refused_by_its_field(fields: dict[str, Any], param: str) -> None:
+    request = EmbeddingRequest(model="m", input="x", return_sparse=True, **fields)
+    with pytest.raises(RefusedError) as caught:
+        check_sparse(request, SimpleNamespace(token_weights=object()))
+    assert caught.value.error["param"] == param
+    with pytest.raises(RefusedError, match=r"sparse_linear\.safetensors"):
+        check_sparse(request, SimpleNamespace(token_weights=None))
 
 
 # -- module files -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ with those of the server's modules, and ``refused.json`` with the errors of fold
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -121,6 +122,17 @@ def with_modules(folder: Path, pooled: torch.Tensor) -> torch.Tensor:
     return centred / (centred.pow(2).mean() + 1e-5).sqrt() * norm["norm.weight"] + norm["norm.bias"]
 
 
+def sparse(layer: dict[str, torch.Tensor], state: torch.Tensor, text: str) -> dict[str, float]:
+    """The greatest weight of each word, as BGE-M3's paper defines it: the positive part of a linear layer."""
+    found: dict[str, float] = {}
+    for token, weight in zip(
+        tokenizer()(text)["input_ids"], state @ layer["weight"][0] + layer["bias"][0], strict=True
+    ):
+        if token >= len(SPECIAL) and weight > 0:
+            found[str(token)] = max(found.get(str(token), 0.0), float(weight))
+    return found
+
+
 def scores(folder: Path) -> list[float]:
     """The raw score of each document."""
     model, encode = AutoModelForSequenceClassification.from_pretrained(folder).eval(), tokenizer()
@@ -133,6 +145,8 @@ def make_models(root: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     plain, modules, ranker, raw = (root / name for name in ("plain", "modules", "ranker", "raw_ranker"))
     make_encoder(plain)
+    layer = {"weight": torch.randn(1, HIDDEN), "bias": torch.randn(1)}
+    save_file(layer, plain / "sparse_linear.safetensors")
     make_encoder(modules)
     add_modules(modules)
     for folder in (ranker, raw):
@@ -149,6 +163,7 @@ def make_models(root: Path) -> dict[str, Any]:
         "cls": unit([state[0] for state in states]),
         "last": unit([state[-1] for state in states]),
         "max": unit([state.max(0).values for state in states]),
+        "sparse": [sparse(layer, state, text) for state, text in zip(states, TEXTS, strict=True)],
         "modules": unit([with_modules(modules, state[3:].mean(0)) for state in prompted]),
         "ranker": torch.sigmoid(torch.tensor(scores(ranker))).tolist(),
         "raw_ranker": scores(raw),
@@ -179,9 +194,21 @@ def served(server: Callable[[str], Any], folder: Path, model_type: str, **params
     else:
         inputs = encoder.texts(requests.EmbeddingRequest(model="m", input=TEXTS))
     with torch.inference_mode():
-        rows = loaded.compute(inputs)
-    assert rows.shape[1] == loaded.dimensions
-    return rows[:, 0].tolist() if model_type == "rerank" else unit(list(rows))
+        rows = [torch.tensor(row) for row in loaded.compute(inputs)]
+    assert {len(row) for row in rows} == {loaded.dimensions}
+    return [float(row[0]) for row in rows] if model_type == "rerank" else unit(rows)
+
+
+def served_sparse(server: Callable[[str], Any], folder: Path) -> list[dict[str, float]]:
+    """The weights of the words, computed together with vectors of the same texts."""
+    loaded = server("pooled_model").load_pooled({"model_path": str(folder), "model_type": "embedding"})
+    encoder, request = server("input_encoder").InputEncoder(loaded), server("requests").EmbeddingRequest
+    dense = encoder.texts(request(model="m", input=TEXTS))
+    with torch.inference_mode():
+        rows = loaded.compute([*dense, *(dataclasses.replace(each, weighs_tokens=True) for each in dense)])
+    assert {len(row) for row in rows[: len(dense)]} == {loaded.dimensions}
+    pairs, special = zip(dense, rows[len(dense) :], strict=True), loaded.tokenizer.all_special_ids
+    return [server("sparse").weights_by_token(each.tokens, row, special) for each, row in pairs]
 
 
 def refusals(server: Callable[[str], Any], root: Path) -> dict[str, str]:
@@ -212,6 +239,7 @@ def main(root: Path, program: Path) -> None:
     made = {pooling: served(server, root / "plain", "embedding", pooling_type=pooling) for pooling in POOLINGS}
     made["modules"] = served(server, root / "modules", "embedding")
     made |= {name: served(server, root / name, "rerank") for name in ("ranker", "raw_ranker")}
+    made["sparse"] = served_sparse(server, root / "plain")
     write_json(root / "made.json", made)
     write_json(root / "refused.json", refusals(server, root))
 

@@ -129,6 +129,7 @@ def test_the_longest_input_is_embedded_and_one_token_more_is_a_400_or_is_truncat
         ({"dimensions": 385}, 400, "384"),
         ({"truncate_prompt_tokens": 1}, 400, "at least 3 tokens"),
         ({"prompt_name": "odd"}, 400, "odd"),
+        ({"return_sparse": True}, 400, "sparse_linear.safetensors"),
     ],
 )
 def test_bad_input_is_refused_in_openais_envelope(
@@ -156,6 +157,13 @@ def test_each_pooling_module_and_score_is_that_of_plain_transformers(tiny: Path,
     made, expected = (json.loads((tiny / file).read_text())[name] for file in ("made.json", "expected.json"))
     rows = expected if isinstance(expected[0], list) else [expected]
     for own, reference in zip(made if isinstance(made[0], list) else [made], rows, strict=True):
+        assert own == pytest.approx(reference, abs=1e-5)
+
+
+def test_the_weights_of_tokens_are_those_of_plain_transformers(tiny: Path) -> None:
+    made, expected = (json.loads((tiny / file).read_text())["sparse"] for file in ("made.json", "expected.json"))
+    assert any(expected)
+    for own, reference in zip(made, expected, strict=True):
         assert own == pytest.approx(reference, abs=1e-5)
 
 
@@ -234,6 +242,21 @@ def test_a_cross_encoder_ranks_by_the_name_of_its_older_engine(home: Home, tiny:
     for result in answer["results"]:
         assert result["relevance_score"] == pytest.approx(expected[result["index"]], abs=1e-5)
         assert result["document"]["text"] == DOCUMENTS[result["index"]]
+
+
+def test_sparse_embeddings_have_the_form_of_xinference_4(home: Home, tiny: Path) -> None:
+    words = ("-n", "my-sparse", "-u", "sparse", "-t", "embedding", "-en", "flag", "--model-path", str(tiny / "plain"))
+    launched = home.cli("launch", *words, seconds=300)
+    assert launched.returncode == 0, launched.stderr
+    texts = ["a llama eats grass", "wool", "The WOOL is warm and the llama eats a mountain", "what"]
+    with Client(home.url) as client:
+        answer = client.get_model("sparse").create_embedding(texts, return_sparse=True)
+        dense = client.get_model("sparse").create_embedding(texts)
+    assert {item["object"] for item in answer["data"]} == {"sparse_embedding"}
+    expected = json.loads((tiny / "expected.json").read_text())["sparse"]
+    for item in answer["data"]:
+        assert item["embedding"] == pytest.approx(expected[item["index"]], abs=1e-5)
+    assert answer["usage"] == dense["usage"] and len(dense["data"][0]["embedding"]) == 16
 
 
 @pytest.mark.parametrize(

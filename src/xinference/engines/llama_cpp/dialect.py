@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from functools import partial
 from typing import Any
-
-import msgspec
 
 from xinference.engines.dialect import (
     UNCHANGED,
@@ -28,13 +25,13 @@ from xinference.engines.llama_cpp import choices
 from xinference.engines.llama_cpp.metrics import METRICS
 from xinference.engines.llama_cpp.native_fields import NATIVE
 from xinference.engines.llama_cpp.prefill import PrefillCut
+from xinference.engines.llama_cpp.vectors import cut_vectors
 from xinference.engines.request_placement import ModelStates, StateLimits
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request
 
 ENGINE = "llama.cpp"
-FLOAT_BYTES = 4
 
 # -- request fields ---------------------------------------------------------------------------------------------
 
@@ -66,7 +63,7 @@ def _exchange(request: Request, uid: str) -> Exchange:
     if isinstance(request, AnthropicMessages):
         return _messages_exchange(request)
     if isinstance(request, Embeddings) and request.dimensions:
-        return Exchange(answer=partial(check_dimensions, wanted=request.dimensions, uid=uid))
+        return Exchange(answer=partial(cut_vectors, wanted=request.dimensions, uid=uid))
     return UNCHANGED
 
 
@@ -89,17 +86,6 @@ def name_stop(chunk: bytes) -> bytes:
     """Add the stop reason of an answer that a stop sequence ended: llama.cpp reports only the sequence."""
     ended, stopped = (b'"stop_reason":"%b","stop_sequence":"' % reason for reason in (b"end_turn", b"stop_sequence"))
     return chunk.replace(ended, stopped)
-
-
-def check_dimensions(body: bytes, *, wanted: int, uid: str) -> bytes:
-    """Refuse an answer with vectors of another length: llama.cpp ignores the length in a request."""
-    data = msgspec.json.decode(body)["data"]
-    vector = data[0]["embedding"] if data else []
-    length = len(base64.b64decode(vector)) // FLOAT_BYTES if isinstance(vector, str) else len(vector)
-    if length == wanted:
-        return body
-    cause = f"The model {uid!r} returns vectors of {length} numbers on llama.cpp, not {wanted}."
-    raise Refusal(Code.UNSUPPORTED_DIMENSIONS, cause, hint="Omit dimensions.", param="dimensions")
 
 
 # -- errors -----------------------------------------------------------------------------------------------------

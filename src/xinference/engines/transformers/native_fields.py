@@ -14,5 +14,6 @@ NATIVE = NativeFields(
         "truncate_prompt_tokens": CountOrAll,
         "prompt_name": ShortText,
         "normalize_embeddings": bool,
+        "return_sparse": bool,
     },
 )

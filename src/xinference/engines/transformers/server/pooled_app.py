@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from .errors import RefusedError
 from .input_encoder import InputEncoder
 from .pooled_model import Input, PooledModel
 from .pooled_scheduler import Job, PooledScheduler
+from .sparse import check_sparse, weights_by_token
 
 
 class PooledRoutes(CommonRoutes):
@@ -41,7 +43,11 @@ class PooledRoutes(CommonRoutes):
         body = requests.read(await request.body(), requests.EmbeddingRequest)
         self._check(body.model)
         length = self._vector_length(body.dimensions)
+        if body.return_sparse:
+            check_sparse(body, self._loaded)
         inputs = await self._run_encoder(self._encoder.texts, body)
+        if body.return_sparse:
+            return await cancel_on_disconnect(request, self._weigh(body, inputs))
         return await cancel_on_disconnect(request, self._embed(body, inputs, length))
 
     async def rerank(self, request: Request) -> Response:
@@ -62,6 +68,15 @@ class PooledRoutes(CommonRoutes):
         else:  # the digits that numbers of 32 bits and at most 1 have: half as many as Python writes
             shown = vectors.astype("f8").round(8).tolist()
         data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(shown)]
+        return _json({"object": "list", "data": data, "model": body.model, "usage": _usage(inputs)})
+
+    async def _weigh(self, body: requests.EmbeddingRequest, inputs: list[Input]) -> Response:
+        rows = await self._rows([replace(each, weighs_tokens=True) for each in inputs])
+        special = frozenset(self._loaded.tokenizer.all_special_ids)
+        data = [
+            {"object": "sparse_embedding", "index": i, "embedding": weights_by_token(each.tokens, row, special)}
+            for i, (each, row) in enumerate(zip(inputs, rows, strict=True))
+        ]
         return _json({"object": "list", "data": data, "model": body.model, "usage": _usage(inputs)})
 
     async def _score(self, body: requests.RerankRequest, inputs: list[Input]) -> Response:

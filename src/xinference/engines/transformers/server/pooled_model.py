@@ -14,6 +14,7 @@ from torch import Tensor
 from .errors import LoadError
 from .loading import give_back, load_tokenizer, loading_arguments, of_one_type
 from .module_files import ModuleFiles, Pooling, Stage, pooling_of, read_module_files
+from .token_weights import load_token_weights
 
 #: Activations of modules and scores; a file names them with their module, which is not imported from its text.
 ACTIVATIONS = {
@@ -42,6 +43,8 @@ class Input:
     """Which of the two texts each token belongs to; None: the model does not read it."""
     prompt_length: int = 0
     """Number of the first tokens that belong to a prompt."""
+    weighs_tokens: bool = False
+    """Whether its row is the weight of each token, and not a vector."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,12 @@ class PooledModel:
     lower_case: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    token_weights: torch.nn.Linear | None = None
+    """Makes the weight of a token from its vector; None: the model makes only vectors."""
     adapters: tuple[str, ...] = ()
 
-    def compute(self, inputs: Sequence[Input]) -> Tensor:
-        """A row for each input, in 32 bits, on the CPU."""
+    def compute(self, inputs: Sequence[Input]) -> list[Any]:
+        """A row for each input, in 32 bits: its vector, its score, or the weight of each of its tokens."""
         lengths = [len(each.tokens) for each in inputs]
         longest = max(lengths)
         arguments = {"input_ids": self._padded([each.tokens for each in inputs], longest, self._padding_token())}
@@ -79,17 +84,33 @@ class PooledModel:
         counts = torch.tensor(lengths, device=self.device)
         if min(lengths) < longest:
             arguments["attention_mask"] = (torch.arange(longest, device=self.device) < counts[:, None]).long()
-        rows = self._scored(arguments) if self.scores else self._pooled(arguments, counts, inputs)
+        if self.scores:
+            return self._finished(self._scored(arguments))
+        hidden: Tensor = self.model(**arguments, **self._no_cache()).last_hidden_state
+        rows = self._finished(self._pooled(hidden, counts, inputs))
+        if self.token_weights is not None and any(each.weighs_tokens for each in inputs):
+            weights = self._weighed(self.token_weights, hidden)
+            rows = [
+                weights[number, : lengths[number]] if each.weighs_tokens else rows[number]
+                for number, each in enumerate(inputs)
+            ]
+        return rows
+
+    def _finished(self, rows: Tensor) -> list[Any]:
         for module in self.modules:
             rows = module(rows)
-        return rows.cpu()
+        return list(rows.cpu().numpy())
+
+    def _weighed(self, layer: torch.nn.Linear, hidden: Tensor) -> Any:
+        """The weight of each token; negative ones are 0."""
+        weights: Tensor = torch.relu(layer(hidden.float()))[..., 0]
+        return weights.cpu().numpy()
 
     def _scored(self, arguments: dict[str, Tensor]) -> Tensor:
         logits: Tensor = self.model(**arguments, **self._no_cache()).logits
         return logits.float()
 
-    def _pooled(self, arguments: dict[str, Tensor], counts: Tensor, inputs: Sequence[Input]) -> Tensor:
-        hidden: Tensor = self.model(**arguments, **self._no_cache()).last_hidden_state
+    def _pooled(self, hidden: Tensor, counts: Tensor, inputs: Sequence[Input]) -> Tensor:
         skipped = None
         if not self.pooling.include_prompt and any(each.prompt_length for each in inputs):
             skipped = torch.tensor([each.prompt_length for each in inputs], device=self.device)
@@ -228,6 +249,7 @@ def _load_embedding(params: Mapping[str, Any]) -> PooledModel:
         lower_case=files.lower_case,
         prompts=files.prompts,
         default_prompt=files.default_prompt,
+        token_weights=load_token_weights(files.transformer, hidden, model.device),
     )
 
 

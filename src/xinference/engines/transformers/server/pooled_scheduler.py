@@ -110,7 +110,7 @@ class PooledScheduler(ComputeThread[Job]):
 
     def _compute(self, group: Sequence[_Waiting]) -> None:
         try:
-            rows = self._loaded.compute([each.input for each in group]).numpy()
+            rows = self._loaded.compute([each.input for each in group])
         except Exception:  # noqa: BLE001 -- out of memory or a defect of the model: the next request may succeed
             traceback.print_exc()
             for job in {id(each.job): each.job for each in group}.values():

@@ -106,6 +106,8 @@ class EmbeddingRequest(Struct, kw_only=True):
     """The name of a prompt of the model that is put before each text."""
     normalize_embeddings: bool | None = None
     """False: the vectors as the model's modules make them."""
+    return_sparse: bool = False
+    """The weights of the tokens in place of vectors, as BGE-M3 makes them."""
 
 
 class RerankRequest(Struct, kw_only=True):
