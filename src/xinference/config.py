@@ -198,6 +198,18 @@ class Settings:
     """Show the requests and tokens of each key in ``/metrics``, by the key's id: at most 1,000 keys."""
     access_log: bool = False
     """Log each request with its client, key, path, status and seconds."""
+    cluster: bool = False
+    """Let workers on other machines join this server, and run models on them."""
+    supervisor_port: int = 9999
+    """Port to which workers connect; 0: any free port."""
+    worker_port: int = 9998
+    """Port of a worker for the requests of its models; 0: any free port."""
+    no_models: bool = False
+    """Run no model on the supervisor's own machine, but only on workers."""
+    node_lost_seconds: float = 30.0
+    """Seconds that a worker may be out of reach; then its replicas are started on other machines."""
+    orphan_seconds: float = 3600.0
+    """Seconds without a supervisor after which a worker stops its engines; 0: never."""
 
     @property
     def saves_states(self) -> bool:
@@ -288,6 +300,11 @@ class Settings:
     @property
     def log_dir(self) -> Path:
         return self.home / "logs"
+
+    @property
+    def identity_dir(self) -> Path:
+        """Folder of this machine's certificate in its cluster."""
+        return self.home / "cluster" / "identity"
 
     @property
     def server_file(self) -> Path:

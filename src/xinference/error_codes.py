@@ -185,7 +185,6 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal_error", 500
     SERVER_STOPPING = "server_stopping", 503
     SYSTEM_ERROR = "system_error", 500
-    NO_WORKERS = "no_workers", 501
     NOT_HERE = "not_here", 501
 
     # Clusters
@@ -194,6 +193,10 @@ class Code(StrEnum):
     CLUSTER_IDENTITY_DAMAGED = "cluster_identity_damaged", 500
     NODE_UNKNOWN = "node_unknown", 503
     NO_NODE = "no_node", 503
+    NODE_NOT_FOUND = "node_not_found", 404
+    NODE_REFUSED = "node_refused", 403
+    NOT_A_CLUSTER = "not_a_cluster", 409
+    WRONG_CLUSTER = "wrong_cluster", 502
     NODE_GONE = "node_gone", 503
     NODE_TIMEOUT = "node_timeout", 504
     EARLIER_SERVER = "earlier_server", 409

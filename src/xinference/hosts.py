@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 HTTPS_PORT = 443
 LOCAL_NODE = "local"
 """The id of the server's own machine among the machines on which models run."""
+#: The last labels of the name of each node of a cluster; no public name ends so (RFC 2606).
+NODE_DOMAIN = "node.xinference.invalid"
 _ASCII_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 _MAX_HOST = 253
 
@@ -25,6 +27,11 @@ def address_of(host: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def node_name(node_id: str) -> str:
+    """The name in a node's certificate, which clients of the node check."""
+    return f"{node_id}.{NODE_DOMAIN}"
 
 
 def server_url(endpoint: str) -> str:

@@ -41,8 +41,8 @@ from xinference.gateway.balancer import Balancer
 from xinference.gateway.http.access_log import AccessLog
 from xinference.gateway.http.connection_limits import ConnectionLimits, raise_descriptor_limit
 from xinference.gateway.http.last_answers import Shutdown
+from xinference.gateway.http.node_tls import ClusterTls
 from xinference.gateway.http.server import Server, http_server
-from xinference.gateway.http.tcp_keepalive import CLIENT
 from xinference.gateway.metrics import Metrics, key_counts
 from xinference.gateway.request_records import LocalRequests, Recorder
 from xinference.hosts import host_in_url, is_loopback
@@ -55,6 +55,7 @@ from xinference.records.hub import RecordHub
 from xinference.routing.abortable_requests import AbortableRequests, Abortables
 from xinference.routing.interfaces import Router
 from xinference.store.database import Store
+from xinference.tcp_keepalive import CLIENT
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -81,6 +82,9 @@ def run(
     access_log: bool | None = None,
     allow_media_urls: str | None = None,
     prefix_isolation: str | None = None,
+    cluster: bool | None = None,
+    supervisor_port: int | None = None,
+    no_models: bool | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
@@ -102,6 +106,9 @@ def run(
         access_log=access_log or None,
         allow_media_urls=allow_media_urls,
         prefix_isolation=prefix_isolation,
+        cluster=cluster or None,
+        supervisor_port=supervisor_port,
+        no_models=no_models or None,
     )
     set_up_log(settings.log_level, settings.log_format)
     raise_descriptor_limit()
@@ -235,6 +242,7 @@ def _build_single(
         recorder=recorder,
         balancer=balancer,
         shutdown=shutdown,
+        node_tls=ClusterTls(settings.identity_dir) if settings.cluster else None,
     )
 
     async def before_end() -> None:
@@ -381,6 +389,9 @@ def main() -> int:
     parser.add_argument("--allow-media-urls")
     parser.add_argument("--prefix-isolation")
     parser.add_argument("--allow-unauthenticated", action="store_true")
+    parser.add_argument("--cluster", action="store_true")
+    parser.add_argument("--supervisor-port", type=int)
+    parser.add_argument("--no-models", action="store_true")
     arguments = parser.parse_args()
     try:
         return run(**vars(arguments))

@@ -17,7 +17,8 @@ from tests.gateway.harness import CHAT, STREAM, chunked, router_to, served
 from tests.support.loopback_server import serve_connections
 from xinference.gateway.front_door import FrontDoor, front_door_server
 from xinference.gateway.http.engine_pool import EngineDiedError, EnginePool, EngineUnreachableError
-from xinference.nodes.certificates import ClusterAuthority, NodeIdentity, node_name, public_bytes
+from xinference.hosts import node_name
+from xinference.nodes.certificates import ClusterAuthority, NodeIdentity, public_bytes
 from xinference.routing.table import Target
 
 GATEWAY, WORKER = "n00000000000a", "n00000000000b"

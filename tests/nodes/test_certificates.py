@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.hosts import node_name
 from xinference.nodes.certificates import (
     NODE_DAYS,
     ClusterAuthority,
     NodeIdentity,
     fingerprint,
-    node_name,
     peer_node,
     public_bytes,
 )

@@ -20,6 +20,7 @@ from xinference.api.routes import (
     catalog,
     catalog_updates,
     cluster,
+    cluster_nodes,
     devices,
     downloads,
     engine_metrics,
@@ -87,7 +88,7 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     app.add_middleware(Compression)
     for part in (
         *(launches, lifecycle, kept_launches, catalog, catalog_updates, models, replicas, registrations),
-        *(auto_register, cache, fits, downloads, cluster, key_routes, login, logs, sessions),
+        *(auto_register, cache, fits, downloads, cluster, cluster_nodes, key_routes, login, logs, sessions),
         *(server_settings, request_routes, watch, devices, engine_metrics),
     ):
         app.include_router(part.router)

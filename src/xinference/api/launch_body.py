@@ -95,8 +95,11 @@ class LaunchBody(BaseModel):
         default=None, description="Indices of the GPUs to use, assigned to the replicas in turn"
     )
     replica: int = Field(default=1, description="Number of copies to run")
-    n_worker: int = Field(default=1, description="Number of machines for each replica; only 1 is supported")
-    worker_ip: Text | None = Field(default=None, description="No effect: the server is one machine")
+    n_worker: int = Field(default=1, description="Number of nodes of a cluster that compute each replica together")
+    worker_ip: Text | None = Field(
+        default=None,
+        description="The only nodes of a cluster to use, by id, name or address, separated by commas",
+    )
     replica_config: list[ReplicaConfig] | None = Field(
         default=None, description="The devices of each replica; its length overrides `replica`"
     )
@@ -141,13 +144,13 @@ class LaunchBody(BaseModel):
         default=0, description="If memory is short, models of the lowest priority are unloaded first"
     )
 
-    def request(self) -> LaunchRequest:
-        """The request for the controller.
+    def request(self, *, is_cluster: bool = False) -> LaunchRequest:
+        """The request for the controller of a server on one machine, or of a cluster.
 
         Raises:
             Problem: 400, a field requires several machines, or is not supported and must not be ignored.
         """
-        self._check()
+        self._check(is_cluster)
         replica, gpu_idx = self._placement()
         fields: dict[str, Any] = {name: getattr(self, name) for name in _UNCHANGED}
         return LaunchRequest(
@@ -155,27 +158,41 @@ class LaunchBody(BaseModel):
             model_size_in_billions=whole_size(self.model_size_in_billions),
             gpu_idx=gpu_idx,
             replica=replica,
+            worker_ip=self._nodes() if is_cluster else None,
             envs=self.envs or {},
             aliases=tuple(dict.fromkeys(self.aliases or ())),
             ttl=self._ttl(),
             options={**(self.model_extra or {}), **self._adapters()},
         )
 
-    def warnings(self) -> list[str]:
-        """One warning for each field that has no effect on one machine."""
-        warnings = []
-        if self.worker_ip is not None:
-            warnings.append(f"worker_ip {self.worker_ip} is ignored: this server is one machine")
-        if any(device.worker_ip for config in self.replica_config or () for device in config.devices):
-            warnings.append("replica_config: worker_ip is ignored: this server is one machine")
+    def warnings(self, *, is_cluster: bool = False) -> list[str]:
+        """One warning for each field that has no effect."""
+        warnings = [] if is_cluster else self._warnings_of_nodes()
         if self.enable_virtual_env is not None:
             warnings.append(
                 "enable_virtual_env is ignored: each engine runs in its own locked environment (`xinference env`)"
             )
         return warnings
 
-    def _check(self) -> None:
-        if self.n_worker != 1:
+    def _warnings_of_nodes(self) -> list[str]:
+        warnings = []
+        if self.worker_ip is not None:
+            warnings.append(f"worker_ip {self.worker_ip} is ignored: this server is one machine")
+        if any(device.worker_ip for config in self.replica_config or () for device in config.devices):
+            warnings.append("replica_config: worker_ip is ignored: this server is one machine")
+        return warnings
+
+    def _nodes(self) -> str | None:
+        """The nodes that the launch names, each once; None: all may be used."""
+        devices = [device for config in self.replica_config or () for device in config.devices]
+        named = [self.worker_ip or "", *(device.worker_ip or "" for device in devices)]
+        names = [name.strip() for text in named for name in text.split(",")]
+        return ",".join(dict.fromkeys(filter(None, names))) or None
+
+    def _check(self, is_cluster: bool) -> None:
+        if self.n_worker < 1:
+            raise bad_request(f"n_worker is {self.n_worker}, and must be 1 or more.")
+        if self.n_worker != 1 and not is_cluster:
             raise bad_request(
                 f"n_worker is {self.n_worker}, but this server is one machine.",
                 hint="Leave out n_worker; `replica` is the number of copies on this machine.",
@@ -218,7 +235,7 @@ class LaunchBody(BaseModel):
         return {"lora_modules": [*before, *({each.lora_name: each.local_path} for each in adapters)]}
 
 
-_CONVERTED = ("model_size_in_billions", "gpu_idx", "replica", "envs", "ttl", "aliases")
+_CONVERTED = ("model_size_in_billions", "gpu_idx", "worker_ip", "replica", "envs", "ttl", "aliases")
 #: The fields that a `LaunchRequest` takes from the body unchanged.
 _UNCHANGED = tuple(
     name for name in LaunchRequest.__struct_fields__ if name in LaunchBody.model_fields and name not in _CONVERTED

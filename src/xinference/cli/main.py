@@ -62,6 +62,7 @@ COMMANDS = {
     "restart": ("xinference.cli.commands.restart:restart", "Restart a model, or the server."),
     "service": ("xinference.cli.commands.service:service", "Start the server at boot, with systemd or launchd."),
     "web": ("xinference.cli.commands.web:web", "Open the web page of the server."),
+    "cluster": ("xinference.cli.commands.cluster:cluster", "Show and change the machines of a cluster."),
     "stop-cluster": ("xinference.cli.commands.stop:stop_cluster", "Stop a remote server (needs --endpoint)."),
     "completion": ("xinference.cli.commands.completion:completion", "Print the completion script of a shell."),
 }
@@ -102,6 +103,7 @@ GROUPS = {
         "stop",
         "restart",
         "service",
+        "cluster",
         "stop-cluster",
         "keys",
         "login",
@@ -264,12 +266,12 @@ def local() -> None:
 
 
 def supervisor() -> None:
-    """``xinference-supervisor``: runs the server in this terminal."""
+    """``xinference-supervisor``: runs a server that workers can join."""
     _run("supervisor")
 
 
 def worker() -> None:
-    """``xinference-worker``: fails, because workers on other machines are not supported."""
+    """``xinference-worker``: runs models on this machine for a supervisor."""
     _run("worker")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from xinference.client import (
     catalog_requests,
     catalog_update_requests,
+    cluster_requests,
     handles,
     key_requests,
     relaunch_requests,
@@ -87,6 +88,14 @@ class Methods(Runner):
     download_model = answer_call(catalog_requests.download_model)
     follow_download = stream_call(catalog_requests.follow_download)
     cancel_download = answer_call(catalog_requests.cancel_download)
+
+    cluster_nodes = answer_call(cluster_requests.cluster_nodes)
+    drain_node = answer_call(cluster_requests.drain_node)
+    undrain_node = answer_call(cluster_requests.undrain_node)
+    remove_node = answer_call(cluster_requests.remove_node)
+    create_join_token = answer_call(cluster_requests.create_join_token)
+    list_join_tokens = answer_call(cluster_requests.list_join_tokens)
+    revoke_join_token = answer_call(cluster_requests.revoke_join_token)
 
     list_keys = answer_call(key_requests.list_keys)
     create_key = answer_call(key_requests.create_key)

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xinference.catalog.catalog_store import CatalogStore
 from xinference.catalog.models import ModelFamily
@@ -53,6 +53,9 @@ from xinference.store.event_log import EventLog
 from xinference.store.launch_history import LaunchHistory
 from xinference.work_threads import LongWork
 
+if TYPE_CHECKING:
+    from xinference.cluster.supervisor import Cluster
+
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +86,9 @@ class Controller:
         self.engines: Mapping[str, Engine] = all_engines()
         self.node: Node = LocalNode(settings, hubs, self.engines, load, work)
         """This machine."""
+        nodes: dict[str, Node] = {self.node.node_id: self.node}
+        self.cluster = None if not settings.cluster else _cluster(settings, store, nodes)
+        """The other machines; None: this one is the only one."""
         self.stop_notice = StopNotice()
         """Ends the waits of the management API when the server begins to stop."""
         self._publisher = publisher or Publisher()
@@ -92,20 +98,25 @@ class Controller:
         self._terminations = Terminations(
             registry, store, self._writer, self._events, self.history, settings.log_dir, self._note_ended
         )
+        placer = (
+            None if self.cluster is None else self.cluster.placer(nodes, self.engines, self._admission.occupancy_on)
+        )
         context = DeploymentContext(
             settings,
             store,
             self._events,
-            {self.node.node_id: self.node},
+            nodes,
             self.engines,
             registry.publish,
             load,
             self._admission,
+            placer,
             counts=self.counts,
             launched=self._note_launched,
             failed=self._note_failed,
         )
         self.planner = Planner(settings, hubs, self.engines, self.registrations, self._admission, work, self.node)
+        self.planner.placer, self.planner.nodes = placer, nodes
         self.weights = WeightsStore(
             settings, hubs, self.registrations, self.planner, self.downloads, registry.working, work.files
         )
@@ -139,6 +150,8 @@ class Controller:
         self.catalog.load()
         self.registrations.load()
         known = self._store.replica_ids()
+        if self.cluster is not None:  # the nodes say which replicas they have
+            await self.cluster.start()
         await self._restoration.restore()
         await asyncio.to_thread(remove_old_logs, self._settings.log_dir, self._registry.log_paths())
         self._tasks = [
@@ -164,6 +177,8 @@ class Controller:
         ):
             if isinstance(result, Exception):  # the failure of one deployment must not stop the end of the others
                 log.error("the end of a deployment or download failed: %r", result)
+        if self.cluster is not None:
+            await self.cluster.close()
 
     # -- changes, for the management API --------------------------------------------------------------------
 
@@ -252,6 +267,11 @@ class Controller:
         return self._registry.uid_of(name)
 
     @property
+    def is_cluster(self) -> bool:
+        """Whether models may run on other machines."""
+        return self.cluster is not None
+
+    @property
     def log_dir(self) -> Path:
         """The folder of the engines' logs."""
         return self._settings.log_dir
@@ -310,6 +330,12 @@ class Controller:
 
     def _note_ended(self, uid: str) -> None:
         self._restarts.forget(uid)
+
+
+def _cluster(settings: Settings, store: Store, nodes: dict[str, Node]) -> Cluster:
+    from xinference.cluster.supervisor import Cluster  # a server on one machine does without it
+
+    return Cluster(settings, store, nodes)
 
 
 async def _without_answer(loading: Awaitable[object]) -> None:

@@ -17,7 +17,9 @@ from xinference.config import Settings
 from xinference.control.disk_check import check_disk
 from xinference.control.forecaster import ExpectedWeights, Forecaster
 from xinference.control.hub_choice import HubChooser
+from xinference.control.node_facts import planning_host, size_on_nodes
 from xinference.control.resolver import ModelResolver
+from xinference.deployments.context import NodePlacer, NodesView
 from xinference.engines.base import Engine
 from xinference.environments.environments import EnvironmentEntry, Environments
 from xinference.error_codes import Code
@@ -27,7 +29,7 @@ from xinference.hubs.base import Hub
 from xinference.hubs.local_files import resolve_local
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, ShapeSource, SizedPlan
+from xinference.launch.plan import DiskNeed, Forecast, LaunchDraft, ResolvedLaunch, ShapeSource, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.nodes.node import Node
 from xinference.planning.alternatives import Refused, alternatives, smaller_downloads, unload_groups
@@ -85,6 +87,9 @@ class Planner:
         stores_look_ups: bool = True,
     ) -> None:
         self._node = node
+        self.nodes: Mapping[str, Node] = {node.node_id: node}
+        self.placer: NodePlacer | None = None
+        """Chooses the nodes of launches; None: this machine is the only one."""
         self._engines = engines
         self._registrations = registrations
         self._memory = memory
@@ -139,6 +144,8 @@ class Planner:
         Raises:
             Problem: 400 ``does_not_fit``, with requests that would fit; ``bad_weight_file``.
         """
+        if self.placer is not None and self.placer.takes(launch):
+            return await size_on_nodes(launch, self.placer, self.nodes, self._engines[launch.engine])
         path = await self._node.find_weights(launch)
         if path is None:
             return None
@@ -154,28 +161,34 @@ class Planner:
                 ``bad_weight_file``, the header on the hub is damaged.
         """
         assert isinstance(launch.origin, Source)  # the weights at a path are there, or the launch is not resolved
-        host = await self._node.host()
+        view = await self._view(launch)
+        host = view.hosts[self.placer.best(view, launch.request)] if self.placer and view else await self._node.host()
         expected = await self._forecaster.expect(launch, launch.origin, host)
         request = request or launch.request
         # Without the weights, a sum would be far too small. The launch is sized after its download.
-        sized = None if expected.are_of_unknown_size else self._size_expected(launch, request, expected, host)
+        sized = None if expected.are_of_unknown_size else self._size_expected(launch, request, expected, host, view)
+        if view is not None:  # the disks of other machines are checked there
+            return _forecast(expected, sized, ())
         refused = self._refused(launch, request, expected.shape, host)
         check_disk(launch.version, expected.disk, lambda fits: smaller_downloads(replace(refused, fits_disk=fits)))
-        return Forecast(
-            expected.source,
-            sized.sizing if sized else None,
-            sized.devices if sized else (),
-            expected.disk,
-            expected.download_bytes,
-            expected.notes,
-            expected.files,
-        )
+        return _forecast(expected, sized, expected.disk)
+
+    async def _view(self, launch: ResolvedLaunch) -> NodesView | None:
+        """The nodes on which a launch may be placed; None: it runs on this machine."""
+        return await self.placer.view(launch) if self.placer is not None and self.placer.takes(launch) else None
 
     def _size_expected(
-        self, launch: ResolvedLaunch, request: LaunchRequest, expected: ExpectedWeights, host: Host
+        self,
+        launch: ResolvedLaunch,
+        request: LaunchRequest,
+        expected: ExpectedWeights,
+        host: Host,
+        view: NodesView | None,
     ) -> SizedPlan | None:
         """The expected plan; None: a guess of the cache does not fit, and only the weights are estimated."""
         try:
+            if view is not None and self.placer is not None:
+                return self.placer.size(launch, Path(), expected.shape, (), view)
             return self._size(launch, request, Path(), expected.shape, host)
         except Problem as problem:
             if problem.code != Code.DOES_NOT_FIT:
@@ -184,6 +197,9 @@ class Planner:
                 raise problem.replace(cause=f"{problem.cause} {_SOURCE_TEXTS[expected.source]}") from None
         without_cache = msgspec.structs.replace(expected.shape, kv_bytes_per_token=0)
         try:
+            if view is not None and self.placer is not None:
+                self.placer.size(launch, Path(), without_cache, (), view)
+                return None
             self._size(launch, request, Path(), without_cache, host)
         except Problem as problem:
             raise problem.replace(cause=f"{problem.cause} {_SOURCE_TEXTS[expected.source]}") from None
@@ -242,6 +258,8 @@ class Planner:
     async def facts(self, request: LaunchRequest) -> Facts:
         """The facts that planning needs for the request."""
         host = await self._node.host()
+        if self.placer is not None and not request.on_demand:
+            host = await planning_host(self.placer, self.nodes, request, host)
         known = {}
         if request.options:
             for name, engine in self._engines.items():
@@ -270,6 +288,18 @@ class Planner:
             if name not in self._option_tables:
                 self._option_tables[name] = await _read_options(name, engine)
             return self._option_tables[name]
+
+
+def _forecast(expected: ExpectedWeights, sized: SizedPlan | None, disk: tuple[DiskNeed, ...]) -> Forecast:
+    return Forecast(
+        expected.source,
+        sized.sizing if sized else None,
+        sized.devices if sized else (),
+        disk,
+        expected.download_bytes,
+        expected.notes,
+        expected.files,
+    )
 
 
 async def _read_options(name: str, engine: Engine) -> Mapping[str, str]:

@@ -62,6 +62,13 @@ class Admission:
     def occupancy_of_others(self, plan: LaunchPlan) -> Occupancy:
         return with_correction(self._scheduler.occupancy_of_others(plan.uid, self._activity()), plan, self._store)
 
+    def occupancy_on(self, node_id: str, plan: LaunchPlan) -> Occupancy:
+        """The memory of another node that is reserved for all deployments except that of the plan."""
+        others = self._scheduler.occupancy_of_others(
+            plan.uid, self._activity(), footprint_of=lambda reserved: footprint(reserved, node_id)
+        )
+        return with_correction(others, plan, self._store)
+
     def occupancy_for(self, plan: LaunchPlan, without: Collection[str] = ()) -> Occupancy:
         occupancy = self._scheduler.occupancy_for(plan.uid, plan.request.on_demand, self._activity(), without=without)
         return with_correction(occupancy, plan, self._store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 from xinference.config import Settings
@@ -11,7 +12,10 @@ from xinference.deployments.counts import Counts
 from xinference.deployments.snapshot import DeploymentSnapshot
 from xinference.engines.base import Engine
 from xinference.errors import Problem
-from xinference.launch.plan import LaunchPlan, SizedPlan
+from xinference.hardware.devices import Host
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
+from xinference.launch.request import LaunchRequest
 from xinference.nodes.node import Node
 from xinference.planning.admission import Candidate
 from xinference.planning.occupancy import Occupancy
@@ -86,6 +90,54 @@ class MemoryAdmission(Protocol):
 
 
 @dataclass(frozen=True)
+class NodesView:
+    """What is known of the nodes on which a launch may be placed, at one moment."""
+
+    hosts: Mapping[str, Host]
+    """The resources of each node that has answered."""
+    with_weights: Mapping[str, Path]
+    """The nodes that have the launch's weights, and the path there."""
+
+
+class NodePlacer(Protocol):
+    """Chooses the nodes of launches. A server on one machine has none."""
+
+    def takes(self, launch: LaunchPlan) -> bool:
+        """Whether a launch may be placed on any node; if not, it runs on the server's own machine."""
+        ...
+
+    def is_usable(self, node_id: str) -> bool:
+        """Whether a replica may be started on a node now."""
+        ...
+
+    def allowed(self, request: LaunchRequest) -> list[str]:
+        """The usable nodes that a request allows."""
+        ...
+
+    async def view(self, launch: ResolvedLaunch) -> NodesView:
+        """Ask all usable nodes for their resources and for the weights of a launch."""
+        ...
+
+    def best(self, view: NodesView, request: LaunchRequest) -> str:
+        """The node with the most free memory of those that have the weights, or of all, for the first steps.
+
+        Raises:
+            Problem: 503 ``no_node``.
+        """
+        ...
+
+    def size(
+        self, launch: ResolvedLaunch, path: Path, shape: ModelShape, notes: tuple[str, ...], view: NodesView
+    ) -> SizedPlan:
+        """Choose the node, the devices, the context and the slots of each replica.
+
+        Raises:
+            Problem: 400 ``does_not_fit``, 503 ``no_node``; both name each node and what it lacks.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class DeploymentContext:
     """The services of the server that every deployment uses."""
 
@@ -100,6 +152,8 @@ class DeploymentContext:
     load: ReplicaLoad
     """Counts the requests in flight at each replica."""
     admission: MemoryAdmission
+    placer: NodePlacer | None = None
+    """Chooses nodes; None: this machine is the only one."""
     counts: Counts = field(default_factory=Counts)
     """Counts what happens to the deployments."""
     launched: Callable[[str], None] = lambda uid: None

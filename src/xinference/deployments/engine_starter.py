@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from xinference.config import Settings
+from xinference.deployments.preparation import Runnable
 from xinference.deployments.states_folder import states_folder
 from xinference.engines.base import Engine, Placement
 from xinference.error_codes import Code
@@ -58,12 +60,15 @@ class EngineStarter:
         nodes: Mapping[str, Node],
         adopted: Mapping[str, ReplicaLike] = MappingProxyType({}),
         settings: Settings | None = None,
+        prepared: Mapping[str, Runnable] = MappingProxyType({}),
     ) -> None:
         """
         Args:
             adopted: the running replicas of an earlier server, by their ids.
             settings: those of the server; None: no replica saves states of prompts.
+            prepared: the weights and the interpreter on each other node.
         """
+        self._prepared = prepared
         self._settings = settings
         self._engine = engine
         self._nodes = nodes
@@ -75,6 +80,8 @@ class EngineStarter:
         node = self._node(plan.place_of(number).node_id)
         # The gateway writes to the folder, too, so it is on the gateway's machine.
         settings = self._settings if node.node_id == LOCAL_NODE else None
+        if (prepared := self._prepared.get(node.node_id)) is not None:
+            plan, python = replace(plan, path=prepared.path), prepared.python
         states = None if settings is None else states_folder(self._engine, plan, settings)
         command = engine_command(self._engine, plan, number, python, states)
         started = node.start(replica_id, command, changed)
@@ -146,13 +153,18 @@ def _stored_places(context: Mapping[str, Any]) -> Places:
 
 
 #: The code of an engine's exit by its fault.
-FAULT_CODES = {Fault.HUNG: Code.ENGINE_HUNG, Fault.MEMORY_CEILING: Code.ENGINE_OUT_OF_MEMORY}
+FAULT_CODES = {
+    Fault.HUNG: Code.ENGINE_HUNG,
+    Fault.MEMORY_CEILING: Code.ENGINE_OUT_OF_MEMORY,
+    Fault.NODE_LOST: Code.NODE_GONE,
+}
 #: The hint for an exit by its fault, in place of what the engine's log tells.
 FAULT_HINTS = {
     Fault.HUNG: "One of its requests may be the cause. XINFERENCE_HUNG_SECONDS is the time for the answer to a probe.",
     Fault.MEMORY_CEILING: "One of its requests may be the cause. XINFERENCE_ENGINE_MEMORY_MARGIN raises the ceiling.",
     Fault.KERNEL: "The kernel killed it because memory was exhausted: use a smaller context, quantization or model, or "
     "terminate another model.",
+    Fault.NODE_LOST: "`xinference cluster info` shows the state of its machine.",
 }
 
 

@@ -12,6 +12,7 @@ from xinference.deployments.context import Ending
 from xinference.deployments.preparation import Runnable, Weights
 from xinference.deployments.snapshot import Stage
 from xinference.errors import Problem
+from xinference.launch.place import Place
 from xinference.launch.plan import SizedPlan
 from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.node import ReplicaLike
@@ -134,6 +135,14 @@ class RestartDue:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A replica without a process has a place, where weights and environment are prepared."""
+
+    number: int
+    place: Place
+
+
+@dataclass(frozen=True)
 class ReplicaDrained:
     """A replica that is being removed has sent its last answer, or its `drain_seconds` have passed."""
 
@@ -220,6 +229,7 @@ Message = (
     | ReplicaReady
     | ReplicaExited
     | RestartDue
+    | Placed
     | ReplicaDrained
     | ReplicasFailed
     | AddReplica

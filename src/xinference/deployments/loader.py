@@ -66,11 +66,8 @@ class Loader:
         """
         self._weights = weights
         snapshot = self._record.snapshot
-        available_memory = available(weights.host, self._context.admission.occupancy_for(snapshot.plan))
         try:
-            plan = size_launch(
-                snapshot.launch, weights.path, weights.shape, available_memory, self._memory, weights.notes
-            )
+            plan = self._sized(snapshot.launch, weights)
         except Problem as problem:
             self._inbox.put(PreparationFailed(problem))
             return
@@ -80,6 +77,14 @@ class Loader:
             self._context.admission.hold(plan.uid, plan)
         if then_run:
             self._inbox.spawn(self._make_runnable(plan))
+
+    def _sized(self, launch: ResolvedLaunch, weights: Weights) -> SizedPlan:
+        """The plan of a launch within the free memory of this machine, or of all nodes."""
+        placer = self._context.placer
+        if placer is not None and weights.nodes is not None:
+            return placer.size(launch, weights.path, weights.shape, weights.notes, weights.nodes)
+        memory = available(weights.host, self._context.admission.occupancy_for(launch))
+        return size_launch(launch, weights.path, weights.shape, memory, self._memory, weights.notes)
 
     def note_prepared(self, runnable: Runnable) -> None:
         """Record that the weights and the environment are available."""
@@ -139,6 +144,13 @@ class Loader:
             Problem: 400 ``does_not_fit`` or ``no_such_device``.
         """
         launch = single_replica_launch(plan, gpu_idx)
+        placer = self._context.placer
+        if placer is not None and placer.takes(launch):
+            weights = await self._preparation.read_weights(launch)
+            assert weights.nodes is not None  # the placer takes the launch
+            probe = placer.size(launch, weights.path, weights.shape, (), weights.nodes)
+            check_same_size(plan, probe)
+            return probe.place_of(0)
         weights = await self._preparation.read_weights(launch, plan.path)
         # No await may follow until the new plan is in the ledger: no other deployment can reserve this memory.
         available_memory = available(weights.host, self._context.admission.occupancy_of_others(launch))

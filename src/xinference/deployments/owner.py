@@ -18,6 +18,7 @@ from xinference.deployments.inbox import (
     Granted,
     Inbox,
     Message,
+    Placed,
     PreparationFailed,
     Prepared,
     Refused,
@@ -38,6 +39,7 @@ from xinference.deployments.inbox import (
 from xinference.deployments.loader import Loader
 from xinference.deployments.on_demand import Action, DemandCounter, next_residency
 from xinference.deployments.record import Record
+from xinference.deployments.relocation import Relocation
 from xinference.deployments.replica_changes import ReplicaChanges, not_loaded, not_running
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import Residency, Stage, Status
@@ -52,7 +54,7 @@ log = logging.getLogger(__name__)
 #: Refusals for lack of memory, or because nothing can be written; they do not count as failures of the model.
 _OTHERS_FAULTS = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT}) | WRITE_PROBLEMS
 #: Messages of a load, which an unloaded model ignores: they were sent before it was unloaded.
-_OF_A_LOAD = (StageBegan, WeightsRead, Prepared, PreparationFailed, Granted, Refused, ReplicaReady, RestartDue)
+_OF_A_LOAD = (StageBegan, WeightsRead, Prepared, PreparationFailed, Granted, Refused, ReplicaReady, RestartDue, Placed)
 #: Actions before which the engines are stopped.
 _UNLOADING = frozenset({Action.UNLOAD, Action.RELOAD, Action.REFUSE})
 
@@ -68,13 +70,14 @@ class Owner:
         replicas: ReplicaSet,
         loader: Loader,
         demand: DemandCounter,
+        relocation: Relocation,
     ) -> None:
         self._context = context
         self._inbox = inbox
         self._record = record
         self._replicas = replicas
         self._loader = loader
-        self._changes = ReplicaChanges(context, record, replicas, loader)
+        self._changes = ReplicaChanges(context, record, replicas, loader, relocation)
         self._demand = demand
         self._adopted = False
         self._failures = 0
@@ -133,7 +136,9 @@ class Owner:
                 await self._advance(message)
             case ReplicaReady():
                 await self._note_ready(message)
-            case ReplicaChanged() | ReplicaExited() | RestartDue() | ReplicaDrained() | AddReplica() | RemoveReplica():
+            case ReplicaChanged() | ReplicaExited() | RestartDue() | Placed() | ReplicaDrained():
+                await self._change_replicas(message)
+            case AddReplica() | RemoveReplica():
                 await self._change_replicas(message)
             case Unload():
                 self._unloads.begin(message)
@@ -151,6 +156,8 @@ class Owner:
                 failed = await self._changes.note_exit(message)
             case RestartDue():
                 failed = self._changes.start_due(message)
+            case Placed():
+                failed = self._changes.place(message)
             case ReplicaDrained():
                 self._changes.end_removed(message)
             case AddReplica():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.inbox import (
     AddReplica,
+    Placed,
     RemoveReplica,
     ReplicaDrained,
     ReplicaExited,
@@ -19,11 +21,13 @@ from xinference.deployments.inbox import (
 from xinference.deployments.loader import Loader
 from xinference.deployments.measurement import measurement
 from xinference.deployments.record import Record
+from xinference.deployments.relocation import Relocation
 from xinference.deployments.replica_exit import ReplicaRemoved, Restart, RestartLimitReached, StartFailed
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import Residency, Stage, Status
 from xinference.error_codes import Code
 from xinference.errors import Problem, not_found
+from xinference.launch.place import with_place
 from xinference.launch.plan import SizedPlan
 from xinference.planning.replicas import with_replica, without_replica
 from xinference.store.connection import WRITE_PROBLEMS
@@ -36,7 +40,15 @@ class ReplicaChanges:
     replica is started again.
     """
 
-    def __init__(self, context: DeploymentContext, record: Record, replicas: ReplicaSet, loader: Loader) -> None:
+    def __init__(
+        self,
+        context: DeploymentContext,
+        record: Record,
+        replicas: ReplicaSet,
+        loader: Loader,
+        relocation: Relocation,
+    ) -> None:
+        self._relocation = relocation
         self._context = context
         self._record = record
         self._replicas = replicas
@@ -91,7 +103,10 @@ class ReplicaChanges:
         number, snapshot, plan = message.number, self._record.snapshot, self._record.snapshot.sized
         if snapshot.residency is Residency.DRAINING or not self._replicas.waits_for_start(number):
             return None
-        python = message.python or self._loader.python
+        if plan is not None and self._relocation.is_due(plan, number):
+            self._relocation.begin(plan, number)
+            return None
+        python = message.python or self._relocation.python(plan, number) or self._loader.python
         if python is None:
             self._loader.find_interpreter(number)
             return None
@@ -102,6 +117,16 @@ class ReplicaChanges:
         failed = self._start(number, plan, python)
         self._record.publish()
         return failed
+
+    def place(self, message: Placed) -> Problem | None:
+        """Start a replica at another place, whose memory is reserved from now on."""
+        plan = self._record.snapshot.sized
+        if plan is None or not self._replicas.waits_for_start(message.number):
+            return None
+        plan = replace(plan, places=with_place(plan.places, message.number, message.place))
+        self._record.change(plan=plan)
+        self._context.admission.hold(plan.uid, plan)
+        return self.start_due(RestartDue(message.number))
 
     def start_all(self, plan: SizedPlan, python: Path) -> Problem | None:
         """Start the replicas of a plan whose memory is granted."""

@@ -39,6 +39,7 @@ from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.nodes.node import ReplicaLike
 from xinference.planning.plan import MAX_REPLICAS
 from xinference.planning.replicas import lowest_free_number, positions
+from xinference.process.command import Fault
 from xinference.process.log_files import remove_log
 from xinference.process.snapshot import ReplicaSnapshot
 from xinference.routing.interfaces import ReplicaLoad
@@ -296,7 +297,8 @@ class ReplicaSet:
         if replica is None or replica.process is not message.replica:
             return None
         replica.process, replica.measured = None, False
-        if message.problem is None and (crash := _crash(message.replica.snapshot)) is not None:
+        is_lost = message.exit is not None and message.exit.fault is Fault.NODE_LOST
+        if message.problem is None and not is_lost and (crash := _crash(message.replica.snapshot)) is not None:
             self._crashes.append(crash)
         self._forget(message.replica)
         if replica.removing:
@@ -305,6 +307,9 @@ class ReplicaSet:
         if not restartable:
             return None
         problem = self._exit_problem(message)
+        if is_lost:  # no fault of the model
+            self._supervision.restart_after(number, 0.0)
+            return Restart(number, f"{problem.cause} It is started again where there is room.")
         if message.problem is not None and (replica.ready_reply is not None or not was_ready):
             return StartFailed(number, problem, replica.ready_reply)
         delay = replica.restarts.delay_after_exit(message.exit, self._settings, had_requests=message.had_requests)

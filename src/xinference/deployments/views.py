@@ -8,10 +8,11 @@ from typing import Any
 from xinference.deployments.snapshot import DeploymentSnapshot, OnDemandTerms, ReplicaView, Residency, Status
 from xinference.engines.base import Engine
 from xinference.errors import Problem
+from xinference.hosts import LOCAL_NODE, node_name
 from xinference.launch.place import Place
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.process.log_links import replica_name
-from xinference.process.snapshot import ReplicaState
+from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.routing.table import Route, Target
 
 
@@ -208,10 +209,17 @@ def _replica_status(deployment: DeploymentSnapshot, replica: ReplicaView, proble
     return Status.RECOVERING if deployment.was_ready else Status.CREATING
 
 
+def _target(process: ReplicaSnapshot) -> Target:
+    """How the gateway reaches a replica. The front door of another node has the engine's key, and no other does."""
+    if process.node_id == LOCAL_NODE or not process.base_url.startswith("https:"):
+        return Target(process.replica_id, process.base_url, process.api_key)
+    return Target(process.replica_id, process.base_url, "", node_name(process.node_id))
+
+
 def _targets(deployment: DeploymentSnapshot) -> tuple[Target, ...]:
     """The replicas that are ready and are not being removed."""
     return tuple(
-        Target(replica.process.replica_id, replica.process.base_url, replica.process.api_key)
+        _target(replica.process)
         for replica in deployment.replicas
         if replica.ready and replica.process is not None and replica.process.base_url and not replica.removing
     )

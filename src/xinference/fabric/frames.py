@@ -110,15 +110,17 @@ def to_frame(message: Any) -> bytes:
     return len(body).to_bytes(_LENGTH, "big") + body
 
 
-async def read_frame(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
-    """The next message; None at the end of the stream.
+async def read_frame(
+    reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[T], max_bytes: int = MAX_MESSAGE + _OVERHEAD
+) -> T | None:
+    """The next message, of at most `max_bytes`; None at the end of the stream.
 
     Raises:
         FrameError: the bytes are no frame, or no message that `decoder` knows.
     """
     try:
         length = int.from_bytes(await reader.readexactly(_LENGTH), "big")
-        if length > MAX_MESSAGE + _OVERHEAD:
+        if length > max_bytes:
             raise FrameError(f"a frame of {length} bytes")
         body = await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from pathlib import Path
 
-import msgspec
-
 from xinference.fabric.fabric import NodeProgram
-from xinference.fabric.frames import Answer, Call, Failure, FrameError, NodeEvent, Table, Tell, read_frame, to_frame
-
-log = logging.getLogger(__name__)
-#: Bytes that may wait for a relay that does not read; then the connection is closed, and a new one gets the state.
-MAX_WAITING = 16 * 1024 * 1024
-_DECODER = msgspec.msgpack.Decoder(Call | Tell | Table)
+from xinference.fabric.node_connection import NodeConnection
 
 
 class NodeSocket:
@@ -28,7 +20,7 @@ class NodeSocket:
         self._path = path
         self._program = program
         self._server: asyncio.Server | None = None
-        self._connection: _RelayConnection | None = None
+        self._connection: NodeConnection | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -57,67 +49,15 @@ class NodeSocket:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection = connection = _RelayConnection(self._program, reader, writer)
+        self._connection = connection = NodeConnection(self._program, reader, writer)
         task = asyncio.get_running_loop().create_task(self._serve(connection))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
-    async def _serve(self, connection: _RelayConnection) -> None:
+    async def _serve(self, connection: NodeConnection) -> None:
         try:
             await connection.serve()
         finally:
             connection.close()
             if self._connection is connection:
                 self._connection = None
-
-
-class _RelayConnection:
-    def __init__(self, program: NodeProgram, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._program = program
-        self._reader = reader
-        self._writer = writer
-        self._sent = 0
-        self._answering: set[asyncio.Task[None]] = set()
-
-    async def serve(self) -> None:
-        """Send the state, then answer calls until the connection ends."""
-        self.send_event(self._program.state())
-        try:
-            while (message := await read_frame(self._reader, _DECODER)) is not None:
-                if isinstance(message, Call):
-                    task = asyncio.get_running_loop().create_task(self._answer(message))
-                    self._answering.add(task)
-                    task.add_done_callback(self._answering.discard)
-                elif isinstance(message, Tell):
-                    self._program.receive(message.body)
-                else:
-                    self._program.receive_table(message.body)
-        except FrameError as error:
-            log.warning("the relay sent what is no message: %s", error)
-        finally:
-            for task in tuple(self._answering):
-                task.cancel()
-
-    def send_event(self, body: bytes) -> None:
-        self._sent += 1
-        self._write(NodeEvent("", self._sent, body))
-
-    def close(self) -> None:
-        self._writer.close()
-
-    async def _answer(self, call: Call) -> None:
-        try:
-            async with asyncio.timeout(call.seconds):
-                answer = await self._program.answer(call.body)
-        except TimeoutError:
-            self._write(Failure(call.number, "timeout"))
-        else:
-            self._write(Answer(call.number, answer))
-
-    def _write(self, message: Answer | Failure | NodeEvent) -> None:
-        if self._writer.is_closing():
-            return
-        self._writer.write(to_frame(message))
-        if self._writer.transport.get_write_buffer_size() > MAX_WAITING:
-            log.warning("the relay does not read; its connection is closed")
-            self._writer.transport.abort()

@@ -23,12 +23,12 @@ from xinference.gateway.http.engine_pool import (
 )
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
 from xinference.gateway.http.server import Server, http_server
-from xinference.gateway.http.tcp_keepalive import NODE
 from xinference.gateway.http.uvicorn_protocol import WRITE, Protocol
 from xinference.gateway.stream import relay_bytes
 from xinference.nodes.certificates import peer_node
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.table import Target
+from xinference.tcp_keepalive import NODE
 
 log = logging.getLogger(__name__)
 #: Headers of a request that an engine gets.

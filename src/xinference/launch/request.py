@@ -27,6 +27,10 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Indices of the GPUs, assigned to the replicas in turn; overrides `n_gpu`."""
     replica: int = 1
     """Number of replicas."""
+    n_worker: int = 1
+    """Number of nodes that compute each replica together."""
+    worker_ip: str | None = None
+    """The only nodes of the cluster that may be used, by id, name or address, separated by commas; None: all."""
     request_limits: int | None = None
     """Maximum number of concurrent requests, 0 or more; None: no limit."""
     max_output_tokens: int | None = None

@@ -7,7 +7,7 @@ begins it is answered at once, and its end is an event.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from xinference.nodes.agent_operations import Operations
 from xinference.nodes.agent_replicas import KeptReplicas
 from xinference.nodes.message_codec import decode_envelope, encode
 from xinference.nodes.node import Node
+from xinference.routing.table import Target
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,12 @@ class Agent:
     Args:
         node: this machine.
         send: sends an event to the server; it may be lost, since the whole state follows each new connection.
+        take_table: called with each table of the server.
     """
 
     node: Node
     send: Callable[[bytes], None]
+    take_table: Callable[[bytes], None] = lambda table: None
 
     def __post_init__(self) -> None:
         self._epoch = 0
@@ -77,7 +80,25 @@ class Agent:
                 log.warning("the server expects no answer to its question %s", type(order).__name__)
 
     def receive_table(self, table: bytes) -> None:
-        """Take the newest table of routes: a node without a gateway needs none."""
+        """Take the newest table of the server."""
+        self.take_table(table)
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """The replicas that answer requests, by their ids."""
+        return self._replicas.targets
+
+    async def adopt_running(self, replica_ids: Iterable[str]) -> None:
+        """Take over what an earlier agent of this machine left running; the server decides what becomes of it."""
+        for replica_id in replica_ids:
+            try:
+                await self._replicas.adopt(replica_id)
+            except Problem as problem:
+                log.warning("the engine %s is not taken over: %s", replica_id, problem)
+
+    async def stop_engines(self) -> None:
+        """Stop all engines, and wait for their ends."""
+        await self._replicas.stop_all()
 
     def state(self) -> bytes:
         """The whole state of the node: the first event after each connection."""

@@ -12,7 +12,8 @@ from xinference.nodes import messages
 from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.node import Node, ReplicaLike
 from xinference.process.command import EngineCommand
-from xinference.process.snapshot import ReplicaState
+from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
+from xinference.routing.table import Target
 
 
 @dataclass(eq=False)
@@ -36,6 +37,8 @@ class KeptReplicas:
         self._send = send
         self._kept: dict[str, _Kept] = {}
         self._tasks: set[asyncio.Task[object]] = set()
+        self.targets: dict[str, Target] = {}
+        """The replicas that answer requests, for the front door."""
 
     def start(self, replica_id: str, command: EngineCommand) -> None:
         """Start a replica, unless it was started already: the answer to an earlier question was lost.
@@ -80,6 +83,10 @@ class KeptReplicas:
         """The reports of all replicas."""
         return tuple(self._report(kept) for kept in self._kept.values())
 
+    async def stop_all(self) -> None:
+        """Stop all replicas, and wait for their ends."""
+        await asyncio.gather(*(each.replica.stop() for each in self._kept.values() if not each.ended))
+
     async def close(self) -> None:
         """Detach all replicas; their engines run on for the next agent."""
         kept = tuple(each for each in self._kept.values() if not each.ended)
@@ -113,6 +120,7 @@ class KeptReplicas:
     def _report(self, kept: _Kept, *, whole: bool = False) -> messages.ReplicaReport:
         """The report of a replica; `whole`: with what the server that started it knows."""
         snapshot = kept.replica.snapshot
+        self._note_target(snapshot)
         kept.serial += 1
         is_ending = snapshot.state is ReplicaState.EXITED and not kept.ended
         return messages.ReplicaReport(
@@ -131,6 +139,12 @@ class KeptReplicas:
             snapshot.api_key if whole else "",
             dict(snapshot.context) if whole else {},
         )
+
+    def _note_target(self, snapshot: ReplicaSnapshot) -> None:
+        if snapshot.state is ReplicaState.READY:
+            self.targets[snapshot.replica_id] = Target(snapshot.replica_id, snapshot.base_url, snapshot.api_key)
+        else:
+            self.targets.pop(snapshot.replica_id, None)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)

@@ -1,7 +1,7 @@
 """The certificates of a cluster: its authority, the certificates of its nodes, and TLS between them.
 
 Keys are ECDSA P-256, connections TLS 1.3, and both ends show a certificate of the cluster's authority. The name in a
-node's certificate is its id, under the domain `DOMAIN`, so that a node can speak for itself only.
+node's certificate is its id, under the domain `hosts.NODE_DOMAIN`, so that a node can speak for itself only.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.private_file import write_private
+from xinference.hosts import NODE_DOMAIN, node_name
 
-#: The last labels of each node's name; no public name ends so (RFC 2606).
-DOMAIN = "node.xinference.invalid"
 #: How long a node's certificate is valid; it is renewed after two thirds of that time.
 NODE_DAYS = 30
 #: How long the authority's own certificate is valid.
@@ -37,9 +36,27 @@ FINGERPRINT_DIGITS = 16
 NODE_ID = re.compile(r"n[0-9a-f]{12}", re.ASCII)
 
 
-def node_name(node_id: str) -> str:
-    """The name in a node's certificate, which clients of the node check."""
-    return f"{node_id}.{DOMAIN}"
+def key_fingerprint(request: bytes) -> str:
+    """The SHA-256 of the public key in a signing request: two requests of one machine have the same.
+
+    Raises:
+        Problem: 400 ``invalid_request``: the request is damaged.
+    """
+    try:
+        key = x509.load_pem_x509_csr(request).public_key()
+        return hashlib.sha256(
+            key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        ).hexdigest()
+    except (ValueError, TypeError) as error:
+        raise Problem(Code.INVALID_REQUEST, "The signing request of the node is damaged.") from error
+
+
+def trusting_context(authority: bytes) -> ssl.SSLContext:
+    """TLS for a machine without a certificate that knows the cluster's authority, as PEM."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=authority.decode("ascii"))
+    return context
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
@@ -184,9 +201,27 @@ class NodeIdentity:
             return now >= begin + (end - begin) * 2 / 3
         return True
 
-    def server_context(self) -> ssl.SSLContext:
-        """TLS for what listens on this node: only clients with a certificate of the cluster get in."""
-        return self._context(ssl.PROTOCOL_TLS_SERVER)
+    def is_valid(self, now: datetime) -> bool:
+        """Whether there is a certificate whose time is not over."""
+        with suppress(OSError, ValueError):
+            return x509.load_pem_x509_certificate(self.certificate_path.read_bytes()).not_valid_after_utc > now
+        return False
+
+    def authority_fingerprint(self) -> str:
+        """The fingerprint of the authority that signed the node's certificate; empty: its file cannot be read."""
+        with suppress(OSError, ValueError):
+            return fingerprint(x509.load_pem_x509_certificate(self.authority_path.read_bytes()))
+        return ""
+
+    def server_context(self, *, admits_strangers: bool = False) -> ssl.SSLContext:
+        """TLS for what listens on this node: only clients with a certificate of the cluster get in.
+
+        `admits_strangers`: clients without a certificate get in, too; those with a wrong one do not.
+        """
+        context = self._context(ssl.PROTOCOL_TLS_SERVER)
+        if admits_strangers:
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context
 
     def client_context(self) -> ssl.SSLContext:
         """TLS for connections of this node; `server_hostname` must be the `node_name` of the other one."""
@@ -212,7 +247,7 @@ def peer_node(certificate: bytes | None) -> tuple[str, int] | None:
         parsed = x509.load_der_x509_certificate(certificate)
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         for name in names.get_values_for_type(x509.DNSName):
-            node_id = name.removesuffix(f".{DOMAIN}")
+            node_id = name.removesuffix(f".{NODE_DOMAIN}")
             if name != node_id and NODE_ID.fullmatch(node_id):
                 return node_id, parsed.serial_number
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -31,8 +32,10 @@ log = logging.getLogger(__name__)
 
 #: Maximum time for an answer, in seconds: an agent answers at once; a header may be on a slow disk.
 ANSWER_SECONDS, HEADER_SECONDS = 10.0, 60.0
+#: How long the first question for a replica of an earlier server waits for the link of its node, in seconds.
+LINK_SECONDS = 5.0
 #: Maximum age of a report of the node's resources that is used without a question.
-HOST_SECONDS = 2.0
+HOST_SECONDS = 3.0
 
 Got = TypeVar("Got", bound=messages.Message)
 
@@ -57,7 +60,8 @@ class RemoteNode:
         self.node_id = node_id
         self._fabric = fabric
         self._epoch = epoch
-        self._front_door = front_door
+        self.front_door = front_door
+        self._linked = asyncio.Event()
         self._clock = clock
         self._replicas: dict[str, RemoteReplica] = {}
         self._starting: set[str] = set()
@@ -76,6 +80,11 @@ class RemoteNode:
         host = (await self._ask(messages.AskHost(), messages.HostIs)).host
         self._host = (self._clock(), host)
         return host
+
+    @property
+    def last_host(self) -> Host | None:
+        """The last report of its resources; None: its link is down."""
+        return None if self._host is None else self._host[1]
 
     async def find_weights(self, launch: ResolvedLaunch) -> Path | None:
         ask = messages.FindWeights(launch.uid, encode_launch(launch))
@@ -115,14 +124,23 @@ class RemoteNode:
         return replica
 
     async def adopt(self, replica_id: str) -> RemoteReplica | None:
-        report = (await self._ask(messages.Adopt(replica_id), messages.ReplicaIs, HEADER_SECONDS)).report
-        if report is None:
-            return None
-        first = ReplicaSnapshot(
-            replica_id, report.state, report.port, "", "", {}, report.log_path, node_id=self.node_id
-        )
+        """See `Node.adopt`. The replica of a node that is not linked is awaited, until the node is linked or lost."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._linked.wait(), LINK_SECONDS)
+        state, log_path = ReplicaState.STARTING, Path(f"{replica_id}.log")
+        report: messages.ReplicaReport | None = None
+        try:
+            report = (await self._ask(messages.Adopt(replica_id), messages.ReplicaIs, HEADER_SECONDS)).report
+            if report is None:
+                return None
+            state, log_path = report.state, report.log_path
+        except Problem as problem:
+            if problem.code not in (Code.NODE_GONE, Code.NODE_TIMEOUT):
+                raise
+        first = ReplicaSnapshot(replica_id, state, 0, "", "", {}, log_path, node_id=self.node_id)
         replica = self._replicas[replica_id] = RemoteReplica(first, lambda: None, self._stop)
-        self._apply(report, is_first=True)
+        if report is not None:
+            self._apply(report, is_first=True)
         return replica
 
     async def measure(self, replica: ReplicaSnapshot) -> MemoryUse | None:
@@ -137,13 +155,13 @@ class RemoteNode:
 
     # -- from the fabric --------------------------------------------------------------------------------------
 
-    def receive(self, event: Event) -> None:
-        """Take an event of the node; one that cannot be read is logged."""
+    def receive(self, event: Event) -> messages.EventBody | None:
+        """Take an event of the node, and return it; one that cannot be read is logged."""
         try:
             body = decode_event(event.body)
         except Problem as problem:
             log.warning("node %s: %s", self.node_id, problem)
-            return
+            return None
         match body:
             case messages.WholeState():
                 self._take_state(body)
@@ -153,10 +171,14 @@ class RemoteNode:
                 self._operations.receive(body)
             case messages.HostIs():
                 self._host = (self._clock(), body.host)
+        return body
 
     def note_link(self, *, is_up: bool) -> None:
         """The link came up or went down. What goes on over there goes on: the whole state says how it ended."""
-        if not is_up:
+        if is_up:
+            self._linked.set()
+        else:
+            self._linked.clear()
             self._host = None
 
     def give_up(self) -> None:
@@ -166,6 +188,17 @@ class RemoteNode:
         for replica_id in tuple(self._replicas):
             self._replicas.pop(replica_id).fail(lost)
         self._operations.fail_all(lost)
+
+    def end_unknown(self, state: messages.WholeState, is_known: Callable[[str], bool]) -> None:
+        """Stop the engines of a node's state that no row of the server names: an earlier server started them."""
+        for report in state.replicas:
+            replica_id = report.replica_id
+            if replica_id not in self._replicas and not is_known(replica_id):
+                log.warning(
+                    "node %s: the engine of %s has no row in the database; it is stopped", self.node_id, replica_id
+                )
+                self._given_up.add(replica_id)
+                self._tell(messages.Stop(replica_id))
 
     async def close(self) -> None:
         """End the questions that have no answer."""
@@ -191,8 +224,8 @@ class RemoteNode:
     def _apply(self, report: messages.ReplicaReport, *, is_first: bool = False) -> None:
         replica = self._replicas.get(report.replica_id)
         if replica is not None:
-            if self._front_door is not None:
-                url = f"{self._front_door}/r/{report.replica_id}"
+            if self.front_door is not None:
+                url = f"{self.front_door}/r/{report.replica_id}"
                 report = msgspec.structs.replace(report, base_url=url)
             replica.apply(report, is_first=is_first)
         if report.state is ReplicaState.EXITED and (replica is not None or report.replica_id in self._given_up):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.nodes.messages import ReplicaReport
-from xinference.process.command import Exit
+from xinference.process.command import Exit, Fault
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 
 
@@ -102,7 +102,8 @@ class RemoteReplica:
         """End a replica of which the node has no process."""
         if self.over:
             return
-        exit = Exit(None, None, problem.log_tail, 0.0, requested=self.stopping, detail=_detail(problem))
+        fault = Fault.NODE_LOST if problem.code == Code.NODE_GONE and not self.stopping else None
+        exit = Exit(None, None, problem.log_tail, 0.0, requested=self.stopping, fault=fault, detail=_detail(problem))
         self.snapshot = dataclasses.replace(self.snapshot, state=ReplicaState.EXITED, exit=exit)
         self._changed()
         self._end(exit, problem)

@@ -164,15 +164,25 @@ class AdmissionScheduler(Generic[PlanT]):
 
     # -- occupancy --------------------------------------------------------------------------------------------
 
-    def occupancy_of_others(self, uid: str, activity: Activity, *, without: Collection[str] = ()) -> Occupancy:
-        """The memory reserved for all deployments except `uid`; those in `without` are treated as unloaded."""
+    def occupancy_of_others(
+        self,
+        uid: str,
+        activity: Activity,
+        *,
+        without: Collection[str] = (),
+        footprint_of: Callable[[PlanT], Footprint] | None = None,
+    ) -> Occupancy:
+        """The memory reserved for all deployments except `uid`; those in `without` are treated as unloaded.
+
+        `footprint_of`: that of a plan on another node, for which `memory_limit` does not count.
+        """
         gpus: Counter[int] = Counter()
         reclaimable: Counter[int] = Counter()
         host_outstanding = host_reserved = 0
         for other, plan in self._ledger.items():
             if other == uid:
                 continue
-            footprint = self._footprint(plan)
+            footprint = (footprint_of or self._footprint)(plan)
             on_host = footprint.reserved.get(HOST, 0)
             if other in without:
                 later = {HOST: footprint.later_bytes}
@@ -182,7 +192,7 @@ class AdmissionScheduler(Generic[PlanT]):
             host_reserved += on_host
             # A ready engine has allocated its memory, except the part that it allocates later.
             host_outstanding += min(footprint.later_bytes, on_host) if other in activity.ready else on_host
-        limit = self._memory_limit
+        limit = self._memory_limit if footprint_of is None else 0
         return Occupancy(
             gpus,
             host_outstanding=host_outstanding,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from xinference.hardware.devices import Gpu, Host
+from xinference.hosts import LOCAL_NODE
+from xinference.launch.place import Place
 from xinference.launch.plan import SizedPlan, Sizing
 from xinference.planning.eviction import HOST, Bytes
 from xinference.planning.memory import USABLE_SHARE as USABLE_OF_HOST
@@ -76,9 +78,9 @@ def free_bytes(host: Host, occupancy: Occupancy) -> Bytes:
     return available(host, occupancy).usable
 
 
-def reserved_bytes(plan: SizedPlan) -> Bytes:
-    """Bytes of each device that are reserved for a plan, for all its replicas together."""
-    return with_states(reserved_gpu_bytes(plan), plan.sizing, plan.request.replica)
+def reserved_bytes(plan: SizedPlan, node_id: str = LOCAL_NODE) -> Bytes:
+    """Bytes of each device of a node that are reserved for a plan, for all its replicas there together."""
+    return with_states(reserved_gpu_bytes(plan, node_id), plan.sizing, _replicas_on(plan, node_id))
 
 
 def with_states(on_gpus: Mapping[int, int], sizing: Sizing, replicas: int) -> Bytes:
@@ -87,19 +89,32 @@ def with_states(on_gpus: Mapping[int, int], sizing: Sizing, replicas: int) -> By
     return {**on_gpus, HOST: on_host} if on_host else dict(on_gpus)
 
 
-def footprint(plan: SizedPlan) -> Footprint:
-    """The memory of a plan."""
-    sizing = plan.sizing
-    return Footprint(reserved_bytes(plan), (sizing.later_bytes + sizing.state_bytes) * plan.request.replica)
+def footprint(plan: SizedPlan, node_id: str = LOCAL_NODE) -> Footprint:
+    """The memory of a plan on a node."""
+    later = (plan.sizing.later_bytes + plan.sizing.state_bytes) * _replicas_on(plan, node_id)
+    return Footprint(reserved_bytes(plan, node_id), later)
 
 
-def reserved_gpu_bytes(plan: SizedPlan) -> dict[int, int]:
-    """GPU index -> bytes that are reserved for a plan on it, for all its replicas together."""
+def reserved_gpu_bytes(plan: SizedPlan, node_id: str = LOCAL_NODE) -> dict[int, int]:
+    """GPU index of a node -> bytes that are reserved for a plan on it, for all its replicas there together."""
     reserved: dict[int, int] = {}
-    for group in plan.devices:
-        for index in group:
-            reserved[index] = reserved.get(index, 0) + plan.sizing.engine_bytes // len(group)
+    for place in _places_on(plan, node_id):
+        for index in place.devices:
+            reserved[index] = reserved.get(index, 0) + plan.sizing.engine_bytes // len(place.devices)
     return reserved
+
+
+def _places_on(plan: SizedPlan, node_id: str) -> list[Place]:
+    """The places on a node, also of further ranks. The server's own node may have more replicas than places."""
+    ranks = (rank for place in plan.places for rank in (place, *place.ranks))
+    return [place for place in ranks if place.node_id == node_id]
+
+
+def _replicas_on(plan: SizedPlan, node_id: str) -> int:
+    if node_id != LOCAL_NODE:
+        return len(_places_on(plan, node_id))
+    elsewhere = sum(place.node_id != LOCAL_NODE for place in plan.places)
+    return max(0, plan.request.replica - elsewhere)
 
 
 def _host_memory(host: Host, occupancy: Occupancy) -> tuple[int, float]:

@@ -62,6 +62,8 @@ class Fault(enum.Enum):
     """By its keeper: it used more memory than its ceiling."""
     KERNEL = "kernel"
     """By the kernel, because memory was exhausted."""
+    NODE_LOST = "node_lost"
+    """Its machine is out of reach: whether it still runs is not known."""
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,32 @@ CREATE TABLE sessions (
 ) STRICT;
 """
 SCHEMA_10 = "ALTER TABLE keys ADD COLUMN priority TEXT NOT NULL DEFAULT 'normal';"
+#: Labels are JSON. `key_hash` is of the node's public key. A row of a removed node stays: its id is never used again.
+SCHEMA_11 = """
+CREATE TABLE cluster_nodes (
+    node_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    key_hash TEXT NOT NULL UNIQUE,
+    labels TEXT NOT NULL,
+    drained INTEGER NOT NULL DEFAULT 0,
+    added REAL NOT NULL,
+    removed REAL
+) STRICT;
+CREATE TABLE join_tokens (
+    token_id TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    expires REAL NOT NULL,
+    uses_left INTEGER,
+    revoked INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE cluster_values (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+"""
 #: The additions of each schema version; a file of version n has the first n.
-SCHEMAS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9, SCHEMA_10)
+SCHEMAS = (
+    *(SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6),
+    *(SCHEMA_7, SCHEMA_8, SCHEMA_9, SCHEMA_10, SCHEMA_11),
+)
 SCHEMA_VERSION = len(SCHEMAS)

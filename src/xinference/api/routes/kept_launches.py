@@ -73,7 +73,10 @@ async def put_autostart(controller: ControllerDep, settings: SettingsDep, body: 
     """Launch a model that the next server restores, or change whether it restores a running one"""
     launch = body.launch_body()
     if body.enabled:
-        launching = controller.launch(launch.request(), new=launch.new, warnings=launch.warnings())
+        is_cluster = controller.is_cluster
+        launching = controller.launch(
+            launch.request(is_cluster=is_cluster), new=launch.new, warnings=launch.warnings(is_cluster=is_cluster)
+        )
         uid = (await controller.stop_notice.unless_given(launching)).uid
     else:
         uid = launch.model_uid or launch.model_name

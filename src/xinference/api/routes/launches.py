@@ -105,7 +105,11 @@ async def launch(
 ) -> dict[str, Any]:
     """Launch a model; with `dry_run` answer only the plan, with `wait_ready` answer when the model is ready."""
     if dry_run:
-        return planned_entry(await controller.stop_notice.unless_given(controller.plan(body.request(), new=body.new)))
+        return planned_entry(
+            await controller.stop_notice.unless_given(
+                controller.plan(body.request(is_cluster=controller.is_cluster), new=body.new)
+            )
+        )
     return await launch_and_wait(controller, body, wait_ready=wait_ready)
 
 
@@ -116,7 +120,11 @@ async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_read
         Problem: the launch is rejected; with `wait_ready` also if it fails, and 499 if it is cancelled.
     """
     launched = await controller.stop_notice.unless_given(
-        controller.launch(body.request(), new=body.new, warnings=body.warnings())
+        controller.launch(
+            body.request(is_cluster=controller.is_cluster),
+            new=body.new,
+            warnings=body.warnings(is_cluster=controller.is_cluster),
+        )
     )
     if wait_ready:
         await wait_until_ready(controller, launched.uid)

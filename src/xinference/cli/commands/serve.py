@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -12,9 +13,8 @@ from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.options.numbers import IntegerRange
 from xinference.cli.options.server_options import ServerOptions
 from xinference.cli.output import note
-from xinference.config import MAX_GATEWAY_WORKERS
-from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.config import MAX_GATEWAY_WORKERS, Settings
+from xinference.errors import bad_request
 
 _PROGRAM = {"help_option_names": ["-h", "--help"]}
 
@@ -78,6 +78,7 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
     type=click.Choice(["none", "key"]),
     help="key: only requests with the same key share the computed beginnings of their prompts. [default: none]",
 )
+@click.option("--cluster", is_flag=True, help="Let workers on other machines join, as `xinference-supervisor` does.")
 @click.option("--background", is_flag=True, help="Start the server in the background, and return when it is ready.")
 def serve(
     host: str | None,
@@ -91,6 +92,7 @@ def serve(
     access_log: bool,
     allow_media_urls: str | None,
     prefix_isolation: str | None,
+    cluster: bool,
     background: bool,
 ) -> None:
     """Run the server in this terminal, or in the background."""
@@ -108,6 +110,7 @@ def serve(
         access_log=access_log,
         allow_media_urls=allow_media_urls,
         prefix_isolation=prefix_isolation,
+        cluster=cluster,
     )
     start = start_in_background if background else run
     start(options)
@@ -136,30 +139,76 @@ def local(
 @click.command(context_settings=_PROGRAM)
 @click.option("-H", "--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 -- older versions did, too
 @with_listen_options
-@click.option("--supervisor-port", type=int, hidden=True)
+@click.option("--supervisor-port", type=click.IntRange(0, 65535), help="Port to which workers connect. [default: 9999]")
+@click.option("--no-models", is_flag=True, help="Run models on workers only, and none on this machine.")
+@click.option(
+    "--home", type=click.Path(file_okay=False), help="Data folder: database, caches and logs. [default: ~/.xinference]"
+)
 @_auth_config
 def supervisor(
-    host: str, port: int | None, log_level: str | None, allow_unauthenticated: bool, supervisor_port: int | None
+    host: str,
+    port: int | None,
+    log_level: str | None,
+    allow_unauthenticated: bool,
+    supervisor_port: int | None,
+    no_models: bool,
+    home: str | None,
 ) -> None:
-    """Run the server in this terminal. Workers on other machines are not supported."""
-    note("Models run on this machine: workers on other machines are not supported.")
-    run(ServerOptions(host, port, log_level, allow_unauthenticated))
+    """Run a server in this terminal that workers on other machines can join."""
+    options = ServerOptions(
+        host,
+        port,
+        log_level,
+        allow_unauthenticated,
+        home,
+        cluster=True,
+        supervisor_port=supervisor_port,
+        no_models=no_models,
+    )
+    note("`xinference cluster token create` prints the command that joins a machine.")
+    run(options)
 
 
 @click.command(context_settings=_PROGRAM)
-@click.option("-e", "--endpoint", help="URL of the supervisor.")
-@click.option("-H", "--host", hidden=True)
-@click.option("--worker-port", type=int, hidden=True)
-@click.option("--log-level", hidden=True)
+@click.option("-e", "--endpoint", metavar="URL", help="URL of the supervisor. Not needed once the machine has joined.")
+@click.option("--token", help="Token of `xinference cluster token create`. Not needed once the machine has joined.")
+@click.option(
+    "-H", "--host", help="Address of this machine for the others. [default: that of the connection to the supervisor]"
+)
+@click.option(
+    "--worker-port", type=click.IntRange(0, 65535), help="Port for the requests of the models. [default: 9998]"
+)
+@click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Label of this machine. Repeatable.")
+@click.option("--home", type=click.Path(file_okay=False), help="Data folder. [default: ~/.xinference]")
+@click.option("--log-level", type=LOG_LEVEL, help="Log level of the worker. [default: INFO]")
 @_metrics_host
 @click.option("--metrics-exporter-port", type=int, hidden=True)
-def worker(endpoint: str | None, **ignored: object) -> None:
-    """Not supported: a server runs models only on its own machine."""
-    raise Problem(
-        Code.NO_WORKERS,
-        "Workers on other machines are not supported.",
-        hint="Run `xinference serve` on each machine, and use each server for its own models.",
-    )
+def worker(
+    endpoint: str | None,
+    token: str | None,
+    host: str | None,
+    worker_port: int | None,
+    labels: tuple[str, ...],
+    home: str | None,
+    log_level: str | None,
+    metrics_exporter_host: str | None,
+    metrics_exporter_port: int | None,
+) -> None:
+    """Run models on this machine for a supervisor."""
+    settings = Settings.from_env(home=home, log_level=log_level, worker_port=worker_port)
+    program = import_module("xinference.worker")  # by name, as the server
+    options = program.WorkerOptions(endpoint, token or os.environ.get("XINFERENCE_JOIN_TOKEN"), host, _pairs(labels))
+    raise SystemExit(program.run(options, settings))
+
+
+def _pairs(labels: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for label in labels:
+        name, equals, value = label.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{label!r} has not the form NAME=VALUE.")
+        pairs[name] = value
+    return pairs
 
 
 def start_in_background(options: ServerOptions) -> None:

@@ -24,6 +24,9 @@ class ServerOptions:
     access_log: bool = False
     allow_media_urls: str | None = None
     prefix_isolation: str | None = None
+    cluster: bool = False
+    supervisor_port: int | None = None
+    no_models: bool = False
 
     def overrides(self) -> dict[str, Any]:
         """The arguments of `Settings.from_env`; None: not given. An absent flag is not given."""

@@ -38,7 +38,13 @@ class Access:
 
 
 OPEN = frozenset(
-    {("GET", "/v1/cluster/auth"), ("POST", "/token"), ("POST", "/v1/sessions"), *(("GET", path) for path in PROBES)}
+    {
+        ("GET", "/v1/cluster/auth"),
+        ("GET", "/v1/cluster/join"),
+        ("POST", "/token"),
+        ("POST", "/v1/sessions"),
+        *(("GET", path) for path in PROBES),
+    }
 )
 #: Other methods on what a key has made for itself.
 OWN_CHANGES = frozenset({("DELETE", "/v1/sessions/current"), ("POST", "/v1/sessions/codes")})
@@ -67,6 +73,7 @@ OVERSEE = frozenset(
         "/v1/devices",
         "/v1/cluster/devices",
         "/v1/cluster/info",
+        "/v1/cluster/nodes",
         "/v1/workers",
         "/v1/supervisor",
     }

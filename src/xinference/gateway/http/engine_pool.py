@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from xinference.gateway.http.engine_connection import EngineConnection, EngineDiedError, EngineUnreachableError
-from xinference.gateway.http.tcp_keepalive import ENGINE, NODE
 from xinference.protocol.errors import Header
 from xinference.routing.table import Target
+from xinference.tcp_keepalive import ENGINE, NODE
 
 CONNECT_SECONDS = 5.0
 #: Idle connections are closed after this time. Engines close theirs after 5 s (uvicorn, cpp-httplib): if they were

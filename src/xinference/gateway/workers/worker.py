@@ -23,6 +23,7 @@ from xinference.gateway.http.access_log import AccessLog
 from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.connection_limits import ConnectionLimits
 from xinference.gateway.http.last_answers import Shutdown
+from xinference.gateway.http.node_tls import ClusterTls
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_records import Recorder
@@ -85,6 +86,7 @@ class GatewayWorker:
             balancer=self._proxy.balancer,
             crashes=self._proxy.crashes,
             shutdown=shutdown,
+            node_tls=ClusterTls(settings.identity_dir) if settings.cluster else None,
         )
         app = AccessLog(self, lambda: self._proxy.keys.table) if settings.access_log else self
         self.server: Server = http_server(

@@ -1,0 +1,66 @@
+"""The bodies and answers of the routes about the nodes of a cluster and its join tokens."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from xinference.api.schemas import Answer
+
+
+class Invitation(Answer):
+    """What a machine needs to know before it joins; public."""
+
+    supervisor: str
+    port: int
+    authority: str = Field(description="The certificate of the cluster's authority, as PEM")
+
+
+class NodeGpu(Answer):
+    """A GPU of a node; bytes."""
+
+    index: int
+    name: str
+    memory_total: int
+    memory_free: int
+
+
+class ClusterNode(Answer):
+    """One machine of the cluster; bytes and seconds."""
+
+    node_id: str
+    name: str
+    address: str | None = Field(description="`host:port` of its data port; null: it has not said hello to this server")
+    state: str
+    labels: dict[str, str]
+    version: str | None
+    lost_in: float | None = Field(description="Seconds until its replicas are started elsewhere; null: its link works")
+    cpu_count: int | None
+    memory_total: int | None
+    memory_available: int | None
+    gpus: list[NodeGpu]
+    replicas: list[str] = Field(description="The names of the replicas that run on it")
+
+
+class TokenBody(BaseModel):
+    """How long a token is valid, and for how many machines."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hours: float = Field(default=24.0, gt=0, le=24 * 365)
+    uses: int | None = Field(default=1, ge=1, le=100_000, description="null: any number of machines")
+
+
+class Token(Answer):
+    """A join token without its secret."""
+
+    token_id: str
+    expires: float = Field(description="Seconds since the epoch")
+    uses_left: int | None
+    revoked: bool
+
+
+class CreatedToken(Token):
+    """A new join token. The server does not keep its secret."""
+
+    token: str
+    command: str = Field(description="The command that joins a machine; HOST is the supervisor's address")

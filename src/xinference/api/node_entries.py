@@ -1,0 +1,80 @@
+"""The entries of a cluster's nodes and tokens in the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xinference.cluster.members import Member, Members
+from xinference.control.controller import Controller
+from xinference.errors import Problem
+from xinference.hardware.devices import Host
+from xinference.nodes.join_tokens import TokenRow
+from xinference.nodes.node import Node
+
+
+async def node_entry(controller: Controller, members: Members, member: Member) -> dict[str, Any]:
+    """The entry of a node that has joined. The resources of a node that is out of reach are null."""
+    left = members.seconds_left(member)
+    host = member.node.last_host
+    return {
+        "node_id": member.node_id,
+        "name": member.name,
+        "address": member.front_door or None,
+        "state": members.state_of(member).value,
+        "labels": dict(member.labels),
+        "version": member.version or None,
+        "lost_in": None if left is None else round(left, 1),
+        **host_fields(host),
+        "replicas": replicas_on(controller, member.node_id),
+    }
+
+
+async def own_entry(controller: Controller, name: str, address: str, version: str) -> dict[str, Any]:
+    """The entry of the supervisor's own machine, if models run on it."""
+    node_id = controller.node.node_id
+    return {
+        "node_id": node_id,
+        "name": name,
+        "address": address,
+        "state": "READY",
+        "labels": {},
+        "version": version,
+        "lost_in": None,
+        **host_fields(await host_of(controller.node)),
+        "replicas": replicas_on(controller, node_id),
+    }
+
+
+async def host_of(node: Node) -> Host | None:
+    """The resources of a node; None: it does not answer."""
+    try:
+        return await node.host()
+    except Problem:
+        return None
+
+
+def host_fields(host: Host | None) -> dict[str, Any]:
+    """The resources of a machine."""
+    if host is None:
+        return {"cpu_count": None, "memory_total": None, "memory_available": None, "gpus": []}
+    gpus = [
+        {"index": gpu.index, "name": gpu.name, "memory_total": gpu.memory_total, "memory_free": gpu.memory_free}
+        for gpu in host.gpus
+    ]
+    return {
+        "cpu_count": host.physical_cores,
+        "memory_total": host.memory_total,
+        "memory_available": host.memory_available,
+        "gpus": gpus,
+    }
+
+
+def replicas_on(controller: Controller, node_id: str) -> list[str]:
+    """The names of the replicas with a process on a node."""
+    entries = (entry for deployment in controller.deployments() for entry in deployment.replicas)
+    return sorted(entry["replica_model_uid"] for entry in entries if entry["replica_uid"] and entry["node"] == node_id)
+
+
+def token_entry(row: TokenRow) -> dict[str, Any]:
+    """A join token without its secret."""
+    return {"token_id": row.token_id, "expires": row.expires, "uses_left": row.uses_left, "revoked": row.revoked}

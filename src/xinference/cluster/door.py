@@ -1,0 +1,200 @@
+"""The port of a supervisor to which its nodes connect: lets machines join by a token, and takes the links of nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import time
+
+import msgspec
+
+from xinference import __version__
+from xinference.cluster.members import Members
+from xinference.cluster.rows import ClusterRows, new_node_id
+from xinference.error_codes import Code
+from xinference.errors import Problem
+from xinference.fabric.frames import FrameError, read_frame, to_frame
+from xinference.fabric.stream_fabric import StreamFabric
+from xinference.nodes.certificates import ClusterAuthority, key_fingerprint, now, peer_node
+from xinference.nodes.hello import (
+    HELLO_SECONDS,
+    MAX_FIRST_MESSAGE,
+    Hello,
+    Join,
+    Joined,
+    Refusal,
+    Welcome,
+    refusal_of,
+)
+from xinference.nodes.join_tokens import parse_token, use_token
+from xinference.tcp_keepalive import NODE
+
+log = logging.getLogger(__name__)
+#: Maximum time for the connection with which the supervisor tries the data port of a node, in seconds.
+TRIAL_SECONDS = 3.0
+#: Maximum number of connections whose other end is not known yet.
+MAX_STRANGERS = 64
+_DECODER = msgspec.msgpack.Decoder(Join | Hello)
+
+
+class ClusterDoor:
+    """Answers the first message of each connection."""
+
+    def __init__(
+        self,
+        rows: ClusterRows,
+        authority: ClusterAuthority,
+        members: Members,
+        fabric: StreamFabric,
+        epoch: int,
+        machine: str,
+    ) -> None:
+        """`machine` is the id of this machine if the supervisor runs models on it; else empty."""
+        self._rows = rows
+        self._authority = authority
+        self._members = members
+        self._fabric = fabric
+        self._epoch = epoch
+        self._machine = machine
+        self._strangers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.removed: set[str] = {row.node_id for row in rows.nodes() if row.removed is not None}
+        """The nodes whose certificates are refused."""
+
+    async def open(self, host: str, port: int, context: ssl.SSLContext) -> int:
+        """Listen; returns the port.
+
+        Raises:
+            OSError: the port is in use.
+        """
+        self._server = await asyncio.start_server(
+            self._accept, host, port, ssl=context, ssl_handshake_timeout=HELLO_SECONDS
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Listen no more, and end all links."""
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        NODE.set_on(writer.get_extra_info("socket"))
+        node_id: str | None = None
+        try:
+            if self._strangers >= MAX_STRANGERS:
+                return
+            self._strangers += 1
+            try:
+                async with asyncio.timeout(HELLO_SECONDS):
+                    node_id = await self._greet(reader, writer)
+            finally:
+                self._strangers -= 1
+            if node_id is not None:
+                await self._fabric.serve(node_id, reader, writer)
+        except (FrameError, OSError) as error:  # TimeoutError is an OSError
+            log.warning("a connection to the port of the cluster ended: %s", error or type(error).__name__)
+        finally:
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
+        """Answer the first message; returns the node whose link this is, or None."""
+        message = await read_frame(reader, _DECODER, MAX_FIRST_MESSAGE)
+        if message is None:
+            return None
+        node_id = None
+        try:
+            if isinstance(message, Join):
+                answer: Joined | Welcome = self._join(message)
+            else:
+                node_id, answer = await self._welcome(message, writer)
+        except Problem as problem:
+            log.warning("a node is refused: %s", problem.cause)
+            writer.write(to_frame(Refusal(problem.to_dict())))
+            await writer.drain()
+            return None
+        writer.write(to_frame(answer))
+        await writer.drain()
+        return node_id
+
+    def _join(self, message: Join) -> Joined:
+        """Give a machine the certificate of a node.
+
+        Raises:
+            Problem: the token is refused, or the node was removed.
+        """
+        token = parse_token(message.token)
+        row = next((each for each in self._rows.tokens() if each.token_id == token.token_id), None)
+        used = use_token(row, token, time.time())
+        key_hash = key_fingerprint(message.request)
+        node_id = self._rows.node_of_key(key_hash) or new_node_id()
+        if node_id in self.removed:
+            raise _removed(node_id)
+        certificate = self._authority.issue(message.request, node_id, now())
+        self._rows.add_node(node_id, message.name[:255], key_hash, used)
+        self._members.add(next(row for row in self._rows.nodes() if row.node_id == node_id))
+        log.info("node %s (%s) has joined", node_id, message.name[:255])
+        return Joined(node_id, certificate)
+
+    async def _welcome(self, said: Hello, writer: asyncio.StreamWriter) -> tuple[str, Welcome]:
+        """Take a node, if it may be taken.
+
+        Raises:
+            Problem: 403 ``node_refused``, with the reason.
+        """
+        peer = peer_node(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        known = {row.node_id: row for row in self._rows.nodes()}
+        if peer is None or peer[0] not in known:
+            raise _refused("The machine", "it has no certificate of a node of this cluster")
+        node_id = peer[0]
+        if node_id in self.removed:
+            raise _removed(node_id)
+        if (reason := refusal_of(said, time.time(), self._machine)) is not None:
+            raise _refused(f"The node {node_id} ({said.name})", reason)
+        await self._try_front_door(node_id, said.front_door)
+        renewed = None
+        if said.request is not None:
+            if self._rows.node_of_key(key_fingerprint(said.request)) != node_id:
+                raise _refused(f"The node {node_id}", "it asks for a certificate for another key")
+            renewed = self._authority.issue(said.request, node_id, now())
+        self._members.add(known[node_id])
+        self._rows.note_hello(node_id, said.name, said.labels)
+        self._members.note_hello(node_id, said.name, said.labels, said.front_door, said.version)
+        return node_id, Welcome(self._epoch, __version__, renewed)
+
+    async def _try_front_door(self, node_id: str, address: str) -> None:
+        """Connect to the data port of a node, as the gateway will do for each request."""
+        host, _, port = address.rpartition(":")
+        try:
+            async with asyncio.timeout(TRIAL_SECONDS):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.close()
+        except (OSError, ValueError) as error:
+            raise _refused(
+                f"The node {node_id}",
+                f"the supervisor cannot connect to its data port {address} ({error or type(error).__name__}): open the "
+                "port in the firewall of the node, or name another address with `xinference-worker --host`",
+            ) from None
+
+
+def _removed(node_id: str) -> Problem:
+    return Problem(
+        Code.NODE_REFUSED,
+        f"The node {node_id} was removed from the cluster.",
+        hint="Delete the folder `cluster` in the home of the worker, and join with a new token.",
+    )
+
+
+def _refused(who: str, reason: str) -> Problem:
+    return Problem(Code.NODE_REFUSED, f"{who} is refused: {reason}.")

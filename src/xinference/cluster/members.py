@@ -1,0 +1,178 @@
+"""The nodes of a cluster and their states, computed from what the fabric says of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+
+from xinference.cluster.rows import NodeRow
+from xinference.error_codes import Code
+from xinference.errors import Problem
+from xinference.fabric.fabric import Fabric, Link
+from xinference.nodes import messages
+from xinference.nodes.membership import Knowledge, NodeState, node_state, seconds_left
+from xinference.nodes.node import Node
+from xinference.nodes.node_links import NodeLinks
+from xinference.nodes.remote import RemoteNode
+
+log = logging.getLogger(__name__)
+#: Interval at which the states are computed, in seconds: a silent node becomes LOST without any event.
+TICK_SECONDS = 0.5
+
+
+@dataclass(eq=False)
+class Member:
+    """One node that has joined."""
+
+    node: RemoteNode
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    front_door: str = ""
+    """``host:port``; empty: it has not said hello to this server."""
+    version: str = ""
+    known: Knowledge = field(default_factory=Knowledge)
+    state: NodeState = NodeState.UNREACHABLE
+    """At the last tick; `Members.state_of` computes it now."""
+
+    @property
+    def node_id(self) -> str:
+        return self.node.node_id
+
+
+class Members:
+    """The members by their ids.
+
+    Args:
+        nodes: gets the node of each member, for the deployments.
+        is_known: whether a row names this replica; an engine without a row is stopped.
+        changed: called with a member whose state has changed, and with its state before.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        epoch: int,
+        nodes: MutableMapping[str, Node],
+        lost_seconds: float,
+        is_known: Callable[[str], bool],
+        changed: Callable[[Member, NodeState], None] = lambda member, before: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fabric = fabric
+        self._epoch = epoch
+        self._nodes = nodes
+        self._lost_seconds = lost_seconds
+        self._is_known = is_known
+        self._clock = clock
+        self.changed = changed
+        self._members: dict[str, Member] = {}
+        self._remotes: dict[str, RemoteNode] = {}
+
+    def add(self, row: NodeRow) -> Member:
+        """Make a node known that has joined; its link is down until it says hello."""
+        if (known := self._members.get(row.node_id)) is not None:
+            return known
+        node = RemoteNode(row.node_id, self._fabric, self._epoch)
+        member = Member(node, row.name, row.labels, known=Knowledge(link_changed=self._clock()))
+        member.known = replace(member.known, is_drained=row.is_drained)
+        self._members[row.node_id] = member
+        self._remotes[row.node_id] = self._nodes[row.node_id] = node
+        return member
+
+    async def remove(self, node_id: str) -> None:
+        """Forget a node. Its replicas end here; its own agent ends them there."""
+        member = self._members.pop(node_id)
+        member.node.give_up()
+        del self._remotes[node_id]
+        await member.node.close()
+        self._nodes.pop(node_id, None)
+
+    def note_hello(self, node_id: str, name: str, labels: Mapping[str, str], front_door: str, version: str) -> None:
+        """Take what a node says of itself, before its link is up."""
+        member = self._members[node_id]
+        member.name, member.labels, member.front_door, member.version = name, dict(labels), front_door, version
+        member.node.front_door = f"https://{front_door}"
+
+    def set_drained(self, node_id: str, drained: bool) -> None:
+        """Take a node out, or in again."""
+        member = self.get(node_id)
+        member.known = replace(member.known, is_drained=drained)
+        self._compute(member)
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> Member:
+        """The member with this id, name or address.
+
+        Raises:
+            Problem: 404 ``node_not_found``, with the nodes; 400, several nodes have the name.
+        """
+        if (member := self._members.get(name)) is not None:
+            return member
+        host = [each for each in self if name in (each.name, each.front_door, each.front_door.rpartition(":")[0])]
+        if len(host) == 1:
+            return host[0]
+        listed = ", ".join(f"{each.node_id} ({each.name})" for each in host or self) or "none"
+        if host:
+            raise Problem(Code.INVALID_REQUEST, f"{len(host)} nodes are called {name}.", hint=f"Use an id: {listed}.")
+        raise Problem(Code.NODE_NOT_FOUND, f"The cluster has no node {name}.", hint=f"Its nodes: {listed}.")
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(tuple(self._members.values()))
+
+    def state_of(self, member: Member) -> NodeState:
+        """The state of a member now."""
+        return node_state(member.known, self._clock(), self._lost_seconds)
+
+    def seconds_left(self, member: Member) -> float | None:
+        """Seconds until a member is LOST if nothing changes; None: its link works."""
+        return seconds_left(member.known, self._clock(), self._lost_seconds)
+
+    # -- the tasks --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read the fabric and compute the states, until the task is cancelled."""
+        links = NodeLinks(self._fabric, self._remotes, self._note_link, self._note_event)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(links.run())
+            tasks.create_task(self._tick())
+
+    async def close(self) -> None:
+        """End the questions that have no answer."""
+        for member in self:
+            await member.node.close()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            for member in self:
+                self._compute(member)
+
+    def _note_link(self, link: Link) -> None:
+        if (member := self._members.get(link.node)) is not None:
+            member.known = member.known.with_link(is_up=link.is_up, now=self._clock())
+            self._compute(member)
+
+    def _note_event(self, node_id: str, event: messages.EventBody) -> None:
+        member = self._members[node_id]
+        if isinstance(event, messages.WholeState):
+            member.known = member.known.with_replicas()
+            member.node.end_unknown(event, self._is_known)
+        elif isinstance(event, messages.HostIs):
+            member.known = member.known.with_status(self._clock())
+        else:
+            return
+        self._compute(member)
+
+    def _compute(self, member: Member) -> None:
+        state, before = self.state_of(member), member.state
+        if state is before:
+            return
+        member.state = state
+        log.info("node %s (%s): %s, was %s", member.node_id, member.name, state, before)
+        if state is NodeState.LOST:
+            member.node.give_up()
+        self.changed(member, before)

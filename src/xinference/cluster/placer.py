@@ -1,0 +1,189 @@
+"""Chooses the nodes of launches: what the nodes have now, and the spread over them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from xinference.cluster.members import Member, Members
+from xinference.deployments.context import NodesView
+from xinference.engines.base import Engine
+from xinference.error_codes import Code
+from xinference.errors import Problem
+from xinference.hardware.devices import Host
+from xinference.hosts import LOCAL_NODE
+from xinference.launch.model_shape import ModelShape
+from xinference.launch.place import shortest
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
+from xinference.launch.request import LaunchRequest
+from xinference.nodes.node import Node
+from xinference.planning.occupancy import Occupancy, available
+from xinference.planning.sizing import size_launch
+from xinference.planning.spread import Candidate, Demand, spread
+
+log = logging.getLogger(__name__)
+
+
+class Placer:
+    """A `NodePlacer` of a supervisor.
+
+    Args:
+        nodes: of the server by their ids, with its own machine.
+        occupancy: the memory of a node that is reserved for the others than a launch.
+        runs_here: whether models run on the supervisor's own machine, too.
+    """
+
+    def __init__(
+        self,
+        members: Members,
+        nodes: Mapping[str, Node],
+        engines: Mapping[str, Engine],
+        occupancy: Callable[[str, LaunchPlan], Occupancy],
+        *,
+        runs_here: bool,
+    ) -> None:
+        self._members = members
+        self._nodes = nodes
+        self._engines = engines
+        self._occupancy = occupancy
+        self._runs_here = runs_here
+
+    def takes(self, launch: LaunchPlan) -> bool:
+        """See `NodePlacer.takes`. A model on demand is evicted for others, which is decided for one machine."""
+        return not (launch.request.on_demand and self._runs_here)
+
+    def is_usable(self, node_id: str) -> bool:
+        """See `NodePlacer.is_usable`."""
+        if node_id == LOCAL_NODE:
+            return self._runs_here
+        return any(each.node_id == node_id and self._takes_replicas(each) for each in self._members)
+
+    def allowed(self, request: LaunchRequest) -> list[str]:
+        """See `NodePlacer.allowed`."""
+        pins = self._pins(request)
+        return [node_id for node_id in self._nodes if self.is_usable(node_id) and (not pins or node_id in pins)]
+
+    async def view(self, launch: ResolvedLaunch) -> NodesView:
+        """See `NodePlacer.view`. A node that does not answer is left out."""
+        usable = [node_id for node_id in self._nodes if self.is_usable(node_id)]
+        found = await asyncio.gather(*(self._ask(node_id, launch) for node_id in usable))
+        hosts = {node_id: each[0] for node_id, each in zip(usable, found, strict=True) if each is not None}
+        paths = {
+            node_id: each[1]
+            for node_id, each in zip(usable, found, strict=True)
+            if each is not None and each[1] is not None
+        }
+        return NodesView(hosts, paths)
+
+    def best(self, view: NodesView, request: LaunchRequest) -> str:
+        """See `NodePlacer.best`."""
+        pins = self._pins(request)
+        allowed = [node_id for node_id in view.hosts if not pins or node_id in pins]
+        with_weights = [node_id for node_id in allowed if node_id in view.with_weights]
+        if not allowed:
+            raise self._no_node(request, pins)
+        return max(with_weights or allowed, key=lambda node_id: (_free_bytes(view.hosts[node_id]), node_id))
+
+    def size(
+        self, launch: ResolvedLaunch, path: Path, shape: ModelShape, notes: tuple[str, ...], view: NodesView
+    ) -> SizedPlan:
+        """See `NodePlacer.size`."""
+        request, engine = launch.request, self._engines[launch.engine]
+        pins = self._pins(request)
+
+        def fit(node_id: str, count: int) -> SizedPlan:
+            host = view.hosts[node_id]
+            self._check_engine(launch, engine, host)
+            one = launch.with_request(msgspec.structs.replace(request, replica=count))
+            memory = available(host, self._occupancy(node_id, launch))
+            return size_launch(one, path, shape, memory, engine.memory, notes)
+
+        demand = Demand(launch.uid, request.replica, pins, ranks=request.n_worker)
+        chosen = spread(self._candidates(launch, view), demand, fit)
+        return SizedPlan(launch, path, chosen.sizing, shortest(chosen.places), notes)
+
+    # -- nodes ------------------------------------------------------------------------------------------------
+
+    def _candidates(self, launch: ResolvedLaunch, view: NodesView) -> list[Candidate]:
+        found = [self._candidate(LOCAL_NODE, launch, view, {}, None)] if self._runs_here else []
+        for member in self._members:
+            state = self._members.state_of(member)
+            refusal = None if state.takes_replicas else f"is {state}"
+            found.append(self._candidate(member.node_id, launch, view, member.labels, refusal))
+        return found
+
+    def _candidate(
+        self, node_id: str, launch: ResolvedLaunch, view: NodesView, labels: Mapping[str, str], refusal: str | None
+    ) -> Candidate:
+        host = view.hosts.get(node_id)
+        if host is None:
+            return Candidate(node_id, 0.0, labels=labels, refusal=refusal or "does not answer")
+        memory = available(host, self._occupancy(node_id, launch))
+        total = sum(gpu.memory_total for gpu in host.gpus) if launch.use_gpu else host.memory_total
+        free = sum(gpu.memory_free for gpu in memory.gpus) if launch.use_gpu else memory.host_bytes
+        return Candidate(
+            node_id,
+            min(1.0, free / total) if total else 0.0,
+            len(host.gpus),
+            labels,
+            node_id in view.with_weights,
+            refusal,
+        )
+
+    def _check_engine(self, launch: ResolvedLaunch, engine: Engine, host: Host) -> None:
+        """Refuse a node on which the engine of a launch does not run.
+
+        Raises:
+            Problem: 400, with the reason.
+        """
+        support = engine.available(launch.version.spec, host)
+        if not support:
+            raise Problem(Code.DOES_NOT_FIT, f"{launch.engine} does not run there: {support.reason}.", stage="plan")
+        if launch.use_gpu and not host.gpus:
+            raise Problem(Code.DOES_NOT_FIT, f"it has no GPU: {host.no_gpu_reason or 'none is found'}.", stage="plan")
+
+    def _pins(self, request: LaunchRequest) -> tuple[str, ...]:
+        """The ids of the nodes that a request names; a name that no node has stays as it is, and is refused so."""
+        names = [name.strip() for name in (request.worker_ip or "").split(",") if name.strip()]
+        return tuple(self._id_of(name) for name in names)
+
+    def _id_of(self, name: str) -> str:
+        if name in (LOCAL_NODE, *self._nodes):
+            return name
+        try:
+            return self._members.get(name).node_id
+        except Problem as problem:
+            if problem.code != Code.NODE_NOT_FOUND:
+                raise
+            return name
+
+    def _takes_replicas(self, member: Member) -> bool:
+        return self._members.state_of(member).takes_replicas
+
+    async def _ask(self, node_id: str, launch: ResolvedLaunch) -> tuple[Host, Path | None] | None:
+        node = self._nodes[node_id]
+        try:
+            return await node.host(), await node.find_weights(launch)
+        except Problem as problem:
+            log.warning("node %s: %s", node_id, problem)
+            return None
+
+    def _no_node(self, request: LaunchRequest, pins: tuple[str, ...]) -> Problem:
+        states = [f"{each.node_id} ({each.name}) is {self._members.state_of(each)}" for each in self._members]
+        known = {each.node_id for each in self._members} | {LOCAL_NODE}
+        states += [f"{pin} is no node of this cluster" for pin in pins if pin not in known]
+        listed = "; ".join(states) or "no worker has joined"
+        return Problem(
+            Code.NO_NODE,
+            f"No node can run {request.model_name} now: {listed}.",
+            stage="plan",
+            hint="`xinference cluster info` shows the nodes.",
+        )
+
+
+def _free_bytes(host: Host) -> tuple[int, int]:
+    return sum(gpu.memory_free for gpu in host.gpus), host.memory_available

@@ -1,0 +1,137 @@
+"""The stored rows of a cluster: its nodes, its join tokens and the epoch of its server."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from xinference.nodes.join_tokens import TokenRow
+from xinference.store.connection import Connection
+
+#: A token is listed for so many seconds after its end.
+TOKEN_KEPT_SECONDS = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node that has joined. Times are seconds since the epoch."""
+
+    node_id: str
+    name: str
+    labels: Mapping[str, str]
+    is_drained: bool
+    added: float
+    removed: float | None
+
+
+class ClusterRows:
+    """Reads and writes the rows of a cluster."""
+
+    def __init__(self, store: Connection) -> None:
+        self._store = store
+
+    def next_epoch(self) -> int:
+        """Count this server: nodes obey the one with the highest number.
+
+        Raises:
+            Problem: the row cannot be written.
+        """
+        epoch = int(self._value("epoch") or 0) + 1
+        self._set_value("epoch", str(epoch))
+        return epoch
+
+    def supervisor_id(self) -> str:
+        """The id of the supervisor's own certificate.
+
+        Raises:
+            Problem: as `next_epoch`.
+        """
+        found = self._value("supervisor")
+        if found is None:
+            found = new_node_id()
+            self._set_value("supervisor", found)
+        return found
+
+    # -- nodes ------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[NodeRow]:
+        """All nodes that ever joined, oldest first."""
+        rows = self._store.read(
+            "SELECT node_id, name, labels, drained, added, removed FROM cluster_nodes ORDER BY added, node_id"
+        )
+        return [NodeRow(row[0], row[1], json.loads(row[2]), bool(row[3]), row[4], row[5]) for row in rows]
+
+    def node_of_key(self, key_hash: str) -> str | None:
+        """The node with this key; None: there is none."""
+        rows = self._store.read("SELECT node_id FROM cluster_nodes WHERE key_hash = ?", (key_hash,))
+        return rows[0][0] if rows else None
+
+    def add_node(self, node_id: str, name: str, key_hash: str, token: TokenRow) -> None:
+        """Add a node, and store that it has used a token."""
+        with self._store.write(durable=True) as db:
+            db.execute(
+                "INSERT OR IGNORE INTO cluster_nodes(node_id, name, key_hash, labels, added) VALUES (?, ?, ?, '{}', ?)",
+                (node_id, name, key_hash, time.time()),
+            )
+            db.execute("UPDATE join_tokens SET uses_left = ? WHERE token_id = ?", (token.uses_left, token.token_id))
+
+    def note_hello(self, node_id: str, name: str, labels: Mapping[str, str]) -> None:
+        """Store what a node says of itself."""
+        self._store.note(
+            "UPDATE cluster_nodes SET name = ?, labels = ? WHERE node_id = ?",
+            name,
+            json.dumps(dict(labels), sort_keys=True),
+            node_id,
+        )
+
+    def set_drained(self, node_id: str, drained: bool) -> None:
+        """Store whether an operator takes a node out."""
+        with self._store.write() as db:
+            db.execute("UPDATE cluster_nodes SET drained = ? WHERE node_id = ?", (int(drained), node_id))
+
+    def remove_node(self, node_id: str) -> None:
+        """Store that a node is removed for ever: its certificate is refused."""
+        with self._store.write(durable=True) as db:
+            db.execute("UPDATE cluster_nodes SET removed = ? WHERE node_id = ?", (time.time(), node_id))
+
+    # -- tokens -----------------------------------------------------------------------------------------------
+
+    def tokens(self) -> list[TokenRow]:
+        """The tokens that are valid, or were until a few days ago."""
+        rows = self._store.read(
+            "SELECT token_id, digest, expires, uses_left, revoked FROM join_tokens WHERE expires > ? ORDER BY expires",
+            (time.time() - TOKEN_KEPT_SECONDS,),
+        )
+        return [TokenRow(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
+
+    def add_token(self, row: TokenRow) -> None:
+        """Store a new token; those that ended long ago are deleted."""
+        with self._store.write() as db:
+            db.execute("DELETE FROM join_tokens WHERE expires < ?", (time.time() - TOKEN_KEPT_SECONDS,))
+            db.execute(
+                "INSERT INTO join_tokens(token_id, digest, expires, uses_left) VALUES (?, ?, ?, ?)",
+                (row.token_id, row.digest, row.expires, row.uses_left),
+            )
+
+    def revoke_token(self, token_id: str) -> bool:
+        """Revoke a token; returns whether there is one of this id."""
+        with self._store.write(durable=True) as db:
+            return db.execute("UPDATE join_tokens SET revoked = 1 WHERE token_id = ?", (token_id,)).rowcount > 0
+
+    # -- values -----------------------------------------------------------------------------------------------
+
+    def _value(self, name: str) -> str | None:
+        rows = self._store.read("SELECT value FROM cluster_values WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def _set_value(self, name: str, value: str) -> None:
+        with self._store.write(durable=True) as db:
+            db.execute("INSERT OR REPLACE INTO cluster_values(name, value) VALUES (?, ?)", (name, value))
+
+
+def new_node_id() -> str:
+    """An id that no node has."""
+    return f"n{secrets.token_hex(6)}"

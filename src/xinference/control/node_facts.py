@@ -1,0 +1,54 @@
+"""What planning needs to know of the nodes of a cluster: the host that decides the engine, and the size of a launch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from xinference.deployments.context import NodePlacer
+from xinference.engines.base import Engine
+from xinference.errors import Problem
+from xinference.hardware.devices import Host
+from xinference.launch.plan import ResolvedLaunch, SizedPlan
+from xinference.launch.request import LaunchRequest
+from xinference.nodes.node import Node
+
+
+async def planning_host(placer: NodePlacer, nodes: Mapping[str, Node], request: LaunchRequest, default: Host) -> Host:
+    """The host that decides whether GPUs are used: the one with the most free memory of those that may be used.
+
+    `default` if no node answers: the launch is refused later, with the reason of each node.
+    """
+    allowed = placer.allowed(request)
+    hosts = await asyncio.gather(*(nodes[node_id].host() for node_id in allowed), return_exceptions=True)
+    found = [host for host in hosts if isinstance(host, Host)]
+    return max(found, key=_free_bytes, default=default)
+
+
+async def size_on_nodes(
+    launch: ResolvedLaunch, placer: NodePlacer, nodes: Mapping[str, Node], engine: Engine
+) -> SizedPlan | None:
+    """Size a launch on the nodes of a cluster; None: no usable node has its weights.
+
+    Raises:
+        Problem: as `NodePlacer.size`; the header cannot be read.
+    """
+    view = await placer.view(launch)
+    if not view.with_weights:
+        return None
+    problem: Problem | None = None
+    for node_id, path in view.with_weights.items():
+        try:
+            header = await nodes[node_id].read_header(launch, path)
+        except Problem as refusal:  # a path of the launch may exist on one node only
+            problem = refusal
+            continue
+        engine.check_weights(launch, header.shape)
+        engine.check_packing(launch, header.shape, view.hosts[node_id])
+        return placer.size(launch, path, header.shape, header.notes, view)
+    assert problem is not None
+    raise problem
+
+
+def _free_bytes(host: Host) -> tuple[int, int]:
+    return sum(gpu.memory_free for gpu in host.gpus), host.memory_available

@@ -1,0 +1,107 @@
+"""The first messages on a connection of a node: it asks for a certificate, or says hello with the one that it has."""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Any
+
+import msgspec
+
+from xinference import __version__
+from xinference.nodes.membership import CLOCK_SECONDS
+
+#: The version of the messages between a node and its supervisor. Another major version is refused.
+PROTOCOL = (1, 0)
+#: Maximum bytes of the first message of a connection whose other end is not known yet.
+MAX_FIRST_MESSAGE = 64 * 1024
+#: Maximum time for the first message and for its answer, in seconds.
+HELLO_SECONDS = 10.0
+
+
+class Join(msgspec.Struct, tag="join", frozen=True):
+    """A machine without a certificate wants one."""
+
+    token: str
+    request: bytes
+    """A signing request, as PEM."""
+    name: str
+    """The machine's host name."""
+
+
+class Joined(msgspec.Struct, tag="joined", frozen=True):
+    """The machine is a node of the cluster now."""
+
+    node_id: str
+    certificate: bytes
+
+
+class Hello(msgspec.Struct, tag="hello", frozen=True):
+    """What a node says of itself before its first event."""
+
+    protocol: tuple[int, int]
+    version: str
+    python: str
+    name: str
+    front_door: str
+    """``host:port`` of its data port."""
+    clock: float
+    """Seconds since the epoch."""
+    machine: str = ""
+    """The id of the machine; empty: not known."""
+    labels: dict[str, str] = {}
+    request: bytes | None = None
+    """A signing request, if the node's certificate is to be renewed."""
+
+
+class Welcome(msgspec.Struct, tag="welcome", frozen=True):
+    """The supervisor takes the node."""
+
+    epoch: int
+    version: str
+    certificate: bytes | None = None
+    """The renewed certificate."""
+
+
+class Refusal(msgspec.Struct, tag="refusal", frozen=True):
+    """The supervisor does not take the machine."""
+
+    problem: dict[str, Any]
+
+
+def hello(
+    name: str, front_door: str, labels: dict[str, str], machine: str, request: bytes | None, clock: float | None = None
+) -> Hello:
+    """The hello of this process."""
+    return Hello(
+        PROTOCOL,
+        __version__,
+        platform.python_version(),
+        name,
+        front_door,
+        time.time() if clock is None else clock,
+        machine,
+        labels,
+        request,
+    )
+
+
+def refusal_of(said: Hello, clock: float, machine: str) -> str | None:
+    """Why a node is not taken; None: it is taken. `clock` and `machine` are those of the supervisor."""
+    if said.protocol[0] != PROTOCOL[0]:
+        older = "the node" if said.protocol[0] < PROTOCOL[0] else "the supervisor"
+        return (
+            f"it speaks version {said.protocol[0]} of the protocol (Xinference {said.version}), and the supervisor "
+            f"version {PROTOCOL[0]} (Xinference {__version__}): upgrade {older}"
+        )
+    if abs(said.clock - clock) > CLOCK_SECONDS:
+        return (
+            f"its clock differs from the supervisor's by {abs(said.clock - clock):.0f} s, and may differ by "
+            f"{CLOCK_SECONDS:g} s: set both by NTP"
+        )
+    if machine and said.machine == machine:
+        return (
+            "it is on the machine of the supervisor, which runs models itself: its memory would be promised twice. "
+            "Start the supervisor with --no-models to run a worker beside it"
+        )
+    return None

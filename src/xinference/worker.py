@@ -1,0 +1,236 @@
+"""A worker: runs models on this machine for the supervisor of a cluster.
+
+It owns the keepers, environments and weights of its machine, has one port for the requests of its models, and dials the
+supervisor. A lost link ends no engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+import uvloop
+
+from xinference import __version__
+from xinference.config import Settings
+from xinference.engines.registry import all_engines
+from xinference.error_codes import Code
+from xinference.errors import InUse, Problem, bad_request
+from xinference.gateway.front_door import FrontDoor, front_door_server
+from xinference.gateway.http.connection_limits import raise_descriptor_limit
+from xinference.gateway.http.engine_pool import EnginePool
+from xinference.hardware.machine_id import machine_id
+from xinference.hosts import host_in_url
+from xinference.hubs.registry import all_hubs
+from xinference.log_setup import set_up_log
+from xinference.nodes.agent import Agent
+from xinference.nodes.cluster_table import decode_table
+from xinference.nodes.join_tokens import parse_token
+from xinference.nodes.joining import Membership, WorkerHome, find_supervisor, join
+from xinference.nodes.local import LocalNode
+from xinference.nodes.supervisor_link import SupervisorLink
+from xinference.process.home import own_home
+from xinference.process.leftovers import keepers_of
+from xinference.routing.interfaces import NoLoad
+from xinference.work_threads import LongWork
+
+log = logging.getLogger("xinference")
+#: Interval of the reports of this machine's resources; a node is READY while the last one is at most 5 s old.
+REPORT_SECONDS = 2.0
+#: Interval at which a worker without a supervisor looks whether its time is over, in seconds.
+ORPHAN_CHECK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What a person says of a worker when it starts."""
+
+    endpoint: str | None = None
+    """URL of the supervisor; None: the worker has joined before."""
+    token: str | None = None
+    host: str | None = None
+    """The address of this machine that the others use; None: that of the connection to the supervisor."""
+    labels: Mapping[str, str] | None = None
+
+
+def run(options: WorkerOptions, settings: Settings) -> int:
+    """Work until SIGINT or SIGTERM; returns the exit status. SIGINT stops the engines, SIGTERM does not.
+
+    Raises:
+        Problem: the worker cannot join.
+        InUse: another process uses the port or the home.
+    """
+    set_up_log(settings.log_level, settings.log_format)
+    raise_descriptor_limit()
+    with own_home(settings):
+        return uvloop.run(_work(options, settings))
+
+
+async def _work(options: WorkerOptions, settings: Settings) -> int:
+    name, home = socket.gethostname(), WorkerHome(settings.home / "cluster")
+    membership = await _membership(options, name, home)
+    host = options.host or _local_address(membership)
+    with _listen(host, settings.worker_port) as listener:
+        port = listener.getsockname()[1]
+        return await _Worker(settings, options, membership, home, name, f"{host_in_url(host)}:{port}").run(listener)
+
+
+async def _membership(options: WorkerOptions, name: str, home: WorkerHome) -> Membership:
+    """The cluster that this worker has joined, or joins now. A token of a cluster that it has joined is not used."""
+    membership = home.load()
+    endpoint, token = options.endpoint, options.token
+    if membership is not None and (token is None or home.is_of(parse_token(token).fingerprint)):
+        return await _moved(membership, endpoint, home) if endpoint else membership
+    if endpoint is None or token is None:
+        raise bad_request(
+            "This machine has not joined a cluster: --endpoint and --token are needed.",
+            hint="`xinference cluster token create`, on the supervisor, prints the whole command.",
+        )
+    return await join(endpoint, token, name, home)
+
+
+async def _moved(membership: Membership, endpoint: str, home: WorkerHome) -> Membership:
+    """The membership with the address at which the supervisor is now; unchanged if it does not answer."""
+    try:
+        return await find_supervisor(membership, endpoint, home)
+    except Problem as problem:
+        log.warning("%s The worker tries %s:%d.", problem.cause, membership.host, membership.port)
+        return membership
+
+
+def _local_address(membership: Membership) -> str:
+    """The address of this machine from which the supervisor is reached: no packet is sent."""
+    infos = socket.getaddrinfo(membership.host, membership.port, type=socket.SOCK_DGRAM)
+    with socket.socket(infos[0][0], socket.SOCK_DGRAM) as probe:
+        probe.connect(infos[0][4])
+        return str(probe.getsockname()[0])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise InUse(
+            Code.PORT_TAKEN,
+            f"Can't listen on {host_in_url(host)}:{port}: {error.strerror}.",
+            hint="Choose another --worker-port, or another --host of this machine.",
+        ) from None
+    return listener
+
+
+class _Removed:
+    """The certificates that the front door refuses: those of removed nodes, whatever their serial numbers."""
+
+    def __init__(self) -> None:
+        self.nodes: frozenset[str] = frozenset()
+
+    def __contains__(self, peer: object) -> bool:
+        return isinstance(peer, tuple) and peer[0] in self.nodes
+
+
+class _Worker:
+    def __init__(
+        self,
+        settings: Settings,
+        options: WorkerOptions,
+        membership: Membership,
+        home: WorkerHome,
+        name: str,
+        front_door: str,
+    ) -> None:
+        self._settings = settings
+        self._membership = membership
+        self._identity = home.identity
+        self._removed = _Removed()
+        self._context = self._identity.server_context()
+        self._link = SupervisorLink(
+            membership,
+            self._identity,
+            front_door,
+            name,
+            dict(options.labels or {}),
+            machine_id(),
+            self._load_certificate,
+        )
+        node = LocalNode(
+            settings,
+            all_hubs(settings),
+            all_engines(),
+            NoLoad(),
+            LongWork(settings.hub_seconds),
+            membership.node_id,
+        )
+        self._agent = Agent(node, self._link.send, self._take_table)
+        self._pool = EnginePool()
+        self._front_door = front_door
+        self._is_removed = False
+
+    async def run(self, listener: socket.socket) -> int:
+        door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes)
+        host, port = listener.getsockname()[:2]
+        self._server = front_door_server(door, self._context, host, port, self._removed)
+        await self._agent.adopt_running(await asyncio.to_thread(keepers_of, self._settings.run_dir))
+        tasks = [
+            asyncio.create_task(self._link.run(self._agent), name="link to the supervisor"),
+            asyncio.create_task(self._report(), name="reports of this machine"),
+            asyncio.create_task(self._end_orphans(), name="time without a supervisor"),
+        ]
+        log.info(
+            "xinference %s works as node %s, with its data port at %s (home %s)",
+            __version__,
+            self._membership.node_id,
+            self._front_door,
+            self._settings.home,
+        )
+        try:
+            await self._server.serve(sockets=[listener])
+        finally:
+            stops = self._server.ended_by == signal.SIGINT or self._is_removed
+            if stops:
+                await self._agent.stop_engines()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._agent.close()
+            await self._pool.close()
+            log.info("ended (%s)", "engines stopped" if stops else "engines keep running for the next worker")
+        return 0
+
+    def _load_certificate(self) -> None:
+        self._context.load_cert_chain(self._identity.certificate_path, self._identity.key_path)
+
+    def _take_table(self, data: bytes) -> None:
+        try:
+            table = decode_table(data)
+        except msgspec.DecodeError as error:
+            log.warning("a table of the supervisor cannot be read: %s", error)
+            return
+        self._removed.nodes = frozenset(table.removed)
+        if self._membership.node_id in self._removed.nodes:
+            log.warning("this node was removed from the cluster: its engines are stopped")
+            self._is_removed = True
+            self._server.stop(signal.SIGTERM)
+
+    async def _report(self) -> None:
+        while True:
+            if self._link.is_up:
+                await self._agent.report_host()
+            await asyncio.sleep(REPORT_SECONDS if self._link.is_up else REPORT_SECONDS / 10)
+
+    async def _end_orphans(self) -> None:
+        """Stop the engines that no supervisor has wanted for `orphan_seconds`."""
+        limit = self._settings.orphan_seconds
+        while limit:
+            await asyncio.sleep(ORPHAN_CHECK_SECONDS)
+            if self._link.down_seconds >= limit and self._agent.targets:
+                log.warning("no supervisor for %g s: the engines are stopped", limit)
+                await self._agent.stop_engines()
