@@ -195,6 +195,7 @@ class Code(StrEnum):
     NO_NODE = "no_node", 503
     NODE_NOT_FOUND = "node_not_found", 404
     NODE_REFUSED = "node_refused", 403
+    CLUSTER_NOT_INSTALLED = "cluster_not_installed", 500
     NOT_A_CLUSTER = "not_a_cluster", 409
     WRONG_CLUSTER = "wrong_cluster", 502
     NODE_GONE = "node_gone", 503

@@ -66,6 +66,7 @@ def run(options: WorkerOptions, settings: Settings) -> int:
         InUse: another process uses the port or the home.
     """
     set_up_log(settings.log_level, settings.log_format)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     raise_descriptor_limit()
     with own_home(settings):
         return uvloop.run(_work(options, settings))

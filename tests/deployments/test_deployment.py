@@ -33,6 +33,7 @@ from xinference.deployments.inbox import (
     Evict,
     Granted,
     Message,
+    Placed,
     PreparationFailed,
     Prepared,
     Refused,
@@ -53,6 +54,7 @@ from xinference.deployments.snapshot import DeploymentSnapshot, Stage, Status
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.launch.place import Place
 from xinference.process.command import Exit, Fault
 from xinference.process.snapshot import ReplicaState
 from xinference.routing.table import Crash
@@ -771,6 +773,7 @@ MESSAGES: dict[str, Callable[[World, Deployment], Message]] = {
     "ReplicaReady": lambda w, d: ReplicaReady(0, stale(w), None),
     "ReplicaExited": lambda w, d: ReplicaExited(0, stale(w), DIED),
     "RestartDue": lambda w, d: RestartDue(0, Path("python")),
+    "Placed": lambda w, d: Placed(0, Place()),
     "ReplicaDrained": lambda w, d: ReplicaDrained(0, stale(w), in_time=True),
     "PreparationFailed": lambda w, d: PreparationFailed(
         Problem(

@@ -298,7 +298,7 @@ async def test_a_report_of_the_host_is_used_until_it_is_old(machine: Machine) ->
         await turns()
         machine.hosts = [replace(HOST, memory_available=1)]
         assert await link.remote.host() == HOST
-        now[0] = 3.0
+        now[0] = 3.1
         assert (await link.remote.host()).memory_available == 1
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xinference.cluster.members import Member, Members
 from xinference.control.controller import Controller
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
-from xinference.nodes.join_tokens import TokenRow
+from xinference.hosts import LOCAL_NODE
 from xinference.nodes.node import Node
+
+if TYPE_CHECKING:
+    from xinference.cluster.members import Member, Members
+    from xinference.nodes.join_tokens import TokenRow
 
 
 async def node_entry(controller: Controller, members: Members, member: Member) -> dict[str, Any]:
@@ -73,6 +76,13 @@ def replicas_on(controller: Controller, node_id: str) -> list[str]:
     """The names of the replicas with a process on a node."""
     entries = (entry for deployment in controller.deployments() for entry in deployment.replicas)
     return sorted(entry["replica_model_uid"] for entry in entries if entry["replica_uid"] and entry["node"] == node_id)
+
+
+def worker_address(controller: Controller, node_id: str, address: str) -> str:
+    """The address of a replica's machine; `address` is that of the supervisor."""
+    if controller.cluster is None or node_id == LOCAL_NODE:
+        return address
+    return next((each.front_door for each in controller.cluster.members if each.node_id == node_id), "") or node_id
 
 
 def token_entry(row: TokenRow) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from xinference.control.downloads import Downloads
 from xinference.control.kept_launches import KeptLaunch, read_kept
 from xinference.control.launch_progress import LaunchProgress
 from xinference.control.launches import Launches
+from xinference.control.node_drain import NodeDrain
 from xinference.control.planned_launch import PlannedLaunch
 from xinference.control.planner import Planner
 from xinference.control.publisher import Publisher
@@ -42,6 +43,7 @@ from xinference.errors import Problem
 from xinference.hubs.base import Hub
 from xinference.hubs.registry import all_hubs
 from xinference.launch.request import LaunchRequest
+from xinference.nodes.cluster_packages import require_cluster_packages
 from xinference.nodes.local import LocalNode
 from xinference.nodes.node import Node
 from xinference.planning.eviction import Bytes
@@ -54,7 +56,9 @@ from xinference.store.launch_history import LaunchHistory
 from xinference.work_threads import LongWork
 
 if TYPE_CHECKING:
+    from xinference.cluster.members import Member
     from xinference.cluster.supervisor import Cluster
+    from xinference.nodes.membership import NodeState
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +132,9 @@ class Controller:
         )
         self._progress = LaunchProgress(registry, self._events, self.history)
         self._tasks: list[asyncio.Task[None]] = []
+        self._drains = NodeDrain(registry.working)
+        if self.cluster is not None:
+            self.cluster.watch(self._note_node)
 
     # -- for the gateway ------------------------------------------------------------------------------------
 
@@ -171,6 +178,7 @@ class Controller:
         for task in self._tasks:
             task.cancel()
         self._restarts.close()
+        await self._drains.close()
         ends = [deployment.end(how) for deployment in self._registry]
         for result in await asyncio.gather(
             self.downloads.close(), *ends, *self._terminations.tasks, return_exceptions=True
@@ -328,11 +336,24 @@ class Controller:
             if not deployment.snapshot.ran:
                 self._terminations.begin(deployment)
 
+    def _note_node(self, member: Member, before: NodeState) -> None:
+        """The state of a node has changed."""
+        if member.state == "DRAINING":
+            self._drains.begin(member.node_id)
+        else:
+            self._drains.end(member.node_id)
+
     def _note_ended(self, uid: str) -> None:
         self._restarts.forget(uid)
 
 
 def _cluster(settings: Settings, store: Store, nodes: dict[str, Node]) -> Cluster:
+    """The other machines.
+
+    Raises:
+        Problem: 500 ``cluster_not_installed``; any problem of `Cluster`.
+    """
+    require_cluster_packages()
     from xinference.cluster.supervisor import Cluster  # a server on one machine does without it
 
     return Cluster(settings, store, nodes)

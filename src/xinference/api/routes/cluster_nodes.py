@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends
 
@@ -13,9 +13,13 @@ from xinference.api.dependencies import AddressDep, ControllerDep, SettingsDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.node_entries import node_entry, own_entry, token_entry
 from xinference.api.strict import StrictRoute
-from xinference.cluster.supervisor import Cluster
 from xinference.error_codes import Code
 from xinference.errors import Problem
+
+if TYPE_CHECKING:
+    from xinference.cluster.supervisor import Cluster
+else:  # a server on one machine does not load it
+    Cluster = Any
 
 router = APIRouter(prefix="/v1/cluster", tags=["cluster"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 

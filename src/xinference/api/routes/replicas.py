@@ -11,6 +11,7 @@ from xinference.api import schemas
 from xinference.api.dependencies import AddressDep, ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Count, ReplicaConfig, Text
+from xinference.api.node_entries import worker_address
 from xinference.api.strict import StrictRoute
 from xinference.deployments.deployment import Deployment
 from xinference.engines.registry import all_engines
@@ -45,7 +46,10 @@ class ReplicaBody(BaseModel):
 @router.get("", response_model=list[schemas.ReplicaAnswer], responses=problems(404))
 async def replicas(controller: ControllerDep, address: AddressDep, model_uid: str) -> list[dict[str, Any]]:
     """List the replicas, including loading and failed ones."""
-    return [replica | {"worker_address": address} for replica in controller.deployment(model_uid).replicas]
+    return [
+        replica | {"worker_address": worker_address(controller, replica["node"], address)}
+        for replica in controller.deployment(model_uid).replicas
+    ]
 
 
 @router.post(

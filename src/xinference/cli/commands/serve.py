@@ -196,6 +196,7 @@ def worker(
 ) -> None:
     """Run models on this machine for a supervisor."""
     settings = Settings.from_env(home=home, log_level=log_level, worker_port=worker_port)
+    import_module("xinference.nodes.cluster_packages").require_cluster_packages()
     program = import_module("xinference.worker")  # by name, as the server
     options = program.WorkerOptions(endpoint, token or os.environ.get("XINFERENCE_JOIN_TOKEN"), host, _pairs(labels))
     raise SystemExit(program.run(options, settings))

@@ -1,0 +1,163 @@
+"""The links over streams: what both ends see, and how a lost stream ends a call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from xinference.fabric.fabric import Event, Link, NodeGoneError, NoReservationError, Share
+from xinference.fabric.node_connection import NodeConnection
+from xinference.fabric.stream_fabric import StreamFabric
+
+
+@dataclass
+class Program:
+    """A node that answers with what it was asked, once it may."""
+
+    tables: list[bytes] = field(default_factory=list)
+    told: list[bytes] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def answer(self, message: bytes) -> bytes:
+        self.changed.set()
+        await self.may_answer.wait()
+        return b"answer to " + message
+
+    def receive(self, message: bytes) -> None:
+        self.told.append(message)
+        self.changed.set()
+
+    def receive_table(self, table: bytes) -> None:
+        self.tables.append(table)
+        self.changed.set()
+
+    def state(self) -> bytes:
+        return b"state"
+
+
+@dataclass
+class Dialled:
+    """A node that has dialled the supervisor."""
+
+    connection: NodeConnection
+    task: asyncio.Task[None]
+
+    async def hang_up(self) -> None:
+        self.connection.close()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@dataclass
+class Site:
+    """A supervisor's fabric, and a port to which nodes dial."""
+
+    fabric: StreamFabric
+    port: int
+    dialled: list[Dialled] = field(default_factory=list)
+
+    async def dial(self, program: Program) -> Dialled:
+        connection = NodeConnection(program, *await asyncio.open_connection("127.0.0.1", self.port))
+        made = Dialled(connection, asyncio.create_task(connection.serve()))
+        self.dialled.append(made)
+        return made
+
+
+@asynccontextmanager
+async def a_site() -> AsyncIterator[Site]:
+    fabric = StreamFabric()
+    serving: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.create_task(fabric.serve("n1", reader, writer)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    site = Site(fabric, server.sockets[0].getsockname()[1])
+    try:
+        yield site
+    finally:
+        for each in site.dialled:
+            await each.hang_up()
+        server.close()
+        for task in serving:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*serving, return_exceptions=True)
+
+
+async def test_a_node_is_linked_and_its_first_event_is_its_state() -> None:
+    async with a_site() as site:
+        await site.dial(Program())
+        assert await anext(site.fabric.links()) == Link("n1", True)
+        assert await anext(site.fabric.events()) == ("n1", Event(1, b"state"))
+
+
+async def test_a_node_answers_a_call_and_gets_what_it_is_told() -> None:
+    async with a_site() as site:
+        program = Program()
+        program.may_answer.set()
+        await site.dial(program)
+        await anext(site.fabric.links())
+        assert await site.fabric.call("n1", b"look", 30) == b"answer to look"
+        program.changed.clear()
+        site.fabric.tell("n1", b"stop")
+        await program.changed.wait()
+        assert program.told == [b"stop"]
+
+
+async def test_a_node_that_never_dialled_is_gone() -> None:
+    async with a_site() as site:
+        with pytest.raises(NodeGoneError):
+            await site.fabric.call("n9", b"look", 30)
+        with pytest.raises(NoReservationError):
+            await site.fabric.reserve([Share("n9", 1)])
+        site.fabric.tell("n9", b"lost")
+
+
+async def test_a_node_that_hangs_up_ends_the_open_call_at_once() -> None:
+    async with a_site() as site:
+        program = Program()
+        dialled = await site.dial(program)
+        links = site.fabric.links()
+        await anext(links)
+        call = asyncio.create_task(site.fabric.call("n1", b"look", 3600))
+        await program.changed.wait()
+        await dialled.hang_up()
+        with pytest.raises(NodeGoneError):
+            await call
+        assert await anext(links) == Link("n1", False)
+
+
+async def test_a_node_that_says_nothing_in_time_is_a_timeout() -> None:
+    async with a_site() as site:
+        await site.dial(Program())
+        await anext(site.fabric.links())
+        with pytest.raises(TimeoutError):
+            await site.fabric.call("n1", b"look", 0)
+
+
+async def test_a_node_that_dials_again_takes_the_link_and_gets_the_newest_table() -> None:
+    async with a_site() as site:
+        first, second = Program(), Program()
+        await site.dial(first)
+        links = site.fabric.links()
+        await anext(links)
+        site.fabric.publish(b"1")
+        site.fabric.publish(b"2")
+        await site.dial(second)
+        assert [await anext(links), await anext(links)] == [Link("n1", False), Link("n1", True)]
+        await second.changed.wait()
+        assert second.tables == [b"2"]
+
+
+async def test_what_is_no_frame_ends_the_link() -> None:
+    async with a_site() as site:
+        _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        links = site.fabric.links()
+        assert [(await anext(links)).is_up, (await anext(links)).is_up] == [True, False]
+        writer.close()
