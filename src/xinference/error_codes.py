@@ -190,6 +190,7 @@ class Code(StrEnum):
     # Clusters
     INVALID_JOIN_TOKEN = "invalid_join_token", 400
     JOIN_TOKEN_REFUSED = "join_token_refused", 401
+    JOIN_TOKEN_NOT_FOUND = "join_token_not_found", 404
     CLUSTER_IDENTITY_DAMAGED = "cluster_identity_damaged", 500
     NODE_UNKNOWN = "node_unknown", 503
     NO_NODE = "no_node", 503

@@ -9,8 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.conftest import Run
-from xinference.cli.main import load, worker
+from xinference.cli.main import load
 from xinference.config import Settings
+from xinference.errors import Problem
+from xinference.worker import WorkerOptions
 
 
 @pytest.fixture
@@ -51,11 +53,13 @@ def test_serve_hands_on_its_options_and_the_exit_status(run: Run, told: list[dic
         "a.b,*.c.d",
         "--prefix-isolation",
         "key",
+        "--cluster",
     )
     assert result.exit_code == 98
     given = {"host": "0.0.0.0", "port": 1234, "log_level": "DEBUG", "allow_unauthenticated": True, "home": "h"}
     given |= {"gateway_workers": 2, "allow_origin": "http://localhost:3000,https://chat.example"}
     given |= {"log_format": "json", "access_log": True, "allow_media_urls": "a.b,*.c.d", "prefix_isolation": "key"}
+    given |= {"cluster": True, "supervisor_port": None, "no_models": None}
     assert told == [given]
 
 
@@ -87,7 +91,8 @@ def test_a_server_in_the_background_gets_the_same_options(
 def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, told: list[dict[str, Any]]) -> None:
     run("serve")
     names = ("host", "port", "log_level", "allow_unauthenticated", "home", "gateway_workers", "allow_origin",
-        "log_format", "access_log", "allow_media_urls", "prefix_isolation")  # fmt: skip
+        "log_format", "access_log", "allow_media_urls", "prefix_isolation", "cluster", "supervisor_port",
+        "no_models")  # fmt: skip
     assert told == [dict.fromkeys(names)]
 
 
@@ -107,19 +112,37 @@ def test_xinference_local_takes_what_older_versions_had(told: list[dict[str, Any
     assert "xinference keys" in refused.stderr
 
 
-def test_a_supervisor_serves_everybody_and_says_where_models_run(told: list[dict[str, Any]]) -> None:
-    result = CliRunner().invoke(load("xinference.cli.commands.serve:supervisor"), ["-p", "7", "--supervisor-port", "8"])
+def test_a_supervisor_serves_everybody_and_takes_workers(told: list[dict[str, Any]]) -> None:
+    result = CliRunner().invoke(
+        load("xinference.cli.commands.serve:supervisor"), ["-p", "7", "--supervisor-port", "8", "--no-models"]
+    )
     assert result.exit_code == 98
     assert (told[0]["host"], told[0]["port"], told[0]["allow_unauthenticated"]) == ("0.0.0.0", 7, None)
-    assert "are not supported" in result.stderr
+    assert (told[0]["cluster"], told[0]["supervisor_port"], told[0]["no_models"]) == (True, 8, True)
+    assert "xinference cluster token create" in result.stderr
 
 
-def test_a_worker_says_what_to_do_instead(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["xinference-worker", "-e", "http://10.0.0.1:9997", "-H", "10.0.0.2"])
-    with pytest.raises(SystemExit) as ended:
-        worker()
-    assert ended.value.code == 1
-    assert "xinference serve` on each machine" in capsys.readouterr().err
+def test_a_worker_that_has_not_joined_says_what_it_needs(tmp_path: Path) -> None:
+    command = load("xinference.cli.commands.serve:worker")
+    result = CliRunner().invoke(command, ["-e", "http://10.0.0.1:9997", "--home", str(tmp_path)])
+    assert isinstance(result.exception, Problem)
+    assert "--token are needed" in result.exception.cause and "cluster token create" in (result.exception.hint or "")
+
+
+def test_a_worker_hands_on_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[Any] = []
+
+    def run(options: WorkerOptions, settings: Settings) -> int:
+        calls.append((options, settings.worker_port, settings.home))
+        return 3
+
+    monkeypatch.setattr("xinference.worker.run", run)
+    command = load("xinference.cli.commands.serve:worker")
+    words = ["-e", "http://a:1", "--token", "t", "-H", "10.0.0.2", "--worker-port", "7", "--label", "gpu=h100"]
+    result = CliRunner().invoke(command, [*words, "--home", str(tmp_path)])
+    assert result.exit_code == 3
+    assert calls == [(WorkerOptions("http://a:1", "t", "10.0.0.2", {"gpu": "h100"}), 7, tmp_path)]
+    assert CliRunner().invoke(command, ["--label", "gpu"]).exit_code == 2
 
 
 @pytest.mark.parametrize(

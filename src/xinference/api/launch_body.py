@@ -95,7 +95,7 @@ class LaunchBody(BaseModel):
         default=None, description="Indices of the GPUs to use, assigned to the replicas in turn"
     )
     replica: int = Field(default=1, description="Number of copies to run")
-    n_worker: int = Field(default=1, description="Number of nodes of a cluster that compute each replica together")
+    n_worker: int = Field(default=1, description="Number of machines for each replica; only 1 is supported")
     worker_ip: Text | None = Field(
         default=None,
         description="The only nodes of a cluster to use, by id, name or address, separated by commas",
@@ -192,7 +192,12 @@ class LaunchBody(BaseModel):
     def _check(self, is_cluster: bool) -> None:
         if self.n_worker < 1:
             raise bad_request(f"n_worker is {self.n_worker}, and must be 1 or more.")
-        if self.n_worker != 1 and not is_cluster:
+        if self.n_worker != 1 and is_cluster:
+            raise bad_request(
+                f"n_worker is {self.n_worker}, and a replica runs on one machine.",
+                hint="Leave out n_worker; `replica` is the number of copies on all machines of the cluster.",
+            )
+        if self.n_worker != 1:
             raise bad_request(
                 f"n_worker is {self.n_worker}, but this server is one machine.",
                 hint="Leave out n_worker; `replica` is the number of copies on this machine.",

@@ -9,6 +9,7 @@ from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.hosts import LOCAL_NODE
 from xinference.nodes.node import Node
+from xinference.units import MIB
 
 if TYPE_CHECKING:
     from xinference.cluster.members import Member, Members
@@ -83,6 +84,46 @@ def worker_address(controller: Controller, node_id: str, address: str) -> str:
     if controller.cluster is None or node_id == LOCAL_NODE:
         return address
     return next((each.front_door for each in controller.cluster.members if each.node_id == node_id), "") or node_id
+
+
+def models_by_worker(controller: Controller, address: str) -> list[dict[str, Any]]:
+    """The models of each machine in the form of older versions; `address` is that of the supervisor."""
+    members = () if controller.cluster is None else controller.cluster.members
+    addresses = {LOCAL_NODE: address} | {each.node_id: each.front_door or each.node_id for each in members}
+    models: dict[str, dict[str, Any]] = {node_id: {} for node_id in addresses}
+    for deployment in controller.deployments():
+        nodes = {entry["node"] for entry in deployment.replicas} or {LOCAL_NODE}
+        for node_id in nodes & addresses.keys():
+            models[node_id][deployment.uid] = deployment.description
+    return [{"work-ip": addresses[node_id], "models": each} for node_id, each in models.items()]
+
+
+def worker_facts(controller: Controller, *, detailed: bool) -> list[dict[str, Any]]:
+    """The resources of each worker in the form of older versions. Those of one that is out of reach are 0."""
+    members = () if controller.cluster is None else controller.cluster.members
+    return [
+        {"node_type": "Worker", "ip_address": each.front_door.rpartition(":")[0] or each.name}
+        | _facts(each.node.last_host, detailed)
+        for each in members
+    ]
+
+
+def _facts(host: Host | None, detailed: bool) -> dict[str, Any]:
+    gpus = () if host is None else host.gpus
+    facts: dict[str, Any] = {
+        "gpu_count": len(gpus),
+        "gpu_vram_total": f"{sum(gpu.memory_total for gpu in gpus) // MIB}MiB",
+    }
+    if not detailed:
+        return facts
+    total, free = (0, 0) if host is None else (host.memory_total, host.memory_available)
+    return facts | {
+        "cpu_count": 0 if host is None else host.physical_cores,
+        "mem_used": total - free,
+        "mem_available": free,
+        "mem_total": total,
+        "gpu_vram_available": f"{sum(gpu.memory_free for gpu in gpus) // MIB}MiB",
+    }
 
 
 def token_entry(row: TokenRow) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class Cluster:
             raise not_found(
                 f"There is no join token {token_id}.",
                 hint="`xinference cluster token list` shows them.",
-                code=Code.INVALID_JOIN_TOKEN,
+                code=Code.JOIN_TOKEN_NOT_FOUND,
             )
 
     def drain(self, name: str, *, drained: bool) -> Member:

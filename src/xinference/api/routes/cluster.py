@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from xinference import __version__
-from xinference.api import host_usage, server_schemas
+from xinference.api import host_usage, node_entries, server_schemas
 from xinference.api.dependencies import AddressDep, ControllerDep, KeyringDep, SettingsDep, StartedDep, StopDep
 from xinference.api.errors import ERROR_RESPONSES
 from xinference.api.strict import StrictRoute
@@ -55,10 +55,12 @@ async def version() -> dict[str, str | None]:
 
 
 @router.get("/v1/cluster/info", response_model=list[server_schemas.Node], response_model_exclude_unset=True)
-async def info(settings: SettingsDep, detailed: bool = False) -> list[dict[str, Any]]:
-    """The nodes of the cluster, which are one machine; with `detailed` their total and free resources (bytes)."""
+async def info(controller: ControllerDep, settings: SettingsDep, detailed: bool = False) -> list[dict[str, Any]]:
+    """The supervisor and the workers of the cluster; with `detailed` their total and free resources (bytes)."""
     facts = await asyncio.to_thread(host_usage.node, detailed=detailed)
-    return [{"node_type": kind, "ip_address": settings.host, **facts} for kind in ("Supervisor", "Worker")]
+    kinds = ("Supervisor",) if settings.no_models else ("Supervisor", "Worker")
+    own = [{"node_type": kind, "ip_address": settings.host, **facts} for kind in kinds]
+    return [*own, *node_entries.worker_facts(controller, detailed=detailed)]
 
 
 @router.get("/v1/cluster/devices", response_model=int)
@@ -70,8 +72,7 @@ async def devices(controller: ControllerDep) -> int:
 @router.get("/v1/workers", response_model=list[server_schemas.Worker], response_model_exclude_unset=True)
 async def workers(controller: ControllerDep, address: AddressDep) -> list[dict[str, Any]]:
     """List the machines with their models."""
-    models = {deployment.uid: deployment.description for deployment in controller.deployments()}
-    return [{"work-ip": address, "models": models}]
+    return node_entries.models_by_worker(controller, address)
 
 
 @router.get("/v1/supervisor", response_model=server_schemas.Supervisor)

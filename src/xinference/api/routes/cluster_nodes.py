@@ -93,7 +93,7 @@ async def tokens(cluster: ClusterDep) -> list[dict[str, Any]]:
     return [token_entry(row) for row in cluster.tokens()]
 
 
-@router.delete("/tokens/{token_id}", response_model=cluster_schemas.Token, responses=problems(400, 409))
+@router.delete("/tokens/{token_id}", response_model=cluster_schemas.Token, responses=problems(404, 409))
 async def revoke_token(cluster: ClusterDep, token_id: str) -> dict[str, Any]:
     """Let no machine join with a token any more. The nodes that have joined with it stay."""
     cluster.revoke_token(token_id)

@@ -26,7 +26,7 @@ def cluster() -> None:
 @json_option
 @with_server_options
 def info(target: Target, as_json: bool) -> None:
-    """Show the nodes: their states, resources and replicas."""
+    """Show the nodes with their replicas."""
     _show_nodes(target, as_json)
 
 
@@ -75,7 +75,10 @@ def _row(node: Json) -> list[Any]:
 @json_option
 @with_server_options
 def drain(target: Target, node: str, as_json: bool) -> None:
-    """Take NODE out for a while: nothing new is placed on it, and its replicas move to others one by one."""
+    """Move all replicas of NODE to others.
+
+    Nothing new is placed on it. Each replica gets its successor first, and then sends its last answers.
+    """
     with target.connect() as client:
         _say(client.drain_node(node), "is drained: `xinference cluster undrain` takes it in again.", as_json)
 
@@ -95,7 +98,10 @@ def undrain(target: Target, node: str, as_json: bool) -> None:
 @json_option
 @with_server_options
 def remove(target: Target, node: str, as_json: bool) -> None:
-    """Take NODE out for ever: its engines are stopped, and its certificate is refused."""
+    """Take NODE out for ever.
+
+    Its engines are stopped, its certificate is refused, and its replicas are started elsewhere.
+    """
     with target.connect() as client:
         _say(client.remove_node(node), "is removed.", as_json)
 
@@ -109,7 +115,7 @@ def _say(node: Json, what: str, as_json: bool) -> None:
 
 @cluster.group("token")
 def token() -> None:
-    """Create, list and revoke the tokens with which machines join."""
+    """Create, list and revoke join tokens."""
 
 
 @token.command("create")
@@ -119,7 +125,7 @@ def token() -> None:
 @json_option
 @with_server_options
 def create(target: Target, hours: float, uses: int, any_number: bool, as_json: bool) -> None:
-    """Make a token, and print the command that joins a machine with it."""
+    """Print the command that joins a machine."""
     with target.connect() as client:
         made = client.create_join_token(hours, None if any_number else uses)
     made["command"] = made["command"].replace("HOST", _host_of(target))

@@ -51,7 +51,7 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--worker-ip", metavar="NODES",
             help="The only nodes of a cluster to use, by id, name or address, separated by commas. [default: all]"),
         click.option("--n-worker", type=IntegerRange(min=1), default=1, show_default=True,
-            help="Number of nodes of a cluster that compute each replica together."),
+            help="Number of machines per replica; only 1 is supported."),
         click.option("-ev", "--env", "envs", nargs=2, multiple=True, metavar="NAME VALUE", callback=_as_mapping,
             help="Environment variable of the engine. Repeatable."),
         click.option("-qc", "--quantization-config", nargs=2, multiple=True, metavar="KEY VALUE", callback=_as_values,
