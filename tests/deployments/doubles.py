@@ -179,6 +179,7 @@ class FakePreparation(Preparation):
         self.calls: list[str] = []
         self.cancelled: list[str] = []
         self.python = Path("python")
+        self.prepared: dict[str, Runnable] = {}
         self._release = asyncio.Event()
 
     def release(self) -> None:

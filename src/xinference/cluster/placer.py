@@ -102,7 +102,7 @@ class Placer:
             memory = available(host, self._occupancy(node_id, launch))
             return size_launch(one, path, shape, memory, engine.memory, notes)
 
-        demand = Demand(launch.uid, request.replica, pins, ranks=request.n_worker)
+        demand = Demand(launch.uid, request.replica, pins)
         chosen = spread(self._candidates(launch, view), demand, fit)
         return SizedPlan(launch, path, chosen.sizing, shortest(chosen.places), notes)
 

@@ -34,7 +34,7 @@ from xinference.deployments.inbox import (
 from xinference.deployments.loader import Loader
 from xinference.deployments.on_demand import DemandCounter, terms_of
 from xinference.deployments.owner import Owner
-from xinference.deployments.preparation import Preparation, Runnable
+from xinference.deployments.preparation import Preparation
 from xinference.deployments.progress import progress
 from xinference.deployments.record import Record
 from xinference.deployments.relocation import Relocation
@@ -82,19 +82,18 @@ class Deployment:
         self._context = context
         self._engine = engine = context.engines[plan.engine]
         self._inbox = inbox = Inbox()
-        prepared: dict[str, Runnable] = {}
-        starter = starter or EngineStarter(engine, context.nodes, adopted, context.settings, prepared)
+        preparation = preparation or Preparation(
+            context, plan.uid, plan.engine, lambda *stage: inbox.put(StageBegan(*stage))
+        )
+        starter = starter or EngineStarter(engine, context.nodes, adopted, context.settings, preparation.prepared)
         first = _first_snapshot(plan, context, created, problem)
         first = replace(first, ran=ran, restarting=restarting)
         if unloaded and problem is None and not plan.request.on_demand:
             first = replace(first, unloaded=True, launching=False, status=Status.UNLOADED, stage=Stage.UNLOADED)
         replicas = ReplicaSet(plan.uid, engine, starter, settings, store, context.load, inbox)
         self._record = Record(context, engine, replicas, first)
-        preparation = preparation or Preparation(
-            context, plan.uid, plan.engine, lambda *stage: inbox.put(StageBegan(*stage)), prepared
-        )
         loader = Loader(context, self._record, preparation, inbox)
-        relocation = Relocation(context, self._record, loader, preparation, inbox, prepared)
+        relocation = Relocation(context, self._record, loader, preparation, inbox)
         self._demand = DemandCounter(settings.on_demand_queue, lambda: inbox.put(Abandoned()))
         self._owner = Owner(context, inbox, self._record, replicas, loader, self._demand, relocation)
         self._task: asyncio.Task[None] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,14 +51,13 @@ class Preparation:
         uid: str,
         engine: str,
         begin_stage: Callable[[Stage, str | None], None],
-        prepared: MutableMapping[str, Runnable] | None = None,
     ) -> None:
-        """`prepared` gets what is prepared on each node, for the starts there."""
         self._context = context
         self._uid = uid
         self._engine = engine
         self._begin_stage = begin_stage
-        self._prepared = {} if prepared is None else prepared
+        self.prepared: dict[str, Runnable] = {}
+        """What is prepared on each other node, for the starts there."""
         self._count_bytes: Callable[[int], None] | None = None
         """Counts the bytes of the fetch."""
 
@@ -104,7 +103,7 @@ class Preparation:
         for node_id in others:
             await self.prepare_node(plan, node_id)
         if LOCAL_NODE not in nodes:
-            return self._prepared[others[0]]
+            return self.prepared[others[0]]
         path = await self._fetch(self._local, plan.launch) if others else plan.path
         path = await self._local.convert_weights(path, plan.version, self)
         return Runnable(path, await self.find_interpreter())
@@ -117,7 +116,7 @@ class Preparation:
         """
         node = node_of(self._context.nodes, node_id)
         path = await node.convert_weights(await self._fetch(node, plan.launch), plan.version, self)
-        self._prepared[node_id] = Runnable(path, await node.find_or_install(self._engine, self))
+        self.prepared[node_id] = Runnable(path, await node.find_or_install(self._engine, self))
 
     async def find_interpreter(self) -> Path:
         """The interpreter of the engine's environment, which is installed if it is missing.

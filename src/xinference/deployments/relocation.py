@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
 from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.inbox import Inbox, Placed, RestartDue
 from xinference.deployments.loader import Loader
-from xinference.deployments.preparation import Preparation, Runnable
+from xinference.deployments.preparation import Preparation
 from xinference.deployments.record import Record
 from xinference.deployments.snapshot import Stage
 from xinference.errors import Problem
@@ -31,14 +30,12 @@ class Relocation:
         loader: Loader,
         preparation: Preparation,
         inbox: Inbox,
-        prepared: MutableMapping[str, Runnable],
     ) -> None:
         self._context = context
         self._record = record
         self._loader = loader
         self._preparation = preparation
         self._inbox = inbox
-        self._prepared = prepared
         self._running: set[int] = set()
         self._problems: dict[int, str] = {}
         """The last reason for which a replica waits, by its number: each is told once."""
@@ -48,11 +45,11 @@ class Relocation:
         placer, node_id = self._context.placer, plan.place_of(number).node_id
         if placer is None or not placer.takes(plan):
             return False
-        return not placer.is_usable(node_id) or (node_id != LOCAL_NODE and node_id not in self._prepared)
+        return not placer.is_usable(node_id) or (node_id != LOCAL_NODE and node_id not in self._preparation.prepared)
 
     def python(self, plan: SizedPlan | None, number: int) -> Path | None:
         """The interpreter on the node of a replica; None: it is not prepared, or is the server's own."""
-        prepared = None if plan is None else self._prepared.get(plan.place_of(number).node_id)
+        prepared = None if plan is None else self._preparation.prepared.get(plan.place_of(number).node_id)
         return None if prepared is None else prepared.python
 
     def begin(self, plan: SizedPlan, number: int) -> None:
@@ -81,7 +78,7 @@ class Relocation:
         assert self._context.placer is not None  # `is_due` has asked for it
         place = plan.place_of(number)
         if not self._context.placer.is_usable(place.node_id):
-            self._prepared.pop(place.node_id, None)
+            self._preparation.prepared.pop(place.node_id, None)
             place = await self._loader.place_additional_replica(plan, ())
         if place.node_id != LOCAL_NODE:
             await self._preparation.prepare_node(plan, place.node_id)
