@@ -15,7 +15,7 @@ UNIT := not live and not process and not thorough
 # Workers for tests that wait: two for each core.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 
-.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster test-agents test-ui bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo test-agents test-ui bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -88,6 +88,10 @@ check-build: build
 # Our server through the newest public clients: OpenAI's, Anthropic's, Xinference's, LangChain's and LlamaIndex's.
 test-clients: $(CLIENTS_VENV)/.installed
 	$(CLIENTS_VENV)/bin/python -m pytest tests/third_party_clients
+
+# Three nodes on this machine, a replica on each, a chat, a killed node, and a chat; as any user.
+cluster-demo: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.support.cluster_demo
 
 # The link to the nodes of a cluster over a real Ray: two of its nodes on this machine.
 test-cluster: $(CLUSTER_VENV)/.installed

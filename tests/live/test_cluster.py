@@ -1,0 +1,182 @@
+"""A supervisor and two workers on this machine: launches, losses and returns, in the API and among the processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.cluster_processes import ClusterProcesses, WorkerHome
+from tests.support.home import send_signal
+from tests.support.polling import until
+
+UID = "spread"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcesses]:
+    made = ClusterProcesses(tmp_path_factory.mktemp("cluster"), env={"XINFERENCE_NODE_LOST_SECONDS": "6"})
+    try:
+        made.start()
+        made.add_worker()
+        made.add_worker()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def spread(cluster: ClusterProcesses, tiny: dict[str, Any]) -> dict[str, int]:
+    """The tiny model with a replica on each of the two nodes: node id -> pid of its engine."""
+    for worker in cluster.workers:
+        if worker.process is None or worker.process.poll() is not None:
+            cluster.start_worker(worker)
+        cluster.wait_for(worker, "READY")
+    httpx2.delete(f"{cluster.home.url}/v1/models/{UID}", timeout=60)
+    answer = cluster.home.launch(**tiny, model_uid=UID, replica=2)
+    assert answer.status_code == 200, answer.text
+    until("both are ready", lambda: len(cluster.ready_on(UID)) == 2)
+    return cluster.ready_on(UID)
+
+
+def _ask(cluster: ClusterProcesses, count: int = 6) -> set[int]:
+    """The statuses of requests at the same time."""
+    with ThreadPoolExecutor(count) as threads:
+        return set(threads.map(lambda _: cluster.home.chat(model=UID, max_tokens=4).status_code, range(count)))
+
+
+def _other(cluster: ClusterProcesses, worker: WorkerHome) -> WorkerHome:
+    return next(each for each in cluster.workers if each is not worker)
+
+
+def test_each_node_gets_a_replica_and_answers(cluster: ClusterProcesses, spread: dict[str, int]) -> None:
+    assert spread.keys() == {worker.node_id for worker in cluster.workers}
+    assert {node: [pid] for node, pid in spread.items()} == cluster.engines()
+    assert _ask(cluster) == {200}
+    listed = {node["node_id"]: node["replicas"] for node in cluster.nodes()}
+    assert sorted(name for names in listed.values() for name in names) == [f"{UID}-rep0", f"{UID}-rep1"]
+    models = [list(each["models"]) for each in cluster.get("/v1/workers")]
+    assert models.count([UID]) == 2
+
+
+def test_engines_outlive_their_worker_and_the_next_one_takes_them_over(
+    cluster: ClusterProcesses, spread: dict[str, int]
+) -> None:
+    worker = cluster.workers[0]
+    assert worker.process is not None
+    send_signal(worker.process.pid, signal.SIGKILL)
+    worker.process.wait(30)
+    cluster.wait_for(worker, "UNREACHABLE")
+    assert _ask(cluster) == {200}, "the other node answers"
+    cluster.start_worker(worker)
+    cluster.wait_for(worker, "READY")
+    assert cluster.ready_on(UID) == spread
+    assert _ask(cluster) == {200}
+
+
+def test_the_next_supervisor_finds_the_engines_and_loads_nothing(
+    cluster: ClusterProcesses, spread: dict[str, int]
+) -> None:
+    assert cluster.server is not None
+    send_signal(cluster.server.pid, signal.SIGKILL)
+    cluster.server.wait(30)
+    cluster.start()
+    until("both are ready", lambda: cluster.ready_on(UID) == spread)
+    assert {node: [pid] for node, pid in spread.items()} == cluster.engines()
+    assert _ask(cluster) == {200}
+
+
+def test_a_lost_machine_is_replaced_by_another_and_comes_back_without_its_engines(
+    cluster: ClusterProcesses, spread: dict[str, int]
+) -> None:
+    lost = cluster.workers[1]
+    living = _other(cluster, lost)
+    lost.kill_machine()
+    assert _ask(cluster) == {200}
+    cluster.wait_for(lost, "LOST")
+    until("its replica is on the other node", lambda: _nodes(cluster) == [living.node_id] * 2)
+    assert cluster.ready_on(UID)[living.node_id]
+    cluster.start_worker(lost)
+    cluster.wait_for(lost, "READY")
+    assert cluster.engines()[lost.node_id] == []
+    assert _ask(cluster) == {200}
+
+
+def test_a_machine_that_was_only_out_of_reach_ends_what_was_replaced(
+    cluster: ClusterProcesses, spread: dict[str, int]
+) -> None:
+    silent = cluster.workers[0]
+    living = _other(cluster, silent)
+    assert silent.process is not None
+    send_signal(silent.process.pid, signal.SIGSTOP)  # its engine runs on
+    try:
+        cluster.wait_for(silent, "LOST")
+        until("its replica is on the other node", lambda: _nodes(cluster) == [living.node_id] * 2)
+        assert cluster.engines()[silent.node_id] == [spread[silent.node_id]]
+    finally:
+        send_signal(silent.process.pid, signal.SIGCONT)
+    cluster.wait_for(silent, "READY")
+    until("its engine is stopped", lambda: cluster.engines()[silent.node_id] == [])
+    assert _nodes(cluster) == [living.node_id] * 2
+    assert cluster.engines()[living.node_id], "and no other"
+
+
+def test_a_drained_node_gives_its_replica_away_without_a_failed_request(
+    cluster: ClusterProcesses, spread: dict[str, int]
+) -> None:
+    drained = cluster.workers[0]
+    other = _other(cluster, drained)
+    cluster.post(f"/v1/cluster/nodes/{drained.node_id}/drain")
+    statuses: set[int] = set()
+
+    def moved() -> bool:
+        statuses.update(_ask(cluster, 2))
+        return _nodes(cluster) == [other.node_id] * 2
+
+    until("its replica has moved", moved)
+    assert statuses == {200} and cluster.state(drained) == "DRAINING"
+    until("its engine is stopped", lambda: cluster.engines()[drained.node_id] == [])
+    cluster.post(f"/v1/cluster/nodes/{drained.node_id}/undrain")
+    cluster.wait_for(drained, "READY")
+
+
+def test_a_pinned_replica_waits_for_its_machine(cluster: ClusterProcesses, tiny: dict[str, Any]) -> None:
+    pinned = cluster.workers[1]
+    answer = cluster.home.launch(**tiny, model_uid="pinned", worker_ip=pinned.node_id)
+    assert answer.status_code == 200, answer.text
+    pinned.kill_machine()
+    cluster.wait_for(pinned, "LOST")
+    until("it waits", lambda: [each["status"] for each in cluster.replicas("pinned")] == ["RECOVERING"])
+    cluster.start_worker(pinned)
+    until("it is back", lambda: pinned.node_id in cluster.ready_on("pinned"))
+    httpx2.delete(f"{cluster.home.url}/v1/models/pinned", timeout=60)
+
+
+def test_a_removed_node_ends_and_its_replicas_are_elsewhere(cluster: ClusterProcesses, spread: dict[str, int]) -> None:
+    removed = cluster.workers[1]
+    other = _other(cluster, removed)
+    answer = httpx2.delete(f"{cluster.home.url}/v1/cluster/nodes/{removed.node_id}", timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert removed.process is not None
+    removed.process.wait(60)
+    assert cluster.engines()[removed.node_id] == []
+    until("its replica is on the other node", lambda: _nodes(cluster) == [other.node_id] * 2)
+    cluster.start_worker(removed)
+    log = removed.home.path / "process.log"
+    until("it is refused", lambda: "was removed from the cluster" in _last_lines(log))
+    removed.kill_machine()
+    removed.node_id = ""
+
+
+def _nodes(cluster: ClusterProcesses) -> list[str]:
+    """The nodes of the ready replicas."""
+    return sorted(each["node"] for each in cluster.replicas(UID) if each["status"] == "READY")
+
+
+def _last_lines(path: Path) -> str:
+    return "".join(path.read_text().splitlines(keepends=True)[-20:])

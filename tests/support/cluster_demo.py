@@ -1,0 +1,71 @@
+"""Three nodes on this machine, a replica on each, a chat, a killed node, and a chat: `make cluster-demo`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.support.cluster_processes import ClusterProcesses
+from tests.support.home import UID
+from tests.support.polling import until
+
+MODEL = {"model_name": UID, "model_format": "ggufv2", "quantization": "Q4_1", "model_engine": "llama.cpp"}
+NODES = 3
+
+
+def main() -> int:
+    """Run the demonstration; the exit status is 0 if each chat had its answer."""
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
+
+    folder = Path(tempfile.mkdtemp(prefix="xinference-cluster-"))
+    (folder / "cache").mkdir()
+    cluster = ClusterProcesses(folder, folder / "cache", {"XINFERENCE_NODE_LOST_SECONDS": "10"})
+    try:
+        say("start a supervisor that runs no models itself")
+        cluster.start()
+        for number in range(NODES):
+            worker = cluster.add_worker()
+            say(f"worker {number + 1} has joined as {worker.node_id}")
+        say(f"launch {UID} with {NODES} replicas")
+        answer = cluster.home.launch(**MODEL, model_size_in_billions="0_135", replica=NODES, n_ctx=512, n_parallel=1)
+        if answer.status_code != 200:
+            say(f"it was refused: {answer.text}")
+            return 1
+        until("each node has a replica", lambda: len(cluster.ready_on(UID)) == NODES, 60)
+        say(f"ready on {', '.join(sorted(cluster.ready_on(UID)))}")
+        print(cluster.home.cli("cluster", "info").stdout)
+        say(f"chat: {_chat(cluster)!r}")
+        victim = cluster.workers[0]
+        say(f"kill {victim.node_id} and its engine: pids {victim.kill_machine()}")
+        answers = [_chat(cluster) for _ in range(6)]
+        say(f"6 chats: {answers[0]!r} and so on")
+        cluster.wait_for(victim, "LOST")
+        say(f"{victim.node_id} is LOST")
+        until("another node has its replica", lambda: _ready(cluster) == NODES, 60)
+        say("its replica is started on another node")
+        say(f"chat: {_chat(cluster)!r}")
+        print(cluster.home.cli("cluster", "info").stdout)
+        return 0
+    finally:
+        cluster.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ready(cluster: ClusterProcesses) -> int:
+    return sum(each["status"] == "READY" for each in cluster.replicas(UID))
+
+
+def _chat(cluster: ClusterProcesses) -> str:
+    answer = cluster.home.chat(max_tokens=12)
+    answer.raise_for_status()
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
