@@ -50,6 +50,7 @@ from xinference.deployments.preparation import Runnable, Weights
 from xinference.deployments.snapshot import Residency, Stage, Status
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.launch.place import Place
 from xinference.launch.request import LaunchRequest
 from xinference.store.database import Store
 from xinference.units import MIB
