@@ -94,6 +94,12 @@ def test_the_endpoint_may_be_the_url_of_openai_clients(endpoint: str) -> None:
     assert Settings.from_env({}, endpoint=endpoint).url == "http://h:1"
 
 
+def test_a_home_that_is_a_file_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(Problem, match="can't be made: a file has this name"):
+        Settings.from_env({}, home=str(tmp_path / "home")).make_home()
+
+
 def test_a_home_that_cannot_be_made_is_a_problem() -> None:
     with pytest.raises(Problem, match="/dev/null/home can't be made"):
         Settings.from_env({}, home="/dev/null/home").make_home()

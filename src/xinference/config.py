@@ -287,9 +287,10 @@ class Settings:
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
+            reason = "a file has this name" if isinstance(error, FileExistsError) else error.strerror
             raise Problem(
                 Code.CANNOT_WRITE,
-                f"The home folder {self.home} can't be made: {error.strerror}.",
+                f"The home folder {self.home} can't be made: {reason}.",
                 hint="Set XINFERENCE_HOME to a folder that you may write to.",
             ) from error
 

@@ -141,3 +141,17 @@ def test_a_long_log_is_put_aside(settings: Settings) -> None:
     end(settings)
     assert (settings.log_dir / "server.log").read_text().startswith("serving")
     assert (settings.log_dir / "server.log.1").exists()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("free", "cause", "hint"),
+    [(1 << 30, "exit status 1.", "`xinference serve` shows the reason"), (0, "is full.", "Free disk space")],
+)
+def test_a_server_that_dies_without_a_word_is_explained(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, free: int, cause: str, hint: str
+) -> None:
+    monkeypatch.setattr("xinference.files.disk_space.free_bytes", lambda folder: free)
+    with pytest.raises(Problem) as raised:
+        ensure_server(settings, lambda: None, command=["false"])
+    assert raised.value.cause.endswith(cause) and hint in (raised.value.hint or "")

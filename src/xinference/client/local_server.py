@@ -21,6 +21,8 @@ START_SECONDS = 30.0
 OTHER_START_SECONDS = 10.0
 POLL_SECONDS = 0.03
 TAIL_LINES = 40
+#: With less free space than this, a server can't make its store.
+FULL_DISK_BYTES = 256 * 1024
 
 
 def ensure_server(
@@ -141,9 +143,7 @@ def _wait(
     while not _answers(client):
         status = child.poll()
         if status is not None and status != EXIT_IN_USE:
-            raise Problem(
-                Code.SERVER_FAILED, f"The server ended with exit status {status}.", stage="start", log_tail=tail()
-            )
+            raise _end_problem(settings, status, tail())
         if status == EXIT_IN_USE and not in_use:
             in_use, deadline = True, time.monotonic() + _other_start_seconds(settings)
         if in_use and is_first and is_free(settings):
@@ -153,6 +153,18 @@ def _wait(
             child.terminate()
             raise _timeout_problem(client, in_use, tail(), seconds)
         time.sleep(POLL_SECONDS)
+
+
+def _end_problem(settings: Settings, status: int, tail: list[str]) -> Problem:
+    """The problem of a server that ended before it answered; without lines in its log, with a way to see the reason."""
+    from xinference.files.disk_space import free_bytes
+
+    full = f" The disk of {settings.home} is full." if free_bytes(settings.home) < FULL_DISK_BYTES else ""
+    hint = None if tail else "Its log has no line. `xinference serve` shows the reason in this terminal."
+    if full:
+        hint = "Free disk space, or set XINFERENCE_HOME to a folder on another disk."
+    cause = f"The server ended with exit status {status}.{full}"
+    return Problem(Code.SERVER_FAILED, cause, stage="start", hint=hint, log_tail=tail)
 
 
 def _other_start_seconds(settings: Settings) -> float:

@@ -19,5 +19,8 @@ def write_problem(error: OSError, path: Path) -> Problem:
     where = error.filename or path
     if is_disk_full(error):
         return Problem(Code.DISK_FULL, f"The disk of {where} is full.", hint="Free disk space, and retry.")
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        cause = f"{where} is, or lies in, a file and not a folder."
+        return Problem(Code.CANNOT_WRITE, cause, hint="Use another folder.")
     cause = f"{where} cannot be written: {error.strerror or error}."
-    return Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions.")
+    return Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions, or use another folder.")

@@ -97,13 +97,20 @@ def is_free(settings: Settings) -> bool:
     except OSError:  # there is no home
         return True
     try:
-        return _is_unlocked(folder)
+        return _is_unlocked(folder) and _is_free_of_earlier_releases(settings)
     except OSError:  # a network file system that locks only files
         with contextlib.suppress(OSError), (settings.home / "server.lock").open("a") as file:
             return _is_unlocked(file)
         return True
     finally:
         os.close(folder)
+
+
+def _is_free_of_earlier_releases(settings: Settings) -> bool:
+    """Whether no server of an earlier release owns the home: it locks only the file among the sockets."""
+    with contextlib.suppress(OSError), (settings.run_dir / "server.lock").open() as file:
+        return _is_unlocked(file)
+    return True
 
 
 def _is_unlocked(file: int | IO[str]) -> bool:
