@@ -16,6 +16,8 @@ from xinference.errors import Problem, bad_request
 from xinference.hosts import DomainList, host_in_url, server_url
 from xinference.log_setup import FORMATS
 
+#: The data folder, in the home folder of the user.
+DEFAULT_HOME = ".xinference"
 ENV_PREFIX = "XINFERENCE_"
 #: Maximum length of a Unix socket's path (108 bytes on Linux, 104 on macOS, with the final NUL).
 MAX_SOCKET_PATH = 100
@@ -76,7 +78,7 @@ class Settings:
     Each field is read from ``XINFERENCE_<NAME>``; the flags of `xinference serve` override it.
     """
 
-    home: Path = field(default_factory=lambda: Path.home() / ".xinference")
+    home: Path = field(default_factory=lambda: Path.home() / DEFAULT_HOME)
     """Data folder: database, caches and logs."""
     host: str = "127.0.0.1"
     """Address to listen on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import plistlib
+import pwd
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,7 +19,8 @@ from xinference.errors import Problem
 from xinference.local_commands import service
 
 SETTINGS = Settings(home=Path("/srv/my home"), drain_seconds=20.0)
-ENV = {"XINFERENCE_PORT": "7", "XINFERENCE_ENDPOINT": "http://other", "XINFERENCE_API_KEY": "sk-secret", "OTHER": "x",
+ENV = {"XINFERENCE_HOME": "/srv/my home", "XINFERENCE_PORT": "7", "XINFERENCE_ENDPOINT": "http://other",
+    "XINFERENCE_API_KEY": "sk-secret", "OTHER": "x",
     "XDG_CONFIG_HOME": "/home/u/.config", "SUDO_USER": "u"}  # fmt: skip
 
 
@@ -75,6 +77,15 @@ def test_other_platforms_are_refused() -> None:
 
 @pytest.mark.process
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
+def test_a_unit_of_the_machine_has_the_home_of_its_user() -> None:
+    env = {name: value for name, value in ENV.items() if name != "XINFERENCE_HOME"}
+    unit = service.service_of(Settings(), is_system=True, user="root", env=env, platform="linux")
+    assert f'Environment="XINFERENCE_HOME={pwd.getpwnam("root").pw_dir}/.xinference"' in unit.text.decode()
+    with pytest.raises(Problem, match="There is no user 'nobody-here'"):
+        service.service_of(Settings(), is_system=True, user="nobody-here", env=env, platform="linux")
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("is_system", [True, False])
 def test_systemd_takes_the_unit(tmp_path: Path, is_system: bool) -> None:
     unit = tmp_path / "xinference.service"

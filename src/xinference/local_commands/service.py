@@ -6,14 +6,15 @@ import errno
 import getpass
 import os
 import plistlib
+import pwd
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from xinference.config import ENV_PREFIX, Settings
+from xinference.config import DEFAULT_HOME, ENV_PREFIX, Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, bad_request
 from xinference.files.write_errors import write_problem
 
 NAME = "xinference"
@@ -43,8 +44,10 @@ def service_of(
     """The service of this installation with the settings of the environment.
 
     Raises:
-        Problem: 501, the platform has neither systemd nor launchd.
+        Problem: 501, the platform has neither systemd nor launchd; 400, there is no such user.
     """
+    if is_system and not env.get(f"{ENV_PREFIX}HOME"):
+        settings = replace(settings, home=_home(user or _user(env)))
     if platform == "darwin":
         return _launchd(settings, is_system, user, env)
     if platform.startswith("linux"):
@@ -166,6 +169,20 @@ def _variables(settings: Settings, env: Mapping[str, str], restart: str) -> dict
 def _user(env: Mapping[str, str]) -> str:
     """The user of the service: the one who called sudo, else that of this process."""
     return env.get("SUDO_USER") or (getpass.getuser() if os.getuid() else "root")
+
+
+def _home(user: str) -> Path:
+    """The default data folder of the user that a service of the machine runs as.
+
+    Raises:
+        Problem: 400, there is no such user.
+    """
+    try:
+        return Path(pwd.getpwnam(user).pw_dir) / DEFAULT_HOME
+    except KeyError:
+        raise bad_request(
+            f"There is no user {user!r} on this machine.", hint="Create the user, or give another one with --user."
+        ) from None
 
 
 def _quoted(word: str, *, is_command: bool = False) -> str:
