@@ -52,8 +52,8 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
 def update(target: Target, as_json: bool, **options: str | None) -> None:
     """Check a catalog and use it.
 
-    Without --from, the source is XINFERENCE_CATALOG_SOURCE. The catalog is checked whole before it is used. A server
-    uses it at once; models that run are not touched.
+    Without --from, the source is XINFERENCE_CATALOG_SOURCE. The whole catalog is checked before it is used. A running
+    server then uses it at once; running models do not change.
     """
     change = _call(target, "update_catalog", _request(**options))
     if as_json:
@@ -113,7 +113,7 @@ def diff(target: Target, as_json: bool, **options: str | None) -> None:
 @json_option
 @with_server_options
 def rollback(target: Target, as_json: bool) -> None:
-    """Use the catalog before the last update."""
+    """Return to the catalog that was in use before the last update."""
     change = _call(target, "rollback_catalog")
     if as_json:
         print_json(change)

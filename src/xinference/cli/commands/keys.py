@@ -118,7 +118,7 @@ def keys() -> None:
 def create(
     target: Target, scopes: tuple[str, ...], models: tuple[str, ...], named: str | None, as_json: bool, **fields: Any
 ) -> None:
-    """Create a key, with a name of its own.
+    """Create a key with a unique name.
 
     The key is printed once and never again: the server stores only its hash.
     """

@@ -76,7 +76,7 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 @click.option(
     "--prefix-isolation",
     type=click.Choice(["none", "key"]),
-    help="key: only requests with the same key share the computed beginnings of their prompts. [default: none]",
+    help="key: requests reuse the cached prompt prefixes only of requests with the same key. [default: none]",
 )
 @click.option("--cluster", is_flag=True, help="Let workers on other machines join, as `xinference-supervisor` does.")
 @click.option("--background", is_flag=True, help="Start the server in the background, and return when it is ready.")

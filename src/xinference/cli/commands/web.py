@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def web(target: Target, no_browser: bool) -> None:
     """Open the web page of the server.
 
-    It shows and does what the other commands do: launch, chat, logs, downloads, keys. A server is started if none runs.
-    Where the server needs keys, the page is logged in with the key of this command: the address has a code, which is
-    valid once, within a minute.
+    The page launches models, chats with them, and shows logs, downloads and keys. A server is started if none runs. If
+    the server requires keys, the page uses the key of this command: its address contains a login code that works once,
+    within one minute.
     """
     with target.connect(start=True) as client:
         address = f"{client.base_url}/ui/{_login(client)}"

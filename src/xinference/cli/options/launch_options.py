@@ -63,7 +63,7 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--max-request-seconds", type=NumberRange(0, 2**31, min_open=True), metavar="SECONDS",
             help="Maximum time of the engine for one request; a longer one gets a 504. [default: no limit]"),
         click.option("--context-length", type=IntegerRange(1, 2**31 - 1), metavar="N",
-            help="Maximum number of tokens of a prompt and its answer. [default: chosen by the free memory]"),
+            help="Maximum number of tokens of a prompt and its answer. [default: chosen from the free memory]"),
         click.option("--enable-thinking/--disable-thinking", default=None,
             help="For hybrid reasoning models: whether they think before they answer. [default: the chat template "
             "decides]"),
