@@ -6,7 +6,7 @@
 Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds.
 Part 1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2
 lets agents with one system prompt take turns with growing histories. Part 3 kills the engine and asks for a hot
-beginning.
+beginning. Part 4 compares prompts that have nothing in common, with and without shared beginnings.
 
 On a machine with other work, `--threads 1 --clock engine` counts the seconds that the engine's process has computed:
 with more threads, an engine that shares its cores waits for its own threads most of the time.
@@ -120,6 +120,15 @@ def main() -> None:
             agents(servers, arguments.words, arguments.turns)
         if "3" in arguments.parts:
             killed(own, arguments.words)
+        memory(own)
+    if "4" in arguments.parts:
+        with (
+            tempfile.TemporaryDirectory() as home,
+            tempfile.TemporaryDirectory() as other,
+            ours(weights, Path(home), threads, by_engine=by_engine) as own,
+            ours(weights, Path(other), threads, by_engine=by_engine, shares=False) as without,
+        ):
+            apart({"shared": own, "off": without}, 8 * arguments.rounds)
 
 
 def bursts(servers: dict[str, Server], rounds: int, words: int) -> None:
@@ -186,21 +195,53 @@ def killed(server: Server, words: int) -> None:
     pid = engine_pid(server)
     warm = server.first_token(chat(system, "Say warm."))
     os.kill(pid, signal.SIGKILL)
-    time.sleep(0.5)
     begin = time.perf_counter()
     server = replace(server, clock=time.perf_counter)
-    _wait_for(server.url + "/v1/models/m", lambda data: data.get("status") == "READY")
+    _wait_for(
+        f"{server.url}/v1/models/instances?model_uid=m",
+        lambda found: found[0]["status"] == "READY" and found[0]["replicas"][0].get("engine_pid") not in (pid, None),
+    )
     load = time.perf_counter() - begin
     after = server.first_token(chat(system, "Say again."))
     print(f"killed: ready after {load:.2f} s, first token {after:.2f} s later (warm before: {warm:.2f} s)", flush=True)
 
 
+def memory(server: Server) -> None:
+    """The planned and the measured memory of the model, with its saved states."""
+    time.sleep(2.1)  # a reading is kept for 2 s
+    with urllib.request.urlopen(f"{server.url}/v1/devices", timeout=60) as answer:
+        (owner,) = json.load(answer)["host"]["owners"]
+    planned, measured = owner["planned"] / 2**20, owner["measured"] / 2**20
+    print(f"memory: planned {planned:.0f} MiB, measured {measured:.0f} MiB ({measured / planned:.2f})", flush=True)
+
+
+def apart(servers: dict[str, Server], count: int, words: int = 60) -> None:
+    """Part 4: prompts that have nothing in common; the time of each whole request."""
+    ratios = []
+    for n in range(count):
+        seconds = {}
+        for name in (*servers,) if n % 2 else reversed(servers):
+            server = servers[name]
+            begin = server.clock()
+            server.post(
+                "/v1/chat/completions", chat(text(("apart", n), words), f"{n}?", max_tokens=16, ignore_eos=True)
+            )
+            seconds[name] = server.clock() - begin
+        if n:  # the first one is slower on both
+            ratios.append(seconds["shared"] / seconds["off"])
+    print(f"nothing shared: shared / off {statistics.median(ratios):.3f} (median of {len(ratios)})", flush=True)
+
+
 @contextmanager
-def ours(weights: Path, home: Path, threads: int, *, by_engine: bool) -> Iterator[Server]:
+def ours(weights: Path, home: Path, threads: int, *, by_engine: bool, shares: bool = True) -> Iterator[Server]:
     """This server with the model ``m``."""
     port = free_port()
     env = {key: value for key, value in os.environ.items() if not key.startswith("XINFERENCE_")}
-    env |= {"XINFERENCE_HOME": str(home), "XINFERENCE_PORT": str(port), "XINFERENCE_SHARED_BEGINNINGS": "true"}
+    env |= {
+        "XINFERENCE_HOME": str(home),
+        "XINFERENCE_PORT": str(port),
+        "XINFERENCE_SHARED_BEGINNINGS": str(shares).lower(),
+    }
     with (home / "server.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-m", "xinference.server"], env=env, stdout=log, stderr=log)
     server = Server(f"http://127.0.0.1:{port}")
