@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -55,6 +56,27 @@ class ModelShape(msgspec.Struct, frozen=True):
         forward = max(0, self.linear_bytes // self.layers - first - output)
         matrices = (first, output, forward * 2 // 3, forward // 3)
         return self.layers * sum(size for size in matrices if size < limit)
+
+    def of_rank(self, ranks: int) -> ModelShape:
+        """The largest share of one of several nodes that have a sequence of the layers each, with the whole vocabulary.
+
+        Rank 0 has the embeddings, and the last rank the output matrix.
+        """
+        layers = -(-self.layers // ranks) / self.layers if self.layers else 1 / ranks
+
+        def share(size: int) -> int:
+            return math.ceil(size * layers)
+
+        vocabulary = self.weights_bytes - self.linear_bytes if self.linear_bytes else 0
+        return msgspec.structs.replace(
+            self,
+            weights_bytes=vocabulary + share(self.weights_bytes - vocabulary),
+            linear_bytes=share(self.linear_bytes),
+            kv_bytes_per_token=share(self.kv_bytes_per_token),
+            draft_kv_bytes_per_token=share(self.draft_kv_bytes_per_token),
+            bytes_by_type={name: share(size) for name, size in self.bytes_by_type.items()},
+            layers=-(-self.layers // ranks),
+        )
 
     def splits_over(self, devices: int) -> bool:
         """Whether every layer can be split evenly over this number of devices.
