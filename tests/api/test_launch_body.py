@@ -43,6 +43,13 @@ def test_a_peft_model_config_of_another_form_is_refused(wrong: Any) -> None:
 def test_a_launch_for_several_machines_is_refused_with_the_way_out() -> None:
     with pytest.raises(Problem, match="n_worker is 2, but this server is one machine"):
         LaunchBody(model_name="m", n_worker=2).request()
+    assert LaunchBody(model_name="m", n_worker=2).request(is_cluster=True).n_worker == 2
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 65, "two"])
+def test_a_number_of_machines_that_cannot_be_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError, match="n_worker"):
+        LaunchBody(model_name="m", n_worker=wrong)
 
 
 @pytest.mark.parametrize("field", ["virtual_env_packages", "virtual_env_find_links"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ from xinference.errors import Problem
 from xinference.fabric.memory import MemoryFabric
 from xinference.hardware.devices import Host
 from xinference.hosts import LOCAL_NODE
-from xinference.launch.plan import LaunchPlan, ResolvedLaunch
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.nodes.node import Node
 from xinference.planning.occupancy import Occupancy
 from xinference.units import GIB, MIB
@@ -47,18 +48,17 @@ class FakeNode:
 class Place:
     """A supervisor with two workers, whose resources the test sets."""
 
-    def __init__(self, *, runs_here: bool = False, now: float = 0.0) -> None:
+    def __init__(self, *, runs_here: bool = False, now: float = 0.0, labels: Mapping[str, str] | None = None) -> None:
         self.now = now
         self.reserved: dict[str, int] = {}
         self.made = {name: FakeNode(name) for name in (LOCAL_NODE, FIRST, SECOND)}
         ignored: dict[str, Node] = {}
         self.members = Members(MemoryFabric(), 1, ignored, 30.0, lambda replica_id: True, clock=lambda: self.now)
         for node_id, name in ((FIRST, "box1"), (SECOND, "box2")):
-            self.make_ready(self.members.add(NodeRow(node_id, name, {}, False, 0.0, None)))
+            self.make_ready(self.members.add(NodeRow(node_id, name, dict(labels or {}), False, 0.0, None)))
         nodes = cast(dict[str, Node], self.made)
-        self.placer = Placer(
-            self.members, nodes, cast(Any, {"llama.cpp": LlamaCpp()}), self._occupancy, runs_here=runs_here
-        )
+        self.engines: dict[str, Any] = {"llama.cpp": LlamaCpp()}
+        self.placer = Placer(self.members, nodes, self.engines, self._occupancy, runs_here=runs_here)
 
     def make_ready(self, member: Member) -> None:
         member.known = member.known.with_link(is_up=True, now=self.now).with_status(self.now).with_replicas()
@@ -68,11 +68,14 @@ class Place:
 
     async def nodes_of(self, **request: Any) -> list[str]:
         """The nodes of the replicas."""
+        plan = await self.plan_of(**request)
+        return [plan.place_of(number).node_id for number in range(plan.request.replica)]
+
+    async def plan_of(self, **request: Any) -> SizedPlan:
         launch = launch_of("one", **{name: value for name, value in request.items() if name != "worker_ip"})
         launch = launch.with_request(msgspec.structs.replace(launch.request, worker_ip=request.get("worker_ip")))
         view = await self.placer.view(launch)
-        plan = self.placer.size(launch, Path("w"), SHAPE, (), view)
-        return [plan.place_of(number).node_id for number in range(plan.request.replica)]
+        return self.placer.size(launch, Path("w"), SHAPE, (), view)
 
 
 async def test_each_node_gets_a_replica_before_one_gets_two() -> None:
@@ -157,3 +160,43 @@ def test_a_model_on_demand_stays_on_the_supervisor_if_that_runs_models() -> None
     on_demand, plain = launch_of("one", on_demand=True), launch_of("one")
     assert not Place(runs_here=True).placer.takes(on_demand) and Place(runs_here=True).placer.takes(plain)
     assert Place(runs_here=False).placer.takes(on_demand)
+
+
+class OnSeveral(LlamaCpp):
+    """An engine that computes a replica on several nodes."""
+
+    table = replace(LlamaCpp.table, ranks_refusal=None)
+
+
+PRIVATE = {"fabric": "private"}
+
+
+async def test_a_replica_on_two_nodes_takes_half_of_the_memory_of_each() -> None:
+    place = Place(labels=PRIVATE)
+    place.engines["llama.cpp"] = OnSeveral()
+    whole, plan = await place.plan_of(), await place.plan_of(n_worker=2)
+    (replica,) = plan.places
+    assert sorted(replica.nodes) == [FIRST, SECOND]
+    assert plan.sizing.weights_bytes == whole.sizing.weights_bytes // 2
+
+
+async def test_an_engine_that_needs_one_machine_is_refused_with_its_reason() -> None:
+    with pytest.raises(Problem, match=r"llama\.cpp can't compute a replica on 2 machines: .*encrypt nothing"):
+        await Place(labels=PRIVATE).plan_of(n_worker=2)
+
+
+async def test_nodes_talk_in_clear_text_only_over_a_private_network_or_if_allowed() -> None:
+    place = Place()
+    place.engines["llama.cpp"] = OnSeveral()
+    with pytest.raises(Problem, match="no label fabric=private") as raised:
+        await place.plan_of(n_worker=2)
+    assert raised.value.cause.count("clear text") == 2
+    assert len((await place.plan_of(n_worker=2, allow_plain_gang=True)).places[0].nodes) == 2
+
+
+async def test_the_supervisors_own_machine_is_no_part_of_such_a_replica() -> None:
+    place = Place(runs_here=True, labels=PRIVATE)
+    place.engines["llama.cpp"] = OnSeveral()
+    assert LOCAL_NODE not in (await place.plan_of(n_worker=2)).places[0].nodes
+    with pytest.raises(Problem, match="local is the supervisor"):
+        await place.plan_of(n_worker=3)

@@ -15,12 +15,15 @@ from tests.deployments.test_deployment import launched
 from xinference.deployments.adoption import adopt_running
 from xinference.deployments.engine_starter import EngineStarter, engine_command, restore_sizing
 from xinference.deployments.inbox import Inbox
+from xinference.deployments.preparation import Runnable
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.engines.vllm.engine import VLLM
 from xinference.errors import Problem
 from xinference.launch.place import Place
 from xinference.launch.plan import SizedPlan
-from xinference.nodes.node import Node
+from xinference.nodes.gang import Gang
+from xinference.nodes.node import Node, NodeAddress
 from xinference.process.command import EngineCommand
 from xinference.store.database import Store
 
@@ -32,10 +35,13 @@ class RecordingNode:
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
+        self.address: NodeAddress | None = NodeAddress(f"10.0.0.{node_id[-1]}", "eth1")
+        self.commands: list[EngineCommand] = []
         self.started: list[FakeReplica] = []
         self.asked: list[str] = []
 
     def start(self, replica_id: str, command: EngineCommand, changed: Callable[[], None]) -> FakeReplica:
+        self.commands.append(command)
         replica = FakeReplica(replica_id, changed, dict(command.context))
         replica.snapshot = replace(replica.snapshot, node_id=self.node_id)
         self.started.append(replica)
@@ -89,3 +95,76 @@ def test_the_context_of_an_engine_gives_its_place_back() -> None:
 async def test_the_api_names_the_node_of_each_replica(world: World) -> None:
     deployment = await launched(world)
     assert [entry["node"] for entry in deployment.replicas] == ["local"]
+
+
+TOGETHER = replace(
+    sized_plan("one", replica=1), places=(Place("n1", (0, 1), ranks=(Place("n2", (2, 3)), Place("n3", (0, 3)))),)
+)
+
+
+def gang_starter(nodes: dict[str, Node]) -> EngineStarter:
+    prepared = {name: Runnable(Path(f"/weights/{name}"), Path(f"/python/{name}")) for name in ("n1", "n2", "n3")}
+    return EngineStarter(VLLM(), nodes, prepared=prepared)
+
+
+async def test_a_replica_on_several_nodes_is_one_process_on_each_with_its_own_weights_and_devices(
+    tmp_path: Path,
+) -> None:
+    store, (made, nodes) = Store(tmp_path / "x.db"), nodes_of("local", "n1", "n2", "n3")
+    store.add_deployment("one", "{}")
+    inbox = Inbox()
+    replicas = ReplicaSet("one", VLLM(), gang_starter(nodes), cast(Any, None), store, cast(Any, None), inbox)
+    replicas.create_all(1)
+    replicas.start(0, TOGETHER, Path("python"))
+    (row,) = store.replicas("one")
+    assert (row.node_id, row.further_nodes) == ("n1", ("n2", "n3"))
+    assert not made["local"].started
+    for number, (name, devices) in enumerate([("n1", "0,1"), ("n2", "2,3"), ("n3", "0,3")]):
+        (command,), (process,) = made[name].commands, made[name].started
+        assert command.argv[0] == f"/python/{name}" and f"/weights/{name}" in command.argv
+        assert command.env["CUDA_VISIBLE_DEVICES"] == devices
+        assert command.argv[command.argv.index("--node-rank") + 1] == str(number)
+        assert command.argv[command.argv.index("--master-addr") + 1] == "10.0.0.1"
+        assert process.snapshot.replica_id == (row.replica_id if number == 0 else f"{row.replica_id}-{number}")
+    ports = {
+        command.argv[command.argv.index("--master-port") + 1] for each in made.values() for command in each.commands
+    }
+    assert len(ports) == 1
+
+    (adopted,) = (await adopt_running("one", store, nodes)).values()
+    assert isinstance(adopted, Gang)
+    assert [rank.snapshot.node_id for rank in adopted.ranks] == ["n1", "n2", "n3"]
+    restored = restore_sizing(sized_plan("one", replica=1), 0, adopted.snapshot.context)
+    assert isinstance(restored, SizedPlan) and restored.places == TOGETHER.places
+    await adopted.stop()
+    await inbox.end_helpers()
+    store.close()
+
+
+async def test_a_replica_that_runs_on_some_of_its_nodes_only_is_ended_there(tmp_path: Path) -> None:
+    store, (made, nodes) = Store(tmp_path / "x.db"), nodes_of("n1", "n2", "n3")
+    store.add_deployment("one", "{}")
+    store.add_replica("r1", "one", 0, ("n1", "n2", "n3"))
+    for name, replica_id in (("n1", "r1"), ("n3", "r1-2")):
+        made[name].start(replica_id, EngineCommand(()), lambda: None)
+    assert await adopt_running("one", store, nodes) == {}
+    assert all(process.over for name in ("n1", "n3") for process in made[name].started)
+    store.close()
+
+
+async def test_each_start_of_a_replica_on_several_nodes_meets_at_another_port() -> None:
+    made, nodes = nodes_of("n1", "n2", "n3")
+    starter = gang_starter(nodes)
+    started = [starter.start(f"r{n}", TOGETHER, 0, Path("p"), lambda: None) for n in range(3)]
+    ports = {command.argv[command.argv.index("--master-port") + 1] for command in made["n1"].commands}
+    assert len(ports) == 3
+    for each in started:
+        await each.stop()
+
+
+async def test_a_node_that_has_not_said_its_address_takes_no_part() -> None:
+    made, nodes = nodes_of("n1", "n2", "n3")
+    made["n2"].address = None
+    with pytest.raises(Problem, match="n2 is not linked"):
+        gang_starter(nodes).start("r1", TOGETHER, 0, Path("p"), lambda: None)
+    assert not any(each.started for each in made.values())

@@ -95,7 +95,12 @@ class LaunchBody(BaseModel):
         default=None, description="Indices of the GPUs to use, assigned to the replicas in turn"
     )
     replica: int = Field(default=1, description="Number of copies to run")
-    n_worker: int = Field(default=1, description="Number of machines for each replica; only 1 is supported")
+    n_worker: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Number of nodes of a cluster that compute each replica together (vLLM, SGLang)"
+    )
+    allow_plain_gang: bool = Field(
+        default=False, description="Let the nodes of a replica talk in clear text over a network that is not private"
+    )
     worker_ip: Text | None = Field(
         default=None,
         description="The only nodes of a cluster to use, by id, name or address, separated by commas",
@@ -190,14 +195,7 @@ class LaunchBody(BaseModel):
         return ",".join(dict.fromkeys(filter(None, names))) or None
 
     def _check(self, is_cluster: bool) -> None:
-        if self.n_worker < 1:
-            raise bad_request(f"n_worker is {self.n_worker}, and must be 1 or more.")
-        if self.n_worker != 1 and is_cluster:
-            raise bad_request(
-                f"n_worker is {self.n_worker}, and a replica runs on one machine.",
-                hint="Leave out n_worker; `replica` is the number of copies on all machines of the cluster.",
-            )
-        if self.n_worker != 1:
+        if self.n_worker != 1 and not is_cluster:
             raise bad_request(
                 f"n_worker is {self.n_worker}, but this server is one machine.",
                 hint="Leave out n_worker; `replica` is the number of copies on this machine.",

@@ -72,6 +72,7 @@ def launch_model(
     priority: int = 0,
     aliases: Sequence[str] | None = None,
     new: bool = False,
+    allow_plain_gang: bool = False,
     wait_ready: bool = True,
     **kwargs: Any,
 ) -> Request[str]:
@@ -87,6 +88,8 @@ def launch_model(
         max_request_seconds: maximum time that the engine spends on one request.
         envs: environment variables of the engine's processes.
         on_demand: load the model by its first request, and unload it when it is idle.
+        n_worker: number of workers of a cluster that compute each replica together.
+        allow_plain_gang: let these workers talk in clear text, even if they lack the label ``fabric=private``.
         ttl: seconds without a request until an on-demand model is unloaded; 0: only when its memory is needed.
         keep_alive: `ttl` in Ollama's form, such as ``5m``.
         pin: never unload an on-demand model for another one.

@@ -14,7 +14,7 @@ from xinference.errors import Problem
 from xinference.fabric.fabric import Fabric, Link
 from xinference.nodes import messages
 from xinference.nodes.membership import Knowledge, NodeState, node_state, seconds_left
-from xinference.nodes.node import Node
+from xinference.nodes.node import Node, NodeAddress
 from xinference.nodes.node_links import NodeLinks
 from xinference.nodes.remote import RemoteNode
 
@@ -90,11 +90,14 @@ class Members:
         await member.node.close()
         self._nodes.pop(node_id, None)
 
-    def note_hello(self, node_id: str, name: str, labels: Mapping[str, str], front_door: str, version: str) -> None:
+    def note_hello(
+        self, node_id: str, name: str, labels: Mapping[str, str], front_door: str, version: str, interface: str = ""
+    ) -> None:
         """Take what a node says of itself, before its link is up."""
         member = self._members[node_id]
         member.name, member.labels, member.front_door, member.version = name, dict(labels), front_door, version
         member.node.front_door = f"https://{front_door}"
+        member.node.address = NodeAddress(front_door.rpartition(":")[0].strip("[]"), interface or None)
 
     def set_drained(self, node_id: str, drained: bool) -> None:
         """Take a node out, or in again."""

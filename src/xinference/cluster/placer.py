@@ -13,7 +13,7 @@ from xinference.cluster.members import Member, Members
 from xinference.deployments.context import NodesView
 from xinference.engines.base import Engine
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, bad_request
 from xinference.hardware.devices import Host
 from xinference.hosts import LOCAL_NODE
 from xinference.launch.model_shape import ModelShape
@@ -94,25 +94,29 @@ class Placer:
         """See `NodePlacer.size`."""
         request, engine = launch.request, self._engines[launch.engine]
         pins = self._pins(request)
+        _check_ranks(request, engine)
 
         def fit(node_id: str, count: int) -> SizedPlan:
             host = view.hosts[node_id]
             self._check_engine(launch, engine, host)
             one = launch.with_request(msgspec.structs.replace(request, replica=count))
+            share = shape.of_rank(request.n_worker) if request.n_worker > 1 else shape
             memory = available(host, self._occupancy(node_id, launch))
-            return size_launch(one, path, shape, memory, engine.memory, notes)
+            return size_launch(one, path, share, memory, engine.memory, notes)
 
-        demand = Demand(launch.uid, request.replica, pins)
+        demand = Demand(launch.uid, request.replica, pins, ranks=request.n_worker)
         chosen = spread(self._candidates(launch, view), demand, fit)
         return SizedPlan(launch, path, chosen.sizing, shortest(chosen.places), notes)
 
     # -- nodes ------------------------------------------------------------------------------------------------
 
     def _candidates(self, launch: ResolvedLaunch, view: NodesView) -> list[Candidate]:
-        found = [self._candidate(LOCAL_NODE, launch, view, {}, None)] if self._runs_here else []
+        here = None if launch.request.n_worker == 1 else _NO_WORKER
+        found = [self._candidate(LOCAL_NODE, launch, view, {}, here)] if self._runs_here else []
         for member in self._members:
             state = self._members.state_of(member)
             refusal = None if state.takes_replicas else f"is {state}"
+            refusal = refusal or _rank_refusal(launch.request, member.labels)
             found.append(self._candidate(member.node_id, launch, view, member.labels, refusal))
         return found
 
@@ -183,6 +187,37 @@ class Placer:
             stage="plan",
             hint="`xinference cluster info` shows the nodes.",
         )
+
+
+#: Why the supervisor's own machine is no rank of a replica.
+_NO_WORKER = (
+    "is the supervisor, and only workers compute a replica together (start it with --no-models, and a worker beside it)"
+)
+
+
+def _check_ranks(request: LaunchRequest, engine: Engine) -> None:
+    """Refuse an engine that cannot compute a replica on several nodes.
+
+    Raises:
+        Problem: 400 ``engine_unsupported``.
+    """
+    if request.n_worker > 1 and engine.table.ranks_refusal is not None:
+        raise bad_request(
+            f"{engine.table.engine} can't compute a replica on {request.n_worker} machines: "
+            f"{engine.table.ranks_refusal}.",
+            hint="Launch with vLLM or SGLang, or leave out --n-worker; --replica is the number of copies.",
+            code=Code.ENGINE_UNSUPPORTED,
+        )
+
+
+def _rank_refusal(request: LaunchRequest, labels: Mapping[str, str]) -> str | None:
+    """Why a node may be no rank of a replica; None: it may."""
+    if request.n_worker == 1 or request.allow_plain_gang or labels.get("fabric") == "private":
+        return None
+    return (
+        "has no label fabric=private, and the nodes of one replica talk in clear text (label the workers of a private "
+        "network by --label fabric=private, or launch with --allow-plain-gang)"
+    )
 
 
 def _free_bytes(host: Host) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from xinference.hosts import host_in_url
 from xinference.launch.plan import LaunchPlan
 from xinference.nodes.certificates import ClusterAuthority, NodeIdentity, fingerprint, now, public_bytes
 from xinference.nodes.cluster_table import ClusterTable
+from xinference.nodes.gang import replica_of
 from xinference.nodes.join_tokens import JoinToken, TokenRow, create_token
 from xinference.nodes.membership import NodeState
 from xinference.nodes.node import Node
@@ -50,7 +51,11 @@ class Cluster:
         self._fabric = StreamFabric()
         epoch = self._rows.next_epoch()
         self.members = Members(
-            self._fabric, epoch, nodes, settings.node_lost_seconds, lambda replica_id: replica_id in store.replica_ids()
+            self._fabric,
+            epoch,
+            nodes,
+            settings.node_lost_seconds,
+            lambda process_id: replica_of(process_id) in store.replica_ids(),
         )
         for row in self._rows.nodes():
             if row.removed is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ import msgspec
 from xinference.config import Settings
 from xinference.deployments.preparation import Runnable
 from xinference.deployments.states_folder import states_folder
-from xinference.engines.base import Engine, Placement
+from xinference.engines.base import Engine, Placement, Rank
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hosts import LOCAL_NODE
@@ -22,11 +23,15 @@ from xinference.launch.launch_context import encode_launch
 from xinference.launch.place import Place, Places, shortest
 from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
 from xinference.nodes.engine_guard import guard_context
+from xinference.nodes.gang import Gang, rank_id, ranks_of
 from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.node import Node, ReplicaLike, node_of
 from xinference.planning import replicas
 from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.log_links import link_log
+
+#: The ports of rank 0 at which the ranks of a replica meet: another one at each start, because the last may be in use.
+_meeting_ports = itertools.cycle(range(29_500, 29_600))
 
 
 class Starter(Protocol):
@@ -77,6 +82,8 @@ class EngineStarter:
     def start(
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
     ) -> ReplicaLike:
+        if plan.place_of(number).ranks:
+            return self._start_ranks(replica_id, plan, number, changed)
         node = self._node(plan.place_of(number).node_id)
         # The gateway writes to the folder, too, so it is on the gateway's machine.
         settings = self._settings if node.node_id == LOCAL_NODE else None
@@ -99,19 +106,50 @@ class EngineStarter:
         snapshot = replica.snapshot
         return await self._node(snapshot.node_id).measure(snapshot)
 
+    def _start_ranks(self, replica_id: str, plan: SizedPlan, number: int, changed: Callable[[], None]) -> ReplicaLike:
+        """Start a process on each node of a replica.
+
+        Raises:
+            Problem: 503 ``node_unknown``, ``node_gone``.
+        """
+        first = plan.place_of(number)
+        nodes = [self._node(node_id) for node_id in first.nodes]
+        ranks = ranks_of(nodes, next(_meeting_ports))
+        commands = []
+        for node, place, rank in zip(nodes, (first, *first.ranks), ranks, strict=True):
+            prepared = self._prepared[node.node_id]
+            here = replace(plan, path=prepared.path)
+            commands.append(engine_command(self._engine, here, number, prepared.python, rank=(rank, place.devices)))
+        return Gang(
+            [
+                node.start(rank_id(replica_id, rank.number), command, lambda: None)
+                for node, rank, command in zip(nodes, ranks, commands, strict=True)
+            ],
+            changed,
+        )
+
     def _node(self, node_id: str) -> Node:
         return node_of(self._nodes, node_id)
 
 
 def engine_command(
-    engine: Engine, plan: SizedPlan, number: int, python: Path, states: Path | None = None
+    engine: Engine,
+    plan: SizedPlan,
+    number: int,
+    python: Path,
+    states: Path | None = None,
+    rank: tuple[Rank, tuple[int, ...]] | None = None,
 ) -> EngineCommand:
     """The command of the replica with this number. Its context is the input of `restore_sizing`.
 
     Args:
         states: the folder for saved states of prompts.
+        rank: the rank whose command it is, with its devices; None: one node computes the replica.
     """
-    placement = Placement(python, plan.devices_of(number), states)
+    if rank is None:
+        placement = Placement(python, plan.devices_of(number), states)
+    else:
+        placement = Placement(python, rank[1], rank=rank[0])
     command = engine.command(plan, secrets.token_urlsafe(32), placement)
     sizing, devices = msgspec.structs.asdict(plan.sizing), plan.devices
     context = {
@@ -120,6 +158,7 @@ def engine_command(
         "sizing": sizing,
         "devices": devices,
         "nodes": [place.node_id for place in plan.places],
+        "ranks": [[[rank.node_id, rank.devices] for rank in place.ranks] for place in plan.places],
         "launch": encode_launch(plan),
         "guard": guard_context(plan, command),
     }
@@ -143,10 +182,12 @@ def _stored_places(context: Mapping[str, Any]) -> Places:
     """The places in the context of a running engine; an earlier release stored no nodes."""
     devices = [tuple(group) for group in context["devices"]]
     nodes: list[str] = list(context.get("nodes", ()))
+    ranks = [tuple(Place(node, tuple(group)) for node, group in listed) for listed in context.get("ranks", ())]
     size = max(len(devices), len(nodes))
     devices += [()] * (size - len(devices))
     nodes += [LOCAL_NODE] * (size - len(nodes))
-    return shortest(Place(node, group) for node, group in zip(nodes, devices, strict=True))
+    ranks += [()] * (size - len(ranks))
+    return shortest(Place(*place) for place in zip(nodes, devices, ranks, strict=True))
 
 
 # -- problems of an engine's exit --------------------------------------------------------------------------------

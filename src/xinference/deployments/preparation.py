@@ -98,7 +98,7 @@ class Preparation:
         Raises:
             Problem: the conversion or the installation failed.
         """
-        nodes = sorted({plan.place_of(number).node_id for number in range(plan.request.replica)})
+        nodes = sorted({node_id for number in range(plan.request.replica) for node_id in plan.place_of(number).nodes})
         others = [node_id for node_id in nodes if node_id != LOCAL_NODE]
         for node_id in others:
             await self.prepare_node(plan, node_id)

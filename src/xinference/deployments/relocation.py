@@ -42,10 +42,13 @@ class Relocation:
 
     def is_due(self, plan: SizedPlan, number: int) -> bool:
         """Whether a replica cannot be started at its place as it is."""
-        placer, node_id = self._context.placer, plan.place_of(number).node_id
+        placer = self._context.placer
         if placer is None or not placer.takes(plan):
             return False
-        return not placer.is_usable(node_id) or (node_id != LOCAL_NODE and node_id not in self._preparation.prepared)
+        return any(
+            not placer.is_usable(node_id) or (node_id != LOCAL_NODE and node_id not in self._preparation.prepared)
+            for node_id in plan.place_of(number).nodes
+        )
 
     def python(self, plan: SizedPlan | None, number: int) -> Path | None:
         """The interpreter on the node of a replica; None: it is not prepared, or is the server's own."""
@@ -77,9 +80,11 @@ class Relocation:
         """The place of a replica, which is prepared."""
         assert self._context.placer is not None  # `is_due` has asked for it
         place = plan.place_of(number)
-        if not self._context.placer.is_usable(place.node_id):
-            self._preparation.prepared.pop(place.node_id, None)
+        if unusable := [node_id for node_id in place.nodes if not self._context.placer.is_usable(node_id)]:
+            for node_id in unusable:
+                self._preparation.prepared.pop(node_id, None)
             place = await self._loader.place_additional_replica(plan, ())
-        if place.node_id != LOCAL_NODE:
-            await self._preparation.prepare_node(plan, place.node_id)
+        for node_id in place.nodes:
+            if node_id != LOCAL_NODE:
+                await self._preparation.prepare_node(plan, node_id)
         return place

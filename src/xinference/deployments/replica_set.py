@@ -211,7 +211,7 @@ class ReplicaSet:
             Problem: the process cannot be started.
         """
         replica_id = f"r{secrets.token_hex(5)}"
-        self._store.add_replica(replica_id, self._uid, number, plan.place_of(number).node_id)
+        self._store.add_replica(replica_id, self._uid, number, plan.place_of(number).nodes)
         try:
             process = self._starter.start(replica_id, plan, number, python, self._report_change)
         except BaseException:

@@ -116,7 +116,7 @@ def instance(deployment: DeploymentSnapshot, engine: Engine) -> dict[str, Any]:
     return {
         **description(deployment, engine),
         "model_version": deployment.plan.version.version_id,
-        "n_worker": 1,
+        "n_worker": deployment.plan.request.n_worker,
         "problem": deployment.problem.to_dict() if deployment.problem else None,
         "slots": deployment.sized.sizing.slots if deployment.sized else None,
         "planned_memory_bytes": deployment.sized.sizing.total_bytes if deployment.sized else None,

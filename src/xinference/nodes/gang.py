@@ -6,11 +6,41 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from xinference.engines.base import Rank
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.nodes.node import ReplicaLike
+from xinference.nodes.node import Node, ReplicaLike
 from xinference.process.command import Exit
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
+
+
+def rank_id(replica_id: str, number: int) -> str:
+    """The id of one rank's process; that of rank 0 is the replica's."""
+    return f"{replica_id}-{number}" if number else replica_id
+
+
+def replica_of(process_id: str) -> str:
+    """The id of the replica of which a process, by its id, is a rank."""
+    return process_id.partition("-")[0]
+
+
+def ranks_of(nodes: Sequence[Node], port: int) -> list[Rank]:
+    """The ranks of a replica on these nodes, which meet at this port of the first one.
+
+    Raises:
+        Problem: 503 ``node_gone``, a node has not said its address since this server started.
+    """
+    addresses = [node.address for node in nodes]
+    known = [address for address in addresses if address is not None]
+    if len(known) < len(nodes):
+        node = nodes[addresses.index(None)]
+        raise Problem(
+            Code.NODE_GONE, f"The node {node.node_id} is not linked.", hint="`xinference cluster info` shows its state."
+        )
+    head = known[0].host
+    return [
+        Rank(number, len(nodes), address.host, head, port, address.interface) for number, address in enumerate(known)
+    ]
 
 
 class Gang:
@@ -20,7 +50,7 @@ class Gang:
     ever; the exit of the gang is the first one, and it is reported when the last process has ended.
     """
 
-    def __init__(self, ranks: Sequence[ReplicaLike], changed: Callable[[], None]) -> None:
+    def __init__(self, ranks: Sequence[ReplicaLike], changed: Callable[[], None] = lambda: None) -> None:
         """Take over the replicas of all ranks, rank 0 first; `changed` is called after each new snapshot."""
         self._ranks = tuple(ranks)
         self._changed = changed

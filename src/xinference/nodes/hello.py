@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import msgspec
+import psutil
 
 from xinference import __version__
 from xinference.nodes.membership import CLOCK_SECONDS
@@ -50,6 +51,8 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
     machine: str = ""
     """The id of the machine; empty: not known."""
     labels: dict[str, str] = {}
+    interface: str = ""
+    """The network interface that has the address of `front_door`; empty: not known."""
     request: bytes | None = None
     """A signing request, if the node's certificate is to be renewed."""
 
@@ -69,6 +72,12 @@ class Refusal(msgspec.Struct, tag="refusal", frozen=True):
     problem: dict[str, Any]
 
 
+def interface_of(address: str) -> str:
+    """The network interface that has an address; empty: none has it."""
+    found = psutil.net_if_addrs().items()
+    return next((name for name, listed in found if any(each.address == address for each in listed)), "")
+
+
 def hello(
     name: str, front_door: str, labels: dict[str, str], machine: str, request: bytes | None, clock: float | None = None
 ) -> Hello:
@@ -82,6 +91,7 @@ def hello(
         time.time() if clock is None else clock,
         machine,
         labels,
+        interface_of(front_door.rpartition(":")[0].strip("[]")),
         request,
     )
 

@@ -22,7 +22,7 @@ from xinference.hubs.base import Hub
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 from xinference.nodes.engine_guard import guard_of
 from xinference.nodes.memory_use import MemoryUse, measure
-from xinference.nodes.node import Report, Step, WeightsHeader
+from xinference.nodes.node import NodeAddress, Report, Step, WeightsHeader
 from xinference.process.command import EngineCommand
 from xinference.process.engine_watch import Guard
 from xinference.process.replica import Replica
@@ -47,6 +47,7 @@ class LocalNode:
     ) -> None:
         """`load` counts the requests of each replica, for the watch on its progress."""
         self.node_id = node_id
+        self.address: NodeAddress | None = None
         self._settings = settings
         self._hubs = hubs
         self._engines = engines

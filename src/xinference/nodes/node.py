@@ -59,11 +59,25 @@ class ReplicaLike(Protocol):
     async def detach(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class NodeAddress:
+    """Where the other nodes of a cluster reach a node."""
+
+    host: str
+    interface: str | None = None
+    """The network interface that has the address; None: not known."""
+
+
 class Node(Protocol):
     """One machine. Paths are those of this machine."""
 
     @property
     def node_id(self) -> str: ...
+
+    @property
+    def address(self) -> NodeAddress | None:
+        """None: other nodes do not reach it."""
+        ...
 
     async def host(self) -> Host:
         """Its cores, its memory and its GPUs now."""

@@ -22,7 +22,7 @@ from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 from xinference.nodes import messages
 from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.message_codec import decode_answer, decode_event, encode
-from xinference.nodes.node import Report, WeightsHeader
+from xinference.nodes.node import NodeAddress, Report, WeightsHeader
 from xinference.nodes.remote_operations import RemoteOperations
 from xinference.nodes.remote_replica import RemoteReplica
 from xinference.process.command import EngineCommand
@@ -61,6 +61,7 @@ class RemoteNode:
         self._fabric = fabric
         self._epoch = epoch
         self.front_door = front_door
+        self.address: NodeAddress | None = None
         self._linked = asyncio.Event()
         self._clock = clock
         self._replicas: dict[str, RemoteReplica] = {}

@@ -54,6 +54,8 @@ class ReplicaRow:
     position: int
     node_id: str = LOCAL_NODE
     """The node on which it was started."""
+    further_nodes: tuple[str, ...] = ()
+    """The nodes of its further ranks, if several nodes compute it."""
 
 
 @dataclass(frozen=True)
@@ -170,16 +172,19 @@ class Store(Connection):
 
     # -- replicas ---------------------------------------------------------------------------------------------
 
-    def add_replica(self, replica_id: str, uid: str, position: int, node_id: str = LOCAL_NODE) -> None:
-        """Add the row of a replica before its start, so that a later server can adopt it on its node.
+    def add_replica(self, replica_id: str, uid: str, position: int, nodes: tuple[str, ...] = (LOCAL_NODE,)) -> None:
+        """Add the row of a replica before its start, so that a later server can adopt it on its nodes.
 
         Raises:
             Problem: the row cannot be written.
         """
+        node_id, *further = nodes
+        stored = None if node_id == LOCAL_NODE else node_id
         with self.write() as db:
             db.execute(
-                "INSERT INTO replicas(replica_id, uid, position, started, node_id) VALUES (?, ?, ?, ?, ?)",
-                (replica_id, uid, position, time.time(), None if node_id == LOCAL_NODE else node_id),
+                "INSERT INTO replicas(replica_id, uid, position, started, node_id, further_nodes) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (replica_id, uid, position, time.time(), stored, ",".join(further) or None),
             )
 
     def remove_replica(self, replica_id: str) -> None:
@@ -191,9 +196,12 @@ class Store(Connection):
         Raises:
             Problem: the rows cannot be read.
         """
-        columns = "replica_id, uid, position, node_id"
+        columns = "replica_id, uid, position, node_id, further_nodes"
         rows = self.read(f"SELECT {columns} FROM replicas WHERE uid = ? ORDER BY position", (uid,))  # noqa: S608 -- constants
-        return [ReplicaRow(r[0], r[1], r[2], LOCAL_NODE if r[3] is None else r[3]) for r in rows]
+        return [
+            ReplicaRow(r[0], r[1], r[2], LOCAL_NODE if r[3] is None else r[3], tuple(r[4].split(",")) if r[4] else ())
+            for r in rows
+        ]
 
     def replica_ids(self) -> frozenset[str]:
         """The ids of all replicas.

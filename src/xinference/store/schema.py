@@ -128,9 +128,11 @@ CREATE TABLE cluster_values (
     value TEXT NOT NULL
 ) STRICT;
 """
+#: The nodes of a replica after `node_id`, by rank, separated by commas; NULL: it has none.
+SCHEMA_12 = "ALTER TABLE replicas ADD COLUMN further_nodes TEXT;"
 #: The additions of each schema version; a file of version n has the first n.
 SCHEMAS = (
     *(SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6),
-    *(SCHEMA_7, SCHEMA_8, SCHEMA_9, SCHEMA_10, SCHEMA_11),
+    *(SCHEMA_7, SCHEMA_8, SCHEMA_9, SCHEMA_10, SCHEMA_11, SCHEMA_12),
 )
 SCHEMA_VERSION = len(SCHEMAS)
