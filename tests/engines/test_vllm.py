@@ -276,6 +276,13 @@ def test_several_nodes_meet_at_the_first_one() -> None:
     assert "--headless" not in head.argv and "--headless" in further.argv
 
 
+def test_nodes_without_gpus_split_every_layer() -> None:
+    placement = Placement(CPU.python, rank=Rank(1, 2, "10.0.0.2", "10.0.0.1", 29_500))
+    argv = ENGINE.command(plan_of("llama-2-chat"), "sk-secret", placement).argv
+    assert value_of(argv, "--tensor-parallel-size") == "2"
+    assert "--pipeline-parallel-size" not in argv
+
+
 def test_only_the_first_node_answers_requests() -> None:
     head, further = rank(0), rank(1)
     assert head.answers and head.progress is not None

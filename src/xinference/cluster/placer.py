@@ -100,7 +100,7 @@ class Placer:
             host = view.hosts[node_id]
             self._check_engine(launch, engine, host)
             one = launch.with_request(msgspec.structs.replace(request, replica=count))
-            share = shape.of_rank(request.n_worker) if request.n_worker > 1 else shape
+            share = _share(launch, shape)
             memory = available(host, self._occupancy(node_id, launch))
             return size_launch(one, path, share, memory, engine.memory, notes)
 
@@ -208,6 +208,25 @@ def _check_ranks(request: LaunchRequest, engine: Engine) -> None:
             hint="Launch with vLLM or SGLang, or leave out --n-worker; --replica is the number of copies.",
             code=Code.ENGINE_UNSUPPORTED,
         )
+
+
+def _share(launch: ResolvedLaunch, shape: ModelShape) -> ModelShape:
+    """What one node has of a model.
+
+    Raises:
+        Problem: 400 ``does_not_fit``, the layers cannot be split over the nodes.
+    """
+    nodes = launch.request.n_worker
+    if nodes == 1:
+        return shape
+    if not launch.use_gpu and not shape.splits_over(nodes):
+        raise Problem(
+            Code.DOES_NOT_FIT,
+            f"the model's {shape.heads} heads can't be split over {nodes} nodes without GPUs.",
+            stage="plan",
+            hint="Use 2 or 4 nodes.",
+        )
+    return shape.of_rank(nodes)
 
 
 def _rank_refusal(request: LaunchRequest, labels: Mapping[str, str]) -> str | None:

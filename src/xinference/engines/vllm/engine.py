@@ -184,7 +184,7 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             **_family_settings(plan.version.family),
             **plan.options,
             **_sizing_options(plan.sizing, generates=plan.version.family.model_type == "LLM"),
-            **_rank_options(placement.rank),
+            **_rank_options(placement),
         }
         if settings.get("reasoning_parser") == NO_PARSER:
             del settings["reasoning_parser"]
@@ -230,8 +230,12 @@ def _program(plan: SizedPlan, rank: Rank | None) -> tuple[str, ...]:
     return ("vllm.entrypoints.cli.main", "serve", str(plan.path))
 
 
-def _rank_options(rank: Rank | None) -> dict[str, Any]:
-    """The options of one of several nodes: each node has some of the layers, and splits them over its devices."""
+def _rank_options(placement: Placement) -> dict[str, Any]:
+    """The options of one of several nodes: each node has some of the layers, and splits them over its devices.
+
+    On CPUs each node has a part of every layer: vLLM 0.32 fails there at the first token of a sequence of nodes.
+    """
+    rank = placement.rank
     if rank is None:
         return {}
     return {
@@ -240,7 +244,7 @@ def _rank_options(rank: Rank | None) -> dict[str, Any]:
         "node_rank": rank.number,
         "master_addr": rank.head_address,
         "master_port": rank.head_port,
-        "pipeline_parallel_size": rank.count,
+        **({"pipeline_parallel_size": rank.count} if placement.devices else {"tensor_parallel_size": rank.count}),
         "headless": rank.number > 0,
     }
 
