@@ -146,6 +146,7 @@ def test_the_name_of_a_format_is_enough_where_no_kernel_takes_any_of_its_schemes
         ("vLLM", group(4, "int", {"num_bits": 8, "type": "float"}), HOPPER, None),
         ("vLLM", FP8_BLOCK, CPU, "amx_tile"),
         ("vLLM", FP8_BLOCK, AMX, None),
+        ("vLLM", FP8, AMX, "no CPU kernels for 8-bit floats with one scale for each tensor"),
         ("vLLM", FP8_CHANNELS, AMX, "8-bit floats with a scale for each channel need amx_fp8"),
         ("vLLM", FP8_CHANNELS, TURING, None),
         ("SGLang", FP8_CHANNELS, AMPERE, None),

@@ -256,7 +256,7 @@ PACKED: dict[str, tuple[Any, str, str, tuple[str, ...] | None, str]] = {
     "W8A8": (write_int8, "pytorch", "Int8", CPU_NEEDS, "avx2"),
     "W4A16": (write_w4a16, "pytorch", "Int4", FOUR_BIT_NEEDS, "avx512"),
     "fp8": (write_fp8, "fp8", "FP8", (*AMX, "amx_fp8"), "amx_fp8"),
-    "fp8 of tensors": (write_fp8_tensors, "fp8", "FP8", AMX, "amx_tile"),
+    "fp8 of tensors": (write_fp8_tensors, "fp8", "FP8", None, "no CPU kernels for 8-bit floats with one scale"),
     "fp8 in blocks": (write_fp8_blocks, "fp8", "FP8", AMX, "amx_tile"),
     "fp8 at the start": (None, "pytorch", "fp8", None, "packs weights on GPUs only"),
     "MXFP4": (write_mxfp4, "fp4", "MXFP4", None, "in experts only"),

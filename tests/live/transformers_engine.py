@@ -79,12 +79,12 @@ def engine(log: Path, **params: Any) -> Iterator[RunningEngine]:
     with log.open("wb") as output:
         process = subprocess.Popen(words, env=env, stdout=output, stderr=output)
     try:
-        until("the model is loaded", lambda: _healthy(port) or process.poll() is not None, 120)
+        until("the model is loaded", lambda: _healthy(port) or process.poll() is not None, 400)
         assert process.poll() is None, log.read_text()
         yield RunningEngine(port)
     finally:
         process.terminate()
-        assert process.wait(5) == 0, "SIGTERM ends it quickly and without an error"
+        assert process.wait(60) == 0, "SIGTERM ends it without an error"
 
 
 def _healthy(port: int) -> bool:

@@ -60,10 +60,14 @@ def test_an_engine_alone_is_refused_only_where_it_runs_no_version_of_the_model(e
 
     def check(name: str) -> None:
         family = builtin_families()[name]
-        runs = family.model_type in each.table.model_types and any(
-            each.table.supports(spec, quantization) and each.available(spec, host)
-            for spec in family.model_specs
-            for quantization in spec.quantizations
+        runs = (
+            family.model_type in each.table.model_types
+            and each.reads(family)
+            and any(
+                each.table.supports(spec, quantization) and each.available(spec, host)
+                for spec in family.model_specs
+                for quantization in spec.quantizations
+            )
         )
         if runs:
             assert choose(name, host, model_engine=engine).engine is each
@@ -105,6 +109,18 @@ def test_a_format_that_no_engine_has_is_refused_with_the_reason_and_a_format_tha
         choose("qwen3", model_format="mlx")
     assert "MLX" in caught.value.cause
     assert caught.value.hint is not None and "--model-format ggufv2" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl-instruct", "Qwen3-VL-Instruct", "qwen2-audio-instruct", "glm-4.5v"])
+def test_transformers_refuses_models_of_images_and_sound_before_a_download(name: str) -> None:
+    with pytest.raises(Problem, match=r"reads no images or sound, and .* has no class for text alone") as caught:
+        choose(name, model_engine="Transformers")
+    assert caught.value.hint is not None and "vLLM" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["gemma-3-it", "qwen3", "llama-3.1-instruct"])
+def test_transformers_takes_models_that_have_a_class_for_text(name: str) -> None:
+    assert ids(choose(name, model_engine="Transformers", model_format="pytorch"))[1] == "Transformers"
 
 
 # -- engines ----------------------------------------------------------------------------------------------------

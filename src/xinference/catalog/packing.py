@@ -14,7 +14,7 @@ class Scheme(StrEnum):
 
     GPTQ = "GPTQ"
     AWQ = "AWQ"
-    FP8 = "8-bit floats"
+    FP8 = "8-bit floats with one scale for each tensor"
     FP8_BLOCK = "8-bit floats in blocks"
     FP8_CHANNELS = "8-bit floats with a scale for each channel"
     FP8_WEIGHTS = "8-bit floats with activations of 16 bits"

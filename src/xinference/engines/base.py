@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from xinference.catalog.models import ModelSpec, ModelVersion, Source
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
 from xinference.engines.memory_model import MemoryModel
 from xinference.engines.options.online_quantization import OnlineQuantization
 from xinference.engines.options.thinking import ThinkingOption, with_thinking
@@ -197,6 +197,9 @@ def refuse_without_head(launch: ResolvedLaunch, shape: ModelShape) -> None:
 class WeightsOnly:
     """The part of `Engine` that all engines without additional weight files share."""
 
+    def reads(self, family: ModelFamily) -> Support:
+        return YES
+
     def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
         """All packings are those of the formats in the table."""
 
@@ -322,6 +325,10 @@ class Engine(Protocol):
 
     def lacks(self, host: Host) -> tuple[Lack, ...]:
         """What this host lacks for the engine, whatever the model is."""
+        ...
+
+    def reads(self, family: ModelFamily) -> Support:
+        """Whether the engine knows the family's architecture, whatever the host and the format."""
         ...
 
     def available(self, spec: ModelSpec, host: Host) -> Support:

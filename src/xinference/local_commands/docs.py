@@ -8,7 +8,7 @@ from pathlib import Path
 from xinference.catalog.known_models import catalog_of
 from xinference.catalog.models import ModelFamily, ModelSpec
 from xinference.config import Settings
-from xinference.engines.base import StaticTable
+from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
 from xinference.local_commands.model_pages import Supporters, write_docs
 
@@ -16,7 +16,7 @@ from xinference.local_commands.model_pages import Supporters, write_docs
 def supporters(family: ModelFamily) -> Supporters:
     """Engine name -> whether it supports a spec of the family in a quantization, from static tables alone."""
     return {
-        name: _supports(engine.table)
+        name: _supports(engine, family)
         for name, engine in all_engines().items()
         if family.model_type in engine.table.model_types
     }
@@ -31,5 +31,6 @@ def write(out: Path) -> list[Path]:
     return write_docs(catalog_of(Settings.from_env().home).families.values(), supporters, out)
 
 
-def _supports(table: StaticTable) -> Callable[[ModelSpec, str], bool]:
-    return lambda spec, quantization: bool(table.supports(spec, quantization))
+def _supports(engine: Engine, family: ModelFamily) -> Callable[[ModelSpec, str], bool]:
+    reads = bool(engine.reads(family))
+    return lambda spec, quantization: reads and bool(engine.table.supports(spec, quantization))

@@ -86,7 +86,7 @@ def supports(engine: Engine, version: ModelVersion) -> Support:
     model_type = version.family.model_type
     if model_type not in engine.table.model_types:
         return Support(f"{engine.table.engine} does not run {model_type} models")
-    return engine.table.supports(version.spec, version.quantization)
+    return engine.reads(version.family) and engine.table.supports(version.spec, version.quantization)
 
 
 def wants_gpu(facts: Facts, request: LaunchRequest) -> bool:

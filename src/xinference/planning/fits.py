@@ -138,7 +138,7 @@ class _Preparation:
         self._use_gpu = any(not gpu.mig for gpu in machine.gpus)
         self._request = LaunchRequest(model_name="")
         self._runs: dict[tuple[str, str, tuple[str, ...]], Support] = {}
-        self._supported: dict[tuple[str, str, str, str], Support] = {}
+        self._supported: dict[tuple[str, str, tuple[str, ...], str, str], Support] = {}
 
     def launches(self, family: ModelFamily) -> Iterator[_Launch | Fit]:
         """Each version of a family on each engine that supports it."""
@@ -187,7 +187,9 @@ class _Preparation:
         return _Launch(ResolvedLaunch(draft, hub, options), engine, shape, source)
 
     def _supports(self, engine: Engine, version: ModelVersion) -> Support:
-        key = engine.table.engine, version.family.model_type, version.spec.model_format, version.quantization
+        family = version.family
+        named = version.spec.model_format, version.quantization
+        key = (engine.table.engine, family.model_type, family.architectures, *named)
         if key not in self._supported:
             self._supported[key] = supports(engine, version)
         return self._supported[key]

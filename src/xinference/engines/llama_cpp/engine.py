@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelSpec, ModelVersion, Source
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
 from xinference.engines.base import (
     YES,
     ExtraWeightFile,
@@ -119,6 +119,9 @@ class LlamaCpp(SetsThinking):
 
     def lacks(self, host: Host) -> tuple[Lack, ...]:
         return (Lack("AVX2", "llama.cpp runs several times slower"),) if lacks_avx2(host) else ()
+
+    def reads(self, family: ModelFamily) -> Support:
+        return YES
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
         # Asked for every version of the catalog: a package that was found once is there.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelSpec, ModelVersion
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
 from xinference.engines.base import (
     Lack,
     LoadsAdapters,
@@ -27,6 +27,7 @@ from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import FORCED, unknown_form
 from xinference.engines.options.speculation import refuse_speculation
 from xinference.engines.options.thinking import ThinkingOption
+from xinference.engines.transformers.architectures import reads_text_of
 from xinference.engines.transformers.memory_model import MEMORY
 from xinference.engines.transformers.option_policy import POLICY
 from xinference.engines.transformers.packings import PACKINGS
@@ -112,6 +113,9 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
 
     def lacks(self, host: Host) -> tuple[Lack, ...]:
         return ()
+
+    def reads(self, family: ModelFamily) -> Support:
+        return reads_text_of(family)
 
     def available(self, spec: ModelSpec, host: Host) -> Support:
         if sysconfig.get_platform() != PLATFORM:

@@ -46,7 +46,7 @@ PACKINGS = PackingTable(
         Scheme.MXFP4: _AMPERE,
     },
     instructions={
-        Scheme.FP8: AMX,
+        # Not Scheme.FP8: joining the scales of a layer's parts calls `static_scaled_fp8_quant`, which is for GPUs only.
         Scheme.FP8_BLOCK: AMX,
         # On other CPUs, PyTorch's reference computes these: 80 ns for one product, which is minutes for a token.
         Scheme.FP8_CHANNELS: (*AMX, "amx_fp8"),

@@ -22,6 +22,8 @@ from transformers import (
 
 from .errors import LoadError
 
+#: The layer by which BGE-M3 weighs tokens. Its own file is a pickle (`sparse_linear.pt`), and pickles are not opened.
+SPARSE_LAYER = "sparse_linear.safetensors"
 #: These implementations accept an explicit mask; the others derive theirs from the padding.
 ATTENTION = ("sdpa", "eager")
 #: Methods whose weights are unpacked while they are loaded.
@@ -82,7 +84,7 @@ def loading_arguments(params: Mapping[str, Any], path: str) -> dict[str, Any]:
     attention = params.get("attn_implementation", "sdpa")
     if attention not in ATTENTION:
         raise LoadError(f"attn_implementation is {attention!r}; this server accepts {' or '.join(ATTENTION)}")
-    if not any(Path(path).glob("*.safetensors")):
+    if not any(file.name != SPARSE_LAYER for file in Path(path).glob("*.safetensors")):
         raise LoadError(f"there are no .safetensors files in {path}, and only safetensors are loaded")
     dtype = _dtype(params, device, path)
     quantization = _quantization(params, dtype, packing_method(path))

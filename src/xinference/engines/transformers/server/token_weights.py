@@ -7,9 +7,7 @@ from pathlib import Path
 import torch
 
 from .errors import LoadError
-
-#: The file of the layer. BGE-M3's own file is a pickle (`sparse_linear.pt`), and pickles are not opened.
-FILE = "sparse_linear.safetensors"
+from .loading import SPARSE_LAYER
 
 
 def load_token_weights(folder: Path, hidden: int, device: torch.device) -> torch.nn.Linear | None:
@@ -18,7 +16,7 @@ def load_token_weights(folder: Path, hidden: int, device: torch.device) -> torch
     Raises:
         LoadError: the file has another layer.
     """
-    file = folder / FILE
+    file = folder / SPARSE_LAYER
     if not file.is_file():
         return None
     from safetensors.torch import load_file
