@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -173,6 +173,17 @@ def near(wanted: str, choices: Iterable[str]) -> list[str]:
     prefixed = [c for low, c in by_lower.items() if beginning and _letters(low).startswith(beginning)]
     close = [by_lower[m] for m in difflib.get_close_matches(lowered, by_lower, n=4, cutoff=0.6)]
     return list(dict.fromkeys(prefixed + close))[:5]
+
+
+def join_names(names: Sequence[str], conjunction: str = "or") -> str:
+    """The names as a part of a sentence.
+
+    >>> [join_names(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])]
+    ['a', 'a or b', 'a, b or c']
+    """
+    if len(names) < 3:
+        return f" {conjunction} ".join(names)
+    return f"{', '.join(names[:-1])} {conjunction} {names[-1]}"
 
 
 def _letters(name: str) -> str:

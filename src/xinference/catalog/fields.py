@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, join_names
 
 #: Larger numbers are not plausible, and do not fit an integer of other programs.
 _LARGEST = 1 << 31
@@ -136,5 +136,5 @@ def one_of(fields: Fields, name: str, value: str, choices: Mapping[str, str] | C
     if choice is not None:
         return choice
     close = difflib.get_close_matches(value.lower(), by_lower, n=3, cutoff=0.6)
-    hint = f"Did you mean {' or '.join(by_lower[c] for c in close)}?" if close else f"Use one of {', '.join(choices)}."
+    hint = f"Did you mean {join_names([by_lower[c] for c in close])}?" if close else f"Use one of {', '.join(choices)}."
     raise fields.bad(name, "is not known", hint)

@@ -19,7 +19,7 @@ from typing import Any
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import MODEL_TYPES, ModelType, Registration, read_registration
 from xinference.error_codes import Code
-from xinference.errors import Problem, near, not_found
+from xinference.errors import Problem, join_names, near, not_found
 from xinference.files.atomic_file import atomic_write
 from xinference.files.durability import sync_folder
 
@@ -170,7 +170,7 @@ class Registrations:
         close = near(name, self._registered)
         raise not_found(
             f"Model {name} not found among the registered {model_type} models.",
-            hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists them.",
+            hint=f"Did you mean {join_names(close)}?" if close else "`xinference registrations` lists them.",
             code=Code.MODEL_NOT_FOUND,
         )
 

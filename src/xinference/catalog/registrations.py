@@ -18,7 +18,7 @@ from xinference.catalog.fields import Fields, bad_field, one_of
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.prompt_styles import STYLES, PromptStyle, style_of_family, template_of
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request, near
+from xinference.errors import Problem, bad_request, join_names, near
 
 ModelType = Literal["LLM", "embedding", "rerank"]
 MODEL_TYPES: tuple[ModelType, ...] = ("LLM", "embedding", "rerank")
@@ -143,7 +143,7 @@ def _abilities(fields: Fields) -> tuple[str, ...]:
     for position, ability in enumerate(values):
         if ability not in ABILITIES:
             close = near(ability, ABILITIES)
-            hint = f"Did you mean {' or '.join(close)}?" if close else f"Use some of {', '.join(ABILITIES)}."
+            hint = f"Did you mean {join_names(close)}?" if close else f"Use some of {', '.join(ABILITIES)}."
             raise bad_field(f"{fields.at('model_ability')}[{position}]", ability, "is not an ability", hint)
     return tuple(dict.fromkeys(values))
 
@@ -222,7 +222,7 @@ def _style(values: Fields) -> PromptStyle:
 def _near_names(name: str, builtin: Mapping[str, ModelFamily]) -> str:
     close = near(name, [*STYLES, *builtin])
     if close:
-        return f"Did you mean {' or '.join(close)}?"
+        return f"Did you mean {join_names(close)}?"
     return f"Set the template as chat_template, or one of the styles {', '.join(STYLES)}."
 
 

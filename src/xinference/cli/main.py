@@ -15,7 +15,7 @@ from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.options.numbers import IntegerRange
 from xinference.cli.output import report_problems
 from xinference.engines.listings import LISTINGS
-from xinference.errors import near
+from xinference.errors import join_names, near
 
 #: Command -> its function, and its line in the help.
 COMMANDS = {
@@ -178,7 +178,7 @@ def unknown_command(word: str) -> str:
     """The message for a word that is no command."""
     suggested = _SUGGESTIONS.get(word.lower())
     similar = [suggested] if suggested else near(word, [*COMMANDS, *ALIASES])
-    hint = f"Did you mean {' or '.join(similar[:3])}?" if similar else "`xinference --help` lists the commands."
+    hint = f"Did you mean {join_names(similar[:3])}?" if similar else "`xinference --help` lists the commands."
     return f"No such command {word!r}. {hint}"
 
 

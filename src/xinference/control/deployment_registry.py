@@ -9,7 +9,7 @@ from xinference.control.publisher import Publisher
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.deployments.views import listing_entry
 from xinference.error_codes import Code
-from xinference.errors import Problem, near, not_found
+from xinference.errors import Problem, join_names, near, not_found
 from xinference.store.launch_history import LaunchHistory
 
 
@@ -101,5 +101,5 @@ class DeploymentRegistry:
             return not_found(cause, hint=hint, code=Code.MODEL_NOT_FOUND)
         similar = near(uid, self._by_uid)
         running = ", ".join(self._by_uid) or "none"
-        hint = f"Did you mean {' or '.join(similar)}?" if similar else f"Running models: {running}."
+        hint = f"Did you mean {join_names(similar)}?" if similar else f"Running models: {running}."
         return not_found(f"There is no running model {uid!r}.", hint=hint, code=Code.MODEL_NOT_FOUND)

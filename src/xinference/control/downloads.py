@@ -14,7 +14,7 @@ from xinference.catalog.models import ModelVersion, Source
 from xinference.deployments.counts import Counts
 from xinference.deployments.progress import transfer_entry
 from xinference.error_codes import Code
-from xinference.errors import Problem, near, not_found
+from xinference.errors import Problem, join_names, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.cached_files import total_size
 from xinference.store.event_log import EventLog, final_event
@@ -211,7 +211,7 @@ class Downloads:
             known = ", ".join(self._jobs) or "none"
             raise not_found(
                 f"There is no download of {version_id!r}.",
-                hint=f"Did you mean {' or '.join(similar)}?" if similar else f"Downloads: {known}.",
+                hint=f"Did you mean {join_names(similar)}?" if similar else f"Downloads: {known}.",
                 code=Code.DOWNLOAD_NOT_FOUND,
             )
         return job

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request, near
+from xinference.errors import Problem, bad_request, join_names, near
 from xinference.formats.gguf import read_header
 from xinference.formats.sniff import SNIFF_BYTES, describe
 from xinference.formats.weight_file import weight_file
@@ -83,7 +83,7 @@ def near_files_hint(path: Path) -> str | None:
     except (OSError, ValueError):
         return None
     similar = near(path.name, names)
-    return f"Did you mean {' or '.join(similar[:3])} in {path.parent}?" if similar else None
+    return f"Did you mean {join_names(similar[:3])} in {path.parent}?" if similar else None
 
 
 def missing_parts(names: Iterable[str]) -> tuple[str, ...]:

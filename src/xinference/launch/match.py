@@ -16,7 +16,7 @@ from xinference.catalog.models import (
     written_size,
 )
 from xinference.error_codes import Code
-from xinference.errors import Problem, near
+from xinference.errors import Problem, join_names, near
 from xinference.launch.quantization_order import nearest_first, same_quantization
 from xinference.launch.request import LaunchRequest
 
@@ -83,7 +83,7 @@ def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
     if known is not None:
         return families[known]
     similar = near(name, families)
-    listed = f"Did you mean {_join_names(similar)}?" if similar else "A repository on a hub is named as owner/name."
+    listed = f"Did you mean {join_names(similar)}?" if similar else "A repository on a hub is named as owner/name."
     raise Problem(
         Code.UNKNOWN_MODEL,
         f"There is no model named {name!r}.",
@@ -171,7 +171,7 @@ def _elsewhere(family: ModelFamily, field: str, has: Callable[[ModelSpec], bool]
     if not listed:
         return ""
     noun, verb = (field, "has") if len(listed) == 1 else (f"{field}s", "have")
-    return f" The {noun} {_join_names(listed, 'and')} {verb} it."
+    return f" The {noun} {join_names(listed, 'and')} {verb} it."
 
 
 def _narrow(
@@ -187,16 +187,10 @@ def _narrow(
         return found
     known = list(dict.fromkeys(choices))
     similar = near(requested, known)
-    listed = f"Did you mean {_join_names(similar)}?" if similar else f"It has: {', '.join(known)}."
+    listed = f"Did you mean {join_names(similar)}?" if similar else f"It has: {', '.join(known)}."
     raise Problem(Code.UNKNOWN_MODEL, f"{refusal}.", hint=listed + elsewhere())
 
 
 def _display_name(family: ModelFamily, size: int | str | None, model_format: str | None = None) -> str:
     written = None if size is None else written_size(size)
     return " ".join(part for part in (family.model_name, written, model_format) if part is not None)
-
-
-def _join_names(names: Sequence[str], conjunction: str = "or") -> str:
-    if len(names) < 3:
-        return f" {conjunction} ".join(names)
-    return f"{', '.join(names[:-1])} {conjunction} {names[-1]}"

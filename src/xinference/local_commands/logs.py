@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem, near, not_found
+from xinference.errors import Problem, join_names, near, not_found
 from xinference.process.log_links import joined, logs_of, uids_with_logs
 from xinference.process.logs import read_tail
 
@@ -22,7 +22,7 @@ def engine_log(settings: Settings, uid: str, lines: int) -> str:
         known = uids_with_logs(settings.log_dir)
         similar = near(uid, known)
         listed = f"Models with a log: {', '.join(known[:_MAX_SHOWN]) or 'none'}."
-        hint = f"Did you mean {' or '.join(similar)}?" if similar else listed
+        hint = f"Did you mean {join_names(similar)}?" if similar else listed
         raise not_found(
             f"No server runs, and {settings.log_dir} has no log of a model {uid!r}.",
             hint=hint,

@@ -11,7 +11,7 @@ from xinference.catalog.models import ModelVersion, written_size
 from xinference.engines.base import Engine, Support
 from xinference.environments.environments import EnvironmentEntry
 from xinference.error_codes import Code
-from xinference.errors import bad_request, near
+from xinference.errors import bad_request, join_names, near
 from xinference.launch.match import matches
 from xinference.launch.request import LaunchRequest
 from xinference.planning.facts import Facts
@@ -141,7 +141,7 @@ def _engine(engines: Mapping[str, Engine], requested: str) -> Engine:
     if engine is not None:
         return engine
     similar = near(requested, engines)
-    meant = f"Did you mean {' or '.join(similar)}? " if similar else ""
+    meant = f"Did you mean {join_names(similar)}? " if similar else ""
     raise bad_request(
         f"There is no engine named {requested!r}.",
         hint=f"{meant}The engines are {', '.join(engines)}.",

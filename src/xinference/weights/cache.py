@@ -11,7 +11,7 @@ from typing import Any
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
 from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem, near, not_found
+from xinference.errors import Problem, join_names, near, not_found
 from xinference.hubs.base import Hub
 from xinference.hubs.cached_files import CachedFile, delete, total_size
 
@@ -111,7 +111,7 @@ def find_version(versions: Sequence[CachedVersion], version_id: str) -> list[Cac
     close = near(version_id, cached)
     raise not_found(
         f"{version_id} is not in the cache.",
-        hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference cached` lists the cached versions.",
+        hint=f"Did you mean {join_names(close)}?" if close else "`xinference cached` lists the cached versions.",
         code=Code.NOT_CACHED,
     )
 

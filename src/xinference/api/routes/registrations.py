@@ -17,7 +17,7 @@ from xinference.catalog.models import ModelFamily, same_size
 from xinference.catalog.registrations import model_type_of
 from xinference.control.controller import Controller
 from xinference.error_codes import Code
-from xinference.errors import near, not_found
+from xinference.errors import join_names, near, not_found
 from xinference.keys.visibility import manages
 
 router = APIRouter(
@@ -70,7 +70,7 @@ async def registration(controller: ControllerDep, key: KeyDep, model_type: str, 
         close = near(model_name, families)
         raise not_found(
             f"Model {model_name} not found.",
-            hint=f"Did you mean {' or '.join(close)}?" if close else "`xinference registrations` lists all of them.",
+            hint=f"Did you mean {join_names(close)}?" if close else "`xinference registrations` lists all of them.",
             code=Code.MODEL_NOT_FOUND,
         )
     complete = await controller.weights.complete_versions([family])

@@ -16,7 +16,7 @@ from xinference.cli.options.name_argument import name_argument
 from xinference.cli.output import print_json
 from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem, near
+from xinference.errors import Problem, join_names, near
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -102,7 +102,7 @@ def _unknown(name: str, uids: Sequence[str] | None, registered: Sequence[str], u
     if "/" in name or name.endswith(".gguf"):
         hint = f"`xinference inspect {name}` shows the contents of a file, a folder or a repository."
     elif similar:
-        hint = f"Did you mean {' or '.join(similar)}?"
+        hint = f"Did you mean {join_names(similar)}?"
     else:
         hint = "`xinference list` shows the launched models, and `xinference registrations` those that can be launched."
     return Problem(Code.MODEL_NOT_FOUND, cause, hint=hint)

@@ -15,7 +15,7 @@ from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import note, print_json, size_in_billions
 from xinference.cli.table import print_table
 from xinference.config import Settings
-from xinference.errors import Problem, bad_request, near
+from xinference.errors import Problem, bad_request, join_names, near
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -106,7 +106,7 @@ def registrations(target: Target, model_type: str, part: str, fits: bool, as_jso
     print_table(shown, [[columns[name](family) for name in shown] for family in families], wide=wide)
     if part and not families:
         close = near(part, every)
-        similar = f"Did you mean {' or '.join(close)}?" if close else "See --model-type for the other types."
+        similar = f"Did you mean {join_names(close)}?" if close else "See --model-type for the other types."
         note(f"No {model_type} model has {part!r} in its name. {similar}")
     if families:
         note("`xinference engine NAME` shows which versions of a model this machine can run.")

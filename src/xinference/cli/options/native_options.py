@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from xinference.error_codes import Code
-from xinference.errors import Problem, near
+from xinference.errors import Problem, join_names, near
 
 _INT = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.?\d+)([eE][+-]?\d+)?")
@@ -46,7 +46,7 @@ class LaunchCommand(click.Command):
             similar = [name for key in unknown for name in similar_options(key, own)]
             if not similar:
                 raise
-            hint = f"Did you mean {' or '.join(similar)}? See `{ctx.command_path} --help`."
+            hint = f"Did you mean {join_names(similar)}? See `{ctx.command_path} --help`."
             raise problem.replace(hint=hint) from None
 
 

@@ -36,7 +36,7 @@ from xinference.engines.options.reasoning import read_reasoning
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, join_names
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
@@ -295,7 +295,7 @@ def _unknown_option(name: str, known: Mapping[str, str]) -> Problem:
     return Problem(
         Code.UNKNOWN_OPTION,
         f"llama.cpp has no option --{name}.",
-        hint=f"Did you mean --{' or --'.join(close)}?"
+        hint=f"Did you mean {join_names([f'--{each}' for each in close])}?"
         if close
         else f"Its {len(available)} options are the fields of llama.cpp's common_params; see docs/engines.md.",
     )

@@ -12,7 +12,7 @@ from typing import Any
 from xinference.catalog.models import ModelVersion
 from xinference.catalog.packing import Scheme
 from xinference.error_codes import Code
-from xinference.errors import Problem, near
+from xinference.errors import Problem, join_names, near
 
 OPTION = "quantization"
 
@@ -77,5 +77,5 @@ class OnlineQuantization:
                 f"--{OPTION} is {name!r}, which {self.engine} does not have.",
                 hint=f"It packs weights by {', '.join(self.methods)}."
                 if similar == list(self.methods)
-                else f"Did you mean {' or '.join(similar[:3])}?",
+                else f"Did you mean {join_names(similar[:3])}?",
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 from xinference.engines.options.option_policy import OptionPolicy
 from xinference.error_codes import Code
-from xinference.errors import Problem, near
+from xinference.errors import Problem, join_names, near
 
 #: One file for each locked version, the output of `describe_options.py` in that engine's environment.
 SHIPPED = Path(__file__).parent
@@ -104,7 +104,7 @@ class OptionTable:
         return Problem(
             Code.UNKNOWN_OPTION,
             f"{self.engine} {self.version} has no option --{name}.",
-            hint=f"Did you mean --{' or --'.join(close)}?"
+            hint=f"Did you mean {join_names([f'--{each}' for each in close])}?"
             if close
             else f"Its {len(self.kinds)} options are its own "
             f"server's; see the documentation of {self.engine} {self.version}.",
