@@ -24,6 +24,8 @@ class Watch:
     faults: list[str] = field(default_factory=list)
     #: Parts of faults that the story causes itself.
     expected: list[str] = field(default_factory=list)
+    #: The addresses of all requests.
+    requests: list[str] = field(default_factory=list)
     #: Texts of the browser's own dialogs. A story accepts those that it causes.
     dialogs: list[str] = field(default_factory=list)
 
@@ -43,6 +45,7 @@ class Watch:
             self.faults.append(f"console: {message.text} ({message.location.get('url', '')})")
 
     def _read_request(self, request: Request) -> None:
+        self.requests.append(request.url)
         target = urlsplit(request.url)
         if target.scheme not in ("data", "blob") and f"{target.scheme}://{target.netloc}" != self.address:
             self.faults.append(f"request to another host: {request.url}")

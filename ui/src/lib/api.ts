@@ -86,6 +86,7 @@ export async function remove(path: string): Promise<void> {
 
 export interface Replica {
   replica_id: number;
+  replica_model_uid: string;
   status: string;
   engine_pid: number | null;
   gpu_idx: number[];
@@ -125,6 +126,83 @@ export interface ServerStatus {
     string,
     { status: Record<string, { usage: number; total: number; memory_used: number; memory_total: number }> }
   >;
+}
+
+/** A file that a launch or a download fetches. */
+export interface MovingFile {
+  file_name: string;
+  bytes_done: number;
+  bytes_total: number | null;
+  progress: number;
+  bytes_per_second: number | null;
+  seconds_left: number | null;
+}
+
+/** A launch or a load that goes on. */
+export interface Launching {
+  model_uid: string;
+  stage: string;
+  progress: number;
+  download_files: MovingFile[];
+}
+
+export interface Download {
+  cache_uid: string;
+  model_version?: string;
+  status?: string;
+  progress?: number;
+  error?: string | null;
+  download_files?: MovingFile[];
+  [name: string]: unknown;
+}
+
+/** The rates of the last seconds; a value that is not known is null. */
+export interface Rates {
+  in_flight: number;
+  waiting: number;
+  requests_per_second: number;
+  prompt_tokens_per_second: number;
+  output_tokens_per_second: number;
+  first_token_p50: number | null;
+  first_token_p95: number | null;
+}
+
+export interface StatsPoint {
+  time: number;
+  all: Rates;
+  models: Record<string, Rates>;
+  host: { cpu: number | null; memory: number | null } & Record<string, number | null>;
+}
+
+/** The memory of one replica on a device: what was planned, and what its processes use. */
+export interface Owner {
+  model_uid: string;
+  replica: number;
+  planned: number | null;
+  measured: number | null;
+}
+
+export interface Gpu {
+  index: number;
+  name: string;
+  uuid: string;
+  total: number;
+  free: number;
+  owners: Owner[];
+}
+
+export interface Devices {
+  host: {
+    name: string | null;
+    cores: number;
+    total: number;
+    free: number;
+    control_group: { memory_limit: number | null; memory_left: number | null; cpus: number | null } | null;
+    owners: Owner[];
+  };
+  gpus: Gpu[];
+  no_gpu_reason: string | null;
+  disks: { holds: string[]; total: number; free: number }[];
 }
 
 export interface DeploymentEvent {

@@ -4,8 +4,10 @@ import { bytes, seconds, size } from './format';
 import { tree, type Node } from './markdown';
 import { csv } from './requests';
 import { codeOf } from './session.svelte';
-import { dataOf } from './sse';
+import { parse } from './sse';
+import { change, NOTHING, snapshot } from './state';
 import { cosine } from './vectors';
+import { delay } from './watch';
 
 const launch = { model_name: "o'neil/x y", model_type: null, model_size_in_billions: '0_5', replica: 2, n_ctx: 4096, flag: true };
 
@@ -33,10 +35,44 @@ test('numbers are written as people read them', () => {
   expect(['0_135', 7, null, 0].map(size)).toEqual(['0.135B', '7B', '', '']);
 });
 
-test('events have their data without the comments', () => {
-  expect(dataOf('data: {"a":1}')).toBe('{"a":1}');
-  expect(dataOf(': ping')).toBeNull();
-  expect(dataOf('event: x\ndata:a\ndata: b')).toBe('a\nb');
+test('events have their id, name and data without the comments', () => {
+  expect(parse('data: {"a":1}')).toEqual({ id: null, event: 'message', data: '{"a":1}' });
+  expect(parse(': ping')).toBeNull();
+  expect(parse('retry: 2000')).toBeNull();
+  expect(parse('id: 5f-1\nevent: x\ndata:a\ndata: b')).toEqual({ id: '5f-1', event: 'x', data: 'a\nb' });
+});
+
+describe('the state of the server', () => {
+  const of = (...events: [string, object][]) => {
+    const state = { ...NOTHING };
+    for (const [name, data] of events) change(state, name, data as Record<string, unknown>);
+    return state;
+  };
+  test('begins with a snapshot, and each change replaces what it names', () => {
+    const state = of(
+      ['snapshot', { models: [{ model_uid: 'a', status: 'LOADING' }, { model_uid: 'b' }], launches: [{ model_uid: 'a' }] }],
+      ['model', { model_uid: 'a', status: 'READY' }],
+      ['launch_removed', { model_uid: 'a' }],
+      ['model', { model_uid: 'c' }],
+      ['model_removed', { model_uid: 'b' }],
+      ['a_later_event', {}],
+    );
+    expect(state.deployments).toEqual([{ model_uid: 'a', status: 'READY' }, { model_uid: 'c' }]);
+    expect([state.launches, state.downloads, state.stats]).toEqual([[], null, null]);
+  });
+  test('forgets the requests of a key when they have ended', () => {
+    const active = { key_id: 'k', requests: [{ id: 1 }] };
+    expect(of(['snapshot', {}], ['active', active]).active).toEqual([active]);
+    expect(of(['snapshot', { requests: [active] }], ['active', { key_id: 'k', requests: [] }]).active).toEqual([]);
+  });
+  test('is the same after its own snapshot', () => {
+    const state = of(['snapshot', { models: [{ model_uid: 'a' }], downloads: [], devices: { gpus: [] } }]);
+    expect(of(['snapshot', snapshot(state)])).toEqual(state);
+  });
+});
+
+test('the wait before a connection doubles up to 10 s', () => {
+  expect([0, 1, 2, 3, 5, 6, 60].map(delay)).toEqual([0, 500, 1000, 2000, 8000, 10000, 10000]);
 });
 
 function all(nodes: Node[]): Node[] {

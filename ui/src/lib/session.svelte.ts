@@ -32,10 +32,10 @@ export async function readHolder(): Promise<void> {
   }
 }
 
-/** Exchange the code in the page's address, which leaves the address at once, so that no history has it. */
-export async function redeemCode(): Promise<void> {
+/** Exchange the code in the page's address, which leaves the address at once, so that no history has it; whether there was one. */
+export async function redeemCode(): Promise<boolean> {
   const code = codeOf(location.hash);
-  if (code === null) return;
+  if (code === null) return false;
   history.replaceState(null, '', '#/');
   dispatchEvent(new HashChangeEvent('hashchange'));
   try {
@@ -44,6 +44,7 @@ export async function redeemCode(): Promise<void> {
     // The page asks for a key where the server needs one.
     if (!(error instanceof ApiError)) throw error;
   }
+  return true;
 }
 
 export function codeOf(hash: string): string | null {

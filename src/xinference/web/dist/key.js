@@ -1,1 +1,0 @@
-import{ac as c,ad as t,ae as f}from"./app.js";const i=Symbol("NaN");function y(e,r,n){var o=new f(e),s=!c();t(()=>{var a=r();a!==a&&(a=i),s&&a!==null&&typeof a=="object"&&(a={}),o.ensure(a,n)})}export{y as k};

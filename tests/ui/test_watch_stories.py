@@ -1,0 +1,67 @@
+"""Stories of the stream that all pages follow: ten tabs, a tab that takes the stream over, and a proxy that holds it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.scripted_home import ScriptedHome
+from tests.ui.browser import Watch
+from tests.ui.conftest import Open
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.process]
+
+
+def launch(home: ScriptedHome, uid: str) -> str:
+    answer = home.post_launch(uid)
+    assert answer.status_code == 200, answer.text
+    return uid
+
+
+def listed(page: Page, uid: str) -> None:
+    page.get_by_role("link", name=uid, exact=True).wait_for()
+
+
+def streams(watch: Watch) -> int:
+    return sum("/v1/watch" in address for address in watch.requests)
+
+
+def test_ten_tabs_share_one_stream_and_the_next_tab_takes_it_over(home: ScriptedHome, open_page: Open) -> None:
+    first, watch = open_page(home, "#/running")
+    first.get_by_role("heading", name="Running models").wait_for()
+    pages = [first]
+    for _ in range(9):
+        page = first.context.new_page()
+        watch.attach(page)
+        page.goto(f"{home.url}/ui/#/running")
+        pages.append(page)
+    uid = launch(home, "in-ten-tabs")
+    for page in pages:
+        listed(page, uid)
+    # A browser has six connections to a server: ten streams would leave none for anything else.
+    assert streams(watch) == 1
+    first.close()
+    uid = launch(home, "in-nine-tabs")
+    for page in pages[1:]:
+        listed(page, uid)
+    assert streams(watch) == 2
+
+
+def test_the_page_asks_where_a_proxy_holds_the_stream_back(home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(home, "#/running")
+    page.get_by_role("heading", name="Running models").wait_for()
+    held = []
+    page.context.route("**/v1/watch", lambda route: held.append(route))
+    page.reload()
+    uid = launch(home, "behind-a-buffer")
+    listed(page, uid)
+    page.get_by_text("Updates each 5 s").wait_for()
+    assert held
+    page.context.unroute_all(behavior="ignoreErrors")
+    page.reload()
+    listed(page, uid)
+    page.get_by_text("Updates each 5 s").wait_for(state="detached")
