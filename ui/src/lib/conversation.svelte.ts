@@ -1,6 +1,7 @@
 /** One conversation with one model: its messages, and the figures of each answer. */
 
 import { ApiError, send, type Problem } from './api';
+import { identifier } from './identifier';
 import { events } from './sse';
 
 export interface Figures {
@@ -16,13 +17,19 @@ export interface Figures {
   finish: string | null;
 }
 
+export interface ToolCall {
+  name: string;
+  /** JSON, as the model has written it. */
+  arguments: string;
+}
+
 export interface Message {
   role: 'user' | 'assistant';
   text: string;
   /** Images of the user, as addresses that contain them. */
   images: string[];
   thinking: string;
-  tools: string[];
+  tools: ToolCall[];
   figures: Figures | null;
   problem: Problem | null;
 }
@@ -35,6 +42,8 @@ export interface Parameters {
   seed: string;
   /** A JSON schema; empty: the answer is free. */
   schema: string;
+  /** The tools that the model may call: a JSON list in OpenAI's form. */
+  tools: string;
 }
 
 interface Chunk {
@@ -61,13 +70,12 @@ export class Conversation {
   #leave: AbortController | null = null;
   #id = '';
 
-  constructor(model: string) {
-    this.model = model;
-  }
+  #ended: () => void;
 
-  clear(): void {
-    this.stop();
-    this.messages = [];
+  /** `ended` is called after each answer. */
+  constructor(model: string, ended: () => void = () => undefined) {
+    this.model = model;
+    this.#ended = ended;
   }
 
   /** Stop the answer, and the engine's work on it. */
@@ -85,15 +93,33 @@ export class Conversation {
     if (last) await this.ask(last.text, parameters, last.images);
   }
 
+  /** Ask a changed message in place of an earlier one; what followed it is dropped. */
+  async edit(index: number, text: string, parameters: Parameters): Promise<void> {
+    const images = this.messages[index]?.images ?? [];
+    this.messages = this.messages.slice(0, index);
+    await this.ask(text, parameters, images);
+  }
+
+  /** Let the model write on at an answer that was cut. */
+  async goOn(parameters: Parameters): Promise<void> {
+    const answer = this.messages.at(-1);
+    if (answer?.role !== 'assistant') return;
+    await this.#answer(answer, { ...this.#body(parameters), continue_final_message: true, add_generation_prompt: false });
+  }
+
   async ask(text: string, parameters: Parameters, images: string[] = []): Promise<void> {
     this.messages.push({ ...message('user', text), images });
     const asked = this.#body(parameters);
     this.messages.push(message('assistant', ''));
-    const answer = this.messages.at(-1) as Message;
+    await this.#answer(this.messages.at(-1) as Message, asked);
+  }
+
+  async #answer(answer: Message, asked: Record<string, unknown>): Promise<void> {
+    answer.problem = null;
     answer.figures = { first: null, total: null, prompt: null, cached: null, output: 0, exact: false, finish: null };
     this.busy = true;
     this.#leave = new AbortController();
-    this.#id = crypto.randomUUID();
+    this.#id = identifier();
     const began = performance.now();
     try {
       const response = await send('/v1/chat/completions', {
@@ -111,11 +137,11 @@ export class Conversation {
     answer.figures.total = (performance.now() - began) / 1000;
     this.#leave = null;
     this.busy = false;
+    this.#ended();
   }
 
   async #read(response: Response, answer: Message, figures: Figures, began: number): Promise<void> {
-    let text = '';
-    let thinking = '';
+    let { text, thinking } = answer;
     let painted = 0;
     const paint = (): void => {
       answer.text = text;
@@ -165,6 +191,7 @@ export class Conversation {
       ...(parameters.maxTokens ? { max_tokens: Number(parameters.maxTokens) } : {}),
       ...(parameters.seed ? { seed: Number(parameters.seed) } : {}),
       ...(parameters.schema.trim() ? { response_format: schemaFormat(parameters.schema) } : {}),
+      ...(parameters.tools.trim() ? { tools: JSON.parse(parameters.tools) as unknown } : {}),
       ...(parameters.topP ? { top_p: Number(parameters.topP) } : {}),
     };
   }
@@ -197,9 +224,9 @@ function count(figures: Figures, usage: NonNullable<Chunk['usage']>): void {
 }
 
 function addCall(answer: Message, call: { name?: string; arguments?: string }): void {
-  if (call.name || !answer.tools.length) answer.tools.push(call.name ?? '');
-  const last = answer.tools.length - 1;
-  answer.tools[last] = `${answer.tools[last]}${call.arguments ?? ''}`;
+  if (call.name || !answer.tools.length) answer.tools.push({ name: call.name ?? '', arguments: '' });
+  const last = answer.tools.at(-1) as ToolCall;
+  last.arguments += call.arguments ?? '';
 }
 
 /** Output tokens in each second after the first one. */

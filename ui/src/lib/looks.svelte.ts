@@ -1,7 +1,8 @@
 /** Looks that this browser keeps: its theme and its language. */
 
 export type Theme = 'system' | 'light' | 'dark';
-export type Language = 'en' | 'zh';
+/** `pseudo` marks each text that the page translates: a test finds those without a mark. */
+export type Language = 'en' | 'zh' | 'pseudo';
 
 function read(name: string): string | null {
   try {
@@ -19,12 +20,20 @@ function write(name: string, value: string): void {
   }
 }
 
-const theme = read('theme');
-const language = read('language');
+function themeOf(value: string | null): Theme {
+  return value === 'light' || value === 'dark' ? value : 'system';
+}
 
-export const looks = $state<{ theme: Theme; language: Language }>({
-  theme: theme === 'light' || theme === 'dark' ? theme : 'system',
-  language: language === 'zh' || language === 'en' ? language : navigator.language.startsWith('zh') ? 'zh' : 'en',
+function languageOf(value: string | null): Language {
+  return value === 'zh' || value === 'en' || value === 'pseudo' ? value : navigator.language.startsWith('zh') ? 'zh' : 'en';
+}
+
+export const looks = $state<{ theme: Theme; language: Language }>({ theme: themeOf(read('theme')), language: languageOf(read('language')) });
+
+// All tabs look the same.
+addEventListener('storage', () => {
+  looks.theme = themeOf(read('theme'));
+  looks.language = languageOf(read('language'));
 });
 
 export function setTheme(value: Theme): void {

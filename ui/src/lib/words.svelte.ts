@@ -7,12 +7,17 @@ type Words = Record<string, string>;
 const loaded = $state<{ zh: Words | null }>({ zh: null });
 
 export async function loadLanguage(): Promise<void> {
-  if (looks.language === 'zh' && loaded.zh === null) loaded.zh = (await import('./zh')).default;
-  document.documentElement.lang = looks.language;
+  if (looks.language !== 'en' && loaded.zh === null) loaded.zh = (await import('./zh')).default;
+  document.documentElement.lang = looks.language === 'zh' ? 'zh' : 'en';
 }
 
 /** The text in the chosen language, with each `{name}` replaced. */
 export function t(text: string, values: Record<string, string | number> = {}): string {
-  const words = looks.language === 'zh' ? (loaded.zh?.[text] ?? text) : text;
-  return words.replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
+  return inLanguage(text).replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
+}
+
+function inLanguage(text: string): string {
+  if (looks.language === 'en') return text;
+  if (looks.language === 'zh') return loaded.zh?.[text] ?? text;
+  return loaded.zh !== null && !(text in loaded.zh) ? `⟦!${text}⟧` : `⟦${text}⟧`;
 }

@@ -1,0 +1,111 @@
+"""Stories of chats that the browser keeps: rename, export, delete, edit, branch; thoughts and calls of tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.scripted_home import ScriptedHome
+from tests.ui.conftest import Open
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.process]
+
+
+def launched(home: ScriptedHome, uid: str, **script: object) -> str:
+    answer = home.post_launch(uid, script=script)
+    assert answer.status_code == 200, answer.text
+    return uid
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Send").wait_for()
+    page.get_by_text(text, exact=True).first.wait_for()
+    page.get_by_role("button", name="Branch").last.wait_for()
+
+
+def test_chats_are_kept_renamed_exported_imported_and_deleted(home: ScriptedHome, open_page: Open, tmp_path: Path) -> None:
+    uid = launched(home, "keeper")
+    page, watch = open_page(home, f"#/chat?model={uid}")
+    ask(page, "First question")
+    page.get_by_role("button", name="New chat").click()
+    ask(page, "Second question")
+    page.reload()
+    page.get_by_role("button", name="Chats", exact=True).click()
+    chats = page.get_by_role("complementary", name="Chats")
+    chats.get_by_role("button", name="First question", exact=True).click()
+    page.get_by_role("heading", name="First question").wait_for()
+    page.get_by_text("word word word").wait_for()
+    chats.get_by_role("button", name="Rename First question").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("A better title")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="A better title").wait_for()
+    with page.expect_download() as saved:
+        chats.get_by_role("button", name="Export A better title").click()
+    file = tmp_path / "chat.json"
+    saved.value.save_as(file)
+    [chat] = json.loads(file.read_text())
+    assert [each["role"] for each in chat["columns"][0]["messages"]] == ["user", "assistant"]
+    chats.get_by_role("button", name="Delete A better title").click()
+    chats.get_by_role("button", name="A better title", exact=True).wait_for(state="detached")
+    assert watch.dialogs == ["Delete the chat A better title?"]
+    chats.get_by_label("Import").set_input_files(file)
+    chats.get_by_role("button", name="A better title", exact=True).wait_for()
+    file.write_text('[{"id": 1}]')
+    chats.get_by_label("Import").set_input_files(file)
+    chats.get_by_role("alert").wait_for()
+
+
+def test_a_message_is_edited_and_a_chat_branches(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "editor")
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    ask(page, "One")
+    ask(page, "Two")
+    page.get_by_role("button", name="Branch").first.click()
+    page.get_by_text("Two", exact=True).wait_for(state="detached")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Changed message").fill("Another one")
+    page.get_by_role("button", name="Send").first.click()
+    page.locator(".message.user").get_by_text("Another one").wait_for()
+    page.get_by_role("button", name="Branch").wait_for()
+    assert page.locator(".message.user").count() == 1
+    page.get_by_role("button", name="Chats", exact=True).click()
+    # The chat before the branch is as it was.
+    page.get_by_role("complementary", name="Chats").locator("button.name:not([aria-current])").click()
+    page.get_by_text("Two", exact=True).wait_for()
+
+
+def test_thoughts_are_folded_and_calls_of_tools_are_shown_as_such(home: ScriptedHome, open_page: Open) -> None:
+    shape = {"engine": "vLLM", "thoughts": 2, "calls": 1}
+    uid = launched(home, "thinker", shape=shape, chunks=3)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    ask(page, "Weather?")
+    thinking = page.locator("details.thinking")
+    assert thinking.get_attribute("open") is None
+    thinking.locator("summary").click()
+    page.get_by_text("thought 0 thought 1").wait_for()
+    call = page.get_by_role("region", name="Call of the tool look_up")
+    assert "{}" in call.locator("pre").inner_text()
+
+
+def test_the_same_message_goes_to_four_models_side_by_side(home: ScriptedHome, open_page: Open) -> None:
+    uids = [launched(home, f"side-{n}", text=f"from{n} ") for n in range(4)]
+    page, _ = open_page(home, f"#/chat?model={uids[0]}")
+    for n in range(1, 4):
+        page.get_by_role("button", name="Compare").click()
+        page.get_by_label("Model", exact=True).nth(n).select_option(uids[n])
+    assert page.get_by_role("button", name="Compare").is_disabled()
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    for n, uid in enumerate(uids):
+        column = page.get_by_role("region", name=f"Chat with {uid}")
+        column.get_by_text(f"from{n} from{n}").wait_for()
+        column.get_by_text("5 out").wait_for()

@@ -1,0 +1,94 @@
+"""Stories of launches: the page shows the bytes of the dry run, and offers what fits where a version does not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.scripted_home import ScriptedHome
+from tests.ui.conftest import Open
+from tests.ui.pages import visit
+
+pytestmark = [pytest.mark.browser, pytest.mark.process]
+CONTEXTS = (512, 2048, 4096, 8192, 1024)
+MODELS = ("qwen3", "qwen2.5-instruct", "llama-3.2-instruct", "smollm2-instruct")
+PLANS = 20
+
+
+def dry_run(home: ScriptedHome, body: dict[str, Any]) -> httpx2.Response:
+    return httpx2.post(f"{home.url}/v1/models", params={"dry_run": "true"}, json=body, timeout=90)
+
+
+def launches(home: ScriptedHome) -> list[dict[str, Any]]:
+    """Launches of different versions on different engines with different contexts, all of which fit here."""
+    found: list[dict[str, Any]] = []
+    for name in MODELS:
+        fits = httpx2.get(f"{home.url}/v1/fits", params={"model_type": "LLM", "part": name}, timeout=90).json()
+        able = [each for each in fits if each["model_name"] == name and each["fits"] == "now"]
+        for each in able[:: max(1, len(able) // (2 * PLANS // len(MODELS)))]:
+            body = {
+                "model_name": name,
+                "model_size_in_billions": str(each["model_size_in_billions"]),
+                "model_format": each["model_format"],
+                "quantization": each["quantization"],
+                "model_engine": each["engine"],
+                "context_length": CONTEXTS[len(found) % len(CONTEXTS)],
+            }
+            if len([one for one in found if one["model_name"] == name]) < PLANS // len(MODELS) and dry_run(home, body).is_success:
+                found.append(body)
+    return found
+
+
+def link(body: dict[str, Any]) -> str:
+    choices = {
+        "size": body["model_size_in_billions"],
+        "format": body["model_format"],
+        "quantization": body["quantization"],
+        "engine": body["model_engine"],
+        "context": body["context_length"],
+    }
+    return f"launch/LLM/{body['model_name']}?{httpx2.QueryParams(choices)}"
+
+
+def test_the_page_shows_the_bytes_of_the_dry_run(home: ScriptedHome, open_page: Open) -> None:
+    bodies = launches(home)
+    assert len(bodies) == PLANS
+    assert len({each["model_engine"] for each in bodies}) >= 3
+    page, _ = open_page(home)
+    page.locator("main h1").wait_for()
+    shown, planned = {}, {}
+    for body in bodies:
+        name = json.dumps(body)
+        visit(page, link(body))
+        page.locator("section[aria-label=Plan][aria-busy=false] .total").wait_for()
+        shown[name] = int(page.locator(".total").get_attribute("data-bytes") or 0)
+        planned[name] = dry_run(home, body).json()["memory"]["total"]
+    assert shown == planned
+
+
+def test_a_launch_that_does_not_fit_takes_one_that_does(home: ScriptedHome, open_page: Open) -> None:
+    page, watch = open_page(home, "#/launch/LLM/qwen3?size=235")
+    watch.expected.append("status of 400")
+    page.get_by_role("alert").get_by_text("does_not_fit").wait_for()
+    assert page.get_by_role("button", name="Launch", exact=True).is_disabled()
+    page.get_by_role("button", name="Use this").first.click()
+    page.get_by_text("What will happen").wait_for()
+    assert page.get_by_label("Size").input_value() != "235"
+    assert page.get_by_role("button", name="Launch", exact=True).is_enabled()
+
+
+def test_a_cell_of_the_table_fills_in_the_form(home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(home, "#/launch/LLM/smollm2-instruct")
+    table = page.get_by_role("region", name="What fits this machine")
+    cell = table.locator("button.cell.now").last
+    cell.wait_for()
+    engine, version = (cell.get_attribute("aria-label") or "").split(": ")[0].split(", ")
+    size, model_format, quantization = version.split(" ")
+    cell.click()
+    page.get_by_text(f"{model_format}").first.wait_for()
+    command = page.locator("section[aria-label=Plan] pre").last.inner_text()
+    for part in (size.removesuffix("B"), model_format, quantization, engine):
+        assert part in command

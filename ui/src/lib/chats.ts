@@ -1,0 +1,91 @@
+/** Chats that this browser keeps; they are sent to no server but the model's. */
+
+import type { Message, Parameters } from './conversation.svelte';
+
+export interface Chat {
+  id: string;
+  title: string;
+  /** Milliseconds since the epoch. */
+  updated: number;
+  columns: { model: string; messages: Message[] }[];
+  parameters: Parameters;
+}
+
+const STORE = 'chats';
+
+let opened: Promise<IDBDatabase> | undefined;
+
+function database(): Promise<IDBDatabase> {
+  opened ??= new Promise((resolve, reject) => {
+    // Servers at several paths of one address have chats of their own.
+    const request = indexedDB.open(`xinference ${location.pathname}`, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: 'id' });
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error ?? new Error('indexedDB'));
+  });
+  return opened;
+}
+
+async function run<T>(mode: IDBTransactionMode, what: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+  const store = (await database()).transaction(STORE, mode).objectStore(STORE);
+  const request = what(store);
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error ?? new Error('indexedDB'));
+  });
+}
+
+/** All chats, the last one first; none where the browser keeps nothing. */
+export async function all(): Promise<Chat[]> {
+  try {
+    return (await run<Chat[]>('readonly', (store) => store.getAll())).sort((a, b) => b.updated - a.updated);
+  } catch {
+    return [];
+  }
+}
+
+export async function keep(chat: Chat): Promise<void> {
+  try {
+    await run('readwrite', (store) => store.put(chat));
+  } catch {
+    // The browser keeps nothing, as in a private window: the chat lasts as long as the page.
+  }
+}
+
+export async function forget(id: string): Promise<void> {
+  await run('readwrite', (store) => store.delete(id)).catch(() => undefined);
+}
+
+/** The chats of a file that this page has saved; null if it is another file. */
+export function imported(text: string): Chat[] | null {
+  try {
+    const chats: unknown = JSON.parse(text);
+    return Array.isArray(chats) && chats.every(isChat) ? chats : null;
+  } catch {
+    return null;
+  }
+}
+
+function isChat(value: unknown): value is Chat {
+  const chat = value as Partial<Chat> | null;
+  return (
+    typeof chat?.id === 'string' &&
+    typeof chat.title === 'string' &&
+    typeof chat.updated === 'number' &&
+    typeof chat.parameters === 'object' &&
+    Array.isArray(chat.columns) &&
+    chat.columns.every((each) => typeof each?.model === 'string' && Array.isArray(each.messages) && each.messages.every(isMessage))
+  );
+}
+
+function isMessage(value: unknown): value is Message {
+  const message = value as Partial<Message> | null;
+  const lists = [message?.images, message?.tools];
+  return (message?.role === 'user' || message?.role === 'assistant') && typeof message.text === 'string' && lists.every(Array.isArray);
+}
+
+/** The title of a chat that has none: the beginning of its first message. */
+export function titleOf(text: string): string {
+  const line = text.trim().split('\n')[0] ?? '';
+  return line.length > 60 ? `${line.slice(0, 59)}…` : line;
+}
