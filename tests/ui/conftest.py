@@ -40,11 +40,11 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def scripted_home(folder: Path) -> Iterator[ScriptedHome]:
-    """A home with a running server, below `folder`."""
+def scripted_home(folder: Path, **settings: str) -> Iterator[ScriptedHome]:
+    """A home with a running server, below `folder`; settings are environment variables of the server."""
     weights = write_gguf(HF, "Q8_0", folder / "tiny.gguf")
     (folder / "home").mkdir()
-    home = ScriptedHome(folder / "home", free_port(), weights=weights)
+    home = ScriptedHome(folder / "home", free_port(), settings, weights=weights)
     try:
         home.start()
         yield home
@@ -78,12 +78,13 @@ def open_page(chromium: Browser) -> Iterator[Open]:
             stack.callback(made.close)
             made.set_default_timeout(PATIENCE)
             page = made.new_page()
-            watch = Watch(home.url)
+            address = path if path.startswith("http") else f"{home.url}/ui/{path}"
+            watch = Watch("/".join(address.split("/")[:3]))
             watch.attach(page)
             watches.append(watch)
             if script:
                 page.add_init_script(script)
-            page.goto(path if path.startswith("http") else f"{home.url}/ui/{path}")
+            page.goto(address)
             return page, watch
 
         yield open_

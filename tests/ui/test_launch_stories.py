@@ -88,7 +88,7 @@ def test_a_cell_of_the_table_fills_in_the_form(home: ScriptedHome, open_page: Op
     engine, version = (cell.get_attribute("aria-label") or "").split(": ")[0].split(", ")
     size, model_format, quantization = version.split(" ")
     cell.click()
-    page.get_by_text(f"{model_format}").first.wait_for()
+    page.get_by_text(f"--model-format {model_format}").wait_for()
     command = page.locator("section[aria-label=Plan] pre").last.inner_text()
     for part in (size.removesuffix("B"), model_format, quantization, engine):
         assert part in command
