@@ -51,4 +51,6 @@ def look(page: Page, *, theme: str, language: str) -> None:
         }""",
         [theme, language],
     )
-    page.wait_for_function("(language) => document.documentElement.lang === language", arg="zh" if language == "zh" else "en")
+    page.wait_for_function(
+        "(language) => document.documentElement.lang === language", arg="zh" if language == "zh" else "en"
+    )

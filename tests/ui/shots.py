@@ -1,6 +1,7 @@
 """Pictures of all pages for people to look at: each page in two widths, themes and languages, and one contact sheet.
 
-``python -m tests.ui.shots FOLDER`` writes them; ``--docs`` writes the contact sheet and the pictures of README.md into docs.
+``python -m tests.ui.shots FOLDER`` writes them; ``--docs`` writes the contact sheet and the pictures of README.md
+into docs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -37,16 +38,19 @@ table[hash(key) % len(table)].append((key, value))
 ```
 
 It is slow only when many keys share one slot."""
-SHORT = "A hash map stores pairs of keys and values. It computes the place of a value from its key, so it needs no search."
+SHORT = (
+    "A hash map stores pairs of keys and values. It computes the place of a value from its key, so it needs no search."
+)
 QUESTION = "How does a hash map work?"
 
 
 def prepare(home: ScriptedHome) -> None:
     """Models that run, and requests that have ended."""
-    for uid, fields in {
+    models: dict[str, dict[str, Any]] = {
         "shown": {"script": {"chunks": 1, "text": ANSWER}},
         "small-and-quick": {"replica": 2, "script": {"chunks": 1, "text": SHORT}},
-    }.items():
+    }
+    for uid, fields in models.items():
         home.post_launch(uid, **fields).raise_for_status()
         for n in range(3):
             body = {"model": uid, "stream": n > 0, "messages": [{"role": "user", "content": QUESTION}]}
@@ -63,7 +67,9 @@ def compare(page: Page) -> None:
 
 
 def page_of(browser: Browser, home: ScriptedHome, width: int) -> Page:
-    context = browser.new_context(viewport={"width": width, "height": WIDTHS[width]}, locale="en-US", reduced_motion="reduce")
+    context = browser.new_context(
+        viewport={"width": width, "height": WIDTHS[width]}, locale="en-US", reduced_motion="reduce"
+    )
     page = context.new_page()
     page.goto(f"{home.url}/ui/")
     page.locator("main h1").wait_for()
@@ -87,12 +93,15 @@ def shoot(browser: Browser, home: ScriptedHome, folder: Path, looks: tuple[tuple
     return made
 
 
+def data_address(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
 def sheet(browser: Browser, pictures: list[Path], target: Path) -> None:
     """All pictures in one, small."""
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     images = "".join(
-        f'<figure><img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"><figcaption>{path.stem}</figcaption></figure>'
-        for path in pictures
+        f'<figure><img src="{data_address(path)}"><figcaption>{path.stem}</figcaption></figure>' for path in pictures
     )
     style = "body{margin:12px;background:#777;color:#fff;font:11px sans-serif;display:flex;flex-wrap:wrap;gap:10px}"
     page.set_content(f"<style>{style}figure{{margin:0}}img{{height:190px;display:block}}</style>{images}")
@@ -127,7 +136,7 @@ def main() -> None:
         looks = LOOKS[:2] if arguments.docs else LOOKS
         pictures = shoot(browser, home, arguments.folder, looks)
         target = DOCS / "web-page.jpg" if arguments.docs else arguments.folder / "contact-sheet.jpg"
-        # The desk in light and English, the phone in dark and Chinese: each page once in each, which a reader can take in.
+        # The desk in light and English, the phone in dark and Chinese: a reader can take in each page once in each.
         shown = [path for path in pictures if path.stem.endswith(("1280-light-en", "390-dark-zh"))]
         sheet(browser, shown, target)
         if arguments.docs:

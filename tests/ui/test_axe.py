@@ -1,4 +1,4 @@
-"""axe finds no violation on any page, in both themes and languages, on a desk and on a phone; no page scrolls sideways."""
+"""axe finds no violation on any page, in both themes and languages, on a desk and on a phone."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(not AXE.is_file(), reason="axe-core is missing: `make test-ui` installs it"),
 ]
-#: A theme changes nothing but colours, and a language nothing but texts: all rules see each theme and each language once,
-#: and the rule of contrast, which both matter to, sees all four.
+#: A theme changes nothing but colours, and a language nothing but texts: all rules see each theme and each language
+#: once, and the rule of contrast, which both matter to, sees all four.
 ALL_RULES = (("light", "en"), ("dark", "zh"))
 CONTRAST_ONLY = (("dark", "en"), ("light", "zh"))
-RUN = """async (only) => (await axe.run(document, {preload: false, resultTypes: ["violations"], ...only})).violations.map((each) =>
-  `${each.id}: ${each.nodes.slice(0, 3).map((node) => `${node.target} ${node.html.slice(0, 160)}`).join(" | ")}`)"""
+RUN = """async (only) => (await axe.run(document, {preload: false, resultTypes: ["violations"], ...only}))
+  .violations.map((each) => `${each.id}: ${each.nodes.slice(0, 3).map(
+    (node) => `${node.target} ${node.html.slice(0, 160)}`).join(" | ")}`)"""
 WIDER = "() => Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)"
 CONTRAST = {"runOnly": ["color-contrast"]}
 
@@ -70,7 +71,10 @@ def test_no_page_violates_a_rule(shown: ScriptedHome, open_page: Open, width: in
     found: dict[str, list[str]] = {}
     for name in PAGES:
         visit(page, name)
-        for (theme, language), only in [*((looks, {}) for looks in ALL_RULES), *((looks, CONTRAST) for looks in contrasts)]:
+        for (theme, language), only in [
+            *((looks, {}) for looks in ALL_RULES),
+            *((looks, CONTRAST) for looks in contrasts),
+        ]:
             look(page, theme=theme, language=language)
             if violations := examined(page, only):
                 found[f"{name} {theme} {language}"] = violations

@@ -31,7 +31,9 @@ def ask(page: Page, text: str) -> None:
     page.get_by_role("button", name="Branch").last.wait_for()
 
 
-def test_chats_are_kept_renamed_exported_imported_and_deleted(home: ScriptedHome, open_page: Open, tmp_path: Path) -> None:
+def test_chats_are_kept_renamed_exported_imported_and_deleted(
+    home: ScriptedHome, open_page: Open, tmp_path: Path
+) -> None:
     uid = launched(home, "keeper")
     page, watch = open_page(home, f"#/chat?model={uid}")
     ask(page, "First question")

@@ -19,10 +19,25 @@ from tests.ui.pages import PAGES, look, visit
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 #: Names of languages in themselves, of formats, of programs and of examples.
 NAMES = {
-    *("Xinference", "English", "中文", "CPU", "JSON", "CSV", "Python", "JavaScript", "curl", "top_p", "Anthropic", "OpenAI"),
+    *(
+        "Xinference",
+        "English",
+        "中文",
+        "CPU",
+        "JSON",
+        "CSV",
+        "Python",
+        "JavaScript",
+        "curl",
+        "top_p",
+        "Anthropic",
+        "OpenAI",
+    ),
     *("2xx", "499", "qwen", "my-model", "flash_attn", "GET", "POST", "PUT", "PATCH", "DELETE"),
 }
-NUMBER = re.compile(r"[~–\-+/×·:,.()\s\d%]*((B|KiB|MiB|GiB|TiB|ms|s|min|h|d|AM|PM|GMT|UTC|Jan|Nov|Dec)[~–\-+/×·:,.()\s\d%]*)*")
+NUMBER = re.compile(
+    r"[~–\-+/×·:,.()\s\d%]*((B|KiB|MiB|GiB|TiB|ms|s|min|h|d|AM|PM|GMT|UTC|Jan|Nov|Dec)[~–\-+/×·:,.()\s\d%]*)*"
+)
 #: Each visible text node, and each text of an attribute that people read or hear, but for code and for values of users.
 TEXTS = """() => {
   const found = [];
@@ -32,7 +47,8 @@ TEXTS = """() => {
     found.push(node.textContent.trim());
   }
   for (const element of document.querySelectorAll("[aria-label], [title], [placeholder], [alt]"))
-    for (const name of ["aria-label", "title", "placeholder", "alt"]) found.push((element.getAttribute(name) ?? "").trim());
+    for (const name of ["aria-label", "title", "placeholder", "alt"])
+      found.push((element.getAttribute(name) ?? "").trim());
   return [...new Set(found)].filter(Boolean);
 }"""
 
@@ -56,7 +72,15 @@ def outside(text: str) -> str:
 
 #: What the server says: each name and value in these answers is data.
 ANSWERS = (
-    *("/v1/models/instances", "/v1/devices", "/v1/settings", "/status", "/v1/usage", "/openapi.json", "/v1/launch_history"),
+    *(
+        "/v1/models/instances",
+        "/v1/devices",
+        "/v1/settings",
+        "/status",
+        "/v1/usage",
+        "/openapi.json",
+        "/v1/launch_history",
+    ),
     *("/v1/models/shown/events", "/v1/models/shown/logs", "/v1/fits?part=qwen3", "/v1/engines/LLM/qwen3?detailed=true"),
     "/v1/model_registrations/LLM?detailed=true",
 )
@@ -67,7 +91,9 @@ def said(home: ScriptedHome) -> str:
     client = httpx2.Client(base_url=home.url, timeout=90)
     answers = [client.get(path) for path in ANSWERS]
     answers.append(client.post("/v1/models?dry_run=true", json={"model_name": "qwen3"}))
-    return "\n".join("\n".join(strings(each.json())) if "json" in each.headers["content-type"] else each.text for each in answers)
+    return "\n".join(
+        "\n".join(strings(each.json())) if "json" in each.headers["content-type"] else each.text for each in answers
+    )
 
 
 def test_every_text_is_translated(home: ScriptedHome, open_page: Open) -> None:

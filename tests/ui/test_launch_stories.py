@@ -37,7 +37,10 @@ def launches(home: ScriptedHome) -> list[dict[str, Any]]:
                 "model_engine": each["engine"],
                 "context_length": CONTEXTS[len(found) % len(CONTEXTS)],
             }
-            if len([one for one in found if one["model_name"] == name]) < PLANS // len(MODELS) and dry_run(home, body).is_success:
+            if (
+                len([one for one in found if one["model_name"] == name]) < PLANS // len(MODELS)
+                and dry_run(home, body).is_success
+            ):
                 found.append(body)
     return found
 

@@ -1,4 +1,4 @@
-"""Stories behind nginx with TLS and a path in front: with the lines that docs/web-page.md has, and with a proxy that buffers."""
+"""Stories behind nginx with TLS and a path: with the lines of docs/web-page.md, and with a proxy that buffers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.process,
-    pytest.mark.skipif(NGINX is None or shutil.which("openssl") is None, reason="nginx or openssl is missing: apt-get install nginx-light openssl"),
+    pytest.mark.skipif(
+        NGINX is None or shutil.which("openssl") is None,
+        reason="nginx or openssl is missing: apt-get install nginx-light openssl",
+    ),
 ]
 DOCS = Path(__file__).parents[2] / "docs" / "web-page.md"
 SERVER = """
@@ -33,7 +36,8 @@ daemon off; master_process off; pid nginx.pid; error_log error.log;
 events {{}}
 http {{
   access_log off;
-  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+  client_body_temp_path body; proxy_temp_path proxy;
+  fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   server {{
     listen 127.0.0.1:{port} ssl;
     ssl_certificate cert.pem; ssl_certificate_key key.pem;
@@ -61,7 +65,9 @@ def nginx(folder: Path, port: int, location: str) -> Iterator[None]:
     subprocess.run([*certificate, "-days", "2", "-subj", "/CN=127.0.0.1"], cwd=folder, check=True, capture_output=True)
     (folder / "nginx.conf").write_text(SERVER.format(port=port, location=location))
     assert NGINX is not None
-    process = subprocess.Popen([NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"], stderr=subprocess.DEVNULL
+    )
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Stories of the stream that all pages follow: ten tabs, a tab that takes the stream over, and a proxy that holds it back."""
+"""Stories of the stream of all pages: ten tabs, a tab that takes the stream over, and a proxy that holds it back."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from xinference.control.watch.viewer import TOPICS, Viewer, current_viewer
@@ -63,3 +65,10 @@ def test_a_viewer_ends_with_its_key() -> None:
     assert current_viewer(mine, table_of([wider], required=True), 9.0) == Viewer(wider)
     assert current_viewer(None, table_of([], required=False), 9.0) == Viewer(None)
     assert current_viewer(None, table, 9.0) is None
+
+
+def test_a_viewer_ends_with_its_session() -> None:
+    own = key("manage")
+    session = replace(own, digest=b"s", session="session-1")
+    assert current_viewer(session, table_of([own, session], required=True), 9.0) == Viewer(session)
+    assert current_viewer(session, table_of([own], required=True), 9.0) is None

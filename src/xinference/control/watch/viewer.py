@@ -79,10 +79,10 @@ def _check(topics: Sequence[str]) -> None:
 
 
 def current_viewer(key: Key | None, table: KeyTable, now: float) -> Viewer | None:
-    """The holder with the key as it is now; None: the key has ended, or requests need one since."""
+    """The holder with the key as it is now; None: the key or its session has ended, or requests need one since."""
     if key is None:
         return None if table.required else Viewer(None)
-    newest = table.by_digest.get(key.digest)
+    newest = (table.sessions if key.session else table.by_digest).get(key.digest)
     if newest is None or (newest.expires is not None and newest.expires <= now):
         return None
     return Viewer(newest)
