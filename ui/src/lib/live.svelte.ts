@@ -113,7 +113,8 @@ function report(problem: Problem | null, isBlocked: boolean): void {
   if (JSON.stringify(problem) === JSON.stringify(live.problem) && isBlocked === live.isBlocked) return;
   live.problem = problem;
   live.isBlocked = isBlocked;
-  tabs.say({ kind: 'problem', problem, isBlocked } satisfies Message);
+  // A state itself cannot be sent to another tab.
+  tabs.say({ kind: 'problem', problem: $state.snapshot(problem), isBlocked } satisfies Message);
 }
 
 /** Begin to follow. */
