@@ -59,7 +59,7 @@ soak: $(VENV)/.installed-dev
 # The tests that start no process and ask no other machine, on all cores, in less than a minute on two. Properties get a
 # tenth of their examples, and tests marked `thorough` are left out: `make test` runs these, with all examples.
 test-unit: $(VENV)/.installed-dev
-	EXAMPLES_DIVISOR=10 $(BIN)/pytest -n logical --dist worksteal -m "$(UNIT)"
+	EXAMPLES_DIVISOR=10 $(BIN)/pytest -n logical --dist worksteal -p no:pytest_cov -m "$(UNIT)"
 
 check: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check-types check-style

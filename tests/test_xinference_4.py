@@ -33,8 +33,8 @@ def anonymous(path: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
-    paths: dict[str, dict[str, Any]] = document(tmp_path_factory.mktemp("home"))["paths"]
+def served() -> set[tuple[str, str]]:
+    paths: dict[str, dict[str, Any]] = document()["paths"]
     return {(method.upper(), anonymous(path)) for path, each in paths.items() for method in each}
 
 

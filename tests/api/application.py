@@ -15,6 +15,7 @@ from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.stats import Sampler
 from xinference.control.usage import Usage
+from xinference.gateway.openapi import document as data_path
 from xinference.keys.keyring import Keyring
 from xinference.records.hub import RecordHub
 from xinference.routing.abortable_requests import AbortableRequests
@@ -30,7 +31,7 @@ def application(
     requests: RequestLog | None = None,
 ) -> FastAPI:
     """The application with this state, until the next call: a test has only one at a time."""
-    app = _routes()
+    app = routes()
     provide(
         app,
         controller=controller,
@@ -51,5 +52,6 @@ def request_log(store: Store, hub: RecordHub | None = None, running: ActiveReque
 
 
 @functools.cache
-def _routes() -> FastAPI:
-    return build_routes({})
+def routes() -> FastAPI:
+    """The routes, and their OpenAPI document as soon as a test reads it."""
+    return build_routes(data_path())

@@ -15,8 +15,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "rest.md"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return document(tmp_path_factory.mktemp("home"))
+def made() -> dict[str, Any]:
+    return document()
 
 
 def operations(made: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -73,6 +73,7 @@ def version_of(family: Json, spec: Json, hub: HubName, quantization: str) -> Mod
         return None
 
 
+@pytest.mark.thorough
 def test_every_version_on_every_hub_is_that_of_the_facts_or_is_a_documented_difference() -> None:
     documented = {each.key for each in found_differences()}
     different: set[tuple[str, str, str, str, str]] = set()

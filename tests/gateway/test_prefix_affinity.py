@@ -11,6 +11,8 @@ from xinference.gateway.balancer import EXCLUDED_SECONDS, FAILURES, Balancer
 from xinference.gateway.prefix_affinity import COMMON_ENDS, EVEN_UP_TO, POSITIONS, Prefixes, prefix_hashes
 from xinference.routing.table import Target
 
+#: Simulations that take seconds together.
+thorough = pytest.mark.thorough
 TARGETS = tuple(Target(name, f"http://127.0.0.1:{n}", "k") for n, name in enumerate("abcd"))
 OWN_SYSTEM_PROMPTS = Traffic(conversations=40, systems=40)
 
@@ -19,7 +21,7 @@ def hashes(text: str, field: str = "messages", before: bytes = b"{") -> list[int
     return prefix_hashes(before + b'"%b":[%b' % (field.encode(), text.encode()), field)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=thorough), pytest.param(3, marks=thorough)])
 def test_conversations_find_nearly_twice_the_blocks_of_round_robin_with_the_load_shared_out(seed: int) -> None:
     # Each replica keeps three tenths of what the conversations need together: one can't keep all, four can.
     capacity = working_set(OWN_SYSTEM_PROMPTS) * 3 // 10
@@ -29,8 +31,8 @@ def test_conversations_find_nearly_twice_the_blocks_of_round_robin_with_the_load
     assert ours.max_over_mean <= 1.25
 
 
-@pytest.mark.parametrize("at_once", [1, 4, 40])
-@pytest.mark.parametrize("systems", [1, 10, 40])
+@pytest.mark.parametrize("at_once", [1, pytest.param(4, marks=thorough), 40])
+@pytest.mark.parametrize("systems", [1, pytest.param(10, marks=thorough), 40])
 def test_no_replica_gets_more_than_a_quarter_over_the_mean(systems: int, at_once: int) -> None:
     traffic = Traffic(systems=systems)
     outcome = simulate(Balancer(), traffic, capacity=working_set(traffic) // 3, at_once=at_once)

@@ -116,6 +116,7 @@ COMPLEX: dict[str, Any] = {
 }
 
 
+@pytest.mark.thorough
 @in_one_test("form", [as_format, as_tool, as_guided, as_text, as_anthropic])
 @in_one_test("name", [name for name, schema in COMPLEX.items() if schema is not None])
 def test_a_schema_that_would_occupy_an_engine_is_refused_in_every_field(name: str, form: Any) -> None:

@@ -21,6 +21,9 @@ _STARTS = frozenset(
 #: `platform.processor`, of which libraries make a User-Agent, asks this program, once a process.
 _ALLOWED = "uname"
 _CONNECTIONS = frozenset({"socket.connect", "socket.sendto"})
+_LOOK_UP = "socket.getaddrinfo"
+#: Most events are of no interest, such as each opened file: one look decides that.
+_WATCHED = _STARTS | _CONNECTIONS | {_LOOK_UP}
 
 #: What the unit test that runs has done; None while another kind of test runs, or none.
 _violations: list[str] | None = None
@@ -63,7 +66,7 @@ def violation(event: str, args: tuple[Any, ...]) -> str | None:
         return f"a unit test started a process ({event}: {args[:2]!r}): mark it `process`, or `live`"
     if event in _CONNECTIONS and isinstance(args[1], tuple) and not _is_loopback(args[1][0]):
         return f"a unit test asked another machine: {args[1]!r}"
-    if event == "socket.getaddrinfo" and args[0] and not _is_loopback(args[0]):
+    if event == _LOOK_UP and args[0] and not _is_loopback(args[0]):
         return f"a unit test looked up the name of another machine: {args[0]!r}"
     return None
 
@@ -82,7 +85,7 @@ def _is_loopback(host: str | bytes) -> bool:
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if _violations is None:
+    if event not in _WATCHED or _violations is None:
         return
     found = violation(event, args)
     if found is not None:

@@ -397,7 +397,7 @@ async def test_pieces_that_arrive_apart_from_their_lengths_never_pause_the_engin
     assert await reader == b""
 
 
-@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("version", [pytest.param(b"1.0", marks=pytest.mark.thorough), b"1.1"])
 async def test_a_client_that_does_not_read_stops_the_engine_and_loses_nothing(version: bytes) -> None:
     event = b"data: " + b"x" * 8186 + b"\n\n"
     count, written = 8192, 0
