@@ -11,6 +11,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.nodes.node import Node, ReplicaLike
 from xinference.process.command import Exit
+from xinference.process.replica_results import ReplicaResults
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 
 
@@ -56,11 +57,7 @@ class Gang:
         self._changed = changed
         self._first: Exit | None = None
         """The first exit of a rank."""
-        loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[None] = loop.create_future()
-        self._exited: asyncio.Future[Exit] = loop.create_future()
-        for result in (self._ready, self._exited):
-            result.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may never be awaited
+        self._results = ReplicaResults()
         for rank in self._ranks:
             rank.report_to(self._report)
         self._tasks = (asyncio.create_task(self._follow_start()), asyncio.create_task(self._follow_exits()))
@@ -76,7 +73,7 @@ class Gang:
         head = self._ranks[0].snapshot
         snapshots = [rank.snapshot for rank in self._ranks]
         fault = next((each.fault for each in snapshots if each.fault is not None), None)
-        if self._exited.done():
+        if self._results.is_over:
             return dataclasses.replace(head, state=ReplicaState.EXITED, exit=self._first, fault=fault)
         if self._first is not None or any(each.state is ReplicaState.EXITED for each in snapshots):
             return dataclasses.replace(head, state=ReplicaState.STOPPING, exit=None, fault=fault)
@@ -95,12 +92,7 @@ class Gang:
         Raises:
             Problem: that of the rank that failed first.
         """
-        try:
-            await asyncio.shield(self._ready)
-        except asyncio.CancelledError:
-            if not self._ready.done():
-                await self.stop()
-            raise
+        await self._results.wait_ready(self.stop)
 
     async def wait_exited(self) -> Exit:
         """Wait until the processes of all ranks have ended.
@@ -108,15 +100,12 @@ class Gang:
         Raises:
             Problem: 503 ``engine_detached``: this server will not be notified.
         """
-        return await asyncio.shield(self._exited)
+        return await self._results.wait_exited()
 
     async def stop(self) -> Exit | None:
         """Stop all ranks, and wait for their exits; None if they were detached before."""
         await asyncio.gather(*(rank.stop() for rank in self._ranks))
-        try:
-            return await self.wait_exited()
-        except Problem:
-            return None
+        return await self._results.wait_stopped()
 
     async def detach(self) -> None:
         """Disconnect from all ranks; their engines run on for a later server."""
@@ -134,11 +123,11 @@ class Gang:
             failed = [(number, wait.exception()) for number, wait in enumerate(waits) if wait in done]
             errors = [(number, error) for number, error in failed if error is not None]
             if not errors:
-                self._ready.set_result(None)
+                self._results.set_ready()
                 self._report()
                 return
             number, error = min(errors, key=lambda each: _is_result_of_stop(each[1]))
-            self._ready.set_exception(self._named(number, error) if isinstance(error, Problem) else error)
+            self._results.fail(self._named(number, error) if isinstance(error, Problem) else error)
         finally:
             # Not cancelled: a cancelled wait would stop the engine of its rank a second time.
             for wait in waits:
@@ -152,11 +141,11 @@ class Gang:
         try:
             self._first = self._exit_of(number, waits[number].result())
         except Problem as problem:  # detached
-            self._exited.set_exception(problem)
+            self._results.detach(problem)
             return
         self._report()
         await asyncio.gather(*(rank.stop() for rank in self._ranks), return_exceptions=True)
-        self._exited.set_result(self._first)
+        self._results.set_exited(self._first)
         self._report()
 
     def _exit_of(self, number: int, exit: Exit) -> Exit:

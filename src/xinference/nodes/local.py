@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from xinference.nodes.memory_use import MemoryUse, measure
 from xinference.nodes.node import NodeAddress, Report, Step, WeightsHeader
 from xinference.process.command import EngineCommand
 from xinference.process.engine_watch import Guard
+from xinference.process.log_reader import read_last_lines
 from xinference.process.replica import Replica
 from xinference.process.snapshot import ReplicaSnapshot
 from xinference.routing.interfaces import ReplicaLoad
@@ -137,12 +137,4 @@ class LocalNode:
 
 
 def _tails(paths: Sequence[Path], lines: int) -> str:
-    return "".join(_tail(path, lines) for path in paths)
-
-
-def _tail(path: Path, lines: int) -> str:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return "".join(deque(file, maxlen=lines))
-    except FileNotFoundError:
-        return ""
+    return b"".join(read_last_lines(path, lines).data for path in paths).decode(errors="replace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.nodes.messages import ReplicaReport
 from xinference.process.command import Exit, Fault
+from xinference.process.replica_results import ReplicaResults
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 
 
@@ -26,16 +26,12 @@ class RemoteReplica:
         self._changed = changed
         self._stop = stop
         self._serial = 0
-        loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[None] = loop.create_future()
-        self._exited: asyncio.Future[Exit] = loop.create_future()
-        for result in (self._ready, self._exited):
-            result.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may never be awaited
+        self._results = ReplicaResults()
 
     @property
     def over(self) -> bool:
         """Whether it has exited, or is not this server's any more."""
-        return self._exited.done()
+        return self._results.is_over
 
     # -- for the deployment -----------------------------------------------------------------------------------
 
@@ -43,31 +39,20 @@ class RemoteReplica:
         self._changed = changed
 
     async def wait_ready(self) -> None:
-        try:
-            await asyncio.shield(self._ready)
-        except asyncio.CancelledError:
-            if not self._ready.done():
-                await self.stop()
-            raise
+        await self._results.wait_ready(self.stop)
 
     async def wait_exited(self) -> Exit:
-        return await asyncio.shield(self._exited)
+        return await self._results.wait_exited()
 
     async def stop(self) -> Exit | None:
         if not self.over:
             self.stopping = True
             self._stop(self)
-        try:
-            return await self.wait_exited()
-        except Problem:
-            return None
+        return await self._results.wait_stopped()
 
     async def detach(self) -> None:
         """End the mirror. The engine belongs to its node, which the server's end does not touch."""
-        detached = Problem(Code.ENGINE_DETACHED, "Another server owns the engine now.")
-        for result in (self._ready, self._exited):
-            if not result.done():
-                result.set_exception(detached)
+        self._results.detach()
 
     # -- for the node -----------------------------------------------------------------------------------------
 
@@ -91,12 +76,12 @@ class RemoteReplica:
             context=report.context or self.snapshot.context,
         )
         self._changed()
-        if report.state is ReplicaState.READY and not self._ready.done():
-            self._ready.set_result(None)
+        if report.state is ReplicaState.READY:
+            self._results.set_ready()
         if report.state is ReplicaState.EXITED:
             exit = report.exit or Exit(None, None, (), 0.0)
             problem = Problem.from_dict(report.problem) if report.problem is not None else _died(exit)
-            self._end(exit, problem)
+            self._results.end(exit, problem)
 
     def fail(self, problem: Problem) -> None:
         """End a replica of which the node has no process."""
@@ -106,12 +91,7 @@ class RemoteReplica:
         exit = Exit(None, None, problem.log_tail, 0.0, requested=self.stopping, fault=fault, detail=_detail(problem))
         self.snapshot = dataclasses.replace(self.snapshot, state=ReplicaState.EXITED, exit=exit)
         self._changed()
-        self._end(exit, problem)
-
-    def _end(self, exit: Exit, problem: Problem) -> None:
-        self._exited.set_result(exit)
-        if not self._ready.done():
-            self._ready.set_exception(problem)
+        self._results.end(exit, problem)
 
 
 def _died(exit: Exit) -> Problem:

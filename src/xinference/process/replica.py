@@ -23,6 +23,7 @@ from xinference.process.logs import TAIL_LINES, read_tail
 from xinference.process.probe import Endpoint, ProbeResult, probe
 from xinference.process.probe_session import probe_session
 from xinference.process.replica_processes import ReplicaProcesses
+from xinference.process.replica_results import ReplicaResults
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState, exit_from, new_snapshot
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,7 @@ class Replica:
         self._settings = settings
         self._processes = ReplicaProcesses(socket_path)
         self._inbox: asyncio.Queue[_OwnerMessage | _Hung | Exit] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[None] = loop.create_future()
-        self._exited: asyncio.Future[Exit] = loop.create_future()
-        for result in (self._ready, self._exited):
-            result.add_done_callback(lambda done: done.exception())  # the result may never be awaited
+        self._results = ReplicaResults()
         self._start_watch = StartWatch(endpoint)
         self._problem: Problem | None = None
         self._hung: _Hung | None = None
@@ -208,12 +205,7 @@ class Replica:
             Problem: 503 ``engine_start_timeout``, ``engine_died`` or ``keeper_failed``, with the engine's last lines;
                 409 ``engine_stopped``; 503 ``engine_detached``.
         """
-        try:
-            await asyncio.shield(self._ready)
-        except asyncio.CancelledError:
-            if not self._ready.done():
-                await self.stop()
-            raise
+        await self._results.wait_ready(self.stop)
 
     async def wait_exited(self) -> Exit:
         """Wait until the engine and all its descendants have ended.
@@ -221,15 +213,12 @@ class Replica:
         Raises:
             Problem: 503 ``engine_detached``: this server will not be notified.
         """
-        return await asyncio.shield(self._exited)
+        return await self._results.wait_exited()
 
     async def stop(self) -> Exit | None:
         """Stop the engine, also while it is starting, and wait for its exit; None if it was detached before."""
         self._inbox.put_nowait(_OwnerMessage.STOP)
-        try:
-            return await self.wait_exited()
-        except Problem:
-            return None
+        return await self._results.wait_stopped()
 
     async def detach(self) -> None:
         """Disconnect; the engine runs on for its grace period, for a later `adopt`."""
@@ -258,14 +247,14 @@ class Replica:
             log.exception("replica %s", self._snapshot.replica_id)
             self._problem = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.", stage="start")
             await self._processes.end()
-            if not self._exited.done():
+            if not self._results.is_over:
                 await self._finish(Exit(None, "SIGKILL", (), 0.0))
         finally:
             for task in self._tasks:
                 task.cancel()
             self._processes.release()
             ports.release(self._endpoint.port)
-            self._fail_waiters()
+            self._results.detach()
 
     def _show_start(self, link: KeeperLink) -> None:
         """Show what the keeper's first message says of the engine."""
@@ -283,7 +272,7 @@ class Replica:
         """Handle messages until the engine has exited; None: another server owns it now."""
         assert self._processes.link is not None
         self._tasks.append(asyncio.create_task(self._listen(self._processes.link)))
-        if not self._ready.done():
+        if not self._results.is_started:
             self._tasks.append(asyncio.create_task(self._watch_health()))
         elif self.state is ReplicaState.READY:
             self._begin_watch()
@@ -313,7 +302,7 @@ class Replica:
 
     def _become_ready(self) -> None:
         self._show(state=ReplicaState.READY)
-        self._ready.set_result(None)
+        self._results.set_ready()
 
     def _begin_stop(self) -> None:
         if self.state is ReplicaState.STOPPING:
@@ -359,10 +348,7 @@ class Replica:
         await self._processes.finish()
         problem = self._problem or self._start_watch.death_problem(exit)
         self._show(state=ReplicaState.EXITED, exit=exit)
-        self._exited.set_result(exit)
-        if not self._ready.done():
-            tail = problem.log_tail or exit.log_tail
-            self._ready.set_exception(problem.replace(log_tail=tail))
+        self._results.end(exit, problem.replace(log_tail=problem.log_tail or exit.log_tail))
 
     def _abandon(self) -> None:
         """Handle the end of the event loop: a ready engine runs on for the next server, any other one is stopped."""
@@ -371,12 +357,6 @@ class Replica:
         is_terminated = self._processes.terminate_own_keeper()
         if not is_terminated and self._snapshot.keeper_pid and self.state is ReplicaState.STOPPING:
             os.kill(self._snapshot.keeper_pid, signal.SIGTERM)
-
-    def _fail_waiters(self) -> None:
-        detached = Problem(Code.ENGINE_DETACHED, "Another server owns the engine now.")
-        for result in (self._ready, self._exited):
-            if not result.done():
-                result.set_exception(detached)
 
     # -- helper tasks, which only send messages -------------------------------------------------------------
 
