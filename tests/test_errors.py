@@ -71,6 +71,7 @@ def test_every_code_is_used() -> None:
     assert {code.name for code in Code} == used
 
 
+@pytest.mark.thorough
 def test_no_problem_is_made_with_a_text_for_a_code() -> None:
     for path, call, name in _calls():
         first = call.args[0] if call.args else None
@@ -80,12 +81,14 @@ def test_no_problem_is_made_with_a_text_for_a_code() -> None:
         assert not (isinstance(given, ast.Constant) and isinstance(given.value, str)), f"{path}:{call.lineno}"
 
 
+@pytest.mark.thorough
 def test_only_what_describes_an_answer_gives_a_status_of_its_own() -> None:
     for path, call, _ in _calls():
         if any(keyword.arg == "status" for keyword in call.keywords):
             assert path in OWN_STATUS, f"{path}:{call.lineno}"
 
 
+@pytest.mark.thorough
 def test_bad_request_and_not_found_are_given_codes_of_their_status() -> None:
     for path, call, name in _calls():
         wanted = MAKERS[name]

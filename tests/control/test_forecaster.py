@@ -107,7 +107,9 @@ def plan(version: ModelVersion, shape: ModelShape) -> SizedPlan:
     return size_launch(launch, Path(), shape, Available(64 * TIB, 0.9), engine.memory)
 
 
-@pytest.mark.parametrize("name", ["llama-2-chat", *sorted({*WITH_SHAPE} - {"llama-2-chat"})])
+@pytest.mark.parametrize(
+    "name", [pytest.param("llama-2-chat", marks=pytest.mark.thorough), *sorted({*WITH_SHAPE} - {"llama-2-chat"})]
+)
 async def test_the_plan_without_weights_is_within_5_percent_of_the_plan_with_them(
     name: str, hub: LoopbackHub, tmp_path: Path
 ) -> None:

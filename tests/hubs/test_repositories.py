@@ -147,7 +147,12 @@ def test_parts_that_llama_cpp_reads_itself_stay_apart(fetching: Fetching) -> Non
 def test_cancelling_in_the_middle_of_a_file_does_not_wait_for_the_server(fetching: Fetching) -> None:
     fetching.serve({"tiny.bin": BYTES})
     fetching.server.faults["tiny.bin"] = Fault(silent_seconds=1)
-    threading.Timer(0.2, fetching.cancelled.set).start()
+
+    def cancel_when_it_is_sent() -> None:
+        until("a part of the file is sent", lambda: "tiny.bin" in fetching.server.counters.sent)
+        fetching.cancelled.set()
+
+    threading.Thread(target=cancel_when_it_is_sent).start()
     version = fetching.version("tiny.bin")
     assert fetching.problem(version).code == "cancelled"
     assert fetching.server.counters.sent["tiny.bin"] < len(BYTES)
