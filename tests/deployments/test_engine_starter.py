@@ -34,6 +34,7 @@ CONTEXT = {
         "file_pages_bytes": 0,
         "later_bytes": 0,
         "correction_bytes": 0,
+        "state_bytes": 0,
     },
     "devices": [[0], [1]],
 }
@@ -54,6 +55,11 @@ def test_an_adopted_engine_gives_its_plan_back() -> None:
     assert restore_sizing(PLAN.launch, 0, CONTEXT) == replace(
         PLAN, sizing=msgspec.structs.replace(PLAN.sizing, reasons=())
     )
+
+
+def test_an_engine_of_a_release_without_saved_states_gives_its_plan_back() -> None:
+    sizing = {name: value for name, value in cast(dict[str, Any], CONTEXT["sizing"]).items() if name != "state_bytes"}
+    assert restore_sizing(PLAN.launch, 0, CONTEXT | {"sizing": sizing}) == restore_sizing(PLAN.launch, 0, CONTEXT)
 
 
 def test_each_adopted_replica_keeps_the_devices_that_it_was_started_with() -> None:
