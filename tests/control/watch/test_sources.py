@@ -208,6 +208,7 @@ async def test_a_stored_event_is_a_change(
     sampler = Sampler(Totals(), NoRequests(), dict)
     watch = server_watch(controller, RecordHub(), NoRequests(), sampler, Keyring(store), DeviceReader(list, ()))
     controller.event_log.add(uid, "INFO", "start", "words")
+    watch.changes.wake()
     (change,) = watch.changes.after(0) or []
     event = json.loads(change.event.split(b"data: ")[1])
     assert (change.topic, change.model, change.event.split(b"\n")[1]) == (topic, model, b"event: event")

@@ -17,6 +17,8 @@ MAX_CHANGES, MAX_BYTES = 4096, 4 * 1024 * 1024
 PIECE_BYTES = 64 * 1024
 #: Minimum time between two moments at which followers are woken: a piece costs each of them more than its changes.
 GATHER_SECONDS = 0.5
+#: The share of it for which a change waits at least: the topics are read at about the same time.
+FIRST_WAIT = 0.2
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -64,7 +66,7 @@ class Changes:
     def add(self, topic: str, name: str, data: bytes, model: str | None = None, key_id: str | None = None) -> None:
         """Add a change. `data` is JSON without a line end.
 
-        Those that wait get it at once, or `GATHER_SECONDS` after the changes before it.
+        Those that wait get it with the changes of the next moments, `GATHER_SECONDS` after those before it.
         """
         self.last += 1
         change = Change(self.last, topic, frame(self.id_of(self.last), name, data), model, key_id)
@@ -112,10 +114,11 @@ class Changes:
     def _publish_soon(self) -> None:
         if self._publishing is not None:
             return
-        seconds = self._published_at + self._gather_seconds - self._now()
-        if seconds <= 0:
+        gather = self._gather_seconds
+        if not gather:
             self._publish()
         elif self._waiting:  # else the next one that waits begins it
+            seconds = max(self._published_at + gather - self._now(), FIRST_WAIT * gather)
             self._publishing = asyncio.get_running_loop().call_later(seconds, self._publish)
 
     def _publish(self) -> None:
