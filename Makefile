@@ -173,7 +173,8 @@ measure-requests: $(VENV)/.installed-dev
 
 # Prometheus scrapes a server for five minutes, with 1,000 keys and 1,000 names of models that do not exist.
 measure-scrapes: $(VENV)/.installed-dev
-	SCRAPE_SECONDS=$(or $(SCRAPE_SECONDS),300) $(BIN)/pytest -s tests/live/test_monitoring.py -k thousand
+	SCRAPE_SECONDS=$(or $(SCRAPE_SECONDS),300) SCRAPE_INTERVAL=$(or $(SCRAPE_INTERVAL),15s) \
+		$(BIN)/pytest -s tests/live/test_monitoring.py -k thousand
 
 # What the live tests of the Transformers engine run in (1.3 GB on the disk).
 env-transformers: $(VENV)/.installed

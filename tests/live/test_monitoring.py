@@ -40,6 +40,8 @@ THREADS = 10
 #: Keys that are shown, and names of models that do not exist.
 MANY = 1000
 SCRAPE_SECONDS = int(os.environ.get("SCRAPE_SECONDS", "20"))
+#: A scrape may take as long, and at most 10 s, as with Prometheus' own defaults (15 s and 10 s).
+SCRAPE_INTERVAL = os.environ.get("SCRAPE_INTERVAL", "5s")
 _SELECTOR = re.compile(r"((?:xinference_|process_|vllm:)[\w:]+|\bup)\s*(\{[^}]*\})?")
 
 needs_prometheus = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
@@ -208,7 +210,7 @@ def test_prometheus_has_what_the_server_and_its_engines_report(scraped: Promethe
 def test_a_thousand_names_and_keys_make_no_more_series(
     make_home: Callable[..., Home], tiny: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Under load for `SCRAPE_SECONDS`; both paths are scraped each second, and no scrape fails."""
+    """Under load for `SCRAPE_SECONDS`; both paths are scraped each `SCRAPE_INTERVAL`, and no scrape fails."""
     home = make_home(XINFERENCE_METRICS_PER_KEY="true")
     home.serve()
     admin = home.cli("keys", "create", "--name", "all", "--scope", "manage", "--scope", "use").stdout.split()[-1]
@@ -233,9 +235,8 @@ def test_a_thousand_names_and_keys_make_no_more_series(
             count += 4
         return (count - begin) // 4
 
-    # A scrape may take as long as the interval.
     target = [f"127.0.0.1:{home.port}"]
-    with prometheus(tmp_path, target, admin, interval="2s") as running, ThreadPoolExecutor(4) as pool:
+    with prometheus(tmp_path, target, admin, interval=SCRAPE_INTERVAL) as running, ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask, number) for number in range(4)]
         try:
             until("both paths answer", lambda: [each["health"] for each in running.targets()] == ["up", "up"])
@@ -244,7 +245,7 @@ def test_a_thousand_names_and_keys_make_no_more_series(
         finally:
             ended.set()
         asked = sum(each.result() for each in asking)
-        time.sleep(3)  # so that the last requests are scraped
+        time.sleep(float(SCRAPE_INTERVAL.removesuffix("s")) + 3)  # so that the last requests are scraped
         span = f"[{SCRAPE_SECONDS}s]"
         up = {
             series["metric"]["job"]: float(series["value"][1]) for series in running.query(f"avg_over_time(up{span})")
@@ -259,7 +260,7 @@ def test_a_thousand_names_and_keys_make_no_more_series(
         f"\n{asked} requests in {SCRAPE_SECONDS} s, {len(keys)} keys, {MANY} unknown names; {scrapes:.0f} scrapes, "
         f"the slowest {slowest * 1e3:.0f} ms, up {up}; {series:.0f} series, {of_keys:.0f} of keys, models {names}"
     )
-    assert up == {"xinference": 1.0, "xinference-engines": 1.0} and slowest < 5
+    assert up == {"xinference": 1.0, "xinference-engines": 1.0} and slowest < 10
     assert counted == asked and names == {"m"}
     assert of_keys <= MANY + 1 and series - 2 * of_keys < 500
     client.close()
