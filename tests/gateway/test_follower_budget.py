@@ -45,6 +45,9 @@ SECONDS = 20
 FOLLOWER_CALLS = 2810
 #: Of it, calls of one more follower of `/v1/watch`, and of one of a log that grows by a line each second.
 WATCHER_CALLS, LOG_FOLLOWER_CALLS = 210, 465
+#: Calls of a reader of `/v1/stats` between two samples: FastAPI's, for the route and its parameters.
+READER_CALLS = 1560
+POLL = b"GET /v1/stats HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: gzip\r\n\r\n"
 #: Chunks a second of the streams of `benchmarks/watchers.py`: less than a fifth of what one core relays.
 CHUNKS_A_SECOND = 16 * 500
 #: The followers may cost this share of them.
@@ -135,8 +138,8 @@ def counting() -> Iterator[list[int]]:
         sys.setprofile(None)
 
 
-async def calls_a_second(home: Path, watchers: int, log_followers: int) -> float:
-    """The calls of a second in which so many follow, with the load of the sources."""
+async def calls_a_second(home: Path, watchers: int, log_followers: int, readers: int) -> float:
+    """The calls of a second in which so many follow, with the load of the sources, and so many read the rates once."""
     loop = asyncio.get_running_loop()
     home.mkdir()
     settings, log = Settings(home=home, offline=True), home / "m0.log"
@@ -164,6 +167,10 @@ async def calls_a_second(home: Path, watchers: int, log_followers: int) -> float
     config = http_server(gateway).config
     config.load()
     protocol_class: Any = config.http_protocol_class
+    polled: list[bytes] = []
+    poll = protocol_class(config, ServerState(), {})
+    poll.connection_made(Wire(polled.append))
+    poll.data_received(POLL)  # the first request loads what the others find
     received: list[list[bytes]] = []
     paths = ["/v1/watch"] * watchers + ["/v1/models/m0/logs?replica=0&follow=true"] * log_followers
     for path in paths:
@@ -175,10 +182,14 @@ async def calls_a_second(home: Path, watchers: int, log_followers: int) -> float
     before = [sum(map(len, pieces)) for pieces in received]
     with counting() as calls:
         for _ in range(SECONDS):
+            for _ in range(readers):
+                poll.data_received(POLL)
+                await asyncio.sleep(0.01)
             await asyncio.sleep(1)
             hub.publish(record(request_id=f"e-{loop.time()}"))
             with log.open("a") as file:
                 file.write("a request\n")
+    assert b"".join(polled).count(b"HTTP/1.1 200 OK") == 1 + readers * SECONDS
     for path, pieces, size in zip(paths, received, before, strict=True):
         new = sum(map(len, pieces)) - size
         assert new > SECONDS * (500 if path == "/v1/watch" else 10), f"{path} has sent {new} bytes"
@@ -190,9 +201,9 @@ async def calls_a_second(home: Path, watchers: int, log_followers: int) -> float
     return calls[0] / SECONDS
 
 
-def run(home: Path, watchers: int, log_followers: int) -> float:
+def run(home: Path, watchers: int, log_followers: int, readers: int = 0) -> float:
     with asyncio.Runner(loop_factory=ClockedLoop) as runner:
-        return runner.run(calls_a_second(home, watchers, log_followers))
+        return runner.run(calls_a_second(home, watchers, log_followers, readers))
 
 
 def test_followers_make_no_more_calls_than_their_budget(tmp_path: Path) -> None:
@@ -208,3 +219,9 @@ def test_one_more_follower_costs_its_own_pieces_only(tmp_path: Path) -> None:
     log_follower = run(tmp_path / "log", 1, 2) - one
     assert watcher < WATCHER_CALLS * CALLS_RISE, f"a follower makes {watcher:.0f} calls a second"
     assert log_follower < LOG_FOLLOWER_CALLS * CALLS_RISE, f"a log's follower makes {log_follower:.0f} calls a second"
+
+
+def test_one_more_reader_of_the_rates_gets_the_answer_of_the_others(tmp_path: Path) -> None:
+    two, four = (run(tmp_path / str(number), 0, 0, number) for number in (2, 4))
+    reader = (four - two) / 2
+    assert reader < READER_CALLS * CALLS_RISE, f"a reader makes {reader:.0f} calls"

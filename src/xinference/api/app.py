@@ -87,9 +87,15 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     app.add_middleware(NulCheck)
     app.add_middleware(Compression)
     for part in (
+        *(
+            request_routes,
+            watch,
+            devices,
+            engine_metrics,
+        ),  # first, because pages and programs ask for them again and again
         *(launches, lifecycle, kept_launches, catalog, catalog_updates, models, replicas, registrations),
         *(auto_register, cache, fits, downloads, cluster, cluster_nodes, key_routes, login, logs, sessions),
-        *(server_settings, request_routes, watch, devices, engine_metrics),
+        *(server_settings,),
     ):
         app.include_router(part.router)
     app.include_router(unsupported.router)
