@@ -15,7 +15,7 @@ UNIT := not live and not process and not thorough
 # Workers for tests that wait: two for each core.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 
-.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo test-agents test-ui bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -109,10 +109,15 @@ $(CLUSTER_VENV)/.installed: requirements-cluster.lock pyproject.toml
 test-agents: $(VENV)/.installed-dev $(AGENTS)/.installed
 	AGENTS_FOLDER=$(AGENTS) $(BIN)/pytest tests/agents
 
-# The web page in a real Chromium: stories of its users, and axe on each page. It needs node 20, npm and Debian's chromium.
+# The web page in a real Chromium: stories of its users, and axe on each page. It needs node 20, npm and Debian's chromium;
+# the stories of proxies need nginx-light.
 test-ui: $(UI_VENV)/.installed ui/node_modules/.installed
-	@command -v "$${CHROMIUM:-chromium}" >/dev/null || { echo 'Chromium is missing: apt-get install chromium fonts-noto-cjk'; exit 1; }
+	@command -v "$${CHROMIUM:-chromium}" >/dev/null || { echo 'Chromium is missing: apt-get install chromium fonts-noto-cjk nginx-light'; exit 1; }
 	$(UI_VENV)/bin/python -m pytest -m browser tests/ui
+
+# Pictures of each page for people to look at, in two widths, themes and languages.
+ui-shots: $(UI_VENV)/.installed
+	$(UI_VENV)/bin/python -m tests.ui.shots ui-shots
 
 $(UI_VENV)/.installed: requirements-dev.lock requirements-ui.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(UI_VENV)
