@@ -20,7 +20,7 @@ UID = "spread"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcesses]:
-    made = ClusterProcesses(tmp_path_factory.mktemp("cluster"), env={"XINFERENCE_NODE_LOST_SECONDS": "6"})
+    made = ClusterProcesses(tmp_path_factory.mktemp("cluster"), env={"XINFERENCE_NODE_LOST_SECONDS": "30"})
     try:
         made.start()
         made.add_worker()

@@ -224,6 +224,24 @@ async def test_a_lost_node_ends_its_replicas_here_and_they_are_stopped_there_whe
     assert real.stopped and link.agent._replicas.reports() == ()
 
 
+async def test_what_was_replaced_is_stopped_on_a_node_that_was_only_silent(link: Linked, machine: Machine) -> None:
+    _, real = await started(link, machine)
+    link.remote.give_up()  # its link is up all the time
+    await turns()
+    assert not real.stopped
+    link.remote.stop_given_up()
+    await turns()
+    assert real.stopped and link.agent._replicas.reports() == ()
+
+
+async def test_an_engine_without_a_row_is_stopped_and_one_with_a_row_is_not(link: Linked, machine: Machine) -> None:
+    link.agent._replicas.start("r8", COMMAND)
+    link.agent._replicas.start("r9", COMMAND)
+    link.remote.end_unknown(messages.WholeState(link.agent._replicas.reports()), lambda replica_id: replica_id == "r9")
+    await turns()
+    assert [each.replica_id for each in link.agent._replicas.reports()] == ["r9"]
+
+
 async def test_a_detached_mirror_leaves_the_engine_to_its_node(link: Linked, machine: Machine) -> None:
     mirror, real = await started(link, machine)
     await mirror.detach()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,14 @@ from tests.support.ports import free_port
 
 SUPERVISOR = "from xinference.cli.main import supervisor; supervisor()"
 WORKER = "from xinference.cli.main import worker; worker()"
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where processes run: their address, and the words before their commands."""
+
+    address: str
+    prefix: tuple[str, ...] = ()
 
 
 @dataclass
@@ -46,10 +55,12 @@ class ClusterProcesses:
     cache: Path | None = None
     env: dict[str, str] = field(default_factory=dict)
     workers: list[WorkerHome] = field(default_factory=list)
-    prefix: tuple[str, ...] = ()
-    """Words before each command of the supervisor."""
+    hosts: Sequence[Host] = ()
+    """The hosts of the supervisor and of the workers in turn; this machine's loopback after them."""
 
     def __post_init__(self) -> None:
+        self._free_hosts = list(self.hosts)
+        self._prefixes: dict[Path, tuple[str, ...]] = {}
         self.home = self._make_home("supervisor")
         self.link_port = free_port()
         self.server: subprocess.Popen[bytes] | None = None
@@ -58,7 +69,16 @@ class ClusterProcesses:
 
     def start(self) -> None:
         """Start the supervisor, and wait until it answers."""
-        words = ["-H", "127.0.0.1", "-p", str(self.home.port), "--supervisor-port", str(self.link_port), "--no-models"]
+        words = [
+            "-H",
+            self.home.host,
+            "--allow-unauthenticated",
+            "-p",
+            str(self.home.port),
+            "--supervisor-port",
+            str(self.link_port),
+            "--no-models",
+        ]
         self.server = self._spawn(self.home, SUPERVISOR, words)
         until("the supervisor answers", self.home.answers, 60)
 
@@ -135,14 +155,16 @@ class ClusterProcesses:
     def _make_home(self, name: str) -> Home:
         path = self.folder / name
         path.mkdir(parents=True)
+        host = self._free_hosts.pop(0) if self._free_hosts else Host("127.0.0.1")
+        self._prefixes[path] = host.prefix
         if self.cache is not None:
             (path / "cache").symlink_to(self.cache)
-        return Home(path, free_port(), dict(self.env))
+        return Home(path, free_port(), dict(self.env), host.address)
 
     def _spawn(self, home: Home, program: str, words: list[str]) -> subprocess.Popen[bytes]:
         with (home.path / "process.log").open("ab") as log:
             return subprocess.Popen(
-                [*self.prefix, sys.executable, "-c", program, *words],
+                [*self._prefixes[home.path], sys.executable, "-c", program, *words],
                 env=home.environment,
                 stdout=log,
                 stderr=log,

@@ -162,7 +162,8 @@ class Members:
     def _note_event(self, node_id: str, event: messages.EventBody) -> None:
         member = self._members[node_id]
         if isinstance(event, messages.WholeState):
-            member.known = member.known.with_replicas()
+            # It is the first event of a link, and may be read before the link's own change.
+            member.known = member.known.with_link(is_up=True, now=self._clock()).with_replicas()
             member.node.end_unknown(event, self._is_known)
         elif isinstance(event, messages.HostIs):
             member.known = member.known.with_status(self._clock())
@@ -178,4 +179,6 @@ class Members:
         log.info("node %s (%s): %s, was %s", member.node_id, member.name, state, before)
         if state is NodeState.LOST:
             member.node.give_up()
+        elif before is NodeState.LOST:
+            member.node.stop_given_up()
         self.changed(member, before)

@@ -190,6 +190,11 @@ class RemoteNode:
             self._replicas.pop(replica_id).fail(lost)
         self._operations.fail_all(lost)
 
+    def stop_given_up(self) -> None:
+        """Stop what was replaced elsewhere: the node was only silent, so no new link brings its whole state."""
+        for replica_id in self._given_up:
+            self._tell(messages.Stop(replica_id))
+
     def end_unknown(self, state: messages.WholeState, is_known: Callable[[str], bool]) -> None:
         """Stop the engines of a node's state that no row of the server names: an earlier server started them."""
         for report in state.replicas:

@@ -1,0 +1,108 @@
+"""The states of nodes follow what the fabric says, and what is lost is given up once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from tests.deployments.doubles import HOST, turns
+from xinference.cluster.members import Member, Members
+from xinference.cluster.rows import NodeRow
+from xinference.fabric.memory import MemoryFabric, MemoryUplink
+from xinference.nodes import messages
+from xinference.nodes.membership import NodeState
+from xinference.nodes.message_codec import encode
+from xinference.nodes.node import Node
+
+NODE = "n000000000001"
+
+
+class Silent:
+    """A node that has no replica and answers nothing."""
+
+    async def answer(self, message: bytes) -> bytes:
+        raise NotImplementedError
+
+    def receive(self, message: bytes) -> None: ...
+
+    def receive_table(self, table: bytes) -> None: ...
+
+    def state(self) -> bytes:
+        return encode(messages.WholeState())
+
+
+@dataclass
+class Site:
+    """Members with one node, and a clock that the test sets."""
+
+    members: Members
+    fabric: MemoryFabric
+    member: Member
+    uplink: MemoryUplink | None = None
+    now: list[float] = field(default_factory=lambda: [0.0])
+    changes: list[tuple[NodeState, NodeState]] = field(default_factory=list)
+
+    async def report(self) -> None:
+        assert self.uplink is not None
+        self.uplink.send(encode(messages.HostIs(HOST)))
+        await turns()
+
+    def compute(self, now: float) -> NodeState:
+        """The state at a later time, as the next tick computes it."""
+        self.now[0] = now
+        self.members._compute(self.member)
+        return self.member.state
+
+
+@asynccontextmanager
+async def a_site() -> AsyncIterator[Site]:
+    fabric, nodes, now = MemoryFabric(), dict[str, Node](), [0.0]
+    members = Members(fabric, 1, nodes, 30.0, lambda replica_id: True, clock=lambda: now[0])
+    site = Site(members, fabric, members.add(NodeRow(NODE, "box", {}, False, 0.0, None)), now=now)
+    members.changed = lambda member, before: site.changes.append((before, member.state))
+    reading = asyncio.create_task(members.run())
+    try:
+        site.uplink = fabric.join(NODE, Silent())
+        await turns()
+        yield site
+    finally:
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+        await members.close()
+
+
+async def test_a_node_is_ready_after_its_state_and_its_first_report() -> None:
+    async with a_site() as site:
+        assert site.member.state is NodeState.JOINING
+        await site.report()
+        assert site.changes == [
+            (NodeState.UNREACHABLE, NodeState.JOINING),
+            (NodeState.JOINING, NodeState.READY),
+        ]
+        assert site.member.node.last_host == HOST
+
+
+async def test_a_silent_node_is_lost_after_its_time_and_ready_after_its_next_report() -> None:
+    async with a_site() as site:
+        await site.report()
+        given_up: list[str] = []
+        site.member.node.give_up = lambda: given_up.append("given up")  # type: ignore[method-assign]  # to count
+        site.member.node.stop_given_up = lambda: given_up.append("stopped")  # type: ignore[method-assign]  # to count
+        assert site.compute(6.0) is NodeState.UNREACHABLE and site.members.seconds_left(site.member) == 24.0
+        assert site.compute(30.0) is NodeState.LOST and site.compute(40.0) is NodeState.LOST
+        assert given_up == ["given up"]
+        await site.report()
+        assert site.member.state is NodeState.READY and given_up == ["given up", "stopped"]
+
+
+async def test_a_cut_link_is_told_at_once_and_a_drain_too() -> None:
+    async with a_site() as site:
+        await site.report()
+        site.members.set_drained("box", True)
+        assert site.member.state is NodeState.DRAINING
+        site.fabric.cut(NODE)
+        await turns()
+        assert site.member.state is NodeState.UNREACHABLE and site.member.node.last_host is None
