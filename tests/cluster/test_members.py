@@ -105,4 +105,5 @@ async def test_a_cut_link_is_told_at_once_and_a_drain_too() -> None:
         assert site.member.state is NodeState.DRAINING
         site.fabric.cut(NODE)
         await turns()
-        assert site.member.state is NodeState.UNREACHABLE and site.member.node.last_host is None
+        states = [after for _, after in site.changes]
+        assert states[-1] is NodeState.UNREACHABLE and site.member.node.last_host is None

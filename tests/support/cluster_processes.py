@@ -159,7 +159,7 @@ class ClusterProcesses:
         self._prefixes[path] = host.prefix
         if self.cache is not None:
             (path / "cache").symlink_to(self.cache)
-        return Home(path, free_port(), dict(self.env), host.address)
+        return Home(path, free_port(), dict(self.env), host=host.address)
 
     def _spawn(self, home: Home, program: str, words: list[str]) -> subprocess.Popen[bytes]:
         with (home.path / "process.log").open("ab") as log:

@@ -31,7 +31,7 @@ class Home:
     path: Path
     port: int
     env: dict[str, str] = field(default_factory=dict)
-    host: str = "127.0.0.1"
+    host: str = field(default="127.0.0.1", kw_only=True)
 
     @property
     def url(self) -> str:
