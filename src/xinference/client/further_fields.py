@@ -10,7 +10,7 @@ from typing import Any
 COMMON = frozenset(
     {
         "stream", "request_id", "user", "safety_identifier", "metadata", "service_tier", "temperature", "top_p",
-        "top_k", "min_p", "max_tokens", "n", "presence_penalty", "frequency_penalty", "repetition_penalty",
+        "priority", "top_k", "min_p", "max_tokens", "n", "presence_penalty", "frequency_penalty", "repetition_penalty",
         "logit_bias", "stop", "stop_token_ids", "seed", "response_format", "stream_options", "ignore_eos",
         "lora_name", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_json_object",
         "logprobs",
