@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
@@ -9,11 +11,19 @@ from tests.control.parts import Parts
 from tests.control.test_controller import DIED
 from tests.deployments.doubles import launch_of
 from xinference.control.planned_launch import planned_entry
+from xinference.control.same_launch import find_similar
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.deployments.snapshot import Status
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
+
+
+class _StandIn:
+    """A deployment of which only the request is read."""
+
+    def __init__(self, request: LaunchRequest) -> None:
+        self.plan = SimpleNamespace(request=request)
 
 
 @pytest.fixture
@@ -86,6 +96,23 @@ async def test_the_same_launch_is_found_in_each_state(
     record.change(problem=DIED, ran=True)
     assert (await parts.launches.launch(request_)).found == "failed" and len(begun) == 2
     assert parts.registry.running("m").problem is None and parts.rows() == ["m"]
+
+
+@pytest.mark.parametrize("uid", [None, "m"])
+async def test_the_family_of_the_same_files_is_used_only_for_a_launch_of_the_same_type(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest, uid: str | None
+) -> None:
+    vectors = msgspec.structs.replace(request_, model_type="embedding", asked_name="./model")
+    sent = msgspec.structs.replace(vectors, asked={"model_name": "./model", "model_type": "Embedding"})
+    asked = LaunchRequest(model_name="./model", model_uid=uid)
+    for stored in (vectors, sent):
+        running = [_StandIn(stored)]
+        for model_type in ("embedding", "Embedding"):
+            again = msgspec.structs.replace(asked, model_type=model_type)
+            assert find_similar(again, running) is stored  # type: ignore[arg-type]  # only its plan is read
+        for model_type in ("LLM", "rerank"):
+            other = msgspec.structs.replace(asked, model_type=model_type)
+            assert find_similar(other, running) is None  # type: ignore[arg-type]  # only its plan is read
 
 
 async def test_another_launch_of_the_uid_is_refused_unless_the_first_has_failed(

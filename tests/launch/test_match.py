@@ -106,6 +106,20 @@ def test_a_quantization_alone_finds_the_first_spec_that_has_it() -> None:
     assert (found.spec.model_format, found.size) == ("gptq", "7")
 
 
+@pytest.mark.parametrize(
+    ("name", "model_type"),
+    [("smollm2-instruct", "embedding"), ("qwen2.5-instruct", "Rerank"), ("bge-m3", "rerank"), ("llama-2-chat", "image")],
+)
+def test_a_type_that_the_family_does_not_have_is_refused(name: str, model_type: str) -> None:
+    refused = refusal(name, model_type=model_type)
+    assert f"{name} is a model of the type" in refused.cause and f"not {model_type}" in refused.cause
+
+
+@pytest.mark.parametrize("model_type", ["LLM", "llm", "embedding", " Embedding "])
+def test_the_type_of_the_family_and_the_default_find_it(model_type: str) -> None:
+    assert choose("bge-m3", model_type=model_type).family.model_type == "embedding"
+
+
 @pytest.mark.parametrize(("alias", "meant"), [("gguf", "ggufv2"), ("GGUF", "ggufv2"), ("ggml", "ggmlv3")])
 def test_a_format_is_found_by_its_short_name(alias: str, meant: str) -> None:
     assert choose("llama-2-chat", model_format=alias).spec.model_format == meant

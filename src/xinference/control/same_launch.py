@@ -60,8 +60,12 @@ def state_of(existing: Deployment) -> Found:
 
 
 def find_similar(request: LaunchRequest, deployments: Iterable[Deployment]) -> LaunchRequest | None:
-    """The request of a deployment whose family a new request may use: that of its uid, or of the same name."""
-    running = [each.plan.request for each in deployments]
+    """The request of a deployment whose family a new request may use: that of its uid, or of the same name.
+
+    It was sent with the same type: the same files may be those of a chat model, and make vectors or scores.
+    """
+    requests = [each.plan.request for each in deployments]
+    running = [other for other in requests if _sent_type(other) == _sent_type(request)]
     if request.model_uid is not None:
         return next((other for other in running if other.model_uid == request.model_uid.strip()), None)
     named = [other for other in running if other.asked_name == request.model_name.strip()]
@@ -78,6 +82,12 @@ def uid_taken(request: LaunchRequest, running: LaunchPlan) -> Problem:
         hint=f"Repeat the launch with --new (`new`) for a copy under another uid, or end the running model first: "
         f"`xinference terminate {running.uid}`.",
     )
+
+
+def _sent_type(request: LaunchRequest) -> str:
+    """The model's type as a request was sent, in lower case; that of the family if the sent fields are not known."""
+    sent: str = request.asked.get("model_type", "LLM") if request.asked else request.model_type
+    return sent.strip().lower()
 
 
 def _has_choices_of(request: LaunchRequest, other: LaunchRequest) -> bool:

@@ -43,6 +43,7 @@ def matches(families: Mapping[str, ModelFamily], request: LaunchRequest) -> tupl
         Problem: 400 ``model_not_found``, with the accepted values.
     """
     family = _family(families, request.model_name)
+    _check_type(family, request.model_type)
     specs = _in_order(_with_quantization(_with_format(_with_size(family, request), family, request), family, request))
     return tuple(
         ModelVersion(family=family, spec=spec, quantization=quantization)
@@ -89,6 +90,16 @@ def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
         f"There is no model named {name!r}.",
         hint=f"{listed} `xinference registrations` lists all models.",
     )
+
+
+def _check_type(family: ModelFamily, requested: str) -> None:
+    """Check a requested type other than LLM, which is the default and allows every family."""
+    if requested.strip().lower() not in ("llm", family.model_type.lower()):
+        raise Problem(
+            Code.UNKNOWN_MODEL,
+            f"{family.model_name} is a model of the type {family.model_type}, not {requested}.",
+            hint="Omit --model-type (`model_type`). `xinference registrations` lists all models with their types.",
+        )
 
 
 def _with_size(family: ModelFamily, request: LaunchRequest) -> Sequence[ModelSpec]:
