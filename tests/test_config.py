@@ -89,8 +89,14 @@ def test_a_url_is_no_host(host: str) -> None:
         Settings.from_env({}, host=host)
 
 
-@pytest.mark.parametrize("endpoint", ["http://h:1/v1", "http://h:1/v1/", "http://h:1/", "http://h:1"])
-def test_the_endpoint_may_be_the_url_of_openai_clients(endpoint: str) -> None:
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *("http://h:1/v1", "http://h:1/v1/", "http://h:1/", "http://h:1", "http://h:1/v1/chat/completions"),
+        *("h:1", "h:1/v1", " h:1 ", "http://h:1/ui/", "http://h:1/ui/#/models", "http://h:1/docs"),
+    ],
+)
+def test_the_endpoint_may_be_the_url_of_openai_clients_or_of_the_page_or_a_host(endpoint: str) -> None:
     assert Settings.from_env({}, endpoint=endpoint).url == "http://h:1"
 
 

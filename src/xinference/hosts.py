@@ -12,6 +12,8 @@ LOCAL_NODE = "local"
 NODE_DOMAIN = "node.xinference.invalid"
 _ASCII_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 _MAX_HOST = 253
+#: The server's own part of a URL: the paths of the API, the page and the documentation.
+_OWN_PATH = re.compile(r"(?<![:/])/+(?:v1(?:[/?#].*)?|(?:ui|docs)/*(?:[?#].*)?)$")
 
 
 def address_of(host: str) -> IPv4Address | IPv6Address | None:
@@ -35,12 +37,20 @@ def node_name(node_id: str) -> str:
 
 
 def server_url(endpoint: str) -> str:
-    """The URL of the server at `endpoint`, which may be the URL for OpenAI's clients, with ``/v1``.
+    """The URL of the server at `endpoint`: a host with or without a port, or a URL of this server.
 
-    >>> server_url("http://127.0.0.1:9997/v1/")
-    'http://127.0.0.1:9997'
+    The URL may be the one for OpenAI's clients, with ``/v1`` or a path below it, or that of the page. A proxy's path
+    before it remains.
+
+    >>> server_url("http://127.0.0.1:9997/v1/"), server_url("http://gpu/llm/v1/chat/completions")
+    ('http://127.0.0.1:9997', 'http://gpu/llm')
+    >>> server_url("127.0.0.1:9997"), server_url("gpu/v1"), server_url("http://gpu/ui/#/models")
+    ('http://127.0.0.1:9997', 'http://gpu', 'http://gpu')
     """
-    return endpoint.rstrip("/").removesuffix("/v1").rstrip("/")
+    endpoint = endpoint.strip()
+    if "://" not in endpoint:
+        endpoint = f"http://{endpoint}"
+    return _OWN_PATH.sub("", endpoint).rstrip("/")
 
 
 def host_in_url(host: str) -> str:

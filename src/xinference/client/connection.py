@@ -281,8 +281,9 @@ class AsyncRunner(Runner):
 
 
 def _check_url(base_url: str) -> str:
+    server = server_url(base_url)
     try:
-        url = httpx2.URL(base_url)
+        url = httpx2.URL(server)
     except httpx2.InvalidURL:
         url = None
     if url is None or url.scheme not in ("http", "https") or not url.host:
@@ -291,4 +292,4 @@ def _check_url(base_url: str) -> str:
             hint="Use a URL such as http://127.0.0.1:9997",
             code=Code.BAD_ENDPOINT,
         )
-    return server_url(base_url)
+    return server
