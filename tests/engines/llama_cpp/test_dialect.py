@@ -108,7 +108,6 @@ def test_a_value_that_only_llama_cpp_reads_is_the_clients_mistake(message: str) 
         "Cannot use both json_schema and grammar",
         "Cannot use custom grammar constraints with tools.",
         "Failed to load image or audio file",
-        "Failed to initialize samplers: a",
         "Error: no triggers set for lazy grammar!",
         "got exception: Unexpected empty grammar stack after accepting piece: a (30)",
         "Invalid tool_choice: zzz",
@@ -121,6 +120,24 @@ def test_a_request_that_llama_cpp_finds_wrong_late_is_the_clients_mistake(messag
     refusal = explained("llama.cpp", {"message": message, "code": 500, "type": "server_error"})
     assert (refusal.status, refusal.code) == (400, "invalid_request")
     assert message.removeprefix("got exception: ") in refusal.cause
+
+
+@in_one_test(
+    ("message", "said"),
+    [
+        (
+            "Unable to generate parser for this template. Automatic parser generation failed: JSON schema error at #: "
+            "cannot resolve $ref #/nowhere, nowhere not found",
+            "not valid: cannot resolve $ref #/nowhere",
+        ),
+        ("JSON schema conversion failed:\nPattern must start with '^' and end with '$'", "not valid: Pattern must start"),
+        ("Failed to initialize samplers: std::exception", "schema or a forced call of a tool"),
+    ],
+)
+@in_one_test("kind", ["invalid_request_error", "server_error"])
+def test_a_constraint_that_llama_cpp_cannot_apply_is_named(message: str, said: str, kind: str) -> None:
+    refusal = explained("llama.cpp", {"message": message, "code": 400, "type": kind})
+    assert (refusal.status, refusal.code) == (400, "invalid_constraint") and said in refusal.cause
 
 
 @pytest.mark.parametrize(

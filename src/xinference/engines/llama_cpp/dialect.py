@@ -98,6 +98,11 @@ NO_PROJECTOR = re.compile(r"(?:image|audio|video) input is not supported")
 NO_SUCH_TOKEN = re.compile(r"vector::_M_range_check: .* >= this->size\(\) \(which is (\d+)\)")
 #: The error for more answers to one request than the server has slots.
 TOO_MANY_CHOICES = re.compile(r"Field 'n(?:_cmpl)?': Value must be between 1 <= value <= (\d+)")
+#: The error for a grammar, of a schema or a forced call, that does not accept the end of the prompt. The server reads
+#: that text with the tokenizer, and one that begins each text with a space makes another text of it.
+NO_GRAMMAR = "Failed to initialize samplers"
+#: The error for a schema that the server cannot turn into a grammar, such as one with a reference to nothing.
+BAD_SCHEMA = re.compile(r"JSON schema (?:error|conversion failed)[^:]*:\s*(.*)", re.DOTALL)
 #: The errors for a value that the server's JSON reader or one of its parsers cannot use; some have the status 500.
 WRONG_TYPE = re.compile(r"\[json\.exception\.|Failed to parse (?:messages|tools|tool call)|Unknown reasoning format")
 #: The beginnings of the server's other texts about a request. Their status is 500, which is also that of a fault of the
@@ -118,6 +123,7 @@ def _explain(error: EngineError) -> Refusal | None:
         or explain_template_error(error)
         or _explain_missing_projector(error)
         or _explain_choices(error)
+        or _explain_grammar(error)
         or _explain_wrong_type(error)
         or _explain_wrong_request(error)
     )
@@ -154,6 +160,19 @@ def _explain_choices(error: EngineError) -> Refusal | None:
     slots = f"{choices[1]} slot{'' if choices[1] == '1' else 's'}"
     cause = f"n: the model has {slots}, and each answer to a request needs one."
     return Refusal(Code.INVALID_REQUEST, cause, hint="Launch it with a larger --n_parallel.", param="n")
+
+
+def _explain_grammar(error: EngineError) -> Refusal | None:
+    bad = BAD_SCHEMA.search(error.message)
+    if bad is not None:
+        return Refusal(Code.INVALID_CONSTRAINT, f"A JSON schema of the request is not valid: {bad[1][:300].strip()}")
+    if NO_GRAMMAR not in error.message:
+        return None
+    cause = (
+        "llama.cpp can't apply this constraint: a grammar that is not valid; or a schema or a forced call of a tool "
+        "where the tokenizer reads the end of the chat template's prompt as another text."
+    )
+    return Refusal(Code.INVALID_CONSTRAINT, cause, hint="Use guided_grammar in GBNF, or launch on another engine.")
 
 
 def _explain_wrong_type(error: EngineError) -> Refusal | None:
