@@ -108,7 +108,12 @@ def test_a_quantization_alone_finds_the_first_spec_that_has_it() -> None:
 
 @pytest.mark.parametrize(
     ("name", "model_type"),
-    [("smollm2-instruct", "embedding"), ("qwen2.5-instruct", "Rerank"), ("bge-m3", "rerank"), ("llama-2-chat", "image")],
+    [
+        ("smollm2-instruct", "embedding"),
+        ("qwen2.5-instruct", "Rerank"),
+        ("bge-m3", "rerank"),
+        ("llama-2-chat", "image"),
+    ],
 )
 def test_a_type_that_the_family_does_not_have_is_refused(name: str, model_type: str) -> None:
     refused = refusal(name, model_type=model_type)

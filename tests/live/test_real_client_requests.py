@@ -65,8 +65,11 @@ class Running:
 
     def serves(self, path: str) -> bool:
         """The Transformers server has no messages; no model here makes vectors or scores."""
-        return path in BASES and "embed" not in path and "rerank" not in path and (
-            path != MESSAGES or self.engine != "Transformers"
+        return (
+            path in BASES
+            and "embed" not in path
+            and "rerank" not in path
+            and (path != MESSAGES or self.engine != "Transformers")
         )
 
 

@@ -130,7 +130,10 @@ def test_a_request_that_llama_cpp_finds_wrong_late_is_the_clients_mistake(messag
             "cannot resolve $ref #/nowhere, nowhere not found",
             "not valid: cannot resolve $ref #/nowhere",
         ),
-        ("JSON schema conversion failed:\nPattern must start with '^' and end with '$'", "not valid: Pattern must start"),
+        (
+            "JSON schema conversion failed:\nPattern must start with '^' and end with '$'",
+            "not valid: Pattern must start",
+        ),
         ("Failed to initialize samplers: std::exception", "schema or a forced call of a tool"),
     ],
 )
