@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.formats.lora_writer import write_lora
 from tests.routing.routes import route
 from tests.support.cases import in_one_test
 from xinference.control.model_names import MAX_ALIASES, PATH_NAMES, check_adapters, check_aliases, check_free, uid_for
@@ -13,7 +17,9 @@ from xinference.errors import Problem
 from xinference.gateway.auth.permissions import READ
 from xinference.launch.request import LaunchRequest
 from xinference.routing.table import with_other_names
+from xinference.weights.adapter_files import CONFIG, WEIGHTS
 
+HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 ROUTES = with_other_names(
     {"base": route(uid="base", adapters=("mine", "other"), aliases=("gpt",)), "other": route(uid="other")}
 )
@@ -60,8 +66,31 @@ def test_an_adapter_that_cannot_be_loaded_is_refused(
 
 
 def test_an_adapter_that_is_here_may_be_loaded(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
-    check_adapters("LLM", {"mine": str(tmp_path)})
+    check_adapters("LLM", {"mine": str(write_lora(tmp_path / "mine", HF, scale=0.1))})
+
+
+@in_one_test(
+    ("change", "said"),
+    [
+        (lambda folder: (folder / CONFIG).write_text("{"), "can't be read as a JSON object"),
+        (lambda folder: (folder / CONFIG).write_text("[]"), "can't be read as a JSON object"),
+        (lambda folder: (folder / CONFIG).write_text('{"peft_type": "IA3"}'), "type 'IA3'"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "does not exist"),
+        (
+            lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"),
+            "adapter_model.bin: only .safetensors",
+        ),
+        (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:200]), WEIGHTS),
+    ],
+)
+def test_an_adapter_whose_files_are_wrong_is_refused_by_the_file(
+    tmp_path: Path, change: Callable[[Path], object], said: str
+) -> None:
+    folder = write_lora(Path(tempfile.mkdtemp(dir=tmp_path)) / "mine", HF, scale=0.1)
+    change(folder)
+    with pytest.raises(Problem, match=re.escape(said)) as caught:
+        check_adapters("LLM", {"mine": str(folder)})
+    assert (caught.value.code, caught.value.status) == ("bad_weight_file", 400)
 
 
 def test_a_uid_is_no_fixed_path() -> None:

@@ -13,12 +13,12 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
 from xinference.launch.request import LaunchRequest
 from xinference.routing.table import Route, owner_of
+from xinference.weights.adapter_files import CONFIG as ADAPTER_CONFIG
+from xinference.weights.adapter_files import check_adapter_files
 
 MAX_UID_LENGTH = 100
 SUFFIX_LENGTH = 8
 MAX_ALIASES = 32
-#: Every folder of a PEFT adapter has this file.
-ADAPTER_CONFIG = "adapter_config.json"
 FORM = f"Use 1 to {MAX_UID_LENGTH} characters, without a space or any of + / ? % # & =."
 #: The last part of a route where others have a uid; a test holds these to the routes.
 PATH_NAMES = frozenset(
@@ -74,6 +74,7 @@ def check_adapters(model_type: str, modules: Mapping[str, str]) -> None:
                 hint="Pass the folder of the adapter, as PEFT writes it.",
                 code=Code.PATH_NOT_FOUND,
             )
+        check_adapter_files(name, Path(path))
 
 
 def _is_file(path: Path) -> bool:
