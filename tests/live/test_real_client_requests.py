@@ -29,8 +29,8 @@ UID = "m"
 #: Any order of roles, and calls of tools in Hermes' form. Nothing follows the last message: an engine that computes
 #: such a text as part of a grammar reads it with this tokenizer, which begins each text with a space.
 TEMPLATE = """\
-{%- if tools %}{{- '<tools>' }}{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}{{- '\\n</tools>\\n' }}
-{%- endif %}
+{%- if tools %}{{- '<tools>' }}{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}
+{{- '\\n</tools>\\n' }}{%- endif %}
 {%- for message in messages %}
 {%- if message.role == 'assistant' and message.tool_calls %}{{- message.content or '' }}
 {%- for call in message.tool_calls %}
